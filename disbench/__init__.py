@@ -1,0 +1,24 @@
+"""disbench: datasets of diverse ground truth, and one exact benchmark, for click-based segmentation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from disbench.clicks import Click as Click
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"Click": "disbench.clicks"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name where it is first used: `import disbench` alone stays light."""
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

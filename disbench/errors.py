@@ -1,0 +1,30 @@
+"""The one kind of error that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something outside the program is wrong: a file, a record, an option.
+
+    The message is one sentence or two that name the file, the record and the cure; the command line
+    prints it without a traceback and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
+    """An `InputError` for a name that nothing answers to, with the nearest names that exist.
+
+    Args:
+        kind: what was looked for, a singular noun ("recipe", "option").
+        name: the name as given.
+        known: all names that would have been right.
+        where: optional, where the name stood (a file).
+    """
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
+    place = f"{where}: " if where else ""
+    return InputError(f"{place}unknown {kind} {name!r}; {hint}")

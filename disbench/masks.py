@@ -1,0 +1,209 @@
+"""Masks as COCO run lengths: rasterising, areas, boxes, overlaps, unions, dilation.
+
+A mask at rest is a COCO compressed RLE, `{"size": [height, width], "counts": bytes}`; runs go down the
+columns (Fortran order) and start with background. In hand it is a boolean array (height, width). Nothing
+in this module but `encode`, `decode` and the `fillpoly` raster makes an array of the mask's size.
+
+pycocotools is the reference for all of it; rlemasklib does what pycocotools lacks (dilation, difference,
+validation) on run lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+from rlemasklib import RLEMask
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Raster = Literal["pycocotools", "fillpoly"]
+
+POLYGON_MARGIN = 1.0
+"""Pixels by which a polygon may leave its image: annotators' outlines run along the border."""
+
+
+class Rle(TypedDict):
+    """COCO compressed RLE: `size` is [height, width], `counts` the ASCII run lengths."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode(mask: BoolArray) -> Rle:
+    """Run lengths of a boolean (height, width) array."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two axes (height, width), this one {mask.ndim}")
+    rle: Rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return rle
+
+
+def decode(rle: Rle) -> BoolArray:
+    """Boolean (height, width) array of a mask."""
+    return np.asarray(coco_mask.decode(rle)).astype(bool)
+
+
+def areas(rles: Sequence[Rle]) -> IntArray:
+    """Number of pixels of each mask: int64 (n,)."""
+    if not rles:
+        return np.zeros(0, dtype=np.int64)
+    return np.asarray(coco_mask.area(list(rles)), dtype=np.int64)
+
+
+def boxes(rles: Sequence[Rle]) -> IntArray:
+    """Bounding boxes in whole pixels: int64 (n, 4) of x, y, width, height.
+
+    Inclusive: width is last column - first column + 1. An empty mask has a box of zeros.
+    """
+    if not rles:
+        return np.zeros((0, 4), dtype=np.int64)
+    return np.asarray(coco_mask.toBbox(list(rles))).astype(np.int64).reshape(-1, 4)
+
+
+def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
+    """For each other mask, its share of this mask's area: |rle and other| / |rle|, float64 (n,)."""
+    if not others:
+        return np.zeros(0)
+    return np.asarray(coco_mask.iou([rle], list(others), [1] * len(others)), dtype=np.float64)[0]
+
+
+def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
+    """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
+    if not others:
+        return np.zeros(0)
+    return np.asarray(coco_mask.iou([rle], list(others), [0] * len(others)), dtype=np.float64)[0]
+
+
+def union(rles: Sequence[Rle]) -> Rle:
+    """Union of one mask or more of the same size."""
+    if len(rles) == 1:
+        return rles[0]
+    merged: Rle = coco_mask.merge(list(rles))
+    return merged
+
+
+def intersection(rles: Sequence[Rle]) -> Rle:
+    """Intersection of one mask or more of the same size."""
+    if len(rles) == 1:
+        return rles[0]
+    merged: Rle = coco_mask.merge(list(rles), True)
+    return merged
+
+
+def difference(rle: Rle, removed: Sequence[Rle]) -> Rle:
+    """The mask's pixels that lie in none of the removed masks."""
+    if not removed:
+        return rle
+    return _to_coco(RLEMask.from_dict(rle) - RLEMask.from_dict(union(removed)))
+
+
+def dilate(rle: Rle, iterations: int = 1) -> Rle:
+    """Dilation by a 3 x 3 square, repeated; the image's border cuts it off."""
+    mask = RLEMask.from_dict(rle)
+    for _ in range(iterations):
+        mask = mask.dilate3x3(connectivity=8)
+    return _to_coco(mask)
+
+
+def empty(height: int, width: int) -> Rle:
+    """The mask without a pixel."""
+    return _to_coco(RLEMask.zeros((height, width)))
+
+
+def from_polygons(
+    rings: Sequence[Sequence[float]], height: int, width: int, raster: Raster = "pycocotools"
+) -> Rle:
+    """Rasterise the rings of one object and unite them.
+
+    Args:
+        rings: each a flat list x0, y0, x1, y1, ... of at least three points, in pixels, x to the right
+            and y down from the image's top left corner.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole
+            pixels and OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
+
+    Raises:
+        ValueError: no ring, a ring of fewer than three points or an odd number of coordinates, a value
+            that is not a finite number, or a point more than `POLYGON_MARGIN` pixels outside the image.
+    """
+    checked = [_checked_ring(ring, height, width) for ring in rings]
+    if not checked:
+        raise ValueError("the polygon has no ring")
+    if raster == "fillpoly":
+        return _fill_polygons(checked, height, width)
+    return union(coco_mask.frPyObjects(checked, height, width))
+
+
+def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
+    """A mask from outside (`counts` compressed or a list of runs), checked against its image.
+
+    Raises:
+        ValueError: not an RLE, of another size than (height, width), or runs that are negative or do not
+            add up to that size.
+    """
+    if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
+        raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
+    size, counts = rle["size"], rle["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(f"the mask's size {list(size)} is not its image's [{height}, {width}]")
+    if isinstance(counts, list):
+        runs = np.asarray(counts)
+        if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs.size and int(runs.min()) < 0):
+            raise ValueError("the RLE's counts are not a list of whole numbers from 0 on")
+        if sum(counts) != height * width:
+            raise ValueError(f"the RLE's runs add up to {sum(counts)}, not to {height} x {width} pixels")
+        compressed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        return compressed
+    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    if not isinstance(raw, bytes):
+        raise ValueError("the RLE's counts are neither a string nor a list of runs")
+    checked: Rle = {"size": [height, width], "counts": raw}
+    try:
+        return _to_coco(RLEMask.from_dict(checked))
+    except ValueError as error:
+        raise ValueError(f"the RLE does not describe a mask of {height} x {width} pixels") from error
+
+
+def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,)) -> dict[int, Rle]:
+    """One mask for each value of an integer (height, width) map, in ascending order of the values."""
+    found = [int(value) for value in np.unique(labels) if int(value) not in ignored]
+    return {value: encode(labels == value) for value in found}
+
+
+def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
+    try:
+        points = np.asarray(ring, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError("a polygon's coordinates are not all numbers") from error
+    if points.ndim != 1 or points.size % 2:
+        raise ValueError("a polygon is not a flat list of x, y pairs")
+    if points.size < 6:
+        raise ValueError(f"a polygon has {points.size // 2} points, fewer than three")
+    low, high_x, high_y = points.min(), points[::2].max(), points[1::2].max()
+    if not np.isfinite(low + high_x + high_y):
+        raise ValueError("a polygon has a coordinate that is not a finite number (NaN or infinity)")
+    if low < -POLYGON_MARGIN or high_x > width + POLYGON_MARGIN or high_y > height + POLYGON_MARGIN:
+        raise ValueError(
+            f"a polygon reaches outside its image: x up to {high_x:g}, y up to {high_y:g}, lowest {low:g}, "
+            f"in an image of {width} x {height}"
+        )
+    return points
+
+
+def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:
+    import cv2  # noqa: PLC0415  (heavy, and only for parity with RITM)
+
+    canvas = np.zeros((height, width), dtype=np.uint8)
+    for ring in rings:
+        cv2.fillPoly(canvas, [np.round(ring.reshape(-1, 2)).astype(np.int32)], 1)
+    return encode(canvas.astype(bool))
+
+
+def _to_coco(mask: RLEMask) -> Rle:
+    plain = mask.to_dict()
+    return {"size": [int(side) for side in plain["size"]], "counts": plain["counts"]}
