@@ -48,6 +48,8 @@ class Scene:
         width: pixels.
         source: the dataset or datasets ("lvis", "coco+lvis").
         objects: the masks that take part.
+        parents: where the dataset brings its own hierarchy, each object's parent (-1 for a root; always
+            an object of this scene); otherwise None.
         dropped: how many annotations were left out, by reason.
     """
 
@@ -57,6 +59,7 @@ class Scene:
     width: int
     source: str
     objects: tuple[SceneObject, ...]
+    parents: tuple[int, ...] | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property

@@ -1,0 +1,365 @@
+"""Instance annotations in JSON: LVIS v0.5 and v1, COCO instances, COCO panoptic, and COCO joined with LVIS.
+
+The three share one layout (images, annotations, categories). LVIS adds WordNet synsets and, from v1 on,
+names images by `coco_url` only; COCO adds crowd regions as run lengths; panoptic annotations point to PNG
+files whose colours number the segments.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from disbench import masks
+from disbench.datasets.label_maps import read_label_png
+from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json
+from disbench.errors import InputError
+from disbench.masks import Raster, Rle
+from disbench.scenes import Kind, Scene, SceneObject
+
+Dialect = Literal["lvis", "coco", "panoptic", "photos"]
+BadAnnotations = Literal["fail", "drop"]
+CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A category of an annotation file: its name, its WordNet synset if told, thing or stuff."""
+
+    name: str
+    synset: str | None = None
+    is_thing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image of an annotation file; sizes in pixels."""
+
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass
+class AnnotationFile:
+    """One annotation file, indexed: which bytes belong to which image.
+
+    Picklable; memory is a few dozen bytes an annotation. Build it with `open_annotations`.
+
+    Attributes:
+        path: of the JSON.
+        dialect: whose layout; it is also the `source` of the objects.
+        sha256: of the JSON.
+        images: image id -> record.
+        categories: category id -> category.
+        spans: int64 (n, 2), bytes of the annotations, grouped by image in the order of the file.
+        slices: image id -> (first, end) in `spans`.
+        dropped: annotations of no image that were left out, by reason.
+        png_folder: where the PNGs of panoptic annotations are.
+    """
+
+    path: Path
+    dialect: Dialect
+    sha256: str
+    images: dict[int, ImageRecord]
+    categories: dict[int, Category]
+    spans: Offsets
+    slices: dict[int, tuple[int, int]]
+    dropped: Counter[str] = field(default_factory=Counter)
+    png_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._records = RecordFile(self.path)
+
+    def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
+        """The annotations of an image, in the order of the file."""
+        first, end = self.slices.get(image_id, (0, 0))
+        index = JsonArrays(self.path, self.sha256, {}, {}, {})
+        for number in range(first, end):
+            begin, stop = self.spans[number].tolist()
+            yield index.parse(self._records.read(begin, stop), "annotations", number)
+
+    def objects(
+        self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]
+    ) -> list[SceneObject]:
+        """The objects of an image; empty masks have area 0 and are for the sampler to drop.
+
+        Args:
+            image_id: an image of this file or not; without annotations the list is empty.
+            raster: how polygons become masks.
+            bad: what happens to an annotation that is not as it should be.
+            dropped: is told how many were left out, by reason.
+
+        Raises:
+            InputError: an annotation that is not as it should be, where `bad` is "fail".
+        """
+        if self.dialect == "panoptic":
+            return self._panoptic_objects(image_id)
+        found: list[tuple[dict[str, Any], Category, Rle]] = []
+        for annotation in self.annotations(image_id):
+            try:
+                found.append((annotation, self._category(annotation), self._mask(annotation, raster)))
+            except ValueError as error:
+                if bad == "fail":
+                    raise InputError(
+                        f"{self.path}: annotation {annotation.get('id')} (image {image_id}): {error}; {CURE}"
+                    ) from None
+                dropped["annotation that is not as it should be"] += 1
+        rles = [rle for *_, rle in found]
+        return [
+            SceneObject(
+                rle=rle,
+                area=area,
+                box=box,
+                category=category.name,
+                synset=category.synset,
+                annotation_id=annotation.get("id"),
+                source=self.dialect,
+                kind="crowd" if annotation.get("iscrowd") else "thing",
+            )
+            for (annotation, category, rle), area, box in zip(
+                found, masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist()), strict=True
+            )
+        ]
+
+    def _category(self, annotation: Mapping[str, Any]) -> Category:
+        category = self.categories.get(annotation.get("category_id", -1))
+        if category is None:
+            raise ValueError(f"unknown category {annotation.get('category_id')!r}")
+        return category
+
+    def _mask(self, annotation: Mapping[str, Any], raster: Raster) -> Rle:
+        image = self.images[annotation["image_id"]]
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, list):
+            return masks.from_polygons(segmentation, image.height, image.width, raster)
+        return masks.from_foreign_rle(segmentation, image.height, image.width)
+
+    def _panoptic_objects(self, image_id: int) -> list[SceneObject]:
+        """Segments of an image's PNG, in the order of `segments_info`."""
+        objects: list[SceneObject] = []
+        for annotation in self.annotations(image_id):
+            try:
+                objects += self._segments(annotation, self.images[image_id])
+            except ValueError as error:
+                raise InputError(f"{self.path}: the segments of image {image_id}: {error}") from None
+        return objects
+
+    def _segments(self, annotation: Mapping[str, Any], image: ImageRecord) -> Iterator[SceneObject]:
+        assert self.png_folder is not None
+        path = self.png_folder / str(annotation.get("file_name"))
+        ids = segment_ids(path, image.height, image.width)
+        for segment in annotation.get("segments_info", []):
+            category = self._category(segment)
+            rle = masks.encode(ids == segment["id"])
+            crowd: Kind = "crowd" if segment.get("iscrowd") else "thing"
+            x, y, width, height = masks.boxes([rle])[0].tolist()
+            yield SceneObject(
+                rle=rle,
+                area=int(masks.areas([rle])[0]),
+                box=(x, y, width, height),
+                category=category.name,
+                annotation_id=segment["id"],
+                source="coco",
+                kind=crowd if category.is_thing else "stuff",
+            )
+
+
+def segment_ids(path: Path, height: int, width: int) -> masks.IntArray:
+    """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width).
+
+    Raises:
+        InputError: missing, not a PNG of three channels, or of another size than its image.
+    """
+    colours = read_label_png(path, channels=3)
+    if colours.shape[:2] != (height, width):
+        raise InputError(
+            f"{path}: {colours.shape[1]} x {colours.shape[0]} pixels, but its image has {width} x {height}; "
+            "get the file that belongs to the annotations"
+        )
+    return np.asarray(colours.astype(np.int64) @ np.array([1, 256, 65536]), dtype=np.int64)
+
+
+def open_annotations(
+    path: Path, dialect: Dialect, *, bad: BadAnnotations = "fail", png_folder: Path | None = None
+) -> AnnotationFile:
+    """Index an annotation file.
+
+    Args:
+        path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic.
+        dialect: which of them.
+        bad: `drop` counts annotations of missing images instead of stopping at them.
+        png_folder: panoptic only: the folder of PNGs, by default the JSON's path without its ending.
+
+    Raises:
+        InputError: missing, empty, truncated or not JSON; an image twice or without a size; an annotation
+            of an image that the file does not have.
+    """
+    index = index_json(path)
+    for name in ("images", "annotations", "categories"):
+        if name not in index.records:
+            raise InputError(f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations")
+    images = {_whole(record, "id", path): _image(record, path) for record in index.iterate("images")}
+    if len(images) != len(index.records["images"]):
+        raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
+    categories = {
+        _whole(record, "id", path): Category(
+            str(record.get("name", "")), record.get("synset"), bool(record.get("isthing", True))
+        )
+        for record in index.iterate("categories")
+    }
+    spans, slices, dropped = _group_by_image(index, images, bad)
+    return AnnotationFile(
+        path,
+        dialect,
+        index.sha256,
+        images,
+        categories,
+        spans,
+        slices,
+        dropped,
+        (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
+    )
+
+
+def _group_by_image(
+    index: JsonArrays, images: Mapping[int, ImageRecord], bad: BadAnnotations
+) -> tuple[Offsets, dict[int, tuple[int, int]], Counter[str]]:
+    """Bytes of the annotations, sorted by image; the order within an image is the file's."""
+    owners = np.empty(len(index.records["annotations"]), dtype=np.int64)
+    known = np.ones(len(owners), dtype=bool)
+    for number, annotation in enumerate(index.iterate("annotations")):
+        owner = owners[number] = _whole(annotation, "image_id", index.path)
+        if owner not in images:
+            if bad == "fail":
+                raise InputError(
+                    f"{index.path}: annotation {annotation.get('id')} is of image {owner}, which is missing "
+                    f"from 'images'; {CURE}"
+                )
+            known[number] = False
+    order = np.argsort(owners, kind="stable")
+    order = order[known[order]]
+    values, firsts, counts = np.unique(owners[order], return_index=True, return_counts=True)
+    slices = {
+        int(value): (int(first), int(first + count))
+        for value, first, count in zip(values, firsts, counts, strict=True)
+    }
+    lost = int((~known).sum())
+    dropped = Counter({"annotation of a missing image": lost} if lost else {})
+    return index.records["annotations"][order], slices, dropped
+
+
+def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
+    height, width = _whole(record, "height", path), _whole(record, "width", path)
+    if height < 1 or width < 1:
+        raise InputError(f"{path}: image {record.get('id')} has the size {width} x {height}; mend the file")
+    name = record.get("file_name")
+    if name is None:  # LVIS v1 has only the address that the image was published under
+        name = "/".join(PurePosixPath(str(record.get("coco_url", ""))).parts[-2:])
+    return ImageRecord(str(name), height, width)
+
+
+def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number")
+    return value
+
+
+class AnnotatedImages:
+    """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
+
+    Scenes come in ascending order of image id. Within a scene COCO's objects come first, then LVIS's, each
+    in the order of their file, then COCO's stuff.
+
+    Args:
+        files: LVIS, COCO or panoptic annotation files; of one kind there can be several (the images of LVIS
+            v1 come from two of COCO's splits).
+        raster: how polygons become masks.
+        coco_masks: COCO's things from the `instances` files or from the `panoptic` ones.
+        bad: what happens to annotations that are not as they should be.
+
+    Raises:
+        InputError: files that disagree about an image's size, or panoptic things without panoptic files.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[AnnotationFile],
+        *,
+        raster: Raster = "pycocotools",
+        coco_masks: Literal["instances", "panoptic"] = "instances",
+        bad: BadAnnotations = "fail",
+    ) -> None:
+        panoptic = [file for file in files if file.dialect == "panoptic"]
+        if coco_masks == "panoptic" and not panoptic:
+            raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
+        rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
+        self.files = sorted(files, key=lambda file: rank[file.dialect])
+        self.raster, self.bad = raster, bad
+        self.coco_masks = coco_masks
+        self.image_ids = np.unique(np.concatenate([list(file.images) for file in files])).astype(np.int64)
+        self._check_sizes()
+
+    @property
+    def name(self) -> str:
+        """The datasets joined: "lvis", "coco", "coco+lvis" or "photos"."""
+        dialects = {"coco" if file.dialect == "panoptic" else file.dialect for file in self.files}
+        return "+".join(sorted(dialects))
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Annotations of no image that were left out."""
+        return sum((file.dropped for file in self.files), Counter())
+
+    def __len__(self) -> int:
+        """Images in any of the files."""
+        return len(self.image_ids)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes of these numbers, in this order."""
+        for index in indices:
+            yield self._scene(int(self.image_ids[index]))
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the annotation files by name; PNGs of panoptic annotations are not read for it."""
+        return {f"{file.dialect}:{file.path.name}": file.sha256 for file in self.files}
+
+    def _scene(self, image_id: int) -> Scene:
+        dropped: Counter[str] = Counter()
+        objects: list[SceneObject] = []
+        for file in self.files:
+            if image_id not in file.slices or (file.dialect == "coco" and self.coco_masks == "panoptic"):
+                continue
+            found = file.objects(image_id, self.raster, self.bad, dropped)
+            if file.dialect == "panoptic" and self.coco_masks == "instances":
+                found = [item for item in found if item.kind == "stuff"]
+            objects += found
+        # Things of panoptic files come after LVIS here; the stable sort puts COCO first again, stuff last.
+        objects.sort(key=lambda item: (item.kind == "stuff", item.source != "coco"))
+        image = next(file.images[image_id] for file in self.files if image_id in file.images)
+        return Scene(
+            image_id=str(image_id),
+            file_name=image.file_name,
+            height=image.height,
+            width=image.width,
+            source=self.name,
+            objects=tuple(objects),
+            dropped=dropped,
+        )
+
+    def _check_sizes(self) -> None:
+        seen: dict[int, tuple[ImageRecord, Path]] = {}
+        for file in self.files:
+            for image_id, image in file.images.items():
+                other, path = seen.setdefault(image_id, (image, file.path))
+                if (other.height, other.width) != (image.height, image.width):
+                    raise InputError(
+                        f"{file.path}: image {image_id} has {image.width} x {image.height} pixels, but "
+                        f"{path} says {other.width} x {other.height}; use files of the same images"
+                    )

@@ -1,0 +1,274 @@
+"""Large JSON files of annotations, read record by record.
+
+LVIS's training file is 1 GB of JSON; parsed whole it takes more than 5 GB of memory. Here one pass over the
+bytes notes where each record of the top-level arrays begins and ends, and the records are parsed when they
+are wanted. The pass looks at structure only (quotes, brackets), so it is fast; each record is still parsed
+by a real JSON parser, and so is everything around the arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from disbench.errors import InputError
+
+Offsets = npt.NDArray[np.int64]
+_CHUNK = 8 * 2**20
+
+_STEP = np.zeros(256, dtype=np.int8)
+_STEP[[ord("{"), ord("[")]] = 1
+_STEP[[ord("}"), ord("]")]] = -1
+_STRUCTURAL = _STEP != 0
+_STRUCTURAL[ord('"')] = True
+
+
+@dataclass(frozen=True, slots=True)
+class JsonArrays:
+    """Where the records of a JSON file lie.
+
+    Attributes:
+        path: the file.
+        sha256: of its content.
+        records: for each top-level array of objects the first byte and the byte after the last of every
+            record: int64 (n, 2).
+        bounds: for each such array the first byte inside its brackets and the byte of the closing one.
+        rest: everything else of the top level, parsed; the arrays are empty lists in it.
+    """
+
+    path: Path
+    sha256: str
+    records: dict[str, Offsets]
+    bounds: dict[str, tuple[int, int]]
+    rest: dict[str, Any]
+
+    def iterate(self, name: str) -> Iterator[dict[str, Any]]:
+        """The records of an array in order, parsed one at a time from a sequential read.
+
+        Raises:
+            InputError: a record is not valid JSON, or the array holds something other than objects.
+        """
+        spans = self.records[name]
+        position, stop = self.bounds[name]
+        with self.path.open("rb") as file:
+            for first in range(0, len(spans), 4096):
+                block = spans[first : first + 4096]
+                file.seek(position)
+                data = file.read(int(block[-1, 1]) - position)
+                previous = 0
+                for number, (begin, end) in enumerate((block - position).tolist(), first):
+                    self._check_gap(data[previous:begin], name, number)
+                    previous = end
+                    yield self.parse(data[begin:end], name, number)
+                position = int(block[-1, 1])
+            file.seek(position)
+            if tail := file.read(stop - position).strip():
+                raise self._misplaced(tail, name, len(spans))
+
+    def parse(self, data: bytes, name: str, number: int) -> dict[str, Any]:
+        """One record from its bytes; NaN, which JSON forbids, is let through for the caller to judge.
+
+        Raises:
+            InputError: not valid JSON.
+        """
+        try:
+            record: dict[str, Any] = orjson.loads(data)
+        except ValueError:
+            try:
+                record = json.loads(data)  # slower, but takes NaN, so that its place can be named
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{self.path}: record {number} of {name!r} is not valid JSON ({error}); mend the file"
+                ) from None
+        return record
+
+    def _check_gap(self, gap: bytes, name: str, number: int) -> None:
+        if gap.strip() != (b"," if number else b""):
+            raise self._misplaced(gap, name, number)
+
+    def _misplaced(self, found: bytes, name: str, number: int) -> InputError:
+        text = found[:40].decode("utf-8", "replace")
+        return InputError(
+            f"{self.path}: {text!r} stands before record {number} of {name!r}, an array of objects; mend the file"
+        )
+
+
+def index_json(path: Path) -> JsonArrays:
+    """Find the records of all top-level arrays of a JSON file.
+
+    Memory: a few chunks of 8 MiB and 16 bytes a record.
+
+    Raises:
+        InputError: the file is missing, empty, truncated or not a JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Scan(path, file).run()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a folder; name the JSON file in it") from None
+
+
+class _Scan:
+    """One pass over the bytes: nesting depth, and what opens and closes at the depths that matter.
+
+    Depth 1 is the inside of the top-level object, 2 that of a top-level array, 3 that of its records.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.depth = 0
+        self.in_string = False
+        self.skeleton: list[bytes] = []  # the bytes outside the top-level arrays
+        self.in_array = False
+        self.arrays: list[list[Offsets]] = []
+        self.bounds: list[tuple[int, int]] = []
+
+    def run(self) -> JsonArrays:
+        digest = hashlib.sha256()
+        position = 0
+        while chunk := self._next_chunk():
+            digest.update(chunk)
+            self._scan_chunk(chunk, position)
+            position += len(chunk)
+        if position == 0:
+            raise InputError(f"{self.path}: the file is empty; get it again")
+        if self.depth or self.in_string:
+            raise InputError(
+                f"{self.path}: the file is truncated: it ends after {position} bytes in the middle of a "
+                f"{'string' if self.in_string else 'record'}; get it again"
+            )
+        return self._result(digest.hexdigest())
+
+    def _next_chunk(self) -> bytes:
+        """A chunk that does not end in a backslash: an escape is never cut in two."""
+        chunk = self.file.read(_CHUNK)
+        while chunk.endswith(b"\\") and (more := self.file.read(1)):
+            chunk += more
+        return chunk
+
+    def _scan_chunk(self, chunk: bytes, position: int) -> None:
+        data = np.frombuffer(chunk, dtype=np.uint8)
+        places = np.flatnonzero(_STRUCTURAL[data])
+        kinds = data[places]
+        quotes = kinds == ord('"')
+        if b"\\" in chunk:
+            real = ~quotes | ~_escaped(data)[places]
+            places, kinds, quotes = places[real], kinds[real], quotes[real]
+        inside = (np.cumsum(quotes) + self.in_string) % 2 == 1
+        brackets = ~quotes & ~inside
+        places, kinds = places[brackets], kinds[brackets]
+        steps = _STEP[kinds]
+        depths = np.cumsum(steps, dtype=np.int64) + self.depth
+        if depths.size and depths.min() < 0:
+            raise InputError(f"{self.path}: not JSON: more brackets close than open; get the file again")
+        self._note(chunk, position, places, steps, depths, kinds)
+        self.in_string = bool((int(quotes.sum()) + self.in_string) % 2)
+        self.depth = int(depths[-1]) if depths.size else self.depth
+
+    def _note(
+        self,
+        chunk: bytes,
+        position: int,
+        places: Offsets,
+        steps: npt.NDArray[np.int8],
+        depths: Offsets,
+        kinds: npt.NDArray[np.uint8],
+    ) -> None:
+        """Arrays that open or close at the top level, and the records in between."""
+        opens = (depths == 2) & (steps == 1) & (kinds == ord("["))
+        closes = (depths == 1) & (steps == -1) & (kinds == ord("]"))
+        begins = places[(depths == 3) & (steps == 1) & (kinds == ord("{"))]
+        ends = places[(depths == 2) & (steps == -1) & (kinds == ord("}"))] + 1
+        turns = [(int(p), True) for p in places[opens]] + [(int(p), False) for p in places[closes]]
+        cut = 0
+        for place, opening in sorted(turns):
+            if opening:
+                self.skeleton.append(chunk[cut : place + 1])
+                self.arrays.append([])
+                self.bounds.append((position + place + 1, 0))
+            elif self.in_array:
+                self._add_records(position, begins, ends, cut, place)
+                self.bounds[-1] = (self.bounds[-1][0], position + place)
+            else:
+                continue  # a bracket without its partner: the skeleton's parser will say so
+            self.in_array, cut = opening, place + (1 if opening else 0)
+        if self.in_array:
+            self._add_records(position, begins, ends, cut, len(chunk))
+        else:
+            self.skeleton.append(chunk[cut:])
+
+    def _add_records(self, position: int, begins: Offsets, ends: Offsets, low: int, high: int) -> None:
+        """Note the begins and ends of records between two places of the chunk."""
+        first = begins[(begins >= low) & (begins < high)] + position
+        last = ends[(ends > low) & (ends <= high)] + position
+        self.arrays[-1].append(np.concatenate([-first - 1, last]))  # begins are marked by their sign
+
+    def _result(self, sha256: str) -> JsonArrays:
+        try:
+            rest = orjson.loads(b"".join(self.skeleton))
+        except ValueError as error:
+            raise InputError(f"{self.path}: not valid JSON ({error}); get the file again") from None
+        if not isinstance(rest, dict):
+            raise InputError(f"{self.path}: the JSON is not an object with arrays of records")
+        emptied = [key for key, value in rest.items() if value == []]
+        if len(emptied) != len(self.arrays):
+            raise InputError(f"{self.path}: a key of the JSON's top level stands twice; mend the file")
+        records = {key: self._spans(parts) for key, parts in zip(emptied, self.arrays, strict=True)}
+        bounds = dict(zip(emptied, self.bounds, strict=True))
+        return JsonArrays(self.path, sha256, records, bounds, rest)
+
+    def _spans(self, parts: list[Offsets]) -> Offsets:
+        marks = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        begins, ends = -marks[marks < 0] - 1, marks[marks >= 0]
+        if len(begins) != len(ends):
+            raise InputError(f"{self.path}: brackets of a record do not match; get the file again")
+        return np.stack([begins, ends], axis=1)
+
+
+def _escaped(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which bytes follow an odd run of backslashes."""
+    slash = np.flatnonzero(data == ord("\\"))
+    first = np.concatenate([[True], np.diff(slash) > 1])
+    run = np.cumsum(first) - 1
+    length = np.bincount(run)
+    after = slash[np.flatnonzero(first)] + length
+    escaped = np.zeros(data.size + 1, dtype=bool)
+    escaped[after[length % 2 == 1]] = True
+    return escaped[: data.size]
+
+
+class RecordFile:
+    """Random access to the records of an indexed file; opens the file where it is first used.
+
+    Picklable: another process opens the file for itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def read(self, begin: int, end: int) -> bytes:
+        """The bytes of one record."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        return os.pread(self._descriptor, end - begin, begin)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The path alone; descriptors belong to one process."""
+        return {"path": self.path, "_descriptor": None}
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+            self._descriptor = None

@@ -1,0 +1,37 @@
+"""The embedded photos: a small real dataset on every machine that has disbench.
+
+Eight photographs that come inside the wheels of scikit-image and matplotlib, annotated by hand in LVIS's
+format (`photos.json`): objects, their parts, and things that stand on or touch each other. Only the
+annotations are ours; the pixels are read from those packages.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from disbench.datasets.instances import AnnotationFile, open_annotations
+from disbench.errors import InputError
+
+ANNOTATIONS = Path(__file__).with_name("photos.json")
+_FOLDERS = (("skimage", "data"), ("matplotlib", "mpl-data/sample_data"))
+
+
+def open_photos() -> AnnotationFile:
+    """The annotations of the embedded photos."""
+    return open_annotations(ANNOTATIONS, "photos")
+
+
+def photo_path(file_name: str) -> Path:
+    """Where a photo lies in the installed packages; neither package is imported.
+
+    Raises:
+        InputError: no installed package has a photo of that name.
+    """
+    for package, folder in _FOLDERS:
+        spec = find_spec(package)
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            path = Path(location) / folder / file_name
+            if path.is_file():
+                return path
+    raise InputError(f"{file_name}: no installed package has this photo; install scikit-image and matplotlib")

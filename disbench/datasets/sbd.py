@@ -1,0 +1,93 @@
+"""SBD: instance maps in MATLAB files (`inst/*.mat`, field `GTinst`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from disbench.datasets.label_maps import VOC_CATEGORIES, joint_sha256, objects_of_labels, read_split
+from disbench.errors import InputError
+from disbench.masks import IntArray
+from disbench.scenes import Scene
+
+
+class SbdScenes:
+    """Scenes of one split of SBD (a `SceneSource`), in the order of its list.
+
+    Args:
+        folder: with `img/`, `inst/` and the split lists.
+        split: `train` or `val`, the name of a list.
+
+    Raises:
+        InputError: the list is missing or empty.
+    """
+
+    name = "sbd"
+
+    def __init__(self, folder: Path, split: str = "train") -> None:
+        self.folder, self.split = folder, split
+        self.names = read_split(folder / f"{split}.txt")
+
+    def __len__(self) -> int:
+        """Images in the list."""
+        return len(self.names)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes of these numbers, in this order."""
+        for index in indices:
+            name = self.names[index]
+            labels, numbers = read_instances(self.folder / "inst" / f"{name}.mat")
+            categories = {i: _category(number) for i, number in enumerate(numbers, start=1)}
+            height, width = labels.shape
+            yield Scene(
+                image_id=name,
+                file_name=f"img/{name}.jpg",
+                height=height,
+                width=width,
+                source=self.name,
+                objects=objects_of_labels(labels, categories, self.name),
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the list and of all its instance files together."""
+        return {
+            f"sbd:{self.split}.txt": joint_sha256([self.folder / f"{self.split}.txt"]),
+            "sbd:inst": joint_sha256(self.folder / "inst" / f"{name}.mat" for name in self.names),
+        }
+
+
+def read_instances(path: Path) -> tuple[IntArray, list[int]]:
+    """The instance map of an SBD file and the category number of each instance.
+
+    Returns:
+        int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.
+
+    Raises:
+        InputError: missing, damaged, without `GTinst`, or with instances that have no category.
+    """
+    from scipy.io import loadmat  # noqa: PLC0415  (slow to import, and only for SBD)
+
+    try:
+        content: dict[str, Any] = loadmat(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
+    except Exception as error:  # scipy raises nearly anything on a damaged file
+        raise InputError(f"{path}: not a whole MATLAB file ({error}); get it again") from None
+    if "GTinst" not in content:
+        raise InputError(f"{path}: there is no 'GTinst' in it; is this a file of SBD's folder inst/?")
+    try:
+        record = content["GTinst"][0, 0]
+        labels = np.asarray(record["Segmentation"]).astype(np.int64)
+        numbers = [int(value) for value in np.ravel(record["Categories"])]
+    except (IndexError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: its 'GTinst' is not as in SBD ({error}); get it again") from None
+    if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > len(numbers):
+        raise InputError(f"{path}: an instance of its map has no category; get the file again")
+    return labels, numbers
+
+
+def _category(number: int) -> str:
+    return VOC_CATEGORIES[number] if 0 < number < len(VOC_CATEGORIES) else f"category {number}"

@@ -1,0 +1,96 @@
+"""PascalVOC: instance and class maps as palette PNGs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.datasets.label_maps import (
+    VOC_CATEGORIES,
+    joint_sha256,
+    objects_of_labels,
+    read_label_png,
+    read_split,
+)
+from disbench.errors import InputError
+from disbench.scenes import Scene
+
+VOID = 255
+
+
+class VocScenes:
+    """Scenes of one split of PascalVOC (a `SceneSource`), in the order of its list.
+
+    Instances are numbered by palette index. Void pixels belong to no object.
+
+    Args:
+        folder: with `SegmentationObject/`, `SegmentationClass/` and `ImageSets/Segmentation/`.
+        split: the name of a list, such as `train`, `val` or `trainval`.
+
+    Raises:
+        InputError: the list is missing or empty.
+    """
+
+    name = "voc"
+
+    def __init__(self, folder: Path, split: str = "train") -> None:
+        self.folder, self.split = folder, split
+        self.names = read_split(self._list)
+
+    @property
+    def _list(self) -> Path:
+        return self.folder / "ImageSets" / "Segmentation" / f"{self.split}.txt"
+
+    def __len__(self) -> int:
+        """Images in the list."""
+        return len(self.names)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes of these numbers, in this order."""
+        for index in indices:
+            name = self.names[index]
+            instances = read_label_png(self.folder / "SegmentationObject" / f"{name}.png")
+            path = self.folder / "SegmentationClass" / f"{name}.png"
+            classes = read_label_png(path)
+            if classes.shape != instances.shape:
+                raise InputError(f"{path}: another size than its file in SegmentationObject; get it again")
+            height, width = instances.shape
+            yield Scene(
+                image_id=name,
+                file_name=f"JPEGImages/{name}.jpg",
+                height=height,
+                width=width,
+                source=self.name,
+                objects=objects_of_labels(
+                    instances, instance_categories(instances, classes), self.name, ignored=(0, VOID)
+                ),
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the list and of all its maps together."""
+        return {
+            f"voc:{self.split}.txt": joint_sha256([self._list]),
+            **{
+                f"voc:{folder}": joint_sha256(self.folder / folder / f"{name}.png" for name in self.names)
+                for folder in ("SegmentationObject", "SegmentationClass")
+            },
+        }
+
+
+def instance_categories(
+    instances: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]
+) -> dict[int, str]:
+    """The category of each instance: the class of most of its pixels.
+
+    Args:
+        instances: uint8 (height, width), instance numbers.
+        classes: uint8 (height, width), class numbers 0..20, 255 void.
+    """
+    found = {}
+    for value in np.unique(instances).tolist():
+        number = int(np.bincount(classes[instances == value]).argmax())
+        found[value] = VOC_CATEGORIES[number] if number < len(VOC_CATEGORIES) else f"category {number}"
+    return found

@@ -1,0 +1,30 @@
+"""Datasets of diverse ground truth: hierarchy, proximity, diverse sets, shards."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from disbench.sampling.hierarchy import build_hierarchy as build_hierarchy
+    from disbench.sampling.proximity import proximity_graph as proximity_graph
+    from disbench.sampling.sample import sample as sample
+    from disbench.sampling.shards import DiverseSet as DiverseSet
+    from disbench.sampling.shards import read_sets as read_sets
+    from disbench.sampling.training_set import DiverseSetDataset as DiverseSetDataset
+
+_PUBLIC = {
+    "build_hierarchy": "disbench.sampling.hierarchy",
+    "proximity_graph": "disbench.sampling.proximity",
+    "sample": "disbench.sampling.sample",
+    "read_sets": "disbench.sampling.shards",
+    "DiverseSet": "disbench.sampling.shards",
+    "DiverseSetDataset": "disbench.sampling.training_set",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name where it is first used."""
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,235 @@
+"""Diverse sets: for an object, the masks that a first click on it may mean (paper, section 3.4).
+
+A set is described by numbers of objects, never by copies of masks: each member is the union of the objects
+it names, and the click region is the center's mask less the objects named as excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import networkx as nx
+import numpy as np
+
+from disbench.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, union
+from disbench.sampling.hierarchy import Forest, ancestors
+
+Nest = Literal["annotated", "union"]
+Combination = tuple[int, ...]
+
+MAX_LOOKED_AT = 1 << 16
+"""Combinations that are looked at for one center at most; nested neighbours could hide 2**60 equal unions."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetOfObjects:
+    """One diverse set, by the numbers of its objects.
+
+    Attributes:
+        center: the object that the click is meant for.
+        members: the masks, inner to outer; each is the union of the objects that it names.
+        click_excludes: objects whose pixels are not part of the click region.
+        left_out: combinations that the cap cut off.
+        repeated: combinations whose union is a mask that the set has already.
+    """
+
+    center: int
+    members: tuple[Combination, ...]
+    click_excludes: Combination = ()
+    left_out: int = 0
+    repeated: int = 0
+
+
+def hierarchy_sets(rles: Sequence[Rle], forest: Forest, nest: Nest = "annotated") -> list[SetOfObjects]:
+    """Hierarchy-based sets: a center, then its parents up to the root.
+
+    The click region is the center's mask less the union of its children's masks; an object whose click
+    region is empty is no center.
+
+    Args:
+        rles: the masks of the forest's nodes.
+        forest: parents and children.
+        nest: `annotated` takes each mask as it is; `union` adds the inner masks to the outer ones, so that
+            the set nests exactly.
+
+    Returns:
+        At most one set an object, in the order of the objects.
+    """
+    area = areas(rles)
+    sets = []
+    for center, children in enumerate(forest.children):
+        if not _pixels_left(center, children, rles, area):
+            continue
+        path = [center, *ancestors(forest, center)]
+        members = (
+            tuple((node,) for node in path)
+            if nest == "annotated"
+            else tuple(tuple(path[: depth + 1]) for depth in range(len(path)))
+        )
+        sets.append(SetOfObjects(center, members, tuple(children)))
+    return sets
+
+
+def proximity_sets(
+    rles: Sequence[Rle], graph: nx.Graph, centers: Sequence[int], cap: int = 16
+) -> list[SetOfObjects]:
+    """Proximity-based sets: the center united with every combination of its 1-hop neighbours.
+
+    The center alone comes first; combinations are ordered by how many neighbours are in them, then by the
+    area of the union, then by the neighbours' numbers. Identical unions are kept once.
+
+    Args:
+        rles: all masks of the image.
+        graph: neighbourhood; only neighbours that are themselves in `centers` count.
+        centers: objects that can be centers and neighbours (things).
+        cap: masks a set, the center alone included, at least 1.
+
+    Returns:
+        One set a center, in the order given.
+    """
+    eligible = set(centers)
+    return [
+        _proximity_set(rles, center, sorted(eligible.intersection(graph[center])), cap) for center in centers
+    ]
+
+
+def containment_sets(contains: BoolArray, area: IntArray) -> list[SetOfObjects]:
+    """PiClick's rule as a control: the center and every object whose mask contains the center's.
+
+    Args:
+        contains: bool (n, n), [i, j] says that i contains j.
+        area: int (n,), pixels; orders the outer masks (of equal areas the lower number first).
+
+    Returns:
+        One set an object; the click region is the center's whole mask.
+    """
+    sets = []
+    for center in range(len(area)):
+        outer = [int(i) for i in np.flatnonzero(contains[:, center])]
+        outer.sort(key=lambda i: (area[i], i))
+        sets.append(SetOfObjects(center, ((center,), *((i,) for i in outer))))
+    return sets
+
+
+def random_merge_sets(
+    rles: Sequence[Rle],
+    like: Sequence[SetOfObjects],
+    centers: Sequence[int],
+    largest_merge: int,
+    generator: np.random.Generator,
+) -> list[SetOfObjects]:
+    """Random merging as a control: the center united with 1 to `largest_merge` other objects.
+
+    Every set of the proximity method gets a counterpart with the same center and, as far as the image has
+    that many distinct unions, the same number of masks.
+
+    Args:
+        rles: all masks of the image.
+        like: the sets that the proximity method makes.
+        centers: objects that can be drawn.
+        largest_merge: objects united with the center, at most; at least 1.
+        generator: decides the draw.
+    """
+    return [_random_merge_set(rles, model, centers, largest_merge, generator) for model in like]
+
+
+def _proximity_set(rles: Sequence[Rle], center: int, neighbours: Sequence[int], cap: int) -> SetOfObjects:
+    effective = _effective_neighbours(rles, center, neighbours)
+    kept: list[Combination] = []
+    seen: set[bytes] = set()
+    looked = 0
+    for members, merged in _ordered_unions(rles, center, effective):
+        if len(kept) == cap or looked == MAX_LOOKED_AT:
+            break
+        looked += 1
+        if merged["counts"] not in seen:
+            seen.add(merged["counts"])
+            kept.append(members)
+    left_out = 2 ** len(effective) - looked
+    return SetOfObjects(
+        center,
+        tuple(kept),
+        left_out=left_out,
+        repeated=2 ** len(neighbours) - left_out - len(kept),
+    )
+
+
+def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> list[int]:
+    """Neighbours that add pixels to the center, each union once: the others only repeat smaller unions."""
+    effective, seen = [], {rles[center]["counts"]}
+    for neighbour in neighbours:
+        counts = union([rles[center], rles[neighbour]])["counts"]
+        if counts not in seen:
+            seen.add(counts)
+            effective.append(neighbour)
+    return effective
+
+
+def _ordered_unions(
+    rles: Sequence[Rle], center: int, neighbours: Sequence[int]
+) -> Iterator[tuple[Combination, Rle]]:
+    """Combinations in the order of `proximity_sets`, each with its union; one size at a time is held.
+
+    A size with more combinations than may be looked at is cut to the first of them before it is ordered.
+    """
+    for size in range(len(neighbours) + 1):
+        batch = []
+        for chosen in combinations(neighbours, size):
+            members = (center, *chosen)
+            batch.append((members, union([rles[i] for i in members])))
+            if len(batch) == MAX_LOOKED_AT:
+                break
+        area = areas([merged for _, merged in batch])
+        for place in np.argsort(area, kind="stable"):
+            yield batch[place]
+
+
+def _random_merge_set(
+    rles: Sequence[Rle],
+    model: SetOfObjects,
+    centers: Sequence[int],
+    largest_merge: int,
+    generator: np.random.Generator,
+) -> SetOfObjects:
+    center, wanted = model.center, len(model.members)
+    others = [index for index in centers if index != center]
+    drawn: list[tuple[int, int, Combination]] = []
+    seen = {rles[center]["counts"]}
+    tried: set[Combination] = set()
+    for _ in range(20 * wanted):  # an image of few objects has fewer distinct unions than are wanted
+        if not others or len(drawn) + 1 >= wanted:
+            break
+        size = int(generator.integers(1, min(largest_merge, len(others)) + 1))
+        chosen = tuple(sorted(int(i) for i in generator.choice(others, size=size, replace=False)))
+        if chosen in tried:
+            continue
+        tried.add(chosen)
+        merged = union([rles[i] for i in (center, *chosen)])
+        if merged["counts"] not in seen:
+            seen.add(merged["counts"])
+            drawn.append((size, int(areas([merged])[0]), (center, *chosen)))
+    members = ((center,), *(members for *_, members in sorted(drawn)))
+    return SetOfObjects(center, members, left_out=wanted - len(members))
+
+
+def _pixels_left(center: int, children: Sequence[int], rles: Sequence[Rle], area: IntArray) -> bool:
+    """Whether the center has a pixel that none of its children covers."""
+    if not children:
+        return True
+    masks = [rles[child] for child in children]
+    if contained_shares(rles[center], masks).sum() < 1 - 0.5 / area[center]:
+        return True
+    return bool(areas([difference(rles[center], masks)])[0])
+
+
+def click_region(rles: Sequence[Rle], chosen: SetOfObjects) -> Rle:
+    """The pixels from which the first click is drawn."""
+    return difference(rles[chosen.center], [rles[index] for index in chosen.click_excludes])
+
+
+def set_masks(rles: Sequence[Rle], chosen: SetOfObjects) -> list[Rle]:
+    """The masks of a set, inner to outer."""
+    return [union([rles[index] for index in member]) for member in chosen.members]

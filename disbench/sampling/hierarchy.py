@@ -1,0 +1,167 @@
+"""The mask hierarchy: a forest of masks by containment ("the hierarchy tree" of COCO+LVIS).
+
+The rule is RITM's, which the field calls provided by LVIS: a mask belongs to the innermost mask that
+covers most of it. Everything is computed on run lengths; only pairs whose boxes allow it are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from disbench.masks import BoolArray, IntArray, Rle, areas, boxes, contained_shares
+
+BOX_SHARE = 0.70
+"""A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""
+MASK_SHARE = 0.80
+"""A mask contains another if it covers more than this share of the inner mask's pixels (>)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Parents and levels of the masks of one image.
+
+    Attributes:
+        parents: for each mask the number of its parent, -1 for a root.
+        levels: 0 for a root, one more than the parent's otherwise.
+        children: for each mask its children, in the order in which they were attached.
+    """
+
+    parents: tuple[int, ...]
+    levels: tuple[int, ...]
+    children: tuple[tuple[int, ...], ...]
+
+
+def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
+    """The hierarchy of an image's masks as a graph (PROTOCOL, "COCO+LVIS: the mask hierarchy", 2 and 3).
+
+    Args:
+        rles: masks of one size, none empty.
+
+    Returns:
+        A directed graph with nodes 0..n-1 in the order given, an edge from each parent to its child in the
+        order of attachment, and the node attribute `level` (0 for roots).
+
+    Raises:
+        ValueError: an empty mask, or masks of different sizes.
+    """
+    forest = grow_forest(containment_matrix(rles), areas(rles))
+    graph = nx.DiGraph()
+    graph.add_nodes_from((node, {"level": level}) for node, level in enumerate(forest.levels))
+    graph.add_edges_from((parent, child) for parent, row in enumerate(forest.children) for child in row)
+    return graph
+
+
+def containment_matrix(
+    rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_share: float = MASK_SHARE
+) -> BoolArray:
+    """Which mask contains which.
+
+    `contains(i, j)` holds for area(i) >= area(j) if the boxes' intersection is at least `box_share` of
+    j's box and the masks' intersection is more than `mask_share` of j's area.
+
+    Args:
+        rles: masks of one size, none empty.
+        box_share: in [0, 1].
+        mask_share: in [0, 1].
+
+    Returns:
+        bool (n, n): [i, j] is contains(i, j); the diagonal is False.
+
+    Raises:
+        ValueError: an empty mask, or masks of different sizes.
+    """
+    check_masks(rles)
+    area, box = areas(rles), boxes(rles)
+    possible = (area[:, None] >= area[None, :]) & (_box_shares(box) >= box_share)
+    np.fill_diagonal(possible, val=False)
+    contains = np.zeros_like(possible)
+    for inner in np.flatnonzero(possible.any(axis=0)):
+        outer = np.flatnonzero(possible[:, inner])
+        shares = contained_shares(rles[inner], [rles[i] for i in outer])
+        contains[outer, inner] = shares > mask_share
+    return contains
+
+
+def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
+    """Attach each mask to the innermost mask that holds it (PROTOCOL, the same section, 3).
+
+    Masks are taken by descending area (of equal areas the later one first). Each mask i in that order
+    adopts every later j that has no parent yet and that it contains; j's place is found by descending
+    from i through the children attached so far.
+
+    Args:
+        contains: bool (n, n), as `containment_matrix` gives it.
+        area: int (n,), pixels.
+    """
+    count = len(area)
+    order = np.argsort(area, kind="stable")[::-1]
+    parents, levels = [-1] * count, [0] * count
+    children: list[list[int]] = [[] for _ in range(count)]
+    orphan = np.ones(count, dtype=bool)
+    for place, root in enumerate(order):
+        later = order[place + 1 :]
+        for child in later[contains[root, later] & orphan[later]].tolist():
+            parent = _descend(int(root), child, contains, area, children)
+            if parent is None:
+                continue
+            parents[child], levels[child] = parent, levels[parent] + 1
+            children[parent].append(child)
+            orphan[child] = False
+    return Forest(tuple(parents), tuple(levels), tuple(map(tuple, children)))
+
+
+def ancestors(forest: Forest, node: int) -> list[int]:
+    """The node's parent, its parent, and so on up to the root."""
+    path = []
+    while (node := forest.parents[node]) >= 0:
+        path.append(node)
+    return path
+
+
+def check_masks(rles: Sequence[Rle]) -> None:
+    """Refuse what has no place in a graph of masks.
+
+    Raises:
+        ValueError: an empty mask, or masks of different sizes.
+    """
+    sizes = {tuple(rle["size"]) for rle in rles}
+    if len(sizes) > 1:
+        raise ValueError(f"masks of different sizes in one image: {sorted(sizes)}")
+    hollow = np.flatnonzero(areas(rles) == 0)
+    if hollow.size:
+        raise ValueError(f"mask {int(hollow[0])} is empty; leave empty masks out")
+
+
+def _descend(
+    node: int, child: int, contains: BoolArray, area: IntArray, children: Sequence[Sequence[int]]
+) -> int | None:
+    """The innermost holder of `child` at or below `node`, first branch first; None where there is none.
+
+    A mask can hold the child although the masks above it do not, so every branch of large enough masks is
+    searched. Iterative: the depth is bounded by the number of masks, not by Python's stack.
+    """
+    stack = [(node, iter(children[node]))]
+    while stack:
+        current, branches = stack[-1]
+        following = next((b for b in branches if area[b] >= area[child]), None)
+        if following is not None:
+            stack.append((following, iter(children[following])))
+        elif contains[current, child]:
+            return current
+        else:
+            stack.pop()
+    return None
+
+
+def _box_shares(box: IntArray) -> npt.NDArray[np.float64]:
+    """[i, j]: the share of box j that lies in box i."""
+    start, size = box[:, :2], box[:, 2:]
+    end = start + size
+    overlap = np.minimum(end[:, None], end[None]) - np.maximum(start[:, None], start[None])
+    sides = np.clip(overlap, 0, None)
+    return np.asarray(sides.prod(axis=2) / size.prod(axis=1)[None, :], dtype=np.float64)

@@ -1,0 +1,91 @@
+"""Merging the annotations of COCO and LVIS for one image (PROTOCOL, "COCO+LVIS: the mask hierarchy", 1, 4).
+
+LVIS annotates the images of COCO anew, so most COCO instances are there twice. A COCO mask that LVIS has
+too is dropped, and so is an LVIS mask that LVIS itself has twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from disbench.masks import BoolArray, FloatArray, IntArray, Rle, areas, boxes, difference, ious, union
+
+BOX_IOU = 0.70
+COCO_IOU = 0.70
+LVIS_IOU = 0.85
+STUFF_AREA = 500
+
+
+def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
+    """"Box IoU" of the merge rule: the product of the IoUs of the row and the column intervals.
+
+    Each interval IoU is the intersection over the interval that encloses both, in inclusive pixels; this
+    is not the usual ratio of areas.
+
+    Args:
+        first: int (n, 4) of x, y, width, height.
+        second: int (m, 4).
+
+    Returns:
+        float64 (n, m) in [0, 1].
+    """
+    start, other_start = first[:, None, :2], second[None, :, :2]
+    end, other_end = start + first[:, None, 2:], other_start + second[None, :, 2:]
+    inner = np.clip(np.minimum(end, other_end) - np.maximum(start, other_start), 0, None)
+    outer = np.maximum(end, other_end) - np.minimum(start, other_start)
+    return np.asarray((inner / outer).prod(axis=2), dtype=np.float64)
+
+
+def coco_repeated_in_lvis(coco: Sequence[Rle], lvis: Sequence[Rle]) -> BoolArray:
+    """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask.
+
+    Args:
+        coco: n masks, none empty.
+        lvis: m masks of the same size, none empty.
+
+    Returns:
+        bool (n,): True for the masks to drop.
+    """
+    near = interval_box_ious(boxes(coco), boxes(lvis)) > BOX_IOU
+    return _repeated(coco, lvis, near, COCO_IOU)
+
+
+def lvis_repeated_later(lvis: Sequence[Rle]) -> BoolArray:
+    """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask.
+
+    The later mask counts even if it is dropped itself.
+
+    Args:
+        lvis: n masks of one size, none empty, in the order of the file.
+
+    Returns:
+        bool (n,): True for the masks to drop.
+    """
+    box = boxes(lvis)
+    near = np.triu(interval_box_ious(box, box) > BOX_IOU, k=1)
+    return _repeated(lvis, lvis, near, LVIS_IOU)
+
+
+def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
+    """Stuff regions less the union of all instance masks.
+
+    Args:
+        stuff: n regions.
+        instances: the instance masks of the same image that were kept.
+
+    Returns:
+        One mask a region, None where no more than 500 pixels are left.
+    """
+    covered = [union(instances)] if instances else []
+    left = [difference(region, covered) for region in stuff]
+    return [rle if area > STUFF_AREA else None for rle, area in zip(left, areas(left), strict=True)]
+
+
+def _repeated(rles: Sequence[Rle], others: Sequence[Rle], near: BoolArray, threshold: float) -> BoolArray:
+    found = np.zeros(len(rles), dtype=bool)
+    for index in np.flatnonzero(near.any(axis=1)):
+        candidates = [others[j] for j in np.flatnonzero(near[index])]
+        found[index] = bool((ious(rles[index], candidates) > threshold).any())
+    return found

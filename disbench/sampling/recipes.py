@@ -1,0 +1,164 @@
+"""Recipes: all that decides how diverse sets are made, read from the TOML files in `sampling/`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from disbench import definitions
+from disbench.errors import InputError, unknown_name
+from disbench.masks import Raster
+from disbench.sampling.diverse_sets import Nest
+from disbench.sampling.proximity import Dilated
+
+Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
+SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How scenes become diverse sets. Every field is an option of the TOML file and of `--set`.
+
+    Attributes:
+        name: of the recipe.
+        description: one line.
+        method: how sets are made.
+        sources: the kinds of sources that the recipe takes.
+        seed: decides what is drawn at random (only `random-merge` draws when a dataset is written).
+        min_area: objects of fewer pixels are left out.
+        min_box_fill: objects whose area is a smaller share of their box are left out (SBD's training rule).
+        raster: how polygons become masks.
+        drop_repeated: drop COCO masks that LVIS repeats and LVIS masks that come again.
+        stuff: append COCO's stuff regions (they need panoptic annotations).
+        coco_masks: COCO's things from the `instances` file or the `panoptic` PNGs.
+        bad_annotations: `fail` stops at an annotation that is not as it should be, `drop` leaves it out and
+            counts it.
+        box_share: containment needs this share of the inner box.
+        mask_share: containment needs more than this share of the inner mask.
+        nest: hierarchy: masks as `annotated`, or each with the inner ones added (`union`).
+        dilated: proximity: dilate `one` mask of a pair or `both`.
+        iterations: proximity: how often the 3 x 3 dilation is repeated.
+        min_overlap: proximity: pixels of overlap that make neighbours.
+        cap: proximity: masks a set, at most.
+        largest_merge: random-merge: objects united with the center, at most.
+        shard_bytes: a shard is closed before it would hold more than this (uncompressed).
+    """
+
+    name: str
+    description: str
+    method: Method
+    sources: tuple[SourceName, ...]
+    seed: int = 0
+    min_area: int = 80
+    min_box_fill: float = 0.0
+    raster: Raster = "pycocotools"
+    drop_repeated: bool = True
+    stuff: bool = True
+    coco_masks: Literal["instances", "panoptic"] = "instances"
+    bad_annotations: Literal["fail", "drop"] = "fail"
+    box_share: float = 0.70
+    mask_share: float = 0.80
+    nest: Nest = "annotated"
+    dilated: Dilated = "one"
+    iterations: int = 1
+    min_overlap: int = 1
+    cap: int = 16
+    largest_merge: int = 3
+    shard_bytes: int = 16 * 2**20
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, for the manifest."""
+        return dataclasses.asdict(self)
+
+
+_LOWEST = {
+    "seed": 0,
+    "min_area": 1,
+    "iterations": 1,
+    "min_overlap": 1,
+    "cap": 1,
+    "largest_merge": 1,
+    "shard_bytes": 4096,
+}
+_SHARES = ("min_box_fill", "box_share", "mask_share")
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a name (or of the user's own TOML file), with `option=value` overrides applied.
+
+    Raises:
+        InputError: unknown recipe or option, a value of the wrong kind or out of range, a broken file.
+    """
+    path = definitions.find("sampling", name)
+    content = dict(definitions.load(path))
+    content.setdefault("name", path.stem)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise InputError(f"--set {override}: write it as option=value")
+        content[key.strip()] = _from_text(key.strip(), text.strip())
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from the content of its file, every value checked.
+
+    Args:
+        content: option -> value.
+        where: what to name in errors.
+
+    Raises:
+        InputError: a missing or unknown option, a value of the wrong kind or out of range.
+    """
+    hints = get_type_hints(Recipe)
+    for key in content:
+        if key not in hints:
+            raise unknown_name("option", key, hints, where)
+    required = [f.name for f in dataclasses.fields(Recipe) if f.default is dataclasses.MISSING]
+    for key in required:
+        if key not in content:
+            raise InputError(f"{where}: the option {key!r} is missing; add it")
+    values = {key: _checked(key, value, hints[key], where) for key, value in content.items()}
+    for key, value in values.items():
+        if key in _LOWEST and value < _LOWEST[key]:
+            raise InputError(f"{where}: {key} = {value} is too small; it starts at {_LOWEST[key]}")
+        if key in _SHARES and not 0 <= value <= 1:
+            raise InputError(f"{where}: {key} = {value} is not a share; it lies between 0 and 1")
+    return Recipe(**values)
+
+
+def _checked(key: str, value: Any, hint: Any, where: str) -> Any:
+    """The value, if it is of the option's kind."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise unknown_name(f"value of {key}", str(value), get_args(hint), where)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where}: {key} is a list, not {value!r}")
+        return tuple(_checked(key, item, get_args(hint)[0], where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{where}: {key} is a {hint.__name__}, not {value!r}")
+    return value
+
+
+def _from_text(key: str, text: str) -> Any:
+    """The value of an override, by the kind of its option."""
+    hint = get_type_hints(Recipe).get(key)
+    if hint is None:
+        raise unknown_name("option", key, get_type_hints(Recipe), "--set")
+    try:
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if get_origin(hint) is tuple:
+            return [item.strip() for item in text.split(",")]
+        if hint in (int, float):
+            return hint(text)
+    except (KeyError, ValueError):
+        raise InputError(f"--set {key}={text}: {key} is a {hint.__name__}") from None
+    return text

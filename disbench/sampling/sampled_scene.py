@@ -1,0 +1,202 @@
+"""From a scene to its diverse sets: which objects take part, how they are related, what a click may mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+
+from disbench.masks import areas, boxes
+from disbench.sampling.diverse_sets import (
+    SetOfObjects,
+    containment_sets,
+    hierarchy_sets,
+    proximity_sets,
+    random_merge_sets,
+)
+from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
+from disbench.sampling.merge import STUFF_AREA, coco_repeated_in_lvis, lvis_repeated_later, stuff_left_over
+from disbench.sampling.proximity import proximity_graph
+from disbench.sampling.recipes import Recipe
+from disbench.scenes import Scene, SceneObject
+
+
+@dataclass(frozen=True, slots=True)
+class SampledScene:
+    """A scene with the relations between its objects and its diverse sets. One row of a shard.
+
+    Attributes:
+        scene: the objects that take part, in the order that their numbers mean.
+        parents: for each object its parent's number, -1 for a root; None where the recipe has no hierarchy
+            or the object (stuff) is no node of it.
+        levels: 0 for a root; None likewise.
+        neighbours: for each object the numbers of those that touch it, ascending; empty where the recipe
+            has no proximity graph.
+        sets: the diverse sets.
+    """
+
+    scene: Scene
+    parents: tuple[int | None, ...]
+    levels: tuple[int | None, ...]
+    neighbours: tuple[tuple[int, ...], ...]
+    sets: tuple[SetOfObjects, ...]
+
+
+def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
+    """Choose the objects, relate them and make the sets, as the recipe says.
+
+    The result depends on the scene and the recipe alone: random draws start from the recipe's seed and
+    the image's id.
+    """
+    chosen = choose_objects(scene, recipe)
+    rles = chosen.rles
+    nodes = [i for i, item in enumerate(chosen.objects) if item.kind != "stuff"]
+    things = [i for i, item in enumerate(chosen.objects) if item.kind == "thing"]
+    count = len(rles)
+    if recipe.method == "hierarchy":
+        # Stuff comes after the instances, so the nodes are the first objects and keep their numbers.
+        forest = _forest(chosen, nodes, recipe)
+        padding = (None,) * (count - len(nodes))
+        sets = hierarchy_sets(rles[: len(nodes)], forest, recipe.nest)
+        return SampledScene(
+            chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
+        )
+    unrelated = (None,) * count
+    if recipe.method == "containment":
+        contains = containment_matrix(rles, recipe.box_share, recipe.mask_share)
+        sets = containment_sets(contains, areas(rles))
+        return SampledScene(chosen, unrelated, unrelated, ((),) * count, tuple(sets))
+    graph = _neighbourhood(chosen, things, recipe)
+    sets = proximity_sets(rles, graph, things, recipe.cap)
+    if recipe.method == "random-merge":
+        generator = np.random.default_rng([recipe.seed, *scene.image_id.encode()])
+        sets = random_merge_sets(rles, sets, things, recipe.largest_merge, generator)
+    neighbours = tuple(tuple(sorted(graph[i])) for i in range(count))
+    return SampledScene(chosen, unrelated, unrelated, neighbours, tuple(sets))
+
+
+def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
+    """The objects that take part: small and hollow ones out, COCO and LVIS merged, stuff cut and last.
+
+    Order: COCO, then other things and crowds in the dataset's order, then stuff (PROTOCOL, "COCO+LVIS",
+    1 and 4).
+    """
+    dropped = Counter(scene.dropped)
+    keep: list[int] = []
+    for index, item in enumerate(scene.objects):
+        reason = _too_small(item, recipe)
+        if reason:
+            dropped[reason] += 1
+        else:
+            keep.append(index)
+    instances = [i for i in keep if scene.objects[i].kind != "stuff"]
+    if recipe.drop_repeated and "lvis" in scene.source:
+        instances = _without_repeated(scene, instances, dropped)
+    elif "coco" in scene.source:
+        instances.sort(key=lambda i: scene.objects[i].source != "coco")
+    stuff = [i for i in keep if scene.objects[i].kind == "stuff"] if recipe.stuff else []
+    return dataclasses.replace(
+        scene,
+        objects=(
+            *(scene.objects[i] for i in instances),
+            *_cut_stuff([scene.objects[i] for i in stuff], [scene.objects[i] for i in instances], dropped),
+        ),
+        parents=_remaining_parents(scene.parents, instances),
+        dropped=dropped,
+    )
+
+
+def _too_small(item: SceneObject, recipe: Recipe) -> str | None:
+    if item.area == 0:
+        return "empty mask"
+    if item.area < recipe.min_area:
+        return f"smaller than {recipe.min_area} pixels"
+    if item.area < recipe.min_box_fill * item.box[2] * item.box[3]:
+        return f"fills less than {recipe.min_box_fill:g} of its box"
+    return None
+
+
+def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) -> list[int]:
+    """COCO masks that LVIS does not have, then LVIS masks that do not come again later."""
+    coco = [i for i in keep if scene.objects[i].source == "coco"]
+    lvis = [i for i in keep if scene.objects[i].source != "coco"]
+    lvis_rles = [scene.objects[i].rle for i in lvis]
+    in_lvis = coco_repeated_in_lvis([scene.objects[i].rle for i in coco], lvis_rles)
+    again = lvis_repeated_later(lvis_rles)
+    for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, "LVIS mask that comes again")):
+        if flags.any():
+            dropped[reason] += int(flags.sum())
+    return [
+        *(i for i, repeated in zip(coco, in_lvis, strict=True) if not repeated),
+        *(i for i, repeated in zip(lvis, again, strict=True) if not repeated),
+    ]
+
+
+def _cut_stuff(
+    stuff: Sequence[SceneObject], instances: Sequence[SceneObject], dropped: Counter[str]
+) -> list[SceneObject]:
+    left = stuff_left_over([item.rle for item in stuff], [item.rle for item in instances])
+    cut = []
+    for item, rle in zip(stuff, left, strict=True):
+        if rle is None:
+            dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += 1
+            continue
+        x, y, width, height = boxes([rle])[0].tolist()
+        cut.append(
+            dataclasses.replace(item, rle=rle, area=int(areas([rle])[0]), box=(x, y, width, height))
+        )
+    return cut
+
+
+def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int]) -> tuple[int, ...] | None:
+    """The dataset's own parents in the new numbers; who lost a parent gets the next one up."""
+    if parents is None:
+        return None
+    place = {old: new for new, old in enumerate(keep)}
+
+    def nearest(index: int) -> int:
+        while (index := parents[index]) >= 0:
+            if index in place:
+                return place[index]
+        return -1
+
+    return tuple(nearest(index) for index in keep)
+
+
+def _forest(scene: Scene, nodes: Sequence[int], recipe: Recipe) -> Forest:
+    if scene.parents is not None:
+        return _given_forest(scene.parents)
+    rles = [scene.objects[i].rle for i in nodes]
+    return grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share), areas(rles))
+
+
+def _given_forest(parents: tuple[int, ...]) -> Forest:
+    children: list[list[int]] = [[] for _ in parents]
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            children[parent].append(node)
+    levels = [0] * len(parents)
+    pending = [node for node, parent in enumerate(parents) if parent < 0]
+    while pending:
+        node = pending.pop()
+        for child in children[node]:
+            levels[child] = levels[node] + 1
+            pending.append(child)
+    return Forest(parents, tuple(levels), tuple(map(tuple, children)))
+
+
+def _neighbourhood(scene: Scene, things: Sequence[int], recipe: Recipe) -> nx.Graph:
+    """The proximity graph of the things, under the numbers that they have in the scene."""
+    graph = proximity_graph(
+        [scene.objects[i].rle for i in things],
+        dilated=recipe.dilated,
+        iterations=recipe.iterations,
+        min_overlap=recipe.min_overlap,
+    )
+    named = nx.relabel_nodes(graph, dict(enumerate(things)))
+    named.add_nodes_from(range(len(scene.objects)))
+    return named

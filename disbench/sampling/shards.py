@@ -1,0 +1,382 @@
+"""Shards: scenes with their diverse sets as Parquet, one row a scene (DESIGN, "Stored forms").
+
+`objects` is a list of structs, `sets` another that names objects by number, so that no mask is stored
+twice. A folder of shards is complete when it has its `manifest.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from disbench.errors import InputError
+from disbench.masks import Rle
+from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
+from disbench.sampling.sampled_scene import SampledScene
+from disbench.scenes import Scene, SceneObject
+
+SCHEMA_VERSION = "1"
+MANIFEST = "manifest.json"
+ROWS_A_GROUP = 32
+"""Scenes a Parquet row group: what a reader decodes to get at one scene."""
+
+_OBJECT = pa.struct(
+    [
+        pa.field("id", pa.int32(), nullable=False),
+        pa.field("annotation_id", pa.int64()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("synset", pa.string()),
+        pa.field("area", pa.int64(), nullable=False),
+        pa.field("box", pa.list_(pa.int32(), 4), nullable=False),
+        pa.field("rle", pa.binary(), nullable=False),
+        pa.field("parent", pa.int32()),
+        pa.field("level", pa.int32()),
+        pa.field("neighbours", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+_SET = pa.struct(
+    [
+        pa.field("center", pa.int32(), nullable=False),
+        pa.field("members", pa.list_(pa.list_(pa.int32())), nullable=False),
+        pa.field("click_excludes", pa.list_(pa.int32()), nullable=False),
+        pa.field("left_out", pa.float64(), nullable=False),
+        pa.field("repeated", pa.float64(), nullable=False),
+    ]
+)
+_DROPPED = pa.struct(
+    [pa.field("reason", pa.string(), nullable=False), pa.field("count", pa.int32(), nullable=False)]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("objects", pa.list_(_OBJECT), nullable=False),
+        pa.field("sets", pa.list_(_SET), nullable=False),
+        pa.field("dropped", pa.list_(_DROPPED), nullable=False),
+    ],
+    metadata={"disbench.schema": SCHEMA_VERSION},
+)
+"""Columns of a shard. `rle` holds the counts of a COCO compressed RLE of (height, width); a member of a set
+is the union of the objects that it lists; `left_out` and `repeated` are counts that can exceed 2**53."""
+
+
+def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
+    """Rows of a shard."""
+    objects = [item for sampled in scenes for item in sampled.scene.objects]
+    sets = [item for sampled in scenes for item in sampled.sets]
+    parents = [parent for sampled in scenes for parent in sampled.parents]
+    columns = {
+        "id": [i for sampled in scenes for i in range(len(sampled.scene.objects))],
+        "annotation_id": [item.annotation_id for item in objects],
+        "source": [item.source for item in objects],
+        "kind": [item.kind for item in objects],
+        "category": [item.category for item in objects],
+        "synset": [item.synset for item in objects],
+        "area": [item.area for item in objects],
+        "box": [item.box for item in objects],
+        "rle": [item.rle["counts"] for item in objects],
+        "parent": [None if parent is None or parent < 0 else parent for parent in parents],
+        "level": [level for sampled in scenes for level in sampled.levels],
+        "neighbours": [row for sampled in scenes for row in sampled.neighbours],
+    }
+    set_columns = {
+        "center": [item.center for item in sets],
+        "members": [item.members for item in sets],
+        "click_excludes": [item.click_excludes for item in sets],
+        "left_out": [float(item.left_out) for item in sets],
+        "repeated": [float(item.repeated) for item in sets],
+    }
+    rows = [sampled.scene for sampled in scenes]
+    arrays = [
+        pa.array([row.image_id for row in rows], pa.string()),
+        pa.array([row.file_name for row in rows], pa.string()),
+        pa.array([row.height for row in rows], pa.int32()),
+        pa.array([row.width for row in rows], pa.int32()),
+        pa.array([row.source for row in rows], pa.string()),
+        _lists(_OBJECT, columns, [len(row.objects) for row in rows]),
+        _lists(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
+        pa.array(
+            [[{"reason": r, "count": n} for r, n in sorted(row.dropped.items())] for row in rows],
+            pa.list_(_DROPPED),
+        ),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
+    """The scenes of some rows of a shard."""
+    for row in batch.to_pylist():
+        yield _scene_of(row)
+
+
+def row_bytes(sampled: SampledScene) -> int:
+    """A scene's size in a shard before compression, within a few per cent; decides where shards end."""
+    masks = sum(len(item.rle["counts"]) for item in sampled.scene.objects)
+    members = sum(len(member) for item in sampled.sets for member in item.members)
+    return 128 + masks + 112 * len(sampled.scene.objects) + 48 * len(sampled.sets) + 8 * members
+
+
+@dataclass(frozen=True, slots=True)
+class DiverseSet:
+    """The masks that a first click on one object may mean.
+
+    Attributes:
+        image_id: the dataset's name for the image.
+        center: number of the center object in its scene.
+        masks: the set, inner to outer, as RLE of the image's size.
+        click_region: the pixels from which the first click is drawn.
+        file_name: of the image, relative to the folder of images.
+        category: the center's category.
+    """
+
+    image_id: str
+    center: int
+    masks: tuple[Rle, ...]
+    click_region: Rle
+    file_name: str
+    category: str
+
+
+def diverse_set(scene: Scene, chosen: SetOfObjects) -> DiverseSet:
+    """A set with its masks in hand."""
+    rles = scene.rles
+    return DiverseSet(
+        image_id=scene.image_id,
+        center=chosen.center,
+        masks=tuple(set_masks(rles, chosen)),
+        click_region=click_region(rles, chosen),
+        file_name=scene.file_name,
+        category=scene.objects[chosen.center].category,
+    )
+
+
+class ShardReader:
+    """A finished folder of shards, read by scene number; a few decoded row groups are kept in memory.
+
+    Args:
+        folder: with `manifest.json` and the shards that it names.
+        cached_groups: row groups kept, at least 1.
+
+    Raises:
+        InputError: no manifest, a shard that is missing or of another size, a newer schema.
+    """
+
+    def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        self._files = [self._checked_file(entry) for entry in self.manifest["files"]]
+        self._starts = np.cumsum([0, *(int(entry["rows"]) for entry in self.manifest["files"])])
+        self._cached_groups = cached_groups
+        self._cache: OrderedDict[tuple[int, int], list[SampledScene]] = OrderedDict()
+        self._open: dict[int, pq.ParquetFile] = {}
+
+    def __len__(self) -> int:
+        """How many scenes there are."""
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> SampledScene:
+        """The scene of this number."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"scene {index} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[shard])
+        return self._group(shard, row // ROWS_A_GROUP)[row % ROWS_A_GROUP]
+
+    def __iter__(self) -> Iterator[SampledScene]:
+        """All scenes in order; no more than a row group is decoded at a time."""
+        for shard in range(len(self._files)):
+            for group in range(self._parquet(shard).num_row_groups):
+                yield from self._decode(shard, group)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column (or a leaf such as `sets.list.element.center`) of all shards."""
+        leaf = [self._read(shard, None, [name]) for shard in range(len(self._files))]
+        return pa.concat_tables(leaf).column(0) if leaf else pa.chunked_array([], SCHEMA.field(name).type)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; it opens the files itself."""
+        return {**self.__dict__, "_cache": OrderedDict(), "_open": {}}
+
+    def _checked_file(self, entry: Mapping[str, Any]) -> Path:
+        path = self.folder / str(entry["name"])
+        if path.name != entry["name"] or not path.is_file():
+            raise InputError(f"{path}: the manifest names this shard, but it is not there; sample again")
+        if path.stat().st_size != entry["bytes"]:
+            raise InputError(
+                f"{path}: {path.stat().st_size} bytes, where the manifest says {entry['bytes']}; sample again"
+            )
+        return path
+
+    def _parquet(self, shard: int) -> pq.ParquetFile:
+        if shard not in self._open:
+            try:
+                self._open[shard] = pq.ParquetFile(self._files[shard])
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{self._files[shard]}: not readable as Parquet; sample again") from error
+        return self._open[shard]
+
+    def _read(self, shard: int, group: int | None, columns: list[str] | None = None) -> pa.Table:
+        try:
+            if group is None:
+                return self._parquet(shard).read(columns=columns)
+            return self._parquet(shard).read_row_group(group)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self._files[shard]}: damaged ({error}); sample again") from error
+
+    def _decode(self, shard: int, group: int) -> list[SampledScene]:
+        return list(from_batch(self._read(shard, group)))
+
+    def _group(self, shard: int, group: int) -> list[SampledScene]:
+        key = (shard, group)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+        else:
+            self._cache[key] = self._decode(shard, group)
+            while len(self._cache) > self._cached_groups:
+                self._cache.popitem(last=False)
+        return self._cache[key]
+
+
+class DiverseSets(Sequence[DiverseSet]):
+    """All diverse sets of a folder of shards: iterable, with a length, and by number.
+
+    Args:
+        folder: a finished folder of shards.
+
+    Raises:
+        InputError: as `ShardReader`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.reader = ShardReader(folder)
+        lists = self.reader.column("sets.list.element.center")
+        counts = lists.combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        """How many sets there are in all scenes."""
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[DiverseSet]:
+        """The sets in order, scene by scene."""
+        for sampled in self.reader:
+            for chosen in sampled.sets:
+                yield diverse_set(sampled.scene, chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The set of this number, or the sets of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = int(index) + len(self) if index < 0 else int(index)
+        if not 0 <= place < len(self):
+            raise IndexError(f"set {index} of {len(self)}")
+        row = int(np.searchsorted(self._starts, place, side="right")) - 1
+        sampled = self.reader[row]
+        return diverse_set(sampled.scene, sampled.sets[place - int(self._starts[row])])
+
+
+def read_sets(folder: str | Path) -> DiverseSets:
+    """The diverse sets of a folder of shards.
+
+    Args:
+        folder: as `disbench sample --out` made it.
+
+    Returns:
+        A sequence of `DiverseSet`; memory stays that of a few row groups.
+
+    Raises:
+        InputError: the folder is not a finished folder of shards.
+    """
+    return DiverseSets(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder of shards.
+
+    Raises:
+        InputError: there is none, it is not JSON, or its schema is newer than this program.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        schema, entries = manifest["schema"], manifest["files"]
+        _ = [(entry["name"], int(entry["rows"]), int(entry["bytes"])) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a manifest of shards; sample again") from error
+    if schema != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema {schema!r}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
+    """A list column of structs from flat columns and the number of structs in each row."""
+    leaves = [pa.array(columns[field.name], field.type) for field in struct]
+    flat = pa.StructArray.from_arrays(leaves, fields=list(struct))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
+
+
+def _scene_of(row: Mapping[str, Any]) -> SampledScene:
+    size = [row["height"], row["width"]]
+    has_tree = any(item["level"] is not None for item in row["objects"])
+    return SampledScene(
+        scene=Scene(
+            image_id=row["image_id"],
+            file_name=row["file_name"],
+            height=row["height"],
+            width=row["width"],
+            source=row["source"],
+            objects=tuple(
+                SceneObject(
+                    rle={"size": size, "counts": item["rle"]},
+                    area=item["area"],
+                    box=tuple(item["box"]),
+                    category=item["category"],
+                    synset=item["synset"],
+                    annotation_id=item["annotation_id"],
+                    source=item["source"],
+                    kind=item["kind"],
+                )
+                for item in row["objects"]
+            ),
+            dropped=Counter({item["reason"]: item["count"] for item in row["dropped"]}),
+        ),
+        parents=tuple(
+            -1 if has_tree and item["level"] is not None and item["parent"] is None else item["parent"]
+            for item in row["objects"]
+        ),
+        levels=tuple(item["level"] for item in row["objects"]),
+        neighbours=tuple(tuple(item["neighbours"]) for item in row["objects"]),
+        sets=tuple(
+            SetOfObjects(
+                center=item["center"],
+                members=tuple(map(tuple, item["members"])),
+                click_excludes=tuple(item["click_excludes"]),
+                left_out=int(item["left_out"]),
+                repeated=int(item["repeated"]),
+            )
+            for item in row["sets"]
+        ),
+    )
