@@ -1,8 +1,8 @@
 """The rules of the samplers, said again in plain slow Python over full-frame boolean arrays.
 
-Masks are boolean arrays (n, height, width). Nothing here is cropped, packed or vectorised over pairs, and
-a share is a fraction of integers, so that "exactly at the threshold" means what it says. Each function
-quotes the sentence that it restates.
+Masks are boolean arrays (n, height, width). No mask is empty. Nothing here is cropped, kept as run
+lengths or vectorised over pairs, and a share is a fraction of integers, so that "exactly at the threshold"
+means what it says. Each function quotes the sentence that it restates.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,11 @@ class Forest(NamedTuple):
 
 
 class ProximityMembers(NamedTuple):
-    """The distinct unions that are kept, the combinations that made them, and the tally of the others."""
+    """The distinct unions that are kept, what each is a union of, and the tally of the other combinations.
+
+    A combination is `repeated` if an earlier one has the same union, kept or not; `left_out` if it is the
+    first of its union and comes after the cap.
+    """
 
     masks: list[Mask]
     combinations: list[tuple[int, ...]]
@@ -70,17 +74,18 @@ def enclosing(first: Interval, second: Interval) -> Interval:
     return min(first[0], second[0]), max(first[1], second[1])
 
 
-def box_iou(first: Mask, second: Mask) -> Fraction:
+def box_iou(first: Mask, second: Mask) -> float:
     """Product of the IoU of the rows and the IoU of the columns.
 
     '"Box IoU" here is the product of the IoU of the two row intervals and the IoU of the two column
     intervals (each: intersection over the interval that encloses both, in inclusive pixels), not the usual
-    ratio of areas.'
+    ratio of areas.' A product of two rounded numbers, as the peers compute it: 7/8 x 4/5 is above 0.70.
     """
-    product = Fraction(1)
-    for one, other in zip(box(first), box(second), strict=True):
-        product *= Fraction(length(common(one, other)), length(enclosing(one, other)))
-    return product
+    rows, columns = (
+        length(common(one, other)) / length(enclosing(one, other))
+        for one, other in zip(box(first), box(second), strict=True)
+    )
+    return rows * columns
 
 
 def mask_iou(first: Mask, second: Mask) -> Fraction:
@@ -92,10 +97,9 @@ def contains(outer: Mask, inner: Mask) -> bool:
     """Whether `outer` contains `inner`, whose area is not larger.
 
     "`contains(i, j)` for area(i) >= area(j): box intersection over j's box area >= 0.70, and mask
-    intersection over j's area > 0.80." An empty mask has no share that could be compared: it contains
-    nothing and nothing contains it.
+    intersection over j's area > 0.80."
     """
-    if area(inner) == 0 or area(outer) < area(inner):
+    if area(outer) < area(inner):
         return False
     (outer_rows, outer_columns), (rows, columns) = box(outer), box(inner)
     box_common = length(common(outer_rows, rows)) * length(common(outer_columns, columns))
@@ -154,7 +158,7 @@ def merge_kept(coco: Masks, lvis: Masks, smallest: int = 80) -> tuple[list[int],
     large_lvis = [index for index, mask in enumerate(lvis) if area(mask) >= smallest]
 
     def alike(one: Mask, other: Mask, mask_threshold: Fraction) -> bool:
-        return box_iou(one, other) > Fraction(70, 100) and mask_iou(one, other) > mask_threshold
+        return box_iou(one, other) > 0.70 and mask_iou(one, other) > mask_threshold
 
     kept_coco = [
         index
@@ -214,33 +218,27 @@ def proximity_members(
     numbers.
     """
 
-    def union(chosen: tuple[int, ...]) -> Mask:
-        united = masks[center].copy()
-        for index in chosen:
-            united |= masks[index]
-        return united
-
-    ordered = [
-        chosen
-        for count in range(len(neighbours) + 1)
-        for _, chosen in sorted(
-            (area(union(chosen)), chosen) for chosen in combinations(sorted(neighbours), count)
-        )
-    ]
-    members = ProximityMembers([], [], 0, 0)
+    ordered: list[tuple[tuple[int, ...], Mask]] = []
+    for count in range(len(neighbours) + 1):
+        unions = [
+            (chosen, masks[[center, *chosen]].any(axis=0))
+            for chosen in combinations(sorted(neighbours), count)
+        ]
+        ordered += sorted(unions, key=lambda pair: (area(pair[1]), pair[0]))
+    members, numbers = [], []
+    repeated = left_out = 0
     seen: set[bytes] = set()
-    for chosen in ordered:
-        united = union(chosen)
+    for chosen, united in ordered:
         pixels = np.packbits(united).tobytes()
         if pixels in seen:
-            members = members._replace(repeated=members.repeated + 1)
-        elif len(members.masks) == cap:
-            members = members._replace(left_out=members.left_out + 1)
+            repeated += 1
+        elif len(members) == cap:
+            left_out += 1
         else:
-            members.masks.append(united)
-            members.combinations.append(chosen)
+            members.append(united)
+            numbers.append((center, *chosen))
         seen.add(pixels)
-    return members
+    return ProximityMembers(members, numbers, repeated, left_out)
 
 
 def click_region(masks: Masks, center: int, children: Sequence[int]) -> Mask:
@@ -268,22 +266,16 @@ def hierarchy_members(
     while parent is not None:
         path.append(parent)
         parent = parents[parent]
-    members = [masks[index].copy() for index in path]
-    if nest:
-        for inner, outer in zip(members, members[1:], strict=False):
-            outer |= inner
-    return path, members
+    if not nest:
+        return path, [masks[index] for index in path]
+    return path, [masks[path[: depth + 1]].any(axis=0) for depth in range(len(path))]
 
 
 def containment_members(masks: Masks, center: int) -> list[int]:
-    """The objects of a containment set: every object whose mask covers each pixel of the center's.
+    """The objects of a containment set, the center first, the others by area and then by number.
 
     "`containment`, PiClick's rule (every object that contains the click: for a center, all objects whose
-    mask contains the center's)". The center comes first, the others by area, then by number.
+    mask contains the center's)", with the `contains` that the hierarchy is made of.
     """
-    others = [
-        index
-        for index, mask in enumerate(masks)
-        if index != center and not (masks[center] & ~mask).any()
-    ]
-    return [center, *sorted(others, key=lambda index: (area(masks[index]), index))]
+    outer = [index for index, mask in enumerate(masks) if index != center and contains(mask, masks[center])]
+    return [center, *sorted(outer, key=lambda index: (area(masks[index]), index))]

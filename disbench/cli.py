@@ -1,0 +1,233 @@
+"""The command line. Every command is a thin call of a library function, imported where it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench import __version__
+from disbench.errors import InputError
+
+app = typer.Typer(
+    help="Datasets of diverse ground truth, and one exact benchmark, for click-based segmentation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Existing(StrEnum):
+    """What to do with results that are there already."""
+
+    RESUME = "resume"
+    OVERWRITE = "overwrite"
+    FAIL = "fail"
+
+
+class Format(StrEnum):
+    """Formats that shards can be exported to."""
+
+    RITM = "ritm"
+    COCO = "coco"
+
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."),
+]
+ExistingOption = Annotated[
+    Existing, typer.Option("--existing", help="What to do with results that are there already.")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"disbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback instead of a one-line error (with any command).")
+    ] = False,
+) -> None:
+    pass
+
+
+def _list_recipes(asked: bool) -> None:
+    if not asked:
+        return
+    from disbench import definitions  # noqa: PLC0415
+
+    for name in definitions.names("sampling"):
+        content = definitions.load(definitions.find("sampling", name))
+        typer.echo(f"{name:<22} {content.get('description', '')}")
+    raise typer.Exit
+
+
+@app.command()
+def sample(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
+    lvis: Annotated[
+        list[Path] | None, typer.Option("--lvis", help="LVIS annotations (JSON, v0.5 or v1); may be repeated.")
+    ] = None,
+    coco: Annotated[
+        list[Path] | None, typer.Option("--coco", help="COCO instance annotations (JSON); may be repeated.")
+    ] = None,
+    panoptic: Annotated[
+        list[Path] | None, typer.Option("--panoptic", help="COCO panoptic annotations (JSON), for stuff regions.")
+    ] = None,
+    panoptic_masks: Annotated[
+        Path | None, typer.Option("--panoptic-masks", help="Folder of the panoptic PNGs (default: beside the JSON).")
+    ] = None,
+    sbd: Annotated[Path | None, typer.Option("--sbd", help="Folder of SBD.")] = None,
+    voc: Annotated[Path | None, typer.Option("--voc", help="Folder of PascalVOC (VOC2012).")] = None,
+    hannotation: Annotated[
+        Path | None, typer.Option("--hannotation", help="Folder with RITM's hannotation.pickle and masks/.")
+    ] = None,
+    photos: Annotated[bool, typer.Option("--photos", help="Use the embedded photos.")] = False,
+    split: Annotated[str, typer.Option("--split", help="SBD's and VOC's image list.")] = "train",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override an option of the recipe: option=value.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of what is drawn at random.")] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes (the result does not depend on it).")
+    ] = os.cpu_count() or 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
+    existing: ExistingOption = Existing.RESUME,
+    data: DataOption = None,
+    _list: Annotated[
+        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes.")
+    ] = False,
+) -> None:
+    """Make shards of diverse sets from a dataset's annotations."""
+    from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
+    from disbench.sampling.sample import sample as run  # noqa: PLC0415
+    from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
+
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    chosen = load_recipe(recipe, overrides)
+    paths = SourcePaths(
+        lvis=lvis or (),
+        coco=coco or (),
+        panoptic=panoptic or (),
+        panoptic_masks=panoptic_masks,
+        sbd=sbd,
+        voc=voc,
+        hannotation=hannotation,
+        photos=photos,
+        split=split,
+        data=data,
+    )
+    source = open_source(chosen, paths)
+    manifest = run(
+        source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True
+    )
+    typer.echo(
+        f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
+        f"in {len(manifest['files'])} shards (of {manifest['images']} images)"
+    )
+    for reason, count in sorted(manifest["dropped"].items(), key=lambda item: -item[1]):
+        typer.echo(f"  left out: {count} x {reason}")
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A finished folder of shards.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images, for the contact sheet.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Where to draw it (default: contact-sheet.png in the folder).")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
+    only: Annotated[
+        list[str] | None, typer.Option("--image", help="Draw only sets of this image id; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw of sets.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Print statistics of shards and draw a contact sheet: image, masks inner to outer, click region."""
+    import json  # noqa: PLC0415
+
+    from disbench.sampling.contact_sheet import draw_contact_sheet  # noqa: PLC0415
+    from disbench.sampling.image_lookup import lookup  # noqa: PLC0415
+    from disbench.sampling.statistics import as_dict, as_text, statistics  # noqa: PLC0415
+
+    found = statistics(folder)
+    typer.echo(json.dumps(as_dict(found), indent=1) if as_json else as_text(found))
+    if rows:
+        drawn = draw_contact_sheet(
+            folder,
+            lookup(folder, images, data),
+            sheet or folder / "contact-sheet.png",
+            rows=rows,
+            seed=seed,
+            only=only,
+        )
+        typer.echo(f"contact sheet: {drawn.path}", err=as_json)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A finished folder of shards.")],
+    format_: Annotated[Format, typer.Option("--format", help="ritm: a folder; coco: a JSON file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder (ritm) or file (coco) to write.")],
+) -> None:
+    """Hand shards to other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
+    from disbench.sampling.export import export_coco, export_ritm  # noqa: PLC0415
+
+    scenes = (export_ritm if format_ is Format.RITM else export_coco)(folder, out)
+    typer.echo(f"{out}: {scenes} scenes")
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("quickstart"),
+    existing: ExistingOption = Existing.RESUME,
+) -> None:
+    """All of it on the embedded photos: shards, statistics, contact sheets."""
+    from disbench.quickstart import quickstart as run  # noqa: PLC0415
+
+    for path in run(out, existing.value):
+        typer.echo(f"look at: {path}")
+
+
+def main() -> None:
+    """Entry point: one-line errors and exit code 2 for what a user can mend."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=arguments)
+    except (InputError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    """One line that says what is wrong and how to mend it."""
+    if not isinstance(error, OSError):
+        return " ".join(str(error).split())
+    place = f"{error.filename}: " if error.filename else ""
+    reason = " ".join((error.strerror or str(error)).split())
+    return f"{place}{reason}; free some space or name a place that can be written, then run the command again"

@@ -1,0 +1,178 @@
+"""Which dataset a recipe is run on: from the paths that a user gives to a source of scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
+from disbench.errors import InputError
+from disbench.sampling.recipes import Recipe, SourceName
+from disbench.scenes import SceneSource
+
+DEFAULT_PATHS = {
+    "lvis": "lvis/lvis_v1_train.json",
+    "coco": "coco/annotations/instances_train2017.json",
+    "sbd": "SBD",
+    "voc": "VOC2012",
+}
+"""Where a dataset is looked for under the data root when no path is given."""
+DEFAULT_IMAGES = {
+    "lvis": ("lvis", "coco"),
+    "coco": ("coco",),
+    "coco+lvis": ("coco", "lvis"),
+    "sbd": ("SBD",),
+    "voc": ("VOC2012", "VOC2007"),
+}
+"""Folders under the data root in which a source's images are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePaths:
+    """Where the annotations are, as given by the user; what is not given is None or empty.
+
+    Attributes:
+        lvis: LVIS JSON files.
+        coco: COCO instance JSON files.
+        panoptic: COCO panoptic JSON files, for stuff (and things, with `coco_masks=panoptic`).
+        panoptic_masks: folder of their PNGs; by default beside each JSON.
+        sbd: SBD's folder.
+        voc: PascalVOC's folder (`VOC2012`).
+        hannotation: a folder of RITM's with `hannotation.pickle` and `masks/`.
+        photos: use the embedded photos.
+        split: SBD's and VOC's list.
+        data: root under which relative paths are looked up too.
+    """
+
+    lvis: Sequence[Path] = ()
+    coco: Sequence[Path] = ()
+    panoptic: Sequence[Path] = ()
+    panoptic_masks: Path | None = None
+    sbd: Path | None = None
+    voc: Path | None = None
+    hannotation: Path | None = None
+    photos: bool = False
+    split: str = "train"
+    data: Path | None = None
+
+    def chosen(self) -> SourceName | None:
+        """The kind of source that the given paths make; None if there are none.
+
+        Raises:
+            InputError: paths that do not go together.
+        """
+        annotations = "+".join(name for name in ("coco", "lvis") if getattr(self, name))
+        if self.panoptic and not self.coco:
+            annotations = "coco+lvis" if self.lvis else "coco"
+        others = [name for name in ("sbd", "voc", "hannotation", "photos") if getattr(self, name)]
+        kinds = [*([annotations] if annotations else []), *others]
+        if len(kinds) > 1:
+            raise InputError(f"--{' and --'.join(kinds)} do not go together; name one source")
+        return next((name for name in get_args(SourceName) if kinds == [name]), None)
+
+    def find(self, path: Path) -> Path:
+        """The path as it is, or under the data root if it exists only there."""
+        if self.data is not None and not path.is_absolute() and not path.exists():
+            return self.data / path
+        return path
+
+
+def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    """The scenes that a recipe is to be run on.
+
+    Without a path, the first of the recipe's sources is looked for under the data root.
+
+    Raises:
+        InputError: a source that the recipe does not take, none at all, or a file that is not as it should
+            be.
+    """
+    chosen = paths.chosen()
+    if chosen is None:
+        chosen, paths = recipe.sources[0], _default_paths(recipe, paths)
+    if chosen not in recipe.sources:
+        raise InputError(
+            f"recipe {recipe.name!r} takes {' or '.join(recipe.sources)}, not {chosen}; "
+            "choose another recipe or other paths"
+        )
+    return _OPENERS[chosen](recipe, paths)
+
+
+def image_folders(source: str, data: Path | None) -> list[Path]:
+    """Folders under the data root that may hold a source's images, as far as they exist."""
+    if data is None:
+        return []
+    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if (data / name).is_dir()]
+
+
+def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
+    needed = recipe.sources[0].split("+")
+    if paths.data is None or not all(name in DEFAULT_PATHS for name in needed):
+        options = " or ".join(" and ".join(f"--{part}" for part in name.split("+")) for name in recipe.sources)
+        raise InputError(f"recipe {recipe.name!r} needs to know its dataset: give {options}")
+    found = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
+    return SourcePaths(
+        lvis=[found["lvis"]] if "lvis" in found else (),
+        coco=[found["coco"]] if "coco" in found else (),
+        sbd=found.get("sbd"),
+        voc=found.get("voc"),
+        split=paths.split,
+        data=paths.data,
+    )
+
+
+def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    files: list[AnnotationFile] = []
+    dialects: tuple[Dialect, ...] = ("lvis", "coco", "panoptic")
+    for dialect in dialects:
+        for path in getattr(paths, dialect):
+            masks = paths.find(paths.panoptic_masks) if paths.panoptic_masks else None
+            files.append(
+                open_annotations(paths.find(path), dialect, bad=recipe.bad_annotations, png_folder=masks)
+            )
+    return _annotated(recipe, files)
+
+
+def _annotated(recipe: Recipe, files: Sequence[AnnotationFile]) -> SceneSource:
+    return AnnotatedImages(
+        files, raster=recipe.raster, coco_masks=recipe.coco_masks, bad=recipe.bad_annotations
+    )
+
+
+def _open_photos(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    from disbench.datasets.photos import open_photos  # noqa: PLC0415
+
+    return _annotated(recipe, [open_photos()])
+
+
+def _open_sbd(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    from disbench.datasets.sbd import SbdScenes  # noqa: PLC0415
+
+    assert paths.sbd is not None
+    return SbdScenes(paths.find(paths.sbd), paths.split)
+
+
+def _open_voc(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    from disbench.datasets.voc import VocScenes  # noqa: PLC0415
+
+    assert paths.voc is not None
+    return VocScenes(paths.find(paths.voc), paths.split)
+
+
+def _open_hannotation(recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    from disbench.datasets.hannotation import HannotationSource  # noqa: PLC0415
+
+    assert paths.hannotation is not None
+    return HannotationSource(paths.find(paths.hannotation))
+
+
+_OPENERS: dict[SourceName, Callable[[Recipe, SourcePaths], SceneSource]] = {
+    "lvis": _open_annotated,
+    "coco": _open_annotated,
+    "coco+lvis": _open_annotated,
+    "photos": _open_photos,
+    "sbd": _open_sbd,
+    "voc": _open_voc,
+    "hannotation": _open_hannotation,
+}

@@ -1,0 +1,113 @@
+"""Folders of shards made by hand, without the sampler: random scenes, and a writer of one shard."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from disbench.masks import Rle, areas, boxes, encode
+from disbench.sampling.diverse_sets import SetOfObjects, containment_sets, hierarchy_sets
+from disbench.sampling.hierarchy import containment_matrix, grow_forest
+from disbench.sampling.sampled_scene import SampledScene
+from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, file_sha256, to_batch
+from disbench.scenes import Kind, Scene, SceneObject
+
+SHARD = "shard-00000.parquet"
+
+
+def write_shards(folder: Path, scenes: Sequence[SampledScene]) -> Path:
+    """One shard with these scenes and the manifest that makes the folder a finished one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(folder / SHARD, SCHEMA) as writer:
+        for first in range(0, len(scenes), ROWS_A_GROUP):
+            writer.write_batch(to_batch(scenes[first : first + ROWS_A_GROUP]))
+    entry = {
+        "name": SHARD,
+        "rows": len(scenes),
+        "bytes": (folder / SHARD).stat().st_size,
+        "sha256": file_sha256(folder / SHARD),
+    }
+    manifest = {"schema": SCHEMA_VERSION, "files": [entry], "recipe": {"name": "by-hand"}}
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def scene_object(mask: npt.NDArray[np.bool_], kind: Kind = "thing", category: str = "object") -> SceneObject:
+    """An object of a boolean (height, width) mask."""
+    rle = encode(mask)
+    x, y, width, height = boxes([rle])[0].tolist()
+    return SceneObject(
+        rle=rle,
+        area=int(areas([rle])[0]),
+        box=(x, y, width, height),
+        category=category,
+        synset=None if kind == "stuff" else f"{category}.n.01",
+        source="by-hand",
+        kind=kind,
+    )
+
+
+def random_rectangles(
+    rng: np.random.Generator, count: int, height: int, width: int
+) -> list[npt.NDArray[np.bool_]]:
+    """Non-empty rectangles that overlap each other and hold each other."""
+    masks = []
+    for _ in range(count):
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        mask = np.zeros((height, width), dtype=bool)
+        mask[top : top + int(rng.integers(1, height + 1)), left : left + int(rng.integers(1, width + 1))] = True
+        masks.append(mask)
+    return masks
+
+
+def random_scene(
+    rng: np.random.Generator,
+    image_id: str,
+    things: int = 8,
+    stuff: int = 2,
+    size: tuple[int, int] = (24, 31),
+    tree: bool = True,
+) -> SampledScene:
+    """A scene of random rectangles: things (the last of several is a crowd), then stuff.
+
+    Args:
+        rng: decides the masks.
+        image_id: of the scene.
+        things: how many instances.
+        stuff: how many stuff regions.
+        size: (height, width).
+        tree: with a hierarchy and its sets, or with containment sets and no hierarchy.
+    """
+    kinds: list[Kind] = ["thing"] * things + ["stuff"] * stuff
+    if things > 2:
+        kinds[things - 1] = "crowd"
+    masks = random_rectangles(rng, things + stuff, *size)
+    names = [f"kind-{int(rng.integers(4))}" if kind != "stuff" else "sky-other" for kind in kinds]
+    objects = tuple(map(scene_object, masks, kinds, names))
+    scene = Scene(image_id, f"train2017/{image_id}.jpg", *size, source="by-hand", objects=objects)
+    return related(scene, things) if tree else unrelated(scene)
+
+
+def related(scene: Scene, things: int) -> SampledScene:
+    """The scene with the hierarchy of its first objects and its sets."""
+    rles = scene.rles[:things]
+    forest = grow_forest(containment_matrix(rles), areas(rles))
+    padding = (None,) * (len(scene.objects) - things)
+    return SampledScene(
+        scene=scene,
+        parents=forest.parents + padding,
+        levels=forest.levels + padding,
+        neighbours=((),) * len(scene.objects),
+        sets=tuple(hierarchy_sets(rles, forest)),
+    )
+
+
+def unrelated(scene: Scene, sets: Sequence[SetOfObjects] | None = None) -> SampledScene:
+    """The scene without a hierarchy, with these sets or those of the containment method."""
+    rles: list[Rle] = scene.rles
+    nothing = (None,) * len(rles)
+    chosen = containment_sets(containment_matrix(rles), areas(rles)) if sets is None else sets
+    return SampledScene(scene, nothing, nothing, ((),) * len(rles), tuple(chosen))
