@@ -39,7 +39,9 @@ class Format(StrEnum):
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."),
+    typer.Option(
+        "--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."
+    ),
 ]
 ExistingOption = Annotated[
     Existing, typer.Option("--existing", help="What to do with results that are there already.")
@@ -77,19 +79,24 @@ def _list_recipes(asked: bool) -> None:
 
 @app.command()
 def sample(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
     lvis: Annotated[
-        list[Path] | None, typer.Option("--lvis", help="LVIS annotations (JSON, v0.5 or v1); may be repeated.")
+        list[Path] | None,
+        typer.Option("--lvis", help="LVIS annotations (JSON, v0.5 or v1); may be repeated."),
     ] = None,
     coco: Annotated[
         list[Path] | None, typer.Option("--coco", help="COCO instance annotations (JSON); may be repeated.")
     ] = None,
     panoptic: Annotated[
-        list[Path] | None, typer.Option("--panoptic", help="COCO panoptic annotations (JSON), for stuff regions.")
+        list[Path] | None,
+        typer.Option("--panoptic", help="COCO panoptic annotations (JSON), for stuff regions."),
     ] = None,
     panoptic_masks: Annotated[
-        Path | None, typer.Option("--panoptic-masks", help="Folder of the panoptic PNGs (default: beside the JSON).")
+        Path | None,
+        typer.Option("--panoptic-masks", help="Folder of the panoptic PNGs (default: beside the JSON)."),
     ] = None,
     sbd: Annotated[Path | None, typer.Option("--sbd", help="Folder of SBD.")] = None,
     voc: Annotated[Path | None, typer.Option("--voc", help="Folder of PascalVOC (VOC2012).")] = None,
@@ -105,7 +112,9 @@ def sample(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes (the result does not depend on it).")
     ] = os.cpu_count() or 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
+    ] = None,
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
     _list: Annotated[
@@ -132,9 +141,7 @@ def sample(
         data=data,
     )
     source = open_source(chosen, paths)
-    manifest = run(
-        source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True
-    )
+    manifest = run(source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True)
     typer.echo(
         f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
         f"in {len(manifest['files'])} shards (of {manifest['images']} images)"
@@ -150,7 +157,8 @@ def inspect(
         Path | None, typer.Option("--images", help="Folder of the images, for the contact sheet.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Where to draw it (default: contact-sheet.png in the folder).")
+        Path | None,
+        typer.Option("--sheet", help="Where to draw it (default: contact-sheet.png in the folder)."),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
     only: Annotated[

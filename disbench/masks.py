@@ -66,16 +66,12 @@ def boxes(rles: Sequence[Rle]) -> IntArray:
 
 def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     """For each other mask, its share of this mask's area: |rle and other| / |rle|, float64 (n,)."""
-    if not others:
-        return np.zeros(0)
-    return np.asarray(coco_mask.iou([rle], list(others), [1] * len(others)), dtype=np.float64)[0]
+    return _coco_ious(rle, others, crowd=True)  # "crowd" in COCO's sense: the union is the first mask
 
 
 def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
-    if not others:
-        return np.zeros(0)
-    return np.asarray(coco_mask.iou([rle], list(others), [0] * len(others)), dtype=np.float64)[0]
+    return _coco_ious(rle, others, crowd=False)
 
 
 def union(rles: Sequence[Rle]) -> Rle:
@@ -173,6 +169,13 @@ def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,
     """One mask for each value of an integer (height, width) map, in ascending order of the values."""
     found = [int(value) for value in np.unique(labels) if int(value) not in ignored]
     return {value: encode(labels == value) for value in found}
+
+
+def _coco_ious(rle: Rle, others: Sequence[Rle], *, crowd: bool) -> FloatArray:
+    if not others:
+        return np.zeros(0)
+    rows: FloatArray = np.asarray(coco_mask.iou([rle], list(others), [int(crowd)] * len(others)))
+    return rows.reshape(-1)
 
 
 def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:

@@ -38,11 +38,16 @@ def lvis_images(data_root: Path) -> dict[int, list[Rle]]:
 
 
 @pytest.fixture(scope="session")
+def coco_images(data_root: Path) -> dict[int, list[Rle]]:
+    """All masks of each annotated image of instances_val.json, crowd regions among them."""
+    return _masks_by_image(data_root / "coco" / "instances_val.json")
+
+
+@pytest.fixture(scope="session")
 def coco_and_lvis_images(
-    data_root: Path, lvis_images: dict[int, list[Rle]]
+    coco_images: dict[int, list[Rle]], lvis_images: dict[int, list[Rle]]
 ) -> dict[int, tuple[list[Rle], list[Rle]]]:
     """COCO's and LVIS's masks of the four images that both annotate."""
-    coco_images = _masks_by_image(data_root / "coco" / "instances_val.json")
     return {image: (coco_images[image], lvis_images[image]) for image in IN_COCO_AND_LVIS}
 
 

@@ -144,6 +144,11 @@ class HannotationSource:
         )
 
 
+def is_file_name(name: str) -> bool:
+    """Whether an image's id can name its file of masks, and only a file in that folder."""
+    return bool(name) and name.isprintable() and Path(name).name == name and "\\" not in name
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Reads plain data from a pickle, and of NumPy the few functions that rebuild arrays of numbers.
 
@@ -160,7 +165,8 @@ class _PlainUnpickler(pickle._Unpickler):
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self._path = path
-        self._bytes_left = len(data)  # honest arrays together are no larger than the file that holds them
+        # Honest arrays are together no larger than the file; old protocols copy each of them twice.
+        self._bytes_left = 2 * len(data)
         self._known = {
             ("numpy", "ndarray"): _NDARRAY,
             ("numpy", "dtype"): self._dtype,
@@ -323,7 +329,7 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
 def _image_name(path: Path, key: Any) -> str:
     if _is_whole(key) and key >= 0:
         return str(int(key))
-    if isinstance(key, str) and key and key.isprintable() and Path(key).name == key and "\\" not in key:
+    if isinstance(key, str) and is_file_name(key):
         return key
     raise InputError(f"{path}: {ascii(key)[:80]} is not the id of an image; {_CURE}")
 

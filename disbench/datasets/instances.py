@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from disbench import masks
-from disbench.datasets.label_maps import read_label_png
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json
+from disbench.datasets.label_maps import read_label_png
 from disbench.errors import InputError
 from disbench.masks import Raster, Rle
 from disbench.scenes import Kind, Scene, SceneObject
@@ -203,7 +203,9 @@ def open_annotations(
     index = index_json(path)
     for name in ("images", "annotations", "categories"):
         if name not in index.records:
-            raise InputError(f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations")
+            raise InputError(
+                f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations"
+            )
     images = {_whole(record, "id", path): _image(record, path) for record in index.iterate("images")}
     if len(images) != len(index.records["images"]):
         raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
@@ -267,7 +269,9 @@ def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
 def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number")
+        raise InputError(
+            f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number"
+        )
     return value
 
 
@@ -298,7 +302,9 @@ class AnnotatedImages:
     ) -> None:
         panoptic = [file for file in files if file.dialect == "panoptic"]
         if coco_masks == "panoptic" and not panoptic:
-            raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
+            raise InputError(
+                "coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic"
+            )
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.raster, self.bad = raster, bad

@@ -24,6 +24,8 @@ from disbench.errors import InputError
 
 Offsets = npt.NDArray[np.int64]
 _CHUNK = 8 * 2**20
+_SPACE = b" \t\r\n"
+"""What JSON allows between its tokens."""
 
 _STEP = np.zeros(256, dtype=np.int8)
 _STEP[[ord("{"), ord("[")]] = 1
@@ -71,7 +73,7 @@ class JsonArrays:
                     yield self.parse(data[begin:end], name, number)
                 position = int(block[-1, 1])
             file.seek(position)
-            if tail := file.read(stop - position).strip():
+            if tail := file.read(stop - position).strip(_SPACE):
                 raise self._misplaced(tail, name, len(spans))
 
     def parse(self, data: bytes, name: str, number: int) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class JsonArrays:
         return record
 
     def _check_gap(self, gap: bytes, name: str, number: int) -> None:
-        if gap.strip() != (b"," if number else b""):
+        if gap.strip(_SPACE) != (b"," if number else b""):
             raise self._misplaced(gap, name, number)
 
     def _misplaced(self, found: bytes, name: str, number: int) -> InputError:
@@ -215,15 +217,16 @@ class _Scan:
         self.arrays[-1].append(np.concatenate([-first - 1, last]))  # begins are marked by their sign
 
     def _result(self, sha256: str) -> JsonArrays:
+        skeleton = b"".join(self.skeleton)
         try:
-            rest = orjson.loads(b"".join(self.skeleton))
+            rest = orjson.loads(skeleton)
         except ValueError as error:
             raise InputError(f"{self.path}: not valid JSON ({error}); get the file again") from None
         if not isinstance(rest, dict):
             raise InputError(f"{self.path}: the JSON is not an object with arrays of records")
-        emptied = [key for key, value in rest.items() if value == []]
-        if len(emptied) != len(self.arrays):
+        if len(json.loads(skeleton, object_pairs_hook=list)) > len(rest):
             raise InputError(f"{self.path}: a key of the JSON's top level stands twice; mend the file")
+        emptied = [key for key, value in rest.items() if value == []]
         records = {key: self._spans(parts) for key, parts in zip(emptied, self.arrays, strict=True)}
         bounds = dict(zip(emptied, self.bounds, strict=True))
         return JsonArrays(self.path, sha256, records, bounds, rest)

@@ -13,10 +13,29 @@ from disbench import masks
 from disbench.errors import InputError
 from disbench.scenes import SceneObject
 
-VOC_CATEGORIES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CATEGORIES = [
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 """Names of PascalVOC's and SBD's category numbers."""
 
 
@@ -39,7 +58,9 @@ def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             if image.mode not in modes:
-                raise InputError(f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected")
+                raise InputError(
+                    f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected"
+                )
             return np.array(image, dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
@@ -106,5 +127,7 @@ def joint_sha256(paths: Iterable[Path]) -> str:
             with path.open("rb") as file:
                 joint.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         except FileNotFoundError:
-            raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
+            raise InputError(
+                f"{path}: there is no such file; the dataset is incomplete, get it again"
+            ) from None
     return joint.hexdigest()

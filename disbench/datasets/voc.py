@@ -80,9 +80,7 @@ class VocScenes:
         }
 
 
-def instance_categories(
-    instances: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]
-) -> dict[int, str]:
+def instance_categories(instances: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]) -> dict[int, str]:
     """The category of each instance: the class of most of its pixels.
 
     Args:

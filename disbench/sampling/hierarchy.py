@@ -80,8 +80,8 @@ def containment_matrix(
     possible = (area[:, None] >= area[None, :]) & (_box_shares(box) >= box_share)
     np.fill_diagonal(possible, val=False)
     contains = np.zeros_like(possible)
-    for inner in np.flatnonzero(possible.any(axis=0)):
-        outer = np.flatnonzero(possible[:, inner])
+    for inner in np.flatnonzero(possible.any(axis=0)).tolist():
+        outer = np.flatnonzero(possible[:, inner]).tolist()
         shares = contained_shares(rles[inner], [rles[i] for i in outer])
         contains[outer, inner] = shares > mask_share
     return contains

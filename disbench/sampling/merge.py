@@ -19,7 +19,7 @@ STUFF_AREA = 500
 
 
 def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
-    """"Box IoU" of the merge rule: the product of the IoUs of the row and the column intervals.
+    """The box IoU of the merge rule: the product of the IoUs of the row and the column intervals.
 
     Each interval IoU is the intersection over the interval that encloses both, in inclusive pixels; this
     is not the usual ratio of areas.
@@ -85,7 +85,7 @@ def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle 
 
 def _repeated(rles: Sequence[Rle], others: Sequence[Rle], near: BoolArray, threshold: float) -> BoolArray:
     found = np.zeros(len(rles), dtype=bool)
-    for index in np.flatnonzero(near.any(axis=1)):
-        candidates = [others[j] for j in np.flatnonzero(near[index])]
+    for index in np.flatnonzero(near.any(axis=1)).tolist():
+        candidates = [others[j] for j in np.flatnonzero(near[index]).tolist()]
         found[index] = bool((ious(rles[index], candidates) > threshold).any())
     return found

@@ -15,7 +15,7 @@ import os
 import platform
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from disbench import __version__
 from disbench.errors import InputError
 from disbench.sampling.recipes import Recipe
-from disbench.sampling.sampled_scene import sample_scene
+from disbench.sampling.sampled_scene import SampledScene, sample_scene
 from disbench.sampling.shards import (
     MANIFEST,
     ROWS_A_GROUP,
@@ -143,7 +143,9 @@ def sample(
     writer = _ShardWriter(folder, recipe.shard_bytes, job["fingerprint"])
     start = writer.resume()
     with contextlib.closing(_chunks(source, recipe, range(start, count), workers)) as chunks:
-        bar = tqdm(total=count, initial=start, unit="image", desc=recipe.name, disable=None if progress else True)
+        bar = tqdm(
+            total=count, initial=start, unit="image", desc=recipe.name, disable=None if progress else True
+        )
         try:
             for chunk in chunks:
                 writer.add(chunk)
@@ -188,7 +190,9 @@ def _prepare_folder(folder: Path, job: dict[str, Any], existing: Existing) -> di
         for path in shards:
             path.unlink()
     elif existing == "fail" and (shards or manifest.exists()):
-        raise InputError(f"{folder}: there are shards already; name another folder or use --existing overwrite")
+        raise InputError(
+            f"{folder}: there are shards already; name another folder or use --existing overwrite"
+        )
     for path in folder.glob("*.partial"):
         path.unlink()
     if existing == "overwrite" or not manifest.exists():
@@ -359,7 +363,9 @@ def _shard_facts(path: Path) -> dict[str, Any]:
         metadata = pq.ParquetFile(path).metadata.metadata or {}
         facts: dict[str, Any] = json.loads(metadata[b"disbench.shard"])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a shard of disbench; use --existing overwrite or another folder") from error
+        raise InputError(
+            f"{path}: not a shard of disbench; use --existing overwrite or another folder"
+        ) from error
     return facts
 
 
@@ -368,7 +374,7 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) -> Iterator[Chunk]:
+def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) -> Generator[Chunk, None, None]:
     """Sampled chunks in order; no more than a few chunks a worker are under way or waiting."""
     chunks = [images[i : i + SCENES_A_CHUNK] for i in range(0, len(images), SCENES_A_CHUNK)]
     if workers <= 1 or len(chunks) <= 1:
@@ -394,7 +400,9 @@ def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) ->
 
 
 def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) -> Chunk:
-    sampled, rows, tallies = [], [], []
+    sampled: list[SampledScene] = []
+    rows: list[int] = []
+    tallies: list[Tally] = []
     for scene in source.read(images):
         result = sample_scene(scene, recipe)
         tally = Tally(images=1, dropped=Counter(result.scene.dropped))

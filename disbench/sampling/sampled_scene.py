@@ -146,9 +146,7 @@ def _cut_stuff(
             dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += 1
             continue
         x, y, width, height = boxes([rle])[0].tolist()
-        cut.append(
-            dataclasses.replace(item, rle=rle, area=int(areas([rle])[0]), box=(x, y, width, height))
-        )
+        cut.append(dataclasses.replace(item, rle=rle, area=int(areas([rle])[0]), box=(x, y, width, height)))
     return cut
 
 

@@ -79,7 +79,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     objects = [item for sampled in scenes for item in sampled.scene.objects]
     sets = [item for sampled in scenes for item in sampled.sets]
     parents = [parent for sampled in scenes for parent in sampled.parents]
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         "id": [i for sampled in scenes for i in range(len(sampled.scene.objects))],
         "annotation_id": [item.annotation_id for item in objects],
         "source": [item.source for item in objects],
@@ -93,7 +93,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
         "level": [level for sampled in scenes for level in sampled.levels],
         "neighbours": [row for sampled in scenes for row in sampled.neighbours],
     }
-    set_columns = {
+    set_columns: dict[str, Sequence[Any]] = {
         "center": [item.center for item in sets],
         "members": [item.members for item in sets],
         "click_excludes": [item.click_excludes for item in sets],
@@ -312,7 +312,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
+        raise InputError(
+            f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end"
+        )
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
         schema, entries = manifest["schema"], manifest["files"]
@@ -320,7 +322,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of shards; sample again") from error
     if schema != SCHEMA_VERSION:
-        raise InputError(f"{path}: schema {schema!r}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
+        raise InputError(
+            f"{path}: schema {schema!r}, this disbench reads {SCHEMA_VERSION!r}; update disbench"
+        )
     return manifest
 
 

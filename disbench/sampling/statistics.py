@@ -190,7 +190,6 @@ def statistics(
         InputError: the folder is not a finished folder of shards, or a shard is damaged.
         ValueError: a negative limit.
     """
-
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; it starts at 0")
     reader = ShardReader(folder)

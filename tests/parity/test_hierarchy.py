@@ -51,6 +51,13 @@ def test_every_lvis_image(lvis_images: dict[int, list[Rle]]) -> None:
     assert deepest >= 2
 
 
+@pytest.mark.real_data
+def test_every_coco_image_with_its_crowds(coco_images: dict[int, list[Rle]]) -> None:
+    assert sum(map(len, coco_images.values())) == 1560
+    for rles in coco_images.values():
+        assert_follows_the_rule(np.stack([decode(rle) for rle in rles]), rles)
+
+
 @given(data=st.data())
 def test_related_masks(related_masks: st.SearchStrategy[Masks], data: st.DataObject) -> None:
     masks = data.draw(related_masks)

@@ -58,7 +58,9 @@ def random_rectangles(
     for _ in range(count):
         top, left = int(rng.integers(height)), int(rng.integers(width))
         mask = np.zeros((height, width), dtype=bool)
-        mask[top : top + int(rng.integers(1, height + 1)), left : left + int(rng.integers(1, width + 1))] = True
+        mask[top : top + int(rng.integers(1, height + 1)), left : left + int(rng.integers(1, width + 1))] = (
+            True
+        )
         masks.append(mask)
     return masks
 
@@ -66,6 +68,7 @@ def random_rectangles(
 def random_scene(
     rng: np.random.Generator,
     image_id: str,
+    *,
     things: int = 8,
     stuff: int = 2,
     size: tuple[int, int] = (24, 31),

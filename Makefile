@@ -1,0 +1,53 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Both make their own environment in .venv.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+WHEEL_SITE := build/wheel-site
+
+.PHONY: quickstart test check unit wheel-test dist lint benchmark clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/disbench quickstart --out quickstart
+
+test: check unit wheel-test
+
+check: lint
+	$(BIN)/mypy
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+# The same tests against the built wheel: copied out of the checkout, so that nothing of it can be imported.
+wheel-test: dist
+	rm -rf build/wheel-tests $(WHEEL_SITE)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL_SITE) dist/*.whl
+	mkdir -p build/wheel-tests && cp -r tests build/wheel-tests/
+	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
+		$(CURDIR)/$(BIN)/python -m pytest -c /dev/null --rootdir . -q -p no:cacheprovider -m "not slow" tests
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/hierarchy.py
+	$(BIN)/python benchmarks/throughput.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist quickstart

@@ -1,0 +1,135 @@
+"""The whole command `disbench sample lvis-hierarchy`: time against size, memory, scenes a second.
+
+Makes LVIS files of growing size from a real one (each copy shifted by hundredths of a pixel, so that
+nothing that was computed once helps), runs the command on each in its own process with its workers, and
+reports wall time, the sum of all processes' peak memory, and how time grows with size. Reading the JSON is
+measured apart, in one process.
+
+    python benchmarks/throughput.py [LVIS.json] [--copies 100 300 1000] [--workers 2]
+
+Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA. x 1000 has the size of LVIS v1 train and
+needs 1 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import psutil
+
+from disbench.datasets.instances import open_annotations
+
+
+def write_scaled(source: Path, copies: int, out: Path) -> None:
+    """Repeat an LVIS file; memory stays that of the source."""
+    data = orjson.loads(source.read_bytes())
+    images, annotations = data["images"], data["annotations"]
+    image_step = max(image["id"] for image in images) + 1
+    annotation_step = max(annotation["id"] for annotation in annotations) + 1
+
+    def copied_images() -> Iterator[bytes]:
+        for copy in range(copies):
+            yield from (orjson.dumps({**image, "id": image["id"] + copy * image_step}) for image in images)
+
+    def copied_annotations() -> Iterator[bytes]:
+        for copy in range(copies):
+            shift = 0.01 * (copy % 100)
+            for item in annotations:
+                rings = [[round(value + shift, 2) for value in ring] for ring in item["segmentation"]]
+                yield orjson.dumps(
+                    {
+                        **item,
+                        "id": item["id"] + copy * annotation_step,
+                        "image_id": item["image_id"] + copy * image_step,
+                        "segmentation": rings,
+                    }
+                )
+
+    with out.open("wb") as file:
+        file.write(b'{"categories": ' + orjson.dumps(data["categories"]))
+        for name, records in (("images", copied_images()), ("annotations", copied_annotations())):
+            file.write(b', "%s": [' % name.encode())
+            for number, record in enumerate(records):
+                file.write(record if number == 0 else b", " + record)
+            file.write(b"]")
+        file.write(b"}")
+
+
+def run_and_watch(command: list[str]) -> tuple[float, float]:
+    """Wall seconds of a command, and the sum of the peak memory of all its processes in GiB."""
+    begun = time.perf_counter()
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for member in [process, *_children(process)]:
+            try:
+                status = Path(f"/proc/{member.pid}/status").read_text(encoding="ascii")
+            except OSError:
+                continue
+            lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+            if lines:
+                peaks[member.pid] = int(lines[0].split()[1]) * 1024
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with code {process.returncode}")
+    return time.perf_counter() - begun, sum(peaks.values()) / 2**30
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of `disbench sample lvis-hierarchy`.")
+    default = Path(os.environ.get("DISBENCH_DATA", "")) / "lvis" / "lvis_val_100.json"
+    parser.add_argument("annotations", nargs="?", type=Path, default=default)
+    parser.add_argument("--copies", nargs="+", type=int, default=[100, 300, 1000])
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    print(
+        f"{'copies':>6} {'MB':>6} {'images':>8} {'JSON s':>7} {'command s':>10} {'ms an image':>12} "
+        f"{'images/s, JSON apart':>21} {'peak GiB, all processes':>24}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for copies in arguments.copies:
+            path = Path(folder) / f"lvis_x{copies}.json"
+            write_scaled(arguments.annotations, copies, path)
+            begun = time.perf_counter()
+            images = len(open_annotations(path, "lvis").images)
+            reading = time.perf_counter() - begun
+            out = Path(folder) / f"shards_x{copies}"
+            wall, peak = run_and_watch(
+                [
+                    sys.executable,
+                    "-m",
+                    "disbench",
+                    "sample",
+                    "lvis-hierarchy",
+                    "--lvis",
+                    str(path),
+                    "--out",
+                    str(out),
+                    "--workers",
+                    str(arguments.workers),
+                ]
+            )
+            print(
+                f"{copies:>6} {path.stat().st_size / 1e6:>6.0f} {images:>8} {reading:>7.1f} {wall:>10.1f} "
+                f"{wall / images * 1e3:>12.3f} {images / (wall - reading):>21.0f} {peak:>24.2f}"
+            )
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
