@@ -154,11 +154,12 @@ class _PlainUnpickler(pickle._Unpickler):
 
     Those functions are replaced by methods of this class that check what they are given. It is the
     unpickler written in Python, not the faster one in C: here the steps that set an object's state and
-    that fill a dictionary can be checked, and a forged memo index or length does not reserve memory.
+    that fill a dictionary can be checked, and a forged memo index does not reserve memory.
     """
 
     stack: list[Any]
     append: Callable[[Any], None]
+    read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
@@ -218,6 +219,13 @@ class _PlainUnpickler(pickle._Unpickler):
         self._set_items(items)
 
     dispatch[pickle.DICT[0]] = load_dict
+
+    def load_bytearray8(self) -> None:
+        """Bytes that can change; none are reserved before they are there."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(length)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def load_set(self) -> None:
         """Sets have no place in the format."""
@@ -327,11 +335,12 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
 
 
 def _image_name(path: Path, key: Any) -> str:
-    if _is_whole(key) and key >= 0:
+    if _is_whole(key) and 0 <= key < 2**63:
         return str(int(key))
     if isinstance(key, str) and is_file_name(key):
         return key
-    raise InputError(f"{path}: {ascii(key)[:80]} is not the id of an image; {_CURE}")
+    shown = ascii(key[:80]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+    raise InputError(f"{path}: {shown} is not the id of an image; {_CURE}")
 
 
 def _parents(where: str, entry: Any) -> list[int]:
@@ -346,7 +355,7 @@ def _parents(where: str, entry: Any) -> list[int]:
     if not _is_whole(count) or not isinstance(nodes, dict):
         raise InputError(f"{where}: no 'num_instance_masks' and 'hierarchy' there; {_CURE}")
     if len(nodes) != count or any(index not in nodes for index in range(len(nodes))):
-        raise InputError(f"{where}: the hierarchy has not one entry for each of {int(count)} masks; {_CURE}")
+        raise InputError(f"{where}: the hierarchy has not one entry for each instance mask; {_CURE}")
     related = [_relations(where, index, nodes[index]) for index in range(len(nodes))]
     parents = [parent for parent, _ in related]
     listed = [(child, parent) for parent, (_, children) in enumerate(related) for child in children]

@@ -220,11 +220,12 @@ class _Scan:
         skeleton = b"".join(self.skeleton)
         try:
             rest = orjson.loads(skeleton)
-        except ValueError as error:
+            pairs = json.loads(skeleton, object_pairs_hook=list)  # shows keys that stand twice
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: not valid JSON ({error}); get the file again") from None
         if not isinstance(rest, dict):
             raise InputError(f"{self.path}: the JSON is not an object with arrays of records")
-        if len(json.loads(skeleton, object_pairs_hook=list)) > len(rest):
+        if len(pairs) > len(rest):
             raise InputError(f"{self.path}: a key of the JSON's top level stands twice; mend the file")
         emptied = [key for key, value in rest.items() if value == []]
         records = {key: self._spans(parts) for key, parts in zip(emptied, self.arrays, strict=True)}

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.errors import InputError
-from disbench.masks import Rle
+from disbench.masks import IntArray, Rle
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.scenes import Scene, SceneObject
@@ -202,10 +202,13 @@ class ShardReader:
             for group in range(self._parquet(shard).num_row_groups):
                 yield from self._decode(shard, group)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column (or a leaf such as `sets.list.element.center`) of all shards."""
-        leaf = [self._read(shard, None, [name]) for shard in range(len(self._files))]
-        return pa.concat_tables(leaf).column(0) if leaf else pa.chunked_array([], SCHEMA.field(name).type)
+    def sets_a_scene(self) -> IntArray:
+        """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
+        counts = [np.zeros(0, dtype=np.int64)]
+        for shard in range(len(self._files)):
+            sets = self._read(shard, None, ["sets.list.element.center"]).column(0).combine_chunks()
+            counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
+        return np.concatenate(counts)
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it opens the files itself."""
@@ -263,9 +266,7 @@ class DiverseSets(Sequence[DiverseSet]):
 
     def __init__(self, folder: str | Path) -> None:
         self.reader = ShardReader(folder)
-        lists = self.reader.column("sets.list.element.center")
-        counts = lists.combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
-        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._starts = np.concatenate([[0], np.cumsum(self.reader.sets_a_scene())])
 
     def __len__(self) -> int:
         """How many sets there are in all scenes."""

@@ -140,7 +140,7 @@ class ShardStatistics:
             (random-merge).
         sets_cut: sets that lack a mask.
         repeated: combinations whose union is a mask that the set has already.
-        dropped: reason -> annotations left out, most first.
+        dropped: reason -> annotations (or images without any) left out, most first.
         dropped_everywhere: whether `dropped` counts all images of the source (it comes from the manifest)
             or only the scenes that were read.
         parent_child: the most frequent pairs of categories in the hierarchy, parent first.
@@ -550,7 +550,7 @@ def _left_out(stats: ShardStatistics) -> list[str]:
 def _dropped(stats: ShardStatistics) -> list[str]:
     where = "all images" if stats.dropped_everywhere else "the scenes that were read"
     rows = [(reason, f"{count:,}", "") for reason, count in stats.dropped.items() if count]
-    return [f"annotations dropped, of {where}: {_sum(stats.dropped.items()):,}", *_table(rows, indent="  ")]
+    return [f"dropped, of {where}{'' if rows else ': nothing'}", *_table(rows, indent="  ")]
 
 
 def _pair_lines(title: str, pairs: Sequence[PairCount], between: str) -> list[str]:

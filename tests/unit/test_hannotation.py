@@ -218,9 +218,10 @@ BAD_ENTRIES: dict[str, tuple[object, str]] = {
     "no hierarchy": ({"num_instance_masks": 1}, "no 'num_instance_masks'"),
     "count is text": ({"num_instance_masks": "1", "hierarchy": {0: None}}, "no 'num_instance_masks'"),
     "count is true": ({"num_instance_masks": True, "hierarchy": {0: None}}, "no 'num_instance_masks'"),
-    "too few nodes": ({"num_instance_masks": 2, "hierarchy": {0: None}}, "one entry for each of 2 masks"),
+    "too few nodes": ({"num_instance_masks": 2, "hierarchy": {0: None}}, "one entry for each instance"),
     "node missing": ({"num_instance_masks": 2, "hierarchy": {0: None, 2: None}}, "one entry for each"),
     "negative": ({"num_instance_masks": -1, "hierarchy": {}}, "one entry for each"),
+    "count beyond text": ({"num_instance_masks": 10**5000, "hierarchy": {}}, "one entry for each"),
     "node a list": ({"num_instance_masks": 1, "hierarchy": {0: []}}, "mask 0: no 'parent'"),
     "no children": ({"num_instance_masks": 1, "hierarchy": {0: {"parent": None}}}, "mask 0: no 'parent'"),
     "parent text": (
@@ -256,6 +257,7 @@ def test_an_annotation_that_contradicts_itself_is_refused(tmp_path: Path, name: 
         "text",
         {-1: ENTRY},
         {1.5: ENTRY},
+        {10**5000: ENTRY},
         {"": ENTRY},
         {"../9": ENTRY},
         {"a\nb": ENTRY},
@@ -487,6 +489,9 @@ FORGED: dict[str, bytes] = {
     "deep key among many": b"\x80\x04}(" + b")" + b"\x85" * 10**6 + b"Nu.",
     "bytes as large as memory": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.",
     "array of bytes as large as memory": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.",
+    "array of many bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**27) + b"abc.",
+    "many bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**27) + b"abc.",
+    "many letters": b"\x80\x04\x8d" + struct.pack("<Q", 2**27) + b"abc.",
     "copies of copies": b"\x80\x02c_codecs\nencode\nq\x00"
     + b"(X\xe8\x03\x00\x00"
     + b"a" * 1000

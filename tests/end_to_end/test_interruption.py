@@ -1,0 +1,69 @@
+"""Killed (SIGKILL) at ten random moments with two workers, then resumed: the same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.synthetic import write_lvis
+
+IMAGES = 2500
+
+
+def command(annotations: Path, out: Path, workers: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "disbench", "sample", "lvis-hierarchy", "--lvis", str(annotations)),
+        *("--out", str(out), "--workers", str(workers), "--set", "shard_bytes=100000"),
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
+    annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=10)
+    durations = {}
+    for workers in (1, 2):
+        begun = time.monotonic()
+        subprocess.run(command(annotations, tmp_path / f"whole-{workers}", workers), check=True)
+        durations[workers] = time.monotonic() - begun
+    whole = contents(tmp_path / "whole-2")
+    assert whole == contents(tmp_path / "whole-1")
+
+    moments = random.Random(0)
+    shards_left = []
+    for attempt in range(10):
+        out = tmp_path / f"killed-{attempt}"
+        process = subprocess.Popen(command(annotations, out, 2))
+        children = kill_after(process, moments.uniform(0.3, 1.0) * durations[2])
+        assert gone_within(children, 10), "a worker outlived its parent"
+        shards_left.append(len(list(out.glob("shard-*.parquet"))))
+        subprocess.run(command(annotations, out, 1 + attempt % 2), check=True)
+        assert contents(out) == whole
+    # The moments must really fall between the first and the last shard, or nothing was tested.
+    assert sum(0 < left < len(whole) - 1 for left in shards_left) >= 3, shards_left
+
+
+def kill_after(process: subprocess.Popen[bytes], seconds: float) -> list[psutil.Process]:
+    """SIGKILL the process after a while; its children at that moment."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return children
+    return []
+
+
+def gone_within(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,45 @@
+"""Annotation files made up by a seed, in LVIS's layout: nested boxes, blobs and thin shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def lvis_content(images: int, objects: int = 8, seed: int = 0, size: int = 120) -> dict[str, Any]:
+    """An LVIS file's content with about `objects` polygons an image, some inside each other."""
+    rng = np.random.default_rng(seed)
+    annotations: list[dict[str, Any]] = []
+    for image_id in range(1, images + 1):
+        for _ in range(int(rng.integers(0, 2 * objects + 1))):
+            center, radius = rng.uniform(20, size - 20, 2), rng.uniform(4, 19)
+            for shrink in (1.0, 0.7)[: int(rng.integers(1, 3))]:
+                angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 14))))
+                points = center + shrink * radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": int(rng.integers(1, 4)),
+                        "segmentation": [np.round(points, 2).ravel().tolist()],
+                    }
+                )
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i:012d}.jpg", "height": size, "width": size} for i in range(1, images + 1)
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": name, "synset": f"{name}.n.01"}
+            for number, name in enumerate(("cup", "saucer", "spoon"), start=1)
+        ],
+    }
+
+
+def write_lvis(path: Path, images: int, objects: int = 8, seed: int = 0) -> Path:
+    """Write `lvis_content` to a file."""
+    path.write_text(json.dumps(lvis_content(images, objects, seed)))
+    return path
