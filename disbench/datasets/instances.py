@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from disbench.scenes import Kind, Scene, SceneObject
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
+MAX_PIXELS = 2**31 - 1
+"""Pixels of an image at most: pycocotools counts runs in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +101,15 @@ class AnnotationFile:
             InputError: an annotation that is not as it should be, where `bad` is "fail".
         """
         if self.dialect == "panoptic":
-            return self._panoptic_objects(image_id)
-        found: list[tuple[dict[str, Any], Category, Rle]] = []
+            return self._panoptic_objects(image_id, bad, dropped)
+        found: list[tuple[int | None, Category, Kind, Rle]] = []
         for annotation in self.annotations(image_id):
             try:
-                found.append((annotation, self._category(annotation), self._mask(annotation, raster)))
+                kind: Kind = "crowd" if annotation.get("iscrowd") else "thing"
+                category, number = self._category(annotation), _number(annotation)
+                found.append((number, category, kind, self._mask(annotation, raster)))
             except ValueError as error:
-                if bad == "fail":
-                    raise InputError(
-                        f"{self.path}: annotation {annotation.get('id')} (image {image_id}): {error}; {CURE}"
-                    ) from None
-                dropped["annotation that is not as it should be"] += 1
+                self._complain(annotation, image_id, error, bad, dropped)
         rles = [rle for *_, rle in found]
         return [
             SceneObject(
@@ -118,19 +118,36 @@ class AnnotationFile:
                 box=box,
                 category=category.name,
                 synset=category.synset,
-                annotation_id=annotation.get("id"),
+                annotation_id=number,
                 source=self.dialect,
-                kind="crowd" if annotation.get("iscrowd") else "thing",
+                kind=kind,
             )
-            for (annotation, category, rle), area, box in zip(
+            for (number, category, kind, rle), area, box in zip(
                 found, masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist()), strict=True
             )
         ]
 
+    def _complain(
+        self,
+        annotation: Mapping[str, Any],
+        image_id: int,
+        error: ValueError,
+        bad: BadAnnotations,
+        dropped: Counter[str],
+    ) -> None:
+        """Stop at an annotation that is not as it should be, or count it."""
+        if bad == "fail":
+            number = annotation.get("id")
+            raise InputError(
+                f"{self.path}: annotation {number} (image {image_id}): {error}; {CURE}"
+            ) from None
+        dropped["annotation that is not as it should be"] += 1
+
     def _category(self, annotation: Mapping[str, Any]) -> Category:
-        category = self.categories.get(annotation.get("category_id", -1))
+        number = annotation.get("category_id")
+        category = self.categories.get(number) if _is_whole(number) else None
         if category is None:
-            raise ValueError(f"unknown category {annotation.get('category_id')!r}")
+            raise ValueError(f"unknown category {number!r}")
         return category
 
     def _mask(self, annotation: Mapping[str, Any], raster: Raster) -> Rle:
@@ -140,34 +157,38 @@ class AnnotationFile:
             return masks.from_polygons(segmentation, image.height, image.width, raster)
         return masks.from_foreign_rle(segmentation, image.height, image.width)
 
-    def _panoptic_objects(self, image_id: int) -> list[SceneObject]:
-        """Segments of an image's PNG, in the order of `segments_info`."""
+    def _panoptic_objects(
+        self, image_id: int, bad: BadAnnotations, dropped: Counter[str]
+    ) -> list[SceneObject]:
+        """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always fails."""
         objects: list[SceneObject] = []
         for annotation in self.annotations(image_id):
-            try:
-                objects += self._segments(annotation, self.images[image_id])
-            except ValueError as error:
-                raise InputError(f"{self.path}: the segments of image {image_id}: {error}") from None
+            assert self.png_folder is not None
+            image = self.images[image_id]
+            ids = segment_ids(self.png_folder / str(annotation.get("file_name")), image.height, image.width)
+            for segment in _listed(annotation.get("segments_info")):
+                try:
+                    objects.append(self._segment(segment, ids))
+                except ValueError as error:
+                    self._complain(segment, image_id, error, bad, dropped)
         return objects
 
-    def _segments(self, annotation: Mapping[str, Any], image: ImageRecord) -> Iterator[SceneObject]:
-        assert self.png_folder is not None
-        path = self.png_folder / str(annotation.get("file_name"))
-        ids = segment_ids(path, image.height, image.width)
-        for segment in annotation.get("segments_info", []):
-            category = self._category(segment)
-            rle = masks.encode(ids == segment["id"])
-            crowd: Kind = "crowd" if segment.get("iscrowd") else "thing"
-            x, y, width, height = masks.boxes([rle])[0].tolist()
-            yield SceneObject(
-                rle=rle,
-                area=int(masks.areas([rle])[0]),
-                box=(x, y, width, height),
-                category=category.name,
-                annotation_id=segment["id"],
-                source="coco",
-                kind=crowd if category.is_thing else "stuff",
-            )
+    def _segment(self, segment: Mapping[str, Any], ids: masks.IntArray) -> SceneObject:
+        category, number = self._category(segment), _number(segment)
+        if number is None:
+            raise ValueError("a segment without an id")
+        rle = masks.encode(ids == number)
+        x, y, width, height = masks.boxes([rle])[0].tolist()
+        thing: Kind = "crowd" if segment.get("iscrowd") else "thing"
+        return SceneObject(
+            rle=rle,
+            area=int(masks.areas([rle])[0]),
+            box=(x, y, width, height),
+            category=category.name,
+            annotation_id=number,
+            source="coco",
+            kind=thing if category.is_thing else "stuff",
+        )
 
 
 def segment_ids(path: Path, height: int, width: int) -> masks.IntArray:
@@ -211,7 +232,9 @@ def open_annotations(
         raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
     categories = {
         _whole(record, "id", path): Category(
-            str(record.get("name", "")), record.get("synset"), bool(record.get("isthing", True))
+            str(record.get("name", "")),
+            None if record.get("synset") is None else str(record["synset"]),
+            bool(record.get("isthing", True)),
         )
         for record in index.iterate("categories")
     }
@@ -258,7 +281,7 @@ def _group_by_image(
 
 def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
     height, width = _whole(record, "height", path), _whole(record, "width", path)
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise InputError(f"{path}: image {record.get('id')} has the size {width} x {height}; mend the file")
     name = record.get("file_name")
     if name is None:  # LVIS v1 has only the address that the image was published under
@@ -268,11 +291,30 @@ def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
 
 def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     value = record.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not _is_whole(value):
         raise InputError(
-            f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number"
+            f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number; mend the file"
         )
     return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value of JSON is a whole number of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _number(annotation: Mapping[str, Any]) -> int | None:
+    """The id of an annotation, if it has one."""
+    number = annotation.get("id")
+    if number is None or _is_whole(number):
+        return number
+    raise ValueError(f"its id {number!r} is not a whole number")
+
+
+def _listed(segments: object) -> list[Mapping[str, Any]]:
+    """The segments of a panoptic annotation; what is none becomes an empty one, to be complained of."""
+    found = segments if isinstance(segments, list) else [segments]
+    return [segment if isinstance(segment, dict) else {} for segment in found]
 
 
 class AnnotatedImages:
@@ -310,6 +352,7 @@ class AnnotatedImages:
         self.raster, self.bad = raster, bad
         self.coco_masks = coco_masks
         self.image_ids = np.unique(np.concatenate([list(file.images) for file in files])).astype(np.int64)
+        self._check_files()
         self._check_sizes()
 
     @property
@@ -334,7 +377,15 @@ class AnnotatedImages:
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the annotation files by name; PNGs of panoptic annotations are not read for it."""
-        return {f"{file.dialect}:{file.path.name}": file.sha256 for file in self.files}
+        several = Counter(file.dialect for file in self.files)
+        seen: Counter[str] = Counter()
+        found = {}
+        for file in self.files:
+            seen[file.dialect] += 1
+            # Numbered, for their order decides that of the objects, and two may have one name.
+            number = f" {seen[file.dialect]}" if several[file.dialect] > 1 else ""
+            found[f"{file.dialect}{number}:{file.path.name}"] = file.sha256
+        return found
 
     def _scene(self, image_id: int) -> Scene:
         dropped: Counter[str] = Counter()
@@ -358,6 +409,13 @@ class AnnotatedImages:
             objects=tuple(objects),
             dropped=dropped,
         )
+
+    def _check_files(self) -> None:
+        seen: dict[tuple[str, str], Path] = {}
+        for file in self.files:
+            other = seen.setdefault((file.dialect, file.sha256), file.path)
+            if other is not file.path:
+                raise InputError(f"{file.path}: the same annotations as {other}; name each file once")
 
     def _check_sizes(self) -> None:
         seen: dict[int, tuple[ImageRecord, Path]] = {}

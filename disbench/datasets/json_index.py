@@ -87,6 +87,7 @@ class JsonArrays:
         except ValueError:
             try:
                 record = json.loads(data)  # slower, but takes NaN, so that its place can be named
+                json.dumps(record, ensure_ascii=False).encode()  # and half surrogate pairs, which are no text
             except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{self.path}: record {number} of {name!r} is not valid JSON ({error}); mend the file"

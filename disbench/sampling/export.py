@@ -97,8 +97,8 @@ def export_coco(shards: Path, out: Path) -> int:
     if out.is_dir():
         raise InputError(f"{out}: this is a folder; name the JSON file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    numbers = _image_numbers(shards, reader.column("image_id").to_pylist())
-    categories = _categories(reader)
+    names, categories = _survey(reader)
+    numbers = _image_numbers(shards, names)
     ids = {category["name"]: category["id"] for category in categories}
     with _whole_file(out) as file:
         about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.get("recipe")}
@@ -239,14 +239,15 @@ def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) < 19  # of 64 bits
 
 
-def _categories(reader: ShardReader) -> list[dict[str, Any]]:
-    """The categories of all objects that are kept."""
+def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
+    """The ids of all images, and the categories of all objects that are kept."""
+    names = []
     synsets: dict[str, set[str]] = defaultdict(set)
     for sampled, ids in _numbered(reader):
-        for index in ids:
-            item = sampled.scene.objects[index]
+        names.append(sampled.scene.image_id)
+        for item in (sampled.scene.objects[index] for index in ids):
             synsets[item.category].update([item.synset] if item.synset else [])
-    return [
+    return names, [
         {"id": number, "name": name} | ({"synset": min(known)} if len(known) == 1 else {})
         for number, (name, known) in enumerate(sorted(synsets.items()), 1)
     ]

@@ -102,7 +102,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_shards_survive_the_way_to_ritm_and_back(tmp_path: Path, seed: int) -> None:
-    scenes = scenes_of(seed, things=3 + 4 * seed, stuff=seed % 3, tree=seed != 5)
+    scenes = scenes_of(seed, things=8 + 4 * seed, stuff=seed % 3, tree=seed != 5)
     write_shards(tmp_path / "shards", scenes)
     assert export_ritm(tmp_path / "shards", tmp_path / "out") == len(scenes)
     check_split(tmp_path / "out", scenes)

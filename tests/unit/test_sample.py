@@ -132,9 +132,7 @@ def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Pa
         assert [reader[i] for i in order] == [expected[i] for i in order]
 
 
-def test_sets_by_number_equal_sets_in_order(
-    source: AnnotatedImages, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_sets_by_number_equal_sets_in_order(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
     sample(source, recipe, tmp_path)
     sets = read_sets(tmp_path)
     in_order = list(sets)

@@ -1,0 +1,136 @@
+"""The commands that a user types: help, lightness, the main jobs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+
+from disbench import definitions
+from disbench.cli import app
+
+HEAVY = ("torch", "cv2", "matplotlib", "pandas", "numpy", "scipy", "pyarrow", "networkx", "skimage")
+
+
+def disbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "disbench", *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def test_every_command_and_option_has_help() -> None:
+    group = typer.main.get_command(app)
+    assert set(group.commands) >= {"sample", "inspect", "export", "quickstart"}  # type: ignore[attr-defined]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize("statement", ["import disbench", "import disbench.cli", "import disbench.sampling"])
+def test_importing_stays_light(statement: str) -> None:
+    code = f"import sys; {statement}; print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_help_loads_nothing_heavy_and_answers_fast() -> None:
+    code = (
+        "import sys, time\n"
+        "from disbench.cli import main\n"
+        "sys.argv = ['disbench', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+        "print(time.process_time(), file=sys.stderr)\n"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    assert "sample" in runs[0].stdout
+    loaded, _ = runs[0].stderr.splitlines()
+    assert loaded == "[]"
+    # Process CPU time, not wall time; the best of three, so that a busy machine does not decide.
+    assert min(float(run.stderr.splitlines()[1]) for run in runs) < 0.3
+
+
+def test_version_and_list() -> None:
+    assert re.fullmatch(r"disbench \d+\.\d+\.\d+\n", disbench("--version").stdout)
+    listed = disbench("sample", "--list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == definitions.names("sampling")
+
+
+def test_runs_from_the_expected_place() -> None:
+    """Against the installed wheel nothing of the checkout may be imported."""
+    import os
+
+    import disbench as package
+
+    expected = os.environ.get("DISBENCH_EXPECTED_SITE")
+    if expected is None:
+        pytest.skip("only for the wheel: DISBENCH_EXPECTED_SITE is not set")
+    assert package.__file__ is not None
+    assert Path(package.__file__).is_relative_to(expected)
+    assert definitions.folder("sampling").is_relative_to(expected)
+
+
+def test_quickstart_makes_shards_statistics_and_contact_sheets(tmp_path: Path) -> None:
+    result = disbench("quickstart", "--out", str(tmp_path / "q"))
+    assert result.returncode == 0, result.stderr
+    sheets = [
+        Path(line.split(": ", 1)[1]) for line in result.stdout.splitlines() if line.startswith("look at")
+    ]
+    assert len(sheets) == 2
+    for sheet in sheets:
+        with Image.open(sheet) as image:
+            assert image.width >= 1000
+            assert np.asarray(image.convert("L")).std() > 10
+        assert (sheet.parent / "manifest.json").is_file()
+    again = disbench("quickstart", "--out", str(tmp_path / "q"))
+    assert again.stdout == result.stdout
+
+
+def test_sample_inspect_export(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    sampled = disbench("sample", "lvis-hierarchy", "--photos", "--out", str(shards), "--workers", "2")
+    assert sampled.returncode == 0, sampled.stderr
+    assert "8 scenes, 257 objects, 257 sets" in sampled.stdout
+    inspected = disbench("inspect", str(shards), "--json", "--rows", "3")
+    assert inspected.returncode == 0, inspected.stderr
+    assert json.loads(inspected.stdout)
+    assert (shards / "contact-sheet.png").is_file()
+    text = disbench("inspect", str(shards), "--rows", "0")
+    assert "257" in text.stdout
+    ritm = disbench("export", str(shards), "--format", "ritm", "--out", str(tmp_path / "ritm"))
+    assert ritm.returncode == 0, ritm.stderr
+    assert len(list((tmp_path / "ritm" / "masks").glob("*.pickle"))) == 8
+    coco = disbench("export", str(shards), "--format", "coco", "--out", str(tmp_path / "coco.json"))
+    assert coco.returncode == 0, coco.stderr
+    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 257
+
+
+def test_ritm_files_as_a_source_give_the_same_trees(tmp_path: Path) -> None:
+    """shards -> RITM's files -> `--hannotation` -> shards: the same masks, parents and sets."""
+    from disbench.sampling.shards import ShardReader
+
+    for arguments in (
+        ("sample", "lvis-hierarchy", "--photos", "--out", "first"),
+        ("export", "first", "--format", "ritm", "--out", "ritm"),
+        ("sample", "coco-lvis-hierarchy", "--hannotation", "ritm", "--out", "second"),
+    ):
+        result = disbench(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    pairs = zip(ShardReader(tmp_path / "first"), ShardReader(tmp_path / "second"), strict=True)
+    for first, second in pairs:
+        assert first.scene.rles == second.scene.rles
+        assert first.parents == second.parents
+        assert first.levels == second.levels
+        assert [item.members for item in first.sets] == [item.members for item in second.sets]
