@@ -130,6 +130,8 @@ def from_polygons(
     checked = [_checked_ring(ring, height, width) for ring in rings]
     if not checked:
         raise ValueError("the polygon has no ring")
+    if raster not in ("pycocotools", "fillpoly"):
+        raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
     if raster == "fillpoly":
         return _fill_polygons(checked, height, width)
     return union(coco_mask.frPyObjects(checked, height, width))
@@ -145,24 +147,13 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
-    if list(size) != [height, width]:
-        raise ValueError(f"the mask's size {list(size)} is not its image's [{height}, {width}]")
-    if isinstance(counts, list):
-        runs = np.asarray(counts)
-        if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs.size and int(runs.min()) < 0):
-            raise ValueError("the RLE's counts are not a list of whole numbers from 0 on")
-        if sum(counts) != height * width:
-            raise ValueError(f"the RLE's runs add up to {sum(counts)}, not to {height} x {width} pixels")
-        compressed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        return compressed
-    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    if not isinstance(raw, bytes):
-        raise ValueError("the RLE's counts are neither a string nor a list of runs")
-    checked: Rle = {"size": [height, width], "counts": raw}
-    try:
-        return _to_coco(RLEMask.from_dict(checked))
-    except ValueError as error:
-        raise ValueError(f"the RLE does not describe a mask of {height} x {width} pixels") from error
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        raise ValueError(f"the mask's size {size!r} is not its image's [{height}, {width}]")
+    runs = _checked_runs(counts if isinstance(counts, list) else _decompressed(counts))
+    if sum(runs) != height * width:
+        raise ValueError(f"the RLE's runs add up to {sum(runs)}, not to {height} x {width} pixels")
+    compressed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return compressed
 
 
 def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,)) -> dict[int, Rle]:
@@ -180,9 +171,11 @@ def _coco_ious(rle: Rle, others: Sequence[Rle], *, crowd: bool) -> FloatArray:
 
 def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
     try:
-        points = np.asarray(ring, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError("a polygon's coordinates are not all numbers") from error
+        points = np.asarray(ring)
+    except ValueError as error:
+        raise ValueError("a polygon is not a flat list of numbers") from error
+    if points.size and points.dtype.kind not in "iuf":
+        raise ValueError("a polygon's coordinates are not all numbers")
     if points.ndim != 1 or points.size % 2:
         raise ValueError("a polygon is not a flat list of x, y pairs")
     if points.size < 6:
@@ -195,7 +188,49 @@ def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
             f"a polygon reaches outside its image: x up to {high_x:g}, y up to {high_y:g}, lowest {low:g}, "
             f"in an image of {width} x {height}"
         )
-    return points
+    return points.astype(np.float64, copy=False)
+
+
+def _decompressed(counts: object) -> list[int]:
+    """The runs of a compressed RLE: groups of 5 bits from the lowest up, each with a continuation bit; from
+    the third run on a run is stored as its difference from the run before the last.
+    """
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode("ascii")
+    if not isinstance(counts, bytes):
+        raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts:
+        group = byte - 48
+        if not 0 <= group < 64 or shift > 60:
+            raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("the RLE's counts end in the middle of a run")
+    return runs
+
+
+def _checked_runs(runs: Sequence[object]) -> list[int]:
+    """The runs as the encoder would write them: none of length 0 but the first."""
+    merged: list[int] = []
+    for place, run in enumerate(runs):
+        if not isinstance(run, int) or isinstance(run, bool) or run < 0:
+            raise ValueError(f"the RLE's counts have {run!r} where a whole number from 0 on should be")
+        if place and run == 0:
+            continue
+        if place % 2 == len(merged) % 2:
+            merged.append(run)
+        else:
+            merged[-1] += run
+    return merged
 
 
 def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:

@@ -6,6 +6,7 @@ masks that the click may mean, inner to outer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -42,14 +44,16 @@ MAX_HEIGHT = 60_000
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE: Colour = (0, 114, 178)
 _ORANGE: Colour = (230, 159, 0)
+_WHITE: Colour = (255, 255, 255)
+_BLACK: Colour = (0, 0, 0)
 _YELLOW = "#F0E442"
 _DARK = "#1A1A1A"
-_QUIET = "#555555"
 _GREY = 150
 
 _MARGIN, _GAP = 24, 12
-_HEADING, _ROW_TITLE, _LINE, _ROW_END = 84, 30, 19, 30
-_LABEL_LINES = 3
+_HEADING, _ROW_TITLE, _LINE, _ROW_END = 80, 32, 19, 34
+_TEXT, _TITLE = 15, 16
+_NAME_LINES = 3
 _SMALL = 40
 _DPI = 64  # a power of two, so that pixels over dots an inch are whole pixels again
 
@@ -109,10 +113,10 @@ def draw_contact_sheet(
     reader = ShardReader(folder)
     find = partial(find_image, images) if isinstance(images, Path) else images
     drawn, missing = _draw_lots(reader, find, rows, seed, only)
-    layout = _Layout.of(drawn)
+    layout = _lay_out(drawn)
     if layout.height > MAX_HEIGHT:
         raise InputError(f"{out}: {len(drawn)} rows would be {layout.height} pixels high; draw fewer rows")
-    _write(_painted(layout, drawn, _heading(reader, drawn, seed)), out)
+    _write(_painted(layout, _heading(reader, drawn, seed)), out)
     return ContactSheet(
         path=out,
         image_ids=tuple(row.sampled.scene.image_id for row in drawn),
@@ -162,10 +166,10 @@ class _Row:
         return Click(x, y, positive=True)
 
     def mask_name(self, number: int) -> str:
-        """Categories of the objects in a mask of the set."""
+        """Categories of the objects in a mask of the set: "cup", "cup × 2 + table"."""
         objects, member = self.sampled.scene.objects, self.chosen.members[number]
-        named = member if self.united else member[-1:]
-        return " + ".join(objects[index].category for index in named)
+        named = Counter(objects[index].category for index in (member if self.united else member[-1:]))
+        return " + ".join(f"{name} × {count}" if count > 1 else name for name, count in named.items())
 
     def title(self) -> str:
         """Which image and which center."""
@@ -175,141 +179,150 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where everything is, in pixels from the sheet's top left corner.
+class _Panel:
+    """One picture of a row: a mask, its name on one line or more, and a remark below the name."""
+
+    mask: Rle
+    name: tuple[str, ...]
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """A row with its place on the sheet, in pixels.
 
     Attributes:
-        columns: pictures a row.
-        cell: width of the place that a picture is fitted into; it is at most `TALLEST` times as high.
-        sizes: (width, height) of each row's pictures.
-        tops: where each row begins.
-        height: of the sheet.
+        row: what is drawn.
+        panels: the click's picture, then the masks.
+        top: where the row begins.
+        first: where its pictures begin.
+        size: (width, height) of its pictures.
     """
 
-    columns: int
+    row: _Row
+    panels: tuple[_Panel, ...]
+    top: int
+    first: int
+    size: tuple[int, int]
+
+    @property
+    def end(self) -> int:
+        """Where the next row begins."""
+        return self.first + self.size[1] + _ROW_END
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """All rows, the width of a picture's place, and the height of the sheet, in pixels."""
+
+    strips: tuple[_Strip, ...]
     cell: int
-    sizes: tuple[tuple[int, int], ...]
-    tops: tuple[int, ...]
     height: int
 
-    @classmethod
-    def of(cls, rows: Sequence[_Row]) -> _Layout:
-        """Pictures as large as the row with most of them allows; each row as high as its own pictures."""
-        fewest, most = COLUMNS
-        columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in rows)), most)
-        cell = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
-        sizes = tuple(_fitted(row.sampled.scene.width, row.sampled.scene.height, cell) for row in rows)
-        above = _ROW_TITLE + _LABEL_LINES * _LINE
-        *tops, height = np.cumsum([_HEADING, *(above + high + _ROW_END for _, high in sizes)]).tolist()
-        return cls(columns, cell, sizes, tuple(tops), height)
+    def left(self, column: int) -> int:
+        """Where the pictures of a column begin."""
+        return _MARGIN + column * (self.cell + _GAP)
 
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """(left, top) of a picture."""
-        left = _MARGIN + column * (self.cell + _GAP)
-        return left, self.tops[row] + _ROW_TITLE + _LABEL_LINES * _LINE
+
+def _lay_out(rows: Sequence[_Row]) -> _Layout:
+    """Pictures as large as the row with most of them allows; each row as high as its own texts and pictures."""
+    fewest, most = COLUMNS
+    columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in rows)), most)
+    cell = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
+    strips: list[_Strip] = []
+    for row in rows:
+        panels = _panels(row, columns, cell)
+        top = strips[-1].end if strips else _HEADING
+        lines = max(len(panel.name) for panel in panels) + 1
+        scene = row.sampled.scene
+        size = _fitted(scene.width, scene.height, cell)
+        strips.append(_Strip(row, panels, top, top + _ROW_TITLE + lines * _LINE, size))
+    return _Layout(tuple(strips), cell, strips[-1].end)
+
+
+def _panels(row: _Row, columns: int, cell: int) -> tuple[_Panel, ...]:
+    """The click region, then as many masks of the set as there are columns."""
+    scene, rles = row.sampled.scene, row.sampled.scene.rles
+    region, masks = click_region(rles, row.chosen), set_masks(rles, row.chosen)
+    area = areas([region, *masks]).tolist()
+    panels = [_Panel(region, ("first click",), f"from {_percent(area[0] / area[1])} of the center")]
+    shown, hidden = _shown_masks(len(masks), columns - 1)
+    for number in shown:
+        name = _lines(f"{number + 1} {row.mask_name(number)}", cell, _NAME_LINES, _TEXT, "bold")
+        remark = f"{_percent(area[number + 1] / (scene.width * scene.height))} of the image"
+        panels.append(_Panel(masks[number], tuple(name), remark))
+    if hidden:
+        last = panels[-1]
+        shorter = last.remark.replace("of the image", f"of image, + {hidden} more")
+        panels[-1] = _Panel(last.mask, last.name, shorter)
+    return tuple(panels)
 
 
 class _Painter:
     """A figure whose pixels are painted one by one, with texts and dots on top."""
 
-    def __init__(self, layout: _Layout) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (heavy)
-        from matplotlib.figure import Figure  # noqa: PLC0415
+    def __init__(self, height: int) -> None:
+        from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
 
-        self.layout = layout
-        self.pixels = np.full((layout.height, WIDTH, 3), 255, dtype=np.uint8)
-        self.figure = Figure(figsize=(WIDTH / _DPI, layout.height / _DPI), dpi=_DPI)
-        canvas: Any = FigureCanvasAgg(self.figure)  # matplotlib leaves this class without types
-        self.renderer = canvas.get_renderer()
-        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(layout.height, 0))
+        self.pixels = np.full((height, WIDTH, 3), 255, dtype=np.uint8)
+        self.figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
         self.axes.set_axis_off()
 
     def text(self, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
-        """One line from a point on its base line; `size` in pixels."""
-        fitted = self._lines(text, WIDTH - _MARGIN - x, 1, size, weight)[0]
+        """One line from a point on its base line, cut at the sheet's margin; `size` in pixels."""
+        fitted = _lines(text, WIDTH - _MARGIN - x, 1, size, weight)[0]
         points = size * 72 / _DPI
         self.axes.text(x, y, fitted, size=points, weight=weight, color=_DARK, parse_math=False)
 
-    def label(self, row: int, column: int, name: str, remark: str) -> None:
-        """A name on as many lines as there are, then a remark, just above a picture."""
-        left, top = self.layout.corner(row, column)
-        names = self._lines(name, self.layout.cell, _LABEL_LINES - 1, 15, "bold")
-        for line, text in enumerate(names):
-            self.text(left, top - 8 - _LINE * (len(names) - line), text, 15, "bold")
-        self.text(left, top - 8, remark, 15)
-
-    def picture(self, row: int, column: int, picture: RgbImage) -> None:
-        """An image of the row's size in its place."""
-        left, top = self.layout.corner(row, column)
+    def picture(self, left: int, top: int, picture: RgbImage) -> None:
+        """An image in its place, pixel for pixel."""
         height, width = picture.shape[:2]
         self.pixels[top : top + height, left : left + width] = picture
 
-    def dot(self, row: int, x: float, y: float) -> None:
-        """A click in the row's first picture; x and y as shares of its width and height."""
-        left, top = self.layout.corner(row, 0)
-        width, height = self.layout.sizes[row]
-        place = [left + x * width], [top + y * height]
-        self.axes.scatter(*place, s=(13 * 72 / _DPI) ** 2, c=_YELLOW, edgecolors=_DARK, linewidths=2.2)
+    def dot(self, x: float, y: float) -> None:
+        """A click."""
+        diameter = 11 * 72 / _DPI
+        self.axes.scatter([x], [y], s=diameter**2, c=_YELLOW, edgecolors=_DARK, linewidths=2)
 
     def finish(self) -> Figure:
-        """The figure, pixel for pixel."""
+        """The figure: pixels below, texts and dots above."""
         self.figure.figimage(self.pixels, zorder=-1)
-        self.axes.patch.set_visible(False)
         return self.figure
 
-    def _lines(self, text: str, width: float, count: int, size: float, weight: str) -> list[str]:
-        """Words on lines of a width in pixels; what does not fit ends in an ellipsis."""
-        from matplotlib.font_manager import FontProperties  # noqa: PLC0415
 
-        font = FontProperties(size=size * 72 / _DPI, weight=weight)
-
-        def fits(line: str) -> bool:
-            return bool(self.renderer.get_text_width_height_descent(line, font, False)[0] <= width)
-
-        lines: list[str] = []
-        words = text.split()
-        while words and len(lines) < count:
-            taken = len(words) if len(lines) == count - 1 else _words_that_fit(words, fits)
-            lines.append(_cut(" ".join(words[:taken]), fits))
-            words = words[taken:]
-        return lines or [""]
-
-
-def _painted(layout: _Layout, rows: Sequence[_Row], heading: tuple[str, str]) -> Figure:
+def _painted(layout: _Layout, heading: tuple[str, str]) -> Figure:
     """The sheet as a figure."""
     import matplotlib as mpl  # noqa: PLC0415  (heavy)
 
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own style would change the picture
-        painter = _Painter(layout)
+        painter = _Painter(layout.height)
         painter.text(_MARGIN, 36, heading[0], 21, "bold")
-        painter.text(_MARGIN, 62, heading[1], 15)
-        for number, row in enumerate(rows):
-            _paint_row(painter, number, row)
+        painter.text(_MARGIN, 62, heading[1], _TEXT)
+        for strip in layout.strips:
+            _paint_strip(painter, strip, layout)
         return painter.finish()
 
 
-def _paint_row(painter: _Painter, number: int, row: _Row) -> None:
-    scene, rles = row.sampled.scene, row.sampled.scene.rles
-    size = painter.layout.sizes[number]
-    picture = _resized(row.pixels(), size)
-    painter.text(_MARGIN, painter.layout.tops[number] + 18, row.title(), 16, "bold")
-    region, masks = click_region(rles, row.chosen), set_masks(rles, row.chosen)
-    covers = areas([region, *masks]) / areas([masks[0]])[0]
-    painter.label(number, 0, "first click", f"from {_percent(covers[0])} of the center")
-    painter.picture(number, 0, _tinted(picture, _coverage(region, size), _BLUE))
-    if (click := row.click(region)) is not None:
-        painter.dot(number, (click.x + 0.5) / scene.width, (click.y + 0.5) / scene.height)
-    shown, hidden = _shown_masks(len(masks), painter.layout.columns - 1)
-    dim = _dimmed(picture)
-    for column, index in enumerate(shown, start=1):
-        coverage = _coverage(masks[index], size)
-        share = areas([masks[index]])[0] / (scene.width * scene.height)
-        more = f", + {hidden} more before it" if hidden and index == shown[-1] else ""
-        name = f"{index + 1} {row.mask_name(index)}"
-        painter.label(number, column, name, f"{_percent(share)} of the image{more}")
-        bright = np.where(coverage[..., None] > 0, picture, dim)
-        painter.picture(number, column, _tinted(bright, coverage, _ORANGE))
+def _paint_strip(painter: _Painter, strip: _Strip, layout: _Layout) -> None:
+    painter.text(_MARGIN, strip.top + 18, strip.row.title(), _TITLE, "bold")
+    picture = _resized(strip.row.pixels(), strip.size)
+    for column, panel in enumerate(strip.panels):
+        left = layout.left(column)
+        _paint_label(painter, panel, left, strip.first - 8)
+        paint = _with_mask if column else _with_click_region
+        painter.picture(left, strip.first, paint(picture, _coverage(panel.mask, strip.size)))
+    click = strip.row.click(strip.panels[0].mask)
+    if click is not None:
+        scale = strip.size[0] / strip.row.sampled.scene.width
+        painter.dot(layout.left(0) + (click.x + 0.5) * scale, strip.first + (click.y + 0.5) * scale)
+
+
+def _paint_label(painter: _Painter, panel: _Panel, left: int, base: int) -> None:
+    for line, text in enumerate(reversed(panel.name), start=1):
+        painter.text(left, base - line * _LINE, text, _TEXT, "bold")
+    painter.text(left, base, panel.remark, _TEXT)
 
 
 def _shown_masks(count: int, places: int) -> tuple[list[int], int]:
@@ -342,17 +355,28 @@ def _draw_lots(
     if not len(candidates):
         raise InputError(f"{reader.folder}: no diverse set to draw here; look at what was dropped and why")
     lots = np.random.default_rng(seed).permutation(candidates).tolist()
+    found, missing = _look_up(lots, file_names, find, rows) if find else ({}, [])
+    return (
+        _rows(reader, found or dict.fromkeys(lots[:rows]), rows, seed),
+        [image_ids[scene] for scene in missing],
+    )
+
+
+def _look_up(
+    scenes: Sequence[int], file_names: Sequence[str], find: FindImage, count: int
+) -> tuple[dict[int, Path | None], list[int]]:
+    """The first so many scenes whose image is found, with its path, and those passed over on the way."""
     found: dict[int, Path | None] = {}
     missing = []
-    for scene in lots if find else []:
+    for scene in scenes:
+        if len(found) == count:
+            break
         path = find(file_names[scene])
         if path is None:
-            missing.append(image_ids[scene])
+            missing.append(scene)
         else:
             found[scene] = path
-        if len(found) == rows:
-            break
-    return _rows(reader, found or dict.fromkeys(lots[:rows]), rows, seed), missing
+    return found, missing
 
 
 def _rows(reader: ShardReader, scenes: dict[int, Path | None], rows: int, seed: int) -> list[_Row]:
@@ -423,27 +447,51 @@ def _coverage(mask: Rle, size: tuple[int, int]) -> FloatArray:
     return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
 
 
-def _dimmed(rgb: RgbImage) -> RgbImage:
-    """Dark and nearly grey, so that a mask stands out on it."""
-    grey = rgb.mean(axis=2, keepdims=True)
-    return np.asarray(0.5 * (0.75 * grey + 0.25 * rgb), dtype=np.uint8)
+def _with_click_region(picture: RgbImage, coverage: FloatArray) -> RgbImage:
+    """The picture as it is, the region in blue with a white line around it."""
+    return _tinted(picture, coverage, _BLUE, around=_WHITE)
 
 
-def _tinted(rgb: RgbImage, coverage: FloatArray, colour: Colour) -> RgbImage:
-    """A mask in colour with a solid edge, and a dark line around it that shows on bright images too."""
+def _with_mask(picture: RgbImage, coverage: FloatArray) -> RgbImage:
+    """The mask in orange; everything else dark and nearly grey, so that the mask stands out."""
+    grey = picture.mean(axis=2, keepdims=True)
+    dim = 0.5 * (0.75 * grey + 0.25 * picture)
+    shown = coverage[..., None]
+    return _tinted(shown * picture + (1 - shown) * dim, coverage, _ORANGE, around=_BLACK)
+
+
+def _tinted(picture: npt.NDArray[Any], coverage: FloatArray, colour: Colour, *, around: Colour) -> RgbImage:
+    """A mask filled with a colour, edged with the same colour, and a thin line around the edge."""
     from scipy import ndimage  # noqa: PLC0415
 
     inside = coverage >= 0.5
-    if inside.sum() < _SMALL:  # a thing smaller than a few pixels of the picture must not vanish
+    if inside.sum() < _SMALL:  # what is smaller than a few pixels of the picture must not vanish
         inside = coverage > 0
     square = np.ones((3, 3), dtype=bool)
-    edge = inside & ~ndimage.binary_erosion(inside, square, iterations=2)
-    around = ndimage.binary_dilation(inside, square) & ~inside
     alpha = (0.4 * coverage)[..., None]
-    tinted = (1 - alpha) * rgb + alpha * np.array(colour)
-    tinted[around] = 0.25 * tinted[around]
-    tinted[edge] = colour
+    tinted = (1 - alpha) * picture + alpha * np.array(colour)
+    tinted[ndimage.binary_dilation(inside, square) & ~inside] = around
+    tinted[inside & ~ndimage.binary_erosion(inside, square, iterations=2)] = colour
     return np.asarray(np.rint(tinted), dtype=np.uint8)
+
+
+def _lines(text: str, width: float, count: int, size: float, weight: str) -> list[str]:
+    """Words on lines of a width in pixels; what does not fit on so many lines ends in an ellipsis."""
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
+    from matplotlib.textpath import text_to_path  # noqa: PLC0415
+
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+
+    def fits(line: str) -> bool:
+        return bool(text_to_path.get_text_width_height_descent(line, font, False)[0] <= width)
+
+    lines: list[str] = []
+    words = text.split()
+    while words and len(lines) < count:
+        taken = len(words) if len(lines) == count - 1 else _words_that_fit(words, fits)
+        lines.append(_cut(" ".join(words[:taken]), fits))
+        words = words[taken:]
+    return lines or [""]
 
 
 def _words_that_fit(words: Sequence[str], fits: Callable[[str], bool]) -> int:

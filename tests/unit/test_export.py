@@ -160,7 +160,7 @@ def test_more_masks_than_a_layer_has_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_masks_are_packed_by_the_rule(seed: int) -> None:
-    """ "Packed, largest first, into the first layer where they overlap nothing and that holds fewer than 255.\""""
+    """Largest first, into the first layer where they overlap nothing and that holds fewer than 255."""
     masks = random_rectangles(np.random.default_rng(seed), 40, 12, 14)
     by_area = sorted(range(len(masks)), key=lambda index: (masks[index].sum(), index), reverse=True)
     held: list[list[int]] = []

@@ -381,7 +381,6 @@ def test_numpy_1_really_has_other_names_in_the_test_files() -> None:
         for data in (pickle.dumps(np.arange(5), protocol), pickle.dumps(np.int64(3), protocol)):
             assert b"numpy._core" not in as_numpy_1(data)
             assert b"numpy.core" in as_numpy_1(data)
-            pickle.loads(as_numpy_1(data))  # and is still a whole pickle
 
 
 def test_a_file_that_numpy_1_and_python_3_7_wrote_by_hand(tmp_path: Path) -> None:
