@@ -49,9 +49,9 @@ def decode(rle: Rle) -> BoolArray:
 
 def areas(rles: Sequence[Rle]) -> IntArray:
     """Number of pixels of each mask: int64 (n,)."""
-    if not rles:
-        return np.zeros(0, dtype=np.int64)
-    return np.asarray(coco_mask.area(list(rles)), dtype=np.int64)
+    # pycocotools counts masks in eight bits here: more than 255 in one call overflow.
+    parts = [coco_mask.area(list(rles[i : i + 255])) for i in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
 
 
 def boxes(rles: Sequence[Rle]) -> IntArray:

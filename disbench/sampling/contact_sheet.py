@@ -248,7 +248,7 @@ def _panels(row: _Row, columns: int, cell: int) -> tuple[_Panel, ...]:
     panels = [_Panel(region, ("first click",), f"from {_percent(area[0] / area[1])} of the center")]
     shown, hidden = _shown_masks(len(masks), columns - 1)
     for number in shown:
-        name = _lines(f"{number + 1} {row.mask_name(number)}", cell, _NAME_LINES, _TEXT, "bold")
+        name = _lines(f"{number + 1}. {row.mask_name(number)}", cell, _NAME_LINES, _TEXT, "bold")
         remark = f"{_percent(area[number + 1] / (scene.width * scene.height))} of the image"
         panels.append(_Panel(masks[number], tuple(name), remark))
     if hidden:
@@ -408,7 +408,7 @@ def _names(reader: ShardReader) -> tuple[list[str], list[str]]:
     for entry in reader.manifest["files"]:
         path = reader.folder / entry["name"]
         try:
-            table = pq.read_table(path, columns=["image_id", "file_name"])
+            table = pq.ParquetFile(path).read(columns=["image_id", "file_name"])
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: damaged ({error}); sample again") from error
         image_ids += table["image_id"].to_pylist()

@@ -541,8 +541,8 @@ def _left_out(stats: ShardStatistics) -> list[str]:
     if not stats.left_out and not stats.repeated:
         return []
     cause = "too few objects" if stats.method == "random-merge" else "the cap"
-    sets = f"in {stats.sets_cut:,} sets"
-    rows = [(f"masks left out ({cause})", _big(stats.left_out), sets if stats.sets_cut else "")]
+    sets = f"in {stats.sets_cut:,} of the sets" if stats.sets_cut else ""
+    rows = [(f"masks left out ({cause})", _big(stats.left_out), sets)]
     rows += [("combinations that repeat a mask", _big(stats.repeated), "")]
     return _table(rows)
 

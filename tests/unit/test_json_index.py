@@ -17,7 +17,11 @@ from disbench.errors import InputError
 
 TEXT = st.text(st.one_of(st.sampled_from('"\\{}[]:, \n\t/é😀\0'), st.characters(codec="utf-8")), max_size=8)
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), TEXT
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT,
 )
 VALUES = st.recursive(
     SCALARS,
@@ -25,7 +29,9 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=5)
-CONTENTS = st.dictionaries(TEXT, st.one_of(RECORDS, VALUES.filter(lambda v: not isinstance(v, list))), max_size=4)
+CONTENTS = st.dictionaries(
+    TEXT, st.one_of(RECORDS, VALUES.filter(lambda v: not isinstance(v, list))), max_size=4
+)
 LAYOUTS = st.fixed_dictionaries(
     {
         "indent": st.sampled_from((None, 0, 1, "\t")),
@@ -50,7 +56,9 @@ def chunked(path: Path, size: int) -> JsonArrays:
 
 def everything(index: JsonArrays) -> dict[str, Any]:
     """What the index says that the file holds."""
-    return {key: list(index.iterate(key)) if key in index.records else value for key, value in index.rest.items()}
+    return {
+        key: list(index.iterate(key)) if key in index.records else value for key, value in index.rest.items()
+    }
 
 
 def put(folder: Path, content: str | bytes) -> Path:
@@ -101,7 +109,10 @@ def test_runs_of_backslashes_of_any_length(tmp_path: Path) -> None:
 
 
 def test_a_record_larger_than_a_block_of_records_and_than_a_chunk(tmp_path: Path) -> None:
-    content = {"a": [{"id": i, "text": "{[\\" * (i % 3)} for i in range(10_000)] + [{"id": "x" * 10_000}], "b": []}
+    content = {
+        "a": [{"id": i, "text": "{[\\" * (i % 3)} for i in range(10_000)] + [{"id": "x" * 10_000}],
+        "b": [],
+    }
     path = put(tmp_path, json.dumps(content))
     assert everything(chunked(path, 1000)) == content
     assert everything(index_json(path)) == content
@@ -132,7 +143,9 @@ def test_any_bytes_are_read_as_json_reads_them_or_refused(folder: Path, soup: st
 
 
 @given(place=st.integers(0, len(SMALL.encode()) - 1), byte=st.integers(0, 255), chunk=CHUNKS)
-def test_one_wrong_byte_changes_a_value_or_is_refused(folder: Path, place: int, byte: int, chunk: int) -> None:
+def test_one_wrong_byte_changes_a_value_or_is_refused(
+    folder: Path, place: int, byte: int, chunk: int
+) -> None:
     data = bytearray(SMALL.encode())
     data[place] = byte
     path = put(folder, bytes(data))
@@ -199,7 +212,13 @@ def test_arrays_that_hold_something_else_than_records(tmp_path: Path, array: str
 
 
 def test_other_top_level_values_are_parsed(tmp_path: Path) -> None:
-    content = {"info": {"year": 2017, "deep": [[{}], [1]]}, "a": [{"b": 1}], "n": -1.5e3, "t": 'x"]', "f": False}
+    content = {
+        "info": {"year": 2017, "deep": [[{}], [1]]},
+        "a": [{"b": 1}],
+        "n": -1.5e3,
+        "t": 'x"]',
+        "f": False,
+    }
     index = index_json(put(tmp_path, json.dumps(content)))
     assert index.rest == {**content, "a": []}
 

@@ -52,7 +52,9 @@ def masks(draw: st.DrawFn, least: int = 1, most: int = 4) -> Masks:
         top, left = draw(st.integers(0, height)), draw(st.integers(0, width))
         bottom, right = draw(st.integers(0, height)), draw(st.integers(0, width))
         mask[top:bottom, left:right] = True
-        mask ^= noise.random((height, width)) < draw(st.sampled_from((0, 0.05, 0.5, 1)))
+        mask[noise.random((height, width)) < draw(st.sampled_from((0, 0.05, 0.5)))] ^= True
+        if draw(st.booleans()):
+            mask[:] = ~mask
     return drawn
 
 
@@ -237,14 +239,24 @@ def test_what_is_no_polygon_is_refused(rings: Any, raster: Raster) -> None:
 
 @pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
 @pytest.mark.parametrize(
-    ("x", "y"), [(-1, 2), (10, 2), (2, -1), (2, 9), (-1, -1), (10, 9)], ids=lambda value: str(value)
+    ("at_the_margin", "beyond"),
+    [
+        ((-1, 2), (-1.01, 2)),
+        ((10, 2), (10.01, 2)),
+        ((2, -1), (2, -1.01)),
+        ((2, 9), (2, 9.01)),
+        ((-1, -1), (-1, -2)),
+        ((10, 9), (10, 10)),
+    ],
 )
-def test_a_polygon_may_leave_its_image_by_the_margin(x: int, y: int, raster: Raster) -> None:
+def test_a_polygon_may_leave_its_image_by_the_margin(
+    at_the_margin: tuple[float, float], beyond: tuple[float, float], raster: Raster
+) -> None:
     """The image has 8 rows and 9 columns, the margin is one pixel."""
-    assert decode(from_polygons([[x, y, 1.0, 1.0, 7.0, 3.0]], 8, 9, raster)).shape == (8, 9)
-    outwards = [x + np.sign(x - 4) * 0.01 * (x in (-1, 10)), y + np.sign(y - 4) * 0.01 * (y in (-1, 9))]
+    inside = [1.0, 1.0, 7.0, 3.0]
+    assert decode(from_polygons([[*at_the_margin, *inside]], 8, 9, raster)).shape == (8, 9)
     with pytest.raises(ValueError, match="outside its image"):
-        from_polygons([[*outwards, 1.0, 1.0, 7.0, 3.0]], 8, 9, raster)
+        from_polygons([[*beyond, *inside]], 8, 9, raster)
 
 
 def test_an_unknown_raster_is_refused() -> None:
@@ -363,7 +375,7 @@ def test_garbage_is_a_mask_of_the_size_or_a_value_error(counts: bytes | str) -> 
     ids=repr,
 )
 def test_what_is_no_rle_is_refused(rle: object) -> None:
-    with pytest.raises(ValueError, match="RLE|size"):
+    with pytest.raises(ValueError, match=r"RLE|size"):
         from_foreign_rle(rle, 3, 5)
 
 
@@ -387,3 +399,15 @@ def test_a_label_map_has_no_mask_for_0() -> None:
     found = from_label_map(labels)
     assert list(found) == [-1, 300]
     assert decode(found[300]).tolist() == [[False, True, True], [False, False, True]]
+
+
+def test_more_masks_than_eight_bits_count() -> None:
+    """LVIS has images with hundreds of masks."""
+    array = np.zeros((600, 7, 9), dtype=bool)
+    for number, mask in enumerate(array):
+        mask[: 1 + number % 7, : 1 + number % 9] = True
+    rles = [encode(mask) for mask in array]
+    assert areas(rles).tolist() == array.sum(axis=(1, 2)).tolist()
+    assert boxes(rles)[:, 2].tolist() == [1 + number % 9 for number in range(600)]
+    assert len(ious(rles[0], rles)) == len(contained_shares(rles[0], rles)) == 600
+    assert decode(union(rles)).all()
