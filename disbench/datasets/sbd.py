@@ -71,7 +71,8 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     from scipy.io import loadmat  # noqa: PLC0415  (slow to import, and only for SBD)
 
     try:
-        content: dict[str, Any] = loadmat(path)
+        with path.open("rb") as file:  # given a path, scipy hides why it cannot be opened
+            content: dict[str, Any] = loadmat(file)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
     except Exception as error:  # scipy raises nearly anything on a damaged file

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from disbench.masks import FloatArray, Rle, areas, decode
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.sampling.shards import ShardReader
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FindImage = Callable[[str], Path | None]
 Colour = tuple[int, int, int]
@@ -189,35 +186,37 @@ class _Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """A row with its place on the sheet, in pixels.
+    """A row with its measures in pixels.
 
     Attributes:
         row: what is drawn.
         panels: the click's picture, then the masks.
-        top: where the row begins.
-        first: where its pictures begin.
+        top: where its pictures begin, from the top of the row.
         size: (width, height) of its pictures.
     """
 
     row: _Row
     panels: tuple[_Panel, ...]
     top: int
-    first: int
     size: tuple[int, int]
 
     @property
-    def end(self) -> int:
-        """Where the next row begins."""
-        return self.first + self.size[1] + _ROW_END
+    def height(self) -> int:
+        """Of the row, with what separates it from the next one."""
+        return self.top + self.size[1] + _ROW_END
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """All rows, the width of a picture's place, and the height of the sheet, in pixels."""
+    """All rows, and the width of a picture's place in pixels."""
 
     strips: tuple[_Strip, ...]
     cell: int
-    height: int
+
+    @property
+    def height(self) -> int:
+        """Of the sheet, in pixels."""
+        return _HEADING + sum(strip.height for strip in self.strips)
 
     def left(self, column: int) -> int:
         """Where the pictures of a column begin."""
@@ -229,15 +228,14 @@ def _lay_out(rows: Sequence[_Row]) -> _Layout:
     fewest, most = COLUMNS
     columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in rows)), most)
     cell = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
-    strips: list[_Strip] = []
+    strips = []
     for row in rows:
         panels = _panels(row, columns, cell)
-        top = strips[-1].end if strips else _HEADING
         lines = max(len(panel.name) for panel in panels) + 1
         scene = row.sampled.scene
         size = _fitted(scene.width, scene.height, cell)
-        strips.append(_Strip(row, panels, top, top + _ROW_TITLE + lines * _LINE, size))
-    return _Layout(tuple(strips), cell, strips[-1].end)
+        strips.append(_Strip(row, panels, _ROW_TITLE + lines * _LINE, size))
+    return _Layout(tuple(strips), cell)
 
 
 def _panels(row: _Row, columns: int, cell: int) -> tuple[_Panel, ...]:
@@ -259,13 +257,14 @@ def _panels(row: _Row, columns: int, cell: int) -> tuple[_Panel, ...]:
 
 
 class _Painter:
-    """A figure whose pixels are painted one by one, with texts and dots on top."""
+    """Part of the sheet, as wide as it: pictures pixel for pixel, with texts and dots on top."""
 
     def __init__(self, height: int) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
 
         self.pixels = np.full((height, WIDTH, 3), 255, dtype=np.uint8)
         self.figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
+        self.figure.patch.set_alpha(0)
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
         self.axes.set_axis_off()
 
@@ -276,7 +275,7 @@ class _Painter:
         self.axes.text(x, y, fitted, size=points, weight=weight, color=_DARK, parse_math=False)
 
     def picture(self, left: int, top: int, picture: RgbImage) -> None:
-        """An image in its place, pixel for pixel."""
+        """An image in its place."""
         height, width = picture.shape[:2]
         self.pixels[top : top + height, left : left + width] = picture
 
@@ -285,38 +284,43 @@ class _Painter:
         diameter = 11 * 72 / _DPI
         self.axes.scatter([x], [y], s=diameter**2, c=_YELLOW, edgecolors=_DARK, linewidths=2)
 
-    def finish(self) -> Figure:
-        """The figure: pixels below, texts and dots above."""
-        self.figure.figimage(self.pixels, zorder=-1)
-        return self.figure
+    def finish(self) -> RgbImage:
+        """All of it as one image."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (heavy)
+
+        canvas: Any = FigureCanvasAgg(self.figure)  # matplotlib leaves this class without types
+        canvas.draw()
+        above = np.asarray(canvas.buffer_rgba()).astype(np.float32)
+        alpha = above[..., 3:] / 255
+        return np.asarray(np.rint(alpha * above[..., :3] + (1 - alpha) * self.pixels), dtype=np.uint8)
 
 
-def _painted(layout: _Layout, heading: tuple[str, str]) -> Figure:
-    """The sheet as a figure."""
+def _painted(layout: _Layout, heading: tuple[str, str]) -> RgbImage:
+    """The sheet: uint8 (height, WIDTH, 3). Painted row by row, so that its height costs little memory."""
     import matplotlib as mpl  # noqa: PLC0415  (heavy)
 
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own style would change the picture
-        painter = _Painter(layout.height)
-        painter.text(_MARGIN, 36, heading[0], 21, "bold")
-        painter.text(_MARGIN, 62, heading[1], _TEXT)
-        for strip in layout.strips:
-            _paint_strip(painter, strip, layout)
-        return painter.finish()
+        top = _Painter(_HEADING)
+        top.text(_MARGIN, 36, heading[0], 21, "bold")
+        top.text(_MARGIN, 62, heading[1], _TEXT)
+        return np.concatenate([top.finish(), *(_painted_strip(strip, layout) for strip in layout.strips)])
 
 
-def _paint_strip(painter: _Painter, strip: _Strip, layout: _Layout) -> None:
-    painter.text(_MARGIN, strip.top + 18, strip.row.title(), _TITLE, "bold")
+def _painted_strip(strip: _Strip, layout: _Layout) -> RgbImage:
+    painter = _Painter(strip.height)
+    painter.text(_MARGIN, 18, strip.row.title(), _TITLE, "bold")
     picture = _resized(strip.row.pixels(), strip.size)
     for column, panel in enumerate(strip.panels):
         left = layout.left(column)
-        _paint_label(painter, panel, left, strip.first - 8)
+        _paint_label(painter, panel, left, strip.top - 8)
         paint = _with_mask if column else _with_click_region
-        painter.picture(left, strip.first, paint(picture, _coverage(panel.mask, strip.size)))
+        painter.picture(left, strip.top, paint(picture, _coverage(panel.mask, strip.size)))
     click = strip.row.click(strip.panels[0].mask)
     if click is not None:
         scale = strip.size[0] / strip.row.sampled.scene.width
-        painter.dot(layout.left(0) + (click.x + 0.5) * scale, strip.first + (click.y + 0.5) * scale)
+        painter.dot(layout.left(0) + (click.x + 0.5) * scale, strip.top + (click.y + 0.5) * scale)
+    return painter.finish()
 
 
 def _paint_label(painter: _Painter, panel: _Panel, left: int, base: int) -> None:
@@ -519,15 +523,14 @@ def _percent(share: float) -> str:
     return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
 
 
-def _write(figure: Figure, out: Path) -> None:
-    """The figure as a PNG, under its name only when it is whole."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+def _write(sheet: RgbImage, out: Path) -> None:
+    """The sheet as a PNG, under its name only when it is whole."""
+    from PIL import Image  # noqa: PLC0415
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = out.with_name(f"{out.name}.partial")
+    unfinished = out.with_name(f"{out.name}.partial")
     try:
-        canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves this class without types
-        canvas.print_png(str(partial_file), metadata={"Software": None})
-        partial_file.replace(out)
+        Image.fromarray(sheet).save(unfinished, format="PNG")
+        unfinished.replace(out)
     finally:
-        partial_file.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)

@@ -84,6 +84,7 @@ _LOWEST = {
     "shard_bytes": 4096,
 }
 _SHARES = ("min_box_fill", "box_share", "mask_share")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -95,12 +96,14 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     path = definitions.find("sampling", name)
     content = dict(definitions.load(path))
     content.setdefault("name", path.stem)
+    where = str(path)
     for override in overrides:
+        where = f"{path} with --set"
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"--set {override}: write it as option=value")
         content[key.strip()] = _from_text(key.strip(), text.strip())
-    return parse_recipe(content, str(path))
+    return parse_recipe(content, where)
 
 
 def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
@@ -137,13 +140,13 @@ def _checked(key: str, value: Any, hint: Any, where: str) -> Any:
             raise unknown_name(f"value of {key}", str(value), get_args(hint), where)
         return value
     if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{where}: {key} is a list, not {value!r}")
+        if not isinstance(value, list | tuple) or not value:
+            raise InputError(f"{where}: {key} is a list of one value or more, not {value!r}")
         return tuple(_checked(key, item, get_args(hint)[0], where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} is a {hint.__name__}, not {value!r}")
+        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {value!r}")
     return value
 
 
@@ -160,5 +163,5 @@ def _from_text(key: str, text: str) -> Any:
         if hint in (int, float):
             return hint(text)
     except (KeyError, ValueError):
-        raise InputError(f"--set {key}={text}: {key} is a {hint.__name__}") from None
+        raise InputError(f"--set {key}={text}: {key} is {_KINDS[hint]}") from None
     return text

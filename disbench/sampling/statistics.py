@@ -35,7 +35,7 @@ COLUMNS = 100
 """Width of the text report in characters, at most."""
 
 _BAR = 40
-_ROWS = 12
+_ROWS = 16  # the default cap of proximity sets, so that a histogram shows where it cuts
 _TOUCHING_METHODS = ("proximity", "random-merge")
 
 
