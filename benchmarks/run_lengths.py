@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,14 @@ def main() -> None:
     path = arguments.annotations or (default if default.is_file() else None)
     file = open_annotations(path, "lvis") if path else open_photos()
     scenes = [
-        [masks.from_polygons(a["segmentation"], image.height, image.width) for a in file.annotations(image_id)]
+        [
+            masks.from_polygons(a["segmentation"], image.height, image.width)
+            for a in file.annotations(image_id)
+        ]
         for image_id, image in file.images.items()
     ]
     rles = [rle for scene in scenes for rle in scene][:1000]
-    pairs = [pair for scene in scenes for pair in zip(scene, scene[1:], strict=False)][:1000]
+    pairs = [pair for scene in scenes for pair in pairwise(scene)][:1000]
     arrays = [np.asfortranarray(coco_mask.decode(rle)) for rle in rles[:300]]
     operations: dict[str, tuple[Operation, Operation]] = {
         "decode": (

@@ -108,7 +108,9 @@ def sample(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override an option of the recipe: option=value.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of what is drawn at random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of what is drawn at random.")
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes (the result does not depend on it).")
     ] = os.cpu_count() or 1,
@@ -164,7 +166,13 @@ def inspect(
     only: Annotated[
         list[str] | None, typer.Option("--image", help="Draw only sets of this image id; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw of sets.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw of sets.")] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out how much masks overlap, which takes most of the time.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Statistics of the first so many scenes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
     data: DataOption = None,
 ) -> None:
@@ -175,7 +183,7 @@ def inspect(
     from disbench.sampling.image_lookup import lookup  # noqa: PLC0415
     from disbench.sampling.statistics import as_dict, as_text, statistics  # noqa: PLC0415
 
-    found = statistics(folder)
+    found = statistics(folder, overlaps=not fast, limit=limit, progress=True)
     typer.echo(json.dumps(as_dict(found), indent=1) if as_json else as_text(found))
     if rows:
         drawn = draw_contact_sheet(
@@ -187,12 +195,23 @@ def inspect(
             only=only,
         )
         typer.echo(f"contact sheet: {drawn.path}", err=as_json)
+        if drawn.missing:
+            typer.echo(
+                f"  images not found: {', '.join(drawn.missing[:5])}{' ...' if drawn.missing[5:] else ''} "
+                "(name their folder with --images)",
+                err=as_json,
+            )
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A finished folder of shards.")],
-    format_: Annotated[Format, typer.Option("--format", help="ritm: a folder; coco: a JSON file.")],
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="ritm: a folder (put the images beside as images/ID.jpg); coco: a JSON file."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder (ritm) or file (coco) to write.")],
 ) -> None:
     """Hand shards to other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""

@@ -191,8 +191,10 @@ def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
 
 
 def _decompressed(counts: object) -> list[int]:
-    """The runs of a compressed RLE: groups of 5 bits from the lowest up, each with a continuation bit; from
-    the third run on a run is stored as its difference from the run before the last.
+    """The runs of a compressed RLE.
+
+    A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is
+    stored as the difference from the run before the last.
     """
     if isinstance(counts, str) and counts.isascii():
         counts = counts.encode("ascii")

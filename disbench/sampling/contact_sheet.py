@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from disbench.clicks import Click
 from disbench.datasets.images import RgbImage, find_image, read_rgb
 from disbench.errors import InputError
+from disbench.files import whole_file
 from disbench.masks import FloatArray, Rle, areas, decode
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
@@ -351,7 +350,7 @@ def _draw_lots(
     reader: ShardReader, find: FindImage | None, rows: int, seed: int, only: Sequence[str] | None
 ) -> tuple[list[_Row], list[str]]:
     """The sets to draw, and the image ids whose file was not found on the way."""
-    image_ids, file_names = _names(reader)
+    image_ids, file_names = reader.names()
     candidates = np.flatnonzero(reader.sets_a_scene())
     if only is not None:
         _check_known(only, image_ids, reader.folder)
@@ -403,21 +402,6 @@ def _order_of_sets(sets: Sequence[SetOfObjects], noise: Sequence[int]) -> list[i
     """The sets of a scene in the order of the lot, those of two masks or more first."""
     order = np.random.default_rng(noise).permutation(len(sets)).tolist()
     return sorted(order, key=lambda index: len(sets[index].members) < 2)
-
-
-def _names(reader: ShardReader) -> tuple[list[str], list[str]]:
-    """Image id and file name of every scene; no mask is read for it."""
-    image_ids: list[str] = []
-    file_names: list[str] = []
-    for entry in reader.manifest["files"]:
-        path = reader.folder / entry["name"]
-        try:
-            table = pq.ParquetFile(path).read(columns=["image_id", "file_name"])
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: damaged ({error}); sample again") from error
-        image_ids += table["image_id"].to_pylist()
-        file_names += table["file_name"].to_pylist()
-    return image_ids, file_names
 
 
 def _check_known(only: Sequence[str], image_ids: Sequence[str], folder: Path) -> None:
@@ -528,9 +512,5 @@ def _write(sheet: RgbImage, out: Path) -> None:
     from PIL import Image  # noqa: PLC0415
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f"{out.name}.partial")
-    try:
-        Image.fromarray(sheet).save(unfinished, format="PNG")
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(out) as file:
+        Image.fromarray(sheet).save(file, format="PNG")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +15,7 @@ import orjson
 
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
 from disbench.errors import InputError
+from disbench.files import whole_file
 from disbench.masks import Rle, areas, boxes, decode
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.sampling.shards import ShardReader
@@ -100,7 +99,7 @@ def export_coco(shards: Path, out: Path) -> int:
     names, categories = _survey(reader)
     numbers = _image_numbers(shards, names)
     ids = {category["name"]: category["id"] for category in categories}
-    with _whole_file(out) as file:
+    with whole_file(out) as file:
         about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.get("recipe")}
         file.write(b'{"info":' + orjson.dumps(about))
         # The arrays follow each other in the file, so each is a pass over the shards: none is ever held.
@@ -198,20 +197,8 @@ class _PortablePickler(pickle.Pickler):
 
 
 def _dump(path: Path, content: object) -> None:
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         _PortablePickler(file, protocol=4).dump(content)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name once it is written to the end."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_array(file: BinaryIO, name: str, records: Iterable[dict[str, Any]]) -> None:

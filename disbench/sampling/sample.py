@@ -12,6 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import platform
 import threading
 from collections import Counter, deque
@@ -29,6 +30,7 @@ from tqdm import tqdm
 
 from disbench import __version__
 from disbench.errors import InputError
+from disbench.files import whole_file
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import SampledScene, sample_scene
 from disbench.sampling.shards import (
@@ -120,7 +122,8 @@ def sample(
         source: the dataset.
         recipe: how sets are made.
         out: folder for the shards; made if it does not exist.
-        workers: processes that sample; 1 samples in this process. Does not change the result.
+        workers: processes that sample; 1 samples in this process. Does not change the result. With more, a
+            script must make this call under `if __name__ == "__main__":` (they are started by "spawn").
         limit: only the first so many images of the source.
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
             stops, `overwrite` removes them first.
@@ -142,7 +145,7 @@ def sample(
         return done
     writer = _ShardWriter(folder, recipe.shard_bytes, job["fingerprint"])
     start = writer.resume()
-    with contextlib.closing(_chunks(source, recipe, range(start, count), workers)) as chunks:
+    with contextlib.closing(_chunks(source, recipe, range(start, count), workers, folder)) as chunks:
         bar = tqdm(
             total=count, initial=start, unit="image", desc=recipe.name, disable=None if progress else True
         )
@@ -229,13 +232,8 @@ def _plain(value: Any) -> Any:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    partial = folder / f"{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / MANIFEST)
+    with whole_file(folder / MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1).encode() + b"\n")
     return read_manifest(folder)
 
 
@@ -382,7 +380,11 @@ def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) ->
             yield _sample_chunk(source, recipe, chunk)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(source, recipe))
+    # The job travels by a file: through the pipe to a worker that dies at its start, it would block for ever.
+    job = folder / "workers.partial"
+    with job.open("wb") as file:
+        pickle.dump((source, recipe), file)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,))
     try:
         waiting: deque[Future[Chunk]] = deque()
         for chunk in chunks:
@@ -393,10 +395,12 @@ def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) ->
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise InputError(
-            "a worker process was killed (out of memory?); run the same command again to resume, with fewer workers"
+            "a worker process ended before its work (killed, or out of memory?); run the same command again to "
+            "resume, with fewer workers; a script must call this under `if __name__ == '__main__':`"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        job.unlink(missing_ok=True)
 
 
 def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) -> Chunk:
@@ -420,10 +424,11 @@ def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) ->
 _worker_job: tuple[SceneSource, Recipe] | None = None
 
 
-def _start_worker(source: SceneSource, recipe: Recipe) -> None:
+def _start_worker(job: Path) -> None:
     global _worker_job  # noqa: PLW0603  (a worker's whole life is this one job)
-    _worker_job = (source, recipe)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    with job.open("rb") as file:
+        _worker_job = pickle.load(file)
 
 
 def _die_with_parent() -> None:

@@ -97,8 +97,8 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
         "center": [item.center for item in sets],
         "members": [item.members for item in sets],
         "click_excludes": [item.click_excludes for item in sets],
-        "left_out": [float(item.left_out) for item in sets],
-        "repeated": [float(item.repeated) for item in sets],
+        "left_out": [_as_float(item.left_out) for item in sets],
+        "repeated": [_as_float(item.repeated) for item in sets],
     }
     rows = [sampled.scene for sampled in scenes]
     arrays = [
@@ -209,6 +209,16 @@ class ShardReader:
             sets = self._read(shard, None, ["sets.list.element.center"]).column(0).combine_chunks()
             counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
         return np.concatenate(counts)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Image id and file name of every scene; masks are not read for it."""
+        image_ids: list[str] = []
+        file_names: list[str] = []
+        for shard in range(len(self._files)):
+            table = self._read(shard, None, ["image_id", "file_name"])
+            image_ids += table["image_id"].to_pylist()
+            file_names += table["file_name"].to_pylist()
+        return image_ids, file_names
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it opens the files itself."""
@@ -327,6 +337,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: schema {schema!r}, this disbench reads {SCHEMA_VERSION!r}; update disbench"
         )
     return manifest
+
+
+def _as_float(count: int) -> float:
+    """A count of combinations; from 2**1023 on (an object with that many neighbours) it says no more."""
+    return float(min(count, 2**1023))
 
 
 def file_sha256(path: Path) -> str:

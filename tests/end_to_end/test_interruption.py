@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from tests.synthetic import write_lvis
 
 IMAGES = 2500

@@ -139,6 +139,17 @@ def test_exactly_at_the_thresholds(covered_columns: int, beyond: int, contained:
     assert containment_matrix([encode(outer), encode(inner)])[0, 1] == contained
 
 
+@pytest.mark.parametrize(
+    ("covered", "columns", "contained"), [(9, 13, False), (16, 23, False), (12, 17, True)]
+)
+def test_close_to_the_box_threshold(covered: int, columns: int, contained: bool) -> None:
+    """One pixel in the last column takes the inner box 4 or more columns out of the outer one."""
+    outer, inner = rectangle((0, 40), (0, covered)), rectangle((0, 4), (0, covered))
+    inner[0, columns - 1] = True
+    assert restatement.contains(outer, inner) is contained
+    assert containment_matrix([encode(outer), encode(inner)])[0, 1] == contained
+
+
 def test_of_equal_masks_the_later_holds_the_earlier() -> None:
     mask = encode(rectangle((3, 9), (4, 12)))
     assert list(build_hierarchy([mask, mask, mask]).edges) == [(1, 0), (2, 1)]

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.synthetic import write_lvis
 
 import disbench.sampling.sample as sampling
 from disbench.datasets.instances import AnnotatedImages, open_annotations
@@ -21,6 +20,7 @@ from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sample import sample
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, file_sha256, read_sets
+from tests.synthetic import write_lvis
 
 RECIPES = ("lvis-hierarchy", "containment", "random-merge")
 
