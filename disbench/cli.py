@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import StrEnum
@@ -43,6 +44,14 @@ DataOption = Annotated[
         "--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."
     ),
 ]
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed; name another place"
+    ),
+}
+_INTERRUPTED = 130
 ExistingOption = Annotated[
     Existing, typer.Option("--existing", help="What to do with results that are there already.")
 ]
@@ -244,11 +253,10 @@ def main() -> None:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # typer turns Ctrl-C into this
+            print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
+        raise
 
 
 def _sentence(error: Exception) -> str:
@@ -257,4 +265,5 @@ def _sentence(error: Exception) -> str:
         return " ".join(str(error).split())
     place = f"{error.filename}: " if error.filename else ""
     reason = " ".join((error.strerror or str(error)).split())
-    return f"{place}{reason}; free some space or name a place that can be written, then run the command again"
+    cure = _CURES.get(error.errno or 0, "mend it, or name another place")
+    return f"{place}{reason}; {cure}, then run the same command again"

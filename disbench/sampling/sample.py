@@ -372,7 +372,9 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _chunks(source: SceneSource, recipe: Recipe, images: range, workers: int) -> Generator[Chunk, None, None]:
+def _chunks(
+    source: SceneSource, recipe: Recipe, images: range, workers: int, folder: Path
+) -> Generator[Chunk, None, None]:
     """Sampled chunks in order; no more than a few chunks a worker are under way or waiting."""
     chunks = [images[i : i + SCENES_A_CHUNK] for i in range(0, len(images), SCENES_A_CHUNK)]
     if workers <= 1 or len(chunks) <= 1:
