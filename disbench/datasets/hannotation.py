@@ -1,6 +1,6 @@
 """RITM's COCO+LVIS annotation as a source of scenes: `hannotation.pickle` and `masks/ID.pickle`.
 
-The format is described in PROTOCOL, "COCO+LVIS: the mask hierarchy". A pickle can run code when it is read,
+The format is described in docs/hierarchy.md. A pickle can run code when it is read,
 and these files come from strangers; they are read here by an unpickler that knows containers, numbers,
 text, bytes and arrays of numbers, and refuses the rest.
 """

@@ -27,7 +27,7 @@ Place = tuple[int, int]
 
 
 def export_ritm(shards: Path, out: Path) -> int:
-    """Write shards as one split of RITM's COCO+LVIS (PROTOCOL, "COCO+LVIS: the mask hierarchy").
+    """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files").
 
     `out/hannotation.pickle` has the tree of every image and `out/masks/ID.pickle` its masks: the instances
     in the order of the shards, then the stuff. Recipes without a hierarchy give isolated roots. Diverse

@@ -37,7 +37,7 @@ class Forest:
 
 
 def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
-    """The hierarchy of an image's masks as a graph (PROTOCOL, "COCO+LVIS: the mask hierarchy", 2 and 3).
+    """The hierarchy of an image's masks as a graph (docs/hierarchy.md, 2 and 3).
 
     Args:
         rles: masks of one size, none empty.
@@ -88,7 +88,7 @@ def containment_matrix(
 
 
 def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
-    """Attach each mask to the innermost mask that holds it (PROTOCOL, the same section, 3).
+    """Attach each mask to the innermost mask that holds it (docs/hierarchy.md, 3).
 
     Masks are taken by descending area (of equal areas the later one first). Each mask i in that order
     adopts every later j that has no parent yet and that it contains; j's place is found by descending

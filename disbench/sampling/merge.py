@@ -1,4 +1,4 @@
-"""Merging the annotations of COCO and LVIS for one image (PROTOCOL, "COCO+LVIS: the mask hierarchy", 1, 4).
+"""Merging the annotations of COCO and LVIS for one image (docs/hierarchy.md, 1 and 4).
 
 LVIS annotates the images of COCO anew, so most COCO instances are there twice. A COCO mask that LVIS has
 too is dropped, and so is an LVIS mask that LVIS itself has twice.

@@ -82,7 +82,7 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
 def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     """The objects that take part: small and hollow ones out, COCO and LVIS merged, stuff cut and last.
 
-    Order: COCO, then other things and crowds in the dataset's order, then stuff (PROTOCOL, "COCO+LVIS",
+    Order: COCO, then other things and crowds in the dataset's order, then stuff (docs/hierarchy.md,
     1 and 4).
     """
     dropped = Counter(scene.dropped)

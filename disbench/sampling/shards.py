@@ -1,4 +1,4 @@
-"""Shards: scenes with their diverse sets as Parquet, one row a scene (DESIGN, "Stored forms").
+"""Shards: scenes with their diverse sets as Parquet, one row a scene (docs/datasets.md, "Shards").
 
 `objects` is a list of structs, `sets` another that names objects by number, so that no mask is stored
 twice. A folder of shards is complete when it has its `manifest.json`, which is written last.

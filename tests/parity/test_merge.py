@@ -167,6 +167,20 @@ def test_exactly_at_the_thresholds(
         assert lvis_repeated_later([encode(first), encode(second)]).tolist() == [lvis_is_dropped, False]
 
 
+@pytest.mark.parametrize(
+    ("covered", "columns", "dropped"), [(14, 20, False), (9, 13, False), (15, 21, True), (12, 17, True)]
+)
+def test_one_pixel_far_away_makes_the_boxes_differ(covered: int, columns: int, dropped: bool) -> None:
+    """Box IoU exactly 0.70, 0.69, 0.71 and 0.71; the masks differ by that pixel alone."""
+    one = rectangle((0, 10), (0, covered))
+    other = one.copy()
+    other[0, columns - 1] = True
+    for first, second in ((one, other), (other, one)):
+        assert (restatement.merge_kept(stack([first]), stack([second]))[0] == []) is dropped
+        assert coco_repeated_in_lvis([encode(first)], [encode(second)]).tolist() == [dropped]
+        assert lvis_repeated_later([encode(first), encode(second)]).tolist() == [dropped, False]
+
+
 def test_of_lvis_twins_the_last_stays() -> None:
     twin = rectangle((0, 10), (0, 10))
     lvis = stack([twin, rectangle((20, 30), (20, 30)), twin, twin])
