@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 
 from disbench import masks
-from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json
+from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
 from disbench.datasets.label_maps import read_label_png
 from disbench.errors import InputError
 from disbench.masks import Raster, Rle
@@ -81,10 +81,9 @@ class AnnotationFile:
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
         """The annotations of an image, in the order of the file."""
         first, end = self.slices.get(image_id, (0, 0))
-        index = JsonArrays(self.path, self.sha256, {}, {}, {})
         for number in range(first, end):
             begin, stop = self.spans[number].tolist()
-            yield index.parse(self._records.read(begin, stop), "annotations", number)
+            yield parse_record(self.path, self._records.read(begin, stop), "annotations", number)
 
     def objects(
         self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]

@@ -70,29 +70,11 @@ class JsonArrays:
                 for number, (begin, end) in enumerate((block - position).tolist(), first):
                     self._check_gap(data[previous:begin], name, number)
                     previous = end
-                    yield self.parse(data[begin:end], name, number)
+                    yield parse_record(self.path, data[begin:end], name, number)
                 position = int(block[-1, 1])
             file.seek(position)
             if tail := file.read(stop - position).strip(_SPACE):
                 raise self._misplaced(tail, name, len(spans))
-
-    def parse(self, data: bytes, name: str, number: int) -> dict[str, Any]:
-        """One record from its bytes; NaN, which JSON forbids, is let through for the caller to judge.
-
-        Raises:
-            InputError: not valid JSON.
-        """
-        try:
-            record: dict[str, Any] = orjson.loads(data)
-        except ValueError:
-            try:
-                record = json.loads(data)  # slower, but takes NaN, so that its place can be named
-                json.dumps(record, ensure_ascii=False).encode()  # and half surrogate pairs, which are no text
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{self.path}: record {number} of {name!r} is not valid JSON ({error}); mend the file"
-                ) from None
-        return record
 
     def _check_gap(self, gap: bytes, name: str, number: int) -> None:
         if gap.strip(_SPACE) != (b"," if number else b""):
@@ -103,6 +85,30 @@ class JsonArrays:
         return InputError(
             f"{self.path}: {text!r} stands before record {number} of {name!r}, an array of objects; mend the file"
         )
+
+
+def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, Any]:
+    """One record of an array from its bytes; NaN, which JSON forbids, is let through for the caller to judge.
+
+    Args:
+        path: of the file, to name it in errors.
+        data: the record.
+        name: of the array.
+        number: of the record in it.
+
+    Raises:
+        InputError: not valid JSON.
+    """
+    try:
+        record: dict[str, Any] = orjson.loads(data)
+    except ValueError:
+        try:
+            record = json.loads(data)  # slower, but takes NaN, so that its place can be named
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}: record {number} of {name!r} is not valid JSON ({error}); mend the file"
+            ) from None
+    return record
 
 
 def index_json(path: Path) -> JsonArrays:

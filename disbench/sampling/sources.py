@@ -69,7 +69,8 @@ class SourcePaths:
         others = [name for name in ("sbd", "voc", "hannotation", "photos") if getattr(self, name)]
         kinds = [*([annotations] if annotations else []), *others]
         if len(kinds) > 1:
-            raise InputError(f"--{' and --'.join(kinds)} do not go together; name one source")
+            given = [name for name in ("lvis", "coco", "panoptic", *others) if getattr(self, name)]
+            raise InputError(f"--{' and --'.join(given)} do not go together; name one source")
         return next((name for name in get_args(SourceName) if kinds == [name]), None)
 
     def find(self, path: Path) -> Path:

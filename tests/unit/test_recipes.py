@@ -233,7 +233,7 @@ class TestDefinitions:
 
 def test_unknown_names_tell_the_nearest_or_all() -> None:
     assert (
-        str(unknown_name("fruit", "aple", ["pear", "apple"])) == "unknown fruit 'aple'; did you mean 'apple'?"
+        str(unknown_name("fruit", "aple", ["cherry", "apple"])) == "unknown fruit 'aple'; did you mean 'apple'?"
     )
     assert str(unknown_name("fruit", "x", ["pear", "apple"], "a.toml")) == (
         "a.toml: unknown fruit 'x'; known: apple, pear."
@@ -265,16 +265,16 @@ class TestSources:
         assert paths.chosen() == chosen
 
     @pytest.mark.parametrize(
-        "paths",
+        ("paths", "options"),
         [
-            SourcePaths(lvis=A, sbd=F),
-            SourcePaths(coco=A, photos=True),
-            SourcePaths(panoptic=A, voc=F),
-            SourcePaths(sbd=F, voc=F, hannotation=F),
+            (SourcePaths(lvis=A, sbd=F), "--lvis and --sbd"),
+            (SourcePaths(lvis=A, coco=A, photos=True), "--lvis and --coco and --photos"),
+            (SourcePaths(panoptic=A, voc=F), "--panoptic and --voc"),
+            (SourcePaths(sbd=F, voc=F, hannotation=F), "--sbd and --voc and --hannotation"),
         ],
     )
-    def test_sources_that_do_not_go_together(self, paths: SourcePaths) -> None:
-        with pytest.raises(InputError, match=r"--.* and --.* do not go together; name one source"):
+    def test_sources_that_do_not_go_together(self, paths: SourcePaths, options: str) -> None:
+        with pytest.raises(InputError, match=f"^{options} do not go together; name one source$"):
             paths.chosen()
 
     def test_a_source_that_the_recipe_does_not_take(self) -> None:
