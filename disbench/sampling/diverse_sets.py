@@ -32,8 +32,10 @@ class SetOfObjects:
         center: the object that the click is meant for.
         members: the masks, inner to outer; each is the union of the objects that it names.
         click_excludes: objects whose pixels are not part of the click region.
-        left_out: combinations that the cap cut off.
-        repeated: combinations whose union is a mask that the set has already.
+        left_out: combinations that were not looked at once the cap was reached; some of them might have
+            repeated a mask.
+        repeated: combinations that were looked at, or that hold a neighbour which adds nothing, and whose
+            union another combination has already.
     """
 
     center: int

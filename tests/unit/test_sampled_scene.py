@@ -201,7 +201,8 @@ class TestHierarchy:
     @settings(max_examples=60)
     def test_sets_lead_up_to_the_root_and_union_nests_exactly(self, seed: int, nest: str) -> None:
         rectangles = random_rectangles(np.random.default_rng(seed), 7, *SIZE)
-        sampled = sample_scene(scene(*map(scene_object, rectangles)), recipe("hierarchy", nest=nest))
+        objects = scene(*map(scene_object, rectangles))
+        sampled = sample_scene(objects, recipe("hierarchy", nest=nest, drop_repeated=False))
         for chosen, masks in zip(sampled.sets, masks_of(sampled), strict=True):
             path = [chosen.center]
             while (parent := sampled.parents[path[-1]]) != -1:
