@@ -104,6 +104,7 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
     except ValueError:
         try:
             record = json.loads(data)  # slower, but takes NaN, so that its place can be named
+            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}: record {number} of {name!r} is not valid JSON ({error}); mend the file"

@@ -1,0 +1,510 @@
+"""Bad data, full disks, killed workers: one line that names file, record and cure; nothing half written."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from scipy.io import savemat
+
+from tests.annotations import annotation, image, write_annotations
+from tests.synthetic import lvis_content, write_lvis
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as Linux has them")
+
+IMAGES = 300
+SHARD_BYTES = "shard_bytes=20000"
+Result = subprocess.CompletedProcess[str]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "disbench", *map(str, arguments)]
+
+
+def sampling(annotations: Path, out: Path, *others: str | Path) -> list[str]:
+    """The command that samples annotations, in small shards."""
+    return command(
+        *("sample", "lvis-hierarchy", "--lvis", annotations, "--out", out),
+        *("--workers", "1", "--set", SHARD_BYTES, *others),
+    )
+
+
+def run(arguments: list[str], **options: Any) -> Result:
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment, **options)
+
+
+def refused(result: Result, *mentions: str | Path) -> str:
+    """The one line that a refusal prints; it names all of these."""
+    lines = result.stderr.splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert result.stdout == ""
+    for mention in mentions:
+        assert str(mention) in lines[0]
+    return lines[0]
+
+
+def whole_shards(out: Path) -> int:
+    """How many shards an unfinished folder has, all of them whole and in a row, and nothing else."""
+    paths = sorted(out.iterdir()) if out.is_dir() else []
+    assert [path.name for path in paths] == [f"shard-{number:05d}.parquet" for number in range(len(paths))]
+    assert all(pq.read_table(path).num_rows for path in paths)
+    return len(paths)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    """A good LVIS file, whose later images are sampled long after the first shards are written."""
+    return lvis_content(IMAGES, objects=6)
+
+
+@pytest.fixture(scope="module")
+def late(content: dict[str, Any]) -> int:
+    """Place of an annotation of one of the last images."""
+    return next(i for i, record in enumerate(content["annotations"]) if record["image_id"] > 0.9 * IMAGES)
+
+
+@pytest.fixture(scope="module")
+def good(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("good") / "lvis.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(good: Path) -> dict[str, bytes]:
+    """What an undisturbed run writes."""
+    folder = good.with_name("undisturbed")
+    assert run(sampling(good, folder)).returncode == 0
+    found = contents(folder)
+    assert len(found) > 5
+    return found
+
+
+BAD_ANNOTATIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "two points": ({"segmentation": [[1, 2, 30, 40]]}, "fewer than three"),
+    "no polygon": ({"segmentation": []}, "the polygon has no ring"),
+    "no segmentation": ({"segmentation": None}, "neither polygons nor an RLE"),
+    "odd count": ({"segmentation": [[1, 2, 30, 40, 50, 60, 7]]}, "not a flat list of x, y pairs"),
+    "NaN": ({"segmentation": [[1, 2, 30, 40, 50, float("nan")]]}, "not a finite number"),
+    "Infinity": ({"segmentation": [[1, 2, 30, float("inf"), 50, 60]]}, "not a finite number"),
+    "outside": ({"segmentation": [[1, 2, 30, 40, 500, 60]]}, "outside its image"),
+    "larger RLE": (
+        {"segmentation": {"size": [200, 200], "counts": [40000]}},
+        "[200, 200] is not its image's",
+    ),
+    "runs of another sum": ({"segmentation": {"size": [120, 120], "counts": [5, 5]}}, "add up to 10"),
+    "damaged RLE": ({"segmentation": {"size": [120, 120], "counts": "5"}}, "120 x 120"),
+    "unknown category": ({"category_id": 4711}, "unknown category 4711"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
+def test_a_bad_annotation(case: str, content: dict[str, Any], late: int, tmp_path: Path) -> None:
+    change, complaint = BAD_ANNOTATIONS[case]
+    records = list(content["annotations"])
+    records[late] = {**records[late], **change, "id": 987654}
+    path = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
+    result = run(sampling(path, tmp_path / "out"))
+    line = refused(
+        result, path, "annotation 987654", complaint, "mend the file", "--set bad_annotations=drop"
+    )
+    assert f"(image {records[late]['image_id']})" in line
+    assert whole_shards(tmp_path / "out") > 2
+
+
+def test_bad_annotations_can_be_left_out_and_are_counted(
+    content: dict[str, Any], late: int, tmp_path: Path
+) -> None:
+    records = [dict(record) for record in content["annotations"]]
+    for place, (change, _) in enumerate(BAD_ANNOTATIONS.values()):
+        records[late + place].update(change)
+    records[0]["image_id"] = 10**6
+    bad = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
+    dropping = ("--set", "bad_annotations=drop")
+    dropped = run(sampling(bad, tmp_path / "dropped", *dropping))
+    assert (dropped.returncode, dropped.stderr) == (0, "")
+    assert f"left out: {len(BAD_ANNOTATIONS)} x annotation that is not as it should be" in dropped.stdout
+    assert "left out: 1 x annotation of a missing image" in dropped.stdout
+
+    kept = [*records[1:late], *records[late + len(BAD_ANNOTATIONS) :]]
+    without = write_annotations(tmp_path / "mended.json", kept, content["images"], content["categories"])
+    assert run(sampling(without, tmp_path / "mended", *dropping)).returncode == 0
+    objects = [
+        [
+            pq.read_table(path, columns=["image_id", "objects", "sets"])
+            for path in sorted((tmp_path / name).glob("*.parquet"))
+        ]
+        for name in ("dropped", "mended")
+    ]
+    assert objects[0] == objects[1]
+
+
+def test_a_mended_file_is_other_input(
+    content: dict[str, Any], late: int, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    records = list(content["annotations"])
+    records[late] = {**records[late], "category_id": 4711}
+    path = write_annotations(tmp_path / "lvis.json", records, content["images"], content["categories"])
+    out = tmp_path / "out"
+    refused(run(sampling(path, out)), "unknown category 4711")
+    left = whole_shards(out)
+    path.write_bytes(good.read_bytes())
+    refused(run(sampling(path, out)), out, "its shards were made otherwise", "--existing overwrite")
+    assert whole_shards(out) == left
+    assert run(sampling(path, out, "--existing", "overwrite")).returncode == 0
+    assert contents(out) == undisturbed
+
+
+def spoil_truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def spoil_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def spoil_page(path: Path) -> None:
+    path.write_text("<html>404 Not Found</html>")
+
+
+def spoil_gap(path: Path) -> None:
+    path.write_text(path.read_text().replace("}, {", "} {", 1))
+
+
+def spoil_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint", "cure"),
+    [
+        (spoil_truncated, "truncated", "get it again"),
+        (spoil_empty, "the file is empty", "get it again"),
+        (spoil_page, "not valid JSON", "get the file again"),
+        (spoil_gap, "stands before record 1 of 'images'", "mend the file"),
+        (spoil_folder, "this is a folder", "name the JSON file in it"),
+        (Path.unlink, "there is no such file", "check the path"),
+    ],
+)
+def test_a_bad_file(
+    spoil: Callable[[Path], None], complaint: str, cure: str, good: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "lvis.json"
+    path.write_bytes(good.read_bytes())
+    spoil(path)
+    refused(run(sampling(path, tmp_path / "out")), path, complaint, cure)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "mentions"),
+    [
+        (
+            {"annotations": [annotation(5, 77)]},
+            ["annotation 5", "image 77", "missing", "bad_annotations=drop"],
+        ),
+        ({"annotations": [annotation(5, image_id=None)]}, ["id 5", "'image_id'", "mend the file"]),
+        ({"images": [image(3), image(3)]}, ["an image id stands twice", "mend the file"]),
+        ({"images": [image(3, width=0)]}, ["image 3 has the size 0 x 40", "mend the file"]),
+    ],
+)
+def test_records_that_contradict_each_other(
+    content: dict[str, Any], mentions: list[str], tmp_path: Path
+) -> None:
+    path = write_annotations(tmp_path / "lvis.json", **{"annotations": [], **content})
+    refused(run(sampling(path, tmp_path / "out")), path, *mentions)
+    assert not (tmp_path / "out").exists()
+
+
+class TestOtherDatasets:
+    def test_a_matlab_file_without_instances(self, tmp_path: Path) -> None:
+        (tmp_path / "inst").mkdir()
+        (tmp_path / "train.txt").write_text("a\n")
+        path = tmp_path / "inst" / "a.mat"
+        arguments = command("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
+        savemat(path, {"GTcls": {"Segmentation": np.zeros((3, 3))}})
+        refused(run(arguments), path, "no 'GTinst'", "is this a file of SBD's folder inst/?")
+        assert whole_shards(tmp_path / "out") == 0
+        path.unlink()
+        refused(run(arguments), path, "there is no such file", "get it again")
+
+    def test_an_empty_list(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").touch()
+        result = run(command("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out"))
+        refused(result, tmp_path / "train.txt", "the list is empty", "choose another split")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_split_that_is_not_there(self, tmp_path: Path) -> None:
+        lists = tmp_path / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "val.txt").write_text("a\n")
+        result = run(command("sample", "voc-proximity", "--voc", tmp_path, "--out", tmp_path / "out"))
+        refused(result, lists / "train.txt", "there is no such list", "splits here: val")
+
+    def test_a_panoptic_png_that_is_not_there(self, tmp_path: Path) -> None:
+        record = {"image_id": 1, "file_name": "1.png", "segments_info": []}
+        path = write_annotations(tmp_path / "panoptic.json", [record])
+        result = run(command("sample", "coco-hierarchy", "--panoptic", path, "--out", tmp_path / "out"))
+        refused(result, tmp_path / "panoptic" / "1.png", "there is no such file", "get it again")
+        assert whole_shards(tmp_path / "out") == 0
+
+    @pytest.mark.parametrize("which", ["hannotation.pickle", "masks/1.pickle"])
+    def test_a_pickle_that_would_run_code_runs_none(self, which: str, tmp_path: Path) -> None:
+        proof = tmp_path / "proof"
+
+        class Attack:
+            def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+                return os.mkdir, (str(proof),)
+
+        (tmp_path / "masks").mkdir()
+        hierarchy = {0: {"parent": None, "children": [], "node_level": 0}}
+        good = {1: {"num_instance_masks": 1, "hierarchy": hierarchy}}
+        (tmp_path / "hannotation.pickle").write_bytes(pickle.dumps(good))
+        (tmp_path / which).write_bytes(pickle.dumps(Attack()))
+        pickle.loads((tmp_path / which).read_bytes())
+        assert proof.is_dir()  # an ordinary reader runs it
+        proof.rmdir()
+        arguments = command(
+            *("sample", "coco-lvis-hierarchy", "--hannotation", tmp_path, "--out", tmp_path / "out")
+        )
+        refused(run(arguments), tmp_path / which, "posix.mkdir", "get the file again")
+        assert not proof.exists()
+        assert whole_shards(tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (("lvis-hierachy", "--photos"), ["unknown recipe 'lvis-hierachy'", "did you mean 'lvis-hierarchy'"]),
+        (("none.toml", "--photos"), ["none.toml: there is no such file", "give an existing TOML file"]),
+        (("lvis-hierarchy", "--photos", "--set", "min_aera=5"), ["unknown option 'min_aera'", "'min_area'"]),
+        (("lvis-hierarchy", "--photos", "--set", "cap=0"), ["cap = 0", "it starts at 1", "--set"]),
+        (("lvis-hierarchy", "--photos", "--set", "cap"), ["--set cap", "option=value"]),
+        (("sbd-proximity", "--photos"), ["takes sbd, not photos", "choose another recipe"]),
+        (("lvis-hierarchy", "--photos", "--sbd", "x"), ["--sbd and --photos", "name one source"]),
+        (("lvis-hierarchy",), ["needs to know its dataset", "give --lvis or --photos"]),
+        (
+            ("coco-hierarchy", "--set", "coco_masks=panoptic", "--coco", "coco.json"),
+            ["needs COCO's panoptic annotations", "--panoptic"],
+        ),
+    ],
+)
+def test_a_wrong_wish(arguments: tuple[str, ...], mentions: list[str], tmp_path: Path) -> None:
+    write_annotations(tmp_path / "coco.json", [annotation(1)])
+    refused(run(command("sample", *arguments, "--out", "out"), cwd=tmp_path), *mentions)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes_that_disagree(tmp_path: Path) -> None:
+    coco = write_annotations(tmp_path / "coco.json", [annotation(1)])
+    lvis = write_annotations(tmp_path / "lvis.json", [annotation(1)], [image(1, width=61)])
+    arguments = command(
+        "sample", "coco-lvis-hierarchy", "--coco", coco, "--lvis", lvis, "--out", tmp_path / "o"
+    )
+    refused(run(arguments), coco, lvis, "image 1 has 61 x 40 pixels", "use files of the same images")
+
+
+class TestDebug:
+    def test_a_traceback_on_request(self, tmp_path: Path) -> None:
+        missing, file = tmp_path / "missing.json", tmp_path / "file"
+        file.touch()
+        for arguments, last in (
+            (
+                ["sample", "lvis-hierarchy", "--lvis", missing, "--out", tmp_path],
+                "InputError: .*no such file",
+            ),
+            (["sample", "lvis-hierarchy", "--photos", "--out", file / "out"], "NotADirectoryError: "),
+        ):
+            for place in (0, len(arguments)):
+                result = run(command(*arguments[:place], "--debug", *arguments[place:]))
+                assert result.returncode != 0
+                assert result.stderr.startswith("Traceback")
+                assert re.search(last, result.stderr.splitlines()[-1])
+
+
+def without_override() -> None:
+    """Root may write everywhere; give that up, so that permissions hold for the process that follows."""
+    if os.geteuid() == 0:
+        drop_from_bounding_set, override_permissions = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        if ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions, 0, 0, 0):
+            os._exit(77)
+
+
+class TestUnwritable:
+    def test_a_folder_below_a_file_or_in_its_place(self, tmp_path: Path) -> None:
+        file = tmp_path / "file"
+        file.write_text("mine")
+        for out in (file / "out", file):
+            result = run(command("sample", "lvis-hierarchy", "--photos", "--out", out))
+            refused(result, out, "a file stands where a folder is needed", "name another place")
+        assert file.read_text() == "mine"
+
+    @pytest.mark.parametrize("below", ["", "new"])
+    def test_a_folder_without_permission_to_write(self, below: str, tmp_path: Path) -> None:
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o555)
+        out = locked / below
+        result = run(
+            command("sample", "lvis-hierarchy", "--photos", "--out", out), preexec_fn=without_override
+        )
+        if result.returncode == 77:
+            pytest.skip("root could not give up its right to write everywhere")
+        refused(result, locked, "Permission denied", "allow it, or name another place")
+        assert not list(locked.iterdir())
+
+    def test_annotations_without_permission_to_read(self, good: Path, tmp_path: Path) -> None:
+        path = tmp_path / "lvis.json"
+        path.write_bytes(good.read_bytes())
+        path.chmod(0)
+        result = run(sampling(path, tmp_path / "out"), preexec_fn=without_override)
+        if result.returncode == 77:
+            pytest.skip("root could not give up its right to read everything")
+        refused(result, path, "Permission denied", "allow it, or name another place")
+        assert not (tmp_path / "out").exists()
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path, undisturbed: dict[str, bytes]) -> Iterator[Path]:
+        """A real file system with room for half of the shards."""
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        room = sum(map(len, undisturbed.values())) // 2
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(folder)]
+        try:
+            result = run(mount)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if result.returncode:
+            pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_no_space_left(
+        self, workers: str, small_disk: Path, good: Path, undisturbed: dict[str, bytes]
+    ) -> None:
+        out = small_disk / "out"
+        arguments = sampling(good, out, "--workers", workers)
+        refused(run(arguments), out / "shard-", "No space left on device", "free some space")
+        assert whole_shards(out) > 2
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        assert run(arguments).returncode == 0
+        assert contents(out) == undisturbed
+
+    def test_a_shard_larger_than_files_may_be(
+        self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        sizes = [len(data) for name, data in undisturbed.items() if name.startswith("shard-")]
+        limit = max(sizes) - 1
+        assert sizes[0] <= limit
+        out = tmp_path / "out"
+        result = run(
+            sampling(good, out),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+        refused(
+            result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large", "free some space"
+        )
+        assert whole_shards(out) == sizes.index(max(sizes))
+        assert run(sampling(good, out)).returncode == 0
+        assert contents(out) == undisturbed
+
+    def test_a_manifest_that_does_not_fit(
+        self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        """All shards are there, but without the manifest the folder is not finished, and says so."""
+        out = tmp_path / "out"
+        out.mkdir()
+        for name, data in undisturbed.items():
+            if name.startswith("shard-"):
+                (out / name).write_bytes(data)
+        shards = len(contents(out))
+        result = run(
+            sampling(good, out), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        )
+        refused(result, out / "manifest.json", "File too large", "free some space")
+        assert whole_shards(out) == shards
+        refused(run(command("inspect", out)), out, "no manifest.json", "run sample to the end")
+        assert run(sampling(good, out)).returncode == 0
+        assert contents(out) == undisturbed
+
+
+class TestStoppedProcesses:
+    """A worker that is killed, and Ctrl-C: the next run of the same command goes on, and the bytes are the same."""
+
+    @pytest.fixture(scope="class")
+    def large(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return write_lvis(tmp_path_factory.mktemp("large") / "lvis.json", images=1500)
+
+    @pytest.fixture(scope="class")
+    def whole(self, large: Path) -> dict[str, bytes]:
+        folder = large.with_name("whole")
+        assert run(sampling(large, folder, "--workers", "2")).returncode == 0
+        return contents(folder)
+
+    def stop_after_a_shard(
+        self, arguments: list[str], out: Path, stop: Callable[[psutil.Process], None]
+    ) -> Result:
+        """The end of a command that is stopped when it has written its first shard."""
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while not list(out.glob("shard-*.parquet")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        stop(psutil.Process(process.pid))
+        stdout, stderr = process.communicate(timeout=60)
+        return Result(arguments, process.returncode, stdout, stderr)
+
+    def test_a_killed_worker(self, large: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        arguments = sampling(large, out, "--workers", "2")
+
+        def kill_a_worker(process: psutil.Process) -> None:
+            workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+            assert len(workers) == 2
+            workers[1].kill()
+
+        result = self.stop_after_a_shard(arguments, out, kill_a_worker)
+        refused(result, "a worker process", "killed", "run the same command again to resume")
+        assert 0 < whole_shards(out) < len(whole) - 1
+        assert run(arguments).returncode == 0
+        assert contents(out) == whole
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_control_c(self, workers: str, large: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+        """A terminal sends the signal to the workers too."""
+        out = tmp_path / "out"
+        arguments = sampling(large, out, "--workers", workers)
+        result = self.stop_after_a_shard(
+            arguments, out, lambda process: os.killpg(process.pid, signal.SIGINT)
+        )
+        assert result.returncode == 130
+        assert result.stderr == "interrupted; run the same command again to resume\n"
+        assert 0 < whole_shards(out) < len(whole) - 1
+        assert run(arguments).returncode == 0
+        assert contents(out) == whole
