@@ -233,7 +233,8 @@ class TestDefinitions:
 
 def test_unknown_names_tell_the_nearest_or_all() -> None:
     assert (
-        str(unknown_name("fruit", "aple", ["cherry", "apple"])) == "unknown fruit 'aple'; did you mean 'apple'?"
+        str(unknown_name("fruit", "aple", ["cherry", "apple"]))
+        == "unknown fruit 'aple'; did you mean 'apple'?"
     )
     assert str(unknown_name("fruit", "x", ["pear", "apple"], "a.toml")) == (
         "a.toml: unknown fruit 'x'; known: apple, pear."

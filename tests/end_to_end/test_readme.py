@@ -1,0 +1,67 @@
+"""What the README and the documentation tell to type works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+needs_checkout = pytest.mark.skipif(
+    not README.is_file(), reason="the README is in the checkout, not in the wheel"
+)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+@needs_checkout
+def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
+    """Those on the embedded photos are run; those that need a download are parsed (see below)."""
+    commands = [
+        line for block in blocks(README, "sh") for line in block.splitlines() if "shards/photos" in line
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        arguments = [sys.executable, "-m", "disbench", *shlex.split(command)[1:]]
+        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    code = "\n".join([*blocks(README, "python"), *blocks(ROOT / "docs" / "datasets.md", "python")])
+    code += "\nassert len(frame) == 8 and item.masks.any() and diverse_set.masks"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@needs_checkout
+def test_every_command_in_the_documents_is_one_of_ours() -> None:
+    """Options that a document names exist, also where the command itself needs a download."""
+    documents = [README, *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(path.read_text().replace("\\\n", " ") for path in documents)
+    commands = re.findall(r"^disbench (.*)$", text, flags=re.MULTILINE)
+    assert len(commands) >= 8
+    helps: dict[str, str] = {}
+    for command in commands:
+        for part in command.split("&& disbench "):
+            name, *rest = shlex.split(part, comments=True)
+            if name not in helps:
+                arguments = [sys.executable, "-m", "disbench", name, "--help"]
+                result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+                assert result.returncode == 0, name
+                helps[name] = result.stdout
+            for option in (word for word in rest if word.startswith("--")):
+                assert re.search(rf"{option}\b", helps[name]), f"disbench {name} has no {option}"
+
+
+@needs_checkout
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for path in [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
