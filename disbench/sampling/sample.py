@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from disbench import __version__
 from disbench.errors import InputError
-from disbench.files import whole_file
+from disbench.files import naming, whole_file
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import SampledScene, sample_scene
 from disbench.sampling.shards import (
@@ -298,8 +298,12 @@ class _ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     @property
+    def _path(self) -> Path:
+        return self.folder / _shard_name(len(self.files))
+
+    @property
     def _partial(self) -> Path:
-        return self.folder / f"{_shard_name(len(self.files))}.partial"
+        return self._path.with_name(f"{self._path.name}.partial")
 
     def _hand_on(self, batch: pa.RecordBatch, begin: int, end: int) -> None:
         """Rows into row groups of a fixed number, counted from the shard's first row."""
@@ -312,10 +316,11 @@ class _ShardWriter:
                 self._write_group()
 
     def _write_group(self) -> None:
-        if self._parquet is None:
-            self._parquet = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
-        # Concatenated, so that the bytes do not depend on where the chunks began.
-        self._parquet.write_batch(pa.concat_batches(self._group))
+        with naming(self._path):
+            if self._parquet is None:
+                self._parquet = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
+            # Concatenated, so that the bytes do not depend on where the chunks began.
+            self._parquet.write_batch(pa.concat_batches(self._group))
         self._group, self._group_rows = [], 0
 
     def _finish_shard(self) -> None:
@@ -328,12 +333,13 @@ class _ShardWriter:
             "next": self._next,
             "tally": self._tally.as_dict(),
         }
-        self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts, sort_keys=True)})
-        self._parquet.close()
-        self._parquet = None
-        partial, path = self._partial, self.folder / _shard_name(len(self.files))
-        _flush_to_disk(partial)
-        partial.replace(path)
+        path = self._path
+        with naming(path):
+            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts, sort_keys=True)})
+            self._parquet.close()
+            self._parquet = None
+            _flush_to_disk(self._partial)
+            self._partial.replace(path)
         self._account(path, facts)
         self._size, self._tally = 0, Tally()
 
@@ -384,7 +390,7 @@ def _chunks(
     context = multiprocessing.get_context("spawn")
     # The job travels by a file: through the pipe to a worker that dies at its start, it would block for ever.
     job = folder / "workers.partial"
-    with job.open("wb") as file:
+    with naming(job), job.open("wb") as file:
         pickle.dump((source, recipe), file)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,))
     try:
