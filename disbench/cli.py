@@ -134,7 +134,7 @@ def sample(
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
-    from disbench.sampling.sample import sample as run  # noqa: PLC0415
+    from disbench.sampling.sample import make_shards  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -152,7 +152,9 @@ def sample(
         data=data,
     )
     source = open_source(chosen, paths)
-    manifest = run(source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True)
+    manifest = make_shards(
+        source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True
+    )
     typer.echo(
         f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
         f"in {len(manifest['files'])} shards (of {manifest['images']} images)"

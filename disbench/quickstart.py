@@ -8,7 +8,7 @@ from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.sampling.contact_sheet import draw_contact_sheet
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import Existing, sample
+from disbench.sampling.sample import Existing, make_shards
 from disbench.sampling.statistics import as_text, statistics
 
 RECIPES = ("lvis-hierarchy", "coco-lvis-proximity")
@@ -27,7 +27,7 @@ def quickstart(out: Path, existing: Existing = "resume") -> list[Path]:
     sheets = []
     for name in RECIPES:
         folder = out / name
-        sample(AnnotatedImages([open_photos()]), load_recipe(name), folder, existing=existing)
+        make_shards(AnnotatedImages([open_photos()]), load_recipe(name), folder, existing=existing)
         sheet = draw_contact_sheet(folder, photo_path, folder / "contact-sheet.png", rows=8)
         print(as_text(statistics(folder)))  # noqa: T201  (this is what the command is for)
         sheets.append(sheet.path)

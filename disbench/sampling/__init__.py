@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from disbench.sampling.hierarchy import build_hierarchy as build_hierarchy
     from disbench.sampling.proximity import proximity_graph as proximity_graph
-    from disbench.sampling.sample import sample as sample
+    from disbench.sampling.sample import make_shards as make_shards
     from disbench.sampling.shards import DiverseSet as DiverseSet
     from disbench.sampling.shards import read_sets as read_sets
     from disbench.sampling.training_set import DiverseSetDataset as DiverseSetDataset
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "build_hierarchy": "disbench.sampling.hierarchy",
     "proximity_graph": "disbench.sampling.proximity",
-    "sample": "disbench.sampling.sample",
+    "make_shards": "disbench.sampling.sample",
     "read_sets": "disbench.sampling.shards",
     "DiverseSet": "disbench.sampling.shards",
     "DiverseSetDataset": "disbench.sampling.training_set",

@@ -106,7 +106,7 @@ class Chunk:
     batch: pa.RecordBatch
 
 
-def sample(
+def make_shards(
     source: SceneSource,
     recipe: Recipe,
     out: str | Path,

@@ -10,14 +10,14 @@ import pytest
 from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.shards import ShardReader
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shards")
-    sample(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy", ["shard_bytes=40000"]), path)
+    make_shards(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy", ["shard_bytes=40000"]), path)
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.shards import ShardReader
 from disbench.sampling.sources import SourcePaths, open_source
 
@@ -37,7 +37,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 def make(recipe: str, paths: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
     chosen = load_recipe(recipe)
-    return sample(open_source(chosen, SourcePaths(**paths, data=data_root)), chosen, out)
+    return make_shards(open_source(chosen, SourcePaths(**paths, data=data_root)), chosen, out)
 
 
 @pytest.mark.parametrize(("recipe", "paths", "expected"), CASES, ids=[case[0] for case in CASES])

@@ -18,7 +18,7 @@ from disbench.errors import InputError
 from disbench.sampling.contact_sheet import MAX_HEIGHT, WIDTH, draw_contact_sheet
 from disbench.sampling.diverse_sets import SetOfObjects
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.sampling.shards import MANIFEST
 from disbench.scenes import Scene
@@ -227,7 +227,7 @@ def test_a_mask_smaller_than_a_pixel_of_the_sheet_is_still_there(tmp_path: Path)
 
 def test_real_images(tmp_path: Path, data_root: Path) -> None:
     source = AnnotatedImages([open_annotations(data_root / "lvis" / "lvis_val_100.json", "lvis")])
-    sample(source, load_recipe("lvis-hierarchy"), tmp_path / "shards")
+    make_shards(source, load_recipe("lvis-hierarchy"), tmp_path / "shards")
     sheet = draw_contact_sheet(tmp_path / "shards", data_root / "lvis", tmp_path / "a.png", rows=4)
     assert len(sheet.image_ids) == 4
     for image_id in sheet.image_ids:

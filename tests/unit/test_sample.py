@@ -17,7 +17,7 @@ import disbench.sampling.sample as sampling
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.errors import InputError
 from disbench.sampling.recipes import Recipe, load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, file_sha256, read_sets
 from tests.synthetic import write_lvis
@@ -45,7 +45,7 @@ def undisturbed(
     source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    sample(source, recipe, folder)
+    make_shards(source, recipe, folder)
     return contents(folder)
 
 
@@ -53,7 +53,7 @@ def undisturbed(
 def test_worker_count_changes_no_byte(name: str, source: AnnotatedImages, tmp_path: Path) -> None:
     chosen = load_recipe(name, ["shard_bytes=50000"])
     for workers in (1, 3):
-        sample(source, chosen, tmp_path / str(workers), workers=workers)
+        make_shards(source, chosen, tmp_path / str(workers), workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
     assert len(contents(tmp_path / "1")) > 2
 
@@ -81,19 +81,19 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "SCENES_A_CHUNK", chunk)
         with pytest.raises(OSError, match="gone"):
-            sample(failing, recipe, folder)
+            make_shards(failing, recipe, folder)
         assert not (folder / "manifest.json").exists()
         assert not list(folder.glob("*.partial"))
         if leftovers:
             (folder / "shard-00007.parquet.partial").write_bytes(b"half")
-        sample(source, recipe, folder)
+        make_shards(source, recipe, folder)
     assert contents(folder) == undisturbed
 
 
 def test_manifest_tells_what_was_made(
     source: AnnotatedImages, recipe: Recipe, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    manifest = sample(source, recipe, tmp_path)
+    manifest = make_shards(source, recipe, tmp_path)
     assert manifest == json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest["images"] == 150
     assert manifest["recipe"]["method"] == "hierarchy"
@@ -109,7 +109,7 @@ def test_manifest_tells_what_was_made(
 def test_totals_equal_a_count_over_all_scenes(
     source: AnnotatedImages, recipe: Recipe, tmp_path: Path
 ) -> None:
-    manifest = sample(source, recipe, tmp_path)
+    manifest = make_shards(source, recipe, tmp_path)
     sampled = [sample_scene(scene, recipe) for scene in source.read(range(len(source)))]
     with_objects = [item for item in sampled if item.scene.objects]
     dropped = sum((item.scene.dropped for item in sampled), Counter())
@@ -123,7 +123,7 @@ def test_totals_equal_a_count_over_all_scenes(
 def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Path) -> None:
     for name in RECIPES:
         chosen = load_recipe(name, ["shard_bytes=30000", "seed=3"])
-        sample(source, chosen, tmp_path / name)
+        make_shards(source, chosen, tmp_path / name)
         reader = ShardReader(tmp_path / name)
         expected = [sample_scene(scene, chosen) for scene in source.read(range(len(source)))]
         expected = [item for item in expected if item.scene.objects]
@@ -133,7 +133,7 @@ def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Pa
 
 
 def test_sets_by_number_equal_sets_in_order(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    sample(source, recipe, tmp_path)
+    make_shards(source, recipe, tmp_path)
     sets = read_sets(tmp_path)
     in_order = list(sets)
     assert len(in_order) == len(sets)
@@ -146,7 +146,7 @@ def test_sets_by_number_equal_sets_in_order(source: AnnotatedImages, recipe: Rec
 
 
 def test_shards_are_bounded(source: AnnotatedImages, tmp_path: Path) -> None:
-    sample(source, load_recipe("lvis-hierarchy", ["shard_bytes=4096"]), tmp_path)
+    make_shards(source, load_recipe("lvis-hierarchy", ["shard_bytes=4096"]), tmp_path)
     for path in tmp_path.glob("shard-*.parquet"):
         file = pq.ParquetFile(path)
         uncompressed = sum(
@@ -158,38 +158,38 @@ def test_shards_are_bounded(source: AnnotatedImages, tmp_path: Path) -> None:
 
 
 def test_a_finished_folder_is_left_as_it_is(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    first = sample(source, recipe, tmp_path)
+    first = make_shards(source, recipe, tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert sample(source, recipe, tmp_path) == first
+    assert make_shards(source, recipe, tmp_path) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
 
 
 def test_existing_shards_of_another_job(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    sample(source, recipe, tmp_path)
+    make_shards(source, recipe, tmp_path)
     before = contents(tmp_path)
     other = dataclasses.replace(recipe, min_area=200)
     with pytest.raises(InputError, match=r"recipe min_area.*--existing overwrite"):
-        sample(source, other, tmp_path)
+        make_shards(source, other, tmp_path)
     with pytest.raises(InputError, match="other limit"):
-        sample(source, recipe, tmp_path, limit=3)
+        make_shards(source, recipe, tmp_path, limit=3)
     with pytest.raises(InputError, match="shards already"):
-        sample(source, recipe, tmp_path, existing="fail")
+        make_shards(source, recipe, tmp_path, existing="fail")
     assert contents(tmp_path) == before
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(InputError, match="made otherwise"):
-        sample(source, other, tmp_path)
-    sample(source, other, tmp_path, existing="overwrite")
+        make_shards(source, other, tmp_path)
+    make_shards(source, other, tmp_path, existing="overwrite")
     assert contents(tmp_path) != before
-    assert sample(source, recipe, tmp_path, existing="overwrite")
+    assert make_shards(source, recipe, tmp_path, existing="overwrite")
     assert contents(tmp_path) == before
 
 
 def test_a_damaged_shard_is_noticed(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    sample(source, recipe, tmp_path)
+    make_shards(source, recipe, tmp_path)
     shard = tmp_path / "shard-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match=r"shard-00001.parquet.*overwrite"):
-        sample(source, recipe, tmp_path)
+        make_shards(source, recipe, tmp_path)
     shard.write_bytes(b"")
     with pytest.raises(InputError, match=r"shard-00001.parquet"):
         ShardReader(tmp_path)
@@ -199,15 +199,15 @@ def test_a_damaged_shard_is_noticed(source: AnnotatedImages, recipe: Recipe, tmp
 
 
 def test_a_missing_first_shard_is_noticed(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    sample(source, recipe, tmp_path)
+    make_shards(source, recipe, tmp_path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "shard-00000.parquet").unlink()
     with pytest.raises(InputError, match="a shard before it is missing"):
-        sample(source, recipe, tmp_path)
+        make_shards(source, recipe, tmp_path)
 
 
 def test_limit_takes_the_first_images(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    manifest = sample(source, recipe, tmp_path, limit=10)
+    manifest = make_shards(source, recipe, tmp_path, limit=10)
     assert manifest["images"] == 10
     assert {int(item.scene.image_id) for item in ShardReader(tmp_path)} <= set(range(1, 11))
 
@@ -216,7 +216,7 @@ def test_nothing_to_sample_gives_an_empty_folder_that_opens(tmp_path: Path) -> N
     path = tmp_path / "empty.json"
     path.write_text('{"images": [], "annotations": [], "categories": []}')
     source = AnnotatedImages([open_annotations(path, "lvis")])
-    manifest = sample(source, load_recipe("lvis-hierarchy"), tmp_path / "out")
+    manifest = make_shards(source, load_recipe("lvis-hierarchy"), tmp_path / "out")
     assert manifest["files"] == []
     assert len(read_sets(tmp_path / "out")) == 0
     assert list(read_sets(tmp_path / "out")) == []

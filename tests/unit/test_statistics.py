@@ -18,7 +18,7 @@ from disbench.errors import InputError
 from disbench.masks import decode
 from disbench.sampling.diverse_sets import SetOfObjects
 from disbench.sampling.recipes import Recipe, load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.sampled_scene import SampledScene, sample_scene
 from disbench.sampling.shards import MANIFEST
 from disbench.sampling.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, statistics
@@ -302,7 +302,7 @@ def test_an_unfinished_folder_is_an_input_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["lvis-hierarchy", "coco-lvis-proximity"])
 def test_real_annotations(tmp_path: Path, data_root: Path, recipe: str) -> None:
     source = AnnotatedImages([open_annotations(data_root / "lvis" / "lvis_val_100.json", "lvis")])
-    manifest = sample(source, load_recipe(recipe), tmp_path)
+    manifest = make_shards(source, load_recipe(recipe), tmp_path)
     found = statistics(tmp_path)
     assert (found.images, found.scenes, found.sets) == (100, manifest["scenes"], manifest["sets"])
     assert found.objects == manifest["objects"]

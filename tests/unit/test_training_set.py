@@ -21,7 +21,7 @@ from disbench.datasets.photos import open_photos, photo_path
 from disbench.errors import InputError
 from disbench.masks import decode, empty, encode
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import sample
+from disbench.sampling.sample import make_shards
 from disbench.sampling.shards import read_sets
 from disbench.sampling.training_set import DiverseSetDataset, TrainingItem, draw_click, list_collate
 
@@ -30,7 +30,7 @@ from disbench.sampling.training_set import DiverseSetDataset, TrainingItem, draw
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Diverse sets of the embedded photos."""
     folder = tmp_path_factory.mktemp("photos")
-    sample(AnnotatedImages([open_photos()]), load_recipe("coco-lvis-proximity"), folder)
+    make_shards(AnnotatedImages([open_photos()]), load_recipe("coco-lvis-proximity"), folder)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_the_first_mask_is_the_centers(dataset: DiverseSetDataset, shards: Path)
 
 def test_clicks_are_positive_and_in_the_click_region(tmp_path: Path) -> None:
     """With the hierarchy, where the region is the center less its children."""
-    sample(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy"), tmp_path)
+    make_shards(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy"), tmp_path)
     sets = read_sets(tmp_path)
     dataset = DiverseSetDataset(tmp_path)
     regions = [decode(chosen.click_region) for chosen in sets]
