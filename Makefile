@@ -35,6 +35,7 @@ dist: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/hierarchy.py
+	$(BIN)/python benchmarks/run_lengths.py
 	$(BIN)/python benchmarks/throughput.py
 
 $(VENV)/bin/python:

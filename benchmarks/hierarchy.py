@@ -17,18 +17,16 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from inputs import annotations_and_rounds
 
 from disbench import masks
-from disbench.datasets.instances import AnnotationFile, open_annotations
-from disbench.datasets.photos import open_photos
+from disbench.datasets.instances import AnnotationFile
 from disbench.sampling.hierarchy import BOX_SHARE, MASK_SHARE, containment_matrix, grow_forest
 
 Polygons = list[list[float]]
@@ -89,23 +87,17 @@ def seconds(run: Callable[[Image], Parents], images: list[Image]) -> tuple[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Polygons to tree, ours against full frames.")
-    parser.add_argument("annotations", nargs="?", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    default = Path(os.environ.get("DISBENCH_DATA", "")) / "lvis" / "lvis_val_100.json"
-    path = arguments.annotations or (default if default.is_file() else None)
-    file = open_annotations(path, "lvis") if path else open_photos()
+    file, rounds = annotations_and_rounds("Polygons to tree, ours against full frames.")
     images = images_of(file)
     count = sum(len(objects) for *_, objects in images)
-    print(f"{file.path.name}: {len(images)} images, {count} objects, {arguments.rounds} rounds, one core")
+    print(f"{file.path.name}: {len(images)} images, {count} objects, {rounds} rounds, one core")
     variants: dict[str, Callable[[Image], Parents]] = {
         "boolean frames and sums": lambda image: full_frames(image, product=False),
         "float32 matrix product": lambda image: full_frames(image, product=True),
     }
     ratios: dict[str, list[float]] = {name: [] for name in variants}
     own: list[float] = []
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         base, parents = seconds(ours, images)
         own.append(base)
         for name, run in variants.items():

@@ -8,22 +8,18 @@ to be equal. A ratio above 1 means that rlemasklib is faster.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rlemasklib
+from inputs import annotations_and_rounds
 from pycocotools import mask as coco_mask
 
 from disbench import masks
-from disbench.datasets.instances import open_annotations
-from disbench.datasets.photos import open_photos
 
 Operation = Callable[[], list[Any]]
 
@@ -35,13 +31,7 @@ def seconds(run: Operation) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="pycocotools against rlemasklib.")
-    parser.add_argument("annotations", nargs="?", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    default = Path(os.environ.get("DISBENCH_DATA", "")) / "lvis" / "lvis_val_100.json"
-    path = arguments.annotations or (default if default.is_file() else None)
-    file = open_annotations(path, "lvis") if path else open_photos()
+    file, rounds = annotations_and_rounds("pycocotools against rlemasklib.")
     scenes = [
         [
             masks.from_polygons(a["segmentation"], image.height, image.width)
@@ -74,11 +64,11 @@ def main() -> None:
             lambda: [rlemasklib.intersection(list(pair))["counts"] for pair in pairs],
         ),
     }
-    print(f"{file.path.name}: {len(rles)} masks, {len(pairs)} pairs, {arguments.rounds} rounds, one core")
+    print(f"{file.path.name}: {len(rles)} masks, {len(pairs)} pairs, {rounds} rounds, one core")
     for name, (coco, other) in operations.items():
         if not all(np.array_equal(a, b) for a, b in zip(coco(), other(), strict=True)):
             raise SystemExit(f"{name}: the results differ")
-        ratios = [seconds(coco) / seconds(other) for _ in range(arguments.rounds)]
+        ratios = [seconds(coco) / seconds(other) for _ in range(rounds)]
         print(f"{name:<22}{statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

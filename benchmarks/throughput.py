@@ -14,7 +14,6 @@ needs 1 GB of disk.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import orjson
 import psutil
+from inputs import default_annotations
 
 from disbench.datasets.instances import open_annotations
 
@@ -92,8 +92,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of `disbench sample lvis-hierarchy`.")
-    default = Path(os.environ.get("DISBENCH_DATA", "")) / "lvis" / "lvis_val_100.json"
-    parser.add_argument("annotations", nargs="?", type=Path, default=default)
+    parser.add_argument("annotations", nargs="?", type=Path, default=default_annotations())
     parser.add_argument("--copies", nargs="+", type=int, default=[100, 300, 1000])
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
