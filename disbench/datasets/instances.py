@@ -17,7 +17,7 @@ import numpy as np
 
 from disbench import masks
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
-from disbench.datasets.label_maps import read_label_png
+from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.errors import InputError
 from disbench.masks import Raster, Rle
 from disbench.scenes import Kind, Scene, SceneObject
@@ -84,6 +84,13 @@ class AnnotationFile:
         for number in range(first, end):
             begin, stop = self.spans[number].tolist()
             yield parse_record(self.path, self._records.read(begin, stop), "annotations", number)
+
+    def png_paths(self) -> Iterator[Path]:
+        """The PNGs that panoptic annotations name, by ascending image id."""
+        assert self.png_folder is not None
+        for image_id in sorted(self.slices):
+            for annotation in self.annotations(image_id):
+                yield self.png_folder / str(annotation.get("file_name"))
 
     def objects(
         self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]
@@ -375,7 +382,7 @@ class AnnotatedImages:
             yield self._scene(int(self.image_ids[index]))
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the annotation files by name; PNGs of panoptic annotations are not read for it."""
+        """SHA-256 of the annotation files by name, and one of all PNGs of each panoptic file."""
         several = Counter(file.dialect for file in self.files)
         seen: Counter[str] = Counter()
         found = {}
@@ -384,6 +391,8 @@ class AnnotatedImages:
             # Numbered, for their order decides that of the objects, and two may have one name.
             number = f" {seen[file.dialect]}" if several[file.dialect] > 1 else ""
             found[f"{file.dialect}{number}:{file.path.name}"] = file.sha256
+            if file.dialect == "panoptic":
+                found[f"panoptic{number}:PNGs"] = joint_sha256(file.png_paths())
         return found
 
     def _scene(self, image_id: int) -> Scene:

@@ -62,8 +62,9 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
         forest = _forest(chosen, nodes, recipe)
         padding = (None,) * (count - len(nodes))
         sets = hierarchy_sets(rles[: len(nodes)], forest, recipe.nest)
+        related = dataclasses.replace(chosen, parents=None)  # from here on the row's own columns say it
         return SampledScene(
-            chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
+            related, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
         )
     unrelated = (None,) * count
     if recipe.method == "containment":
@@ -99,13 +100,12 @@ def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     elif "coco" in scene.source:
         instances.sort(key=lambda i: scene.objects[i].source != "coco")
     stuff = [i for i in keep if scene.objects[i].kind == "stuff"] if recipe.stuff else []
+    kept = [scene.objects[i] for i in instances]
+    left = _cut_stuff([scene.objects[i] for i in stuff], kept, dropped)
     return dataclasses.replace(
         scene,
-        objects=(
-            *(scene.objects[i] for i in instances),
-            *_cut_stuff([scene.objects[i] for i in stuff], [scene.objects[i] for i in instances], dropped),
-        ),
-        parents=_remaining_parents(scene.parents, instances),
+        objects=(*kept, *left),
+        parents=_remaining_parents(scene.parents, instances, len(left)),
         dropped=dropped,
     )
 
@@ -150,8 +150,10 @@ def _cut_stuff(
     return cut
 
 
-def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int]) -> tuple[int, ...] | None:
-    """The dataset's own parents in the new numbers; who lost a parent gets the next one up."""
+def _remaining_parents(
+    parents: tuple[int, ...] | None, keep: Sequence[int], stuff: int
+) -> tuple[int, ...] | None:
+    """The dataset's own parents in the new numbers; who lost a parent gets the next one up, stuff has none."""
     if parents is None:
         return None
     place = {old: new for new, old in enumerate(keep)}
@@ -162,12 +164,12 @@ def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int]) -> 
                 return place[index]
         return -1
 
-    return tuple(nearest(index) for index in keep)
+    return (*(nearest(index) for index in keep), *(-1 for _ in range(stuff)))
 
 
 def _forest(scene: Scene, nodes: Sequence[int], recipe: Recipe) -> Forest:
     if scene.parents is not None:
-        return _given_forest(scene.parents)
+        return _given_forest(scene.parents[: len(nodes)])
     rles = [scene.objects[i].rle for i in nodes]
     return grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share), areas(rles))
 

@@ -63,6 +63,8 @@ class SourcePaths:
         Raises:
             InputError: paths that do not go together.
         """
+        if self.panoptic_masks and not self.panoptic:
+            raise InputError("--panoptic-masks names the PNGs of --panoptic; name its JSON too")
         annotations = "+".join(name for name in ("coco", "lvis") if getattr(self, name))
         if self.panoptic and not self.coco:
             annotations = "coco+lvis" if self.lvis else "coco"

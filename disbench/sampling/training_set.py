@@ -73,7 +73,11 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         self.transform = transform
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the draws of an epoch; call it before the loader starts its workers."""
+        """Choose the draws of an epoch.
+
+        Call it before the loader starts its workers: with `persistent_workers=True` they keep their first copy
+        of the dataset, and every epoch draws alike.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -117,7 +121,8 @@ class DiverseSetDataset(Dataset[TrainingItem]):
             return photo_path(file_name)
         path = self.images(file_name) if callable(self.images) else find_image(Path(self.images), file_name)
         if path is None:
-            raise InputError(f"{file_name}: no such image in {self.images}; give the folder that has it")
+            place = "by the given function" if callable(self.images) else f"in {self.images}"
+            raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
         return path
 
 

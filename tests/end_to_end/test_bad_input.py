@@ -434,6 +434,15 @@ class TestFullDisk:
         assert run(sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
 
+    def test_a_job_for_the_workers_that_does_not_fit(self, good: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        result = run(
+            sampling(good, out, "--workers", "2"),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+        )
+        refused(result, out / "workers.partial", "File too large", "free some space")
+        assert whole_shards(out) == 0
+
     def test_a_manifest_that_does_not_fit(
         self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
     ) -> None:

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import disbench.sampling.sample as sampling
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.errors import InputError
 from disbench.sampling.recipes import Recipe, load_recipe
@@ -79,7 +78,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
 
     failing = Failing(source.files)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "SCENES_A_CHUNK", chunk)
+        patch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", chunk)
         with pytest.raises(OSError, match="gone"):
             make_shards(failing, recipe, folder)
         assert not (folder / "manifest.json").exists()

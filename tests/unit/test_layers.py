@@ -1,0 +1,60 @@
+"""Imports point one way, and the definition folders hold no code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import disbench
+
+PACKAGE = Path(disbench.__file__ or "").parent
+LAYERS = {
+    "errors": 0,
+    "files": 0,
+    "masks": 1,
+    "clicks": 1,
+    "definitions": 1,
+    "scenes": 2,
+    "datasets": 3,
+    "sampling": 4,
+    "quickstart": 5,
+    "cli": 6,
+}
+
+
+def layer_of(module: str) -> int:
+    return LAYERS[module.split(".")[1]]
+
+
+def imported(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("disbench."):
+            found.append(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module == "disbench":
+            found += [f"disbench.{name.name}" for name in node.names if name.name in LAYERS]
+        elif isinstance(node, ast.Import):
+            found += [name.name for name in node.names if name.name.startswith("disbench.")]
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent != PACKAGE or p.stem in LAYERS],
+    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
+)
+def test_imports_point_down(path: Path) -> None:
+    own = layer_of("disbench." + path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."))
+    for module in imported(path):
+        assert layer_of(module) <= own, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("kind", ["sampling", "datasets", "baselines", "reports"])
+def test_definition_folders_hold_no_code(kind: str) -> None:
+    from disbench import definitions
+
+    folder = definitions.folder(kind)  # type: ignore[arg-type]
+    assert (folder / "README.md").is_file()
+    assert not list(folder.rglob("*.py"))
