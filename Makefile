@@ -31,7 +31,7 @@ wheel-test: dist
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/hierarchy.py
