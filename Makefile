@@ -25,9 +25,9 @@ unit: $(VENV)/.installed-dev
 wheel-test: dist
 	rm -rf build/wheel-tests $(WHEEL_SITE)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL_SITE) dist/*.whl
-	mkdir -p build/wheel-tests && cp -r tests build/wheel-tests/
+	mkdir -p build/wheel-tests && cp -r tests pyproject.toml build/wheel-tests/
 	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
-		$(CURDIR)/$(BIN)/python -m pytest -c /dev/null --rootdir . -q -p no:cacheprovider -m "not slow" tests
+		$(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" tests
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist

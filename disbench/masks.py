@@ -18,6 +18,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
+from disbench.errors import InputError
+
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -235,7 +237,13 @@ def _checked_runs(runs: Sequence[object]) -> list[int]:
 
 
 def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:
-    import cv2  # noqa: PLC0415  (heavy, and only for parity with RITM)
+    try:
+        import cv2  # noqa: PLC0415  (heavy, and only for parity with RITM)
+    except ImportError as error:
+        raise InputError(
+            f"raster=fillpoly needs OpenCV, which cannot be loaded ({error}); on Debian: apt-get install libgl1 "
+            "libglib2.0-0"
+        ) from error
 
     canvas = np.zeros((height, width), dtype=np.uint8)
     for ring in rings:

@@ -32,6 +32,7 @@ MAX_PIXELS = 2**28
 _CURE = "get the file again from a source that you trust, or make it with `disbench export`"
 _NDARRAY = object()  # stands for numpy.ndarray in a pickle; the class itself could be called there
 _PNG_HEAD = struct.Struct(">8s4x4sIIBB")  # signature, length of the first chunk, its name, width, height, ...
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _GREY_8_BIT = (8, 0)
 
 Place = tuple[int, int]
@@ -441,19 +442,21 @@ def _place(path: Path, index: int, place: Any, layers: int) -> Place:
 
 def _decode_layer(where: str, layer: Any) -> npt.NDArray[np.uint8]:
     """The label map of a layer: uint8 (height, width)."""
-    import cv2  # noqa: PLC0415  (heavy, and only this dataset comes as encoded layers)
+    from PIL import Image  # noqa: PLC0415  (not needed to say --help)
 
     if not isinstance(layer, np.ndarray) or layer.dtype != np.uint8:
         raise InputError(f"{where}: not an encoded image; {_CURE}")
     png = np.ascontiguousarray(layer).reshape(-1)
     _check_png_head(where, png[: _PNG_HEAD.size].tobytes())
     try:
-        labels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        labels = None
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
+        with Image.open(io.BytesIO(png.tobytes()), formats=["PNG"]) as image:
+            labels = np.array(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{where}: damaged, it cannot be decoded to a grey image; {_CURE}") from error
+    whole = png[-len(_PNG_END) :].tobytes() == _PNG_END  # Pillow reads on where only the end is missing
+    if not whole or labels.ndim != 2 or labels.dtype != np.uint8:
         raise InputError(f"{where}: damaged, it cannot be decoded to a grey image; {_CURE}")
-    return np.asarray(labels, dtype=np.uint8)
+    return labels
 
 
 def _check_png_head(where: str, head: bytes) -> None:

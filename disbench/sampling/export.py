@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
 from collections import defaultdict
@@ -149,10 +150,16 @@ def _fits(covered: Labels, held: int) -> bool:
 
 def _packed(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
     """The content of a `masks/ID.pickle`: layers as PNG, each a uint8 array of its bytes, and the places."""
-    import cv2  # noqa: PLC0415  (heavy, and only this format holds encoded layers)
-
     layers, places = pack_masks(rles)
-    return [cv2.imencode(".png", labels)[1].reshape(-1) for labels in layers], places
+    return [_png(labels) for labels in layers], places
+
+
+def _png(labels: Labels) -> Labels:
+    from PIL import Image  # noqa: PLC0415  (not needed to say --help)
+
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, format="PNG")
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
 def _count_instances(shards: Path, sampled: SampledScene) -> int:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -24,6 +23,8 @@ from disbench.sampling.diverse_sets import SetOfObjects
 from disbench.sampling.export import export_coco, export_ritm, pack_masks
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.scenes import Scene
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 
 Mask = npt.NDArray[np.bool_]
 

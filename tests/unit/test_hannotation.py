@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,6 +21,8 @@ from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.errors import InputError
 from disbench.masks import decode
 from disbench.scenes import SceneSource
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 
 Labels = npt.NDArray[np.uint8]
 ISOLATED = None

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -32,6 +31,8 @@ from disbench.masks import (
     ious,
     union,
 )
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 
 Mask = npt.NDArray[np.bool_]
 Masks = npt.NDArray[np.bool_]
