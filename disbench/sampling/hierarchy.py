@@ -127,8 +127,14 @@ def check_masks(rles: Sequence[Rle]) -> None:
     """Refuse what has no place in a graph of masks.
 
     Raises:
-        ValueError: an empty mask, or masks of different sizes.
+        ValueError: what is no compressed RLE, an empty mask, or masks of different sizes.
     """
+    for index, rle in enumerate(rles):
+        if not isinstance(rle, dict) or "size" not in rle or not isinstance(rle.get("counts"), bytes | str):
+            raise ValueError(
+                f"mask {index} is not a COCO compressed RLE of 'size' and 'counts'; make one with "
+                "pycocotools.mask.encode or frPyObjects"
+            )
     sizes = {tuple(rle["size"]) for rle in rles}
     if len(sizes) > 1:
         raise ValueError(f"masks of different sizes in one image: {sorted(sizes)}")

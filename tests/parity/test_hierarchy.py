@@ -1,5 +1,7 @@
 """The hierarchy against the literal rule."""
 
+from typing import Any
+
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
@@ -205,3 +207,9 @@ def test_empty_masks_and_masks_of_two_sizes_are_refused() -> None:
         build_hierarchy([mask, encode(np.zeros((40, 40), dtype=bool))])
     with pytest.raises(ValueError, match="different sizes"):
         build_hierarchy([mask, encode(rectangle((0, 2), (0, 2), side=41))])
+
+
+@pytest.mark.parametrize("mask", [{"size": [2, 2], "counts": [4]}, {"size": [2, 2]}, {}, 1, None])
+def test_what_is_no_compressed_rle_is_refused(mask: Any) -> None:
+    with pytest.raises(ValueError, match="mask 0 is not a COCO compressed RLE"):
+        build_hierarchy([mask])
