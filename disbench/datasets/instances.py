@@ -24,6 +24,7 @@ from disbench.scenes import Kind, Scene, SceneObject
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
+Join = Literal["inner", "outer"]
 CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
 MAX_PIXELS = 2**31 - 1
 """Pixels of an image at most: pycocotools counts runs in 32 bits."""
@@ -323,6 +324,11 @@ def _listed(segments: object) -> list[Mapping[str, Any]]:
     return [segment if isinstance(segment, dict) else {} for segment in found]
 
 
+def _dataset(file: AnnotationFile) -> str:
+    """Which dataset a file belongs to; panoptic annotations are COCO's."""
+    return "coco" if file.dialect == "panoptic" else file.dialect
+
+
 class AnnotatedImages:
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
@@ -335,6 +341,8 @@ class AnnotatedImages:
         raster: how polygons become masks.
         coco_masks: COCO's things from the `instances` files or from the `panoptic` ones.
         bad: what happens to annotations that are not as they should be.
+        join: with COCO and LVIS, `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
+            `outer` all images of either.
 
     Raises:
         InputError: files that disagree about an image's size, or panoptic things without panoptic files.
@@ -347,6 +355,7 @@ class AnnotatedImages:
         raster: Raster = "pycocotools",
         coco_masks: Literal["instances", "panoptic"] = "instances",
         bad: BadAnnotations = "fail",
+        join: Join = "inner",
     ) -> None:
         panoptic = [file for file in files if file.dialect == "panoptic"]
         if coco_masks == "panoptic" and not panoptic:
@@ -357,23 +366,22 @@ class AnnotatedImages:
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.raster, self.bad = raster, bad
         self.coco_masks = coco_masks
-        self.image_ids = np.unique(np.concatenate([list(file.images) for file in files])).astype(np.int64)
         self._check_files()
+        self.image_ids, self._unjoined = self._join(join)
         self._check_sizes()
 
     @property
     def name(self) -> str:
         """The datasets joined: "lvis", "coco", "coco+lvis" or "photos"."""
-        dialects = {"coco" if file.dialect == "panoptic" else file.dialect for file in self.files}
-        return "+".join(sorted(dialects))
+        return "+".join(sorted({_dataset(file) for file in self.files}))
 
     @property
     def dropped(self) -> Counter[str]:
-        """Annotations of no image that were left out."""
-        return sum((file.dropped for file in self.files), Counter())
+        """What was left out before any scene: annotations of no image, images that only one dataset has."""
+        return sum((file.dropped for file in self.files), Counter(self._unjoined))
 
     def __len__(self) -> int:
-        """Images in any of the files."""
+        """Images after the join, those without a mask included."""
         return len(self.image_ids)
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
@@ -424,6 +432,17 @@ class AnnotatedImages:
             other = seen.setdefault((file.dialect, file.sha256), file.path)
             if other is not file.path:
                 raise InputError(f"{file.path}: the same annotations as {other}; name each file once")
+
+    def _join(self, join: Join) -> tuple[masks.IntArray, dict[str, int]]:
+        """Image ids in ascending order, and what the join left out."""
+        by_dataset: dict[str, set[int]] = {}
+        for file in self.files:
+            by_dataset.setdefault(_dataset(file), set()).update(file.images)
+        everything = set().union(*by_dataset.values())
+        joined = set.intersection(*by_dataset.values()) if join == "inner" else everything
+        lost = len(everything) - len(joined)
+        left_out = {"image that only one of the datasets has": lost} if lost else {}
+        return np.array(sorted(joined), dtype=np.int64), left_out
 
     def _check_sizes(self) -> None:
         seen: dict[int, tuple[ImageRecord, Path]] = {}

@@ -31,6 +31,7 @@ class Recipe:
         min_area: objects of fewer pixels are left out.
         min_box_fill: objects whose area is a smaller share of their box are left out (SBD's training rule).
         raster: how polygons become masks.
+        join: COCO with LVIS: `inner`, the images that both have, as RITM did; `outer`, all images of either.
         drop_repeated: drop COCO masks that LVIS repeats and LVIS masks that come again.
         stuff: append COCO's stuff regions (they need panoptic annotations).
         coco_masks: COCO's things from the `instances` file or the `panoptic` PNGs.
@@ -55,6 +56,7 @@ class Recipe:
     min_area: int = 80
     min_box_fill: float = 0.0
     raster: Raster = "pycocotools"
+    join: Literal["inner", "outer"] = "inner"
     drop_repeated: bool = True
     stuff: bool = True
     coco_masks: Literal["instances", "panoptic"] = "instances"

@@ -20,9 +20,9 @@ COCO = {"coco": [Path("coco/instances_val.json")]}
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("lvis-hierarchy", LVIS, {"scenes": 92, "objects": 867, "sets": 867}),
-    ("coco-lvis-hierarchy", LVIS | COCO, {"scenes": 252, "objects": 2360, "sets": 2360}),
+    ("coco-lvis-hierarchy", LVIS | COCO, {"images": 4, "scenes": 4, "objects": 17, "sets": 17}),
     ("coco-hierarchy", COCO, {"scenes": 164, "objects": 1500, "sets": 1500}),
-    ("coco-lvis-proximity", LVIS | COCO, {"scenes": 252, "objects": 2360, "sets": 2343}),
+    ("coco-lvis-proximity", LVIS | COCO, {"scenes": 4, "objects": 17, "sets": 17}),
     ("coco-proximity", COCO, {"scenes": 164, "objects": 1500, "sets": 1483}),
     ("sbd-proximity", {"sbd": Path("SBD"), "split": "val"}, {"scenes": 2, "objects": 10, "sets": 10}),
     (
@@ -30,13 +30,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"voc": Path("VOC2007"), "split": "trainval"},
         {"scenes": 44, "objects": 112, "sets": 112},
     ),
-    ("containment", LVIS | COCO, {"scenes": 252, "objects": 2360, "sets": 2360}),
+    ("containment", LVIS | COCO, {"scenes": 4, "objects": 17, "sets": 17}),
     ("random-merge", COCO, {"scenes": 164, "objects": 1500, "sets": 1483}),
 ]
 
 
-def make(recipe: str, paths: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
-    chosen = load_recipe(recipe)
+def make(recipe: str, paths: dict[str, Any], data_root: Path, out: Path, *overrides: str) -> dict[str, Any]:
+    chosen = load_recipe(recipe, overrides)
     return make_shards(open_source(chosen, SourcePaths(**paths, data=data_root)), chosen, out)
 
 
@@ -46,6 +46,16 @@ def test_counts(
 ) -> None:
     manifest = make(recipe, paths, data_root, tmp_path)
     assert {key: manifest[key] for key in expected} == expected
+
+
+def test_all_images_of_either_dataset(data_root: Path, tmp_path: Path) -> None:
+    counts = {
+        recipe: make(recipe, LVIS | COCO, data_root, tmp_path / recipe, "join=outer")
+        for recipe in ("coco-lvis-hierarchy", "coco-lvis-proximity")
+    }
+    assert {(m["images"], m["scenes"], m["objects"]) for m in counts.values()} == {(260, 252, 2360)}
+    assert counts["coco-lvis-hierarchy"]["sets"] == 2360
+    assert counts["coco-lvis-proximity"]["sets"] == 2343
 
 
 def test_lvis_drops_and_depths(data_root: Path, tmp_path: Path) -> None:

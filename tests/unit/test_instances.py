@@ -113,8 +113,10 @@ class TestParity:
         }
         of_lvis = {scene.image_id: scene.objects for scene in scenes(read((lvis, "lvis")))}
         of_coco = {scene.image_id: scene.objects for scene in scenes(read((coco, "coco")))}
-        joined = scenes(read((lvis, "lvis"), (coco, "coco")))
+        joined = scenes(read((lvis, "lvis"), (coco, "coco"), join="outer"))
         assert {scene.image_id for scene in joined} == set(alone)
+        inner = scenes(read((lvis, "lvis"), (coco, "coco")))
+        assert inner == [scene for scene in joined if scene.image_id in of_lvis.keys() & of_coco.keys()]
         for scene in joined:
             assert scene.source == "coco+lvis"
             assert scene.objects == (*of_coco.get(scene.image_id, ()), *of_lvis.get(scene.image_id, ()))
@@ -204,11 +206,31 @@ class TestJoining:
         lvis = write_annotations(tmp_path / "l.json", [annotation(1), annotation(2, 5)], [image(1), image(5)])
         coco = write_annotations(tmp_path / "c.json", [annotation(3), annotation(4, 3)], [image(3), image(1)])
         for files in (((lvis, "lvis"), (coco, "coco")), ((coco, "coco"), (lvis, "lvis"))):
-            source = read(*files)  # type: ignore[arg-type]
+            source = read(*files, join="outer")  # type: ignore[arg-type]
             assert source.name == "coco+lvis"
             found = [(scene.image_id, ids(scene)) for scene in scenes(source)]
             assert found == [("1", [3, 1]), ("3", [4]), ("5", [2])]
             assert [item.source for item in scenes(source)[0].objects] == ["coco", "lvis"]
+            assert not source.dropped
+
+    def test_the_inner_join_has_the_images_that_both_datasets_have(self, tmp_path: Path) -> None:
+        """The datasets, not the files: images of one dataset may be spread over several files."""
+        lvis = write_annotations(tmp_path / "l.json", [annotation(1)], [image(1), image(5), image(7)])
+        train = write_annotations(
+            tmp_path / "t.json", [annotation(3), annotation(4, 3)], [image(3), image(1)]
+        )
+        val = write_annotations(tmp_path / "v.json", [annotation(5, 7)], [image(7)])
+        source = read((lvis, "lvis"), (train, "coco"), (val, "coco"))
+        assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [("1", [3, 1]), ("7", [5])]
+        assert source.dropped == {"image that only one of the datasets has": 2}
+        assert len(read((train, "coco"), (val, "coco"))) == 3
+
+    def test_panoptic_files_are_cocos_images_in_the_join(self, tmp_path: Path) -> None:
+        lvis = write_annotations(tmp_path / "l.json", [annotation(1)], [image(1), image(5)])
+        panoptic = write_annotations(tmp_path / "p.json", [], [image(1)])
+        source = read((lvis, "lvis"), (panoptic, "panoptic"))
+        assert source.name == "coco+lvis"
+        assert [scene.image_id for scene in scenes(source)] == ["1"]
 
     def test_several_files_of_one_kind(self, tmp_path: Path) -> None:
         first = write_annotations(tmp_path / "1.json", [annotation(1, 8)], [image(8), image(2)])
