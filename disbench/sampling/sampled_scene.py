@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from disbench.masks import areas, boxes
+from disbench.masks import Rle, areas, boxes
 from disbench.sampling.diverse_sets import (
     SetOfObjects,
     containment_sets,
@@ -53,18 +53,21 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     the image's id.
     """
     chosen = choose_objects(scene, recipe)
+    given, chosen = (
+        chosen.parents,
+        dataclasses.replace(chosen, parents=None),
+    )  # the row has columns of its own
     rles = chosen.rles
     nodes = [i for i, item in enumerate(chosen.objects) if item.kind != "stuff"]
     things = [i for i, item in enumerate(chosen.objects) if item.kind == "thing"]
     count = len(rles)
     if recipe.method == "hierarchy":
         # Stuff comes after the instances, so the nodes are the first objects and keep their numbers.
-        forest = _forest(chosen, nodes, recipe)
+        forest = _forest(rles[: len(nodes)], given, recipe)
         padding = (None,) * (count - len(nodes))
         sets = hierarchy_sets(rles[: len(nodes)], forest, recipe.nest)
-        related = dataclasses.replace(chosen, parents=None)  # from here on the row's own columns say it
         return SampledScene(
-            related, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
+            chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
         )
     unrelated = (None,) * count
     if recipe.method == "containment":
@@ -167,10 +170,10 @@ def _remaining_parents(
     return (*(nearest(index) for index in keep), *(-1 for _ in range(stuff)))
 
 
-def _forest(scene: Scene, nodes: Sequence[int], recipe: Recipe) -> Forest:
-    if scene.parents is not None:
-        return _given_forest(scene.parents[: len(nodes)])
-    rles = [scene.objects[i].rle for i in nodes]
+def _forest(rles: Sequence[Rle], given: tuple[int, ...] | None, recipe: Recipe) -> Forest:
+    """The dataset's own tree, where it brings one; otherwise that of containment."""
+    if given is not None:
+        return _given_forest(given[: len(rles)])
     return grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share), areas(rles))
 
 
