@@ -31,11 +31,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=10)
-    durations = {}
     for workers in (1, 2):
-        begun = time.monotonic()
         subprocess.run(command(annotations, tmp_path / f"whole-{workers}", workers), check=True)
-        durations[workers] = time.monotonic() - begun
     whole = contents(tmp_path / "whole-2")
     assert whole == contents(tmp_path / "whole-1")
 
@@ -44,7 +41,7 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     for attempt in range(10):
         out = tmp_path / f"killed-{attempt}"
         process = subprocess.Popen(command(annotations, out, 2))
-        children = kill_after(process, moments.uniform(0.3, 1.0) * durations[2])
+        children = kill_after(process, out, moments.randrange(len(whole) - 1), moments.uniform(0, 0.3))
         assert gone_within(children, 10), "a worker outlived its parent"
         shards_left.append(len(list(out.glob("shard-*.parquet"))))
         subprocess.run(command(annotations, out, 1 + attempt % 2), check=True)
@@ -53,16 +50,19 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     assert sum(0 < left < len(whole) - 1 for left in shards_left) >= 3, shards_left
 
 
-def kill_after(process: subprocess.Popen[bytes], seconds: float) -> list[psutil.Process]:
-    """SIGKILL the process after a while; its children at that moment."""
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return children
-    return []
+def kill_after(
+    process: subprocess.Popen[bytes], out: Path, shards: int, seconds: float
+) -> list[psutil.Process]:
+    """SIGKILL the process some time after it has finished so many shards; its children at that moment."""
+    while process.poll() is None and len(list(out.glob("shard-*.parquet"))) < shards:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    if process.poll() is not None:
+        return []
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return children
 
 
 def gone_within(processes: list[psutil.Process], seconds: float) -> bool:
