@@ -477,10 +477,20 @@ def whole(large: Path) -> dict[str, bytes]:
     return contents(folder)
 
 
+def heed_interrupts() -> None:
+    """Take Ctrl-C as a program in the foreground does; what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop_after_a_shard(arguments: list[str], out: Path, stop: Callable[[psutil.Process], None]) -> Result:
     """The end of a command that is stopped when it has written its first shard."""
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         try:
             deadline = time.monotonic() + 60
