@@ -1,0 +1,191 @@
+"""The simulated click against the literal restatement of the protocol, on the predictions of stored runs.
+
+    python benchmarks/clicks.py RUN... --data DIR
+    python benchmarks/clicks.py --stand-in --data DIR
+
+A run must have been stored with its kept masks (`disbench run ... --store kept`): click k of a sample sees the
+mask that was kept after click k - 1, and the clicks before. `--stand-in` makes ragged predictions out of the
+masks of GrabCut and DAVIS instead. Targets and predictions are taken to each of three sizes (nearest pixel,
+turned where the image stands upright); those of that very size stay as they are.
+
+Each click is timed on both sides by turns, best of `--repeats` (of five times as many where ours is not twice as
+fast, so that no interruption decides); a ratio is one click's, above 1 where ours is faster. Both sides must
+give the same click. Both use OpenCV's own transform: it is the faster one, and the only one whose ties are
+always the same (see docs/clicks.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
+
+import click_restatement  # the same statement that the tests compare with
+
+from disbench import clicks as ours
+from disbench import masks
+from disbench.datasets.cards import open_dataset
+from disbench.harness.store import read_run
+from disbench.samples import SampleSource
+
+SIZES = ((375, 500), (480, 854), (1080, 1920))
+Array = npt.NDArray[Any]
+
+
+class Situation(NamedTuple):
+    """What a simulated user sees before a click."""
+
+    target: Array
+    prediction: Array
+    clicks: list[ours.Click]
+
+    def at(self, size: tuple[int, int]) -> Situation:
+        """The same at one of the sizes; itself where it has that size already."""
+        height, width = self.target.shape
+        new_height, new_width = size if height <= width else size[::-1]
+        if (new_height, new_width) == (height, width):
+            return self
+        rows = np.arange(new_height) * height // new_height
+        columns = np.arange(new_width) * width // new_width
+        clicks = [
+            ours.Click(x * new_width // width, y * new_height // height, positive)
+            for x, y, positive in self.clicks
+        ]
+        at = np.ix_(rows, columns)
+        return Situation(self.target[at], self.prediction[at], clicks)
+
+
+class Timed(NamedTuple):
+    """Seconds of one click on both sides; `first` is the sample's first click."""
+
+    first: bool
+    ours: float
+    literal: float
+
+
+def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
+    """All that the clicks of a stored run saw, sample by sample."""
+    run = read_run(run_folder)
+    source = open_dataset(run.dataset, data)
+    index = {sample: number for number, sample in enumerate(source.ids)}
+    rows = run.rows(["sample", "click", "x", "y", "positive", "height", "width", "mask"]).to_pylist()
+    by_sample: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_sample.setdefault(row["sample"], []).append(row)
+    for sample in list(by_sample)[::every]:
+        target = source.read(index[sample]).target
+        prediction, made = np.zeros(target.shape, dtype=bool), []
+        for row in by_sample[sample]:
+            yield Situation(target, prediction, list(made))
+            made.append(ours.Click(row["x"], row["y"], row["positive"]))
+            if row["mask"] is None:
+                raise SystemExit(
+                    f"{run_folder}: {sample} has no mask at click {row['click']}; store kept masks"
+                )
+            prediction = masks.decode({"size": [row["height"], row["width"]], "counts": row["mask"]})
+
+
+def stand_ins(source: SampleSource, every: int, seed: int = 0) -> Iterator[Situation]:
+    """Ragged predictions around the masks of a dataset, the better the later the click."""
+    noise = np.random.default_rng(seed)
+    for index in range(0, len(source.ids), every):
+        target = source.read(index).target
+        prediction, made = np.zeros(target.shape, dtype=bool), []
+        for number in range(1, 21):
+            yield Situation(target, prediction, list(made))
+            made.append(ours.next_click(target, prediction, made))
+            prediction = _ragged(target == 1, number, noise)
+
+
+def _ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
+    def field(scale: float) -> Array:
+        height, width = mask.shape
+        coarse = noise.standard_normal((int(height / scale) + 2, int(width / scale) + 2)).astype(np.float32)
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    depth -= cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    amount = noise.lognormal(0.5, 0.5)
+    depth += amount * field(noise.uniform(3, 12)) + 9 * amount / number * field(noise.uniform(20, 80))
+    predicted = depth > 0
+    for _ in range(noise.poisson(6 / number)):
+        blobs = field(noise.uniform(30, 120)) > noise.uniform(1.3, 2.4)
+        predicted = predicted & ~blobs if noise.random() < 0.6 else predicted | blobs
+    return predicted
+
+
+def timed(seen: Situation, repeats: int) -> Timed:
+    best = [float("inf"), float("inf")]
+    sides: tuple[Callable[..., Any], ...] = (ours.next_click, click_restatement.next_click)
+    for repeat in range(5 * repeats):
+        if repeat >= repeats and best[1] > 2 * best[0]:
+            break
+        found = []
+        for side, click in enumerate(sides):
+            begun = time.perf_counter()
+            found.append(click(*seen))
+            best[side] = min(best[side], time.perf_counter() - begun)
+        if tuple(found[0]) != found[1]:
+            raise SystemExit(f"ours {found[0]}, the restatement's {found[1]}: the clicks differ")
+    return Timed(not seen.clicks, *best)
+
+
+def line(size: tuple[int, int], what: str, results: Sequence[Timed]) -> str:
+    ratios = np.array([result.literal / result.ours for result in results])
+    quantiles = np.quantile(ratios, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])
+    medians = (1e3 * np.median([getattr(result, side) for result in results]) for side in ("ours", "literal"))
+    cells = [f"{size[0]} x {size[1]}", what, str(len(results)), *(f"{q:.2f}" for q in quantiles)]
+    return "| " + " | ".join([*cells, *(f"{m:.2f}" for m in medians), str(int((ratios < 1).sum()))]) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The simulated click against the literal restatement.")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, default=os.environ.get("DISBENCH_DATA"))
+    parser.add_argument("--stand-in", action="store_true", help="ragged predictions instead of a run's")
+    parser.add_argument("--every", type=int, default=1, help="every n-th sample only")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of OpenCV; its own choice by default")
+    arguments = parser.parse_args()
+    if bool(arguments.runs) == arguments.stand_in or not arguments.data:
+        parser.error("name stored runs or --stand-in, and the datasets by --data or DISBENCH_DATA")
+    if arguments.threads:
+        cv2.setNumThreads(arguments.threads)
+    data = Path(arguments.data)
+    if arguments.stand_in:
+        sources = [open_dataset(name, data) for name in ("grabcut", "davis")]
+        streams = [stand_ins(source, arguments.every) for source in sources]
+    else:
+        streams = [situations(run, data, arguments.every) for run in arguments.runs]
+    results: dict[tuple[int, int], list[Timed]] = {size: [] for size in SIZES}
+    native = dict.fromkeys(SIZES, 0)
+    for stream in streams:
+        for seen in stream:
+            for size in SIZES:
+                there = seen.at(size)
+                native[size] += there is seen
+                results[size].append(timed(there, arguments.repeats))
+    print(f"OpenCV {ours.opencv_version()}, {cv2.getNumThreads()} threads, best of {arguments.repeats}")
+    print(
+        "| size | clicks | n | min | 1% | 5% | 25% | median | 75% | max | ours, ms | literal, ms | slower |"
+    )
+    print("| --- " * 13 + "|")
+    for size, timings in results.items():
+        print(line(size, "2 to 20", [result for result in timings if not result.first]))
+        print(line(size, "1", [result for result in timings if result.first]))
+    scaled = ", ".join(f"{s[0]} x {s[1]}: {len(results[s]) - native[s]} of {len(results[s])}" for s in SIZES)
+    print(f"taken to this size from another (nearest pixel): {scaled}")
+
+
+if __name__ == "__main__":
+    main()

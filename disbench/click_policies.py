@@ -1,0 +1,167 @@
+"""Where a simulated user clicks: the protocol's centre, or policies that say how robust a method is to it.
+
+A policy that draws takes its generator from the seed, the sample's id and the click's number alone, so that
+neither order nor processes change a click.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.clicks import NO_ERROR, BoolArray, Click, check_clicks, error_masks, next_click
+from disbench.depths import Depth, deepest
+from disbench.errors import InputError, unknown_name
+from disbench.opencv import opencv
+
+POLICIES: dict[str, dict[str, float]] = {"center": {}, "random": {}, "jitter": {"sigma": 0.3}}
+"""Name -> its options with their defaults.
+
+- `center`: the protocol's click (`disbench.clicks.next_click`).
+- `random`: uniform among the pixels of the largest error: the 8-connected component with the most pixels, of
+  false negatives and false positives; of equal ones a false positive, then the first in row-major order.
+  Pixels clicked before are left out, of the component's size too.
+- `jitter`: the protocol's click, moved by Gaussian noise of `sigma` times the distance from it to the nearest
+  pixel that is not of its error (the radius of the largest inscribed disc), rounded to whole pixels, drawn
+  again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
+  click itself.
+
+Where nothing is wrong all give what the protocol gives: `Click(0, 0, False)`.
+"""
+_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class ClickPolicy:
+    """A policy with its options.
+
+    Attributes:
+        name: one of `POLICIES`.
+        options: those that differ from the defaults; afterwards all of them.
+
+    Raises:
+        InputError: unknown name or option, or a value that is not a number above 0.
+    """
+
+    name: str = "center"
+    options: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in POLICIES:
+            raise unknown_name("policy", self.name, POLICIES)
+        defaults = POLICIES[self.name]
+        for key, value in self.options.items():
+            if not defaults:
+                raise InputError(f"policy {self.name}: it has no options; leave {key!r} out")
+            if key not in defaults:
+                raise unknown_name("option", key, defaults, f"policy {self.name}")
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"policy {self.name}: {key} = {value}; give a number above 0")
+        object.__setattr__(self, "options", {**defaults, **self.options})
+
+    @classmethod
+    def parse(cls, text: str) -> ClickPolicy:
+        """A policy from `name` or `name:option=value,...`, as the command line and results write it.
+
+        Raises:
+            InputError: unknown name or option, or a value that is not a number above 0.
+        """
+        name, _, rest = text.partition(":")
+        pairs = (part.strip().partition("=") for part in rest.split(",") if part.strip())
+        return cls(name.strip(), {key.strip(): _number(value) for key, _, value in pairs})
+
+    def __str__(self) -> str:
+        """The form that `parse` reads, with every option."""
+        options = ",".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
+        return f"{self.name}:{options}" if options else self.name
+
+    def simulate(
+        self,
+        target: npt.ArrayLike,
+        prediction: npt.ArrayLike,
+        clicks: Sequence[Click] = (),
+        *,
+        seed: int = 0,
+        sample: str = "",
+    ) -> Click:
+        """The next click.
+
+        Args:
+            target: integers (height, width): 1 object, 0 background, -1 ignored.
+            prediction: booleans (height, width).
+            clicks: those made before.
+            seed: at least 0.
+            sample: id of the sample.
+
+        Raises:
+            ValueError: as `next_click`.
+        """
+        if self.name == "center":
+            return next_click(target, prediction, clicks)
+        missed, excess = error_masks(target, prediction)
+        check_clicks(clicks, missed.shape)
+        center = deepest(missed, excess, clicks)
+        if center is None:
+            return NO_ERROR
+        draws = _generator(seed, sample, len(clicks) + 1)
+        if self.name == "random":
+            return _random(missed, excess, clicks, draws)
+        return _jitter(missed if center.missed else excess, center, clicks, self.options["sigma"], draws)
+
+
+def _random(
+    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
+) -> Click:
+    best: tuple[int, bool, npt.NDArray[np.int64]] | None = None
+    for errors, positive in ((excess, False), (missed, True)):
+        pixels = _largest_component(errors, clicks)
+        if len(pixels) and (best is None or len(pixels) > best[0]):
+            best = (len(pixels), positive, pixels)
+    assert best is not None
+    y, x = divmod(int(best[2][draws.integers(best[0])]), missed.shape[1])
+    return Click(x, y, best[1])
+
+
+def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> npt.NDArray[np.int64]:
+    """Flat indices, ascending, of the component's pixels that were not clicked before."""
+    count, labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)
+    if count == 1:
+        return np.zeros(0, dtype=np.int64)
+    for click in clicks:
+        labels[click.y, click.x] = 0
+    flat = labels.ravel()
+    sizes = np.bincount(flat, minlength=count)[1:]
+    largest = np.flatnonzero(sizes == sizes.max()) + 1
+    firsts = [int((flat == label).argmax()) for label in largest] if len(largest) > 1 else [0]
+    return np.flatnonzero(flat == largest[int(np.argmin(firsts))]) if sizes.max() else np.zeros(0, np.int64)
+
+
+def _jitter(
+    errors: BoolArray, center: Depth, clicks: Sequence[Click], sigma: float, draws: np.random.Generator
+) -> Click:
+    labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)[1]
+    component = labels == labels[center.y, center.x]
+    before = {(click.x, click.y) for click in clicks}
+    height, width = errors.shape
+    for dx, dy in np.rint(draws.normal(0.0, sigma * center.distance, (_DRAWS, 2))).tolist():
+        x, y = center.x + int(dx), center.y + int(dy)
+        if 0 <= x < width and 0 <= y < height and component[y, x] and (x, y) not in before:
+            return Click(x, y, center.missed)
+    return Click(center.x, center.y, center.missed)
+
+
+def _generator(seed: int, sample: str, click: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}\n{click}\n{sample}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # refused with the option's name
