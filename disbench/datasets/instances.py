@@ -82,9 +82,25 @@ class AnnotationFile:
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
         """The annotations of an image, in the order of the file."""
         first, end = self.slices.get(image_id, (0, 0))
-        for number in range(first, end):
-            begin, stop = self.spans[number].tolist()
-            yield parse_record(self.path, self._records.read(begin, stop), "annotations", number)
+        for place in range(first, end):
+            yield self.annotation(place)
+
+    def annotation(self, place: int) -> dict[str, Any]:
+        """The annotation at a place of `spans`."""
+        begin, stop = self.spans[place].tolist()
+        return parse_record(self.path, self._records.read(begin, stop), "annotations", place)
+
+    def mask(self, annotation: Mapping[str, Any], raster: Raster) -> Rle:
+        """The mask of an annotation of this file, of its image's size; it may be empty.
+
+        Raises:
+            ValueError: the segmentation is not as it should be.
+        """
+        image = self.images[annotation["image_id"]]
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, list):
+            return masks.from_polygons(segmentation, image.height, image.width, raster)
+        return masks.from_foreign_rle(segmentation, image.height, image.width)
 
     def png_paths(self) -> Iterator[Path]:
         """The PNGs that panoptic annotations name, by ascending image id."""
@@ -114,7 +130,7 @@ class AnnotationFile:
             try:
                 kind: Kind = "crowd" if annotation.get("iscrowd") else "thing"
                 category, number = self._category(annotation), _number(annotation)
-                found.append((number, category, kind, self._mask(annotation, raster)))
+                found.append((number, category, kind, self.mask(annotation, raster)))
             except ValueError as error:
                 self._complain(annotation, image_id, error, bad, dropped)
         rles = [rle for *_, rle in found]
@@ -156,13 +172,6 @@ class AnnotationFile:
         if category is None:
             raise ValueError(f"unknown category {number!r}")
         return category
-
-    def _mask(self, annotation: Mapping[str, Any], raster: Raster) -> Rle:
-        image = self.images[annotation["image_id"]]
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, list):
-            return masks.from_polygons(segmentation, image.height, image.width, raster)
-        return masks.from_foreign_rle(segmentation, image.height, image.width)
 
     def _panoptic_objects(
         self, image_id: int, bad: BadAnnotations, dropped: Counter[str]

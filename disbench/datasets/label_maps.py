@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,9 @@ import numpy.typing as npt
 from disbench import masks
 from disbench.errors import InputError
 from disbench.scenes import SceneObject
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 VOC_CATEGORIES = [
     "background",
@@ -37,6 +42,8 @@ VOC_CATEGORIES = [
     "tvmonitor",
 ]
 """Names of PascalVOC's and SBD's category numbers."""
+_ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes with one whole number a pixel."""
 
 
 def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
@@ -52,16 +59,52 @@ def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
     Raises:
         InputError: missing, damaged, not an image, or with other channels than asked for.
     """
+    modes = ("P", "L", "1") if channels == 1 else ("RGB",)
+    with _opened(path, modes) as image:
+        return np.array(image, dtype=np.uint8)
+
+
+def read_label_map(path: Path) -> npt.NDArray[np.int64]:
+    """The numbers of a label image of any kind, up to 32 bits a pixel; transparency is dropped.
+
+    Returns:
+        int64 (height, width) of palette numbers or grey values, or (height, width, 3) of colours.
+
+    Raises:
+        InputError: missing, damaged, not an image, or of a kind that holds no whole numbers.
+    """
+    with _opened(path, (*_ONE_CHANNEL, "LA", "PA", "RGB", "RGBA")) as image:
+        values = np.array(image).astype(np.int64)
+    if values.ndim == 2:
+        return values
+    return values[..., 0] if values.shape[2] == 2 else values[..., :3]
+
+
+def read_palette(path: Path) -> npt.NDArray[np.int64]:
+    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; numbers beyond its palette are black.
+
+    Raises:
+        InputError: missing, damaged, or without a palette.
+    """
+    with _opened(path, ("P",)) as image:
+        colours = image.getpalette("RGB") or []
+    palette = np.zeros((256, 3), dtype=np.int64)
+    palette[: len(colours) // 3] = np.reshape(colours, (-1, 3))
+    return palette
+
+
+@contextmanager
+def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image]:
+    """An image file of one of Pillow's modes, its errors made sentences."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (not needed to say --help)
 
-    modes = ("P", "L", "1") if channels == 1 else ("RGB",)
     try:
         with Image.open(path) as image:
             if image.mode not in modes:
                 raise InputError(
                     f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected"
                 )
-            return np.array(image, dtype=np.uint8)
+            yield image
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:

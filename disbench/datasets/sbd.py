@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from disbench.datasets.label_maps import VOC_CATEGORIES, joint_sha256, objects_of_labels, read_split
+from disbench.datasets.records import FileSamples, Record, in_threads
 from disbench.errors import InputError
 from disbench.masks import IntArray
+from disbench.samples import SampleSource
 from disbench.scenes import Scene
 
 
@@ -59,6 +61,32 @@ class SbdScenes:
         }
 
 
+def open_sbd(
+    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
+) -> SampleSource:
+    """One sample for every instance of a split, in the order of its list, then by number; none is too small.
+
+    Opening reads every instance file once, for the numbers in it.
+
+    Args:
+        name: of the card.
+        folder: with `img/`, `inst/` and the split lists.
+        options: `split`, the name of a list.
+        facts: to record.
+
+    Raises:
+        InputError: the list or an instance file is missing or damaged.
+    """
+    names = read_split(folder / f"{options['split']}.txt")
+    found = in_threads(lambda stem: _numbers(folder / "inst" / f"{stem}.mat"), names)
+    records = [
+        Record(f"{stem}/{number}", f"img/{stem}.jpg", f"inst/{stem}.mat", number)
+        for stem, numbers in zip(names, found, strict=True)
+        for number in numbers
+    ]
+    return FileSamples(name, folder, "sbd-instance", records, facts)
+
+
 def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     """The instance map of an SBD file and the category number of each instance.
 
@@ -92,3 +120,9 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
 
 def _category(number: int) -> str:
     return VOC_CATEGORIES[number] if 0 < number < len(VOC_CATEGORIES) else f"category {number}"
+
+
+def _numbers(path: Path) -> list[int]:
+    """The instances of a file that have a pixel, ascending."""
+    labels, _ = read_instances(path)
+    return [int(number) for number in np.flatnonzero(np.bincount(labels.ravel())) if number]

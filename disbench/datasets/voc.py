@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,13 @@ from disbench.datasets.label_maps import (
     read_label_png,
     read_split,
 )
+from disbench.datasets.records import FileSamples, Record, in_threads
+from disbench.datasets.targets import VOID, gray_of_index
 from disbench.errors import InputError
+from disbench.samples import SampleSource
 from disbench.scenes import Scene
 
-VOID = 255
+Ids = Literal["palette", "gray"]
 
 
 class VocScenes:
@@ -78,6 +83,46 @@ class VocScenes:
                 for folder in ("SegmentationObject", "SegmentationClass")
             },
         }
+
+
+def open_voc(
+    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
+) -> SampleSource:
+    """One sample for every instance of a split, in the order of its list, then by number.
+
+    Opening reads every instance map once, for the numbers in it.
+
+    Args:
+        name: of the card.
+        folder: with `JPEGImages/`, `SegmentationObject/` and `ImageSets/Segmentation/`.
+        options: `split`, the name of a list; `ids`, how instances are numbered: by `palette` index, or by
+            the `gray` value of the palette's colour, as RITM's family does, where some instances merge.
+        facts: to record.
+
+    Raises:
+        InputError: the list or a map is missing or damaged.
+    """
+    names = read_split(folder / "ImageSets" / "Segmentation" / f"{options['split']}.txt")
+    paths = [folder / "SegmentationObject" / f"{stem}.png" for stem in names]
+    found = in_threads(partial(instance_numbers, ids=options["ids"]), paths)
+    records = [
+        Record(f"{stem}/{number}", f"JPEGImages/{stem}.jpg", f"SegmentationObject/{stem}.png", number)
+        for stem, numbers in zip(names, found, strict=True)
+        for number in numbers
+    ]
+    return FileSamples(name, folder, f"voc-{options['ids']}", records, facts)
+
+
+def instance_numbers(path: Path, ids: Ids = "palette") -> list[int]:
+    """The instances of a map, ascending: background and void are none.
+
+    Raises:
+        InputError: missing or damaged, or without the palette that `gray` needs.
+    """
+    present = np.flatnonzero(np.bincount(read_label_png(path).ravel(), minlength=256))
+    present = present[(present != 0) & (present != VOID)]
+    numbers = gray_of_index(path)[present] if ids == "gray" else present
+    return [int(number) for number in np.unique(numbers)]
 
 
 def instance_categories(instances: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]) -> dict[int, str]:

@@ -1,0 +1,185 @@
+"""Is a dataset here, and is it whole?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from disbench import definitions
+from disbench.datasets.cards import ANY_FOLDER, DatasetCard, is_folder, load_card, open_dataset
+from disbench.errors import InputError
+from disbench.samples import SampleSource
+
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A dataset that disbench has a card for.
+
+    Attributes:
+        name: of the card.
+        title: one line.
+        samples: how many there should be, None where that is not known or depends on the user's files.
+        folder: where it lies, None if it is not here.
+        state: in words: `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
+    """
+
+    name: str
+    title: str
+    samples: int | None
+    folder: Path | None
+    state: str
+
+    def line(self) -> str:
+        """The listing as one line of text, in columns."""
+        count = f"{self.samples:,}" if self.samples is not None else "-"
+        return f"{self.name:<12} {count:>7}  {self.state:<14}  {self.title}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found out about a dataset.
+
+    Attributes:
+        name: of the dataset.
+        samples: how many there are; 0 where it cannot be opened.
+        images: on how many image files they lie.
+        content_hash: of the samples; empty where it cannot be computed.
+        checked_hash: whether the card has a hash to compare with.
+        problems: everything that is wrong, one sentence each; none if the dataset is whole.
+    """
+
+    name: str
+    samples: int = 0
+    images: int = 0
+    content_hash: str = ""
+    checked_hash: bool = False
+    problems: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        """The verification as lines of text."""
+        found = f"{self.name}: {self.samples:,} samples on {self.images:,} images"
+        count = len(self.problems)
+        state = "whole" if self.whole else f"not whole, {count} problem{'s'[: count > 1]}"
+        known = "as on the card" if self.checked_hash and self.whole else "the card has none to compare"
+        hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.whole else "")]
+        return [
+            f"{found}: {state}",
+            *(hashed if self.content_hash else []),
+            *(f"  {p}" for p in self.problems),
+        ]
+
+
+def list_datasets(data: Path | None) -> list[Listing]:
+    """Every dataset with a card, sorted by name, and whether it is below the root of the datasets.
+
+    Args:
+        data: root of the datasets, or None.
+    """
+    return [_listing(load_card(name), data) for name in definitions.names("datasets")]
+
+
+def verify(
+    name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False
+) -> Verification:
+    """Read all of a dataset and compare it with its card.
+
+    Checked: that it opens; of every sample that its files can be read, that image and mask have one size,
+    and that there is an object; and, with the card's own options, the counts and the content hash. Every
+    problem is told, not the first alone.
+
+    Args:
+        name: as in `open_dataset`.
+        data: as in `open_dataset`.
+        overrides: as in `open_dataset`.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        InputError: there is no such dataset or option.
+    """
+    card = None if is_folder(name) else load_card(name)
+    if card is not None:
+        card.values(overrides)
+    try:
+        source = open_dataset(name, data, overrides)
+    except InputError as error:
+        return Verification(card.name if card else name, problems=(str(error),))
+    problems = _unreadable(source, progress=progress)
+    content_hash, failure = _content_hash(source)
+    images = source.facts().get("images")
+    default = card is not None and card.values(overrides) == card.values()
+    found = Verification(
+        name=source.name,
+        samples=len(source.ids),
+        images=images if isinstance(images, int) else 0,
+        content_hash=content_hash,
+        checked_hash=bool(card and card.content_hash and default),
+    )
+    if card is not None and default:
+        problems += _differences(found, card)
+    problems += [failure] if failure and not problems else []
+    return replace(found, problems=tuple(problems))
+
+
+def _listing(card: DatasetCard, data: Path | None) -> Listing:
+    if card.name == ANY_FOLDER:
+        return Listing(card.name, card.title, None, None, "your own")
+    folder = card.find(data, card.values())
+    state = "here" if folder else "can be fetched" if card.files else "not here"
+    return Listing(card.name, card.title, card.samples, folder, state)
+
+
+def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
+    """A sentence for every sample that cannot be read; the same sentence once."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        results = pool.map(partial(_problem, source), range(len(source.ids)))
+        bar = tqdm(results, total=len(source.ids), desc=source.name, unit="sample", disable=not progress)
+        return list(dict.fromkeys(problem for problem in bar if problem))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+
+
+def _problem(source: SampleSource, index: int) -> str | None:
+    try:
+        source.read(index)
+    except (InputError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _content_hash(source: SampleSource) -> tuple[str, str]:
+    """The content hash, or nothing and why not."""
+    try:
+        return source.content_hash(), ""
+    except (InputError, OSError) as error:
+        return "", str(error)
+
+
+def _differences(found: Verification, card: DatasetCard) -> list[str]:
+    """What is not as the card says."""
+    problems = [
+        f"{count:,} {what}, where the card has {expected:,}"
+        for what, count, expected in (
+            ("samples", found.samples, card.samples),
+            ("images", found.images, card.images),
+        )
+        if expected is not None and count != expected
+    ]
+    if found.checked_hash and found.content_hash and found.content_hash != card.content_hash:
+        problems.append(
+            f"content hash {found.content_hash}, where the card has {card.content_hash}: other files or other "
+            "bytes than those the card was made from"
+        )
+    return problems

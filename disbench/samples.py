@@ -1,0 +1,54 @@
+"""A sample: one image with one target; and where samples come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Target = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with one target.
+
+    Attributes:
+        id: unique within its dataset; made of the image's name, and of the object's where there are several.
+        image: uint8 (height, width, 3), RGB, row-major, y down.
+        target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
+        initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
+    """
+
+    id: str
+    image: npt.NDArray[np.uint8]
+    target: Target
+    initial: npt.NDArray[np.bool_] | None = None
+
+
+class SampleSource(Protocol):
+    """A dataset of samples. Picklable: worker processes read samples by number."""
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset's card."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of every sample, in the dataset's order; known without reading images."""
+
+    def read(self, index: int) -> Sample:
+        """The sample of a number.
+
+        Raises:
+            InputError: a file that is missing or damaged; names the file, the record and the cure.
+        """
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of everything that decides the samples: ids, images' and masks' bytes, options."""
+
+    def facts(self) -> dict[str, object]:
+        """JSON-ready facts that a result records beside name and hash: title, options of the card."""

@@ -1,0 +1,143 @@
+"""`disbench data list|verify|fetch`, as typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from disbench import definitions
+
+CARD = """
+title = "Mine"
+loader = "folder"
+folder = "mine"
+marker = ["images", "masks"]
+samples = 2
+[options.images]
+default = "images"
+[options.masks]
+default = "masks"
+[options.mode]
+default = "binary"
+choices = ["binary", "instances", "trimap"]
+[options.void_255]
+default = false
+[[files]]
+url = "URL/mine.zip"
+file = "mine.zip"
+holds = ["images", "masks"]
+"""
+
+
+def data(*arguments: str | Path, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
+    if root is not None:
+        environment["DISBENCH_DATA"] = str(root)
+    return subprocess.run(
+        [sys.executable, "-m", "disbench", "data", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
+    )
+
+
+def pictures(folder: Path) -> Path:
+    for stem in ("a", "b"):
+        for part, content in (("images", np.full((3, 4, 3), 9)), ("masks", np.eye(3, 4))):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content.astype(np.uint8)).save(folder / part / f"{stem}.png")
+    return folder
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """Where the dataset's archive is served."""
+    served = tmp_path / "served"
+    served.mkdir()
+    folder = pictures(tmp_path / "packed")
+    with zipfile.ZipFile(served / "mine.zip", "w") as archive:
+        for path in folder.rglob("*.png"):
+            archive.write(path, f"mine-1.0/{path.relative_to(folder)}")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_list(tmp_path: Path) -> None:
+    result = data("list", root=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert set(lines) >= set(definitions.names("datasets"))
+    assert " here " in lines["photos"]
+    assert " can be fetched " in lines["grabcut"]
+
+
+def test_fetch_then_verify(tmp_path: Path, url: str) -> None:
+    card, root = tmp_path / "mine.toml", tmp_path / "root"
+    card.write_text(CARD.replace("URL", url))
+    root.mkdir()
+    refused = data("fetch", card, "--data", root)
+    assert refused.returncode == 2
+    assert re.fullmatch(
+        r"error: mine: the card has no SHA-256 for mine\.zip, .*--no-hash.*\n", refused.stderr
+    )
+    fetched = data("fetch", card, "--no-hash", root=root)
+    assert fetched.returncode == 0, fetched.stderr
+    assert re.search(r"SHA-256 [0-9a-f]{64} \(NOT CHECKED", fetched.stdout)
+    again = data("fetch", card, "--no-hash", root=root)
+    assert again.stdout == "mine.zip: what it holds is here already\n"
+    whole = data("verify", card, root=root)
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.startswith("mine: 2 samples on 2 images: whole\n")
+
+
+def test_verify_tells_everything_that_is_wrong(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "mine")
+    for stem in ("a", "b"):
+        Image.fromarray(np.zeros((3, 4), np.uint8)).save(folder / "masks" / f"{stem}.png")
+    result = data("verify", folder)
+    assert result.returncode == 2
+    assert "mine: 2 samples on 2 images: not whole, 2 problems\n" in result.stderr
+    assert all(f"{stem}.png: sample '{stem}' has no object pixel" in result.stderr for stem in "ab")
+
+
+def test_verify_without_the_dataset(tmp_path: Path) -> None:
+    result = data("verify", "grabcut", root=tmp_path)
+    assert result.returncode == 2
+    assert "disbench data fetch grabcut" in result.stdout + result.stderr
+    unknown = data("verify", "grabcat", root=tmp_path)
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("error: unknown dataset 'grabcat'; did you mean 'grabcut'")
+
+
+def test_verify_the_photos() -> None:
+    result = data("verify", "photos")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "257 samples on 8 images: whole" in result.stdout
+
+
+@pytest.mark.real_data
+def test_verify_real_data(data_root: Path) -> None:
+    result = data("verify", "grabcut", root=data_root)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "(as on the card)" in result.stdout
