@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from disbench.errors import InputError
 from disbench.files import naming
+from disbench.processes import die_with_parent, interrupts_held_back
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import SampledScene, sample_scene
 from disbench.sampling.shard_writer import Chunk, Tally
@@ -45,7 +42,7 @@ def sampled_chunks(
             pickle.dump((source, recipe), file)
         waiting: deque[Future[Chunk]] = deque()
         for chunk in chunks:
-            with _interrupts_held_back():
+            with interrupts_held_back():
                 waiting.append(pool.submit(_work, chunk))
             if len(waiting) >= workers * CHUNKS_AHEAD:
                 yield waiting.popleft().result()
@@ -81,39 +78,14 @@ def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) ->
     return Chunk(images, rows, tallies, [row_bytes(item) for item in sampled], to_batch(sampled))
 
 
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; processes that are started in it never see one.
-
-    A terminal sends it to the workers too, which would all print a traceback; ending them is this process's
-    job.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _worker_job: tuple[SceneSource, Recipe] | None = None
 
 
 def _start_worker(job: Path) -> None:
     global _worker_job  # noqa: PLW0603  (a worker's whole life is this one job)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent()
     with job.open("rb") as file:
         _worker_job = pickle.load(file)
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(images: Sequence[int]) -> Chunk:

@@ -1,0 +1,34 @@
+"""The harness: the evaluation loop, its workers, and the stored run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from disbench.harness.evaluation import Results as Results
+    from disbench.harness.evaluation import evaluate as evaluate
+    from disbench.harness.protocol import Protocol as Protocol
+    from disbench.harness.run import Execution as Execution
+    from disbench.harness.run import run_benchmark as run_benchmark
+    from disbench.harness.store import StoredRun as StoredRun
+    from disbench.harness.store import read_run as read_run
+    from disbench.prediction import Prediction as Prediction
+
+_PUBLIC = {
+    "Results": "disbench.harness.evaluation",
+    "evaluate": "disbench.harness.evaluation",
+    "Protocol": "disbench.harness.protocol",
+    "Execution": "disbench.harness.run",
+    "run_benchmark": "disbench.harness.run",
+    "StoredRun": "disbench.harness.store",
+    "read_run": "disbench.harness.store",
+    "Prediction": "disbench.prediction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name where it is first used."""
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,122 @@
+"""A method's candidates: checked, thresholded, and one of them kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.harness.protocol import Selection
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class MethodError(Exception):
+    """What a method did wrong on a sample: recorded with the sample, and the run goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a method offers for one click.
+
+    Attributes:
+        masks: boolean (n, height, width), n at least 1.
+        scores: n finite numbers, or None.
+    """
+
+    masks: BoolArray
+    scores: tuple[float, ...] | None
+
+
+def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
+    """The masks and scores of a prediction, thresholded.
+
+    Args:
+        prediction: anything with `masks` and `scores`, as a method returned it.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        threshold: probabilities strictly above it belong to the mask; booleans pass as they are.
+
+    Raises:
+        MethodError: no masks, a wrong shape or kind, NaN, values outside [0, 1], a score that is missing or
+            not finite.
+    """
+    try:
+        given, scores = prediction.masks, prediction.scores  # type: ignore[attr-defined]
+    except AttributeError:
+        raise MethodError(
+            f"predict returned a {type(prediction).__name__}, not a Prediction with masks and scores"
+        ) from None
+    masks = np.asarray(given)
+    if masks.ndim != 3 or masks.shape[0] == 0 or masks.shape[1:] != (height, width):
+        raise MethodError(f"masks of shape {masks.shape}, where (candidates, {height}, {width}) is expected")
+    if masks.dtype == np.bool_:
+        return Candidates(masks, _checked_scores(scores, len(masks)))
+    if masks.dtype.kind != "f":
+        raise MethodError(f"masks of kind {masks.dtype}; give booleans or probabilities")
+    low, high = float(masks.min()), float(masks.max())
+    if np.isnan(low) or np.isnan(high):
+        raise MethodError("masks with NaN in them")
+    if low < 0 or high > 1:
+        raise MethodError(
+            f"mask values from {low:.4g} to {high:.4g}; probabilities lie in [0, 1] (are these logits?)"
+        )
+    return Candidates(masks > threshold, _checked_scores(scores, len(masks)))
+
+
+def choose(
+    selection: Selection,
+    click: int,
+    candidates: Candidates,
+    target_ious: Sequence[float],
+    previous: BoolArray,
+) -> int:
+    """Which candidate is kept; ties go to the lowest index.
+
+    Args:
+        selection: the rule.
+        click: number of the click, from 1.
+        candidates: what the method offers.
+        target_ious: IoU of each with the target (nan counts as the lowest); only the oracles look at it.
+        previous: boolean (height, width), the mask that was kept before.
+
+    Raises:
+        MethodError: `score` is asked of several candidates without scores.
+    """
+    if len(candidates.masks) == 1:
+        return 0
+    if selection == "oracle-all" or (selection == "oracle-first" and click == 1):
+        return _first_best(target_ious)
+    if candidates.scores is not None:
+        return _first_best(candidates.scores)
+    if selection == "score":
+        raise MethodError(
+            f"{len(candidates.masks)} candidates without scores; the selection 'score' needs them"
+        )
+    return _first_best([plain_iou(previous, mask) for mask in candidates.masks])
+
+
+def plain_iou(first: BoolArray, second: BoolArray) -> float:
+    """IoU of two masks over all pixels; two empty masks are the same: 1."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 1.0
+
+
+def _first_best(values: Sequence[float]) -> int:
+    return int(np.argmax(np.nan_to_num(np.asarray(values, dtype=np.float64), nan=-np.inf)))
+
+
+def _checked_scores(scores: object, count: int) -> tuple[float, ...] | None:
+    if scores is None:
+        return None
+    try:
+        found = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise MethodError(f"scores that are not numbers: {scores!r}") from None
+    if found.shape != (count,):
+        raise MethodError(f"scores of shape {found.shape} for {count} candidates")
+    if not np.isfinite(found).all():
+        raise MethodError("scores that are not finite numbers")
+    return tuple(found.tolist())

@@ -1,0 +1,211 @@
+"""A chunk of samples through a method, one after another or in lockstep: a stream of events.
+
+The events say what begins and what ended, so that the one who watches (a worker's parent, or nobody) can
+tell a method that hangs from one that works.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from disbench.errors import InputError
+from disbench.harness.candidates import BoolArray, MethodError
+from disbench.harness.protocol import Protocol
+from disbench.harness.sample_loop import SampleLoop
+from disbench.harness.store import ClickRow, Store
+from disbench.prediction import Method
+from disbench.samples import Sample
+
+_REASON_LENGTH = 300
+"""Characters of an error's message that a result keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A call of the method begins, for these samples.
+
+    Attributes:
+        rows: by number of the sample, the row that stands if the call never ends.
+        what: the verb that is called.
+    """
+
+    rows: dict[int, ClickRow]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clicked:
+    """A row is finished.
+
+    Attributes:
+        number: of the sample.
+        row: of the click.
+        done: it is the sample's last.
+    """
+
+    number: int
+    row: ClickRow
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """`predict_batch` failed, and the sessions were asked one by one.
+
+    Attributes:
+        reason: of the failure.
+    """
+
+    reason: str
+
+
+Event = Began | Ended | Clicked | Repeated
+
+
+def run_chunk(
+    method: Method,
+    samples: Sequence[tuple[int, Callable[[], Sample]]],
+    protocol: Protocol,
+    store: Store = "none",
+    *,
+    batched: bool = False,
+) -> Iterator[Event]:
+    """Evaluate a method on a few samples.
+
+    Args:
+        method: with `predict_batch` if `batched`.
+        samples: number of each, and how to read it.
+        protocol: how to evaluate.
+        store: which masks the rows carry.
+        batched: step all samples in lockstep, one `predict_batch` a click; otherwise one after another.
+
+    Yields:
+        What happens, in order; each sample ends with a `Clicked` that is `done`.
+
+    Raises:
+        InputError: a sample cannot be read, or the method cannot start from its initial mask.
+    """
+    if not batched:
+        for number, read in samples:
+            yield from _run_together(method, [(number, read)], protocol, store, batched=False)
+    elif samples:
+        yield from _run_together(method, samples, protocol, store, batched=True)
+
+
+def _run_together(
+    method: Method,
+    samples: Sequence[tuple[int, Callable[[], Sample]]],
+    protocol: Protocol,
+    store: Store,
+    *,
+    batched: bool,
+) -> Iterator[Event]:
+    going: dict[int, SampleLoop] = {}
+    for number, read in samples:
+        begun = time.perf_counter()
+        sample = read()
+        loop = SampleLoop(sample, protocol, store, time.perf_counter() - begun)
+        try:
+            call = partial(method.open, sample.image)
+            loop.session = yield from _calling({number: loop}, "open", call)
+            if loop.initial is not None:
+                yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
+            going[number] = loop
+        except MethodError as failure:
+            yield Clicked(number, loop.fail(str(failure)), done=True)
+    while going:
+        predictions = (yield from _predict_batch(method, going)) if batched else {}
+        for number, loop in going.items():
+            yield from _step(number, loop, predictions)
+        going = {number: loop for number, loop in going.items() if not loop.done}
+
+
+def _starting(loop: SampleLoop, initial: BoolArray) -> Callable[[], object]:
+    start = getattr(loop.session, "start", None)
+    if start is None:
+        raise InputError(
+            f"{loop.sample.id}: the method cannot start from the sample's initial mask (its session has no "
+            "'start'); use --initial-masks ignore to start from nothing"
+        )
+    return partial(start, initial)
+
+
+def _step(number: int, loop: SampleLoop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
+    """One click of one sample, predicted already or now."""
+    assert loop.session is not None
+    try:
+        if number in predictions:
+            prediction = predictions[number]
+        else:
+            call = partial(loop.session.predict, list(loop.clicks))
+            prediction = yield from _calling({number: loop}, "predict", call)
+        row = loop.take(prediction, partial(_keep, loop))
+        yield Clicked(number, row, done=loop.done)
+    except MethodError as failure:
+        yield Clicked(number, loop.fail(str(failure)), done=True)
+
+
+def _predict_batch(method: Any, going: dict[int, SampleLoop]) -> Generator[Event, None, dict[int, Any]]:
+    """The predictions of all samples in one call; none if that fails, and each is asked alone."""
+    sessions = [loop.session for loop in going.values()]
+    clicks = [list(loop.clicks) for loop in going.values()]
+    try:
+        found = yield from _calling(going, "predict_batch", partial(method.predict_batch, sessions, clicks))
+        if not isinstance(found, Sequence) or len(found) != len(going):
+            raise MethodError(f"predict_batch did not return a list of {len(going)} predictions")
+    except MethodError as failure:
+        yield Repeated(str(failure))
+        return {}
+    return dict(zip(going, found, strict=True))
+
+
+def _keep(loop: SampleLoop, index: int) -> None:
+    keep = getattr(loop.session, "keep", None)
+    if keep is not None:
+        _timed({0: loop}, "keep", partial(keep, index))
+
+
+def _calling(
+    loops: Mapping[int, SampleLoop], what: str, call: Callable[[], Any]
+) -> Generator[Event, None, Any]:
+    yield Began({number: loop.pending for number, loop in loops.items()}, what)
+    try:
+        return _timed(loops, what, call)
+    finally:
+        yield Ended()
+
+
+def _timed(loops: Mapping[int, SampleLoop], what: str, call: Callable[[], Any]) -> Any:
+    """Call the method; its time is shared by the samples of the call.
+
+    Raises:
+        MethodError: the method raised.
+    """
+    begun = time.perf_counter()
+    try:
+        return call()
+    except Exception as error:
+        raise MethodError(_reason(what, error)) from error
+    finally:
+        share = (time.perf_counter() - begun) / len(loops)
+        for loop in loops.values():
+            loop.spend(share)
+
+
+def _reason(what: str, error: Exception) -> str:
+    """One line: the verb, the error, and where in the method's code it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = " ".join(str(error).split())[:_REASON_LENGTH]
+    return f"{what} raised {type(error).__name__}: {message}{place}"

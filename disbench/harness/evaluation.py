@@ -1,0 +1,161 @@
+"""`evaluate`: a method in hand on samples in hand, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from disbench import metrics
+from disbench.errors import InputError
+from disbench.harness.chunks import Clicked, run_chunk
+from disbench.harness.protocol import Protocol, Selection
+from disbench.harness.store import ClickRow, Store, to_table
+from disbench.prediction import Method
+from disbench.samples import Sample, SampleSource
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an evaluation came to.
+
+    Attributes:
+        rows: one a click, in the order of the samples.
+        protocol: how it was evaluated.
+    """
+
+    rows: tuple[ClickRow, ...]
+    protocol: Protocol
+
+    @property
+    def ious(self) -> dict[str, npt.NDArray[np.float32]]:
+        """IoU after each click, by sample; a failed sample is filled up with zeros to `max_clicks`."""
+        found: dict[str, list[float]] = {}
+        for row in self.rows:
+            found.setdefault(row.sample, []).append(row.iou)
+        for sample in self.failures:
+            found[sample] += [0.0] * (self.protocol.max_clicks - len(found[sample]))
+        return {sample: np.asarray(ious, dtype=np.float32) for sample, ious in found.items()}
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The reason of each sample on which the method failed."""
+        return {row.sample: row.failure for row in self.rows if row.failure is not None}
+
+    def noc(self, threshold: float) -> float:
+        """Mean number of clicks to reach an IoU (`disbench.metrics.noc`); a failure has IoU 0 from its click on."""
+        return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
+
+    def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
+        """Samples that fail to reach an IoU (`disbench.metrics.nof`)."""
+        return metrics.nof(list(self.ious.values()), threshold, self.protocol.max_clicks, rule)
+
+    def miou_curve(self) -> npt.NDArray[np.float64]:
+        """Mean IoU after click 1 to `max_clicks` (`disbench.metrics.miou_curve`).
+
+        Raises:
+            ValueError: samples ended early (`stop_at`).
+        """
+        return metrics.miou_curve(list(self.ious.values()), self.protocol.max_clicks)
+
+    def to_table(self) -> pa.Table:
+        """The rows as an Arrow table, of the stored run's schema."""
+        return to_table(self.rows)
+
+
+def evaluate(
+    method: Method,
+    samples: SampleSource | Iterable[Sample],
+    *,
+    max_clicks: int = 20,
+    threshold: float = 0.49,
+    selection: Selection = "oracle-first",
+    policy: str = "center",
+    seed: int = 0,
+    stop_at: float | None = None,
+    initial_masks: bool = True,
+    store: Store = "none",
+    batch: int = 1,
+) -> Results:
+    """Evaluate a method on samples, in this process, without a time limit.
+
+    `disbench.harness.run_benchmark` does the same with worker processes, time limits and a stored run.
+
+    Args:
+        method: any object with `open(image)`; see `disbench.prediction`.
+        samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples, each with its
+            own id.
+        max_clicks: clicks a sample gets.
+        threshold: probabilities strictly above it belong to a mask.
+        selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
+        policy: how clicks are simulated: `center`, `random`, `jitter`; see `disbench.click_policies`.
+        seed: of the policies that draw.
+        stop_at: end a sample at the first IoU that reaches this.
+        initial_masks: begin from a sample's initial mask where it has one.
+        store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
+        batch: samples in lockstep, for a method with `predict_batch`.
+
+    Returns:
+        One row a click. A method that raises or returns nonsense fails that sample, with the reason recorded.
+
+    Raises:
+        InputError: a sample that cannot be read, two samples of one id, an unknown selection or policy, a
+            batch for a method that has no `predict_batch`.
+    """
+    protocol = Protocol(
+        max_clicks=max_clicks,
+        threshold=threshold,
+        selection=selection,
+        policy=policy,
+        seed=seed,
+        stop_at=stop_at,
+        initial_masks=initial_masks,
+    )
+    check_batch(method, batch)
+    rows: dict[int, list[ClickRow]] = {}
+    readers = enumerate(_readers(samples))
+    while chunk := list(islice(readers, batch)):
+        for event in run_chunk(method, chunk, protocol, store, batched=batch > 1):
+            if isinstance(event, Clicked):
+                rows.setdefault(event.number, []).append(event.row)
+    _check_ids([of_sample[0].sample for of_sample in rows.values()])
+    return Results(tuple(row for number in sorted(rows) for row in rows[number]), protocol)
+
+
+def check_batch(method: Any, batch: int) -> None:
+    """Refuse a batch for a method that cannot be asked for one.
+
+    Raises:
+        InputError: no `predict_batch`, or a batch below 1.
+    """
+    if batch < 1:
+        raise InputError(f"batch = {batch}: a batch has 1 sample or more")
+    if batch > 1 and not hasattr(method, "predict_batch"):
+        raise InputError(f"{type(method).__name__} has no 'predict_batch'; leave the batch at 1")
+
+
+def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Callable[[], Sample]]:
+    if isinstance(samples, Iterable):
+        for sample in samples:
+            yield partial(_itself, sample)
+        return
+    for number in range(len(samples.ids)):
+        yield partial(samples.read, number)
+
+
+def _itself(sample: Sample) -> Sample:
+    return sample
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
+            raise InputError(f"two samples have the id {name!r}; give each its own")
+        seen.add(name)

@@ -1,0 +1,152 @@
+"""One image and a person's own clicks: the mask of a method, and all of its candidates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.clicks import Click
+from disbench.errors import InputError
+from disbench.files import whole_file
+from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
+from disbench.prediction import Method, RgbImage
+
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
+"""Okabe and Ito's colours, which the colour-blind tell apart."""
+_TINT = 0.45
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a method answers to the clicks.
+
+    Attributes:
+        candidates: of the last click.
+        kept: index of the one that is the mask.
+    """
+
+    candidates: Candidates
+    kept: int
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The mask, boolean (height, width)."""
+        mask: npt.NDArray[np.bool_] = self.candidates.masks[self.kept]
+        return mask
+
+
+def parse_click(text: str) -> Click:
+    """A click from `x,y,+` (on the object) or `x,y,-` (on the background).
+
+    Raises:
+        InputError: written otherwise.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or parts[2] not in ("+", "-") or not all(part.isdecimal() for part in parts[:2]):
+        raise InputError(
+            f"--click {text}: write it as x,y,+ or x,y,- in whole pixels from the top left corner"
+        )
+    return Click(int(parts[0]), int(parts[1]), parts[2] == "+")
+
+
+def predict(
+    method: Method,
+    image: RgbImage,
+    clicks: Sequence[Click],
+    *,
+    threshold: float = 0.49,
+    keep: int | None = None,
+) -> Answer:
+    """Let a method segment an image by clicks, which it gets one by one, as in a benchmark.
+
+    Args:
+        method: any object with `open(image)`.
+        image: uint8 (height, width, 3), RGB.
+        clicks: at least one.
+        threshold: probabilities strictly above it belong to a mask.
+        keep: index of the candidate that is meant at the first click; without it the highest score decides
+            (the first candidate where there are no scores), as it does at every later click.
+
+    Raises:
+        InputError: no click, a click outside the image, no candidate of that index, or the method returned
+            something that is no prediction.
+    """
+    height, width = image.shape[:2]
+    if not clicks:
+        raise InputError("there is no click; give at least one")
+    for click in clicks:
+        if not (0 <= click.x < width and 0 <= click.y < height):
+            raise InputError(
+                f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)"
+            )
+    session = method.open(image)
+    previous = np.zeros((height, width), dtype=bool)
+    try:
+        for number in range(1, len(clicks) + 1):
+            found = checked_candidates(session.predict(list(clicks[:number])), height, width, threshold)
+            kept = _kept(found, number, previous, keep)
+            if hasattr(session, "keep"):
+                session.keep(kept)
+            previous = found.masks[kept].copy()
+    except MethodError as failure:
+        raise InputError(f"{type(method).__name__}: {failure}; this is a fault of the method") from failure
+    return Answer(found, kept)
+
+
+def overlay(image: RgbImage, masks: Sequence[npt.NDArray[np.bool_]], clicks: Sequence[Click]) -> RgbImage:
+    """The image with masks tinted and the clicks marked: green with a cross inside, red with a bar.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        masks: boolean (height, width) each, drawn one over the other.
+        clicks: drawn on top.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
+    from PIL import Image, ImageDraw  # noqa: PLC0415
+
+    drawn = image.astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.asarray(COLOURS[number % len(COLOURS)], dtype=np.float32)
+        drawn[mask] += _TINT * (colour - drawn[mask])
+    picture = Image.fromarray(drawn.round().astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    radius = max(3, round(min(image.shape[:2]) / 80))
+    for click in clicks:
+        x, y = click.x, click.y
+        pen.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            fill=(0, 158, 115) if click.positive else (213, 94, 0),
+            outline=(255, 255, 255),
+        )
+        pen.line((x - radius // 2, y, x + radius // 2, y), fill=(255, 255, 255))
+        if click.positive:
+            pen.line((x, y - radius // 2, x, y + radius // 2), fill=(255, 255, 255))
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.bool_] | RgbImage) -> None:
+    """Write a mask (0 and 255) or a picture as a PNG that is whole or not there."""
+    from PIL import Image  # noqa: PLC0415
+
+    stored = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, format="PNG")
+    with whole_file(path) as file:
+        file.write(buffer.getvalue())
+
+
+def _kept(found: Candidates, number: int, previous: npt.NDArray[np.bool_], keep: int | None) -> int:
+    if number > 1:
+        return choose("oracle-first", number, found, (), previous)
+    if keep is None:
+        return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
+    if not 0 <= keep < len(found.masks):
+        raise InputError(f"there is no candidate {keep}; the method offers {len(found.masks)}, from 0")
+    return keep

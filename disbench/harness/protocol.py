@@ -1,0 +1,56 @@
+"""How a method is evaluated: what a result must say of itself to be compared with another."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from disbench.errors import InputError, unknown_name
+
+Selection = Literal["oracle-first", "oracle-all", "score"]
+SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The evaluation protocol of one run.
+
+    Attributes:
+        max_clicks: clicks a sample gets, at least 1.
+        threshold: a pixel belongs to a mask if its probability is above this, strictly.
+        selection: how one of several candidates is kept: `oracle-first` (the best by IoU with the target at
+            click 1, the method's own choice after it), `oracle-all` (the best at every click), `score` (the
+            method's highest score, no target looked at).
+        policy: how clicks are simulated, as `disbench.click_policies` names it; `center` is the standard.
+        seed: of the policies that draw.
+        stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
+        initial_masks: begin from a sample's initial mask where it has one.
+        name: of the click simulation and loop.
+    """
+
+    max_clicks: int = 20
+    threshold: float = 0.49
+    selection: Selection = "oracle-first"
+    policy: str = "center"
+    seed: int = 0
+    stop_at: float | None = None
+    initial_masks: bool = True
+    name: str = "ritm"
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            raise unknown_name("selection", str(self.selection), SELECTIONS)
+        if self.max_clicks < 1:
+            raise InputError(f"max_clicks = {self.max_clicks}: a sample gets at least 1 click")
+        if not math.isfinite(self.threshold):
+            raise InputError(f"threshold = {self.threshold}: give a finite number")
+        if self.stop_at is not None and not 0 < self.stop_at <= 1:
+            raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
+        if self.seed < 0:
+            raise InputError(f"seed = {self.seed}: a seed is 0 or more")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dataclasses.asdict(self)

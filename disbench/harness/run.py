@@ -1,0 +1,326 @@
+"""`run_benchmark`: one method on one dataset under one protocol, stored, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from disbench import __version__
+from disbench.baselines.cards import MethodSpec
+from disbench.clicks import opencv_version
+from disbench.errors import InputError
+from disbench.harness.protocol import Protocol
+from disbench.harness.store import (
+    CLICKS,
+    FORMAT,
+    JOURNAL,
+    RUN,
+    SECONDS,
+    Journal,
+    Store,
+    StoredRun,
+    read_run,
+    write_clicks,
+    write_json,
+)
+from disbench.harness.workers import Chunk, Job, evaluated_chunks
+from disbench.samples import SampleSource
+
+Existing = Literal["resume", "overwrite", "fail"]
+_PACKAGES = ("numpy", "scipy", "scikit-image")
+_PACKAGES_OF_EXTRAS = {
+    "onnx": ("onnxruntime",),
+    "models": ("torch", "transformers"),
+    "maxflow": ("PyMaxflow",),
+}
+"""What a method may compute with: its card's extra tells; a class without a card may use any of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a run is carried out: nothing here changes a row but its seconds, masks and time-outs.
+
+    Attributes:
+        workers: processes.
+        threads: that each worker's libraries may use.
+        batch: samples in lockstep, for methods with `predict_batch`.
+        timeout: seconds that one call of the method may take a sample; None waits for ever.
+        store: which masks are stored: `none`, `kept` or `all`.
+    """
+
+    workers: int = 1
+    threads: int = 1
+    batch: int = 1
+    timeout: float | None = 60.0
+    store: Store = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}: at least 1")
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout = {self.timeout}: a time limit is above 0 seconds")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {name: getattr(self, name) for name in ("workers", "threads", "batch", "timeout", "store")}
+
+
+def run_benchmark(
+    method: MethodSpec,
+    source: SampleSource,
+    out: Path,
+    protocol: Protocol,
+    execution: Execution | None = None,
+    *,
+    every: int = 1,
+    limit: int | None = None,
+    existing: Existing = "resume",
+    command: str = "",
+    progress: bool = False,
+) -> StoredRun:
+    """Run a method on a dataset and store one row a click.
+
+    Args:
+        method: what makes the method in each worker.
+        source: of the samples.
+        out: folder of the run; made if missing.
+        protocol: how to evaluate.
+        execution: processes, threads, time limit, stored masks.
+        every: only every so-many-th sample, from the first.
+        limit: then only the first so many.
+        existing: `resume` goes on with an unfinished run of the same job and leaves a finished one; `overwrite`
+            begins again; `fail` refuses a folder that has a run.
+        command: recorded: what a user types to get this run.
+        progress: show a progress bar.
+
+    Returns:
+        The finished run. Samples on which the method failed are in its rows, with the reason, and listed in
+        `description["result"]["failed"]`.
+
+    Raises:
+        InputError: the folder has another job's run, the method cannot be made, a sample cannot be read.
+    """
+    execution = execution or Execution()
+    numbers = _chosen(source, every, limit)
+    job = _describe_job(method, source, protocol, execution, every, limit)
+    out.mkdir(parents=True, exist_ok=True)
+    finished = _prepare_folder(out, job, existing)
+    if finished is not None:
+        return finished
+    begun = time.monotonic()
+    journal = Journal(out)
+    try:
+        _check_journal(journal, job, out)
+        _evaluate(
+            journal,
+            Job(
+                method,
+                source,
+                protocol,
+                execution.store,
+                execution.batch,
+                execution.threads,
+                execution.timeout,
+            ),
+            numbers,
+            execution.workers,
+            out,
+            progress,
+        )
+        wall_seconds = journal.spend(time.monotonic() - begun)
+        write_clicks(out / CLICKS, journal.tables())
+        result = _summary(journal, wall_seconds)
+    finally:
+        journal.close()
+    description = {
+        "format": FORMAT,
+        **job,
+        "execution": execution.as_dict(),
+        "machine": _machine(),
+        "command": command,
+        "result": result,
+    }
+    write_json(out / RUN, description)
+    (out / JOURNAL).unlink()
+    return read_run(out)
+
+
+def _evaluate(
+    journal: Journal, job: Job, numbers: Sequence[int], workers: int, out: Path, progress: bool
+) -> None:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    finished = journal.finished()
+    every_chunk = [Chunk(tuple(numbers[i : i + job.batch])) for i in range(0, len(numbers), job.batch)]
+    chunks = [chunk for chunk in every_chunk if chunk.numbers[0] not in finished]
+    failed = 0
+    with tqdm(total=len(numbers), initial=sum(finished.values()), unit="sample", disable=not progress) as bar:
+        for chunk in evaluated_chunks(job, chunks, workers, out) if chunks else ():
+            journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
+            failed += sum(rows[-1].failure is not None for rows in chunk.rows.values())
+            bar.update(len(chunk.numbers))
+            if failed:
+                bar.set_postfix(failed=failed)
+
+
+def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
+    if every < 1 or (limit is not None and limit < 1):
+        raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
+    ids = source.ids
+    if not ids:
+        raise InputError(f"{source.name}: the dataset has no samples; check its folder")
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise InputError(f"{source.name}: two samples have the id {twice[0]!r}; give each its own")
+    return list(range(0, len(ids), every))[:limit]
+
+
+def _describe_job(
+    method: MethodSpec,
+    source: SampleSource,
+    protocol: Protocol,
+    execution: Execution,
+    every: int,
+    limit: int | None,
+) -> dict[str, Any]:
+    """All that decides the rows."""
+    return {
+        "method": {
+            "name": method.name,
+            "entry": _portable_entry(method.entry),
+            "options": dict(method.options),
+            "card": dict(method.card),
+            "source_sha256": _file_hash(method.entry),
+        },
+        "dataset": {
+            "name": source.name,
+            "samples": len(source.ids),
+            "content_hash": source.content_hash(),
+            "facts": dict(source.facts()),
+        },
+        "protocol": {**protocol.as_dict(), "every": every, "limit": limit},
+        "versions": _versions(method),
+    }
+
+
+def _portable_entry(entry: str) -> str:
+    """The entry without the folders of this machine."""
+    module, _, name = entry.rpartition(":")
+    return f"{Path(module).name}:{name}" if module.endswith(".py") else entry
+
+
+def _file_hash(entry: str) -> str | None:
+    """SHA-256 of a method's own file, where it is named by path."""
+    module = entry.rpartition(":")[0]
+    if not module.endswith(".py"):
+        return None
+    return hashlib.sha256(Path(module).read_bytes()).hexdigest()
+
+
+def _versions(method: MethodSpec) -> dict[str, str]:
+    """Of everything that may decide a row; what is installed but not used is left out."""
+    found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
+    extras = [str(method.card["extra"])] if "extra" in method.card else []
+    used = [
+        package
+        for extra in (extras if method.card else _PACKAGES_OF_EXTRAS)
+        for package in _PACKAGES_OF_EXTRAS.get(extra, ())
+    ]
+    for package in (*_PACKAGES, *used):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    """The processor's name, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _prepare_folder(out: Path, job: Mapping[str, Any], existing: Existing) -> StoredRun | None:
+    """Clear the folder as asked; the run that is there if it is this very job's and finished."""
+    present = [name for name in (RUN, CLICKS, JOURNAL) if (out / name).exists()]
+    if existing == "overwrite":
+        for name in (RUN, *present):  # the description first: without it nothing is a finished run
+            (out / name).unlink(missing_ok=True)
+        return None
+    if existing == "fail" and present:
+        raise InputError(f"{out}: there is a run already; name another folder or use --existing overwrite")
+    if (out / RUN).is_file():
+        done = read_run(out)
+        _check_same(done.description, job, out)
+        (out / JOURNAL).unlink(missing_ok=True)
+        return done
+    return None
+
+
+def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:
+    begun = journal.job()
+    if begun is None:
+        journal.begin(job)
+    else:
+        _check_same(begun, job, out)
+
+
+def _check_same(there: Mapping[str, Any], job: Mapping[str, Any], out: Path) -> None:
+    """Refuse a folder whose run was made otherwise."""
+    for part, wanted in job.items():
+        found = there.get(part, {})
+        for key in sorted({*wanted, *found}):
+            if found.get(key) != wanted.get(key):
+                raise InputError(
+                    f"{out}: its run was made otherwise ({part}.{key}: {_short(found.get(key))}, now "
+                    f"{_short(wanted.get(key))}); name another folder or use --existing overwrite"
+                )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _summary(journal: Journal, wall_seconds: float) -> dict[str, Any]:
+    """What came out, for `run.json`."""
+    failed: list[dict[str, Any]] = []
+    samples = clicks = 0
+    seconds = dict.fromkeys(SECONDS, 0.0)
+    for table in journal.tables():
+        ends = table.select(["sample", "click", "failure"]).to_pylist()
+        failed += [
+            {"sample": row["sample"], "click": row["click"], "reason": row["failure"]}
+            for row in ends
+            if row["failure"] is not None
+        ]
+        samples += len({row["sample"] for row in ends})
+        clicks += table.num_rows
+        for name in SECONDS:
+            seconds[name] += float(sum(table[name].to_pylist()))
+    repeated = journal.repeated()
+    return {
+        "samples": samples,
+        "clicks": clicks,
+        "failed": failed,
+        "batches_repeated": {"count": len(repeated), "first_reason": repeated[0] if repeated else None},
+        "wall_seconds": wall_seconds,
+        **seconds,
+    }

@@ -1,0 +1,163 @@
+"""One sample's loop: simulate a click, take the prediction, keep a candidate, measure (PROTOCOL "ritm")."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench import masks
+from disbench.click_policies import ClickPolicy
+from disbench.clicks import Click
+from disbench.harness.candidates import Candidates, checked_candidates, choose
+from disbench.harness.protocol import Protocol
+from disbench.harness.store import ClickRow, Store
+from disbench.metrics import TargetBoundary, iou
+from disbench.prediction import Session
+from disbench.samples import Sample
+
+
+class SampleLoop:
+    """The state of one sample while it is evaluated.
+
+    The first click is made at once. The caller runs the method on `clicks` and hands the outcome to `take` or
+    `fail`; each gives the finished row, and `take` makes the next click unless the sample is done. So one loop
+    can be stepped alone or beside others.
+
+    Attributes:
+        clicks: all clicks so far.
+        session: the method's, once the caller has opened it.
+        pending: the row of the last click, as it stands if the method fails on it.
+        done: no click is due any more.
+
+    Args:
+        sample: image and target.
+        protocol: how to evaluate.
+        store: which masks the rows carry.
+        harness_seconds: what was spent on the sample before (reading it).
+    """
+
+    def __init__(
+        self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0
+    ) -> None:
+        self.sample, self.protocol, self.store = sample, protocol, store
+        self.clicks: list[Click] = []
+        self.session: Session | None = None
+        self.done = False
+        begun = time.perf_counter()
+        self._policy = ClickPolicy.parse(protocol.policy)
+        self._boundary = TargetBoundary(sample.target)
+        self._kept = self._first_mask()
+        self._model_seconds = 0.0
+        self._harness_seconds = harness_seconds
+        self.pending = self._click()
+        self._harness_seconds += time.perf_counter() - begun
+
+    @property
+    def initial(self) -> npt.NDArray[np.bool_] | None:
+        """The mask that the user corrects from, where the protocol uses it."""
+        return self.sample.initial if self.protocol.initial_masks else None
+
+    def spend(self, seconds: float) -> None:
+        """Account for time that the method took for the pending click."""
+        self._model_seconds += seconds
+
+    def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> ClickRow:
+        """Check a prediction, keep one of its candidates, and measure it.
+
+        Args:
+            prediction: as the method returned it.
+            keep: told which candidate was kept; its time is the method's.
+
+        Returns:
+            The finished row of this click.
+
+        Raises:
+            MethodError: the prediction is not as it should be.
+        """
+        begun, model_before = time.perf_counter(), self._model_seconds
+        height, width = self.sample.target.shape
+        found = checked_candidates(prediction, height, width, self.protocol.threshold)
+        ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
+        kept = choose(self.protocol.selection, len(self.clicks), found, ious, self._kept)
+        if keep is not None:
+            keep(kept)
+        self._kept = found.masks[kept].copy()
+        boundary_iou = self._boundary.iou(self._kept)
+        mask, candidate_masks = self._stored(found, kept)
+        stop_at = self.protocol.stop_at
+        self.done = len(self.clicks) >= self.protocol.max_clicks or (
+            stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at))
+        )
+        self._harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
+        row = self._finish(
+            iou=ious[kept],
+            boundary_iou=boundary_iou,
+            kept=kept,
+            candidates=len(found.masks),
+            candidate_ious=ious,
+            candidate_scores=found.scores,
+            mask=mask,
+            candidate_masks=candidate_masks,
+        )
+        if not self.done:
+            begun = time.perf_counter()
+            self.pending = self._click()
+            self._harness_seconds += time.perf_counter() - begun
+        return row
+
+    def fail(self, reason: str) -> ClickRow:
+        """End the sample: the method failed on this click."""
+        self.done = True
+        return self._finish(failure=reason)
+
+    def _click(self) -> ClickRow:
+        """Make the next click."""
+        height, width = self.sample.target.shape
+        click = self._policy.simulate(
+            self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
+        )
+        self.clicks.append(click)
+        return ClickRow(
+            sample=self.sample.id,
+            click=len(self.clicks),
+            x=click.x,
+            y=click.y,
+            positive=click.positive,
+            iou=0.0,
+            boundary_iou=0.0,
+            kept=-1,
+            candidates=0,
+            candidate_ious=(),
+            candidate_scores=None,
+            model_seconds=0.0,
+            harness_seconds=0.0,
+            height=height,
+            width=width,
+        )
+
+    def _first_mask(self) -> npt.NDArray[np.bool_]:
+        if self.initial is not None:
+            return self.initial
+        return np.zeros(self.sample.target.shape, dtype=bool)
+
+    def _stored(self, found: Candidates, kept: int) -> tuple[bytes | None, tuple[bytes, ...] | None]:
+        if self.store == "none":
+            return None, None
+        if self.store == "kept":
+            return masks.encode(found.masks[kept])["counts"], None
+        every = tuple(masks.encode(mask)["counts"] for mask in found.masks)
+        return every[kept], every
+
+    def _finish(self, **values: object) -> ClickRow:
+        row = replace(
+            self.pending,
+            model_seconds=self._model_seconds,
+            harness_seconds=self._harness_seconds,
+            **values,  # type: ignore[arg-type]
+        )
+        self._model_seconds = self._harness_seconds = 0.0
+        return row

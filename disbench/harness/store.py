@@ -1,0 +1,301 @@
+"""The stored run: a folder with `run.json` and `clicks.parquet`, one row a click.
+
+While a run is under way, finished chunks of samples lie in `journal.sqlite`, each written whole or not at
+all; at the end they become `clicks.parquet` in the dataset's order, and the journal goes away.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from disbench.errors import InputError
+from disbench.files import naming, whole_file
+
+FORMAT = 1
+Store = Literal["none", "kept", "all"]
+RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
+_SAMPLES_A_GROUP = 256
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.string(), nullable=False),
+        pa.field("click", pa.int16(), nullable=False),
+        pa.field("x", pa.int32(), nullable=False),
+        pa.field("y", pa.int32(), nullable=False),
+        pa.field("positive", pa.bool_(), nullable=False),
+        pa.field("iou", pa.float32(), nullable=False),
+        pa.field("boundary_iou", pa.float32(), nullable=False),
+        pa.field("kept", pa.int16(), nullable=False),
+        pa.field("candidates", pa.int16(), nullable=False),
+        pa.field("candidate_ious", pa.list_(pa.float32()), nullable=False),
+        pa.field("candidate_scores", pa.list_(pa.float64())),
+        pa.field("model_seconds", pa.float64(), nullable=False),
+        pa.field("harness_seconds", pa.float64(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("failure", pa.string()),
+        pa.field("mask", pa.binary()),
+        pa.field("candidate_masks", pa.list_(pa.binary())),
+    ],
+    metadata={"disbench.run": str(FORMAT)},
+)
+"""One row a click.
+
+A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is
+-1 and `candidates` is 0. `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is
+`height`, `width`) or null, as `--store` asks.
+"""
+SECONDS = ("model_seconds", "harness_seconds")
+"""The columns that differ from run to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClickRow:
+    """What one click came to; the fields are the columns of `SCHEMA`."""
+
+    sample: str
+    click: int
+    x: int
+    y: int
+    positive: bool
+    iou: float
+    boundary_iou: float
+    kept: int
+    candidates: int
+    candidate_ious: tuple[float, ...]
+    candidate_scores: tuple[float, ...] | None
+    model_seconds: float
+    harness_seconds: float
+    height: int
+    width: int
+    failure: str | None = None
+    mask: bytes | None = None
+    candidate_masks: tuple[bytes, ...] | None = None
+
+
+def to_table(rows: Sequence[ClickRow]) -> pa.Table:
+    """Rows as an Arrow table of `SCHEMA`."""
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    return pa.table(columns, schema=SCHEMA)
+
+
+class Journal:
+    """Finished chunks of a run that is under way: `journal.sqlite` in its folder.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        InputError: the file is there and not a journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        with self._complaining():
+            self._connection = sqlite3.connect(self.path, isolation_level=None)
+            self._connection.execute("CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL)")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS chunks "
+                "(first INTEGER PRIMARY KEY, samples INTEGER, rows BLOB, repeated TEXT)"
+            )
+            self._connection.execute("CREATE TABLE IF NOT EXISTS seconds (wall REAL)")
+
+    def job(self) -> dict[str, Any] | None:
+        """The description of the job that began this journal, or None for a new one."""
+        with self._complaining():
+            found = self._connection.execute("SELECT description FROM job").fetchone()
+            return None if found is None else dict(json.loads(found[0]))
+
+    def begin(self, job: Mapping[str, Any]) -> None:
+        """Write the job's description into a new journal."""
+        with self._complaining():
+            self._connection.execute("INSERT INTO job VALUES (?)", (json.dumps(job, sort_keys=True),))
+
+    def finished(self) -> dict[int, int]:
+        """Number of the first sample of each chunk that is finished -> samples in it."""
+        with self._complaining():
+            return dict(self._connection.execute("SELECT first, samples FROM chunks").fetchall())
+
+    def add(self, first: int, samples: int, rows: Sequence[ClickRow], repeated: Sequence[str] = ()) -> None:
+        """Write a finished chunk: all of its rows, or none if the machine stops here."""
+        buffer = io.BytesIO()
+        with pa.ipc.new_stream(buffer, SCHEMA) as stream:
+            stream.write_table(to_table(rows))
+        with self._complaining():
+            self._connection.execute(
+                "INSERT INTO chunks VALUES (?, ?, ?, ?)",
+                (first, samples, buffer.getvalue(), json.dumps(list(repeated))),
+            )
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of all chunks, in the order of their samples."""
+        with self._complaining():
+            for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
+                yield pa.ipc.open_stream(rows).read_all()
+
+    def repeated(self) -> list[str]:
+        """Why batches were asked again one by one, in the order of their samples."""
+        with self._complaining():
+            found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
+            return [reason for (reasons,) in found for reason in json.loads(reasons)]
+
+    def spend(self, seconds: float) -> float:
+        """Account for wall time; the sum over all sittings that ended here."""
+        with self._complaining():
+            self._connection.execute("INSERT INTO seconds VALUES (?)", (seconds,))
+            return float(self._connection.execute("SELECT SUM(wall) FROM seconds").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._connection.close()
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "full" in str(error):
+                raise InputError(f"{self.path}: the disk is full; free some space and resume") from error
+            raise InputError(
+                f"{self.path}: not a readable journal ({error}); use --existing overwrite or another folder"
+            ) from error
+
+
+def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write tables of rows, in order, as one Parquet file that is whole or not there.
+
+    Row groups end after a fixed number of samples, whatever chunks the rows came in.
+    """
+    with naming(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+        samples = 0
+        for table in tables:
+            for sample in _split_samples(table):
+                waiting.append(sample)
+                samples += 1
+                if samples == _SAMPLES_A_GROUP:
+                    writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                    waiting, samples = [], 0
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is whole or not there."""
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        description: the content of `run.json`.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.description["method"]["name"])
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return str(self.description["dataset"]["name"])
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How it was evaluated."""
+        return dict(self.description["protocol"])
+
+    def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or some of their columns.
+
+        Raises:
+            InputError: the file is damaged or not of this form.
+        """
+        path = self.folder / CLICKS
+        try:
+            return pq.read_table(path, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: not a whole file of a run ({error}); run it again") from error
+
+    def by_sample(self, column: str = "iou") -> dict[str, npt.NDArray[np.float64]]:
+        """The values of one numeric column, a sequence a sample, in the dataset's order.
+
+        A sample that failed before its last click is filled up with zeros to `max_clicks`, so that no mean
+        leaves it out: its IoU is 0 from the failing click on.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        table = self.rows(["sample", "failure", column])
+        values = table[column].to_numpy().astype(np.float64)
+        names = table["sample"].to_numpy()
+        failed = table["failure"].is_valid().to_numpy()
+        starts = _starts(names)
+        cap = int(self.protocol["max_clicks"])
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
+            row = values[begin:end]
+            found[str(names[begin])] = np.pad(row, (0, cap - len(row))) if failed[end - 1] else row
+        return found
+
+
+def read_run(folder: Path) -> StoredRun:
+    """A finished run.
+
+    Raises:
+        InputError: no run there, not finished, damaged, or of a later version's form.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        if (folder / JOURNAL).is_file():
+            raise InputError(f"{folder}: the run is not finished; run the same command again to resume")
+        raise InputError(
+            f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        form = content["format"]
+        if form == FORMAT:
+            for key in ("method", "dataset", "protocol"):
+                content[key].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a description of a run ({error}); run it again") from error
+    if form != FORMAT:
+        raise InputError(
+            f"{path}: form {form} of a run, where {FORMAT} is known; use another version of disbench"
+        )
+    if not (folder / CLICKS).is_file():
+        raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
+    return StoredRun(folder, content)
+
+
+def _split_samples(table: pa.Table) -> Iterator[pa.Table]:
+    names = table["sample"].to_numpy()
+    starts = _starts(names)
+    for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
+        yield table.slice(begin, end - begin)
+
+
+def _starts(names: npt.NDArray[Any]) -> list[int]:
+    """Where each sample's rows begin."""
+    return [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]

@@ -1,0 +1,27 @@
+"""How many threads a numeric library may use: one setting for all of them.
+
+A benchmark's workers are processes; each keeps to its share of the cores, so that times mean something and
+the order of floating-point sums, and with it every result, does not depend on the machine's load.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def limit(threads: int) -> None:
+    """Hold numeric libraries to so many threads: those loaded later, and OpenCV and torch if they are loaded."""
+    for variable in _VARIABLES:
+        os.environ[variable] = str(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def allowed() -> int:
+    """The threads that this process may use: for libraries that must be told (ONNX Runtime, OpenCV)."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

@@ -1,0 +1,121 @@
+"""Methods that behave in a known way, good and bad; named on the command line by this file's path."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from disbench.clicks import Click
+from disbench.prediction import Prediction
+
+
+class Discs:
+    """Discs of a radius around positive clicks, less those around negative ones; three sizes as candidates."""
+
+    def __init__(self, radius: float = 12.0, candidates: int = 1, scores: bool = True) -> None:
+        self.radius, self.candidates, self.scores = radius, candidates, scores
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        return DiscsSession(self, image)
+
+    def predict_batch(
+        self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]
+    ) -> list[Prediction]:
+        return [session.predict(of_session) for session, of_session in zip(sessions, clicks, strict=True)]
+
+
+class DiscsSession:
+    def __init__(self, method: Discs, image: np.ndarray) -> None:
+        self.method = method
+        self.kept: list[int] = []
+        self.started: np.ndarray | None = None
+        self.rows, self.columns = np.mgrid[: image.shape[0], : image.shape[1]]
+
+    def start(self, mask: np.ndarray) -> None:
+        self.started = mask
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        masks = [self._discs(clicks, self.method.radius * (i + 1)) for i in range(self.method.candidates)]
+        scores = [1.0 / (i + 1) for i in range(len(masks))] if self.method.scores else None
+        return Prediction(np.stack(masks), scores)
+
+    def keep(self, index: int) -> None:
+        self.kept.append(index)
+
+    def _discs(self, clicks: Sequence[Click], radius: float) -> np.ndarray:
+        mask = np.zeros(self.rows.shape, dtype=bool) if self.started is None else self.started.copy()
+        for click in clicks:
+            disc = (self.rows - click.y) ** 2 + (self.columns - click.x) ** 2 <= radius**2
+            mask = mask | disc if click.positive else mask & ~disc
+        return mask
+
+
+class Misbehaves(Discs):
+    """Well behaved but on images whose top left pixel's red says otherwise, from the third click on."""
+
+    def __init__(self, radius: float = 12.0, marker: str = "") -> None:
+        super().__init__(radius)
+        self.marker = marker
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        if image[0, 0, 0] == 1:
+            raise RuntimeError("cannot open\nthis one")
+        return MisbehavingSession(self, image, int(image[0, 0, 0]), self.marker)
+
+    def predict_batch(
+        self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]
+    ) -> list[Prediction]:
+        if any(s.fault == 7 for s in sessions if isinstance(s, MisbehavingSession)):
+            raise RuntimeError("the batch does not work")
+        return super().predict_batch(sessions, clicks)
+
+
+class MisbehavingSession(DiscsSession):
+    def __init__(self, method: Discs, image: np.ndarray, fault: int, marker: str) -> None:
+        super().__init__(method, image)
+        self.fault, self.marker = fault, marker
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        found = super().predict(clicks)
+        if len(clicks) < 3:
+            return found
+        if self.fault == 2:
+            raise ValueError("a bad day")
+        if self.fault == 3:
+            return Prediction(np.full(found.masks.shape, np.nan, dtype=np.float32))
+        if self.fault == 4:
+            return Prediction(found.masks[:, 1:])
+        if self.fault == 5:
+            time.sleep(3600)
+        if self.fault == 6:
+            os._exit(9)
+        return found
+
+
+class Interrupted(Discs):
+    """Ends the whole process group's parent after some samples: for tests of resuming."""
+
+    def __init__(self, radius: float = 12.0, seconds: float = 0.0) -> None:
+        super().__init__(radius)
+        self.seconds = seconds
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        time.sleep(self.seconds)
+        return super().open(image)
+
+
+class NotMade:
+    """A method that cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("no weights here")
+
+
+class NoBatch:
+    """A method without predict_batch."""
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        return DiscsSession(Discs(), image)
