@@ -1,0 +1,1 @@
+"""Methods: one file or folder each, and the cards that describe them (`baselines/*.toml`)."""

