@@ -1,0 +1,1 @@
+"""Reports: tables and curves computed from stored runs; no method runs here."""

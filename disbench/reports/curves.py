@@ -1,0 +1,283 @@
+"""Curves of mean IoU by click, in the manner of the paper's Figure 4: a panel a dataset, a curve a run."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from disbench.reports.summary import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+"""Panels beside each other, at most."""
+# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+_MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
+"""With sizes, in points, that look alike."""
+_LINES = ("-", "--", ":", "-.")
+
+# Inches.
+_WIDTH, _HEIGHT = 4.4, 3.0
+_LEFT, _RIGHT, _TOP, _AXIS = 0.62, 0.15, 0.12, 0.55
+_SAMPLE = 0.42
+_GAP = 0.12
+# Points.
+_TITLE, _LABEL, _LEGEND, _NOTE = 10.0, 9.0, 8.0, 7.0
+_LEADING = 1.35
+_DPI = 150
+_MOST_LINES, _MOST_MARKERS = 4, 25
+_MOST_LETTERS = 1000  # far more than so many lines hold
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve and what the legend says of it.
+
+    Attributes:
+        label: of the run; a long one is cut.
+        remark: behind the label, never cut.
+        values: (clicks,) mean IoU after click 1, 2, ...
+        style: number of its colour, marker and line; the same method has the same in all panels.
+    """
+
+    label: str
+    remark: str
+    values: FloatArray
+    style: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one dataset.
+
+    Attributes:
+        title: above.
+        curves: at least one.
+        notes: below the legend.
+    """
+
+    title: str
+    curves: tuple[Curve, ...]
+    notes: tuple[str, ...] = ()
+
+
+def draw_curves(panels: Sequence[Panel]) -> tuple[bytes, bytes]:
+    """The figure as PNG and as SVG; the same panels give the same bytes with the same matplotlib.
+
+    Args:
+        panels: at least one.
+    """
+    import matplotlib as mpl  # noqa: PLC0415  (heavy)
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box; the tables have the name
+        mpl.rcdefaults()  # a user's own style would change the picture
+        mpl.rcParams["svg.hashsalt"] = "disbench"
+        figure = _draw(panels)
+        return _saved(figure, "png"), _saved(figure, "svg")
+
+
+def _saved(figure: Figure, form: str) -> bytes:
+    """Without the date and the program's version, which would change the bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (heavy)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  (heavy)
+
+    file = io.BytesIO()
+    canvas: Any = (FigureCanvasAgg if form == "png" else FigureCanvasSVG)(figure)
+    metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+    getattr(canvas, f"print_{form}")(file, metadata=metadata)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """A panel's texts, broken into lines that fit."""
+
+    title: list[str]
+    labels: list[list[str]]
+    notes: list[list[str]]
+
+    @property
+    def title_height(self) -> float:
+        return len(self.title) * _line_height(_TITLE) + 2 * _TOP
+
+    @property
+    def legend_height(self) -> float:
+        labels = sum(map(len, self.labels)) * _line_height(_LEGEND)
+        notes = sum(map(len, self.notes)) * _line_height(_NOTE)
+        return labels + notes + _GAP * (2 if self.notes else 1)
+
+
+def _draw(panels: Sequence[Panel]) -> Figure:
+    """Panels in a grid, each with its legend below; all places are reckoned in inches."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
+
+    texts = [_broken(panel) for panel in panels]
+    columns = min(COLUMNS, len(panels))
+    rows = [range(at, min(at + columns, len(panels))) for at in range(0, len(panels), columns)]
+    tops = [max(texts[i].title_height for i in row) for row in rows]
+    bottoms = [max(texts[i].legend_height for i in row) for row in rows]
+    height = sum(tops) + sum(bottoms) + len(rows) * (_HEIGHT + _AXIS)
+    figure = Figure(figsize=(columns * _WIDTH, height), dpi=_DPI, facecolor="white")
+    y = height
+    for row, top, bottom in zip(rows, tops, bottoms, strict=True):
+        for place, number in enumerate(row):
+            _draw_panel(figure, panels[number], texts[number], place * _WIDTH, y - top)
+        y -= top + _HEIGHT + _AXIS + bottom
+    return figure
+
+
+def _draw_panel(figure: Figure, panel: Panel, texts: _Texts, left: float, top: float) -> None:
+    width, height = figure.get_size_inches()
+    inner = _WIDTH - _LEFT - _RIGHT
+    box = ((left + _LEFT) / width, (top - _HEIGHT) / height, inner / width, _HEIGHT / height)
+    axes = figure.add_axes(box)
+    for curve in panel.curves:
+        _plot(axes, range(1, len(curve.values) + 1), curve.values, curve.style)
+    _decorate(axes, panel)
+    _write(
+        figure, texts.title, left + _LEFT + inner / 2, top + texts.title_height - _TOP, _TITLE, ha="center"
+    )
+    y = top - _HEIGHT - _AXIS
+    for curve, lines in zip(panel.curves, texts.labels, strict=True):
+        _legend_sample(figure, left + _LEFT / 2, y - _line_height(_LEGEND) / 2, curve.style)
+        y = _write(figure, lines, left + _LEFT / 2 + _SAMPLE, y, _LEGEND)
+    y -= _GAP / 2
+    for lines in texts.notes:
+        y = _write(figure, lines, left + _LEFT / 2, y, _NOTE, color="#333333")
+
+
+def _plot(axes: Axes, clicks: Sequence[int], values: FloatArray | list[float], style: int) -> None:
+    marker, size = _MARKERS[style % len(_MARKERS)]
+    axes.plot(
+        clicks,
+        values,
+        color=_COLOURS[style % len(_COLOURS)],
+        marker=marker,
+        markevery=math.ceil(len(values) / _MOST_MARKERS),
+        linestyle=_LINES[style // len(_COLOURS) % len(_LINES)],
+        linewidth=1.3,
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _decorate(axes: Axes, panel: Panel) -> None:
+    longest = max(len(curve.values) for curve in panel.curves)
+    values = [value for curve in panel.curves for value in curve.values if not math.isnan(value)]
+    low = math.floor(min(values, default=0.0) * 20 - 0.2) / 20
+    high = math.ceil(max(values, default=1.0) * 20 + 0.2) / 20
+    axes.set_ylim(max(0.0, low), min(1.0, high))
+    axes.set_xlim(0.5, longest + 0.5)
+    step = 1 if longest <= 10 else 5 if longest <= 40 else 20
+    axes.set_xticks(sorted({1, *range(step, longest + 1, step)}))
+    axes.set_xlabel("Number of clicks", fontsize=_LABEL)
+    axes.set_ylabel("Mean IoU", fontsize=_LABEL)
+    axes.tick_params(labelsize=_LEGEND)
+    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _legend_sample(figure: Figure, left: float, middle: float, style: int) -> None:
+    """A piece of the curve before its name."""
+    width, height = figure.get_size_inches()
+    box = (left / width, (middle - 0.05) / height, (_SAMPLE - 0.1) / width, 0.1 / height)
+    axes = figure.add_axes(box, xlim=(0, 2), ylim=(-1, 1))
+    axes.set_axis_off()
+    _plot(axes, (0, 2), [0.0, 0.0], style)
+    axes.lines[0].set_marker("")
+    _plot(axes, (1,), [0.0], style)
+
+
+def _write(figure: Figure, lines: Sequence[str], left: float, top: float, size: float, **how: Any) -> float:
+    """Write lines downwards from the top; the place below them."""
+    width, height = figure.get_size_inches()
+    for line in lines:
+        top -= _line_height(size)
+        y = (top + 0.28 * size / 72) / height
+        figure.text(left / width, y, line, fontsize=size, va="baseline", parse_math=False, **how)
+    return top
+
+
+def _line_height(size: float) -> float:
+    """Inches."""
+    return _LEADING * size / 72
+
+
+def _broken(panel: Panel) -> _Texts:
+    inner = _WIDTH - _LEFT / 2 - _RIGHT
+    return _Texts(
+        _lines(panel.title, _TITLE, _WIDTH - _LEFT - _RIGHT),
+        [_label(curve, inner - _SAMPLE) for curve in panel.curves],
+        [_lines(note, _NOTE, inner) for note in panel.notes],
+    )
+
+
+def _label(curve: Curve, width: float) -> list[str]:
+    *lines, last = _lines(curve.label, _LEGEND, width)
+    whole = f"{last}  {curve.remark}"
+    return [*lines, whole] if _width(whole, _LEGEND) <= width else [*lines, last, curve.remark]
+
+
+def _lines(text: str, size: float, width: float) -> list[str]:
+    """Text in lines no wider than some inches; a word that is too wide is cut, and so are too many lines."""
+    lines, line = [], ""
+    for word in text[:_MOST_LETTERS].split():
+        longer = f"{line} {word}" if line else word
+        if _width(longer, size) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        *full, line = _pieces(word, size, width)
+        lines += full
+    lines.append(line)
+    if len(lines) <= _MOST_LINES:
+        return lines
+    return [*lines[: _MOST_LINES - 1], f"{_pieces(lines[_MOST_LINES - 1], size, width - size / 72)[0]}…"]
+
+
+def _pieces(word: str, size: float, width: float) -> list[str]:
+    """A word in pieces that fit, cut behind a hyphen or the like where one is near the end."""
+    pieces = []
+    while len(word) > 1 and _width(word, size) > width:
+        ends = range(1, len(word))
+        at = max(1, bisect.bisect_right(ends, width, key=lambda end: _width(word[:end], size)))
+        joint = max(word.rfind(char, 0, at) for char in "-_/,=") + 1
+        at = joint if joint > at / 2 else at
+        pieces.append(word[:at])
+        word = word[at:]
+    return [*pieces, word]
+
+
+def _width(text: str, size: float) -> float:
+    """Of one line, inches, in the picture where it is wider: the PNG's letters stand on whole pixels."""
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
+    from matplotlib.textpath import text_to_path  # noqa: PLC0415  (heavy)
+
+    font = FontProperties(size=size)
+    pixels = _renderer().get_text_width_height_descent(text, font, ismath=False)[0]
+    points = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    return float(max(pixels / _DPI, points / 72))
+
+
+@functools.cache
+def _renderer() -> Any:
+    from matplotlib.backends.backend_agg import RendererAgg  # noqa: PLC0415  (heavy)
+
+    renderer: Any = RendererAgg  # matplotlib leaves this class without types
+    return renderer(1, 1, _DPI)

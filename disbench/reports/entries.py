@@ -1,0 +1,307 @@
+"""A run as a report sees it: what it is called, how it was made, and its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.click_policies import ClickPolicy
+from disbench.errors import InputError
+from disbench.harness.store import JOURNAL, RUN, StoredRun, read_run
+from disbench.reports.summary import Summary, summarise
+from disbench.reports.text import counted, option_value, ordinal, plain
+
+_RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
+"""Options that say at what size a method works: tables name them even at their defaults."""
+_PARTS = {
+    "method": ("name", "entry", "options", "card"),
+    "dataset": ("name", "samples", "content_hash"),
+    "protocol": (
+        *("name", "max_clicks", "threshold", "selection", "policy", "seed", "stop_at"),
+        *("initial_masks", "every", "limit"),
+    ),
+    "versions": (),
+    "execution": ("workers", "threads", "batch"),
+    "machine": ("system", "processor", "cores"),
+    "result": ("samples", "wall_seconds"),
+}
+"""What a report reads of `run.json`."""
+CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
+"""What must agree before two runs of one dataset are compared."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in a report. Every text is one printable line.
+
+    Attributes:
+        folder: the run's place below the folder that holds all runs of the report.
+        method: name of the method.
+        label: name with what differs from the card's defaults, unique among runs of one dataset that were made
+            under the same conditions.
+        build: what runs: entry, source, weights.
+        resolution: the option that says at what size the method works, or what its card says of it, or "".
+        training_data: as the card says.
+        backbone: as the card says.
+        dataset: its name.
+        content_hash: of the dataset.
+        dataset_samples: how many the dataset has.
+        conditions: `CONDITIONS` -> how the run was made.
+        threshold: probabilities above it belong to a mask.
+        max_clicks: clicks a sample gets.
+        stop_at: the IoU at which samples ended, or None.
+        execution: machine, processes and threads, on which the seconds depend.
+        command: that made it.
+        description: the content of `run.json`.
+        summary: the numbers.
+    """
+
+    folder: str
+    method: str
+    label: str
+    build: str
+    resolution: str
+    training_data: str
+    backbone: str
+    dataset: str
+    content_hash: str
+    dataset_samples: int
+    conditions: Mapping[str, str]
+    threshold: float
+    max_clicks: int
+    stop_at: float | None
+    execution: str
+    command: str
+    description: Mapping[str, Any]
+    summary: Summary
+
+    @property
+    def short_hash(self) -> str:
+        """The first digits of the dataset's content hash."""
+        return self.content_hash[:8]
+
+    @property
+    def dataset_key(self) -> tuple[str, str]:
+        """Runs on the same samples share it."""
+        return self.dataset, self.content_hash
+
+    @property
+    def protocol(self) -> str:
+        """How the run was made, for a row: all but the samples."""
+        conditions = self.conditions
+        parts = [
+            conditions["selection"],
+            conditions["click policy"],
+            "" if conditions["seed"] == "none" else f"seed {conditions['seed']}",
+            counted(self.max_clicks, "click"),
+            f"> {self.threshold:g}",
+            "" if self.stop_at is None else f"stop at {self.stop_at:g}",
+            "" if conditions["initial masks"] == "used" else "no initial masks",
+            self.resolution,
+        ]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """Runs on several datasets that share it stand in one row of the overview."""
+        return self.label, self.build, self.protocol, self.conditions["loop"]
+
+
+def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
+    """The runs of folders: each a run, or a folder with runs below it, at any depth.
+
+    Returns:
+        Each run once, in the order given; those below one folder by their path.
+
+    Raises:
+        InputError: no run in a folder, or one that is not finished or damaged.
+    """
+    places: dict[Path, Path] = {}
+    for folder in folders:
+        below = [folder] if _is_run(folder) else _runs_below(folder)
+        if not below:
+            raise InputError(f"{folder}: there is no run in it; name folders that disbench run made")
+        for place in below:
+            places.setdefault(place.resolve(), place)
+    if not places:
+        raise InputError("there are no runs to report; name folders that disbench run made")
+    return [read_run(place) for place in places.values()]
+
+
+def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
+    """Runs with their numbers; labels that several would share are made unique.
+
+    Raises:
+        InputError: a run is damaged.
+    """
+    names = _short_names([run.folder for run in runs])
+    entries = [_read_entry(run, name) for run, name in zip(runs, names, strict=True)]
+    return _numbered(_with_builds(entries))
+
+
+def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Runs on the same samples together, in the order of their first."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.dataset_key, []).append(entry)
+    return groups
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RUN).exists() or (folder / JOURNAL).exists()
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    found = []
+    for place, below, _ in os.walk(folder):
+        if _is_run(Path(place)):
+            found.append(Path(place))
+            below.clear()  # a run holds no runs
+    return sorted(found)
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Where each lies below the folder that holds them all: the same wherever that is."""
+    whole = [folder.resolve() for folder in folders]
+    root = Path(os.path.commonpath([folder.parent for folder in whole]))
+    return [plain(folder.relative_to(root).as_posix()) for folder in whole]
+
+
+def _check_parts(run: StoredRun) -> None:
+    for part, keys in _PARTS.items():
+        content = run.description.get(part)
+        for key in keys:
+            if not isinstance(content, Mapping) or key not in content:
+                raise InputError(f"{run.folder / RUN}: {part}.{key} is missing; run it again")
+
+
+def _read_entry(run: StoredRun, name: str) -> Entry:
+    _check_parts(run)
+    try:
+        method, dataset, protocol = run.description["method"], run.description["dataset"], run.protocol
+        card, options = method["card"], method["options"]
+        return Entry(
+            folder=name,
+            method=plain(method["name"]),
+            label=_label(plain(method["name"]), options, card, float(protocol["threshold"])),
+            build=_build(method),
+            resolution=_resolution(options, card),
+            training_data=plain(", ".join(map(str, card.get("training_data", [])))),
+            backbone=plain(card.get("backbone", "")),
+            dataset=plain(dataset["name"]),
+            content_hash=plain(dataset["content_hash"]),
+            dataset_samples=int(dataset["samples"]),
+            conditions=_conditions(run.description),
+            threshold=float(protocol["threshold"]),
+            max_clicks=int(protocol["max_clicks"]),
+            stop_at=None if protocol["stop_at"] is None else float(protocol["stop_at"]),
+            execution=_execution(run.description),
+            command=str(run.description.get("command", "")),
+            description=run.description,
+            summary=summarise(run),
+        )
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{run.folder / RUN}: not as a description of a run should be ({error!r}); run it again"
+        ) from error
+
+
+def _label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
+    """The name, with the options that are not the card's defaults; all options where there is no card."""
+    defaults = {key: table["default"] for key, table in card.get("options", {}).items()}
+    changed = [
+        f"{key}={option_value(value)}"
+        for key, value in options.items()
+        if key not in defaults or value != defaults[key]
+    ]
+    if threshold != float(card.get("threshold", STANDARD_THRESHOLD)):
+        changed.append(f"threshold={threshold:g}")
+    return plain(f"{name} ({', '.join(changed)})" if changed else name)
+
+
+def _build(method: Mapping[str, Any]) -> str:
+    weights = [weight.get("sha256") for weight in method["card"].get("weights", [])]
+    content = json.dumps([method["entry"], method.get("source_sha256"), weights])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _resolution(options: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    named = [f"{key}={option_value(options[key])}" for key in _RESOLUTIONS if key in options]
+    return plain(", ".join(named) or card.get("input_size", ""))
+
+
+def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
+    protocol = description["protocol"]
+    policy = _policy(str(protocol["policy"]))
+    values = (
+        protocol["name"],
+        protocol["selection"],
+        policy,
+        "none" if policy == "center" else protocol["seed"],
+        protocol["max_clicks"],
+        "used" if protocol["initial_masks"] else "ignored",
+        _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"]),
+        description["versions"].get("opencv", "unknown"),
+    )
+    return dict(zip(CONDITIONS, map(plain, values), strict=True))
+
+
+def _policy(text: str) -> str:
+    """The policy with all its options; as it stands if this version does not know it."""
+    try:
+        return str(ClickPolicy.parse(text))
+    except InputError:
+        return text
+
+
+def _subset(samples: int, every: int, limit: int | None) -> str:
+    count = math.ceil(samples / every)
+    parts = [f"every {ordinal(every)}"] if every > 1 else []
+    if limit is not None and limit < count:
+        parts.append(f"the first {limit}")
+    return ", of them ".join(parts) or "all"
+
+
+def _execution(description: Mapping[str, Any]) -> str:
+    machine, execution = description["machine"], description["execution"]
+    return plain(
+        f"{machine['processor']} with {machine['cores']} cores; workers {execution['workers']}, "
+        f"threads {execution['threads']}, batch {execution['batch']}"
+    )
+
+
+def _with_builds(entries: Sequence[Entry]) -> list[Entry]:
+    """Where methods of one label are made of different code or weights, the label says so."""
+    builds = defaultdict(set)
+    for entry in entries:
+        builds[entry.label].add(entry.build)
+    return [
+        dataclasses.replace(entry, label=f"{entry.label} [build {entry.build[:8]}]")
+        if len(builds[entry.label]) > 1
+        else entry
+        for entry in entries
+    ]
+
+
+def _numbered(entries: Sequence[Entry]) -> list[Entry]:
+    """Runs of one setting on one dataset get numbers."""
+    keys = [(entry.setting, entry.dataset_key) for entry in entries]
+    many = Counter(keys)
+    seen: Counter[object] = Counter()
+    numbered = []
+    for entry, key in zip(entries, keys, strict=True):
+        seen[key] += 1
+        label = f"{entry.label} #{seen[key]}" if many[key] > 1 else entry.label
+        numbered.append(dataclasses.replace(entry, label=label))
+    return numbered

@@ -1,0 +1,159 @@
+"""The numbers of one stored run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.errors import InputError
+from disbench.harness.store import CLICKS, StoredRun
+from disbench.metrics import bootstrap_interval, clicks_to_reach, miou_curve, nof
+
+FloatArray = npt.NDArray[np.float64]
+PERCENTS = (80, 85, 90, 95)
+"""The IoUs to reach."""
+SOLVED = 90
+"""A sample that never reaches this IoU is never solved."""
+AT_CLICKS = (1, 3, 5, 20)
+"""The clicks after which tables print mean IoUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over samples, and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fails:
+    """NoF by both rules: NoC equals the cap (`ritm`), never reached (`strict`)."""
+
+    ritm: int
+    strict: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Mean seconds a click: of all, of the first ones, of those after; None where there are none."""
+
+    every: float
+    first: float | None
+    later: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample on which the method failed, and why."""
+
+    sample: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of one run.
+
+    Attributes:
+        samples: how many were run.
+        clicks: how many rows.
+        failures: samples on which the method failed; from that click on they count with an IoU of 0.
+        undefined: samples with an IoU that is not a number (an empty union); it reaches nothing.
+        noc: percent -> NoC; where samples end early, only up to the IoU that ends them.
+        nof: percent -> NoF, likewise.
+        miou: (max_clicks,) mean IoU after each click, nan where a sample has none; None if samples end early.
+        boundary: the same of the boundary IoU.
+        model: of the method; opening the image belongs to the first click.
+        harness: of everything else.
+    """
+
+    samples: int
+    clicks: int
+    failures: tuple[Failure, ...]
+    undefined: tuple[str, ...]
+    noc: Mapping[int, Estimate]
+    nof: Mapping[int, Fails]
+    miou: FloatArray | None
+    boundary: FloatArray | None
+    model: Seconds
+    harness: Seconds
+
+    @property
+    def never_solved(self) -> float | None:
+        """Share of the samples that never reach an IoU of 0.90; None if samples end before."""
+        return self.nof[SOLVED].strict / self.samples if SOLVED in self.nof else None
+
+
+def summarise(run: StoredRun) -> Summary:
+    """The numbers of a stored run.
+
+    Raises:
+        InputError: the rows are damaged, or not those that `run.json` describes.
+    """
+    max_clicks, stop_at = int(run.protocol["max_clicks"]), run.protocol["stop_at"]
+    by_sample = run.by_sample()
+    ious = list(by_sample.values())
+    _check_count(run, len(ious))
+    times = run.rows(["sample", "click", "failure", "model_seconds", "harness_seconds"])
+    numbers = times["click"].to_numpy()
+    failed = times.filter(times["failure"].is_valid())
+    reached = [percent for percent in PERCENTS if _is_reached(percent, stop_at)]
+    try:
+        return Summary(
+            samples=len(ious),
+            clicks=len(numbers),
+            failures=tuple(map(Failure, failed["sample"].to_pylist(), failed["failure"].to_pylist())),
+            undefined=tuple(name for name, row in by_sample.items() if np.isnan(row).any()),
+            noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
+            nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
+            miou=None if stop_at is not None else miou_curve(ious, max_clicks),
+            boundary=None if stop_at is not None else _boundary(run, max_clicks),
+            model=_seconds(times["model_seconds"].to_numpy(), numbers),
+            harness=_seconds(times["harness_seconds"].to_numpy(), numbers),
+        )
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{run.folder / CLICKS}: {error}; run it again with --existing overwrite") from error
+
+
+def _check_count(run: StoredRun, samples: int) -> None:
+    said = run.description["result"]["samples"]
+    if samples != said:
+        raise InputError(
+            f"{run.folder / CLICKS}: {samples} samples, where run.json says {said}; run it again with "
+            "--existing overwrite"
+        )
+
+
+def _is_reached(percent: int, stop_at: float | None) -> bool:
+    """Whether samples go on until this IoU; compared as results are, as float32."""
+    return stop_at is None or bool(np.float32(percent / 100) <= np.float32(stop_at))
+
+
+def _noc(ious: list[FloatArray], percent: int, max_clicks: int) -> Estimate:
+    values = clicks_to_reach(ious, percent / 100, max_clicks)
+    return Estimate(float(np.mean(values)), *bootstrap_interval(values))
+
+
+def _nof(ious: list[FloatArray], percent: int, max_clicks: int) -> Fails:
+    ritm, strict = (nof(ious, percent / 100, max_clicks, rule) for rule in ("ritm", "strict"))
+    return Fails(ritm, strict)
+
+
+def _boundary(run: StoredRun, max_clicks: int) -> FloatArray:
+    return miou_curve(list(run.by_sample("boundary_iou").values()), max_clicks)
+
+
+def _seconds(values: FloatArray, clicks: npt.NDArray[np.int16]) -> Seconds:
+    first = clicks == 1
+    return Seconds(float(values.mean()), _mean(values[first]), _mean(values[~first]))
+
+
+def _mean(values: FloatArray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,353 @@
+"""Tables before they are Markdown or LaTeX: what stands in each cell, and the footnotes that keep it honest."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from disbench.reports.entries import Entry, by_dataset
+from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, FloatArray
+from disbench.reports.text import DASH, counted, listed, plain, seconds
+
+OVERVIEW = (85, 90)
+"""IoUs of the overview, those of the paper's Table 1."""
+NOF = (90, 95)
+_EVERY_RUN = ("samples", "OpenCV")
+"""Conditions that may differ within a row of the overview, so that its cells are marked instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading: of a group of columns, and its own.
+
+    Attributes:
+        name: its own.
+        group: "" or what it shares with its neighbours.
+        number: set flush right.
+    """
+
+    name: str
+    group: str = ""
+    number: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in a cell.
+
+    Attributes:
+        text: unescaped, one line.
+        marks: of footnotes.
+        interval: "" or the ends of an interval, to be set smaller where that can be done.
+    """
+
+    text: str
+    marks: tuple[str, ...] = ()
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that has only to be set.
+
+    Attributes:
+        name: of letters, digits and hyphens.
+        title: names the dataset and its content hash.
+        caption: what holds for all rows.
+        columns: headings.
+        rows: a cell a column.
+        footnotes: mark -> text.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    footnotes: Mapping[str, str]
+
+
+@dataclass
+class Footnotes:
+    """The footnotes of a table while it grows: the same text gets the same mark.
+
+    Attributes:
+        texts: text -> mark.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def mark(self, text: str) -> str:
+        """The mark of a text: a, b, ... z, aa, ab, ..."""
+        return self.texts.setdefault(text, _letters(len(self.texts)))
+
+    def marks(self, *texts: str) -> tuple[str, ...]:
+        """The marks of those that are no empty text."""
+        return tuple(self.mark(text) for text in texts if text)
+
+    def by_mark(self) -> dict[str, str]:
+        """Mark -> text, in the order of the marks."""
+        return {mark: text for text, mark in self.texts.items()}
+
+
+def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[str, str]:
+    """The conditions that most runs share; of equally many, those that stand first."""
+    found = Counter(tuple(_conditions(entry, leave_out).items()) for entry in entries)
+    return dict(found.most_common(1)[0][0])
+
+
+def clicks_table(entries: Sequence[Entry]) -> Table:
+    """NoC and NoF of runs on the same samples."""
+    notes, shared = Footnotes(), reference(entries)
+    columns = (
+        *_HEADINGS,
+        *(Column(f"NoC@{percent}") for percent in PERCENTS),
+        *(Column(rule, f"NoF@{percent}") for percent in NOF for rule in ("ritm", "strict")),
+    )
+    rows = tuple(
+        (
+            *_heading(entry, shared, notes),
+            *(_noc(entry, percent, notes) for percent in PERCENTS),
+            *(_nof(entry, percent, rule, notes) for percent in NOF for rule in ("ritm", "strict")),
+        )
+        for entry in entries
+    )
+    caption = f"Number of clicks with its 95 % interval, and number of failures. {_shared(shared)}"
+    return Table("noc", _title(entries[0], "clicks"), caption, columns, rows, notes.by_mark())
+
+
+def quality_table(entries: Sequence[Entry]) -> Table:
+    """Mean IoUs after some clicks, samples never solved, and time of runs on the same samples."""
+    notes, shared = Footnotes(), reference(entries)
+    machine = Counter(entry.execution for entry in entries).most_common(1)[0][0]
+    columns = (
+        *_HEADINGS,
+        *(Column(str(click), "mean IoU at click") for click in AT_CLICKS),
+        *(Column(str(click), "boundary IoU at click") for click in AT_CLICKS),
+        Column("never solved"),
+        *(Column(which, "method s/click") for which in ("all", "first", "later")),
+        Column("harness s/click"),
+    )
+    rows = tuple(
+        (
+            *_heading(entry, shared, notes),
+            *_curve_cells(entry, entry.summary.miou, notes),
+            *_curve_cells(entry, entry.summary.boundary, notes),
+            _never_solved(entry, notes),
+            *_times(entry, machine, notes),
+        )
+        for entry in entries
+    )
+    caption = (
+        f"Mean IoU and mean boundary IoU, share of samples that never reach an IoU of {SOLVED / 100:.2f}, seconds a "
+        f"click (opening the image is part of the first). {_shared(shared)} Seconds on {machine}."
+    )
+    return Table("quality", _title(entries[0], "quality and time"), caption, columns, rows, notes.by_mark())
+
+
+def overview_table(entries: Sequence[Entry]) -> Table:
+    """Methods by datasets, built as the paper's Table 1: NoC at two IoUs for each dataset."""
+    notes, shared = Footnotes(), reference(entries, _EVERY_RUN)
+    opencv = Counter(entry.conditions["OpenCV"] for entry in entries).most_common(1)[0][0]
+    datasets = by_dataset(entries)
+    columns = (
+        Column("Method", number=False),
+        Column("Protocol", number=False),
+        Column("Training data", number=False),
+        Column("Backbone", number=False),
+        *(Column(f"NoC@{p}", _dataset(runs[0])) for runs in datasets.values() for p in OVERVIEW),
+    )
+    rows = []
+    for runs in _by_setting(entries).values():
+        first, by_key = runs[0], {entry.dataset_key: entry for entry in runs}
+        cells = [
+            Cell(first.label, notes.marks(_deviation(first, shared))),
+            Cell(first.protocol),
+            Cell(first.training_data or DASH),
+            Cell(first.backbone or DASH),
+        ]
+        for key in datasets:
+            cells += _overview_cells(by_key.get(key), opencv, notes)
+        rows.append(tuple(cells))
+    title = "Overview: " + ", ".join(_dataset(runs[0]) for runs in datasets.values())
+    caption = (
+        f"Mean number of clicks to reach an IoU of 0.85 and 0.90; {DASH}: no run, or see the mark. "
+        f"{_shared(shared, opencv)}"
+    )
+    return Table("overview", title, caption, columns, tuple(rows), notes.by_mark())
+
+
+def deviation(entry: Entry, entries: Sequence[Entry]) -> str:
+    """How a run was made otherwise than most of some runs; "" if it was not."""
+    return _deviation(entry, reference(entries))
+
+
+def failures(entry: Entry) -> str:
+    """How many samples of a run failed, and the first reasons; "" if none did."""
+    failed = entry.summary.failures
+    if not failed:
+        return ""
+    reasons = Counter(plain(failure.reason) for failure in failed)
+    texts = [f"{count} × {reason}" for reason, count in reasons.items()]
+    return (
+        f"the method failed on {len(failed):,} of {counted(entry.summary.samples, 'sample')}, which count with an IoU "
+        f"of 0 from that click on: {listed(texts)}"
+    )
+
+
+def undefined(entry: Entry) -> str:
+    """Which samples of a run have an IoU over an empty union; "" if none has."""
+    names = [plain(name) for name in entry.summary.undefined]
+    if not names:
+        return ""
+    return (
+        f"{counted(len(names), 'sample')} with an IoU over an empty union, which is not a number: it reaches nothing, "
+        f"and where it stands there is no mean: {listed(names)}"
+    )
+
+
+_HEADINGS = (
+    Column("Method", number=False),
+    Column("Protocol", number=False),
+    Column("Samples"),
+    Column("Failed"),
+)
+
+
+def _heading(entry: Entry, shared: Mapping[str, str], notes: Footnotes) -> tuple[Cell, ...]:
+    """What a row says of the run before its numbers."""
+    samples, subset = f"{entry.summary.samples:,}", entry.conditions["samples"]
+    if subset != "all":
+        samples = f"{samples} of {entry.dataset_samples:,} ({subset})"
+    marks = notes.marks(_deviation(entry, shared), failures(entry), undefined(entry))
+    return (
+        Cell(entry.label, marks),
+        Cell(entry.protocol),
+        Cell(samples),
+        Cell(f"{len(entry.summary.failures):,}"),
+    )
+
+
+def _noc(entry: Entry, percent: int, notes: Footnotes) -> Cell:
+    found = entry.summary.noc.get(percent)
+    if found is None:
+        return _missing(_stopped(entry), notes)
+    return Cell(f"{found.mean:.2f}", interval=f"{found.low:.2f}, {found.high:.2f}")
+
+
+def _nof(entry: Entry, percent: int, rule: str, notes: Footnotes) -> Cell:
+    found = entry.summary.nof.get(percent)
+    if found is None:
+        return _missing(_stopped(entry), notes)
+    return Cell(f"{found.ritm if rule == 'ritm' else found.strict:,}")
+
+
+def _curve_cells(entry: Entry, curve: FloatArray | None, notes: Footnotes) -> list[Cell]:
+    cells = []
+    for click in AT_CLICKS:
+        if curve is None:
+            cells.append(_missing(_stopped(entry), notes))
+        elif click > len(curve):
+            cells.append(
+                _missing(f"not available: the run has {counted(entry.max_clicks, 'click')} a sample", notes)
+            )
+        elif math.isnan(curve[click - 1]):
+            cells.append(_missing("not available: the value of some sample is not a number", notes))
+        else:
+            cells.append(Cell(f"{curve[click - 1]:.3f}"))
+    return cells
+
+
+def _never_solved(entry: Entry, notes: Footnotes) -> Cell:
+    share = entry.summary.never_solved
+    return _missing(_stopped(entry), notes) if share is None else Cell(f"{100 * share:.1f} %")
+
+
+def _times(entry: Entry, machine: str, notes: Footnotes) -> list[Cell]:
+    elsewhere = "" if entry.execution == machine else f"seconds on {entry.execution}"
+    few = "" if entry.stop_at is None else "of the clicks before the stop alone"
+    model, harness = entry.summary.model, entry.summary.harness
+    return [
+        _missing("not available: the run has no later clicks", notes)
+        if value is None
+        else Cell(seconds(value), notes.marks(elsewhere, few))
+        for value in (model.every, model.first, model.later, harness.every)
+    ]
+
+
+def _overview_cells(entry: Entry | None, opencv: str, notes: Footnotes) -> list[Cell]:
+    if entry is None:
+        return [Cell(DASH)] * len(OVERVIEW)
+    subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
+    texts = (
+        ""
+        if subset == "all"
+        else f"samples: {subset} ({entry.summary.samples:,} of {entry.dataset_samples:,})",
+        "" if version == opencv else f"OpenCV {version} instead of {opencv}",
+        failures(entry),
+        undefined(entry),
+    )
+    cells = []
+    for percent in OVERVIEW:
+        found = entry.summary.noc.get(percent)
+        if found is None:
+            cells.append(_missing(_stopped(entry), notes))
+        else:
+            cells.append(Cell(f"{found.mean:.2f}", notes.marks(*texts)))
+    return cells
+
+
+def _missing(why: str, notes: Footnotes) -> Cell:
+    return Cell(DASH, notes.marks(why))
+
+
+def _stopped(entry: Entry) -> str:
+    return f"not available: samples of this run end at an IoU of {entry.stop_at:g}"
+
+
+def _conditions(entry: Entry, leave_out: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, value in entry.conditions.items() if key not in leave_out}
+
+
+def _deviation(entry: Entry, shared: Mapping[str, str]) -> str:
+    """How a run differs from the conditions of the table."""
+    differing = [
+        f"{key} {entry.conditions[key]} instead of {value}"
+        for key, value in shared.items()
+        if entry.conditions[key] != value
+    ]
+    return f"another protocol: {'; '.join(differing)}" if differing else ""
+
+
+def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
+    values = {**shared, **({"OpenCV": opencv} if opencv else {})}
+    conditions = ", ".join(
+        f"{key} {value}" for key, value in values.items() if (key, value) != ("seed", "none")
+    )
+    return f"Protocol where no mark says otherwise: {conditions}."
+
+
+def _dataset(entry: Entry) -> str:
+    return f"{entry.dataset} ({entry.short_hash})"
+
+
+def _title(entry: Entry, what: str) -> str:
+    return f"{_dataset(entry)}: {what}"
+
+
+def _by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.setting, []).append(entry)
+    return groups
+
+
+def _letters(number: int) -> str:
+    text = ""
+    number += 1
+    while number:
+        number, digit = divmod(number - 1, 26)
+        text = chr(ord("a") + digit) + text
+    return text

@@ -1,0 +1,55 @@
+"""Words and numbers as reports print them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+DASH = "–"
+"""Where there is no number."""
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def plain(text: object) -> str:
+    """One line of printable characters; what is none (controls, text directions, halves of pairs) is left out."""
+    return " ".join(visible(str(text)).split())
+
+
+def visible(text: str) -> str:
+    """The text with its spaces and ends of lines, without other characters that print nothing."""
+    return "".join(char for char in text if char in "\n\t " or unicodedata.category(char) not in _INVISIBLE)
+
+
+def option_value(value: Any) -> str:
+    """The value of an option as the command line takes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ..."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def seconds(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value <= 0:
+        return "0"
+    return f"{value:.{max(0, min(6, 2 - math.floor(math.log10(value))))}f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(texts: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    more = len(texts) - most
+    return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")

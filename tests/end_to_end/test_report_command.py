@@ -1,0 +1,51 @@
+"""`disbench report`: from runs to a page, and sentences for what cannot be reported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from disbench.harness.store import JOURNAL
+from tests.unit.run_tools import draw_ious, write_run
+
+
+def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "disbench", *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def test_a_report_of_runs_below_a_folder(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "grabcut" / "one", draw_ious(5))
+    write_run(tmp_path / "runs" / "davis" / "one", draw_ious(5), dataset={"name": "davis"})
+    write_run(tmp_path / "other", draw_ious(5, seed=2), method={"name": "other"})
+    done = disbench("report", "runs", "other", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "report/report.md: 3 runs on 2 datasets"
+    assert len(done.stdout.splitlines()) == 4
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"report.md", "results.csv", "tables.tex", "curves.csv", "curves.png", "curves.svg"}
+    before = (tmp_path / "report" / "report.md").read_bytes()
+    assert disbench("report", "runs", "other", "--out", "again", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "again" / "report.md").read_bytes() == before
+
+
+def test_what_cannot_be_reported(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a", draw_ious(2))
+    (tmp_path / "runs" / "b").mkdir()
+    (tmp_path / "runs" / "b" / JOURNAL).touch()
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        ("runs", "runs/b: the run is not finished"),
+        ("empty", "empty: there is no run in it"),
+    ):
+        done = disbench("report", folder, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {words}")
+        assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "file").touch()
+    done = disbench("report", "runs/a", "--out", "file", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "file stands where a folder is needed" in done.stderr
