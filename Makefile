@@ -4,6 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
 
+# The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
+# takes its place: both are the module cv2, so the one must go before the other comes.
+CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
+	release=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-python'))") && \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
+	$(BIN)/python -m pip install --quiet --no-deps "opencv-python-headless==$$release"; }
+
 .PHONY: quickstart test check unit wheel-test dist lint benchmark clean
 
 quickstart: $(VENV)/.installed
@@ -37,6 +44,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/hierarchy.py
 	$(BIN)/python benchmarks/run_lengths.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/clicks.py --stand-in
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,10 +52,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(CHECK_OPENCV)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx]"
+	$(CHECK_OPENCV)
 	touch $@
 
 clean:

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from disbench import __version__
+from disbench import __version__, cli_benchmark
+from disbench.cli_options import DataOption, Existing, ExistingOption
 from disbench.errors import InputError
 
 app = typer.Typer(
@@ -23,14 +24,6 @@ app = typer.Typer(
 )
 
 
-class Existing(StrEnum):
-    """What to do with results that are there already."""
-
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-    FAIL = "fail"
-
-
 class Format(StrEnum):
     """Formats that shards can be exported to."""
 
@@ -38,12 +31,6 @@ class Format(StrEnum):
     COCO = "coco"
 
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."
-    ),
-]
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
@@ -52,9 +39,6 @@ _CURES = {
     ),
 }
 _INTERRUPTED = 130
-ExistingOption = Annotated[
-    Existing, typer.Option("--existing", help="What to do with results that are there already.")
-]
 
 
 def _print_version(asked: bool) -> None:
@@ -242,6 +226,9 @@ def quickstart(
 
     for path in run(out, existing.value):
         typer.echo(f"look at: {path}")
+
+
+cli_benchmark.register(app)
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,18 +27,28 @@ def disbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
     )
 
 
+def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        yield f"{path}{name}", command
+
+
 def test_every_command_and_option_has_help() -> None:
-    group = typer.main.get_command(app)
-    assert set(group.commands) >= {"sample", "inspect", "export", "quickstart"}  # type: ignore[attr-defined]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    found = dict(commands(typer.main.get_command(app)))
+    assert set(found) >= {
+        *("sample", "inspect", "export", "run", "report", "predict", "quickstart"),
+        *("data list", "data verify", "data fetch", "methods list", "methods show", "methods fetch"),
+    }
+    for name, command in found.items():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
 
 
-@pytest.mark.parametrize("statement", ["import disbench", "import disbench.cli", "import disbench.sampling"])
-def test_importing_stays_light(statement: str) -> None:
-    code = f"import sys; {statement}; print([name for name in {HEAVY} if name in sys.modules])"
+@pytest.mark.parametrize("module", ["disbench", "disbench.cli", "disbench.sampling", "disbench.harness"])
+def test_importing_stays_light(module: str) -> None:
+    code = f"import sys; import {module}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
@@ -82,13 +94,18 @@ def test_runs_from_the_expected_place() -> None:
     assert definitions.folder("sampling").is_relative_to(expected)
 
 
+@pytest.mark.slow
 def test_quickstart_makes_shards_statistics_and_contact_sheets(tmp_path: Path) -> None:
     result = disbench("quickstart", "--out", str(tmp_path / "q"))
     assert result.returncode == 0, result.stderr
     sheets = [
         Path(line.split(": ", 1)[1]) for line in result.stdout.splitlines() if line.startswith("look at")
     ]
+    *sheets, page, curves = sheets
     assert len(sheets) == 2
+    for method in ("disk", "geodesic", "grabcut"):
+        assert method in page.read_text()
+    assert Image.open(curves).size[0] > 400
     for sheet in sheets:
         with Image.open(sheet) as image:
             assert image.width >= 1000

@@ -1,0 +1,314 @@
+"""The benchmark's commands: run, report, predict, data, methods."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench.cli_options import DataOption, Existing, ExistingOption, MethodOption, SetOption
+
+FAILED_SAMPLES = 1
+"""Exit code of a run that is finished, with samples on which the method failed."""
+_BAD_INPUT = 2
+
+
+class Selection(StrEnum):
+    """How one of several candidates is kept."""
+
+    ORACLE_FIRST = "oracle-first"
+    ORACLE_ALL = "oracle-all"
+    SCORE = "score"
+
+
+class Store(StrEnum):
+    """Which masks a run stores."""
+
+    NONE = "none"
+    KEPT = "kept"
+    ALL = "all"
+
+
+class InitialMasks(StrEnum):
+    """What to do with initial masks."""
+
+    USE = "use"
+    IGNORE = "ignore"
+
+
+def run(
+    method: MethodOption,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            help="Name of a card (disbench data list), your own card.toml, or a folder.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    set_: SetOption = None,
+    dataset_option: Annotated[
+        list[str] | None,
+        typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+    ] = None,
+    selection: Annotated[
+        Selection,
+        typer.Option(
+            "--selection",
+            help="Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), "
+            "the best at every click, or the method's highest score.",
+        ),
+    ] = Selection.ORACLE_FIRST,
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy", help="How clicks are simulated: center (standard), random, jitter:sigma=0.3."
+        ),
+    ] = "center",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
+    max_clicks: Annotated[int, typer.Option("--max-clicks", min=1, help="Clicks a sample gets.")] = 20,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."
+        ),
+    ] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option("--stop-at", help="End a sample at this IoU; saves time, and no curve can be drawn."),
+    ] = None,
+    initial_masks: Annotated[
+        InitialMasks,
+        typer.Option("--initial-masks", help="Begin from a sample's initial mask where it has one."),
+    ] = InitialMasks.USE,
+    every: Annotated[int, typer.Option("--every", min=1, help="Only every so-many-th sample.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = os.cpu_count() or 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")
+    ] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Samples in lockstep, for methods with predict_batch.")
+    ] = 1,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=0, help="Seconds one call of the method may take; 0 waits for ever."),
+    ] = 60.0,
+    store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = Store.NONE,
+    existing: ExistingOption = Existing.RESUME,
+    data: DataOption = None,
+) -> None:
+    """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
+    from disbench.baselines.cards import method_spec  # noqa: PLC0415
+    from disbench.datasets.cards import open_dataset  # noqa: PLC0415
+    from disbench.harness.protocol import Protocol  # noqa: PLC0415
+    from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
+
+    spec = method_spec(method, set_ or [])
+    source = open_dataset(dataset, data, dataset_option or [])
+    protocol = Protocol(
+        max_clicks=max_clicks,
+        threshold=spec.threshold if threshold is None else threshold,
+        selection=selection.value,
+        policy=policy,
+        seed=seed,
+        stop_at=stop_at,
+        initial_masks=initial_masks is InitialMasks.USE,
+    )
+    execution = Execution(workers, threads, batch, timeout or None, store.value)
+    finished = run_benchmark(
+        spec,
+        source,
+        out,
+        protocol,
+        execution,
+        every=every,
+        limit=limit,
+        existing=existing.value,
+        command=_command(),
+        progress=True,
+    )
+    result = finished.description["result"]
+    typer.echo(
+        f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
+        f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
+    )
+    if result["failed"]:
+        first = result["failed"][0]
+        typer.echo(
+            f"the method failed on {len(result['failed'])} of {result['samples']} samples, whose IoU counts as 0 from "
+            f"that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
+            err=True,
+        )
+        raise typer.Exit(FAILED_SAMPLES)
+
+
+def predict(
+    image: Annotated[Path, typer.Argument(help="The image.")],
+    click: Annotated[
+        list[str],
+        typer.Option(
+            "--click",
+            help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated.",
+        ),
+    ],
+    method: MethodOption,
+    out: Annotated[Path, typer.Option("--out", help="The mask: a PNG of 0 and 255.")],
+    set_: SetOption = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", min=0, help="Candidate that the first click means, from 0 (default: the highest score)."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."
+        ),
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Also write every candidate and an overlay beside it, and print the scores."
+        ),
+    ] = False,
+) -> None:
+    """Segment one image by clicks."""
+    from disbench.baselines.cards import method_spec  # noqa: PLC0415
+    from disbench.datasets.images import read_rgb  # noqa: PLC0415
+    from disbench.harness.predict import overlay, parse_click, write_png  # noqa: PLC0415
+    from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
+
+    clicks = [parse_click(text) for text in click]
+    pixels = read_rgb(image)
+    spec = method_spec(method, set_ or [])
+    answer = answer_to(
+        spec.build(), pixels, clicks, threshold=spec.threshold if threshold is None else threshold, keep=keep
+    )
+    write_png(out, answer.mask)
+    typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
+    if every:
+        scores = answer.candidates.scores
+        for number, mask in enumerate(answer.candidates.masks):
+            path = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
+            write_png(path, mask)
+            score = "no score" if scores is None else f"score {scores[number]:.4f}"
+            typer.echo(
+                f"{path}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
+            )
+        path = out.with_name(f"{out.stem}-overlay{out.suffix}")
+        write_png(path, overlay(pixels, [answer.mask], clicks))
+        typer.echo(f"{path}: the mask and the clicks on the image")
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of finished runs, or folders that have some below them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Make tables (Markdown, CSV, LaTeX) and curves (PNG, SVG) from stored runs."""
+    from disbench.reports.report import make_report  # noqa: PLC0415
+
+    for line in make_report(runs, out).lines:
+        typer.echo(line)
+
+
+data_app = typer.Typer(help="Datasets: what is here, is it whole, get it.", no_args_is_help=True)
+methods_app = typer.Typer(help="Methods: their cards and weights.", no_args_is_help=True)
+DatasetArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
+CardArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None) -> None:
+    """List every dataset that has a card, and whether it is here."""
+    from disbench.datasets.verify import list_datasets  # noqa: PLC0415
+
+    for listing in list_datasets(data):
+        typer.echo(listing.line())
+
+
+@data_app.command("verify")
+def data_verify(
+    dataset: Annotated[str, typer.Argument(help="Name of a card, your own card.toml, or a folder.")],
+    dataset_option: Annotated[
+        list[str] | None,
+        typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Read all of a dataset and compare it with its card: counts, sizes, content hash."""
+    from disbench.datasets.verify import verify  # noqa: PLC0415
+
+    found = verify(dataset, data, dataset_option or [], progress=True)
+    for line in found.lines():
+        typer.echo(line, err=not found.whole)
+    if not found.whole:
+        raise typer.Exit(_BAD_INPUT)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    dataset: DatasetArgument,
+    no_hash: Annotated[
+        bool, typer.Option("--no-hash", help="Take files that the card has no SHA-256 for; it is printed.")
+    ] = False,
+    existing: ExistingOption = Existing.RESUME,
+    data: DataOption = None,
+) -> None:
+    """Download a dataset from its card's addresses, checked and resumable."""
+    from disbench.datasets.fetch import fetch  # noqa: PLC0415
+
+    for line in fetch(dataset, data, unverified=no_hash, existing=existing.value, progress=True):
+        typer.echo(line)
+
+
+@methods_app.command("list")
+def methods_list() -> None:
+    """List every method that has a card."""
+    from disbench.baselines.listing import list_methods  # noqa: PLC0415
+
+    for line in list_methods():
+        typer.echo(line)
+
+
+@methods_app.command("show")
+def methods_show(method: CardArgument) -> None:
+    """Show all that a card knows, and the commands that run its method."""
+    from disbench.baselines.listing import show_method  # noqa: PLC0415
+
+    for line in show_method(method):
+        typer.echo(line)
+
+
+@methods_app.command("fetch")
+def methods_fetch(method: CardArgument) -> None:
+    """Get a method's weights, checked by SHA-256."""
+    from disbench.baselines.cards import load_card  # noqa: PLC0415
+    from disbench.baselines.weights import fetch  # noqa: PLC0415
+
+    for line in fetch(load_card(method)):
+        typer.echo(line)
+
+
+def _command() -> str:
+    """What the user typed, without the folders of this machine in the program's own name."""
+    return shlex.join(["disbench", *sys.argv[1:]])
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(run)
+    app.command()(report)
+    app.command()(predict)
+    app.add_typer(data_app, name="data")
+    app.add_typer(methods_app, name="methods")

@@ -1,0 +1,177 @@
+"""The benchmark's commands as a user types them: run, report, predict, methods."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from disbench.datasets.photos import photo_path
+from disbench.harness import read_run
+from tests import toy_methods
+
+pytest.importorskip("cv2", exc_type=ImportError)
+pytestmark = pytest.mark.slow
+TOY = str(Path(toy_methods.__file__))
+
+
+def disbench(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"} | more
+    # Toy methods import the tests' package; the child finds it where this process does.
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-m", "disbench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of three images with masks; the first pixel's red tells a toy method how to misbehave."""
+    noise = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for number in range(3):
+        image = noise.integers(8, 250, (48, 60, 3), dtype=np.uint8)
+        image[0, 0, 0] = (0, 2, 0)[number]
+        mask = np.zeros((48, 60), dtype=np.uint8)
+        mask[8 + 4 * number : 36, 10:40] = 255
+        Image.fromarray(image).save(tmp_path / "set" / "images" / f"i{number}.png")
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"i{number}.png")
+    return tmp_path / "set"
+
+
+def test_run_and_report_on_a_folder(folder: Path, tmp_path: Path) -> None:
+    for radius in ("8", "16"):
+        result = disbench(
+            *("run", "--method", f"{TOY}:Discs", "--set", f"radius={radius}", "--dataset", str(folder)),
+            *("--out", f"runs/discs-{radius}", "--max-clicks", "5", "--store", "kept"),
+            cwd=tmp_path,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "3 samples, 15 clicks" in result.stdout
+    run = read_run(tmp_path / "runs" / "discs-8")
+    assert run.description["command"].startswith("disbench run --method")
+    assert run.rows(["mask"])["mask"].null_count == 0
+    result = disbench("report", "runs", "--out", "report", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "report" / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert {"report.md", "curves.png", "curves.svg", "tables.tex"} <= {
+        path.name for path in (tmp_path / "report").iterdir()
+    }
+
+
+def test_a_method_that_fails_says_so_at_the_end(folder: Path, tmp_path: Path) -> None:
+    arguments = ("run", "--method", f"{TOY}:Misbehaves", "--dataset", str(folder), "--out", "run")
+    result = disbench(*arguments, "--max-clicks", "5", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "failed on 1 of 3 samples" in result.stderr
+    assert "a bad day" in result.stderr
+    result = disbench("report", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "a bad day" in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "disc", "--dataset", "photos"), "did you mean 'disk'"),
+        (("--method", "disk", "--dataset", "photo"), "photos"),
+        (("--method", "disk", "--set", "radus=1", "--dataset", "photos"), "did you mean 'radius'"),
+        (("--method", "disk", "--set", "radius=wide", "--dataset", "photos"), "a number"),
+        (("--method", "disk", "--dataset", "photos", "--policy", "centre"), "did you mean 'center'"),
+        (("--method", "disk", "--dataset", "photos", "--policy", "jitter:sigma=-1"), "above 0"),
+        (("--method", "disk", "--dataset", "photos", "--stop-at", "90"), "stop_at"),
+        (("--method", "disk", "--dataset", "photos", "--batch", "0"), "--batch"),
+        (("--method", "nowhere.py:Mine", "--dataset", "photos"), "no such file"),
+        (("--method", "disk", "--dataset", "grabcut"), "--data"),
+        (("--method", "disk", "--dataset", "grabcut", "--data", "."), "grabcut"),
+    ],
+)
+def test_what_a_user_gets_wrong(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = disbench("run", *arguments, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_stop_at_and_policies_are_recorded_and_have_no_curve(folder: Path, tmp_path: Path) -> None:
+    for name, more in (
+        ("stopped", ("--stop-at", "0.9")),
+        ("moved", ("--policy", "jitter:sigma=0.3", "--seed", "4")),
+    ):
+        arguments = ("run", "--method", "disk", "--dataset", str(folder), "--out", f"runs/{name}")
+        assert disbench(*arguments, *more, cwd=tmp_path).returncode == 0
+    description = json.loads((tmp_path / "runs" / "moved" / "run.json").read_text())
+    assert description["protocol"]["policy"] == "jitter:sigma=0.3"
+    assert disbench("report", "runs", cwd=tmp_path).returncode == 0
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "jitter:sigma=0" in page.replace("\\", "")
+    lines = (tmp_path / "report" / "curves.csv").read_text().splitlines()
+    assert len(lines) == 1 + 20
+
+
+def test_an_unfinished_run_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    result = disbench("report", "run", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+
+
+def test_predict_writes_mask_candidates_and_overlay(tmp_path: Path) -> None:
+    photo = photo_path("chelsea.png")
+    arguments = ("predict", str(photo), "--click", "220,140,+", "--click", "20,20,-")
+    own = ("--method", f"{TOY}:Discs", "--set", "candidates=2", "--set", "radius=30")
+    result = disbench(*arguments, *own, "--out", "mask.png", "--all", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "score 1.0000, kept" in result.stdout
+    mask = np.asarray(Image.open(tmp_path / "mask.png"))
+    size = Image.open(photo).size
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    expected = ((rows - 140) ** 2 + (columns - 220) ** 2 <= 900) & (
+        (rows - 20) ** 2 + (columns - 20) ** 2 > 900
+    )
+    assert np.array_equal(mask == 255, expected)
+    names = {"mask-candidate-0.png", "mask-candidate-1.png", "mask-overlay.png"}
+    assert names <= {path.name for path in tmp_path.iterdir()}
+    kept = disbench(*arguments[:4], *own, "--keep", "1", "--out", "wide.png", cwd=tmp_path)
+    assert kept.returncode == 0
+    wide = np.asarray(Image.open(tmp_path / "wide.png"))
+    assert np.count_nonzero(wide) > 3 * np.count_nonzero(mask)
+
+
+@pytest.mark.parametrize(
+    ("click", "words"),
+    [
+        ("220,140", "x,y,+"),
+        ("a,b,+", "x,y,+"),
+        ("9999,1,+", "outside the image"),
+        ("1.5,2,+", "whole pixels"),
+    ],
+)
+def test_predict_with_a_bad_click(tmp_path: Path, click: str, words: str) -> None:
+    photo = str(photo_path("chelsea.png"))
+    result = disbench(
+        "predict", photo, "--click", click, "--method", "disk", "--out", "mask.png", cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert not (tmp_path / "mask.png").exists()
+
+
+def test_methods_list_and_show(tmp_path: Path) -> None:
+    listed = disbench("methods", "list", cwd=tmp_path).stdout
+    for name in ("disk", "geodesic", "grabcut", "graph-cut", "random-walker", "mobilesam"):
+        assert any(line.startswith(f"{name} ") for line in listed.splitlines())
+    shown = disbench("methods", "show", "random-walker", cwd=tmp_path).stdout
+    assert "--set beta=130.0" in shown
+    wrong = disbench("methods", "show", "random-waker", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "random-walker" in wrong.stderr

@@ -1,0 +1,42 @@
+"""The page for newcomers, as it stands there: the file, the commands, the Python."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_readme import ROOT, blocks, needs_checkout
+
+pytest.importorskip("cv2", exc_type=ImportError)
+PAGE = ROOT / "docs" / "own-method.md"
+
+
+@needs_checkout
+def test_the_page_for_newcomers(tmp_path: Path) -> None:
+    method, *more = blocks(PAGE, "python")
+    (tmp_path / "colour.py").write_text(method)
+    commands = [line for block in blocks(PAGE, "sh") for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        arguments = [sys.executable, "-m", "disbench", *shlex.split(command)[1:]]
+        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    page = (tmp_path / "report" / "report.md").read_text()
+    for words in ("NearestColour", "softness=5", "disk"):
+        assert words in page
+    assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
+    code = "from colour import NearestColour\n" + "\n".join(more)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@needs_checkout
+def test_the_method_of_the_page_is_short() -> None:
+    code = [line for line in blocks(PAGE, "python")[0].splitlines() if line.strip()]
+    assert len(code) <= 22
