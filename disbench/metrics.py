@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +18,10 @@ FloatArray = npt.NDArray[np.float64]
 IoUs = Sequence[Sequence[float] | npt.NDArray[np.floating[Any]]]
 _RESAMPLES_AT_ONCE = 1 << 22
 """Drawn indices in memory at a time."""
+_LONGEST_SUM = 1 << 22
+"""Up to this range of the sum of a resample of whole numbers its distribution is computed, not drawn."""
+_ROUNDING = 1e-9
+"""What the sums of a distribution's floating-point numbers may be off."""
 
 
 def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
@@ -69,7 +73,7 @@ def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
 
 def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> npt.NDArray[np.int64]:
     """NoC of each sample: int64 (samples,). Arguments and errors as of `noc`."""
-    return np.array([min(first, max_clicks) for first in _first_clicks(ious, threshold, max_clicks)])
+    return np.minimum(_first_clicks(ious, threshold, max_clicks), max_clicks)
 
 
 def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = "strict") -> int:
@@ -92,7 +96,7 @@ def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = 
     if rule not in get_args(FailureRule):
         raise unknown_name("rule", str(rule), get_args(FailureRule))
     firsts = _first_clicks(ious, threshold, max_clicks)
-    return sum(first > max_clicks if rule == "strict" else first >= max_clicks for first in firsts)
+    return int(np.count_nonzero(firsts > max_clicks if rule == "strict" else firsts >= max_clicks))
 
 
 def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
@@ -112,14 +116,13 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
     >>> miou_curve([[0.5, 1.0], [0.25, 0.5]], max_clicks=2).tolist()
     [0.375, 0.75]
     """
-    _check_cap(ious, max_clicks)
-    for number, row in enumerate(ious):
-        if len(row) < max_clicks:
-            raise ValueError(
-                f"sample {number} has {len(row)} clicks, shorter than {max_clicks}: it ended early, and no curve can "
-                "be had from such a run"
-            )
-    values = [_as_stored(number, row, max_clicks) for number, row in enumerate(ious)]
+    values, lengths = _as_stored(ious, max_clicks)
+    short = np.flatnonzero(lengths < max_clicks)
+    if len(short):
+        raise ValueError(
+            f"sample {short[0]} has {lengths[short[0]]} clicks, shorter than {max_clicks}: it ended early, and no "
+            "curve can be had from such a run"
+        )
     return np.asarray(np.mean(values, axis=0, dtype=np.float64))
 
 
@@ -197,6 +200,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval over samples (Efron): the same seed gives the same interval.
 
+    Of the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the
+    convolution of their distribution, so `resamples` and `seed` have no effect.
+
     Args:
         values: (samples,), one number a sample.
         statistic: of (resamples, samples), along the last axis; None is the mean.
@@ -221,49 +227,84 @@ def bootstrap_interval(
         raise ValueError(
             f"level = {level}, resamples = {resamples}: a level in (0, 1), at least one resample"
         )
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    if statistic is None and _is_small_and_whole(given):
+        return _exact_quantiles(given.astype(np.int64), ends)
     draws = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, _RESAMPLES_AT_ONCE // len(given))
-    found: list[FloatArray] = []
-    for begin in range(0, resamples, step):
-        drawn = given[draws.integers(0, len(given), (min(step, resamples - begin), len(given)))]
-        found.append(drawn.mean(axis=-1) if statistic is None else statistic(drawn))
-    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+    found = np.concatenate(list(_resampled(given, statistic or _means, resamples, draws)))
+    low, high = np.quantile(found, ends)
     return float(low), float(high)
 
 
-def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> list[int]:
+def _is_small_and_whole(values: FloatArray) -> bool:
+    return bool((values == np.rint(values)).all()) and len(values) * float(np.ptp(values)) < _LONGEST_SUM
+
+
+def _exact_quantiles(values: npt.NDArray[np.int64], shares: tuple[float, float]) -> tuple[float, float]:
+    """Quantiles of the mean of a resample: of all resamples, by the distribution of the sum of n drawn values."""
+    from scipy import fft  # noqa: PLC0415  (slow to load)
+
+    count, least = len(values), int(values.min())
+    of_one = np.bincount(values - least) / count
+    length = count * (len(of_one) - 1) + 1
+    padded = fft.next_fast_len(length, real=True)
+    of_sum = fft.irfft(fft.rfft(of_one, padded) ** count, padded)[:length]
+    below = np.cumsum(of_sum)
+    low, high = (min(int((below < share - _ROUNDING).sum()), length - 1) for share in shares)
+    return least + low / count, least + high / count
+
+
+def _resampled(
+    values: FloatArray,
+    statistic: Callable[[FloatArray], FloatArray],
+    resamples: int,
+    draws: np.random.Generator,
+) -> Iterator[FloatArray]:
+    step = max(1, _RESAMPLES_AT_ONCE // len(values))
+    for begin in range(0, resamples, step):
+        yield statistic(values[draws.integers(0, len(values), (min(step, resamples - begin), len(values)))])
+
+
+def _means(drawn: FloatArray) -> FloatArray:
+    return np.asarray(drawn.mean(axis=-1))
+
+
+def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> npt.NDArray[np.int64]:
     """Of each sample the first click that reaches the threshold; max_clicks + 1 where none does."""
-    _check_cap(ious, max_clicks)
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold = {threshold}: an IoU lies above 0 and at most at 1")
-    firsts = []
-    for number, row in enumerate(ious):
-        reached = np.flatnonzero(_as_stored(number, row, max_clicks) >= np.float32(threshold))
-        if not len(reached) and len(row) < max_clicks:
-            raise ValueError(
-                f"sample {number} ends after {len(row)} of {max_clicks} clicks, below {threshold}: whether it would "
-                "have reached it is not known"
-            )
-        firsts.append(int(reached[0]) + 1 if len(reached) else max_clicks + 1)
-    return firsts
+    values, lengths = _as_stored(ious, max_clicks)
+    reached = values >= np.float32(threshold)
+    firsts = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, max_clicks + 1)
+    unknown = np.flatnonzero((firsts > max_clicks) & (lengths < max_clicks))
+    if len(unknown):
+        raise ValueError(
+            f"sample {unknown[0]} ends after {lengths[unknown[0]]} of {max_clicks} clicks, below {threshold}: whether "
+            "it would have reached it is not known"
+        )
+    return firsts.astype(np.int64)
 
 
-def _as_stored(
-    number: int, row: Sequence[float] | npt.NDArray[Any], max_clicks: int
-) -> npt.NDArray[np.float32]:
-    """The first `max_clicks` IoUs of a sample as float32; nan passes.
+def _as_stored(ious: IoUs, max_clicks: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
+
+    nan passes; it also stands behind a sample's end.
 
     Raises:
-        ValueError: a value outside [0, 1].
+        ValueError: no samples, or a value outside [0, 1].
     """
-    values = np.asarray(row, dtype=np.float32)[:max_clicks]
-    outside = np.flatnonzero((values < 0) | (values > 1))
+    _check_cap(ious, max_clicks)
+    rows = [np.asarray(row, dtype=np.float32)[:max_clicks] for row in ious]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    values = np.full((len(rows), max_clicks), np.nan, dtype=np.float32)
+    values[np.arange(max_clicks) < lengths[:, None]] = np.concatenate(rows)
+    outside = np.argwhere((values < 0) | (values > 1))
     if len(outside):
-        at = int(outside[0])
+        number, at = outside[0]
         raise ValueError(
-            f"sample {number} has IoU {values[at]:g} after click {at + 1}; an IoU lies in [0, 1]"
+            f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]"
         )
-    return values
+    return values, lengths
 
 
 def _check_cap(ious: IoUs, max_clicks: int) -> None:

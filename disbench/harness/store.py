@@ -247,16 +247,26 @@ class StoredRun:
             InputError: as `rows`.
         """
         table = self.rows(["sample", "failure", column])
-        values = table[column].to_numpy().astype(np.float64)
-        names = table["sample"].to_numpy()
-        failed = table["failure"].is_valid().to_numpy()
-        starts = _starts(names)
-        cap = int(self.protocol["max_clicks"])
-        found: dict[str, npt.NDArray[np.float64]] = {}
-        for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
-            row = values[begin:end]
-            found[str(names[begin])] = np.pad(row, (0, cap - len(row))) if failed[end - 1] else row
-        return found
+        return split_by_sample(table, column, int(self.protocol["max_clicks"]))
+
+
+def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, npt.NDArray[np.float64]]:
+    """The values of one numeric column, a sequence a sample, in the rows' order; failed samples as `by_sample` does.
+
+    Args:
+        table: rows with the columns `sample`, `failure` and the one that is wanted.
+        column: its name.
+        max_clicks: to which a failed sample is filled up with zeros.
+    """
+    values = table[column].to_numpy().astype(np.float64)
+    names = table["sample"].to_numpy()
+    failed = table["failure"].is_valid().to_numpy()
+    starts = _starts(names)
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
+        row = values[begin:end]
+        found[str(names[begin])] = np.pad(row, (0, max_clicks - len(row))) if failed[end - 1] else row
+    return found
 
 
 def read_run(folder: Path) -> StoredRun:
@@ -298,4 +308,6 @@ def _split_samples(table: pa.Table) -> Iterator[pa.Table]:
 
 def _starts(names: npt.NDArray[Any]) -> list[int]:
     """Where each sample's rows begin."""
-    return [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
+    if not len(names):
+        return []
+    return [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist()]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from disbench.errors import InputError
-from disbench.harness.store import CLICKS, StoredRun
+from disbench.harness.store import CLICKS, StoredRun, split_by_sample
 from disbench.metrics import bootstrap_interval, clicks_to_reach, miou_curve, nof
 
 FloatArray = npt.NDArray[np.float64]
@@ -19,6 +20,7 @@ SOLVED = 90
 """A sample that never reaches this IoU is never solved."""
 AT_CLICKS = (1, 3, 5, 20)
 """The clicks after which tables print mean IoUs."""
+_COLUMNS = ("sample", "click", "failure", "iou", "boundary_iou", "model_seconds", "harness_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,12 @@ def summarise(run: StoredRun) -> Summary:
         InputError: the rows are damaged, or not those that `run.json` describes.
     """
     max_clicks, stop_at = int(run.protocol["max_clicks"]), run.protocol["stop_at"]
-    by_sample = run.by_sample()
+    rows = run.rows(_COLUMNS)
+    by_sample = split_by_sample(rows, "iou", max_clicks)
     ious = list(by_sample.values())
     _check_count(run, len(ious))
-    times = run.rows(["sample", "click", "failure", "model_seconds", "harness_seconds"])
-    numbers = times["click"].to_numpy()
-    failed = times.filter(times["failure"].is_valid())
+    numbers = rows["click"].to_numpy()
+    failed = rows.filter(rows["failure"].is_valid())
     reached = [percent for percent in PERCENTS if _is_reached(percent, stop_at)]
     try:
         return Summary(
@@ -112,9 +114,9 @@ def summarise(run: StoredRun) -> Summary:
             noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
             nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
             miou=None if stop_at is not None else miou_curve(ious, max_clicks),
-            boundary=None if stop_at is not None else _boundary(run, max_clicks),
-            model=_seconds(times["model_seconds"].to_numpy(), numbers),
-            harness=_seconds(times["harness_seconds"].to_numpy(), numbers),
+            boundary=None if stop_at is not None else _boundary(rows, max_clicks),
+            model=_seconds(rows["model_seconds"].to_numpy(), numbers),
+            harness=_seconds(rows["harness_seconds"].to_numpy(), numbers),
         )
     except InputError:
         raise
@@ -146,8 +148,8 @@ def _nof(ious: list[FloatArray], percent: int, max_clicks: int) -> Fails:
     return Fails(ritm, strict)
 
 
-def _boundary(run: StoredRun, max_clicks: int) -> FloatArray:
-    return miou_curve(list(run.by_sample("boundary_iou").values()), max_clicks)
+def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray:
+    return miou_curve(list(split_by_sample(rows, "boundary_iou", max_clicks).values()), max_clicks)
 
 
 def _seconds(values: FloatArray, clicks: npt.NDArray[np.int16]) -> Seconds:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from disbench import metrics
 from disbench.metrics import (
@@ -147,6 +150,22 @@ def test_bootstrap_is_repeatable_and_covers() -> None:
     narrow = bootstrap_interval(values, level=0.5)
     assert low < narrow[0] < narrow[1] < high
     assert bootstrap_interval([2.0]) == (2.0, 2.0)
+
+
+@given(st.lists(st.integers(-3, 20), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.95]))
+def test_bootstrap_of_whole_numbers_counts_every_resample(values: list[int], level: float) -> None:
+    means = sorted(sum(drawn) / len(values) for drawn in itertools.product(values, repeat=len(values)))
+    ends = [
+        means[max(0, math.ceil(share * len(means) - 1e-6) - 1)]
+        for share in ((1 - level) / 2, (1 + level) / 2)
+    ]
+    assert bootstrap_interval(values, level=level) == pytest.approx(ends)
+
+
+def test_bootstrap_of_many_whole_numbers_is_what_drawing_comes_to() -> None:
+    clicks = np.random.default_rng(2).integers(1, 21, 6671)
+    drawn = bootstrap_interval(clicks, lambda drawn: drawn.mean(axis=-1), resamples=4000)
+    assert bootstrap_interval(clicks) == pytest.approx(drawn, abs=0.01)
 
 
 def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
