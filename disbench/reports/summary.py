@@ -161,7 +161,7 @@ def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArra
 def _has_nan(ious: FloatArray | list[FloatArray]) -> list[bool]:
     """Of each sample, whether one of its values is not a number."""
     if isinstance(ious, np.ndarray):
-        return np.isnan(ious).any(axis=1).tolist()
+        return list(map(bool, np.any(np.isnan(ious), axis=1)))
     return [bool(np.isnan(row).any()) for row in ious]
 
 
