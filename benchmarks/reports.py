@@ -45,7 +45,7 @@ def write_run(folder: Path, samples: int, number: int) -> None:
         "kept": np.zeros(rows),
         "candidates": np.ones(rows),
         "candidate_ious": ious.reshape(-1, 1).tolist(),
-        "model_seconds": noise.gamma(2, 0.05, rows),
+        "model_seconds": noise.gamma(2, 0.05, rows) * 10 ** noise.uniform(-1.5, 1),
         "harness_seconds": noise.gamma(2, 0.002, rows),
         "height": np.full(rows, 375),
         "width": np.full(rows, 500),

@@ -205,7 +205,7 @@
     for (const [value, text] of x.ticks) {
       drawing.append(
         svg("line", { class: "axis", x1: x.to(value), x2: x.to(value), y1: bottom, y2: bottom + 4 }),
-        svg("text", { x: x.to(value), y: bottom + 17, "text-anchor": "middle" }, text),
+        svg("text", { x: x.to(value), y: bottom + 18, "text-anchor": "middle" }, text),
       );
     }
     const middle = (BOX.top + bottom) / 2;
@@ -251,11 +251,11 @@
     const drawing = frame(width, x, y);
     const points = [];
     const every = Math.ceil(longest / 25);
-    for (const number of runs) {
-      const { curve, style, label } = data.runs[number];
+    for (const number of [...runs].reverse()) {  // so that the best lie on top
+      const { curve, style } = data.runs[number];
       const whole = curve.map((value, at) => ({
         number, x: x.to(at + 1), y: y.to(value), value, column: at + 1,
-        text: [`click ${at + 1}: mean IoU ${value === null ? "" : value.toFixed(3)}`], label,
+        text: [`click ${at + 1}: mean IoU ${value === null ? "" : value.toFixed(3)}`],
       }));
       const path = whole.map((p, at) => (p.value === null ? "" : `${at && whole[at - 1].value !== null ? "L" : "M"}${p.x.toFixed(1)},${p.y.toFixed(1)}`)).join("");
       const seen = whole.filter((point) => point.value !== null);
@@ -282,7 +282,7 @@
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
       for (const digit of [1, 2, 5]) {
         const value = digit * 10 ** power;
-        if (value >= low * 0.999 && value <= high * 1.001) ticks.push([value, String(Number(value.toPrecision(1)))]);
+        if (value >= low && value <= high) ticks.push([value, String(Number(value.toPrecision(1)))]);
       }
     }
     return ticks.length > 7 ? ticks.filter(([value]) => Math.abs(Math.log10(value) % 1) < 1e-6) : ticks;
@@ -293,8 +293,9 @@
     if (!runs.length) return null;
     const times = runs.map((number) => data.runs[number].seconds);
     const clicks = runs.flatMap((number) => data.runs[number].noc);
-    const fastest = Math.min(...times) / 1.6;
-    const slowest = Math.max(...times) * 1.6;
+    const wide = Math.max(1.6, Math.sqrt((10 * Math.min(...times)) / Math.max(...times)));  // a decade at least
+    const fastest = Math.min(...times) / wide;
+    const slowest = Math.max(...times) * wide;
     const low = Math.floor(Math.min(...clicks) - 0.3);
     const high = Math.ceil(Math.max(...clicks) + 0.3);
     const step = high - low > 12 ? 4 : high - low > 5 ? 2 : 1;
@@ -310,8 +311,8 @@
     const corners = best.map((number) => ({ x: x.to(data.runs[number].seconds), y: y.to(data.runs[number].noc[0]) }));
     const path = corners.map((p, at) => (at ? `H${p.x.toFixed(1)}V${p.y.toFixed(1)}` : `M${p.x.toFixed(1)},${p.y.toFixed(1)}`)).join("");
     drawing.append(svg("path", { class: "front", d: path }));
-    const points = runs.map((number) => {
-      const { noc, style, label, secondsText, seconds, comparable } = data.runs[number];
+    const points = [...runs].reverse().map((number) => {
+      const { noc, style, secondsText, seconds, comparable } = data.runs[number];
       const place = { x: x.to(seconds), y: y.to(noc[0]) };
       const point = marks(style, marker(style, place.x, place.y));
       if (!comparable) {
@@ -324,7 +325,7 @@
       drawing.append(svg("g", { "data-run": number, class: best.includes(number) ? "best" : "" }, interval, point));
       const place90 = `NoC@${data.solved} ${noc[0].toFixed(2)} [${noc[1].toFixed(2)}, ${noc[2].toFixed(2)}]`;
       const text = [place90, `${secondsText} s a click`, ...(best.includes(number) ? ["no other run beats it in both"] : [])];
-      return { number, ...place, label, text, column: null };
+      return { number, ...place, text, column: null, top: y.to(noc[2]), bottom: y.to(noc[1]) };
     });
     named(drawing, best, points, width);
     return { drawing, points };
@@ -333,7 +334,7 @@
   /** Names beside the points of the front, where they are few and there is room. */
   function named(drawing, best, points, width) {
     if (best.length > 8) return;
-    const taken = points.map((point) => ({ left: point.x - 6, right: point.x + 6, top: point.y - 6, bottom: point.y + 6 }));
+    const taken = points.map((point) => ({ left: point.x - 6, right: point.x + 6, top: point.top, bottom: point.bottom }));
     for (const number of best) {
       const { x, y } = points.find((point) => point.number === number);
       const label = data.runs[number].label;
@@ -421,7 +422,7 @@
       all(".ring", drawing).forEach((ring) => ring.remove());
       drawing.append(svg("circle", { class: "ring", cx: point.x, cy: point.y, r: 8 }));
       const name = document.createElement("strong");
-      name.textContent = point.label;
+      name.textContent = titled(data.runs[point.number]);
       this.tip.replaceChildren(name, ...point.text.map((text) => {
         const part = document.createElement("div");
         part.textContent = text;
@@ -464,7 +465,10 @@
       const run = data.runs[number];
       const button = document.createElement("button");
       const clicks = document.createElement("span");
-      clicks.textContent = run.noc ? `NoC@${data.solved} ${run.noc[0].toFixed(2)}` : "";
+      clicks.textContent = [
+        ...(run.noc ? [`NoC@${data.solved} ${run.noc[0].toFixed(2)}`] : []),
+        ...(run.curve ? [] : ["no curve: samples end early"]),
+      ].join(", ");
       button.type = "button";
       button.setAttribute("aria-pressed", String(!group.hidden.has(number)));
       button.append(
