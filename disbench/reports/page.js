@@ -362,8 +362,10 @@
       this.at = null;
       this.canvas.addEventListener("pointermove", (event) => this.near(event));
       this.canvas.addEventListener("pointerdown", (event) => this.near(event));
-      this.canvas.addEventListener("pointerleave", () => this.leave());
-      this.canvas.addEventListener("focus", () => { if (!this.at) this.show(this.points[0]); });
+      this.canvas.addEventListener("pointerleave", (event) => {
+        if (event.pointerType !== "touch") this.leave();  // a finger leaves as soon as it is lifted
+      });
+      this.canvas.addEventListener("focus", () => { if (!this.at) this.show(this.first()); });
       this.canvas.addEventListener("blur", () => this.leave());
       this.canvas.addEventListener("keydown", (event) => this.key(event));
       new ResizeObserver(() => this.redraw()).observe(this.canvas);
@@ -399,7 +401,13 @@
       if (!axis || !this.points.length) return;
       event.preventDefault();
       const sign = event.key === "ArrowLeft" || event.key === "ArrowUp" ? -1 : 1;
-      this.show(this.at ? this.neighbour(axis, sign) || this.at : this.points[0]);
+      this.show(this.at ? this.neighbour(axis, sign) || this.at : this.first());
+    }
+
+    /** Where the keyboard begins: on the run that needs the fewest clicks. */
+    first() {
+      const ranked = this.numbers.map((number) => this.points.find((point) => point.number === number));
+      return ranked.find((point) => point) || null;
     }
 
     /** Along a curve by x, among the curves of one click by y; single points by both. */

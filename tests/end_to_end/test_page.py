@@ -426,6 +426,7 @@ def test_narrow_screens(open_page: Opener, width: int) -> None:
     page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + 60)
     shown = page.locator(".tip.shown")
     assert shown.count() == 1
+    assert tip(page, "curves", 0)[1].startswith("click 20:")
     assert shown.bounding_box()["x"] + shown.bounding_box()["width"] <= width
 
 
