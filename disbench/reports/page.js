@@ -7,23 +7,22 @@
 
   // Colours.
 
-  function stored(value) {
-    try {  // a browser may forbid a file to store anything
-      if (value === undefined) return localStorage.getItem("disbench-theme") || "";
-      localStorage.setItem("disbench-theme", value);
-    } catch { /* then the choice holds until the page is closed */ }
-    return value || "";
-  }
+  const theme = document.getElementById("theme");
 
-  function setTheme(theme) {
-    if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+  function setTheme(value) {
+    if (value) root.dataset.theme = value;
     else delete root.dataset.theme;
   }
 
-  const theme = document.getElementById("theme");
-  theme.value = stored();
+  try {  // a browser may forbid a file to store anything; then the choice holds until the page is closed
+    const stored = localStorage.getItem("disbench-theme");
+    if (["light", "dark"].includes(stored)) theme.value = stored;
+  } catch { /* as said */ }
   setTheme(theme.value);
-  theme.addEventListener("change", () => setTheme(stored(theme.value)));
+  theme.addEventListener("change", () => {
+    setTheme(theme.value);
+    try { localStorage.setItem("disbench-theme", theme.value); } catch { /* as said */ }
+  });
 
   // The table: a head, rows and notes for each dataset; rows are sorted between the two.
 
@@ -322,9 +321,9 @@
       }
       const interval = svg("path", { d: `M${place.x},${y.to(noc[1])}V${y.to(noc[2])}`, "stroke-width": 1.4 });
       interval.style.stroke = colour(style);
-      drawing.append(svg("g", { "data-run": number, class: best.includes(number) ? "best" : "" }, interval, point));
-      const place90 = `NoC@${data.solved} ${noc[0].toFixed(2)} [${noc[1].toFixed(2)}, ${noc[2].toFixed(2)}]`;
-      const text = [place90, `${secondsText} s a click`, ...(best.includes(number) ? ["no other run beats it in both"] : [])];
+      drawing.append(svg("g", { "data-run": number }, interval, point));
+      const clicks90 = `NoC@${data.solved} ${noc[0].toFixed(2)} [${noc[1].toFixed(2)}, ${noc[2].toFixed(2)}]`;
+      const text = [clicks90, `${secondsText} s a click`, ...(best.includes(number) ? ["no other run beats it in both"] : [])];
       return { number, ...place, text, column: null, top: y.to(noc[2]), bottom: y.to(noc[1]) };
     });
     named(drawing, best, points, width);
@@ -354,7 +353,6 @@
   class Chart {
     constructor(figure) {
       this.draw = figure.dataset.kind === "curves" ? drawCurves : drawPareto;
-      this.figure = figure;
       this.canvas = figure.querySelector(".canvas");
       this.tip = figure.querySelector(".tip");
       this.points = [];
@@ -379,7 +377,6 @@
       this.numbers = numbers;
       this.leave();
       const made = this.draw(width, numbers);
-      this.figure.hidden = false;
       this.points = made ? made.points : [];
       const none = document.createElement("p");
       none.className = "quiet";

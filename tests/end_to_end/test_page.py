@@ -23,10 +23,13 @@ sync_api = pytest.importorskip(
     reason="THE PAGE IS NOT TESTED IN A BROWSER: install Playwright (pip install 'disbench[dev]')",
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="THE PAGE IS NOT TESTED IN A BROWSER: install Chromium (apt-get install chromium)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="THE PAGE IS NOT TESTED IN A BROWSER: install Chromium (apt-get install chromium)",
+    ),
+]
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -423,7 +426,7 @@ def test_narrow_screens(open_page: Opener, width: int) -> None:
     canvas = page.locator("[data-kind=curves] .canvas").first
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + 60)
+    page.touchscreen.tap(box["x"] + box["width"] - 16, box["y"] + 60)
     shown = page.locator(".tip.shown")
     assert shown.count() == 1
     assert tip(page, "curves", 0)[1].startswith("click 20:")
