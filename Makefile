@@ -45,6 +45,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run_lengths.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/clicks.py --stand-in
+	$(BIN)/python benchmarks/reports.py --page
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -156,6 +156,16 @@ def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     return groups
 
 
+def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
+    """Setting -> number of its colour, marker and line: the same on all datasets, those with curves first."""
+    ordered = [entry for group in by_dataset(entries).values() for entry in group]
+    ordered.sort(key=lambda entry: entry.summary.miou is None)
+    styles: dict[tuple[str, ...], int] = {}
+    for entry in ordered:
+        styles.setdefault(entry.setting, len(styles))
+    return styles
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / RUN).exists() or (folder / JOURNAL).exists()
 
