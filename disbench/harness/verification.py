@@ -1,0 +1,208 @@
+"""`verify_run`: does a stored run hold? Figures recomputed from rows, clicks and IoUs as far as its masks allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from disbench import definitions
+from disbench.clicks import opencv_version
+from disbench.datasets.cards import open_dataset
+from disbench.errors import InputError
+from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
+from disbench.harness.click_checks import TOLERANCE, ClickChecks
+from disbench.harness.figures import Figures
+from disbench.harness.problems import Problems
+from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
+from disbench.harness.store import StoredRun, read_run
+from disbench.options import overrides
+from disbench.samples import SampleSource
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found out about a run.
+
+    Attributes:
+        place: its folder or archive.
+        problems: a line a kind: how many, and the first; none if the run holds.
+        figures: recomputed from the rows; None where they have none.
+        clicks: how many were held against the masks before them.
+        moved: how many of these are not where they are simulated here, and within the tolerance.
+        measured: rows whose IoUs were recomputed from their masks.
+        notes: what could not be checked, and why; and what else one should know.
+    """
+
+    place: Path
+    problems: tuple[str, ...]
+    figures: Figures | None
+    clicks: int
+    moved: int
+    measured: int
+    notes: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        """The verification as lines of text."""
+        followed = f"{self.clicks:,} clicks follow from the masks before them" if self.clicks else ""
+        measured = (
+            f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
+        )
+        found = [*(self.figures.lines() if self.figures else []), followed, measured]
+        return [
+            f"{self.place}: {'the run holds' if self.holds else 'the run does not hold'}",
+            *(f"  {line}" for line in (found if self.holds else self.problems) if line),
+            *(f"  {note}" for note in self.notes),
+        ]
+
+
+def verify_run(
+    place: Path,
+    data: Path | None = None,
+    *,
+    source: SampleSource | None = None,
+    dataset: str | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Recompute a run's figures from its rows, and hold the rows against its protocol.
+
+    Always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
+    click. With stored masks too: each click follows from the mask before it, each IoU from its mask. The rows
+    are read sample by sample.
+
+    Args:
+        place: a run's folder, or a packed run.
+        data: root of the datasets.
+        source: the dataset, if it is open already.
+        dataset: name, card or folder of the dataset, where the name in `run.json` does not find it.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
+    """
+    run, manifest = _opened(place)
+    problems, notes = Problems(), list[str]()
+    protocol = check_description(run, problems)
+    if protocol is None or not check_schema(run, problems):
+        notes.append("not checked: the rows")
+        return Verification(place, tuple(problems.lines()), None, 0, 0, 0, tuple(notes))
+    stored = _stored(run, manifest, problems)
+    rows = RowChecks(run, protocol, stored, problems)
+    clicks = ClickChecks(protocol, problems)
+    found, reason = (source, "") if source is not None else _dataset(run, data, dataset)
+    if found is not None and not reason:
+        reason = _other_samples(found, run, problems)
+    if reason or found is None:
+        notes.append(f"not checked: samples, clicks and IoUs ({reason})")
+        found = None
+    elif stored == "none":
+        left_out = manifest is not None and manifest["masks"] == LEFT_OUT
+        why = "the archive was packed without its masks" if left_out else "run with --store kept to have it"
+        notes.append(f"not checked: clicks after the first, and IoUs: there are no masks ({why})")
+    _read_rows(run, found, rows, clicks, problems, progress)
+    figures = rows.end()
+    if manifest is not None and figures is not None and manifest["figures"] != figures.as_dict():
+        problems.add(f"reason for which {MANIFEST} claims too much", f"{manifest['figures']}")
+    if clicks.moved:
+        notes.append(
+            f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
+            f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
+            f"{run.description['versions']['opencv']!r}, here {opencv_version()!r})"
+        )
+    return Verification(
+        place,
+        tuple(problems.lines()),
+        figures,
+        clicks.clicks,
+        clicks.moved,
+        clicks.measured,
+        tuple(notes),
+    )
+
+
+def _opened(place: Path) -> tuple[StoredRun, Mapping[str, Any] | None]:
+    if not place.is_file():
+        return read_run(place), None
+    packed = read_packed(place)
+    return packed.run, packed.manifest
+
+
+def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Problems) -> str:
+    """Which masks the rows should have."""
+    store = str(run.description["execution"]["store"])
+    if manifest is None or manifest["masks"] == store:
+        return store
+    if manifest["masks"] != LEFT_OUT or store == "none":
+        problems.add(
+            f"reason for which {MANIFEST} is wrong", f"masks {manifest['masks']!r}, stored {store!r}"
+        )
+    return "none"
+
+
+def _dataset(run: StoredRun, data: Path | None, dataset: str | None) -> tuple[SampleSource | None, str]:
+    """The dataset of a run, or why it cannot be had."""
+    said = run.description["dataset"]
+    if dataset is None and said["name"] not in definitions.names("datasets"):
+        return (
+            None,
+            f"{said['name']!r} is no dataset of disbench's own; name its card or folder with --dataset",
+        )
+    options = said["facts"].get("options", {})
+    try:
+        wanted = overrides(options) if isinstance(options, Mapping) else []
+        return open_dataset(dataset or said["name"], data, wanted), ""
+    except (InputError, OSError) as error:
+        return None, str(error)
+
+
+def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
+    """Why a dataset is not the run's; "" if it is."""
+    said = run.description["dataset"]
+    found = source.content_hash()
+    if found != said["content_hash"]:
+        return (
+            f"the dataset {said['name']!r} here has the content hash {found[:16]}..., the run's had "
+            f"{said['content_hash'][:16]!r}...: other files, or other options"
+        )
+    if len(source.ids) != said["samples"]:
+        problems.add(
+            "figure of the dataset that is wrong", f"{said['samples']} samples, not {len(source.ids)}"
+        )
+        return "the number of samples is wrong"
+    return ""
+
+
+def _read_rows(
+    run: StoredRun,
+    source: SampleSource | None,
+    rows: RowChecks,
+    clicks: ClickChecks,
+    problems: Problems,
+    progress: bool,
+) -> None:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    numbers = chosen_numbers(run.description)
+    bar = tqdm(run.samples(), total=len(numbers), unit="sample", disable=not progress)
+    for place, table in enumerate(bar):
+        sound = rows.add(table)
+        if source is None:
+            continue
+        name = _name(table)
+        expected = source.ids[numbers[place]] if place < len(numbers) else None
+        if name != expected:
+            problems.add("sample that the dataset does not have there", f"{name!r}, not {expected!r}")
+        elif sound is not None:
+            clicks.add(source.read(numbers[place]), sound)
+
+
+def _name(table: pa.Table) -> str:
+    return str(table["sample"][0].as_py())
