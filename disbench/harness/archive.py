@@ -15,7 +15,8 @@ import stat
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -192,13 +193,19 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
     """The bytes of each member, as they lie in the file."""
     if not archive.is_file():
         raise InputError(f"{archive}: there is no such file; name a run's folder or a packed run")
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            infos = packed.infolist()
-        _check_members(archive, infos)
+    with _complaining(archive), zipfile.ZipFile(archive) as packed:
+        infos = packed.infolist()
+    _check_members(archive, infos)
+    with _complaining(archive):
         content = pa.memory_map(str(archive)).read_buffer()
         return {info.filename: _stored_bytes(content, info) for info in infos}
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, IndexError) as error:
+
+
+@contextmanager
+def _complaining(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
         raise InputError(
             f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
         ) from error
@@ -224,12 +231,12 @@ def _some(names: Sequence[str]) -> str:
 def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
     """The part of an archive that is a stored member."""
     if not 0 <= info.header_offset <= content.size - _HEADER.size:
-        raise IndexError(f"{info.filename} does not lie in the file")
+        raise ValueError(f"{info.filename} does not lie in the file")
     header = content.slice(info.header_offset, _HEADER.size).to_pybytes()
     signature, name, extra = _HEADER.unpack(header)
     begin = info.header_offset + _HEADER.size + name + extra
     if signature != _SIGNATURE or begin + info.file_size > content.size:
-        raise IndexError(f"{info.filename} does not lie in the file")
+        raise ValueError(f"{info.filename} does not lie in the file")
     return content.slice(begin, info.file_size)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +38,7 @@ class Verification:
         """The verification as lines of text."""
         state = "whole" if self.holds else "not whole"
         return [
-            f"{self.folder}: {self.scenes:,} scenes in {self.shards:,} shards: {state}",
+            f"{self.folder}: {self.scenes:,} scenes in {self.shards:,} shard{'s'[: self.shards != 1]}: {state}",
             *(f"  {problem}" for problem in self.problems),
         ]
 
@@ -57,24 +59,29 @@ def verify_shards(folder: Path, *, progress: bool = False) -> Verification:
     entries = manifest["files"]
     problems = []
     for entry in tqdm(entries, unit="shard", disable=not progress):
-        problems += _problems(folder, entry["name"], int(entry["rows"]), entry.get("sha256"))
-    named = {entry["name"] for entry in entries}
+        problems += _problems(folder, entry)
+    named = {str(entry["name"]) for entry in entries}
     problems += [
         f"{path.name}: a shard that the manifest does not name"
         for path in sorted(folder.glob("shard-*.parquet"))
         if path.name not in named
     ]
     scenes = sum(int(entry["rows"]) for entry in entries)
-    if manifest.get("scenes") != scenes:
-        problems.append(f"{manifest.get('scenes')} scenes in the manifest, {scenes} in its shards")
+    if manifest.get("scenes", scenes) != scenes:
+        problems.append(
+            f"{manifest['scenes']!r} scenes in the manifest, {scenes} in the shards that it names"
+        )
     return Verification(folder, len(entries), scenes, tuple(problems))
 
 
-def _problems(folder: Path, name: str, rows: int, sha256: str | None) -> list[str]:
+def _problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    name, rows, size = str(entry["name"]), int(entry["rows"]), int(entry["bytes"])
     path = folder / name
     if path.name != name or not path.is_file():
         return [f"{name!r}: it is not there"]
-    if file_sha256(path) != sha256:
+    if path.stat().st_size != size:
+        return [f"{name}: {path.stat().st_size} bytes, where the manifest says {size}"]
+    if file_sha256(path) != entry.get("sha256"):
         return [f"{name}: its SHA-256 is not the manifest's"]
     try:
         with pq.ParquetFile(path) as file:
