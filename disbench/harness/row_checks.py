@@ -19,7 +19,7 @@ from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun
+from disbench.harness.store import CLICKS, MOST_CLICKS, RUN, SCHEMA, SECONDS, StoredRun
 from disbench.metrics import FloatArray
 
 Row = Mapping[str, Any]
@@ -60,8 +60,6 @@ _COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_m
 _SECONDS_OFF = 1e-9
 """By which share sums of seconds may differ: the order of the additions is not recorded."""
 _LARGEST = 1 << 62
-_MOST_CLICKS = (1 << 15) - 1
-"""What the column `click` can hold."""
 _LONGEST = 200
 _EXACT_IOU = 1 << 24
 """Up to so many pixels an IoU of 1 as float32 has no wrong pixel behind it."""
@@ -126,7 +124,11 @@ class RowChecks:
             The rows; None if they cannot be held against images: out of order, out of the image, or without
             the masks that they should have.
         """
-        rows: list[dict[str, Any]] = table.to_pylist()
+        try:
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except UnicodeDecodeError as error:
+            self._problems.add("sample with a text that is not UTF-8", str(error))
+            return None
         self._count(rows)
         if any(_has_holes(row) for row in rows):
             self._problems.add("sample with an empty entry in a list", repr(rows[0]["sample"]))
@@ -346,7 +348,7 @@ def _out_of_range(description: Mapping[str, Any]) -> Iterator[str]:
         ("dataset.samples", dataset["samples"], 1, _LARGEST),
         ("protocol.every", protocol["every"], 1, _LARGEST),
         ("protocol.limit", protocol["limit"], 1, _LARGEST),
-        ("protocol.max_clicks", protocol["max_clicks"], 1, _MOST_CLICKS),
+        ("protocol.max_clicks", protocol["max_clicks"], 1, MOST_CLICKS),
         ("result.wall_seconds", description["result"]["wall_seconds"], 0, _LARGEST),
     ):
         if value is not None and not least <= value <= most:

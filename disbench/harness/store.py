@@ -28,6 +28,8 @@ Store = Literal["none", "kept", "all"]
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
 _ROWS_AT_ONCE = 512
+MOST_CLICKS = (1 << 15) - 1
+"""Of a sample: what the column `click` can number."""
 
 SCHEMA = pa.schema(
     [
@@ -255,6 +257,8 @@ class StoredRun:
     def samples(self) -> Iterator[pa.Table]:
         """The rows, a table a sample, in the file's order; memory stays that of some rows.
 
+        A sample with more rows than its clicks can be numbered comes in several tables.
+
         Raises:
             InputError: as `rows`.
         """
@@ -262,8 +266,9 @@ class StoredRun:
         with self._complaining(), pq.ParquetFile(self._source()) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 found = list(_split_samples(pa.concat_tables([*waiting, pa.Table.from_batches([batch])])))
-                yield from found[:-1]
-                waiting = found[-1:]
+                last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
+                yield from found[:last]
+                waiting = found[last:]
             yield from waiting
 
     def _source(self) -> Any:

@@ -22,6 +22,9 @@ from disbench.harness.store import StoredRun, read_run
 from disbench.options import overrides
 from disbench.samples import SampleSource
 
+_LONGEST = 100
+"""Characters of a claim that a problem quotes."""
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -34,16 +37,18 @@ class Verification:
         clicks: how many were held against the masks before them.
         moved: how many of these are not where they are simulated here, and within the tolerance.
         measured: rows whose IoUs were recomputed from their masks.
-        notes: what could not be checked, and why; and what else one should know.
+        unchecked: what could not be checked, and why.
+        notes: what else one should know.
     """
 
     place: Path
     problems: tuple[str, ...]
-    figures: Figures | None
-    clicks: int
-    moved: int
-    measured: int
-    notes: tuple[str, ...]
+    figures: Figures | None = None
+    clicks: int = 0
+    moved: int = 0
+    measured: int = 0
+    unchecked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -57,9 +62,11 @@ class Verification:
             f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
         )
         found = [*(self.figures.lines() if self.figures else []), followed, measured]
+        holds = "the run holds, as far as it could be checked" if self.unchecked else "the run holds"
         return [
-            f"{self.place}: {'the run holds' if self.holds else 'the run does not hold'}",
+            f"{self.place}: {holds if self.holds else 'the run does not hold'}",
             *(f"  {line}" for line in (found if self.holds else self.problems) if line),
+            *(f"  not checked: {what}" for what in self.unchecked),
             *(f"  {note}" for note in self.notes),
         ]
 
@@ -89,34 +96,21 @@ def verify_run(
         InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
     """
     run, manifest = _opened(place)
-    problems, notes = Problems(), list[str]()
+    problems = Problems()
     protocol = check_description(run, problems)
     if protocol is None or not check_schema(run, problems):
-        notes.append("not checked: the rows")
-        return Verification(place, tuple(problems.lines()), None, 0, 0, 0, tuple(notes))
+        return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
     stored = _stored(run, manifest, problems)
-    rows = RowChecks(run, protocol, stored, problems)
-    clicks = ClickChecks(protocol, problems)
-    found, reason = (source, "") if source is not None else _dataset(run, data, dataset)
-    if found is not None and not reason:
-        reason = _other_samples(found, run, problems)
-    if reason or found is None:
-        notes.append(f"not checked: samples, clicks and IoUs ({reason})")
-        found = None
-    elif stored == "none":
+    found, unchecked = _samples(run, source, data, dataset, problems)
+    if found is not None and stored == "none":
         left_out = manifest is not None and manifest["masks"] == LEFT_OUT
-        why = "the archive was packed without its masks" if left_out else "run with --store kept to have it"
-        notes.append(f"not checked: clicks after the first, and IoUs: there are no masks ({why})")
+        why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
+        unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
+    rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
     _read_rows(run, found, rows, clicks, problems, progress)
     figures = rows.end()
-    if manifest is not None and figures is not None and manifest["figures"] != figures.as_dict():
-        problems.add(f"reason for which {MANIFEST} claims too much", f"{manifest['figures']}")
-    if clicks.moved:
-        notes.append(
-            f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
-            f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
-            f"{run.description['versions']['opencv']!r}, here {opencv_version()!r})"
-        )
+    if manifest is not None and figures is not None:
+        _check_claims(manifest["figures"], figures.as_dict(), problems)
     return Verification(
         place,
         tuple(problems.lines()),
@@ -124,7 +118,8 @@ def verify_run(
         clicks.clicks,
         clicks.moved,
         clicks.measured,
-        tuple(notes),
+        tuple(unchecked),
+        (_moved(run, clicks),) if clicks.moved else (),
     )
 
 
@@ -147,20 +142,30 @@ def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Proble
     return "none"
 
 
-def _dataset(run: StoredRun, data: Path | None, dataset: str | None) -> tuple[SampleSource | None, str]:
-    """The dataset of a run, or why it cannot be had."""
+def _samples(
+    run: StoredRun, source: SampleSource | None, data: Path | None, dataset: str | None, problems: Problems
+) -> tuple[SampleSource | None, list[str]]:
+    """The dataset that a run was made on; None, and what is not checked for it, where it is not here."""
+    reason = ""
+    if source is None:
+        try:
+            source = _open_dataset(run, data, dataset)
+        except (InputError, OSError) as error:
+            reason = str(error)
+    if source is not None:
+        reason = _other_samples(source, run, problems)
+    return (None, [f"samples, clicks and IoUs ({reason})"]) if reason else (source, [])
+
+
+def _open_dataset(run: StoredRun, data: Path | None, dataset: str | None) -> SampleSource:
     said = run.description["dataset"]
     if dataset is None and said["name"] not in definitions.names("datasets"):
-        return (
-            None,
-            f"{said['name']!r} is no dataset of disbench's own; name its card or folder with --dataset",
+        raise InputError(
+            f"{said['name']!r} is no dataset of disbench's own; name its card or folder with --dataset"
         )
     options = said["facts"].get("options", {})
-    try:
-        wanted = overrides(options) if isinstance(options, Mapping) else []
-        return open_dataset(dataset or said["name"], data, wanted), ""
-    except (InputError, OSError) as error:
-        return None, str(error)
+    wanted = overrides(options) if isinstance(options, Mapping) else []
+    return open_dataset(dataset or said["name"], data, wanted)
 
 
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
@@ -178,6 +183,22 @@ def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> 
         )
         return "the number of samples is wrong"
     return ""
+
+
+def _check_claims(claimed: object, figures: Mapping[str, Any], problems: Problems) -> None:
+    said = claimed if isinstance(claimed, Mapping) else {}
+    for name, value in figures.items():
+        if said.get(name) != value:
+            claim = repr(said.get(name))[:_LONGEST]
+            problems.add(f"figure of {MANIFEST} that the rows do not have", f"{name}: {claim}, not {value}")
+
+
+def _moved(run: StoredRun, clicks: ClickChecks) -> str:
+    return (
+        f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
+        f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
+        f"{run.description['versions']['opencv']!r}, here {opencv_version()!r})"
+    )
 
 
 def _read_rows(

@@ -55,7 +55,7 @@ def make_report(folders: Sequence[Path], out: Path) -> Report:
     """Write tables, curves and the page that joins them; only stored runs are read.
 
     Args:
-        folders: each a run, or a folder with runs below it, at any depth.
+        folders: each a run, packed or not, or a folder with runs below it, at any depth.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
 
     Returns:

@@ -98,7 +98,7 @@ def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
     assert [found.rows()[name].null_count for name in masks] == [15, 15]
     verified = verify_run(path, source=ToySource(3))
     assert (verified.holds, verified.clicks) == (True, 3)
-    assert "packed without its masks" in verified.notes[0]
+    assert "packed without its masks" in verified.unchecked[0]
     claimed = remanifested(path, tmp_path / "claimed.zip", lambda said: said.update(masks="all"))
     assert not verify_run(claimed, source=ToySource(3)).holds
     bare = toy_run(tmp_path / "bare", store="none")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from disbench import masks
 from disbench.errors import InputError
-from disbench.harness import StoredRun, verify_run
+from disbench.harness import StoredRun, store, verify_run
 from disbench.harness.verification import Verification
 from disbench.samples import Sample
 from tests.toy_methods import Discs, Misbehaves
@@ -24,7 +24,17 @@ from tests.toy_samples import ToySource, make_samples
 from tests.unit.forged_runs import Rows, forged, redescribed, toy_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
-SOURCE = ToySource()
+SAMPLES = make_samples(6)
+
+
+class Ready(ToySource):
+    """Toy samples that are made once."""
+
+    def read(self, index: int) -> Sample:
+        return SAMPLES[index]
+
+
+SOURCE = Ready()
 THREE = Discs(candidates=3)
 
 
@@ -63,7 +73,9 @@ def test_an_honest_run_holds(runs: dict[str, StoredRun], stored: str) -> None:
     assert (found.figures.samples, found.figures.clicks) == (6, 30)
     assert (found.clicks, found.measured) == ((6, 0) if stored == "none" else (30, 30))
     assert found.moved == 0
-    assert ["there are no masks" in note for note in found.notes] == [True] * (stored == "none")
+    assert ["there are no masks" in what for what in found.unchecked] == [True] * (stored == "none")
+    state = ", as far as it could be checked" if stored == "none" else ""
+    assert found.lines()[0] == f"{runs[stored].folder}: the run holds{state}"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +97,7 @@ def test_every_protocol_can_be_verified(
 ) -> None:
     run = toy_run(tmp_path / "run", source, method, **protocol)
     found = verify(run, source)
-    assert (found.problems, found.notes, found.moved) == ((), (), 0)
+    assert (found.problems, found.unchecked, found.notes) == ((), (), ())
     assert found.clicks == found.measured == len(run.rows())
 
 
@@ -108,7 +120,7 @@ def another_iou(value: float) -> float:
 
 def another_mask(row: dict[str, Any], counts: bytes) -> bytes:
     """With one pixel, which counts, turned round."""
-    target = make_samples(6)[int(row["sample"][1:])].target
+    target = SAMPLES[int(row["sample"][1:])].target
     mask = masks.decode({"size": [row["height"], row["width"]], "counts": counts})
     y, x = np.argwhere(target >= 0)[0]
     mask[y, x] = not mask[y, x]
@@ -317,16 +329,18 @@ def test_a_description_that_does_not_fit(
 def test_a_description_without_a_part(runs: dict[str, StoredRun], tmp_path: Path, part: str) -> None:
     found = verify(redescribed(runs["all"], tmp_path / "run", lambda said: said.pop(part)))
     assert f"{part}." in found.problems[0]
-    assert found.notes == ("not checked: the rows",)
+    assert found.unchecked == ("the rows",)
     assert found.lines()[0].endswith("the run does not hold")
 
 
 def test_another_dataset_is_told(runs: dict[str, StoredRun]) -> None:
     found = verify(runs["all"], ToySource(7))
     assert (found.holds, found.clicks) == (True, 0)
-    assert "the dataset 'toy' here has the content hash" in found.notes[0]
+    assert "the dataset 'toy' here has the content hash" in found.unchecked[0]
     found = verify_run(runs["all"].folder)
-    assert "'toy' is no dataset of disbench's own; name its card or folder with --dataset" in found.notes[0]
+    assert (
+        "'toy' is no dataset of disbench's own; name its card or folder with --dataset" in found.unchecked[0]
+    )
 
 
 def test_files_that_are_no_run(runs: dict[str, StoredRun], tmp_path: Path) -> None:
@@ -355,3 +369,15 @@ def test_many_problems_are_counted_and_the_first_told(runs: dict[str, StoredRun]
     assert found.problems[0].startswith("30 x boundary_iou that its mask does not have: 's0', click 1 (0.12")
     assert found.problems[0].endswith("; and 27 more")
     assert len(found.problems) == 1
+
+
+def test_a_sample_without_end_is_read_in_pieces(
+    runs: dict[str, StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeat(rows: Rows) -> None:
+        rows[1:5] = [{**rows[1], "click": 2 + number} for number in range(2000)]
+
+    monkeypatch.setattr(store, "MOST_CLICKS", 600)
+    run = forged(runs["none"], tmp_path / "run", repeat)
+    assert [len(table) for table in run.samples()] == [1024, 977, 5, 5, 5, 5, 5]
+    assert any("do not stand together: 's0'" in problem for problem in verify(run).problems)
