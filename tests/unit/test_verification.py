@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from disbench import masks
+from disbench.datasets.cards import open_dataset
 from disbench.errors import InputError
 from disbench.harness import StoredRun, store, verify_run
 from disbench.harness.verification import Verification
@@ -350,8 +354,6 @@ def test_files_that_are_no_run(runs: dict[str, StoredRun], tmp_path: Path) -> No
         (place / "clicks.parquet").write_bytes(content[:cut])
         with pytest.raises(InputError, match=r"clicks\.parquet: not a whole file of a run"):
             verify(place)
-    import pyarrow.parquet as pq
-
     pq.write_table(runs["all"].rows(["sample", "click"]), place / "clicks.parquet")
     found = verify(place)
     assert "not of this version's schema" in found.problems[0]
@@ -381,3 +383,46 @@ def test_a_sample_without_end_is_read_in_pieces(
     run = forged(runs["none"], tmp_path / "run", repeat)
     assert [len(table) for table in run.samples()] == [1024, 977, 5, 5, 5, 5, 5]
     assert any("do not stand together: 's0'" in problem for problem in verify(run).problems)
+
+
+def test_what_cannot_be_told_is_as_documented(runs: dict[str, StoredRun], tmp_path: Path) -> None:
+    def rename(rows: Rows) -> None:
+        for row in rows[:5]:
+            row.update(sample="another", height=row["height"] + 1)
+
+    def rescore(rows: Rows) -> None:
+        rows[3]["candidate_scores"] = (9.0, *rows[3]["candidate_scores"][1:])
+
+    assert verify_run(forged(runs["none"], tmp_path / "name", rename).folder).holds
+    assert not verify(forged(runs["none"], tmp_path / "name-again", rename)).holds
+    assert verify(forged(runs["all"], tmp_path / "scores", rescore)).holds
+
+
+@pytest.mark.parametrize(("column", "words"), [("sample", "InputError"), ("failure", "not UTF-8")])
+def test_texts_that_are_no_texts(runs: dict[str, StoredRun], tmp_path: Path, column: str, words: str) -> None:
+    rows = runs["none"].rows()
+    at = rows.schema.get_field_index(column)
+    odd = pa.array([b"\xff"] * len(rows), pa.binary()).view(pa.string())
+    place = redescribed(runs["none"], tmp_path / "run", lambda said: None)
+    pq.write_table(rows.set_column(at, rows.schema.field(at), odd), place / "clicks.parquet")
+    if words == "InputError":
+        with pytest.raises(InputError, match=r"clicks\.parquet: not a whole file"):
+            verify(place)
+    else:
+        assert any(words in problem for problem in verify(place).problems)
+
+
+def test_a_dataset_of_ones_own(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for number, sample in enumerate(SAMPLES[:3]):
+        Image.fromarray(sample.image).save(tmp_path / "set" / "images" / f"{number}.png")
+        Image.fromarray((sample.target == 1).astype(np.uint8)).save(
+            tmp_path / "set" / "masks" / f"{number}.png"
+        )
+    chosen = ("mode=instances", "void_255=true")
+    source = open_dataset(str(tmp_path / "set"), None, chosen)
+    run = toy_run(tmp_path / "run", source)
+    found = verify_run(run.folder, dataset=str(tmp_path / "set"))
+    assert (found.problems, found.unchecked, found.clicks) == ((), (), 15)
+    assert verify_run(run.folder, dataset=str(tmp_path / "nowhere")).unchecked
