@@ -25,7 +25,7 @@ def pack(
     """Pack a finished run into one file that holds all that a leaderboard needs."""
     from disbench.harness.archive import pack as pack_run  # noqa: PLC0415
 
-    path = pack_run(run, out, masks=not without_masks)
+    path = pack_run(run, out, masks=not without_masks, progress=True)
     typer.echo(f"{path}: {path.stat().st_size:,} bytes; next: disbench verify {path}")
 
 

@@ -69,13 +69,14 @@ class PackedRun:
     manifest: Mapping[str, Any]
 
 
-def pack(run: Path, out: Path | None = None, *, masks: bool = True) -> Path:
+def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bool = False) -> Path:
     """Pack a finished run into one file.
 
     Args:
         run: its folder.
         out: the archive, `*.zip`; by default beside the folder, with its name.
         masks: whether stored masks go along; without them their columns are null.
+        progress: show a progress bar on standard error.
 
     Returns:
         The archive's path. The same run gives the same bytes.
@@ -88,7 +89,7 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True) -> Path:
     if path.suffix != ENDING:
         raise InputError(f"{path}: a packed run's name ends in {ENDING}; name it so")
     stored = read_run(run)
-    store, figures = _checked(stored)
+    store, figures = _checked(stored, progress)
     leave_out = store != "none" and not masks
     with tempfile.TemporaryDirectory(prefix="disbench-") as scratch:
         clicks = run / CLICKS
@@ -148,18 +149,21 @@ def read_packed(archive: Path) -> PackedRun:
     return PackedRun(StoredRun(folder, description, archive, content[CLICKS]), manifest)
 
 
-def _checked(run: StoredRun) -> tuple[str, Figures]:
+def _checked(run: StoredRun, progress: bool) -> tuple[str, Figures]:
     """Which masks a run has stored, and its figures.
 
     Raises:
         InputError: its rows do not fit.
     """
+    from tqdm import tqdm  # noqa: PLC0415
+
     problems = Problems()
     protocol = check_description(run, problems)
     if protocol is not None and check_schema(run, problems):
         store = str(run.description["execution"]["store"])
         checks = RowChecks(run, protocol, store, problems)
-        for table in run.samples():
+        total = run.description["result"]["samples"]
+        for table in tqdm(run.samples(), total=total, unit="sample", disable=not progress):
             checks.add(table)
         figures = checks.end()
         if figures is not None and not len(problems):

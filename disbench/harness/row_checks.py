@@ -61,6 +61,7 @@ _SECONDS_OFF = 1e-9
 """By which share sums of seconds may differ: the order of the additions is not recorded."""
 _LARGEST = 1 << 62
 _LONGEST = 200
+"""Characters of a text from outside that a problem quotes."""
 _EXACT_IOU = 1 << 24
 """Up to so many pixels an IoU of 1 as float32 has no wrong pixel behind it."""
 
@@ -165,7 +166,7 @@ class RowChecks:
                 self._ious, self._clicks, len(self._failed), self._protocol.max_clicks, self._protocol.stop_at
             )
         except ValueError as error:
-            self._problems.add("reason for which the rows have no figures", str(error))
+            self._problems.add("run whose rows have no figures", str(error))
             return None
 
     def _count(self, rows: Sequence[Row]) -> None:
@@ -290,8 +291,8 @@ def check_schema(run: StoredRun, problems: Problems) -> bool:
         return True
     known = {field.name: field for field in SCHEMA}
     odd = [field.name for field in schema if not known.pop(field.name, field.with_name("")).equals(field)]
-    example = f"other or of another type: {odd}; missing: {list(known)}; form {form!r}"
-    problems.add(f"reason for which {CLICKS} is not of this version's schema", example)
+    example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
+    problems.add("file whose columns are not this version's", example[:_LONGEST])
     return False
 
 
@@ -321,7 +322,8 @@ def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
     missing = [failure for failure in found if failure not in said] or [
         failure for failure in said if failure not in found
     ]
-    return f"failed: {len(said)}, in the rows {len(found)}; differing: {missing[:1] or 'their order'}"
+    differing = f"{missing[0]}"[:_LONGEST] if missing else "their order"
+    return f"failed: {len(said)}, in the rows {len(found)}; differing: {differing}"
 
 
 def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:
@@ -335,7 +337,7 @@ def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{part}.{key} is {content[key]!r}"[:_LONGEST]
     for key in description["protocol"]:
         if key not in _DESCRIPTION["protocol"]:
-            yield f"protocol.{key} is not known to this version"
+            yield f"protocol: {key!r} is not known to this version"[:_LONGEST]
 
 
 def _is_sane(value: object) -> bool:

@@ -354,7 +354,7 @@ def parse_description(content: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not a description of a run ({error}); run it again") from error
     if form != FORMAT:
         raise InputError(
-            f"{where}: form {form} of a run, where {FORMAT} is known; use another version of disbench"
+            f"{where}: form {form!r} of a run, where {FORMAT} is known; use another version of disbench"
         )
     return description
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from disbench import definitions
 from disbench.clicks import opencv_version
@@ -136,9 +134,8 @@ def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Proble
     if manifest is None or manifest["masks"] == store:
         return store
     if manifest["masks"] != LEFT_OUT or store == "none":
-        problems.add(
-            f"reason for which {MANIFEST} is wrong", f"masks {manifest['masks']!r}, stored {store!r}"
-        )
+        claim = repr(manifest["masks"])[:_LONGEST]
+        problems.add(f"{MANIFEST} with other masks than its run", f"{claim}, not {store!r}")
     return "none"
 
 
@@ -179,7 +176,7 @@ def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> 
         )
     if len(source.ids) != said["samples"]:
         problems.add(
-            "figure of the dataset that is wrong", f"{said['samples']} samples, not {len(source.ids)}"
+            "number of samples that the dataset does not have", f"{said['samples']}, not {len(source.ids)}"
         )
         return "the number of samples is wrong"
     return ""
@@ -211,19 +208,40 @@ def _read_rows(
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    numbers = chosen_numbers(run.description)
-    bar = tqdm(run.samples(), total=len(numbers), unit="sample", disable=not progress)
-    for place, table in enumerate(bar):
+    expected = None if source is None else _Expected(source, chosen_numbers(run.description), problems)
+    bar = tqdm(run.samples(), total=run.description["result"]["samples"], unit="sample", disable=not progress)
+    for table in bar:
         sound = rows.add(table)
-        if source is None:
-            continue
-        name = _name(table)
-        expected = source.ids[numbers[place]] if place < len(numbers) else None
-        if name != expected:
-            problems.add("sample that the dataset does not have there", f"{name!r}, not {expected!r}")
-        elif sound is not None:
-            clicks.add(source.read(numbers[place]), sound)
+        if source is not None and expected is not None:
+            number = expected.number(str(table["sample"][0].as_py()))
+            if number is not None and sound is not None:
+                clicks.add(source.read(number), sound)
+    if expected is not None:
+        expected.end()
 
 
-def _name(table: pa.Table) -> str:
-    return str(table["sample"][0].as_py())
+class _Expected:
+    """The samples that a run should have, held against those that come."""
+
+    def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems) -> None:
+        self._numbers = {source.ids[number]: number for number in numbers}
+        self._problems = problems
+        self._missing = dict.fromkeys(self._numbers)
+        self._last = -1
+
+    def number(self, name: str) -> int | None:
+        """The number of a sample in the dataset; None if it should not be here."""
+        number = self._numbers.get(name)
+        if number is None:
+            self._problems.add("sample that the dataset, every and limit do not give", repr(name))
+            return None
+        self._missing.pop(name, None)
+        if number <= self._last:
+            self._problems.add("sample out of the dataset's order", repr(name))
+        self._last = number
+        return number
+
+    def end(self) -> None:
+        """Tell which did not come."""
+        for name in self._missing:
+            self._problems.add("sample that is missing", repr(name))
