@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -248,7 +248,7 @@ class RowChecks:
         before: Row | None = None
         for row in rows:
             click = Click(row["x"], row["y"], row["positive"])
-            if click != NO_ERROR and ((row["x"], row["y"]) in clicked or _is_perfect(before)):
+            if click != NO_ERROR and ((row["x"], row["y"]) in clicked or _is_perfect(before, row)):
                 yield "click where nothing is left to correct", _where(row)
             clicked.add((row["x"], row["y"]))
             before = row
@@ -314,16 +314,17 @@ def _where(row: Row) -> str:
     return f"{row['sample']!r}, click {row['click']}"
 
 
-def _is_perfect(row: Row | None) -> bool:
-    return row is not None and row["iou"] == 1 and row["height"] * row["width"] <= _EXACT_IOU
+def _is_perfect(before: Row | None, row: Row) -> bool:
+    """Whether the click just before left nothing to correct."""
+    if before is None or before["click"] != row["click"] - 1:
+        return False
+    return bool(before["iou"] == 1 and row["height"] * row["width"] <= _EXACT_IOU)
 
 
 def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
-    missing = [failure for failure in found if failure not in said] or [
-        failure for failure in said if failure not in found
-    ]
-    differing = f"{missing[0]}"[:_LONGEST] if missing else "their order"
-    return f"failed: {len(said)}, in the rows {len(found)}; differing: {differing}"
+    one, other = next((pair for pair in zip_longest(said, found) if pair[0] != pair[1]), (said, found))
+    differing = f"{one}"[:_LONGEST], f"{other}"[:_LONGEST]
+    return f"failed: {len(said)}, in the rows {len(found)}; the first that differs: {differing[0]}, {differing[1]}"
 
 
 def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:

@@ -320,6 +320,7 @@ def test_a_jittered_click_around_a_moved_centre(tmp_path: Path) -> None:
         ("result", "samples", 5),
         ("result", "clicks", 31),
         ("result", "failed", [{"sample": "s0", "click": 1, "reason": "x"}]),
+        ("result", "failed", [None]),
         ("result", "model_seconds", 0.0),
         ("result", "harness_seconds", 1e6),
         ("result", "wall_seconds", -1.0),
