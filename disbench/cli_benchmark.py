@@ -211,7 +211,8 @@ def predict(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of finished runs, or folders that have some below them.")
+        list[Path],
+        typer.Argument(help="Folders of finished runs, packed runs, or folders that have some below them."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
     page: Annotated[

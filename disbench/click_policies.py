@@ -108,10 +108,24 @@ class ClickPolicy:
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
-        draws = _generator(seed, sample, len(clicks) + 1)
         if self.name == "random":
-            return _random(missed, excess, clicks, draws)
-        return _jitter(missed if center.missed else excess, center, clicks, self.options["sigma"], draws)
+            return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
+        return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
+
+    def jittered(
+        self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str
+    ) -> Click:
+        """The click of `jitter` around a centre.
+
+        Args:
+            errors: boolean (height, width), of the centre's kind.
+            center: where the protocol clicks.
+            clicks: those made before.
+            seed: at least 0.
+            sample: id of the sample.
+        """
+        draws = _generator(seed, sample, len(clicks) + 1)
+        return _jitter(errors, center, clicks, self.options["sigma"], draws)
 
 
 def _random(

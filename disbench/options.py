@@ -54,6 +54,17 @@ def read_options(
     return values
 
 
+def overrides(values: Mapping[str, Any]) -> list[str]:
+    """Values as the `option=value` texts that `read_options` reads."""
+    return [f"{name}={_text(value)}" for name, value in values.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)
+
+
 def _default(name: str, table: object, where: str) -> Any:
     if not isinstance(table, Mapping) or "default" not in table:
         raise InputError(f"{where}: option {name!r} has no default; add it")

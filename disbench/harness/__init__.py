@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from disbench.harness.archive import open_run as open_run
+    from disbench.harness.archive import pack as pack
     from disbench.harness.evaluation import Results as Results
     from disbench.harness.evaluation import evaluate as evaluate
     from disbench.harness.protocol import Protocol as Protocol
@@ -13,9 +15,12 @@ if TYPE_CHECKING:
     from disbench.harness.run import run_benchmark as run_benchmark
     from disbench.harness.store import StoredRun as StoredRun
     from disbench.harness.store import read_run as read_run
+    from disbench.harness.verification import verify_run as verify_run
     from disbench.prediction import Prediction as Prediction
 
 _PUBLIC = {
+    "open_run": "disbench.harness.archive",
+    "pack": "disbench.harness.archive",
     "Results": "disbench.harness.evaluation",
     "evaluate": "disbench.harness.evaluation",
     "Protocol": "disbench.harness.protocol",
@@ -23,6 +28,7 @@ _PUBLIC = {
     "run_benchmark": "disbench.harness.run",
     "StoredRun": "disbench.harness.store",
     "read_run": "disbench.harness.store",
+    "verify_run": "disbench.harness.verification",
     "Prediction": "disbench.prediction",
 }
 

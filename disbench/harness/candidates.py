@@ -85,17 +85,28 @@ def choose(
     Raises:
         MethodError: `score` is asked of several candidates without scores.
     """
-    if len(candidates.masks) == 1:
+    kept = choose_by_numbers(selection, click, target_ious, candidates.scores)
+    if kept is not None:
+        return kept
+    return _first_best([plain_iou(previous, mask) for mask in candidates.masks])
+
+
+def choose_by_numbers(
+    selection: Selection, click: int, target_ious: Sequence[float], scores: Sequence[float] | None
+) -> int | None:
+    """Which candidate is kept, where IoUs and scores decide it; None where the masks themselves do.
+
+    Arguments and errors as of `choose`.
+    """
+    if len(target_ious) == 1:
         return 0
     if selection == "oracle-all" or (selection == "oracle-first" and click == 1):
         return _first_best(target_ious)
-    if candidates.scores is not None:
-        return _first_best(candidates.scores)
+    if scores is not None:
+        return _first_best(scores)
     if selection == "score":
-        raise MethodError(
-            f"{len(candidates.masks)} candidates without scores; the selection 'score' needs them"
-        )
-    return _first_best([plain_iou(previous, mask) for mask in candidates.masks])
+        raise MethodError(f"{len(target_ious)} candidates without scores; the selection 'score' needs them")
+    return None
 
 
 def plain_iou(first: BoolArray, second: BoolArray) -> float:

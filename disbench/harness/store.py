@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ FORMAT = 1
 Store = Literal["none", "kept", "all"]
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
+_ROWS_AT_ONCE = 512
+MOST_CLICKS = (1 << 15) - 1
+"""Of a sample: what the column `click` can number."""
 
 SCHEMA = pa.schema(
     [
@@ -203,12 +206,16 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies; of a packed run (`disbench.harness.archive`), the archive's path without its ending.
         description: the content of `run.json`.
+        archive: that it is packed in, or None.
+        clicks: the bytes of `clicks.parquet` in the archive, or None.
     """
 
     folder: Path
     description: dict[str, Any]
+    archive: Path | None = None
+    clicks: pa.Buffer | None = field(default=None, repr=False)
 
     @property
     def method(self) -> str:
@@ -225,17 +232,56 @@ class StoredRun:
         """How it was evaluated."""
         return dict(self.description["protocol"])
 
+    def place(self, name: str) -> str:
+        """How errors name one of the run's files."""
+        return str(self.folder / name) if self.archive is None else f"{self.archive}: {name}"
+
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some of their columns.
 
         Raises:
             InputError: the file is damaged or not of this form.
         """
-        path = self.folder / CLICKS
+        with self._complaining():
+            return pq.read_table(self._source(), columns=None if columns is None else list(columns))
+
+    def schema(self) -> pa.Schema:
+        """The schema of the rows.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        with self._complaining():
+            return pq.read_schema(self._source())
+
+    def samples(self) -> Iterator[pa.Table]:
+        """The rows, a table a sample, in the file's order; memory stays that of some rows.
+
+        A sample with more rows than its clicks can be numbered comes in several tables.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        waiting: list[pa.Table] = []
+        with self._complaining(), pq.ParquetFile(self._source()) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                found = list(_split_samples(pa.concat_tables([*waiting, pa.Table.from_batches([batch])])))
+                last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
+                yield from found[:last]
+                waiting = found[last:]
+            yield from waiting
+
+    def _source(self) -> Any:
+        return self.folder / CLICKS if self.clicks is None else pa.BufferReader(self.clicks)
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
         try:
-            return pq.read_table(path, columns=None if columns is None else list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: not a whole file of a run ({error}); run it again") from error
+            yield
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{self.place(CLICKS)}: not a whole file of a run ({error}); run it again"
+            ) from error
 
     def by_sample(self, column: str = "iou") -> dict[str, npt.NDArray[np.float64]]:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
@@ -282,21 +328,35 @@ def read_run(folder: Path) -> StoredRun:
         raise InputError(
             f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        form = content["format"]
-        if form == FORMAT:
-            for key in ("method", "dataset", "protocol"):
-                content[key].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a description of a run ({error}); run it again") from error
-    if form != FORMAT:
-        raise InputError(
-            f"{path}: form {form} of a run, where {FORMAT} is known; use another version of disbench"
-        )
+    description = parse_description(path.read_bytes(), str(path))
     if not (folder / CLICKS).is_file():
         raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
-    return StoredRun(folder, content)
+    return StoredRun(folder, description)
+
+
+def parse_description(content: bytes, where: str) -> dict[str, Any]:
+    """A run's description from the bytes of its `run.json`.
+
+    Args:
+        content: UTF-8.
+        where: what to name in errors.
+
+    Raises:
+        InputError: not a description of a run, or one of a later version's form.
+    """
+    try:
+        description: dict[str, Any] = json.loads(content.decode("utf-8"))
+        form = description["format"]
+        if form == FORMAT:
+            for key in ("method", "dataset", "protocol"):
+                description[key].items()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{where}: not a description of a run ({error}); run it again") from error
+    if form != FORMAT:
+        raise InputError(
+            f"{where}: form {form!r} of a run, where {FORMAT} is known; use another version of disbench"
+        )
+    return description
 
 
 def _split_samples(table: pa.Table) -> Iterator[pa.Table]:

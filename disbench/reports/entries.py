@@ -16,7 +16,8 @@ from typing import Any
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError
-from disbench.harness.store import JOURNAL, RUN, StoredRun, read_run
+from disbench.harness.archive import is_run, open_run
+from disbench.harness.store import RUN, StoredRun
 from disbench.reports.summary import Summary, summarise
 from disbench.reports.text import counted, option_value, ordinal, plain
 
@@ -117,24 +118,31 @@ class Entry:
 
 
 def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
-    """The runs of folders: each a run, or a folder with runs below it, at any depth.
+    """The runs of folders: each a run, packed or not, or a folder with runs below it, at any depth.
 
     Returns:
-        Each run once, in the order given; those below one folder by their path.
+        Each run once, in the order given; those below one folder by their path. A run whose packed form lies
+        beside its folder counts once.
 
     Raises:
-        InputError: no run in a folder, or one that is not finished or damaged.
+        InputError: no run in a folder, one that is not finished or damaged, or an archive beside a folder of
+            its name that has another run.
     """
     places: dict[Path, Path] = {}
     for folder in folders:
-        below = [folder] if _is_run(folder) else _runs_below(folder)
+        below = [folder] if is_run(folder) else _runs_below(folder)
         if not below:
             raise InputError(f"{folder}: there is no run in it; name folders that disbench run made")
         for place in below:
             places.setdefault(place.resolve(), place)
     if not places:
         raise InputError("there are no runs to report; name folders that disbench run made")
-    return [read_run(place) for place in places.values()]
+    runs: dict[Path, StoredRun] = {}
+    for run in map(open_run, places.values()):
+        there = runs.setdefault(run.folder.resolve(), run)
+        if there.description != run.description:
+            raise InputError(f"{run.folder}: the folder and the archive of this name are two runs; move one")
+    return list(runs.values())
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
@@ -166,17 +174,17 @@ def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
     return styles
 
 
-def _is_run(folder: Path) -> bool:
-    return (folder / RUN).exists() or (folder / JOURNAL).exists()
-
-
 def _runs_below(folder: Path) -> list[Path]:
-    found = []
-    for place, below, _ in os.walk(folder):
-        if _is_run(Path(place)):
-            found.append(Path(place))
+    """By their paths, as if all were unpacked."""
+    found: list[tuple[Path, Path]] = []
+    for place, below, files in os.walk(folder):
+        if is_run(Path(place)):
+            found.append((Path(place), Path(place)))
             below.clear()  # a run holds no runs
-    return sorted(found)
+        else:
+            archives = [Path(place, name) for name in files if is_run(Path(place, name))]
+            found += [(archive.with_suffix(""), archive) for archive in archives]
+    return [place for _, place in sorted(found)]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -191,7 +199,7 @@ def _check_parts(run: StoredRun) -> None:
         content = run.description.get(part)
         for key in keys:
             if not isinstance(content, Mapping) or key not in content:
-                raise InputError(f"{run.folder / RUN}: {part}.{key} is missing; run it again")
+                raise InputError(f"{run.place(RUN)}: {part}.{key} is missing; run it again")
 
 
 def _read_entry(run: StoredRun, name: str) -> Entry:
@@ -223,7 +231,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{run.folder / RUN}: not as a description of a run should be ({error!r}); run it again"
+            f"{run.place(RUN)}: not as a description of a run should be ({error!r}); run it again"
         ) from error
 
 

@@ -63,7 +63,7 @@ def make_report(
     """Write tables, curves and the text that joins them; only stored runs are read.
 
     Args:
-        folders: each a run, or a folder with runs below it, at any depth.
+        folders: each a run, packed or not, or a folder with runs below it, at any depth.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
         pictures: folder of a run -> captions and small images of it (PNG, JPEG, WebP) for the leaderboard.

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from disbench.errors import InputError
+from disbench.harness import figures
 from disbench.harness.store import CLICKS, StoredRun, split_by_sample
 from disbench.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 
 FloatArray = npt.NDArray[np.float64]
-PERCENTS = (80, 85, 90, 95)
+PERCENTS = figures.PERCENTS
 """The IoUs to reach."""
 SOLVED = 90
 """A sample that never reaches this IoU is never solved."""
@@ -104,7 +105,7 @@ def summarise(run: StoredRun) -> Summary:
     _check_count(run, len(ious))
     numbers = rows["click"].to_numpy()
     failed = rows.filter(rows["failure"].is_valid())
-    reached = [percent for percent in PERCENTS if _is_reached(percent, stop_at)]
+    reached = figures.reached_percents(stop_at)
     try:
         return Summary(
             samples=len(ious),
@@ -121,21 +122,16 @@ def summarise(run: StoredRun) -> Summary:
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{run.folder / CLICKS}: {error}; run it again with --existing overwrite") from error
+        raise InputError(f"{run.place(CLICKS)}: {error}; run it again with --existing overwrite") from error
 
 
 def _check_count(run: StoredRun, samples: int) -> None:
     said = run.description["result"]["samples"]
     if samples != said:
         raise InputError(
-            f"{run.folder / CLICKS}: {samples} samples, where run.json says {said}; run it again with "
+            f"{run.place(CLICKS)}: {samples} samples, where run.json says {said}; run it again with "
             "--existing overwrite"
         )
-
-
-def _is_reached(percent: int, stop_at: float | None) -> bool:
-    """Whether samples go on until this IoU; compared as results are, as float32."""
-    return stop_at is None or bool(np.float32(percent / 100) <= np.float32(stop_at))
 
 
 def _noc(ious: IoUs, percent: int, max_clicks: int) -> Estimate:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from disbench.errors import InputError
-from disbench.options import read_options
+from disbench.options import overrides, read_options
 
 TABLES: dict[str, dict[str, Any]] = {
     "side": {"default": 320, "minimum": 1, "help": "pixels"},
@@ -92,3 +92,16 @@ def test_tables_that_are_not_as_they_should_be(table: dict[str, Any], message: s
     with pytest.raises(InputError) as caught:
         read_options({"a": table}, (), "card")
     assert message in str(caught.value)
+
+
+def test_values_are_written_as_they_are_read() -> None:
+    tables = {
+        "yes": {"default": True},
+        "share": {"default": 0.5},
+        "count": {"default": 3},
+        "name": {"default": "a b"},
+        "names": {"default": ["a", "b"]},
+        "none": {"default": []},
+    }
+    values = {"yes": False, "share": 0.1 + 0.2, "count": -7, "name": "", "names": ["x"], "none": []}
+    assert read_options(tables, overrides(values), "card") == values

@@ -33,6 +33,7 @@ LAYERS = {
     "reports": 6,
     "quickstart": 7,
     "cli_options": 8,
+    "cli_archive": 8,
     "cli_benchmark": 8,
     "cli": 9,
 }

@@ -1,0 +1,63 @@
+"""Commands for handing results in: pack, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench.cli_options import DataOption
+
+_DOES_NOT_HOLD = 2
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The archive, NAME.zip (default: beside the folder, with its name)."),
+    ] = None,
+    without_masks: Annotated[
+        bool, typer.Option("--without-masks", help="Leave stored masks out; verify can then check less.")
+    ] = False,
+) -> None:
+    """Pack a finished run into one file that holds all that a leaderboard needs."""
+    from disbench.harness.archive import pack as pack_run  # noqa: PLC0415
+
+    path = pack_run(run, out, masks=not without_masks, progress=True)
+    typer.echo(f"{path}: {path.stat().st_size:,} bytes; next: disbench verify {path}")
+
+
+def verify(
+    place: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's folder, a packed run, or a folder of shards.")
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="The run's dataset: card or folder, where its name alone does not find it."
+        ),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Recompute a run's figures and hold its clicks and IoUs against the protocol; shards against their manifest."""
+    from disbench.harness.archive import is_run  # noqa: PLC0415
+    from disbench.harness.verification import verify_run  # noqa: PLC0415
+    from disbench.sampling.shards import MANIFEST  # noqa: PLC0415
+    from disbench.sampling.verify import verify_shards  # noqa: PLC0415
+
+    if not is_run(place) and (place / MANIFEST).is_file():
+        lines, holds = (found := verify_shards(place, progress=True)).lines(), found.holds
+    else:
+        lines, holds = (run := verify_run(place, data, dataset=dataset, progress=True)).lines(), run.holds
+    for line in lines:
+        typer.echo(line, err=not holds)
+    if not holds:
+        raise typer.Exit(_DOES_NOT_HOLD)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(pack)
+    app.command()(verify)

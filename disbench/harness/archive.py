@@ -1,0 +1,260 @@
+"""Packed runs: one file that holds all that a leaderboard needs of a run.
+
+A packed run is a zip archive of `manifest.json`, `run.json` and `clicks.parquet`, in this order and nothing
+else, stored without compression (Parquet is compressed already). So it holds no more bytes than it has, is
+read where it lies, and the same run gives the same archive on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from disbench.datasets.records import file_sha256
+from disbench.errors import InputError
+from disbench.files import whole_file
+from disbench.harness.figures import Figures
+from disbench.harness.problems import Problems
+from disbench.harness.row_checks import RowChecks, check_description, check_schema
+from disbench.harness.store import (
+    CLICKS,
+    JOURNAL,
+    RUN,
+    StoredRun,
+    parse_description,
+    read_run,
+    write_clicks,
+)
+
+FORM = 1
+MANIFEST = "manifest.json"
+ENDING = ".zip"
+LEFT_OUT = "left out"
+"""What the manifest says of masks that the run had and the archive has not."""
+_MEMBERS = (MANIFEST, RUN, CLICKS)
+_MASKS = ("mask", "candidate_masks")
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a zip can say."""
+_UNIX = 3
+_MODE = stat.S_IFREG | 0o644
+_HEADER = struct.Struct("<4s22x2H")
+"""A member's header in a zip: signature, lengths of name and extra field."""
+_SIGNATURE = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A packed run whose sizes and hashes are those of its manifest.
+
+    Attributes:
+        run: with its rows read from the archive.
+        manifest: `form`, `files` (bytes and SHA-256 of each), `masks` (`none`, `kept`, `all` or `left out`),
+            `figures` as claimed (`disbench.harness.figures.Figures.as_dict`).
+    """
+
+    run: StoredRun
+    manifest: Mapping[str, Any]
+
+
+def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bool = False) -> Path:
+    """Pack a finished run into one file.
+
+    Args:
+        run: its folder.
+        out: the archive, `*.zip`; by default beside the folder, with its name.
+        masks: whether stored masks go along; without them their columns are null.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The archive's path. The same run gives the same bytes.
+
+    Raises:
+        InputError: no run there, not finished, damaged, or with rows that do not fit each other and `run.json`.
+    """
+    whole = run.resolve()
+    path = whole.with_name(f"{whole.name}{ENDING}") if out is None else out
+    if path.suffix != ENDING:
+        raise InputError(f"{path}: a packed run's name ends in {ENDING}; name it so")
+    stored = read_run(run)
+    store, figures = _checked(stored, progress)
+    leave_out = store != "none" and not masks
+    with tempfile.TemporaryDirectory(prefix="disbench-") as scratch:
+        clicks = run / CLICKS
+        if leave_out:
+            clicks = Path(scratch) / CLICKS
+            write_clicks(clicks, map(_without_masks, stored.samples()))
+        description = (run / RUN).read_bytes()
+        manifest = {
+            "form": FORM,
+            "files": {
+                RUN: {"bytes": len(description), "sha256": hashlib.sha256(description).hexdigest()},
+                CLICKS: {"bytes": clicks.stat().st_size, "sha256": file_sha256(clicks)},
+            },
+            "masks": LEFT_OUT if leave_out else store,
+            "figures": figures.as_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file, clicks.open("rb") as rows:
+            _write(file, manifest, description, rows)
+    return path
+
+
+def open_run(place: Path) -> StoredRun:
+    """A finished run: of a folder, or packed.
+
+    Raises:
+        InputError: as `read_run` and `read_packed`.
+    """
+    return read_packed(place).run if place.is_file() else read_run(place)
+
+
+def is_run(place: Path) -> bool:
+    """Whether a path is that of a run, finished or not: a folder, or an archive by its name."""
+    if place.suffix == ENDING and place.is_file():
+        return True
+    return (place / RUN).exists() or (place / JOURNAL).exists()
+
+
+def read_packed(archive: Path) -> PackedRun:
+    """A packed run, read where it lies; nothing is unpacked.
+
+    Raises:
+        InputError: not a zip, damaged, with other members than a packed run has, or with members that are
+            compressed, links, or of another size or hash than the manifest says.
+    """
+    content = _members(archive)
+    manifest = _read_manifest(content[MANIFEST].to_pybytes(), archive)
+    for name in (RUN, CLICKS):
+        found = {"bytes": content[name].size, "sha256": hashlib.sha256(content[name]).hexdigest()}
+        if manifest["files"].get(name) != found:
+            raise InputError(
+                f"{archive}: {name} is not what {MANIFEST} says ({found}); get the archive again, or pack the run "
+                "again"
+            )
+    description = parse_description(content[RUN].to_pybytes(), f"{archive}: {RUN}")
+    folder = archive.with_suffix("")
+    return PackedRun(StoredRun(folder, description, archive, content[CLICKS]), manifest)
+
+
+def _checked(run: StoredRun, progress: bool) -> tuple[str, Figures]:
+    """Which masks a run has stored, and its figures.
+
+    Raises:
+        InputError: its rows do not fit.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    problems = Problems()
+    protocol = check_description(run, problems)
+    if protocol is not None and check_schema(run, problems):
+        store = str(run.description["execution"]["store"])
+        checks = RowChecks(run, protocol, store, problems)
+        total = run.description["result"]["samples"]
+        for table in tqdm(run.samples(), total=total, unit="sample", disable=not progress):
+            checks.add(table)
+        figures = checks.end()
+        if figures is not None and not len(problems):
+            return store, figures
+    raise InputError(
+        f"{run.folder}: the run does not hold: {problems.lines()[0]}; disbench verify tells all of it; run it again"
+    )
+
+
+def _without_masks(table: pa.Table) -> pa.Table:
+    for name in _MASKS:
+        at = table.schema.get_field_index(name)
+        field = table.schema.field(at)
+        table = table.set_column(at, field, pa.nulls(len(table), field.type))
+    return table
+
+
+def _write(file: BinaryIO, manifest: Mapping[str, Any], description: bytes, rows: BinaryIO) -> None:
+    content = (json.dumps(manifest, indent=1) + "\n").encode()
+    sizes = (len(content), len(description), manifest["files"][CLICKS]["bytes"])
+    sources = (io.BytesIO(content), io.BytesIO(description), rows)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, size, source in zip(_MEMBERS, sizes, sources, strict=True):
+            info = zipfile.ZipInfo(name, _DATE)
+            info.create_system, info.external_attr, info.file_size = _UNIX, _MODE << 16, size
+            with archive.open(info, "w") as member:
+                shutil.copyfileobj(source, member)
+
+
+def _members(archive: Path) -> dict[str, pa.Buffer]:
+    """The bytes of each member, as they lie in the file."""
+    if not archive.is_file():
+        raise InputError(f"{archive}: there is no such file; name a run's folder or a packed run")
+    with _complaining(archive), zipfile.ZipFile(archive) as packed:
+        infos = packed.infolist()
+    _check_members(archive, infos)
+    with _complaining(archive):
+        content = pa.memory_map(str(archive)).read_buffer()
+        return {info.filename: _stored_bytes(content, info) for info in infos}
+
+
+@contextmanager
+def _complaining(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
+        raise InputError(
+            f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
+        ) from error
+
+
+def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
+    cure = "a packed run is what disbench pack makes; pack the run again"
+    names = [info.filename for info in infos]
+    if names != list(_MEMBERS):
+        raise InputError(f"{archive}: it holds {_some(names)}, not {', '.join(_MEMBERS)}; {cure}")
+    for info in infos:
+        plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+        if not plain or not regular or info.flag_bits & 1:
+            raise InputError(f"{archive}: {info.filename} is compressed, encrypted or no plain file; {cure}")
+
+
+def _some(names: Sequence[str]) -> str:
+    few = ", ".join(f"{name!r}" for name in names[:5])
+    return f"{few} and {len(names) - 5} more" if len(names) > 5 else few or "nothing"
+
+
+def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
+    """The part of an archive that is a stored member."""
+    if not 0 <= info.header_offset <= content.size - _HEADER.size:
+        raise ValueError(f"{info.filename} does not lie in the file")
+    header = content.slice(info.header_offset, _HEADER.size).to_pybytes()
+    signature, name, extra = _HEADER.unpack(header)
+    begin = info.header_offset + _HEADER.size + name + extra
+    if signature != _SIGNATURE or begin + info.file_size > content.size:
+        raise ValueError(f"{info.filename} does not lie in the file")
+    return content.slice(begin, info.file_size)
+
+
+def _read_manifest(content: bytes, archive: Path) -> Mapping[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+        form, files, _, _ = (manifest[key] for key in ("form", "files", "masks", "figures"))
+        names = sorted(files.keys())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again"
+        ) from error
+    if form != FORM:
+        raise InputError(f"{archive}: form {form!r} of a packed run, where {FORM} is known; update disbench")
+    if names != sorted((RUN, CLICKS)):
+        raise InputError(f"{archive}: {MANIFEST} names {names}; pack the run again")
+    return manifest

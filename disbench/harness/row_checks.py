@@ -1,0 +1,363 @@
+"""Whether a run's rows fit each other and its `run.json`: all that can be told without images."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from disbench import masks
+from disbench.click_policies import ClickPolicy
+from disbench.clicks import NO_ERROR, Click
+from disbench.errors import InputError
+from disbench.harness.candidates import choose_by_numbers
+from disbench.harness.figures import Figures, figures
+from disbench.harness.problems import Problems
+from disbench.harness.protocol import Protocol
+from disbench.harness.store import CLICKS, MOST_CLICKS, RUN, SCHEMA, SECONDS, StoredRun
+from disbench.metrics import FloatArray
+
+Row = Mapping[str, Any]
+"""One row of `clicks.parquet`: the columns of `SCHEMA`."""
+
+_LOOP = Protocol().name
+_LISTS = ("candidate_ious", "candidate_scores", "candidate_masks")
+_NUMBER = (int, float)
+_DESCRIPTION: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "method": {"name": (str,), "entry": (str,), "options": (dict,), "card": (dict,)},
+    "dataset": {"name": (str,), "samples": (int,), "content_hash": (str,), "facts": (dict,)},
+    "protocol": {
+        "max_clicks": (int,),
+        "threshold": _NUMBER,
+        "selection": (str,),
+        "policy": (str,),
+        "seed": (int,),
+        "stop_at": (*_NUMBER, type(None)),
+        "initial_masks": (bool,),
+        "name": (str,),
+        "every": (int,),
+        "limit": (int, type(None)),
+    },
+    "versions": {"disbench": (str,), "opencv": (str,)},
+    "execution": {"workers": (int,), "threads": (int,), "batch": (int,), "store": (str,)},
+    "machine": {"system": (str,), "processor": (str,), "cores": (int, type(None))},
+    "result": {
+        "samples": (int,),
+        "clicks": (int,),
+        "failed": (list,),
+        "wall_seconds": _NUMBER,
+        **dict.fromkeys(SECONDS, _NUMBER),
+    },
+}
+"""Keys that a description has, and the kinds of their values."""
+_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
+"""What is stored -> the columns that are not null."""
+_SECONDS_OFF = 1e-9
+"""By which share sums of seconds may differ: the order of the additions is not recorded."""
+_LARGEST = 1 << 62
+_LONGEST = 200
+"""Characters of a text from outside that a problem quotes."""
+_EXACT_IOU = 1 << 24
+"""Up to so many pixels an IoU of 1 as float32 has no wrong pixel behind it."""
+
+
+def check_description(run: StoredRun, problems: Problems) -> Protocol | None:
+    """Look for what is missing or odd in `run.json`.
+
+    Args:
+        run: its description alone is looked at.
+        problems: added to.
+
+    Returns:
+        The protocol; None where the rows cannot be held against the description.
+    """
+    kind = f"part of {RUN} that is missing or not as it should be"
+    found = list(_odd_kinds(run.description)) or list(_out_of_range(run.description))
+    for text in found:
+        problems.add(kind, text)
+    if found:
+        return None
+    try:
+        protocol = Protocol(
+            **{field.name: run.protocol[field.name] for field in dataclasses.fields(Protocol)}
+        )
+        ClickPolicy.parse(protocol.policy)
+    except InputError as error:
+        problems.add(kind, f"protocol: {error}")
+        return None
+    return protocol
+
+
+def chosen_numbers(description: Mapping[str, Any]) -> range:
+    """Numbers, in the dataset's order, of the samples that a run should have."""
+    protocol = description["protocol"]
+    return range(0, description["dataset"]["samples"], protocol["every"])[: protocol["limit"]]
+
+
+class RowChecks:
+    """Holds rows against each other and against `run.json`, sample by sample.
+
+    Args:
+        run: with a description that `check_description` let pass.
+        protocol: of the run.
+        stored: which masks the rows should have: `none`, `kept` or `all`.
+        problems: added to.
+    """
+
+    def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
+        self._description, self._protocol, self._problems = run.description, protocol, problems
+        self._masks = _COLUMNS_OF_MASKS[stored]
+        self._seen: set[str] = set()
+        self._ious: list[FloatArray] = []
+        self._failed: list[dict[str, Any]] = []
+        self._clicks = 0
+        self._seconds = dict.fromkeys(SECONDS, 0.0)
+
+    def add(self, table: pa.Table) -> list[dict[str, Any]] | None:
+        """Check the rows of one sample.
+
+        Returns:
+            The rows; None if they cannot be held against images: out of order, out of the image, or without
+            the masks that they should have.
+        """
+        try:
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except UnicodeDecodeError as error:
+            self._problems.add("sample with a text that is not UTF-8", str(error))
+            return None
+        self._count(rows)
+        if any(_has_holes(row) for row in rows):
+            self._problems.add("sample with an empty entry in a list", repr(rows[0]["sample"]))
+            return None
+        order = list(self._order(rows))
+        forms = [list(self._form(row)) for row in rows]
+        sound = [row for row, problems in zip(rows, forms, strict=True) if not problems]
+        for kind, example in [*order, *chain.from_iterable(forms), *self._values(sound)]:
+            self._problems.add(kind, example)
+        return rows if not order and len(sound) == len(rows) else None
+
+    def end(self) -> Figures | None:
+        """Hold the sums of all rows against `run.json`.
+
+        Returns:
+            The figures; None where the rows have none.
+        """
+        result, expected = self._description["result"], len(chosen_numbers(self._description))
+        kind = f"figure of {RUN} that its rows do not have"
+        for name, said, found in (
+            ("samples", result["samples"], len(self._seen)),
+            ("samples by dataset, every and limit", expected, len(self._seen)),
+            ("clicks", result["clicks"], self._clicks),
+        ):
+            if said != found:
+                self._problems.add(kind, f"{name}: {said}, in the rows {found}")
+        if result["failed"] != self._failed:
+            self._problems.add(kind, _difference_of_failures(result["failed"], self._failed))
+        for name, seconds in self._seconds.items():
+            if not math.isclose(result[name], seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
+                self._problems.add(kind, f"{name}: {result[name]}, in the rows {seconds}")
+        try:
+            return figures(
+                self._ious, self._clicks, len(self._failed), self._protocol.max_clicks, self._protocol.stop_at
+            )
+        except ValueError as error:
+            self._problems.add("run whose rows have no figures", str(error))
+            return None
+
+    def _count(self, rows: Sequence[Row]) -> None:
+        self._clicks += len(rows)
+        last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
+        if last["failure"] is not None:
+            self._failed.append({"sample": last["sample"], "click": last["click"], "reason": last["failure"]})
+            ious = np.pad(ious, (0, max(0, self._protocol.max_clicks - len(ious))))
+        self._ious.append(ious)
+        for name in SECONDS:
+            self._seconds[name] += sum(row[name] for row in rows)
+
+    def _order(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+        """Whether a sample has the rows that the protocol gives it."""
+        sample, count, most = rows[0]["sample"], len(rows), self._protocol.max_clicks
+        if sample in self._seen:
+            yield "sample whose rows do not stand together", repr(sample)
+        self._seen.add(sample)
+        if [row["click"] for row in rows] != list(range(1, count + 1)):
+            yield "sample whose clicks are not numbered 1, 2, 3, ...", repr(sample)
+        if len({(row["height"], row["width"]) for row in rows}) > 1:
+            yield "sample whose height and width change", repr(sample)
+        ends = [self._ends(row) for row in rows]
+        if any(ends[:-1]):
+            yield "row after a sample's end", f"{_where(rows[ends.index(True) + 1])}"
+        if count > most:
+            yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
+        if count < most and not ends[-1]:
+            yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
+
+    def _ends(self, row: Row) -> bool:
+        """A failure, or the IoU at which samples stop."""
+        stop_at = self._protocol.stop_at
+        reached = stop_at is not None and bool(np.float32(row["iou"]) >= np.float32(stop_at))
+        return reached or row["failure"] is not None
+
+    def _form(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Whether a row can be looked at further."""
+        if not (0 <= row["x"] < row["width"] and 0 <= row["y"] < row["height"]):
+            example = f"{_where(row)} (x {row['x']}, y {row['y']} in {row['width']} x {row['height']} pixels)"
+            yield "click outside the image", example
+        good = row["failure"] is None
+        stored = [name for name in ("mask", "candidate_masks") if row[name] is not None]
+        if stored != list(self._masks if good else ()):
+            yield (
+                f"row with other masks than {RUN} says",
+                f"{_where(row)} ({' and '.join(stored) or 'none'})",
+            )
+            return
+        for mask in stored_masks(row):
+            try:
+                masks.from_foreign_rle(
+                    {"size": [row["height"], row["width"]], "counts": mask}, row["height"], row["width"]
+                )
+            except ValueError as error:
+                yield "mask that is no mask of the image", f"{_where(row)} ({error})"
+        if good and (row["candidates"] < 1 or row["candidates"] != len(row["candidate_ious"])):
+            yield (
+                "row whose number of candidates is not that of their IoUs",
+                f"{_where(row)} ({row['candidates']}, {len(row['candidate_ious'])} IoUs)",
+            )
+        elif good and not 0 <= row["kept"] < row["candidates"]:
+            yield (
+                "row that keeps a candidate that is not there",
+                f"{_where(row)} ({row['kept']} of {row['candidates']})",
+            )
+        elif good:
+            yield from self._scores(row)
+
+    def _scores(self, row: Row) -> Iterator[tuple[str, str]]:
+        scores, count = row["candidate_scores"], row["candidates"]
+        if scores is None and count > 1 and self._protocol.selection == "score":
+            yield "candidates without the scores that the selection needs", _where(row)
+        if scores is not None and not (len(scores) == count and all(map(math.isfinite, scores))):
+            yield "row whose scores are not one finite number a candidate", _where(row)
+
+    def _values(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+        clicked: set[tuple[int, int]] = set()
+        before: Row | None = None
+        for row in rows:
+            click = Click(row["x"], row["y"], row["positive"])
+            if click != NO_ERROR and ((row["x"], row["y"]) in clicked or _is_perfect(before, row)):
+                yield "click where nothing is left to correct", _where(row)
+            clicked.add((row["x"], row["y"]))
+            before = row
+            for name in SECONDS:
+                if not (math.isfinite(row[name]) and row[name] >= 0):
+                    yield "time that is no time", f"{_where(row)} ({name} {row[name]})"
+            yield from self._failure(row) if row["failure"] is not None else self._measures(row)
+
+    def _failure(self, row: Row) -> Iterator[tuple[str, str]]:
+        found = [row[name] for name in ("iou", "boundary_iou", "kept", "candidates", "candidate_scores")]
+        if found != [0.0, 0.0, -1, 0, None] or row["candidate_ious"] or not row["failure"]:
+            yield "failure with a result", _where(row)
+
+    def _measures(self, row: Row) -> Iterator[tuple[str, str]]:
+        for value in (row["iou"], row["boundary_iou"], *row["candidate_ious"]):
+            if not (math.isnan(value) or 0 <= value <= 1):
+                yield "IoU outside [0, 1]", f"{_where(row)} ({value})"
+        own = row["candidate_ious"][row["kept"]]
+        if not same(own, row["iou"]):
+            yield "IoU that is not its kept candidate's", f"{_where(row)} ({row['iou']}, {own})"
+        kept = choose_by_numbers(
+            self._protocol.selection, row["click"], row["candidate_ious"], row["candidate_scores"]
+        )
+        if kept is not None and kept != row["kept"]:
+            yield (
+                f"candidate that the selection '{self._protocol.selection}' does not keep",
+                f"{_where(row)} ({row['kept']}, not {kept})",
+            )
+
+
+def check_schema(run: StoredRun, problems: Problems) -> bool:
+    """Whether the rows have the columns of `SCHEMA`, in their order and of their types.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    schema = run.schema()
+    form = (schema.metadata or {}).get(b"disbench.run")
+    if schema.equals(SCHEMA) and form == SCHEMA.metadata[b"disbench.run"]:
+        return True
+    known = {field.name: field for field in SCHEMA}
+    odd = [field.name for field in schema if not known.pop(field.name, field.with_name("")).equals(field)]
+    example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
+    problems.add("file whose columns are not this version's", example[:_LONGEST])
+    return False
+
+
+def stored_masks(row: Row) -> list[bytes]:
+    """All masks of a row, the kept one first."""
+    return [*([] if row["mask"] is None else [row["mask"]]), *(row["candidate_masks"] or [])]
+
+
+def same(first: float, second: float) -> bool:
+    """Equal, or both not a number."""
+    return first == second or (math.isnan(first) and math.isnan(second))
+
+
+def _has_holes(row: Row) -> bool:
+    return any(None in (row[name] or ()) for name in _LISTS)
+
+
+def _where(row: Row) -> str:
+    return f"{row['sample']!r}, click {row['click']}"
+
+
+def _is_perfect(before: Row | None, row: Row) -> bool:
+    """Whether the click just before left nothing to correct."""
+    if before is None or before["click"] != row["click"] - 1:
+        return False
+    return bool(before["iou"] == 1 and row["height"] * row["width"] <= _EXACT_IOU)
+
+
+def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
+    one, other = next((pair for pair in zip_longest(said, found) if pair[0] != pair[1]), (said, found))
+    differing = f"{one}"[:_LONGEST], f"{other}"[:_LONGEST]
+    return f"failed: {len(said)}, in the rows {len(found)}; the first that differs: {differing[0]}, {differing[1]}"
+
+
+def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:
+    """What is missing, unknown or of another kind in a description."""
+    for part, keys in _DESCRIPTION.items():
+        content = description.get(part)
+        for key, kinds in keys.items():
+            if not isinstance(content, Mapping) or key not in content:
+                yield f"{part}.{key} is missing"
+            elif type(content[key]) not in kinds or not _is_sane(content[key]):
+                yield f"{part}.{key} is {content[key]!r}"[:_LONGEST]
+    for key in description["protocol"]:
+        if key not in _DESCRIPTION["protocol"]:
+            yield f"protocol: {key!r} is not known to this version"[:_LONGEST]
+
+
+def _is_sane(value: object) -> bool:
+    return not isinstance(value, _NUMBER) or -_LARGEST < value < _LARGEST  # neither is nan
+
+
+def _out_of_range(description: Mapping[str, Any]) -> Iterator[str]:
+    dataset, protocol = description["dataset"], description["protocol"]
+    for name, value, least, most in (
+        ("dataset.samples", dataset["samples"], 1, _LARGEST),
+        ("protocol.every", protocol["every"], 1, _LARGEST),
+        ("protocol.limit", protocol["limit"], 1, _LARGEST),
+        ("protocol.max_clicks", protocol["max_clicks"], 1, MOST_CLICKS),
+        ("result.wall_seconds", description["result"]["wall_seconds"], 0, _LARGEST),
+    ):
+        if value is not None and not least <= value <= most:
+            yield f"{name} is {value}; it lies from {least} to {most}"
+    store = description["execution"]["store"]
+    if store not in _COLUMNS_OF_MASKS:
+        yield f"execution.store is {store!r}"
+    if protocol["name"] != _LOOP:
+        yield f"protocol.name is {protocol['name']!r}, where this version verifies {_LOOP!r}"

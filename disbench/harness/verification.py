@@ -1,0 +1,247 @@
+"""`verify_run`: does a stored run hold? Figures recomputed from rows, clicks and IoUs as far as its masks allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from disbench import definitions
+from disbench.clicks import opencv_version
+from disbench.datasets.cards import open_dataset
+from disbench.errors import InputError
+from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
+from disbench.harness.click_checks import TOLERANCE, ClickChecks
+from disbench.harness.figures import Figures
+from disbench.harness.problems import Problems
+from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
+from disbench.harness.store import StoredRun, read_run
+from disbench.options import overrides
+from disbench.samples import SampleSource
+
+_LONGEST = 100
+"""Characters of a claim that a problem quotes."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found out about a run.
+
+    Attributes:
+        place: its folder or archive.
+        problems: a line a kind: how many, and the first; none if the run holds.
+        figures: recomputed from the rows; None where they have none.
+        clicks: how many were held against the masks before them.
+        moved: how many of these are not where they are simulated here, and within the tolerance.
+        measured: rows whose IoUs were recomputed from their masks.
+        unchecked: what could not be checked, and why.
+        notes: what else one should know.
+    """
+
+    place: Path
+    problems: tuple[str, ...]
+    figures: Figures | None = None
+    clicks: int = 0
+    moved: int = 0
+    measured: int = 0
+    unchecked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        """The verification as lines of text."""
+        followed = f"{self.clicks:,} clicks follow from the masks before them" if self.clicks else ""
+        measured = (
+            f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
+        )
+        found = [*(self.figures.lines() if self.figures else []), followed, measured]
+        holds = "the run holds, as far as it could be checked" if self.unchecked else "the run holds"
+        return [
+            f"{self.place}: {holds if self.holds else 'the run does not hold'}",
+            *(f"  {line}" for line in (found if self.holds else self.problems) if line),
+            *(f"  not checked: {what}" for what in self.unchecked),
+            *(f"  {note}" for note in self.notes),
+        ]
+
+
+def verify_run(
+    place: Path,
+    data: Path | None = None,
+    *,
+    source: SampleSource | None = None,
+    dataset: str | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Recompute a run's figures from its rows, and hold the rows against its protocol.
+
+    Always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
+    click. With stored masks too: each click follows from the mask before it, each IoU from its mask. The rows
+    are read sample by sample.
+
+    Args:
+        place: a run's folder, or a packed run.
+        data: root of the datasets.
+        source: the dataset, if it is open already.
+        dataset: name, card or folder of the dataset, where the name in `run.json` does not find it.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
+    """
+    run, manifest = _opened(place)
+    problems = Problems()
+    protocol = check_description(run, problems)
+    if protocol is None or not check_schema(run, problems):
+        return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
+    stored = _stored(run, manifest, problems)
+    found, unchecked = _samples(run, source, data, dataset, problems)
+    if found is not None and stored == "none":
+        left_out = manifest is not None and manifest["masks"] == LEFT_OUT
+        why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
+        unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
+    rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
+    _read_rows(run, found, rows, clicks, problems, progress)
+    figures = rows.end()
+    if manifest is not None and figures is not None:
+        _check_claims(manifest["figures"], figures.as_dict(), problems)
+    return Verification(
+        place,
+        tuple(problems.lines()),
+        figures,
+        clicks.clicks,
+        clicks.moved,
+        clicks.measured,
+        tuple(unchecked),
+        (_moved(run, clicks),) if clicks.moved else (),
+    )
+
+
+def _opened(place: Path) -> tuple[StoredRun, Mapping[str, Any] | None]:
+    if not place.is_file():
+        return read_run(place), None
+    packed = read_packed(place)
+    return packed.run, packed.manifest
+
+
+def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Problems) -> str:
+    """Which masks the rows should have."""
+    store = str(run.description["execution"]["store"])
+    if manifest is None or manifest["masks"] == store:
+        return store
+    if manifest["masks"] != LEFT_OUT or store == "none":
+        claim = repr(manifest["masks"])[:_LONGEST]
+        problems.add(f"{MANIFEST} with other masks than its run", f"{claim}, not {store!r}")
+    return "none"
+
+
+def _samples(
+    run: StoredRun, source: SampleSource | None, data: Path | None, dataset: str | None, problems: Problems
+) -> tuple[SampleSource | None, list[str]]:
+    """The dataset that a run was made on; None, and what is not checked for it, where it is not here."""
+    reason = ""
+    if source is None:
+        try:
+            source = _open_dataset(run, data, dataset)
+        except (InputError, OSError) as error:
+            reason = str(error)
+    if source is not None:
+        reason = _other_samples(source, run, problems)
+    return (None, [f"samples, clicks and IoUs ({reason})"]) if reason else (source, [])
+
+
+def _open_dataset(run: StoredRun, data: Path | None, dataset: str | None) -> SampleSource:
+    said = run.description["dataset"]
+    if dataset is None and said["name"] not in definitions.names("datasets"):
+        raise InputError(
+            f"{said['name']!r} is no dataset of disbench's own; name its card or folder with --dataset"
+        )
+    options = said["facts"].get("options", {})
+    wanted = overrides(options) if isinstance(options, Mapping) else []
+    return open_dataset(dataset or said["name"], data, wanted)
+
+
+def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
+    """Why a dataset is not the run's; "" if it is."""
+    said = run.description["dataset"]
+    found = source.content_hash()
+    if found != said["content_hash"]:
+        return (
+            f"the dataset {said['name']!r} here has the content hash {found[:16]}..., the run's had "
+            f"{said['content_hash'][:16]!r}...: other files, or other options"
+        )
+    if len(source.ids) != said["samples"]:
+        problems.add(
+            "number of samples that the dataset does not have", f"{said['samples']}, not {len(source.ids)}"
+        )
+        return "the number of samples is wrong"
+    return ""
+
+
+def _check_claims(claimed: object, figures: Mapping[str, Any], problems: Problems) -> None:
+    said = claimed if isinstance(claimed, Mapping) else {}
+    for name, value in figures.items():
+        if said.get(name) != value:
+            claim = repr(said.get(name))[:_LONGEST]
+            problems.add(f"figure of {MANIFEST} that the rows do not have", f"{name}: {claim}, not {value}")
+
+
+def _moved(run: StoredRun, clicks: ClickChecks) -> str:
+    return (
+        f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
+        f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
+        f"{run.description['versions']['opencv']!r}, here {opencv_version()!r})"
+    )
+
+
+def _read_rows(
+    run: StoredRun,
+    source: SampleSource | None,
+    rows: RowChecks,
+    clicks: ClickChecks,
+    problems: Problems,
+    progress: bool,
+) -> None:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    expected = None if source is None else _Expected(source, chosen_numbers(run.description), problems)
+    bar = tqdm(run.samples(), total=run.description["result"]["samples"], unit="sample", disable=not progress)
+    for table in bar:
+        sound = rows.add(table)
+        if source is not None and expected is not None:
+            number = expected.number(str(table["sample"][0].as_py()))
+            if number is not None and sound is not None:
+                clicks.add(source.read(number), sound)
+    if expected is not None:
+        expected.end()
+
+
+class _Expected:
+    """The samples that a run should have, held against those that come."""
+
+    def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems) -> None:
+        self._numbers = {source.ids[number]: number for number in numbers}
+        self._problems = problems
+        self._missing = dict.fromkeys(self._numbers)
+        self._last = -1
+
+    def number(self, name: str) -> int | None:
+        """The number of a sample in the dataset; None if it should not be here."""
+        number = self._numbers.get(name)
+        if number is None:
+            self._problems.add("sample that the dataset, every and limit do not give", repr(name))
+            return None
+        self._missing.pop(name, None)
+        if number <= self._last:
+            self._problems.add("sample out of the dataset's order", repr(name))
+        self._last = number
+        return number
+
+    def end(self) -> None:
+        """Tell which did not come."""
+        for name in self._missing:
+            self._problems.add("sample that is missing", repr(name))
