@@ -118,7 +118,8 @@ def _row(cells: list[str]) -> str:
 
 def _cell(cell: Cell) -> str:
     interval = rf" {{\scriptsize {escape(f'[{cell.interval}]')}}}" if cell.interval else ""
-    return _EMPHASIS[cell.emphasis].format(escape(cell.text)) + interval + _marks(cell.marks)
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    return _EMPHASIS[cell.emphasis].format(escape(cell.text)) + rest + interval + _marks(cell.marks)
 
 
 def _marks(marks: tuple[str, ...]) -> str:

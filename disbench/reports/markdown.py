@@ -64,7 +64,8 @@ def _head(column: Column) -> str:
 def _cell(cell: Cell) -> str:
     interval = f" [{escape(cell.interval)}]" if cell.interval else ""
     before, behind = _EMPHASIS[cell.emphasis]
-    text = f"{before}{escape(cell.text)}{behind}"
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    text = f"{before}{escape(cell.text)}{behind}{rest}"
     return text + interval.replace("[", "\\[").replace("]", "\\]") + _marks(cell.marks)
 
 

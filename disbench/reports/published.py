@@ -26,11 +26,13 @@ class Dataset:
         name: as columns begin with it.
         title: as the paper prints it.
         card: name of its card, which runs on it bear.
+        content_hash: as the card has it, or "".
     """
 
     name: str
     title: str
     card: str
+    content_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,14 @@ class Remark:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Entries that are shown beside each other, or `one_way` beside the first alone."""
+
+    entries: tuple[Printed, ...]
+    one_way: bool
+
+
 @dataclass(frozen=True)
 class Published:
     """All published numbers.
@@ -119,7 +129,7 @@ class Published:
     rows: tuple[Printed, ...]
     protocol: Mapping[str, str]
     full_models: Mapping[str, Mapping[str, Any]]
-    _compared: tuple[tuple[Printed, ...], ...]
+    _compared: tuple[_Compared, ...]
     _remarks: tuple[Remark, ...]
 
     def measure(self, column: str) -> Measure:
@@ -155,7 +165,13 @@ class Published:
 
     def elsewhere(self, row: Printed) -> list[Elsewhere]:
         """Where other sources print another number for a row, or print one where the row has none."""
-        others = [other for group in self._compared if row in group for other in group if other is not row]
+        others = [
+            other
+            for group in self._compared
+            if row in (group.entries[:1] if group.one_way else group.entries)
+            for other in group.entries
+            if other is not row
+        ]
         found = []
         for other in others:
             numbers = {
@@ -186,9 +202,9 @@ class Published:
             for key, text in other.entry.labels.items()
             if row.labels.get(key) not in (None, text) and text
         ]
-        whose = f" for {', '.join(differing)}" if differing else ""
+        whose = f" for {', '.join(differing)}:" if differing else ""
         parts = [f"{self.title(column)} {number}" for column, number in other.numbers.items()]
-        return f"{other.entry.source} prints{whose}: {', '.join(parts)}"
+        return f"{other.entry.source} prints{whose} {', '.join(parts)}"
 
 
 def read_published(folder: Path | None = None) -> Published:
@@ -205,10 +221,13 @@ def read_published(folder: Path | None = None) -> Published:
     content = definitions.load(path)
     try:
         rows = tuple(row for file, facts in content["files"].items() for row in _rows(folder / file, facts))
-        datasets = {name: Dataset(name, facts["title"], facts["card"]) for name, facts in content["datasets"].items()}
+        datasets = {name: _dataset(name, **facts) for name, facts in content["datasets"].items()}
         bare = Published(datasets, rows, content["protocol"], content["full_models"], (), ())
         compared = tuple(
-            tuple(_picked(bare, entry) for entry in group["entries"]) for group in content["compared"]
+            _Compared(
+                tuple(_picked(bare, entry) for entry in group["entries"]), bool(group.get("one_way", False))
+            )
+            for group in content["compared"]
         )
         remarks = tuple(
             Remark(facts["file"], facts.get("where", {}), tuple(facts.get("columns", ())), facts["text"])
@@ -272,6 +291,11 @@ def _rows(path: Path, facts: Mapping[str, str]) -> Iterable[Printed]:
             labels={key: text for key, text in row.items() if key not in (*numbers, _SOURCE)},
             numbers=numbers,
         )
+
+
+def _dataset(name: str, title: str, card: str) -> Dataset:
+    facts = definitions.load(definitions.find("datasets", card))
+    return Dataset(name, title, card, str(facts.get("content_hash", "")))
 
 
 def _check_number(path: Path, line: int, column: str, text: str) -> None:

@@ -46,12 +46,14 @@ class Cell:
         marks: of footnotes.
         interval: "" or the ends of an interval, to be set smaller where that can be done.
         emphasis: the best of its column is set bold, the second best underlined.
+        behind: "" or what follows the text without its emphasis.
     """
 
     text: str
     marks: tuple[str, ...] = ()
     interval: str = ""
     emphasis: Emphasis = ""
+    behind: str = ""
 
 
 @dataclass(frozen=True)
