@@ -110,11 +110,7 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
             if entry.summary.miou is None:
                 continue
             used.update(row[0].marks)
-            marks = f"[{', '.join(row[0].marks)}] " if row[0].marks else ""
-            remark = f"{marks}NoC@{SOLVED} {entry.summary.noc[SOLVED].mean:.2f}"
-            curves.append(
-                Curve(entry.label, remark, entry.summary.miou, styles.setdefault(entry.setting, len(styles)))
-            )
+            curves.append(run_curve(entry, row[0].marks, styles.setdefault(entry.setting, len(styles))))
         notes = [f"[{mark}] {text}" for mark, text in section.clicks.footnotes.items() if mark in used]
         left_out = [entry.label for entry in group if entry.summary.miou is None]
         if left_out:
@@ -124,6 +120,14 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
             title = section.heading if subset == "all" else f"{section.heading}, samples: {subset}"
             panels.append(Panel(title, tuple(curves), tuple(notes)))
     return panels
+
+
+def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
+    """The curve of a run whose samples do not end early, with its marks and its NoC in the legend."""
+    assert entry.summary.miou is not None  # the caller's condition
+    before = f"[{', '.join(marks)}] " if marks else ""
+    remark = f"{before}NoC@{SOLVED} {entry.summary.noc[SOLVED].mean:.2f}"
+    return Curve(entry.label, remark, entry.summary.miou, style)
 
 
 def _page(

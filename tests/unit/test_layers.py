@@ -34,6 +34,7 @@ LAYERS = {
     "quickstart": 7,
     "cli_options": 8,
     "cli_benchmark": 8,
+    "cli_paper": 8,
     "cli": 9,
 }
 
