@@ -180,11 +180,11 @@ def _value(
     others, notes = [], []
     number = entry.numbers.get(measure.column, "") if entry else ""
     if entry:
-        notes += [remark.text for remark in published.remarks_on(entry) if measure.column in remark.columns]
         for other in published.elsewhere(entry):
             if measure.column in other.numbers:
                 others.append(other.numbers[measure.column])
                 notes.append(published.sentence(entry, other))
+        notes += [remark.text for remark in published.remarks_on(entry) if measure.column in remark.columns]
     measured, interval, missing = _measured(measure, run)
     return Value(
         measure=measure,
