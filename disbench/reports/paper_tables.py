@@ -93,6 +93,8 @@ _Emphases = tuple[tuple[Emphasis, Emphasis], ...]
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
     """The best and the second best of a group, for printed and measured numbers apart; equal numbers are equal."""
     columns = range(len(blocks[0].values))
+    if not set_off:
+        return [tuple(("", "") for _ in columns) for _ in blocks]
     printed = [
         _ranks([float(b.values[c].published) if b.first and b.values[c].published else None for b in blocks])
         for c in columns
@@ -106,8 +108,6 @@ def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
         )
         for c in columns
     ]
-    if not set_off:
-        return [tuple(("", "") for _ in columns) for _ in blocks]
     return [tuple((printed[c][at], measured[c][at]) for c in columns) for at in range(len(blocks))]
 
 
