@@ -45,6 +45,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run_lengths.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/clicks.py --stand-in
+	$(BIN)/python benchmarks/reports.py --page
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,7 +57,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow]"
 	$(CHECK_OPENCV)
 	touch $@
 

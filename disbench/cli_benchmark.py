@@ -214,11 +214,14 @@ def report(
         list[Path], typer.Argument(help="Folders of finished runs, or folders that have some below them.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+    page: Annotated[
+        bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")
+    ] = False,
 ) -> None:
-    """Make tables (Markdown, CSV, LaTeX) and curves (PNG, SVG) from stored runs."""
+    """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
     from disbench.reports.report import make_report  # noqa: PLC0415
 
-    for line in make_report(runs, out).lines:
+    for line in make_report(runs, out, page=page).lines:
         typer.echo(line)
 
 

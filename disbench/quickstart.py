@@ -11,7 +11,7 @@ from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.protocol import Protocol
 from disbench.harness.run import Execution, run_benchmark
-from disbench.reports.report import make_report
+from disbench.reports.report import LEADERBOARD, make_report
 from disbench.sampling.contact_sheet import draw_contact_sheet
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sample import Existing, make_shards
@@ -31,7 +31,7 @@ def quickstart(out: Path, existing: Existing = "resume") -> list[Path]:
         existing: what to do with earlier results.
 
     Returns:
-        The contact sheets, the benchmark's curves and its page.
+        The contact sheets, the benchmark's tables, curves and leaderboard.
     """
     sheets = []
     for name in RECIPES:
@@ -60,7 +60,7 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             progress=True,
         )
         runs.append(folder)
-    report = make_report(runs, out / "report")
+    report = make_report(runs, out / "report", page=True)
     for line in report.lines:
         print(line)  # noqa: T201
-    return [path for path in report.paths if path.name in ("curves.png", "report.md")]
+    return [path for path in report.paths if path.name in ("report.md", "curves.png", LEADERBOARD)]

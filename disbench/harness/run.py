@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -285,13 +285,20 @@ def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:
 def _check_same(there: Mapping[str, Any], job: Mapping[str, Any], out: Path) -> None:
     """Refuse a folder whose run was made otherwise."""
     for part, wanted in job.items():
-        found = there.get(part, {})
-        for key in sorted({*wanted, *found}):
-            if found.get(key) != wanted.get(key):
-                raise InputError(
-                    f"{out}: its run was made otherwise ({part}.{key}: {_short(found.get(key))}, now "
-                    f"{_short(wanted.get(key))}); name another folder or use --existing overwrite"
-                )
+        for place, before, now in _differences(part, there.get(part, {}), wanted):
+            raise InputError(
+                f"{out}: its run was made otherwise ({place}: {_short(before)}, now {_short(now)}); name another "
+                "folder or use --existing overwrite"
+            )
+
+
+def _differences(place: str, there: object, wanted: object) -> Iterator[tuple[str, object, object]]:
+    """Where two descriptions differ, and what stands there in each."""
+    if isinstance(there, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted({*there, *wanted}):
+            yield from _differences(f"{place}.{key}", there.get(key), wanted.get(key))
+    elif there != wanted:
+        yield place, there, wanted
 
 
 def _short(value: object) -> str:

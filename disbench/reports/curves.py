@@ -21,10 +21,10 @@ Form = Literal["png", "svg", "pdf"]
 COLUMNS = 3
 """Panels beside each other, at most."""
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
 """With sizes, in points, that look alike."""
-_LINES = ("-", "--", ":", "-.")
+LINES = ("-", "--", ":", "-.")
 
 # Inches.
 _WIDTH, _HEIGHT = 4.4, 3.0
@@ -177,21 +177,22 @@ def _draw_panel(figure: Figure, panel: Panel, texts: _Texts, left: float, top: f
 
 
 def _plot(axes: Axes, clicks: Sequence[int], values: FloatArray | list[float], style: int) -> None:
-    marker, size = _MARKERS[style % len(_MARKERS)]
-    axes.plot(
-        clicks,
-        values,
-        color=_COLOURS[style % len(_COLOURS)],
-        marker=marker,
-        markevery=math.ceil(len(values) / _MOST_MARKERS),
-        linestyle=_LINES[style // len(_COLOURS) % len(_LINES)],
-        linewidth=1.3,
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
-        clip_on=False,
-        zorder=3,
-    )
+    every = math.ceil(len(values) / _MOST_MARKERS)
+    axes.plot(clicks, values, markevery=every, clip_on=False, zorder=3, **_look(style))
+
+
+def _look(style: int) -> dict[str, Any]:
+    """Colour, line and marker."""
+    marker, size = MARKERS[style % len(MARKERS)]
+    return {
+        "color": COLOURS[style % len(COLOURS)],
+        "marker": marker,
+        "linestyle": LINES[style // len(COLOURS) % len(LINES)],
+        "linewidth": 1.3,
+        "markersize": size,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+    }
 
 
 def _decorate(axes: Axes, panel: Panel) -> None:
@@ -223,13 +224,14 @@ def _decorate(axes: Axes, panel: Panel) -> None:
 
 def _legend_sample(figure: Figure, left: float, middle: float, style: int) -> None:
     """A piece of the curve before its name."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415  (heavy)
+
     width, height = figure.get_size_inches()
-    box = (left / width, (middle - 0.05) / height, (_SAMPLE - 0.1) / width, 0.1 / height)
-    axes = figure.add_axes(box, xlim=(0, 2), ylim=(-1, 1))
-    axes.set_axis_off()
-    _plot(axes, (0, 2), [0.0, 0.0], style)
-    axes.lines[0].set_marker("")
-    _plot(axes, (1,), [0.0], style)
+    ends = [left / width, (left + _SAMPLE - 0.1) / width]
+    y, look = middle / height, _look(style)
+    for xs, without in ((ends, {"marker": ""}), ([sum(ends) / 2], {})):
+        line = Line2D(xs, [y] * len(xs), transform=figure.transFigure, **{**look, **without})
+        figure.add_artist(line)
 
 
 def _write(figure: Figure, lines: Sequence[str], left: float, top: float, size: float, **how: Any) -> float:

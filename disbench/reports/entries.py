@@ -161,6 +161,16 @@ def card_threshold(card: Mapping[str, Any]) -> float:
     return float(card.get("threshold", STANDARD_THRESHOLD))
 
 
+def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
+    """Setting -> number of its colour, marker and line: the same on all datasets, those with curves first."""
+    ordered = [entry for group in by_dataset(entries).values() for entry in group]
+    ordered.sort(key=lambda entry: entry.summary.miou is None)
+    styles: dict[tuple[str, ...], int] = {}
+    for entry in ordered:
+        styles.setdefault(entry.setting, len(styles))
+    return styles
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / RUN).exists() or (folder / JOURNAL).exists()
 

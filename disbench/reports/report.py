@@ -1,30 +1,32 @@
-"""`make_report`: tables, curves and the page from stored runs."""
+"""`make_report`: tables, curves and pages from stored runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from disbench.errors import InputError
 from disbench.files import whole_file
 from disbench.reports import latex, markdown
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
+from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries
+from disbench.reports.facts import dataset_facts, run_facts
+from disbench.reports.page import Picture, page_html
 from disbench.reports.spreadsheet import curves_csv, results_csv
 from disbench.reports.summary import SOLVED
 from disbench.reports.table import (
     Table,
     clicks_table,
-    failures,
     overview_table,
     quality_table,
     reference,
 )
-from disbench.reports.text import counted, plain
+from disbench.reports.templates import render
+from disbench.reports.text import counted
 
 PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "tables.tex"
+LEADERBOARD = "leaderboard.html"
 PNG, SVG = "curves.png", "curves.svg"
 
 
@@ -51,21 +53,32 @@ class _Section:
     quality: Table
 
 
-def make_report(folders: Sequence[Path], out: Path) -> Report:
-    """Write tables, curves and the page that joins them; only stored runs are read.
+def make_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    page: bool = False,
+    pictures: Mapping[Path, Sequence[Picture]] | None = None,
+) -> Report:
+    """Write tables, curves and the text that joins them; only stored runs are read.
 
     Args:
         folders: each a run, or a folder with runs below it, at any depth.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
+        page: also write the leaderboard, one HTML file for a browser.
+        pictures: folder of a run -> captions and small images of it (PNG, JPEG, WebP) for the leaderboard.
 
     Returns:
-        The files: `report.md`, `results.csv`, `tables.tex`, and, where a run has curves, `curves.csv`,
-        `curves.png` and `curves.svg`. The same runs give the same bytes.
+        The files: `report.md`, `results.csv`, `tables.tex`, where a run has curves `curves.csv`, `curves.png`
+        and `curves.svg`, and `leaderboard.html` if asked for. The same runs give the same bytes.
 
     Raises:
-        InputError: no run in a folder, or one that is not finished or damaged.
+        InputError: no run in a folder, one that is not finished or damaged, a picture of another form, or
+            pictures of a folder that is not among the runs.
     """
-    entries = read_entries(find_runs(folders))
+    runs = find_runs(folders)
+    entries = read_entries(runs)
+    shown = _by_entry(pictures or {}, dict(zip((run.folder for run in runs), entries, strict=True)))
     sections = [_section(group) for group in by_dataset(entries).values()]
     overview = overview_table(entries)
     panels = _panels(entries, sections)
@@ -74,26 +87,33 @@ def make_report(folders: Sequence[Path], out: Path) -> Report:
         RESULTS: results_csv(entries).encode(),
         TABLES: _tables(overview, sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
+        LEADERBOARD: page_html(entries, shown).encode() if page else None,
     }
     if panels:
         contents[CURVES] = curves_csv(entries).encode()
         contents[PNG], contents[SVG] = draw_curves(panels)
-    return Report(tuple(write_files(contents, out)), tuple(_lines(entries, out)))
+    lines = _lines(entries, out)
+    if page:
+        lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")
+    return Report(tuple(write_files(contents, out)), tuple(lines))
+
+
+def _by_entry(
+    pictures: Mapping[Path, Sequence[Picture]], entries: Mapping[Path, Entry]
+) -> dict[str, Sequence[Picture]]:
+    """Pictures by the entries' own names of their folders."""
+    places = {folder.resolve(): entry.folder for folder, entry in entries.items()}
+    for folder in pictures:
+        if folder.resolve() not in places:
+            raise InputError(f"{folder}: pictures of a run that is not in the report; name the run as well")
+    return {places[folder.resolve()]: images for folder, images in pictures.items()}
 
 
 def _section(entries: Sequence[Entry]) -> _Section:
     first = entries[0]
-    facts = first.description["dataset"].get("facts", {})
-    options = facts.get("options", "")
-    parts = [
-        str(facts.get("title", "")),
-        counted(first.dataset_samples, "sample"),
-        f"content hash {first.content_hash}",
-        f"options {_pairs(options) if isinstance(options, Mapping) else options}" if options else "",
-    ]
     return _Section(
         f"{first.dataset} ({first.short_hash})",
-        "; ".join(filter(None, parts)),
+        dataset_facts(first),
         clicks_table(entries),
         quality_table(entries),
     )
@@ -101,7 +121,7 @@ def _section(entries: Sequence[Entry]) -> _Section:
 
 def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Panel]:
     """A panel a dataset; marks are those of the dataset's first table."""
-    styles: dict[tuple[str, ...], int] = {}
+    styles = curve_styles(entries)
     panels = []
     for group, section in zip(by_dataset(entries).values(), sections, strict=True):
         curves: list[Curve] = []
@@ -110,7 +130,7 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
             if entry.summary.miou is None:
                 continue
             used.update(row[0].marks)
-            curves.append(run_curve(entry, row[0].marks, styles.setdefault(entry.setting, len(styles))))
+            curves.append(run_curve(entry, row[0].marks, styles[entry.setting]))
         notes = [f"[{mark}] {text}" for mark, text in section.clicks.footnotes.items() if mark in used]
         left_out = [entry.label for entry in group if entry.summary.miou is None]
         if left_out:
@@ -133,57 +153,22 @@ def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
 def _page(
     entries: Sequence[Entry], overview: Table, sections: Sequence[_Section], panels: Sequence[Panel]
 ) -> str:
-    import jinja2  # noqa: PLC0415  (heavy)
-
-    environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    return render(
+        "report.md.jinja",
+        {
+            "overview": overview,
+            "sections": sections,
+            "panels": panels,
+            "stopped": [entry for entry in entries if entry.summary.miou is None],
+            "png": PNG,
+            "svg": SVG,
+            "curves": CURVES,
+            "results": RESULTS,
+            "tables": TABLES,
+            "runs": [(entry, run_facts(entry)) for entry in entries],
+        },
+        filters={"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
     )
-    environment.filters.update(md=markdown.escape, table=markdown.table, code=markdown.code_block)
-    template = resources.files("disbench.reports").joinpath("report.md.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        overview=overview,
-        sections=sections,
-        panels=panels,
-        stopped=[entry for entry in entries if entry.summary.miou is None],
-        png=PNG,
-        svg=SVG,
-        curves=CURVES,
-        results=RESULTS,
-        tables=TABLES,
-        runs=[(entry, _facts(entry)) for entry in entries],
-    )
-
-
-def _facts(entry: Entry) -> list[tuple[str, str]]:
-    """What the page says of a run, beside its command."""
-    description = entry.description
-    method, card, result = description["method"], description["method"]["card"], description["result"]
-    repeated = result.get("batches_repeated", {}).get("count", 0)
-    weights = [f"{weight.get('file')}: SHA-256 {weight.get('sha256')}" for weight in card.get("weights", [])]
-    facts = {
-        "Method": f"{card.get('title', entry.method)}, {method['entry']}",
-        "Source": f"SHA-256 {method['source_sha256']}" if method.get("source_sha256") else "",
-        "Options": _pairs(method["options"]),
-        "Citation": card.get("citation", ""),
-        "Code": card.get("code", ""),
-        "Licence": card.get("licence", ""),
-        "Weights": "; ".join(weights),
-        "Dataset": f"{entry.dataset}, {counted(entry.dataset_samples, 'sample')}, content hash {entry.content_hash}",
-        "Protocol": ", ".join(f"{key} {value}" for key, value in entry.conditions.items()),
-        "Threshold": f"{entry.threshold:g}",
-        "Stop": "" if entry.stop_at is None else f"at an IoU of {entry.stop_at:g}",
-        "Result": f"{counted(entry.summary.samples, 'sample')}, {counted(entry.summary.clicks, 'click')}, "
-        f"{result['wall_seconds']:.1f} s of wall time",
-        "Failed": failures(entry),
-        "Batches": f"{repeated} failed and were asked again one by one" if repeated else "",
-        "Versions": _pairs(description["versions"], " "),
-        "Machine": f"{description['machine']['system']}, {entry.execution}",
-    }
-    return [(name, plain(text)) for name, text in facts.items() if text]
-
-
-def _pairs(values: Mapping[str, Any], between: str = "=") -> str:
-    return ", ".join(f"{key}{between}{value}" for key, value in values.items())
 
 
 def _tables(overview: Table, sections: Sequence[_Section]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from disbench.errors import InputError
 from disbench.harness.store import CLICKS, StoredRun, split_by_sample
-from disbench.metrics import bootstrap_interval, clicks_to_reach, miou_curve, nof
+from disbench.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 
 FloatArray = npt.NDArray[np.float64]
 PERCENTS = (80, 85, 90, 95)
@@ -100,7 +100,7 @@ def summarise(run: StoredRun) -> Summary:
     max_clicks, stop_at = int(run.protocol["max_clicks"]), run.protocol["stop_at"]
     rows = run.rows(_COLUMNS)
     by_sample = split_by_sample(rows, "iou", max_clicks)
-    ious = list(by_sample.values())
+    ious = _stacked(by_sample)
     _check_count(run, len(ious))
     numbers = rows["click"].to_numpy()
     failed = rows.filter(rows["failure"].is_valid())
@@ -110,7 +110,7 @@ def summarise(run: StoredRun) -> Summary:
             samples=len(ious),
             clicks=len(numbers),
             failures=tuple(map(Failure, failed["sample"].to_pylist(), failed["failure"].to_pylist())),
-            undefined=tuple(name for name, row in by_sample.items() if np.isnan(row).any()),
+            undefined=tuple(name for name, bad in zip(by_sample, _has_nan(ious), strict=True) if bad),
             noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
             nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
             miou=None if stop_at is not None else miou_curve(ious, max_clicks),
@@ -138,18 +138,31 @@ def _is_reached(percent: int, stop_at: float | None) -> bool:
     return stop_at is None or bool(np.float32(percent / 100) <= np.float32(stop_at))
 
 
-def _noc(ious: list[FloatArray], percent: int, max_clicks: int) -> Estimate:
+def _noc(ious: IoUs, percent: int, max_clicks: int) -> Estimate:
     values = clicks_to_reach(ious, percent / 100, max_clicks)
     return Estimate(float(np.mean(values)), *bootstrap_interval(values))
 
 
-def _nof(ious: list[FloatArray], percent: int, max_clicks: int) -> Fails:
+def _nof(ious: IoUs, percent: int, max_clicks: int) -> Fails:
     ritm, strict = (nof(ious, percent / 100, max_clicks, rule) for rule in ("ritm", "strict"))
     return Fails(ritm, strict)
 
 
 def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray:
-    return miou_curve(list(split_by_sample(rows, "boundary_iou", max_clicks).values()), max_clicks)
+    return miou_curve(_stacked(split_by_sample(rows, "boundary_iou", max_clicks)), max_clicks)
+
+
+def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:
+    """One array (samples, clicks) where all samples have as many clicks, which is far faster to measure."""
+    rows = list(by_sample.values())
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
+
+
+def _has_nan(ious: FloatArray | list[FloatArray]) -> list[bool]:
+    """Of each sample, whether one of its values is not a number."""
+    if isinstance(ious, np.ndarray):
+        return list(map(bool, np.any(np.isnan(ious), axis=1)))
+    return [bool(np.isnan(row).any()) for row in ious]
 
 
 def _seconds(values: FloatArray, clicks: npt.NDArray[np.int16]) -> Seconds:

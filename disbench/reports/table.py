@@ -108,6 +108,11 @@ def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[s
     return dict(found.most_common(1)[0][0])
 
 
+def reference_machine(entries: Sequence[Entry]) -> str:
+    """Machine, processes and threads of most runs; of equally many, those that stand first."""
+    return Counter(entry.execution for entry in entries).most_common(1)[0][0]
+
+
 def clicks_table(entries: Sequence[Entry]) -> Table:
     """NoC and NoF of runs on the same samples."""
     notes, shared = Footnotes(), reference(entries)
@@ -130,8 +135,7 @@ def clicks_table(entries: Sequence[Entry]) -> Table:
 
 def quality_table(entries: Sequence[Entry]) -> Table:
     """Mean IoUs after some clicks, samples never solved, and time of runs on the same samples."""
-    notes, shared = Footnotes(), reference(entries)
-    machine = Counter(entry.execution for entry in entries).most_common(1)[0][0]
+    notes, shared, machine = Footnotes(), reference(entries), reference_machine(entries)
     columns = (
         *_HEADINGS,
         *(Column(str(click), "mean IoU at click") for click in AT_CLICKS),
@@ -155,6 +159,48 @@ def quality_table(entries: Sequence[Entry]) -> Table:
         f"click (opening the image is part of the first). {_shared(shared)} Seconds on {machine}."
     )
     return Table("quality", _title(entries[0], "quality and time"), caption, columns, rows, notes.by_mark())
+
+
+def leaderboard_table(entries: Sequence[Entry]) -> Table:
+    """The page's rows of runs on the same samples: the numbers first, then what each run is and how it was made."""
+    notes, shared, machine = Footnotes(), reference(entries), reference_machine(entries)
+    columns = (
+        Column("Method", number=False),
+        *(Column(f"NoC@{percent}") for percent in PERCENTS),
+        *(Column(f"NoF@{SOLVED} {rule}") for rule in ("ritm", "strict")),
+        Column("mIoU@1"),
+        Column("never solved"),
+        Column("s/click"),
+        Column("Training data", number=False),
+        Column("Backbone", number=False),
+        Column("Dataset", number=False),
+        Column("Samples"),
+        Column("Failed"),
+        Column("Selection", number=False),
+        Column("Click policy", number=False),
+    )
+    rows = []
+    for entry in entries:
+        method, _, samples, failed = _heading(entry, shared, notes)
+        rows.append(
+            (
+                method,
+                *(_noc(entry, percent, notes) for percent in PERCENTS),
+                *(_nof(entry, SOLVED, rule, notes) for rule in ("ritm", "strict")),
+                _curve_cell(entry, entry.summary.miou, 1, notes),
+                _never_solved(entry, notes),
+                _times(entry, machine, notes)[0],
+                Cell(entry.training_data or DASH),
+                Cell(entry.backbone or DASH),
+                Cell(_dataset(entry)),
+                samples,
+                failed,
+                Cell(entry.conditions["selection"]),
+                Cell(_policy(entry)),
+            )
+        )
+    caption = f"{_shared(shared)} Seconds on {machine}."
+    return Table("leaderboard", _dataset(entries[0]), caption, columns, tuple(rows), notes.by_mark())
 
 
 def overview_table(entries: Sequence[Entry]) -> Table:
@@ -301,19 +347,17 @@ def _nof(entry: Entry, percent: int, rule: str, notes: Footnotes) -> Cell:
 
 
 def _curve_cells(entry: Entry, curve: FloatArray | None, notes: Footnotes) -> list[Cell]:
-    cells = []
-    for click in AT_CLICKS:
-        if curve is None:
-            cells.append(_missing(stopped(entry), notes))
-        elif click > len(curve):
-            cells.append(
-                _missing(f"not available: the run has {counted(entry.max_clicks, 'click')} a sample", notes)
-            )
-        elif math.isnan(curve[click - 1]):
-            cells.append(_missing("not available: the value of some sample is not a number", notes))
-        else:
-            cells.append(Cell(f"{curve[click - 1]:.3f}"))
-    return cells
+    return [_curve_cell(entry, curve, click, notes) for click in AT_CLICKS]
+
+
+def _curve_cell(entry: Entry, curve: FloatArray | None, click: int, notes: Footnotes) -> Cell:
+    if curve is None:
+        return _missing(stopped(entry), notes)
+    if click > len(curve):
+        return _missing(f"not available: the run has {counted(entry.max_clicks, 'click')} a sample", notes)
+    if math.isnan(curve[click - 1]):
+        return _missing("not available: the value of some sample is not a number", notes)
+    return Cell(f"{curve[click - 1]:.3f}")
 
 
 def _never_solved(entry: Entry, notes: Footnotes) -> Cell:
@@ -345,6 +389,11 @@ def _overview_cells(entry: Entry | None, opencv: str, notes: Footnotes) -> list[
         else:
             cells.append(Cell(f"{found.mean:.2f}", notes.marks(*texts)))
     return cells
+
+
+def _policy(entry: Entry) -> str:
+    policy, seed = entry.conditions["click policy"], entry.conditions["seed"]
+    return policy if seed == "none" else f"{policy}, seed {seed}"
 
 
 def _missing(why: str, notes: Footnotes) -> Cell:

@@ -101,10 +101,11 @@ def test_quickstart_makes_shards_statistics_and_contact_sheets(tmp_path: Path) -
     sheets = [
         Path(line.split(": ", 1)[1]) for line in result.stdout.splitlines() if line.startswith("look at")
     ]
-    *sheets, page, curves = sheets
+    *sheets, page, curves, leaderboard = sheets
     assert len(sheets) == 2
     for method in ("disk", "geodesic", "grabcut"):
         assert method in page.read_text()
+        assert method in leaderboard.read_text()
     assert Image.open(curves).size[0] > 400
     for sheet in sheets:
         with Image.open(sheet) as image:

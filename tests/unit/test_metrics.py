@@ -175,3 +175,19 @@ def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyP
     whole = bootstrap_interval(values, resamples=500)
     monkeypatch.setattr(metrics, "_RESAMPLES_AT_ONCE", 100)
     assert bootstrap_interval(values, resamples=500) == whole
+
+
+@pytest.mark.parametrize("max_clicks", [3, 4, 6])
+def test_an_array_is_measured_as_its_rows_are(max_clicks: int) -> None:
+    values = np.random.default_rng(0).random((7, 4))
+    values[:, 1] = 0.99  # so that rows shorter than max_clicks have reached it
+    values[2, 3] = math.nan
+    for given_ious in (values, values.astype(np.float32)):
+        rows = list(given_ious)
+        found = clicks_to_reach(given_ious, 0.95, max_clicks)
+        assert found.tolist() == clicks_to_reach(rows, 0.95, max_clicks).tolist()
+        if max_clicks <= 4:
+            np.testing.assert_array_equal(miou_curve(given_ious, max_clicks), miou_curve(rows, max_clicks))
+        else:
+            with pytest.raises(ValueError, match="shorter than 6"):
+                miou_curve(given_ious, max_clicks)

@@ -126,7 +126,7 @@ def test_an_existing_run(tmp_path: Path) -> None:
     before = (out / CLICKS).stat().st_mtime_ns
     run_benchmark(spec("Discs"), ToySource(), out, SHORT, Execution(2))
     assert (out / CLICKS).stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"method.options: .*radius.*overwrite"):
+    with pytest.raises(InputError, match=r"method\.options\.radius: .*, now 3\.0.*overwrite"):
         run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT)
     with pytest.raises(InputError, match=r"protocol.selection"):
         run_benchmark(spec("Discs"), ToySource(), out, Protocol(max_clicks=4, selection="score"))

@@ -1,0 +1,100 @@
+"""The same run made in several ways: one worker, two, killed and resumed, in batches. Which rows differ?
+
+    python benchmarks/repeatability.py --method mobilesam --dataset grabcut --every 5 --data DIR
+
+The first way, one worker, is what the others are compared with: every column but the seconds. `killed` is ended
+by SIGKILL, workers and all, after each third of the time that the first way took, and resumed, until it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from disbench.harness.store import SECONDS, StoredRun, read_run
+from disbench.metrics import noc
+
+Ways = dict[str, tuple[str, ...]]
+
+
+def run(arguments: list[str], seconds: float | None) -> int:
+    """Run the command, and kill all of its processes after some time; its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "disbench", "run", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+
+def compared(first: StoredRun, other: StoredRun) -> str:
+    """In a row of the table: how many clicks, IoUs and rows differ, and NoC@90 of both."""
+    tables = [run.rows() for run in (first, other)]
+    if tables[0].num_rows != tables[1].num_rows:
+        return f"| {tables[0].num_rows} and {tables[1].num_rows} rows | | | | |"
+    clicks = differing(tables, ("x", "y", "positive"))
+    ious = np.abs(np.subtract(*(table["iou"].to_numpy() for table in tables)))
+    columns = tuple(name for name in tables[0].column_names if name not in SECONDS)
+    values = [noc(list(run.by_sample().values()), 0.9) for run in (first, other)]
+    return (
+        f"| {tables[0].num_rows} | {clicks} | {int((ious > 0).sum())} (at most {ious.max():.4f}) "
+        f"| {differing(tables, columns)} | {values[0]:.3f}, {values[1]:.3f} |"
+    )
+
+
+def differing(tables: list[pa.Table], columns: tuple[str, ...]) -> int:
+    """How many rows differ in some column."""
+    rows = [table.select(columns).to_pylist() for table in tables]
+    return sum(one != other for one, other in zip(*rows, strict=True))
+
+
+def main() -> None:
+    """Make the runs and print the table."""
+    parser = argparse.ArgumentParser(description="The same run made in several ways.")
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--every", default="1")
+    parser.add_argument("--data", default=os.environ.get("DISBENCH_DATA", ""))
+    parser.add_argument("--batch", help="also in batches of so many, for a method with predict_batch")
+    given = parser.parse_args()
+    job = ["--method", given.method, "--dataset", given.dataset, "--every", given.every]
+    job += ["--data", given.data] if given.data else []
+    ways: Ways = {"one worker": ("--workers", "1"), "two workers": ("--workers", "2")}
+    ways["killed and resumed"] = ("--workers", "2")
+    if given.batch:
+        ways[f"batches of {given.batch}"] = ("--workers", "1", "--batch", given.batch)
+    print("| way | kills | rows | clicks that differ | IoUs that differ | rows that differ | NoC@90 |")
+    print("| --- " * 7 + "|")
+    with tempfile.TemporaryDirectory() as folder:
+        first: StoredRun | None = None
+        taken = 0.0
+        for number, (way, options) in enumerate(ways.items()):
+            arguments = [*job, "--out", f"{folder}/{number}", *options]
+            begun, kills = time.monotonic(), 0
+            limit = taken / 3 + 2 if way.startswith("killed") else None
+            while (code := run(arguments, limit)) == -signal.SIGKILL:
+                kills += 1
+            if code not in (0, 1):
+                raise SystemExit(f"{way}: exit code {code}")
+            made = read_run(Path(folder) / str(number))
+            taken = taken or time.monotonic() - begun
+            print(f"| {way} | {kills} {compared(first or made, made)}", flush=True)
+            first = first or made
+
+
+if __name__ == "__main__":
+    main()
