@@ -15,6 +15,7 @@ from disbench.errors import InputError, unknown_name
 
 Kind = Literal["sampling", "datasets", "baselines", "reports"]
 
+_NOUNS = {"sampling": "recipe", "reports": "table or figure"}
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -52,7 +53,7 @@ def find(kind: Kind, name: str) -> Path:
         return path
     known = names(kind)
     if name not in known:
-        raise unknown_name("recipe" if kind == "sampling" else "card", name, known)
+        raise unknown_name(_NOUNS.get(kind, "card"), name, known)
     return folder(kind) / f"{name}.toml"
 
 

@@ -7,9 +7,9 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from disbench.reports.summary import FloatArray
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Form = Literal["png", "svg", "pdf"]
 COLUMNS = 3
 """Panels beside each other, at most."""
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows.
@@ -34,6 +35,8 @@ _GAP = 0.12
 _TITLE, _LABEL, _LEGEND, _NOTE = 10.0, 9.0, 8.0, 7.0
 _LEADING = 1.35
 _DPI = 150
+_CLICKS = 20
+"""The axis of a panel without curves."""
 _MOST_LINES, _MOST_MARKERS = 4, 25
 _MOST_LETTERS = 1000  # far more than so many lines hold
 
@@ -61,7 +64,7 @@ class Panel:
 
     Attributes:
         title: above.
-        curves: at least one.
+        curves: where there are none, the panel says `not run`.
         notes: below the legend.
     """
 
@@ -76,25 +79,42 @@ def draw_curves(panels: Sequence[Panel]) -> tuple[bytes, bytes]:
     Args:
         panels: at least one.
     """
+    drawn = draw_as(panels, ("png", "svg"))
+    return drawn["png"], drawn["svg"]
+
+
+def draw_as(panels: Sequence[Panel], forms: Iterable[Form], columns: int = COLUMNS) -> dict[Form, bytes]:
+    """The figure in some forms; the same panels give the same bytes with the same matplotlib.
+
+    Args:
+        panels: at least one.
+        forms: which.
+        columns: panels beside each other, at most.
+    """
     import matplotlib as mpl  # noqa: PLC0415  (heavy)
 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box; the tables have the name
         mpl.rcdefaults()  # a user's own style would change the picture
         mpl.rcParams["svg.hashsalt"] = "disbench"
-        figure = _draw(panels)
-        return _saved(figure, "png"), _saved(figure, "svg")
+        figure = _draw(panels, columns)
+        return {form: _saved(figure, form) for form in forms}
 
 
-def _saved(figure: Figure, form: str) -> bytes:
+def _saved(figure: Figure, form: Form) -> bytes:
     """Without the date and the program's version, which would change the bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (heavy)
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # noqa: PLC0415  (heavy)
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  (heavy)
 
+    canvas, undated = {
+        "png": (FigureCanvasAgg, ("Software",)),
+        "svg": (FigureCanvasSVG, ("Date", "Creator")),
+        "pdf": (FigureCanvasPdf, ("CreationDate", "Creator", "Producer")),
+    }[form]
     file = io.BytesIO()
-    canvas: Any = (FigureCanvasAgg if form == "png" else FigureCanvasSVG)(figure)
-    metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-    getattr(canvas, f"print_{form}")(file, metadata=metadata)
+    save: Any = getattr(canvas(figure), f"print_{form}")
+    save(file, metadata=dict.fromkeys(undated))
     return file.getvalue()
 
 
@@ -117,12 +137,12 @@ class _Texts:
         return labels + notes + _GAP * (2 if self.notes else 1)
 
 
-def _draw(panels: Sequence[Panel]) -> Figure:
+def _draw(panels: Sequence[Panel], most: int) -> Figure:
     """Panels in a grid, each with its legend below; all places are reckoned in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
 
     texts = [_broken(panel) for panel in panels]
-    columns = min(COLUMNS, len(panels))
+    columns = min(most, len(panels))
     rows = [range(at, min(at + columns, len(panels))) for at in range(0, len(panels), columns)]
     tops = [max(texts[i].title_height for i in row) for row in rows]
     bottoms = [max(texts[i].legend_height for i in row) for row in rows]
@@ -176,7 +196,16 @@ def _look(style: int) -> dict[str, Any]:
 
 
 def _decorate(axes: Axes, panel: Panel) -> None:
-    longest = max(len(curve.values) for curve in panel.curves)
+    longest = max((len(curve.values) for curve in panel.curves), default=_CLICKS)
+    if not panel.curves:
+        axes.text(
+            *(0.5, 0.5, "not run"),
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=_TITLE,
+            color="#333333",
+        )
     values = [value for curve in panel.curves for value in curve.values if not math.isnan(value)]
     low = math.floor(min(values, default=0.0) * 20 - 0.2) / 20
     high = math.ceil(max(values, default=1.0) * 20 + 0.2) / 20

@@ -164,6 +164,11 @@ def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     return groups
 
 
+def card_threshold(card: Mapping[str, Any]) -> float:
+    """The threshold that a method's card asks for; the standard one where there is no card."""
+    return float(card.get("threshold", STANDARD_THRESHOLD))
+
+
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
     """Setting -> number of its colour, marker and line: the same on all datasets, those with curves first."""
     ordered = [entry for group in by_dataset(entries).values() for entry in group]
@@ -243,7 +248,7 @@ def _label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], thres
         for key, value in options.items()
         if key not in defaults or value != defaults[key]
     ]
-    if threshold != float(card.get("threshold", STANDARD_THRESHOLD)):
+    if threshold != card_threshold(card):
         changed.append(f"threshold={threshold:g}")
     return plain(f"{name} ({', '.join(changed)})" if changed else name)
 

@@ -26,12 +26,16 @@ _SPECIAL = {
     "'": "{'}",  # two of them, or of the next, would become one quotation mark
     "`": "{`}",
     "×": r"\(\times\)",
+    "−": r"\(-\)",
+    "↑": r"\(\uparrow\)",
+    "↓": r"\(\downarrow\)",
     DASH: "--",
     "-": "{-}",  # two of them would become a dash
     "[": "{[}",  # after the end of a row it would be the end's argument
     "]": "{]}",
     "*": "{*}",
 }
+_EMPHASIS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 _ANY = re.compile("|".join(map(re.escape, _SPECIAL)))
 _HEAD = r"""% {name}
 \begin{{table*}}
@@ -70,7 +74,10 @@ def table(content: Table, name: str) -> str:
         caption=escape(content.caption),
         columns="".join("r" if column.number else "l" for column in content.columns),
     )
-    rows = [_row([_cell(cell) for cell in row]) for row in content.rows]
+    rows: list[str] = []
+    for number, row in enumerate(content.rows):
+        rows += _group(content, number)
+        rows.append(_row([_cell(cell) for cell in row]))
     notes = [
         f"\n\\par\\smallskip\\raggedright {_marks((mark,))} {escape(text)}\\par"
         for mark, text in content.footnotes.items()
@@ -97,13 +104,22 @@ def _headings(columns: tuple[Column, ...]) -> list[str]:
     return [_row(spans), "".join(rules), names]
 
 
+def _group(content: Table, row: int) -> list[str]:
+    """The heading of the group that begins at a row, if one does."""
+    if row not in content.groups:
+        return []
+    heading = rf"\multicolumn{{{len(content.columns)}}}{{l}}{{\emph{{{escape(content.groups[row])}}}}} \\"
+    return [*([r"\midrule"] if row else []), heading, r"\addlinespace"]
+
+
 def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
 def _cell(cell: Cell) -> str:
     interval = rf" {{\scriptsize {escape(f'[{cell.interval}]')}}}" if cell.interval else ""
-    return escape(cell.text) + interval + _marks(cell.marks)
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    return _EMPHASIS[cell.emphasis].format(escape(cell.text)) + rest + interval + _marks(cell.marks)
 
 
 def _marks(marks: tuple[str, ...]) -> str:

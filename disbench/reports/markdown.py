@@ -11,6 +11,8 @@ _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")
 """What would begin a list, a quotation, a heading or a rule at the start of a line."""
 
+_EMPHASIS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
+
 
 def escape(text: object) -> str:
     r"""Text that Markdown sets as it stands: one line, in a paragraph or a cell.
@@ -35,14 +37,18 @@ def code_block(text: str) -> str:
 
 
 def table(content: Table) -> str:
-    """A table with its caption above and its footnotes below."""
-    lines = [
-        escape(content.caption),
-        "",
-        _line([_head(column) for column in content.columns]),
-        _line(["---:" if column.number else "---" for column in content.columns]),
-        *(_line([_cell(cell) for cell in row]) for row in content.rows),
-    ]
+    """A table with its caption above and its footnotes below; groups of rows stand below their headings."""
+    lines = [escape(content.caption)]
+    begins = sorted({0, *content.groups})
+    for begin, end in zip(begins, [*begins[1:], len(content.rows)], strict=True):
+        heading = content.groups.get(begin)
+        lines += [
+            *(["", f"**{escape(heading)}**"] if heading else []),
+            "",
+            _line([_head(column) for column in content.columns]),
+            _line(["---:" if column.number else "---" for column in content.columns]),
+            *(_line([_cell(cell) for cell in row]) for row in content.rows[begin:end]),
+        ]
     notes = [f"- {_marks((mark,))} {escape(text)}" for mark, text in content.footnotes.items()]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
@@ -57,7 +63,10 @@ def _head(column: Column) -> str:
 
 def _cell(cell: Cell) -> str:
     interval = f" [{escape(cell.interval)}]" if cell.interval else ""
-    return escape(cell.text) + interval.replace("[", "\\[").replace("]", "\\]") + _marks(cell.marks)
+    before, behind = _EMPHASIS[cell.emphasis]
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    text = f"{before}{escape(cell.text)}{behind}{rest}"
+    return text + interval.replace("[", "\\[").replace("]", "\\]") + _marks(cell.marks)
 
 
 def _marks(marks: tuple[str, ...]) -> str:

@@ -95,7 +95,7 @@ def make_report(
     lines = _lines(entries, out)
     if page:
         lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")
-    return Report(tuple(_write(contents, out)), tuple(lines))
+    return Report(tuple(write_files(contents, out)), tuple(lines))
 
 
 def _by_entry(
@@ -130,9 +130,7 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
             if entry.summary.miou is None:
                 continue
             used.update(row[0].marks)
-            marks = f"[{', '.join(row[0].marks)}] " if row[0].marks else ""
-            remark = f"{marks}NoC@{SOLVED} {entry.summary.noc[SOLVED].mean:.2f}"
-            curves.append(Curve(entry.label, remark, entry.summary.miou, styles[entry.setting]))
+            curves.append(run_curve(entry, row[0].marks, styles[entry.setting]))
         notes = [f"[{mark}] {text}" for mark, text in section.clicks.footnotes.items() if mark in used]
         left_out = [entry.label for entry in group if entry.summary.miou is None]
         if left_out:
@@ -142,6 +140,14 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
             title = section.heading if subset == "all" else f"{section.heading}, samples: {subset}"
             panels.append(Panel(title, tuple(curves), tuple(notes)))
     return panels
+
+
+def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
+    """The curve of a run whose samples do not end early, with its marks and its NoC in the legend."""
+    assert entry.summary.miou is not None  # the caller's condition
+    before = f"[{', '.join(marks)}] " if marks else ""
+    remark = f"{before}NoC@{SOLVED} {entry.summary.noc[SOLVED].mean:.2f}"
+    return Curve(entry.label, remark, entry.summary.miou, style)
 
 
 def _page(
@@ -172,8 +178,16 @@ def _tables(overview: Table, sections: Sequence[_Section]) -> str:
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"
 
 
-def _write(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write what there is; what there is not goes away, so that no earlier report's part stays."""
+def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
+    """Write what there is; what there is not goes away, so that no earlier report's part stays.
+
+    Args:
+        contents: name of a file -> its bytes, or None for one that there shall not be.
+        out: folder; made if missing.
+
+    Returns:
+        The files that were written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in contents.items():

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from disbench.reports.entries import Entry, by_dataset
 from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, FloatArray
@@ -16,6 +17,9 @@ OVERVIEW = (85, 90)
 NOF = (90, 95)
 _EVERY_RUN = ("samples", "OpenCV")
 """Conditions that may differ within a row of the overview, so that its cells are marked instead."""
+
+
+Emphasis = Literal["", "best", "second"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,15 @@ class Cell:
         text: unescaped, one line.
         marks: of footnotes.
         interval: "" or the ends of an interval, to be set smaller where that can be done.
+        emphasis: the best of its column is set bold, the second best underlined.
+        behind: "" or what follows the text without its emphasis.
     """
 
     text: str
     marks: tuple[str, ...] = ()
     interval: str = ""
+    emphasis: Emphasis = ""
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Table:
         columns: headings.
         rows: a cell a column.
         footnotes: mark -> text.
+        groups: number of a row -> what the rows from there on have in common.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     footnotes: Mapping[str, str]
+    groups: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -196,7 +206,7 @@ def leaderboard_table(entries: Sequence[Entry]) -> Table:
 def overview_table(entries: Sequence[Entry]) -> Table:
     """Methods by datasets, built as the paper's Table 1: NoC at two IoUs for each dataset."""
     notes, shared = Footnotes(), reference(entries, _EVERY_RUN)
-    opencv = Counter(entry.conditions["OpenCV"] for entry in entries).most_common(1)[0][0]
+    opencv = most_common_opencv(entries)
     datasets = by_dataset(entries)
     columns = (
         Column("Method", number=False),
@@ -206,10 +216,10 @@ def overview_table(entries: Sequence[Entry]) -> Table:
         *(Column(f"NoC@{p}", _dataset(runs[0])) for runs in datasets.values() for p in OVERVIEW),
     )
     rows = []
-    for runs in _by_setting(entries).values():
+    for runs in by_setting(entries).values():
         first, by_key = runs[0], {entry.dataset_key: entry for entry in runs}
         cells = [
-            Cell(first.label, notes.marks(_deviation(first, shared))),
+            Cell(first.label, notes.marks(deviation_from(first, shared))),
             Cell(first.protocol),
             Cell(first.training_data or DASH),
             Cell(first.backbone or DASH),
@@ -227,7 +237,53 @@ def overview_table(entries: Sequence[Entry]) -> Table:
 
 def deviation(entry: Entry, entries: Sequence[Entry]) -> str:
     """How a run was made otherwise than most of some runs; "" if it was not."""
-    return _deviation(entry, reference(entries))
+    return deviation_from(entry, reference(entries))
+
+
+def deviation_from(entry: Entry, shared: Mapping[str, str]) -> str:
+    """How a run was made otherwise than some conditions ask; "" if it was not."""
+    differing = [
+        f"{key} {entry.conditions[key]} instead of {value}"
+        for key, value in shared.items()
+        if entry.conditions[key] != value
+    ]
+    return f"another protocol: {'; '.join(differing)}" if differing else ""
+
+
+def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
+    """What concerns a run on one dataset alone, of those that share a row; a text may be "".
+
+    Args:
+        entry: the run.
+        opencv: the version that most runs of the table have.
+    """
+    subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
+    return (
+        ""
+        if subset == "all"
+        else f"samples: {subset} ({entry.summary.samples:,} of {entry.dataset_samples:,})",
+        "" if version == opencv else f"OpenCV {version} instead of {opencv}",
+        failures(entry),
+        undefined(entry),
+    )
+
+
+def most_common_opencv(entries: Sequence[Entry]) -> str:
+    """The version that most runs were made with; of equally many, the first."""
+    return Counter(entry.conditions["OpenCV"] for entry in entries).most_common(1)[0][0]
+
+
+def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    """Runs that share a row together, in the order of their first."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.setting, []).append(entry)
+    return groups
+
+
+def stopped(entry: Entry) -> str:
+    """Why a run whose samples end early has no number."""
+    return f"not available: samples of this run end at an IoU of {entry.stop_at:g}"
 
 
 def failures(entry: Entry) -> str:
@@ -267,7 +323,7 @@ def _heading(entry: Entry, shared: Mapping[str, str], notes: Footnotes) -> tuple
     samples, subset = f"{entry.summary.samples:,}", entry.conditions["samples"]
     if subset != "all":
         samples = f"{samples} of {entry.dataset_samples:,} ({subset})"
-    marks = notes.marks(_deviation(entry, shared), failures(entry), undefined(entry))
+    marks = notes.marks(deviation_from(entry, shared), failures(entry), undefined(entry))
     return (
         Cell(entry.label, marks),
         Cell(entry.protocol),
@@ -279,14 +335,14 @@ def _heading(entry: Entry, shared: Mapping[str, str], notes: Footnotes) -> tuple
 def _noc(entry: Entry, percent: int, notes: Footnotes) -> Cell:
     found = entry.summary.noc.get(percent)
     if found is None:
-        return _missing(_stopped(entry), notes)
+        return _missing(stopped(entry), notes)
     return Cell(f"{found.mean:.2f}", interval=f"{found.low:.2f}, {found.high:.2f}")
 
 
 def _nof(entry: Entry, percent: int, rule: str, notes: Footnotes) -> Cell:
     found = entry.summary.nof.get(percent)
     if found is None:
-        return _missing(_stopped(entry), notes)
+        return _missing(stopped(entry), notes)
     return Cell(f"{found.ritm if rule == 'ritm' else found.strict:,}")
 
 
@@ -296,7 +352,7 @@ def _curve_cells(entry: Entry, curve: FloatArray | None, notes: Footnotes) -> li
 
 def _curve_cell(entry: Entry, curve: FloatArray | None, click: int, notes: Footnotes) -> Cell:
     if curve is None:
-        return _missing(_stopped(entry), notes)
+        return _missing(stopped(entry), notes)
     if click > len(curve):
         return _missing(f"not available: the run has {counted(entry.max_clicks, 'click')} a sample", notes)
     if math.isnan(curve[click - 1]):
@@ -306,7 +362,7 @@ def _curve_cell(entry: Entry, curve: FloatArray | None, click: int, notes: Footn
 
 def _never_solved(entry: Entry, notes: Footnotes) -> Cell:
     share = entry.summary.never_solved
-    return _missing(_stopped(entry), notes) if share is None else Cell(f"{100 * share:.1f} %")
+    return _missing(stopped(entry), notes) if share is None else Cell(f"{100 * share:.1f} %")
 
 
 def _times(entry: Entry, machine: str, notes: Footnotes) -> list[Cell]:
@@ -324,20 +380,12 @@ def _times(entry: Entry, machine: str, notes: Footnotes) -> list[Cell]:
 def _overview_cells(entry: Entry | None, opencv: str, notes: Footnotes) -> list[Cell]:
     if entry is None:
         return [Cell(DASH)] * len(OVERVIEW)
-    subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
-    texts = (
-        ""
-        if subset == "all"
-        else f"samples: {subset} ({entry.summary.samples:,} of {entry.dataset_samples:,})",
-        "" if version == opencv else f"OpenCV {version} instead of {opencv}",
-        failures(entry),
-        undefined(entry),
-    )
+    texts = notes_on_dataset(entry, opencv)
     cells = []
     for percent in OVERVIEW:
         found = entry.summary.noc.get(percent)
         if found is None:
-            cells.append(_missing(_stopped(entry), notes))
+            cells.append(_missing(stopped(entry), notes))
         else:
             cells.append(Cell(f"{found.mean:.2f}", notes.marks(*texts)))
     return cells
@@ -352,22 +400,8 @@ def _missing(why: str, notes: Footnotes) -> Cell:
     return Cell(DASH, notes.marks(why))
 
 
-def _stopped(entry: Entry) -> str:
-    return f"not available: samples of this run end at an IoU of {entry.stop_at:g}"
-
-
 def _conditions(entry: Entry, leave_out: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in entry.conditions.items() if key not in leave_out}
-
-
-def _deviation(entry: Entry, shared: Mapping[str, str]) -> str:
-    """How a run differs from the conditions of the table."""
-    differing = [
-        f"{key} {entry.conditions[key]} instead of {value}"
-        for key, value in shared.items()
-        if entry.conditions[key] != value
-    ]
-    return f"another protocol: {'; '.join(differing)}" if differing else ""
 
 
 def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
@@ -384,13 +418,6 @@ def _dataset(entry: Entry) -> str:
 
 def _title(entry: Entry, what: str) -> str:
     return f"{_dataset(entry)}: {what}"
-
-
-def _by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.setting, []).append(entry)
-    return groups
 
 
 def _letters(number: int) -> str:

@@ -35,6 +35,7 @@ LAYERS = {
     "cli_options": 8,
     "cli_archive": 8,
     "cli_benchmark": 8,
+    "cli_paper": 8,
     "cli": 9,
 }
 

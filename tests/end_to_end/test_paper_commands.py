@@ -1,0 +1,86 @@
+"""`disbench reproduce` and `disbench published`: from runs to the paper's tables, and sentences for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disbench.cli import main
+from tests.unit.run_tools import CARD, draw_ious, write_run
+
+
+def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "disbench", *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def write_ritm(folder: Path) -> None:
+    card = {**CARD, "training_data": ["COCO", "LVIS"], "backbone": "HRNet-32"}
+    write_run(folder, draw_ious(5), method={"name": "ritm", "card": card})
+
+
+def test_a_table_of_runs(tmp_path: Path) -> None:
+    write_ritm(tmp_path / "runs" / "grabcut" / "ritm")
+    done = disbench("reproduce", "table1", "--runs", "runs", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["paper/table1.md", "paper/table1.tex", "paper/table1.csv"]
+    assert lines[3].endswith(": 1 of 33 rows with a run")
+    assert lines[4].startswith("  RITM HRNet-32 C+L on GrabCut: NoC@85 measured ")
+    assert ", published 1.46 (+" in lines[4]
+    assert lines[6].startswith("not run: DOS w/o GC VOC; ")
+    done = disbench("reproduce", "table4", "--runs", "runs", "--out", "x", "--latex", cwd=tmp_path)
+    assert done.returncode == 0
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["table4.tex"]
+    assert "Not shown, since the table is about other methods: 1 run (ritm on grabcut)." in done.stdout
+
+
+def test_a_figure_of_runs(tmp_path: Path) -> None:
+    write_ritm(tmp_path / "runs" / "ritm")
+    done = disbench("reproduce", "figure4", "--runs", "runs", "--pdf", "--png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == ["paper/figure4.png", "paper/figure4.pdf"]
+
+
+def test_what_there_is(tmp_path: Path) -> None:
+    done = disbench("reproduce", cwd=tmp_path)
+    assert done.returncode == 0
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["table1", "table2", "table3", "table4", "table5", "figure4"]
+    done = disbench("published", cwd=tmp_path)
+    assert "FocalClick" in done.stdout.splitlines()
+    done = disbench("published", "ritm", cwd=tmp_path)
+    assert "differs: the RITM repository's README prints SBD NoC@85 3.59" in done.stdout
+
+
+def test_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_ritm(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        (["reproduce", "table9"], "unknown table or figure 'table9'; there are table1, table2,"),
+        (
+            ["reproduce", "table1", "--pdf"],
+            "table1 is a table and has no --pdf; choose from --markdown, --latex, --csv",
+        ),
+        (["reproduce", "figure4", "--latex"], "figure4 is a figure and has no --latex"),
+        (["reproduce", "figure4", "--map", "row=run"], "figure4 has no rows"),
+        (["reproduce", "table1", "--map", "row"], "--map 'row': give the name of a row"),
+        (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "unknown row 'RITM HRNet-32'; did you mean"),
+        (["reproduce", "table1", "--runs", "empty"], "empty: there is no run in it"),
+        (["published", "RITMS"], "unknown method 'RITMS'; did you mean 'RITM'?"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2, arguments
+        errors = capsys.readouterr().err
+        assert errors.startswith(f"error: {words}")
+        assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "paper").exists()
