@@ -78,7 +78,7 @@ def make_report(folders: Sequence[Path], out: Path) -> Report:
     if panels:
         contents[CURVES] = curves_csv(entries).encode()
         contents[PNG], contents[SVG] = draw_curves(panels)
-    return Report(tuple(_write(contents, out)), tuple(_lines(entries, out)))
+    return Report(tuple(write_files(contents, out)), tuple(_lines(entries, out)))
 
 
 def _section(entries: Sequence[Entry]) -> _Section:
@@ -189,8 +189,16 @@ def _tables(overview: Table, sections: Sequence[_Section]) -> str:
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"
 
 
-def _write(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write what there is; what there is not goes away, so that no earlier report's part stays."""
+def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
+    """Write what there is; what there is not goes away, so that no earlier report's part stays.
+
+    Args:
+        contents: name of a file -> its bytes, or None for one that there shall not be.
+        out: folder; made if missing.
+
+    Returns:
+        The files that were written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in contents.items():

@@ -19,12 +19,12 @@ _FORMULA = ("=", "+", "-", "@")
 def results_csv(entries: Sequence[Entry]) -> str:
     """One row a run: who it is, how it was made, every number; an empty field where there is none."""
     groups = by_dataset(entries)
-    return _csv([_result(entry, groups[entry.dataset_key]) for entry in entries])
+    return csv_text([_result(entry, groups[entry.dataset_key]) for entry in entries])
 
 
 def curves_csv(entries: Sequence[Entry]) -> str:
     """One row a click of each run that has curves."""
-    return _csv(
+    return csv_text(
         [
             {
                 "run": entry.folder,
@@ -117,7 +117,8 @@ def _number(curve: FloatArray | None, index: int) -> float | None:
     return float(curve[index])
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows that have the same keys, with a heading; texts from outside cannot become formulas."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

@@ -25,6 +25,7 @@ LAYERS = {
     "definitions": 1,
     "scenes": 2,
     "samples": 2,
+    "painting": 1,
     "prediction": 2,
     "datasets": 3,
     "sampling": 4,
@@ -34,6 +35,7 @@ LAYERS = {
     "quickstart": 7,
     "cli_options": 8,
     "cli_benchmark": 8,
+    "cli_compare": 8,
     "cli": 9,
 }
 
