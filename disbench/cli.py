@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from disbench import __version__, cli_benchmark
+from disbench import __version__, cli_benchmark, cli_compare
 from disbench.cli_options import DataOption, Existing, ExistingOption
 from disbench.errors import InputError
 
@@ -229,6 +229,7 @@ def quickstart(
 
 
 cli_benchmark.register(app)
+cli_compare.register(app)
 
 
 def main() -> None:

@@ -32,12 +32,16 @@ TALLEST = 1.3
 MAX_HEIGHT = 60_000
 """Of a PNG, pixels: beyond it few programs open one."""
 Marks = Literal["numbers", "dots", "first"]
+Window = tuple[int, int, int, int]
+"""Part of an image: left, top, right, bottom in pixels, right and bottom not in it."""
 _DARK = "#1A1A1A"
 _YELLOW = "#F0E442"
 _GREY = 0.75
 """How far a photograph under a mask is turned to grey."""
 _LEADING = 1.35
 _RINGS, _DIRECTIONS = 6, 12
+_ROOM, _LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 1.6, 0.12, 0.7, 24
+"""Of an enlarged part: its side over that of what it holds; shares of the image, at least and at most; pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Panel:
             yellow dot.
         absent: "" or why there is no mask where one belongs; written across the picture.
         framed: whether a thick frame sets the picture off.
+        window: the part of the image that is shown, enlarged, of the image's own aspect; None: all of it.
+        outlined: a part that the picture gets a rectangle around, or None.
     """
 
     title: str
@@ -66,6 +72,13 @@ class Panel:
     marks: Marks = "numbers"
     absent: str = ""
     framed: bool = False
+    window: Window | None = None
+    outlined: Window | None = None
+
+    @property
+    def shown(self) -> Window:
+        """The part of the image that is shown."""
+        return self.window or (0, 0, self.image.shape[1], self.image.shape[0])
 
 
 @dataclass(frozen=True)
@@ -139,17 +152,46 @@ def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
     for drawn in (panel.target, panel.mask):
         if drawn is not None and drawn.shape != panel.image.shape[:2]:
             raise ValueError(f"a mask of {drawn.shape} on an image of {panel.image.shape[:2]}")
-    picture = resized(panel.image, size)
-    if panel.mask is not None or panel.absent:
+    left, top, right, bottom = panel.shown
+    part = (slice(top, bottom), slice(left, right))
+    picture = resized(panel.image[part], size)
+    mask, target = (None if whole is None else whole[part] for whole in (panel.mask, panel.target))
+    if mask is not None or panel.absent:
         grey = picture.mean(axis=2, keepdims=True)
         picture = np.rint(_GREY * grey + (1 - _GREY) * picture).astype(np.uint8)
-    if panel.target is not None and (panel.target < 0).any():
-        picture = hatched(picture, coverage(panel.target < 0, size))
-    if panel.mask is not None and panel.mask.any():
-        picture = tinted(picture, coverage(panel.mask, size), BLUE, around=WHITE)
-    if panel.target is not None:
-        picture = dashed(picture, coverage(panel.target > 0, size), dash)
+    if target is not None and (target < 0).any():
+        picture = hatched(picture, coverage(target < 0, size))
+    if mask is not None and mask.any():
+        picture = tinted(picture, coverage(mask > 0, size), BLUE, around=WHITE)
+    if target is not None and (target > 0).any():
+        picture = dashed(picture, coverage(target > 0, size), dash)
     return picture
+
+
+def window_around(target: Target, clicks: Sequence[Click]) -> Window | None:
+    """The part of an image that holds target and clicks with room around them, of the image's own aspect.
+
+    Args:
+        target: int8 (height, width), 1 object.
+        clicks: any number.
+
+    Returns:
+        None where that is most of the image, which is then better shown whole.
+    """
+    height, width = target.shape
+    rows, columns = np.nonzero(target > 0)
+    ys, xs = (
+        [rows[0], rows[-1], *(c.y for c in clicks)],
+        [columns.min(), columns.max(), *(c.x for c in clicks)],
+    )
+    share = max((max(xs) - min(xs) + 1) / width, (max(ys) - min(ys) + 1) / height)
+    share = max(_ROOM * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
+    if share > _MOST_SHARE:
+        return None
+    across, down = round(share * width), round(share * height)
+    left = min(max(0, round((min(xs) + max(xs) - across) / 2)), width - across)
+    top = min(max(0, round((min(ys) + max(ys) - down) / 2)), height - down)
+    return left, top, left + across, top + down
 
 
 def placed(
@@ -297,7 +339,15 @@ class _Painter:
             for line, colour in ((3.2, "black"), (1.6, _YELLOW)):
                 frame = Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=line)
                 axes.add_patch(frame)
-        scale = width / panel.image.shape[1]
+        x, y, right, _ = panel.shown
+        scale = width / (right - x)
+        if panel.outlined is not None:
+            a, b, c, d = (scale * value for value in panel.outlined)
+            for line, colour in ((3.0, "black"), (1.4, "white")):
+                part = Rectangle(
+                    (left + a, top + b), c - a, d - b, fill=False, edgecolor=colour, linewidth=line
+                )
+                axes.add_patch(part)
         self._clicks(axes, panel, scale, (left, top), size)
         if panel.absent:
             lines = self._broken(panel.absent, self.sheet.letters, 3, width=0.8 * self.sheet.place)
@@ -312,14 +362,15 @@ class _Painter:
     ) -> None:
         if not panel.clicks:
             return
+        clicks = [Click(c.x - panel.shown[0], c.y - panel.shown[1], c.positive) for c in panel.clicks]
         if panel.marks == "first":
-            x, y = _centre(panel.clicks[0], scale, corner)
+            x, y = _centre(clicks[0], scale, corner)
             self._mark(axes, x, y, "o", self.sheet.letters - 1, _YELLOW, _DARK)
             return
-        labels = _by_place(panel.clicks)
+        labels = _by_place(clicks)
         if panel.marks == "dots":
             for click in labels:
-                last = click == panel.clicks[-1]
+                last = click == clicks[-1]
                 self._click(axes, *_centre(click, scale, corner), click.positive, 7.0 if last else 4.0)
             return
         inner = [_centre(click, scale, (0, 0)) for click in labels]

@@ -95,7 +95,7 @@ def test_a_true_difference_is_found() -> None:
 
 @pytest.mark.parametrize("values", [[], [[1.0]], [1.0, np.nan]])
 def test_what_has_no_statistics(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="values of shape|not finite"):
+    with pytest.raises(ValueError, match=r"values of shape|not finite"):
         paired_difference(values, values, lower_is_better=True)
     with pytest.raises(ValueError, match="same samples"):
         paired_difference([1.0], [1.0, 2.0], lower_is_better=True)
