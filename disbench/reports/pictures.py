@@ -339,8 +339,7 @@ class _Painter:
             for line, colour in ((3.2, "black"), (1.6, _YELLOW)):
                 frame = Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=line)
                 axes.add_patch(frame)
-        x, y, right, _ = panel.shown
-        scale = width / (right - x)
+        scale = width / (panel.shown[2] - panel.shown[0])
         if panel.outlined is not None:
             a, b, c, d = (scale * value for value in panel.outlined)
             for line, colour in ((3.0, "black"), (1.4, "white")):

@@ -9,22 +9,26 @@ SHOWN_CLICKS = (1, 5, 20)
 """Clicks after which masks are shown; of a sample with fewer, the last one as well."""
 
 
-def image_panel(found: RunSample) -> Panel:
-    """The photograph alone."""
-    return Panel("image", found.sample.image)
+def window_of(*found: RunSample) -> Window | None:
+    """The part of an image that holds the target and every run's clicks, if that is worth enlarging."""
+    clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
+    return window_around(found[0].sample.target, clicks)
 
 
-def target_panel(found: RunSample) -> Panel:
+def image_panel(found: RunSample, window: Window | None = None) -> Panel:
+    """The whole photograph; a rectangle shows what the other panels enlarge."""
+    return Panel("image", found.sample.image, outlined=window)
+
+
+def target_panel(found: RunSample, window: Window | None = None) -> Panel:
     """The photograph with the target."""
-    return Panel("target", found.sample.image, target=found.sample.target)
+    return Panel("target", found.sample.image, target=found.sample.target, window=window)
 
 
-def clicks_panel(found: RunSample) -> Panel:
+def clicks_panel(found: RunSample, window: Window | None = None) -> Panel:
     """The photograph with the target and all clicks, numbered."""
-    sample = found.sample
-    return Panel(
-        "target and clicks", sample.image, target=sample.target, clicks=found.clicks(len(found.rows))
-    )
+    sample, clicks = found.sample, found.clicks(len(found.rows))
+    return Panel("target and clicks", sample.image, target=sample.target, clicks=clicks, window=window)
 
 
 def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "") -> Panel:
