@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEGEND = (
-    "Blue area: the method's mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. "
-    "White disc: positive click, black square: negative click; numbers tell their order, and 3+ stands for click 3 "
-    "and later ones at the same place."
+    "Blue area: the method's mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. White "
+    "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands for "
+    "click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
 """What a sheet's drawing means."""
 TALLEST = 1.3
