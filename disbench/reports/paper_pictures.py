@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 
 from disbench import definitions
+from disbench.clicks import BoolArray
 from disbench.errors import InputError
 from disbench.harness.store import StoredRun
 from disbench.reports.drawing import FORMS
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
-from disbench.reports.pictures import Panel, Sheet, Strip, draw_sheet
+from disbench.reports.pictures import Panel, Sheet, Strip, Window, draw_sheet, window_around
 from disbench.reports.report import write_files
 from disbench.reports.run_samples import RunSample, open_run_dataset, read_samples
+from disbench.reports.sample_panels import target_panel
 from disbench.reports.table import deviation
 from disbench.reports.text import counted, plain
 
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
     "click; white disc: a positive click, black square: a negative one, the last one larger. Frame: the candidate that "
-    "was kept."
+    "was kept. A rectangle on an image: the part that the others enlarge."
 )
 """What the drawing of both figures means."""
 _PLACE, _DPI, _LETTERS = 1.3, 220, 7.5
@@ -65,22 +67,27 @@ def draw_figure5(
     Raises:
         InputError: a sample's candidates were not stored, or its run lengths are damaged.
     """
-    offered = [_candidate_panels(found, candidates) for found in samples]
+    windows = [
+        window_around(found.sample.target, found.clicks(max(refined, default=1)), room=2) for found in samples
+    ]
+    offered = [
+        _candidate_panels(found, candidates, window) for found, window in zip(samples, windows, strict=True)
+    ]
     places = max(map(len, offered))
     strips = tuple(
         Strip(
             plain(found.sample.id),
             (
                 (
-                    _first_click(found),
+                    _image(found, window),
                     *panels,
                     *[None] * (places - len(panels)),
-                    *(_refined(found, number) for number in refined),
-                    Panel("target", found.sample.image, target=found.sample.target),
+                    *(_refined(found, number, window) for number in refined),
+                    target_panel(found, window),
                 ),
             ),
         )
-        for found, panels in zip(samples, offered, strict=True)
+        for found, panels, window in zip(samples, offered, windows, strict=True)
     )
     return _drawn(heading, texts, strips)
 
@@ -88,7 +95,7 @@ def draw_figure5(
 def draw_figure6(
     methods: Sequence[Method], heading: str, texts: Sequence[str] = (), *, candidates: int = 3
 ) -> dict[str, bytes]:
-    """Figure 6: the target, and beside it what each method gives at the first click, with its IoU.
+    """Figure 6: image and target, and beside them what each method gives at the first click, with its IoU.
 
     A method that offers several candidates, and whose run stored them, has the kept one in the first row of a
     sample and the others below it.
@@ -107,14 +114,15 @@ def draw_figure6(
     """
     strips = []
     for found in zip(*(method.samples for method in methods), strict=True):
+        window = window_around(found[0].sample.target, found[0].clicks(1), room=3)
         columns = [
-            _first_masks(sample, method.label, candidates)
+            _first_masks(sample, method.label, candidates, window)
             for method, sample in zip(methods, found, strict=True)
         ]
         rows = []
         for row in range(max(map(len, columns))):
-            target = _target(found[0]) if row == 0 else None
-            rows.append((target, *(column[row] if row < len(column) else None for column in columns)))
+            before = (_image(found[0], window), target_panel(found[0], window)) if row == 0 else (None, None)
+            rows.append((*before, *(column[row] if row < len(column) else None for column in columns)))
         strips.append(Strip(plain(found[0].sample.id), tuple(rows)))
     return _drawn(heading, texts, tuple(strips))
 
@@ -152,7 +160,7 @@ def reproduce_figure5(
         figures.append(
             draw_figure5(
                 read_samples(run, open_run_dataset(run, data), names),
-                f"{definition['title']}. {entry.label} on {entry.dataset} ({entry.short_hash})",
+                f"{definition['title']}, {entry.label} on {entry.dataset} ({entry.short_hash})",
                 (f"{entry.protocol}; {how}.", LEGEND, *definition["remarks"]),
                 candidates=definition["candidates"],
                 refined=definition["refined"],
@@ -227,7 +235,7 @@ def _figure6(
         notes.append(f"Without stored masks, and so not shown: {', '.join(e.label for e in hidden)}.")
     return draw_figure6(
         methods,
-        f"{definition['title']}. {entries[0].dataset} ({entries[0].short_hash})",
+        f"{definition['title']}, on {entries[0].dataset} ({entries[0].short_hash})",
         (f"{how[:1].upper()}{how[1:]}.", *notes, LEGEND, *definition["remarks"]),
         candidates=definition["candidates"],
     )
@@ -266,20 +274,17 @@ def _names(
     ], f"{counted(len(order), 'sample')} of {len(ids):,}, drawn with seed {seed}"
 
 
-def _first_click(found: RunSample) -> Panel:
-    return Panel("image and first click", found.sample.image, clicks=found.clicks(1), marks="first")
+def _image(found: RunSample, window: Window | None) -> Panel:
+    """The whole photograph with the first click."""
+    image = found.sample.image
+    return Panel("image, first click", image, clicks=found.clicks(1), marks="first", outlined=window)
 
 
-def _target(found: RunSample) -> Panel:
-    sample = found.sample
-    return Panel("target", sample.image, target=sample.target, clicks=found.clicks(1), marks="first")
-
-
-def _candidate_panels(found: RunSample, most: int) -> list[Panel]:
+def _candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
     """Candidates of stage 1 in the method's order, the kept one framed."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure:
-        return [Panel("no candidates", found.sample.image, absent="the method failed")]
+        return [Panel("no candidates", found.sample.image, absent="the method failed", window=window)]
     if every is None:
         raise InputError(
             f"{found.place}: the candidates of sample {plain(found.sample.id)} were not stored; run it again with "
@@ -288,10 +293,10 @@ def _candidate_panels(found: RunSample, most: int) -> list[Panel]:
     shown = list(range(len(every)))[:most]
     if row.kept not in shown:
         shown[-1] = row.kept
-    return [_candidate(found, number, f"candidate {number + 1}", every[number]) for number in shown]
+    return [_candidate(found, number, f"candidate {number + 1}", every[number], window) for number in shown]
 
 
-def _candidate(found: RunSample, number: int, title: str, mask: Any) -> Panel:
+def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, window: Window | None) -> Panel:
     row = found.rows[0]
     kept = number == row.kept
     score = "" if row.candidate_scores is None else f", score {row.candidate_scores[number]:.2f}"
@@ -302,11 +307,12 @@ def _candidate(found: RunSample, number: int, title: str, mask: Any) -> Panel:
         mask=mask,
         clicks=found.clicks(1),
         marks="first",
+        window=window,
         framed=kept and row.candidates > 1,
     )
 
 
-def _refined(found: RunSample, number: int) -> Panel | None:
+def _refined(found: RunSample, number: int, window: Window | None) -> Panel | None:
     if number > len(found.rows):
         return None
     row, mask = found.rows[number - 1], found.mask(number)
@@ -317,15 +323,16 @@ def _refined(found: RunSample, number: int) -> Panel | None:
         mask=mask,
         clicks=found.clicks(number),
         marks="dots",
+        window=window,
         absent="the method failed" if row.failure else "" if mask is not None else "mask not stored",
     )
 
 
-def _first_masks(found: RunSample, label: str, most: int) -> list[Panel]:
+def _first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
     """What a method gives at the first click: the kept mask, then its other candidates."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure:
-        return [Panel(label, found.sample.image, "IoU 0", absent="the method failed")]
+        return [Panel(label, found.sample.image, "IoU 0", absent="the method failed", window=window)]
     if every is None:
         mask = found.mask(1)
         absent = "" if mask is not None else "mask not stored"
@@ -338,13 +345,15 @@ def _first_masks(found: RunSample, label: str, most: int) -> list[Panel]:
                 mask=mask,
                 clicks=found.clicks(1),
                 marks="first",
+                window=window,
                 absent=absent,
             )
         ]
     order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
     titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
     return [
-        _candidate(found, number, title, every[number]) for number, title in zip(order, titles, strict=True)
+        _candidate(found, number, title, every[number], window)
+        for number, title in zip(order, titles, strict=True)
     ]
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "Blue area: the method's mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. White "
-    "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands for "
-    "click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
+    "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands "
+    "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
 """What a sheet's drawing means."""
 TALLEST = 1.3
@@ -40,8 +40,8 @@ _GREY = 0.75
 """How far a photograph under a mask is turned to grey."""
 _LEADING = 1.35
 _RINGS, _DIRECTIONS = 6, 12
-_ROOM, _LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 1.6, 0.12, 0.7, 24
-"""Of an enlarged part: its side over that of what it holds; shares of the image, at least and at most; pixels."""
+_LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 0.12, 0.7, 24
+"""Side of an enlarged part: as a share of the image's, at least and at most; in pixels, at least."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,13 @@ def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
     return picture
 
 
-def window_around(target: Target, clicks: Sequence[Click]) -> Window | None:
+def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) -> Window | None:
     """The part of an image that holds target and clicks with room around them, of the image's own aspect.
 
     Args:
         target: int8 (height, width), 1 object.
         clicks: any number.
+        room: side of the part over that of what it holds, where it is not very small.
 
     Returns:
         None where that is most of the image, which is then better shown whole.
@@ -185,7 +186,7 @@ def window_around(target: Target, clicks: Sequence[Click]) -> Window | None:
         [columns.min(), columns.max(), *(c.x for c in clicks)],
     )
     share = max((max(xs) - min(xs) + 1) / width, (max(ys) - min(ys) + 1) / height)
-    share = max(_ROOM * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
+    share = max(room * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
     if share > _MOST_SHARE:
         return None
     across, down = round(share * width), round(share * height)
@@ -336,8 +337,16 @@ class _Painter:
         dash = max(3, self._inches(0.045))
         axes.imshow(painted(panel, size, dash), extent=extent, interpolation="none", aspect="auto")
         if panel.framed:
-            for line, colour in ((3.2, "black"), (1.6, _YELLOW)):
-                frame = Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=line)
+            for line, colour in ((4.0, "black"), (2.4, _YELLOW)):
+                inset = self._inches(2.0 / 72)  # half of the frame's width, so that it covers no text
+                frame = Rectangle(
+                    (left + inset, top + inset),
+                    width - 2 * inset,
+                    height - 2 * inset,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=line,
+                )
                 axes.add_patch(frame)
         scale = width / (panel.shown[2] - panel.shown[0])
         if panel.outlined is not None:
@@ -361,15 +370,19 @@ class _Painter:
     ) -> None:
         if not panel.clicks:
             return
-        clicks = [Click(c.x - panel.shown[0], c.y - panel.shown[1], c.positive) for c in panel.clicks]
+        left, top, right, bottom = panel.shown
+        labels = {
+            Click(click.x - left, click.y - top, click.positive): label
+            for click, label in _by_place(panel.clicks).items()
+            if left <= click.x < right and top <= click.y < bottom
+        }
         if panel.marks == "first":
-            x, y = _centre(clicks[0], scale, corner)
-            self._mark(axes, x, y, "o", self.sheet.letters - 1, _YELLOW, _DARK)
+            first = Click(panel.clicks[0].x - left, panel.clicks[0].y - top, True)
+            self._mark(axes, *_centre(first, scale, corner), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
             return
-        labels = _by_place(clicks)
         if panel.marks == "dots":
             for click in labels:
-                last = click == clicks[-1]
+                last = (click.x + left, click.y + top) == panel.clicks[-1][:2]
                 self._click(axes, *_centre(click, scale, corner), click.positive, 7.0 if last else 4.0)
             return
         inner = [_centre(click, scale, (0, 0)) for click in labels]
