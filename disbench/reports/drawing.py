@@ -74,7 +74,7 @@ def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight:
     lines.append(line)
     if len(lines) <= most:
         return lines
-    last = " ".join(lines[most - 1 :])
+    last = f"{lines[most - 1]} {lines[most]}"
     return [*lines[: most - 1], f"{_pieces(last, size, width - size / 72, weight)[0]}…"]
 
 
