@@ -300,7 +300,7 @@ def _heading(comparison: Comparison) -> list[str]:
 
 def _told(comparison: Comparison, number: int) -> str:
     a, b = (int(of_run[number]) for of_run in comparison.clicks)
-    return f"{plain(comparison.names[number])}: NoC@{comparison.percent} of A {a}, of B {b}"
+    return f"{plain(comparison.names[number])}: NoC@{comparison.percent} A {a}, B {b}"
 
 
 def _line(measure: Measure, notes: Footnotes) -> tuple[Cell, ...]:
