@@ -97,8 +97,8 @@ def draw_failures(
     )
     texts = (
         f"{entry.protocol}; {counted(entry.summary.samples, 'sample')}: {len(never):,} never reach an IoU of "
-        f"{SOLVED / 100:.2f} (shown: the {min(samples, len(never))} lowest final IoUs), {len(late):,} reach it after "
-        f"the first click (shown: the {min(samples, len(late))} that take longest).",
+        f"{SOLVED / 100:.2f} (shown: {min(samples, len(never))}, the lowest final IoU first), {len(late):,} reach it "
+        f"after the first click (shown: {min(samples, len(late))}, the slowest first).",
         LEGEND,
     )
     heading = f"{entry.label} on {entry.dataset} ({entry.short_hash}): what fails"

@@ -57,7 +57,7 @@ class Panel:
         clicks: in their order.
         marks: how clicks are drawn: with numbers, as small marks whose last is ringed, or the first alone as a
             yellow dot.
-        absent: "" or why there is no mask where one belongs; written across the picture.
+        absent: "" or why there is no mask where one belongs; written into its lower left corner.
         framed: whether a thick frame sets the picture off.
         window: the part of the image that is shown, enlarged, of the image's own aspect; None: all of it.
         outlined: a part that the picture gets a rectangle around, or None.
@@ -359,10 +359,16 @@ class _Painter:
         self._clicks(axes, panel, scale, (left, top), size)
         if panel.absent:
             lines = self._broken(panel.absent, self.sheet.letters, 3, width=0.8 * self.sheet.place)
-            middle = (left + width / 2, top + height / 2)
-            box = {"facecolor": "white", "edgecolor": "black", "boxstyle": "square,pad=0.4"}
+            pad = self.gap
+            box = {"facecolor": "white", "edgecolor": "black", "boxstyle": "square,pad=0.3"}
             self._text(
-                axes, *middle, "\n".join(lines), self.sheet.letters, ha="center", va="center", bbox=box
+                axes,
+                left + pad,
+                top + height - pad,
+                "\n".join(lines),
+                self.sheet.letters,
+                va="bottom",
+                bbox=box,
             )
 
     def _clicks(
