@@ -218,11 +218,26 @@ def report(
     page: Annotated[
         bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")
     ] = False,
+    failures: Annotated[
+        int,
+        typer.Option(
+            "--failures",
+            min=0,
+            max=20,
+            help="With --page: show so many samples of each run that are never solved, and as many solved late.",
+        ),
+    ] = 0,
+    data: DataOption = None,
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
+    from disbench.errors import InputError  # noqa: PLC0415
+    from disbench.reports.failures import failure_pictures  # noqa: PLC0415
     from disbench.reports.report import make_report  # noqa: PLC0415
 
-    for line in make_report(runs, out, page=page).lines:
+    if failures and not page:
+        raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
+    pictures = failure_pictures(runs, data, failures) if failures else None
+    for line in make_report(runs, out, page=page, pictures=pictures).lines:
         typer.echo(line)
 
 

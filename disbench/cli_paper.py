@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from disbench.cli_options import DataOption
+
 
 def reproduce(
     name: Annotated[
         str | None,
-        typer.Argument(help="A table or figure: table1 ... table5, figure4; without one, they are listed."),
+        typer.Argument(
+            help="A table or figure: table1 ... table5, figure4 ... figure6; without one, they are listed."
+        ),
     ] = None,
     runs: Annotated[
         list[Path] | None,
@@ -24,6 +28,14 @@ def reproduce(
             "--map", help='A run for a row whatever its card says: "ROW=RUN_FOLDER"; may be repeated.'
         ),
     ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sample",
+            help="Id of a sample that figure5 or figure6 shows; may be repeated (default: drawn by lot).",
+        ),
+    ] = None,
+    data: DataOption = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="A table as Markdown.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="A table for LaTeX.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="All numbers, unrounded.")] = False,
@@ -42,7 +54,16 @@ def reproduce(
         return
     asked = {"markdown": markdown, "latex": latex, "csv": csv, "png": png, "svg": svg, "pdf": pdf}
     formats = [form for form, wanted in asked.items() if wanted]
-    for line in make(name, runs or [], out, rows=parse_rows(map_ or []), formats=formats).lines:
+    made = make(
+        name,
+        runs or [],
+        out,
+        rows=parse_rows(map_ or []),
+        formats=formats,
+        data=data,
+        samples=sample or (),
+    )
+    for line in made.lines:
         typer.echo(line)
 
 

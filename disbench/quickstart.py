@@ -11,12 +11,15 @@ from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.protocol import Protocol
 from disbench.harness.run import Execution, run_benchmark
+from disbench.reports.failures import failure_pictures
 from disbench.reports.report import LEADERBOARD, make_report
 from disbench.sampling.contact_sheet import draw_contact_sheet
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sample import Existing, make_shards
 from disbench.sampling.statistics import as_text, statistics
 
+PICTURED = 3
+"""Samples of each run that are shown because they are never solved, and as many because they take long."""
 RECIPES = ("lvis-hierarchy", "coco-lvis-proximity")
 METHODS = ("disk", "geodesic", "grabcut")
 EVERY = 24
@@ -53,14 +56,14 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             open_dataset("photos", None),
             folder,
             Protocol(threshold=spec.threshold),
-            Execution(workers=os.cpu_count() or 1),
+            Execution(workers=os.cpu_count() or 1, store="kept"),
             every=EVERY,
             existing=existing,
-            command=f"disbench run --method {name} --dataset photos --every {EVERY} --out {folder.as_posix()}",
+            command=f"disbench run --method {name} --dataset photos --every {EVERY} --store kept --out {folder.as_posix()}",
             progress=True,
         )
         runs.append(folder)
-    report = make_report(runs, out / "report", page=True)
+    report = make_report(runs, out / "report", page=True, pictures=failure_pictures(runs, None, PICTURED))
     for line in report.lines:
         print(line)  # noqa: T201
     return [path for path in report.paths if path.name in ("report.md", "curves.png", LEADERBOARD)]

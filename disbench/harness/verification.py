@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from disbench import definitions
 from disbench.clicks import opencv_version
-from disbench.datasets.cards import open_dataset
 from disbench.errors import InputError
 from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
 from disbench.harness.click_checks import TOLERANCE, ClickChecks
 from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
 from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
+from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import StoredRun, read_run
-from disbench.options import overrides
 from disbench.samples import SampleSource
 
 _LONGEST = 100
@@ -146,23 +144,12 @@ def _samples(
     reason = ""
     if source is None:
         try:
-            source = _open_dataset(run, data, dataset)
+            source = open_run_dataset(run, data, dataset)
         except (InputError, OSError) as error:
             reason = str(error)
     if source is not None:
         reason = _other_samples(source, run, problems)
     return (None, [f"samples, clicks and IoUs ({reason})"]) if reason else (source, [])
-
-
-def _open_dataset(run: StoredRun, data: Path | None, dataset: str | None) -> SampleSource:
-    said = run.description["dataset"]
-    if dataset is None and said["name"] not in definitions.names("datasets"):
-        raise InputError(
-            f"{said['name']!r} is no dataset of disbench's own; name its card or folder with --dataset"
-        )
-    options = said["facts"].get("options", {})
-    wanted = overrides(options) if isinstance(options, Mapping) else []
-    return open_dataset(dataset or said["name"], data, wanted)
 
 
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:

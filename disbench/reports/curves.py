@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
-import functools
-import io
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from disbench.reports.drawing import fitted_lines, own_style, saved, text_width
 from disbench.reports.summary import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Form = Literal["png", "svg", "pdf"]
 COLUMNS = 3
 """Panels beside each other, at most."""
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows.
@@ -37,8 +33,7 @@ _LEADING = 1.35
 _DPI = 150
 _CLICKS = 20
 """The axis of a panel without curves."""
-_MOST_LINES, _MOST_MARKERS = 4, 25
-_MOST_LETTERS = 1000  # far more than so many lines hold
+_MOST_MARKERS = 25
 
 
 @dataclass(frozen=True)
@@ -83,39 +78,17 @@ def draw_curves(panels: Sequence[Panel]) -> tuple[bytes, bytes]:
     return drawn["png"], drawn["svg"]
 
 
-def draw_as(panels: Sequence[Panel], forms: Iterable[Form], columns: int = COLUMNS) -> dict[Form, bytes]:
+def draw_as(panels: Sequence[Panel], forms: Iterable[str], columns: int = COLUMNS) -> dict[str, bytes]:
     """The figure in some forms; the same panels give the same bytes with the same matplotlib.
 
     Args:
         panels: at least one.
-        forms: which.
+        forms: some of `drawing.FORMS`.
         columns: panels beside each other, at most.
     """
-    import matplotlib as mpl  # noqa: PLC0415  (heavy)
-
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box; the tables have the name
-        mpl.rcdefaults()  # a user's own style would change the picture
-        mpl.rcParams["svg.hashsalt"] = "disbench"
+    with own_style():
         figure = _draw(panels, columns)
-        return {form: _saved(figure, form) for form in forms}
-
-
-def _saved(figure: Figure, form: Form) -> bytes:
-    """Without the date and the program's version, which would change the bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (heavy)
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # noqa: PLC0415  (heavy)
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  (heavy)
-
-    canvas, undated = {
-        "png": (FigureCanvasAgg, ("Software",)),
-        "svg": (FigureCanvasSVG, ("Date", "Creator")),
-        "pdf": (FigureCanvasPdf, ("CreationDate", "Creator", "Producer")),
-    }[form]
-    file = io.BytesIO()
-    save: Any = getattr(canvas(figure), f"print_{form}")
-    save(file, metadata=dict.fromkeys(undated))
-    return file.getvalue()
+        return {form: saved(figure, form) for form in forms}
 
 
 @dataclass(frozen=True)
@@ -252,63 +225,13 @@ def _line_height(size: float) -> float:
 def _broken(panel: Panel) -> _Texts:
     inner = _WIDTH - _LEFT / 2 - _RIGHT
     return _Texts(
-        _lines(panel.title, _TITLE, _WIDTH - _LEFT - _RIGHT),
+        fitted_lines(panel.title, _TITLE, _WIDTH - _LEFT - _RIGHT),
         [_label(curve, inner - _SAMPLE) for curve in panel.curves],
-        [_lines(note, _NOTE, inner) for note in panel.notes],
+        [fitted_lines(note, _NOTE, inner) for note in panel.notes],
     )
 
 
 def _label(curve: Curve, width: float) -> list[str]:
-    *lines, last = _lines(curve.label, _LEGEND, width)
+    *lines, last = fitted_lines(curve.label, _LEGEND, width)
     whole = f"{last}  {curve.remark}"
-    return [*lines, whole] if _width(whole, _LEGEND) <= width else [*lines, last, curve.remark]
-
-
-def _lines(text: str, size: float, width: float) -> list[str]:
-    """Text in lines no wider than some inches; a word that is too wide is cut, and so are too many lines."""
-    lines, line = [], ""
-    for word in text[:_MOST_LETTERS].split():
-        longer = f"{line} {word}" if line else word
-        if _width(longer, size) <= width:
-            line = longer
-            continue
-        if line:
-            lines.append(line)
-        *full, line = _pieces(word, size, width)
-        lines += full
-    lines.append(line)
-    if len(lines) <= _MOST_LINES:
-        return lines
-    return [*lines[: _MOST_LINES - 1], f"{_pieces(lines[_MOST_LINES - 1], size, width - size / 72)[0]}…"]
-
-
-def _pieces(word: str, size: float, width: float) -> list[str]:
-    """A word in pieces that fit, cut behind a hyphen or the like where one is near the end."""
-    pieces = []
-    while len(word) > 1 and _width(word, size) > width:
-        ends = range(1, len(word))
-        at = max(1, bisect.bisect_right(ends, width, key=lambda end: _width(word[:end], size)))
-        joint = max(word.rfind(char, 0, at) for char in "-_/,=") + 1
-        at = joint if joint > at / 2 else at
-        pieces.append(word[:at])
-        word = word[at:]
-    return [*pieces, word]
-
-
-def _width(text: str, size: float) -> float:
-    """Of one line, inches, in the picture where it is wider: the PNG's letters stand on whole pixels."""
-    from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
-    from matplotlib.textpath import text_to_path  # noqa: PLC0415  (heavy)
-
-    font = FontProperties(size=size)
-    pixels = _renderer().get_text_width_height_descent(text, font, ismath=False)[0]
-    points = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
-    return float(max(pixels / _DPI, points / 72))
-
-
-@functools.cache
-def _renderer() -> Any:
-    from matplotlib.backends.backend_agg import RendererAgg  # noqa: PLC0415  (heavy)
-
-    renderer: Any = RendererAgg  # matplotlib leaves this class without types
-    return renderer(1, 1, _DPI)
+    return [*lines, whole] if text_width(whole, _LEGEND) <= width else [*lines, last, curve.remark]

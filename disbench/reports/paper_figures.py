@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from disbench import definitions
 from disbench.errors import InputError, unknown_name
-from disbench.reports.curves import Form, Panel, draw_as
+from disbench.reports.curves import Panel, draw_as
+from disbench.reports.drawing import FORMS
 from disbench.reports.entries import Entry
 from disbench.reports.paper_runs import (
     departures,
@@ -24,7 +24,7 @@ from disbench.reports.spreadsheet import curves_csv
 from disbench.reports.table import Footnotes, by_setting, most_common_opencv
 from disbench.reports.text import counted
 
-FORMATS = ("png", "svg", "pdf", "csv")
+FORMATS = (*FORMS, "csv")
 _PANELS_BESIDE = 2
 
 
@@ -54,7 +54,6 @@ def make_curves_figure(
     runs: Sequence[Path],
     out: Path,
     *,
-    rows: Sequence[tuple[str, Path]] = (),
     formats: Iterable[str] = FORMATS,
 ) -> Report:
     """Draw a figure of curves; a panel without a run says so.
@@ -63,24 +62,21 @@ def make_curves_figure(
         name: of the figure's definition (`figure4`).
         runs: folders, each a run or with runs below it.
         out: folder for the files; made if missing.
-        rows: must be empty: a figure has no rows.
         formats: of `FORMATS`; `csv` has the curves' values.
 
     Returns:
         The files, and what is not shown, and why. The same runs give the same bytes.
 
     Raises:
-        InputError: an unknown figure, a row, or a run that cannot be read.
+        InputError: an unknown figure, or a run that cannot be read.
     """
-    if rows:
-        raise InputError(f"{name} has no rows to map runs to; leave --map out")
     published = read_published()
     definition = read_curves_definition(name, published)
     entries = read_paper_runs(runs).entries
     shown, remarks = shown_runs(definition, entries)
     chosen = [form for form in FORMATS if form in formats]
     panels = [_panel(dataset, entries, shown, published) for dataset in definition.datasets]
-    drawn = draw_as(panels, [form for form in get_args(Form) if form in chosen], _PANELS_BESIDE)
+    drawn = draw_as(panels, [form for form in FORMS if form in chosen], _PANELS_BESIDE)
     contents: dict[str, bytes | None] = {f"{definition.name}.{form}": drawn[form] for form in drawn}
     if "csv" in chosen:
         curves = [entry for members in shown for entry in members if entry.summary.miou is not None]

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.clicks import Click
 from disbench.datasets.images import RgbImage, find_image, read_rgb
 from disbench.errors import InputError
 from disbench.files import whole_file
 from disbench.masks import FloatArray, Rle, areas, decode
+from disbench.painting import BLACK, BLUE, ORANGE, WHITE, coverage, fitted, resized, tinted
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.sampling.shards import ShardReader
 
 FindImage = Callable[[str], Path | None]
-Colour = tuple[int, int, int]
 
 WIDTH = 1600
 """Of the sheet, in pixels."""
@@ -37,11 +36,6 @@ TALLEST = 1.3
 MAX_HEIGHT = 60_000
 """Of the sheet, in pixels: beyond it few programs open a PNG."""
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_BLUE: Colour = (0, 114, 178)
-_ORANGE: Colour = (230, 159, 0)
-_WHITE: Colour = (255, 255, 255)
-_BLACK: Colour = (0, 0, 0)
 _YELLOW = "#F0E442"
 _DARK = "#1A1A1A"
 _GREY = 150
@@ -50,7 +44,6 @@ _MARGIN, _GAP = 24, 12
 _HEADING, _ROW_TITLE, _LINE, _ROW_END = 80, 32, 19, 34
 _TEXT, _TITLE = 15, 16
 _NAME_LINES = 3
-_SMALL = 40
 _DPI = 64  # a power of two, so that pixels over dots an inch are whole pixels again
 
 
@@ -232,7 +225,7 @@ def _lay_out(rows: Sequence[_Row]) -> _Layout:
         panels = _panels(row, columns, cell)
         lines = max(len(panel.name) for panel in panels) + 1
         scene = row.sampled.scene
-        size = _fitted(scene.width, scene.height, cell)
+        size = fitted(scene.width, scene.height, cell, TALLEST)
         strips.append(_Strip(row, panels, _ROW_TITLE + lines * _LINE, size))
     return _Layout(tuple(strips), cell)
 
@@ -309,12 +302,12 @@ def _painted(layout: _Layout, heading: tuple[str, str]) -> RgbImage:
 def _painted_strip(strip: _Strip, layout: _Layout) -> RgbImage:
     painter = _Painter(strip.height)
     painter.text(_MARGIN, 18, strip.row.title(), _TITLE, "bold")
-    picture = _resized(strip.row.pixels(), strip.size)
+    picture = resized(strip.row.pixels(), strip.size)
     for column, panel in enumerate(strip.panels):
         left = layout.left(column)
         _paint_label(painter, panel, left, strip.top - 8)
         paint = _with_mask if column else _with_click_region
-        painter.picture(left, strip.top, paint(picture, _coverage(panel.mask, strip.size)))
+        painter.picture(left, strip.top, paint(picture, coverage(decode(panel.mask), strip.size)))
     click = strip.row.click(strip.panels[0].mask)
     if click is not None:
         scale = strip.size[0] / strip.row.sampled.scene.width
@@ -414,53 +407,17 @@ def _check_known(only: Sequence[str], image_ids: Sequence[str], folder: Path) ->
         )
 
 
-def _fitted(width: int, height: int, cell: int) -> tuple[int, int]:
-    """(width, height) of an image that fills its cell as far as it can, nothing cut off."""
-    scale = min(cell / width, TALLEST * cell / height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _resized(rgb: RgbImage, size: tuple[int, int]) -> RgbImage:
-    """An image at another (width, height)."""
-    from PIL import Image  # noqa: PLC0415
-
-    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
-
-
-def _coverage(mask: Rle, size: tuple[int, int]) -> FloatArray:
-    """Share of each picture's pixel that a mask covers, at another (width, height)."""
-    from PIL import Image  # noqa: PLC0415
-
-    whole = Image.fromarray(decode(mask).astype(np.float32))
-    return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
-
-
-def _with_click_region(picture: RgbImage, coverage: FloatArray) -> RgbImage:
+def _with_click_region(picture: RgbImage, shares: FloatArray) -> RgbImage:
     """The picture as it is, the region in blue with a white line around it."""
-    return _tinted(picture, coverage, _BLUE, around=_WHITE)
+    return tinted(picture, shares, BLUE, around=WHITE)
 
 
-def _with_mask(picture: RgbImage, coverage: FloatArray) -> RgbImage:
+def _with_mask(picture: RgbImage, shares: FloatArray) -> RgbImage:
     """The mask in orange; everything else dark and nearly grey, so that the mask stands out."""
     grey = picture.mean(axis=2, keepdims=True)
     dim = 0.5 * (0.75 * grey + 0.25 * picture)
-    shown = coverage[..., None]
-    return _tinted(shown * picture + (1 - shown) * dim, coverage, _ORANGE, around=_BLACK)
-
-
-def _tinted(picture: npt.NDArray[Any], coverage: FloatArray, colour: Colour, *, around: Colour) -> RgbImage:
-    """A mask filled with a colour, edged with the same colour, and a thin line around the edge."""
-    from scipy import ndimage  # noqa: PLC0415
-
-    inside = coverage >= 0.5
-    if inside.sum() < _SMALL:  # what is smaller than a few pixels of the picture must not vanish
-        inside = coverage > 0
-    square = np.ones((3, 3), dtype=bool)
-    alpha = (0.4 * coverage)[..., None]
-    tinted = (1 - alpha) * picture + alpha * np.array(colour)
-    tinted[ndimage.binary_dilation(inside, square) & ~inside] = around
-    tinted[inside & ~ndimage.binary_erosion(inside, square, iterations=2)] = colour
-    return np.asarray(np.rint(tinted), dtype=np.uint8)
+    shown = shares[..., None]
+    return tinted(shown * picture + (1 - shown) * dim, shares, ORANGE, around=BLACK)
 
 
 def _lines(text: str, width: float, count: int, size: float, weight: str) -> list[str]:

@@ -50,7 +50,7 @@ def test_what_there_is(tmp_path: Path) -> None:
     done = disbench("reproduce", cwd=tmp_path)
     assert done.returncode == 0
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == ["table1", "table2", "table3", "table4", "table5", "figure4"]
+    assert names == ["table1", "table2", "table3", "table4", "table5", "figure4", "figure5", "figure6"]
     done = disbench("published", cwd=tmp_path)
     assert "FocalClick" in done.stdout.splitlines()
     done = disbench("published", "ritm", cwd=tmp_path)
@@ -69,8 +69,10 @@ def test_what_is_wrong(
             ["reproduce", "table1", "--pdf"],
             "table1 is a table and has no --pdf; choose from --markdown, --latex, --csv",
         ),
+        (["reproduce", "figure4", "--sample", "s1"], "figure4 is a figure and shows no samples"),
+        (["reproduce", "figure5", "--runs", "run"], "none of 1 run stored all candidates"),
         (["reproduce", "figure4", "--latex"], "figure4 is a figure and has no --latex"),
-        (["reproduce", "figure4", "--map", "row=run"], "figure4 has no rows"),
+        (["reproduce", "figure4", "--map", "row=run"], "figure4 is a figure, and --map is for tables"),
         (["reproduce", "table1", "--map", "row"], "--map 'row': give the name of a row"),
         (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "unknown row 'RITM HRNet-32'; did you mean"),
         (["reproduce", "table1", "--runs", "empty"], "empty: there is no run in it"),

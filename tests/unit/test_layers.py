@@ -25,6 +25,7 @@ LAYERS = {
     "definitions": 1,
     "scenes": 2,
     "samples": 2,
+    "painting": 1,
     "prediction": 2,
     "datasets": 3,
     "sampling": 4,
@@ -35,6 +36,7 @@ LAYERS = {
     "cli_options": 8,
     "cli_archive": 8,
     "cli_benchmark": 8,
+    "cli_compare": 8,
     "cli_paper": 8,
     "cli": 9,
 }

@@ -99,11 +99,9 @@ def test_a_run_of_another_protocol_is_marked_in_its_panel(tmp_path: Path) -> Non
     assert "[a] another protocol: selection score instead of oracle-first" in texts
 
 
-def test_no_runs_at_all_and_no_rows(tmp_path: Path) -> None:
+def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
     made = make_curves_figure("figure4", [], tmp_path / "out")
     assert "not run: GrabCut, Berkeley, SBD, DAVIS" in made.lines
-    with pytest.raises(InputError, match="figure4 has no rows to map runs to"):
-        make_curves_figure("figure4", [], tmp_path, rows=[("row", tmp_path)])
     own = tmp_path / "own.toml"
     for content, words in (
         ('title = "x"', "not as a figure's definition should be"),

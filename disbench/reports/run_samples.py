@@ -1,0 +1,142 @@
+"""Samples of a stored run beside what the run made of them: images and targets come from the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from disbench.clicks import BoolArray, Click
+from disbench.errors import InputError
+from disbench.harness.run_dataset import open_run_dataset
+from disbench.harness.store import CLICKS, ClickRow, StoredRun
+from disbench.reports.text import plain
+from disbench.samples import Sample, SampleSource
+
+
+@dataclass(frozen=True)
+class RunSample:
+    """A sample and its rows.
+
+    Attributes:
+        sample: image and target.
+        rows: of click 1, 2, ...; at least one.
+        place: of the rows, for errors.
+    """
+
+    sample: Sample
+    rows: tuple[ClickRow, ...]
+    place: str
+
+    def clicks(self, number: int) -> tuple[Click, ...]:
+        """The first so many clicks."""
+        return tuple(Click(row.x, row.y, row.positive) for row in self.rows[:number])
+
+    def mask(self, number: int) -> BoolArray | None:
+        """The mask kept after a click, boolean (height, width); None if the run did not store it.
+
+        Raises:
+            InputError: the stored run lengths are damaged.
+        """
+        counts = self.rows[number - 1].mask
+        return None if counts is None else self._decoded(counts, number)
+
+    def candidates(self, number: int) -> tuple[BoolArray, ...] | None:
+        """All candidates at a click, boolean (height, width) each; None if the run did not store them.
+
+        Raises:
+            InputError: the stored run lengths are damaged.
+        """
+        every = self.rows[number - 1].candidate_masks
+        return None if every is None else tuple(self._decoded(counts, number) for counts in every)
+
+    def _decoded(self, counts: bytes, number: int) -> BoolArray:
+        from disbench.masks import decode, from_foreign_rle  # noqa: PLC0415
+
+        height, width = self.sample.target.shape
+        try:
+            return decode(from_foreign_rle({"size": [height, width], "counts": counts}, height, width))
+        except ValueError as error:
+            raise InputError(
+                f"{self.place}: sample {plain(self.sample.id)}, click {number}: {error}; run it again with "
+                "--existing overwrite"
+            ) from error
+
+
+def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
+    """The dataset that a run was made on, and no other.
+
+    Args:
+        run: finished.
+        data: root of the datasets.
+        dataset: where it is if the run's own name for it is no card: a card.toml, or a folder.
+
+    Raises:
+        InputError: it is not here, or its content is not what the run was made on.
+    """
+    try:
+        source = open_run_dataset(run, data, dataset)
+    except InputError as error:
+        raise InputError(f"no pictures of {run.folder}: {error}") from error
+    told, found = run.description["dataset"].get("content_hash"), source.content_hash()
+    if found != told:
+        raise InputError(
+            f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(told)[:8]}, "
+            f"but the one here has {found[:8]}; name the root of the right one with --data"
+        )
+    return source
+
+
+def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> list[RunSample]:
+    """Samples of a run with their rows, in the order of the names.
+
+    Args:
+        run: finished.
+        source: of `open_run_dataset`.
+        names: ids of samples.
+
+    Raises:
+        InputError: the run or the dataset has no such sample, or a row that cannot be one of it.
+    """
+    wanted = set(names)
+    rows: dict[str, list[ClickRow]] = {}
+    for table in run.samples():
+        name = table["sample"][0].as_py()
+        if name in wanted:
+            rows.setdefault(name, []).extend(map(_row, table.to_pylist()))
+    numbers = {name: number for number, name in enumerate(source.ids)}
+    found = []
+    for name in names:
+        if name not in rows or name not in numbers:
+            where = run.folder if name not in rows else plain(run.dataset)
+            raise InputError(f"{where}: there is no sample {plain(name)!r}; name one of the run's samples")
+        found.append(_joined(source.read(numbers[name]), rows[name], run.place(CLICKS)))
+    return found
+
+
+def _row(values: Mapping[str, object]) -> ClickRow:
+    lists = ("candidate_ious", "candidate_scores", "candidate_masks")
+    return ClickRow(
+        **{
+            key: tuple(value) if key in lists and isinstance(value, list) else value
+            for key, value in values.items()
+        }  # type: ignore[arg-type]
+    )
+
+
+def _joined(sample: Sample, rows: Sequence[ClickRow], place: str) -> RunSample:
+    height, width = sample.target.shape
+    for number, row in enumerate(rows, start=1):
+        if (
+            (row.height, row.width) != (height, width)
+            or row.click != number
+            or not (0 <= row.x < width and 0 <= row.y < height)
+            or not np.float32(-1) <= row.kept < max(1, row.candidates)
+        ):
+            raise InputError(
+                f"{place}: sample {plain(sample.id)}, row {number}: not a click on its image of {width} x {height} "
+                "pixels; run it again with --existing overwrite"
+            )
+    return RunSample(sample, tuple(rows), place)

@@ -1,0 +1,73 @@
+"""`disbench compare` and `disbench failures` as a user types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import toy_methods
+from tests.unit.run_tools import draw_ious, write_run
+
+pytest.importorskip("cv2", exc_type=ImportError)
+TOY = str(Path(toy_methods.__file__))
+
+
+def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-m", "disbench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+@pytest.mark.slow
+def test_two_runs_on_a_folder(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for number in range(3):
+        image = np.random.default_rng(number).integers(8, 250, (48, 60, 3), dtype=np.uint8)
+        image[0, 0, 0] = 0
+        mask = np.zeros((48, 60), dtype=np.uint8)
+        mask[8 + 4 * number : 36, 10:40] = 255
+        Image.fromarray(image).save(tmp_path / "set" / "images" / f"i{number}.png")
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"i{number}.png")
+    for radius in ("8", "16"):
+        done = disbench(
+            *("run", "--method", f"{TOY}:Discs", "--set", f"radius={radius}", "--dataset", "set"),
+            *("--out", f"runs/{radius}", "--max-clicks", "5", "--store", "kept", "--workers", "1"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+    done = disbench("compare", "runs/8", "runs/16", "--dataset", "set", "--samples", "2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "NoC@90" in done.stdout
+    names = {path.name for path in (tmp_path / "comparison").iterdir()}
+    assert names == {"comparison.md", "comparison.csv", "differences.png"}
+    done = disbench("failures", "runs", "--dataset", "set", "--samples", "1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "failures").iterdir()} == {"8.png", "16.png", "failures.csv"}
+
+
+def test_what_cannot_be_compared_or_drawn(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", draw_ious(5))
+    write_run(tmp_path / "b", draw_ious(5, seed=1))
+    write_run(tmp_path / "other", draw_ious(5), dataset={"name": "berkeley", "content_hash": "0" * 64})
+    for arguments, words in (
+        (("compare", "a", "other"), "needs runs on the same samples"),
+        (("compare", "a", "nowhere"), "nowhere: there is no run in it"),
+        (("compare", "a", "b"), "no pictures of a: grabcut: where are the datasets?"),
+        (("failures", "a"), "no pictures of a: grabcut: where are the datasets?"),
+    ):
+        done = disbench(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / arguments[0]).exists()
+    done = disbench("compare", "a", "b", "--samples", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "comparison").iterdir()} == {"comparison.md", "comparison.csv"}
