@@ -59,7 +59,8 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             Execution(workers=os.cpu_count() or 1, store="kept"),
             every=EVERY,
             existing=existing,
-            command=f"disbench run --method {name} --dataset photos --every {EVERY} --store kept --out {folder.as_posix()}",
+            command=f"disbench run --method {name} --dataset photos --every {EVERY} --store kept "
+            f"--out {folder.as_posix()}",
             progress=True,
         )
         runs.append(folder)

@@ -57,8 +57,8 @@ def hard_samples(run: StoredRun) -> tuple[list[Hard], list[Hard]]:
     rows, cap, goal = run.by_sample(), int(run.protocol["max_clicks"]), np.float32(SOLVED / 100)
     if _ends_early(run):
         raise InputError(
-            f"{run.folder}: its samples end at an IoU of {run.protocol['stop_at']:g}, so which of them never reach {SOLVED / 100:.2f} is "
-            "not known; run it without --stop-at"
+            f"{run.folder}: its samples end at an IoU of {run.protocol['stop_at']:g}, so which of them never "
+            f"reach {SOLVED / 100:.2f} is not known; run it without --stop-at"
         )
     needed = clicks_to_reach(list(rows.values()), SOLVED / 100, cap)
     found = [
