@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 # The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
 # takes its place: both are the module cv2, so the one must go before the other comes.
@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 
 # The same tests against the built wheel: copied out of the checkout, so that nothing of it can be imported.
 wheel-test: dist
@@ -35,7 +35,7 @@ wheel-test: dist
 	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL_SITE) dist/*.whl
 	mkdir -p build/wheel-tests && cp -r tests pyproject.toml build/wheel-tests/
 	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
-		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -p no:cacheprovider -m "not slow" tests
+		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider -m "not slow" tests
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist
