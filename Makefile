@@ -29,13 +29,15 @@ lint: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 
-# The same tests against the built wheel: copied out of the checkout, so that nothing of it can be imported.
+# The same tests against the built wheel, but for the slow ones and the restatements, with fewer drawn examples:
+# copied out of the checkout, so that nothing of it can be imported.
 wheel-test: dist
 	rm -rf build/wheel-tests $(WHEEL_SITE)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL_SITE) dist/*.whl
 	mkdir -p build/wheel-tests && cp -r tests pyproject.toml build/wheel-tests/
 	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
-		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider -m "not slow" tests
+		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider -m "not slow" \
+		tests/unit tests/golden tests/end_to_end
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist

@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from disbench.masks import Rle
 
 settings.register_profile("disbench", max_examples=200, deadline=None)
-settings.load_profile("disbench")
+settings.register_profile("again", max_examples=25, deadline=None)  # against the wheel, after the checkout
+settings.load_profile("again" if os.environ.get("DISBENCH_EXPECTED_SITE") else "disbench")
 
 Masks = npt.NDArray[np.bool_]
 
