@@ -1,0 +1,198 @@
+"""Encodings of clicks: disk maps, decay maps, position codes and the click vectors made of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from disbench.disnet.batches import ClickBatch
+from disbench.disnet.options import ClickAttentionOptions
+
+DISK_RADIUS = 5.0
+"""Pixels of the network's input: the disks of the click map S."""
+INPUT_SIDE = 448
+"""Side of the input that the paper's radii are given for, pixels."""
+
+
+def grid_centers(size: tuple[int, int], stride: int, device: torch.device | None = None) -> Tensor:
+    """Centers of a feature grid's cells: float32 (height, width, 2) of x, y in pixels of the input.
+
+    Args:
+        size: (height, width) of the grid.
+        stride: pixels of the input to a cell; 1 gives the pixels themselves.
+        device: of the result.
+    """
+    y = (torch.arange(size[0], device=device) + 0.5) * stride - 0.5
+    x = (torch.arange(size[1], device=device) + 0.5) * stride - 0.5
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def click_distances(clicks: ClickBatch, centers: Tensor) -> Tensor:
+    """Distances of cells from clicks: float (batch, clicks, height, width), pixels of the input.
+
+    Args:
+        clicks: of the batch.
+        centers: (height, width, 2), from `grid_centers`.
+    """
+    differences = centers[None, None] - clicks.points[:, :, None, None, :]
+    return differences.square().sum(dim=-1).sqrt()
+
+
+def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -> Tensor:
+    """Enc2D: 1 within `DISK_RADIUS` pixels of a click of the sign, 0 elsewhere (paper, section 3.1).
+
+    Args:
+        clicks: of the batch; for S_F, the first clicks alone.
+        size: (height, width) of the network's input, pixels.
+        positive: the sign.
+
+    Returns:
+        float32 (batch, 1, height, width).
+    """
+    distances = click_distances(clicks, grid_centers(size, 1, clicks.points.device))
+    inside = (distances <= DISK_RADIUS) & clicks.signed(positive)[:, :, None, None]
+    return inside.any(dim=1, keepdim=True).float()
+
+
+def decay_map(
+    clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: tuple[float, float]
+) -> Tensor:
+    """Linear decay around the clicks of one sign: G_p or G_n (paper, eq. 5).
+
+    1 on a click, 0 from its radius on; where clicks overlap, the largest. The first click has a radius of its own.
+
+    Args:
+        clicks: of the batch, with points in cells of the map, or any unit that the map's cells are 1 of.
+        positive: the sign.
+        size: (height, width) of the map.
+        radii: r_0 of the first click and of the others, in the same unit, > 0.
+
+    Returns:
+        float32 (batch, height, width) in [0, 1]; zeros without a click of the sign.
+
+    Raises:
+        ValueError: a radius that is not positive.
+    """
+    if min(radii) <= 0:
+        raise ValueError(f"radii {radii}: each must be above 0")
+    own = torch.full((clicks.points.shape[1],), radii[1], device=clicks.points.device)
+    own[0] = radii[0]
+    own = own[None, :, None, None]
+    distances = click_distances(clicks, grid_centers(size, 1, clicks.points.device))
+    decay = 1 - torch.minimum(distances, own) / own
+    decay = decay * clicks.signed(positive)[:, :, None, None]
+    return decay.amax(dim=1)
+
+
+def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:
+    """The same clicks in cells of a grid: a point in the middle of a cell has whole numbers."""
+    return ClickBatch((clicks.points + 0.5) / stride - 0.5, clicks.positive, clicks.given)
+
+
+def grid_radii(options: ClickAttentionOptions, stride: int, input_side: int) -> tuple[float, float]:
+    """r_0 of the first click and of the others, in cells of F^-1.
+
+    Args:
+        options: the radii and their unit.
+        stride: pixels of the input to a cell.
+        input_side: of the network's input, pixels: radii in "input" units grow with it.
+    """
+    factor = 1.0 if options.radius_unit == "feature" else input_side / INPUT_SIDE / stride
+    return options.first_click_radius * factor, options.other_click_radius * factor
+
+
+def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
+    """Sine-cosine code of positions (the dense part of Enc1D; paper, section 3.3).
+
+    A quarter of the channels each: sines of x, cosines of x, sines of y, cosines of y, at wavelengths from the
+    input's side, which is one turn, down in geometric steps, 64 turns to the side at most.
+
+    Args:
+        points: float (..., 2) of x, y, pixels of the input.
+        channels: a multiple of 4.
+        input_side: of the network's input, pixels.
+
+    Returns:
+        float (..., channels) in [-1, 1].
+
+    Raises:
+        ValueError: channels that are no multiple of 4.
+    """
+    if channels % 4:
+        raise ValueError(f"{channels} channels: a position code needs a multiple of 4")
+    count = channels // 4
+    turns = 64.0 ** (torch.arange(count, device=points.device) / max(count - 1, 1))
+    angles = 2 * math.pi * ((points + 0.5) / input_side)[..., None] * turns
+    x, y = angles[..., 0, :], angles[..., 1, :]
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1)
+
+
+def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
+    """Features at points, bilinear between cell centers; beyond the outermost centers, the border's.
+
+    Args:
+        features: float (batch, channels, height, width).
+        points: float (batch, n, 2) of x, y, pixels of the input.
+        stride: pixels of the input to a cell.
+
+    Returns:
+        float (batch, n, channels).
+    """
+    height, width = features.shape[-2:]
+    size = torch.tensor([width, height], device=points.device, dtype=points.dtype)
+    normalised = (points + 0.5) / stride / size * 2 - 1
+    found = F.grid_sample(
+        features, normalised[:, None].to(features.dtype), padding_mode="border", align_corners=False
+    )
+    return found[:, :, 0].transpose(1, 2)
+
+
+class ClickCodes(nn.Module):
+    """Enc1D: P^t, a position code plus one of two learned sign vectors (paper, section 3.3).
+
+    Args:
+        channels: d, a multiple of 4.
+        first_vector: add a learned vector to the first click's code.
+    """
+
+    def __init__(self, channels: int, first_vector: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.signs = nn.Parameter(torch.randn(2, channels) * 0.02)
+        self.first = nn.Parameter(torch.zeros(channels)) if first_vector else None
+
+    def forward(self, clicks: ClickBatch, input_side: int) -> Tensor:
+        """P^t: float (batch, clicks, d)."""
+        codes = position_code(clicks.points, self.channels, input_side) + self.signs[clicks.positive.long()]
+        if self.first is None:
+            return codes
+        is_first = torch.zeros(codes.shape[1], 1, device=codes.device)
+        is_first[0] = 1
+        return codes + is_first * self.first
+
+
+class ClickVectors(nn.Module):
+    """F': one vector a click, of F^-1 at the click and its code (paper, eq. 9).
+
+    Args:
+        channels: d.
+        augmented: concatenate P^t; off (Table 2 without AC), project F^-1 at the click alone.
+        first_vector: as in `ClickCodes`.
+    """
+
+    def __init__(self, channels: int, augmented: bool = True, first_vector: bool = False) -> None:
+        super().__init__()
+        self.codes = ClickCodes(channels, first_vector) if augmented else None
+        self.projection = nn.Linear(2 * channels if augmented else channels, channels)
+
+    def forward(self, features: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
+        """F': float (batch, clicks, d); features: F^-1, float (batch, d, height, width)."""
+        found = sampled_features(features, clicks.points, stride)
+        if self.codes is not None:
+            codes = self.codes(clicks, stride * max(features.shape[-2:]))
+            found = torch.cat([found, codes.to(found.dtype)], dim=-1)
+        vectors: Tensor = self.projection(found)
+        return vectors

@@ -1,0 +1,138 @@
+"""First-click guidance: what the other clicks share with the first one gates the features (paper, eq. 10 to 13)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from disbench.disnet.batches import ClickBatch
+
+
+class RelationalVector(nn.Module):
+    """V = MHA(F'_fc, F'_pos or F'_neg): the first click asks the others of a sign (paper, eq. 10).
+
+    Where there are none, a learned "no click" vector stands in, so that padding never enters the result.
+
+    Args:
+        channels: d.
+        heads: of the attention, a divisor of d.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.no_click = nn.Parameter(torch.randn(channels) * 0.02)
+
+    def forward(self, first: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
+        """V: float (batch, d).
+
+        Args:
+            first: F'_fc, float (batch, d).
+            others: F', float (batch, n, d), of any clicks.
+            chosen: bool (batch, n), the clicks that take part.
+        """
+        batch = len(first)
+        stand_in = self.no_click.to(others.dtype).expand(batch, 1, -1)
+        keys = torch.cat([stand_in, others], dim=1)
+        hidden = torch.cat([chosen.any(dim=1, keepdim=True), ~chosen], dim=1)
+        found, _ = self.attention(first[:, None], keys, keys, key_padding_mask=hidden, need_weights=False)
+        vector: Tensor = found[:, 0]
+        return vector
+
+
+class Gate(nn.Module):
+    """SENet's gate of a vector: two fully connected layers and a sigmoid, one value a channel.
+
+    Args:
+        channels: d.
+        reduction: how many times narrower the hidden layer is.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 4)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Float (batch, d) in (0, 1)."""
+        gate: Tensor = self.excite(self.squeeze(vector).relu()).sigmoid()
+        return gate
+
+
+class FirstClickGuidance(nn.Module):
+    """FCG: gate(V_pos) * F * M_s + gate(V_neg) * F * (1 - M_s) (paper, eq. 11 to 13).
+
+    Args:
+        channels: d.
+        heads: of the relational vectors' attention.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.positive_vector = RelationalVector(channels, heads)
+        self.negative_vector = RelationalVector(channels, heads)
+        self.positive_gate = Gate(channels)
+        self.negative_gate = Gate(channels)
+
+    def forward(self, features: Tensor, vectors: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
+        """Z_FCG, float (batch, height, width, d).
+
+        Args:
+            features: F^-1, float (batch, height, width, d).
+            vectors: F', float (batch, clicks, d).
+            mask: M_s, float (batch, height, width), probabilities.
+            clicks: of the batch.
+        """
+        first, others = vectors[:, 0], vectors[:, 1:]
+        positive = self.positive_vector(first, others, clicks.signed(True)[:, 1:])
+        negative = self.negative_vector(first, others, clicks.signed(False)[:, 1:])
+        inside = self.positive_gate(positive)[:, None, None, :] * mask[..., None]
+        outside = self.negative_gate(negative)[:, None, None, :] * (1 - mask[..., None])
+        return features * (inside + outside)
+
+
+class PlainGuidance(nn.Module):
+    """Attention of every cell to the clicks' vectors, as SAM's decoder has it: FCG switched off (Table 5).
+
+    Args:
+        channels: d.
+        heads: of the attention, a divisor of d.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+
+    def forward(self, features: Tensor, vectors: Tensor, clicks: ClickBatch) -> Tensor:
+        """Float (batch, height, width, d); features and vectors as in `FirstClickGuidance`."""
+        found, _ = self.attention(
+            features.flatten(1, 2), vectors, vectors, key_padding_mask=~clicks.given, need_weights=False
+        )
+        result: Tensor = found.view_as(features)
+        return result
+
+
+class ConvFfn(nn.Module):
+    """Depth-wise ConvFFN: 1x1, 3x3 depth-wise, 1x1, with GELU between (paper, section 3.3).
+
+    Args:
+        channels: d.
+        expansion: how many times wider it is within.
+    """
+
+    def __init__(self, channels: int, expansion: int = 2) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.widen = nn.Linear(
+            channels, wide
+        )  # 1x1 convolutions: on a CPU several times faster as linear layers
+        self.spread = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.narrow = nn.Linear(wide, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float (batch, height, width, d) of the same."""
+        wide = self.widen(features).permute(0, 3, 1, 2)
+        spread = nn.functional.gelu(self.spread(wide)).permute(0, 2, 3, 1)
+        result: Tensor = self.narrow(spread)
+        return result

@@ -1,0 +1,123 @@
+"""Masked click attention: the token gathers features near the clicks, within the kept mask (paper, eq. 4 to 8)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from disbench.disnet.batches import ClickBatch
+from disbench.disnet.click_encodings import decay_map, grid_radii, on_grid
+from disbench.disnet.options import ClickAttentionOptions, Modulation
+
+FIRST_BETA = 4.0
+"""What the learned weight of an additive decay map starts from."""
+
+
+def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
+    """softmax(QK' / sqrt(d) + M) V (paper, eq. 4).
+
+    Args:
+        products: QK' / sqrt(d), float (batch, cells).
+        mask_term: M, float (batch, cells).
+        values: V, float (batch, cells, d).
+
+    Returns:
+        Z_MA, float (batch, d).
+    """
+    weights = (products + mask_term).softmax(dim=-1)
+    return torch.einsum("bc,bcd->bd", weights, values)
+
+
+def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
+    """QK' / sqrt(d) under a decay map G: as printed in eq. 7 and 8 ("product"), or as the option says.
+
+    Args:
+        products: float (batch, cells).
+        decay: G, float (batch, cells).
+        modulation: "product", "one-plus" or "additive".
+        beta: weight of an additive G.
+    """
+    if modulation == "product":
+        return products * decay
+    if modulation == "one-plus":
+        return products * (1 + decay)
+    assert beta is not None
+    return products + beta * decay
+
+
+def log_mask(mask: Tensor, floor: float) -> Tensor:
+    """log(M_s) of a probability, clamped below."""
+    return mask.clamp(min=floor).log()
+
+
+class MaskedClickAttention(nn.Module):
+    """MCA: Z_p + Z_n (paper, eq. 6).
+
+    Args:
+        channels: d.
+        options: the readings.
+    """
+
+    def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
+        self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
+
+    def forward(
+        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int
+    ) -> Tensor:
+        """Z_MCA, float (batch, d).
+
+        Args:
+            token: Q_s, float (batch, d).
+            features: F^-1, float (batch, height, width, d): channels last, where linear layers are fast.
+            mask: M_s, float (batch, height, width), probabilities.
+            clicks: of the batch, pixels of the input.
+            stride: pixels of the input to a cell.
+        """
+        size = (features.shape[1], features.shape[2])
+        radii = grid_radii(self.options, stride, stride * max(size))
+        cells = features.flatten(1, 2)
+        products = torch.einsum("bd,bcd->bc", self.query(token), self.key(cells)) / math.sqrt(token.shape[-1])
+        result = torch.zeros_like(token)
+        for positive in (True, False):
+            decay = decay_map(on_grid(clicks, stride), positive, size, radii)
+            gathered = self._gather(products, cells, mask if positive else 1 - mask, decay, positive)
+            result = result + gathered * self._share(clicks, positive)
+        return result
+
+    def _gather(self, products: Tensor, cells: Tensor, mask: Tensor, decay: Tensor, positive: bool) -> Tensor:
+        """Z_p (eq. 7) or Z_n (eq. 8)."""
+        value = self.value if positive or self.negative_value is None else self.negative_value
+        if self.options.clicks_in_mask:
+            mask = torch.maximum(mask, decay)
+        scores = modulated(products, decay.flatten(1), self.options.modulation, self.beta)
+        return masked_attention(scores, log_mask(mask, self.options.mask_floor).flatten(1), value(cells))
+
+    def _share(self, clicks: ClickBatch, positive: bool) -> Tensor | float:
+        """1, or 0 for samples without a click of the sign if those are to be left out."""
+        if not self.options.gate_unclicked:
+            return 1.0
+        return clicks.signed(positive).any(dim=1, keepdim=True).float()
+
+
+class PlainAttention(nn.Module):
+    """Attention of the token to the features without mask and clicks: MCA switched off (Table 5)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, token: Tensor, features: Tensor) -> Tensor:
+        """Float (batch, d); token (batch, d), features (batch, height, width, d)."""
+        cells = features.flatten(1, 2)
+        products = torch.einsum("bd,bcd->bc", self.query(token), self.key(cells)) / math.sqrt(token.shape[-1])
+        return masked_attention(products, torch.zeros_like(products), self.value(cells))

@@ -1,0 +1,85 @@
+"""The options of DISNet: the switches of the paper's ablations, and one for each reading of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Modulation = Literal["product", "one-plus", "additive"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClickAttentionOptions:
+    """Readings of masked click attention (paper, eq. 5 to 8).
+
+    Attributes:
+        first_click_radius: r_0 of the first click, pixels of a 448 input (Table 3).
+        other_click_radius: r_0 of the other clicks.
+        radius_unit: "input": a radius is in pixels of a 448 input and grows with the input; "feature": in cells
+            of F^-1.
+        modulation: how the decay map G enters: "product", as printed (QK' * G); "one-plus" (QK' * (1 + G));
+            "additive" (QK' + beta * G with a learned beta, at first 4).
+        mask_floor: smallest value of M_s, and of 1 - M_s, in the logarithm.
+        clicks_in_mask: take max(M_s, G_p) for M_s, and max(1 - M_s, G_n) for 1 - M_s: the clicks that correct it
+            are then not masked out.
+        separate_values: one value projection for each of eq. 7 and 8, not one for both.
+        gate_unclicked: leave eq. 8 (eq. 7) out where no negative (positive) click is given.
+    """
+
+    first_click_radius: float = 15.0
+    other_click_radius: float = 5.0
+    radius_unit: Literal["input", "feature"] = "input"
+    modulation: Modulation = "product"
+    mask_floor: float = 1e-6
+    clicks_in_mask: bool = False
+    separate_values: bool = False
+    gate_unclicked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuidanceOptions:
+    """Readings of first-click guidance (paper, eq. 9 to 13).
+
+    Attributes:
+        click_augmented_feature: the click vectors of eq. 9; off, F^-1 at the clicks without the click code
+            (Table 2).
+        conv_ffn: the depth-wise ConvFFN after it (Table 2).
+        first_vector: add a learned vector to the first click's code.
+    """
+
+    click_augmented_feature: bool = True
+    conv_ffn: bool = True
+    first_vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DisnetOptions:
+    """All of DISNet's options.
+
+    Attributes:
+        first_click: the first click's own stage (FC of Table 5). Off, there is one stage: at every click the
+            proposal network sees all clicks and the mask that was kept before, and the answer is its own.
+        multiple_output: N candidates (MO of Table 5); off, one.
+        candidates: N.
+        mca: masked click attention; off, plain attention of the token to the features.
+        fcg: first-click guidance; off, plain attention of the features to the clicks' vectors.
+        blocks: how many DAMC blocks.
+        attention: of masked click attention.
+        guidance: of first-click guidance.
+        refine_first: at the first click the answer is the refined mask, not the candidate itself.
+    """
+
+    first_click: bool = True
+    multiple_output: bool = True
+    candidates: int = 7
+    mca: bool = True
+    fcg: bool = True
+    blocks: int = 2
+    attention: ClickAttentionOptions = field(default_factory=ClickAttentionOptions)
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    refine_first: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """How many candidates the proposal network offers."""
+        return self.candidates if self.multiple_output else 1

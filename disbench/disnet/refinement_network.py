@@ -1,0 +1,90 @@
+"""The refinement network R: DAMC blocks correct the kept mask by all clicks (paper, eq. 3, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from disbench.disnet.batches import ClickBatch, Kept
+from disbench.disnet.click_encodings import ClickVectors
+from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, PlainGuidance
+from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
+from disbench.disnet.options import DisnetOptions
+
+STRIDE = 4
+"""Pixels of the network's input to a cell of F^-1."""
+
+
+class DamcBlock(nn.Module):
+    """Dual-attentional mask correction: the token by MCA, the features by FCG (paper, figure 3).
+
+    Token: attention, add and norm, FFN, add and norm. Features: guidance, add, ConvFFN, add.
+
+    Args:
+        channels: d.
+        heads: of the attention among click vectors.
+        options: which parts are there.
+    """
+
+    def __init__(self, channels: int, heads: int, options: DisnetOptions) -> None:
+        super().__init__()
+        guidance = options.guidance
+        self.attention = (
+            MaskedClickAttention(channels, options.attention) if options.mca else PlainAttention(channels)
+        )
+        self.attention_norm = nn.LayerNorm(channels)
+        self.ffn = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels)
+        )
+        self.ffn_norm = nn.LayerNorm(channels)
+        self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature, guidance.first_vector)
+        self.guidance = FirstClickGuidance(channels, heads) if options.fcg else PlainGuidance(channels, heads)
+        self.conv_ffn = ConvFfn(channels) if guidance.conv_ffn else None
+
+    def forward(
+        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The token, float (batch, d), and the features, float (batch, height, width, d), corrected."""
+        token = self.attention_norm(token + self._attended(token, features, mask, clicks))
+        token = self.ffn_norm(token + self.ffn(token))
+        features = features + self._guided(features, mask, clicks)
+        if self.conv_ffn is not None:
+            features = features + self.conv_ffn(features)
+        return token, features
+
+    def _attended(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
+        if isinstance(self.attention, MaskedClickAttention):
+            attended: Tensor = self.attention(token, features, mask, clicks, STRIDE)
+        else:
+            attended = self.attention(token, features)
+        return attended
+
+    def _guided(self, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
+        vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, STRIDE)
+        if isinstance(self.guidance, FirstClickGuidance):
+            guided: Tensor = self.guidance(features, vectors, mask, clicks)
+        else:
+            guided = self.guidance(features, vectors, clicks)
+        return guided
+
+
+class RefinementNetwork(nn.Module):
+    """R: the mask's logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3).
+
+    Args:
+        channels: d, of F^-1 and of Q_s.
+        options: which parts are there, and how many blocks.
+        heads: of the attention among click vectors.
+    """
+
+    def __init__(self, channels: int, options: DisnetOptions, heads: int = 8) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(DamcBlock(channels, heads, options) for _ in range(options.blocks))
+
+    def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
+        """Logits: float (batch, height, width), on the grid of F^-1."""
+        token, features = kept.query, kept.features.permute(0, 2, 3, 1)
+        mask = kept.logits.sigmoid()
+        for block in self.blocks:
+            token, features = block(token, features, mask, clicks)
+        return torch.einsum("bd,bhwd->bhw", token, features)
