@@ -1,6 +1,6 @@
-"""Where the definition folders are: recipes, cards and report definitions, in a wheel and in a checkout.
+"""Where the definition folders are: recipes, cards, reports and trainings, in a wheel and in a checkout.
 
-The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`); in a wheel they
+The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`); in a wheel they
 lie under `disbench/_definitions/`.
 """
 
@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from disbench.errors import InputError, unknown_name
 
-Kind = Literal["sampling", "datasets", "baselines", "reports"]
+Kind = Literal["sampling", "datasets", "baselines", "reports", "configs"]
 
-_NOUNS = {"sampling": "recipe", "reports": "table or figure"}
+_NOUNS = {"sampling": "recipe", "reports": "table or figure", "configs": "training"}
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from disbench import definitions
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError
 from disbench.masks import Raster
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
+from disbench.settings import settings_from, with_overrides
 
 Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
 SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]
@@ -86,7 +87,6 @@ _LOWEST = {
     "shard_bytes": 4096,
 }
 _SHARES = ("min_box_fill", "box_share", "mask_share")
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -99,13 +99,10 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     content = dict(definitions.load(path))
     content.setdefault("name", path.stem)
     where = str(path)
-    for override in overrides:
+    given = list(overrides)
+    if given:
         where = f"{path} with --set"
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise InputError(f"--set {override}: write it as option=value")
-        content[key.strip()] = _from_text(key.strip(), text.strip())
-    return parse_recipe(content, where)
+    return parse_recipe(with_overrides(content, given, Recipe), where)
 
 
 def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
@@ -118,52 +115,11 @@ def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         InputError: a missing or unknown option, a value of the wrong kind or out of range.
     """
-    hints = get_type_hints(Recipe)
-    for key in content:
-        if key not in hints:
-            raise unknown_name("option", key, hints, where)
-    required = [f.name for f in dataclasses.fields(Recipe) if f.default is dataclasses.MISSING]
-    for key in required:
-        if key not in content:
-            raise InputError(f"{where}: the option {key!r} is missing; add it")
-    values = {key: _checked(key, value, hints[key], where) for key, value in content.items()}
+    recipe = settings_from(Recipe, content, where)
+    values = {key: getattr(recipe, key) for key in content}
     for key, value in values.items():
         if key in _LOWEST and value < _LOWEST[key]:
             raise InputError(f"{where}: {key} = {value} is too small; it starts at {_LOWEST[key]}")
         if key in _SHARES and not 0 <= value <= 1:
             raise InputError(f"{where}: {key} = {value} is not a share; it lies between 0 and 1")
-    return Recipe(**values)
-
-
-def _checked(key: str, value: Any, hint: Any, where: str) -> Any:
-    """The value, if it is of the option's kind."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise unknown_name(f"value of {key}", str(value), get_args(hint), where)
-        return value
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{where}: {key} is a list of one value or more, not {value!r}")
-        return tuple(_checked(key, item, get_args(hint)[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {value!r}")
-    return value
-
-
-def _from_text(key: str, text: str) -> Any:
-    """The value of an override, by the kind of its option."""
-    hint = get_type_hints(Recipe).get(key)
-    if hint is None:
-        raise unknown_name("option", key, get_type_hints(Recipe), "--set")
-    try:
-        if hint is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if get_origin(hint) is tuple:
-            return [item.strip() for item in text.split(",")]
-        if hint in (int, float):
-            return hint(text)
-    except (KeyError, ValueError):
-        raise InputError(f"--set {key}={text}: {key} is {_KINDS[hint]}") from None
-    return text
+    return recipe

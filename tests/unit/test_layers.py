@@ -18,6 +18,7 @@ LAYERS = {
     "opencv": 1,
     "depths": 1,
     "options": 1,
+    "settings": 1,
     "masks": 1,
     "clicks": 1,
     "metrics": 2,
