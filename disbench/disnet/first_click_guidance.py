@@ -89,7 +89,8 @@ class FirstClickGuidance(nn.Module):
         negative = self.negative_vector(first, others, clicks.signed(False)[:, 1:])
         inside = self.positive_gate(positive)[:, None, None, :] * mask[..., None]
         outside = self.negative_gate(negative)[:, None, None, :] * (1 - mask[..., None])
-        return features * (inside + outside)
+        guided: Tensor = features * (inside + outside)
+        return guided
 
 
 class PlainGuidance(nn.Module):
