@@ -1,0 +1,224 @@
+"""SAM's prompt encoder and mask decoder in torch, with the weights of an exported decoder.
+
+The file is `sam.onnx` of the MobileSAM-architecture weights (`disbench methods fetch mobilesam`). The export kept
+the names of most tensors; the others are known by the node that uses them: a linear layer's weight by its
+`MatMul`, where it stands transposed, a norm's by its `Mul` and `Add`, the tokens by their `Expand`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from disbench.errors import InputError
+
+Array = npt.NDArray[Any]
+_WIDTH = 256
+"""Channels of tokens and of an image's encoding."""
+_MASK_TOKENS = 4
+_RENAMED = (
+    (r"^model\.", ""),
+    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
+    (r"(_mlps\.\d|iou_prediction_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"(_mlps\.\d|iou_prediction_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"(_mlps\.\d|iou_prediction_head)\.layers\.2\.", r"\1.proj_out."),
+    (r"output_upscaling\.0\.", "upscale_conv1."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"output_upscaling\.3\.", "upscale_conv2."),
+    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+    (r"point_embeddings\.", "point_embed."),
+    (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
+)
+"""From SAM's own names of weights to those of transformers: pattern, replacement; one after the other."""
+_NORM = re.compile(r"^/(mask_downscaling|output_upscaling)/\1\.(\d)/(Mul|Add_1)$")
+_LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
+
+
+@dataclass(frozen=True, slots=True)
+class SamParts:
+    """The two modules of SAM that come after its image encoder, float32, on the CPU, in evaluation mode.
+
+    Attributes:
+        prompt_encoder: transformers' `SamPromptEncoder`; clicks in the frame of 1024 x 1024 pixels, x before y,
+            to which it adds half a pixel, and mask logits of 256 x 256.
+        mask_decoder: transformers' `SamMaskDecoder`: one single-mask and three multi-mask tokens.
+    """
+
+    prompt_encoder: nn.Module
+    mask_decoder: nn.Module
+
+
+def sam_parts(path: Path | None) -> SamParts:
+    """SAM's prompt encoder and mask decoder.
+
+    The matrix of the positional code is fixed, as in SAM: it takes no gradient.
+
+    Args:
+        path: of the decoder's ONNX file; None leaves the weights random, as torch makes them (a seed is the
+            caller's: `torch.manual_seed`).
+
+    Raises:
+        InputError: transformers or onnx is missing, or the file is not such a decoder.
+    """
+    parts = _random_parts()
+    if path is not None:
+        tensors = _tensors(path)
+        _load(parts.prompt_encoder, _under("prompt_encoder.", tensors), path)
+        _load(parts.mask_decoder, _under("mask_decoder.", tensors), path)
+    return parts
+
+
+def image_positions(prompt_encoder: nn.Module) -> Tensor:
+    """The dense positional code: that of the middle of each cell of an image's encoding.
+
+    Args:
+        prompt_encoder: of `sam_parts`.
+
+    Returns:
+        float32 (1, 256, 64, 64); sines in the first half of the channels, cosines in the second.
+    """
+    module: Any = prompt_encoder
+    height, width = module.image_embedding_size
+    like = module.shared_embedding.positional_embedding
+    y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+    x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
+    middles = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    code: Tensor = module.shared_embedding(middles)
+    return code.permute(2, 0, 1)[None]
+
+
+def _random_parts() -> SamParts:
+    sam = _transformers_sam()
+    config = _config(sam)
+    prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config))
+    prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
+    return SamParts(prompt_encoder.eval(), sam.SamMaskDecoder(config.mask_decoder_config).eval())
+
+
+def _encoder_arguments(sam: Any, config: Any) -> tuple[Any, ...]:
+    """What the encoder's class takes: the whole configuration, or in older releases its own and the code."""
+    if len(inspect.signature(sam.SamPromptEncoder).parameters) == 1:
+        return (config,)
+    return config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
+
+
+def _config(library: Any) -> Any:
+    config = library.SamConfig()
+    config.vision_config = library.SamVisionConfig(num_pos_feats=_WIDTH // 2)
+    config.vision_config.scale = 1.0  # SAM's scale of the code; the library draws one 384 times as fine
+    config.prompt_encoder_config = library.SamPromptEncoderConfig(
+        hidden_size=_WIDTH, image_size=1024, patch_size=16, layer_norm_eps=1e-6
+    )
+    config.mask_decoder_config = library.SamMaskDecoderConfig(
+        hidden_size=_WIDTH,
+        mlp_dim=2048,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        attention_downsample_rate=2,
+        num_multimask_outputs=3,
+        layer_norm_eps=1e-5,  # of the exported decoder; the library's is 1e-6
+        attn_implementation="sdpa",
+    )
+    return config
+
+
+def _transformers_sam() -> Any:
+    try:
+        from transformers.models.sam import modeling_sam  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("transformers", error) from error
+    return modeling_sam
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong:
+        raise _another_file(path, f"{len(wrong)} weights are missing or other ones, among them {wrong[0]}")
+    module.load_state_dict(weights)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """A decoder's tensors under transformers' names, behind "prompt_encoder." or "mask_decoder."."""
+    graph = _graph(path)
+    arrays = {tensor.name: _array(tensor) for tensor in graph.initializer}
+    named = {_renamed(name): array for name, array in arrays.items() if not _anonymous(name)}
+    for node in graph.node:
+        for name in filter(_anonymous, node.input):
+            if name in arrays:
+                named.update((_renamed(own), array) for own, array in _by_use(node, arrays[name]))
+    return {name: torch.tensor(array, dtype=torch.float32) for name, array in named.items()}
+
+
+def _anonymous(name: str) -> bool:
+    """Whether the export named a tensor after its first use, as onnx::MatMul_1926."""
+    return name.startswith("onnx::")
+
+
+def _by_use(node: Any, array: Array) -> Iterator[tuple[str, Array]]:
+    """The weights that an anonymous tensor holds, known by the node that uses it, under SAM's own names."""
+    linear, norm = _LINEAR.match(node.name), _NORM.match(node.name)
+    if linear:
+        yield f"mask_decoder.{linear[1].replace('/', '.')}.weight", array.T
+    elif norm:
+        module = "prompt_encoder" if norm[1] == "mask_downscaling" else "mask_decoder"
+        yield f"{module}.{norm[1]}.{norm[2]}.{'weight' if norm[3] == 'Mul' else 'bias'}", array.ravel()
+    elif node.op_type == "Expand" and array.shape == (1, 1 + _MASK_TOKENS, _WIDTH):
+        yield "mask_decoder.iou_token.weight", array[0, :1]
+        yield "mask_decoder.mask_tokens.weight", array[0, 1:]
+    elif node.op_type == "Mul" and array.shape == (1, _WIDTH, 1, 1):
+        yield "prompt_encoder.no_mask_embed.weight", array.reshape(1, _WIDTH)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _graph(path: Path) -> Any:
+    try:
+        import onnx  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("onnx", error) from error
+    try:
+        return onnx.load(path).graph
+    except Exception as error:  # of the operating system, of protobuf, of onnx: there is no common class
+        raise _another_file(path, " ".join(str(error).split())[:200]) from error
+
+
+def _array(tensor: Any) -> Array:
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    array: Array = numpy_helper.to_array(tensor)
+    return array
+
+
+def _another_file(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path}: not the decoder of the MobileSAM-architecture weights ({why}); "
+        "run: disbench methods fetch mobilesam, and name its sam.onnx"
+    )
+
+
+def _missing(package: str, error: ImportError) -> InputError:
+    return InputError(
+        f'disnet needs {package}, which is not installed ({error}); run: pip install "disbench[onnx,models]"'
+    )
