@@ -220,33 +220,37 @@ masks_of_a_set = st.lists(st.integers(0, 15), min_size=1, max_size=10)
 @few
 @given(masks_of_a_set)
 def test_distinct_masks(bits: list[int]) -> None:
-    masks = torch.tensor([[[bool(mask >> place & 1) for place in range(4)]] for mask in bits])
+    masks = np.array([[[bool(mask >> place & 1) for place in range(4)]] for mask in bits])
     expected = [number for number, mask in enumerate(bits) if mask and mask not in bits[:number]]
     found = distinct(masks)
     assert found.tolist() == expected
-    assert found.dtype == torch.int64
+    assert found.dtype == np.int64
 
 
 @few
 @given(st.integers(1, 20), st.integers(1, 9), st.data())
 def test_cut_sets(count: int, outputs: int, data: st.DataObject) -> None:
     supervised = data.draw(st.integers(0, count - 1))
-    masks = torch.zeros(count, 1, 1, dtype=torch.bool)
+    masks = np.zeros((count, 1, 1), dtype=bool)
     found = cut_set(masks, supervised, outputs, np.random.default_rng(count))
-    assert torch.equal(found, cut_set(masks, supervised, outputs, np.random.default_rng(count)))
+    assert np.array_equal(found, cut_set(masks, supervised, outputs, np.random.default_rng(count)))
     numbers = found.tolist()
-    assert found.dtype == torch.int64
+    assert found.dtype == np.int64
     assert numbers == sorted(set(numbers))
     assert len(numbers) == min(count, outputs)
     assert supervised in numbers
     assert 0 in numbers or outputs == 1
 
 
+def test_no_masks_are_distinct() -> None:
+    assert distinct(np.zeros((0, 2, 2), dtype=bool)).tolist() == []
+
+
 def test_the_rest_of_a_cut_set_is_drawn_alike() -> None:
     generator = np.random.default_rng(0)
-    masks = torch.zeros(10, 1, 1, dtype=torch.bool)
-    drawn = torch.cat([cut_set(masks, 4, 5, generator) for _ in range(800)])
-    shares = torch.bincount(drawn, minlength=10) / 800
+    masks = np.zeros((10, 1, 1), dtype=bool)
+    drawn = np.concatenate([cut_set(masks, 4, 5, generator) for _ in range(800)])
+    shares = np.bincount(drawn, minlength=10) / 800
     assert shares[[0, 4]].tolist() == [1, 1]
     others = [share for number, share in enumerate(shares.tolist()) if number not in (0, 4)]
     assert others == pytest.approx([3 / 8] * 8, abs=0.06)
@@ -255,7 +259,7 @@ def test_the_rest_of_a_cut_set_is_drawn_alike() -> None:
 @pytest.mark.parametrize(("supervised", "outputs"), [(3, 2), (-1, 2), (0, 0)])
 def test_cut_sets_refuse(supervised: int, outputs: int) -> None:
     with pytest.raises(ValueError, match="cannot be kept"):
-        cut_set(torch.zeros(3, 1, 1), supervised, outputs, np.random.default_rng())
+        cut_set(np.zeros((3, 1, 1), dtype=bool), supervised, outputs, np.random.default_rng())
 
 
 def literal_choice(logits: Tensor, masks: Tensor, valid: Tensor) -> int:
