@@ -124,7 +124,7 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
     if channels % 4:
         raise ValueError(f"{channels} channels: a position code needs a multiple of 4")
     count = channels // 4
-    turns = 64.0 ** (torch.arange(count, device=points.device) / max(count - 1, 1))
+    turns = 64.0 ** (torch.arange(count, device=points.device, dtype=points.dtype) / max(count - 1, 1))
     angles = 2 * math.pi * ((points + 0.5) / input_side)[..., None] * turns
     x, y = angles[..., 0, :], angles[..., 1, :]
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1)

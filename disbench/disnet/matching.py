@@ -24,6 +24,7 @@ from disbench.disnet.losses import (
     focal_loss,
     focal_terms,
 )
+from disbench.masks import BoolArray, IntArray
 
 Pairs = tuple[Tensor, Tensor]
 """Numbers of candidates and of the masks that they answer for: int64 (k,) each."""
@@ -189,7 +190,7 @@ def _objectness_loss(objectness: Tensor, pairs: Sequence[Pairs], no_object: floa
     return F.binary_cross_entropy_with_logits(objectness, meant, share, reduction="sum") / share.sum()
 
 
-def distinct(masks: Tensor) -> Tensor:
+def distinct(masks: BoolArray) -> IntArray:
     """Which masks of a set are left after a crop: those that are not empty and repeat no earlier one.
 
     Args:
@@ -200,14 +201,15 @@ def distinct(masks: Tensor) -> Tensor:
     """
     seen: set[bytes] = set()
     kept = []
-    for number, mask in enumerate(np.packbits(masks.flatten(1).cpu().numpy(), axis=1)):
-        if mask.any() and mask.tobytes() not in seen:
-            seen.add(mask.tobytes())
+    for number, mask in enumerate(masks):
+        content = np.packbits(mask).tobytes()
+        if mask.any() and content not in seen:
+            seen.add(content)
             kept.append(number)
-    return torch.tensor(kept, dtype=torch.int64)
+    return np.array(kept, dtype=np.int64)
 
 
-def cut_set(masks: Tensor, supervised: int, outputs: int, generator: np.random.Generator) -> Tensor:
+def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
     """Which masks of a set are matched, where it has more than there are candidates.
 
     The center's (the first), the one that supervises stage 2, and a random rest; where only one is to be
@@ -229,11 +231,11 @@ def cut_set(masks: Tensor, supervised: int, outputs: int, generator: np.random.G
     if not 0 <= supervised < count or outputs < 1:
         raise ValueError(f"mask {supervised} of {count} cannot be kept among {outputs}")
     if count <= outputs:
-        return torch.arange(count)
+        return np.arange(count, dtype=np.int64)
     kept = sorted({0, supervised}) if outputs > 1 else [supervised]
     others = [number for number in range(count) if number not in kept]
     drawn = generator.choice(others, size=outputs - len(kept), replace=False)
-    return torch.tensor(sorted([*kept, *drawn.tolist()]), dtype=torch.int64)
+    return np.array(sorted([*kept, *drawn.tolist()]), dtype=np.int64)
 
 
 @torch.no_grad()
