@@ -81,12 +81,8 @@ class MobileSam:
         cache: str = "",
     ) -> None:
         self.feedback, self.offer = feedback, Offer(candidates, later)
-        files = locate("mobilesam", weights)
-        self._encoder = _session(str(files["encoder.onnx"]))
-        self._decoder = _session(_decoder_graph(files["sam.onnx"]))
-        self._cache = Path(cache).expanduser() if cache else None
-        self._encoder_name = sha256_of(files["encoder.onnx"])[:16]
-        self._encodings = Encodings(self._encode)
+        self._decoder = _session(_decoder_graph(locate("mobilesam", weights)["sam.onnx"]))
+        self._encodings = Encodings(MobileSamEncoder(weights, cache))
 
     def open(self, image: RgbImage) -> SamSession:
         """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
@@ -122,13 +118,36 @@ class MobileSam:
         """A mask's logits (256, 256) at the image's size (height, width)."""
         return unpadded(low, size, SIDE)
 
-    def _encode(self, image: RgbImage) -> FloatArray:
-        make = partial(self._run_encoder, image)
+
+class MobileSamEncoder:
+    """The encoder alone: what it makes of an image, kept in a folder if one is named.
+
+    It starts at its first image, so that it can travel to a worker process before that.
+
+    Args:
+        weights: as in `MobileSam`.
+        cache: as in `MobileSam`.
+
+    Raises:
+        InputError: weights are missing.
+    """
+
+    def __init__(self, weights: str = "", cache: str = "") -> None:
+        self._path = locate("mobilesam", weights)["encoder.onnx"]
+        self._cache = Path(cache).expanduser() if cache else None
+        self._name = sha256_of(self._path)[:16]
+        self._encoder: Any = None
+
+    def __call__(self, image: RgbImage) -> FloatArray:
+        """What the encoder makes of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
+        make = partial(self._run, image)
         if self._cache is None:
             return make()
-        return stored(self._cache, f"{image_hash(image)}-{self._encoder_name}", ENCODING, make)
+        return stored(self._cache, f"{image_hash(image)}-{self._name}", ENCODING, make)
 
-    def _run_encoder(self, image: RgbImage) -> FloatArray:
+    def _run(self, image: RgbImage) -> FloatArray:
+        if self._encoder is None:
+            self._encoder = _session(str(self._path))
         encoding: FloatArray = self._encoder.run(None, {"input": padded_input(image, SIDE)})[0]
         return encoding
 

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from disbench.disnet.batches import ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors
 from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, PlainGuidance
+from disbench.disnet.frames import STRIDE
 from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
 from disbench.disnet.options import DisnetOptions
-
-STRIDE = 4
-"""Pixels of the network's input to a cell of F^-1."""
 
 
 class DamcBlock(nn.Module):
@@ -24,10 +22,12 @@ class DamcBlock(nn.Module):
         channels: d.
         heads: of the attention among click vectors.
         options: which parts are there.
+        stride: pixels of the network's input to a cell of the features.
     """
 
-    def __init__(self, channels: int, heads: int, options: DisnetOptions) -> None:
+    def __init__(self, channels: int, heads: int, options: DisnetOptions, stride: int = STRIDE) -> None:
         super().__init__()
+        self.stride = stride
         guidance = options.guidance
         self.attention = (
             MaskedClickAttention(channels, options.attention) if options.mca else PlainAttention(channels)
@@ -54,13 +54,13 @@ class DamcBlock(nn.Module):
 
     def _attended(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
         if isinstance(self.attention, MaskedClickAttention):
-            attended: Tensor = self.attention(token, features, mask, clicks, STRIDE)
+            attended: Tensor = self.attention(token, features, mask, clicks, self.stride)
         else:
             attended = self.attention(token, features)
         return attended
 
     def _guided(self, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
-        vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, STRIDE)
+        vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, self.stride)
         if isinstance(self.guidance, FirstClickGuidance):
             guided: Tensor = self.guidance(features, vectors, mask, clicks)
         else:

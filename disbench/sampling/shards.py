@@ -292,12 +292,20 @@ class DiverseSets(Sequence[DiverseSet]):
         """The set of this number, or the sets of a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        place = int(index) + len(self) if index < 0 else int(index)
+        sampled, number = self.place(int(index))
+        return diverse_set(sampled.scene, sampled.sets[number])
+
+    def place(self, index: int) -> tuple[SampledScene, int]:
+        """The scene of the set of this number, and the set's number in it.
+
+        Raises:
+            IndexError: there is no such set.
+        """
+        place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"set {index} of {len(self)}")
         row = int(np.searchsorted(self._starts, place, side="right")) - 1
-        sampled = self.reader[row]
-        return diverse_set(sampled.scene, sampled.sets[place - int(self._starts[row])])
+        return self.reader[row], place - int(self._starts[row])
 
 
 def read_sets(folder: str | Path) -> DiverseSets:

@@ -1,0 +1,244 @@
+"""Checkpoints: a training's whole state as safetensors, and the trained network alone, for use as a method."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from disbench.disnet.averages import AveragedWeights
+from disbench.disnet.network import Disnet, build_network
+from disbench.disnet.training_settings import Training, training_from
+from disbench.errors import InputError
+from disbench.files import naming, whole_file
+
+NETWORK = "network.safetensors"
+_OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
+
+_MAY_DIFFER = (
+    "shards",
+    "features",
+    "workers",
+    "checkpoint_every",
+    "validate_every",
+    "validation",
+    "validation_samples",
+    "log_every",
+)
+"""Settings that change no step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """A network from a file.
+
+    Attributes:
+        network: in float32, on the CPU, in evaluation mode.
+        training: the settings that it was trained with.
+        facts: what else its file says: steps, seed, versions.
+    """
+
+    network: Disnet
+    training: Training
+    facts: Mapping[str, str]
+
+
+def save_network(
+    path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool
+) -> None:
+    """Write a network's weights and settings as one safetensors file, whole or not at all.
+
+    A frozen encoder is not part of it. Parameters that never change in training (codes of positions) are, always in
+    float32: phases of sines would suffer most from rounding.
+
+    Args:
+        path: of the file.
+        network: on any device.
+        training: its settings, without the folders of data.
+        facts: text by name, kept beside the settings.
+        half: store in float16; the rounding changes the network a little, so measure what was stored.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    tensors = {
+        name: _stored(value, half)
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    metadata = {"training": json.dumps(training.as_dict(), sort_keys=True), **facts}
+    _write(path, tensors, metadata)
+
+
+def load_network(path: Path) -> TrainedNetwork:
+    """The network of a file that `save_network` wrote.
+
+    Raises:
+        InputError: no such file, not such a file, damaged, or of another architecture.
+    """
+    tensors, metadata = _read(path)
+    if "training" not in metadata:
+        raise InputError(
+            f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
+        )
+    training = training_from(json.loads(metadata["training"]), f"{path}: its settings")
+    network = build_network(training.network, pretrained=False)
+    _load(network, tensors, path)
+    facts = {name: text for name, text in metadata.items() if name != "training"}
+    return TrainedNetwork(network.eval(), training, facts)
+
+
+def save_state(
+    folder: Path,
+    network: Disnet,
+    optimizer: torch.optim.Optimizer,
+    averages: AveragedWeights | None,
+    training: Training,
+    step: int,
+) -> None:
+    """Write all that a training needs to go on exactly where it is; the folder is whole or not there.
+
+    Args:
+        folder: gets its name only at the end; an older one of the same name is replaced.
+        network: on any device, in float32.
+        optimizer: of its parameters.
+        averages: of its weights, or None.
+        training: the settings.
+        step: how many steps are done.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with naming(partial):
+        partial.mkdir(parents=True)
+    facts = {"step": str(step)}
+    save_network(partial / NETWORK, network, training, facts, half=False)
+    tensors, numbers = _flat(optimizer.state_dict())
+    _write(partial / _OPTIMIZER, tensors, {"state": json.dumps(numbers)})
+    if averages is not None:
+        _write(partial / _AVERAGES, dict(averages.values), {"steps": str(averages.steps)})
+    with whole_file(partial / _STATE) as file:
+        file.write(json.dumps({"step": step, "training": training.as_dict()}, indent=1).encode())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    partial.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_same_training(folder: Path, training: Training) -> None:
+    """See that a checkpoint is of this training; where data lies and how it is logged may differ.
+
+    Args:
+        folder: of the checkpoint.
+        training: that is to go on.
+
+    Raises:
+        InputError: another setting; the message names it.
+    """
+    try:
+        found = training_from(json.loads((folder / _STATE).read_bytes())["training"], str(folder / _STATE))
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
+    for field in dataclasses.fields(Training):
+        here, there = getattr(training, field.name), getattr(found, field.name)
+        if field.name not in _MAY_DIFFER and here != there:
+            raise InputError(
+                f"{folder}: it is of a training with {field.name} = {there}, not {here}; name another --out, or "
+                "start anew with --existing overwrite"
+            )
+
+
+def load_state(
+    folder: Path, network: Disnet, optimizer: torch.optim.Optimizer, averages: AveragedWeights | None
+) -> int:
+    """Take a training's state up again; how many steps were done.
+
+    Raises:
+        InputError: the folder is damaged, or of another network.
+    """
+    tensors, _ = _read(folder / NETWORK)
+    _load(network, tensors, folder / NETWORK)
+    parts, metadata = _read(folder / _OPTIMIZER)
+    try:
+        optimizer.load_state_dict(_unflat(parts, json.loads(metadata["state"])))
+        step = int(json.loads((folder / _STATE).read_bytes())["step"])
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
+    if averages is not None:
+        values, more = _read(folder / _AVERAGES)
+        averages.values = {name: values[name].to(old.device) for name, old in averages.values.items()}
+        averages.steps = int(more["steps"])
+    return step
+
+
+def _load(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    for name, value in expected.items():
+        if name not in tensors:
+            raise InputError(
+                f"{path}: it lacks the weights {name}; it is of another network, or of an older disbench"
+            )
+        if tensors[name].shape != value.shape:
+            raise InputError(
+                f"{path}: the weights {name} have shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}; "
+                "it is of another network"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise InputError(f"{path}: the weights {name} hold numbers that are not finite; train again")
+    network.load_state_dict({name: tensors[name].to(value.dtype) for name, value in expected.items()})
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    return value.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    from safetensors.torch import save  # noqa: PLC0415
+
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+    with whole_file(path) as file:
+        file.write(data)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            'a checkpoint needs safetensors, which is not installed; run: pip install "disbench[models]"'
+        ) from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); name a checkpoint") from error
+
+
+def _flat(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as tensors by name, and the rest."""
+    tensors = {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, own in state["state"].items()
+        for name, value in own.items()
+    }
+    return tensors, {"groups": state["param_groups"]}
+
+
+def _unflat(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    return {"state": state, "param_groups": rest["groups"]}

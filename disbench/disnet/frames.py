@@ -1,0 +1,83 @@
+"""How an image lies in the network's square input: stretched to it, or padded at the bottom and right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.sam_session import inner_size, unpadded
+from disbench.opencv import opencv
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+Size = tuple[int, int]
+STRIDE = 4
+"""Pixels of the input to a cell of F^-1, where masks are predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The network's input, and the grid of its masks, a quarter as wide.
+
+    Attributes:
+        kind: "stretched": the whole image at side x side, its aspect not kept (the paper's); "padded": the long
+            side at the input's side, the rest zeros (SAM's).
+        side: pixels, a multiple of 4.
+    """
+
+    kind: Literal["stretched", "padded"]
+    side: int
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of the masks' grid."""
+        return self.side // STRIDE
+
+    def scale(self, size: Size) -> tuple[float, float]:
+        """(x, y): pixels of the input to a pixel of an image of this size (height, width)."""
+        if self.kind == "padded":
+            return self.side / max(size), self.side / max(size)
+        return self.side / size[1], self.side / size[0]
+
+    def inner(self, size: Size) -> Size:
+        """(height, width) of the image's part of the grid, cells, at least 1."""
+        if self.kind == "stretched":
+            return self.grid, self.grid
+        height, width = inner_size(size, self.grid)
+        return max(height, 1), max(width, 1)
+
+    def valid(self, size: Size) -> BoolArray:
+        """Which cells of the grid lie in the image: bool (grid, grid)."""
+        height, width = self.inner(size)
+        cells = np.zeros((self.grid, self.grid), dtype=np.bool_)
+        cells[:height, :width] = True
+        return cells
+
+    def masks(self, masks: BoolArray) -> BoolArray:
+        """Masks on the grid: a cell belongs to one if at least half of it does.
+
+        Args:
+            masks: bool (k, height, width) of an image.
+
+        Returns:
+            bool (k, grid, grid).
+        """
+        cv2 = opencv()
+        size = (masks.shape[1], masks.shape[2])
+        height, width = self.inner(size)
+        result = np.zeros((len(masks), self.grid, self.grid), dtype=np.bool_)
+        for number, mask in enumerate(masks):
+            shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            result[number, :height, :width] = shares >= 0.5
+        return result
+
+    def to_image(self, logits: FloatArray, size: Size) -> FloatArray:
+        """A mask's logits (grid, grid) at an image's size (height, width), bilinear: float32."""
+        if self.kind == "padded":
+            return unpadded(logits, size, self.side)
+        cv2 = opencv()
+        found: FloatArray = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return found

@@ -1,0 +1,123 @@
+"""DISNet whole: two stages, the frame of their input, and what they take of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from disbench.baselines.mobilesam import MobileSamEncoder
+from disbench.baselines.weights import locate
+from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.frames import Frame
+from disbench.disnet.options import DisnetOptions
+from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
+from disbench.disnet.sam_weights import sam_parts
+from disbench.prediction import RgbImage
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How a DISNet is built: the table `network` of a training's file.
+
+    Attributes:
+        architecture: "sam": the small one, on the features of a frozen SAM encoder.
+        weights: folder of the SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
+        options: the paper's switches and the readings.
+    """
+
+    architecture: Literal["sam"] = "sam"
+    weights: str = ""
+    options: DisnetOptions = field(default_factory=DisnetOptions)
+
+
+class EncodedInput:
+    """A frozen encoder's features as the network's input; they may be kept in a folder.
+
+    Args:
+        settings: of the network.
+        cache: folder of the features of images, "" keeps none.
+    """
+
+    def __init__(self, settings: NetworkSettings, cache: str = "") -> None:
+        self._encoder = MobileSamEncoder(settings.weights, cache)
+
+    def __call__(self, image: RgbImage) -> npt.NDArray[np.float32]:
+        """Features, float32 (256, 64, 64), of an image, uint8 (height, width, 3)."""
+        encoding: npt.NDArray[np.float32] = self._encoder(image)[0]
+        return encoding
+
+
+class Disnet(nn.Module):
+    """Both stages.
+
+    Attributes:
+        proposal: the proposal network P.
+        refinement: the refinement network R, or None with `first_click` off: there is one stage then.
+        frame: how an image lies in the input.
+        options: the switches and readings.
+
+    Args:
+        proposal: stage 1.
+        refinement: stage 2, or None.
+        frame: of the input.
+        options: of both.
+    """
+
+    def __init__(
+        self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions
+    ) -> None:
+        super().__init__()
+        self.proposal, self.refinement = proposal, refinement
+        self.frame, self.options = frame, options
+
+    def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
+        """Candidates (paper, eq. 2): for the first clicks, or with `first_click` off for all and the mask before."""
+        proposals: Proposals = self.proposal(inputs, clicks, previous)
+        return proposals
+
+    def refine(self, kept: Kept, clicks: ClickBatch) -> Tensor:
+        """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid).
+
+        Raises:
+            ValueError: `first_click` is off, so that there is no second stage.
+        """
+        if self.refinement is None:
+            raise ValueError("with first_click off there is no refinement network")
+        logits: Tensor = self.refinement(kept, clicks)
+        return logits
+
+
+def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
+    """The network of some settings, in float32 on the CPU; what is random comes from torch's generator.
+
+    Args:
+        settings: what to build.
+        pretrained: start from the weights that the settings name; False where a checkpoint follows.
+
+    Raises:
+        InputError: weights are missing.
+    """
+    options = settings.options
+    parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
+    refinement = SamRefinementNetwork(parts, options) if options.first_click else None
+    return Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options)
+
+
+def input_of(settings: NetworkSettings, cache: str = "") -> EncodedInput:
+    """What makes the network's input of an image."""
+    return EncodedInput(settings, cache)
+
+
+def trained_parameters(network: nn.Module) -> dict[str, Any]:
+    """The parameters that training changes, by name."""
+    return {name: value for name, value in network.named_parameters() if value.requires_grad}
+
+
+def to_device(network: Disnet, device: str) -> Disnet:
+    """The network on a device."""
+    return network.to(torch.device(device))

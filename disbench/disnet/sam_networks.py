@@ -1,0 +1,302 @@
+"""The small DISNet: both stages start from the decoder of a SAM, on the features of its frozen encoder.
+
+Stage 1 is the decoder with N candidate tokens grown from its mask tokens. F^-1 is its upscaled embedding (32
+channels), Q its tokens (256). Stage 2 starts as the same decoder, told M_s as SAM is told a mask and all clicks as
+points; Q_s and F^-1 are projected to one d = 32 and added, at first with weight 0; then DAMC blocks, on a grid half
+as fine, correct both, at first with weight 0 too: so the network begins as SAM does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.frames import STRIDE
+from disbench.disnet.options import DisnetOptions
+from disbench.disnet.refinement_network import DamcBlock
+from disbench.disnet.sam_weights import SamParts, image_positions
+
+CHANNELS = 32
+"""d: of the upscaled embedding."""
+HEADS = 4
+FINE = 2
+"""Cells of F^-1 along a side of one of the DAMC blocks': at F^-1's own 256 x 256 they would cost three times as much
+as the rest of the decoder."""
+TOKEN_NOISE = 0.1
+"""Standard deviation of what sets a grown token apart from the one it was copied from, as a share of that one's."""
+FIRST_ORDER = (1, 2, 3, 0)
+"""SAM's mask tokens in the order in which candidates are grown from them: the three of several masks first."""
+SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7
+"""Objectness starts as SLOPE * (the decoder's estimate of the IoU - MIDDLE)."""
+
+
+class TwoWay(nn.Module):
+    """SAM's two-way transformer and upscaling, with points that may be padding.
+
+    transformers' own forward knows no padding: here padded points take no part in any attention.
+
+    Args:
+        decoder: transformers' SamMaskDecoder, whose modules are taken over.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.transformer: Any = decoder.transformer
+        self.upscale_conv1, self.upscale_conv2 = decoder.upscale_conv1, decoder.upscale_conv2
+        self.upscale_layer_norm = decoder.upscale_layer_norm
+
+    def forward(
+        self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens after the transformer, float (batch, t, 256), and the embedding upscaled, (batch, 32, 4h, 4w).
+
+        Args:
+            tokens: float (batch, t, 256).
+            given: bool (batch, t), False for padding.
+            image: float (batch, 256, h, w).
+            positions: float (1, 256, h, w), the code of the cells' positions.
+        """
+        batch, channels, height, width = image.shape
+        points, place = tokens[:, None], positions.flatten(2).transpose(1, 2)[:, None]
+        keys = image.flatten(2).transpose(1, 2)[:, None]
+        hidden = torch.zeros(given.shape, dtype=tokens.dtype, device=tokens.device)
+        hidden = hidden.masked_fill(~given, torch.finfo(tokens.dtype).min)[:, None, None, :]
+        queries = points
+        for layer in self.transformer.layers:
+            queries, keys = _layer(layer, queries, keys, points, place, hidden)
+        found = _attend(
+            self.transformer.final_attn_token_to_image, queries + points, keys + place, keys, None
+        )
+        queries = self.transformer.layer_norm_final_attn(queries + found)
+        return queries[:, 0], self._upscaled(
+            keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width)
+        )
+
+    def _upscaled(self, image: Tensor) -> Tensor:
+        wide = nn.functional.gelu(self.upscale_layer_norm(self.upscale_conv1(image)))
+        return nn.functional.gelu(self.upscale_conv2(wide))
+
+
+class SamProposalNetwork(nn.Module):
+    """The proposal network (paper, eq. 2) on a SAM's decoder.
+
+    Args:
+        parts: of a SAM; they are copied.
+        options: `first_click`, `candidates` and `multiple_output` matter here.
+    """
+
+    def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
+        super().__init__()
+        self.options = options
+        decoder: Any = copy.deepcopy(parts.mask_decoder)
+        order = _growth(options.outputs)
+        self.prompts: Any = copy.deepcopy(parts.prompt_encoder)
+        self.two_way = TwoWay(decoder)
+        self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
+        self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
+        self.hypernetworks = nn.ModuleList(
+            copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order
+        )
+        self.objectness = _grown_head(decoder.iou_prediction_head, order)
+        self.positions: Tensor
+        self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
+        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
+        _drop_unused(self.prompts, masks=not options.first_click)
+
+    def forward(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
+        """Candidates for the first click; with `first_click` off, for all clicks and the mask kept before.
+
+        Args:
+            inputs: the encoder's features, float (batch, 256, 64, 64).
+            clicks: of the batch, pixels of the input.
+            previous: float (batch, 256, 256), logits of the mask that was kept before, with `first_click` off.
+        """
+        seen = clicks.first if self.options.first_click else clicks
+        points, given = point_tokens(self.prompts, seen)
+        own = torch.cat([self.iou_token, self.candidate_tokens]).expand(len(inputs), -1, -1)
+        tokens = torch.cat([own, points.to(own.dtype)], dim=1)
+        given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
+        image = inputs + self._dense(previous)
+        found, features = self.two_way(tokens, given, image, self.positions)
+        queries = found[:, 1 : 1 + self.options.outputs]
+        weights = torch.stack([net(queries[:, n]) for n, net in enumerate(self.hypernetworks)], dim=1)
+        logits = torch.einsum("bnd,bdhw->bnhw", weights, features)
+        return Proposals(logits, self.objectness(found[:, 0]), queries, features, context=inputs)
+
+    def _dense(self, previous: Tensor | None) -> Tensor:
+        if previous is None or self.options.first_click:
+            code: Tensor = self.prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        else:
+            code = self.prompts.mask_embed(previous[:, None])
+        return code
+
+
+class SamRefinementNetwork(nn.Module):
+    """The refinement network (paper, eq. 3): SAM's decoder, with DAMC blocks behind it.
+
+    Args:
+        parts: of a SAM; they are copied.
+        options: which parts are there.
+    """
+
+    def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
+        super().__init__()
+        decoder: Any = copy.deepcopy(parts.mask_decoder)
+        self.prompts: Any = copy.deepcopy(parts.prompt_encoder)
+        self.two_way = TwoWay(decoder)
+        self.tokens = nn.Parameter(
+            torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach().clone()
+        )
+        self.hypernetwork = decoder.output_hypernetworks_mlps[0]
+        width = self.tokens.shape[1]
+        self.kept_token = _zero(nn.Linear(width, width))
+        self.kept_query = _zero(nn.Linear(width, CHANNELS))
+        self.kept_features = _zero(nn.Linear(CHANNELS, CHANNELS))
+        self.token_norm, self.features_norm = nn.LayerNorm(CHANNELS), nn.LayerNorm(CHANNELS)
+        self.blocks = nn.ModuleList(
+            DamcBlock(CHANNELS, HEADS, options, FINE * STRIDE) for _ in range(options.blocks)
+        )
+        self.corrected_token = _zero(nn.Linear(CHANNELS, CHANNELS))
+        self.corrected_features = _zero(nn.Linear(CHANNELS, CHANNELS))
+        self.positions: Tensor
+        self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
+        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
+        _drop_unused(self.prompts, masks=True, no_mask=False)
+
+    def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
+        """Logits: float (batch, 256, 256).
+
+        Args:
+            kept: of stage 1; its context is the encoder's features.
+            clicks: all so far, pixels of the input.
+        """
+        assert kept.context is not None
+        token, features = self._decoded(kept, clicks)
+        features = features.permute(0, 2, 3, 1)
+        features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
+        token = token + self.kept_query(kept.query)
+        token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
+        return torch.einsum("bd,bhwd->bhw", token, features) + _finer(
+            torch.einsum("bd,bhwd->bhw", token, change)
+        )
+
+    def _corrected(
+        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The token after the DAMC blocks, and what they add to the features, on the blocks' grid."""
+        coarse = nn.functional.avg_pool2d(features.permute(0, 3, 1, 2), FINE).permute(0, 2, 3, 1)
+        corrected, changed = self.token_norm(token), self.features_norm(coarse)
+        mask = nn.functional.avg_pool2d(mask[:, None], FINE)[:, 0]
+        for block in self.blocks:
+            corrected, changed = block(corrected, changed, mask, clicks)
+        return token + self.corrected_token(corrected), self.corrected_features(changed)
+
+    def _decoded(self, kept: Kept, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
+        """SAM's decoder on all clicks and M_s: the mask's token, (batch, 32), and its embedding, (batch, 32, h, w)."""
+        assert kept.context is not None
+        points, given = point_tokens(self.prompts, clicks)
+        own = self.tokens.expand(len(kept.query), -1, -1)
+        mask_token = own[:, 1] + self.kept_token(kept.query)
+        tokens = torch.cat([own[:, :1], mask_token[:, None], own[:, 2:], points.to(own.dtype)], dim=1)
+        given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
+        image = kept.context + self.prompts.mask_embed(kept.logits[:, None])
+        found, features = self.two_way(tokens, given, image, self.positions)
+        token: Tensor = self.hypernetwork(found[:, 1])
+        return token, features
+
+
+def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
+    """SAM's codes of the clicks and of its padding point, which it always has without a box.
+
+    Args:
+        prompts: transformers' SamPromptEncoder.
+        clicks: pixels of the input.
+
+    Returns:
+        (codes, float (batch, clicks + 1, 256); given, bool (batch, clicks + 1)).
+    """
+    labels = torch.where(clicks.given, clicks.positive.long(), -1)
+    sparse, _ = prompts(clicks.points[:, None], labels[:, None], None, None)
+    return sparse[:, 0], torch.cat([clicks.given, clicks.given.new_ones(len(labels), 1)], dim=1)
+
+
+def _finer(logits: Tensor) -> Tensor:
+    """Logits (batch, h, w) on the grid of F^-1."""
+    finer = nn.functional.interpolate(
+        logits[:, None], scale_factor=FINE, mode="bilinear", align_corners=False
+    )
+    return finer[:, 0]
+
+
+def _layer(
+    layer: Any, queries: Tensor, keys: Tensor, points: Tensor, place: Tensor, hidden: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One layer of SAM's two-way transformer (transformers' SamTwoWayAttentionBlock), padding left out."""
+    if layer.skip_first_layer_pe:
+        queries = _attend(layer.self_attn, queries, queries, queries, hidden)
+    else:
+        placed = queries + points
+        queries = queries + _attend(layer.self_attn, placed, placed, queries, hidden)
+    queries = layer.layer_norm1(queries)
+    found = _attend(layer.cross_attn_token_to_image, queries + points, keys + place, keys, None)
+    queries = layer.layer_norm2(queries + found)
+    queries = layer.layer_norm3(queries + layer.mlp(queries))
+    found = _attend(layer.cross_attn_image_to_token, keys + place, queries + points, queries, hidden)
+    keys = layer.layer_norm4(keys + found)
+    return queries, keys
+
+
+def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
+    found = attention(query=query, key=key, value=value, attention_similarity=hidden)
+    result: Tensor = (
+        found[0] if isinstance(found, tuple) else found
+    )  # transformers before 4.49 gives it alone
+    return result
+
+
+def _place_again(stage: SamProposalNetwork | SamRefinementNetwork, _: object) -> None:
+    """The codes of the cells' positions follow from weights that were loaded."""
+    stage.positions = image_positions(stage.prompts).detach()
+
+
+def _growth(outputs: int) -> list[int]:
+    """Which of SAM's mask tokens each candidate grows from; a single one from the single-mask token."""
+    return [0] if outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in range(outputs)]
+
+
+def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
+    grown = tokens[list(order)].clone()
+    again = len(FIRST_ORDER)
+    grown[again:] += torch.randn_like(grown[again:]) * grown.std() * TOKEN_NOISE
+    return grown
+
+
+def _grown_head(head: Any, order: Sequence[int]) -> Any:
+    """The decoder's estimates of the IoUs as logits, one a candidate."""
+    grown = copy.deepcopy(head)
+    last: nn.Linear = grown.proj_out
+    wide = nn.Linear(last.in_features, len(order))
+    with torch.no_grad():
+        wide.weight.copy_(last.weight[list(order)] * SCORE_SLOPE)
+        wide.bias.copy_((last.bias[list(order)] - SCORE_MIDDLE) * SCORE_SLOPE)
+    grown.proj_out = wide
+    return grown
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _drop_unused(prompts: Any, *, masks: bool, no_mask: bool = True) -> None:
+    """Take away, or fix, what a stage never uses of a prompt encoder, so that it is neither trained nor kept."""
+    prompts.point_embed = nn.ModuleList(list(prompts.point_embed)[:2])  # the others are a box's corners
+    if not masks:
+        prompts.mask_embed = nn.Identity()
+    prompts.no_mask_embed.requires_grad_(no_mask)

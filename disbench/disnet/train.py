@@ -1,0 +1,414 @@
+"""Training a DISNet from shards: `disbench train` (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+
+from disbench import threads
+from disbench.disnet.averages import AveragedWeights
+from disbench.disnet.checkpoints import check_same_training, load_state, save_network, save_state
+from disbench.disnet.examples import Batch, Examples, collate
+from disbench.disnet.method import DisnetMethod
+from disbench.disnet.network import Disnet, build_network, input_of, trained_parameters
+from disbench.disnet.schedule import learning_rate
+from disbench.disnet.training_log import TrainingLog
+from disbench.disnet.training_settings import Training
+from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
+from disbench.errors import InputError
+
+Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
+"""Evaluates the network in training and gives its figures by name."""
+Report = Callable[[int, int, Mapping[str, float]], None]
+"""Told the step, how many there are, and the figures of a line of the log."""
+STATE = "checkpoint"
+TRAINED = "disnet.safetensors"
+_NEW = ("blocks", "kept_", "corrected_", "token_norm", "features_norm")
+"""Parameters of stage 2 that start without weights, by what their names contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        checkpoint: the trained network's file.
+        steps: done in all.
+        seconds: of this call.
+        figures: of the last line of the log.
+    """
+
+    checkpoint: Path
+    steps: int
+    seconds: float
+    figures: Mapping[str, float]
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Items (epoch, number) in an order that the seed and the epoch decide, from any step on.
+
+    Args:
+        length: of the dataset.
+        seed: of the order.
+        start: how many items were taken before.
+        count: how many are taken in all.
+        share: (rank, processes): every process takes its part of each turn.
+    """
+
+    def __init__(
+        self, length: int, seed: int, start: int, count: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.length, self.seed, self.start, self.count, self.share = length, seed, start, count, share
+
+    def __len__(self) -> int:
+        """How many items are still taken by this process."""
+        return max(0, self.count - self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The items."""
+        rank, processes = self.share
+        orders: dict[int, Any] = {}
+        for place in range(self.start, self.count):
+            epoch, number = divmod(place * processes + rank, self.length)
+            if epoch not in orders:
+                orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.length)}
+            yield epoch, int(orders[epoch][number])
+
+
+def train(
+    training: Training,
+    out: Path,
+    *,
+    benchmark: Benchmark | None = None,
+    report: Report | None = None,
+    device: str = "",
+    until: int = 0,
+    log_name: str = "log",
+) -> TrainingResult:
+    """Train a network, or go on with a training that was interrupted; the same steps either way.
+
+    On a CPU a resumed training has the same losses as one in one go. With several processes (`accelerate launch`)
+    each takes its share of the examples, and the first writes.
+
+    Args:
+        training: the settings, its folders found (`training_settings.resolved`).
+        out: folder of the result: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
+        benchmark: called every `validate_every` steps, with the averaged weights if there are any.
+        report: told each line of the log.
+        device: "cpu", "cuda"; "" takes what accelerate finds.
+        until: end after this step, with a checkpoint, as an interruption would; 0 goes to the end.
+        log_name: of the CSV file.
+
+    Raises:
+        InputError: data or weights are missing or damaged, memory does not suffice, a loss is not finite, the
+            folder holds a training with other settings.
+    """
+    return _Run(training, out, device, log_name).go(benchmark, report, until)
+
+
+def total_steps(training: Training, examples: int, processes: int = 1) -> int:
+    """Optimiser steps of a training."""
+    if training.steps:
+        return training.steps
+    return math.ceil(training.epochs * examples / (training.batch * training.accumulate * processes))
+
+
+def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]]:
+    """Adam's groups: stage 1, stage 2, and of stage 2 what starts without weights, each with its rate."""
+    groups: dict[str, tuple[float, list[nn.Parameter]]] = {
+        "proposal": (training.proposal_rate, []),
+        "refinement": (training.refinement_rate, []),
+        "new": (training.refinement_rate * training.new_layers_factor, []),
+    }
+    for name, parameter in trained_parameters(network).items():
+        stage, _, rest = name.partition(".")
+        is_new = stage == "refinement" and rest.startswith(_NEW)
+        groups["new" if is_new else stage][1].append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "rate": rate} for rate, parameters in groups.values() if parameters
+    ]
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(self, training: Training, out: Path, device: str, log_name: str) -> None:
+        self.training, self.out, self.log_name = training, out, log_name
+        self.accelerator = _accelerator(training, device)
+        torch.manual_seed(training.seed)
+        network = build_network(training.network)
+        self.network_input = input_of(training.network, training.features)
+        self.examples = Examples(
+            training.shards,
+            network.frame,
+            self.network_input,
+            training.augmentation,
+            training.network.options.outputs,
+            training.seed,
+        )
+        self.steps = total_steps(training, len(self.examples), self.accelerator.num_processes)
+        self.network = network.to(self.accelerator.device)
+        self.averages = AveragedWeights(self.network, training.ema) if training.ema else None
+        groups = parameter_groups(self.network, training)
+        self.optimizer = torch.optim.Adam(groups, betas=(training.betas[0], training.betas[1]))
+        self.step = self._taken_up()
+        loss = TwoStageLoss(self.network, training, clickers=max(training.workers, 1))
+        self.loss, self.prepared = self.accelerator.prepare(loss, self.optimizer)
+
+    def go(self, benchmark: Benchmark | None, report: Report | None, until: int) -> TrainingResult:
+        """Train to the end, or to `until`."""
+        began, log = time.monotonic(), TrainingLog(self.out, self.log_name, self.step + 1)
+        last = min(until or self.steps, self.steps)
+        meter = _Meter(self.training.batch * self.training.accumulate)
+        figures: Mapping[str, float] = {}
+        batches = iter(self._loader(last))
+        while self.step < last:
+            parts = self._one_step(batches, meter)
+            self.step += 1
+            meter.step()
+            if self.step % self.training.log_every == 0 or self.step == last:
+                figures = {**_means(parts), **meter.read(), "rate": self._rate()}
+                self._note(log, figures, report)
+            if benchmark is not None and self._due(self.training.validate_every):
+                self._validate(benchmark)
+            if self._due(self.training.checkpoint_every) or self.step == last:
+                self._save()
+        log.close()
+        path = self.out / TRAINED
+        if self.step == self.steps:
+            self._finish(path)
+        return TrainingResult(path, self.step, time.monotonic() - began, figures)
+
+    def try_one(self) -> dict[str, float | str]:
+        """The first step's losses and gradients, without an update."""
+        batch = next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
+        rounds = draw_rounds(
+            len(batch.clicks), self.training.corrective_clicks, (self.training.seed, self.step)
+        )
+        parts = self._backward(batch, rounds)
+        found = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
+        trained = trained_parameters(self.network).values()
+        return {
+            "examples": len(self.examples),
+            "steps": self.steps,
+            "steps done": self.step,
+            "parameters": sum(parameter.numel() for parameter in trained),
+            "input": str(tuple(batch.inputs.shape)),
+            "masks": str(tuple(batch.targets.shape)),
+            "gradient": float(torch.stack(found).norm()),
+            **parts,
+        }
+
+    def _one_step(self, batches: Iterator[Batch], meter: _Meter) -> list[dict[str, float]]:
+        self._set_rates()
+        parts = []
+        for part in range(self.training.accumulate):
+            with meter.waiting():
+                batch = next(batches)
+            batch = batch.to(self.accelerator.device)
+            seed = (self.training.seed, self.step, part, self.accelerator.process_index)
+            rounds = draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
+            try:
+                parts.append(self._backward(batch, rounds))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                raise self._explained(error) from error
+        if self.training.clip:
+            self.accelerator.clip_grad_norm_(self.loss.parameters(), self.training.clip)
+        self.prepared.step()
+        self.prepared.zero_grad()
+        if self.averages is not None:
+            self.averages.update(self.network)
+        return parts
+
+    def _backward(self, batch: Batch, rounds: list[int]) -> dict[str, float]:
+        with self.accelerator.autocast():
+            loss, parts = self.loss(batch, rounds)
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"step {self.step + 1}: the loss is {float(loss)}; lower the learning rates, or set clip or precision"
+            )
+        self.accelerator.backward(loss / self.training.accumulate)
+        return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
+
+    def _explained(self, error: BaseException) -> BaseException:
+        words = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in words:
+            return error
+        return InputError(
+            f"memory does not suffice for {self.training.batch} examples at once ({' '.join(words.split())[:120]}); "
+            f"lower batch and raise accumulate: batch = {max(self.training.batch // 2, 1)} with accumulate = "
+            f"{self.training.accumulate * 2} gives the same steps"
+        )
+
+    def _loader(self, last: int) -> DataLoader[Any]:
+        a_step = self.training.batch * self.training.accumulate
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        sampler = EpochSampler(
+            len(self.examples), self.training.seed, self.step * a_step, last * a_step, share
+        )
+        workers = self.training.workers
+        return DataLoader(
+            self.examples,
+            batch_size=self.training.batch,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=_start_worker,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+        )
+
+    def _set_rates(self) -> None:
+        training = self.training
+        if training.steps:
+            warmup = round(training.warmup_epochs * self.steps) if training.warmup_epochs < 1 else 0
+        else:
+            warmup = round(self.steps * training.warmup_epochs / training.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, warmup, group["rate"], training.first_rate)
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _note(self, log: TrainingLog, figures: Mapping[str, float], report: Report | None) -> None:
+        if self.accelerator.is_main_process:
+            log.add(self.step, figures)
+            if report is not None:
+                report(self.step, self.steps, figures)
+
+    def _validate(self, benchmark: Benchmark) -> None:
+        """A benchmark run of the network as it would be stored now."""
+        if not self.accelerator.is_main_process:
+            return
+        self.network.eval()
+        method = DisnetMethod(self.network, self.network_input, str(self.accelerator.device))
+        if self.averages is None:
+            figures = benchmark(method)
+        else:
+            with self.averages.in_place(self.network):
+                figures = benchmark(method)
+        self.network.train()
+        log = TrainingLog(self.out, "validation", self.step)
+        log.add(self.step, figures)
+        log.close()
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_state(
+                self.out / STATE, self.network, self.optimizer, self.averages, self.training, self.step
+            )
+
+    def _finish(self, path: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        facts = {"steps": str(self.step), "torch": torch.__version__}
+        settings = replace(self.training, shards=(), features="")
+        if self.averages is None:
+            save_network(path, self.network, settings, facts, half=True)
+            return
+        with self.averages.in_place(self.network):
+            save_network(path, self.network, settings, facts, half=True)
+
+    def _taken_up(self) -> int:
+        self.out.mkdir(parents=True, exist_ok=True)
+        folder = self.out / STATE
+        if not folder.is_dir():
+            return 0
+        check_same_training(folder, self.training)
+        return load_state(folder, self.network, self.optimizer, self.averages)
+
+
+class _Meter:
+    """Examples a second, share of time spent waiting for data, peak memory."""
+
+    def __init__(self, a_step: int) -> None:
+        self._a_step, self._steps, self._waited = a_step, 0, 0.0
+        self._began = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time within the block is waiting."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+
+    def step(self) -> None:
+        """A step is done."""
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last reading."""
+        spent = max(time.monotonic() - self._began, 1e-9)
+        figures = {
+            "seconds": spent,
+            "examples_a_second": self._steps * self._a_step / spent,
+            "waiting_share": self._waited / spent,
+            "peak_gib": _peak_gib(),
+        }
+        self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
+        return figures
+
+
+def _peak_gib() -> float:
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _means(parts: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def _start_worker(_: int) -> None:
+    threads.limit(1)
+    torch.set_num_threads(1)
+
+
+def _accelerator(training: Training, device: str) -> Any:
+    try:
+        from accelerate import Accelerator  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            'training needs accelerate, which is not installed; run: pip install "disbench[models]"'
+        ) from error
+    return Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+
+
+def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
+    """Check a training in seconds: its data, the shapes of a batch, one step's losses and gradients.
+
+    Nothing is written but what a kept feature is worth; no weight changes.
+
+    Args:
+        training: as for `train`.
+        out: as for `train`: a checkpoint that is there is checked too.
+        device: as for `train`.
+
+    Returns:
+        What was found, by name: examples, steps, parameters, shapes, losses, the gradient's norm, seconds.
+
+    Raises:
+        InputError: as `train`.
+    """
+    began = time.monotonic()
+    run = _Run(replace(training, workers=0), out, device, "log")
+    return {**run.try_one(), "seconds": round(time.monotonic() - began, 2)}
