@@ -103,7 +103,8 @@ def _random_parts() -> SamParts:
     sam = _transformers_sam()
     config = _config(sam)
     prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config))
-    prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
+    matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
+    nn.init.normal_(matrix)  # as SAM does; the library's would be 384 times as large, its code noise
     return SamParts(prompt_encoder.eval(), sam.SamMaskDecoder(config.mask_decoder_config).eval())
 
 
@@ -117,7 +118,6 @@ def _encoder_arguments(sam: Any, config: Any) -> tuple[Any, ...]:
 def _config(library: Any) -> Any:
     config = library.SamConfig()
     config.vision_config = library.SamVisionConfig(num_pos_feats=_WIDTH // 2)
-    config.vision_config.scale = 1.0  # SAM's scale of the code; the library draws one 384 times as fine
     config.prompt_encoder_config = library.SamPromptEncoderConfig(
         hidden_size=_WIDTH, image_size=1024, patch_size=16, layer_norm_eps=1e-6
     )
@@ -147,7 +147,9 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
-        raise _another_file(path, f"{len(wrong)} weights are missing or other ones, among them {wrong[0]}")
+        raise _another_file(
+            path, f"weights missing, unknown or of another shape: {len(wrong)}, such as {wrong[0]}"
+        )
     module.load_state_dict(weights)
 
 
