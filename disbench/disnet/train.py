@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -116,6 +117,24 @@ def train(
             folder holds a training with other settings.
     """
     return _Run(training, out, device, log_name).go(benchmark, report, until)
+
+
+def begin(out: Path, existing: str) -> None:
+    """Make room for a training.
+
+    Args:
+        out: its folder.
+        existing: what to do with an earlier one: "resume" leaves it, "overwrite" removes it.
+
+    Raises:
+        InputError: there is one, and `existing` is "fail".
+    """
+    names = (STATE, TRAINED, "log.csv", "validation.csv", "tensorboard")
+    found = [out / name for name in names if (out / name).exists()]
+    if found and existing == "fail":
+        raise InputError(f"{found[0]}: there is a training already; name another --out")
+    for path in found if existing == "overwrite" else []:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def total_steps(training: Training, examples: int, processes: int = 1) -> int:

@@ -40,6 +40,7 @@ LAYERS = {
     "cli_benchmark": 9,
     "cli_compare": 9,
     "cli_paper": 9,
+    "cli_train": 9,
     "cli": 10,
 }
 

@@ -1,0 +1,124 @@
+"""The commands of DISNet: train, methods profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from disbench.cli_options import DataOption, Existing, ExistingOption
+
+if TYPE_CHECKING:
+    from disbench.disnet.train import Benchmark
+
+_VALIDATION_CLICKS = 5
+
+
+def _list_trainings(asked: bool) -> None:
+    if not asked:
+        return
+    from disbench import definitions  # noqa: PLC0415
+
+    for name in definitions.names("configs"):
+        content = definitions.load(definitions.find("configs", name))
+        typer.echo(f"{name:<22} {content.get('description', '')}")
+    raise typer.Exit
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the network, its checkpoint and its logs.")
+    ] = Path("training"),
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override an option: option=value or table.option=value; may be repeated."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data, shapes and one step, and end.")
+    ] = False,
+    until: Annotated[
+        int, typer.Option("--until", min=0, help="End after this step, with a checkpoint; 0 goes to the end.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu or cuda (default: what accelerate finds).")
+    ] = "",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of torch (default: its own choice).")
+    ] = None,
+    existing: ExistingOption = Existing.RESUME,
+    data: DataOption = None,
+    _list: Annotated[
+        bool, typer.Option("--list", callback=_list_trainings, is_eager=True, help="List the trainings.")
+    ] = False,
+) -> None:
+    """Train a DISNet from shards; several GPUs by `accelerate launch -m disbench train ...`."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    from disbench import threads as cores  # noqa: PLC0415
+    from disbench.disnet import train as training_of  # noqa: PLC0415
+    from disbench.disnet.training_settings import load_training, resolved  # noqa: PLC0415
+
+    if threads is not None:
+        cores.limit(threads)
+    training = resolved(load_training(config, set_ or []), data)
+    if dry_run:
+        for name, value in training_of.dry_run(training, out, device).items():
+            typer.echo(f"{name:<24} {value if isinstance(value, str) else f'{value:,.6g}'}")
+        return
+    training_of.begin(out, existing.value)
+    benchmark = (
+        _benchmark(training.validation, training.validation_samples, data) if training.validation else None
+    )
+    with tqdm(unit="step", disable=None) as bar:
+
+        def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
+            bar.total, bar.n = steps, step
+            bar.set_postfix({name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2")})
+
+        result = training_of.train(
+            training, out, benchmark=benchmark, report=show, device=device, until=until
+        )
+    place = result.checkpoint if result.checkpoint.is_file() else out
+    typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
+
+
+def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:
+    """A benchmark run of the network in training, in this process, to five clicks."""
+    from itertools import islice  # noqa: PLC0415
+
+    from disbench.datasets.cards import open_dataset  # noqa: PLC0415
+    from disbench.disnet.method import DisnetMethod  # noqa: PLC0415
+    from disbench.harness import evaluate  # noqa: PLC0415
+
+    source = open_dataset(dataset, data, [])
+
+    def run(method: DisnetMethod) -> Mapping[str, float]:
+        results = evaluate(method, islice(source, samples or None), max_clicks=_VALIDATION_CLICKS)
+        curve = results.miou_curve()
+        figures = {f"miou@{click}": float(value) for click, value in enumerate(curve, start=1)}
+        return {**figures, **{f"noc@{t}": results.noc(t / 100) for t in (85, 90)}}
+
+    return run
+
+
+def profile(
+    method: Annotated[
+        str, typer.Argument(help="disnet, or a training (disbench train --list, or a TOML file).")
+    ],
+    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Clicks of the later call.")] = 5,
+) -> None:
+    """Print parameters and FLOPs of DISNet by part, for the first click and a later one."""
+    raise NotImplementedError(method, clicks)
+
+
+def register(app: typer.Typer, methods_app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(train)
+    methods_app.command("profile")(profile)
