@@ -47,12 +47,17 @@ class ClickBatch:
         )
 
 
-def click_batch(clicks: Sequence[Sequence[Click]], scales: Sequence[tuple[float, float]]) -> ClickBatch:
-    """Clicks on images as the network takes them.
+def click_batch(
+    clicks: Sequence[Sequence[Click]],
+    scales: Sequence[tuple[float, float]],
+    offsets: Sequence[tuple[float, float]] | None = None,
+) -> ClickBatch:
+    """Clicks on images as the network takes them: point = scale * click + offset.
 
     Args:
         clicks: of each sample, at least one.
         scales: of each sample, (x, y): pixels of the network's input to one of the image.
+        offsets: of each sample, (x, y), pixels of the input; none without a word.
 
     Raises:
         ValueError: a sample without a click.
@@ -63,9 +68,11 @@ def click_batch(clicks: Sequence[Sequence[Click]], scales: Sequence[tuple[float,
     points = torch.zeros(len(clicks), most, 2)
     positive = torch.zeros(len(clicks), most, dtype=torch.bool)
     given = torch.zeros(len(clicks), most, dtype=torch.bool)
-    for number, (own, (scale_x, scale_y)) in enumerate(zip(clicks, scales, strict=True)):
+    shifts = offsets or [(0.0, 0.0)] * len(clicks)
+    for number, (own, scale, shift) in enumerate(zip(clicks, scales, shifts, strict=True)):
         count = len(own)
-        points[number, :count] = torch.tensor([(c.x * scale_x, c.y * scale_y) for c in own])
+        places = torch.tensor([(float(c.x), float(c.y)) for c in own])
+        points[number, :count] = places * torch.tensor(scale) + torch.tensor(shift)
         positive[number, :count] = torch.tensor([c.positive for c in own])
         given[number, :count] = True
     return ClickBatch(points, positive, given)

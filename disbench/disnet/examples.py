@@ -203,8 +203,8 @@ class Examples(Dataset[Example]):
     ) -> Example:
         size = (image.shape[0], image.shape[1])
         valid = self.frame.valid(size)
-        scale_x, scale_y = self.frame.scale(size)
-        first = (click.x * scale_x, click.y * scale_y)
+        (scale_x, scale_y), (shift_x, shift_y) = self.frame.scale(size), self.frame.offset(size)
+        first = (click.x * scale_x + shift_x, click.y * scale_y + shift_y)
         own = masks[target]
         more = random_clicks(own, valid, scene & ~own, generator, MOST if self.random else 0)
         column, row = (min(int((place + 0.5) / STRIDE), self.frame.grid - 1) for place in first)
@@ -303,7 +303,8 @@ def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> C
         first: the first clicks, pixels of the input.
         clicks: of each sample in cells, the first one among them.
     """
-    found = click_batch(clicks, [(STRIDE, STRIDE)] * len(clicks))
-    points = found.points + (STRIDE - 1) / 2
+    middle = (STRIDE - 1) / 2
+    found = click_batch(clicks, [(STRIDE, STRIDE)] * len(clicks), [(middle, middle)] * len(clicks))
+    points = found.points
     points[:, 0] = first.points[:, 0].to(points.device)
     return ClickBatch(points, found.positive, found.given).to(first.points.device)

@@ -42,6 +42,16 @@ class Frame:
             return self.side / max(size), self.side / max(size)
         return self.side / size[1], self.side / size[0]
 
+    def offset(self, size: Size) -> tuple[float, float]:
+        """(x, y): what is added to a scaled click, pixels of the input.
+
+        Stretched: what keeps a pixel's center its center. Padded: nothing, as SAM scales its points.
+        """
+        if self.kind == "padded":
+            return 0.0, 0.0
+        scale_x, scale_y = self.scale(size)
+        return (scale_x - 1) / 2, (scale_y - 1) / 2
+
     def inner(self, size: Size) -> Size:
         """(height, width) of the image's part of the grid, cells, at least 1."""
         if self.kind == "stretched":

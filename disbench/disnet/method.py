@@ -114,8 +114,9 @@ class DisnetMethod:
         return torch.stack(columns, dim=1)
 
     def _clicks(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
-        scales = [self.network.frame.scale(session.size) for session in sessions]
-        return click_batch(clicks, scales).to(self.device)
+        frame, sizes = self.network.frame, [session.size for session in sessions]
+        scales, offsets = [frame.scale(size) for size in sizes], [frame.offset(size) for size in sizes]
+        return click_batch(clicks, scales, offsets).to(self.device)
 
     def _joined(self, sessions: Sequence[DisnetSession]) -> Tensor:
         return torch.stack([session.input for session in sessions]).to(self.device)
