@@ -1,9 +1,11 @@
-"""The options of DISNet: the switches of the paper's ablations, and one for each reading of it."""
+"""The options of DISNet: the switches of the paper's ablations, one for each reading of it, the ViT's sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from disbench.errors import InputError
 
 Modulation = Literal["product", "one-plus", "additive"]
 
@@ -83,3 +85,58 @@ class DisnetOptions:
     def outputs(self) -> int:
         """How many candidates the proposal network offers."""
         return self.candidates if self.multiple_output else 1
+
+
+@dataclass(frozen=True, slots=True)
+class ViTConfig:
+    """Sizes of the proposal network on a plain ViT; the defaults are the paper's ViT-B (section 3.2).
+
+    Attributes:
+        input_side: of the square input, pixels, a multiple of 32.
+        hidden: width of the encoder, a multiple of 4 and of `heads` (the paper prints 784; ViT-B has 768).
+        layers: blocks of the encoder.
+        heads: of its attention.
+        patch: side of a patch, pixels: 16, from which the pyramid's strides 4, 8, 16 and 32 follow.
+        window: side of an attention window, patches; 14 divides the 28 x 28 patches of a 448 input.
+        global_blocks: the blocks, from 0, that attend to the whole input.
+        channels: d, of F^-1 and of the object queries, a multiple of 32.
+        pixel_layers: layers of deformable attention in the pixel decoder.
+        decoder_layers: of the mask decoder.
+        weights: MAE weights to begin with: a name on Hugging Face whose files are here already
+            ("facebook/vit-mae-base"), or a folder with `config.json` and `model.safetensors`; None: random ones.
+        revision: of the name: branch, tag or commit.
+        drop_path: how often a training sample skips the last block; for earlier blocks less, none the first.
+
+    Raises:
+        InputError: sizes that do not go together.
+    """
+
+    input_side: int = 448
+    hidden: int = 768
+    layers: int = 12
+    heads: int = 12
+    patch: int = 16
+    window: int = 14
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    channels: int = 256
+    pixel_layers: int = 6
+    decoder_layers: int = 3
+    weights: str | None = None
+    revision: str = "main"
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("input_side", "hidden", "layers", "heads", "window", "pixel_layers", "decoder_layers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"ViT: {name} = {getattr(self, name)}; it starts at 1")
+        for name, unit in (("input_side", 32), ("channels", 32), ("hidden", 4), ("hidden", self.heads)):
+            if getattr(self, name) % unit:
+                raise InputError(f"ViT: {name} = {getattr(self, name)}; make it a multiple of {unit}")
+        if self.patch != 16:
+            raise InputError(f"ViT: patch = {self.patch}; the pyramid's strides need patches of 16 pixels")
+        if not set(self.global_blocks) <= set(range(self.layers)):
+            raise InputError(
+                f"ViT: global_blocks = {self.global_blocks}; blocks go from 0 to {self.layers - 1}"
+            )
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"ViT: drop_path = {self.drop_path}; it is at least 0 and below 1")
