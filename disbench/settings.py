@@ -65,11 +65,6 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def kind_of(hint: Any) -> str:
-    """How an error names a kind."""
-    return _KINDS[hint]
-
-
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:
     """A table with `option=value` or `table.option=value` put over it.
 
