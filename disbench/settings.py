@@ -18,7 +18,7 @@ def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -
 
     Args:
         cls: a dataclass; its fields are of plain kinds, literals, tuples of these, optional ones, or dataclasses.
-        content: field -> value.
+        content: field -> value. A list has one value or more, or as few as its field's default.
         where: what to name in errors.
 
     Raises:
@@ -33,7 +33,12 @@ def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in content:
             raise InputError(f"{where}: the option {field.name!r} is missing; add it")
-    return cls(**{key: checked(key, value, hints[key], where) for key, value in content.items()})
+    empty = {field.name for field in fields if field.default == ()}  # may stay so
+    values = {
+        key: () if key in empty and value in ([], ()) else checked(key, value, hints[key], where)
+        for key, value in content.items()
+    }
+    return cls(**values)
 
 
 def checked(key: str, value: Any, hint: Any, where: str) -> Any:
