@@ -39,7 +39,10 @@ def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -
         key: () if key in empty and value in ([], ()) else checked(key, value, hints[key], where)
         for key, value in content.items()
     }
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InputError as error:  # of the dataclass itself: values that do not go together
+        raise InputError(f"{where}: {error}") from error
 
 
 def checked(key: str, value: Any, hint: Any, where: str) -> Any:

@@ -166,8 +166,8 @@ def training_from(content: dict[str, Any], where: str) -> Training:
             )
     if not 0 <= training.ema < 1:
         raise InputError(f"{where}: ema = {training.ema}; it lies from 0 to below 1")
-    if len(training.betas) != 2:
-        raise InputError(f"{where}: betas are two numbers, not {len(training.betas)}")
+    if len(training.betas) != 2 or not all(0 <= beta < 1 for beta in training.betas):
+        raise InputError(f"{where}: betas = {training.betas}; they are two numbers from 0 to below 1")
     if training.features and not training.augmentation.views:
         raise InputError(
             f"{where}: features are kept for fixed views only; set augmentation.views, or leave features out"
