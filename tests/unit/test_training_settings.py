@@ -122,7 +122,7 @@ def test_folders_are_found_here_first_and_then_below_the_root(
         Shards("shards", ""),
         Shards(str(root / "shards")),
     )
-    with pytest.raises(InputError, match="^images: no such folder of images here; name the folder, or give"):
+    with pytest.raises(InputError, match=r"^images: no such folder of images here; name the folder, or give"):
         resolved(training, None)
 
 
