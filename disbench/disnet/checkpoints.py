@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from disbench.disnet.averages import AveragedWeights
-from disbench.disnet.network import Disnet, build_network
+from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training_settings import Training, training_from
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
@@ -68,8 +68,9 @@ def save_network(
     Raises:
         OSError: it cannot be written; names the file.
     """
+    trained = trained_parameters(network)
     tensors = {
-        name: _stored(value, half)
+        name: _stored(value, half and name in trained)
         for name, value in network.state_dict().items()
         if value.is_floating_point()
     }
