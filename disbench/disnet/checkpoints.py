@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from disbench.disnet.averages import AveragedWeights
-from disbench.disnet.network import Disnet, build_network, trained_parameters
+from disbench.disnet.network import Disnet, build_network, trained_parameters, trained_parameters
 from disbench.disnet.training_settings import Training, training_from
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
