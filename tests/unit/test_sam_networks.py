@@ -25,6 +25,7 @@ from disbench.disnet.sam_networks import (
     SCORE_SLOPE,
     SamProposalNetwork,
     SamRefinementNetwork,
+    point_tokens,
 )
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
 
@@ -275,3 +276,11 @@ def test_with_two_stages_the_first_sees_the_first_click_alone(parts: SamParts) -
         one = made(features(1), batch_of([SAMPLES[1][:1]]))
         more = made(features(1), batch_of(SAMPLES[1:]), mask_logits(1))
     assert torch.equal(one.logits, more.logits)
+
+
+def test_points_are_as_exact_in_mixed_precision(parts: SamParts) -> None:
+    exact, given = point_tokens(parts.prompt_encoder, batch_of(SAMPLES))
+    assert given.tolist() == [[True, False, False, True], [True] * 4]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = point_tokens(parts.prompt_encoder, batch_of(SAMPLES))
+    assert torch.equal(exact, mixed)
