@@ -250,8 +250,10 @@ class _Run:
             rounds = draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
             try:
                 parts.append(self._backward(batch, rounds))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                raise self._explained(error) from error
+            except (MemoryError, RuntimeError) as error:
+                if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
+                    raise
+                raise self._too_large(error) from error
         if self.training.clip:
             self.accelerator.clip_grad_norm_(self.loss.parameters(), self.training.clip)
         self.prepared.step()
@@ -270,12 +272,9 @@ class _Run:
         self.accelerator.backward(loss / self.training.accumulate)
         return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
 
-    def _explained(self, error: BaseException) -> BaseException:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in words:
-            return error
+    def _too_large(self, error: BaseException) -> InputError:
         return InputError(
-            f"memory does not suffice for {self.training.batch} examples at once ({' '.join(words.split())[:120]}); "
+            f"memory does not suffice for {self.training.batch} examples at once ({' '.join(str(error).split())[:120]}); "
             f"lower batch and raise accumulate: batch = {max(self.training.batch // 2, 1)} with accumulate = "
             f"{self.training.accumulate * 2} gives the same steps"
         )
