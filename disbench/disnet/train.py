@@ -222,10 +222,7 @@ class _Run:
     def try_one(self) -> dict[str, float | str]:
         """The first step's losses and gradients, without an update."""
         batch = next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
-        rounds = draw_rounds(
-            len(batch.clicks), self.training.corrective_clicks, (self.training.seed, self.step)
-        )
-        parts = self._backward(batch, rounds)
+        parts = self._backward(batch, self._drawn_rounds(batch, 0))
         found = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
         trained = trained_parameters(self.network).values()
         return {
@@ -246,10 +243,8 @@ class _Run:
             with meter.waiting():
                 batch = next(batches)
             batch = batch.to(self.accelerator.device)
-            seed = (self.training.seed, self.step, part, self.accelerator.process_index)
-            rounds = draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
             try:
-                parts.append(self._backward(batch, rounds))
+                parts.append(self._backward(batch, self._drawn_rounds(batch, part)))
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
                     raise
@@ -261,6 +256,12 @@ class _Run:
         if self.averages is not None:
             self.averages.update(self.network)
         return parts
+
+    def _drawn_rounds(self, batch: Batch, part: int) -> list[int]:
+        """How many corrective clicks the examples get; torch's own draws (`drop_path`) begin anew with the step too."""
+        seed = (self.training.seed, self.step, part, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        return draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
 
     def _backward(self, batch: Batch, rounds: list[int]) -> dict[str, float]:
         with self.accelerator.autocast():
