@@ -221,7 +221,7 @@ class _Run:
 
     def try_one(self) -> dict[str, float | str]:
         """The first step's losses and gradients, without an update."""
-        batch = next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
+        batch = _next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
         parts = self._backward(batch, self._drawn_rounds(batch, 0))
         found = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
         trained = trained_parameters(self.network).values()
@@ -241,7 +241,7 @@ class _Run:
         parts = []
         for part in range(self.training.accumulate):
             with meter.waiting():
-                batch = next(batches)
+                batch = _next(batches)
             batch = batch.to(self.accelerator.device)
             try:
                 parts.append(self._backward(batch, self._drawn_rounds(batch, part)))
@@ -398,6 +398,14 @@ def _peak_gib() -> float:
         return float(torch.cuda.max_memory_allocated()) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    """The next batch; of an error in a loader process, where a traceback comes before it, the sentence alone."""
+    try:
+        return next(batches)
+    except InputError as error:
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
 
 
 def _means(parts: list[dict[str, float]]) -> dict[str, float]:
