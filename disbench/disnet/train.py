@@ -34,7 +34,7 @@ from disbench.disnet.schedule import learning_rate
 from disbench.disnet.training_log import TrainingLog
 from disbench.disnet.training_settings import Training
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
-from disbench.errors import InputError
+from disbench.errors import InputError, unknown_name
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
 """Evaluates the network in training and gives its figures by name."""
@@ -114,13 +114,13 @@ def train(
         out: folder of the result: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
         benchmark: called every `validate_every` steps, with the averaged weights if there are any.
         report: told each line of the log.
-        device: "cpu", "cuda"; "" takes what accelerate finds.
+        device: "cpu", "cuda"; "" takes what accelerate finds. One process can train in one precision only.
         until: end after this step, with a checkpoint, as an interruption would; 0 goes to the end.
         log_name: of the CSV file.
 
     Raises:
-        InputError: data or weights are missing or damaged, memory does not suffice, a loss is not finite, the
-            folder holds a training with other settings.
+        InputError: data, weights or the device are missing or damaged, memory does not suffice, a loss is not
+            finite, the folder holds a training with other settings.
     """
     return _Run(training, out, device, log_name).go(benchmark, report, until)
 
@@ -424,7 +424,18 @@ def _accelerator(training: Training, device: str) -> Any:
         raise InputError(
             'training needs accelerate, which is not installed; run: pip install "disbench[models]"'
         ) from error
-    return Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+    if device not in ("", "cpu", "cuda"):
+        raise unknown_name("device", device, ("cpu", "cuda"))
+    try:
+        made = Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+    except ValueError as error:  # accelerate keeps one state in a process
+        raise InputError(
+            f"precision = {training.precision}, device = {device!r}: not possible here, or not after another "
+            f"training in the same process ({error})"
+        ) from error
+    if device and made.device.type != device:
+        raise InputError(f"there is no device {device!r} here; use cpu, or leave --device out")
+    return made
 
 
 def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
