@@ -205,7 +205,7 @@ class _Run:
             parts += self._one_step(batches, meter)
             self.step += 1
             meter.step()
-            if self.step % self.training.log_every == 0 or self.step == last:
+            if self._due(self.training.log_every) or self.step == self.steps:
                 figures = {**_means(parts), **meter.read(), "rate": self._rate()}
                 parts = []
                 self._note(log, figures, report)
