@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,11 +73,13 @@ def train(
         for name, value in training_of.dry_run(training, out, device).items():
             typer.echo(f"{name:<24} {value if isinstance(value, str) else f'{value:,.6g}'}")
         return
-    training_of.begin(out, existing.value)
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate launched
+    if is_first:
+        training_of.begin(out, existing.value)
     benchmark = (
         _benchmark(training.validation, training.validation_samples, data) if training.validation else None
     )
-    with tqdm(unit="step", disable=None) as bar:
+    with tqdm(unit="step", disable=None if is_first else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
             bar.total, bar.n = steps, step
@@ -86,7 +89,8 @@ def train(
             training, out, benchmark=benchmark, report=show, device=device, until=until
         )
     place = result.checkpoint if result.checkpoint.is_file() else out
-    typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
+    if is_first:
+        typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
 
 
 def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:

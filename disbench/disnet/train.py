@@ -194,8 +194,8 @@ class _Run:
 
     def go(self, benchmark: Benchmark | None, report: Report | None, until: int) -> TrainingResult:
         """Train to the end, or to `until`."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        began, log = time.monotonic(), TrainingLog(self.out, self.log_name, self.step + 1)
+        began = time.monotonic()
+        log = self._log(self.log_name, self.step + 1)
         last = min(until or self.steps, self.steps)
         meter = _Meter(self.training.batch * self.training.accumulate)
         figures: Mapping[str, float] = {}
@@ -208,15 +208,20 @@ class _Run:
             if self._due(self.training.log_every) or self.step == self.steps:
                 figures = {**_means(parts), **meter.read(), "rate": self._rate()}
                 parts = []
-                self._note(log, figures, report)
+                if log is not None:
+                    log.add(self.step, figures)
+                if log is not None and report is not None:
+                    report(self.step, self.steps, figures)
             if benchmark is not None and self._due(self.training.validate_every):
                 self._validate(benchmark)
             if self._due(self.training.checkpoint_every) or self.step == last:
                 self._save()
-        log.close()
+        if log is not None:
+            log.close()
         path = self.out / TRAINED
         if self.step == self.steps:
             self._finish(path)
+        self.accelerator.wait_for_everyone()
         return TrainingResult(path, self.step, time.monotonic() - began, figures)
 
     def try_one(self) -> dict[str, float | str]:
@@ -312,15 +317,17 @@ class _Run:
     def _due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
-    def _note(self, log: TrainingLog, figures: Mapping[str, float], report: Report | None) -> None:
-        if self.accelerator.is_main_process:
-            log.add(self.step, figures)
-            if report is not None:
-                report(self.step, self.steps, figures)
+    def _log(self, name: str, step: int) -> TrainingLog | None:
+        """A log, in the process that writes."""
+        if not self.accelerator.is_main_process:
+            return None
+        self.out.mkdir(parents=True, exist_ok=True)
+        return TrainingLog(self.out, name, step)
 
     def _validate(self, benchmark: Benchmark) -> None:
         """A benchmark run of the network as it would be stored now."""
-        if not self.accelerator.is_main_process:
+        log = self._log("validation", self.step)
+        if log is None:
             return
         self.network.eval()
         method = DisnetMethod(self.network, self.network_input, str(self.accelerator.device))
@@ -330,13 +337,11 @@ class _Run:
             with self.averages.in_place(self.network):
                 figures = benchmark(method)
         self.network.train()
-        log = TrainingLog(self.out, "validation", self.step)
         log.add(self.step, figures)
         log.close()
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
             save_state(
                 self.out / STATE, self.network, self.optimizer, self.averages, self.training, self.step
             )
