@@ -20,6 +20,8 @@ from disbench.errors import InputError
 from disbench.files import naming, whole_file
 
 NETWORK = "network.safetensors"
+_FACTS = "facts"
+"""What a file keeps besides the settings."""
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 
 _MAY_DIFFER = (
@@ -74,8 +76,9 @@ def save_network(
         for name, value in network.state_dict().items()
         if value.is_floating_point()
     }
-    metadata = {"training": json.dumps(training.as_dict(), sort_keys=True), **facts}
-    _write(path, tensors, metadata)
+    content = {**training.as_dict(), _FACTS: dict(facts)}
+    # One text: of several, safetensors writes them in another order each time.
+    _write(path, tensors, {"training": json.dumps(content, sort_keys=True)})
 
 
 def load_network(path: Path) -> TrainedNetwork:
@@ -87,14 +90,14 @@ def load_network(path: Path) -> TrainedNetwork:
     tensors, metadata = _read(path)
     try:
         content = json.loads(metadata["training"])
-    except (KeyError, ValueError) as error:
+        facts = content.pop(_FACTS, {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
         ) from error
     training = training_from(content, f"{path}: its settings")
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
-    facts = {name: text for name, text in metadata.items() if name != "training"}
     return TrainedNetwork(network.eval(), training, facts)
 
 
