@@ -69,6 +69,15 @@ def test_a_network_comes_back(network: Disnet, stored: Path) -> None:
     assert torch.equal(answers[0].logits, answers[1].logits) and torch.equal(*masks)
 
 
+def test_the_same_network_is_the_same_bytes(network: Disnet, stored: Path, tmp_path: Path) -> None:
+    """Also from another process: safetensors orders several texts by chance."""
+    path = tmp_path / "again.safetensors"
+    save_network(path, network, TRAINING, {"steps": "7"}, half=False)
+    assert path.read_bytes() == stored.read_bytes()
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert len(file.metadata()) == 1
+
+
 def test_half_is_half_but_for_what_is_never_trained(tmp_path: Path) -> None:
     """A small network on a SAM: its codes of positions stay exact, and so does what is made of them."""
     torch.manual_seed(0)
@@ -103,7 +112,7 @@ def test_a_file_that_is_not_whole(stored: Path, tmp_path: Path, damage: str) -> 
 
 
 def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
-    for texts in ({}, {"training": "lasted long"}):
+    for texts in ({}, {"training": "lasted long"}, {"training": "[3]"}):
         path = rewritten(stored, tmp_path / "other.safetensors", texts)
         with pytest.raises(InputError, match="not a DISNet checkpoint of ours"):
             load_network(path)
