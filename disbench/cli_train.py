@@ -91,8 +91,6 @@ def train(
 
 def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:
     """A benchmark run of the network in training, in this process, to five clicks."""
-    from itertools import islice  # noqa: PLC0415
-
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.disnet.method import DisnetMethod  # noqa: PLC0415
     from disbench.harness import evaluate  # noqa: PLC0415
@@ -100,7 +98,8 @@ def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:
     source = open_dataset(dataset, data, [])
 
     def run(method: DisnetMethod) -> Mapping[str, float]:
-        results = evaluate(method, islice(source, samples or None), max_clicks=_VALIDATION_CLICKS)
+        chosen = (source.read(number) for number in range(len(source.ids))[: samples or None])
+        results = evaluate(method, chosen, max_clicks=_VALIDATION_CLICKS)
         curve = results.miou_curve()
         figures = {f"miou@{click}": float(value) for click, value in enumerate(curve, start=1)}
         return {**figures, **{f"noc@{t}": results.noc(t / 100) for t in (85, 90)}}
@@ -110,12 +109,21 @@ def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:
 
 def profile(
     method: Annotated[
-        str, typer.Argument(help="disnet, or a training (disbench train --list, or a TOML file).")
-    ],
-    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Clicks of the later call.")] = 5,
+        str,
+        typer.Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file)."),
+    ] = "disnet",
+    clicks: Annotated[
+        int, typer.Option("--clicks", min=2, help="Clicks that are given at the later click.")
+    ] = 5,
 ) -> None:
-    """Print parameters and FLOPs of DISNet by part, for the first click and a later one."""
-    raise NotImplementedError(method, clicks)
+    """Print parameters and FLOPs of a DISNet by part, for the first click and for a later one."""
+    from disbench.disnet.network import NetworkSettings  # noqa: PLC0415
+    from disbench.disnet.profile import profile_lines, profile_of  # noqa: PLC0415
+    from disbench.disnet.training_settings import load_training  # noqa: PLC0415
+
+    settings = NetworkSettings() if method == "disnet" else load_training(method).network
+    for line in profile_lines(profile_of(settings, clicks)):
+        typer.echo(line)
 
 
 def register(app: typer.Typer, methods_app: typer.Typer) -> None:

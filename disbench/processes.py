@@ -7,7 +7,30 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+
+def started_worker(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
+    """Start a worker process that shares nothing with another one, so that its death harms no other.
+
+    Args:
+        target: a function of a module: called there with the arguments, and its end of a pipe.
+        arguments: small, since they travel by a pipe that a process which dies at its start never empties.
+
+    Returns:
+        The process, and this end of the pipe. When the process has ended, however it went, even amidst a
+        message, receiving raises EOFError or OSError.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with interrupts_held_back():
+        process = context.Process(target=target, args=(*arguments, theirs), daemon=True)
+        process.start()
+    theirs.close()  # the process has the only copy: its death ends the pipe
+    return process, ours
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from disbench.clicks import Click
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch
 from disbench.disnet.checkpoints import load_network
 from disbench.disnet.network import Disnet, input_of
+from disbench.disnet.training_settings import Training
 from disbench.errors import InputError
 from disbench.prediction import Prediction, RgbImage
 
@@ -170,6 +172,17 @@ def disnet(
     weights: str = "",
     cache: str = "",
     device: str = "cpu",
+    *,
+    first_click: bool = True,
+    multiple_output: bool = True,
+    mca: bool = True,
+    fcg: bool = True,
+    click_augmented_feature: bool = True,
+    conv_ffn: bool = True,
+    first_click_radius: float = 15.0,
+    other_click_radius: float = 5.0,
+    sampling: str = "hierarchy",
+    training_seed: int = 0,
 ) -> DisnetMethod:
     """DISNet from a checkpoint.
 
@@ -179,34 +192,74 @@ def disnet(
         weights: folder of a frozen encoder's files; "" is where `disbench methods fetch mobilesam` puts them.
         cache: folder that keeps a frozen encoder's features of images (4 MiB each) from run to run; "" keeps none.
         device: of torch ("cpu", "cuda").
+        first_click: from here on, what the checkpoint is, so that a run's record says it: see `described`.
+        multiple_output: likewise.
+        mca: likewise.
+        fcg: likewise.
+        click_augmented_feature: likewise.
+        conv_ffn: likewise.
+        first_click_radius: likewise.
+        other_click_radius: likewise.
+        sampling: likewise.
+        training_seed: likewise.
 
     Raises:
-        InputError: the checkpoint or the encoder's weights are missing or damaged, or there is no such device.
+        InputError: the checkpoint or the encoder's weights are missing or damaged, it is not what the options say,
+            or there is no such device.
     """
-    return disnet_of(stored_checkpoint(checkpoint), refine_first, weights, cache, device)
-
-
-def disnet_of(
-    checkpoint: Path,
-    refine_first: bool = False,
-    weights: str = "",
-    cache_folder: str = "",
-    device: str = "cpu",
-) -> DisnetMethod:
-    """The method of a checkpoint's file; see `disnet`."""
-    import dataclasses  # noqa: PLC0415
-
-    loaded = load_network(checkpoint)
-    settings = dataclasses.replace(loaded.training.network, weights=weights)
+    declared: dict[str, bool | float | str] = {
+        "first_click": first_click,
+        "multiple_output": multiple_output,
+        "mca": mca,
+        "fcg": fcg,
+        "click_augmented_feature": click_augmented_feature,
+        "conv_ffn": conv_ffn,
+        "first_click_radius": first_click_radius,
+        "other_click_radius": other_click_radius,
+        "sampling": sampling,
+        "training_seed": training_seed,
+    }
+    path = stored_checkpoint(checkpoint)
+    loaded = load_network(path)
+    _check_declared(path, described(loaded.training), declared)
     network = loaded.network
-    network.options = dataclasses.replace(network.options, refine_first=refine_first)
-    if threads.allowed():
-        torch.set_num_threads(threads.allowed())
+    network.options = replace(network.options, refine_first=refine_first)
+    torch.set_num_threads(threads.allowed())
     try:
         network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"disnet: there is no device {device!r} here ({error}); use cpu") from error
-    return DisnetMethod(network, input_of(settings, cache_folder), device)
+    return DisnetMethod(network, input_of(replace(loaded.training.network, weights=weights), cache), device)
+
+
+def described(training: Training) -> dict[str, bool | float | str]:
+    """What a training makes of the network, in the words of the ablations' tables: a run's options.
+
+    Args:
+        training: the settings.
+    """
+    options = training.network.options
+    return {
+        "first_click": options.first_click,
+        "multiple_output": options.multiple_output,
+        "mca": options.mca,
+        "fcg": options.fcg,
+        "click_augmented_feature": options.guidance.click_augmented_feature,
+        "conv_ffn": options.guidance.conv_ffn,
+        "first_click_radius": options.attention.first_click_radius,
+        "other_click_radius": options.attention.other_click_radius,
+        "sampling": training.sampling,
+        "training_seed": training.seed,
+    }
+
+
+def _check_declared(
+    path: Path, found: Mapping[str, bool | float | str], declared: Mapping[str, bool | float | str]
+) -> None:
+    wrong = [name for name, value in declared.items() if found[name] != value]
+    if wrong:
+        cure = " ".join(f"--set {name}={str(found[name]).lower()}" for name in wrong)
+        raise InputError(f"{path}: it was trained with other settings than the options say; add {cure}")
 
 
 @cache

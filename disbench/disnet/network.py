@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from disbench.baselines.mobilesam import MobileSamEncoder
 from disbench.baselines.weights import locate
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.frames import Frame
-from disbench.disnet.options import DisnetOptions
+from disbench.disnet.options import DisnetOptions, ViTConfig
+from disbench.disnet.proposal_network import ProposalNetwork
+from disbench.disnet.refinement_network import RefinementNetwork
 from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
 from disbench.disnet.sam_weights import sam_parts
+from disbench.opencv import opencv
 from disbench.prediction import RgbImage
 
 
@@ -25,12 +27,15 @@ class NetworkSettings:
     """How a DISNet is built: the table `network` of a training's file.
 
     Attributes:
-        architecture: "sam": the small one, on the features of a frozen SAM encoder.
+        architecture: "vit": the paper's, on a plain ViT; "sam": the small one, on the features of a frozen SAM
+            encoder.
+        vit: sizes and weights of the ViT.
         weights: folder of the SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
         options: the paper's switches and the readings.
     """
 
-    architecture: Literal["sam"] = "sam"
+    architecture: Literal["vit", "sam"] = "vit"
+    vit: ViTConfig = field(default_factory=ViTConfig)
     weights: str = ""
     options: DisnetOptions = field(default_factory=DisnetOptions)
 
@@ -50,6 +55,25 @@ class EncodedInput:
         """Features, float32 (256, 64, 64), of an image, uint8 (height, width, 3)."""
         encoding: npt.NDArray[np.float32] = self._encoder(image)[0]
         return encoding
+
+
+class ImageInput:
+    """An image in its frame as the network's input.
+
+    Args:
+        side: of the frame, pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def __call__(self, image: RgbImage) -> npt.NDArray[np.uint8]:
+        """The image, uint8 (height, width, 3), stretched to the frame: uint8 (3, side, side), RGB."""
+        cv2 = opencv()
+        smaller = self._side < max(image.shape[:2])
+        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        square = cv2.resize(image, (self._side, self._side), interpolation=how)
+        return np.ascontiguousarray(square.transpose(2, 0, 1))
 
 
 class Disnet(nn.Module):
@@ -103,21 +127,32 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
         InputError: weights are missing.
     """
     options = settings.options
+    if settings.architecture == "vit":
+        config = settings.vit if pretrained else replace(settings.vit, weights=None)
+        second = RefinementNetwork(config.channels, options) if options.first_click else None
+        return Disnet(
+            ProposalNetwork(config, options), second, Frame("stretched", config.input_side), options
+        )
     parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
     refinement = SamRefinementNetwork(parts, options) if options.first_click else None
     return Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options)
 
 
-def input_of(settings: NetworkSettings, cache: str = "") -> EncodedInput:
-    """What makes the network's input of an image."""
+def input_of(settings: NetworkSettings, cache: str = "") -> EncodedInput | ImageInput:
+    """What makes the network's input of an image.
+
+    Args:
+        settings: of the network.
+        cache: folder that keeps a frozen encoder's features; of no effect where there is none.
+
+    Raises:
+        InputError: a frozen encoder's weights are missing.
+    """
+    if settings.architecture == "vit":
+        return ImageInput(settings.vit.input_side)
     return EncodedInput(settings, cache)
 
 
 def trained_parameters(network: nn.Module) -> dict[str, Any]:
     """The parameters that training changes, by name."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
-
-
-def to_device(network: Disnet, device: str) -> Disnet:
-    """The network on a device."""
-    return network.to(torch.device(device))

@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from disbench.baselines.mobilesam import ENCODING
 from disbench.disnet.batches import ClickBatch
+from disbench.disnet.network import NetworkSettings, build_network
 
 REST = "rest"
 """The part that stands for what a stage does outside of its parts."""
@@ -99,6 +101,7 @@ def profile(
     side: int = 448,
     later: Sequence[int] = (2, 5),
     meter: Meter = flops,
+    inputs: Tensor | None = None,
 ) -> Profile:
     """Parameters of a network's parts, and what they cost at the first click and at later ones.
 
@@ -106,21 +109,23 @@ def profile(
     was kept; in a network of one stage, the proposal network at each click. A column takes one run.
 
     Args:
-        proposal: images, clicks, previous probabilities -> Proposals; it runs where its parameters are.
+        proposal: inputs, clicks, previous logits -> Proposals; it runs where its parameters are.
         refinement: Kept, clicks -> logits; None for a network of one stage.
         side: of the square input, pixels.
         later: how many clicks are given at the later clicks, a column each.
         meter: of what the costs are.
+        inputs: of the proposal network, a batch of one; None: a black image.
     """
     device = next(proposal.parameters()).device
-    images = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)
+    black = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    images = (black if inputs is None else inputs).to(device)
     clicks = [_clicks(count, side).to(device) for count in (1, *later)]
     with torch.no_grad():
         found, costs = _measured("proposal", proposal, partial(proposal, images, clicks[0], None), meter)
         columns, kept = [costs], found.keep(torch.zeros(1, dtype=torch.long, device=device))
         for given in clicks[1:]:
             if refinement is None:
-                run = partial(proposal, images, given, kept.logits.sigmoid())
+                run = partial(proposal, images, given, kept.logits)
                 columns.append(_measured("proposal", proposal, run, meter)[1])
             else:
                 run = partial(refinement, kept, given)
@@ -128,6 +133,48 @@ def profile(
     stages = {"proposal": proposal} | ({} if refinement is None else {"refinement": refinement})
     rows = [part for stage, module in stages.items() for part in _rows(stage, module, columns)]
     return Profile((1, *later), tuple(rows))
+
+
+def profile_of(settings: NetworkSettings, later: int = 5) -> Profile:
+    """The FLOPs of a network that is built for it, with random weights.
+
+    Args:
+        settings: of the network; a frozen encoder is not part of it and not counted.
+        later: how many clicks are given at the later click.
+    """
+    network = build_network(settings, pretrained=False).eval().requires_grad_(False)
+    inputs = None if settings.architecture == "vit" else torch.zeros(1, *ENCODING[1:])
+    return profile(
+        network.proposal,
+        network.refinement,
+        network.frame.side,
+        (2, later) if later > 2 else (2,),
+        flops,
+        inputs,
+    )
+
+
+def profile_lines(found: Profile) -> list[str]:
+    """A profile as a table of text."""
+    heads = ["part", "parameters, M", *(f"click {count}, GFLOP" for count in found.clicks)]
+    rows = [
+        [
+            f"{part.stage}: {part.name}",
+            f"{part.parameters / 1e6:.2f}",
+            *(f"{c / 1e9:.2f}" for c in part.costs),
+        ]
+        for part in found.parts
+    ]
+    rows.append(["all", f"{found.parameters / 1e6:.2f}", *(f"{total / 1e9:.2f}" for total in found.totals)])
+    rows.append(["of the first click", "", *(f"{100 * ratio:.1f} %" for ratio in found.ratios)])
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    return [
+        "  ".join(
+            text.ljust(width) if not at else text.rjust(width)
+            for at, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (heads, *rows)
+    ]
 
 
 def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:

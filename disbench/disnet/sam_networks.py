@@ -108,6 +108,16 @@ class SamProposalNetwork(nn.Module):
         self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
         _drop_unused(self.prompts, masks=not options.first_click)
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What a profile counts apart."""
+        return {
+            "prompt encoder": self.prompts,
+            "two-way transformer, upscaling": self.two_way,
+            "hypernetworks": self.hypernetworks,
+            "objectness head": self.objectness,
+        }
+
     def forward(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates for the first click; with `first_click` off, for all clicks and the mask kept before.
 

@@ -192,13 +192,15 @@ class _Run:
         last = min(until or self.steps, self.steps)
         meter = _Meter(self.training.batch * self.training.accumulate)
         figures: Mapping[str, float] = {}
+        parts: list[dict[str, float]] = []
         batches = iter(self._loader(last))
         while self.step < last:
-            parts = self._one_step(batches, meter)
+            parts += self._one_step(batches, meter)
             self.step += 1
             meter.step()
             if self.step % self.training.log_every == 0 or self.step == last:
                 figures = {**_means(parts), **meter.read(), "rate": self._rate()}
+                parts = []
                 self._note(log, figures, report)
             if benchmark is not None and self._due(self.training.validate_every):
                 self._validate(benchmark)
@@ -291,9 +293,8 @@ class _Run:
 
     def _set_rates(self) -> None:
         training = self.training
-        if training.steps:
-            warmup = round(training.warmup_epochs * self.steps) if training.warmup_epochs < 1 else 0
-        else:
+        warmup = training.warmup_steps
+        if not training.steps:
             warmup = round(self.steps * training.warmup_epochs / training.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, warmup, group["rate"], training.first_rate)

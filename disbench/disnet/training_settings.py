@@ -40,6 +40,8 @@ class Training:
         name: of the training.
         shards: sources of examples.
         description: one line.
+        sampling: how the shards' sets were made ("hierarchy", "proximity", ...): a label of results.
+        training_data: names of the datasets: a label of results.
         network: what is trained.
         seed: of everything that is drawn.
         epochs: over all diverse sets; `steps` takes its place if it is given.
@@ -50,7 +52,8 @@ class Training:
         refinement_rate: of stage 2.
         new_layers_factor: learning rates of layers that start without weights, as a multiple.
         first_rate: at the start of the warm-up.
-        warmup_epochs: of the warm-up; of a training in steps, the share of the steps.
+        warmup_epochs: of the warm-up.
+        warmup_steps: takes their place where `steps` does.
         betas: Adam's.
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses.
@@ -72,6 +75,8 @@ class Training:
     name: str
     shards: tuple[Shards, ...] = ()
     description: str = ""
+    sampling: str = "hierarchy"
+    training_data: tuple[str, ...] = ("C+L",)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     seed: int = 0
     epochs: float = 55.0
@@ -83,6 +88,7 @@ class Training:
     new_layers_factor: float = 1.0
     first_rate: float = 5e-8
     warmup_epochs: float = 2.0
+    warmup_steps: int = 0
     betas: tuple[float, ...] = (0.9, 0.99)
     clip: float = 0.0
     matching: MatchWeights = field(default_factory=MatchWeights)
@@ -114,6 +120,7 @@ _AT_LEAST = {
     "refinement_rate": 0,
     "first_rate": 0,
     "warmup_epochs": 0,
+    "warmup_steps": 0,
     "clip": 0,
     "corrective_clicks": 0,
     "workers": 0,

@@ -229,7 +229,7 @@ def _file_hash(entry: str) -> str | None:
 def _versions(method: MethodSpec) -> dict[str, str]:
     """Of everything that may decide a row; what is installed but not used is left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
-    extras = [str(method.card["extra"])] if "extra" in method.card else []
+    extras = str(method.card["extra"]).split(",") if "extra" in method.card else []
     used = [
         package
         for extra in (extras if method.card else _PACKAGES_OF_EXTRAS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import pickle
 import signal
 import time
@@ -13,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from disbench import threads
@@ -24,7 +22,7 @@ from disbench.harness.evaluation import check_batch
 from disbench.harness.protocol import Protocol
 from disbench.harness.store import ClickRow, Store
 from disbench.prediction import Method
-from disbench.processes import die_with_parent, interrupts_held_back
+from disbench.processes import die_with_parent, started_worker
 from disbench.samples import SampleSource
 
 _STARTING_TIMEOUT = 600.0
@@ -181,12 +179,7 @@ class _Worker:
         self.connection.close()
 
     def _begin_process(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        with interrupts_held_back():
-            self._process: BaseProcess = context.Process(target=_work, args=(self._path, theirs), daemon=True)
-            self._process.start()
-        theirs.close()
+        self._process, self.connection = started_worker(_work, self._path)
         self._ready = False
         self._began: Began | None = None
         self.deadline = time.monotonic() + _STARTING_TIMEOUT
