@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import shutil
 from collections import deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from disbench import definitions, threads
 from disbench.ablation_plans import (
@@ -292,10 +293,15 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, co
         row=row.name,
         seed=training.seed,
         training={name: value for name, value in training.as_dict().items() if name not in MAY_DIFFER},
-        shards={name: str(manifest["fingerprint"]) for name, manifest in manifests.items()},
+        shards={name: _content_hash(manifest) for name, manifest in manifests.items()},
         method={name: value for name, value in values.items() if name not in _PLACES},
     )
     return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, options)
+
+
+def _content_hash(manifest: Mapping[str, Any]) -> str:
+    """Of all shards of a folder, hex."""
+    return hashlib.sha256("".join(entry["sha256"] for entry in manifest["files"]).encode()).hexdigest()
 
 
 def carry_out(task: Task, conduct: Conduct, train: Train, say: Say) -> None:

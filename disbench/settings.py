@@ -43,6 +43,8 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         InputError: it is not.
     """
     if get_origin(hint) in (Union, types.UnionType):
+        if value is None:  # TOML has none, but settings that were stored as JSON do
+            return None
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
