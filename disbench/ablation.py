@@ -41,6 +41,7 @@ from disbench.processes import die_with_parent, interrupts_held_back
 from disbench.reports.ablation_report import report_ablation
 from disbench.reports.report import Report
 from disbench.reports.reproduce import reproduce
+from disbench.reports.text import counted
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sample import make_shards
 from disbench.sampling.shards import read_manifest
@@ -356,7 +357,9 @@ def _measure(cell: Cell, task: Task, dataset: PlannedDataset, conduct: Conduct) 
     )
     result = run.description["result"]
     failed = f", failed on {len(result['failed'])}" if result["failed"] else ""
-    return f"{source.name}: {result['samples']} samples, {result['clicks']} clicks{failed}"
+    return (
+        f"{source.name}: {counted(result['samples'], 'sample')}, {counted(result['clicks'], 'click')}{failed}"
+    )
 
 
 def _lines_of_jobs(tasks: Sequence[Task], jobs: int, conduct: Conduct, train: Train) -> Iterator[str]:

@@ -65,6 +65,7 @@ def _page(
         f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run."
         if unmeasured
         else "",
+        _unmeasured(signs),
         f"{_tally(signs)}.",
     ]
     paragraphs = [
@@ -73,14 +74,29 @@ def _page(
         "## Rows",
         markdown.table(_rows_table(plan, results, quantities)),
         "## Signs",
-        markdown.table(_signs_table(plan, signs)),
+        markdown.table(_signs_table(plan, _measured(signs))),
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _measured(signs: Sequence[Sign]) -> list[Sign]:
+    """Those of contrasts that have a difference on some dataset."""
+    contrasts = [sign.contrast for sign in signs if sign.ours is not None]
+    return [sign for sign in signs if sign.contrast in contrasts]
+
+
+def _unmeasured(signs: Sequence[Sign]) -> str:
+    """Which contrasts have no difference at all, in words."""
+    measured = [sign.contrast for sign in _measured(signs)]
+    names = dict.fromkeys(sign.contrast.name for sign in signs if sign.contrast not in measured)
+    return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
 
 
 def _tally(signs: Sequence[Sign]) -> str:
     """How many printed signs hold."""
     counts = Counter(sign.finding for sign in signs if sign.paper.side and sign.ours is not None)
+    if not counts:
+        return "No sign that the paper prints was measured"
     parts = [f"{counts[finding]} {finding}" for finding in ("holds", "against", "not decided")]
     return f"Of {counted(sum(counts.values()), 'sign')} that the paper prints: {', '.join(parts)}"
 
@@ -213,12 +229,12 @@ def _row_records(
 
 
 def _lines(signs: Sequence[Sign]) -> list[str]:
-    """Of each contrast and dataset NoC@90, then how many signs hold."""
+    """Of each contrast and dataset NoC@90, then what was not measured and how many signs hold."""
     lines = []
-    for sign in signs:
+    for sign in _measured(signs):
         if sign.quantity == Quantity("noc", 90):
             measured = sign.missing if sign.ours is None else sign.quantity.text(sign.ours.mean, sign=True)
             found = "" if sign.ours is None else f" ({sign.finding})"
             paper = f"paper {sign.paper.text}"
             lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, {paper}{found}")
-    return [*lines, _tally(signs)]
+    return [*lines, *filter(None, [_unmeasured(signs)]), _tally(signs)]

@@ -49,9 +49,11 @@ class Quantity:
         return 1 if self.kind == "iou" else -1
 
     def text(self, value: float, *, sign: bool = False) -> str:
-        """A value as tables print it."""
+        """A value as tables print it, or a difference with its sign."""
         places = {"noc": 2, "nof": 1, "iou": 3}[self.kind]
-        return f"{value:+.{places}f}" if sign else f"{value:.{places}f}"
+        size = f"{abs(value):.{places}f}"
+        before = "−" if value < 0 else "+" if sign else ""
+        return f"{before}{size}" if float(size) else size
 
 
 @dataclass(frozen=True)

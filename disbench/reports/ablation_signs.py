@@ -53,7 +53,7 @@ class PaperDifference:
         """As tables print it."""
         if self.difference is None:
             return NOT_PRINTED
-        return f"{self.difference:+}" if self.difference else str(self.difference)
+        return f"{self.difference:+}".replace("-", "−") if self.difference else str(self.difference)
 
 
 @dataclass(frozen=True, slots=True)
