@@ -29,6 +29,7 @@ _MAY_DIFFER = (
     "checkpoint_every",
     "validate_every",
     "validation",
+    "validation_options",
     "validation_samples",
     "log_every",
 )
