@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -
 
     Args:
         cls: a dataclass; its fields are of plain kinds, literals, tuples of these, optional ones, or dataclasses.
-        content: field -> value.
+        content: field -> value. A list has one value or more, or as few as its field's default.
         where: what to name in errors.
 
     Raises:
@@ -33,7 +34,15 @@ def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in content:
             raise InputError(f"{where}: the option {field.name!r} is missing; add it")
-    return cls(**{key: checked(key, value, hints[key], where) for key, value in content.items()})
+    empty = {field.name for field in fields if field.default == ()}  # may stay so
+    values = {
+        key: () if key in empty and value in ([], ()) else checked(key, value, hints[key], where)
+        for key, value in content.items()
+    }
+    try:
+        return cls(**values)
+    except InputError as error:  # of the dataclass itself: values that do not go together
+        raise InputError(f"{where}: {error}") from error
 
 
 def checked(key: str, value: Any, hint: Any, where: str) -> Any:
@@ -43,7 +52,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         InputError: it is not.
     """
     if get_origin(hint) in (Union, types.UnionType):
-        if value is None:  # TOML has none, but settings that were stored as JSON do
+        if value is None:  # from JSON, where a checkpoint keeps its settings; TOML has no word for it
             return None
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
@@ -60,14 +69,12 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         return tuple(checked(key, item, get_args(hint)[0], where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    is_wrong = isinstance(value, float) and not math.isfinite(
+        value
+    )  # it would pass below or above every bound
+    if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {value!r}")
     return value
-
-
-def kind_of(hint: Any) -> str:
-    """How an error names a kind."""
-    return _KINDS[hint]
 
 
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:
@@ -90,6 +97,8 @@ def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: ty
         place, kind = result, cls
         for table in tables:
             kind = _hint(kind, table, override)
+            if not dataclasses.is_dataclass(kind) or not isinstance(place.get(table, {}), Mapping):
+                raise InputError(f"--set {override}: {table} is not a table of options; set it as a whole")
             place[table] = dict(place.get(table, {}))
             place = place[table]
         place[key] = from_text(key, text.strip(), _hint(kind, key, override))
@@ -111,15 +120,15 @@ def from_text(key: str, text: str, hint: Any) -> Any:
     """
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(hint) is tuple:
+        return [from_text(key, item.strip(), get_args(hint)[0]) for item in text.split(",")]
+    if get_origin(hint) is Literal:
+        return next((value for value in get_args(hint) if str(value) == text), text)
     try:
         if hint is bool:
             return {"true": True, "false": False}[text.lower()]
-        if get_origin(hint) is tuple:
-            return [from_text(key, item.strip(), get_args(hint)[0]) for item in text.split(",")]
         if hint in (int, float):
             return hint(text)
-        if get_origin(hint) is Literal and not all(isinstance(v, str) for v in get_args(hint)):
-            return type(get_args(hint)[0])(text)
     except (KeyError, ValueError):
-        raise InputError(f"--set {key}={text}: {key} is {_KINDS.get(hint, 'another kind')}") from None
+        raise InputError(f"--set {key}={text}: {key} is {_KINDS[hint]}") from None
     return text

@@ -58,6 +58,19 @@ def related_masks() -> st.SearchStrategy[Masks]:
     return _related_masks()
 
 
+@pytest.fixture(scope="session")
+def photo_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hierarchy-based diverse sets of the embedded photos, as shards."""
+    from disbench.datasets.instances import AnnotatedImages
+    from disbench.datasets.photos import open_photos
+    from disbench.sampling.recipes import load_recipe
+    from disbench.sampling.sample import make_shards
+
+    folder = tmp_path_factory.mktemp("photos") / "shards"
+    make_shards(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy"), folder)
+    return folder
+
+
 def _masks_by_image(path: Path) -> dict[int, list[Rle]]:
     content = json.loads(path.read_text())
     images = {image["id"]: image for image in content["images"]}

@@ -29,6 +29,7 @@ MAY_DIFFER = (
     "checkpoint_every",
     "validate_every",
     "validation",
+    "validation_options",
     "validation_samples",
     "log_every",
 )
@@ -88,9 +89,7 @@ def load_network(path: Path) -> TrainedNetwork:
         raise InputError(
             f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
         )
-    settings = json.loads(metadata["training"])
-    settings.pop("shards", None)  # empty: a network is stored without the folders of data
-    training = training_from(settings, f"{path}: its settings")
+    training = training_from(json.loads(metadata["training"]), f"{path}: its settings")
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
     facts = {name: text for name, text in metadata.items() if name != "training"}

@@ -207,14 +207,13 @@ class Examples(Dataset[Example]):
         first = (click.x * scale_x + shift_x, click.y * scale_y + shift_y)
         own = masks[target]
         more = random_clicks(own, valid, scene & ~own, generator, MOST if self.random else 0)
-        column, row = (min(int((place + 0.5) / STRIDE), self.frame.grid - 1) for place in first)
         return Example(
             input=torch.from_numpy(np.ascontiguousarray(self.network_input(image))),
             valid=valid,
             masks=masks,
             target=target,
             first=first,
-            clicks=(Click(column, row, True), *more),
+            clicks=(Click(*self._cell(first, size), True), *more),
         )
 
     def _usable_view(
@@ -236,11 +235,18 @@ class Examples(Dataset[Example]):
     def _at_least_a_cell(self, mask: BoolArray) -> BoolArray:
         """The cell that has most of a mask too small for the grid's rule."""
         y, x = np.argwhere(mask)[mask.sum() // 2]
-        scale_x, scale_y = self.frame.scale((mask.shape[0], mask.shape[1]))
+        size = (mask.shape[0], mask.shape[1])
+        scale_x, scale_y = self.frame.scale(size)
+        column, row = self._cell((x * scale_x, y * scale_y), size)
         cells = np.zeros((self.frame.grid, self.frame.grid), dtype=np.bool_)
-        row, column = (int((p + 0.5) / STRIDE) for p in (y * scale_y, x * scale_x))
-        cells[min(row, self.frame.grid - 1), min(column, self.frame.grid - 1)] = True
+        cells[row, column] = True
         return cells
+
+    def _cell(self, point: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
+        """(column, row) of a point in pixels of the input, among the cells of an image of this size."""
+        height, width = self.frame.inner(size)  # rounded: the image may end within its last cell's neighbour
+        column, row = (int((place + 0.5) / STRIDE) for place in point)
+        return min(column, width - 1), min(row, height - 1)
 
     def _view(self, sampled: SampledScene, generator: np.random.Generator) -> View:
         if self.augmentation.views:

@@ -75,13 +75,10 @@ class Frame:
         Returns:
             bool (k, grid, grid).
         """
-        cv2 = opencv()
-        size = (masks.shape[1], masks.shape[2])
-        height, width = self.inner(size)
+        height, width = self.inner((masks.shape[1], masks.shape[2]))
         result = np.zeros((len(masks), self.grid, self.grid), dtype=np.bool_)
         for number, mask in enumerate(masks):
-            shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            result[number, :height, :width] = shares >= 0.5
+            result[number, :height, :width] = _shares(mask, (height, width)) >= 0.5
         return result
 
     def to_image(self, logits: FloatArray, size: Size) -> FloatArray:
@@ -91,3 +88,24 @@ class Frame:
         cv2 = opencv()
         found: FloatArray = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
         return found
+
+
+def _shares(mask: BoolArray, size: Size) -> npt.NDArray[np.floating]:
+    """Which share of each cell of a grid of this size belongs to a mask.
+
+    OpenCV knows it where no axis grows; where one does, it looks at single pixels of the other.
+    """
+    if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
+        cv2 = opencv()
+        shares: FloatArray = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+        return shares
+    rows, columns = (_overlaps(*pair) for pair in zip(size, mask.shape, strict=True))
+    return rows @ mask @ columns.T
+
+
+def _overlaps(cells: int, pixels: int) -> npt.NDArray[np.float64]:
+    """Which share of each cell each pixel covers, along one axis: (cells, pixels)."""
+    edges = np.arange(cells + 1) * pixels / cells
+    covered = np.clip(edges[:, None] - np.arange(pixels), 0, 1)
+    overlaps: npt.NDArray[np.float64] = np.diff(covered, axis=0) * cells / pixels
+    return overlaps

@@ -85,6 +85,8 @@ class DisnetMethod:
     ) -> list[Prediction]:
         """One corrected mask each."""
         kept = [session.kept for session in sessions]
+        for session in sessions:
+            session.settle()
         logits = self.network.refine(_stacked(kept), self._clicks(sessions, clicks))
         return [_prediction(s, own[None], None) for s, own in zip(sessions, logits, strict=True)]
 
@@ -136,7 +138,7 @@ class DisnetSession:
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
         self.method, self.input, self.size = method, network_input, size
         self._proposals: Proposals | None = None
-        self._index = 0
+        self._index, self._settled = 0, False
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """At the first click N candidates with their object probabilities; later one corrected mask.
@@ -146,13 +148,21 @@ class DisnetSession:
         return self.method.predict_batch([self], [clicks])[0]
 
     def keep(self, index: int) -> None:
-        """The candidate that goes on; without a word it is the one of the largest object probability."""
-        if self._proposals is not None and index < self._proposals.logits.shape[1]:
+        """The candidate that goes on; without a word it is the one of the largest object probability.
+
+        Of a corrected mask, of which there is but one, nothing goes on: M_s and Q_s stay those of the first click.
+        """
+        if not self._settled:
             self._index = index
 
     def take(self, proposals: Proposals) -> None:
         """Remember the candidates."""
         self._proposals, self._index = proposals, int(proposals.objectness[0].argmax())
+        self._settled = False
+
+    def settle(self) -> None:
+        """The candidate is chosen: what is kept from here on are corrected masks."""
+        self._settled = True
 
     @property
     def begun(self) -> bool:

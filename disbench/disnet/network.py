@@ -69,10 +69,12 @@ class ImageInput:
 
     def __call__(self, image: RgbImage) -> npt.NDArray[np.uint8]:
         """The image, uint8 (height, width, 3), stretched to the frame: uint8 (3, side, side), RGB."""
-        cv2 = opencv()
-        smaller = self._side < max(image.shape[:2])
-        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        square = cv2.resize(image, (self._side, self._side), interpolation=how)
+        cv2, side = opencv(), self._side
+        height, width = (
+            min(own, side) for own in image.shape[:2]
+        )  # OpenCV cannot shrink one axis and widen the other
+        smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        square = cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(square.transpose(2, 0, 1))
 
 

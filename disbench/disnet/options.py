@@ -26,6 +26,9 @@ class ClickAttentionOptions:
             are then not masked out.
         separate_values: one value projection for each of eq. 7 and 8, not one for both.
         gate_unclicked: leave eq. 8 (eq. 7) out where no negative (positive) click is given.
+
+    Raises:
+        InputError: a radius or a floor out of its range.
     """
 
     first_click_radius: float = 15.0
@@ -36,6 +39,13 @@ class ClickAttentionOptions:
     clicks_in_mask: bool = False
     separate_values: bool = False
     gate_unclicked: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("first_click_radius", "other_click_radius"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} = {getattr(self, name)}; a radius is above 0")
+        if not 0 < self.mask_floor < 1:
+            raise InputError(f"mask_floor = {self.mask_floor}; it lies above 0 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,9 @@ class DisnetOptions:
         attention: of masked click attention.
         guidance: of first-click guidance.
         refine_first: at the first click the answer is the refined mask, not the candidate itself.
+
+    Raises:
+        InputError: no candidates, or a negative number of blocks.
     """
 
     first_click: bool = True
@@ -80,6 +93,12 @@ class DisnetOptions:
     attention: ClickAttentionOptions = field(default_factory=ClickAttentionOptions)
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     refine_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1 or self.blocks < 0:
+            raise InputError(
+                f"candidates = {self.candidates}, blocks = {self.blocks}; they start at 1 and at 0"
+            )
 
     @property
     def outputs(self) -> int:

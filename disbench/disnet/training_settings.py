@@ -68,7 +68,8 @@ class Training:
         checkpoint_every: steps between checkpoints.
         validate_every: steps between benchmark runs, 0 for none.
         validation: name or path of the dataset card of these runs.
-        validation_samples: samples of these runs, the first; 0 for all.
+        validation_options: options of the dataset, `option=value`.
+        validation_samples: samples of these runs, spread over the dataset; 0 for all.
         log_every: steps between lines of the log.
     """
 
@@ -103,6 +104,7 @@ class Training:
     checkpoint_every: int = 1000
     validate_every: int = 0
     validation: str = ""
+    validation_options: tuple[str, ...] = ()
     validation_samples: int = 0
     log_every: int = 10
 
@@ -166,8 +168,8 @@ def training_from(content: dict[str, Any], where: str) -> Training:
             )
     if not 0 <= training.ema < 1:
         raise InputError(f"{where}: ema = {training.ema}; it lies from 0 to below 1")
-    if len(training.betas) != 2:
-        raise InputError(f"{where}: betas are two numbers, not {len(training.betas)}")
+    if len(training.betas) != 2 or not all(0 <= beta < 1 for beta in training.betas):
+        raise InputError(f"{where}: betas = {training.betas}; they are two numbers from 0 to below 1")
     if training.features and not training.augmentation.views:
         raise InputError(
             f"{where}: features are kept for fixed views only; set augmentation.views, or leave features out"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from disbench.errors import InputError
 from disbench.prediction import RgbImage
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,6 +26,9 @@ class Augmentation:
         contrast: the largest change of the factor, either way.
         views: how many fixed views an image has, the image itself and its mirror first; 0 draws afresh each time.
             A frozen encoder's features can be kept for fixed views alone.
+
+    Raises:
+        InputError: a value out of its range.
     """
 
     smallest_crop: float = 0.5
@@ -33,6 +37,13 @@ class Augmentation:
     brightness: float = 0.2
     contrast: float = 0.2
     views: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("smallest_crop", "horizontal_flip", "vertical_flip", "brightness", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} = {getattr(self, name)}; it lies from 0 to 1")
+        if not self.smallest_crop or self.views < 0:
+            raise InputError("smallest_crop is above 0, and views is 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

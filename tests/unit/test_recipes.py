@@ -121,8 +121,8 @@ def test_the_last_override_wins() -> None:
         ("shard_bytes=4095", "shard_bytes = 4095 is too small; it starts at 4096"),
         ("box_share=1.01", "box_share = 1.01 is not a share; it lies between 0 and 1"),
         ("mask_share=-0.1", "mask_share = -0.1 is not a share"),
-        ("min_box_fill=nan", "min_box_fill = nan is not a share"),
-        ("box_share=inf", "box_share = inf is not a share"),
+        ("min_box_fill=nan", "min_box_fill is a number, not nan"),
+        ("box_share=inf", "box_share is a number, not inf"),
     ],
 )
 def test_overrides_that_are_wrong(override: str, message: str) -> None:
