@@ -29,6 +29,7 @@ from disbench.disnet.training_log import TrainingLog
 from disbench.disnet.training_settings import Training
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
 from disbench.errors import InputError
+from disbench.processes import die_with_parent
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
 """Evaluates the network in training and gives its figures by name."""
@@ -399,6 +400,7 @@ def _means(parts: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _start_worker(_: int) -> None:
+    die_with_parent()  # torch's own watch misses a parent that is killed while a worker starts
     threads.limit(1)
     torch.set_num_threads(1)
 
