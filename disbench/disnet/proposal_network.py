@@ -25,13 +25,13 @@ def click_maps(
 
     Args:
         clicks: of the batch.
-        previous: float (batch, h, w), probabilities of the mask that was kept before; None stands for zeros.
-        size: (height, width) of the network's input, pixels; `previous` is brought to it, bilinear.
+        previous: float (batch, h, w), logits of the mask that was kept before; None before there is one.
+        size: (height, width) of the network's input, pixels; the mask is brought to it, bilinear.
         first_click: S_F alone, the disk of the first click, whatever the other arguments are.
 
     Returns:
         float32 (batch, 1, height, width), or (batch, 3, height, width): disks of positive clicks, of negative
-        clicks, the mask.
+        clicks, the mask's probabilities (0 before there is one).
     """
     if first_click:
         return disk_map(clicks.first, size)
@@ -39,7 +39,7 @@ def click_maps(
     if previous is None:
         mask = torch.zeros_like(positive)
     else:
-        mask = F.interpolate(previous[:, None].float(), size, mode="bilinear", align_corners=False)
+        mask = F.interpolate(previous[:, None].float().sigmoid(), size, mode="bilinear", align_corners=False)
     return torch.cat([positive, negative, mask], dim=1)
 
 
@@ -81,7 +81,7 @@ class ProposalNetwork(nn.Module):
         Args:
             images: uint8 or float (batch, 3, height, width), RGB, 0 to 255; sides multiples of 32.
             clicks: in pixels of the images.
-            previous: float (batch, h, w), probabilities; see `click_maps`.
+            previous: float (batch, h, w), logits; see `click_maps`.
         """
         size = (images.shape[-2], images.shape[-1])
         maps = click_maps(clicks, previous, size, self.first_click)
