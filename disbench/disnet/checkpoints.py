@@ -22,7 +22,7 @@ from disbench.files import naming, whole_file
 NETWORK = "network.safetensors"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 
-_MAY_DIFFER = (
+MAY_DIFFER = (
     "shards",
     "features",
     "workers",
@@ -165,7 +165,7 @@ def check_same_training(folder: Path, training: Training) -> None:
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     for field in dataclasses.fields(Training):
         here, there = getattr(training, field.name), getattr(found, field.name)
-        if field.name not in _MAY_DIFFER and here != there:
+        if field.name not in MAY_DIFFER and here != there:
             raise InputError(
                 f"{folder}: it is of a training with {field.name} = {there}, not {here}; name another --out, or "
                 "start anew with --existing overwrite"
