@@ -132,11 +132,11 @@ def test_hooks_are_gone_afterwards_and_time_can_be_measured() -> None:
 
 
 def test_the_refinement_network_by_hand() -> None:
-    """Its masked click attention: one key projection and two value projections of all cells, two gatherings."""
+    """Its masked click attention: Q and its way through K's projection, one product with all cells, two gatherings."""
     options, d, cells = DisnetOptions(blocks=2), 32, 16 * 16
     refinement = RefinementNetwork(d, options).eval()
     found = profile(_Fixed(d), refinement, side=64, later=(2,))
-    attention = 2 * d * d + 3 * 2 * cells * d * d + 3 * 2 * cells * d
+    attention = 2 * 2 * d * d + 2 * 2 * d * d + 3 * 2 * cells * d
     assert row(found, "refinement", "attention").costs == (0, 2 * attention)
     assert row(found, "refinement", "attention").module == "MaskedClickAttention"
     conv_ffn = 2 * cells * d * 2 * d * 2 + 2 * cells * 9 * 2 * d
@@ -198,7 +198,7 @@ def test_the_small_disnet_on_features() -> None:
     assert all(stage.two_way.transformer.layers[0].mlp.lin1.weight.requires_grad for stage in stages)
     assert found.parameters == sum(weights.numel() for stage in stages for weights in stage.parameters())
     assert row(found, "refinement", "guidance").module == "FirstClickGuidance"
-    assert row(found, "proposal", "two way").costs[0] > 0.6 * found.totals[0]
+    assert row(found, "proposal", "two-way transformer, upscaling").costs[0] > 0.6 * found.totals[0]
     kept = Kept(
         torch.zeros(1, 256),
         *(torch.zeros(1, *shape) for shape in ((32, 256, 256), (256, 256), (256, 64, 64))),
