@@ -16,6 +16,9 @@ from disbench.disnet.options import DisnetOptions, ViTConfig
 from disbench.disnet.training_settings import Training
 from disbench.disnet.views import Augmentation
 
+torch.set_num_threads(
+    1
+)  # tests run side by side, and threads that wait for a core cost a hundred times the work
 SIDE = 64
 VIT = ViTConfig(
     **{"input_side": SIDE, "hidden": 32, "layers": 2, "heads": 4, "window": 2, "global_blocks": (1,)},
