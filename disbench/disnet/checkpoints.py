@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from disbench.disnet.averages import AveragedWeights
-from disbench.disnet.network import Disnet, build_network
+from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training_settings import Training, training_from
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
@@ -69,8 +69,9 @@ def save_network(
     Raises:
         OSError: it cannot be written; names the file.
     """
+    trained = trained_parameters(network)
     tensors = {
-        name: _stored(value, half)
+        name: _stored(value, half and name in trained)
         for name, value in network.state_dict().items()
         if value.is_floating_point()
     }
@@ -85,11 +86,13 @@ def load_network(path: Path) -> TrainedNetwork:
         InputError: no such file, not such a file, damaged, or of another architecture.
     """
     tensors, metadata = _read(path)
-    if "training" not in metadata:
+    try:
+        content = json.loads(metadata["training"])
+    except (KeyError, ValueError) as error:
         raise InputError(
             f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
-        )
-    training = training_from(json.loads(metadata["training"]), f"{path}: its settings")
+        ) from error
+    training = training_from(content, f"{path}: its settings")
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
     facts = {name: text for name, text in metadata.items() if name != "training"}
@@ -129,12 +132,21 @@ def save_state(
         _write(partial / _AVERAGES, dict(averages.values), {"steps": str(averages.steps)})
     with whole_file(partial / _STATE) as file:
         file.write(json.dumps({"step": step, "training": training.as_dict()}, indent=1).encode())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _aside(folder)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
     partial.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The checkpoint of this name, or the older one that a kill left aside before the new one took its name."""
+    return next((place for place in (folder, _aside(folder)) if place.is_dir()), None)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
 
 
 def check_same_training(folder: Path, training: Training) -> None:
@@ -178,6 +190,8 @@ def load_state(
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     if averages is not None:
         values, more = _read(folder / _AVERAGES)
+        if {*averages.values} - {*values} or "steps" not in more:
+            raise InputError(f"{folder / _AVERAGES}: not of this network; remove {folder} to begin anew")
         averages.values = {name: values[name].to(old.device) for name, old in averages.values.items()}
         averages.steps = int(more["steps"])
     return step

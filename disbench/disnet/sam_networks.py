@@ -223,6 +223,8 @@ class SamRefinementNetwork(nn.Module):
 def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
     """SAM's codes of the clicks and of its padding point, which it always has without a box.
 
+    Always in float32: bfloat16 knows a place only to a few pixels, and the cells' own codes are exact.
+
     Args:
         prompts: transformers' SamPromptEncoder.
         clicks: pixels of the input.
@@ -231,7 +233,8 @@ def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         (codes, float (batch, clicks + 1, 256); given, bool (batch, clicks + 1)).
     """
     labels = torch.where(clicks.given, clicks.positive.long(), -1)
-    sparse, _ = prompts(clicks.points[:, None], labels[:, None], None, None)
+    with torch.autocast(labels.device.type, enabled=False):
+        sparse, _ = prompts(clicks.points[:, None], labels[:, None], None, None)
     return sparse[:, 0], torch.cat([clicks.given, clicks.given.new_ones(len(labels), 1)], dim=1)
 
 

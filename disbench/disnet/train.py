@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader, Sampler
 
 from disbench import threads
 from disbench.disnet.averages import AveragedWeights
-from disbench.disnet.checkpoints import check_same_training, load_state, save_network, save_state
+from disbench.disnet.checkpoints import (
+    check_same_training,
+    latest_state,
+    load_state,
+    save_network,
+    save_state,
+)
 from disbench.disnet.examples import Batch, Examples, collate
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import Disnet, build_network, input_of, trained_parameters
@@ -130,7 +136,7 @@ def begin(out: Path, existing: str) -> None:
     Raises:
         InputError: there is one, and `existing` is "fail".
     """
-    names = (STATE, TRAINED, "log.csv", "validation.csv", "tensorboard")
+    names = (STATE, f"{STATE}.old", TRAINED, "log.csv", "validation.csv", "tensorboard")
     found = [out / name for name in names if (out / name).exists()]
     if found and existing == "fail":
         raise InputError(f"{found[0]}: there is a training already; name another --out")
@@ -189,6 +195,7 @@ class _Run:
 
     def go(self, benchmark: Benchmark | None, report: Report | None, until: int) -> TrainingResult:
         """Train to the end, or to `until`."""
+        self.out.mkdir(parents=True, exist_ok=True)
         began, log = time.monotonic(), TrainingLog(self.out, self.log_name, self.step + 1)
         last = min(until or self.steps, self.steps)
         meter = _Meter(self.training.batch * self.training.accumulate)
@@ -347,9 +354,8 @@ class _Run:
             save_network(path, self.network, settings, facts, half=True)
 
     def _taken_up(self) -> int:
-        self.out.mkdir(parents=True, exist_ok=True)
-        folder = self.out / STATE
-        if not folder.is_dir():
+        folder = latest_state(self.out / STATE)
+        if folder is None:
             return 0
         check_same_training(folder, self.training)
         return load_state(folder, self.network, self.optimizer, self.averages)

@@ -112,6 +112,7 @@ class TwoStageLoss(nn.Module):
             ):
                 if click != NO_ERROR:
                     clicks[row].append(click)
+        torch.clear_autocast_cache()  # older releases of torch keep weights cast here, with no gradient
         return refinement_clicks(batch.first, clicks)
 
     def _next(
