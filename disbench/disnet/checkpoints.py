@@ -20,6 +20,7 @@ from disbench.errors import InputError
 from disbench.files import naming, whole_file
 
 NETWORK = "network.safetensors"
+_OURS = "disbench"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 
 MAY_DIFFER = (
@@ -221,7 +222,10 @@ def _stored(value: Tensor, half: bool) -> Tensor:
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save  # noqa: PLC0415
 
-    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+    texts = {
+        _OURS: json.dumps(dict(metadata), sort_keys=True)
+    }  # one: safetensors writes several in any order
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
     with whole_file(path) as file:
         file.write(data)
 
@@ -235,9 +239,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            metadata = json.loads((file.metadata() or {}).get(_OURS, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); name a checkpoint") from error
 
 
