@@ -24,6 +24,7 @@ from disbench.disnet.losses import (
     focal_loss,
     focal_terms,
 )
+from disbench.errors import InputError
 from disbench.masks import BoolArray, IntArray
 
 Pairs = tuple[Tensor, Tensor]
@@ -105,7 +106,8 @@ def match(
         The pairs of each sample, by the candidates' numbers, on the device of the logits.
 
     Raises:
-        ValueError: a set with more masks than there are candidates, or a cost that is no finite number.
+        ValueError: a set with more masks than there are candidates.
+        InputError: a cost that is no finite number: training came to nothing, which a user can mend.
     """
     outputs = logits.shape[1]
     for sample, masks in enumerate(targets):
@@ -126,7 +128,7 @@ def match(
 def _assigned(sample: int, costs: npt.NDArray[np.floating], device: torch.device) -> Pairs:
     if not np.isfinite(costs).all():
         candidate, mask = np.argwhere(~np.isfinite(costs))[0]
-        raise ValueError(
+        raise InputError(
             f"sample {sample}: matching candidate {candidate} with mask {mask} costs {costs[candidate, mask]}; "
             "the network's numbers are no longer finite: lower the learning rate or clip the gradients"
         )

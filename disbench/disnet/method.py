@@ -96,8 +96,9 @@ class DisnetMethod:
     ) -> list[Prediction]:
         """Without the first click's own stage: candidates for all clicks and the mask kept before."""
         answers: dict[int, Prediction] = {}
+        begun_before = [session.begun for session in sessions]  # an answer begins a session
         for begun in (False, True):
-            numbers = [n for n, session in enumerate(sessions) if session.begun == begun]
+            numbers = [n for n, own_begun in enumerate(begun_before) if own_begun == begun]
             if not numbers:
                 continue
             own = [sessions[n] for n in numbers]

@@ -34,7 +34,7 @@ from disbench.disnet.schedule import learning_rate
 from disbench.disnet.training_log import TrainingLog
 from disbench.disnet.training_settings import Training
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
-from disbench.errors import InputError
+from disbench.errors import InputError, unknown_name
 from disbench.processes import die_with_parent
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
@@ -115,13 +115,13 @@ def train(
         out: folder of the result: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
         benchmark: called every `validate_every` steps, with the averaged weights if there are any.
         report: told each line of the log.
-        device: "cpu", "cuda"; "" takes what accelerate finds.
+        device: "cpu", "cuda"; "" takes what accelerate finds. One process can train in one precision only.
         until: end after this step, with a checkpoint, as an interruption would; 0 goes to the end.
         log_name: of the CSV file.
 
     Raises:
-        InputError: data or weights are missing or damaged, memory does not suffice, a loss is not finite, the
-            folder holds a training with other settings.
+        InputError: data, weights or the device are missing or damaged, memory does not suffice, a loss is not
+            finite, the folder holds a training with other settings.
     """
     return _Run(training, out, device, log_name).go(benchmark, report, until)
 
@@ -206,7 +206,7 @@ class _Run:
             parts += self._one_step(batches, meter)
             self.step += 1
             meter.step()
-            if self.step % self.training.log_every == 0 or self.step == last:
+            if self._due(self.training.log_every) or self.step == self.steps:
                 figures = {**_means(parts), **meter.read(), "rate": self._rate()}
                 parts = []
                 self._note(log, figures, report)
@@ -222,11 +222,8 @@ class _Run:
 
     def try_one(self) -> dict[str, float | str]:
         """The first step's losses and gradients, without an update."""
-        batch = next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
-        rounds = draw_rounds(
-            len(batch.clicks), self.training.corrective_clicks, (self.training.seed, self.step)
-        )
-        parts = self._backward(batch, rounds)
+        batch = _next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
+        parts = self._backward(batch, self._drawn_rounds(batch, 0))
         found = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
         trained = trained_parameters(self.network).values()
         return {
@@ -245,14 +242,14 @@ class _Run:
         parts = []
         for part in range(self.training.accumulate):
             with meter.waiting():
-                batch = next(batches)
+                batch = _next(batches)
             batch = batch.to(self.accelerator.device)
-            seed = (self.training.seed, self.step, part, self.accelerator.process_index)
-            rounds = draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
             try:
-                parts.append(self._backward(batch, rounds))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                raise self._explained(error) from error
+                parts.append(self._backward(batch, self._drawn_rounds(batch, part)))
+            except (MemoryError, RuntimeError) as error:
+                if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
+                    raise
+                raise self._too_large(error) from error
         if self.training.clip:
             self.accelerator.clip_grad_norm_(self.loss.parameters(), self.training.clip)
         self.prepared.step()
@@ -260,6 +257,12 @@ class _Run:
         if self.averages is not None:
             self.averages.update(self.network)
         return parts
+
+    def _drawn_rounds(self, batch: Batch, part: int) -> list[int]:
+        """How many corrective clicks the examples get; torch's own draws (`drop_path`) begin anew with the step too."""
+        seed = (self.training.seed, self.step, part, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        return draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
 
     def _backward(self, batch: Batch, rounds: list[int]) -> dict[str, float]:
         with self.accelerator.autocast():
@@ -271,12 +274,10 @@ class _Run:
         self.accelerator.backward(loss / self.training.accumulate)
         return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
 
-    def _explained(self, error: BaseException) -> BaseException:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in words:
-            return error
+    def _too_large(self, error: BaseException) -> InputError:
+        words = " ".join(str(error).split())[:120]
         return InputError(
-            f"memory does not suffice for {self.training.batch} examples at once ({' '.join(words.split())[:120]}); "
+            f"memory does not suffice for {self.training.batch} examples at once ({words}); "
             f"lower batch and raise accumulate: batch = {max(self.training.batch // 2, 1)} with accumulate = "
             f"{self.training.accumulate * 2} gives the same steps"
         )
@@ -401,6 +402,14 @@ def _peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
+def _next(batches: Iterator[Batch]) -> Batch:
+    """The next batch; of an error in a loader process, where a traceback comes before it, the sentence alone."""
+    try:
+        return next(batches)
+    except InputError as error:
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+
+
 def _means(parts: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
@@ -418,7 +427,18 @@ def _accelerator(training: Training, device: str) -> Any:
         raise InputError(
             'training needs accelerate, which is not installed; run: pip install "disbench[models]"'
         ) from error
-    return Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+    if device not in ("", "cpu", "cuda"):
+        raise unknown_name("device", device, ("cpu", "cuda"))
+    try:
+        made = Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+    except ValueError as error:  # accelerate keeps one state in a process
+        raise InputError(
+            f"precision = {training.precision}, device = {device!r}: not possible here, or not after another "
+            f"training in the same process ({error})"
+        ) from error
+    if device and made.device.type != device:
+        raise InputError(f"there is no device {device!r} here; use cpu, or leave --device out")
+    return made
 
 
 def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
