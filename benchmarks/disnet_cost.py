@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 
 from disbench import threads
@@ -66,11 +67,9 @@ def main() -> None:
     config, options = ViTConfig(input_side=arguments.side), DisnetOptions()
     proposal = ProposalNetwork(config, options).eval()
     refinement = RefinementNetwork(config.channels, options).eval()
-    flops = profile(proposal, refinement, arguments.side, arguments.later)
-    timed = [
-        profile(proposal, refinement, arguments.side, arguments.later, milliseconds)
-        for _ in range(1 + arguments.repeats)
-    ]
+    measured = partial(profile, proposal, refinement, side=arguments.side, later=arguments.later)
+    flops = measured()
+    timed = [measured(meter=milliseconds) for _ in range(1 + arguments.repeats)]
     print(table(costs(flops, timed[1:])))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from disbench import __version__, cli_archive, cli_benchmark, cli_compare, cli_paper, cli_train
+from disbench import __version__, cli_ablate, cli_archive, cli_benchmark, cli_compare, cli_paper, cli_train
 from disbench.cli_options import DataOption, Existing, ExistingOption
 from disbench.errors import InputError
 
@@ -233,6 +233,7 @@ cli_archive.register(app)
 cli_compare.register(app)
 cli_paper.register(app)
 cli_train.register(app, cli_benchmark.methods_app)
+cli_ablate.register(app)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from disbench.cli_options import DataOption, Existing, ExistingOption
 
 if TYPE_CHECKING:
     from disbench.disnet.train import Benchmark
+    from disbench.disnet.training_settings import Training
 
 _VALIDATION_CLICKS = 5
 
@@ -76,9 +77,7 @@ def train(
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate launched
     if is_first:
         training_of.begin(out, existing.value)
-    benchmark = (
-        _benchmark(training.validation, training.validation_samples, data) if training.validation else None
-    )
+    benchmark = _benchmark(training, data) if training.validation else None
     with tqdm(unit="step", disable=None if is_first else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -93,16 +92,18 @@ def train(
         typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
 
 
-def _benchmark(dataset: str, samples: int, data: Path | None) -> Benchmark:
+def _benchmark(training: Training, data: Path | None) -> Benchmark:
     """A benchmark run of the network in training, in this process, to five clicks."""
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.disnet.method import DisnetMethod  # noqa: PLC0415
     from disbench.harness import evaluate  # noqa: PLC0415
 
-    source = open_dataset(dataset, data, [])
+    source = open_dataset(training.validation, data, training.validation_options)
+    every = max(1, len(source.ids) // training.validation_samples) if training.validation_samples else 1
+    numbers = range(0, len(source.ids), every)[: training.validation_samples or None]
 
     def run(method: DisnetMethod) -> Mapping[str, float]:
-        chosen = (source.read(number) for number in range(len(source.ids))[: samples or None])
+        chosen = (source.read(number) for number in numbers)
         results = evaluate(method, chosen, max_clicks=_VALIDATION_CLICKS)
         curve = results.miou_curve()
         figures = {f"miou@{click}": float(value) for click, value in enumerate(curve, start=1)}

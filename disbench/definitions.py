@@ -1,4 +1,4 @@
-"""Where the definition folders are: recipes, cards, reports and trainings, in a wheel and in a checkout.
+"""Where the definition folders are: recipes, cards, reports, trainings and ablations, in a wheel and in a checkout.
 
 The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`); in a wheel they
 lie under `disbench/_definitions/`.
@@ -13,9 +13,14 @@ from typing import Any, Literal
 
 from disbench.errors import InputError, unknown_name
 
-Kind = Literal["sampling", "datasets", "baselines", "reports", "configs"]
+Kind = Literal["sampling", "datasets", "baselines", "reports", "configs", "configs/ablations"]
 
-_NOUNS = {"sampling": "recipe", "reports": "table or figure", "configs": "training"}
+_NOUNS = {
+    "sampling": "recipe",
+    "reports": "table or figure",
+    "configs": "training",
+    "configs/ablations": "ablation",
+}
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -20,17 +20,17 @@ from disbench.errors import InputError
 from disbench.files import naming, whole_file
 
 NETWORK = "network.safetensors"
-_FACTS = "facts"
-"""What a file keeps besides the settings."""
+_OURS = "disbench"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 
-_MAY_DIFFER = (
+MAY_DIFFER = (
     "shards",
     "features",
     "workers",
     "checkpoint_every",
     "validate_every",
     "validation",
+    "validation_options",
     "validation_samples",
     "log_every",
 )
@@ -76,9 +76,8 @@ def save_network(
         for name, value in network.state_dict().items()
         if value.is_floating_point()
     }
-    content = {**training.as_dict(), _FACTS: dict(facts)}
-    # One text: of several, safetensors writes them in another order each time.
-    _write(path, tensors, {"training": json.dumps(content, sort_keys=True)})
+    metadata = {"training": json.dumps(training.as_dict(), sort_keys=True), **facts}
+    _write(path, tensors, metadata)
 
 
 def load_network(path: Path) -> TrainedNetwork:
@@ -90,14 +89,14 @@ def load_network(path: Path) -> TrainedNetwork:
     tensors, metadata = _read(path)
     try:
         content = json.loads(metadata["training"])
-        facts = content.pop(_FACTS, {})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise InputError(
             f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
         ) from error
     training = training_from(content, f"{path}: its settings")
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
+    facts = {name: text for name, text in metadata.items() if name != "training"}
     return TrainedNetwork(network.eval(), training, facts)
 
 
@@ -167,7 +166,7 @@ def check_same_training(folder: Path, training: Training) -> None:
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     for field in dataclasses.fields(Training):
         here, there = getattr(training, field.name), getattr(found, field.name)
-        if field.name not in _MAY_DIFFER and here != there:
+        if field.name not in MAY_DIFFER and here != there:
             raise InputError(
                 f"{folder}: it is of a training with {field.name} = {there}, not {here}; name another --out, or "
                 "start anew with --existing overwrite"
@@ -223,7 +222,10 @@ def _stored(value: Tensor, half: bool) -> Tensor:
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save  # noqa: PLC0415
 
-    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+    texts = {
+        _OURS: json.dumps(dict(metadata), sort_keys=True)
+    }  # one: safetensors writes several in any order
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
     with whole_file(path) as file:
         file.write(data)
 
@@ -237,9 +239,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            metadata = json.loads((file.metadata() or {}).get(_OURS, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); name a checkpoint") from error
 
 

@@ -98,10 +98,10 @@ def flops() -> Iterator[Clock]:
 def profile(
     proposal: nn.Module,
     refinement: nn.Module | None,
+    inputs: Tensor | None = None,
     side: int = 448,
     later: Sequence[int] = (2, 5),
     meter: Meter = flops,
-    inputs: Tensor | None = None,
 ) -> Profile:
     """Parameters of a network's parts, and what they cost at the first click and at later ones.
 
@@ -111,21 +111,23 @@ def profile(
     Args:
         proposal: inputs, clicks, previous logits -> Proposals; it runs where its parameters are.
         refinement: Kept, clicks -> logits; None for a network of one stage.
-        side: of the square input, pixels.
+        inputs: of one sample; None: a black image, uint8 (1, 3, side, side). What made other inputs of an image
+            (a frozen encoder) is not in the profile.
+        side: of the square input that clicks are given in, pixels.
         later: how many clicks are given at the later clicks, a column each.
         meter: of what the costs are.
-        inputs: of the proposal network, a batch of one; None: a black image.
     """
     device = next(proposal.parameters()).device
-    black = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-    images = (black if inputs is None else inputs).to(device)
+    if inputs is None:
+        inputs = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    inputs = inputs.to(device)
     clicks = [_clicks(count, side).to(device) for count in (1, *later)]
-    with torch.no_grad():
-        found, costs = _measured("proposal", proposal, partial(proposal, images, clicks[0], None), meter)
+    with _frozen(proposal, *([] if refinement is None else [refinement])):
+        found, costs = _measured("proposal", proposal, partial(proposal, inputs, clicks[0], None), meter)
         columns, kept = [costs], found.keep(torch.zeros(1, dtype=torch.long, device=device))
         for given in clicks[1:]:
             if refinement is None:
-                run = partial(proposal, images, given, kept.logits)
+                run = partial(proposal, inputs, given, kept.logits)
                 columns.append(_measured("proposal", proposal, run, meter)[1])
             else:
                 run = partial(refinement, kept, given)
@@ -142,16 +144,10 @@ def profile_of(settings: NetworkSettings, later: int = 5) -> Profile:
         settings: of the network; a frozen encoder is not part of it and not counted.
         later: how many clicks are given at the later click.
     """
-    network = build_network(settings, pretrained=False).eval().requires_grad_(False)
+    network = build_network(settings, pretrained=False).eval()
     inputs = None if settings.architecture == "vit" else torch.zeros(1, *ENCODING[1:])
-    return profile(
-        network.proposal,
-        network.refinement,
-        network.frame.side,
-        (2, later) if later > 2 else (2,),
-        flops,
-        inputs,
-    )
+    columns = (2, later) if later > 2 else (2,)
+    return profile(network.proposal, network.refinement, inputs, network.frame.side, columns)
 
 
 def profile_lines(found: Profile) -> list[str]:
@@ -177,12 +173,25 @@ def profile_lines(found: Profile) -> list[str]:
     ]
 
 
+@contextmanager
+def _frozen(*stages: nn.Module) -> Iterator[None]:
+    """Take the gradients away: torch's counter stumbles over views of parameters that are to be learned."""
+    learned = [weights for stage in stages for weights in stage.parameters() if weights.requires_grad]
+    for weights in learned:
+        weights.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weights in learned:
+            weights.requires_grad_(True)
+
+
 def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
     """The modules that make up each part of a stage.
 
     They are what the stage's attribute `parts` (name -> module) says, if it has one: a part within another
-    is named after it, and counted apart. Else they are its child modules; a ModuleList stands for the children
-    of its members, those of one name together.
+    is named after it, and counted apart. Else they are its child modules; the list `blocks` stands for the
+    children of its members, those of one name together.
     """
     named = getattr(stage, "parts", None)
     if named is not None:

@@ -25,13 +25,13 @@ def click_maps(
 
     Args:
         clicks: of the batch.
-        previous: float (batch, h, w), logits of the mask that was kept before; None stands for no mask.
-        size: (height, width) of the network's input, pixels; `previous` is brought to it, bilinear.
+        previous: float (batch, h, w), logits of the mask that was kept before; None before there is one.
+        size: (height, width) of the network's input, pixels; the mask is brought to it, bilinear.
         first_click: S_F alone, the disk of the first click, whatever the other arguments are.
 
     Returns:
         float32 (batch, 1, height, width), or (batch, 3, height, width): disks of positive clicks, of negative
-        clicks, the mask's probabilities.
+        clicks, the mask's probabilities (0 before there is one).
     """
     if first_click:
         return disk_map(clicks.first, size)

@@ -35,6 +35,7 @@ from disbench.disnet.training_log import TrainingLog
 from disbench.disnet.training_settings import Training
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
 from disbench.errors import InputError, unknown_name
+from disbench.processes import die_with_parent
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
 """Evaluates the network in training and gives its figures by name."""
@@ -279,8 +280,9 @@ class _Run:
         return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
 
     def _too_large(self, error: BaseException) -> InputError:
+        words = " ".join(str(error).split())[:120]
         return InputError(
-            f"memory does not suffice for {self.training.batch} examples at once ({' '.join(str(error).split())[:120]}); "
+            f"memory does not suffice for {self.training.batch} examples at once ({words}); "
             f"lower batch and raise accumulate: batch = {max(self.training.batch // 2, 1)} with accumulate = "
             f"{self.training.accumulate * 2} gives the same steps"
         )
@@ -418,6 +420,7 @@ def _means(parts: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _start_worker(_: int) -> None:
+    die_with_parent()  # torch's own watch misses a parent that is killed while a worker starts
     threads.limit(1)
     torch.set_num_threads(1)
 

@@ -68,7 +68,8 @@ class Training:
         checkpoint_every: steps between checkpoints.
         validate_every: steps between benchmark runs, 0 for none.
         validation: name or path of the dataset card of these runs.
-        validation_samples: samples of these runs, the first; 0 for all.
+        validation_options: options of the dataset, `option=value`.
+        validation_samples: samples of these runs, spread over the dataset; 0 for all.
         log_every: steps between lines of the log.
     """
 
@@ -103,6 +104,7 @@ class Training:
     checkpoint_every: int = 1000
     validate_every: int = 0
     validation: str = ""
+    validation_options: tuple[str, ...] = ()
     validation_samples: int = 0
     log_every: int = 10
 

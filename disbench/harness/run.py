@@ -268,7 +268,7 @@ def _prepare_folder(out: Path, job: Mapping[str, Any], existing: Existing) -> St
         raise InputError(f"{out}: there is a run already; name another folder or use --existing overwrite")
     if (out / RUN).is_file():
         done = read_run(out)
-        _check_same(done.description, job, out)
+        check_same(done.description, job, out)
         (out / JOURNAL).unlink(missing_ok=True)
         return done
     return None
@@ -279,15 +279,25 @@ def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:
     if begun is None:
         journal.begin(job)
     else:
-        _check_same(begun, job, out)
+        check_same(begun, job, out)
 
 
-def _check_same(there: Mapping[str, Any], job: Mapping[str, Any], out: Path) -> None:
-    """Refuse a folder whose run was made otherwise."""
+def check_same(there: Mapping[str, Any], job: Mapping[str, Any], out: Path, what: str = "run") -> None:
+    """Refuse a folder whose run was made otherwise.
+
+    Args:
+        there: how it was made, JSON-ready as `job`.
+        job: how it would be made now.
+        out: the folder.
+        what: it holds.
+
+    Raises:
+        InputError: they differ; the message names the first place where they do.
+    """
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
-                f"{out}: its run was made otherwise ({place}: {_short(before)}, now {_short(now)}); name another "
+                f"{out}: its {what} was made otherwise ({place}: {_short(before)}, now {_short(now)}); name another "
                 "folder or use --existing overwrite"
             )
 

@@ -74,6 +74,7 @@ def paper_table(
     )
     rows: list[tuple[Cell, ...]] = []
     groups: dict[int, str] = {}
+    labelled = any(label.run == "label" for label in definition.labels)
     for number, group in enumerate(definition.groups):
         members = [block for block in blocks if block.group == number]
         if not members:
@@ -81,7 +82,7 @@ def paper_table(
         groups[len(rows)] = group.title
         own = all(block.entry and block.entry.file == definition.file for block in members)
         for block, best in zip(members, _emphases(members, definition.set_off_best and own), strict=True):
-            rows += _block_lines(block, best, notes)
+            rows += _block_lines(block, best, notes, labelled)
     caption = _caption(definition, published, remarks)
     return Table(definition.name, definition.title, caption, columns, tuple(rows), notes.by_mark(), groups)
 
@@ -123,15 +124,19 @@ def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
     return [marks.get(number, "") for number in numbers]
 
 
-def _block_lines(block: Block, best: _Emphases, notes: Footnotes) -> list[tuple[Cell, ...]]:
-    """Printed numbers, measured numbers, difference: those lines that have something to say."""
+def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool) -> list[tuple[Cell, ...]]:
+    """Printed numbers, measured numbers, difference: those lines that have something to say.
+
+    A run's label stands with its numbers, unless a column has it already (`labelled`) and no printed row is above.
+    """
     labels = tuple(map(Cell, block.labels))
     lines: list[tuple[Cell, ...]] = []
     if block.entry and block.first:
         head = Cell("published", notes.marks(*block.row_notes))
         numbers = (_printed_cell(v, b[0], notes) for v, b in zip(block.values, best, strict=True))
         lines.append((*labels, head, *numbers))
-    shown = "measured" if not block.runs or not block.entry else f"measured: {block.runs[0].label}"
+    bare = not block.runs or (labelled and not block.entry)
+    shown = "measured" if bare else f"measured: {block.runs[0].label}"
     head = Cell(shown, notes.marks(*block.run_notes))
     numbers = (_measured_cell(v, b[1], notes) for v, b in zip(block.values, best, strict=True))
     lines.append((*labels, head, *numbers))

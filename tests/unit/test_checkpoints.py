@@ -50,7 +50,7 @@ def rewritten(stored: Path, path: Path, metadata: dict[str, str] | None = None, 
         texts = dict(file.metadata())
     values = safetensors.load_file(stored) | tensors
     kept = {name: value for name, value in values.items() if value is not None}
-    safetensors.save_file(kept, path, texts if metadata is None else metadata)
+    safetensors.save_file(kept, path, texts if metadata is None else {"disbench": json.dumps(metadata)})
     return path
 
 
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_whole(stored: Path, tmp_path: Path, damage: str) -> 
 
 
 def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
-    for texts in ({}, {"training": "lasted long"}, {"training": "[3]"}):
+    for texts in ({}, {"training": "lasted long"}, {"disbench": "{}"}):
         path = rewritten(stored, tmp_path / "other.safetensors", texts)
         with pytest.raises(InputError, match="not a DISNet checkpoint of ours"):
             load_network(path)
@@ -301,9 +301,9 @@ def test_where_data_lies_and_what_is_logged_may_differ(state: tuple[State, Path]
 
 def test_every_setting_is_compared_or_may_differ(state: tuple[State, Path]) -> None:
     """A new setting of a training must be thought of."""
-    from disbench.disnet.checkpoints import _MAY_DIFFER
+    from disbench.disnet.checkpoints import MAY_DIFFER
 
-    assert set(_MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
+    assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
 
 
 def test_settings_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path) -> None:

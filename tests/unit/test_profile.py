@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -131,11 +132,11 @@ def test_hooks_are_gone_afterwards_and_time_can_be_measured() -> None:
 
 
 def test_the_refinement_network_by_hand() -> None:
-    """Its masked click attention: one key projection and two value projections of all cells, two gatherings."""
+    """Its masked click attention: Q and its way through K's projection, one product with all cells, two gatherings."""
     options, d, cells = DisnetOptions(blocks=2), 32, 16 * 16
     refinement = RefinementNetwork(d, options).eval()
     found = profile(_Fixed(d), refinement, side=64, later=(2,))
-    attention = 2 * d * d + 3 * 2 * cells * d * d + 3 * 2 * cells * d
+    attention = 2 * 2 * d * d + 2 * 2 * d * d + 3 * 2 * cells * d
     assert row(found, "refinement", "attention").costs == (0, 2 * attention)
     assert row(found, "refinement", "attention").module == "MaskedClickAttention"
     conv_ffn = 2 * cells * d * 2 * d * 2 + 2 * cells * 9 * 2 * d
@@ -183,3 +184,24 @@ def test_a_tiny_disnet_by_hand() -> None:
     assert row(found, "proposal", "rest").costs[0] == 0
     stages = (proposal, refinement)
     assert found.parameters == sum(weights.numel() for stage in stages for weights in stage.parameters())
+
+
+def test_the_small_disnet_on_features() -> None:
+    """Its decoder's transformer is called layer by layer, so only what lies within is ever called."""
+    pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+    from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
+    from disbench.disnet.sam_weights import sam_parts
+
+    parts, options = sam_parts(None), DisnetOptions()
+    stages = SamProposalNetwork(parts, options), SamRefinementNetwork(parts, options)
+    found = profile(*stages, inputs=torch.zeros(1, 256, 64, 64), side=1024, later=(2,))
+    assert all(stage.two_way.transformer.layers[0].mlp.lin1.weight.requires_grad for stage in stages)
+    assert found.parameters == sum(weights.numel() for stage in stages for weights in stage.parameters())
+    assert row(found, "refinement", "guidance").module == "FirstClickGuidance"
+    assert row(found, "proposal", "two-way transformer, upscaling").costs[0] > 0.6 * found.totals[0]
+    kept = Kept(
+        torch.zeros(1, 256),
+        *(torch.zeros(1, *shape) for shape in ((32, 256, 256), (256, 256), (256, 64, 64))),
+    )
+    clicks = ClickBatch(torch.full((1, 2, 2), 500.0), *(torch.ones(1, 2, dtype=torch.bool) for _ in range(2)))
+    assert found.totals[1] == counted(partial(stages[1].requires_grad_(False), kept, clicks))

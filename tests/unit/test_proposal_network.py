@@ -84,7 +84,7 @@ def test_a_query_times_the_features_is_its_mask(
 
 @pytest.mark.parametrize("options", [OPTIONS, ONE_STAGE])
 def test_a_batch_is_its_samples(options: DisnetOptions, images: Any, clicks: ClickBatch) -> None:
-    made, previous = network(options), torch.rand(2, 16, 16)
+    made, previous = network(options), torch.randn(2, 16, 16)
     with torch.inference_mode():
         together = made(images, clicks, previous)
         for number in range(2):
@@ -97,29 +97,29 @@ def test_with_a_stage_of_its_own_the_first_click_is_all_that_counts(
     made: ProposalNetwork, images: Any, clicks: ClickBatch
 ) -> None:
     with torch.inference_mode():
-        found = made(images, clicks, torch.rand(2, 16, 16))
+        found = made(images, clicks, torch.randn(2, 16, 16))
         assert all_close(found, made(images, clicks.first))
         moved = ClickBatch(clicks.points.flip(-1), clicks.positive, clicks.given)
         assert not all_close(found, made(images, moved))
 
 
 def test_with_one_stage_all_clicks_and_the_mask_count(images: Any, clicks: ClickBatch) -> None:
-    made, previous = network(ONE_STAGE), torch.rand(2, 16, 16)
+    made, previous = network(ONE_STAGE), torch.randn(2, 16, 16)
     with torch.inference_mode():
         found = made(images, clicks, previous)
         turned = ClickBatch(clicks.points, torch.ones_like(clicks.positive), clicks.given)
         assert not all_close(found, made(images, clicks.first, previous))
         assert not all_close(found, made(images, turned, previous))
         assert not all_close(found, made(images, clicks))
-        assert all_close(made(images, clicks), made(images, clicks, torch.zeros(2, 16, 16)))
+        assert all_close(made(images, clicks), made(images, clicks, torch.full((2, 16, 16), -1e4)))
 
 
 def test_click_maps_of_one_stage(clicks: ClickBatch) -> None:
-    maps = click_maps(clicks, torch.full((2, 16, 16), 0.25), (SIDE, SIDE), first_click=False)
+    maps = click_maps(clicks, torch.full((2, 16, 16), 0.25).logit(), (SIDE, SIDE), first_click=False)
     assert maps.shape == (2, 3, SIDE, SIDE)
     assert maps[0, 0, 30, 20] == maps[0, 0, 50, 50] == maps[0, 1, 9, 40] == 1
     assert maps[0, 0, 9, 40] == maps[0, 1, 30, 20] == 0 and maps[1, 1].sum() == 0
-    assert bool((maps[:, 2] == 0.25).all())
+    torch.testing.assert_close(maps[:, 2], torch.full((2, SIDE, SIDE), 0.25))
 
 
 def test_first_clicks_change_nothing_until_they_are_learned(images: Any, clicks: ClickBatch) -> None:
@@ -140,7 +140,7 @@ def loss(found: Proposals) -> Any:
 @pytest.mark.parametrize("options", [OPTIONS, ONE_STAGE])
 def test_gradients_reach_every_parameter(options: DisnetOptions, images: Any, clicks: ClickBatch) -> None:
     made = network(options).train()
-    loss(made(images, clicks, torch.rand(2, 16, 16))).backward()
+    loss(made(images, clicks, torch.randn(2, 16, 16))).backward()
     for name, weights in made.named_parameters():
         assert weights.grad is not None and bool(weights.grad.isfinite().all()), name
         if not name.endswith("k_proj.bias"):  # softmax cancels it
