@@ -155,11 +155,6 @@ def test_torchs_own_draws_are_the_same_after_a_resume(photo_shards: Path, tmp_pa
     assert numbers(plain) != numbers(one)
 
 
-@pytest.mark.slow
-def test_loader_processes_change_nothing(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
-    assert trained(tmp_path, photo_shards, workers=2, ema=0.9) == log_of(whole)
-
-
 def test_two_batches_of_one_are_a_batch_of_two(photo_shards: Path, tmp_path: Path) -> None:
     """In all that is a mean over examples; the matching loss is one over masks. Adam makes the rest of it."""
     settings: dict[str, Any] = {"steps": 1, "corrective_clicks": 0}
