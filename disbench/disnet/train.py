@@ -274,7 +274,8 @@ class _Run:
             loss, parts = self.loss(batch, rounds)
         if not torch.isfinite(loss):
             raise InputError(
-                f"step {self.step + 1}: the loss is {float(loss)}; lower the learning rates, or set clip or precision"
+                f"step {self.step + 1}: the loss is {float(loss.detach())}; lower the learning rates, or set clip or "
+                "precision"
             )
         self.accelerator.backward(loss / self.training.accumulate)
         return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.errors import InputError
@@ -122,6 +122,7 @@ def test_a_list_may_be_empty_where_its_default_is() -> None:
     assert made("name = 'a'\nplaces = []\nwheels = []") == Bicycle("a")
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_json_gives_the_same_settings_again(data: st.DataObject) -> None:
     """A checkpoint keeps them so: tuples become lists, None null."""

@@ -1,0 +1,210 @@
+"""Training as a user types it: train, go on, measure what came out, in one process and in two."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disbench.cli import main
+from disbench.disnet.checkpoints import load_network
+from disbench.harness import read_run
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+pytest.importorskip("accelerate")
+pytest.importorskip("cv2", exc_type=ImportError)
+pytestmark = pytest.mark.slow
+TRAINING = """
+description = "A training for a test"
+shards = [{{ folder = "{shards}" }}]
+steps = 4
+batch = 2
+warmup_steps = 1
+log_every = 2
+workers = 0
+validate_every = 4
+validation = "photos"
+validation_samples = 2
+
+[network.options]
+candidates = 3
+
+[network.vit]
+input_side = 64
+hidden = 32
+layers = 2
+heads = 4
+window = 2
+global_blocks = [1]
+channels = 32
+pixel_layers = 1
+decoder_layers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(photo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the user is: with a training's file."""
+    place = tmp_path_factory.mktemp("here")
+    (place / "tiny.toml").write_text(TRAINING.format(shards=photo_shards))
+    return place
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
+    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """A training with two loader processes, in one go."""
+    result = run("disbench", "train", "tiny.toml", "--out", "one", "--set", "workers=2", cwd=folder)
+    assert result.stdout.startswith("one/disnet.safetensors: 4 steps, ")
+    return folder / "one"
+
+
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """A command in this process: exit code, output, errors."""
+    monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
+    monkeypatch.delenv("DISBENCH_DATA", raising=False)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")  # what --threads sets is gone with the test
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_training_leaves_its_network_and_its_logs(trained: Path) -> None:
+    assert [row["step"] for row in rows(trained / "log.csv")] == ["2", "4"]
+    (validated,) = rows(trained / "validation.csv")
+    assert validated["step"] == "4"
+    assert {"miou@1", "miou@5", "noc@85", "noc@90"} <= set(validated)
+    assert load_network(trained / "disnet.safetensors").training.name == "tiny"
+
+
+def test_what_came_out_is_a_method(trained: Path) -> None:
+    command = ("run", "--method", "disnet", "--set", "checkpoint=one/disnet.safetensors")
+    more = ("--dataset", "photos", "--limit", "2", "--max-clicks", "3", "--workers", "1", "--out", "run")
+    result = run("disbench", *command, *more, cwd=trained.parent)
+    assert "2 samples, 6 clicks" in result.stdout
+    stored = read_run(trained.parent / "run")
+    assert stored.rows(["candidates"])["candidates"].to_pylist() == [3, 1, 1] * 2
+    assert stored.description["method"]["options"]["training_seed"] == 0
+
+
+def test_interrupted_and_gone_on_with_by_the_same_command(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without loader processes, too: the same weights."""
+    monkeypatch.chdir(trained.parent)
+    command = ("train", "tiny.toml", "--out", "two", "--device", "cpu", "--threads", "1")
+    code, out, _ = typed(monkeypatch, capsys, *command, "--until", "3")
+    assert code == 0 and out.startswith("two: 3 steps")
+    code, out, _ = typed(monkeypatch, capsys, *command)
+    assert code == 0 and out.startswith("two/disnet.safetensors: 4 steps")
+    one, two = (trained.parent / name / "disnet.safetensors" for name in ("one", "two"))
+    settings = [load_network(path).training.as_dict() for path in (one, two)]
+    assert settings[0] == settings[1] | {"workers": 2}
+    weights = [load_network(path).network.state_dict() for path in (one, two)]
+    assert all(bool((value == weights[1][name]).all()) for name, value in weights[0].items())
+    assert len(rows(trained.parent / "two" / "validation.csv")) == 1
+    code, _, err = typed(monkeypatch, capsys, *command, "--set", "seed=1")
+    assert code == 2 and err.startswith("error: two/checkpoint: it is of a training with seed = 0, not 1")
+    code, _, err = typed(monkeypatch, capsys, *command, "--existing", "fail")
+    assert code == 2 and err == "error: two/checkpoint: there is a training already; name another --out\n"
+
+
+def test_a_dry_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    code, out, _ = typed(
+        monkeypatch, capsys, "train", "tiny.toml", "--out", "dry", "--dry-run", "--device", "cpu"
+    )
+    assert code == 0 and not (folder / "dry").exists()
+    figures = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("steps done"))
+    assert figures["examples"] == "257" and figures["input"] == "(2, 3, 64, 64)"
+    assert float(figures["loss"]) > 0 and float(figures["gradient"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("tiny-er",), "unknown training 'tiny-er'"),
+        (("none.toml",), "none.toml: there is no such file"),
+        (("tiny.toml", "--set", "bach=3"), "did you mean 'batch'"),
+        (("tiny.toml", "--set", "network.vit.input_side=100"), "input_side = 100; make it a multiple of 32"),
+        (("tiny.toml", "--set", "validation=grabct"), "did you mean 'grabcut'"),
+        (("tiny.toml", "--set", "validation=grabcut"), "--data"),
+        (("tiny.toml", "--device", "gpu"), "unknown device 'gpu'"),
+        (
+            ("disnet-small",),
+            "shards/coco-hierarchy: no such folder of shards here; make them with disbench sample",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_a_user_gets_wrong(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, err = typed(monkeypatch, capsys, "train", *arguments, "--out", "wrong")
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    assert not (folder / "wrong" / "log.csv").exists()
+
+
+def test_the_trainings_are_listed_and_profiled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, _ = typed(monkeypatch, capsys, "train", "--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "disnet-coco-lvis",
+        "disnet-sbd",
+        "disnet-small",
+    ]
+    code, out, _ = typed(monkeypatch, capsys, "methods", "profile", "tiny.toml", "--clicks", "3")
+    lines = out.splitlines()
+    heads = "part parameters, M click 1, GFLOP click 2, GFLOP click 3, GFLOP"
+    assert code == 0 and " ".join(lines[0].split()) == heads
+    assert any(line.startswith("refinement: ") for line in lines)
+    assert lines[-1].startswith("of the first click") and "100.0 %" in lines[-1]
+
+
+def test_two_processes_train_one_network(folder: Path, trained: Path) -> None:
+    """As `accelerate launch` starts them on two GPUs: each has its share of the examples, one writes."""
+    launch = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")
+    command = ("disbench", "train", "tiny.toml", "--out", "pair", "--device", "cpu")
+    result = run(*launch, *command, "--set", "ema=0.9", cwd=folder)
+    assert result.stdout.count("4 steps") == 1
+    assert [row["step"] for row in rows(folder / "pair" / "log.csv")] == ["2", "4"]
+    assert len(list((folder / "pair" / "tensorboard").iterdir())) <= 2, "of the log and of the validation"
+    pair, alone = (load_network(folder / name / "disnet.safetensors").network for name in ("pair", "one"))
+    others = alone.state_dict()
+    assert not all(bool((value == others[name]).all()) for name, value in pair.state_dict().items())
