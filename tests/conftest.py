@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from disbench.masks import Rle
 
-settings.register_profile("disbench", max_examples=200, deadline=None)
+settings.register_profile("disbench", max_examples=100, deadline=None)
 settings.register_profile("again", max_examples=25, deadline=None)  # against the wheel, after the checkout
 settings.load_profile("again" if os.environ.get("DISBENCH_EXPECTED_SITE") else "disbench")
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from disbench.harness import read_run
 from disbench.harness.store import CLICKS, ClickRow, to_table, write_clicks
+from tests.commands import disbench
 
 pytest.importorskip("cv2", exc_type=ImportError)
-
-
-def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-m", "disbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 def run_disk(cwd: Path, store: str) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,21 @@ import pytest
 from scipy.io import savemat
 
 from tests.annotations import annotation, image, write_annotations
+from tests.commands import Result, disbench, disbench_anew, typed
 from tests.synthetic import lvis_content, write_lvis
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as Linux has them")
 
-IMAGES = 300
-SHARD_BYTES = "shard_bytes=20000"
-Result = subprocess.CompletedProcess[str]
+IMAGES = 160
+SHARD_BYTES = "shard_bytes=10000"
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "disbench", *map(str, arguments)]
-
-
-def sampling(annotations: Path, out: Path, *others: str | Path) -> list[str]:
+def sampling(annotations: Path, out: Path, *others: str | Path) -> list[str | Path]:
     """The command that samples annotations, in small shards."""
-    return command(
+    return [
         *("sample", "lvis-hierarchy", "--lvis", annotations, "--out", out),
         *("--workers", "1", "--set", SHARD_BYTES, *others),
-    )
-
-
-def run(arguments: list[str], **options: Any) -> Result:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment, **options)
+    ]
 
 
 def refused(result: Result, *mentions: str | Path) -> str:
@@ -96,7 +88,7 @@ def good(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 def undisturbed(good: Path) -> dict[str, bytes]:
     """What an undisturbed run writes."""
     folder = good.with_name("undisturbed")
-    assert run(sampling(good, folder)).returncode == 0
+    assert disbench(*sampling(good, folder)).returncode == 0
     found = contents(folder)
     assert len(found) > 5
     return found
@@ -126,7 +118,7 @@ def test_a_bad_annotation(case: str, content: dict[str, Any], late: int, tmp_pat
     records = list(content["annotations"])
     records[late] = {**records[late], **change, "id": 987654}
     path = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
-    result = run(sampling(path, tmp_path / "out"))
+    result = disbench(*sampling(path, tmp_path / "out"))
     line = refused(
         result, path, "annotation 987654", complaint, "mend the file", "--set bad_annotations=drop"
     )
@@ -143,14 +135,14 @@ def test_bad_annotations_can_be_left_out_and_are_counted(
     records[0]["image_id"] = 10**6
     bad = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
     dropping = ("--set", "bad_annotations=drop")
-    dropped = run(sampling(bad, tmp_path / "dropped", *dropping))
+    dropped = disbench(*sampling(bad, tmp_path / "dropped", *dropping))
     assert (dropped.returncode, dropped.stderr) == (0, "")
     assert f"left out: {len(BAD_ANNOTATIONS)} x annotation that is not as it should be" in dropped.stdout
     assert "left out: 1 x annotation of a missing image" in dropped.stdout
 
     kept = [*records[1:late], *records[late + len(BAD_ANNOTATIONS) :]]
     without = write_annotations(tmp_path / "mended.json", kept, content["images"], content["categories"])
-    assert run(sampling(without, tmp_path / "mended", *dropping)).returncode == 0
+    assert disbench(*sampling(without, tmp_path / "mended", *dropping)).returncode == 0
     objects = [
         [
             pq.read_table(path, columns=["image_id", "objects", "sets"])
@@ -168,12 +160,12 @@ def test_a_mended_file_is_other_input(
     records[late] = {**records[late], "category_id": 4711}
     path = write_annotations(tmp_path / "lvis.json", records, content["images"], content["categories"])
     out = tmp_path / "out"
-    refused(run(sampling(path, out)), "unknown category 4711")
+    refused(disbench(*sampling(path, out)), "unknown category 4711")
     left = whole_shards(out)
     path.write_bytes(good.read_bytes())
-    refused(run(sampling(path, out)), out, "its shards were made otherwise", "--existing overwrite")
+    refused(disbench(*sampling(path, out)), out, "its shards were made otherwise", "--existing overwrite")
     assert whole_shards(out) == left
-    assert run(sampling(path, out, "--existing", "overwrite")).returncode == 0
+    assert disbench(*sampling(path, out, "--existing", "overwrite")).returncode == 0
     assert contents(out) == undisturbed
 
 
@@ -215,7 +207,7 @@ def test_a_bad_file(
     path = tmp_path / "lvis.json"
     path.write_bytes(good.read_bytes())
     spoil(path)
-    refused(run(sampling(path, tmp_path / "out")), path, complaint, cure)
+    refused(disbench(*sampling(path, tmp_path / "out")), path, complaint, cure)
     assert not (tmp_path / "out").exists()
 
 
@@ -235,7 +227,7 @@ def test_records_that_contradict_each_other(
     content: dict[str, Any], mentions: list[str], tmp_path: Path
 ) -> None:
     path = write_annotations(tmp_path / "lvis.json", **{"annotations": [], **content})
-    refused(run(sampling(path, tmp_path / "out")), path, *mentions)
+    refused(disbench(*sampling(path, tmp_path / "out")), path, *mentions)
     assert not (tmp_path / "out").exists()
 
 
@@ -244,16 +236,16 @@ class TestOtherDatasets:
         (tmp_path / "inst").mkdir()
         (tmp_path / "train.txt").write_text("a\n")
         path = tmp_path / "inst" / "a.mat"
-        arguments = command("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
+        arguments = ("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
         savemat(path, {"GTcls": {"Segmentation": np.zeros((3, 3))}})
-        refused(run(arguments), path, "no 'GTinst'", "is this a file of SBD's folder inst/?")
+        refused(disbench(*arguments), path, "no 'GTinst'", "is this a file of SBD's folder inst/?")
         assert whole_shards(tmp_path / "out") == 0
         path.unlink()
-        refused(run(arguments), path, "there is no such file", "get it again")
+        refused(disbench(*arguments), path, "there is no such file", "get it again")
 
     def test_an_empty_list(self, tmp_path: Path) -> None:
         (tmp_path / "train.txt").touch()
-        result = run(command("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out"))
+        result = disbench("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
         refused(result, tmp_path / "train.txt", "the list is empty", "choose another split")
         assert not (tmp_path / "out").exists()
 
@@ -261,13 +253,13 @@ class TestOtherDatasets:
         lists = tmp_path / "ImageSets" / "Segmentation"
         lists.mkdir(parents=True)
         (lists / "val.txt").write_text("a\n")
-        result = run(command("sample", "voc-proximity", "--voc", tmp_path, "--out", tmp_path / "out"))
+        result = disbench("sample", "voc-proximity", "--voc", tmp_path, "--out", tmp_path / "out")
         refused(result, lists / "train.txt", "there is no such list", "splits here: val")
 
     def test_a_panoptic_png_that_is_not_there(self, tmp_path: Path) -> None:
         record = {"image_id": 1, "file_name": "1.png", "segments_info": []}
         path = write_annotations(tmp_path / "panoptic.json", [record])
-        result = run(command("sample", "coco-hierarchy", "--panoptic", path, "--out", tmp_path / "out"))
+        result = disbench("sample", "coco-hierarchy", "--panoptic", path, "--out", tmp_path / "out")
         refused(result, tmp_path / "panoptic" / "1.png", "there is no such file", "get it again")
         assert whole_shards(tmp_path / "out") == 0
 
@@ -287,10 +279,8 @@ class TestOtherDatasets:
         pickle.loads((tmp_path / which).read_bytes())
         assert proof.is_dir()  # an ordinary reader runs it
         proof.rmdir()
-        arguments = command(
-            *("sample", "coco-lvis-hierarchy", "--hannotation", tmp_path, "--out", tmp_path / "out")
-        )
-        refused(run(arguments), tmp_path / which, "posix.mkdir", "get the file again")
+        arguments = ("sample", "coco-lvis-hierarchy", "--hannotation", tmp_path, "--out", tmp_path / "out")
+        refused(disbench(*arguments), tmp_path / which, "posix.mkdir", "get the file again")
         assert not proof.exists()
         assert whole_shards(tmp_path / "out") == 0
 
@@ -314,17 +304,15 @@ class TestOtherDatasets:
 )
 def test_a_wrong_wish(arguments: tuple[str, ...], mentions: list[str], tmp_path: Path) -> None:
     write_annotations(tmp_path / "coco.json", [annotation(1)])
-    refused(run(command("sample", *arguments, "--out", "out"), cwd=tmp_path), *mentions)
+    refused(disbench("sample", *arguments, "--out", "out", cwd=tmp_path), *mentions)
     assert not (tmp_path / "out").exists()
 
 
 def test_sizes_that_disagree(tmp_path: Path) -> None:
     coco = write_annotations(tmp_path / "coco.json", [annotation(1)])
     lvis = write_annotations(tmp_path / "lvis.json", [annotation(1)], [image(1, width=61)])
-    arguments = command(
-        "sample", "coco-lvis-hierarchy", "--coco", coco, "--lvis", lvis, "--out", tmp_path / "o"
-    )
-    refused(run(arguments), coco, lvis, "image 1 has 61 x 40 pixels", "use files of the same images")
+    arguments = ("sample", "coco-lvis-hierarchy", "--coco", coco, "--lvis", lvis, "--out", tmp_path / "o")
+    refused(disbench(*arguments), coco, lvis, "image 1 has 61 x 40 pixels", "use files of the same images")
 
 
 class TestDebug:
@@ -339,10 +327,14 @@ class TestDebug:
             (["sample", "lvis-hierarchy", "--photos", "--out", file / "out"], "NotADirectoryError: "),
         ):
             for place in (0, len(arguments)):
-                result = run(command(*arguments[:place], "--debug", *arguments[place:]))
+                result = disbench(*arguments[:place], "--debug", *arguments[place:])
                 assert result.returncode != 0
                 assert result.stderr.startswith("Traceback")
                 assert re.search(last, result.stderr.splitlines()[-1])
+
+
+def limit_files(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def without_override() -> None:
@@ -357,7 +349,7 @@ class TestUnwritable:
         file = tmp_path / "file"
         file.write_text("mine")
         for out in (file / "out", file):
-            result = run(command("sample", "lvis-hierarchy", "--photos", "--out", out))
+            result = disbench("sample", "lvis-hierarchy", "--photos", "--out", out)
             refused(result, out, "a file stands where a folder is needed", "name another place")
         assert file.read_text() == "mine"
 
@@ -366,9 +358,7 @@ class TestUnwritable:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o555)
         out = locked / below
-        result = run(
-            command("sample", "lvis-hierarchy", "--photos", "--out", out), preexec_fn=without_override
-        )
+        result = disbench_anew("sample", "lvis-hierarchy", "--photos", "--out", out, before=without_override)
         if result.returncode == 77:
             pytest.skip("root could not give up its right to write everywhere")
         refused(result, locked, "Permission denied", "allow it, or name another place")
@@ -378,7 +368,7 @@ class TestUnwritable:
         path = tmp_path / "lvis.json"
         path.write_bytes(good.read_bytes())
         path.chmod(0)
-        result = run(sampling(path, tmp_path / "out"), preexec_fn=without_override)
+        result = disbench_anew(*sampling(path, tmp_path / "out"), before=without_override)
         if result.returncode == 77:
             pytest.skip("root could not give up its right to read everything")
         assert result.returncode == 2
@@ -396,7 +386,7 @@ class TestFullDisk:
         room = sum(map(len, undisturbed.values())) // 2
         mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(folder)]
         try:
-            result = run(mount)
+            result = subprocess.run(mount, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             pytest.skip("there is no mount command")
         if result.returncode:
@@ -410,10 +400,10 @@ class TestFullDisk:
     ) -> None:
         out = small_disk / "out"
         arguments = sampling(good, out, "--workers", workers)
-        refused(run(arguments), out / "shard-", "No space left on device", "free some space")
+        refused(disbench(*arguments), out / "shard-", "No space left on device", "free some space")
         assert whole_shards(out) > 2
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-        assert run(arguments).returncode == 0
+        assert disbench(*arguments).returncode == 0
         assert contents(out) == undisturbed
 
     def test_a_shard_larger_than_files_may_be(
@@ -423,22 +413,22 @@ class TestFullDisk:
         limit = max(sizes) - 1
         assert sizes[0] <= limit
         out = tmp_path / "out"
-        result = run(
-            sampling(good, out),
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        result = disbench_anew(
+            *sampling(good, out),
+            before=partial(limit_files, limit),
         )
         refused(
             result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large", "free some space"
         )
         assert whole_shards(out) == sizes.index(max(sizes))
-        assert run(sampling(good, out)).returncode == 0
+        assert disbench(*sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
 
     def test_a_job_for_the_workers_that_does_not_fit(self, good: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        result = run(
-            sampling(good, out, "--workers", "2"),
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+        result = disbench_anew(
+            *sampling(good, out, "--workers", "2"),
+            before=partial(limit_files, 500),
         )
         refused(result, out / "workers.partial", "File too large", "free some space")
         assert whole_shards(out) == 0
@@ -453,27 +443,25 @@ class TestFullDisk:
             if name.startswith("shard-"):
                 (out / name).write_bytes(data)
         shards = len(contents(out))
-        result = run(
-            sampling(good, out), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-        )
+        result = disbench_anew(*sampling(good, out), before=partial(limit_files, 500))
         refused(result, out / "manifest.json", "File too large", "free some space")
         assert whole_shards(out) == shards
-        refused(run(command("inspect", out)), out, "no manifest.json", "run sample to the end")
-        assert run(sampling(good, out)).returncode == 0
+        refused(disbench("inspect", out), out, "no manifest.json", "run sample to the end")
+        assert disbench(*sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough work for a command to be caught at it."""
-    return write_lvis(tmp_path_factory.mktemp("large") / "lvis.json", images=1500)
+    return write_lvis(tmp_path_factory.mktemp("large") / "lvis.json", images=900)
 
 
 @pytest.fixture(scope="module")
 def whole(large: Path) -> dict[str, bytes]:
     """What an undisturbed run writes."""
     folder = large.with_name("whole")
-    assert run(sampling(large, folder, "--workers", "2")).returncode == 0
+    assert disbench(*sampling(large, folder, "--workers", "2")).returncode == 0
     return contents(folder)
 
 
@@ -482,10 +470,12 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def stop_after_a_shard(arguments: list[str], out: Path, stop: Callable[[psutil.Process], None]) -> Result:
+def stop_after_a_shard(
+    arguments: list[str | Path], out: Path, stop: Callable[[psutil.Process], None]
+) -> Result:
     """The end of a command that is stopped when it has written its first shard."""
     with subprocess.Popen(
-        arguments,
+        typed(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -501,7 +491,7 @@ def stop_after_a_shard(arguments: list[str], out: Path, stop: Callable[[psutil.P
             stdout, stderr = process.communicate(timeout=60)
         finally:
             process.kill()
-    return Result(arguments, process.returncode, stdout, stderr)
+    return Result(typed(*arguments), process.returncode, stdout, stderr)
 
 
 class TestStoppedProcesses:
@@ -519,7 +509,7 @@ class TestStoppedProcesses:
         result = stop_after_a_shard(arguments, out, kill_a_worker)
         refused(result, "a worker process", "killed", "run the same command again to resume")
         assert 0 < whole_shards(out) < len(whole) - 1
-        assert run(arguments).returncode == 0
+        assert disbench(*arguments).returncode == 0
         assert contents(out) == whole
 
     @pytest.mark.parametrize("workers", ["1", "2"])
@@ -531,5 +521,5 @@ class TestStoppedProcesses:
         assert result.returncode == 130
         assert result.stderr == "interrupted; run the same command again to resume\n"
         assert 0 < whole_shards(out) < len(whole) - 1
-        assert run(arguments).returncode == 0
+        assert disbench(*arguments).returncode == 0
         assert contents(out) == whole

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +13,11 @@ from PIL import Image
 from disbench.datasets.photos import photo_path
 from disbench.harness import read_run
 from tests import toy_methods
+from tests.commands import disbench
 
 pytest.importorskip("cv2", exc_type=ImportError)
 pytestmark = pytest.mark.slow
 TOY = str(Path(toy_methods.__file__))
-
-
-def disbench(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"} | more
-    # Toy methods import the tests' package; the child finds it where this process does.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-m", "disbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +9,11 @@ import pytest
 from PIL import Image
 
 from tests import toy_methods
+from tests.commands import disbench
 from tests.unit.run_tools import draw_ious, write_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
 TOY = str(Path(toy_methods.__file__))
-
-
-def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-m", "disbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 @pytest.mark.slow

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ import pytest
 from PIL import Image
 
 from disbench import definitions
+from tests.commands import Result, disbench
 
 CARD = """
 title = "Mine"
@@ -41,17 +39,9 @@ holds = ["images", "masks"]
 """
 
 
-def data(*arguments: str | Path, root: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    if root is not None:
-        environment["DISBENCH_DATA"] = str(root)
-    return subprocess.run(
-        [sys.executable, "-m", "disbench", "data", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
-    )
+def data(*arguments: str | Path, root: Path | None = None) -> Result:
+    where = {} if root is None else {"DISBENCH_DATA": str(root)}
+    return disbench("data", *arguments, **where, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
 
 
 def pictures(folder: Path) -> Path:

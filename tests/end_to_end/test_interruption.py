@@ -5,22 +5,22 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.commands import disbench, typed
 from tests.synthetic import write_lvis
 
-IMAGES = 2500
+IMAGES = 1200
 
 
-def command(annotations: Path, out: Path, workers: int) -> list[str]:
+def sampling(annotations: Path, out: Path, workers: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "disbench", "sample", "lvis-hierarchy", "--lvis", str(annotations)),
-        *("--out", str(out), "--workers", str(workers), "--set", "shard_bytes=100000"),
+        *("sample", "lvis-hierarchy", "--lvis", str(annotations), "--out", str(out)),
+        *("--workers", str(workers), "--set", "shard_bytes=30000"),
     ]
 
 
@@ -30,9 +30,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
-    annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=10)
+    annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=6)
     for workers in (1, 2):
-        subprocess.run(command(annotations, tmp_path / f"whole-{workers}", workers), check=True)
+        assert disbench(*sampling(annotations, tmp_path / f"whole-{workers}", workers)).returncode == 0
     whole = contents(tmp_path / "whole-2")
     assert whole == contents(tmp_path / "whole-1")
 
@@ -40,11 +40,11 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     shards_left = []
     for attempt in range(10):
         out = tmp_path / f"killed-{attempt}"
-        process = subprocess.Popen(command(annotations, out, 2))
-        children = kill_after(process, out, moments.randrange(len(whole) - 1), moments.uniform(0, 0.3))
+        process = subprocess.Popen(typed(*sampling(annotations, out, 2)))
+        children = kill_after(process, out, moments.randrange(len(whole) - 1), moments.uniform(0, 0.1))
         assert gone_within(children, 10), "a worker outlived its parent"
         shards_left.append(len(list(out.glob("shard-*.parquet"))))
-        subprocess.run(command(annotations, out, 1 + attempt % 2), check=True)
+        assert disbench(*sampling(annotations, out, 1 + (attempt == 0))).returncode == 0
         assert contents(out) == whole
     # The moments must really fall between the first and the last shard, or nothing was tested.
     assert sum(0 < left < len(whole) - 1 for left in shards_left) >= 3, shards_left

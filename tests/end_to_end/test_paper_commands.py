@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from disbench.cli import main
+from tests.commands import disbench
 from tests.unit.run_tools import CARD, draw_ious, write_run
-
-
-def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "disbench", *arguments], capture_output=True, text=True, check=False, cwd=cwd
-    )
 
 
 def write_ritm(folder: Path) -> None:

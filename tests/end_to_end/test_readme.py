@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import disbench
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 needs_checkout = pytest.mark.skipif(
@@ -29,8 +31,7 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
     ]
     assert len(commands) == 2
     for command in commands:
-        arguments = [sys.executable, "-m", "disbench", *shlex.split(command)[1:]]
-        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        result = disbench(*shlex.split(command)[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     code = "\n".join([*blocks(README, "python"), *blocks(ROOT / "docs" / "datasets.md", "python")])
     code += "\nassert len(frame) == 8 and item.masks.any() and diverse_set.masks"
@@ -54,8 +55,7 @@ def test_every_command_in_the_documents_is_one_of_ours() -> None:
             if name in ("data", "methods"):
                 name, rest = f"{name} {rest[0]}", rest[1:]
             if name not in helps:
-                arguments = [sys.executable, "-m", "disbench", *name.split(), "--help"]
-                result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+                result = disbench(*name.split(), "--help")
                 assert result.returncode == 0, name
                 helps[name] = result.stdout
             for option in (word for word in rest if word.startswith("--")):

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from disbench.harness.store import JOURNAL
+from tests.commands import disbench
 from tests.unit.run_tools import draw_ious, write_run
-
-
-def disbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "disbench", *arguments], capture_output=True, text=True, check=False, cwd=cwd
-    )
 
 
 def test_a_report_of_runs_below_a_folder(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ def touch(masks: Masks, **options: Any) -> bool:
 
 
 @pytest.mark.real_data
-def test_every_lvis_image(lvis_images: dict[int, list[Rle]]) -> None:
+def test_lvis_images_with_at_most_50_masks(lvis_images: dict[int, list[Rle]]) -> None:
     found = 0
-    for rles in lvis_images.values():
+    for rles in (rles for rles in lvis_images.values() if len(rles) <= 50):
         graph = proximity_graph(rles)
         assert list(graph) == list(range(len(rles)))
         assert edges(graph) == restatement.neighbours(np.stack([decode(rle) for rle in rles]))
