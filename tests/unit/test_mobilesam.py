@@ -12,7 +12,7 @@ import pytest
 
 from disbench.baselines.cards import load_card, method_spec
 from disbench.baselines.encodings import image_hash, stored
-from disbench.baselines.mobilesam import MobileSam, point_coords, point_labels
+from disbench.baselines.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
 from disbench.baselines.sam_session import SamSession, inner_size, padded_input, unpadded
 from disbench.baselines.weights import is_right, weights_folder
 from disbench.clicks import Click
@@ -186,15 +186,13 @@ def test_a_batch_is_what_its_sessions_would_say(methods: dict[int, MobileSam], p
 
 @needs_weights
 def test_an_image_is_encoded_once(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    method, calls = MobileSam(cache=str(tmp_path / "kept")), []
-    encode = method._encoder.run
+    method, calls, run = MobileSam(cache=str(tmp_path / "kept")), [], MobileSamEncoder._run
 
-    class Spy:
-        def run(self, *given: Any) -> Any:
-            calls.append(1)
-            return encode(*given)
+    def spy(encoder: MobileSamEncoder, image: np.ndarray) -> Any:
+        calls.append(1)
+        return run(encoder, image)
 
-    monkeypatch.setattr(method, "_encoder", Spy())
+    monkeypatch.setattr(MobileSamEncoder, "_run", spy)
     first = method.encoding(photo)
     assert first.shape == (1, 256, 64, 64)
     assert method.encoding(photo.copy()) is first
@@ -202,8 +200,8 @@ def test_an_image_is_encoded_once(photo: np.ndarray, monkeypatch: pytest.MonkeyP
     (file,) = (tmp_path / "kept").iterdir()
     assert file.name.startswith(image_hash(photo))
     again = MobileSam(cache=str(tmp_path / "kept"))
-    monkeypatch.setattr(again, "_encoder", None)
     assert np.array_equal(again.encoding(photo), first)
+    assert len(calls) == 1
     masks = [m.open(photo).predict(CLICKS[:1]).masks for m in (method, again)]
     assert np.array_equal(*masks)
 
