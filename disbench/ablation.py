@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import shutil
 from collections import deque
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from disbench import definitions, threads
 from disbench.ablation_plans import (
@@ -44,7 +43,7 @@ from disbench.reports.reproduce import reproduce
 from disbench.reports.text import counted
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sample import make_shards
-from disbench.sampling.shards import read_manifest
+from disbench.sampling.shards import content_hash, read_manifest
 from disbench.sampling.sources import SourcePaths, open_source
 
 REPORT, TRAINING = "report", "training"
@@ -294,15 +293,10 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, co
         row=row.name,
         seed=training.seed,
         training={name: value for name, value in training.as_dict().items() if name not in MAY_DIFFER},
-        shards={name: _content_hash(manifest) for name, manifest in manifests.items()},
+        shards={name: content_hash(manifest) for name, manifest in manifests.items()},
         method={name: value for name, value in values.items() if name not in _PLACES},
     )
     return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, options)
-
-
-def _content_hash(manifest: Mapping[str, Any]) -> str:
-    """Of all shards of a folder, hex."""
-    return hashlib.sha256("".join(entry["sha256"] for entry in manifest["files"]).encode()).hexdigest()
 
 
 def carry_out(task: Task, conduct: Conduct, train: Train, say: Say) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from disbench import __version__, cli_ablate, cli_archive, cli_benchmark, cli_compare, cli_paper, cli_train
-from disbench.cli_options import DataOption, Existing, ExistingOption
+from disbench.cli_options import DataOption, Existing, ExistingOption, described_line, print_definitions
 from disbench.errors import InputError
 
 app = typer.Typer(
@@ -59,17 +59,6 @@ def _options(
     pass
 
 
-def _list_recipes(asked: bool) -> None:
-    if not asked:
-        return
-    from disbench import definitions  # noqa: PLC0415
-
-    for name in definitions.names("sampling"):
-        content = definitions.load(definitions.find("sampling", name))
-        typer.echo(f"{name:<22} {content.get('description', '')}")
-    raise typer.Exit
-
-
 @app.command()
 def sample(
     recipe: Annotated[
@@ -113,7 +102,13 @@ def sample(
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
     _list: Annotated[
-        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes.")
+        bool,
+        typer.Option(
+            "--list",
+            callback=print_definitions("sampling", described_line),
+            is_eager=True,
+            help="List the recipes.",
+        ),
     ] = False,
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""

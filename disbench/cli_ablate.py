@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption
+from disbench.cli_options import DataOption, Existing, ExistingOption, print_definitions
 
 
-def _list_ablations(asked: bool) -> None:
-    if not asked:
-        return
-    from disbench import definitions  # noqa: PLC0415
-
-    for name in definitions.names("configs/ablations"):
-        content = definitions.load(definitions.find("configs/ablations", name))
-        typer.echo(f"{name:<10} {content['title']}: {content['budget']}")
-    raise typer.Exit
+def _line(name: str, content: Mapping[str, Any]) -> str:
+    return f"{name:<10} {content['title']}: {content['budget']}"
 
 
 def ablate(
@@ -95,7 +89,12 @@ def ablate(
     data: DataOption = None,
     _list: Annotated[
         bool,
-        typer.Option("--list", callback=_list_ablations, is_eager=True, help="List the ablations."),
+        typer.Option(
+            "--list",
+            callback=print_definitions("configs/ablations", _line),
+            is_eager=True,
+            help="List the ablations.",
+        ),
     ] = False,
 ) -> None:
     """Train the rows of a table for one budget, measure them, and compare the signs with the paper's; resumable."""

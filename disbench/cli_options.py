@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from disbench.definitions import Kind
 
 
 class Existing(StrEnum):
@@ -15,6 +19,31 @@ class Existing(StrEnum):
     RESUME = "resume"
     OVERWRITE = "overwrite"
     FAIL = "fail"
+
+
+def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
+    """The callback of an option `--list`: a line for each definition of a kind, and the end.
+
+    Args:
+        kind: which folder of definitions.
+        line: what is printed of one, from its name and its content.
+    """
+
+    def show(asked: bool) -> None:
+        if not asked:
+            return
+        from disbench import definitions  # noqa: PLC0415
+
+        for name in definitions.names(kind):
+            typer.echo(line(name, definitions.load(definitions.find(kind, name))))
+        raise typer.Exit
+
+    return show
+
+
+def described_line(name: str, content: Mapping[str, Any]) -> str:
+    """Name and description of a definition."""
+    return f"{name:<22} {content.get('description', '')}"
 
 
 DataOption = Annotated[

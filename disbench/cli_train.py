@@ -9,24 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption
+from disbench.cli_options import DataOption, Existing, ExistingOption, described_line, print_definitions
 
 if TYPE_CHECKING:
     from disbench.disnet.train import Benchmark
     from disbench.disnet.training_settings import Training
 
 _VALIDATION_CLICKS = 5
-
-
-def _list_trainings(asked: bool) -> None:
-    if not asked:
-        return
-    from disbench import definitions  # noqa: PLC0415
-
-    for name in definitions.names("configs"):
-        content = definitions.load(definitions.find("configs", name))
-        typer.echo(f"{name:<22} {content.get('description', '')}")
-    raise typer.Exit
 
 
 def train(
@@ -57,7 +46,13 @@ def train(
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
     _list: Annotated[
-        bool, typer.Option("--list", callback=_list_trainings, is_eager=True, help="List the trainings.")
+        bool,
+        typer.Option(
+            "--list",
+            callback=print_definitions("configs", described_line),
+            is_eager=True,
+            help="List the trainings.",
+        ),
     ] = False,
 ) -> None:
     """Train a DISNet from shards; several GPUs by `accelerate launch -m disbench train ...`."""

@@ -23,7 +23,7 @@ _OVERHEAD = 512
 _CHUNK = 2**20
 _SKIPPED = ("__MACOSX", ".DS_Store")
 """What one system's archiver adds to everything."""
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """How libraries say that an archive is not whole, or packed in a way that Python lacks."""
 
 

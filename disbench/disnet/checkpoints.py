@@ -107,6 +107,7 @@ def save_state(
     averages: AveragedWeights | None,
     training: Training,
     step: int,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write all that a training needs to go on exactly where it is; the folder is whole or not there.
 
@@ -117,6 +118,7 @@ def save_state(
         averages: of its weights, or None.
         training: the settings.
         step: how many steps are done.
+        facts: what else decides the next steps, text by name; `check_same_training` compares it.
 
     Raises:
         OSError: it cannot be written.
@@ -125,14 +127,14 @@ def save_state(
     shutil.rmtree(partial, ignore_errors=True)
     with naming(partial):
         partial.mkdir(parents=True)
-    facts = {"step": str(step)}
-    save_network(partial / NETWORK, network, training, facts, half=False)
+    save_network(partial / NETWORK, network, training, {"step": str(step)}, half=False)
     tensors, numbers = _flat(optimizer.state_dict())
     _write(partial / _OPTIMIZER, tensors, {"state": json.dumps(numbers)})
     if averages is not None:
         _write(partial / _AVERAGES, dict(averages.values), {"steps": str(averages.steps)})
     with whole_file(partial / _STATE) as file:
-        file.write(json.dumps({"step": step, "training": training.as_dict()}, indent=1).encode())
+        state = {"step": step, "training": training.as_dict(), "facts": dict(facts or {})}
+        file.write(json.dumps(state, indent=1).encode())
     old = _aside(folder)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -150,18 +152,21 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
 
 
-def check_same_training(folder: Path, training: Training) -> None:
+def check_same_training(folder: Path, training: Training, facts: Mapping[str, str] | None = None) -> None:
     """See that a checkpoint is of this training; where data lies and how it is logged may differ.
 
     Args:
         folder: of the checkpoint.
         training: that is to go on.
+        facts: as for `save_state`.
 
     Raises:
-        InputError: another setting; the message names it.
+        InputError: another setting or fact; the message names it.
     """
     try:
-        found = training_from(json.loads((folder / _STATE).read_bytes())["training"], str(folder / _STATE))
+        state = json.loads((folder / _STATE).read_bytes())
+        found = training_from(state["training"], str(folder / _STATE))
+        known = dict(state.get("facts", {}))
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     for field in dataclasses.fields(Training):
@@ -169,6 +174,12 @@ def check_same_training(folder: Path, training: Training) -> None:
         if field.name not in MAY_DIFFER and here != there:
             raise InputError(
                 f"{folder}: it is of a training with {field.name} = {there}, not {here}; name another --out, or "
+                "start anew with --existing overwrite"
+            )
+    for name, here in (facts or {}).items():
+        if known.get(name, here) != here:
+            raise InputError(
+                f"{folder}: it is of a training with other {name} ({known[name]}, not {here}); name another --out, or "
                 "start anew with --existing overwrite"
             )
 
@@ -222,9 +233,8 @@ def _stored(value: Tensor, half: bool) -> Tensor:
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save  # noqa: PLC0415
 
-    texts = {
-        _OURS: json.dumps(dict(metadata), sort_keys=True)
-    }  # one: safetensors writes several in any order
+    # One text alone: safetensors writes several in any order.
+    texts = {_OURS: json.dumps(dict(metadata), sort_keys=True)}
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
     with whole_file(path) as file:
         file.write(data)

@@ -36,6 +36,7 @@ from disbench.disnet.training_settings import Training
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds
 from disbench.errors import InputError, unknown_name
 from disbench.processes import die_with_parent
+from disbench.sampling.shards import content_hash, read_manifest
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
 """Evaluates the network in training and gives its figures by name."""
@@ -346,7 +347,13 @@ class _Run:
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             save_state(
-                self.out / STATE, self.network, self.optimizer, self.averages, self.training, self.step
+                self.out / STATE,
+                self.network,
+                self.optimizer,
+                self.averages,
+                self.training,
+                self.step,
+                self._facts(),
             )
 
     def _finish(self, path: Path) -> None:
@@ -360,11 +367,16 @@ class _Run:
         with self.averages.in_place(self.network):
             save_network(path, self.network, settings, facts, half=True)
 
+    def _facts(self) -> dict[str, str]:
+        """What decides the steps besides the settings."""
+        sources = [content_hash(read_manifest(Path(source.folder)))[:16] for source in self.training.shards]
+        return {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
+
     def _taken_up(self) -> int:
         folder = latest_state(self.out / STATE)
         if folder is None:
             return 0
-        check_same_training(folder, self.training)
+        check_same_training(folder, self.training, self._facts())
         return load_state(folder, self.network, self.optimizer, self.averages)
 
 

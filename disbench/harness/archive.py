@@ -209,7 +209,7 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
 def _complaining(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, RuntimeError, struct.error, OSError, ValueError) as error:
         raise InputError(
             f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
         ) from error

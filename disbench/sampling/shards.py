@@ -347,6 +347,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def content_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
+    return hashlib.sha256("".join(entry["sha256"] for entry in manifest["files"]).encode()).hexdigest()
+
+
 def _as_float(count: int) -> float:
     """A count of combinations; from 2**1023 on (an object with that many neighbours) it says no more."""
     return float(min(count, 2**1023))

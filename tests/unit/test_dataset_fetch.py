@@ -58,7 +58,7 @@ class Server:
                 outer.answer(self)
 
             def log_message(self, *_: Any) -> None:
-                pass
+                """Say nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

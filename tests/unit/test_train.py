@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -276,6 +278,18 @@ def test_a_dry_run_of_a_training_that_is_there(whole: Path, photo_shards: Path) 
 def test_another_training_is_not_gone_on_with(whole: Path, photo_shards: Path) -> None:
     with pytest.raises(InputError, match="with seed = 0, not 1; name another --out, or start anew"):
         trained(whole, photo_shards, ema=0.9, seed=1)
+
+
+def test_other_sets_are_not_gone_on_with(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    """The folder of the shards may have another name, but not another content."""
+    moved = tmp_path / "moved"
+    shutil.copytree(photo_shards, moved)
+    assert trained(whole, moved, ema=0.9) == trained(whole, photo_shards, ema=0.9)
+    manifest = json.loads((moved / "manifest.json").read_bytes())
+    manifest["files"][0]["sha256"] = "0" * 64
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"of a training with other diverse sets .*name another --out"):
+        trained(whole, moved, ema=0.9)
 
 
 def test_what_is_there_already(tmp_path: Path) -> None:
