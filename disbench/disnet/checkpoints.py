@@ -70,7 +70,7 @@ def save_network(
     Raises:
         OSError: it cannot be written; names the file.
     """
-    trained = trained_parameters(network)
+    trained = {*trained_parameters(network), *network.fixed}
     tensors = {
         name: _stored(value, half and name in trained)
         for name, value in network.state_dict().items()

@@ -46,6 +46,10 @@ class MatchWeights:
         no_object: what a candidate without a mask counts in the mean of the objectness loss; one with a mask
             counts 1.
         mask_loss: "bce" or "focal" (alpha 0.25, gamma 2).
+        objectness_target: what the objectness is to say. "matched" (the paper): 1 for a candidate with a mask, 0
+            for one without. Otherwise an IoU of the candidate, without a gradient, and every candidate counts 1:
+            "best-iou" with the best of the set's masks; "own-iou" with the first one, that of the object that was
+            clicked at.
     """
 
     mask: float = 5.0
@@ -53,6 +57,7 @@ class MatchWeights:
     objectness: float = 2.0
     no_object: float = 0.1
     mask_loss: Literal["bce", "focal"] = "bce"
+    objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
 
 
 def pairwise_costs(
@@ -143,8 +148,8 @@ def proposal_loss(
 
     Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole
     batch (not over samples of their means); its objectness loss is the mean over all candidates of the batch,
-    weighted with 1 (matched) and `no_object`. So a mask weighs the same however the masks are spread over the
-    samples. Layers are added, as in Mask2Former.
+    weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other goals). So a mask
+    weighs the same however the masks are spread over the samples. Layers are added, as in Mask2Former.
 
     Args:
         proposals: of the batch.
@@ -179,17 +184,33 @@ def _layer_losses(
     return {
         "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
-        "objectness": weights.objectness * _objectness_loss(objectness, pairs, weights.no_object),
+        "objectness": weights.objectness
+        * _objectness_loss(objectness, *_goals(logits, pairs, targets, valid, weights)),
     }
 
 
-def _objectness_loss(objectness: Tensor, pairs: Sequence[Pairs], no_object: float) -> Tensor:
-    objectness = objectness.to(torch.promote_types(objectness.dtype, torch.float32))
-    meant = torch.zeros_like(objectness)
-    for row, (candidates, _) in zip(meant, pairs, strict=True):
-        row[candidates] = 1
-    share = no_object + (1 - no_object) * meant
-    return F.binary_cross_entropy_with_logits(objectness, meant, share, reduction="sum") / share.sum()
+def _objectness_loss(objectness: Tensor, goals: Tensor, shares: Tensor) -> Tensor:
+    objectness = objectness.to(goals.dtype)
+    return F.binary_cross_entropy_with_logits(objectness, goals, shares, reduction="sum") / shares.sum()
+
+
+@torch.no_grad()
+def _goals(
+    logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
+) -> tuple[Tensor, Tensor]:
+    """What every candidate's objectness is to be, and what it counts: float (batch, N) each, at least float32."""
+    goals = torch.zeros(
+        logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
+    )
+    if weights.objectness_target == "matched":
+        for row, (candidates, _) in zip(goals, pairs, strict=True):
+            row[candidates] = 1
+        return goals, weights.no_object + (1 - weights.no_object) * goals
+    for row, own, masks, counts in zip(goals, logits, targets, valid, strict=True):
+        meant = masks[:1] if weights.objectness_target == "own-iou" else masks
+        if len(meant):
+            row.copy_(_ious(own.sigmoid() > THRESHOLD, meant > 0.5, counts).amax(dim=1))
+    return goals, torch.ones_like(goals)
 
 
 def distinct(masks: BoolArray) -> IntArray:

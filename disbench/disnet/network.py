@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
 from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
 from disbench.disnet.sam_weights import sam_parts
+from disbench.errors import InputError
 from disbench.opencv import opencv
 from disbench.prediction import RgbImage
 
@@ -86,6 +88,7 @@ class Disnet(nn.Module):
         refinement: the refinement network R, or None with `first_click` off: there is one stage then.
         frame: how an image lies in the input.
         options: the switches and readings.
+        fixed: names of parameters that could be trained, but stay as they are in this training.
 
     Args:
         proposal: stage 1.
@@ -100,6 +103,7 @@ class Disnet(nn.Module):
         super().__init__()
         self.proposal, self.refinement = proposal, refinement
         self.frame, self.options = frame, options
+        self.fixed: tuple[str, ...] = ()
 
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates (paper, eq. 2): for the first clicks, or with `first_click` off for all and the mask before."""
@@ -158,3 +162,22 @@ def input_of(settings: NetworkSettings, cache: str = "") -> EncodedInput | Image
 def trained_parameters(network: nn.Module) -> dict[str, Any]:
     """The parameters that training changes, by name."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
+
+
+def train_only(network: Disnet, beginnings: Sequence[str]) -> None:
+    """Fix every parameter whose name has none of these beginnings; none given: fix nothing.
+
+    Raises:
+        InputError: a beginning that no trained parameter has.
+    """
+    names = trained_parameters(network)
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            parts = sorted({".".join(name.split(".")[:2]) for name in names})
+            raise InputError(
+                f"trained: no parameter's name begins with {beginning!r}; they begin with {', '.join(parts)}"
+            )
+    if beginnings:
+        network.fixed = tuple(name for name in names if not name.startswith(tuple(beginnings)))
+    for name in network.fixed:
+        names[name].requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import shutil
@@ -19,17 +20,26 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from disbench import threads
+from disbench.datasets.records import file_sha256
 from disbench.disnet.averages import AveragedWeights
 from disbench.disnet.checkpoints import (
     check_same_training,
     latest_state,
+    load_network,
     load_state,
     save_network,
     save_state,
 )
 from disbench.disnet.examples import Batch, Examples, collate
 from disbench.disnet.method import DisnetMethod
-from disbench.disnet.network import Disnet, build_network, input_of, trained_parameters
+from disbench.disnet.network import (
+    Disnet,
+    NetworkSettings,
+    build_network,
+    input_of,
+    train_only,
+    trained_parameters,
+)
 from disbench.disnet.schedule import learning_rate
 from disbench.disnet.training_log import TrainingLog
 from disbench.disnet.training_settings import Training
@@ -175,7 +185,7 @@ class _Run:
         self.training, self.out, self.log_name = training, out, log_name
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
-        network = build_network(training.network)
+        network = _begun(training)
         self.network_input = input_of(training.network, training.features)
         self.examples = Examples(
             training.shards,
@@ -360,6 +370,11 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         facts = {"steps": str(self.step), "torch": torch.__version__}
+        if self.training.start:
+            before = load_network(Path(self.training.start))
+            facts["started from"] = json.dumps(
+                {"training": before.training.as_dict(), **before.facts}, sort_keys=True
+            )
         settings = replace(self.training, shards=(), features="")
         if self.averages is None:
             save_network(path, self.network, settings, facts, half=True)
@@ -370,7 +385,10 @@ class _Run:
     def _facts(self) -> dict[str, str]:
         """What decides the steps besides the settings."""
         sources = [content_hash(read_manifest(Path(source.folder)))[:16] for source in self.training.shards]
-        return {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
+        facts = {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
+        if self.training.start:
+            facts["weights to start from"] = file_sha256(Path(self.training.start))[:16]
+        return facts
 
     def _taken_up(self) -> int:
         folder = latest_state(self.out / STATE)
@@ -378,6 +396,28 @@ class _Run:
             return 0
         check_same_training(folder, self.training, self._facts())
         return load_state(folder, self.network, self.optimizer, self.averages)
+
+
+def _begun(training: Training) -> Disnet:
+    """The network as the training begins."""
+    if not training.start:
+        network = build_network(training.network)
+    else:
+        found = load_network(Path(training.start))
+        if _built(found.training) != _built(training):
+            raise InputError(
+                f"{training.start}: of another network than this training's; set the table network as it was there"
+            )
+        network = found.network.train()
+    train_only(network, training.trained)
+    return network
+
+
+def _built(training: Training) -> NetworkSettings:
+    """What decides which weights there are, and how they work together."""
+    settings = training.network
+    vit = replace(settings.vit, weights=None, revision="", drop_path=0.0)
+    return replace(settings, vit=vit, weights="")
 
 
 class _Meter:

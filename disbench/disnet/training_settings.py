@@ -43,6 +43,11 @@ class Training:
         sampling: how the shards' sets were made ("hierarchy", "proximity", ...): a label of results.
         training_data: names of the datasets: a label of results.
         network: what is trained.
+        start: checkpoint whose weights the training begins with, of the same network; "" begins with the network's
+            own (`vit.weights`, or the SAM's decoder).
+        trained: how the names of the parameters begin that are trained ("refinement", "proposal.objectness"); all
+            others stay as they are, and a stage without one is not computed further than the other needs it.
+            None: all.
         seed: of everything that is drawn.
         epochs: over all diverse sets; `steps` takes its place if it is given.
         steps: optimiser steps, or 0.
@@ -79,6 +84,8 @@ class Training:
     sampling: str = "hierarchy"
     training_data: tuple[str, ...] = ("C+L",)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    start: str = ""
+    trained: tuple[str, ...] = ()
     seed: int = 0
     epochs: float = 55.0
     steps: int = 0

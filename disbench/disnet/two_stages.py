@@ -37,6 +37,7 @@ class TwoStageLoss(nn.Module):
     def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
         super().__init__()
         self.network, self.training_settings = network, training
+        self._first, self._second = _is_trained(network.proposal), _is_trained(network.refinement)
         self._pool = ThreadPoolExecutor(clickers) if clickers > 1 else None
 
     def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,16 +52,19 @@ class TwoStageLoss(nn.Module):
         return self._one_stage(batch, rounds)
 
     def _two_stages(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        proposals = self.network.propose(batch.inputs, batch.first)
-        loss, parts = self._proposal_loss(proposals, batch, batch.masks)
+        with torch.set_grad_enabled(self._first and torch.is_grad_enabled()):
+            proposals = self.network.propose(batch.inputs, batch.first)
+            loss, parts = self._proposal_loss(proposals, batch, batch.masks)
         kept = proposals.keep(self._chosen(proposals, batch)).detached_mask()
+        parts["iou1"] = _mean_iou(kept.logits, batch)
+        if not self._second:
+            return loss, parts
         clicks = self._clicked(
             batch, rounds, lambda given, rows: self.network.refine(_rows(kept, rows), given)
         )
         refined = self.network.refine(kept, clicks)
         second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
         parts.update(more)
-        parts["iou1"] = _mean_iou(kept.logits, batch)
         parts["iou2"] = _mean_iou(refined, batch)
         return loss + second, parts
 
@@ -156,6 +160,10 @@ def draw_rounds(count: int, most: int, seed: Sequence[int]) -> list[int]:
     """How many corrective clicks each example gets: 0 to `most`, uniform."""
     generator = np.random.default_rng(list(seed))
     return [int(number) for number in generator.integers(most + 1, size=count)]
+
+
+def _is_trained(stage: nn.Module | None) -> bool:
+    return stage is not None and any(parameter.requires_grad for parameter in stage.parameters())
 
 
 def _mean_iou(logits: Tensor, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,26 @@ def test_loss_in_words(weights: MatchWeights) -> None:
     assert parts["earlier"].item() == pytest.approx(np.sum(expected[:-1]))
     assert loss.item() == pytest.approx(np.sum(expected))
     assert set(parts) == {"mask", "dice", "objectness", "earlier"}
+
+
+@pytest.mark.parametrize("target", ["best-iou", "own-iou"])
+def test_objectness_can_be_an_iou(target: Any) -> None:
+    """Cross entropy with the IoU of the thresholded candidate; the mean over all candidates; no gradient to masks."""
+    drawn = Drawn([3, 0, 1])
+    drawn.logits.requires_grad_()
+    weights = MatchWeights(mask=0, dice=0, objectness=1.5, no_object=0.3, objectness_target=target)
+    loss, parts = proposal_loss(drawn.proposals(), drawn.sets, drawn.valid, weights)
+    losses = []
+    for row, masks in enumerate(drawn.sets):
+        goals = masks.numpy()[:1] if target == "own-iou" else masks.numpy()
+        valid = drawn.valid[row].numpy()
+        for logits, likely in zip(drawn.logits[row].detach(), drawn.objectness[row], strict=True):
+            found = (logits.sigmoid() > 0.49).numpy()
+            share = max([iou((goal & valid), (found & valid)) for goal in goals], default=0.0)
+            probability = 1 / (1 + math.exp(-likely.item()))
+            losses.append(-share * math.log(probability) - (1 - share) * math.log(1 - probability))
+    assert parts["objectness"].item() == pytest.approx(1.5 * np.mean(losses))
+    assert not torch.autograd.grad(loss, drawn.logits)[0].any()
 
 
 def test_a_mask_weighs_the_same_wherever_it_is() -> None:

@@ -19,7 +19,7 @@ from disnet_tools import tiny_network, tiny_settings, tiny_training
 
 from disbench.datasets.cards import open_dataset
 from disbench.disnet import train as training_of
-from disbench.disnet.checkpoints import load_network
+from disbench.disnet.checkpoints import load_network, save_network
 from disbench.disnet.examples import Shards
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import NetworkSettings, build_network
@@ -93,6 +93,49 @@ def test_what_a_training_leaves(whole: Path) -> None:
     found = load_network(whole / "disnet.safetensors")
     assert found.facts["steps"] == "4"
     assert found.training == tiny_training(steps=STEPS, ema=0.9), "its settings, without folders of data"
+
+
+def test_a_training_can_start_from_another_and_change_a_part(
+    whole: Path, photo_shards: Path, tmp_path: Path
+) -> None:
+    start = whole / "disnet.safetensors"
+    settings: dict[str, Any] = {"start": str(start), "trained": ("proposal.objectness",), "ema": 0.5}
+    rows = trained(tmp_path, photo_shards, until=2, **settings)
+    assert "refined_normalized_focal" not in rows[0] and "iou2" not in rows[0]
+    trained(tmp_path, photo_shards, **settings)
+    before, after = load_network(start), load_network(tmp_path / "disnet.safetensors")
+    changed = {
+        name
+        for name, value in after.network.state_dict().items()
+        if not torch.equal(value, before.network.state_dict()[name])
+    }
+    assert changed and all(name.startswith("proposal.objectness") for name in changed)
+    assert (tmp_path / "disnet.safetensors").stat().st_size < 1.05 * start.stat().st_size, (
+        "half precision too"
+    )
+    known = json.loads(after.facts["started from"])
+    assert known["steps"] == "4" and known["training"]["name"] == "tiny"
+
+
+def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    shutil.copy(whole / "disnet.safetensors", start)
+    settings: dict[str, Any] = {"start": str(start), "until": 1}
+    with pytest.raises(InputError, match="of another network than this training's; set the table network"):
+        trained(tmp_path, photo_shards, **settings, network=tiny_settings(mca=False))
+    with pytest.raises(
+        InputError, match="no parameter's name begins with 'decoder'; they begin with proposal"
+    ):
+        trained(tmp_path, photo_shards, **settings, trained=("decoder",))
+    with pytest.raises(InputError, match=r"nowhere\.safetensors"):
+        trained(tmp_path, photo_shards, start=str(tmp_path / "nowhere.safetensors"))
+    trained(tmp_path, photo_shards, **settings)
+    other = load_network(start)
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1)
+    save_network(start, other.network, other.training, {}, half=True)
+    with pytest.raises(InputError, match="other weights to start from"):
+        trained(tmp_path, photo_shards, start=str(start))
 
 
 @pytest.fixture

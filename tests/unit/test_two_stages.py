@@ -20,7 +20,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.examples import Batch
 from disbench.disnet.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
 from disbench.disnet.matching import MatchWeights
-from disbench.disnet.network import Disnet
+from disbench.disnet.network import Disnet, train_only
 from disbench.disnet.training_settings import RefinementLoss
 from disbench.disnet.two_stages import TwoStageLoss, draw_rounds, refinement_loss
 
@@ -141,6 +141,29 @@ def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> 
     total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
     assert loss.requires_grad and not any(part.requires_grad for part in parts.values())
+
+
+def test_a_stage_without_trained_parameters_gets_no_gradient_and_the_second_is_left_out(batch: Batch) -> None:
+    whole, parts_of_whole = step(tiny_network(), batch)
+    first, second = tiny_network(), tiny_network()
+    train_only(first, ["proposal.objectness"])
+    train_only(second, ["refinement"])
+    loss, parts = step(first, batch)
+    loss.backward()
+    reached = {name for name, own in first.named_parameters() if own.grad is not None}
+    assert reached and all(name.startswith("proposal.objectness") for name in reached)
+    assert {name: float(own) for name, own in parts.items()} == pytest.approx(
+        {name: float(own) for name, own in parts_of_whole.items() if name in parts}
+    )
+    assert not any("refined" in name or name == "iou2" for name in parts)
+    loss, parts = step(second, batch)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+    assert set(parts) == set(parts_of_whole)
+    assert all(own.grad is None for own in second.proposal.parameters())
+    assert all("no_click" in name for name in without_gradient(second.refinement)), (
+        "but for clicks nobody gave"
+    )
 
 
 def test_the_two_rules_of_selection_can_differ(network: Disnet, batch: Batch) -> None:
