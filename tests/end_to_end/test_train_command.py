@@ -188,6 +188,7 @@ def test_the_trainings_are_listed_and_profiled(
         "disnet-coco-lvis",
         "disnet-sbd",
         "disnet-small",
+        "disnet-small-scores",
     ]
     code, out, _ = typed(monkeypatch, capsys, "methods", "profile", "tiny.toml", "--clicks", "3")
     lines = out.splitlines()
