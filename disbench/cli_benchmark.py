@@ -71,7 +71,12 @@ def run(
         ),
     ] = "center",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
-    max_clicks: Annotated[int, typer.Option("--max-clicks", min=1, help="Clicks a sample gets.")] = 20,
+    max_clicks: Annotated[
+        int,
+        typer.Option(
+            "--max-clicks", min=1, help="Clicks a sample gets; a method with a budget of points answers once."
+        ),
+    ] = 20,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -114,7 +119,8 @@ def run(
     spec = method_spec(method, set_ or [])
     source = open_dataset(dataset, data, dataset_option or [])
     protocol = Protocol(
-        max_clicks=max_clicks,
+        max_clicks=1 if spec.budget else max_clicks,
+        budget=spec.budget,
         threshold=spec.threshold if threshold is None else threshold,
         selection=selection.value,
         policy=policy,
@@ -191,7 +197,12 @@ def predict(
     pixels = read_rgb(image)
     spec = method_spec(method, set_ or [])
     answer = answer_to(
-        spec.build(), pixels, clicks, threshold=spec.threshold if threshold is None else threshold, keep=keep
+        spec.build(),
+        pixels,
+        clicks,
+        threshold=spec.threshold if threshold is None else threshold,
+        keep=keep,
+        budget=spec.budget,
     )
     write_png(out, answer.mask)
     typer.echo(f"{out}: {int(answer.mask.sum())} pixels")

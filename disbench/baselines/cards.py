@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from disbench import definitions
+from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
 from disbench.prediction import Method
@@ -39,6 +40,7 @@ _TEXTS = (
     "hub",
     "seeds",
     "input_size",
+    "budget",
     "notes",
 )
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -109,6 +111,7 @@ class MethodSpec:
         options: every option with its value.
         threshold: probabilities strictly above it belong to a mask.
         card: the card's whole content; empty for a class that is named by its place.
+        budget: "", or the points that the method gets at once, one of `disbench.budgets.BUDGETS`.
     """
 
     name: str
@@ -116,6 +119,7 @@ class MethodSpec:
     options: Mapping[str, Any]
     threshold: float = STANDARD_THRESHOLD
     card: Mapping[str, Any] = field(default_factory=dict)
+    budget: str = ""
 
     def build(self) -> Method:
         """Import the class and instantiate it with the options.
@@ -153,6 +157,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         options=read_options(card.content.get("options", {}), overrides, card.name),
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
         card=card.content,
+        budget=card.text("budget"),
     )
 
 
@@ -177,6 +182,7 @@ def load_card(name: str) -> MethodCard:
         raise unknown_name("status", content["status"], get_args(Status), str(path))
     if content["status"] == "native" and ":" not in content.get("entry", ""):
         raise InputError(f'{path}: a native method names its class: entry = "package.module:Name"')
+    _checked_budget(content.get("budget", ""), str(path))
     read_options(content.get("options", {}), (), str(path))
     return MethodCard(path.stem, content, tuple(_weight(table, path) for table in content.get("weights", [])))
 
@@ -216,6 +222,7 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
         entry=entry,
         options=read_options(_option_tables(loaded, name), overrides, name),
         threshold=_threshold(loaded, name),
+        budget=_checked_budget(getattr(loaded, "budget", ""), name),
     )
 
 
@@ -224,6 +231,12 @@ def _threshold(loaded: Any, name: str) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
         raise InputError(f"{name}: its threshold is {given!r}; make it a number")
     return float(given)
+
+
+def _checked_budget(given: object, where: str) -> str:
+    if given and given not in BUDGETS:
+        raise unknown_name("budget", str(given), BUDGETS, where)
+    return str(given or "")
 
 
 def _option_tables(loaded: Any, name: str) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.budgets import BUDGETS
 from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError
 from disbench.harness.archive import is_run, open_run
@@ -91,6 +92,12 @@ class Entry:
         return self.content_hash[:8]
 
     @property
+    def budget(self) -> str:
+        """What points the method gets at once, in words; "" for a loop of clicks."""
+        name = str(self.description["protocol"].get("budget", ""))
+        return BUDGETS[name].words if name in BUDGETS else plain(name)
+
+    @property
     def dataset_key(self) -> tuple[str, str]:
         """Runs on the same samples share it."""
         return self.dataset, self.content_hash
@@ -103,7 +110,7 @@ class Entry:
             conditions["selection"],
             conditions["click policy"],
             "" if conditions["seed"] == "none" else f"seed {conditions['seed']}",
-            counted(self.max_clicks, "click"),
+            self.budget or counted(self.max_clicks, "click"),
             f"> {self.threshold:g}",
             "" if self.stop_at is None else f"stop at {self.stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
