@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from disbench import definitions
+from disbench.baselines.bridge import method as bridge
 from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
@@ -24,6 +25,8 @@ from disbench.prediction import Method
 Status = Literal["native", "bridge", "published-only"]
 STANDARD_THRESHOLD = 0.49
 """Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
+BRIDGE = "disbench.baselines.bridge.method:Bridge"
+"""What runs every method of the bridge."""
 _TEXTS = (
     "title",
     "status",
@@ -41,6 +44,7 @@ _TEXTS = (
     "seeds",
     "input_size",
     "budget",
+    "adapter",
     "notes",
 )
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -147,16 +151,37 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     if name.endswith(".py"):
         raise InputError(f"{name}: name the class in it, too: {name}:Name")
     card = load_card(name)
-    if card.text("status") != "native":
+    if card.text("status") == "published-only":
         raise InputError(
-            f"{name}: its card says '{card.text('status')}', so it cannot be run here; see disbench methods show {name}"
+            f"{name}: its card says 'published-only', so it cannot be run here; see disbench methods show {name}"
         )
+    if card.text("status") == "bridge":
+        return _bridge_spec(card, overrides)
     return MethodSpec(
         name=card.name,
         entry=card.text("entry"),
         options=read_options(card.content.get("options", {}), overrides, card.name),
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
         card=card.content,
+        budget=card.text("budget"),
+    )
+
+
+def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
+    """A method in a child process: options of the bridge, of its adapter, and which adapter that is."""
+    tables = {**bridge.OPTIONS, **card.content.get("options", {})}
+    options = read_options(tables, overrides, card.name)
+    bridge.child_command(
+        card.text("adapter"),
+        **{name: str(options[name]) for name in ("repo", "python", "checkpoint", "command")},
+        name=card.name,
+    )
+    return MethodSpec(
+        name=card.name,
+        entry=BRIDGE,
+        options={"adapter": card.text("adapter"), **options},
+        threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
+        card={**card.content, "options": tables},
         budget=card.text("budget"),
     )
 
@@ -182,6 +207,10 @@ def load_card(name: str) -> MethodCard:
         raise unknown_name("status", content["status"], get_args(Status), str(path))
     if content["status"] == "native" and ":" not in content.get("entry", ""):
         raise InputError(f'{path}: a native method names its class: entry = "package.module:Name"')
+    if content["status"] == "bridge" and not content.get("adapter"):
+        raise InputError(
+            f'{path}: a method of the bridge names its adapter: adapter = "ritm", or a file of yours'
+        )
     _checked_budget(content.get("budget", ""), str(path))
     read_options(content.get("options", {}), (), str(path))
     return MethodCard(path.stem, content, tuple(_weight(table, path) for table in content.get("weights", [])))
