@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from disbench import definitions
+from disbench.baselines.cards import load_card as load_method_card
 from disbench.click_policies import ClickPolicy
 from disbench.clicks import NO_ERROR, Click
 from disbench.datasets.cards import load_card
@@ -132,6 +133,12 @@ def test_every_preset_is_whole(name: str) -> None:
         load_card(dataset).values(preset.reading(dataset))
 
 
+@pytest.mark.parametrize("name", definitions.names("baselines"))
+def test_a_cards_protocol_is_one_of_them(name: str) -> None:
+    protocol = load_method_card(name).text("protocol")
+    assert not protocol or protocol in definitions.names("protocols")
+
+
 def test_the_default_changes_nothing() -> None:
     standard, protocol = load_preset(presets.STANDARD), Protocol()
     assert (standard.threshold, standard.datasets) == (None, {})
@@ -149,14 +156,14 @@ def test_what_peers_do_otherwise() -> None:
         "focuscut",
     }
     assert {name for name, one in of.items() if one.policy == "scipy-center"} == {
-        "f-brs",
+        "fbrs",
         "fcanet",
         "focuscut",
     }
     assert {name for name, one in of.items() if one.policy == "removed-center"} == {"interformer"}
     assert {name for name, one in of.items() if one.selection != "oracle-first"} == {
         "piclick",
-        "sam-by-segnext",
+        "sam",
     }
     assert of["piclick"].selection == "oracle-all" and of["focuscut"].failures == "strict"
     assert of["fcanet"].datasets["davis"] == {"rule": "first-value"}

@@ -239,7 +239,7 @@ def adapter_file(name: str) -> Path:
 
 def adapter_names() -> list[str]:
     """The names of all adapters that come with the package."""
-    return sorted(path.stem for path in ADAPTERS.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in ADAPTERS.glob("*.py") if not path.stem.startswith("_"))
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
