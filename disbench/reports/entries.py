@@ -280,7 +280,8 @@ def _build(method: Mapping[str, Any]) -> str:
 def _peer(method: Mapping[str, Any]) -> list[Any]:
     """What decides a bridged method besides."""
     found = method.get("provenance")
-    return [found.get("checkpoint_sha256"), found.get("repo_commit")] if isinstance(found, Mapping) else []
+    decisive = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
+    return [found.get(name) for name in decisive] if isinstance(found, Mapping) else []
 
 
 def _resolution(options: Mapping[str, Any], card: Mapping[str, Any]) -> str:

@@ -115,6 +115,7 @@ def test_what_is_refused(content: bytes, words: str) -> None:
         {"dtype": "<f4", "shape": "12"},
         {"dtype": "<f4", "shape": [1, 1, 1, 1, 1]},
         {"dtype": "<f4", "shape": [1 << 40, 1 << 40]},
+        {"dtype": "<f4", "shape": [0, 1 << 40, 1 << 40]},
         {"dtype": "<f4"},
         "array",
     ],
