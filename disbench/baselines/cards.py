@@ -207,12 +207,17 @@ def load_card(name: str) -> MethodCard:
         raise unknown_name("status", content["status"], get_args(Status), str(path))
     if content["status"] == "native" and ":" not in content.get("entry", ""):
         raise InputError(f'{path}: a native method names its class: entry = "package.module:Name"')
-    if content["status"] == "bridge" and not content.get("adapter"):
-        raise InputError(
-            f'{path}: a method of the bridge names its adapter: adapter = "ritm", or a file of yours'
-        )
     _checked_budget(content.get("budget", ""), str(path))
     read_options(content.get("options", {}), (), str(path))
+    if (
+        content["status"] == "bridge"
+        and not content.get("adapter")
+        and "command" not in content.get("options", {})
+    ):
+        raise InputError(
+            f'{path}: a method of the bridge names its adapter (adapter = "ritm", or a file of yours) or has an '
+            "[options.command] that starts it"
+        )
     return MethodCard(path.stem, content, tuple(_weight(table, path) for table in content.get("weights", [])))
 
 
