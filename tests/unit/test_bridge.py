@@ -16,6 +16,7 @@ import pytest
 
 from disbench.baselines.bridge.method import Bridge, adapter_file, child_command, provenance
 from disbench.baselines.bridge.process import BridgeError
+from disbench.baselines.cards import method_spec
 from disbench.clicks import Click
 from disbench.errors import InputError
 from disbench.harness import evaluate
@@ -212,38 +213,22 @@ def test_a_program_of_the_users_own(tmp_path: Path) -> None:
     method.close()
 
 
-OWN = """
-import json, struct, sys
+def test_a_card_of_a_program(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    card = (
+        f'title = "Own"\nstatus = "bridge"\noptions.command.default = "{sys.executable} {tmp_path}/own.py"\n'
+    )
+    (tmp_path / "own.toml").write_text(card)
+    method = method_spec(str(tmp_path / "own.toml")).build()
+    assert method.open(IMAGE).predict(CLICK).masks[0, 4, 3]
+    (tmp_path / "odd.toml").write_text('title = "Odd"\nstatus = "bridge"\n')
+    with pytest.raises(InputError, match=r"names its adapter .* or has an \[options.command\]"):
+        method_spec(str(tmp_path / "odd.toml"))
 
-def read(count):
-    found = sys.stdin.buffer.read(count)
-    if len(found) < count:
-        sys.exit(0)
-    return found
 
-def write(header, content=b""):
-    text = json.dumps(header).encode()
-    sys.stdout.buffer.write(b"DSB1" + struct.pack("<I", len(text)) + text + content)
-    sys.stdout.buffer.flush()
-
-write({"type": "ready", "protocol": 1, "arrays": []})
-while True:
-    assert read(4) == b"DSB1"
-    header = json.loads(read(struct.unpack("<I", read(4))[0]))
-    if header["type"] == "open":
-        height, width, _ = header["arrays"][0]["shape"]
-        image = read(height * width * 3)
-        write({"type": "opened", "arrays": []})
-    elif header["type"] == "predict":
-        mask = bytearray(height * width)
-        for x, y, positive in header["clicks"]:
-            if positive:
-                mask[y * width + x] = 1
-        listed = [{"dtype": "|b1", "shape": [1, height, width]}]
-        write({"type": "prediction", "scores": None, "arrays": listed}, bytes(mask))
-    else:
-        write({"type": "kept", "arrays": []})
-"""
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.md"
+OWN = DOCUMENT.read_text().partition("```python\nimport json\n")[2].partition("```")[0]
+OWN = f"import json\n{OWN}"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,11 @@ def _array(content: Any, entry: dict[str, Any]) -> Any:
         array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
     except ValueError as error:  # sides that are too long for NumPy, beside one that is 0
         raise WireError(f"an array of the shape {entry['shape']!r:.80}") from error
-    return array != 0 if entry["dtype"] == "|b1" else array
+    if entry["dtype"] != "|b1":
+        return array
+    return (
+        array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0
+    )  # no copy where none is due
 
 
 def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
@@ -235,9 +239,8 @@ def end_with_parent(parent: int, incoming: int) -> None:
         with contextlib.suppress(ImportError, OSError, AttributeError):
             import ctypes  # noqa: PLC0415  (not every build of Python has it)
 
-            ctypes.CDLL(None).prctl(
-                1, signal.SIGKILL
-            )  # PR_SET_PDEATHSIG; its thread is the parent's main one
+            pr_set_pdeathsig = 1  # the thread that it waits for is the parent's main one
+            ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
     def watch() -> None:
         poll = select.poll()
@@ -261,10 +264,8 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
     sys.stdout = sys.stderr
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [
-        place for place in sys.path if Path(place).resolve() != here
-    ]  # none of ours is for the peer
+    here = Path(__file__).resolve().parent  # its modules are not for the peer, whose own may be called the same
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     end_with_parent(arguments.parent, incoming)
 
     def read(count: int) -> bytearray:

@@ -188,7 +188,7 @@ class Child:
 
     def _read_exactly(self, count: int, end: float) -> npt.NDArray[np.uint8]:
         content = np.empty(count, dtype=np.uint8)  # unlike a bytearray it is not filled with zeros first
-        view, done = memoryview(content), 0
+        view, done = content.data, 0
         while done < count:
             self._wait(self._incoming, select.POLLIN, end)
             got = os.readv(self._incoming, [view[done:]])
