@@ -34,6 +34,14 @@ class Store(StrEnum):
     ALL = "all"
 
 
+class MethodStatus(StrEnum):
+    """How a method can be run."""
+
+    NATIVE = "native"
+    BRIDGE = "bridge"
+    PUBLISHED_ONLY = "published-only"
+
+
 class InitialMasks(StrEnum):
     """What to do with initial masks."""
 
@@ -71,7 +79,12 @@ def run(
         ),
     ] = "center",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
-    max_clicks: Annotated[int, typer.Option("--max-clicks", min=1, help="Clicks a sample gets.")] = 20,
+    max_clicks: Annotated[
+        int,
+        typer.Option(
+            "--max-clicks", min=1, help="Clicks a sample gets; a method with a budget of points answers once."
+        ),
+    ] = 20,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -114,7 +127,8 @@ def run(
     spec = method_spec(method, set_ or [])
     source = open_dataset(dataset, data, dataset_option or [])
     protocol = Protocol(
-        max_clicks=max_clicks,
+        max_clicks=1 if spec.budget else max_clicks,
+        budget=spec.budget,
         threshold=spec.threshold if threshold is None else threshold,
         selection=selection.value,
         policy=policy,
@@ -191,7 +205,12 @@ def predict(
     pixels = read_rgb(image)
     spec = method_spec(method, set_ or [])
     answer = answer_to(
-        spec.build(), pixels, clicks, threshold=spec.threshold if threshold is None else threshold, keep=keep
+        spec.build(),
+        pixels,
+        clicks,
+        threshold=spec.threshold if threshold is None else threshold,
+        keep=keep,
+        budget=spec.budget,
     )
     write_png(out, answer.mask)
     typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
@@ -292,20 +311,28 @@ def data_fetch(
 
 
 @methods_app.command("list")
-def methods_list() -> None:
-    """List every method that has a card."""
+def methods_list(
+    status: Annotated[
+        MethodStatus | None,
+        typer.Option("--status", help="Only the methods that run here, over the bridge, or not at all."),
+    ] = None,
+) -> None:
+    """List every system that has a card, as a table."""
     from disbench.baselines.listing import list_methods  # noqa: PLC0415
 
-    for line in list_methods():
+    for line in list_methods(status.value if status else None):
         typer.echo(line)
 
 
 @methods_app.command("show")
 def methods_show(method: CardArgument) -> None:
-    """Show all that a card knows, and the commands that run its method."""
+    """Show all that a card knows, what is published of the method, and the commands that run it."""
+    from disbench.baselines.cards import load_card  # noqa: PLC0415
     from disbench.baselines.listing import show_method  # noqa: PLC0415
+    from disbench.reports.published import published_lines  # noqa: PLC0415
 
-    for line in show_method(method):
+    names = load_card(method).content.get("published", [])
+    for line in show_method(method, [line for name in names for line in published_lines(name)]):
         typer.echo(line)
 
 

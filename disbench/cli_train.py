@@ -77,7 +77,9 @@ def train(
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
             bar.total, bar.n = steps, step
-            bar.set_postfix({name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2")})
+            bar.set_postfix(
+                {name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2") if name in figures}
+            )
 
         result = training_of.train(
             training, out, benchmark=benchmark, report=show, device=device, until=until

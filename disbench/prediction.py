@@ -43,7 +43,10 @@ class Session(Protocol):
     """
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """Candidates for all clicks so far, in order; each call has one click more than the one before."""
+        """Candidates for all clicks so far, in order; each call has one click more than the one before.
+
+        A method with a budget (`budget` of its card or class, see `disbench.budgets`) is called once, with all points.
+        """
 
 
 class Method(Protocol):

@@ -119,3 +119,34 @@ class NoBatch:
 
     def open(self, image: np.ndarray) -> DiscsSession:
         return DiscsSession(Discs(), image)
+
+
+class BoxOfPoints:
+    """The box around all points that it gets at once, as DEXTR and IOG get theirs."""
+
+    budget = "extreme-points"
+
+    def __init__(self, margin: int = 0) -> None:
+        self.margin = margin
+
+    def open(self, image: np.ndarray) -> BoxSession:
+        return BoxSession(image.shape[:2], self.margin)
+
+
+class BoxSession:
+    def __init__(self, size: tuple[int, ...], margin: int) -> None:
+        self.size, self.margin = size, margin
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        assert len(clicks) in (3, 4), "all points at once"
+        xs, ys = [click.x for click in clicks], [click.y for click in clicks]
+        mask = np.zeros((1, *self.size), dtype=bool)
+        rows = slice(max(min(ys) - self.margin, 0), max(ys) + 1 + self.margin)
+        mask[0, rows, max(min(xs) - self.margin, 0) : max(xs) + 1 + self.margin] = True
+        return Prediction(mask)
+
+
+class BoxOfCorners(BoxOfPoints):
+    """The same of a point inside and two corners."""
+
+    budget = "inside-and-corners"

@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from disbench import definitions
+from disbench.baselines.bridge import method as bridge
+from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
 from disbench.prediction import Method
@@ -23,6 +25,8 @@ from disbench.prediction import Method
 Status = Literal["native", "bridge", "published-only"]
 STANDARD_THRESHOLD = 0.49
 """Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
+BRIDGE = "disbench.baselines.bridge.method:Bridge"
+"""What runs every method of the bridge."""
 _TEXTS = (
     "title",
     "status",
@@ -39,15 +43,23 @@ _TEXTS = (
     "hub",
     "seeds",
     "input_size",
+    "budget",
+    "adapter",
+    "protocol",
+    "selection",
+    "reason",
     "notes",
 )
+_LISTS = ("training_data", "tricks", "published")
+"""Lists of texts."""
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(_LISTS, list),
     "year": int,
     "threshold": (int, float),
-    "training_data": list,
     "options": dict,
     "weights": list,
+    "variants": list,
 }
 _WEIGHT_KINDS: dict[str, type] = {
     "file": str,
@@ -56,6 +68,10 @@ _WEIGHT_KINDS: dict[str, type] = {
     "member": str,
     "bytes": int,
     "sha256": str,
+}
+_VARIANT_KINDS: dict[str, type] = {
+    **dict.fromkeys(("backbone", "file", "url", "sha256", "notes"), str),
+    "training_data": list,
 }
 
 
@@ -80,6 +96,27 @@ class Weight:
     member: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One trained network of a system, as its authors publish it.
+
+    Attributes:
+        backbone: of this network.
+        training_data: it was trained on.
+        file: name of its checkpoint, or "" where that is not known.
+        url: http(s) address of the file or of the page that has it, or "".
+        sha256: of the file, hex; "" where it is not known, so that it is not fetched.
+        notes: what else one should know.
+    """
+
+    backbone: str
+    training_data: tuple[str, ...]
+    file: str = ""
+    url: str = ""
+    sha256: str = ""
+    notes: str = ""
+
+
 @dataclass(frozen=True)
 class MethodCard:
     """What a card says, checked.
@@ -88,11 +125,13 @@ class MethodCard:
         name: of the card: its file's stem.
         content: all of it, as read.
         weights: files that the method needs.
+        variants: networks of the system, which differ in backbone or training data.
     """
 
     name: str
     content: Mapping[str, Any]
     weights: tuple[Weight, ...]
+    variants: tuple[Variant, ...] = ()
 
     def text(self, key: str) -> str:
         """The text under a key, or ""."""
@@ -109,6 +148,7 @@ class MethodSpec:
         options: every option with its value.
         threshold: probabilities strictly above it belong to a mask.
         card: the card's whole content; empty for a class that is named by its place.
+        budget: "", or the points that the method gets at once, one of `disbench.budgets.BUDGETS`.
     """
 
     name: str
@@ -116,6 +156,7 @@ class MethodSpec:
     options: Mapping[str, Any]
     threshold: float = STANDARD_THRESHOLD
     card: Mapping[str, Any] = field(default_factory=dict)
+    budget: str = ""
 
     def build(self) -> Method:
         """Import the class and instantiate it with the options.
@@ -143,17 +184,48 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     if name.endswith(".py"):
         raise InputError(f"{name}: name the class in it, too: {name}:Name")
     card = load_card(name)
-    if card.text("status") != "native":
+    if card.text("status") == "published-only":
         raise InputError(
-            f"{name}: its card says '{card.text('status')}', so it cannot be run here; see disbench methods show {name}"
+            f"{name}: its card says 'published-only', so it cannot be run here ({card.text('reason')}); "
+            f"see disbench methods show {name}"
         )
+    if card.text("status") == "bridge":
+        return _bridge_spec(card, overrides)
     return MethodSpec(
         name=card.name,
         entry=card.text("entry"),
         options=read_options(card.content.get("options", {}), overrides, card.name),
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
         card=card.content,
+        budget=card.text("budget"),
     )
+
+
+def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
+    """A method in a child process: options of the bridge, of its adapter, and which adapter that is."""
+    tables = {**bridge.OPTIONS, **card.content.get("options", {})}
+    options = read_options(tables, overrides, card.name)
+    bridge.child_command(
+        card.text("adapter"),
+        **{name: str(options[name]) for name in ("repo", "python", "checkpoint", "command")},
+        name=card.name,
+    )
+    return MethodSpec(
+        name=card.name,
+        entry=BRIDGE,
+        options={"adapter": card.text("adapter"), **options},
+        threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
+        card={**card.content, **_of_checkpoint(card, str(options["checkpoint"])), "options": tables},
+        budget=card.text("budget"),
+    )
+
+
+def _of_checkpoint(card: MethodCard, checkpoint: str) -> dict[str, Any]:
+    """Backbone and training data of the one variant whose file this is, by its name; else the card's own stand."""
+    found = [variant for variant in card.variants if variant.file and variant.file == Path(checkpoint).name]
+    if len(found) != 1:
+        return {}
+    return {"backbone": found[0].backbone, "training_data": list(found[0].training_data)}
 
 
 def card_names() -> list[str]:
@@ -175,10 +247,52 @@ def load_card(name: str) -> MethodCard:
             raise InputError(f"{path}: {key!r} is missing; add it")
     if content["status"] not in get_args(Status):
         raise unknown_name("status", content["status"], get_args(Status), str(path))
-    if content["status"] == "native" and ":" not in content.get("entry", ""):
-        raise InputError(f'{path}: a native method names its class: entry = "package.module:Name"')
+    _check_status(content, str(path))
+    _check_texts(content, _LISTS, str(path))
+    _checked_budget(content.get("budget", ""), str(path))
     read_options(content.get("options", {}), (), str(path))
-    return MethodCard(path.stem, content, tuple(_weight(table, path) for table in content.get("weights", [])))
+    return MethodCard(
+        path.stem,
+        content,
+        tuple(_weight(table, path) for table in content.get("weights", [])),
+        tuple(_variant(table, path) for table in content.get("variants", [])),
+    )
+
+
+def _check_status(content: Mapping[str, Any], where: str) -> None:
+    """What each status needs, and what goes with no other."""
+    status = content["status"]
+    if status == "native" and ":" not in content.get("entry", ""):
+        raise InputError(f'{where}: a native method names its class: entry = "package.module:Name"')
+    if status == "bridge" and not content.get("adapter"):
+        raise InputError(
+            f'{where}: a method of the bridge names its adapter: adapter = "ritm", or a file of yours'
+        )
+    if status == "published-only" and not content.get("reason"):
+        raise InputError(f"{where}: a method that cannot be run says why not: reason = \"...\"")
+    for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
+        if key in content and status != only:
+            raise InputError(f"{where}: {key!r} goes with status = {only!r}, not with {status!r}")
+
+
+def _check_texts(content: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in keys:
+        if not all(isinstance(item, str) and item for item in content.get(key, [])):
+            raise InputError(f"{where}: {key} = {content[key]!r} is not a list of texts")
+
+
+def _variant(table: object, path: Path) -> Variant:
+    where = f"{path}: [[variants]]"
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: write each variant as a table [[variants]]")
+    _check_kinds(table, _VARIANT_KINDS, where)
+    _check_texts(table, ("training_data",), where)
+    missing = [key for key in ("backbone", "training_data") if not table.get(key)]
+    if missing:
+        raise InputError(f"{where} needs {' and '.join(missing)}")
+    if Path(table.get("file", "")).name != table.get("file", ""):
+        raise InputError(f"{where} file = {table['file']!r} is not a plain file name")
+    return Variant(**{**table, "training_data": tuple(table["training_data"])})
 
 
 def _weight(table: object, path: Path) -> Weight:
@@ -216,6 +330,7 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
         entry=entry,
         options=read_options(_option_tables(loaded, name), overrides, name),
         threshold=_threshold(loaded, name),
+        budget=_checked_budget(getattr(loaded, "budget", ""), name),
     )
 
 
@@ -224,6 +339,12 @@ def _threshold(loaded: Any, name: str) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
         raise InputError(f"{name}: its threshold is {given!r}; make it a number")
     return float(given)
+
+
+def _checked_budget(given: object, where: str) -> str:
+    if given and given not in BUDGETS:
+        raise unknown_name("budget", str(given), BUDGETS, where)
+    return str(given or "")
 
 
 def _option_tables(loaded: Any, name: str) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from disbench import masks
+from disbench.budgets import budget_points
 from disbench.click_policies import ClickPolicy
 from disbench.clicks import BoolArray, Click, error_masks
 from disbench.depths import Depth, FloatArray, transform
@@ -117,12 +118,20 @@ class ClickChecks:
             self._measure(sample, boundary, row, kept, previous)
 
     def _first_mask(self, sample: Sample) -> BoolArray:
-        if self._protocol.initial_masks and sample.initial is not None:
+        if self._protocol.initial_masks and sample.initial is not None and not self._protocol.budget:
             return sample.initial
         return np.zeros(sample.target.shape, dtype=bool)
 
     def _judge(self, sample: Sample, kept: BoolArray, before: Sequence[Click], click: Click) -> None:
         self.clicks += 1
+        if self._protocol.budget:
+            expected = budget_points(self._protocol.budget, sample.target)[0]
+            if click != expected:
+                self._problems.add(
+                    "point that does not follow from the target",
+                    f"{sample.id!r} ({_text(click)}, not {_text(expected)})",
+                )
+            return
         judgement = judge_click(
             self._policy,
             sample.target,

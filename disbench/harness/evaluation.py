@@ -49,12 +49,28 @@ class Results:
         return {row.sample: row.failure for row in self.rows if row.failure is not None}
 
     def noc(self, threshold: float) -> float:
-        """Mean number of clicks to reach an IoU (`disbench.metrics.noc`); a failure has IoU 0 from its click on."""
+        """Mean number of clicks to reach an IoU (`disbench.metrics.noc`); a failure has IoU 0 from its click on.
+
+        Raises:
+            ValueError: there are no clicks to count: the method got a fixed budget of points.
+        """
+        self._refuse_budget()
         return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
 
     def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
-        """Samples that fail to reach an IoU (`disbench.metrics.nof`)."""
+        """Samples that fail to reach an IoU (`disbench.metrics.nof`).
+
+        Raises:
+            ValueError: as `noc`.
+        """
+        self._refuse_budget()
         return metrics.nof(list(self.ious.values()), threshold, self.protocol.max_clicks, rule)
+
+    def _refuse_budget(self) -> None:
+        if self.protocol.budget:
+            raise ValueError(
+                f"with a budget ({self.protocol.budget}) there is one IoU a sample, and no number of clicks"
+            )
 
     def miou_curve(self) -> npt.NDArray[np.float64]:
         """Mean IoU after click 1 to `max_clicks` (`disbench.metrics.miou_curve`).
@@ -80,6 +96,7 @@ def evaluate(
     seed: int = 0,
     stop_at: float | None = None,
     initial_masks: bool = True,
+    budget: str = "",
     store: Store = "none",
     batch: int = 1,
 ) -> Results:
@@ -98,6 +115,8 @@ def evaluate(
         seed: of the policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
+        budget: "", or the points that the method gets at once instead of a loop of clicks, one of
+            `disbench.budgets.BUDGETS`; a sample has one answer then, whatever `max_clicks` says.
         store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 
@@ -109,13 +128,14 @@ def evaluate(
             batch for a method that has no `predict_batch`.
     """
     protocol = Protocol(
-        max_clicks=max_clicks,
+        max_clicks=1 if budget else max_clicks,
         threshold=threshold,
         selection=selection,
         policy=policy,
         seed=seed,
         stop_at=stop_at,
         initial_masks=initial_masks,
+        budget=budget,
     )
     check_batch(method, batch)
     rows: dict[int, list[ClickRow]] = {}

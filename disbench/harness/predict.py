@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from disbench.budgets import BUDGETS
 from disbench.clicks import Click
 from disbench.errors import InputError
 from disbench.files import whole_file
@@ -61,6 +63,7 @@ def predict(
     *,
     threshold: float = 0.49,
     keep: int | None = None,
+    budget: str = "",
 ) -> Answer:
     """Let a method segment an image by clicks, which it gets one by one, as in a benchmark.
 
@@ -71,14 +74,20 @@ def predict(
         threshold: probabilities strictly above it belong to a mask.
         keep: index of the candidate that is meant at the first click; without it the highest score decides
             (the first candidate where there are no scores), as it does at every later click.
+        budget: "", or the points that the method gets at once, one of `disbench.budgets.BUDGETS`; there must be
+            as many clicks.
 
     Raises:
-        InputError: no click, a click outside the image, no candidate of that index, or the method returned
-            something that is no prediction.
+        InputError: no click, another number of them than the budget has, a click outside the image, no candidate
+            of that index, or the method returned something that is no prediction.
     """
     height, width = image.shape[:2]
     if not clicks:
         raise InputError("there is no click; give at least one")
+    if budget and len(clicks) != BUDGETS[budget].count:
+        raise InputError(
+            f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give so many --click"
+        )
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise InputError(
@@ -87,8 +96,8 @@ def predict(
     session = method.open(image)
     previous = np.zeros((height, width), dtype=bool)
     try:
-        for number in range(1, len(clicks) + 1):
-            found = checked_candidates(session.predict(list(clicks[:number])), height, width, threshold)
+        for number, given in enumerate([clicks] if budget else accumulate([click] for click in clicks), 1):
+            found = checked_candidates(session.predict(list(given)), height, width, threshold)
             kept = _kept(found, number, previous, keep)
             if hasattr(session, "keep"):
                 session.keep(kept)

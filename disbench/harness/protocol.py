@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
 
 Selection = Literal["oracle-first", "oracle-all", "score"]
@@ -28,6 +29,11 @@ class Protocol:
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
         initial_masks: begin from a sample's initial mask where it has one.
         name: of the click simulation and loop.
+        budget: "", or the points that a method gets at once instead of a loop of clicks, one of
+            `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
+
+    Raises:
+        InputError: a value that is unknown or out of its range, or that does not go with a budget.
     """
 
     max_clicks: int = 20
@@ -38,6 +44,7 @@ class Protocol:
     stop_at: float | None = None
     initial_masks: bool = True
     name: str = "ritm"
+    budget: str = ""
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -51,6 +58,22 @@ class Protocol:
         if self.seed < 0:
             raise InputError(f"seed = {self.seed}: a seed is 0 or more")
 
+        if self.budget:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget not in BUDGETS:
+            raise unknown_name("budget", self.budget, BUDGETS)
+        for name, only in (("max_clicks", 1), ("stop_at", None), ("policy", "center")):
+            if getattr(self, name) != only:
+                raise InputError(
+                    f"{name} = {getattr(self, name)}: this method gets {BUDGETS[self.budget].words} at once and "
+                    "answers once, so leave the option out"
+                )
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return dataclasses.asdict(self)
+        """JSON-ready; a budget only where there is one."""
+        found = dataclasses.asdict(self)
+        if not self.budget:
+            del found["budget"]
+        return found

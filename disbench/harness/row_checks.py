@@ -55,6 +55,8 @@ _DESCRIPTION: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     },
 }
 """Keys that a description has, and the kinds of their values."""
+_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,)}
+"""Keys of the protocol that only some descriptions have."""
 _COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
 """What is stored -> the columns that are not null."""
 _SECONDS_OFF = 1e-9
@@ -84,7 +86,7 @@ def check_description(run: StoredRun, problems: Problems) -> Protocol | None:
         return None
     try:
         protocol = Protocol(
-            **{field.name: run.protocol[field.name] for field in dataclasses.fields(Protocol)}
+            **{f.name: run.protocol[f.name] for f in dataclasses.fields(Protocol) if f.name in run.protocol}
         )
         ClickPolicy.parse(protocol.policy)
     except InputError as error:
@@ -162,8 +164,14 @@ class RowChecks:
             if not math.isclose(result[name], seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
                 self._problems.add(kind, f"{name}: {result[name]}, in the rows {seconds}")
         try:
+            protocol = self._protocol
             return figures(
-                self._ious, self._clicks, len(self._failed), self._protocol.max_clicks, self._protocol.stop_at
+                self._ious,
+                self._clicks,
+                len(self._failed),
+                protocol.max_clicks,
+                protocol.stop_at,
+                protocol.budget,
             )
         except ValueError as error:
             self._problems.add("run whose rows have no figures", str(error))
@@ -336,8 +344,10 @@ def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{part}.{key} is missing"
             elif type(content[key]) not in kinds or not _is_sane(content[key]):
                 yield f"{part}.{key} is {content[key]!r}"[:_LONGEST]
-    for key in description["protocol"]:
-        if key not in _DESCRIPTION["protocol"]:
+    for key, value in description["protocol"].items():
+        if key in _OPTIONAL and type(value) not in _OPTIONAL[key]:
+            yield f"protocol.{key} is {value!r}"[:_LONGEST]
+        elif key not in _DESCRIPTION["protocol"] and key not in _OPTIONAL:
             yield f"protocol: {key!r} is not known to this version"[:_LONGEST]
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from disbench import __version__
-from disbench.baselines.cards import MethodSpec
+from disbench.baselines.bridge.method import provenance
+from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.clicks import opencv_version
 from disbench.errors import InputError
 from disbench.harness.protocol import Protocol
@@ -200,6 +201,7 @@ def _describe_job(
             "options": dict(method.options),
             "card": dict(method.card),
             "source_sha256": _file_hash(method.entry),
+            **({"provenance": provenance(method.options)} if method.entry == BRIDGE else {}),
         },
         "dataset": {
             "name": source.name,

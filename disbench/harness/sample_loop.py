@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench import masks
+from disbench.budgets import budget_points
 from disbench.click_policies import ClickPolicy
 from disbench.clicks import Click
 from disbench.harness.candidates import Candidates, checked_candidates, choose
@@ -59,7 +60,7 @@ class SampleLoop:
     @property
     def initial(self) -> npt.NDArray[np.bool_] | None:
         """The mask that the user corrects from, where the protocol uses it."""
-        return self.sample.initial if self.protocol.initial_masks else None
+        return self.sample.initial if self.protocol.initial_masks and not self.protocol.budget else None
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending click."""
@@ -82,14 +83,14 @@ class SampleLoop:
         height, width = self.sample.target.shape
         found = checked_candidates(prediction, height, width, self.protocol.threshold)
         ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
-        kept = choose(self.protocol.selection, len(self.clicks), found, ious, self._kept)
+        kept = choose(self.protocol.selection, self.pending.click, found, ious, self._kept)
         if keep is not None:
             keep(kept)
         self._kept = found.masks[kept].copy()
         boundary_iou = self._boundary.iou(self._kept)
         mask, candidate_masks = self._stored(found, kept)
         stop_at = self.protocol.stop_at
-        self.done = len(self.clicks) >= self.protocol.max_clicks or (
+        self.done = self.pending.click >= self.protocol.max_clicks or (
             stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at))
         )
         self._harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
@@ -115,15 +116,17 @@ class SampleLoop:
         return self._finish(failure=reason)
 
     def _click(self) -> ClickRow:
-        """Make the next click."""
+        """Make the next click, or all points of a budget, of which the row shows the first."""
         height, width = self.sample.target.shape
-        click = self._policy.simulate(
-            self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
-        )
-        self.clicks.append(click)
+        if self.protocol.budget:
+            self.clicks = budget_points(self.protocol.budget, self.sample.target)
+            click, number = self.clicks[0], 1
+        else:
+            click, number = self._simulated(), len(self.clicks) + 1
+            self.clicks.append(click)
         return ClickRow(
             sample=self.sample.id,
-            click=len(self.clicks),
+            click=number,
             x=click.x,
             y=click.y,
             positive=click.positive,
@@ -137,6 +140,11 @@ class SampleLoop:
             harness_seconds=0.0,
             height=height,
             width=width,
+        )
+
+    def _simulated(self) -> Click:
+        return self._policy.simulate(
+            self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
         )
 
     def _first_mask(self) -> npt.NDArray[np.bool_]:

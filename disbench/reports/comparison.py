@@ -100,6 +100,11 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
         InputError: the runs are of other samples than each other, or a run is damaged.
     """
     entry_a, entry_b = read_entries([a, b])
+    for entry, run in ((entry_a, a), (entry_b, b)):
+        if entry.summary.at_budget is not None:
+            raise InputError(
+                f"{run.folder}: its method got a fixed budget of points; there are no clicks to compare"
+            )
     rows_a, rows_b = a.by_sample(), b.by_sample()
     _check_same_samples((entry_a, entry_b), (list(rows_a), list(rows_b)), (a.folder, b.folder))
     ious = (list(rows_a.values()), list(rows_b.values()))

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.budgets import BUDGETS
 from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError
 from disbench.harness.archive import is_run, open_run
@@ -91,6 +93,12 @@ class Entry:
         return self.content_hash[:8]
 
     @property
+    def budget(self) -> str:
+        """What points the method gets at once, in words; "" for a loop of clicks."""
+        name = str(self.description["protocol"].get("budget", ""))
+        return BUDGETS[name].words if name in BUDGETS else plain(name)
+
+    @property
     def dataset_key(self) -> tuple[str, str]:
         """Runs on the same samples share it."""
         return self.dataset, self.content_hash
@@ -103,7 +111,7 @@ class Entry:
             conditions["selection"],
             conditions["click policy"],
             "" if conditions["seed"] == "none" else f"seed {conditions['seed']}",
-            counted(self.max_clicks, "click"),
+            self.budget or counted(self.max_clicks, "click"),
             f"> {self.threshold:g}",
             "" if self.stop_at is None else f"stop at {self.stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
@@ -243,10 +251,14 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
 def _label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
     """The name, with the options that are not the card's defaults; all options where there is no card."""
     defaults = {key: table["default"] for key, table in card.get("options", {}).items()}
+    bridged = card.get("status") == "bridge"
+    if bridged:  # where the files are is no part of a method's name
+        defaults["adapter"] = card.get("adapter")
+        options = {**options, "checkpoint": Path(str(options.get("checkpoint", ""))).name}
     changed = [
         f"{key}={option_value(value)}"
         for key, value in options.items()
-        if key not in defaults or value != defaults[key]
+        if (key not in defaults or value != defaults[key]) and not (bridged and key in PLACES)
     ]
     if threshold != card_threshold(card):
         changed.append(f"threshold={threshold:g}")
@@ -255,8 +267,14 @@ def _label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], thres
 
 def _build(method: Mapping[str, Any]) -> str:
     weights = [weight.get("sha256") for weight in method["card"].get("weights", [])]
-    content = json.dumps([method["entry"], method.get("source_sha256"), weights])
+    content = json.dumps([method["entry"], method.get("source_sha256"), weights, *_peer(method)])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _peer(method: Mapping[str, Any]) -> list[Any]:
+    """What decides a bridged method besides."""
+    found = method.get("provenance")
+    return [found.get("checkpoint_sha256"), found.get("repo_commit")] if isinstance(found, Mapping) else []
 
 
 def _resolution(options: Mapping[str, Any], card: Mapping[str, Any]) -> str:

@@ -52,9 +52,13 @@ def hard_samples(run: StoredRun) -> tuple[list[Hard], list[Hard]]:
         (never solved: the lowest final IoU first; late: the most clicks first); ties in the dataset's order.
 
     Raises:
-        InputError: samples of this run end below 0.90, or the run is damaged.
+        InputError: samples of this run end below 0.90, its method answers once, or the run is damaged.
     """
     rows, cap, goal = run.by_sample(), int(run.protocol["max_clicks"]), np.float32(SOLVED / 100)
+    if run.protocol.get("budget"):
+        raise InputError(
+            f"{run.folder}: its method gets a fixed budget of points; there are no clicks to look at"
+        )
     if _ends_early(run):
         raise InputError(
             f"{run.folder}: its samples end at an IoU of {run.protocol['stop_at']:g}, so which of them never "
@@ -171,8 +175,8 @@ def failure_pictures(
         dataset: as of `draw_failures`.
 
     Returns:
-        The folder of each run -> its picture (WebP); none for a run whose samples end below 0.90, or that solves
-        all of them by the first click.
+        The folder of each run -> its picture (WebP); none for a run whose samples end below 0.90, whose method
+        answers once, or that solves all of them by the first click.
 
     Raises:
         InputError: as `draw_failures`.
@@ -180,7 +184,7 @@ def failure_pictures(
     runs = find_runs(folders)
     found: dict[Path, list[Picture]] = {}
     for run, entry in zip(runs, read_entries(runs), strict=True):
-        if _ends_early(run):
+        if _ends_early(run) or run.protocol.get("budget"):
             continue
         never, late = hard_samples(run)
         drawn = draw_failures(run, entry, data, samples, dataset)

@@ -17,6 +17,7 @@ from disbench.reports.spreadsheet import curves_csv, results_csv
 from disbench.reports.summary import SOLVED
 from disbench.reports.table import (
     Table,
+    budget_table,
     clicks_table,
     overview_table,
     quality_table,
@@ -53,6 +54,18 @@ class _Section:
     quality: Table
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """Tables over all datasets, where there are runs for them."""
+
+    overview: Table | None
+    budgets: Table | None
+
+    def both(self) -> list[Table]:
+        """Those that there are."""
+        return [table for table in (self.overview, self.budgets) if table is not None]
+
+
 def make_report(
     folders: Sequence[Path],
     out: Path,
@@ -79,18 +92,24 @@ def make_report(
     runs = find_runs(folders)
     entries = read_entries(runs)
     shown = _by_entry(pictures or {}, dict(zip((run.folder for run in runs), entries, strict=True)))
-    sections = [_section(group) for group in by_dataset(entries).values()]
-    overview = overview_table(entries)
-    panels = _panels(entries, sections)
+    clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
+    if page and not clicked:
+        raise InputError(
+            "every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks"
+        )
+    sections = [_section(group) for group in by_dataset(clicked).values()]
+    overview = overview_table(clicked) if clicked else None
+    budgets = budget_table(once) if once else None
+    panels = _panels(clicked, sections)
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, overview, sections, panels).encode(),
+        PAGE: _page(entries, _Tables(overview, budgets), sections, panels).encode(),
         RESULTS: results_csv(entries).encode(),
-        TABLES: _tables(overview, sections).encode(),
+        TABLES: _latex(_Tables(overview, budgets), sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(entries, shown).encode() if page else None,
+        LEADERBOARD: page_html(clicked, shown, budgets).encode() if page else None,
     }
     if panels:
-        contents[CURVES] = curves_csv(entries).encode()
+        contents[CURVES] = curves_csv(clicked).encode()
         contents[PNG], contents[SVG] = draw_curves(panels)
     lines = _lines(entries, out)
     if page:
@@ -151,15 +170,16 @@ def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
 
 
 def _page(
-    entries: Sequence[Entry], overview: Table, sections: Sequence[_Section], panels: Sequence[Panel]
+    entries: Sequence[Entry], tables: _Tables, sections: Sequence[_Section], panels: Sequence[Panel]
 ) -> str:
     return render(
         "report.md.jinja",
         {
-            "overview": overview,
+            "overview": tables.overview,
+            "budgets": tables.budgets,
             "sections": sections,
             "panels": panels,
-            "stopped": [entry for entry in entries if entry.summary.miou is None],
+            "stopped": [entry for entry in entries if entry.stop_at is not None],
             "png": PNG,
             "svg": SVG,
             "curves": CURVES,
@@ -171,8 +191,8 @@ def _page(
     )
 
 
-def _tables(overview: Table, sections: Sequence[_Section]) -> str:
-    tables = [latex.table(overview, overview.name)]
+def _latex(shared: _Tables, sections: Sequence[_Section]) -> str:
+    tables = [latex.table(table, table.name) for table in shared.both()]
     for number, section in enumerate(sections, start=1):
         tables += [latex.table(part, f"{part.name}-{number}") for part in (section.clicks, section.quality)]
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"
@@ -204,6 +224,12 @@ def _lines(entries: Sequence[Entry], out: Path) -> list[str]:
     groups = by_dataset(entries)
     lines = [f"{out / PAGE}: {counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}"]
     for entry in entries:
+        if entry.summary.at_budget is not None:
+            lines.append(
+                f"  {entry.label} on {entry.dataset} ({entry.short_hash}): IoU {entry.summary.at_budget.mean:.3f} "
+                f"({entry.budget})"
+            )
+            continue
         estimate = entry.summary.noc.get(SOLVED)
         value = "not available" if estimate is None else f"{estimate.mean:.2f}"
         lines.append(f"  {entry.label} on {entry.dataset} ({entry.short_hash}): NoC@{SOLVED} {value}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from disbench.reports.entries import Entry, by_dataset
-from disbench.reports.summary import AT_CLICKS, PERCENTS, FloatArray, Seconds
+from disbench.reports.summary import AT_CLICKS, PERCENTS, FloatArray, Seconds, Summary
 from disbench.reports.table import deviation, failures, undefined
 from disbench.reports.text import plain
 
@@ -70,7 +70,9 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "threshold": entry.threshold,
         "max_clicks": entry.max_clicks,
         "stop_at": entry.stop_at,
+        "budget": protocol.get("budget", ""),
         "initial_masks": entry.conditions["initial masks"],
+        **_at_budget(summary),
         **_reached(entry),
         **{f"mean_iou_{click}": _number(summary.miou, click - 1) for click in AT_CLICKS},
         **{f"mean_boundary_iou_{click}": _number(summary.boundary, click - 1) for click in AT_CLICKS},
@@ -88,6 +90,12 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
             filter(None, (deviation(entry, group), failures(entry), undefined(entry))),
         ),
     }
+
+
+def _at_budget(summary: Summary) -> dict[str, float | None]:
+    found = summary.at_budget
+    values = (None, None, None) if found is None else (found.mean, found.low, found.high)
+    return dict(zip(("iou_at_budget", "iou_at_budget_low", "iou_at_budget_high"), values, strict=True))
 
 
 def _reached(entry: Entry) -> dict[str, Any]:

@@ -73,6 +73,9 @@ class Summary:
         boundary: the same of the boundary IoU.
         model: of the method; opening the image belongs to the first click.
         harness: of everything else.
+        at_budget: IoU of a run whose method gets a fixed budget of points, and neither NoC, NoF nor curves; None for
+            a loop of clicks.
+        boundary_at_budget: the same of the boundary IoU.
     """
 
     samples: int
@@ -85,6 +88,8 @@ class Summary:
     boundary: FloatArray | None
     model: Seconds
     harness: Seconds
+    at_budget: Estimate | None = None
+    boundary_at_budget: Estimate | None = None
 
     @property
     def never_solved(self) -> float | None:
@@ -99,13 +104,15 @@ def summarise(run: StoredRun) -> Summary:
         InputError: the rows are damaged, or not those that `run.json` describes.
     """
     max_clicks, stop_at = int(run.protocol["max_clicks"]), run.protocol["stop_at"]
+    budget = str(run.protocol.get("budget", ""))
+    looped = stop_at is None and not budget
     rows = run.rows(_COLUMNS)
     by_sample = split_by_sample(rows, "iou", max_clicks)
     ious = _stacked(by_sample)
     _check_count(run, len(ious))
     numbers = rows["click"].to_numpy()
     failed = rows.filter(rows["failure"].is_valid())
-    reached = figures.reached_percents(stop_at)
+    reached = figures.reached_percents(stop_at, budget)
     try:
         return Summary(
             samples=len(ious),
@@ -114,10 +121,12 @@ def summarise(run: StoredRun) -> Summary:
             undefined=tuple(name for name, bad in zip(by_sample, _has_nan(ious), strict=True) if bad),
             noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
             nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
-            miou=None if stop_at is not None else miou_curve(ious, max_clicks),
-            boundary=None if stop_at is not None else _boundary(rows, max_clicks),
+            miou=miou_curve(ious, max_clicks) if looped else None,
+            boundary=miou_curve(_boundary(rows, max_clicks), max_clicks) if looped else None,
             model=_seconds(rows["model_seconds"].to_numpy(), numbers),
             harness=_seconds(rows["harness_seconds"].to_numpy(), numbers),
+            at_budget=_at_budget(ious) if budget else None,
+            boundary_at_budget=_at_budget(_boundary(rows, max_clicks)) if budget else None,
         )
     except InputError:
         raise
@@ -134,6 +143,11 @@ def _check_count(run: StoredRun, samples: int) -> None:
         )
 
 
+def _at_budget(ious: IoUs) -> Estimate:
+    values = np.array([row[0] for row in ious], dtype=np.float64)
+    return Estimate(float(values.mean()), *bootstrap_interval(values))
+
+
 def _noc(ious: IoUs, percent: int, max_clicks: int) -> Estimate:
     values = clicks_to_reach(ious, percent / 100, max_clicks)
     return Estimate(float(np.mean(values)), *bootstrap_interval(values))
@@ -144,8 +158,8 @@ def _nof(ious: IoUs, percent: int, max_clicks: int) -> Fails:
     return Fails(ritm, strict)
 
 
-def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray:
-    return miou_curve(_stacked(split_by_sample(rows, "boundary_iou", max_clicks)), max_clicks)
+def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray | list[FloatArray]:
+    return _stacked(split_by_sample(rows, "boundary_iou", max_clicks))
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from disbench.reports.entries import Entry, by_dataset
-from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, FloatArray
+from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, Estimate, FloatArray
 from disbench.reports.text import DASH, counted, listed, plain, seconds
 
 OVERVIEW = (85, 90)
@@ -235,6 +235,47 @@ def overview_table(entries: Sequence[Entry]) -> Table:
     return Table("overview", title, caption, columns, tuple(rows), notes.by_mark())
 
 
+def budget_table(entries: Sequence[Entry]) -> Table:
+    """IoU of methods that get a fixed budget of points, on all datasets; the number of clicks is no measure of them."""
+    notes, shared, machine = Footnotes(), reference(entries), reference_machine(entries)
+    columns = (
+        Column("Dataset", number=False),
+        Column("Method", number=False),
+        Column("Budget", number=False),
+        Column("Samples"),
+        Column("Failed"),
+        Column("IoU at the budget"),
+        Column("boundary IoU"),
+        Column("method s"),
+        Column("Training data", number=False),
+        Column("Backbone", number=False),
+    )
+    rows = []
+    for entry in entries:
+        method, _, samples, failed = _heading(entry, shared, notes)
+        rows.append(
+            (
+                Cell(_dataset(entry)),
+                method,
+                Cell(entry.budget),
+                samples,
+                failed,
+                *(
+                    _estimate(value, notes)
+                    for value in (entry.summary.at_budget, entry.summary.boundary_at_budget)
+                ),
+                _times(entry, machine, notes)[0],
+                Cell(entry.training_data or DASH),
+                Cell(entry.backbone or DASH),
+            )
+        )
+    caption = (
+        "Mean IoU with its 95 % interval of methods that get all their points at once; they have no number of clicks. "
+        f"{_shared(shared)} Seconds on {machine}."
+    )
+    return Table("budgets", "Fixed budgets", caption, columns, tuple(rows), notes.by_mark())
+
+
 def deviation(entry: Entry, entries: Sequence[Entry]) -> str:
     """How a run was made otherwise than most of some runs; "" if it was not."""
     return deviation_from(entry, reference(entries))
@@ -282,7 +323,9 @@ def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
 
 
 def stopped(entry: Entry) -> str:
-    """Why a run whose samples end early has no number."""
+    """Why a run whose samples end early, or whose method answers once, has no number."""
+    if entry.budget:
+        return f"not available: the method gets {entry.budget} and answers once"
     return f"not available: samples of this run end at an IoU of {entry.stop_at:g}"
 
 
@@ -337,6 +380,12 @@ def _noc(entry: Entry, percent: int, notes: Footnotes) -> Cell:
     if found is None:
         return _missing(stopped(entry), notes)
     return Cell(f"{found.mean:.2f}", interval=f"{found.low:.2f}, {found.high:.2f}")
+
+
+def _estimate(found: Estimate | None, notes: Footnotes) -> Cell:
+    if found is None or math.isnan(found.mean):
+        return _missing("not available: the value of some sample is not a number", notes)
+    return Cell(f"{found.mean:.3f}", interval=f"{found.low:.3f}, {found.high:.3f}")
 
 
 def _nof(entry: Entry, percent: int, rule: str, notes: Footnotes) -> Cell:

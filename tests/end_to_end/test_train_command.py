@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from disbench.cli import main
 from disbench.disnet.checkpoints import load_network
@@ -104,6 +105,19 @@ def test_a_training_leaves_its_network_and_its_logs(trained: Path) -> None:
     assert load_network(trained / "disnet.safetensors").training.name == "tiny"
 
 
+def test_a_part_goes_on_from_what_came_out(trained: Path) -> None:
+    command = ("--set", "start=one/disnet.safetensors", "--set", "trained=proposal")
+    run("disbench", "train", "tiny.toml", "--out", "part", *command, "--set", "steps=2", cwd=trained.parent)
+    before, after = (load_network(trained.parent / name / "disnet.safetensors") for name in ("one", "part"))
+    assert after.training.start == "one/disnet.safetensors"
+    changed = {
+        name.partition(".")[0]
+        for name, value in after.network.state_dict().items()
+        if not torch.equal(value, before.network.state_dict()[name])
+    }
+    assert changed == {"proposal"}
+
+
 def test_what_came_out_is_a_method(trained: Path) -> None:
     command = ("run", "--method", "disnet", "--set", "checkpoint=one/disnet.safetensors")
     more = ("--dataset", "photos", "--limit", "2", "--max-clicks", "3", "--workers", "1", "--out", "run")
@@ -188,6 +202,7 @@ def test_the_trainings_are_listed_and_profiled(
         "disnet-coco-lvis",
         "disnet-sbd",
         "disnet-small",
+        "disnet-small-scores",
     ]
     code, out, _ = typed(monkeypatch, capsys, "methods", "profile", "tiny.toml", "--clicks", "3")
     lines = out.splitlines()

@@ -21,6 +21,7 @@ LAYERS = {
     "settings": 1,
     "masks": 1,
     "clicks": 1,
+    "budgets": 1,
     "metrics": 2,
     "click_policies": 2,
     "definitions": 1,

@@ -1,0 +1,251 @@
+"""The child's side of the bridge: runs a peer's own code, and answers through pipes (docs/bridge.md).
+
+This file is started by disbench with the peer's own Python. It needs Python 3.7 or later and NumPy, and imports nothing
+of disbench. The protocol has standard input and output for itself: what anybody prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import os
+import platform
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROTOCOL = 1
+MAGIC = b"DSB1"
+LENGTH = struct.Struct("<I")
+MOST_HEADER = 1 << 20
+"""Bytes of a header."""
+DTYPES = ("|b1", "|u1", "<f4")
+MOST_BYTES = 1 << 30
+"""Of the arrays of a message to the child: an image of 18,000 x 18,000 pixels."""
+_ERROR_LENGTH = 500
+
+
+class WireError(Exception):
+    """What was read is no message of the protocol."""
+
+
+def packed(header: Mapping[str, Any], arrays: Sequence[Any] = ()) -> list[Any]:
+    """A message as pieces to be written one after another.
+
+    Args:
+        header: JSON-ready, by name.
+        arrays: of the types in `DTYPES`.
+    """
+    flat = [np.ascontiguousarray(array) for array in arrays]
+    listed = [{"dtype": array.dtype.str, "shape": list(array.shape)} for array in flat]
+    text = json.dumps(dict(header, arrays=listed), allow_nan=False).encode()
+    pieces: list[Any] = [MAGIC + LENGTH.pack(len(text)) + text]
+    pieces += [array.reshape(-1).view(np.uint8).data for array in flat if array.size]
+    return pieces
+
+
+def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str, Any], list[Any]]:
+    """One message: (header, arrays).
+
+    Args:
+        read: read(count) gives exactly so many bytes, as a writable buffer or bytes, or raises.
+        most_bytes: of all arrays together; a message that announces more is refused before it is read.
+
+    Raises:
+        WireError: no message of the protocol, or a larger one.
+    """
+    begin = bytes(read(len(MAGIC) + LENGTH.size))
+    if begin[: len(MAGIC)] != MAGIC:
+        raise WireError(f"{begin!r} where a message was due")
+    (length,) = LENGTH.unpack(begin[len(MAGIC) :])
+    if length > MOST_HEADER:
+        raise WireError(f"a header of {length} bytes; at most {MOST_HEADER} are read")
+    header, listed = _header(bytes(read(length)))
+    sizes = [_bytes(entry) for entry in listed]
+    if sum(sizes) > most_bytes:
+        raise WireError(f"arrays of {sum(sizes)} bytes; at most {most_bytes} are read")
+    arrays = []
+    for entry, size in zip(listed, sizes):  # noqa: B905  (Python 3.7 has no strict)
+        content = read(size) if size else b""
+        kind = "|u1" if entry["dtype"] == "|b1" else entry["dtype"]
+        array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
+        arrays.append(array != 0 if entry["dtype"] == "|b1" else array)
+    return header, arrays
+
+
+def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
+    try:
+        header = json.loads(text.decode())
+        listed = header.pop("arrays")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise WireError(f"a header that is not as it should be: {text[:80]!r}") from error
+    if not isinstance(header.get("type"), str) or not isinstance(listed, list) or len(listed) > 16:
+        raise WireError(f"a header without a type or a list of arrays: {text[:80]!r}")
+    return header, listed
+
+
+def _bytes(entry: Any) -> int:
+    """Size of an array that a header announces."""
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if shape is None or entry.get("dtype") not in DTYPES or not isinstance(shape, list) or len(shape) > 4:
+        raise WireError(f"an array that is not as it should be: {entry!r:.80}")
+    size = int(np.dtype(entry["dtype"]).itemsize)
+    for side in shape:
+        if type(side) is not int or side < 0:
+            raise WireError(f"an array of the shape {shape!r:.80}")
+        size *= side
+    return size
+
+
+class Server:
+    """Answers messages with a model.
+
+    Args:
+        model: of an adapter: open(image) gives a session with predict(clicks) and perhaps keep(index).
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._sessions: dict[int, Any] = {}
+
+    def answer(self, header: dict[str, Any], arrays: list[Any]) -> tuple[dict[str, Any], Sequence[Any]]:
+        """(header, arrays) of the answer to a message."""
+        kind = header["type"]
+        if kind == "open":
+            for number in header.get("forget", []):
+                self._sessions.pop(number, None)
+            self._sessions[header["session"]] = self._model.open(np.array(arrays[0]))
+            return {"type": "opened"}, ()
+        session = self._sessions[header["session"]]
+        if kind == "predict":
+            masks, scores = session.predict([(int(x), int(y), bool(p)) for x, y, p in header["clicks"]])
+            return {"type": "prediction", "scores": _numbers(scores)}, (_masks(masks),)
+        if kind == "keep":
+            if hasattr(session, "keep"):
+                session.keep(int(header["index"]))
+            return {"type": "kept"}, ()
+        raise WireError(f"a message of the unknown type {kind!r:.80}")
+
+
+def _masks(masks: Any) -> Any:
+    found = np.asarray(masks)
+    return found if found.dtype == np.bool_ else found.astype(np.float32)
+
+
+def _numbers(scores: Any) -> list[float] | None:
+    return None if scores is None else [float(score) for score in np.asarray(scores).reshape(-1)]
+
+
+def load_adapter(path: str) -> Any:
+    """The module of an adapter's file."""
+    spec = importlib.util.spec_from_file_location("disbench_adapter", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["disbench_adapter"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def error_of(error: BaseException) -> dict[str, Any]:
+    """The message that tells of an exception: its kind, its words, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    words = " ".join(str(error).split())[:_ERROR_LENGTH]
+    return {"type": "error", "error": f"{type(error).__name__}: {words}", "where": place}
+
+
+def versions() -> dict[str, str]:
+    """Of what an answer may depend on, as far as it is loaded."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    for name in ("torch", "torchvision", "cv2", "scipy", "mmcv", "timm"):
+        if name in sys.modules and hasattr(sys.modules[name], "__version__"):
+            found[name] = str(sys.modules[name].__version__)
+    return found
+
+
+def serve(
+    arguments: argparse.Namespace, read: Callable[[int], Any], write: Callable[[list[Any]], None]
+) -> int:
+    """Make the model, say so, and answer until the input ends; the exit code."""
+    try:
+        options = json.loads(arguments.options)
+        module = load_adapter(arguments.adapter)
+        server = Server(module.load(arguments.repo, arguments.checkpoint, options, arguments.device))
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        write(packed(error_of(error)))
+        return 3
+    write(packed({"type": "ready", "protocol": PROTOCOL, "versions": versions()}))
+    while True:
+        try:
+            header, arrays = read_message(read, MOST_BYTES)
+        except EOFError:
+            return 0
+        try:
+            answer, more = server.answer(header, arrays)
+            message = packed(answer, more)
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            message = packed(error_of(error))
+        write(message)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process soon after its parent is gone, even if it is busy."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; its thread is the parent's main one
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser()
+    for name in ("adapter", "repo", "checkpoint", "options", "device"):
+        parser.add_argument("--" + name, default="")
+    parser.add_argument("--parent", type=int, default=0)
+    arguments = parser.parse_args()
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
+    sys.stdout = sys.stderr
+    if arguments.parent:
+        end_with_parent(arguments.parent)
+
+    def read(count: int) -> bytearray:
+        content = bytearray(count)
+        view, done = memoryview(content), 0
+        while done < count:
+            got = os.readv(incoming, [view[done:]])
+            if not got:
+                raise EOFError
+            done += got
+        return content
+
+    def write(pieces: list[Any]) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(outgoing, view) :]
+
+    sys.exit(serve(arguments, read, write))
+
+
+if __name__ == "__main__":
+    main()
