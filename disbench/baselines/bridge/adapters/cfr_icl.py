@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("_isegm.py")))
+SHARED = runpy.run_path(str(Path(__file__).with_name("_peers.py")))
 
 
 def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Any:

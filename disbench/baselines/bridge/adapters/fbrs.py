@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("_isegm.py")))
+SHARED = runpy.run_path(str(Path(__file__).with_name("_peers.py")))
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 

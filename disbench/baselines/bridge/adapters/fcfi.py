@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("_isegm.py")))
+SHARED = runpy.run_path(str(Path(__file__).with_name("_peers.py")))
 
 
 def ask(session: Any) -> Any:

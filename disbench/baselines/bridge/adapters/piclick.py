@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("_isegm.py")))
+SHARED = runpy.run_path(str(Path(__file__).with_name("_peers.py")))
 
 
 def keep(session: Any, index: int) -> None:

@@ -1,12 +1,14 @@
-"""What the adapters share whose peers' package is called `isegm`: RITM and those that began from it.
+"""What adapters share: a peer's checkout on the path, and the predictors of the package `isegm`.
 
-A peer's predictor keeps the image, the region that it zooms into and the previous mask, so each session makes its
-own; the network is shared. Clicks go in as (row, column), to a list of theirs that counts them.
+RITM's package has that name, and so have those that began from it. A predictor keeps the image, the region that it
+zooms into and the previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column),
+to a list of theirs that counts them.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -19,21 +21,24 @@ def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
 
     Args:
         repo: folder that holds the package.
-        package: the peer's package.
+        package: a package or module of the peer's.
 
     Returns:
         A function that imports a module by its full name.
 
     Raises:
-        ImportError: the package that is found lies elsewhere.
+        ImportError: it is not found there.
     """
     folder = Path(repo).resolve()
     sys.path.insert(0, str(folder))
     # These checkpoints hold the classes of their options; newer torch would refuse to read them.
     os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    where = [Path(path).resolve() for path in importlib.import_module(package).__path__]
-    if not any(folder in path.parents for path in where):
-        raise ImportError(f"{repo} holds no package {package}; one was found in {where[0]}")
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ImportError(f"{repo} holds no {package}; name the folder of the peer's checkout")
+    places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
+    if not any(folder in place.parents for place in places):
+        raise ImportError(f"{repo} holds no {package}; one was found in {places[0]}")
     return importlib.import_module
 
 
