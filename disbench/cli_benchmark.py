@@ -34,11 +34,28 @@ class Store(StrEnum):
     ALL = "all"
 
 
+class MethodStatus(StrEnum):
+    """How a method can be run."""
+
+    NATIVE = "native"
+    BRIDGE = "bridge"
+    PUBLISHED_ONLY = "published-only"
+
+
 class InitialMasks(StrEnum):
     """What to do with initial masks."""
 
     USE = "use"
     IGNORE = "ignore"
+
+
+def _show_protocols(asked: bool) -> None:
+    if asked:
+        from disbench.harness.presets import list_presets  # noqa: PLC0415
+
+        for line in list_presets():
+            typer.echo(line)
+        raise typer.Exit
 
 
 def run(
@@ -56,27 +73,40 @@ def run(
         list[str] | None,
         typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
     ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="Evaluate as the code of a paper does (--list-protocols), or as your own protocol.toml says; other "
+            "options come before it.",
+        ),
+    ] = "ritm",
     selection: Annotated[
-        Selection,
+        Selection | None,
         typer.Option(
             "--selection",
             help="Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), "
-            "the best at every click, or the method's highest score.",
+            "the best at every click, or the method's highest score (default: the protocol's, oracle-first).",
         ),
-    ] = Selection.ORACLE_FIRST,
+    ] = None,
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--policy", help="How clicks are simulated: center (standard), random, jitter:sigma=0.3."
+            "--policy",
+            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center "
+            "(default: the protocol's).",
         ),
-    ] = "center",
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
     max_clicks: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--max-clicks", min=1, help="Clicks a sample gets; a method with a budget of points answers once."
+            "--max-clicks",
+            min=1,
+            help="Clicks a sample gets; a method with a budget of points answers once "
+            "(default: the protocol's, 20).",
         ),
-    ] = 20,
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -109,21 +139,29 @@ def run(
     store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = Store.NONE,
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
+    _list: Annotated[
+        bool,
+        typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols."),
+    ] = False,
 ) -> None:
     """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
+    from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
     from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
-    source = open_dataset(dataset, data, dataset_option or [])
-    protocol = Protocol(
-        max_clicks=1 if spec.budget else max_clicks,
+    preset = load_preset(protocol)
+    source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+    own = spec.threshold if preset.threshold is None else preset.threshold
+    conduct = Protocol(
+        max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
         budget=spec.budget,
-        threshold=spec.threshold if threshold is None else threshold,
-        selection=selection.value,
-        policy=policy,
+        threshold=own if threshold is None else threshold,
+        selection=selection.value if selection else preset.selection,
+        policy=policy or preset.policy,
+        preset="" if protocol == STANDARD else preset.name,
         seed=seed,
         stop_at=stop_at,
         initial_masks=initial_masks is InitialMasks.USE,
@@ -133,7 +171,7 @@ def run(
         spec,
         source,
         out,
-        protocol,
+        conduct,
         execution,
         every=every,
         limit=limit,
@@ -303,20 +341,28 @@ def data_fetch(
 
 
 @methods_app.command("list")
-def methods_list() -> None:
-    """List every method that has a card."""
+def methods_list(
+    status: Annotated[
+        MethodStatus | None,
+        typer.Option("--status", help="Only the methods that run here, over the bridge, or not at all."),
+    ] = None,
+) -> None:
+    """List every system that has a card, as a table."""
     from disbench.baselines.listing import list_methods  # noqa: PLC0415
 
-    for line in list_methods():
+    for line in list_methods(status.value if status else None):
         typer.echo(line)
 
 
 @methods_app.command("show")
 def methods_show(method: CardArgument) -> None:
-    """Show all that a card knows, and the commands that run its method."""
+    """Show all that a card knows, what is published of the method, and the commands that run it."""
+    from disbench.baselines.cards import load_card  # noqa: PLC0415
     from disbench.baselines.listing import show_method  # noqa: PLC0415
+    from disbench.reports.published import published_lines  # noqa: PLC0415
 
-    for line in show_method(method):
+    names = load_card(method).content.get("published", [])
+    for line in show_method(method, [line for name in names for line in published_lines(name)]):
         typer.echo(line)
 
 

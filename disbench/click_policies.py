@@ -15,11 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.clicks import NO_ERROR, BoolArray, Click, check_clicks, error_masks, next_click
-from disbench.depths import Depth, deepest
+from disbench.depths import Depth, deepest, transform
 from disbench.errors import InputError, unknown_name
 from disbench.opencv import opencv
 
-POLICIES: dict[str, dict[str, float]] = {"center": {}, "random": {}, "jitter": {"sigma": 0.3}}
+POLICIES: dict[str, dict[str, float]] = {
+    "center": {},
+    "random": {},
+    "jitter": {"sigma": 0.3},
+    "scipy-center": {},
+    "removed-center": {},
+}
 """Name -> its options with their defaults.
 
 - `center`: the protocol's click (`disbench.clicks.next_click`).
@@ -30,6 +36,10 @@ POLICIES: dict[str, dict[str, float]] = {"center": {}, "random": {}, "jitter": {
   pixel that is not of its error (the radius of the largest inscribed disc), rounded to whole pixels, drawn
   again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
   click itself.
+- `scipy-center`: the protocol's click by SciPy's exact transform (float64), which picks other pixels on some exact ties
+  (f-BRS, FCANet, FocusCut).
+- `removed-center`: pixels clicked before are no errors, so that the distances around them change; of the pixels of the
+  largest distance one is drawn (InterFormer). A false negative's distance must be larger, strictly, as everywhere.
 
 Where nothing is wrong all give what the protocol gives: `Click(0, 0, False)`.
 """
@@ -108,6 +118,10 @@ class ClickPolicy:
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
+        if self.name == "scipy-center":
+            return _scipy_center(missed, excess, clicks)
+        if self.name == "removed-center":
+            return _removed_center(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         if self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
@@ -126,6 +140,38 @@ class ClickPolicy:
         """
         draws = _generator(seed, sample, len(clicks) + 1)
         return _jitter(errors, center, clicks, self.options["sigma"], draws)
+
+
+def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click:
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
+
+    best, place = {}, {}
+    for positive, errors in ((False, excess), (True, missed)):
+        distances = distance_transform_edt(np.pad(errors, 1))[1:-1, 1:-1]
+        for click in clicks:
+            distances[click.y, click.x] = 0
+        place[positive] = int(distances.argmax())
+        best[positive] = float(distances.flat[place[positive]])
+    chosen = best[True] > best[False]
+    y, x = divmod(place[chosen], missed.shape[1])
+    return Click(x, y, chosen)
+
+
+def _removed_center(
+    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
+) -> Click:
+    largest, pixels = {}, {}
+    for positive, errors in ((False, excess), (True, missed)):
+        left = np.pad(errors, 1).astype(np.uint8)
+        for click in clicks:
+            left[click.y + 1, click.x + 1] = 0
+        distances = transform(left)[1:-1, 1:-1]
+        largest[positive] = float(distances.max())
+        pixels[positive] = np.flatnonzero(distances == distances.max())
+    chosen = largest[True] > largest[False]
+    place = int(pixels[chosen][draws.integers(len(pixels[chosen]))])
+    y, x = divmod(place, missed.shape[1])
+    return Click(x, y, chosen)
 
 
 def _random(

@@ -45,15 +45,21 @@ _TEXTS = (
     "input_size",
     "budget",
     "adapter",
+    "protocol",
+    "selection",
+    "reason",
     "notes",
 )
+_LISTS = ("training_data", "tricks", "published")
+"""Lists of texts."""
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(_LISTS, list),
     "year": int,
     "threshold": (int, float),
-    "training_data": list,
     "options": dict,
     "weights": list,
+    "variants": list,
 }
 _WEIGHT_KINDS: dict[str, type] = {
     "file": str,
@@ -62,6 +68,10 @@ _WEIGHT_KINDS: dict[str, type] = {
     "member": str,
     "bytes": int,
     "sha256": str,
+}
+_VARIANT_KINDS: dict[str, type] = {
+    **dict.fromkeys(("backbone", "file", "url", "sha256", "notes"), str),
+    "training_data": list,
 }
 
 
@@ -86,6 +96,27 @@ class Weight:
     member: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One trained network of a system, as its authors publish it.
+
+    Attributes:
+        backbone: of this network.
+        training_data: it was trained on.
+        file: name of its checkpoint, or "" where that is not known.
+        url: http(s) address of the file or of the page that has it, or "".
+        sha256: of the file, hex; "" where it is not known, so that it is not fetched.
+        notes: what else one should know.
+    """
+
+    backbone: str
+    training_data: tuple[str, ...]
+    file: str = ""
+    url: str = ""
+    sha256: str = ""
+    notes: str = ""
+
+
 @dataclass(frozen=True)
 class MethodCard:
     """What a card says, checked.
@@ -94,11 +125,13 @@ class MethodCard:
         name: of the card: its file's stem.
         content: all of it, as read.
         weights: files that the method needs.
+        variants: networks of the system, which differ in backbone or training data.
     """
 
     name: str
     content: Mapping[str, Any]
     weights: tuple[Weight, ...]
+    variants: tuple[Variant, ...] = ()
 
     def text(self, key: str) -> str:
         """The text under a key, or ""."""
@@ -153,7 +186,8 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     card = load_card(name)
     if card.text("status") == "published-only":
         raise InputError(
-            f"{name}: its card says 'published-only', so it cannot be run here; see disbench methods show {name}"
+            f"{name}: its card says 'published-only', so it cannot be run here ({card.text('reason')}); "
+            f"see disbench methods show {name}"
         )
     if card.text("status") == "bridge":
         return _bridge_spec(card, overrides)
@@ -181,9 +215,17 @@ def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
         entry=BRIDGE,
         options={"adapter": card.text("adapter"), **options},
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
-        card={**card.content, "options": tables},
+        card={**card.content, **_of_checkpoint(card, str(options["checkpoint"])), "options": tables},
         budget=card.text("budget"),
     )
+
+
+def _of_checkpoint(card: MethodCard, checkpoint: str) -> dict[str, Any]:
+    """Backbone and training data of the one variant whose file this is, by its name; else the card's own stand."""
+    found = [variant for variant in card.variants if variant.file and variant.file == Path(checkpoint).name]
+    if len(found) != 1:
+        return {}
+    return {"backbone": found[0].backbone, "training_data": list(found[0].training_data)}
 
 
 def card_names() -> list[str]:
@@ -205,20 +247,53 @@ def load_card(name: str) -> MethodCard:
             raise InputError(f"{path}: {key!r} is missing; add it")
     if content["status"] not in get_args(Status):
         raise unknown_name("status", content["status"], get_args(Status), str(path))
-    if content["status"] == "native" and ":" not in content.get("entry", ""):
-        raise InputError(f'{path}: a native method names its class: entry = "package.module:Name"')
+    _check_status(content, str(path))
+    _check_texts(content, _LISTS, str(path))
     _checked_budget(content.get("budget", ""), str(path))
     read_options(content.get("options", {}), (), str(path))
-    if (
-        content["status"] == "bridge"
-        and not content.get("adapter")
-        and "command" not in content.get("options", {})
-    ):
+    return MethodCard(
+        path.stem,
+        content,
+        tuple(_weight(table, path) for table in content.get("weights", [])),
+        tuple(_variant(table, path) for table in content.get("variants", [])),
+    )
+
+
+def _check_status(content: Mapping[str, Any], where: str) -> None:
+    """What each status needs, and what goes with no other."""
+    status = content["status"]
+    if status == "native" and ":" not in content.get("entry", ""):
+        raise InputError(f'{where}: a native method names its class: entry = "package.module:Name"')
+    if status == "bridge" and not content.get("adapter") and "command" not in content.get("options", {}):
         raise InputError(
-            f'{path}: a method of the bridge names its adapter (adapter = "ritm", or a file of yours) or has an '
+            f'{where}: a method of the bridge names its adapter (adapter = "ritm", or a file of yours) or has an '
             "[options.command] that starts it"
         )
-    return MethodCard(path.stem, content, tuple(_weight(table, path) for table in content.get("weights", [])))
+    if status == "published-only" and not content.get("reason"):
+        raise InputError(f'{where}: a method that cannot be run says why not: reason = "..."')
+    for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
+        if key in content and status != only:
+            raise InputError(f"{where}: {key!r} goes with status = {only!r}, not with {status!r}")
+
+
+def _check_texts(content: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in keys:
+        if not all(isinstance(item, str) and item for item in content.get(key, [])):
+            raise InputError(f"{where}: {key} = {content[key]!r} is not a list of texts")
+
+
+def _variant(table: object, path: Path) -> Variant:
+    where = f"{path}: [[variants]]"
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: write each variant as a table [[variants]]")
+    _check_kinds(table, _VARIANT_KINDS, where)
+    _check_texts(table, ("training_data",), where)
+    missing = [key for key in ("backbone", "training_data") if not table.get(key)]
+    if missing:
+        raise InputError(f"{where} needs {' and '.join(missing)}")
+    if Path(table.get("file", "")).name != table.get("file", ""):
+        raise InputError(f"{where} file = {table['file']!r} is not a plain file name")
+    return Variant(**{**table, "training_data": tuple(table["training_data"])})
 
 
 def _weight(table: object, path: Path) -> Weight:

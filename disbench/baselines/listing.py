@@ -1,12 +1,24 @@
-"""The cards of methods as text: a list of all, and one in full."""
+"""The cards of methods as text: a table of all, and one in full."""
 
 from __future__ import annotations
 
+import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
-from disbench.baselines.cards import STANDARD_THRESHOLD, MethodCard, card_names, load_card
+from disbench.baselines.bridge.method import OPTIONS
+from disbench.baselines.cards import (
+    STANDARD_THRESHOLD,
+    MethodCard,
+    Status,
+    Variant,
+    card_names,
+    load_card,
+)
 from disbench.baselines.weights import is_right, weights_folder
+from disbench.budgets import BUDGETS
+from disbench.errors import unknown_name
 
 _WIDTH = 110
 _FACTS = (
@@ -22,25 +34,45 @@ _FACTS = (
     "backbone",
     "training_data",
     "input_size",
+    "protocol",
+    "selection",
+    "tricks",
     "seeds",
     "notes",
 )
+_HEADING = ("name", "year", "status", "backbone", "training data", "title")
+_NARROWEST = 8
+"""Characters that are left of a column, however narrow the terminal."""
+_DASH = "-"
 
 
-def list_methods() -> Iterator[str]:
-    """A head line, then a line a card: name, year, status, backbone, weights, title."""
-    rows = [("name", "year", "status", "backbone", "weights", "title")]
-    for name in card_names():
-        card = load_card(name)
-        year, backbone = str(card.content.get("year", "")), card.text("backbone") or "-"
-        rows.append((name, year, card.text("status"), backbone, _weights(card), card.text("title")))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def list_methods(status: str | None = None, width: int | None = None) -> Iterator[str]:
+    """A head line, then a line a card.
+
+    Args:
+        status: only the methods of this one.
+        width: characters of a line, beyond which texts are cut; that of the terminal if not given.
+
+    Raises:
+        InputError: no such status.
+    """
+    if status is not None and status not in get_args(Status):
+        raise unknown_name("status", status, get_args(Status))
+    cards = [card for card in map(load_card, card_names()) if status in (None, card.text("status"))]
+    rows = [_HEADING, *map(_row, cards)]
+    widths = _column_widths(rows, width or shutil.get_terminal_size((_WIDTH, 24)).columns)
     for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(
+            _cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)
+        ).rstrip()
 
 
-def show_method(name: str) -> Iterator[str]:
+def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
     """All that a card knows, its options, and the commands that run it.
+
+    Args:
+        name: of the card, or its path.
+        published: lines of published numbers, to stand before the commands.
 
     Raises:
         InputError: no such card, or one that is not as it should be.
@@ -50,26 +82,102 @@ def show_method(name: str) -> Iterator[str]:
     for key in _FACTS:
         value = card.content.get(key)
         if value not in (None, "", []):
-            yield from _wrapped(
-                key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value)
-            )
-    yield from _wrapped("threshold", f"{card.content.get('threshold', STANDARD_THRESHOLD):g}")
+            between = "; " if key == "tricks" else ", "
+            text = between.join(value) if isinstance(value, list) else str(value)
+            yield from _wrapped(key.replace("_", " "), text)
+    if card.text("status") != "published-only":
+        yield from _wrapped("threshold", f"{card.content.get('threshold', STANDARD_THRESHOLD):g}")
+    if card.text("budget"):
+        yield from _wrapped("budget", f"{BUDGETS[card.text('budget')].words}, given at once")
+    yield from _weights_of(card)
+    yield from _options(card)
+    if published:
+        yield "  published numbers:"
+        yield from (f"    {line}" for line in published)
+    yield from _commands(card, name)
+
+
+def _row(card: MethodCard) -> tuple[str, ...]:
+    return (
+        card.name,
+        str(card.content.get("year", "")),
+        card.text("status"),
+        card.text("backbone") or _DASH,
+        ", ".join(card.content.get("training_data", [])) or _DASH,
+        card.text("title"),
+    )
+
+
+def _column_widths(rows: Sequence[tuple[str, ...]], width: int) -> list[int]:
+    """Of each column: what its texts need, and of the last three less where the line would be too long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    fixed = sum(widths[:3]) + 2 * (len(widths) - 1)
+    room = max(width - fixed, 3 * _NARROWEST)
+    for left, column in ((4, 3), (3, 4)):  # a quarter for the backbone, then a third of the rest for the data
+        share = max(room // left, _NARROWEST)
+        widths[column] = min(widths[column], share)
+        room -= widths[column]
+    widths[5] = min(widths[5], max(room, _NARROWEST))
+    return widths
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1].rstrip(' ,')}…"
+
+
+def _weights_of(card: MethodCard) -> Iterator[str]:
     if card.weights or card.text("hub"):
         where = card.text("hub") or weights_folder(card.name)
         yield from _wrapped("weights", f"{_weights(card)}; {where}")
-    for option, table in card.content.get("options", {}).items():
+    elif card.text("status") == "native":
+        yield from _wrapped("weights", _weights(card))
+    for variant in card.variants:
+        yield from _wrapped("network", _variant(variant))
+
+
+def _variant(variant: Variant) -> str:
+    known = "SHA-256 " + variant.sha256 if variant.sha256 else ""
+    file = variant.file or ("file name not known" if variant.url else "")
+    parts = (
+        f"{variant.backbone} on {', '.join(variant.training_data)}",
+        variant.notes,
+        file,
+        variant.url,
+        known,
+    )
+    return "; ".join(filter(None, parts))
+
+
+def _options(card: MethodCard) -> Iterator[str]:
+    tables = dict(card.content.get("options", {}))
+    if card.text("status") == "bridge":
+        tables = {**OPTIONS, **tables}
+    for option, table in tables.items():
         default = table["default"]
         shown = str(default).lower() if isinstance(default, bool) else default
         choices = f" (one of {', '.join(map(str, table['choices']))})" if "choices" in table else ""
         yield from _wrapped(f"--set {option}={shown}", f"{table.get('help', '')}{choices}")
-    if card.text("status") == "native":
-        yield "  commands:"
-        if card.text("extra"):
-            yield f'    pip install "disbench[{card.text("extra")}]"'
-        if card.weights or card.text("hub"):
-            yield f"    disbench methods fetch {name}"
-        yield f"    disbench run --method {name} --dataset grabcut --out runs/{card.name}-grabcut"
-        yield f"    disbench predict IMAGE --click x,y,+ --method {name} --out mask.png"
+
+
+def _commands(card: MethodCard, name: str) -> Iterator[str]:
+    if card.text("status") == "published-only":
+        yield f"  it cannot be run here: {card.text('reason')}"
+        return
+    terms = f"--protocol {card.text('protocol')} " if card.text("protocol") else ""
+    run, out = f"    disbench run --method {name}", f"{terms}--dataset grabcut --out runs/{card.name}-grabcut"
+    yield "  commands:"
+    if card.text("extra"):
+        yield f'    pip install "disbench[{card.text("extra")}]"'
+    if card.text("status") == "bridge":
+        yield from (f"    git clone {address}" for address in (card.text("code"),) if address)
+        checkpoint = next((variant.file for variant in card.variants if variant.file), "FILE")
+        yield f"{run} --set repo=PATH --set python=PATH/bin/python --set checkpoint={checkpoint} \\"
+        yield f"      {out}"
+        return
+    if card.weights or card.text("hub"):
+        yield f"    disbench methods fetch {name}"
+    yield f"{run} {out}"
+    yield f"    disbench predict IMAGE --click x,y,+ --method {name} --out mask.png"
 
 
 def _weights(card: MethodCard) -> str:
@@ -77,12 +185,17 @@ def _weights(card: MethodCard) -> str:
     if card.text("hub"):
         return "Hugging Face"
     if not card.weights:
-        return "none needed" if card.text("status") == "native" else "-"
+        return "none needed"
     folder = weights_folder(card.name)
     return "here" if all(is_right(folder / w.file, w) for w in card.weights) else "to be fetched"
 
 
 def _wrapped(key: str, text: str) -> Iterator[str]:
     yield from textwrap.wrap(
-        f"{key}: {' '.join(text.split())}", _WIDTH, initial_indent="  ", subsequent_indent="    "
+        f"{key}: {' '.join(text.split())}",
+        _WIDTH,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )

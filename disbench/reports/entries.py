@@ -99,6 +99,11 @@ class Entry:
         return BUDGETS[name].words if name in BUDGETS else plain(name)
 
     @property
+    def preset(self) -> str:
+        """Whose protocol as a whole was asked for; "" for the standard one."""
+        return plain(self.description["protocol"].get("preset", ""))
+
+    @property
     def dataset_key(self) -> tuple[str, str]:
         """Runs on the same samples share it."""
         return self.dataset, self.content_hash
@@ -116,6 +121,7 @@ class Entry:
             "" if self.stop_at is None else f"stop at {self.stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
             self.resolution,
+            f"protocol of {self.preset}" if self.preset else "",
         ]
         return ", ".join(part for part in parts if part)
 

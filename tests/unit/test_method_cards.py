@@ -8,13 +8,18 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from disbench.baselines.cards import _load_class, card_names, load_card, method_spec
+from disbench import definitions
+from disbench.baselines.cards import Status, _load_class, card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.errors import InputError
+from disbench.harness.presets import load_preset
+from disbench.harness.protocol import SELECTIONS
+from disbench.reports.published import published_methods, read_published
 from tests import toy_methods
 
 TOY = str(Path(toy_methods.__file__))
@@ -28,20 +33,88 @@ def card(folder: Path, text: str) -> str:
     return str(path)
 
 
+PUBLISHED = {
+    **{"dos": "DOS w/o GC", "dos-gc": "DOS with GC", "dextr": "DEXTR", "fcanet": "FCANet", "iog": "IOG"},
+    **{"multiseg": "MultiSeg", "fbrs": "f-BRS-B", "ld": "LD", "ia-sa": "IA+SA", "focuscut": "FocusCut"},
+    **{"cdnet": "CDNet", "ritm": "RITM", "fcfi": "FCFI", "simpleclick": "SimpleClick"},
+    **{
+        "emc-click": "EMC-Click",
+        "icmformer": "ICMFormer",
+        "interformer": "InterFormer",
+        "piclick": "PiClick",
+    },
+    **{"disnet-paper": "DISNet", "focalclick": "FocalClick"},
+}
+"""Every method of the published tables -> its card."""
+NAMED = ("seem", "cfr-icl", "isegformer", "pseudoclick", "itis", "ifpn", "sam-hq", "sam2", "segnext", "sam")
+ADAPTERS = {
+    *("ritm", "fbrs", "focalclick", "cdnet", "fcfi", "simpleclick", "emcclick", "icmformer", "cfr_icl"),
+    *("piclick", "fcanet", "focuscut", "interformer", "segnext", "sam", "sam_hq", "sam2", "dextr", "iog"),
+}
+
+
 @pytest.mark.parametrize("name", card_names())
 def test_every_card_is_sound_and_shown(name: str) -> None:
     found = load_card(name)
-    assert any(line.startswith(name) for line in list_methods())
+    assert any(line.split()[0] == name for line in list_methods())
     shown = "\n".join(show_method(name))
     assert found.text("title") in shown
     for option in found.content.get("options", {}):
         assert f"--set {option}=" in shown
-    if found.text("status") == "native":
+    status = found.text("status")
+    if status == "native":
         spec = method_spec(name)
         assert pickle.loads(pickle.dumps(spec)) == spec
-        assert f"disbench run --method {name}" in shown
-    for key in ("citation", "licence", "year", "venue"):
+    assert (f"disbench run --method {name}" in shown) == (status != "published-only")
+    assert (f"it cannot be run here: {found.text('reason')}" in shown) == (status == "published-only")
+    for key in ("citation", "licence", "year", "venue", "authors"):
         assert found.content.get(key), f"{name} has no {key}"
+    for variant in found.variants:
+        assert not variant.url or variant.url.startswith("https://")
+        assert f"network: {variant.backbone} on" in shown
+    if "selection" in found.content:
+        assert found.text("selection").split()[0].strip(":;,") in SELECTIONS
+    if "protocol" in found.content:
+        assert load_preset(found.text("protocol")).title
+        assert f"--protocol {found.text('protocol')} " in shown or status == "published-only"
+
+
+def test_every_system_that_the_tables_print_has_a_card() -> None:
+    assert set(PUBLISHED.values()) == set(published_methods(read_published()))
+    for card, method in PUBLISHED.items():
+        assert load_card(card).content["published"] == [method]
+    assert set(NAMED) <= set(card_names())
+
+
+def test_the_cards_name_the_adapters_that_there_are_to_be() -> None:
+    bridged = [load_card(name) for name in card_names() if load_card(name).text("status") == "bridge"]
+    assert {card.text("adapter") for card in bridged} == ADAPTERS
+    for card in bridged:
+        assert card.variants
+        assert card.text("code").startswith("https://github.com/")
+        for key in ("threshold", "input_size", "backbone", "training_data", "tricks"):
+            assert key in card.content, f"{card.name} has no {key}"
+    budgets = {card.name: card.text("budget") for card in bridged if "budget" in card.content}
+    assert budgets == {"dextr": "extreme-points", "iog": "inside-and-corners"}
+
+
+def test_rows_of_the_papers_table_are_found_by_the_checkpoints_name(tmp_path: Path) -> None:
+    """Backbone and training data of a run are those of the network that it names."""
+    for file, expected in (
+        ("coco_lvis_h32_itermask.pth", ("HRNet-32", ["COCO+LVIS"])),
+        ("sbd_h18_itermask.pth", ("HRNet-18", ["SBD"])),
+        ("mine.pth", ("HRNet-18s, HRNet-18, HRNet-32", ["SBD", "COCO+LVIS"])),
+    ):
+        (tmp_path / file).write_bytes(b"weights")
+        python, adapter = tmp_path / "python", tmp_path / "adapter.py"
+        python.touch(mode=0o755)
+        adapter.write_text("")
+        text = Path(definitions.find("baselines", "ritm")).read_text()
+        path = tmp_path / "ritm.toml"
+        path.write_text(text.replace('adapter = "ritm"', f"adapter = '{adapter}'"))
+        where = {"repo": tmp_path, "python": python, "checkpoint": tmp_path / file}
+        spec = method_spec(str(path), [f"{key}={value}" for key, value in where.items()])
+        assert (spec.card["backbone"], spec.card["training_data"]) == expected
 
 
 @pytest.mark.parametrize("name", [n for n in card_names() if load_card(n).text("status") == "native"])
@@ -55,22 +128,63 @@ def test_a_cards_options_are_the_arguments_of_its_class(name: str) -> None:
 
 
 def test_the_list_has_a_column_for_each_fact() -> None:
-    head, *rows = list_methods()
-    assert head.split() == ["name", "year", "status", "backbone", "weights", "title"]
+    head, *rows = list_methods(width=400)
+    assert head.split() == ["name", "year", "status", "backbone", "training", "data", "title"]
     assert len(rows) == len(card_names())
     by_name = {row.split()[0]: row for row in rows}
-    assert by_name["disk"][head.index("weights") :].startswith("none needed ")
     assert by_name["mobilesam"][head.index("backbone") :].startswith("TinyViT ")
-    assert by_name["mobilesam"][head.index("weights") :].startswith(("here ", "to be fetched "))
-    assert by_name["sam"][head.index("weights") :].startswith("Hugging Face ")
+    assert by_name["fcfi"][head.index("training") :].startswith("SBD, COCO+LVIS ")
     assert by_name["sam"].endswith("Segment Anything (SAM)")
+    assert "…" not in "".join(rows)
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 140])
+def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = list(list_methods())
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines[1:]] == card_names()
+    whole = dict(zip(card_names(), list(list_methods(width=400))[1:], strict=True))
+    for line in lines[1:]:
+        name, year, status = line.split()[:3]
+        assert whole[name].split()[:3] == [name, year, status]
+
+
+def test_the_list_can_be_filtered() -> None:
+    found = {
+        status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(Status)
+    }
+    assert sorted(name for names in found.values() for name in names) == card_names()
+    assert "ritm" in found["bridge"]
+    assert "ld" in found["published-only"]
+    assert "sam" in found["native"]
+    with pytest.raises(InputError, match="did you mean 'native'"):
+        list(list_methods("nativ"))
 
 
 def test_what_is_shown_of_a_method_with_weights() -> None:
     shown = "\n".join(show_method("mobilesam"))
     for words in ("disbench methods fetch mobilesam", 'pip install "disbench[onnx]"', "one of 1, 3", "MIT"):
         assert words in shown
+    assert "weights: here" in shown or "weights: to be fetched" in shown
+    assert "weights: Hugging Face" in "\n".join(show_method("sam"))
+    assert "weights: none needed" in "\n".join(show_method("disk"))
     assert "methods fetch" not in "\n".join(show_method("disk"))
+
+
+def test_what_is_shown_of_a_method_of_the_bridge() -> None:
+    shown = "\n".join(show_method("ritm", ["RITM, of some table"]))
+    for words in (
+        "network: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth",
+        "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0/coco_lvis_h32_itermask.pth",
+        "tricks: flip averaging",
+        "git clone https://github.com/SamsungLabs/ritm_interactive_segmentation",
+        "disbench run --method ritm --set repo=PATH --set python=PATH/bin/python --set checkpoint=",
+        "--set device=cpu",
+        "published numbers:\n    RITM, of some table",
+    ):
+        assert words in shown
+    assert "4 extreme points, given at once" in "\n".join(show_method("dextr"))
 
 
 def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
@@ -92,6 +206,21 @@ def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
         (f"{SMALL}threshold = 'high'\n", "wrong kind"),
         (f"{SMALL}threshold = nan\n", "finite"),
         (f"{SMALL}[options.radius]\nhelp = 'no default'\n", "no default"),
+        (f"{SMALL}tricks = 'flip'\n", "wrong kind"),
+        (f"{SMALL}tricks = [1]\n", "not a list of texts"),
+        (f"{SMALL}published = ['']\n", "not a list of texts"),
+        (f"{SMALL}adapter = 'ritm'\n", "'adapter' goes with status = 'bridge'"),
+        (f"{SMALL}reason = 'no code'\n", "'reason' goes with status = 'published-only'"),
+        ("title = 'T'\nstatus = 'published-only'\n", "says why not: reason"),
+        ("title = 'T'\nstatus = 'published-only'\nreason = ''\n", "says why not: reason"),
+        ("title = 'T'\nstatus = 'bridge'\n", "names its adapter"),
+        ("title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'\n", "'entry' goes with"),
+        (f"{SMALL}variants = ['a']\n", r"table \[\[variants\]\]"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\n", "needs training_data"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = 'SBD'\n", "wrong kind"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = [1]\n", "not a list of texts"),
+        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfiles = 'a'\n", "did you mean 'file'"),
+        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfile = '../a'\n", "plain file name"),
         (f"{SMALL}[[weights]]\nfile = 'a'\n", "needs file, sha256, bytes"),
         (
             f"{SMALL}[[weights]]\nfile = '../a'\nsha256 = 'x'\nbytes = 1\nurl = 'https://x'\n",
@@ -112,8 +241,8 @@ def test_a_bad_card_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_a_card_that_cannot_be_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="published-only"):
-        method_spec(card(tmp_path, "title = 'T'\nstatus = 'published-only'\n"))
+    with pytest.raises(InputError, match=r"published-only.*\(nobody has it\)"):
+        method_spec(card(tmp_path, "title = 'T'\nstatus = 'published-only'\nreason = 'nobody has it'\n"))
     with pytest.raises(InputError, match="disk"):
         method_spec("disc")
 

@@ -1,0 +1,98 @@
+"""Protocols of papers (`protocols/*.toml`): what a peer's evaluation code sets, as a whole (PROTOCOL: deviations)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from disbench import definitions
+from disbench.click_policies import ClickPolicy
+from disbench.errors import InputError, unknown_name
+from disbench.harness.protocol import SELECTIONS, Selection
+from disbench.metrics import FailureRule
+from disbench.options import overrides
+
+STANDARD = "ritm"
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("title", "source", "selection", "policy", "failures", "notes"), str),
+    "threshold": (int, float),
+    "max_clicks": int,
+    "datasets": dict,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A protocol as a whole.
+
+    Attributes:
+        name: of its file.
+        title: whose it is.
+        source: where it is read.
+        threshold: a pixel belongs to a mask above it; None: the method's own.
+        max_clicks: clicks a sample gets.
+        selection: how one of several candidates is kept.
+        policy: how clicks are simulated.
+        failures: which NoF is published.
+        datasets: name of a dataset's card -> its options.
+        notes: what a protocol cannot say.
+    """
+
+    name: str
+    title: str
+    source: str = ""
+    threshold: float | None = None
+    max_clicks: int = 20
+    selection: Selection = "oracle-first"
+    policy: str = "center"
+    failures: FailureRule = "ritm"
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: str = ""
+
+    def reading(self, dataset: str) -> list[str]:
+        """Options of a dataset, `option=value` each: how this protocol reads its masks."""
+        return overrides(self.datasets.get(dataset, {}))
+
+    def line(self) -> str:
+        """For a list."""
+        said = [
+            "" if self.threshold is None else f"> {self.threshold:g}",
+            "" if self.max_clicks == 20 else f"{self.max_clicks} clicks",
+            "" if self.selection == "oracle-first" else self.selection,
+            "" if self.policy == "center" else self.policy,
+            "" if self.failures == "ritm" else f"NoF {self.failures}",
+            *(f"{name}: {', '.join(self.reading(name))}" for name in self.datasets),
+        ]
+        return f"{self.name:<16}{self.title}; {'; '.join(filter(None, said)) or 'nothing else'}"
+
+
+def load_preset(name: str) -> Preset:
+    """The preset of a name, or of a path that ends in `.toml`.
+
+    Raises:
+        InputError: no such preset, or one that is not as it should be.
+    """
+    path = definitions.find("protocols", name)
+    content = definitions.load(path)
+    for key, value in content.items():
+        if key not in _KINDS:
+            raise unknown_name("key", key, _KINDS, str(path))
+        if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+            raise InputError(f"{path}: {key} = {value!r} is of the wrong kind")
+    if "title" not in content:
+        raise InputError(f"{path}: 'title' is missing; add it")
+    for key, known in (("selection", SELECTIONS), ("failures", get_args(FailureRule))):
+        if key in content and content[key] not in known:
+            raise unknown_name(key, content[key], known, str(path))
+    for dataset, options in content.get("datasets", {}).items():
+        if not isinstance(options, dict):
+            raise InputError(f"{path}: write a dataset's options as a table [datasets.{dataset}]")
+    preset = Preset(path.stem, **content)
+    ClickPolicy.parse(preset.policy)
+    return preset
+
+
+def list_presets() -> list[str]:
+    """A line for each preset."""
+    return [load_preset(name).line() for name in definitions.names("protocols")]
