@@ -264,9 +264,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
     sys.stdout = sys.stderr
-    here = (
-        Path(__file__).resolve().parent
-    )  # its modules are not for the peer, whose own may be called the same
+    here = Path(__file__).resolve().parent  # the peer's own modules may be called as those that lie there
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     end_with_parent(arguments.parent, incoming)
 
