@@ -67,6 +67,7 @@ PEERS: dict[str, Peer] = {
     "cdnet": Peer(more=("CDNet", "--infer-size=384", "--thresh=0.5", *WHOLE)),
     "emc-click": Peer(more=("EMC-Click", "--eval-mode=emc-click", "--thresh=0.5", *WHOLE)),
     "fcfi": Peer(
+        kind="fcfi",
         more=(
             *(
                 "NoBRS",
@@ -76,9 +77,15 @@ PEERS: dict[str, Peer] = {
                 "--save-path={folder}",
             ),
             *EVALUATE,
-        )
+        ),
     ),
     "fcanet": Peer(kind="fcanet", policy="scipy-center"),
+    "focuscut": Peer(
+        kind="focuscut", more=("-ap", "backbone='resnet50',pretrained=False", "-hrv"), policy="scipy-center"
+    ),
+    "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
+    "sam-official": Peer(kind="sam", more=("vit_b",)),
+    "sam-hq-official": Peer(kind="sam", more=("vit_tiny",), settings=("backbone=vit_tiny",)),
 }
 
 

@@ -41,15 +41,17 @@ class Recipe:
 
     Attributes:
         build: the network, of the peer's own class; it may be smaller than those published.
-        last: name of the layer that gives the logits.
+        last: name of the layer that gives the logits; "" leaves the network as it is.
         options: of the adapter.
         described: the file holds the network's description (`config`) too, not its weights alone.
+        folder: of the checkout, that holds the package.
     """
 
     build: Callable[[], Any]
     last: str
     options: dict[str, Any]
     described: bool = True
+    folder: str = ""
 
 
 def hrnet(**options: Any) -> Any:
@@ -65,13 +67,13 @@ def refined_hrnet() -> Any:
 
 
 def plain_vit() -> Any:
-    """SimpleClick's, with 4 blocks in place of 12 and a quarter of its channels."""
+    """SimpleClick's, with 8 blocks in place of 12 and a quarter of its channels."""
     loss = importlib.import_module("isegm.model.modeling.transformer_helper.cross_entropy_loss")
     return importlib.import_module("isegm.model.is_plainvit_model").PlainVitModel(
         use_disks=True,
         norm_radius=5,
         with_prev_mask=True,
-        backbone_params=vit(4, 192),
+        backbone_params=vit(8, 192),
         neck_params={"in_dim": 192, "out_dims": [32, 64, 128, 256]},
         head_params={
             "in_channels": [32, 64, 128, 256],
@@ -126,6 +128,64 @@ def fcanet() -> Any:
     return importlib.import_module("model.fcanet").FCANet(backbone="resnet")
 
 
+def focuscut() -> Any:
+    """FocusCut's ResNet-50."""
+    return importlib.import_module("model.hrcnet_base.my_net").MyNet(
+        output_stride=16,
+        size=384,
+        special_lr=1.0,
+        aux_parameter={"backbone": "resnet50", "pretrained": False},
+    )
+
+
+def segnext() -> Any:
+    """SegNext's, with 4 blocks in place of 12, a quarter of its channels, and half its input."""
+    return importlib.import_module("isegm.model.is_plainvit_model").PlainVitModel(
+        backbone_params={**vit(4, 192), "img_size": (512, 512), "global_atten_freq": 2},
+        neck_params={"in_dim": 192, "out_dims": [32, 64, 128, 256]},
+        head_params={
+            "in_channels": [32, 64, 128, 256],
+            "in_select_index": [0, 1, 2, 3],
+            "dropout_ratio": 0.1,
+            "num_classes": 1,
+            "out_channels": 64,
+        },
+        fusion_params={
+            "type": "self_attention",
+            "depth": 1,
+            "params": {"dim": 192, "num_heads": 3, "mlp_ratio": 4, "qkv_bias": True},
+        },
+        use_disks=True,
+        norm_radius=5,
+    )
+
+
+def piclick() -> Any:
+    """PiClick's, with 8 blocks in place of 12 and a quarter of its channels."""
+    return importlib.import_module("isegm.model.is_piclick_model").PiClickModel(
+        num_classes=1,
+        num_queries=7,
+        use_disks=True,
+        norm_radius=5,
+        with_prev_mask=True,
+        backbone_params=vit(8, 192),
+        head_params={
+            "num_classes": 1,
+            "num_queries": 7,
+            "in_channels": [64] * 4,
+            "feat_channels": 64,
+            "out_channels": 64,
+            "num_transformer_feat_level": 3,
+        },
+        neck_params={"in_dim": 192, "out_dims": [64] * 4},
+    )
+
+
+def prompted(backbone: str) -> Any:
+    """SAM's or SAM-HQ's."""
+    return importlib.import_module("segment_anything").sam_model_registry[backbone]()
+
+
 OCR = "feature_extractor.cls_head"
 ZOOM = {"flip": True, "crop": 400}
 RECIPES: dict[str, Recipe] = {
@@ -162,6 +222,26 @@ RECIPES: dict[str, Recipe] = {
     ),
     "fcanet": Recipe(
         fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, described=False
+    ),
+}
+
+
+PROMPTS = {"candidates": 3, "later": 3, "feedback": True}
+RECIPES |= {
+    "focuscut": Recipe(
+        focuscut,
+        "pred_decoder.pred_conv.6",
+        {"backbone": "resnet50", "size": 384, "focus": True, "rounds": 3, "flip": False},
+        described=False,
+    ),
+    "segnext": Recipe(segnext, "head.seg_conv", {}, folder="segnext"),
+    "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
+    "sam": Recipe(lambda: prompted("vit_b"), "", {**PROMPTS, "backbone": "vit_b"}, described=False),
+    "sam_hq": Recipe(
+        lambda: prompted("vit_tiny"),
+        "",
+        {**PROMPTS, "backbone": "vit_tiny", "hq_only": False},
+        described=False,
     ),
 }
 
@@ -237,13 +317,18 @@ def main() -> None:
         parser.add_argument("--" + name, required=True)
     arguments = parser.parse_args()
     torch.manual_seed(1)
-    sys.path.insert(0, arguments.repo)
     recipe = RECIPES[arguments.peer]
+    sys.path.insert(0, str(Path(arguments.repo, recipe.folder)))
+    if arguments.peer == "focuscut":
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
     net = recipe.build()
     write(recipe, net, arguments.out)
+    if not recipe.last:
+        return
     model = adapter(arguments.peer).load(arguments.repo, arguments.out, recipe.options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[:4]]
-    used = model.net if hasattr(model, "net") else model.predictor().net
+    predictor = model if hasattr(model, "net") else model.predictor()
+    used = predictor.net if hasattr(predictor, "net") else predictor.model
 
     def ask() -> None:
         for image in images:

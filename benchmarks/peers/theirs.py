@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def isegm(arguments: argparse.Namespace) -> list[list[float]]:
     """`scripts/evaluate_model.py` of RITM and those that began from it, on GrabCut, as one would type it."""
+    (script,) = [path.resolve() for path in Path().rglob("scripts/evaluate_model.py")]
+    sys.path.insert(0, str(script.parents[1]))
     evaluation = importlib.import_module("isegm.inference.evaluation")
     found: list[list[float]] = []
     evaluate = evaluation.evaluate_dataset
@@ -32,7 +35,6 @@ def isegm(arguments: argparse.Namespace) -> list[list[float]]:
         raise SystemExit  # what follows only averages and prints
 
     evaluation.evaluate_dataset = recorded
-    (script,) = [path for path in Path().rglob("scripts/evaluate_model.py") if "build" not in path.parts]
     sys.argv = [str(script), *arguments.more]
     try:
         runpy.run_path(str(script), run_name="__main__")
@@ -40,6 +42,116 @@ def isegm(arguments: argparse.Namespace) -> list[list[float]]:
         if not found:
             raise
     return found
+
+
+def fcfi(arguments: argparse.Namespace) -> list[list[float]]:
+    """FCFI's script, whose configuration names a folder of its authors: the place of GrabCut is put right."""
+    experiments = importlib.import_module("isegm.utils.exp")
+    read = experiments.load_config_file
+
+    def at_home(*given: Any, **options: Any) -> Any:
+        config = read(*given, **options)
+        config.GRABCUT_PATH, config.EXPS_PATH = arguments.data, str(Path(arguments.out).parent)
+        return config
+
+    experiments.load_config_file = at_home
+    return isegm(arguments)
+
+
+def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
+    """`validation_robot` of FocusCut's `main.py`; its dataset's layout is made from GrabCut's files.
+
+    It asks for the GPU everywhere; on the processor that is left unheard.
+    """
+    torch = importlib.import_module("torch")
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
+    home = Path(arguments.out).parent
+    for name in ("img", "gt", "list"):
+        (home / "focus/GrabCut" / name).mkdir(parents=True)
+    stems = []
+    for path in sorted(Path(arguments.data, "data_GT").iterdir()):
+        stems.append(path.stem)
+        (home / "focus/GrabCut/img" / path.name).symlink_to(path.resolve())
+        (mask,) = Path(arguments.data, "boundary_GT").glob(path.stem + ".*")
+        values = np.array(Image.open(mask))
+        values = values if values.ndim == 2 else values[:, :, 0]
+        labels = np.where(values == 128, 255, values > 128).astype(np.uint8)
+        Image.fromarray(labels).save(home / "focus/GrabCut/gt" / f"{path.stem}.png")
+    for name in ("train", "val"):
+        (home / f"focus/GrabCut/list/{name}.txt").write_text("\n".join(stems))
+    helpers = importlib.import_module("helpers")
+    found: list[list[float]] = []
+
+    def recorded(record: Any, **options: Any) -> Any:
+        found.extend([float(iou) for iou in record[stem]["ious"][1:]] for stem in stems)
+        raise SystemExit
+
+    helpers.get_noc_miou = recorded
+    few, sets = str(arguments.clicks), ["-dp", str(home / "focus"), "-dv", "GrabCut", "-dt", "GrabCut"]
+    sys.argv = ["main.py", "-v", "-r", arguments.checkpoint, *sets, "-sp", str(home / "log"), "-mpn", few]
+    sys.argv += ["-rpn", few, *arguments.more]
+    try:
+        runpy.run_path("main.py", run_name="__main__")
+    except SystemExit:
+        if not found:
+            raise
+    return found
+
+
+def sam(arguments: argparse.Namespace) -> list[list[float]]:
+    """A plain loop around SAM's own predictor, which has no evaluation by clicks: written here.
+
+    Three masks at each click, the one of the best score is kept and its logits go back; RITM's clicks.
+    """
+    peer = importlib.import_module("segment_anything")
+    net = peer.sam_model_registry[arguments.more[0]](checkpoint=arguments.checkpoint)
+    net.eval()
+    predictor = peer.SamPredictor(net)
+    return [sam_sample(predictor, *pair, arguments.clicks) for pair in grabcut(Path(arguments.data))]
+
+
+def sam_sample(predictor: Any, image: Any, goal: Any, clicks: int) -> list[float]:
+    """IoU after each click on one image; the goal is 1, 0, and 255 where it is ignored."""
+    predictor.set_image(image)
+    points: list[list[int]] = []
+    labels: list[int] = []
+    mask, logits, found = np.zeros(goal.shape, dtype=bool), None, []
+    for _ in range(clicks):
+        x, y, label = center(goal, mask, points)
+        points.append([x, y])
+        labels.append(label)
+        masks, scores, low = predictor.predict(np.array(points), np.array(labels), mask_input=logits)
+        best = int(scores.argmax())
+        mask, logits = masks[best], low[best][None]
+        found.append(_iou(mask, goal))
+    return found
+
+
+def center(goal: Any, mask: Any, points: list[list[int]]) -> tuple[int, int, int]:
+    """The next click (x, y, label): the middle of the deeper error, by OpenCV's exact distances."""
+    cv2 = importlib.import_module("cv2")
+    depths = []
+    for error in ((goal == 1) & ~mask, (goal == 0) & mask):
+        padded = np.pad(error.astype(np.uint8), 1)
+        depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].copy()
+        for x, y in points:
+            depth[y, x] = 0
+        depths.append(depth)
+    label = int(depths[0].max() > depths[1].max())
+    y, x = np.unravel_index(depths[1 - label].argmax(), goal.shape)
+    return int(x), int(y), label
+
+
+def grabcut(folder: Path) -> list[tuple[Any, Any]]:
+    """Images (RGB) and goals (1, 0, 255 ignored) of GrabCut, by name."""
+    cv2 = importlib.import_module("cv2")
+    pairs = []
+    for path in sorted((folder / "data_GT").iterdir()):
+        (mask,) = (folder / "boundary_GT").glob(path.stem + ".*")
+        values = cv2.imread(str(mask))[:, :, 0]
+        goal = np.where(values == 128, 255, values > 128).astype(np.uint8)
+        pairs.append((cv2.imread(str(path))[:, :, ::-1].copy(), goal))
+    return pairs
 
 
 def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
@@ -72,7 +184,7 @@ def _iou(mask: Any, goal: Any) -> float:
     return float((object_ & guess).sum() / (object_ | guess).sum())
 
 
-KINDS = {"isegm": isegm, "fcanet": fcanet}
+KINDS = {"isegm": isegm, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam}
 
 
 def main() -> None:
@@ -86,6 +198,7 @@ def main() -> None:
     arguments = parser.parse_args(sys.argv[1:split])
     arguments.more = sys.argv[split + 1 :]
     os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    arguments.data, arguments.out = str(Path(arguments.data).resolve()), str(Path(arguments.out).resolve())
     os.chdir(arguments.repo)
     sys.path.insert(0, arguments.repo)
     found = KINDS[arguments.kind](arguments)

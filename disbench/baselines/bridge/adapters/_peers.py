@@ -1,6 +1,6 @@
-"""What adapters share: a peer's checkout on the path, and the predictors of the package `isegm`.
+"""What adapters share: a peer's checkout on the path, the predictors of the package `isegm`, and those of SAM.
 
-RITM's package has that name, and so have those that began from it. A predictor keeps the image, the region that it
+RITM's package is called `isegm`, and so have those that began from it. A predictor keeps the image, the region that it
 zooms into and the previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column),
 to a list of theirs that counts them.
 """
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
@@ -48,7 +50,7 @@ class Model:
     Args:
         enter: what `enter` returned.
         predictor: makes a predictor of the peer's.
-        prepared: the image as that predictor takes it.
+        begin: hands an image to that predictor.
         ask: what the predictor of a session says: float32 or bool (height, width), or with the candidates first.
         keep: tells the predictor of a session which candidate was kept.
     """
@@ -57,13 +59,13 @@ class Model:
         self,
         enter: Callable[[str], Any],
         predictor: Callable[[], Any],
-        prepared: Callable[[Any], Any] = lambda image: image,
+        begin: Callable[[Any, Any], None] = lambda predictor, image: predictor.set_input_image(image),
         ask: Callable[[Any], Any] = lambda session: session.predictor.get_prediction(session.clicker),
         keep: Callable[[Any, int], None] = lambda session, index: None,
     ) -> None:
         self.torch = enter("torch")
         self.clicks = enter("isegm.inference.clicker")
-        self.predictor, self.prepared, self.ask, self.kept = predictor, prepared, ask, keep
+        self.predictor, self.begin, self.ask, self.kept = predictor, begin, ask, keep
 
     def open(self, image: Any) -> Session:
         """Begin with an image: uint8 (height, width, 3), RGB."""
@@ -83,7 +85,7 @@ class Session:
         self.model, self.predictor, self.clicker = model, model.predictor(), model.clicks.Clicker()
         self.masks: Any = None
         with model.torch.no_grad():
-            self.predictor.set_input_image(model.prepared(image))
+            model.begin(self.predictor, image)
 
     def predict(self, clicks: Any) -> Any:
         """Masks for all clicks so far, (x, y, positive) each: (candidates, height, width), and no scores."""
@@ -137,3 +139,56 @@ def plain_vit(
         )
 
     return Model(load, predictor, **model)
+
+
+class Prompted:
+    """SAM and those that began from it: an image is encoded once, and clicks are prompts.
+
+    Args:
+        predictor: makes a predictor of the peer's.
+        options: `candidates`, `later` and `feedback`, as the adapters tell.
+        more: what else every prediction takes.
+    """
+
+    def __init__(self, predictor: Callable[[], Any], options: dict[str, Any], **more: Any) -> None:
+        self.predictor, self.more = predictor, more
+        self.first, self.feedback = int(options["candidates"]) == 3, bool(options["feedback"])
+        self.later = self.first and int(options["later"]) == 3
+
+    def open(self, image: Any) -> PromptedSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        return PromptedSession(self, image)
+
+
+class PromptedSession:
+    """One image; the mask that was kept goes back as logits."""
+
+    def __init__(self, model: Prompted, image: Any) -> None:
+        self.model, self.predictor = model, model.predictor()
+        self.logits: Any = None
+        self.kept: int | None = None
+        self.predictor.set_image(image)
+
+    def predict(self, clicks: Any) -> Any:
+        """Masks for all clicks so far, (x, y, positive) each: bool (candidates, height, width), and their scores."""
+        points = np.array([(x, y) for x, y, _ in clicks], dtype=np.float64)
+        labels = np.array([int(positive) for _, _, positive in clicks])
+        masks, scores, self.logits = self.predictor.predict(
+            point_coords=points,
+            point_labels=labels,
+            mask_input=self._previous(),
+            multimask_output=self.model.first if len(clicks) == 1 else self.model.later,
+            **self.model.more,
+        )
+        self.kept = int(np.argmax(scores))
+        return np.asarray(masks) > 0, scores
+
+    def keep(self, index: int) -> None:
+        """The mask whose logits go back; without a word it is the one of the best score."""
+        self.kept = index
+
+    def _previous(self) -> Any:
+        """Logits (1, low, low) of the mask that was kept, or None."""
+        if self.kept is None or not self.model.feedback:
+            return None
+        return self.logits[self.kept : self.kept + 1]

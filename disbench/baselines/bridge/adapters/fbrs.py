@@ -43,4 +43,8 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     # Its data set normalises the images, so its predictor takes normalised ones.
     transforms = enter("torchvision.transforms")
     prepared = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
-    return SHARED["Model"](enter, predictor, prepared)
+
+    def begin(asked: Any, image: Any) -> None:
+        asked.set_input_image(prepared(image))
+
+    return SHARED["Model"](enter, predictor, begin)
