@@ -103,10 +103,10 @@ def vit(depth: int, width: int) -> dict[str, Any]:
     }
 
 
-def deeplab() -> Any:
-    """f-BRS's ResNet-34."""
-    module = importlib.import_module("isegm.model.is_deeplab_model")
-    return module.get_deeplab_model(backbone="resnet34", deeplab_ch=128, aspp_dropout=0.2)
+def old_hrnet() -> Any:
+    """f-BRS's HRNet, narrower than those published."""
+    module = importlib.import_module("isegm.model.is_hrnet_model")
+    return module.get_hrnet_model(width=8, ocr_width=16, small=True)
 
 
 def cdnet() -> Any:
@@ -193,7 +193,7 @@ RECIPES: dict[str, Recipe] = {
         lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}
     ),
     "fbrs": Recipe(
-        deeplab, "head.layers.2", {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False
+        old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False
     ),
     "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
     "cfr_icl": Recipe(
@@ -315,6 +315,7 @@ def main() -> None:
     parser.add_argument("peer", choices=RECIPES)
     for name in ("repo", "out", "images"):
         parser.add_argument("--" + name, required=True)
+    parser.add_argument("--count", type=int, default=4, help="images to look at")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     recipe = RECIPES[arguments.peer]
@@ -326,7 +327,9 @@ def main() -> None:
     if not recipe.last:
         return
     model = adapter(arguments.peer).load(arguments.repo, arguments.out, recipe.options, "cpu")
-    images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[:4]]
+    images = [
+        np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]
+    ]
     predictor = model if hasattr(model, "net") else model.predictor()
     used = predictor.net if hasattr(predictor, "net") else predictor.model
 
