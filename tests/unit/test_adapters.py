@@ -225,23 +225,34 @@ class Peer:
             **{**options, **settings},
         )
 
-    def notes(self, key: str) -> list[Any]:
-        """What the stand-in noted under a key, in order."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [line[key] for line in lines if key in line]
+        self.begun = 0
+
+    def begin(self) -> None:
+        """Forget what was noted so far."""
+        self.begun = len(self._lines())
+
+    def notes(self, key: str, start: bool = False) -> list[Any]:
+        """What the stand-in noted under a key, in order; or all since the child's start."""
+        return [line[key] for line in self._lines()[0 if start else self.begun :] if key in line]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 
-@pytest.fixture
-def peers(tmp_path: Path) -> Iterator[Any]:
-    """Makes peers, and ends their children."""
-    made: list[Peer] = []
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Makes peers; those of equal settings share a child."""
+    made: dict[str, Peer] = {}
 
     def make(card: str, **settings: Any) -> Peer:
-        made.append(Peer(card, tmp_path, **settings))
-        return made[-1]
+        name = f"{card} {sorted(settings.items())}"
+        if name not in made:
+            made[name] = Peer(card, tmp_path_factory.mktemp(card), **settings)
+        made[name].begin()
+        return made[name]
 
     yield make
-    for peer in made:
+    for peer in made.values():
         peer.method.close()
 
 
@@ -365,8 +376,8 @@ def test_predictors_are_made_as_in_the_published_evaluations(
 
 def test_simpleclick_fits_its_positions_to_the_input(peers: Any) -> None:
     peer = peers("simpleclick", crop=672)
-    assert peer.notes("positions") == [["backbone", [672, 672], "device cpu"]]
-    assert peer.notes("more") == [[False]]
+    assert peer.notes("positions", start=True) == [["backbone", [672, 672], "device cpu"]]
+    assert peer.notes("more", start=True) == [[False]]
 
 
 def test_fbrs_is_given_normalised_images(peers: Any) -> None:
@@ -374,7 +385,7 @@ def test_fbrs_is_given_normalised_images(peers: Any) -> None:
     peer.method.open(IMAGE)
     white = np.mean((1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]))
     assert peer.notes("mean")[0] == pytest.approx(white)
-    assert peer.notes("options")[0] == {"norm_radius": 260}
+    assert peer.notes("options", start=True)[0] == {"norm_radius": 260}
 
 
 def test_fcfi_is_given_what_it_said_before(peers: Any) -> None:
@@ -433,7 +444,7 @@ def test_focuscut_looks_twice_at_first_and_closer_later(peers: Any) -> None:
     assert [len(points) for points in peer.notes("whole")] == [1, 1, 2, 3]
     assert peer.notes("before") == [0, 1, 1, 1]
     assert peer.notes("focused") == [[[0, 5, 1]]]
-    assert "backbone='resnet50',pretrained=False" in peer.notes("arguments")[0]
+    assert "backbone='resnet50',pretrained=False" in peer.notes("arguments", start=True)[0]
 
 
 def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
