@@ -64,27 +64,40 @@ def run(
         list[str] | None,
         typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="A published evaluation's own terms: ritm, focalclick, focuscut, interformer, fcanet, simpleclick, "
+            "and others (docs/protocols.md), or your own file.toml; options beside it win. Default: RITM's loop with "
+            "the card's threshold and the datasets' default readings.",
+        ),
+    ] = None,
     selection: Annotated[
-        Selection,
+        Selection | None,
         typer.Option(
             "--selection",
-            help="Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), "
-            "the best at every click, or the method's highest score.",
+            help="Which candidate is kept: the best by IoU with the target at click 1, then the method's own choice "
+            "(default), the best at every click, or the method's highest score.",
         ),
-    ] = Selection.ORACLE_FIRST,
+    ] = None,
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--policy", help="How clicks are simulated: center (standard), random, jitter:sigma=0.3."
+            "--policy",
+            help="How clicks are simulated: center (standard, default), random, jitter:sigma=0.3, or as a peer does "
+            "(docs/clicks.md).",
         ),
-    ] = "center",
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
     max_clicks: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--max-clicks", min=1, help="Clicks a sample gets; a method with a budget of points answers once."
+            "--max-clicks",
+            min=1,
+            help="Clicks a sample gets (default: 20); a method with a budget of points answers once.",
         ),
-    ] = 20,
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -96,9 +109,11 @@ def run(
         typer.Option("--stop-at", help="End a sample at this IoU; saves time, and no curve can be drawn."),
     ] = None,
     initial_masks: Annotated[
-        InitialMasks,
-        typer.Option("--initial-masks", help="Begin from a sample's initial mask where it has one."),
-    ] = InitialMasks.USE,
+        InitialMasks | None,
+        typer.Option(
+            "--initial-masks", help="Begin from a sample's initial mask where it has one (default: use)."
+        ),
+    ] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every so-many-th sample.")] = 1,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")
@@ -121,20 +136,26 @@ def run(
     """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
-    from disbench.harness.protocol import Protocol  # noqa: PLC0415
+    from disbench.harness.presets import figures_line, load_preset, protocol_of  # noqa: PLC0415
     from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
-    source = open_dataset(dataset, data, dataset_option or [])
-    protocol = Protocol(
-        max_clicks=1 if spec.budget else max_clicks,
+    terms = load_preset(preset) if preset else None
+    readings = terms.dataset_options(dataset) if terms else []
+    source = open_dataset(dataset, data, [*readings, *(dataset_option or [])])
+    protocol = protocol_of(
+        terms,
+        threshold=spec.threshold,
         budget=spec.budget,
-        threshold=spec.threshold if threshold is None else threshold,
-        selection=selection.value,
-        policy=policy,
+        chosen={
+            "max_clicks": max_clicks,
+            "threshold": threshold,
+            "selection": selection and selection.value,
+            "policy": policy,
+            "initial_masks": None if initial_masks is None else initial_masks is InitialMasks.USE,
+        },
         seed=seed,
         stop_at=stop_at,
-        initial_masks=initial_masks is InitialMasks.USE,
     )
     execution = Execution(workers, threads, batch, timeout or None, store.value)
     finished = run_benchmark(
@@ -154,6 +175,9 @@ def run(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
         f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
     )
+    line = figures_line(finished, terms) if terms else ""
+    if line:
+        typer.echo(line)
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(

@@ -14,12 +14,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from disbench.clicks import NO_ERROR, BoolArray, Click, check_clicks, error_masks, next_click
-from disbench.depths import Depth, deepest
+from disbench.clicks import (
+    NO_ERROR,
+    BoolArray,
+    Click,
+    check_clicks,
+    checked_mask,
+    checked_target,
+    error_masks,
+    next_click,
+)
+from disbench.depths import Depth, deepest, transform
 from disbench.errors import InputError, unknown_name
 from disbench.opencv import opencv
 
-POLICIES: dict[str, dict[str, float]] = {"center": {}, "random": {}, "jitter": {"sigma": 0.3}}
+POLICIES: dict[str, dict[str, float]] = {
+    **{"center": {}, "random": {}, "jitter": {"sigma": 0.3}},
+    **{"scipy-center": {}, "scipy-restart": {}, "any-center": {}},
+}
 """Name -> its options with their defaults.
 
 - `center`: the protocol's click (`disbench.clicks.next_click`).
@@ -31,8 +43,21 @@ POLICIES: dict[str, dict[str, float]] = {"center": {}, "random": {}, "jitter": {
   again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
   click itself.
 
-Where nothing is wrong all give what the protocol gives: `Click(0, 0, False)`.
+Of peers, whose numbers are to be repeated on their own terms:
+
+- `scipy-center`: the protocol's click by SciPy's distance transform (float64) in place of OpenCV's (f-BRS, FCANet).
+- `scipy-restart`: the same; where nothing is left to click, the click that an empty prediction would get, and in
+  the image's middle if there is no object (FocusCut).
+- `any-center`: pixels clicked before are taken from the errors before the transform, so that the distances around
+  them change; ignored pixels count as background; of all pixels of the largest distance one is drawn, uniformly
+  (InterFormer).
+
+Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
 """
+DRAWING = ("random", "jitter", "any-center")
+"""Policies whose clicks depend on the seed."""
+CLICKING_ON = ("scipy-restart", "any-center")
+"""Policies that may click on where the prediction is perfect on all pixels that count."""
 _DRAWS = 100
 
 
@@ -103,14 +128,36 @@ class ClickPolicy:
         """
         if self.name == "center":
             return next_click(target, prediction, clicks)
-        missed, excess = error_masks(target, prediction)
-        check_clicks(clicks, missed.shape)
+        missed, excess = self.errors(target, prediction, clicks)
+        if self.name == "any-center":
+            return _any_center(missed, excess, _generator(seed, sample, len(clicks) + 1))
+        if self.name.startswith("scipy-"):
+            found = _scipy_center(missed, excess, clicks)
+            return found or (
+                _restart(checked_target(target) == 1) if self.name == "scipy-restart" else NO_ERROR
+            )
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
         if self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
+
+    def errors(
+        self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()
+    ) -> tuple[BoolArray, BoolArray]:
+        """What this policy corrects: false negatives and false positives, boolean (height, width) each.
+
+        Arguments and errors as of `simulate`.
+        """
+        missed, excess = error_masks(target, prediction)
+        check_clicks(clicks, missed.shape)
+        if self.name != "any-center":
+            return missed, excess
+        excess = checked_mask(prediction) & (checked_target(target) != 1)
+        for click in clicks:
+            missed[click.y, click.x] = excess[click.y, click.x] = False
+        return missed, excess
 
     def jittered(
         self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str
@@ -126,6 +173,45 @@ class ClickPolicy:
         """
         draws = _generator(seed, sample, len(clicks) + 1)
         return _jitter(errors, center, clicks, self.options["sigma"], draws)
+
+
+def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
+    """The centre of the largest error by SciPy's transform; None where there is none that was not clicked."""
+    from scipy import ndimage  # noqa: PLC0415  (slow to load)
+
+    largest, found = 0.0, None
+    for errors, positive in ((excess, False), (missed, True)):
+        rows, columns = np.flatnonzero(errors.any(axis=1)), np.flatnonzero(errors.any(axis=0))
+        if not len(rows):
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # beyond it all is zero, as beyond the image
+        distances = ndimage.distance_transform_edt(np.pad(box, 1))[1:-1, 1:-1]
+        for click in clicks:
+            if errors[click.y, click.x]:
+                distances[click.y - top, click.x - left] = 0
+        y, x = divmod(int(distances.argmax()), box.shape[1])
+        if distances[y, x] > largest:
+            largest, found = float(distances[y, x]), Click(left + x, top + y, positive)
+    return found
+
+
+def _restart(is_object: BoolArray) -> Click:
+    """The click on an object of which nothing was predicted or clicked yet."""
+    height, width = is_object.shape
+    found = _scipy_center(is_object, np.zeros_like(is_object), ())
+    return found or Click(width // 2, height // 2, True)
+
+
+def _any_center(missed: BoolArray, excess: BoolArray, draws: np.random.Generator) -> Click:
+    distances = [transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1] for errors in (missed, excess)]
+    largest = [float(of_kind.max()) for of_kind in distances]
+    if not max(largest):
+        return NO_ERROR
+    kind = 0 if largest[0] > largest[1] else 1
+    centres = np.flatnonzero(distances[kind] == distances[kind].max())
+    y, x = divmod(int(centres[draws.integers(len(centres))]), missed.shape[1])
+    return Click(x, y, kind == 0)
 
 
 def _random(

@@ -1,7 +1,7 @@
-"""Where the definition folders are: recipes, cards, reports, trainings and ablations, in a wheel and in a checkout.
+"""Where the definition folders are: recipes, cards, reports, trainings, ablations and protocols.
 
-The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`); in a wheel they
-lie under `disbench/_definitions/`.
+The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`, `protocols/`); in
+a wheel they lie under `disbench/_definitions/`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from disbench.errors import InputError, unknown_name
 
-Kind = Literal["sampling", "datasets", "baselines", "reports", "configs", "configs/ablations"]
+Kind = Literal["sampling", "datasets", "baselines", "reports", "configs", "configs/ablations", "protocols"]
 
 _NOUNS = {
     "sampling": "recipe",
     "reports": "table or figure",
     "configs": "training",
     "configs/ablations": "ablation",
+    "protocols": "protocol",
 }
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -269,7 +269,7 @@ def _check_status(content: Mapping[str, Any], where: str) -> None:
             f'{where}: a method of the bridge names its adapter: adapter = "ritm", or a file of yours'
         )
     if status == "published-only" and not content.get("reason"):
-        raise InputError(f"{where}: a method that cannot be run says why not: reason = \"...\"")
+        raise InputError(f'{where}: a method that cannot be run says why not: reason = "..."')
     for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
         if key in content and status != only:
             raise InputError(f"{where}: {key!r} goes with status = {only!r}, not with {status!r}")

@@ -138,7 +138,13 @@ def _weights_of(card: MethodCard) -> Iterator[str]:
 def _variant(variant: Variant) -> str:
     known = "SHA-256 " + variant.sha256 if variant.sha256 else ""
     file = variant.file or ("file name not known" if variant.url else "")
-    parts = (f"{variant.backbone} on {', '.join(variant.training_data)}", variant.notes, file, variant.url, known)
+    parts = (
+        f"{variant.backbone} on {', '.join(variant.training_data)}",
+        variant.notes,
+        file,
+        variant.url,
+        known,
+    )
     return "; ".join(filter(None, parts))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from disbench.budgets import BUDGETS
@@ -31,6 +32,8 @@ class Protocol:
         name: of the click simulation and loop.
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
             `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
+        preset: the terms of a paper that the run was asked for, as `disbench.harness.presets` records them: its name
+            and all that it sets, whether or not an option set it otherwise; empty where none was asked for.
 
     Raises:
         InputError: a value that is unknown or out of its range, or that does not go with a budget.
@@ -45,6 +48,7 @@ class Protocol:
     initial_masks: bool = True
     name: str = "ritm"
     budget: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -72,8 +76,9 @@ class Protocol:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; a budget only where there is one."""
+        """JSON-ready; budget and preset only where there is one."""
         found = dataclasses.asdict(self)
-        if not self.budget:
-            del found["budget"]
+        for name in ("budget", "preset"):
+            if not found[name]:
+                del found[name]
         return found

@@ -16,9 +16,10 @@ from typing import Any
 from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.budgets import BUDGETS
-from disbench.click_policies import ClickPolicy
+from disbench.click_policies import DRAWING, ClickPolicy
 from disbench.errors import InputError
 from disbench.harness.archive import is_run, open_run
+from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.summary import Summary, summarise
 from disbench.reports.text import counted, option_value, ordinal, plain
@@ -99,6 +100,16 @@ class Entry:
         return BUDGETS[name].words if name in BUDGETS else plain(name)
 
     @property
+    def preset(self) -> str:
+        """On which paper's terms the run was made, how those count failures, and what the run did otherwise; or ""."""
+        preset = self.description["protocol"].get("preset")
+        if not isinstance(preset, Mapping):
+            return ""
+        changed = departures(self.description["protocol"])
+        but = f", but its own {' and '.join(changed)}" if changed else ""
+        return plain(f"on the terms of {preset.get('name')} (NoF {preset.get('failures')}{but})")
+
+    @property
     def dataset_key(self) -> tuple[str, str]:
         """Runs on the same samples share it."""
         return self.dataset, self.content_hash
@@ -115,6 +126,7 @@ class Entry:
             f"> {self.threshold:g}",
             "" if self.stop_at is None else f"stop at {self.stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
+            self.preset,
             self.resolution,
         ]
         return ", ".join(part for part in parts if part)
@@ -289,7 +301,7 @@ def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
         protocol["name"],
         protocol["selection"],
         policy,
-        "none" if policy == "center" else protocol["seed"],
+        protocol["seed"] if _draws(policy) else "none",
         protocol["max_clicks"],
         "used" if protocol["initial_masks"] else "ignored",
         _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"]),
@@ -304,6 +316,14 @@ def _policy(text: str) -> str:
         return str(ClickPolicy.parse(text))
     except InputError:
         return text
+
+
+def _draws(policy: str) -> bool:
+    """Whether the seed decides a click; of a policy that this version does not know it may."""
+    try:
+        return ClickPolicy.parse(policy).name in DRAWING
+    except InputError:
+        return True
 
 
 def _subset(samples: int, every: int, limit: int | None) -> str:

@@ -18,7 +18,7 @@ PACKED = {
     "disbench": "disbench",
     **{
         kind: f"disbench/_definitions/{kind}"
-        for kind in ("sampling", "datasets", "baselines", "reports", "configs")
+        for kind in ("sampling", "datasets", "baselines", "reports", "configs", "protocols")
     },
 }
 

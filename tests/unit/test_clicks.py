@@ -109,8 +109,9 @@ def test_without_opencv_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_and_texts() -> None:
-    assert set(POLICIES) == {"center", "random", "jitter"}
-    for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789"):
+    peers = ("scipy-center", "scipy-restart", "any-center")
+    assert set(POLICIES) == {"center", "random", "jitter", *peers}
+    for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789", *peers):
         assert str(ClickPolicy.parse(text)) == text
     assert str(ClickPolicy.parse("jitter")) == str(ClickPolicy("jitter")) == "jitter:sigma=0.3"
     assert ClickPolicy.parse(" jitter: sigma = 0.50 ") == ClickPolicy("jitter", {"sigma": 0.5})
@@ -133,7 +134,7 @@ def test_refused_policies(text: str, part: str) -> None:
         ClickPolicy.parse(text)
 
 
-@pytest.mark.parametrize("text", ["center", "random", "jitter"])
+@pytest.mark.parametrize("text", ["center", "random", "jitter", "scipy-center"])
 def test_policies_agree_where_nothing_is_wrong(text: str) -> None:
     policy = ClickPolicy.parse(text)
     assert policy.simulate([[1, 0, -1]], [[True, False, True]]) == NO_ERROR
