@@ -189,7 +189,7 @@ def test_what_is_shown_of_a_method_of_the_bridge() -> None:
 
 
 def test_networks_without_a_hash_are_not_fetched() -> None:
-    with pytest.raises(InputError, match="no SHA-256 .* disbench methods show ritm"):
+    with pytest.raises(InputError, match=r"no SHA-256 .* disbench methods show ritm"):
         fetch(load_card("ritm"))
 
 
