@@ -49,6 +49,15 @@ class InitialMasks(StrEnum):
     IGNORE = "ignore"
 
 
+def _show_protocols(asked: bool) -> None:
+    if asked:
+        from disbench.harness.presets import list_presets  # noqa: PLC0415
+
+        for line in list_presets():
+            typer.echo(line)
+        raise typer.Exit
+
+
 def run(
     method: MethodOption,
     dataset: Annotated[
@@ -64,29 +73,28 @@ def run(
         list[str] | None,
         typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
     ] = None,
-    preset: Annotated[
-        str | None,
+    protocol: Annotated[
+        str,
         typer.Option(
             "--protocol",
-            help="A published evaluation's own terms: ritm, focalclick, focuscut, interformer, fcanet, simpleclick, "
-            "and others (docs/protocols.md), or your own file.toml; options beside it win. Default: RITM's loop with "
-            "the card's threshold and the datasets' default readings.",
+            help="Evaluate as the code of a paper does (--list-protocols), or as your own protocol.toml says; other "
+            "options come before it.",
         ),
-    ] = None,
+    ] = "ritm",
     selection: Annotated[
         Selection | None,
         typer.Option(
             "--selection",
-            help="Which candidate is kept: the best by IoU with the target at click 1, then the method's own choice "
-            "(default), the best at every click, or the method's highest score.",
+            help="Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), "
+            "the best at every click, or the method's highest score (default: the protocol's, oracle-first).",
         ),
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
             "--policy",
-            help="How clicks are simulated: center (standard, default), random, jitter:sigma=0.3, or as a peer does "
-            "(docs/clicks.md).",
+            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center "
+            "(default: the protocol's).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
@@ -95,7 +103,8 @@ def run(
         typer.Option(
             "--max-clicks",
             min=1,
-            help="Clicks a sample gets (default: 20); a method with a budget of points answers once.",
+            help="Clicks a sample gets; a method with a budget of points answers once "
+            "(default: the protocol's, 20).",
         ),
     ] = None,
     threshold: Annotated[
@@ -132,28 +141,29 @@ def run(
     store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = Store.NONE,
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
+    _list: Annotated[
+        bool,
+        typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols."),
+    ] = False,
 ) -> None:
     """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
-    from disbench.harness.presets import figures_line, load_preset, protocol_of  # noqa: PLC0415
+    from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
+    from disbench.harness.protocol import Protocol  # noqa: PLC0415
     from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
-    terms = load_preset(preset) if preset else None
-    readings = terms.dataset_options(dataset) if terms else []
-    source = open_dataset(dataset, data, [*readings, *(dataset_option or [])])
-    protocol = protocol_of(
-        terms,
-        threshold=spec.threshold,
+    preset = load_preset(protocol)
+    source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+    own = spec.threshold if preset.threshold is None else preset.threshold
+    conduct = Protocol(
+        max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
         budget=spec.budget,
-        chosen={
-            "max_clicks": max_clicks,
-            "threshold": threshold,
-            "selection": selection and selection.value,
-            "policy": policy,
-            "initial_masks": None if initial_masks is None else initial_masks is InitialMasks.USE,
-        },
+        threshold=own if threshold is None else threshold,
+        selection=selection.value if selection else preset.selection,
+        policy=policy or preset.policy,
+        preset="" if protocol == STANDARD else preset.name,
         seed=seed,
         stop_at=stop_at,
     )
@@ -162,7 +172,7 @@ def run(
         spec,
         source,
         out,
-        protocol,
+        conduct,
         execution,
         every=every,
         limit=limit,

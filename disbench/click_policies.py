@@ -14,23 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from disbench.clicks import (
-    NO_ERROR,
-    BoolArray,
-    Click,
-    check_clicks,
-    checked_mask,
-    checked_target,
-    error_masks,
-    next_click,
-)
+from disbench.clicks import NO_ERROR, BoolArray, Click, check_clicks, error_masks, next_click
 from disbench.depths import Depth, deepest, transform
 from disbench.errors import InputError, unknown_name
 from disbench.opencv import opencv
 
 POLICIES: dict[str, dict[str, float]] = {
-    **{"center": {}, "random": {}, "jitter": {"sigma": 0.3}},
-    **{"scipy-center": {}, "scipy-restart": {}, "any-center": {}},
+    "center": {},
+    "random": {},
+    "jitter": {"sigma": 0.3},
+    "scipy-center": {},
+    "removed-center": {},
 }
 """Name -> its options with their defaults.
 
@@ -42,6 +36,10 @@ POLICIES: dict[str, dict[str, float]] = {
   pixel that is not of its error (the radius of the largest inscribed disc), rounded to whole pixels, drawn
   again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
   click itself.
+- `scipy-center`: the protocol's click by SciPy's exact transform (float64), which picks other pixels on some exact ties
+  (f-BRS, FCANet, FocusCut).
+- `removed-center`: pixels clicked before are no errors, so that the distances around them change; of the pixels of the
+  largest distance one is drawn (InterFormer). A false negative's distance must be larger, strictly, as everywhere.
 
 Of peers, whose numbers are to be repeated on their own terms:
 
@@ -139,6 +137,10 @@ class ClickPolicy:
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
+        if self.name == "scipy-center":
+            return _scipy_center(missed, excess, clicks)
+        if self.name == "removed-center":
+            return _removed_center(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         if self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
@@ -175,43 +177,36 @@ class ClickPolicy:
         return _jitter(errors, center, clicks, self.options["sigma"], draws)
 
 
-def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
-    """The centre of the largest error by SciPy's transform; None where there is none that was not clicked."""
-    from scipy import ndimage  # noqa: PLC0415  (slow to load)
+def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click:
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
 
-    largest, found = 0.0, None
-    for errors, positive in ((excess, False), (missed, True)):
-        rows, columns = np.flatnonzero(errors.any(axis=1)), np.flatnonzero(errors.any(axis=0))
-        if not len(rows):
-            continue
-        top, left = int(rows[0]), int(columns[0])
-        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # beyond it all is zero, as beyond the image
-        distances = ndimage.distance_transform_edt(np.pad(box, 1))[1:-1, 1:-1]
+    best, place = {}, {}
+    for positive, errors in ((False, excess), (True, missed)):
+        distances = distance_transform_edt(np.pad(errors, 1))[1:-1, 1:-1]
         for click in clicks:
-            if errors[click.y, click.x]:
-                distances[click.y - top, click.x - left] = 0
-        y, x = divmod(int(distances.argmax()), box.shape[1])
-        if distances[y, x] > largest:
-            largest, found = float(distances[y, x]), Click(left + x, top + y, positive)
-    return found
+            distances[click.y, click.x] = 0
+        place[positive] = int(distances.argmax())
+        best[positive] = float(distances.flat[place[positive]])
+    chosen = best[True] > best[False]
+    y, x = divmod(place[chosen], missed.shape[1])
+    return Click(x, y, chosen)
 
 
-def _restart(is_object: BoolArray) -> Click:
-    """The click on an object of which nothing was predicted or clicked yet."""
-    height, width = is_object.shape
-    found = _scipy_center(is_object, np.zeros_like(is_object), ())
-    return found or Click(width // 2, height // 2, True)
-
-
-def _any_center(missed: BoolArray, excess: BoolArray, draws: np.random.Generator) -> Click:
-    distances = [transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1] for errors in (missed, excess)]
-    largest = [float(of_kind.max()) for of_kind in distances]
-    if not max(largest):
-        return NO_ERROR
-    kind = 0 if largest[0] > largest[1] else 1
-    centres = np.flatnonzero(distances[kind] == distances[kind].max())
-    y, x = divmod(int(centres[draws.integers(len(centres))]), missed.shape[1])
-    return Click(x, y, kind == 0)
+def _removed_center(
+    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
+) -> Click:
+    largest, pixels = {}, {}
+    for positive, errors in ((False, excess), (True, missed)):
+        left = np.pad(errors, 1).astype(np.uint8)
+        for click in clicks:
+            left[click.y + 1, click.x + 1] = 0
+        distances = transform(left)[1:-1, 1:-1]
+        largest[positive] = float(distances.max())
+        pixels[positive] = np.flatnonzero(distances == distances.max())
+    chosen = largest[True] > largest[False]
+    place = int(pixels[chosen][draws.integers(len(pixels[chosen]))])
+    y, x = divmod(place, missed.shape[1])
+    return Click(x, y, chosen)
 
 
 def _random(

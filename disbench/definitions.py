@@ -1,7 +1,7 @@
-"""Where the definition folders are: recipes, cards, reports, trainings, ablations and protocols.
+"""Where the definition folders are: recipes, cards, reports, trainings, protocols, in a wheel and in a checkout.
 
-The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`, `protocols/`); in
-a wheel they lie under `disbench/_definitions/`.
+The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`, `configs/`, `protocols/`);
+in a wheel they lie under `disbench/_definitions/`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Session:
         if self.fault == "prints":
             print("a peer that is chatty", "x" * 5000, flush=True)  # noqa: T201
             os.write(1, b"from C, too\n")
+            sys.stderr.write("x" * 1000000)
         if self.fault == "crashes" and len(clicks) == 7:
             sys.stderr.write("the peer fell over\n")
             os._exit(5)
@@ -48,6 +49,10 @@ class Session:
             os.kill(os.getpid(), 9)
         if self.fault == "hangs" and len(clicks) == 2:
             time.sleep(600)
+        if self.fault == "leaves":
+            if os.fork() == 0:
+                time.sleep(600)
+            os._exit(6)
         if self.fault == "raises" and len(clicks) == 2:
             raise RuntimeError("CUDA out of memory")
         masks = np.stack(

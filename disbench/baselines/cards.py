@@ -264,9 +264,10 @@ def _check_status(content: Mapping[str, Any], where: str) -> None:
     status = content["status"]
     if status == "native" and ":" not in content.get("entry", ""):
         raise InputError(f'{where}: a native method names its class: entry = "package.module:Name"')
-    if status == "bridge" and not content.get("adapter"):
+    if status == "bridge" and not content.get("adapter") and "command" not in content.get("options", {}):
         raise InputError(
-            f'{where}: a method of the bridge names its adapter: adapter = "ritm", or a file of yours'
+            f'{where}: a method of the bridge names its adapter (adapter = "ritm", or a file of yours) or has an '
+            "[options.command] that starts it"
         )
     if status == "published-only" and not content.get("reason"):
         raise InputError(f'{where}: a method that cannot be run says why not: reason = "..."')

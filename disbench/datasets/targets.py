@@ -55,6 +55,16 @@ def bright(path: Path, instance: int = 0) -> Target:
     return _target(read_rgb(path)[..., 0] > UNDECIDED)
 
 
+def first_value(path: Path, instance: int = 0) -> Target:
+    """FCANet's reading of DAVIS: palette index, grey value or first channel above 0, nothing ignored."""
+    return _target(_first_values(path) > 0)
+
+
+def first_value_128(path: Path, instance: int = 0) -> Target:
+    """FCANet's reading of Berkeley: the same, at least 128."""
+    return _target(_first_values(path) >= UNDECIDED)
+
+
 def sbd_instance(path: Path, instance: int) -> Target:
     """SBD's rule: one number of the instance map; all other instances are background."""
     from disbench.datasets.sbd import read_instances  # noqa: PLC0415  (it imports this module)
@@ -120,6 +130,8 @@ RULES: Mapping[str, Rule] = {
     "any-channel": any_channel,
     "first-channel": first_channel,
     "bright": bright,
+    "first-value": first_value,
+    "first-value-128": first_value_128,
     "sbd-instance": sbd_instance,
     "voc-palette": voc_palette,
     "voc-gray": voc_gray,
@@ -142,6 +154,11 @@ def _values(path: Path, *, merge: bool = False) -> ValueMap:
             "or use mode=binary"
         )
     return np.asarray(values.max(axis=2), dtype=np.int64)
+
+
+def _first_values(path: Path) -> ValueMap:
+    values = read_label_map(path)
+    return values if values.ndim == 2 else np.asarray(values[..., 0], dtype=np.int64)
 
 
 def _target(is_object: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_] | None = None) -> Target:

@@ -94,7 +94,7 @@ def run_chunk(
         What happens, in order; each sample ends with a `Clicked` that is `done`.
 
     Raises:
-        InputError: a sample cannot be read, or the method cannot start from its initial mask.
+        InputError: a sample cannot be read, or the method cannot start from its initial mask, or at all any more.
     """
     if not batched:
         for number, read in samples:
@@ -117,6 +117,7 @@ def _run_together(
         sample = read()
         loop = SampleLoop(sample, protocol, store, time.perf_counter() - begun)
         try:
+            _make_ready(method)
             call = partial(method.open, sample.image)
             loop.session = yield from _calling({number: loop}, "open", call)
             if loop.initial is not None:
@@ -129,6 +130,24 @@ def _run_together(
         for number, loop in going.items():
             yield from _step(number, loop, predictions)
         going = {number: loop for number, loop in going.items() if not loop.done}
+
+
+def _make_ready(method: Method) -> None:
+    """Let a method get again what it lost; what it says cannot be mended ends the run.
+
+    Raises:
+        InputError: the method's own.
+        MethodError: it raised something else.
+    """
+    make_ready = getattr(method, "make_ready", None)
+    if make_ready is None:
+        return
+    try:
+        make_ready()
+    except InputError:
+        raise
+    except Exception as error:
+        raise MethodError(_reason("make_ready", error)) from error
 
 
 def _starting(loop: SampleLoop, initial: BoolArray) -> Callable[[], object]:

@@ -56,15 +56,15 @@ def judge_click(
     """
     if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
         return "same"
-    if policy.name == "random" or policy.name.startswith("scipy-"):
-        return "wrong"  # no distance decides it, or none of OpenCV's
-    missed, excess = policy.errors(target, prediction, before)
+    if policy.name in ("random", "removed-center"):
+        return "wrong"  # a draw decides it
+    missed, excess = error_masks(target, prediction)
     distances = {True: _distances(missed, before), False: _distances(excess, before)}
     largest = max(float(of_kind.max()) for of_kind in distances.values())
     if largest == 0:
         return "wrong"
     own, least = distances[click.positive], largest - TOLERANCE
-    if policy.name in ("center", "any-center"):
+    if policy.name in ("center", "scipy-center"):
         return "moved" if own[click.y, click.x] >= least else "wrong"
     errors = missed if click.positive else excess
     for y, x in islice(np.argwhere(own >= least).tolist(), _CENTRES):

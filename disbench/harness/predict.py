@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from disbench.baselines.bridge.process import BridgeError
 from disbench.budgets import BUDGETS
 from disbench.clicks import Click
 from disbench.errors import InputError
@@ -79,7 +80,7 @@ def predict(
 
     Raises:
         InputError: no click, another number of them than the budget has, a click outside the image, no candidate
-            of that index, or the method returned something that is no prediction.
+            of that index, the method returned something that is no prediction, or the program that it runs in failed.
     """
     height, width = image.shape[:2]
     if not clicks:
@@ -93,16 +94,16 @@ def predict(
             raise InputError(
                 f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)"
             )
-    session = method.open(image)
     previous = np.zeros((height, width), dtype=bool)
     try:
+        session = method.open(image)
         for number, given in enumerate([clicks] if budget else accumulate([click] for click in clicks), 1):
             found = checked_candidates(session.predict(list(given)), height, width, threshold)
             kept = _kept(found, number, previous, keep)
             if hasattr(session, "keep"):
                 session.keep(kept)
             previous = found.masks[kept].copy()
-    except MethodError as failure:
+    except (MethodError, BridgeError) as failure:
         raise InputError(f"{type(method).__name__}: {failure}; this is a fault of the method") from failure
     return Answer(found, kept)
 

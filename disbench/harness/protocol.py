@@ -30,6 +30,7 @@ class Protocol:
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
         initial_masks: begin from a sample's initial mask where it has one.
         name: of the click simulation and loop.
+        preset: "", or the name of the protocol as a whole that the values come from (`disbench.harness.presets`).
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
             `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
         preset: the terms of a paper that the run was asked for, as `disbench.harness.presets` records them: its name
@@ -48,7 +49,7 @@ class Protocol:
     initial_masks: bool = True
     name: str = "ritm"
     budget: str = ""
-    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -76,7 +77,7 @@ class Protocol:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; budget and preset only where there is one."""
+        """JSON-ready; a budget and a preset only where there are any."""
         found = dataclasses.asdict(self)
         for name in ("budget", "preset"):
             if not found[name]:

@@ -55,7 +55,7 @@ _DESCRIPTION: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     },
 }
 """Keys that a description has, and the kinds of their values."""
-_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,), "preset": (dict,)}
+_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,), "preset": (str,)}
 """Keys of the protocol that only some descriptions have."""
 _COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
 """What is stored -> the columns that are not null."""

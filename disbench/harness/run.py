@@ -167,6 +167,8 @@ def _evaluate(
     with tqdm(total=len(numbers), initial=sum(finished.values()), unit="sample", disable=not progress) as bar:
         for chunk in evaluated_chunks(job, chunks, workers, out) if chunks else ():
             journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
+            if chunk.versions:
+                journal.note_versions(chunk.versions)
             failed += sum(rows[-1].failure is not None for rows in chunk.rows.values())
             bar.update(len(chunk.numbers))
             if failed:
@@ -334,7 +336,7 @@ def _summary(journal: Journal, wall_seconds: float) -> dict[str, Any]:
         clicks += table.num_rows
         for name in SECONDS:
             seconds[name] += float(sum(table[name].to_pylist()))
-    repeated = journal.repeated()
+    repeated, versions = journal.repeated(), journal.versions()
     return {
         "samples": samples,
         "clicks": clicks,
@@ -342,4 +344,5 @@ def _summary(journal: Journal, wall_seconds: float) -> dict[str, Any]:
         "batches_repeated": {"count": len(repeated), "first_reason": repeated[0] if repeated else None},
         "wall_seconds": wall_seconds,
         **seconds,
+        **({"method_versions": versions} if versions else {}),
     }

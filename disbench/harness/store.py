@@ -114,6 +114,7 @@ class Journal:
                 "(first INTEGER PRIMARY KEY, samples INTEGER, rows BLOB, repeated TEXT)"
             )
             self._connection.execute("CREATE TABLE IF NOT EXISTS seconds (wall REAL)")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE)")
 
     def job(self) -> dict[str, Any] | None:
         """The description of the job that began this journal, or None for a new one."""
@@ -153,6 +154,18 @@ class Journal:
         with self._complaining():
             found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
             return [reason for (reasons,) in found for reason in json.loads(reasons)]
+
+    def note_versions(self, versions: Mapping[str, str]) -> None:
+        """Keep what a method said that it computes with, once."""
+        with self._complaining():
+            said = json.dumps(dict(versions), sort_keys=True)
+            self._connection.execute("INSERT OR IGNORE INTO versions VALUES (?)", (said,))
+
+    def versions(self) -> list[dict[str, str]]:
+        """All that was noted: several where a run was resumed in another environment."""
+        with self._complaining():
+            found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
+            return [json.loads(said) for (said,) in found]
 
     def spend(self, seconds: float) -> float:
         """Account for wall time; the sum over all sittings that ended here."""

@@ -8,7 +8,7 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -62,6 +62,7 @@ class Chunk:
         finished: samples that need nothing more.
         alone: one sample after another, since the chunk's worker hung or died before.
         repeated: reasons for which a batch was asked again one by one.
+        versions: what the method computes with, as it says itself.
     """
 
     numbers: tuple[int, ...]
@@ -69,6 +70,7 @@ class Chunk:
     finished: set[int] = field(default_factory=set)
     alone: bool = False
     repeated: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -82,7 +84,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """The worker has made the method, or has finished what it was given."""
+    """The worker has made the method, or has finished what it was given.
+
+    Attributes:
+        versions: the method's own.
+    """
+
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +217,10 @@ class _Worker:
             assert chunk is not None
             chunk.repeated.append(said.reason)
         else:
-            return self._hear_ready()
+            return self._hear_ready(said)
         return None
 
-    def _hear_ready(self) -> Chunk | None:
+    def _hear_ready(self, said: _Ready) -> Chunk | None:
         self.deadline = float("inf")
         if not self._ready:
             self._ready = True
@@ -220,6 +228,8 @@ class _Worker:
                 self._send()
             return None
         finished, self._chunk = self._chunk, None
+        if finished is not None:
+            finished.versions = said.versions
         return finished
 
     def _lost(self, reason: str) -> Chunk | None:
@@ -270,11 +280,11 @@ def _work(path: Path, connection: Connection) -> None:
         threads.limit(job.threads)
         method = _build(job)
         threads.limit(job.threads)  # OpenCV and torch are told when they are loaded
-        connection.send(_Ready())
+        connection.send(_Ready({}))
         while True:
             numbers, alone = connection.recv()
             _evaluate(job, method, numbers, alone, connection)
-            connection.send(_Ready())
+            connection.send(_Ready(_versions(method)))
     except InputError as error:
         connection.send(_Stopped(str(error)))
     except (EOFError, BrokenPipeError):
@@ -286,6 +296,12 @@ def _evaluate(job: Job, method: Method, numbers: Sequence[int], alone: bool, con
     batched = job.batch > 1 and not alone
     for event in run_chunk(method, samples, job.protocol, job.store, batched=batched):
         connection.send(event)
+
+
+def _versions(method: Method) -> dict[str, str]:
+    """Those that a method tells of itself."""
+    said = getattr(method, "versions", None)
+    return {str(name): str(text) for name, text in said.items()} if isinstance(said, Mapping) else {}
 
 
 def _build(job: Job) -> Method:

@@ -101,13 +101,8 @@ class Entry:
 
     @property
     def preset(self) -> str:
-        """On which paper's terms the run was made, how those count failures, and what the run did otherwise; or ""."""
-        preset = self.description["protocol"].get("preset")
-        if not isinstance(preset, Mapping):
-            return ""
-        changed = departures(self.description["protocol"])
-        but = f", but its own {' and '.join(changed)}" if changed else ""
-        return plain(f"on the terms of {preset.get('name')} (NoF {preset.get('failures')}{but})")
+        """Whose protocol as a whole was asked for; "" for the standard one."""
+        return plain(self.description["protocol"].get("preset", ""))
 
     @property
     def dataset_key(self) -> tuple[str, str]:
@@ -128,6 +123,7 @@ class Entry:
             "" if conditions["initial masks"] == "used" else "no initial masks",
             self.preset,
             self.resolution,
+            f"protocol of {self.preset}" if self.preset else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -286,7 +282,8 @@ def _build(method: Mapping[str, Any]) -> str:
 def _peer(method: Mapping[str, Any]) -> list[Any]:
     """What decides a bridged method besides."""
     found = method.get("provenance")
-    return [found.get("checkpoint_sha256"), found.get("repo_commit")] if isinstance(found, Mapping) else []
+    decisive = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
+    return [found.get(name) for name in decisive] if isinstance(found, Mapping) else []
 
 
 def _resolution(options: Mapping[str, Any], card: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import bridge_adapter, toy_methods
@@ -69,7 +71,9 @@ def test_its_rows_are_those_of_the_same_method_in_process(place: Path) -> None:
     )
     found = description["method"]["provenance"]
     assert found["repo_commit"] == said.stdout.strip() and found["repo_changed"] is False
-    assert len(found["checkpoint_sha256"]) == 64
+    assert len(found["checkpoint_sha256"]) == len(found["adapter_sha256"]) == 64
+    (versions,) = description["result"]["method_versions"]
+    assert versions["numpy"] == np.__version__ and versions["python"] == platform.python_version()
     assert disbench("verify", "run", cwd=place).returncode == 0
     done = disbench("report", "run", "own", "--out", "report", cwd=place)
     assert done.returncode == 0

@@ -16,9 +16,13 @@ import pytest
 
 from disbench.baselines.bridge.method import Bridge, adapter_file, child_command, provenance
 from disbench.baselines.bridge.process import BridgeError
+from disbench.baselines.cards import method_spec
 from disbench.clicks import Click
 from disbench.errors import InputError
 from disbench.harness import evaluate
+from disbench.harness.chunks import Began, run_chunk
+from disbench.harness.predict import predict
+from disbench.harness.protocol import Protocol
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples
@@ -115,11 +119,58 @@ def test_starting_again_has_an_end(tmp_path: Path) -> None:
     method = bridge(tmp_path)
     method._command = [sys.executable, "-c", "import sys; sys.exit(4)"]
     method.close()
-    for _ in range(3):
-        with pytest.raises(BridgeError, match="was asked to start and ended with exit code 4"):
-            method.open(IMAGE)
-    with pytest.raises(BridgeError, match="could not be started 3 times in a row"):
+    words = (
+        "could not be started anew in 3 attempts: the program was asked to start and ended with exit code 4"
+    )
+    with pytest.raises(InputError, match=words):
         method.open(IMAGE)
+    with pytest.raises(InputError, match=words):
+        evaluate(method, make_samples(2))  # no sample is to blame
+
+
+def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(tmp_path: Path) -> None:
+    method = bridge(tmp_path)
+    os.kill(method.child._process.pid, signal.SIGKILL)
+    method.child._process.wait()
+    (sample,) = make_samples(1)
+    first = next(run_chunk(method, [(0, lambda: sample)], Protocol(max_clicks=1)))
+    assert isinstance(first, Began) and first.what == "open"
+    assert method.child.alive
+    method.close()
+
+
+def test_a_question_that_is_broken_off_leaves_no_answer_to_the_next(tmp_path: Path) -> None:
+    method = bridge(tmp_path, fault="hangs-always")
+    session = method.open(IMAGE)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            session.predict([*CLICK, *CLICK])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not method.child.alive
+    assert method.open(IMAGE).predict(CLICK).masks.any()
+    method.close()
+
+
+def test_what_a_child_leaves_behind_hides_not_that_it_ended(tmp_path: Path) -> None:
+    """A process that it forked holds its pipes open."""
+    method = bridge(tmp_path, fault="leaves-always")
+    with pytest.raises(BridgeError, match="was asked to predict and ended with exit code 6"):
+        method.open(IMAGE).predict(CLICK)
+    assert _group_ends(method.child._process.pid)
+
+
+def test_one_image_tells_of_a_fault_in_one_sentence(tmp_path: Path) -> None:
+    method = bridge(tmp_path, fault="raises-always")
+    with pytest.raises(InputError, match=r"Bridge: the program was asked to predict and raised RuntimeError"):
+        predict(method, IMAGE, [Click(3, 4, True), Click(9, 9, False)])
+    method.close()
 
 
 def test_a_missing_module_is_told_at_the_start(tmp_path: Path) -> None:
@@ -131,10 +182,16 @@ def test_a_missing_module_is_told_at_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("echo Loading the model", "wrote b'Loading ' where a message was due; its standard output"),
-        ("printf DSB1", "was asked to start and ended with exit code|closed its standard output"),
+        (
+            "sh -c 'echo Loading the model'",
+            r"wrote b'Loading the model\\n' where a message was due; its standard output is for the protocol",
+        ),
+        ("printf hi", r"was asked to start and wrote b'hi', and (ended with exit code 0|closed)"),
+        ("sh -c 'echo hi; sleep 60'", r"wrote b'hi\\n', and did not answer within 0.5 s"),
+        ("printf DSB1", "was asked to start and (ended with exit code|closed its standard output)"),
         ("sh -c 'sleep 60'", "was asked to start and did not answer within 0.5 s"),
-        ("no-such-program-at-all", "no-such-program-at-all cannot be started"),
+        ("no-such-program-at-all", "no-such-program-at-all: it cannot be started"),
+        (" ", "it cannot be started; begin it with a program"),
         ("sh -c 'echo broken >&2; exit 7'", "ended with exit code 7; its last words: broken"),
     ],
 )
@@ -156,44 +213,102 @@ def test_a_program_of_the_users_own(tmp_path: Path) -> None:
     method.close()
 
 
-OWN = """
-import json, struct, sys
+def test_a_card_of_a_program(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    card = (
+        f'title = "Own"\nstatus = "bridge"\noptions.command.default = "{sys.executable} {tmp_path}/own.py"\n'
+    )
+    (tmp_path / "own.toml").write_text(card)
+    method = method_spec(str(tmp_path / "own.toml")).build()
+    assert method.open(IMAGE).predict(CLICK).masks[0, 4, 3]
+    (tmp_path / "odd.toml").write_text('title = "Odd"\nstatus = "bridge"\n')
+    with pytest.raises(InputError, match=r"names its adapter .* or has an \[options.command\]"):
+        method_spec(str(tmp_path / "odd.toml"))
 
-def read(count):
-    found = sys.stdin.buffer.read(count)
-    if len(found) < count:
-        sys.exit(0)
-    return found
 
-def write(header, content=b""):
-    text = json.dumps(header).encode()
-    sys.stdout.buffer.write(b"DSB1" + struct.pack("<I", len(text)) + text + content)
-    sys.stdout.buffer.flush()
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.md"
+OWN = DOCUMENT.read_text().partition("```python\nimport json\n")[2].partition("```")[0]
+OWN = f"import json\n{OWN}"
 
-write({"type": "ready", "protocol": 1, "arrays": []})
-while True:
-    assert read(4) == b"DSB1"
-    header = json.loads(read(struct.unpack("<I", read(4))[0]))
-    if header["type"] == "open":
-        height, width, _ = header["arrays"][0]["shape"]
-        image = read(height * width * 3)
-        write({"type": "opened", "arrays": []})
-    elif header["type"] == "predict":
-        mask = bytearray(height * width)
-        for x, y, positive in header["clicks"]:
-            if positive:
-                mask[y * width + x] = 1
-        listed = [{"dtype": "|b1", "shape": [1, height, width]}]
-        write({"type": "prediction", "scores": None, "arrays": listed}, bytes(mask))
-    else:
-        write({"type": "kept", "arrays": []})
-"""
+
+@pytest.mark.parametrize(
+    ("there", "instead", "words"),
+    [
+        ('"type": "kept"', '"type": "done"', "was asked to keep and answered 'done' where 'kept' was due"),
+        (
+            '"type": "opened"',
+            '"type": "kept"',
+            "was asked to open and answered 'kept' where 'opened' was due",
+        ),
+        ('"scores": None', '"scores": [10 ** 400]', r"scores that are no finite numbers \(\[1000"),
+        ('"scores": None', '"scores": [float("nan")]', r"scores that are no finite numbers \(\[nan\]\)"),
+        ('"scores": None', '"scores": [True]', "scores that are no finite numbers"),
+        ('"scores": None', '"scores": 1', "answered scores 1 for 1 masks"),
+        ('"|b1", "shape"', '"|u1", "shape"', r"answered masks of shape \(1, 20, 30\) and type uint8"),
+        ("[1, height, width]", "[0, height, width]", r"answered masks of shape \(0, 20, 30\)"),
+        ("[1, height, width]", "[1, width, height]", r"answered masks of shape \(1, 30, 20\)"),
+        ("[1, height, width]", "[1 << 20, height, width]", "wrote arrays of 629145600 bytes; at most 153600"),
+        ('"arrays": listed}', '"arrays": []}', "answered 0 arrays, not one of masks"),
+        (
+            '"type": "prediction"',
+            r'"type": "error", "error": "two\nlines\ud800\x1b[1m" + "x" * 9999',
+            r"raised two lines \[1mx+$",
+        ),
+    ],
+)
+def test_a_program_whose_answers_are_not_as_they_should_be(
+    tmp_path: Path, there: str, instead: str, words: str
+) -> None:
+    program = tmp_path / "own.py"
+    assert there in OWN
+    program.write_text(OWN.replace(there, instead))
+    method = Bridge(command=f"{sys.executable} {program}")
+    with pytest.raises(BridgeError, match=words) as caught:
+        session = method.open(IMAGE)
+        session.predict(CLICK)
+        session.keep(0)
+    assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()
+    method.close()
+
+
+def test_a_python_behind_a_script(tmp_path: Path) -> None:
+    """As those are that set up an environment first; the child's parent is another process then."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    method = Bridge(adapter=ADAPTER, repo=str(tmp_path), python=str(program))
+    assert method.open(IMAGE).predict(CLICK).masks.any()
+    method.close()
+
+
+def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is looked for as a shell does; a path stays what it is, even if it is a link."""
+    program = tmp_path / "python"
+    program.symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+
+    def found(python: str) -> str:
+        return child_command(ADAPTER, repo=".", python=python, checkpoint="", command="")[0]
+
+    assert found("./python") == str(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found("python") == str(program)
+    with pytest.raises(InputError, match="no program is there"):
+        found(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"adapter": "ritmm", "repo": ".", "python": sys.executable}, "unknown adapter 'ritmm'"),
+        ({"adapter": "ritmm", "repo": ".", "python": sys.executable}, r"ritmm: .* add --set checkpoint=PATH"),
+        (
+            {"adapter": "ritmm", "repo": ".", "python": sys.executable, "checkpoint": __file__},
+            "unknown adapter 'ritmm'",
+        ),
+        (
+            {"adapter": ADAPTER, "repo": __file__, "python": sys.executable},
+            "there is no such folder; name a checkout",
+        ),
         (
             {"adapter": "nowhere.py", "repo": ".", "python": sys.executable},
             "nowhere.py: there is no such file",
@@ -231,6 +346,20 @@ def test_provenance(tmp_path: Path) -> None:
     assert found["checkpoint_sha256"].startswith("ba7816bf8f01cfea")
     assert found["repo_commit"] == "", "no checkout of git"
     assert provenance({}) == {}
+    assert set(provenance({"adapter": ADAPTER})) == {"adapter_sha256"}
+    assert provenance({"adapter": "ritm"}) == {}
+
+
+def test_a_folder_in_a_checkout_of_something_else_has_no_commit(tmp_path: Path) -> None:
+    """Code that was unpacked there, and that the checkout does not know."""
+    (tmp_path / "own.txt").write_text("")
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "model.py").write_text("")
+    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+    for command in (("init", "-q"), ("add", "own.txt"), (*identity, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert provenance({"repo": str(tmp_path / "peer")})["repo_commit"] == ""
+    assert len(provenance({"repo": str(tmp_path)})["repo_commit"]) == 40
 
 
 PARENT = """
@@ -238,7 +367,7 @@ import sys, time
 sys.path[:0] = {path!r}
 from disbench.baselines.bridge.method import Bridge
 import numpy as np
-method = Bridge(adapter={adapter!r}, repo=".", python=sys.executable, fault="hangs-always", timeout=600.0)
+method = Bridge(adapter={adapter!r}, repo=".", python={python!r}, fault="hangs-always", timeout=600.0)
 print(method.child._process.pid, flush=True)
 session = method.open(np.zeros((4, 4, 3), dtype=np.uint8))
 from disbench.clicks import Click
@@ -246,29 +375,42 @@ session.predict([Click(0, 0, True), Click(1, 1, True)])
 """
 
 
-def test_no_orphan_is_left_when_the_parent_is_killed() -> None:
-    """Not even one that is busy."""
-    code = PARENT.format(path=sys.path, adapter=ADAPTER)
+@pytest.mark.parametrize("script", [False, True], ids=["python", "script"])
+def test_no_orphan_is_left_when_the_parent_is_killed(tmp_path: Path, script: bool) -> None:
+    """Not even one that is busy, or behind a script."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    code = PARENT.format(path=sys.path, adapter=ADAPTER, python=str(python) if script else sys.executable)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
+    group = int(parent.stdout.readline())
     time.sleep(0.5)
-    os.kill(child, 0)
+    assert _group_lives(group)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    for _ in range(100):
-        if not _lives(child):
-            return
+    if not _group_ends(group):
+        os.killpg(group, signal.SIGKILL)
+        pytest.fail("the child lives on")
+
+
+def _group_ends(group: int) -> bool:
+    """Whether it does within 20 s."""
+    for _ in range(200):
+        if not _group_lives(group):
+            return True
         time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child lives on")
+    return False
 
 
-def _lives(process: int) -> bool:
-    """Whether it runs; one that nobody has buried counts as gone."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
+def _group_lives(group: int) -> bool:
+    """Whether any process of a group runs; one that nobody has buried counts as gone."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state not in ("Z", "X"):
+            return True
+    return False

@@ -115,6 +115,7 @@ def test_what_is_refused(content: bytes, words: str) -> None:
         {"dtype": "<f4", "shape": "12"},
         {"dtype": "<f4", "shape": [1, 1, 1, 1, 1]},
         {"dtype": "<f4", "shape": [1 << 40, 1 << 40]},
+        {"dtype": "<f4", "shape": [0, 1 << 40, 1 << 40]},
         {"dtype": "<f4"},
         "array",
     ],
@@ -123,6 +124,26 @@ def test_arrays_that_are_refused_before_they_are_read(entry: object) -> None:
     text = json.dumps({"type": "test", "arrays": [entry]}).encode()
     with pytest.raises(WireError):
         read_message(reader(MAGIC + LENGTH.pack(len(text)) + text), MOST)
+
+
+def test_a_byte_that_is_not_0_is_true() -> None:
+    text = json.dumps({"type": "test", "arrays": [{"dtype": "|b1", "shape": [3]}]}).encode()
+    _, (array,) = read_message(reader(MAGIC + LENGTH.pack(len(text)) + text + bytes([0, 2, 255])), MOST)
+    assert array.dtype == np.bool_ and array.tolist() == [False, True, True]
+    assert (array == np.array([False, True, True])).all()
+
+
+def test_the_bytes_of_the_document() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "bridge.md").read_text()
+    blocks = [block for block in document.split("```")[1::2] if block.startswith("\n44 53 42 31")]
+    asked, answered = (bytes.fromhex("".join(line[:47] for line in block.split("\n"))) for block in blocks)
+    assert read_message(reader(asked), MOST) == (
+        {"type": "predict", "clicks": [[2, 1, True]], "session": 1},
+        [],
+    )
+    header, (masks,) = read_message(reader(answered), MOST)
+    assert header == {"type": "prediction", "scores": [0.5]}
+    assert masks.tolist() == [[[False, False, False], [False, False, True]]]
 
 
 CHILD_SIDE = [Path(str(child.__file__)), *sorted(ADAPTERS.glob("*.py"))]

@@ -25,6 +25,7 @@ def test_a_network_is_stored_without_its_shards(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(checkpoints, "build_network", lambda settings, pretrained: torch.nn.Linear(2, 3))
     training = replace(load_training("disnet-small"), shards=())
     network = torch.nn.Linear(2, 3)
+    network.fixed = ()  # type: ignore[assignment]
     checkpoints.save_network(tmp_path / "n.safetensors", network, training, {"steps": "7"}, half=False)  # type: ignore[arg-type]
     loaded = checkpoints.load_network(tmp_path / "n.safetensors")
     assert (loaded.training, loaded.facts) == (training, {"steps": "7"})

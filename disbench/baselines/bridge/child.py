@@ -7,11 +7,13 @@ of disbench. The protocol has standard input and output for itself: what anybody
 from __future__ import annotations
 
 import argparse
-import ctypes
+import contextlib
 import importlib.util
 import json
+import math
 import os
 import platform
+import select
 import signal
 import struct
 import sys
@@ -33,6 +35,7 @@ DTYPES = ("|b1", "|u1", "<f4")
 MOST_BYTES = 1 << 30
 """Of the arrays of a message to the child: an image of 18,000 x 18,000 pixels."""
 _ERROR_LENGTH = 500
+_PARTING_SECONDS = 1.0
 
 
 class WireError(Exception):
@@ -77,10 +80,22 @@ def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str,
     arrays = []
     for entry, size in zip(listed, sizes):  # noqa: B905  (Python 3.7 has no strict)
         content = read(size) if size else b""
-        kind = "|u1" if entry["dtype"] == "|b1" else entry["dtype"]
-        array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
-        arrays.append(array != 0 if entry["dtype"] == "|b1" else array)
+        arrays.append(_array(content, entry))
     return header, arrays
+
+
+def _array(content: Any, entry: dict[str, Any]) -> Any:
+    """The array that a header announced."""
+    kind = "|u1" if entry["dtype"] == "|b1" else entry["dtype"]
+    try:
+        array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
+    except ValueError as error:  # sides that are too long for NumPy, beside one that is 0
+        raise WireError(f"an array of the shape {entry['shape']!r:.80}") from error
+    if entry["dtype"] != "|b1":
+        return array
+    return (
+        array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0
+    )  # no copy where none is due
 
 
 def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
@@ -139,11 +154,16 @@ class Server:
 
 def _masks(masks: Any) -> Any:
     found = np.asarray(masks)
-    return found if found.dtype == np.bool_ else found.astype(np.float32)
+    return found if found.dtype == np.bool_ else np.asarray(found, dtype=np.float32)
 
 
 def _numbers(scores: Any) -> list[float] | None:
-    return None if scores is None else [float(score) for score in np.asarray(scores).reshape(-1)]
+    if scores is None:
+        return None
+    found = [float(score) for score in np.asarray(scores).reshape(-1)]
+    if not all(math.isfinite(score) for score in found):
+        raise ValueError(f"scores that are not finite numbers: {found!r:.80}")
+    return found
 
 
 def load_adapter(path: str) -> Any:
@@ -185,6 +205,7 @@ def serve(
         traceback.print_exc()
         write(packed(error_of(error)))
         return 3
+    hold_threads()
     write(packed({"type": "ready", "protocol": PROTOCOL, "versions": versions()}))
     while True:
         try:
@@ -200,14 +221,32 @@ def serve(
         write(message)
 
 
-def end_with_parent(parent: int) -> None:
-    """End this process soon after its parent is gone, even if it is busy."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; its thread is the parent's main one
+def hold_threads() -> None:
+    """Hold OpenCV to the threads that the environment allows: it alone does not look there."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    if "cv2" in sys.modules and allowed.isdigit():
+        sys.modules["cv2"].setNumThreads(int(allowed))
+
+
+def end_with_parent(parent: int, incoming: int) -> None:
+    """End this process soon after its parent is gone, even if it is busy.
+
+    Args:
+        parent: its process id.
+        incoming: the descriptor that messages come from; its other end is closed when the parent is gone.
+    """
+    if sys.platform.startswith("linux") and os.getppid() == parent:  # no wrapper stands between
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import ctypes  # noqa: PLC0415  (not every build of Python has it)
+
+            pr_set_pdeathsig = 1  # the thread that it waits for is the parent's main one
+            ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        poll = select.poll()
+        poll.register(incoming, 0)  # wakes when the other end is closed, and for nothing else
+        poll.poll()
+        time.sleep(_PARTING_SECONDS)  # one that waits for a message ends by itself
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -225,8 +264,9 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
     sys.stdout = sys.stderr
-    if arguments.parent:
-        end_with_parent(arguments.parent)
+    here = Path(__file__).resolve().parent  # the peer's own modules may be called as those that lie there
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
+    end_with_parent(arguments.parent, incoming)
 
     def read(count: int) -> bytearray:
         content = bytearray(count)

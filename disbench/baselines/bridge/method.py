@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from disbench.baselines.bridge.process import BridgeError, Child, child_file
 from disbench.clicks import Click
+from disbench.datasets.records import file_sha256
 from disbench.errors import InputError, unknown_name
 from disbench.prediction import Prediction, RgbImage
 
@@ -37,8 +39,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Options that every method of the bridge has; its card adds its own."""
 PLACES = ("repo", "python", "device", "timeout", "start_timeout", "command")
 """Those that do not say what runs: tables leave them out of a method's name."""
-_FAILED_STARTS = 3
+_STARTS = 3
 _MOST_CANDIDATES = 64
+_LARGEST = sys.float_info.max
 
 
 class Bridge:
@@ -72,22 +75,22 @@ class Bridge:
         command: str = "",
         **options: object,
     ) -> None:
+        if os.name != "posix":
+            raise InputError("the bridge needs pipes as Linux and macOS have them; run it there")
+        self._name = adapter or command
         self._command = child_command(
             adapter, repo=repo, python=python, checkpoint=checkpoint, command=command
         )
         self._command += ["--device", device, "--options", json.dumps(options, sort_keys=True)]
-        if threading.current_thread() is threading.main_thread():
-            self._command += ["--parent", str(os.getpid())]
         self.timeout, self._start_timeout = timeout, start_timeout
-        self._failed_starts, self._sessions = 0, 0
+        self._sessions = 0
         self._forgotten: list[int] = []
         try:
-            self.child = Child(self._command, start_timeout)
+            self._start()
         except BridgeError as error:
             raise InputError(
-                f"{adapter or command}: {error}; see that its repository, Python and checkpoint belong together"
+                f"{self._name}: {error}; see that its repository, Python and checkpoint belong together"
             ) from error
-        self._ending = weakref.finalize(self, Child.end, self.child)
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -98,10 +101,10 @@ class Bridge:
         """Begin with an image, uint8 (height, width, 3).
 
         Raises:
-            BridgeError: the child ended before and cannot be started again, or fails on the image.
+            BridgeError: the child fails on the image.
+            InputError: as `make_ready`.
         """
-        if not self.child.alive:
-            self._start_again()
+        self.make_ready()
         self._sessions += 1
         number, forgotten = self._sessions, self._forgotten[:]
         header = {"type": "open", "session": number, "forget": forgotten}
@@ -115,16 +118,33 @@ class Bridge:
         """End the child."""
         self._ending()
 
-    def _start_again(self) -> None:
+    def make_ready(self) -> None:
+        """Start the child anew if it ended; the harness calls this before a sample, where no time limit holds.
+
+        Raises:
+            InputError: it cannot be started any more, however often that is tried.
+        """
+        if self.child.alive:
+            return
         self._ending()
-        if self._failed_starts >= _FAILED_STARTS:
-            raise BridgeError(f"the program could not be started {_FAILED_STARTS} times in a row")
-        try:
-            self.child = Child(self._command, self._start_timeout)
-        except BridgeError:
-            self._failed_starts += 1
-            raise
-        self._failed_starts = 0
+        for tried in range(1, _STARTS + 1):
+            try:
+                self._start()
+                return
+            except BridgeError as error:
+                if tried == _STARTS:
+                    raise InputError(
+                        f"{self._name}: the program ended and could not be started anew in {_STARTS} attempts: "
+                        f"{error}; mend that and run the same command again to resume"
+                    ) from error
+
+    def _start(self) -> None:
+        command = self._command
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # the child of another ends with that thread
+            command = [*command, "--parent", str(os.getpid())]
+        self.child = Child(command, self._start_timeout)
         self._forgotten.clear()
         self._ending = weakref.finalize(self, Child.end, self.child)
 
@@ -146,8 +166,8 @@ class BridgeSession:
             {"type": "predict", "clicks": [[click.x, click.y, click.positive] for click in clicks]},
             most_bytes=_MOST_CANDIDATES * height * width * 4,
         )
-        if header["type"] != "prediction" or len(arrays) != 1:
-            raise self._refused(f"{header['type']!r} with {len(arrays)} arrays")
+        if len(arrays) != 1:
+            raise self._refused(f"{len(arrays)} arrays, not one of masks")
         (masks,) = arrays
         if masks.ndim != 3 or masks.shape[1:] != self._size or not len(masks) or masks.dtype == np.uint8:
             raise self._refused(
@@ -173,8 +193,8 @@ class BridgeSession:
             return None
         if not isinstance(scores, list) or len(scores) != count:
             raise self._refused(f"scores {scores!r:.80} for {count} masks")
-        if not all(isinstance(score, int | float) and not isinstance(score, bool) for score in scores):
-            raise self._refused(f"scores that are no numbers ({scores!r:.80})")
+        if not all(type(score) in (int, float) and abs(score) <= _LARGEST for score in scores):
+            raise self._refused(f"scores that are no finite numbers ({scores!r:.80})")
         return [float(score) for score in scores]
 
     def _refused(self, what: str) -> BridgeError:
@@ -197,28 +217,45 @@ def child_command(
     Raises:
         InputError: an option, a file or an adapter is missing.
     """
-    for option, value in (("repo", repo), ("checkpoint", checkpoint)):
-        if value and not Path(value).expanduser().exists():
-            raise InputError(
-                f"{option} = {value}: there is no such {'folder' if option == 'repo' else 'file'}"
-            )
+    if repo and not Path(repo).expanduser().is_dir():
+        raise InputError(f"repo = {repo}: there is no such folder; name a checkout of the method's code")
+    if checkpoint and not Path(checkpoint).expanduser().exists():
+        raise InputError(f"checkpoint = {checkpoint}: there is no such file; name the trained weights")
     places = ["--repo", _whole(repo), "--checkpoint", _whole(checkpoint)]
     if command:
-        try:
-            return [*shlex.split(command), *places]
-        except ValueError as error:
-            raise InputError(f"command = {command}: {error}; quote it as for a shell") from error
-    for option, value in (("python", python), ("repo", repo)):
+        return [*_program_of(command), *places]
+    needed = {"python": python, "repo": repo}
+    if not adapter.endswith(".py"):
+        needed["checkpoint"] = checkpoint
+    for option, value in needed.items():
         if not value:
             raise InputError(
                 f"{name or adapter}: it runs in an environment of its own; add --set {option}=PATH"
             )
-    if not os.access(Path(python).expanduser(), os.X_OK):
+    program = _found(python)
+    if program is None:
         raise InputError(
             f"python = {python}: no program is there; name the Python of the method's environment"
         )
-    program = str(Path(python).expanduser())
     return [program, str(child_file()), "--adapter", str(adapter_file(adapter)), *places]
+
+
+def _program_of(command: str) -> list[str]:
+    """A command in its parts, the first one found."""
+    try:
+        parts = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"command = {command}: {error}; quote it as for a shell") from error
+    program = _found(parts[0]) if parts else None
+    if program is None:
+        raise InputError(f"command = {command}: it cannot be started; begin it with a program that is here")
+    return [program, *parts[1:]]
+
+
+def _found(program: str) -> str | None:
+    """The whole path of a program; links in it stay, since the Python of an environment is often one."""
+    place = Path(program).expanduser()
+    return shutil.which(str(place.absolute()) if os.sep in program else program)
 
 
 def adapter_file(name: str) -> Path:
@@ -239,25 +276,26 @@ def adapter_file(name: str) -> Path:
 
 def adapter_names() -> list[str]:
     """The names of all adapters that come with the package."""
-    return sorted(path.stem for path in ADAPTERS.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in ADAPTERS.glob("*.py") if not path.stem.startswith("_"))
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run records of a bridged method: the repository's commit, the checkpoint's SHA-256.
+    """What a run records of a bridged method: commit of the repository, SHA-256 of checkpoint and adapter.
 
     Args:
         options: of the method.
     """
     found: dict[str, Any] = {}
-    checkpoint, repo = Path(str(options.get("checkpoint") or "")).expanduser(), str(options.get("repo") or "")
-    if checkpoint.is_file():
-        with checkpoint.open("rb") as file:
-            found["checkpoint_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    if repo:
-        found["repo_commit"] = _said(["git", "-C", str(Path(repo).expanduser()), "rev-parse", "HEAD"])
-        found["repo_changed"] = bool(
-            _said(["git", "-C", str(Path(repo).expanduser()), "status", "--porcelain", "-uno"])
-        )
+    for name, ending in (("checkpoint", ""), ("adapter", ".py")):
+        path = Path(str(options.get(name) or "")).expanduser()
+        if path.is_file() and path.name.endswith(ending):
+            found[f"{name}_sha256"] = file_sha256(path)
+    if options.get("repo"):
+        folder = str(Path(str(options["repo"])).expanduser())
+        git = ["git", "-C", folder]
+        own = bool(_said([*git, "ls-files"]))  # else it lies in a checkout of something else, or in none
+        found["repo_commit"] = _said([*git, "rev-parse", "HEAD"]) if own else ""
+        found["repo_changed"] = own and bool(_said([*git, "status", "--porcelain", "-uno", "."]))
     return found
 
 

@@ -9,21 +9,28 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from disbench.baselines.bridge.child import MAGIC, WireError, packed, read_message
+from disbench.baselines.bridge.child import MAGIC, PROTOCOL, WireError, packed, read_message
 from disbench.processes import interrupts_held_back
 
 _WORDS = 4096
 """Bytes of the child's standard error that are kept."""
-_LAST = 300
-"""Characters of them that an error quotes."""
+_SENTENCE = 300
+"""Characters of an error: as many as the record of a failure keeps."""
+_FEWEST_WORDS = 60
+_BEGINNING = 60
+"""Bytes of a message that an error can quote."""
 _PIPE_BYTES = 1 << 20
 _PARTING_SECONDS = 2.0
+_GLANCE_SECONDS = 0.5
+"""How often a child that is silent is looked at: what it started may hold its pipes open when it is gone."""
+_ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept"}
 
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
@@ -47,7 +54,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
-        self._words = bytearray()
+        self._words, self._heard, self._over = bytearray(), bytearray(), False
         try:
             with interrupts_held_back():
                 self._process = subprocess.Popen(
@@ -68,13 +75,17 @@ class Child:
         _widen(self._outgoing)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        header, _ = self._guarded("to start", timeout, lambda end: self._read(end, 0))
-        if header.get("type") != "ready" or header.get("protocol") != 1:
+        header, _ = self._guarded("start", timeout, lambda end: self._read(end, 0))
+        if header.get("protocol") != PROTOCOL:
             self.end()
-            raise BridgeError(f"the program says {header.get('type')!r} where it should say that it is ready")
+            raise BridgeError(
+                f"the program speaks protocol {_plain(header.get('protocol'))}, where {PROTOCOL} is known"
+            )
         versions = header.get("versions")
         self.versions: Mapping[str, str] = (
-            {str(name): str(text) for name, text in versions.items()} if isinstance(versions, dict) else {}
+            {_plain(name): _plain(text) for name, text in versions.items()}
+            if isinstance(versions, dict)
+            else {}
         )
 
     @property
@@ -107,89 +118,144 @@ class Child:
                 self._write(piece, end)
             return self._read(end, most_bytes)
 
-        return self._guarded(f"to {header['type']}", timeout, talk)
+        return self._guarded(header["type"], timeout, talk)
 
     def end(self) -> None:
         """End it, whatever it does, and what it started."""
+        if self._over:
+            return
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0 if self._process.poll() is not None else _PARTING_SECONDS)
+            self._process.wait(_PARTING_SECONDS)
         self._kill()
 
     def _kill(self) -> None:
+        if self._over:
+            return  # its number may be another's by now
+        self._over = True
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._listener.join(_PARTING_SECONDS)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
 
-    def _guarded(self, what: str, timeout: float, talk: Any) -> Answer:
-        """A conversation; what goes wrong in it ends the child and becomes a sentence."""
+    def _guarded(self, verb: str, timeout: float, talk: Callable[[float], Answer]) -> Answer:
+        """A conversation; what goes wrong in it ends the child and becomes a sentence.
+
+        One that is broken off ends it too: the rest of an answer would be taken for the answer to the next question.
+        """
+        asked = f"the program was asked to {verb} and"
         try:
             header, arrays = talk(time.monotonic() + timeout)
         except TimeoutError:
+            wrote = self._garbage("wrote {}, and ")
             self._kill()
-            raise BridgeError(
-                f"the program was asked {what} and did not answer within {timeout:g} s{self._quoted()}"
-            ) from None
+            raise self._told(f"{asked} {wrote}did not answer within {timeout:g} s") from None
         except WireError as error:
+            wrote = self._garbage("{} where a message was due") or str(error)
             self._kill()
-            raise BridgeError(
-                f"the program was asked {what} and wrote {error}; its standard output is for the protocol alone, "
-                f"which begins each message with {MAGIC!r}{self._quoted()}"
+            raise self._told(
+                f"{asked} wrote {wrote}; its standard output is for the protocol alone"
             ) from None
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_PARTING_SECONDS)
-            ended = self._process.poll()
+            wrote, ended = self._garbage("wrote {}, and "), self._process.poll()
             self._kill()
-            raise BridgeError(f"the program was asked {what} and {_how(ended)}{self._quoted()}") from None
+            raise self._told(f"{asked} {wrote}{_how(ended)}") from None
+        except BaseException:
+            self._kill()
+            raise
         if header["type"] == "error":
-            where = f" ({header['where']})" if header.get("where") else ""
-            raise BridgeError(f"the program was asked {what} and raised {header.get('error')}{where}")
+            if verb == "start":
+                self._kill()
+            raise BridgeError(f"{asked} raised {_error_of(header, _SENTENCE - len(asked) - 8)}")
+        if header["type"] != _ANSWERS[verb]:
+            self._kill()
+            raise BridgeError(
+                f"{asked} answered {_plain(header['type'])[:40]!r} where {_ANSWERS[verb]!r} was due"
+            )
         return header, arrays
 
     def _read(self, end: float, most_bytes: int) -> Answer:
+        self._heard.clear()
         found: Answer = read_message(lambda count: self._read_exactly(count, end), most_bytes)
         return found
 
-    def _read_exactly(self, count: int, end: float) -> bytearray:
-        content = bytearray(count)
-        view, done = memoryview(content), 0
+    def _read_exactly(self, count: int, end: float) -> npt.NDArray[np.uint8]:
+        content = np.empty(count, dtype=np.uint8)  # unlike a bytearray it is not filled with zeros first
+        view, done = content.data, 0
         while done < count:
-            _wait(self._incoming, select.POLLIN, end)
+            self._wait(self._incoming, select.POLLIN, end)
             got = os.readv(self._incoming, [view[done:]])
             if not got:
                 raise EOFError
+            if len(self._heard) < _BEGINNING:
+                self._heard += view[done : done + min(got, _BEGINNING)]
             done += got
         return content
 
     def _write(self, piece: bytes | memoryview, end: float) -> None:
         view = memoryview(piece)
         while view:
-            _wait(self._outgoing, select.POLLOUT, end)
+            self._wait(self._outgoing, select.POLLOUT, end)
             with contextlib.suppress(BlockingIOError):
                 view = view[os.write(self._outgoing, view) :]
 
     def _listen(self) -> None:
         """Keep the end of what the child says on standard error, so that it never waits to be heard."""
         assert self._process.stderr is not None
-        with contextlib.suppress(OSError, ValueError):
-            while said := self._process.stderr.read(1 << 16):
+        with contextlib.suppress(OSError, ValueError), self._process.stderr as stream:
+            while said := stream.read(1 << 16):
                 self._words = (self._words + said)[-_WORDS:]
 
-    def _quoted(self) -> str:
-        words = " ".join(bytes(self._words).decode(errors="replace").split())[-_LAST:]
-        return f"; its last words: {words}" if words else ""
+    def _wait(self, descriptor: int, event: int, end: float) -> None:
+        """Until a pipe can be read or written.
 
-
-def _wait(descriptor: int, event: int, end: float) -> None:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    left = end - time.monotonic()
-    if left <= 0 or not poll.poll(left * 1000):
+        Raises:
+            TimeoutError: it is too late.
+            EOFError: the child is gone, and left nothing to read.
+        """
+        poll = select.poll()
+        poll.register(descriptor, event)
+        while (left := end - time.monotonic()) > 0:
+            gone = not self.alive
+            if poll.poll(0 if gone else 1000 * min(left, _GLANCE_SECONDS)):
+                return
+            if gone:
+                raise EOFError
         raise TimeoutError
+
+    def _garbage(self, words: str) -> str:
+        """What it wrote where a message was due, put into words; "" if that may be the beginning of a message."""
+        heard = bytes(self._heard)
+        if heard.startswith(MAGIC[: len(heard)]):
+            return ""
+        if select.select([self._incoming], [], [], 0)[0]:
+            heard += os.read(self._incoming, _BEGINNING)
+        return words.format(repr(heard[:_BEGINNING]))
+
+    def _told(self, sentence: str) -> BridgeError:
+        """An error, with as many of the child's last words as fit."""
+        words = _plain(bytes(self._words).decode(errors="replace"))
+        sentence = sentence[: _SENTENCE - _FEWEST_WORDS] if words else sentence
+        joined = f"{sentence}; its last words: "
+        return BridgeError(joined + words[len(joined) - _SENTENCE :] if words else sentence)
+
+
+def _plain(text: object) -> str:
+    """A text of the child's on one line, without what a terminal or a file would not take."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def _error_of(header: Mapping[str, Any], length: int) -> str:
+    """The words of an error, and where it was raised, in so many characters."""
+    where = f" ({_plain(header['where'])[:60]})" if header.get("where") else ""
+    return _plain(header.get("error") or "an error without words")[: length - len(where)] + where
 
 
 def _widen(descriptor: int) -> None:
@@ -209,7 +275,9 @@ def _how(code: int | None) -> str:
     if code is None:
         return "closed its standard output"
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"was killed by signal {-code}"
     return f"ended with exit code {code}"
 
 

@@ -1,0 +1,189 @@
+"""Does a peer's method through the bridge give what the peer's own evaluation gives? The IoU after every click.
+
+    python benchmarks/peers/compare.py ritm --repo DIR --python DIR/bin/python --checkpoint FILE --data DIR
+
+The first images of GrabCut are evaluated twice: by the peer's own code in its own Python (`theirs.py`), and by
+disbench through the bridge, with the options, threshold, candidate selection and clicks of the peer's protocol. No
+evaluation stops early. Both sides run with one thread and without Intel's part of OpenCV, whose distance transform
+is not repeatable. Prints a row of a table: rows that are equal in every bit, and the largest difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_IPP": "disabled"}
+
+from disbench.baselines.cards import method_spec  # noqa: E402
+from disbench.datasets.cards import open_dataset  # noqa: E402
+from disbench.harness.evaluation import evaluate  # noqa: E402
+
+Ious = dict[str, list[float]]
+EVALUATE = ("--datasets=GrabCut", "--cpu", "--n-clicks={clicks}", "--target-iou=1.01")
+FOLDERS = ("--config-path={folder}/config.yml", "--logs-path={folder}")
+WHOLE = ("--checkpoint={checkpoint}", *EVALUATE, *FOLDERS)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a peer's own evaluation is started, and which of our settings are the same.
+
+    Attributes:
+        kind: of `theirs.py`.
+        more: arguments of the peer's script.
+        settings: options of the method, over those of its card.
+        selection: how a candidate is kept.
+        policy: how clicks are simulated.
+    """
+
+    kind: str = "isegm"
+    more: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    selection: str = "score"
+    policy: str = "center"
+
+
+PEERS: dict[str, Peer] = {
+    "ritm": Peer(more=("NoBRS", *WHOLE)),
+    "fbrs": Peer(more=("f-BRS-B", *WHOLE), policy="scipy-center"),
+    "simpleclick": Peer(more=("NoBRS", *WHOLE)),
+    "icmformer": Peer(more=("NoBRS", *WHOLE)),
+    "cfr-icl": Peer(more=("NoBRS", *WHOLE, "--cf-n=4", "--acf")),
+    "piclick": Peer(more=("NoBRS", *WHOLE), selection="oracle-all"),
+    "focalclick": Peer(more=("FocalClick", "--infer-size=256", "--thresh=0.5", *WHOLE)),
+    "cdnet": Peer(more=("CDNet", "--infer-size=384", "--thresh=0.5", *WHOLE)),
+    "emc-click": Peer(more=("EMC-Click", "--eval-mode=emc-click", "--thresh=0.5", *WHOLE)),
+    "fcfi": Peer(
+        more=(
+            *(
+                "NoBRS",
+                "--backbone=h18s",
+                "--with-flip",
+                "--resume-path={checkpoint}",
+                "--save-path={folder}",
+            ),
+            *EVALUATE,
+        )
+    ),
+    "fcanet": Peer(kind="fcanet", policy="scipy-center"),
+}
+
+
+@dataclass
+class Comparison:
+    """IoUs of both sides, by sample."""
+
+    ours: Ious
+    theirs: Ious
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def row(self, peer: str, commit: str) -> str:
+        """In a row of a table."""
+        pairs = [
+            (np.float32(mine), np.float32(other))
+            for sample in self.theirs
+            for mine, other in zip(self.ours[sample], self.theirs[sample], strict=True)
+        ]
+        mine, other = (np.array(side) for side in zip(*pairs, strict=True))
+        equal = int((mine.view(np.uint32) == other.view(np.uint32)).sum())
+        moved = int(sum(len(set(ious)) > 1 for ious in self.theirs.values()))
+        return (
+            f"| {peer} | {commit} | {len(self.theirs)} | {len(pairs)} | {equal} | {np.abs(mine - other).max():.3g} "
+            f"| {other.min():.3f} to {other.max():.3f}, mean {other.mean():.3f}; {moved} curves move |"
+        )
+
+
+def small_set(data: Path, count: int, folder: Path) -> list[str]:
+    """A GrabCut of the first images; their stems, in order."""
+    stems = []
+    for kind in ("data_GT", "boundary_GT"):
+        (folder / "GrabCut" / kind).mkdir(parents=True)
+    masks = {path.stem: path for path in (data / "GrabCut/boundary_GT").iterdir()}
+    for path in sorted((data / "GrabCut/data_GT").iterdir())[:count]:
+        (folder / "GrabCut/data_GT" / path.name).symlink_to(path.resolve())
+        mask = masks[path.stem]
+        (folder / "GrabCut/boundary_GT" / mask.name).symlink_to(mask.resolve())
+        stems.append(path.stem)
+    names = ("INTERACTIVE_MODELS_PATH", "EXPS_PATH")
+    config = {"GRABCUT_PATH": folder / "GrabCut", **dict.fromkeys(names, folder)}
+    (folder / "config.yml").write_text("".join(f'{key}: "{value}"\n' for key, value in config.items()))
+    return stems
+
+
+def with_stand_ins(python: str, folder: Path) -> str:
+    """A program that is the peer's Python with our stand-ins for what it lacks."""
+    program = folder / "python"
+    real = shlex.quote(str(Path(python).absolute()))
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(HERE / "stand_ins"))} exec {real} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Iterable[str]) -> Ious:
+    """What the peer's own evaluation gives."""
+    out = folder / "theirs.json"
+    places = {"checkpoint": arguments.checkpoint, "folder": folder, "clicks": arguments.clicks}
+    command = [arguments.python, str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
+    command += ["--checkpoint", arguments.checkpoint, "--data", str(folder / "GrabCut"), "--out", str(out)]
+    command += ["--clicks", str(arguments.clicks), "--", *(part.format(**places) for part in peer.more)]
+    subprocess.run(command, check=True)
+    return dict(zip(stems, json.loads(out.read_text()), strict=True))
+
+
+def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
+    """What disbench gives through the bridge, and the samples that failed."""
+    places = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
+    spec = method_spec(arguments.peer, [*places, "timeout=600", *peer.settings, *arguments.set])
+    results = evaluate(
+        spec.build(),
+        open_dataset("grabcut", folder),
+        max_clicks=arguments.clicks,
+        threshold=spec.threshold,
+        selection=peer.selection,  # type: ignore[arg-type]
+        policy=peer.policy,
+    )
+    ious = {sample.rpartition("/")[2]: values.tolist() for sample, values in results.ious.items()}
+    return ious, results.failures
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("peer", choices=PEERS)
+    for name in ("repo", "python", "checkpoint", "data"):
+        parser.add_argument("--" + name, required=True)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--clicks", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], help="option=value of the method")
+    arguments = parser.parse_args()
+    for name in ("repo", "checkpoint"):
+        setattr(arguments, name, str(Path(getattr(arguments, name)).resolve()))
+    peer = PEERS[arguments.peer]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        arguments.python = with_stand_ins(arguments.python, folder)
+        stems = small_set(Path(arguments.data), arguments.images, folder)
+        mine, failures = ours(peer, arguments, folder)
+        found = Comparison(mine, theirs(peer, arguments, folder, stems), failures)
+    git = ["git", "-C", arguments.repo, "rev-parse", "--short=10", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    print(found.row(arguments.peer, commit))
+    for sample, reason in failures.items():
+        print(f"{sample}: {reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Random networks in each peer's own checkpoint format, for comparisons where no trained weights can be had.
+
+    PYTHON networks.py PEER --repo DIR --out FILE --images DIR
+
+Runs in the peer's own Python. Statistics of normalisations are taken from a few images, and the last layer is turned
+so that masks are neither empty nor full; they mean nothing all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ADAPTERS = Path(__file__).resolve().parents[2] / "disbench/baselines/bridge/adapters"
+CLICKS = [(0.5, 0.5, True), (0.2, 0.3, False), (0.6, 0.4, True)]
+HRNET: dict[str, Any] = {
+    "width": 8,
+    "ocr_width": 16,
+    "with_aux_output": True,
+    "use_leaky_relu": True,
+    "use_rgb_conv": False,
+    "use_disks": True,
+    "norm_radius": 5,
+    "with_prev_mask": True,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a peer's network is made.
+
+    Attributes:
+        build: the network, of the peer's own class; it may be smaller than those published.
+        last: name of the layer that gives the logits.
+        options: of the adapter.
+        described: the file holds the network's description (`config`) too, not its weights alone.
+    """
+
+    build: Callable[[], Any]
+    last: str
+    options: dict[str, Any]
+    described: bool = True
+
+
+def hrnet(**options: Any) -> Any:
+    """The HRNet of RITM, FocalClick and FCFI."""
+    return importlib.import_module("isegm.model.is_hrnet_model").HRNetModel(**{**HRNET, **options})
+
+
+def refined_hrnet() -> Any:
+    """EMC-Click's."""
+    module = importlib.import_module("isegm.model.is_refine_model")
+    refiner = {"conv_layer": "xconv2", "mid_dims": 64, "corr_channel": 64}
+    return module.HRNetRefineModel(small=True, refiner_conf=refiner, only_first_click=True, **HRNET)
+
+
+def plain_vit() -> Any:
+    """SimpleClick's, with 4 blocks in place of 12 and a quarter of its channels."""
+    loss = importlib.import_module("isegm.model.modeling.transformer_helper.cross_entropy_loss")
+    return importlib.import_module("isegm.model.is_plainvit_model").PlainVitModel(
+        use_disks=True,
+        norm_radius=5,
+        with_prev_mask=True,
+        backbone_params=vit(4, 192),
+        neck_params={"in_dim": 192, "out_dims": [32, 64, 128, 256]},
+        head_params={
+            "in_channels": [32, 64, 128, 256],
+            "in_index": [0, 1, 2, 3],
+            "dropout_ratio": 0.1,
+            "num_classes": 1,
+            "loss_decode": loss.CrossEntropyLoss(),
+            "align_corners": False,
+            "upsample": "x1",
+            "channels": 64,
+        },
+        random_split=False,
+    )
+
+
+def vit(depth: int, width: int) -> dict[str, Any]:
+    """Options of a plain vision transformer."""
+    return {
+        "img_size": (448, 448),
+        "patch_size": (16, 16),
+        "in_chans": 3,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": width // 64,
+        "mlp_ratio": 4,
+        "qkv_bias": True,
+    }
+
+
+def deeplab() -> Any:
+    """f-BRS's ResNet-34."""
+    module = importlib.import_module("isegm.model.is_deeplab_model")
+    return module.get_deeplab_model(backbone="resnet34", deeplab_ch=128, aspp_dropout=0.2)
+
+
+def cdnet() -> Any:
+    """CDNet's ResNet-34."""
+    return importlib.import_module("isegm.model.is_deeplab_model").DeeplabModel(
+        backbone="resnet34",
+        deeplab_ch=128,
+        aspp_dropout=0.2,
+        use_leaky_relu=True,
+        use_rgb_conv=False,
+        use_disks=True,
+        norm_radius=5,
+        with_prev_mask=False,
+    )
+
+
+def fcanet() -> Any:
+    """FCANet's ResNet-101."""
+    return importlib.import_module("model.fcanet").FCANet(backbone="resnet")
+
+
+OCR = "feature_extractor.cls_head"
+ZOOM = {"flip": True, "crop": 400}
+RECIPES: dict[str, Recipe] = {
+    "ritm": Recipe(
+        lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}
+    ),
+    "fbrs": Recipe(
+        deeplab, "head.layers.2", {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False
+    ),
+    "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
+    "cfr_icl": Recipe(
+        plain_vit,
+        "head.conv_seg",
+        {"flip": True, "crop": 448, "cascade": 0, "cascade_clicks": 1, "adaptive": False},
+    ),
+    "focalclick": Recipe(
+        lambda: hrnet(small=True, pipeline_version="s2"),
+        OCR,
+        {
+            "mode": "FocalClick",
+            "flip": False,
+            "size": 256,
+            "crop": 400,
+            "target_ratio": 1.4,
+            "focus_ratio": 1.4,
+        },
+    ),
+    "cdnet": Recipe(cdnet, "head.layers.2", {"crop": 400, "target_ratio": 1.4}),
+    "emcclick": Recipe(refined_hrnet, OCR, {"flip": True, "short": 384}),
+    "fcfi": Recipe(
+        lambda: hrnet(mid_ch=64, update_num=1, expansion_ratio=2.0),
+        OCR,
+        {"flip": True, "crop": 700, "target_ratio": 3.0},
+    ),
+    "fcanet": Recipe(
+        fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, described=False
+    ),
+}
+
+
+def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
+    """Take the statistics of normalisations, then let the last layer tell parts of an image from one another.
+
+    A random last layer tells images from one another: its masks are empty or full.
+
+    Args:
+        net: the network.
+        last: name of the layer.
+        ask: predicts on a few images.
+    """
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(follow) for norm in norms]
+    ask()
+    for hook in hooks:
+        hook.remove()
+    for module in net.modules():
+        if type(module).__name__ == "ScaleLayer":  # by which clicks weigh hardly anything at first
+            module.scale.data.fill_(1.0)
+    layer = net.get_submodule(last)
+    layer = layer[-1] if isinstance(layer, torch.nn.Sequential) else layer
+    seen: list[Any] = []
+    hook = layer.register_forward_pre_hook(lambda module, given: seen.extend(given[0].detach()))
+    ask()
+    hook.remove()
+    direction, shift = within_images([features.flatten(1).T for features in seen])
+    kernel = layer.weight[0, 0].numel()
+    with torch.no_grad():
+        layer.weight.copy_((direction / kernel)[None, :, None, None].expand_as(layer.weight))
+        layer.bias.fill_(-shift)
+
+
+def within_images(features: list[Any]) -> tuple[Any, float]:
+    """A direction in which features differ within images rather than between them, and its 60th percentile.
+
+    Args:
+        features: (pixels, channels) of each image.
+
+    Returns:
+        The direction, such that features have a deviation of 2 along it, and the shift.
+    """
+    pixels = torch.cat([values[:: max(len(values) // 2000, 1)] for values in features]).double()
+    means = torch.stack([values.double().mean(0) for values in features])
+    between = torch.cov(means.T)
+    within = sum(torch.cov(values.double().T) for values in features) / len(features)
+    held = between + 0.01 * within + 1e-6 * torch.eye(len(within)) * within.diagonal().mean()
+    half = torch.linalg.inv(torch.linalg.cholesky(held))
+    direction = half.T @ torch.linalg.eigh(half @ within @ half.T)[1][:, -1]
+    along = pixels @ direction
+    direction = direction * (2 / along.std())
+    return direction.float(), float((pixels @ direction).quantile(0.6))
+
+
+def follow(norm: Any, given: tuple[Any, ...]) -> None:
+    """Move a normalisation's statistics to those of what it is given, half the way; all the way at first."""
+    values = given[0].detach().transpose(0, 1).flatten(1)
+    if values.shape[1] < 16:
+        return
+    part = 0.5 if getattr(norm, "followed", False) else 1.0
+    norm.followed = True
+    norm.running_mean.lerp_(values.mean(1), part)
+    norm.running_var.lerp_(values.var(1), part)
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("peer", choices=RECIPES)
+    for name in ("repo", "out", "images"):
+        parser.add_argument("--" + name, required=True)
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    sys.path.insert(0, arguments.repo)
+    recipe = RECIPES[arguments.peer]
+    net = recipe.build()
+    write(recipe, net, arguments.out)
+    model = adapter(arguments.peer).load(arguments.repo, arguments.out, recipe.options, "cpu")
+    images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[:4]]
+    used = model.net if hasattr(model, "net") else model.predictor().net
+
+    def ask() -> None:
+        for image in images:
+            session = model.open(image)
+            height, width = image.shape[:2]
+            clicks = [(int(x * width), int(y * height), positive) for x, y, positive in CLICKS]
+            for count in range(1, len(clicks) + 1):
+                session.predict(clicks[:count])
+                if hasattr(session, "keep"):
+                    session.keep(0)
+
+    settle(used, recipe.last, ask)
+    net.load_state_dict(used.state_dict(), strict=False)
+    write(recipe, net, arguments.out)
+
+
+def write(recipe: Recipe, net: Any, out: str) -> None:
+    """The checkpoint."""
+    weights = net.state_dict()
+    torch.save({"state_dict": weights, "config": net._config} if recipe.described else weights, out)
+
+
+def adapter(name: str) -> Any:
+    """The adapter's module."""
+    spec = importlib.util.spec_from_file_location("adapter", ADAPTERS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
