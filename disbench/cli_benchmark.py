@@ -118,11 +118,9 @@ def run(
         typer.Option("--stop-at", help="End a sample at this IoU; saves time, and no curve can be drawn."),
     ] = None,
     initial_masks: Annotated[
-        InitialMasks | None,
-        typer.Option(
-            "--initial-masks", help="Begin from a sample's initial mask where it has one (default: use)."
-        ),
-    ] = None,
+        InitialMasks,
+        typer.Option("--initial-masks", help="Begin from a sample's initial mask where it has one."),
+    ] = InitialMasks.USE,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every so-many-th sample.")] = 1,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")
@@ -166,6 +164,7 @@ def run(
         preset="" if protocol == STANDARD else preset.name,
         seed=seed,
         stop_at=stop_at,
+        initial_masks=initial_masks is InitialMasks.USE,
     )
     execution = Execution(workers, threads, batch, timeout or None, store.value)
     finished = run_benchmark(
@@ -185,9 +184,6 @@ def run(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
         f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
     )
-    line = figures_line(finished, terms) if terms else ""
-    if line:
-        typer.echo(line)
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(

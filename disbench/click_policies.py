@@ -41,21 +41,8 @@ POLICIES: dict[str, dict[str, float]] = {
 - `removed-center`: pixels clicked before are no errors, so that the distances around them change; of the pixels of the
   largest distance one is drawn (InterFormer). A false negative's distance must be larger, strictly, as everywhere.
 
-Of peers, whose numbers are to be repeated on their own terms:
-
-- `scipy-center`: the protocol's click by SciPy's distance transform (float64) in place of OpenCV's (f-BRS, FCANet).
-- `scipy-restart`: the same; where nothing is left to click, the click that an empty prediction would get, and in
-  the image's middle if there is no object (FocusCut).
-- `any-center`: pixels clicked before are taken from the errors before the transform, so that the distances around
-  them change; ignored pixels count as background; of all pixels of the largest distance one is drawn, uniformly
-  (InterFormer).
-
-Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
+Where nothing is wrong all give what the protocol gives: `Click(0, 0, False)`.
 """
-DRAWING = ("random", "jitter", "any-center")
-"""Policies whose clicks depend on the seed."""
-CLICKING_ON = ("scipy-restart", "any-center")
-"""Policies that may click on where the prediction is perfect on all pixels that count."""
 _DRAWS = 100
 
 
@@ -126,14 +113,8 @@ class ClickPolicy:
         """
         if self.name == "center":
             return next_click(target, prediction, clicks)
-        missed, excess = self.errors(target, prediction, clicks)
-        if self.name == "any-center":
-            return _any_center(missed, excess, _generator(seed, sample, len(clicks) + 1))
-        if self.name.startswith("scipy-"):
-            found = _scipy_center(missed, excess, clicks)
-            return found or (
-                _restart(checked_target(target) == 1) if self.name == "scipy-restart" else NO_ERROR
-            )
+        missed, excess = error_masks(target, prediction)
+        check_clicks(clicks, missed.shape)
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
@@ -144,22 +125,6 @@ class ClickPolicy:
         if self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
-
-    def errors(
-        self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()
-    ) -> tuple[BoolArray, BoolArray]:
-        """What this policy corrects: false negatives and false positives, boolean (height, width) each.
-
-        Arguments and errors as of `simulate`.
-        """
-        missed, excess = error_masks(target, prediction)
-        check_clicks(clicks, missed.shape)
-        if self.name != "any-center":
-            return missed, excess
-        excess = checked_mask(prediction) & (checked_target(target) != 1)
-        for click in clicks:
-            missed[click.y, click.x] = excess[click.y, click.x] = False
-        return missed, excess
 
     def jittered(
         self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str

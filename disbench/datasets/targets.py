@@ -40,16 +40,6 @@ def any_channel(path: Path, instance: int = 0) -> Target:
     return _target(read_rgb(path).max(axis=2) > 0)
 
 
-def first_channel(path: Path, instance: int = 0) -> Target:
-    """FCANet's reading of DAVIS: object where the first channel, as Pillow opens the file, is above 0.
-
-    That is red of a coloured mask, the grey value of a grey one, and the index of a palette mask, so that in masks
-    with a palette every object counts, whatever its colour.
-    """
-    values = read_label_map(path)
-    return _target((values if values.ndim == 2 else values[..., 0]) > 0)
-
-
 def bright(path: Path, instance: int = 0) -> Target:
     """DAVIS-585's and HQSeg-44K's rule: object where the first channel is above 128, nothing ignored."""
     return _target(read_rgb(path)[..., 0] > UNDECIDED)
@@ -128,7 +118,6 @@ def instance_numbers(path: Path, *, void: bool) -> list[int]:
 RULES: Mapping[str, Rule] = {
     "trimap": trimap,
     "any-channel": any_channel,
-    "first-channel": first_channel,
     "bright": bright,
     "first-value": first_value,
     "first-value-128": first_value_128,

@@ -11,7 +11,7 @@ import numpy as np
 from disbench import masks
 from disbench.budgets import budget_points
 from disbench.click_policies import ClickPolicy
-from disbench.clicks import BoolArray, Click
+from disbench.clicks import BoolArray, Click, error_masks
 from disbench.depths import Depth, FloatArray, transform
 from disbench.harness.candidates import Candidates, choose
 from disbench.harness.problems import Problems

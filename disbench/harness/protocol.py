@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from disbench.budgets import BUDGETS
@@ -33,8 +32,6 @@ class Protocol:
         preset: "", or the name of the protocol as a whole that the values come from (`disbench.harness.presets`).
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
             `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
-        preset: the terms of a paper that the run was asked for, as `disbench.harness.presets` records them: its name
-            and all that it sets, whether or not an option set it otherwise; empty where none was asked for.
 
     Raises:
         InputError: a value that is unknown or out of its range, or that does not go with a budget.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from disbench import masks
-from disbench.click_policies import CLICKING_ON, ClickPolicy
+from disbench.click_policies import ClickPolicy
 from disbench.clicks import NO_ERROR, Click
 from disbench.errors import InputError
 from disbench.harness.candidates import choose_by_numbers
@@ -114,7 +114,6 @@ class RowChecks:
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
         self._description, self._protocol, self._problems = run.description, protocol, problems
         self._masks = _COLUMNS_OF_MASKS[stored]
-        self._clicks_on = ClickPolicy.parse(protocol.policy).name in CLICKING_ON
         self._seen: set[str] = set()
         self._ious: list[FloatArray] = []
         self._failed: list[dict[str, Any]] = []
@@ -257,8 +256,7 @@ class RowChecks:
         before: Row | None = None
         for row in rows:
             click = Click(row["x"], row["y"], row["positive"])
-            again = (row["x"], row["y"]) in clicked or _is_perfect(before, row)
-            if again and click != NO_ERROR and not self._clicks_on:
+            if click != NO_ERROR and ((row["x"], row["y"]) in clicked or _is_perfect(before, row)):
                 yield "click where nothing is left to correct", _where(row)
             clicked.add((row["x"], row["y"]))
             before = row

@@ -16,10 +16,9 @@ from typing import Any
 from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.budgets import BUDGETS
-from disbench.click_policies import DRAWING, ClickPolicy
+from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError
 from disbench.harness.archive import is_run, open_run
-from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.summary import Summary, summarise
 from disbench.reports.text import counted, option_value, ordinal, plain
@@ -121,7 +120,6 @@ class Entry:
             f"> {self.threshold:g}",
             "" if self.stop_at is None else f"stop at {self.stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
-            self.preset,
             self.resolution,
             f"protocol of {self.preset}" if self.preset else "",
         ]
@@ -298,7 +296,7 @@ def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
         protocol["name"],
         protocol["selection"],
         policy,
-        protocol["seed"] if _draws(policy) else "none",
+        "none" if policy == "center" else protocol["seed"],
         protocol["max_clicks"],
         "used" if protocol["initial_masks"] else "ignored",
         _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"]),
@@ -313,14 +311,6 @@ def _policy(text: str) -> str:
         return str(ClickPolicy.parse(text))
     except InputError:
         return text
-
-
-def _draws(policy: str) -> bool:
-    """Whether the seed decides a click; of a policy that this version does not know it may."""
-    try:
-        return ClickPolicy.parse(policy).name in DRAWING
-    except InputError:
-        return True
 
 
 def _subset(samples: int, every: int, limit: int | None) -> str:

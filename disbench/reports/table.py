@@ -442,7 +442,7 @@ def _overview_cells(entry: Entry | None, opencv: str, notes: Footnotes) -> list[
 
 def _policy(entry: Entry) -> str:
     policy, seed = entry.conditions["click policy"], entry.conditions["seed"]
-    return ", ".join(filter(None, (policy, "" if seed == "none" else f"seed {seed}", entry.preset)))
+    return policy if seed == "none" else f"{policy}, seed {seed}"
 
 
 def _missing(why: str, notes: Footnotes) -> Cell:

@@ -133,7 +133,7 @@ def test_refused_policies(text: str, part: str) -> None:
         ClickPolicy.parse(text)
 
 
-@pytest.mark.parametrize("text", ["center", "random", "jitter", "scipy-center"])
+@pytest.mark.parametrize("text", ["center", "random", "jitter"])
 def test_policies_agree_where_nothing_is_wrong(text: str) -> None:
     policy = ClickPolicy.parse(text)
     assert policy.simulate([[1, 0, -1]], [[True, False, True]]) == NO_ERROR

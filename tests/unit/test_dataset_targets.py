@@ -100,24 +100,6 @@ def test_palettes_may_be_short(tmp_path: Path) -> None:
     assert read_palette(path)[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
 
 
-def test_first_channel_is_what_pillow_opens_first(tmp_path: Path) -> None:
-    """FCANet: red of colours; of a palette the index, whatever its colour; a grey value."""
-    labels = np.array([[0, 1, 2], [3, 0, 255]], dtype=np.uint8)
-    path = palette_png(tmp_path / "palette.png", labels)
-    assert RULES["first-channel"](path, 0).tolist() == RULES["any-channel"](path, 0).tolist()
-    black = palette_png(tmp_path / "black.png", labels, [0, 0, 0, 0, 0, 0, 9, 0, 0])
-    assert RULES["first-channel"](black, 0).tolist() == [[0, 1, 1], [1, 0, 1]]
-    colours = np.zeros((1, 4, 3), dtype=np.uint8)
-    colours[0, 1, 0], colours[0, 2, 1], colours[0, 3, 2] = 1, 128, 255
-    path = png(tmp_path / "colours.png", colours)
-    assert RULES["first-channel"](path, 0).tolist() == [[0, 1, 0, 0]]
-    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
-    assert RULES["first-channel"](png(tmp_path / "grey.png", VALUES), 0).tolist() == [
-        [0, 1, 1, 1],
-        [1, 1, 1, 1],
-    ]
-
-
 @pytest.mark.parametrize("kind", ["grey", "palette", "rgb", "rgba", "la", "16 bits", "bilevel"])
 def test_any_value_takes_masks_of_every_kind(tmp_path: Path, kind: str) -> None:
     labels = np.array([[0, 0, 1], [0, 1, 1]], dtype=np.uint8)

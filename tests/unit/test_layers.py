@@ -76,7 +76,7 @@ def test_imports_point_down(path: Path) -> None:
         assert layer_of(module) <= own, f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("kind", ["sampling", "datasets", "baselines", "reports", "protocols"])
+@pytest.mark.parametrize("kind", ["sampling", "datasets", "baselines", "reports"])
 def test_definition_folders_hold_no_code(kind: str) -> None:
     from disbench import definitions
 
