@@ -75,9 +75,7 @@ def restarting_click(target: Array, prediction: Array, clicks: Sequence[AnyClick
         left[y, x] = False
     if left.any():
         return scipy_click(target, prediction, clicks)
-    if (target == 1).any():
-        return scipy_click(target, np.zeros_like(prediction))
-    return target.shape[1] // 2, target.shape[0] // 2, True
+    return scipy_click(target, np.zeros_like(prediction))
 
 
 def tied_clicks(target: Array, prediction: Array, clicks: Sequence[AnyClick] = ()) -> set[AnyClick]:
