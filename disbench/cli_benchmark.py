@@ -162,6 +162,7 @@ def run(
         selection=selection.value if selection else preset.selection,
         policy=policy or preset.policy,
         preset="" if protocol == STANDARD else preset.name,
+        preset_values={} if protocol == STANDARD else preset.as_dict(),
         seed=seed,
         stop_at=stop_at,
         initial_masks=initial_masks is InitialMasks.USE,
@@ -184,6 +185,8 @@ def run(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
         f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
     )
+    if conduct.preset and not conduct.budget:
+        typer.echo(preset.figures(finished))
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(

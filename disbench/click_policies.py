@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from disbench.clicks import NO_ERROR, BoolArray, Click, check_clicks, error_masks, next_click
+from disbench.clicks import (
+    NO_ERROR,
+    BoolArray,
+    Click,
+    check_clicks,
+    checked_mask,
+    checked_target,
+    error_masks,
+    next_click,
+)
 from disbench.depths import Depth, deepest, transform
 from disbench.errors import InputError, unknown_name
 from disbench.opencv import opencv
@@ -24,6 +33,7 @@ POLICIES: dict[str, dict[str, float]] = {
     "random": {},
     "jitter": {"sigma": 0.3},
     "scipy-center": {},
+    "scipy-restart": {},
     "removed-center": {},
 }
 """Name -> its options with their defaults.
@@ -37,12 +47,18 @@ POLICIES: dict[str, dict[str, float]] = {
   again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
   click itself.
 - `scipy-center`: the protocol's click by SciPy's exact transform (float64), which picks other pixels on some exact ties
-  (f-BRS, FCANet, FocusCut).
-- `removed-center`: pixels clicked before are no errors, so that the distances around them change; of the pixels of the
-  largest distance one is drawn (InterFormer). A false negative's distance must be larger, strictly, as everywhere.
+  (f-BRS, FCANet).
+- `scipy-restart`: the same; where nothing is left to click, the click that an empty prediction would get (FocusCut).
+- `removed-center`: pixels clicked before are no errors, so that the distances around them change; ignored pixels count
+  as background; of the pixels of the largest distance one is drawn (InterFormer). A false negative's distance must be
+  larger, strictly, as everywhere.
 
-Where nothing is wrong all give what the protocol gives: `Click(0, 0, False)`.
+Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
 """
+DRAWING = ("random", "jitter", "removed-center")
+"""Policies whose clicks depend on the seed."""
+CLICKING_ON = ("scipy-restart", "removed-center")
+"""Policies that may click on where the prediction is perfect on all pixels that count."""
 _DRAWS = 100
 
 
@@ -115,13 +131,17 @@ class ClickPolicy:
             return next_click(target, prediction, clicks)
         missed, excess = error_masks(target, prediction)
         check_clicks(clicks, missed.shape)
+        if self.name == "removed-center":
+            excess = checked_mask(prediction) & (checked_target(target) != 1)
+            return _removed_center(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
+        if self.name in ("scipy-center", "scipy-restart"):
+            found = _scipy_center(missed, excess, clicks)
+            if found is None and self.name == "scipy-restart":
+                found = _scipy_center(checked_target(target) == 1, np.zeros_like(excess), ())
+            return found or NO_ERROR
         center = deepest(missed, excess, clicks)
         if center is None:
             return NO_ERROR
-        if self.name == "scipy-center":
-            return _scipy_center(missed, excess, clicks)
-        if self.name == "removed-center":
-            return _removed_center(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         if self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
@@ -142,19 +162,25 @@ class ClickPolicy:
         return _jitter(errors, center, clicks, self.options["sigma"], draws)
 
 
-def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click:
+def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
+    """None where there is no error that was not clicked before."""
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
 
-    best, place = {}, {}
-    for positive, errors in ((False, excess), (True, missed)):
-        distances = distance_transform_edt(np.pad(errors, 1))[1:-1, 1:-1]
+    largest, found = 0.0, None
+    for errors, positive in ((excess, False), (missed, True)):
+        rows, columns = np.flatnonzero(errors.any(axis=1)), np.flatnonzero(errors.any(axis=0))
+        if not len(rows):
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # beyond it all is zero, as beyond the image
+        distances = distance_transform_edt(np.pad(box, 1))[1:-1, 1:-1]
         for click in clicks:
-            distances[click.y, click.x] = 0
-        place[positive] = int(distances.argmax())
-        best[positive] = float(distances.flat[place[positive]])
-    chosen = best[True] > best[False]
-    y, x = divmod(place[chosen], missed.shape[1])
-    return Click(x, y, chosen)
+            if errors[click.y, click.x]:
+                distances[click.y - top, click.x - left] = 0
+        y, x = divmod(int(distances.argmax()), box.shape[1])
+        if distances[y, x] > largest:
+            largest, found = float(distances[y, x]), Click(left + x, top + y, positive)
+    return found
 
 
 def _removed_center(
@@ -168,6 +194,8 @@ def _removed_center(
         distances = transform(left)[1:-1, 1:-1]
         largest[positive] = float(distances.max())
         pixels[positive] = np.flatnonzero(distances == distances.max())
+    if not max(largest.values()):
+        return NO_ERROR
     chosen = largest[True] > largest[False]
     place = int(pixels[chosen][draws.integers(len(pixels[chosen]))])
     y, x = divmod(place, missed.shape[1])

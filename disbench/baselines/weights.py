@@ -76,6 +76,11 @@ def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
     """
     if card.text("hub"):
         return [_fetch_hub(card.text("hub"))]
+    if card.variants and not card.weights:
+        raise InputError(
+            f"{card.name}: no SHA-256 of its authors' files is known, so none is fetched; their addresses: disbench "
+            f"methods show {card.name}"
+        )
     if not card.weights:
         raise InputError(f"{card.name}: its card names no weights, so there is nothing to fetch")
     folder = weights_folder(card.name)

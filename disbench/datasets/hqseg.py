@@ -31,7 +31,7 @@ def open_hqseg(
     Args:
         name: of the card.
         folder: with `DIS5K/` and `thin_object_detection/`.
-        options: `sets`, a list of names of `SETS`.
+        options: `sets`, a list of names of `SETS`, and `rule`, what masks mean (a name of `targets.RULES`).
         facts: to record.
 
     Raises:
@@ -42,4 +42,4 @@ def open_hqseg(
         if part not in SETS:
             raise unknown_name("set", part, SETS, name)
         records += pairs(folder, *SETS[part], prefix=f"{part}/")
-    return FileSamples(name, folder, "bright", records, facts)
+    return FileSamples(name, folder, options["rule"], records, facts)

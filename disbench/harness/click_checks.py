@@ -64,7 +64,7 @@ def judge_click(
     if largest == 0:
         return "wrong"
     own, least = distances[click.positive], largest - TOLERANCE
-    if policy.name in ("center", "scipy-center"):
+    if policy.name in ("center", "scipy-center", "scipy-restart"):
         return "moved" if own[click.y, click.x] >= least else "wrong"
     errors = missed if click.positive else excess
     for y, x in islice(np.argwhere(own >= least).tolist(), _CENTRES):

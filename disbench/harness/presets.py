@@ -9,8 +9,10 @@ from typing import Any, get_args
 from disbench import definitions
 from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError, unknown_name
+from disbench.harness.figures import reached_percents
 from disbench.harness.protocol import SELECTIONS, Selection
-from disbench.metrics import FailureRule
+from disbench.harness.store import StoredRun
+from disbench.metrics import FailureRule, noc, nof
 from disbench.options import overrides
 
 STANDARD = "ritm"
@@ -20,6 +22,9 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "max_clicks": int,
     "datasets": dict,
 }
+
+
+_VALUES = ("threshold", "max_clicks", "selection", "policy")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,24 @@ class Preset:
     def reading(self, dataset: str) -> list[str]:
         """Options of a dataset, `option=value` each: how this protocol reads its masks."""
         return overrides(self.datasets.get(dataset, {}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it sets, JSON-ready, as runs record it; what it leaves to the method is not there."""
+        values = {key: getattr(self, key) for key in _VALUES if getattr(self, key) is not None}
+        readings = {name: dict(options) for name, options in self.datasets.items()}
+        return {**values, "failures": self.failures, "datasets": readings}
+
+    def figures(self, run: StoredRun) -> str:
+        """NoC and NoF of a finished run of a loop of clicks, failures counted as here, for people to read.
+
+        Raises:
+            InputError: the run's rows are damaged.
+        """
+        ious, cap = list(run.by_sample().values()), int(run.protocol["max_clicks"])
+        percents = reached_percents(run.protocol["stop_at"])
+        parts = [f"NoC@{percent} {noc(ious, percent / 100, cap):.2f}" for percent in percents]
+        parts += [f"NoF@{percent} {nof(ious, percent / 100, cap, self.failures)}" for percent in percents]
+        return f"as {self.name} counts: {', '.join(parts)} (failures: {self.failures})"
 
     def line(self) -> str:
         """For a list."""
@@ -91,6 +114,16 @@ def load_preset(name: str) -> Preset:
     preset = Preset(path.stem, **content)
     ClickPolicy.parse(preset.policy)
     return preset
+
+
+def departures(protocol: Mapping[str, Any]) -> list[str]:
+    """Names of the values that a run has otherwise than the preset that it was asked for.
+
+    Args:
+        protocol: as a run records it.
+    """
+    asked = protocol.get("preset_values") or {}
+    return [key for key in _VALUES if key in asked and asked[key] != protocol.get(key)]
 
 
 def list_presets() -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from disbench.budgets import BUDGETS
@@ -30,6 +31,8 @@ class Protocol:
         initial_masks: begin from a sample's initial mask where it has one.
         name: of the click simulation and loop.
         preset: "", or the name of the protocol as a whole that the values come from (`disbench.harness.presets`).
+        preset_values: what that sets, by the names of values here, and its `failures` and `datasets`; an option that
+            was typed may have set a value otherwise.
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
             `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
 
@@ -47,6 +50,7 @@ class Protocol:
     name: str = "ritm"
     budget: str = ""
     preset: str = ""
+    preset_values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -76,7 +80,7 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; a budget and a preset only where there are any."""
         found = dataclasses.asdict(self)
-        for name in ("budget", "preset"):
+        for name in ("budget", "preset", "preset_values"):
             if not found[name]:
                 del found[name]
         return found

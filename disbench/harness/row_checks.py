@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from disbench import masks
-from disbench.click_policies import ClickPolicy
+from disbench.click_policies import CLICKING_ON, ClickPolicy
 from disbench.clicks import NO_ERROR, Click
 from disbench.errors import InputError
 from disbench.harness.candidates import choose_by_numbers
@@ -55,7 +55,7 @@ _DESCRIPTION: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     },
 }
 """Keys that a description has, and the kinds of their values."""
-_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,), "preset": (str,)}
+_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,), "preset": (str,), "preset_values": (dict,)}
 """Keys of the protocol that only some descriptions have."""
 _COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
 """What is stored -> the columns that are not null."""
@@ -114,6 +114,7 @@ class RowChecks:
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
         self._description, self._protocol, self._problems = run.description, protocol, problems
         self._masks = _COLUMNS_OF_MASKS[stored]
+        self._clicks_on = ClickPolicy.parse(protocol.policy).name in CLICKING_ON
         self._seen: set[str] = set()
         self._ious: list[FloatArray] = []
         self._failed: list[dict[str, Any]] = []
@@ -256,7 +257,8 @@ class RowChecks:
         before: Row | None = None
         for row in rows:
             click = Click(row["x"], row["y"], row["positive"])
-            if click != NO_ERROR and ((row["x"], row["y"]) in clicked or _is_perfect(before, row)):
+            again = (row["x"], row["y"]) in clicked or _is_perfect(before, row)
+            if again and click != NO_ERROR and not self._clicks_on:
                 yield "click where nothing is left to correct", _where(row)
             clicked.add((row["x"], row["y"]))
             before = row

@@ -16,9 +16,10 @@ from typing import Any
 from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.budgets import BUDGETS
-from disbench.click_policies import ClickPolicy
+from disbench.click_policies import DRAWING, ClickPolicy
 from disbench.errors import InputError
 from disbench.harness.archive import is_run, open_run
+from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.summary import Summary, summarise
 from disbench.reports.text import counted, option_value, ordinal, plain
@@ -100,8 +101,12 @@ class Entry:
 
     @property
     def preset(self) -> str:
-        """Whose protocol as a whole was asked for; "" for the standard one."""
-        return plain(self.description["protocol"].get("preset", ""))
+        """Whose protocol as a whole was asked for, and what the run has otherwise; "" for the standard one."""
+        protocol = self.description["protocol"]
+        changed = departures(protocol)
+        return plain(
+            protocol.get("preset", "") + (f", but its own {' and '.join(changed)}" if changed else "")
+        )
 
     @property
     def dataset_key(self) -> tuple[str, str]:
@@ -296,7 +301,7 @@ def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
         protocol["name"],
         protocol["selection"],
         policy,
-        "none" if policy == "center" else protocol["seed"],
+        protocol["seed"] if _draws(policy) else "none",
         protocol["max_clicks"],
         "used" if protocol["initial_masks"] else "ignored",
         _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"]),
@@ -311,6 +316,14 @@ def _policy(text: str) -> str:
         return str(ClickPolicy.parse(text))
     except InputError:
         return text
+
+
+def _draws(policy: str) -> bool:
+    """Whether the seed decides a click; of a policy that this version does not know it may."""
+    try:
+        return ClickPolicy.parse(policy).name in DRAWING
+    except InputError:
+        return True
 
 
 def _subset(samples: int, every: int, limit: int | None) -> str:

@@ -40,6 +40,7 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
         "Dataset": f"{entry.dataset}, {counted(entry.dataset_samples, 'sample')}, content hash {entry.content_hash}",
         "Protocol": ", ".join(f"{key} {value}" for key, value in entry.conditions.items()),
         "Threshold": f"{entry.threshold:g}",
+        "Protocol of": entry.preset,
         "Stop": "" if entry.stop_at is None else f"at an IoU of {entry.stop_at:g}",
         "Result": f"{counted(entry.summary.samples, 'sample')}, {counted(entry.summary.clicks, 'click')}, "
         f"{result['wall_seconds']:.1f} s of wall time",

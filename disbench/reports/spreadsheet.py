@@ -71,6 +71,7 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "max_clicks": entry.max_clicks,
         "stop_at": entry.stop_at,
         "budget": protocol.get("budget", ""),
+        "preset": entry.preset,
         "initial_masks": entry.conditions["initial masks"],
         **_at_budget(summary),
         **_reached(entry),

@@ -442,7 +442,8 @@ def _overview_cells(entry: Entry | None, opencv: str, notes: Footnotes) -> list[
 
 def _policy(entry: Entry) -> str:
     policy, seed = entry.conditions["click policy"], entry.conditions["seed"]
-    return policy if seed == "none" else f"{policy}, seed {seed}"
+    preset = f"protocol of {entry.preset}" if entry.preset else ""
+    return ", ".join(filter(None, (policy, "" if seed == "none" else f"seed {seed}", preset)))
 
 
 def _missing(why: str, notes: Footnotes) -> Cell:

@@ -57,6 +57,48 @@ def next_click_without_opencv(target: Array, prediction: Array, clicks: Sequence
     return _first_maximum(maps[0], maps[1])
 
 
+def scipy_click(target: Array, prediction: Array, clicks: Sequence[AnyClick] = ()) -> AnyClick:
+    """The click of f-BRS and FCANet: SciPy's transform of the padded frame, in float64."""
+    from scipy.ndimage import distance_transform_edt
+
+    missed = distance_transform_edt(np.pad(np.logical_and(target == 1, ~prediction), 1))[1:-1, 1:-1]
+    excess = distance_transform_edt(np.pad(np.logical_and(target == 0, prediction), 1))[1:-1, 1:-1]
+    for x, y, _ in clicks:
+        missed[y, x] = excess[y, x] = 0
+    return _first_maximum(missed, excess)
+
+
+def restarting_click(target: Array, prediction: Array, clicks: Sequence[AnyClick] = ()) -> AnyClick:
+    """The click of FocusCut: the same, but where nothing is left, that on an empty prediction without clicks."""
+    left = np.logical_or(np.logical_and(target == 1, ~prediction), np.logical_and(target == 0, prediction))
+    for x, y, _ in clicks:
+        left[y, x] = False
+    if left.any():
+        return scipy_click(target, prediction, clicks)
+    return scipy_click(target, np.zeros_like(prediction))
+
+
+def tied_clicks(target: Array, prediction: Array, clicks: Sequence[AnyClick] = ()) -> set[AnyClick]:
+    """The clicks of InterFormer, of which one is drawn: clicked pixels are no errors, ignored ones are background."""
+    import cv2
+
+    errors = [np.logical_and(target == 1, ~prediction), np.logical_and(target != 1, prediction)]
+    for of_kind in errors:
+        for x, y, _ in clicks:
+            of_kind[y, x] = False
+    with own_transform():
+        maps = [
+            cv2.distanceTransform(np.pad(of_kind, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
+            for of_kind in errors
+        ]
+    if maps[0].max() == maps[1].max() == 0:
+        return {(0, 0, False)}
+    positive = bool(maps[0].max() > maps[1].max())
+    found = maps[0] if positive else maps[1]
+    ys, xs = np.where(found == found.max())
+    return {(int(x), int(y), positive) for x, y in zip(xs, ys, strict=True)}
+
+
 def exact_distances(mask: Array) -> Array:
     """float32 root of the whole squared distance from each pixel to the nearest zero."""
     from scipy import ndimage

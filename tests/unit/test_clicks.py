@@ -109,7 +109,7 @@ def test_without_opencv_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_and_texts() -> None:
-    assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "removed-center"}
+    assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "scipy-restart", "removed-center"}
     for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789"):
         assert str(ClickPolicy.parse(text)) == text
     assert str(ClickPolicy.parse("jitter")) == str(ClickPolicy("jitter")) == "jitter:sigma=0.3"

@@ -17,6 +17,7 @@ from disbench import definitions
 from disbench.baselines.bridge.method import adapter_file, adapter_names
 from disbench.baselines.cards import Status, _load_class, card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
+from disbench.baselines.weights import fetch
 from disbench.errors import InputError
 from disbench.harness.presets import load_preset
 from disbench.harness.protocol import SELECTIONS
@@ -182,6 +183,11 @@ def test_what_is_shown_of_a_method_of_the_bridge() -> None:
     ):
         assert words in shown
     assert "4 extreme points, given at once" in "\n".join(show_method("dextr"))
+
+
+def test_networks_without_a_hash_are_not_fetched() -> None:
+    with pytest.raises(InputError, match=r"no SHA-256 .* disbench methods show ritm"):
+        fetch(load_card("ritm"))
 
 
 def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
