@@ -51,6 +51,13 @@ def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click
     """Left, top, right and bottom-most pixel of the object; of several the middle one (the first of two middles).
 
     DEXTR (Maninis et al. 2018, section 3) draws one of several, and in training moves it by up to ten pixels.
+
+    Args:
+        found: bool (height, width), the object, at least one pixel.
+        target: not looked at.
+
+    Returns:
+        Four positive clicks, whole pixels: left, top, right, bottom.
     """
     del target
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
@@ -68,6 +75,13 @@ def inside_and_corners(found: BoolArray, target: npt.NDArray[np.int8]) -> list[C
 
     IOG (Zhang et al. 2020, section 3): an inside point near the center, and two corners of the box, of which the others
     follow. The box is the tight one, in inclusive pixels; a method that wants a margin adds it.
+
+    Args:
+        found: bool (height, width), the object, at least one pixel.
+        target: int8 (height, width): 1 object, 0 background, -1 ignored.
+
+    Returns:
+        A positive click and two negative ones, whole pixels.
     """
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     return [

@@ -81,7 +81,7 @@ PEERS: dict[str, Peer] = {
     ),
     "fcanet": Peer(kind="fcanet", policy="scipy-center"),
     "focuscut": Peer(
-        kind="focuscut", more=("-ap", "backbone='resnet50',pretrained=False", "-hrv"), policy="scipy-center"
+        kind="focuscut", more=("-ap", "backbone='resnet50',pretrained=False", "-hrv"), policy="scipy-restart"
     ),
     "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
     "sam-official": Peer(kind="sam", more=("vit_b",)),

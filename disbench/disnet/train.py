@@ -185,7 +185,7 @@ class _Run:
         self.training, self.out, self.log_name = training, out, log_name
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
-        network = _begun(training)
+        network, self.start = _begun(training)
         self.network_input = input_of(training.network, training.features)
         self.examples = Examples(
             training.shards,
@@ -370,11 +370,8 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         facts = {"steps": str(self.step), "torch": torch.__version__}
-        if self.training.start:
-            before = load_network(Path(self.training.start))
-            facts["started from"] = json.dumps(
-                {"training": before.training.as_dict(), **before.facts}, sort_keys=True
-            )
+        if self.start:
+            facts["started from"] = json.dumps(self.start, sort_keys=True)
         settings = replace(self.training, shards=(), features="")
         if self.averages is None:
             save_network(path, self.network, settings, facts, half=True)
@@ -386,8 +383,8 @@ class _Run:
         """What decides the steps besides the settings."""
         sources = [content_hash(read_manifest(Path(source.folder)))[:16] for source in self.training.shards]
         facts = {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
-        if self.training.start:
-            facts["weights to start from"] = file_sha256(Path(self.training.start))[:16]
+        if self.start:
+            facts["weights to start from"] = self.start["sha256"][:16]
         return facts
 
     def _taken_up(self) -> int:
@@ -398,8 +395,9 @@ class _Run:
         return load_state(folder, self.network, self.optimizer, self.averages)
 
 
-def _begun(training: Training) -> Disnet:
-    """The network as the training begins."""
+def _begun(training: Training) -> tuple[Disnet, dict[str, Any]]:
+    """The network as the training begins, and what is known of the file that it starts from."""
+    start: dict[str, Any] = {}
     if not training.start:
         network = build_network(training.network)
     else:
@@ -409,8 +407,13 @@ def _begun(training: Training) -> Disnet:
                 f"{training.start}: of another network than this training's; set the table network as it was there"
             )
         network = found.network.train()
+        start = {
+            "sha256": file_sha256(Path(training.start)),
+            "training": found.training.as_dict(),
+            **found.facts,
+        }
     train_only(network, training.trained)
-    return network
+    return network, start
 
 
 def _built(training: Training) -> NetworkSettings:

@@ -111,7 +111,7 @@ def evaluate(
         max_clicks: clicks a sample gets.
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
-        policy: how clicks are simulated: `center`, `random`, `jitter`; see `disbench.click_policies`.
+        policy: how clicks are simulated: `center`, or another of `disbench.click_policies.POLICIES`.
         seed: of the policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.

@@ -1,6 +1,6 @@
 """What adapters share: a peer's checkout on the path, the predictors of the package `isegm`, and those of SAM.
 
-RITM's package is called `isegm`, and so have those that began from it. A predictor keeps the image, the region that it
+RITM's package is called `isegm`, and so are those that began from it. A predictor keeps the image, the region that it
 zooms into and the previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column),
 to a list of theirs that counts them.
 """
@@ -42,6 +42,32 @@ def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
     if not any(folder in place.parents for place in places):
         raise ImportError(f"{repo} holds no {package}; one was found in {places[0]}")
     return importlib.import_module
+
+
+def isegm(
+    repo: str, checkpoint: str, device: str, *given: Any, **more: Any
+) -> tuple[Callable[[str], Any], Any, Any, Callable[..., Any]]:
+    """A network of the package `isegm`.
+
+    Args:
+        repo: folder that holds the package.
+        checkpoint: of the network.
+        device: torch's name of it.
+        given: to its `load_is_model`, after checkpoint and device.
+        more: likewise, by name.
+
+    Returns:
+        A function that imports a module by its full name, torch's device, the network, and a function that makes a
+        predictor of a mode, with options by name.
+
+    Raises:
+        ImportError: as `enter`.
+    """
+    load = enter(repo)
+    where = load("torch").device(device)
+    net = load("isegm.inference.utils").load_is_model(checkpoint, where, *given, **more)
+    make = load("isegm.inference.predictors").get_predictor
+    return load, where, net, lambda mode, **options: make(net, mode, where, **options)
 
 
 class Model:
@@ -120,25 +146,56 @@ def plain_vit(
     **model: Any,
 ) -> Model:
     """SimpleClick and those that began from it: a plain vision transformer of one input size."""
-    load = enter(repo)
-    where = load("torch").device(device)
-    net = load("isegm.inference.utils").load_is_model(checkpoint, where, False)
+    load, where, net, make = isegm(repo, checkpoint, device, False)
     zoom_options = fixed_zoom(int(options["crop"]))
     positions = load("isegm.model.modeling.pos_embed")
     positions.interpolate_pos_embed_inference(net.backbone, zoom_options["target_size"], where)
-    make = load("isegm.inference.predictors").get_predictor
 
     def predictor() -> Any:
         return make(
-            net,
             "NoBRS",
-            where,
             with_flip=bool(options["flip"]),
             zoom_in_params=dict(zoom_options),
             predictor_params=dict(predictor_options or {}),
         )
 
     return Model(load, predictor, **model)
+
+
+class Once:
+    """A network that gets all points of a fixed budget at once.
+
+    Args:
+        network: of the peer's.
+        options: of the adapter.
+        device: torch's name of it.
+        answer: the mask of an image and its points, (x, y, positive) each: float32 (height, width) in [0, 1].
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        options: dict[str, Any],
+        device: str,
+        answer: Callable[[Once, Any, Any], Any],
+    ) -> None:
+        self.network, self.options, self.device, self.answer = network, options, device, answer
+
+    def open(self, image: Any) -> OnceSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        return OnceSession(self, image)
+
+
+class OnceSession:
+    """One image."""
+
+    def __init__(self, model: Once, image: Any) -> None:
+        self.model, self.image = model, image
+
+    def predict(self, clicks: Any) -> Any:
+        """The one mask of all points: float32 (1, height, width), and no scores."""
+        mask = np.clip(self.model.answer(self.model, self.image, clicks), 0, 1)
+        return mask.astype(np.float32)[None], None
 
 
 class Prompted:

@@ -24,13 +24,10 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     Returns:
         The model.
     """
-    enter = SHARED["enter"](repo)
-    where = enter("torch").device(device)
-    net = enter("isegm.inference.utils").load_is_model(checkpoint, where)
-    make = enter("isegm.inference.predictors").get_predictor
+    enter, _, _, make = SHARED["isegm"](repo, checkpoint, device)
 
     def predictor() -> Any:
         zoom = SHARED["zoom"](int(options["crop"]), expansion_ratio=float(options["target_ratio"]))
-        return make(net, "CDNet", where, infer_size=384, zoom_in_params=zoom, predictor_params={})
+        return make("CDNet", infer_size=384, zoom_in_params=zoom, predictor_params={})
 
     return SHARED["Model"](enter, predictor)

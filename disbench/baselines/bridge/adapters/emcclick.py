@@ -21,17 +21,12 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     Returns:
         The model.
     """
-    enter = SHARED["enter"](repo)
-    where = enter("torch").device(device)
-    net = enter("isegm.inference.utils").load_is_model(checkpoint, where)
-    make = enter("isegm.inference.predictors").get_predictor
+    enter, _, _, make = SHARED["isegm"](repo, checkpoint, device)
 
     def predictor() -> Any:
         size = {"target_size": int(options["short"])}
         return make(
-            net,
             "EMC-Click",
-            where,
             with_flip=bool(options["flip"]),
             zoom_in_params=size,
             predictor_params={},

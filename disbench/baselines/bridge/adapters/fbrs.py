@@ -24,17 +24,12 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     Returns:
         The model.
     """
-    enter = SHARED["enter"](repo)
-    where = enter("torch").device(device)
-    net = enter("isegm.inference.utils").load_is_model(checkpoint, where, norm_radius=int(options["radius"]))
-    make = enter("isegm.inference.predictors").get_predictor
+    enter, _, _, make = SHARED["isegm"](repo, checkpoint, device, norm_radius=int(options["radius"]))
     limit = int(options["clicks_limit"])
 
     def predictor() -> Any:
         return make(
-            net,
             options["mode"],
-            where,
             with_flip=bool(options["flip"]),
             zoom_in_params=SHARED["zoom"](int(options["crop"])),
             predictor_params={"net_clicks_limit": limit} if limit else None,

@@ -23,16 +23,11 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     Returns:
         The model.
     """
-    enter = SHARED["enter"](repo)
-    where = enter("torch").device(device)
-    net = enter("isegm.inference.utils").load_is_model(checkpoint, where)
-    make = enter("isegm.inference.predictors").get_predictor
+    enter, _, _, make = SHARED["isegm"](repo, checkpoint, device)
 
     def predictor() -> Any:
         return make(
-            net,
             options["mode"],
-            where,
             infer_size=int(options["size"]),
             focus_crop_r=float(options["focus_ratio"]),
             with_flip=bool(options["flip"]),

@@ -78,7 +78,12 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mo
     enter = SHARED["enter"](repo, "interformer")
     mmcv = enter("mmcv")
     enter("interformer.segmentors")
-    config = mmcv.Config.fromfile(str(next(Path(checkpoint).parent.glob("*.py"))))
+    files = sorted(Path(checkpoint).parent.glob("*.py"))
+    if len(files) != 1:
+        raise FileNotFoundError(
+            f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there"
+        )
+    config = mmcv.Config.fromfile(str(files[0]))
     config.model.pretrained = None
     config.model.train_cfg = None
     net = enter("mmseg.models").build_segmentor(config.model, test_cfg=config.get("test_cfg"))

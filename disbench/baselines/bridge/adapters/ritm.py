@@ -23,19 +23,14 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
     Returns:
         The model.
     """
-    enter = SHARED["enter"](repo)
-    where = enter("torch").device(device)
-    net = enter("isegm.inference.utils").load_is_model(checkpoint, where)
-    make = enter("isegm.inference.predictors").get_predictor
+    enter, _, _, make = SHARED["isegm"](repo, checkpoint, device)
     limit = int(options["clicks_limit"])
     size = int(options["crop"])
     zoom = SHARED["fixed_zoom"](size) if options["fixed"] else SHARED["zoom"](size)
 
     def predictor() -> Any:
         return make(
-            net,
             options["mode"],
-            where,
             with_flip=bool(options["flip"]),
             zoom_in_params=zoom,
             predictor_params={"net_clicks_limit": limit} if limit else {},

@@ -1,4 +1,7 @@
-"""SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick."""
+"""SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick.
+
+iCMFormer (Li, Vosselman, Yang 2023), github.com/lik1996/iCMFormer, is called alike.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,26 @@ def box_area(boxes: torch.Tensor) -> torch.Tensor:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def batched_nms(*arguments: object) -> torch.Tensor:
-    """Not needed to predict from clicks."""
-    raise NotImplementedError("the stand-in for torchvision has no non-maximum suppression")
+def batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """Greedy suppression: numbers of the boxes that stay, the best score first.
+
+    A box (x0, y0, x1, y1) goes if its IoU with a better one of its own group is above the threshold.
+    """
+    kept: list[int] = []
+    for number in scores.argsort(descending=True, stable=True).tolist():
+        better = torch.tensor([other for other in kept if idxs[other] == idxs[number]], dtype=torch.long)
+        if not (_ious(boxes[number], boxes[better]) > iou_threshold).any():
+            kept.append(number)
+    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
+
+
+def _ious(box: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """IoU of a box (4,) with others (count, 4)."""
+    sides = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0)
+    both = sides.prod(dim=1)
+    return both / (box_area(box[None]) + box_area(others) - both)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
