@@ -116,7 +116,10 @@ class Session:
     def predict(self, clicks: Any) -> Any:
         """Masks for all clicks so far, (x, y, positive) each: (candidates, height, width), and no scores."""
         for x, y, positive in clicks[len(self.clicker) :]:
-            self.clicker.add_click(self.model.clicks.Click(is_positive=bool(positive), coords=(y, x)))
+            # NumPy's numbers, as the peers' own clicks have: torch makes float64 of them where Python's give float32,
+            # and what f-BRS optimises follows the last bits.
+            place = (np.int64(y), np.int64(x))
+            self.clicker.add_click(self.model.clicks.Click(is_positive=bool(positive), coords=place))
         with self.model.torch.no_grad():
             masks = self.model.ask(self)
         self.masks = masks if masks.ndim == 3 else masks[None]
