@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,17 @@ from typing import Annotated
 import typer
 
 from disbench import __version__, cli_ablate, cli_archive, cli_benchmark, cli_compare, cli_paper, cli_train
-from disbench.cli_options import DataOption, Existing, ExistingOption, described_line, print_definitions
+from disbench.cli_options import (
+    AddressOption,
+    DataOption,
+    EngineName,
+    EngineOption,
+    Existing,
+    ExistingOption,
+    WorkersOption,
+    described_line,
+    print_definitions,
+)
 from disbench.errors import InputError
 
 app = typer.Typer(
@@ -93,9 +102,9 @@ def sample(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of what is drawn at random.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes (the result does not depend on it).")
-    ] = os.cpu_count() or 1,
+    workers: WorkersOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    address: AddressOption = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
     ] = None,
@@ -112,6 +121,7 @@ def sample(
     ] = False,
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""
+    from disbench.engines import open_engine  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
     from disbench.sampling.sample import make_shards  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
@@ -131,8 +141,9 @@ def sample(
         data=data,
     )
     source = open_source(chosen, paths)
+    where = open_engine(engine.value, workers, address=address)
     manifest = make_shards(
-        source, chosen, out, workers=workers, limit=limit, existing=existing.value, progress=True
+        source, chosen, out, engine=where, limit=limit, existing=existing.value, progress=True
     )
     typer.echo(
         f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "

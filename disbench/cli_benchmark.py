@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -11,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption, MethodOption, SetOption
+from disbench.cli_options import (
+    AddressOption,
+    DataOption,
+    EngineName,
+    EngineOption,
+    Existing,
+    ExistingOption,
+    MethodOption,
+    SetOption,
+    WorkersOption,
+)
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed."""
@@ -125,7 +134,15 @@ def run(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = os.cpu_count() or 1,
+    workers: WorkersOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    address: AddressOption = None,
+    gpus_per_worker: Annotated[
+        float,
+        typer.Option(
+            "--gpus-per-worker", min=0, help="GPUs that Ray keeps for each worker; 0.5 lets two share one."
+        ),
+    ] = 0.0,
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")
     ] = 1,
@@ -147,6 +164,7 @@ def run(
     """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
+    from disbench.engines import open_engine  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
     from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
@@ -167,13 +185,17 @@ def run(
         stop_at=stop_at,
         initial_masks=initial_masks is InitialMasks.USE,
     )
-    execution = Execution(workers, threads, batch, timeout or None, store.value)
+    where = open_engine(
+        engine.value, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker
+    )
+    execution = Execution(where.workers, threads, batch, timeout or None, store.value)
     finished = run_benchmark(
         spec,
         source,
         out,
         conduct,
         execution,
+        engine=where,
         every=every,
         limit=limit,
         existing=existing.value,

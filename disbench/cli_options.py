@@ -21,6 +21,13 @@ class Existing(StrEnum):
     FAIL = "fail"
 
 
+class EngineName(StrEnum):
+    """Where the workers are."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
     """The callback of an option `--list`: a line for each definition of a kind, and the end.
 
@@ -65,4 +72,23 @@ MethodOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set an option of the method: option=value; may be repeated."),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option("--engine", help="Where the workers are: on this machine, or on a Ray cluster (extra ray)."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Of the Ray cluster; auto: the one that this machine belongs to (default: begin one here).",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes; they do not change the result (default: one a core, or as many as the cluster has room for).",
+    ),
 ]

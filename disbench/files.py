@@ -5,8 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """By what a file is seen to be another one than before.
+
+    Attributes:
+        size: bytes; -1 if there is no such file.
+        changed: time of the last change in nanoseconds.
+    """
+
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """The stamp of a file, which need not be there."""
+        try:
+            found = path.stat()
+        except OSError:
+            return cls(-1, 0)
+        return cls(found.st_size, found.st_mtime_ns)
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file still has this stamp."""
+        return Stamp.of(path) == self
 
 
 @contextmanager

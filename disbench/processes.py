@@ -60,3 +60,11 @@ def _wait_for_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def exit_words(exitcode: int | None) -> str:
+    """How a process ended, in words: "killed by SIGKILL", "exit code 1"."""
+    if exitcode is not None and exitcode < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-exitcode).name}"
+    return f"exit code {exitcode}"

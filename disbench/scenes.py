@@ -69,7 +69,12 @@ class Scene:
 
 
 class SceneSource(Protocol):
-    """A dataset that scenes are read from. Picklable: worker processes read scenes by number."""
+    """A dataset that scenes are read from. Picklable: worker processes read scenes by number.
+
+    A source may also offer `object_counts(images)`, how many objects each image of a range has, or an estimate: by it
+    work is divided evenly; and `check_unchanged()`, which raises `InputError` if its file is not the one any more that
+    was opened.
+    """
 
     @property
     def name(self) -> str:

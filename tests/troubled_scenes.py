@@ -46,8 +46,8 @@ class TroubledScenes:
 
     Attributes:
         source: the scenes.
-        trouble: "killed at start" (whatever is read), "killed in a message", "input error", "stuck" (for an hour),
-            or "none".
+        trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
+            message, not of the next), "input error", "out of memory", "stuck" (for an hour), or "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
     """
@@ -81,6 +81,14 @@ class TroubledScenes:
     def _bring_trouble(self) -> None:
         if self.trouble == "killed in a message":
             kill_in_the_midst_of_a_message()
+        elif self.trouble == "killed once":
+            try:
+                (self.log / "killed").touch(exist_ok=False)
+            except FileExistsError:
+                return
+            kill_in_the_midst_of_a_message()
+        elif self.trouble == "out of memory":
+            raise MemoryError
         elif self.trouble == "stuck":
             time.sleep(3600)
         elif self.trouble == "input error":

@@ -19,6 +19,7 @@ from disbench import masks
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.errors import InputError
+from disbench.files import Stamp
 from disbench.masks import Raster, Rle
 from disbench.scenes import Kind, Scene, SceneObject
 
@@ -64,6 +65,7 @@ class AnnotationFile:
         slices: image id -> (first, end) in `spans`.
         dropped: annotations of no image that were left out, by reason.
         png_folder: where the PNGs of panoptic annotations are.
+        stamp: of the JSON when it was opened.
     """
 
     path: Path
@@ -75,9 +77,22 @@ class AnnotationFile:
     slices: dict[int, tuple[int, int]]
     dropped: Counter[str] = field(default_factory=Counter)
     png_folder: Path | None = None
+    stamp: Stamp | None = None
 
     def __post_init__(self) -> None:
         self._records = RecordFile(self.path)
+
+    def check_unchanged(self) -> None:
+        """See that the file is the one that was opened, by size and time of its last change.
+
+        Raises:
+            InputError: it is not.
+        """
+        if self.stamp is not None and not self.stamp.holds(self.path):
+            raise InputError(
+                f"{self.path}: changed while it was read; let it be as it was and run the same command again, or take "
+                "the new one with --existing overwrite"
+            )
 
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
         """The annotations of an image, in the order of the file."""
@@ -237,6 +252,7 @@ def open_annotations(
         InputError: missing, empty, truncated or not JSON; an image twice or without a size; an annotation
             of an image that the file does not have.
     """
+    stamp = Stamp.of(path)  # before a byte is read
     index = index_json(path)
     for name in ("images", "annotations", "categories"):
         if name not in index.records:
@@ -265,6 +281,7 @@ def open_annotations(
         slices,
         dropped,
         (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
+        stamp,
     )
 
 
@@ -397,6 +414,21 @@ class AnnotatedImages:
         """The scenes of these numbers, in this order."""
         for index in indices:
             yield self._scene(int(self.image_ids[index]))
+
+    def object_counts(self, images: range) -> list[int]:
+        """How many annotations all files have of each image of a range."""
+        ids = self.image_ids[images.start : images.stop].tolist()
+        spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
+        return [sum(end - first for first, end in each) for each in spans]
+
+    def check_unchanged(self) -> None:
+        """See that the annotation files are those that were opened.
+
+        Raises:
+            InputError: one was changed, replaced or removed.
+        """
+        for file in self.files:
+            file.check_unchanged()
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the annotation files by name, and one of all PNGs of each panoptic file."""

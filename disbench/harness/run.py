@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -17,6 +18,7 @@ from disbench import __version__
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.clicks import opencv_version
+from disbench.engines import Engine, LocalEngine
 from disbench.errors import InputError
 from disbench.harness.protocol import Protocol
 from disbench.harness.store import (
@@ -32,7 +34,7 @@ from disbench.harness.store import (
     write_clicks,
     write_json,
 )
-from disbench.harness.workers import Chunk, Job, evaluated_chunks
+from disbench.harness.workers import EvaluationWork, Job
 from disbench.samples import SampleSource
 
 Existing = Literal["resume", "overwrite", "fail"]
@@ -82,6 +84,7 @@ def run_benchmark(
     protocol: Protocol,
     execution: Execution | None = None,
     *,
+    engine: Engine | None = None,
     every: int = 1,
     limit: int | None = None,
     existing: Existing = "resume",
@@ -96,6 +99,7 @@ def run_benchmark(
         out: folder of the run; made if missing.
         protocol: how to evaluate.
         execution: processes, threads, time limit, stored masks.
+        engine: where the workers are; by default `execution.workers` processes on this machine.
         every: only every so-many-th sample, from the first.
         limit: then only the first so many.
         existing: `resume` goes on with an unfinished run of the same job and leaves a finished one; `overwrite`
@@ -121,8 +125,7 @@ def run_benchmark(
     journal = Journal(out)
     try:
         _check_journal(journal, job, out)
-        _evaluate(
-            journal,
+        work = EvaluationWork(
             Job(
                 method,
                 source,
@@ -131,12 +134,11 @@ def run_benchmark(
                 execution.batch,
                 execution.threads,
                 execution.timeout,
-            ),
-            numbers,
-            execution.workers,
-            out,
-            progress,
+            )
         )
+        engine = engine or LocalEngine(execution.workers)
+        _evaluate(journal, work, numbers, engine, out, progress)
+        _check_unchanged(source, job, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
         write_clicks(out / CLICKS, journal.tables())
         result = _summary(journal, wall_seconds)
@@ -145,7 +147,12 @@ def run_benchmark(
     description = {
         "format": FORMAT,
         **job,
-        "execution": execution.as_dict(),
+        "execution": {
+            **execution.as_dict(),
+            "engine": engine.name,
+            "workers": engine.workers,
+            "lost": len(engine.lost),
+        },
         "machine": _machine(),
         "command": command,
         "result": result,
@@ -156,16 +163,19 @@ def run_benchmark(
 
 
 def _evaluate(
-    journal: Journal, job: Job, numbers: Sequence[int], workers: int, out: Path, progress: bool
+    journal: Journal, work: EvaluationWork, numbers: Sequence[int], engine: Engine, out: Path, progress: bool
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    finished = journal.finished()
-    every_chunk = [Chunk(tuple(numbers[i : i + job.batch])) for i in range(0, len(numbers), job.batch)]
-    chunks = [chunk for chunk in every_chunk if chunk.numbers[0] not in finished]
+    finished, size = journal.finished(), work.job.batch
+    every_chunk = [tuple(numbers[i : i + size]) for i in range(0, len(numbers), size)]
+    chunks = [chunk for chunk in every_chunk if chunk[0] not in finished]
     failed = 0
-    with tqdm(total=len(numbers), initial=sum(finished.values()), unit="sample", disable=not progress) as bar:
-        for chunk in evaluated_chunks(job, chunks, workers, out) if chunks else ():
+    with (
+        tqdm(total=len(numbers), initial=sum(finished.values()), unit="sample", disable=not progress) as bar,
+        contextlib.closing(engine.as_finished(work, chunks, out)) as evaluated,
+    ):
+        for chunk in evaluated:
             journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
@@ -173,6 +183,17 @@ def _evaluate(
             bar.update(len(chunk.numbers))
             if failed:
                 bar.set_postfix(failed=failed)
+
+
+def _check_unchanged(source: SampleSource, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
+    """See that the rows are those of the files that the run says it read.
+
+    Raises:
+        InputError: a file was changed in the meantime. The journal is told: nobody resumes it.
+    """
+    if source.content_hash() != job["dataset"]["content_hash"]:
+        journal.spoil(f"the files of {source.name} were changed while they were read")
+        _check_journal(journal, job, out)
 
 
 def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
@@ -279,6 +300,10 @@ def _prepare_folder(out: Path, job: Mapping[str, Any], existing: Existing) -> St
 
 
 def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:
+    if spoiled := journal.spoiled():
+        raise InputError(
+            f"{out}: {spoiled}, so some of its rows are of other files; run it again with --existing overwrite"
+        )
     begun = journal.job()
     if begun is None:
         journal.begin(job)

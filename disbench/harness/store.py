@@ -115,6 +115,7 @@ class Journal:
             )
             self._connection.execute("CREATE TABLE IF NOT EXISTS seconds (wall REAL)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE)")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS spoiled (reason TEXT)")
 
     def job(self) -> dict[str, Any] | None:
         """The description of the job that began this journal, or None for a new one."""
@@ -166,6 +167,17 @@ class Journal:
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
             return [json.loads(said) for (said,) in found]
+
+    def spoil(self, reason: str) -> None:
+        """Mark the rows as not to be trusted."""
+        with self._complaining():
+            self._connection.execute("INSERT INTO spoiled VALUES (?)", (reason,))
+
+    def spoiled(self) -> str | None:
+        """Why the rows are not to be trusted, if they are not."""
+        with self._complaining():
+            found = self._connection.execute("SELECT reason FROM spoiled").fetchone()
+            return None if found is None else str(found[0])
 
     def spend(self, seconds: float) -> float:
         """Account for wall time; the sum over all sittings that ended here."""

@@ -1,28 +1,29 @@
-"""Worker processes that evaluate chunks of samples, watched: one that hangs or dies costs one sample."""
+"""Workers that evaluate samples, each by a process that it watches: one that hangs or dies costs one sample."""
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import signal
+import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from disbench import threads
 from disbench.baselines.cards import MethodSpec
+from disbench.engines.work import WorkerLost
 from disbench.errors import InputError
 from disbench.harness.chunks import Began, Clicked, Ended, Event, Repeated, run_chunk
 from disbench.harness.evaluation import check_batch
 from disbench.harness.protocol import Protocol
 from disbench.harness.store import ClickRow, Store
 from disbench.prediction import Method
-from disbench.processes import die_with_parent, started_worker
+from disbench.processes import die_with_parent, exit_words, started_worker
 from disbench.samples import SampleSource
 
 _STARTING_TIMEOUT = 600.0
@@ -60,7 +61,7 @@ class Chunk:
         numbers: of the samples.
         rows: of the samples so far.
         finished: samples that need nothing more.
-        alone: one sample after another, since the chunk's worker hung or died before.
+        alone: one sample after another, since the chunk's process hung or died before.
         repeated: reasons for which a batch was asked again one by one.
         versions: what the method computes with, as it says itself.
     """
@@ -82,9 +83,30 @@ class Chunk:
         return [row for number in self.numbers for row in self.rows[number]]
 
 
+@dataclass(frozen=True)
+class EvaluationWork:
+    """A run as work for an engine; a task is the numbers of the samples of a chunk.
+
+    Attributes:
+        job: what every worker needs.
+    """
+
+    job: Job
+    watched = True
+
+    def begin(self, path: Path) -> WatchedWorker:
+        """A worker with a process of its own."""
+        return WatchedWorker(path, self.job)
+
+    def describe(self, numbers: Sequence[int]) -> str:
+        """A chunk in words."""
+        more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+        return f"sample {self.job.source.ids[numbers[0]]}{more} of {self.job.source.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """The worker has made the method, or has finished what it was given.
+    """The process has made the method, or has finished what it was given.
 
     Attributes:
         versions: the method's own.
@@ -100,182 +122,155 @@ class _Stopped:
     reason: str
 
 
-def evaluated_chunks(job: Job, chunks: Sequence[Chunk], workers: int, folder: Path) -> Iterator[Chunk]:
-    """Evaluate chunks by worker processes; each is yielded when it is finished, in any order.
+class WatchedWorker:
+    """Evaluates one chunk at a time by a process, which is replaced when it hangs or dies.
 
     Args:
-        job: what to do.
-        chunks: what to do it on.
-        workers: processes, at least 1.
-        folder: of the run; the job travels to the workers by a file there.
-
-    Raises:
-        InputError: the method cannot be made, or a sample cannot be read.
+        path: a file with the pickled `EvaluationWork`.
+        job: of that work.
     """
-    path = folder / "workers.partial"
-    with path.open("wb") as file:
-        pickle.dump(job, file)
-    waiting = deque(chunks)
-    crew = [_Worker(path, job) for _ in range(min(workers, len(chunks)))]
-    try:
-        while crew:
-            for worker in crew:
-                if worker.idle and waiting:
-                    worker.give(waiting.popleft())
-            crew = [worker for worker in crew if not _dismissed(worker, bool(waiting))]
-            _wait(crew)
-            for worker in crew:
-                if (chunk := worker.attend()) is not None:
-                    yield chunk
-    finally:
-        for worker in crew:
-            worker.end()
-        path.unlink(missing_ok=True)
-
-
-def _dismissed(worker: _Worker, waiting: bool) -> bool:
-    if worker.idle and not waiting:
-        worker.end()
-        return True
-    return False
-
-
-def _wait(crew: Sequence[_Worker]) -> None:
-    """Until some worker says something, ends, or is late."""
-    if crew:
-        deadline = min(worker.deadline for worker in crew)
-        wait([worker.connection for worker in crew], max(0.0, min(deadline - time.monotonic(), 3600.0)))
-
-
-class _Worker:
-    """One process and the chunk that it has; the process is replaced when it hangs or dies."""
 
     def __init__(self, path: Path, job: Job) -> None:
         self._path, self._job = path, job
-        self._chunk: Chunk | None = None
-        self._begin_process()
+        self._process: BaseProcess | None = None
+        self._lock = threading.Lock()  # a process is begun by one thread, and ended by another
+        self._ended = False
+        self._begun: Began | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Ready for a chunk."""
-        return self._chunk is None
+    def do(self, numbers: Sequence[int]) -> Chunk:
+        """The rows of some samples; those on which the method failed say so.
 
-    def give(self, chunk: Chunk) -> None:
-        """Hand over a chunk; a process that is still starting takes it when it is ready."""
-        self._chunk = chunk
-        if self._ready:
-            self._send()
-
-    def attend(self) -> Chunk | None:
-        """Hear what the process says; the chunk if that finished it."""
-        try:
-            while self.connection.poll():
-                finished = self._hear(self.connection.recv())
-                if finished is not None:
-                    return finished
-        except (EOFError, OSError):
-            self._process.join()
-            return self._lost(f"the worker process ended ({_how(self._process.exitcode)})")
-        if time.monotonic() >= self.deadline:
-            return self._lost(f"no answer within {self._job.timeout:g} s")
-        return None
+        Raises:
+            InputError: the method cannot be made, or a sample cannot be read.
+            WorkerLost: the process ended outside the method, or `end` was called.
+        """
+        chunk = Chunk(tuple(numbers))
+        while chunk.left:
+            if self._process is None:
+                self._begin_process()
+            self._begun = None
+            try:
+                self._connection.send((chunk.left, chunk.alone))
+                while not self._hear(self._next(), chunk):
+                    pass
+            except TimeoutError:  # an OSError, too
+                self._lost(chunk, f"no answer within {self._job.timeout:g} s")
+            except (EOFError, OSError):
+                self._lost(chunk, f"the worker process ended ({self._exit_words()})")
+        return chunk
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+        with self._lock:
+            self._ended = True
+            self._end_process()
 
     def _begin_process(self) -> None:
-        self._process, self.connection = started_worker(_work, self._path)
-        self._ready = False
-        self._began: Began | None = None
-        self.deadline = time.monotonic() + _STARTING_TIMEOUT
+        with self._lock:
+            if self._ended:
+                raise WorkerLost("the worker was ended")
+            self._process, self._connection = started_worker(_work, self._path)
+        self._deadline = time.monotonic() + _STARTING_TIMEOUT
+        try:
+            said = self._next()
+        except TimeoutError:
+            self._end_process()
+            raise InputError(
+                f"{self._job.method.name}: the method was not made within {_STARTING_TIMEOUT:g} s"
+            ) from None
+        except (EOFError, OSError):
+            self._lost(None, f"the worker process ended ({self._exit_words()})")
+        else:
+            self._hear(said, Chunk(()))
 
-    def _send(self) -> None:
-        assert self._chunk is not None
-        with contextlib.suppress(OSError):  # a process that has just died is noticed by attend()
-            self.connection.send((self._chunk.left, self._chunk.alone))
+    def _exit_words(self) -> str:
+        with self._lock:
+            if self._process is None:  # ended from outside
+                return "killed"
+            self._process.join(10.0)
+            return exit_words(self._process.exitcode)
 
-    def _hear(self, said: Event | _Ready | _Stopped) -> Chunk | None:
-        chunk = self._chunk
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process = None
+
+    def _next(self) -> Event | _Ready | _Stopped:
+        """What the process says next.
+
+        Raises:
+            EOFError, OSError: it has ended.
+            TimeoutError: it was due.
+        """
+        while not self._connection.poll():
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            wait([self._connection], min(left, 3600.0))
+        said: Event | _Ready | _Stopped = self._connection.recv()
+        return said
+
+    def _hear(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
+        """Take in what the process says; whether it has finished what it was given."""
         if isinstance(said, _Stopped):
+            self._end_process()
             raise InputError(said.reason)
         if isinstance(said, Began):
-            self._began = said
-            self._began_at = time.monotonic()
+            self._begun = said
+            self._begun_at = time.monotonic()
             allowed = self._job.timeout
-            self.deadline = float("inf") if allowed is None else self._began_at + allowed * len(said.rows)
+            self._deadline = float("inf") if allowed is None else self._begun_at + allowed * len(said.rows)
         elif isinstance(said, Ended):
-            self._began, self.deadline = None, float("inf")
+            self._begun, self._deadline = None, float("inf")
         elif isinstance(said, Clicked):
-            assert chunk is not None
             chunk.rows.setdefault(said.number, []).append(said.row)
             if said.done:
                 chunk.finished.add(said.number)
         elif isinstance(said, Repeated):
-            assert chunk is not None
             chunk.repeated.append(said.reason)
         else:
-            return self._hear_ready(said)
-        return None
+            self._deadline = float("inf")
+            chunk.versions = said.versions
+            return True
+        return False
 
-    def _hear_ready(self, said: _Ready) -> Chunk | None:
-        self.deadline = float("inf")
-        if not self._ready:
-            self._ready = True
-            if self._chunk is not None:
-                self._send()
-            return None
-        finished, self._chunk = self._chunk, None
-        if finished is not None:
-            finished.versions = said.versions
-        return finished
+    def _lost(self, chunk: Chunk | None, reason: str) -> None:
+        """The process hung or died: record it, or see to it that the samples are tried one by one.
 
-    def _lost(self, reason: str) -> Chunk | None:
-        """The process hung or died: record it, or try the samples one by one, with a new process."""
-        self.end()
-        began, chunk = self._began, self._chunk
-        if began is None or chunk is None:
-            where = "while it made the method" if not self._ready else "outside the method"
-            raise InputError(
-                f"{reason} {where} (out of memory?); run the same command again to resume, with fewer "
-                "workers; a script must call this under `if __name__ == '__main__':`"
-            )
-        if len(began.rows) > 1:
+        Raises:
+            WorkerLost: it was not the method.
+        """
+        with self._lock:
+            self._end_process()
+        if self._ended:
+            raise WorkerLost("the worker was ended")
+        begun = self._begun if chunk else None
+        if begun is None or chunk is None:
+            raise WorkerLost(f"{reason} {'outside the method' if chunk else 'while it made the method'}")
+        if len(begun.rows) > 1:
             chunk.alone = True
             for number in chunk.left:
                 chunk.rows.pop(number, None)
-        else:
-            ((number, row),) = began.rows.items()
-            spent = time.monotonic() - self._began_at
-            failed = replace(row, failure=f"{began.what}: {reason}", model_seconds=spent)
-            chunk.rows.setdefault(number, []).append(failed)
-            chunk.finished.add(number)
-            if not chunk.alone:
-                chunk.alone = True
-                for other in chunk.left:
-                    chunk.rows.pop(other, None)
-        self._begin_process()
-        if not chunk.left:
-            self._chunk = None
-            return chunk
-        return None
-
-
-def _how(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-exitcode).name}"
-    return f"exit code {exitcode}"
+            return
+        ((number, row),) = begun.rows.items()
+        spent = time.monotonic() - self._begun_at
+        failed = replace(row, failure=f"{begun.what}: {reason}", model_seconds=spent)
+        chunk.rows.setdefault(number, []).append(failed)
+        chunk.finished.add(number)
+        if not chunk.alone:
+            chunk.alone = True
+            for other in chunk.left:
+                chunk.rows.pop(other, None)
 
 
 def _work(path: Path, connection: Connection) -> None:
-    """A worker's whole life: make the method once, then evaluate what it is given."""
+    """A process's whole life: make the method once, then evaluate what it is given."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ending the workers is the parent's job
     die_with_parent()
     with path.open("rb") as file:
-        job: Job = pickle.load(file)
+        work: EvaluationWork = pickle.load(file)
+    job = work.job
     try:
         threads.limit(job.threads)
         method = _build(job)

@@ -18,12 +18,13 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from disbench import __version__
+from disbench.engines import Engine, LocalEngine
 from disbench.errors import InputError
 from disbench.files import whole_file
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.shard_writer import ShardWriter, other_job
 from disbench.sampling.shards import MANIFEST, SCHEMA_VERSION, file_sha256, read_manifest
-from disbench.sampling.workers import sampled_chunks
+from disbench.sampling.workers import SamplingWork, chunks_by_cost
 from disbench.scenes import SceneSource
 
 Existing = Literal["resume", "overwrite", "fail"]
@@ -36,6 +37,7 @@ def make_shards(
     out: str | Path,
     *,
     workers: int = 1,
+    engine: Engine | None = None,
     limit: int | None = None,
     existing: Existing = "resume",
     progress: bool = False,
@@ -48,6 +50,7 @@ def make_shards(
         out: folder for the shards; made if it does not exist.
         workers: processes that sample; 1 samples in this process. Does not change the result. With more, a
             script must make this call under `if __name__ == "__main__":` (they are started by "spawn").
+        engine: where the workers are; by default processes on this machine. Does not change the result.
         limit: only the first so many images of the source.
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
             stops, `overwrite` removes them first.
@@ -69,23 +72,48 @@ def make_shards(
         return done
     writer = ShardWriter(folder, recipe.shard_bytes, job["fingerprint"])
     start = writer.resume()
-    with contextlib.closing(sampled_chunks(source, recipe, range(start, count), workers, folder)) as chunks:
+    engine = engine or LocalEngine(workers)
+    tasks = chunks_by_cost(source, range(start, count))
+    with contextlib.closing(engine.in_order(SamplingWork(source, recipe), tasks, folder)) as chunks:
         bar = tqdm(
             total=count, initial=start, unit="image", desc=recipe.name, disable=None if progress else True
         )
         try:
             for chunk in chunks:
+                check_unchanged(source)  # before its rows get into a shard that may be finished with them
                 writer.add(chunk)
                 bar.update(len(chunk.indices))
+            _check_fingerprint(source, job, folder)
             writer.close()
-        except BaseException:
+        except BaseException as error:
             writer.discard()
+            if isinstance(error, InputError):  # what went wrong may be that the file is another one now
+                check_unchanged(source)
             raise
         finally:
             bar.close()
     total = writer.total
     total.dropped.update(getattr(source, "dropped", {}))
     return _write_manifest(folder, {**job, **total.as_dict(), "files": writer.files})
+
+
+def check_unchanged(source: SceneSource) -> None:
+    """Let a source that can tell see whether its file is still the one that was opened.
+
+    Raises:
+        InputError: it was changed.
+    """
+    check = getattr(source, "check_unchanged", None)
+    if check is not None:
+        check()
+
+
+def _check_fingerprint(source: SceneSource, job: dict[str, Any], folder: Path) -> None:
+    if source.fingerprint() != job["sources"]:
+        raise InputError(
+            f"{folder}: the files of {source.name} were changed while they were read; "
+            "run it again with --existing overwrite"
+        )
 
 
 def _describe_job(source: SceneSource, recipe: Recipe, limit: int | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ LAYERS = {
     "processes": 0,
     "opencv": 1,
     "depths": 1,
+    "engines": 1,
     "options": 1,
     "settings": 1,
     "masks": 1,

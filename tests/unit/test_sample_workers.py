@@ -14,10 +14,13 @@ import psutil
 import pytest
 
 from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.engines import LocalEngine
+from disbench.engines.crew import TASKS_AHEAD as CHUNKS_AHEAD
+from disbench.engines.work import portable as _portable
 from disbench.errors import InputError
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.shard_writer import Chunk
-from disbench.sampling.workers import CHUNKS_AHEAD, _portable, sampled_chunks
+from disbench.sampling.workers import SamplingWork, chunks_by_cost
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linu
 CHUNKS = 13
 SCENES = 16
 WORKERS = 2
-LOST = r"a worker process ended before its work \(killed, .*run the same command again to resume, with fewer"
+LOST = r"lvis: 3 times, a worker process ended .*killed by SIGKILL.*run the same command again to resume, with fewer"
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +64,8 @@ def start(source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def sampled(trouble: str, chunk: int = 0) -> Generator[Chunk, None, None]:
         scenes = TroubledScenes(source, trouble, chunk * SCENES, tmp_path / "log")
         recipe = load_recipe("lvis-hierarchy")
-        return sampled_chunks(scenes, recipe, range(len(source)), WORKERS, tmp_path)
+        chunks = chunks_by_cost(scenes, range(len(source)))
+        return LocalEngine(WORKERS).in_order(SamplingWork(scenes, recipe), chunks, tmp_path)
 
     return sampled
 
@@ -100,6 +104,17 @@ def test_killed_at_the_start(start: Start, tmp_path: Path) -> None:
     assert not (tmp_path / "workers.partial").exists()
 
 
+def test_killed_once_and_done_again(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    undisturbed = [chunk.batch for chunk in start("none")]
+    assert [chunk.batch for chunk in start("killed once", 2)] == undisturbed
+    (notice,) = caplog.messages
+    assert notice == (
+        f"images {2 * SCENES} to {3 * SCENES - 1} of lvis: a worker process ended before its work (killed by SIGKILL); "
+        "another worker does it again"
+    )
+    assert workers() == []
+
+
 def test_killed_while_idle(start: Start, tmp_path: Path) -> None:
     """What was sampled before is handed on; only a few chunks were, however long the caller takes."""
     ahead = WORKERS * CHUNKS_AHEAD
@@ -108,10 +123,13 @@ def test_killed_while_idle(start: Start, tmp_path: Path) -> None:
     assert begun_by_idle_workers(tmp_path / "log", ahead) == ahead
     for worker in workers():
         worker.kill()
-    ready = [next(chunks).indices[0] for _ in range(ahead - 1)]
-    assert ready == list(range(SCENES, ahead * SCENES, SCENES))
-    with pytest.raises(InputError, match=LOST):
-        next(chunks)
+    assert [chunk.indices[0] for chunk in chunks] == list(range(SCENES, CHUNKS * SCENES, SCENES))
+    assert workers() == []
+
+
+def test_a_worker_without_memory(start: Start) -> None:
+    with pytest.raises(InputError, match="not enough memory for what a worker does; use fewer workers"):
+        list(start("out of memory", 1))
     assert workers() == []
 
 
