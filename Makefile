@@ -14,7 +14,7 @@ CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 	$(BIN)/python -m pip install --quiet --no-deps "opencv-python-headless==$$release"; }
 
-.PHONY: quickstart test check unit wheel-test dist lint benchmark clean
+.PHONY: quickstart test check unit wheel-test faults dist lint benchmark clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/disbench quickstart --out quickstart
@@ -43,6 +43,11 @@ wheel-test: dist
 		--ignore tests/end_to_end/test_bad_input.py tests/end_to_end tests/golden/test_photos.py \
 		$(addprefix tests/unit/test_,$(addsuffix .py,$(WHEEL_UNITS)))
 
+# Tests with real kills, at moments that differ each time, as often as REPEAT says.
+REPEAT ?= 20
+faults: $(VENV)/.installed-dev
+	for time in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -q -m fault -n $(TEST_PROCESSES) tests || exit 1; done
+
 dist: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -64,7 +69,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray]"
 	$(CHECK_OPENCV)
 	touch $@
 

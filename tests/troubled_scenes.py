@@ -47,7 +47,8 @@ class TroubledScenes:
     Attributes:
         source: the scenes.
         trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
-            message, not of the next), "input error", "out of memory", "stuck" (for an hour), or "none".
+            message, not of the next), "input error", "out of memory", "stuck" (for an hour), "suicide",
+            "suicide once", "slow" (a tenth of a second a chunk, whatever is read), or "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
     """
@@ -71,6 +72,8 @@ class TroubledScenes:
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
         (self.log / f"{indices[0]}").touch()
+        if self.trouble == "slow":
+            time.sleep(0.1)
         if self.image in indices:
             self._bring_trouble()
         return self.source.read(indices)
@@ -81,12 +84,14 @@ class TroubledScenes:
     def _bring_trouble(self) -> None:
         if self.trouble == "killed in a message":
             kill_in_the_midst_of_a_message()
-        elif self.trouble == "killed once":
+        elif self.trouble == "suicide":
+            kill()
+        elif self.trouble.endswith(" once"):
             try:
                 (self.log / "killed").touch(exist_ok=False)
             except FileExistsError:
                 return
-            kill_in_the_midst_of_a_message()
+            kill() if self.trouble == "suicide once" else kill_in_the_midst_of_a_message()
         elif self.trouble == "out of memory":
             raise MemoryError
         elif self.trouble == "stuck":

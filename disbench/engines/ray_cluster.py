@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import socket
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -177,6 +178,8 @@ def _connected(address: str | None, workers: int | None, cores: int) -> Any:
         raise InputError('--engine ray needs Ray; pip install "disbench[ray]"') from None
     if ray.is_initialized():
         return ray
+    if address is not None:
+        _check_somebody_listens(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is None:
@@ -185,9 +188,24 @@ def _connected(address: str | None, workers: int | None, cores: int) -> Any:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(
-            f"there is no Ray cluster at {address or 'this machine'} ({said}); begin one with `ray start --head`, or "
-            "leave --address out to use this machine alone"
-        ) from None
+        raise _no_cluster(address or "on this machine", error) from None
     return ray
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Ask at an address before Ray does, which would try for ten minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # `auto`, `local`: Ray knows at once
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(place: str, error: Exception) -> InputError:
+    said = " ".join(str(error).split())
+    return InputError(
+        f"--address {place}: no Ray cluster answers there ({said}); begin one with `ray start --head`, or leave "
+        "--address out to use this machine alone"
+    )

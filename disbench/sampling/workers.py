@@ -15,8 +15,17 @@ from disbench.scenes import SceneSource
 
 SCENES_A_CHUNK = 64
 """Scenes a chunk at most."""
-OBJECTS_A_CHUNK = 1024
-"""Objects a chunk, unless one scene has more: what a scene costs grows with them."""
+COST_A_CHUNK = 1024
+"""The cost of a chunk at most (see `scene_cost`), unless one scene has more."""
+
+
+def scene_cost(objects: int) -> int:
+    """About what a scene costs to sample, in the time of one object.
+
+    A line up to a hundred objects, as measured on scenes of COCO and LVIS; above, pairs begin to count
+    (`docs/performance.md`).
+    """
+    return 3 + objects + (objects * objects // 64 if objects > 100 else 0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class SamplingWork:
 
 
 def chunks_by_cost(source: SceneSource, images: range) -> Iterator[range]:
-    """Images in order, in chunks that end before they would have too many scenes or too many objects.
+    """Images in order, in chunks that end before they would have too many scenes or cost too much.
 
     Args:
         source: may tell `object_counts(images)`, how many objects each image has.
@@ -63,14 +72,15 @@ def chunks_by_cost(source: SceneSource, images: range) -> Iterator[range]:
         Ranges that follow one another; which ones decides no byte of the result.
     """
     count = getattr(source, "object_counts", None)
-    begin, objects = images.start, 0
+    begin, spent = images.start, 0
     for first in range(images.start, images.stop, 4096):
         block = range(first, min(first + 4096, images.stop))
-        for image, more in zip(block, count(block) if count else [1] * len(block), strict=True):
-            if image > begin and (image - begin == SCENES_A_CHUNK or objects + more > OBJECTS_A_CHUNK):
+        for image, objects in zip(block, count(block) if count else [1] * len(block), strict=True):
+            cost = scene_cost(objects)
+            if image > begin and (image - begin == SCENES_A_CHUNK or spent + cost > COST_A_CHUNK):
                 yield range(begin, image)
-                begin, objects = image, 0
-            objects += more
+                begin, spent = image, 0
+            spent += cost
     if begin < images.stop:
         yield range(begin, images.stop)
 
