@@ -48,7 +48,8 @@ class TroubledScenes:
         source: the scenes.
         trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
             message, not of the next), "input error", "out of memory", "stuck" (for an hour), "suicide",
-            "suicide once", "slow" (a tenth of a second a chunk, whatever is read), or "none".
+            "suicide once", "slow" (a tenth of a second a chunk, whatever is read; names its processes in the log), or
+            "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
     """
@@ -74,6 +75,7 @@ class TroubledScenes:
         (self.log / f"{indices[0]}").touch()
         if self.trouble == "slow":
             time.sleep(0.1)
+            (self.log / f"{os.getpid()}.process").touch()
         if self.image in indices:
             self._bring_trouble()
         return self.source.read(indices)

@@ -31,6 +31,9 @@ class Engine(Protocol):
     workers: int
     lost: list[str]
 
+    def tell(self, sentence: str) -> None:
+        """Remember and warn of something that happened to a worker."""
+
     def in_order(
         self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
     ) -> Generator[Result, None, None]:

@@ -151,7 +151,7 @@ def run_benchmark(
             **execution.as_dict(),
             "engine": engine.name,
             "workers": engine.workers,
-            "lost": len(engine.lost),
+            "workers_lost": len(engine.lost),
         },
         "machine": _machine(),
         "command": command,
@@ -176,6 +176,8 @@ def _evaluate(
         contextlib.closing(engine.as_finished(work, chunks, out)) as evaluated,
     ):
         for chunk in evaluated:
+            for sentence in chunk.lost:
+                engine.tell(sentence)
             journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)

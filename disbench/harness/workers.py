@@ -62,6 +62,8 @@ class Chunk:
         rows: of the samples so far.
         finished: samples that need nothing more.
         alone: one sample after another, since the chunk's process hung or died before.
+        died: samples whose process ended once, and that are tried once more: it may have been killed from outside.
+        lost: a sentence for each of them.
         repeated: reasons for which a batch was asked again one by one.
         versions: what the method computes with, as it says itself.
     """
@@ -70,6 +72,8 @@ class Chunk:
     rows: dict[int, list[ClickRow]] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
     alone: bool = False
+    died: set[int] = field(default_factory=set)
+    lost: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -156,7 +160,7 @@ class WatchedWorker:
             except TimeoutError:  # an OSError, too
                 self._lost(chunk, f"no answer within {self._job.timeout:g} s")
             except (EOFError, OSError):
-                self._lost(chunk, f"the worker process ended ({self._exit_words()})")
+                self._lost(chunk, f"the worker process ended ({self._exit_words()})", once_more=True)
         return chunk
 
     def end(self) -> None:
@@ -235,7 +239,7 @@ class WatchedWorker:
             return True
         return False
 
-    def _lost(self, chunk: Chunk | None, reason: str) -> None:
+    def _lost(self, chunk: Chunk | None, reason: str, once_more: bool = False) -> None:
         """The process hung or died: record it, or see to it that the samples are tried one by one.
 
         Raises:
@@ -248,20 +252,23 @@ class WatchedWorker:
         begun = self._begun if chunk else None
         if begun is None or chunk is None:
             raise WorkerLost(f"{reason} {'outside the method' if chunk else 'while it made the method'}")
-        if len(begun.rows) > 1:
-            chunk.alone = True
-            for number in chunk.left:
-                chunk.rows.pop(number, None)
-            return
-        ((number, row),) = begun.rows.items()
-        spent = time.monotonic() - self._begun_at
-        failed = replace(row, failure=f"{begun.what}: {reason}", model_seconds=spent)
-        chunk.rows.setdefault(number, []).append(failed)
-        chunk.finished.add(number)
-        if not chunk.alone:
-            chunk.alone = True
-            for other in chunk.left:
-                chunk.rows.pop(other, None)
+        again = set(chunk.left)
+        if len(begun.rows) == 1:
+            ((number, row),) = begun.rows.items()
+            if once_more and number not in chunk.died:
+                chunk.died.add(number)
+                chunk.lost.append(
+                    f"sample {row.sample}: {begun.what}: {reason}; another process does it again"
+                )
+            else:
+                spent = time.monotonic() - self._begun_at
+                failed = replace(row, failure=f"{begun.what}: {reason}", model_seconds=spent)
+                chunk.rows.setdefault(number, []).append(failed)
+                chunk.finished.add(number)
+                again = set() if chunk.alone else {*chunk.left}
+        for number in again:
+            chunk.rows.pop(number, None)
+        chunk.alone = True
 
 
 def _work(path: Path, connection: Connection) -> None:

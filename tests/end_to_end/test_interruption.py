@@ -29,6 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=6)
     for workers in (1, 2):
@@ -36,7 +37,7 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
     whole = contents(tmp_path / "whole-2")
     assert whole == contents(tmp_path / "whole-1")
 
-    moments = random.Random(0)
+    moments = random.Random()  # others each time: whatever the moment, the outcome is the same
     shards_left = []
     for attempt in range(10):
         out = tmp_path / f"killed-{attempt}"

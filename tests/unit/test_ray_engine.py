@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from disbench.sampling.recipes import load_recipe  # noqa: E402
 from disbench.sampling.sample import make_shards  # noqa: E402
 from disbench.sampling.workers import SamplingWork, chunks_by_cost  # noqa: E402
 from tests import toy_methods  # noqa: E402
+from tests.commands import disbench, typed  # noqa: E402
 from tests.synthetic import write_lvis  # noqa: E402
 from tests.toy_samples import ToySource  # noqa: E402
 from tests.troubled_scenes import TroubledScenes  # noqa: E402
@@ -101,7 +104,11 @@ def test_a_method_that_hangs_or_dies_costs_one_sample(cluster: Any, tmp_path: Pa
     assert failed.keys() == {"s1", "s3"}
     assert failed["s1"] == "predict: no answer within 2 s"
     assert failed["s3"] == "predict: the worker process ended (exit code 9)"
-    assert engine.lost == []
+    (sentence,) = engine.lost
+    assert (
+        sentence
+        == "sample s3: predict: the worker process ended (exit code 9); another process does it again"
+    )
 
 
 def test_a_killed_actor_is_replaced(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
@@ -136,25 +143,51 @@ def test_errors_come_back(cluster: Any, source: AnnotatedImages, tmp_path: Path)
     assert str(raised.value) == f"image {2 * SCENES}: its mask is missing; mend the file"
 
 
-def test_a_node_disappears(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
+def test_a_node_disappears(
+    cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the midst of the job; what its workers had is done again by those that are left."""
-    recipe = load_recipe("lvis-hierarchy", ["shard_bytes=30000"])
-    make_shards(source, recipe, tmp_path / "whole", engine=LocalEngine(1))
+    monkeypatch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", 1)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
+    recipe = load_recipe("lvis-hierarchy")
     engine = open_engine("ray", 4)
-    log = tmp_path / "log"
-    log.mkdir()
-    slow = TroubledScenes(source, "slow", 0, log)
-    with contextlib.closing(
-        engine.in_order(SamplingWork(slow, recipe), chunks_by_cost(source, range(len(source))), tmp_path)
-    ) as chunks:
-        next(chunks)
+    scenes = TroubledScenes(source, "slow", 0, tmp_path)
+    tasks = list(chunks_by_cost(source, range(len(source))))
+    assert len(tasks) == len(source)
+    with contextlib.closing(engine.in_order(SamplingWork(scenes, recipe), tasks, tmp_path)) as chunks:
+        found = [next(chunks).batch]
+        while len(list(tmp_path.glob("*.process"))) < 4:  # until all are at work
+            found.append(next(chunks).batch)
         cluster.remove_node(node, allow_graceful=False)
-        left = len(list(chunks))
-    assert left == CHUNKS - 1
+        found += [chunk.batch for chunk in chunks]
+    undisturbed = SamplingWork(source, recipe)
+    assert found == [undisturbed.do(task).batch for task in tasks]
     assert engine.lost
     assert all("worker of the Ray cluster was lost" in sentence for sentence in engine.lost)
+
+
+def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) -> None:
+    """Its actors end with it; what is finished stays, and any engine goes on from there."""
+    annotations = write_lvis(tmp_path / "lvis.json", 900)
+    out = tmp_path / "out"
+
+    def sampling(folder: Path, *others: str) -> list[str]:
+        return [
+            *("sample", "lvis-hierarchy", "--lvis", str(annotations), "--out", str(folder)),
+            *("--set", "shard_bytes=30000", "--workers", "2", *others),
+        ]
+
+    assert disbench(*sampling(tmp_path / "whole")).returncode == 0
+    whole = contents(tmp_path / "whole")
+    with subprocess.Popen(typed(*sampling(out, "--engine", "ray", "--address", cluster.address))) as process:
+        while not list(out.glob("shard-*.parquet")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (out / "manifest.json").exists()
+    assert disbench(*sampling(out, "--engine", "ray", "--address", cluster.address)).returncode == 0
+    assert contents(out) == whole
 
 
 def test_no_room(cluster: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -159,6 +161,62 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
         read_run(out)
 
 
+class ChangedSource(ToySource):
+    """Its files are others once a sample was read."""
+
+    hashes = 0
+
+    def content_hash(self) -> str:
+        type(self).hashes += 1
+        return f"{self.hashes:064x}"
+
+
+def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):  # nor can it be resumed
+        with pytest.raises(
+            InputError,
+            match=r"run: the files of toy were changed while they were read, .*--existing overwrite",
+        ):
+            run_benchmark(spec("Discs"), ChangedSource(), out, SHORT)
+        assert not (out / RUN).exists()
+    assert run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="overwrite").folder == out
+
+
+@pytest.mark.fault
+def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each sample is tried twice before a death counts as the method's: the rows are those of an undisturbed run."""
+    whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill_some() -> None:
+        moments = random.Random()
+        while not stop.is_set() and len(killed) < 2:
+            time.sleep(moments.uniform(0.3, 1.5))
+            found = [
+                child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
+            ]
+            for process in found[:1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    killed.append(process.pid)
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    try:
+        run = run_benchmark(
+            spec("Interrupted", "seconds=0.4"), ToySource(), tmp_path / "run", SHORT, Execution(2)
+        )
+    finally:
+        stop.set()
+        killer.join()
+    assert rows(run) == rows(whole)
+    assert run.description["result"]["failed"] == []
+    assert len(caplog.messages) == run.description["execution"]["workers_lost"] <= len(killed)
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_resumed(tmp_path: Path, workers: int) -> None:
     """The parent is killed outright as soon as some samples are in the journal; its workers end with it."""

@@ -24,7 +24,10 @@ from disbench.sampling.workers import SamplingWork, chunks_by_cost
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them"),
+]
 
 CHUNKS = 13
 SCENES = 16
