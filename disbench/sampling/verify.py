@@ -59,7 +59,7 @@ def verify_shards(folder: Path, *, progress: bool = False) -> Verification:
     entries = manifest["files"]
     problems = []
     for entry in tqdm(entries, unit="shard", disable=not progress):
-        problems += _problems(folder, entry)
+        problems += shard_problems(folder, entry)
     named = {str(entry["name"]) for entry in entries}
     problems += [
         f"{path.name}: a shard that the manifest does not name"
@@ -74,7 +74,8 @@ def verify_shards(folder: Path, *, progress: bool = False) -> Verification:
     return Verification(folder, len(entries), scenes, tuple(problems))
 
 
-def _problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+def shard_problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    """What keeps a shard from being the one that the manifest's entry describes; nothing is decoded."""
     name, rows, size = str(entry["name"]), int(entry["rows"]), int(entry["bytes"])
     path = folder / name
     if path.name != name or not path.is_file():
