@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,9 @@ from disbench.sampling.recipes import Recipe
 from disbench.sampling.shard_writer import shard_facts
 from disbench.sampling.shards import MANIFEST, ShardReader, read_manifest
 from disbench.sampling.verify import verify_shards
-from disbench.scenes import Scene
-from tests.unit.shard_tools import random_scene
+from tests.unit.shard_tools import Scenes, random_scene
 
 RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, shard_bytes=6000)
-
-
-@dataclasses.dataclass
-class Scenes:
-    """Scenes in memory; the empty ones are images without a mask."""
-
-    scenes: Sequence[Scene]
-    dropped: Counter[str] = dataclasses.field(default_factory=lambda: Counter({"of no image": 7}))
-    fails_at: int = -1
-
-    name = "lvis"
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        for index in indices:
-            if index == self.fails_at:
-                raise OSError("gone")
-            yield self.scenes[index]
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"lvis:made.json": "0" * 64}
 
 
 def some_scenes(empty: Sequence[bool], seed: int = 0) -> Scenes:
