@@ -157,7 +157,7 @@ def _promise_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[
 
 
 def _containment(sampled: SampledScene, recipe: Recipe | None) -> BoolArray | None:
-    """Which object contains which, as `containment_matrix` says it; None where the recipe promises nothing of the kind."""
+    """Which object contains which, as `containment_matrix` says it; None where the recipe promises nothing of it."""
     given = sampled.scene.source == _OWN_TREE
     if recipe is None or not (recipe.method == "containment" or (recipe.method == "hierarchy" and not given)):
         return None
