@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -108,6 +109,14 @@ def sample(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
     ] = None,
+    shard_of: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-of",
+            metavar="i/n",
+            help="Only the i-th of n slices of the images; disbench merge puts the n parts together.",
+        ),
+    ] = None,
     existing: ExistingOption = Existing.RESUME,
     data: DataOption = None,
     _list: Annotated[
@@ -122,10 +131,12 @@ def sample(
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""
     from disbench.engines import open_engine  # noqa: PLC0415
+    from disbench.sampling.parts import parse_part  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
     from disbench.sampling.sample import make_shards  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
 
+    part = None if shard_of is None else parse_part(shard_of)
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     chosen = load_recipe(recipe, overrides)
     paths = SourcePaths(
@@ -143,14 +154,34 @@ def sample(
     source = open_source(chosen, paths)
     where = open_engine(engine.value, workers, address=address)
     manifest = make_shards(
-        source, chosen, out, engine=where, limit=limit, existing=existing.value, progress=True
+        source, chosen, out, engine=where, limit=limit, part=part, existing=existing.value, progress=True
     )
+    _print_made(out, manifest)
+
+
+def _print_made(out: Path, manifest: Mapping[str, Any]) -> None:
+    """What a finished folder of shards holds, and what was left out."""
     typer.echo(
         f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
         f"in {len(manifest['files'])} shards (of {manifest['images']} images)"
     )
     for reason, count in sorted(manifest["dropped"].items(), key=lambda item: -item[1]):
         typer.echo(f"  left out: {count} x {reason}")
+
+
+@app.command()
+def merge(
+    parts: Annotated[
+        list[Path],
+        typer.Argument(metavar="PART...", help="All folders that sample --shard-of made, in any order."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the merged shards.")],
+    existing: ExistingOption = Existing.RESUME,
+) -> None:
+    """Put the parts of a dataset together: the same bytes as if it had been sampled in one piece."""
+    from disbench.sampling.shard_merge import merge_parts  # noqa: PLC0415
+
+    _print_made(out, merge_parts(parts, out, existing=existing.value, progress=True))
 
 
 @app.command()

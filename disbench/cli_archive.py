@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,16 +40,26 @@ def verify(
             "--dataset", help="The run's dataset: card or folder, where its name alone does not find it."
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Shards: only hold them against the manifest; masks and sets are left alone."
+        ),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Shards: processes (the result does not depend on it).")
+    ] = os.cpu_count() or 1,
     data: DataOption = None,
 ) -> None:
-    """Recompute a run's figures and hold its clicks and IoUs against the protocol; shards against their manifest."""
+    """Recompute a run's figures and hold its clicks and IoUs against the protocol; or shards against their recipe."""
     from disbench.harness.archive import is_run  # noqa: PLC0415
     from disbench.harness.verification import verify_run  # noqa: PLC0415
     from disbench.sampling.shards import MANIFEST  # noqa: PLC0415
     from disbench.sampling.verify import verify_shards  # noqa: PLC0415
 
     if not is_run(place) and (place / MANIFEST).is_file():
-        lines, holds = (found := verify_shards(place, progress=True)).lines(), found.holds
+        found = verify_shards(place, quick=quick, workers=workers, progress=True)
+        lines, holds = found.lines(), found.holds
     else:
         lines, holds = (run := verify_run(place, data, dataset=dataset, progress=True)).lines(), run.holds
     for line in lines:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from disbench.sampling.hierarchy import build_hierarchy as build_hierarchy
     from disbench.sampling.proximity import proximity_graph as proximity_graph
     from disbench.sampling.sample import make_shards as make_shards
+    from disbench.sampling.shard_merge import merge_parts as merge_parts
     from disbench.sampling.shards import DiverseSet as DiverseSet
     from disbench.sampling.shards import read_sets as read_sets
     from disbench.sampling.training_set import DiverseSetDataset as DiverseSetDataset
@@ -17,6 +18,7 @@ _PUBLIC = {
     "build_hierarchy": "disbench.sampling.hierarchy",
     "proximity_graph": "disbench.sampling.proximity",
     "make_shards": "disbench.sampling.sample",
+    "merge_parts": "disbench.sampling.shard_merge",
     "read_sets": "disbench.sampling.shards",
     "DiverseSet": "disbench.sampling.shards",
     "DiverseSetDataset": "disbench.sampling.training_set",

@@ -73,16 +73,29 @@ class Chunk:
 
 
 class ShardWriter:
-    """Writes rows in order; ends a shard before it would exceed its size."""
+    """Writes rows in order; ends a shard before it would exceed its size.
 
-    def __init__(self, folder: Path, shard_bytes: int, fingerprint: str) -> None:
+    Args:
+        folder: where the shards go.
+        shard_bytes: a shard is closed before its rows' sizes would add up to more than this.
+        fingerprint: of the job.
+        begin: source number of the job's first image.
+        part: whether the shards are a part of a dataset: each then tells what merging needs to know.
+    """
+
+    def __init__(
+        self, folder: Path, shard_bytes: int, fingerprint: str, *, begin: int = 0, part: bool = False
+    ) -> None:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
+        self.part = part
         self.files: list[dict[str, Any]] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
-        self._first = 0  # source number of the first image that the open shard accounts for
-        self._next = 0
+        self._first = begin  # source number of the first image that the open shard accounts for
+        self._next = begin
         self._size = 0
+        self._sizes: list[int] = []  # of each row of the open shard
+        self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene right before a row
         self._tally = Tally()  # of the open shard
         self._pending = Tally()  # images without a scene since the last row
         self._group: list[pa.RecordBatch] = []
@@ -91,9 +104,9 @@ class ShardWriter:
     def resume(self) -> int:
         """Account for the shards that are there; the number of the image to go on with."""
         for number, path in enumerate(sorted(self.folder.glob("shard-*.parquet"))):
-            facts = _shard_facts(path)
+            facts = shard_facts(path)
             if facts.get("fingerprint") != self.fingerprint:
-                raise other_job(self.folder, f"{path.name}: other input, recipe or versions")
+                raise other_job(self.folder, f"{path.name}: other input, recipe, part or versions")
             if path.name != _shard_name(number) or facts["first"] != self._next:
                 raise InputError(f"{path}: a shard before it is missing; use --existing overwrite")
             self._account(path, facts)
@@ -110,6 +123,9 @@ class ShardWriter:
                 self._hand_on(chunk.batch, begun, row)
                 begun = row
                 self._finish_shard()
+            if self._pending.images:
+                self._gaps.append((len(self._sizes), self._pending.as_dict()))
+            self._sizes.append(chunk.sizes[row])
             self._size += chunk.sizes[row]
             self._tally.add(self._pending)
             self._tally.add(tally)
@@ -122,6 +138,11 @@ class ShardWriter:
         if self._size:
             self._finish_shard()
         self.total.add(self._pending)
+
+    @property
+    def trailing(self) -> Tally:
+        """The images without a scene after the last row."""
+        return self._pending
 
     def discard(self) -> None:
         """Drop the shard that is open; the finished ones stay."""
@@ -162,12 +183,14 @@ class ShardWriter:
         if self._group_rows:
             self._write_group()
         assert self._parquet is not None
-        facts = {
+        facts: dict[str, Any] = {
             "fingerprint": self.fingerprint,
             "first": self._first,
             "next": self._next,
             "tally": self._tally.as_dict(),
         }
+        if self.part:
+            facts |= {"sizes": self._sizes, "gaps": self._gaps}
         path = self._path
         with naming(path):
             self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts, sort_keys=True)})
@@ -177,6 +200,7 @@ class ShardWriter:
             self._partial.replace(path)
         self._account(path, facts)
         self._size, self._tally = 0, Tally()
+        self._sizes, self._gaps = [], []
 
     def _account(self, path: Path, facts: dict[str, Any]) -> None:
         tally = Tally.from_dict(facts["tally"])
@@ -203,8 +227,17 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
-def _shard_facts(path: Path) -> dict[str, Any]:
-    """What a finished shard says of itself."""
+def shard_facts(path: Path) -> dict[str, Any]:
+    """What a finished shard says of itself.
+
+    Returns:
+        `fingerprint` of its job; `first` and `next`, the source numbers of the first image that it accounts for
+        and of the one after its last row; `tally`. In a part also `sizes`, the `row_bytes` of each row, and
+        `gaps`: pairs of a row's number and the tally of the images without a scene right before it.
+
+    Raises:
+        InputError: not a shard.
+    """
     try:
         metadata = pq.ParquetFile(path).metadata.metadata or {}
         facts: dict[str, Any] = json.loads(metadata[b"disbench.shard"])

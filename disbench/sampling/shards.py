@@ -120,7 +120,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
 def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
     """The scenes of some rows of a shard."""
     for row in batch.to_pylist():
-        yield _scene_of(row)
+        yield scene_of(row)
 
 
 def row_bytes(sampled: SampledScene) -> int:
@@ -371,7 +371,8 @@ def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths:
     return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
 
 
-def _scene_of(row: Mapping[str, Any]) -> SampledScene:
+def scene_of(row: Mapping[str, Any]) -> SampledScene:
+    """The scene of a row, from its columns as plain Python values."""
     size = [row["height"], row["width"]]
     has_tree = any(item["level"] is not None for item in row["objects"])
     return SampledScene(

@@ -1,7 +1,9 @@
 """Folders of shards made by hand, without the sampler: random scenes, and a writer of one shard."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,29 @@ from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERS
 from disbench.scenes import Kind, Scene, SceneObject
 
 SHARD = "shard-00000.parquet"
+
+
+@dataclass
+class Scenes:
+    """Scenes in memory; the empty ones are images without a mask."""
+
+    scenes: Sequence[Scene]
+    dropped: Counter[str] = field(default_factory=lambda: Counter({"of no image": 7}))
+    fails_at: int = -1
+
+    name = "lvis"
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        for index in indices:
+            if index == self.fails_at:
+                raise OSError("gone")
+            yield self.scenes[index]
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"lvis:made.json": "0" * 64}
 
 
 def write_shards(folder: Path, scenes: Sequence[SampledScene]) -> Path:
