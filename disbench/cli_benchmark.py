@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption, MethodOption, SetOption
+from disbench import storage
+from disbench.cli_options import DataOption, Existing, ExistingOption, MethodOption, SetOption, path, say
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed."""
@@ -67,7 +68,9 @@ def run(
             help="Name of a card (disbench data list), your own card.toml, or a folder.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="PATH", help="Folder of the run: a path or an address (s3://...).")
+    ],
     set_: SetOption = None,
     dataset_option: Annotated[
         list[str] | None,
@@ -149,7 +152,9 @@ def run(
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
-    from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
+    from disbench.harness.run import JOB_FILES, Execution, run_benchmark  # noqa: PLC0415
+    from disbench.harness.store import RUN  # noqa: PLC0415
+    from disbench.mirror import output  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
     preset = load_preset(protocol)
@@ -168,25 +173,28 @@ def run(
         initial_masks=initial_masks is InitialMasks.USE,
     )
     execution = Execution(workers, threads, batch, timeout or None, store.value)
-    finished = run_benchmark(
-        spec,
-        source,
-        out,
-        conduct,
-        execution,
-        every=every,
-        limit=limit,
-        existing=existing.value,
-        command=_command(),
-        progress=True,
-    )
+    with output(out, JOB_FILES, last=RUN, existing=existing.value) as place:
+        finished = run_benchmark(
+            spec,
+            source,
+            place.folder,
+            conduct,
+            execution,
+            every=every,
+            limit=limit,
+            existing=existing.value,
+            command=_command(),
+            progress=True,
+            grown=place.save,
+        )
+        figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
     result = finished.description["result"]
     typer.echo(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
         f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
     )
-    if conduct.preset and not conduct.budget:
-        typer.echo(preset.figures(finished))
+    if figures:
+        typer.echo(figures)
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(
@@ -198,7 +206,7 @@ def run(
 
 
 def predict(
-    image: Annotated[Path, typer.Argument(help="The image.")],
+    image: Annotated[Path, typer.Argument(parser=path, help="The image.")],
     click: Annotated[
         list[str],
         typer.Option(
@@ -235,7 +243,7 @@ def predict(
     from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
 
     clicks = [parse_click(text) for text in click]
-    pixels = read_rgb(image)
+    pixels = read_rgb(storage.here(image))
     spec = method_spec(method, set_ or [])
     answer = answer_to(
         spec.build(),
@@ -250,23 +258,27 @@ def predict(
     if every:
         scores = answer.candidates.scores
         for number, mask in enumerate(answer.candidates.masks):
-            path = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
-            write_png(path, mask)
+            beside = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
+            write_png(beside, mask)
             score = "no score" if scores is None else f"score {scores[number]:.4f}"
             typer.echo(
-                f"{path}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
+                f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
             )
-        path = out.with_name(f"{out.stem}-overlay{out.suffix}")
-        write_png(path, overlay(pixels, [answer.mask], clicks))
-        typer.echo(f"{path}: the mask and the clicks on the image")
+        beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
+        write_png(beside, overlay(pixels, [answer.mask], clicks))
+        typer.echo(f"{beside}: the mask and the clicks on the image")
 
 
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders of finished runs, packed runs, or folders that have some below them."),
+        typer.Argument(
+            parser=path, help="Folders of finished runs, packed runs, or folders that have some below them."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+    out: Annotated[
+        str, typer.Option("--out", metavar="PATH", help="Folder for the report: a path or an address.")
+    ] = "report",
     page: Annotated[
         bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")
     ] = False,
@@ -283,14 +295,18 @@ def report(
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
     from disbench.errors import InputError  # noqa: PLC0415
+    from disbench.mirror import output  # noqa: PLC0415
     from disbench.reports.failures import failure_pictures  # noqa: PLC0415
-    from disbench.reports.report import make_report  # noqa: PLC0415
+    from disbench.reports.report import FILES, make_report  # noqa: PLC0415
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
-    pictures = failure_pictures(runs, data, failures) if failures else None
-    for line in make_report(runs, out, page=page, pictures=pictures).lines:
-        typer.echo(line)
+    folders = [storage.here(run) for run in runs]
+    pictures = failure_pictures(folders, data, failures) if failures else None
+    with output(out, FILES) as place:
+        lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
+    for line in lines:
+        say(line)
 
 
 data_app = typer.Typer(help="Datasets: what is here, is it whole, get it.", no_args_is_help=True)
@@ -305,7 +321,7 @@ def data_list(data: DataOption = None) -> None:
     from disbench.datasets.verify import list_datasets  # noqa: PLC0415
 
     for listing in list_datasets(data):
-        typer.echo(listing.line())
+        say(listing.line())
 
 
 @data_app.command("verify")
@@ -322,7 +338,7 @@ def data_verify(
 
     found = verify(dataset, data, dataset_option or [], progress=True)
     for line in found.lines():
-        typer.echo(line, err=not found.whole)
+        say(line, err=not found.whole)
     if not found.whole:
         raise typer.Exit(_BAD_INPUT)
 

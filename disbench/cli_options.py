@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from disbench import storage
+
 if TYPE_CHECKING:
     from disbench.definitions import Kind
 
@@ -19,6 +21,16 @@ class Existing(StrEnum):
     RESUME = "resume"
     OVERWRITE = "overwrite"
     FAIL = "fail"
+
+
+def path(text: str) -> Path:
+    """What an option that names an input holds: a path, or the path of the copy of an address, not made yet."""
+    return storage.path_of(text)
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, with addresses where copies of them are named."""
+    typer.echo(storage.with_addresses(str(text)), err=err)
 
 
 def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
@@ -49,7 +61,10 @@ def described_line(name: str, content: Mapping[str, Any]) -> str:
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."
+        "--data",
+        envvar="DISBENCH_DATA",
+        parser=path,
+        help="Root of the datasets; relative paths are looked up there too.",
     ),
 ]
 ExistingOption = Annotated[

@@ -8,12 +8,12 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from disbench import __version__
+from disbench import __version__, storage
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.clicks import opencv_version
@@ -36,6 +36,8 @@ from disbench.harness.workers import Chunk, Job, evaluated_chunks
 from disbench.samples import SampleSource
 
 Existing = Literal["resume", "overwrite", "fail"]
+JOB_FILES = (RUN, CLICKS, JOURNAL)
+"""The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {
     "onnx": ("onnxruntime",),
@@ -87,6 +89,7 @@ def run_benchmark(
     existing: Existing = "resume",
     command: str = "",
     progress: bool = False,
+    grown: Callable[[], None] = lambda: None,
 ) -> StoredRun:
     """Run a method on a dataset and store one row a click.
 
@@ -102,6 +105,7 @@ def run_benchmark(
             begins again; `fail` refuses a folder that has a run.
         command: recorded: what a user types to get this run.
         progress: show a progress bar.
+        grown: called each time that the journal in `out` has grown.
 
     Returns:
         The finished run. Samples on which the method failed are in its rows, with the reason, and listed in
@@ -136,6 +140,7 @@ def run_benchmark(
             execution.workers,
             out,
             progress,
+            grown,
         )
         wall_seconds = journal.spend(time.monotonic() - begun)
         write_clicks(out / CLICKS, journal.tables())
@@ -156,7 +161,13 @@ def run_benchmark(
 
 
 def _evaluate(
-    journal: Journal, job: Job, numbers: Sequence[int], workers: int, out: Path, progress: bool
+    journal: Journal,
+    job: Job,
+    numbers: Sequence[int],
+    workers: int,
+    out: Path,
+    progress: bool,
+    grown: Callable[[], None],
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
@@ -169,6 +180,7 @@ def _evaluate(
             journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
+            grown()
             failed += sum(rows[-1].failure is not None for rows in chunk.rows.values())
             bar.update(len(chunk.numbers))
             if failed:
@@ -203,7 +215,11 @@ def _describe_job(
             "options": dict(method.options),
             "card": dict(method.card),
             "source_sha256": _file_hash(method.entry),
-            **({"provenance": provenance(method.options)} if method.entry == BRIDGE else {}),
+            **(
+                {"provenance": provenance(storage.local_options(method.options))}
+                if method.entry == BRIDGE
+                else {}
+            ),
         },
         "dataset": {
             "name": source.name,

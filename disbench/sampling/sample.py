@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from disbench.sampling.workers import sampled_chunks
 from disbench.scenes import SceneSource
 
 Existing = Literal["resume", "overwrite", "fail"]
+JOB_FILES = ("shard-*.parquet", MANIFEST)
+"""Shell patterns of the files of a job, finished or under way."""
 _LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")
 
 
@@ -39,6 +42,7 @@ def make_shards(
     limit: int | None = None,
     existing: Existing = "resume",
     progress: bool = False,
+    finished: Callable[[Path], None] = lambda path: None,
 ) -> dict[str, Any]:
     """Write the diverse sets of a dataset as shards.
 
@@ -52,6 +56,7 @@ def make_shards(
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
             stops, `overwrite` removes them first.
         progress: show a progress bar on a terminal.
+        finished: called with each shard that this call makes, as soon as it has its name.
 
     Returns:
         The manifest.
@@ -67,7 +72,7 @@ def make_shards(
     done = _prepare_folder(folder, job, existing)
     if done is not None:
         return done
-    writer = ShardWriter(folder, recipe.shard_bytes, job["fingerprint"])
+    writer = ShardWriter(folder, recipe.shard_bytes, job["fingerprint"], finished)
     start = writer.resume()
     with contextlib.closing(sampled_chunks(source, recipe, range(start, count), workers, folder)) as chunks:
         bar = tqdm(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,17 @@ class Chunk:
 
 
 class ShardWriter:
-    """Writes rows in order; ends a shard before it would exceed its size."""
+    """Writes rows in order; ends a shard before it would exceed its size, and tells `finished` of it."""
 
-    def __init__(self, folder: Path, shard_bytes: int, fingerprint: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shard_bytes: int,
+        fingerprint: str,
+        finished: Callable[[Path], None] = lambda path: None,
+    ) -> None:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
+        self._finished = finished
         self.files: list[dict[str, Any]] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
@@ -177,6 +184,7 @@ class ShardWriter:
             self._partial.replace(path)
         self._account(path, facts)
         self._size, self._tally = 0, Tally()
+        self._finished(path)
 
     def _account(self, path: Path, facts: dict[str, Any]) -> None:
         tally = Tally.from_dict(facts["tally"])
