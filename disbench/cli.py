@@ -188,7 +188,7 @@ def inspect(
         Path | None,
         typer.Option(
             "--sheet",
-            help="Where to draw it (default: contact-sheet.png in the folder, or here for one at an address).",
+            help="Where to draw it (default: contact-sheet.png in the folder; of an address, here).",
         ),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
@@ -274,8 +274,8 @@ def quickstart(
     """All of it on the embedded photos: shards, statistics, contact sheets."""
     from disbench.quickstart import quickstart as run  # noqa: PLC0415
 
-    for path in run(out, existing.value):
-        typer.echo(f"look at: {path}")
+    for made in run(out, existing.value):
+        typer.echo(f"look at: {made}")
 
 
 cli_benchmark.register(app)

@@ -19,7 +19,7 @@ def pack(
         Path | None,
         typer.Option(
             "--out",
-            help="The archive, NAME.zip (default: beside the folder, with its name; in this folder for one at an address).",
+            help="The archive, NAME.zip (default: beside the folder, with its name; of an address, here).",
         ),
     ] = None,
     without_masks: Annotated[

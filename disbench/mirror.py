@@ -254,7 +254,16 @@ class Mirror:
         self._system.put_file(str(content), f"{target}{_PARTIAL}")
         if self._system.exists(target):  # not every file system renames over another file
             self._system.rm_file(target)
-        self._system.mv(f"{target}{_PARTIAL}", target)
+        self._rename(f"{target}{_PARTIAL}", target)
+
+    def _rename(self, old: str, new: str) -> None:
+        from fsspec import AbstractFileSystem  # noqa: PLC0415
+
+        if type(self._system).mv is not AbstractFileSystem.mv:
+            self._system.mv(old, new)
+        else:  # what fsspec does for it, without reading "[" and "*" in names as patterns
+            self._system.cp_file(old, new)
+            self._system.rm_file(old)
 
     def _remove(self, name: str) -> None:
         def remove() -> None:

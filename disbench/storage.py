@@ -122,7 +122,7 @@ def plain(address: str) -> str:
         )
     if "::" in address:
         raise InputError(f"{address}: a chain of addresses; name the file itself")
-    parts = [part for part in (rest.lstrip("/") if scheme == "memory" else rest).split("/")]
+    parts = (rest.lstrip("/") if scheme == "memory" else rest).split("/")
     if scheme not in _LOCAL and not all(map(_is_name, parts)):
         raise InputError(f"{address}: not the address of a file or folder; write it as {scheme}://place/name")
     return f"{scheme}://{rest if scheme in _LOCAL else '/'.join(parts)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -370,4 +369,4 @@ def test_leftovers_of_killed_processes_go_away(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(storage.time, "time", lambda: now + 2 * 86400)
     storage.localised("memory://b/x")
     assert not left.exists()
-    assert os.listdir(left.parent) == []
+    assert not list(left.parent.iterdir())
