@@ -111,7 +111,9 @@ class Mirror:
                 self._send_rest()
                 if not self.keep:
                     shutil.rmtree(self.folder, ignore_errors=True)
-                    self._state.unlink(missing_ok=True)
+                    shutil.rmtree(self._beside("arriving"), ignore_errors=True)
+                    for ending in ("json", "probe"):
+                        self._beside(ending).unlink(missing_ok=True)
             elif not self._failed:
                 with contextlib.suppress(InputError, OSError):
                     self._send_changed(self._finished())

@@ -206,7 +206,7 @@ def test_a_full_disk_stays_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch)
 
 
 @given(files=Files)
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_round_trip(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.MonkeyPatch.context() as patch:
         memory().store.clear()
