@@ -26,6 +26,7 @@ from disbench.cli_options import (
     Existing,
     ExistingOption,
     described_line,
+    local_path,
     path,
     print_definitions,
 )
@@ -82,7 +83,9 @@ def sample(
     ],
     out: Annotated[
         str,
-        typer.Option("--out", metavar="PATH", help="Folder for the shards: a path or an address (s3://...)."),
+        typer.Option(
+            "--out", metavar="<path>", help="Folder for the shards: a path or an address (s3://...)."
+        ),
     ],
     lvis: Annotated[
         list[Path] | None,
@@ -188,6 +191,7 @@ def inspect(
         Path | None,
         typer.Option(
             "--sheet",
+            parser=local_path,
             help="Where to draw it (default: contact-sheet.png in the folder; of an address, here).",
         ),
     ] = None,
@@ -245,7 +249,7 @@ def export(
     out: Annotated[
         str,
         typer.Option(
-            "--out", metavar="PATH", help="Folder (ritm) or file (coco) to write; a path or an address."
+            "--out", metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address."
         ),
     ],
 ) -> None:
@@ -268,7 +272,9 @@ def export(
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the results.")] = Path(
+        "quickstart"
+    ),
     existing: ExistingOption = Existing.RESUME,
 ) -> None:
     """All of it on the embedded photos: shards, statistics, contact sheets."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from disbench import storage
-from disbench.cli_options import DataOption, path, say
+from disbench.cli_options import DataOption, local_path, path, say
 
 _DOES_NOT_HOLD = 2
 
@@ -19,6 +19,7 @@ def pack(
         Path | None,
         typer.Option(
             "--out",
+            parser=local_path,
             help="The archive, NAME.zip (default: beside the folder, with its name; of an address, here).",
         ),
     ] = None,

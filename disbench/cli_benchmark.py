@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from disbench import storage
-from disbench.cli_options import DataOption, Existing, ExistingOption, MethodOption, SetOption, path, say
+from disbench.cli_options import (
+    DataOption,
+    Existing,
+    ExistingOption,
+    MethodOption,
+    SetOption,
+    local_path,
+    path,
+    say,
+)
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed."""
@@ -69,7 +78,8 @@ def run(
         ),
     ],
     out: Annotated[
-        str, typer.Option("--out", metavar="PATH", help="Folder of the run: a path or an address (s3://...).")
+        str,
+        typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...)."),
     ],
     set_: SetOption = None,
     dataset_option: Annotated[
@@ -215,7 +225,7 @@ def predict(
         ),
     ],
     method: MethodOption,
-    out: Annotated[Path, typer.Option("--out", help="The mask: a PNG of 0 and 255.")],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="The mask: a PNG of 0 and 255.")],
     set_: SetOption = None,
     keep: Annotated[
         int | None,
@@ -277,7 +287,7 @@ def report(
         ),
     ],
     out: Annotated[
-        str, typer.Option("--out", metavar="PATH", help="Folder for the report: a path or an address.")
+        str, typer.Option("--out", metavar="<path>", help="Folder for the report: a path or an address.")
     ] = "report",
     page: Annotated[
         bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from disbench import storage
-from disbench.cli_options import DataOption, path, say
+from disbench.cli_options import DataOption, local_path, path, say
 
 DatasetOption = Annotated[
     str | None,
@@ -22,7 +22,9 @@ DatasetOption = Annotated[
 def compare(
     run_a: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run, A.")],
     run_b: Annotated[Path, typer.Argument(parser=path, help="Folder of another run on the same samples, B.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.")] = Path("comparison"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the comparison.")] = Path(
+        "comparison"
+    ),
     samples: Annotated[
         int,
         typer.Option(
@@ -56,7 +58,9 @@ def failures(
         list[Path],
         typer.Argument(parser=path, help="Folders of finished runs, or folders that have some below them."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("failures"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path(
+        "failures"
+    ),
     samples: Annotated[
         int,
         typer.Option(

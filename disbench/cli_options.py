@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from disbench import storage
+from disbench.errors import InputError
 
 if TYPE_CHECKING:
     from disbench.definitions import Kind
@@ -25,7 +26,19 @@ class Existing(StrEnum):
 
 def path(text: str) -> Path:
     """What an option that names an input holds: a path, or the path of the copy of an address, not made yet."""
-    return storage.path_of(text)
+    try:
+        return storage.path_of(text)
+    except InputError as error:  # typer takes it for the error of a conversion otherwise, and rewrites it
+        raise typer.BadParameter(str(error)) from error
+
+
+def local_path(text: str) -> Path:
+    """What an option holds that names an output of this machine alone."""
+    if storage.is_address(text):
+        raise typer.BadParameter(
+            f"{text}: written on this machine alone; name a path, and copy it there yourself"
+        )
+    return Path(text)
 
 
 def say(text: object, *, err: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from disbench import storage
-from disbench.cli_options import DataOption, path, say
+from disbench.cli_options import DataOption, local_path, path, say
 
 
 def reproduce(
@@ -22,7 +22,9 @@ def reproduce(
         list[Path] | None,
         typer.Option("--runs", parser=path, help="Folder of finished runs, at any depth; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("paper"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path(
+        "paper"
+    ),
     map_: Annotated[
         list[str] | None,
         typer.Option(

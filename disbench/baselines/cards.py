@@ -193,10 +193,12 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         )
     if card.text("status") == "bridge":
         return _bridge_spec(card, overrides)
+    options = read_options(card.content.get("options", {}), overrides, card.name)
+    storage.local_options(options)  # what is at addresses is copied before the workers, or found missing
     return MethodSpec(
         name=card.name,
         entry=card.text("entry"),
-        options=read_options(card.content.get("options", {}), overrides, card.name),
+        options=options,
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
         card=card.content,
         budget=card.text("budget"),

@@ -22,6 +22,7 @@ moto = pytest.importorskip("moto.server", reason="moto[server] is not installed 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra remote or dev)")
 pytestmark = [pytest.mark.remote, pytest.mark.slow]
 
+RUN = ("--dataset", "photos", "--workers", "1", "--every", "86", "--out", "s3://bucket/runs/x")
 Said = tuple[int, str, str]
 Command = Callable[..., Said]
 SAMPLING = ("sample", "lvis-hierarchy", "--workers", "1", "--set", "shard_bytes=25000")
@@ -158,9 +159,12 @@ def test_what_cannot_work_says_so_in_a_sentence(
         ((*photos, "s3://nobucket/x"), "s3://nobucket/x: "),
         (("verify", "s3://bucket/nothing"), "s3://bucket/nothing: there is nothing of this name"),
         ((*photos, "s4://bucket/x"), "did you mean 's3'"),
+        (("run", "--method", "disnet", "--set", "checkpoint=s3://bucket/none", *RUN), "s3://bucket/none: "),
     ):
         code, out, err = disbench(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1, err
+    code, out, err = disbench("failures", "s3://bucket/runs", "--out", "s3://bucket/failures")
+    assert code == 2 and "name a path" in err
     s3fs.S3FileSystem.clear_instance_cache()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -182,6 +182,24 @@ def test_another_machine_copies_the_same_to_the_same_paths(
     assert places[0].read_bytes() == b"x" and (places[1] / "y").read_bytes() == b"y"
 
 
+def test_options_of_a_method_may_be_addresses() -> None:
+    put("b/net.safetensors", b"weights")
+    options = storage.local_options({"checkpoint": "memory://b/net.safetensors", "radius": 3, "name": "a:b"})
+    assert Path(options.pop("checkpoint")).read_bytes() == b"weights"
+    assert options == {"radius": 3, "name": "a:b"}
+
+
+def test_images_of_a_folder_at_an_address_come_one_by_one() -> None:
+    from disbench.datasets.images import find_image
+
+    put("coco/val2017/a.jpg", b"a")
+    put("coco/val2017/b.jpg", b"b")
+    found = find_image(storage.path_of("memory://coco"), "a.jpg")
+    assert found is not None and found.read_bytes() == b"a"
+    assert find_image(storage.path_of("memory://coco"), "c.jpg") is None
+    assert set(contents(storage.path_of("memory://coco"))) == {"val2017/a.jpg"}
+
+
 def test_two_threads_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
