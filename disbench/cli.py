@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from disbench import __version__, cli_ablate, cli_archive, cli_benchmark, cli_compare, cli_paper, cli_train
+from disbench import (
+    __version__,
+    cli_ablate,
+    cli_archive,
+    cli_benchmark,
+    cli_compare,
+    cli_paper,
+    cli_train,
+    storage,
+)
 from disbench.cli_options import (
     AddressOption,
     DataOption,
@@ -21,6 +30,8 @@ from disbench.cli_options import (
     ExistingOption,
     WorkersOption,
     described_line,
+    local_path,
+    path,
     print_definitions,
 )
 from disbench.errors import InputError
@@ -74,26 +85,37 @@ def sample(
     recipe: Annotated[
         str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", metavar="<path>", help="Folder for the shards: a path or an address (s3://...)."
+        ),
+    ],
     lvis: Annotated[
         list[Path] | None,
-        typer.Option("--lvis", help="LVIS annotations (JSON, v0.5 or v1); may be repeated."),
+        typer.Option("--lvis", parser=path, help="LVIS annotations (JSON, v0.5 or v1); may be repeated."),
     ] = None,
     coco: Annotated[
-        list[Path] | None, typer.Option("--coco", help="COCO instance annotations (JSON); may be repeated.")
+        list[Path] | None,
+        typer.Option("--coco", parser=path, help="COCO instance annotations (JSON); may be repeated."),
     ] = None,
     panoptic: Annotated[
         list[Path] | None,
-        typer.Option("--panoptic", help="COCO panoptic annotations (JSON), for stuff regions."),
+        typer.Option("--panoptic", parser=path, help="COCO panoptic annotations (JSON), for stuff regions."),
     ] = None,
     panoptic_masks: Annotated[
         Path | None,
-        typer.Option("--panoptic-masks", help="Folder of the panoptic PNGs (default: beside the JSON)."),
+        typer.Option(
+            "--panoptic-masks", parser=path, help="Folder of the panoptic PNGs (default: beside the JSON)."
+        ),
     ] = None,
-    sbd: Annotated[Path | None, typer.Option("--sbd", help="Folder of SBD.")] = None,
-    voc: Annotated[Path | None, typer.Option("--voc", help="Folder of PascalVOC (VOC2012).")] = None,
+    sbd: Annotated[Path | None, typer.Option("--sbd", parser=path, help="Folder of SBD.")] = None,
+    voc: Annotated[
+        Path | None, typer.Option("--voc", parser=path, help="Folder of PascalVOC (VOC2012).")
+    ] = None,
     hannotation: Annotated[
-        Path | None, typer.Option("--hannotation", help="Folder with RITM's hannotation.pickle and masks/.")
+        Path | None,
+        typer.Option("--hannotation", parser=path, help="Folder with RITM's hannotation.pickle and masks/."),
     ] = None,
     photos: Annotated[bool, typer.Option("--photos", help="Use the embedded photos.")] = False,
     split: Annotated[str, typer.Option("--split", help="SBD's and VOC's image list.")] = "train",
@@ -131,9 +153,11 @@ def sample(
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""
     from disbench.engines import open_engine  # noqa: PLC0415
+    from disbench.mirror import output  # noqa: PLC0415
     from disbench.sampling.parts import parse_part  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
-    from disbench.sampling.sample import make_shards  # noqa: PLC0415
+    from disbench.sampling.sample import JOB_FILES, make_shards  # noqa: PLC0415
+    from disbench.sampling.shards import MANIFEST  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
 
     part = None if shard_of is None else parse_part(shard_of)
@@ -153,13 +177,22 @@ def sample(
     )
     source = open_source(chosen, paths)
     where = open_engine(engine.value, workers, address=address)
-    manifest = make_shards(
-        source, chosen, out, engine=where, limit=limit, part=part, existing=existing.value, progress=True
-    )
+    with output(out, JOB_FILES, last=MANIFEST, existing=existing.value) as place:
+        manifest = make_shards(
+            source,
+            chosen,
+            place.folder,
+            engine=where,
+            limit=limit,
+            part=part,
+            existing=existing.value,
+            progress=True,
+            finished=place.push,
+        )
     _print_made(out, manifest)
 
 
-def _print_made(out: Path, manifest: Mapping[str, Any]) -> None:
+def _print_made(out: Path | str, manifest: Mapping[str, Any]) -> None:
     """What a finished folder of shards holds, and what was left out."""
     typer.echo(
         f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
@@ -173,26 +206,41 @@ def _print_made(out: Path, manifest: Mapping[str, Any]) -> None:
 def merge(
     parts: Annotated[
         list[Path],
-        typer.Argument(metavar="PART...", help="All folders that sample --shard-of made, in any order."),
+        typer.Argument(
+            metavar="PART...", parser=path, help="All folders that sample --shard-of made, in any order."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the merged shards.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for the merged shards.")],
     existing: ExistingOption = Existing.RESUME,
 ) -> None:
     """Put the parts of a dataset together: the same bytes as if it had been sampled in one piece."""
+    from disbench.mirror import output  # noqa: PLC0415
+    from disbench.sampling.sample import JOB_FILES  # noqa: PLC0415
     from disbench.sampling.shard_merge import merge_parts  # noqa: PLC0415
+    from disbench.sampling.shards import MANIFEST  # noqa: PLC0415
 
-    _print_made(out, merge_parts(parts, out, existing=existing.value, progress=True))
+    folders = [storage.here(part) for part in parts]
+    with output(out, JOB_FILES, last=MANIFEST, existing=existing.value) as place:
+        manifest = merge_parts(
+            folders, place.folder, existing=existing.value, progress=True, finished=place.push
+        )
+    _print_made(out, manifest)
 
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="A finished folder of shards.")],
+    folder: Annotated[Path, typer.Argument(parser=path, help="A finished folder of shards.")],
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the images, for the contact sheet.")
+        Path | None,
+        typer.Option("--images", parser=path, help="Folder of the images, for the contact sheet."),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Where to draw it (default: contact-sheet.png in the folder)."),
+        typer.Option(
+            "--sheet",
+            parser=local_path,
+            help="Where to draw it (default: contact-sheet.png in the folder; of an address, here).",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
     only: Annotated[
@@ -215,13 +263,14 @@ def inspect(
     from disbench.sampling.image_lookup import lookup  # noqa: PLC0415
     from disbench.sampling.statistics import as_dict, as_text, statistics  # noqa: PLC0415
 
-    found = statistics(folder, overlaps=not fast, limit=limit, progress=True)
+    local = storage.address_of(folder) is None
+    found = statistics(storage.here(folder), overlaps=not fast, limit=limit, progress=True)
     typer.echo(json.dumps(as_dict(found), indent=1) if as_json else as_text(found))
     if rows:
         drawn = draw_contact_sheet(
             folder,
             lookup(folder, images, data),
-            sheet or folder / "contact-sheet.png",
+            sheet or (folder if local else Path()) / "contact-sheet.png",
             rows=rows,
             seed=seed,
             only=only,
@@ -237,32 +286,49 @@ def inspect(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A finished folder of shards.")],
+    folder: Annotated[Path, typer.Argument(parser=path, help="A finished folder of shards.")],
     format_: Annotated[
         Format,
         typer.Option(
             "--format", help="ritm: a folder (put the images beside as images/ID.jpg); coco: a JSON file."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder (ritm) or file (coco) to write.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address."
+        ),
+    ],
 ) -> None:
     """Hand shards to other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
+    import glob  # noqa: PLC0415
+
+    from disbench.mirror import output, split_file  # noqa: PLC0415
     from disbench.sampling.export import export_coco, export_ritm  # noqa: PLC0415
 
-    scenes = (export_ritm if format_ is Format.RITM else export_coco)(folder, out)
+    storage.here(folder)
+    if format_ is Format.RITM:
+        with output(out, ("*",), pull=False) as place:
+            scenes = export_ritm(folder, place.folder)
+    else:
+        parent, name = split_file(out)
+        with output(parent, (glob.escape(name),), pull=False) as place:
+            scenes = export_coco(folder, place.folder / name)
     typer.echo(f"{out}: {scenes} scenes")
 
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the results.")] = Path(
+        "quickstart"
+    ),
     existing: ExistingOption = Existing.RESUME,
 ) -> None:
     """All of it on the embedded photos: shards, statistics, contact sheets."""
     from disbench.quickstart import quickstart as run  # noqa: PLC0415
 
-    for path in run(out, existing.value):
-        typer.echo(f"look at: {path}")
+    for made in run(out, existing.value):
+        typer.echo(f"look at: {made}")
 
 
 cli_benchmark.register(app)
@@ -282,7 +348,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         if debug:
             raise
-        print(f"error: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {storage.with_addresses(_sentence(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # typer turns Ctrl-C into this

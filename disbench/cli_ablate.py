@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption, print_definitions
+from disbench.cli_options import DataOption, Existing, ExistingOption, local_path, print_definitions
 
 
 def _line(name: str, content: Mapping[str, Any]) -> str:
@@ -22,7 +22,10 @@ def ablate(
         str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of ablations: TABLE/ROW/seed-S/ and TABLE/report/ in it.")
+        Path,
+        typer.Option(
+            "--out", parser=local_path, help="Folder of ablations: TABLE/ROW/seed-S/ and TABLE/report/ in it."
+        ),
     ] = Path("ablations"),
     config: Annotated[
         str,

@@ -8,31 +8,42 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli_options import DataOption
+from disbench import storage
+from disbench.cli_options import DataOption, local_path, path, say
 
 _DOES_NOT_HOLD = 2
 
 
 def pack(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The archive, NAME.zip (default: beside the folder, with its name)."),
+        typer.Option(
+            "--out",
+            parser=local_path,
+            help="The archive, NAME.zip (default: beside the folder, with its name; of an address, here).",
+        ),
     ] = None,
     without_masks: Annotated[
         bool, typer.Option("--without-masks", help="Leave stored masks out; verify can then check less.")
     ] = False,
 ) -> None:
     """Pack a finished run into one file that holds all that a leaderboard needs."""
+    from disbench.harness.archive import ENDING  # noqa: PLC0415
     from disbench.harness.archive import pack as pack_run  # noqa: PLC0415
 
-    path = pack_run(run, out, masks=not without_masks, progress=True)
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes; next: disbench verify {path}")
+    if storage.address_of(run) is not None:
+        out = out or Path(f"{run.name}{ENDING}")
+    packed = pack_run(storage.here(run), out, masks=not without_masks, progress=True)
+    say(f"{packed}: {packed.stat().st_size:,} bytes; next: disbench verify {packed}")
 
 
 def verify(
     place: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A run's folder, a packed run, or a folder of shards.")
+        Path,
+        typer.Argument(
+            metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards."
+        ),
     ],
     dataset: Annotated[
         str | None,
@@ -57,13 +68,14 @@ def verify(
     from disbench.sampling.shards import MANIFEST  # noqa: PLC0415
     from disbench.sampling.verify import verify_shards  # noqa: PLC0415
 
+    storage.here(place)
     if not is_run(place) and (place / MANIFEST).is_file():
         found = verify_shards(place, quick=quick, workers=workers, progress=True)
         lines, holds = found.lines(), found.holds
     else:
         lines, holds = (run := verify_run(place, data, dataset=dataset, progress=True)).lines(), run.holds
     for line in lines:
-        typer.echo(line, err=not holds)
+        say(line, err=not holds)
     if not holds:
         raise typer.Exit(_DOES_NOT_HOLD)
 

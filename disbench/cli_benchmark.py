@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from disbench import storage
 from disbench.cli_options import (
     AddressOption,
     DataOption,
@@ -20,6 +21,9 @@ from disbench.cli_options import (
     MethodOption,
     SetOption,
     WorkersOption,
+    local_path,
+    path,
+    say,
 )
 
 FAILED_SAMPLES = 1
@@ -76,7 +80,10 @@ def run(
             help="Name of a card (disbench data list), your own card.toml, or a folder.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...)."),
+    ],
     set_: SetOption = None,
     dataset_option: Annotated[
         list[str] | None,
@@ -167,7 +174,9 @@ def run(
     from disbench.engines import open_engine  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
-    from disbench.harness.run import Execution, run_benchmark  # noqa: PLC0415
+    from disbench.harness.run import JOB_FILES, Execution, run_benchmark  # noqa: PLC0415
+    from disbench.harness.store import RUN  # noqa: PLC0415
+    from disbench.mirror import output  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
     preset = load_preset(protocol)
@@ -189,26 +198,29 @@ def run(
         engine.value, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker
     )
     execution = Execution(where.workers, threads, batch, timeout or None, store.value)
-    finished = run_benchmark(
-        spec,
-        source,
-        out,
-        conduct,
-        execution,
-        engine=where,
-        every=every,
-        limit=limit,
-        existing=existing.value,
-        command=_command(),
-        progress=True,
-    )
+    with output(out, JOB_FILES, last=RUN, existing=existing.value) as place:
+        finished = run_benchmark(
+            spec,
+            source,
+            place.folder,
+            conduct,
+            execution,
+            engine=where,
+            every=every,
+            limit=limit,
+            existing=existing.value,
+            command=_command(),
+            progress=True,
+            grown=place.save,
+        )
+        figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
     result = finished.description["result"]
     typer.echo(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
         f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
     )
-    if conduct.preset and not conduct.budget:
-        typer.echo(preset.figures(finished))
+    if figures:
+        typer.echo(figures)
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(
@@ -220,7 +232,7 @@ def run(
 
 
 def predict(
-    image: Annotated[Path, typer.Argument(help="The image.")],
+    image: Annotated[Path, typer.Argument(parser=path, help="The image.")],
     click: Annotated[
         list[str],
         typer.Option(
@@ -229,7 +241,7 @@ def predict(
         ),
     ],
     method: MethodOption,
-    out: Annotated[Path, typer.Option("--out", help="The mask: a PNG of 0 and 255.")],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="The mask: a PNG of 0 and 255.")],
     set_: SetOption = None,
     keep: Annotated[
         int | None,
@@ -257,7 +269,7 @@ def predict(
     from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
 
     clicks = [parse_click(text) for text in click]
-    pixels = read_rgb(image)
+    pixels = read_rgb(storage.here(image))
     spec = method_spec(method, set_ or [])
     answer = answer_to(
         spec.build(),
@@ -272,23 +284,27 @@ def predict(
     if every:
         scores = answer.candidates.scores
         for number, mask in enumerate(answer.candidates.masks):
-            path = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
-            write_png(path, mask)
+            beside = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
+            write_png(beside, mask)
             score = "no score" if scores is None else f"score {scores[number]:.4f}"
             typer.echo(
-                f"{path}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
+                f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
             )
-        path = out.with_name(f"{out.stem}-overlay{out.suffix}")
-        write_png(path, overlay(pixels, [answer.mask], clicks))
-        typer.echo(f"{path}: the mask and the clicks on the image")
+        beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
+        write_png(beside, overlay(pixels, [answer.mask], clicks))
+        typer.echo(f"{beside}: the mask and the clicks on the image")
 
 
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders of finished runs, packed runs, or folders that have some below them."),
+        typer.Argument(
+            parser=path, help="Folders of finished runs, packed runs, or folders that have some below them."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+    out: Annotated[
+        str, typer.Option("--out", metavar="<path>", help="Folder for the report: a path or an address.")
+    ] = "report",
     page: Annotated[
         bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")
     ] = False,
@@ -305,14 +321,18 @@ def report(
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
     from disbench.errors import InputError  # noqa: PLC0415
+    from disbench.mirror import output  # noqa: PLC0415
     from disbench.reports.failures import failure_pictures  # noqa: PLC0415
-    from disbench.reports.report import make_report  # noqa: PLC0415
+    from disbench.reports.report import FILES, make_report  # noqa: PLC0415
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
-    pictures = failure_pictures(runs, data, failures) if failures else None
-    for line in make_report(runs, out, page=page, pictures=pictures).lines:
-        typer.echo(line)
+    folders = [storage.here(run) for run in runs]
+    pictures = failure_pictures(folders, data, failures) if failures else None
+    with output(out, FILES) as place:
+        lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
+    for line in lines:
+        say(line)
 
 
 data_app = typer.Typer(help="Datasets: what is here, is it whole, get it.", no_args_is_help=True)
@@ -327,7 +347,7 @@ def data_list(data: DataOption = None) -> None:
     from disbench.datasets.verify import list_datasets  # noqa: PLC0415
 
     for listing in list_datasets(data):
-        typer.echo(listing.line())
+        say(listing.line())
 
 
 @data_app.command("verify")
@@ -344,7 +364,7 @@ def data_verify(
 
     found = verify(dataset, data, dataset_option or [], progress=True)
     for line in found.lines():
-        typer.echo(line, err=not found.whole)
+        say(line, err=not found.whole)
     if not found.whole:
         raise typer.Exit(_BAD_INPUT)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli_options import DataOption
+from disbench import storage
+from disbench.cli_options import DataOption, local_path, path, say
 
 DatasetOption = Annotated[
     str | None,
@@ -19,9 +20,11 @@ DatasetOption = Annotated[
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run, A.")],
-    run_b: Annotated[Path, typer.Argument(help="Folder of another run on the same samples, B.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.")] = Path("comparison"),
+    run_a: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run, A.")],
+    run_b: Annotated[Path, typer.Argument(parser=path, help="Folder of another run on the same samples, B.")],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the comparison.")] = Path(
+        "comparison"
+    ),
     samples: Annotated[
         int,
         typer.Option(
@@ -40,21 +43,24 @@ def compare(
         write_comparison,
     )
 
-    runs = (one_run(run_a), one_run(run_b))
+    runs = (one_run(storage.here(run_a)), one_run(storage.here(run_b)))
     comparison = compare_runs(*runs)
     picture = draw_differences(comparison, runs, data, samples, dataset) if samples else None
     for line in lines_of(comparison):
-        typer.echo(line)
+        say(line)
     typer.echo("")
-    for path in write_comparison(comparison, out, picture):
-        typer.echo(f"look at: {path}")
+    for written in write_comparison(comparison, out, picture):
+        typer.echo(f"look at: {written}")
 
 
 def failures(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of finished runs, or folders that have some below them.")
+        list[Path],
+        typer.Argument(parser=path, help="Folders of finished runs, or folders that have some below them."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("failures"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path(
+        "failures"
+    ),
     samples: Annotated[
         int,
         typer.Option(
@@ -70,8 +76,8 @@ def failures(
     """Draw what fails: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.failures import write_failures  # noqa: PLC0415
 
-    for line in write_failures(runs, out, data, samples, dataset):
-        typer.echo(line)
+    for line in write_failures([storage.here(run) for run in runs], out, data, samples, dataset):
+        say(line)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from disbench import storage
+from disbench.errors import InputError
+
 if TYPE_CHECKING:
     from disbench.definitions import Kind
 
@@ -26,6 +29,28 @@ class EngineName(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+
+
+def path(text: str) -> Path:
+    """What an option that names an input holds: a path, or the path of the copy of an address, not made yet."""
+    try:
+        return storage.path_of(text)
+    except InputError as error:  # typer takes it for the error of a conversion otherwise, and rewrites it
+        raise typer.BadParameter(str(error)) from error
+
+
+def local_path(text: str) -> Path:
+    """What an option holds that names an output of this machine alone."""
+    if storage.is_address(text):
+        raise typer.BadParameter(
+            f"{text}: written on this machine alone; name a path, and copy it there yourself"
+        )
+    return Path(text)
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, with addresses where copies of them are named."""
+    typer.echo(storage.with_addresses(str(text)), err=err)
 
 
 def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
@@ -56,7 +81,10 @@ def described_line(name: str, content: Mapping[str, Any]) -> str:
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", envvar="DISBENCH_DATA", help="Root of the datasets; relative paths are looked up there too."
+        "--data",
+        envvar="DISBENCH_DATA",
+        parser=path,
+        help="Root of the datasets; relative paths are looked up there too.",
     ),
 ]
 ExistingOption = Annotated[

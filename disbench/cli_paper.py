@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli_options import DataOption
+from disbench import storage
+from disbench.cli_options import DataOption, local_path, path, say
 
 
 def reproduce(
@@ -19,9 +20,11 @@ def reproduce(
     ] = None,
     runs: Annotated[
         list[Path] | None,
-        typer.Option("--runs", help="Folder of finished runs, at any depth; may be repeated."),
+        typer.Option("--runs", parser=path, help="Folder of finished runs, at any depth; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("paper"),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path(
+        "paper"
+    ),
     map_: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,7 +59,7 @@ def reproduce(
     formats = [form for form, wanted in asked.items() if wanted]
     made = make(
         name,
-        runs or [],
+        [storage.here(folder) for folder in runs or []],
         out,
         rows=parse_rows(map_ or []),
         formats=formats,
@@ -64,7 +67,7 @@ def reproduce(
         samples=sample or (),
     )
     for line in made.lines:
-        typer.echo(line)
+        say(line)
 
 
 def published(

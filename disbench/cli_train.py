@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disbench.cli_options import DataOption, Existing, ExistingOption, described_line, print_definitions
+from disbench.cli_options import (
+    DataOption,
+    Existing,
+    ExistingOption,
+    described_line,
+    local_path,
+    print_definitions,
+)
 
 if TYPE_CHECKING:
     from disbench.disnet.train import Benchmark
@@ -23,7 +30,8 @@ def train(
         str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the network, its checkpoint and its logs.")
+        Path,
+        typer.Option("--out", parser=local_path, help="Folder for the network, its checkpoint and its logs."),
     ] = Path("training"),
     set_: Annotated[
         list[str] | None,

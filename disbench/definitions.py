@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from disbench import storage
 from disbench.errors import InputError, unknown_name
 
 Kind = Literal["sampling", "datasets", "baselines", "reports", "configs", "configs/ablations", "protocols"]
@@ -53,7 +54,7 @@ def find(kind: Kind, name: str) -> Path:
         InputError: no definition of that name; the message has the nearest names.
     """
     if name.endswith(".toml"):
-        path = Path(name)
+        path = Path(storage.local_text(name))
         if not path.is_file():
             raise InputError(f"{path}: there is no such file; give an existing TOML file or a known name")
         return path

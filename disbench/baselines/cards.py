@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from disbench import definitions
+from disbench import definitions, storage
 from disbench.baselines.bridge import method as bridge
 from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
@@ -164,7 +164,9 @@ class MethodSpec:
         Raises:
             InputError: it cannot be imported: a missing extra, a missing class, an error in the user's file.
         """
-        made: Method = _load_class(self.entry, str(self.card.get("extra", "")))(**self.options)
+        made: Method = _load_class(self.entry, str(self.card.get("extra", "")))(
+            **storage.local_options(self.options)
+        )
         return made
 
 
@@ -191,10 +193,12 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         )
     if card.text("status") == "bridge":
         return _bridge_spec(card, overrides)
+    options = read_options(card.content.get("options", {}), overrides, card.name)
+    storage.local_options(options)  # what is at addresses is copied before the workers, or found missing
     return MethodSpec(
         name=card.name,
         entry=card.text("entry"),
-        options=read_options(card.content.get("options", {}), overrides, card.name),
+        options=options,
         threshold=float(card.content.get("threshold", STANDARD_THRESHOLD)),
         card=card.content,
         budget=card.text("budget"),
@@ -205,9 +209,10 @@ def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
     """A method in a child process: options of the bridge, of its adapter, and which adapter that is."""
     tables = {**bridge.OPTIONS, **card.content.get("options", {})}
     options = read_options(tables, overrides, card.name)
+    here = storage.local_options(options)
     bridge.child_command(
         card.text("adapter"),
-        **{name: str(options[name]) for name in ("repo", "python", "checkpoint", "command")},
+        **{name: str(here[name]) for name in ("repo", "python", "checkpoint", "command")},
         name=card.name,
     )
     return MethodSpec(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disbench import definitions
+from disbench import definitions, storage
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
 from disbench.samples import SampleSource
@@ -133,7 +133,9 @@ class DatasetCard:
         """The dataset's folder, or None if it is nowhere."""
         wanted = self.marks(options)
         for place in self.places(data):
-            if place.is_dir() and all((place / mark).exists() for mark in wanted):
+            if (place.is_dir() or storage.address_of(place)) and all(
+                storage.there(path) for path in (place, *(place / mark for mark in wanted))
+            ):
                 return place
         return None
 
@@ -183,6 +185,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
         InputError: no such dataset, one that is not here (with where to get it), an unknown option, or
             files that are not as the card says.
     """
+    name = storage.local_text(name)
     if is_folder(name):
         card, folder = load_card(ANY_FOLDER), Path(name)
         return _open(card, folder.resolve().name, folder, card.values(overrides))
@@ -191,7 +194,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
     place = card.find(data, options)
     if place is None:
         raise missing(card, data, options)
-    return _open(card, card.name, place, options)
+    return _open(card, card.name, storage.here(place), options)
 
 
 def is_folder(name: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from disbench import storage
 from disbench.datasets.cards import DatasetCard, RemoteFile, load_card
 from disbench.datasets.download import download
 from disbench.datasets.unpack import safe_path, unpack
@@ -53,6 +54,10 @@ def fetch(
         raise InputError(f"{card.name}: its card has no address to fetch from; {card.get or card.homepage}")
     if data is None:
         raise InputError(f"{card.name}: where to? give the root of the datasets with --data or DISBENCH_DATA")
+    if storage.address_of(data) is not None:
+        raise InputError(
+            f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data"
+        )
     wanted = []
     for file in card.files:
         _check(card, file)

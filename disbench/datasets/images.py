@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from disbench import storage
 from disbench.errors import InputError
 
 RgbImage = npt.NDArray[np.uint8]
@@ -35,7 +36,7 @@ def find_image(root: Path, file_name: str) -> Path | None:
     names = list(_names(file_name))
     for folder in (root, *(root / name for name in SUBFOLDERS)):
         for name in names:
-            path = folder / name
+            path = storage.here(folder / name, optional=True)  # of a folder at an address: this file alone
             if path.is_file():
                 return path
     return None

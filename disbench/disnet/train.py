@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from disbench import threads
+from disbench import storage, threads
 from disbench.datasets.records import file_sha256
 from disbench.disnet.averages import AveragedWeights
 from disbench.disnet.checkpoints import (
@@ -401,7 +401,7 @@ def _begun(training: Training) -> tuple[Disnet, dict[str, Any]]:
     if not training.start:
         network = build_network(training.network)
     else:
-        found = load_network(Path(training.start))
+        found = load_network(Path(storage.local_text(training.start)))
         if _built(found.training) != _built(training):
             raise InputError(
                 f"{training.start}: of another network than this training's; set the table network as it was there"

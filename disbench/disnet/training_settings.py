@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from disbench import definitions
+from disbench import definitions, storage
 from disbench.disnet.examples import Shards
 from disbench.disnet.matching import MatchWeights
 from disbench.disnet.network import NetworkSettings
@@ -209,10 +209,12 @@ def resolved(training: Training, root: Path | None) -> Training:
 
 
 def _found(folder: str, root: Path | None, what: str) -> str:
+    if storage.is_address(folder):
+        return storage.local_text(folder)
     place = Path(folder).expanduser()
     if place.is_dir():
         return str(place)
-    if root is not None and (root / folder).is_dir():
+    if root is not None and storage.here(root / folder, optional=True).is_dir():
         return str(root / folder)
     below = f" nor below {root}" if root is not None else ""
     cure = "make them with disbench sample" if what == "shards" else "name the folder, or give --data"

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from disbench import storage
 from disbench.engines.crew import Crew
 from disbench.engines.notices import Notices
 from disbench.engines.work import Result, Task, Work, Worker, WorkerLost, answer
@@ -27,7 +28,8 @@ PATIENCE = 300.0
 class RayEngine(Notices):
     """Workers as actors of a Ray cluster, wherever it has room.
 
-    Every machine needs disbench, and the input under the same paths. The work travels once to each machine;
+    Every machine needs disbench, and the input under the same paths; what came from an address, each copies for
+    itself. The work travels once to each machine;
     results come to this process, which writes them, and to no other.
 
     Args:
@@ -65,7 +67,7 @@ class RayEngine(Notices):
 
     @contextlib.contextmanager
     def _crew(self, work: Work[Task, Result]) -> Iterator[Crew[Task, Result]]:
-        stored = self._ray.put(pickle.dumps(work))
+        stored = self._ray.put((pickle.dumps(work), storage.localised_addresses()))
         crew: Crew[Task, Result] = Crew(self.workers, partial(self._begun, stored), work.describe, self.tell)
         try:
             yield crew
@@ -153,11 +155,13 @@ class _Remote:
 class _Actor:
     """What lives on the other machine: the worker, and a folder with the pickled work."""
 
-    def __init__(self, stored: bytes) -> None:
+    def __init__(self, stored: tuple[bytes, list[tuple[str, str]]]) -> None:
+        pickled, addresses = stored
+        storage.localise_again(addresses)
         self._folder = tempfile.TemporaryDirectory(prefix="disbench-")
         path = Path(self._folder.name) / "work"
-        path.write_bytes(stored)
-        work: Work[Any, Any] = pickle.loads(stored)
+        path.write_bytes(pickled)
+        work: Work[Any, Any] = pickle.loads(pickled)
         self._worker = work.begin(path)
 
     def ready(self) -> None:

@@ -9,12 +9,12 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from disbench import __version__
+from disbench import __version__, storage
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.clicks import opencv_version
@@ -38,6 +38,8 @@ from disbench.harness.workers import EvaluationWork, Job
 from disbench.samples import SampleSource
 
 Existing = Literal["resume", "overwrite", "fail"]
+JOB_FILES = (RUN, CLICKS, JOURNAL)
+"""The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {
     "onnx": ("onnxruntime",),
@@ -90,6 +92,7 @@ def run_benchmark(
     existing: Existing = "resume",
     command: str = "",
     progress: bool = False,
+    grown: Callable[[], None] = lambda: None,
 ) -> StoredRun:
     """Run a method on a dataset and store one row a click.
 
@@ -106,6 +109,7 @@ def run_benchmark(
             begins again; `fail` refuses a folder that has a run.
         command: recorded: what a user types to get this run.
         progress: show a progress bar.
+        grown: called each time that the journal in `out` has grown.
 
     Returns:
         The finished run. Samples on which the method failed are in its rows, with the reason, and listed in
@@ -137,7 +141,7 @@ def run_benchmark(
             )
         )
         engine = engine or LocalEngine(execution.workers)
-        _evaluate(journal, work, numbers, engine, out, progress)
+        _evaluate(journal, work, numbers, engine, out, progress, grown)
         _check_unchanged(source, job, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
         write_clicks(out / CLICKS, journal.tables())
@@ -163,7 +167,13 @@ def run_benchmark(
 
 
 def _evaluate(
-    journal: Journal, work: EvaluationWork, numbers: Sequence[int], engine: Engine, out: Path, progress: bool
+    journal: Journal,
+    work: EvaluationWork,
+    numbers: Sequence[int],
+    engine: Engine,
+    out: Path,
+    progress: bool,
+    grown: Callable[[], None],
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
@@ -181,6 +191,7 @@ def _evaluate(
             journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
+            grown()
             failed += sum(rows[-1].failure is not None for rows in chunk.rows.values())
             bar.update(len(chunk.numbers))
             if failed:
@@ -226,7 +237,11 @@ def _describe_job(
             "options": dict(method.options),
             "card": dict(method.card),
             "source_sha256": _file_hash(method.entry),
-            **({"provenance": provenance(method.options)} if method.entry == BRIDGE else {}),
+            **(
+                {"provenance": provenance(storage.local_options(method.options))}
+                if method.entry == BRIDGE
+                else {}
+            ),
         },
         "dataset": {
             "name": source.name,

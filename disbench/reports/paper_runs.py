@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from disbench import storage
 from disbench.errors import InputError, unknown_name
 from disbench.reports.entries import Entry, card_threshold, find_runs, read_entries
 from disbench.reports.published import Dataset, Published
@@ -113,7 +114,7 @@ def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
         name, sign, folder = text.partition("=")
         if not (sign and name.strip() and folder.strip()):
             raise InputError(f"--map {text!r}: give the name of a row and the folder of a run as ROW=FOLDER")
-        found.append((name.strip(), Path(folder.strip())))
+        found.append((name.strip(), storage.here(storage.path_of(folder.strip()))))
     return found
 
 

@@ -29,6 +29,7 @@ from disbench.reports.text import counted
 PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "tables.tex"
 LEADERBOARD = "leaderboard.html"
 PNG, SVG = "curves.png", "curves.svg"
+FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from disbench import storage
 from disbench.datasets.images import find_image
 from disbench.errors import InputError
 from disbench.sampling.shards import read_manifest
@@ -25,7 +26,7 @@ def lookup(folder: Path, images: Path | None, data: Path | None) -> Callable[[st
     """
     source = read_manifest(folder).get("source", "")
     if images is not None:
-        if not images.is_dir():
+        if storage.address_of(images) is None and not images.is_dir():
             raise InputError(f"{images}: not a folder; name the folder of the images")
         folders = [images]
     elif source == "photos":

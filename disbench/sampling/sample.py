@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ from disbench.sampling.workers import SamplingWork, chunks_by_cost
 from disbench.scenes import SceneSource
 
 Existing = Literal["resume", "overwrite", "fail"]
+JOB_FILES = ("shard-*.parquet", MANIFEST)
+"""Shell patterns of the files of a job, finished or under way."""
 _LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")
 
 
@@ -45,6 +47,7 @@ def make_shards(
     part: tuple[int, int] | None = None,
     existing: Existing = "resume",
     progress: bool = False,
+    finished: Callable[[Path], None] = lambda path: None,
 ) -> dict[str, Any]:
     """Write the diverse sets of a dataset as shards.
 
@@ -61,6 +64,7 @@ def make_shards(
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
             stops, `overwrite` removes them first.
         progress: show a progress bar on a terminal.
+        finished: called with each shard that this call makes, as soon as it has its name.
 
     Returns:
         The manifest.
@@ -78,7 +82,12 @@ def make_shards(
     if done is not None:
         return done
     writer = ShardWriter(
-        folder, recipe.shard_bytes, job["fingerprint"], begin=images.start, part=part is not None
+        folder,
+        recipe.shard_bytes,
+        job["fingerprint"],
+        begin=images.start,
+        part=part is not None,
+        finished=finished,
     )
     rest = range(writer.resume(), images.stop)
     engine = engine or LocalEngine(workers)

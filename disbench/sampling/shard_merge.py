@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def merge_parts(
     *,
     existing: Existing = "resume",
     progress: bool = False,
+    finished: Callable[[Path], None] = lambda path: None,
 ) -> dict[str, Any]:
     """Put the parts that `make_shards(..., part=(i, n))` made together.
 
@@ -105,6 +106,7 @@ def merge_parts(
         out: folder for the shards; made if it does not exist.
         existing: what to do with shards in `out`, as for `make_shards`: `resume` goes on after the last whole one.
         progress: show a progress bar on a terminal.
+        finished: called with each shard once it has its name.
 
     Returns:
         The manifest. Shards and manifest are, byte for byte, those of the job without `part`.
@@ -123,7 +125,7 @@ def merge_parts(
     done = prepare_folder(folder, job, existing)
     if done is not None:
         return done
-    writer = ShardWriter(folder, job["recipe"]["shard_bytes"], job["fingerprint"])
+    writer = ShardWriter(folder, job["recipe"]["shard_bytes"], job["fingerprint"], finished=finished)
     start = writer.resume()
     with contextlib.closing(_chunks(chosen, start)) as chunks:
         write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,22 @@ class ShardWriter:
         fingerprint: of the job.
         begin: source number of the job's first image.
         part: whether the shards are a part of a dataset: each then tells what merging needs to know.
+        finished: called with each shard once it has its name.
     """
 
     def __init__(
-        self, folder: Path, shard_bytes: int, fingerprint: str, *, begin: int = 0, part: bool = False
+        self,
+        folder: Path,
+        shard_bytes: int,
+        fingerprint: str,
+        *,
+        begin: int = 0,
+        part: bool = False,
+        finished: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
         self.part = part
+        self._finished = finished
         self.files: list[dict[str, Any]] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
@@ -201,6 +210,7 @@ class ShardWriter:
         self._account(path, facts)
         self._size, self._tally = 0, Tally()
         self._sizes, self._gaps = [], []
+        self._finished(path)
 
     def _account(self, path: Path, facts: dict[str, Any]) -> None:
         tally = Tally.from_dict(facts["tally"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from disbench import storage
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
 from disbench.errors import InputError
 from disbench.sampling.recipes import Recipe, SourceName
@@ -76,10 +77,14 @@ class SourcePaths:
         return next((name for name in get_args(SourceName) if kinds == [name]), None)
 
     def find(self, path: Path) -> Path:
-        """The path as it is, or under the data root if it exists only there."""
+        """The path as it is, or under the data root if it exists only there; what is at an address is copied.
+
+        Raises:
+            InputError: it cannot be copied (`disbench.storage`).
+        """
         if self.data is not None and not path.is_absolute() and not path.exists():
-            return self.data / path
-        return path
+            return storage.here(self.data / path)
+        return storage.here(path)
 
 
 def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
@@ -106,7 +111,7 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
     """Folders under the data root that may hold a source's images, as far as they exist."""
     if data is None:
         return []
-    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if (data / name).is_dir()]
+    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if storage.there(data / name)]
 
 
 def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
@@ -132,10 +137,11 @@ def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
     dialects: tuple[Dialect, ...] = ("lvis", "coco", "panoptic")
     for dialect in dialects:
         for path in getattr(paths, dialect):
+            found = paths.find(path)
             masks = paths.find(paths.panoptic_masks) if paths.panoptic_masks else None
-            files.append(
-                open_annotations(paths.find(path), dialect, bad=recipe.bad_annotations, png_folder=masks)
-            )
+            if dialect == "panoptic" and masks is None:
+                storage.here(found.with_suffix(""), optional=True)
+            files.append(open_annotations(found, dialect, bad=recipe.bad_annotations, png_folder=masks))
     return _annotated(recipe, files)
 
 

@@ -15,6 +15,8 @@ LAYERS = {
     "files": 0,
     "threads": 0,
     "processes": 0,
+    "storage": 1,
+    "mirror": 1,
     "opencv": 1,
     "depths": 1,
     "engines": 1,
