@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,7 +57,7 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
-def open_regular(path: Path, missing: str = MISSING) -> BinaryIO:
+def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     """Open a file for reading; what is no file (a device, a pipe) could be endless, or never answer.
 
     Args:

@@ -25,7 +25,7 @@ from disbench.files import open_regular
 from disbench.limits import MAX_ARRAYS, MAX_RECORD_BYTES
 
 Offsets = npt.NDArray[np.int64]
-_CHUNK = 8 * 2**20
+_CHUNK = 4 * 2**20
 _SPACE = b" \t\r\n"
 """What JSON allows between its tokens."""
 
@@ -125,7 +125,7 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
 def index_json(path: Path) -> JsonArrays:
     """Find the records of all top-level arrays of a JSON file.
 
-    Memory: 16 bytes a record (three times that while it runs), and at most 32 chunks of 8 MiB.
+    Memory: 16 bytes a record (three times that while it runs), and at most 32 chunks of 4 MiB.
 
     Raises:
         InputError: the file is missing, empty, truncated or not a JSON object, or it goes beyond
