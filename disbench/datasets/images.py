@@ -125,7 +125,7 @@ def whole_image(path: object) -> Iterator[None]:
     except Exception as error:  # nearly anything: struct.error, KeyError, DecompressionBombError ...
         # Only an error of the system has words worth repeating.
         reason = getattr(error, "strerror", None) or _REASONS.get(type(error).__name__, "damaged or cut off")
-        raise InputError(f"{path}: not a whole image ({reason}); get the file again") from error
+        raise InputError(f"{path}: not a whole image ({reason}); get it again") from error
 
 
 def _names(file_name: str) -> Iterator[str]:

@@ -354,7 +354,8 @@ def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     value = record.get(key)
     if not is_whole(value):
         raise InputError(
-            f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a whole number; mend the file"
+            f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a whole number; "
+            "mend the file"
         )
     return value
 
