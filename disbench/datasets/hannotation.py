@@ -30,6 +30,8 @@ ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
 
 _CURE = "get the file again from a source that you trust, or make it with `disbench export`"
+_LONGEST_NAME = 200
+"""Characters of an image's id: with its ending it must be a name that a file can have."""
 _NDARRAY = object()  # stands for numpy.ndarray in a pickle; the class itself could be called there
 _PNG_HEAD = struct.Struct(">8s4x4sIIBB")  # signature, length of the first chunk, its name, width, height, ...
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -144,7 +146,8 @@ class HannotationSource:
 
 def is_file_name(name: str) -> bool:
     """Whether an image's id can name its file of masks, and only a file in that folder."""
-    return bool(name) and name.isprintable() and Path(name).name == name and "\\" not in name
+    plain = name.isprintable() and Path(name).name == name and "\\" not in name
+    return 0 < len(name) <= _LONGEST_NAME and plain
 
 
 class _PlainUnpickler(pickle._Unpickler):

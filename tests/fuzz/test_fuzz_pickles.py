@@ -66,6 +66,12 @@ NAMES = (
     ),
 )
 
+RARE = (
+    *(b"\x82\x01", b"\x83\x01\x02", b"\x84\x01\0\0\0", b"Pabc\n", b"S'a'\n", b"I99\n", b"L99L\n"),
+    *(b"F1e999\n", b"V\\u0041\n", b"\x95" + struct.pack("<Q", 2**62), b"\x8e" + struct.pack("<Q", 2**40)),
+    b"\x8b" + struct.pack("<i", 2**31 - 1),
+)
+
 
 def short(text: str) -> bytes:
     return b"\x8c" + bytes([len(text)]) + text.encode()
@@ -108,28 +114,13 @@ def programs(draw: st.DrawFn) -> bytes:
     memo = st.sampled_from(
         (b"q\x00", b"h\x00", b"q\x05", b"h\x01", b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\xff", b"p9\n", b"g9\n")
     )
-    rare = st.sampled_from(
-        (
-            b"\x82\x01",
-            b"\x83\x01\x02",
-            b"\x84\x01\x00\x00\x00",
-            b"Pabc\n",
-            b"S'a'\n",
-            b"I99\n",
-            b"L99L\n",
-            b"F1e999\n",
-            b"V\\u0041\n",
-            b"\x95" + struct.pack("<Q", 2**62),
-            b"\x8e" + struct.pack("<Q", 2**40),
-            b"\x8b" + struct.pack("<i", 2**31 - 1),
-        )
-    )
+    rare = st.sampled_from(RARE)
     parts = draw(st.lists(st.one_of(argument, name, bare, memo, rare), max_size=30))
     return b"\x80" + bytes([draw(st.integers(0, 6))]) + b"".join(parts) + b"."
 
 
 @given(data=programs())
-@examples(300)
+@examples(120)
 def test_programs_that_no_pickler_writes(read: Reader, tmp_path: Path, data: bytes) -> None:
     read("pickle", written(tmp_path / "a.pickle", data), allowed=bound(len(data)))
 
@@ -147,7 +138,7 @@ def split(folder: Path, tree: bytes, packed: bytes) -> Path:
         st.tuples(st.sampled_from(WHOLE_TREES), damaged(WHOLE_MASKS)),
     )
 )
-@examples(200)
+@examples(50)
 def test_damaged_splits(read: Reader, tmp_path: Path, files: tuple[bytes, bytes]) -> None:
     folder = split(tmp_path, *files)
     read("hannotation", folder, root=folder, allowed=bound(len(files[0]) + len(files[1])) + 16 * MIB)
@@ -181,7 +172,7 @@ VALUES = st.recursive(
     masks=VALUES,
     key=st.sampled_from((9, -1, "9", "../a", "/etc/passwd", "a\0b", "x" * 5000, 2**70, 0.5)),
 )
-@examples(200)
+@examples(20)
 def test_any_values_in_their_places(read: Reader, tmp_path: Path, tree: Any, masks: Any, key: Any) -> None:
     for number, (left, right) in enumerate(
         (
@@ -199,9 +190,8 @@ def test_any_values_in_their_places(read: Reader, tmp_path: Path, tree: Any, mas
         read("hannotation", folder, root=folder, allowed=bound(sum(map(len, files))) + 16 * MIB)
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
+PIECES = (
+    *(
         b"]",
         b"}",
         b"(",
@@ -213,13 +203,12 @@ def test_any_values_in_their_places(read: Reader, tmp_path: Path, tree: Any, mas
         b"]q\x00",
         b"M\xff\xff",
         b"\x8c\x01a",
-        b"\x8c\x02\xc3\xbf",
-        b"G\x00\x00\x00\x00\x00\x00\x00\x00",
-        b"\x96" + bytes(8),
-        b"C\x01a\x94",
-        b"h\x00h\x01R",
-    ],
+    ),
+    *(b"\x8c\x02\xc3\xbf", b"G" + bytes(8), b"\x96" + bytes(8), b"C\x01a\x94", b"h\x00h\x01R"),
 )
+
+
+@pytest.mark.parametrize("piece", PIECES)
 def test_memory_is_bounded_by_the_size(read: Reader, tmp_path: Path, piece: bytes) -> None:
     """Each opcode that makes something, a great many times."""
     head = b"\x80\x05" + short("numpy") + short("dtype") + b"\x93q\x00" + short("u1") + b"\x85q\x01"
