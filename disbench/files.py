@@ -1,13 +1,20 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and names of files that come from elsewhere."""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
+
+from disbench.errors import InputError
+
+MISSING = "there is no such file; the dataset is incomplete, get it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +82,38 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
+    """Open a file for reading; what is no file (a device, a pipe) could be endless, or never answer.
+
+    Args:
+        path: of the file, or of a link to one.
+        missing: what to say where there is none.
+
+    Raises:
+        InputError: there is no such file, it is none, or it may not be read.
+    """
+    try:
+        if (kind := stat.S_IFMT(path.stat().st_mode)) == stat.S_IFREG:
+            return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror}); check the path") from None
+    except ValueError:  # a null in the name
+        raise InputError(f"{str(path)!r}: no file can have this name; mend what names it") from None
+    found = "folder" if kind == stat.S_IFDIR else "device, a pipe or a socket"
+    raise InputError(f"{path}: this is a {found}, not a file; check the path")
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a file's name from elsewhere, joined to a folder, stays in that folder on every system.
+
+    The name may have folders in it. Links are not looked at: those in a dataset's folder are its owner's.
+    """
+    return not (_OUTWARD.search(name) or "\0" in name)
+
+
+_OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
+"""A root, a drive, or a step up."""

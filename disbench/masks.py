@@ -10,6 +10,7 @@ what it does several times faster (encoding, decoding: `benchmarks/run_lengths.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
@@ -18,7 +19,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
-from disbench.errors import InputError
+from disbench.errors import InputError, shown
+from disbench.limits import MAX_MASK_BYTES, MAX_OUTLINE
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -27,6 +29,10 @@ Raster = Literal["pycocotools", "fillpoly"]
 
 POLYGON_MARGIN = 1.0
 """Pixels by which a polygon may leave its image: annotators' outlines run along the border."""
+_UPSAMPLED = 5
+"""By which pycocotools refines the grid that it draws polygons on."""
+_MOST_GROUPS = 7
+"""Groups of 5 bits of a run that fits an image, its sign among them."""
 
 
 class Rle(TypedDict):
@@ -126,11 +132,16 @@ def from_polygons(
 
     Raises:
         ValueError: no ring, a ring of fewer than three points or an odd number of coordinates, a value
-            that is not a finite number, or a point more than `POLYGON_MARGIN` pixels outside the image.
+            that is not a finite number, a point more than `POLYGON_MARGIN` pixels outside the image, or
+            outlines of more than `MAX_OUTLINE` fifths of a pixel together.
     """
     checked = [_checked_ring(ring, height, width) for ring in rings]
     if not checked:
         raise ValueError("the polygon has no ring")
+    # No side is longer than the image: that alone clears nearly every polygon, at no cost.
+    most = _UPSAMPLED * (max(height, width) + 3) * sum(ring.size for ring in checked)
+    if most > MAX_OUTLINE and sum(map(_outline, checked)) > MAX_OUTLINE:
+        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
     if raster not in ("pycocotools", "fillpoly"):
         raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
     if raster == "fillpoly":
@@ -148,13 +159,29 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise ValueError(f"the mask's size {size!r} is not its image's [{height}, {width}]")
-    runs = _checked_runs(counts if isinstance(counts, list) else _decompressed(counts))
-    if sum(runs) != height * width:
-        raise ValueError(f"the RLE's runs add up to {sum(runs)}, not to {height} x {width} pixels")
-    compressed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    if not isinstance(size, list | tuple) or len(size) != 2 or list(size) != [height, width]:
+        raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
+    runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
+    # Everything is checked here, for pycocotools checks nothing: it would write beyond its memory.
+    if runs.size and (lowest := int(runs.min())) < 0:
+        raise ValueError(f"the RLE's counts have {lowest} where a whole number from 0 on should be")
+    if (runs.size and runs.max() > height * width) or runs.sum() != height * width:
+        raise ValueError(f"the RLE's runs add up to {sum(runs.tolist())}, not to {height} x {width} pixels")
+    if not runs[1:].all():
+        runs = _without_zeros(runs)
+    plain = {"size": [height, width], "counts": runs.tolist()}
+    compressed: Rle = coco_mask.frPyObjects(plain, height, width)
     return compressed
+
+
+def check_total(rles: Sequence[Rle]) -> None:
+    """See that the masks of a scene are no more than a machine can hold.
+
+    Raises:
+        ValueError: their run lengths take more than `MAX_MASK_BYTES` together.
+    """
+    if sum(len(rle["counts"]) for rle in rles) > MAX_MASK_BYTES:
+        raise ValueError(f"the run lengths of its masks take more than {MAX_MASK_BYTES} bytes")
 
 
 def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,)) -> dict[int, Rle]:
@@ -171,28 +198,52 @@ def _coco_ious(rle: Rle, others: Sequence[Rle], *, crowd: bool) -> FloatArray:
 
 
 def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
+    if not isinstance(ring, np.ndarray | list | tuple):
+        raise ValueError("a polygon is not a flat list of numbers")
+    # Before NumPy makes an array of them: of texts it would make one of the longest text's length for each.
+    if not isinstance(ring, np.ndarray) and any(not _is_number(kind) for kind in set(map(type, ring))):
+        raise ValueError("a polygon is not a flat list of x, y pairs, all of them numbers")
     try:
-        points = np.asarray(ring)
-    except ValueError as error:
-        raise ValueError("a polygon is not a flat list of numbers") from error
-    if points.size and points.dtype.kind not in "iuf":
-        raise ValueError("a polygon's coordinates are not all numbers")
+        points = np.asarray(ring, dtype=np.float64)
+    except (ValueError, OverflowError):
+        raise ValueError("a polygon has a coordinate that is far too large") from None
     if points.ndim != 1 or points.size % 2:
         raise ValueError("a polygon is not a flat list of x, y pairs")
     if points.size < 6:
         raise ValueError(f"a polygon has {points.size // 2} points, fewer than three")
-    low, high_x, high_y = points.min(), points[::2].max(), points[1::2].max()
-    if not np.isfinite(low + high_x + high_y):
+    low, high_x, high_y = float(points.min()), float(points[::2].max()), float(points[1::2].max())
+    if not (math.isfinite(low) and math.isfinite(high_x) and math.isfinite(high_y)):
         raise ValueError("a polygon has a coordinate that is not a finite number (NaN or infinity)")
     if low < -POLYGON_MARGIN or high_x > width + POLYGON_MARGIN or high_y > height + POLYGON_MARGIN:
         raise ValueError(
             f"a polygon reaches outside its image: x up to {high_x:g}, y up to {high_y:g}, lowest {low:g}, "
             f"in an image of {width} x {height}"
         )
-    return points.astype(np.float64, copy=False)
+    return points
 
 
-def _decompressed(counts: object) -> list[int]:
+def _is_number(kind: type) -> bool:
+    return issubclass(kind, int | float | np.integer | np.floating) and kind is not bool
+
+
+def _outline(points: FloatArray) -> float:
+    """Steps that pycocotools walks along a closed outline: of each side the longer of its two extents."""
+    corners = points.reshape(-1, 2)
+    sides = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    return _UPSAMPLED * float(sides.sum()) + len(corners)
+
+
+def _listed_runs(counts: list[object]) -> IntArray:
+    for run in counts:
+        if type(run) is not int:
+            raise ValueError(f"the RLE's counts have {shown(run)} where a whole number from 0 on should be")
+    try:
+        return np.array(counts, dtype=np.int64)
+    except OverflowError:
+        raise ValueError("the RLE's counts have a run that is longer than any image") from None
+
+
+def _decompressed(counts: object) -> IntArray:
     """The runs of a compressed RLE.
 
     A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is
@@ -202,38 +253,33 @@ def _decompressed(counts: object) -> list[int]:
         counts = counts.encode("ascii")
     if not isinstance(counts, bytes):
         raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")
-    runs: list[int] = []
-    value = shift = 0
-    for byte in counts:
-        group = byte - 48
-        if not 0 <= group < 64 or shift > 60:
-            raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
+    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((groups & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    if groups.size == 0:
+        return groups
+    if groups.min() < 0 or groups.max() >= 64:
+        raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
+    if last.size == 0 or last[-1] != groups.size - 1:
         raise ValueError("the RLE's counts end in the middle of a run")
+    sizes = last - first + 1
+    if sizes.max() > _MOST_GROUPS:
+        raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
+    shifts = 5 * (np.arange(groups.size) - np.repeat(first, sizes))
+    runs = np.add.reduceat((groups & 31) << shifts, first)
+    runs -= np.where(groups[last] & 16, np.int64(1) << 5 * sizes, 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return runs
 
 
-def _checked_runs(runs: Sequence[object]) -> list[int]:
+def _without_zeros(runs: IntArray) -> IntArray:
     """The runs as the encoder would write them: none of length 0 but the first."""
-    merged: list[int] = []
-    for place, run in enumerate(runs):
-        if not isinstance(run, int) or isinstance(run, bool) or run < 0:
-            raise ValueError(f"the RLE's counts have {run!r} where a whole number from 0 on should be")
-        if place and run == 0:
-            continue
-        if place % 2 == len(merged) % 2:
-            merged.append(run)
-        else:
-            merged[-1] += run
-    return merged
+    present = np.flatnonzero(runs)
+    colours = present % 2
+    starts = np.flatnonzero(np.concatenate([[True], colours[1:] != colours[:-1]]))
+    merged = np.add.reduceat(runs[present], starts)
+    return np.concatenate([[0], merged]) if colours[0] else merged
 
 
 def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:

@@ -13,9 +13,9 @@ import orjson
 
 from disbench import masks
 from disbench.datasets.images import find_image, read_rgb
-from disbench.datasets.instances import CURE, AnnotationFile, Dialect, open_annotations
+from disbench.datasets.instances import CURE, AnnotationFile, Dialect, is_whole, open_annotations
 from disbench.datasets.records import check_target, file_sha256, in_threads, joint_hash
-from disbench.errors import InputError
+from disbench.errors import InputError, shown
 from disbench.masks import Raster, Rle
 from disbench.samples import Sample, SampleSource
 
@@ -121,9 +121,9 @@ class AnnotatedSamples:
 
     def _number(self, annotation: Mapping[str, Any]) -> int:
         number = annotation.get("id")
-        if not isinstance(number, int) or isinstance(number, bool):
+        if not is_whole(number):
             raise InputError(
-                f"{self._file.path}: an annotation of image {annotation['image_id']} has the id {number!r}; "
+                f"{self._file.path}: an annotation of image {annotation['image_id']} has the id {shown(number)}; "
                 "samples are named by it, so give it a whole number"
             )
         return number
@@ -133,7 +133,7 @@ class AnnotatedSamples:
             return self._file.mask(annotation, self.raster)
         except ValueError as error:
             raise InputError(
-                f"{self._file.path}: annotation {annotation.get('id')} (image {annotation['image_id']}): "
+                f"{self._file.path}: annotation {shown(annotation.get('id'))} (image {annotation['image_id']}): "
                 f"{error}; mend the file"
             ) from None
 
@@ -143,7 +143,13 @@ class AnnotatedSamples:
     def _deciding(self, place: int) -> tuple[str, str]:
         """The image's name and the segmentation's SHA-256 of an annotation."""
         annotation = self._file.annotation(place)
-        return self._image_name(annotation), _segmentation_sha256(annotation)
+        try:
+            return self._image_name(annotation), _segmentation_sha256(annotation)
+        except TypeError:  # what is nested too deep, or a number of more than 64 bits
+            raise InputError(
+                f"{self._file.path}: annotation {shown(annotation.get('id'))} (image {annotation['image_id']}): "
+                "the segmentation is neither polygons nor run lengths; mend the file"
+            ) from None
 
 
 def open_annotated(

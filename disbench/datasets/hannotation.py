@@ -21,15 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.errors import InputError
-from disbench.masks import Rle, areas, boxes, encode
+from disbench.files import open_regular
+from disbench.limits import MAX_PIXELS
+from disbench.masks import Rle, areas, boxes, check_total, encode
 from disbench.scenes import Scene, SceneObject
 
 ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
-MAX_PIXELS = 2**28
-"""A label map that claims more pixels than this is not decoded."""
 
 _CURE = "get the file again from a source that you trust, or make it with `disbench export`"
+_LONGEST_NAME = 200
+"""Characters of an image's id: with its ending it must be a name that a file can have."""
 _NDARRAY = object()  # stands for numpy.ndarray in a pickle; the class itself could be called there
 _PNG_HEAD = struct.Struct(">8s4x4sIIBB")  # signature, length of the first chunk, its name, width, height, ...
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -42,7 +44,7 @@ def load_plain_pickle(path: Path) -> object:
     """The content of a pickle, without running any code that it brings.
 
     Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays,
-    scalars and dtypes of numbers as NumPy 1 and 2 pickle them. Memory stays proportional to the file.
+    scalars and dtypes of numbers as NumPy 1 and 2 pickle them. Memory: 128 bytes a byte of the file at most.
 
     Args:
         path: a pickle of protocol 0 to 5.
@@ -51,11 +53,8 @@ def load_plain_pickle(path: Path) -> object:
         InputError: the file is missing, empty, truncated or no pickle, or it wants to load something else;
             nothing of it has been run then.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise InputError(f"{path}: {reason}; check the path") from error
+    with open_regular(path, "there is no such file; check the path") as file:
+        data = file.read()
     if not data:
         raise InputError(f"{path}: the file is empty; {_CURE}")
     try:
@@ -147,7 +146,8 @@ class HannotationSource:
 
 def is_file_name(name: str) -> bool:
     """Whether an image's id can name its file of masks, and only a file in that folder."""
-    return bool(name) and name.isprintable() and Path(name).name == name and "\\" not in name
+    plain = name.isprintable() and Path(name).name == name and "\\" not in name
+    return 0 < len(name) <= _LONGEST_NAME and plain
 
 
 class _PlainUnpickler(pickle._Unpickler):
@@ -409,6 +409,10 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
         )  # run lengths go down columns
         sizes.add((labels.shape[0], labels.shape[1]))
         found.update((index, encode(labels == value)) for index, value in wanted)
+        try:
+            check_total(list(found.values()))
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; {_CURE}") from None
     if len(sizes) != 1:
         raise InputError(f"{path}: {'layers of different sizes' if sizes else 'no layers'}; {_CURE}")
     return sizes.pop(), [found[index] for index in range(len(places))]
@@ -451,7 +455,9 @@ def _decode_layer(where: str, layer: Any) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(png.tobytes()), formats=["PNG"]) as image:
             labels = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
         raise InputError(f"{where}: damaged, it cannot be decoded to a grey image; {_CURE}") from error
     whole = png[-len(_PNG_END) :].tobytes() == _PNG_END  # Pillow reads on where only the end is missing
     if not whole or labels.ndim != 2 or labels.dtype != np.uint8:
@@ -466,8 +472,8 @@ def _check_png_head(where: str, head: bytes) -> None:
     *_, width, height, depth, colour = _PNG_HEAD.unpack(head)
     if (depth, colour) != _GREY_8_BIT:
         raise InputError(f"{where}: not a grey PNG image of 8 bits; {_CURE}")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{where}: {width} x {height} pixels, more than {MAX_PIXELS}; {_CURE}")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise InputError(f"{where}: {width} x {height} pixels, where 1 to {MAX_PIXELS} are read; {_CURE}")
 
 
 def _scene_objects(rles: Sequence[Rle], things: int) -> tuple[SceneObject, ...]:
@@ -486,10 +492,8 @@ def _scene_objects(rles: Sequence[Rle], things: int) -> tuple[SceneObject, ...]:
 
 
 def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; {_CURE}") from error
+    with open_regular(path, f"there is no such file; {_CURE}") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

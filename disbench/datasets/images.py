@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench import storage
-from disbench.errors import InputError
+from disbench.errors import InputError, shown
+from disbench.files import open_regular, stays_inside
+from disbench.limits import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RgbImage = npt.NDArray[np.uint8]
 
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages")
 """Where datasets keep their images below the folder that people name."""
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+"""Pillow's names of the formats that are read, whatever a file's ending: some others start programs (EPS)."""
+_REASONS = {
+    "UnidentifiedImageError": "cut off, or of a kind that is not read",
+    "DecompressionBombError": f"it claims more than {MAX_PIXELS} pixels",
+}
+"""What two of Pillow's errors mean."""
 _NEW_COCO_NAME = 16
 """Characters of a name of COCO 2017: twelve digits and ".jpg"."""
 
@@ -32,12 +47,19 @@ def find_image(root: Path, file_name: str) -> Path | None:
 
     Returns:
         The path, or None if there is no such file.
+
+    Raises:
+        InputError: a name that leads out of the folder.
     """
+    if not stays_inside(file_name):
+        raise InputError(
+            f"{root}: the annotations name an image {shown(file_name)}, which would lie outside; mend its file_name"
+        )
     names = list(_names(file_name))
     for folder in (root, *(root / name for name in SUBFOLDERS)):
         for name in names:
             path = storage.here(folder / name, optional=True)  # of a folder at an address: this file alone
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
                 return path
     return None
 
@@ -48,23 +70,63 @@ def read_rgb(path: Path) -> RgbImage:
     The EXIF orientation is left alone, as COCO's annotators did: masks are in the coordinates of the stored
     pixels. Grey, palette and CMYK images are converted; transparency is dropped.
 
+    Memory: 16 bytes a pixel, of `MAX_PIXELS` at most.
+
     Returns:
         uint8 (height, width, 3), RGB, row-major, y down.
 
     Raises:
-        InputError: the file is missing, truncated or not an image.
+        InputError: the file is missing, truncated, too large or not an image.
     """
+    missing = "there is no such image; check the folder of images"
+    with opened_image(path, missing) as image, whole_image(path):
+        return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+@contextmanager
+def opened_image(path: Path, missing: str) -> Iterator[Image]:
+    """An image file, its head read and its size checked; the first picture of an animated one.
+
+    Args:
+        path: of the image.
+        missing: what to say where there is no such file.
+
+    Raises:
+        InputError: missing, not an image of one of the `FORMATS`, empty, or of more than `MAX_PIXELS`.
+    """
+    with open_regular(path, missing) as file:
+        with whole_image(path):
+            image = _identified(file)
+        with image:
+            width, height = image.size
+            if not 0 < width * height <= MAX_PIXELS:
+                raise InputError(
+                    f"{path}: {width} x {height} pixels, where 1 to {MAX_PIXELS} are read; make it smaller"
+                )
+            yield image
+
+
+def _identified(file: IO[bytes]) -> Image:
     from PIL import Image  # noqa: PLC0415  (only what draws or trains needs it)
 
+    return Image.open(file, formats=FORMATS)
+
+
+@contextmanager
+def whole_image(path: object) -> Iterator[None]:
+    """Make a sentence of whatever Pillow raises on a damaged file in the `with` block.
+
+    Raises:
+        InputError: names the path.
+    """
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such image; check the folder of images") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # PIL tells a damaged file by any of these; only an error of the system has words worth repeating.
-        reason = getattr(error, "strerror", None) or "truncated, or of another kind"
-        raise InputError(f"{path}: not a whole image ({reason}); get the file again") from error
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # nearly anything: struct.error, KeyError, DecompressionBombError ...
+        # Only an error of the system has words worth repeating.
+        reason = getattr(error, "strerror", None) or _REASONS.get(type(error).__name__, "damaged or cut off")
+        raise InputError(f"{path}: not a whole image ({reason}); get it again") from error
 
 
 def _names(file_name: str) -> Iterator[str]:

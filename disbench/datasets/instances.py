@@ -18,17 +18,18 @@ import numpy as np
 from disbench import masks
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
 from disbench.datasets.label_maps import joint_sha256, read_label_png
-from disbench.errors import InputError
-from disbench.files import Stamp
+from disbench.errors import InputError, shown
+from disbench.files import Stamp, stays_inside
+from disbench.limits import MAX_PIXELS
 from disbench.masks import Raster, Rle
 from disbench.scenes import Kind, Scene, SceneObject
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
+_LONGEST_NAME = 1000
+"""Characters of a file's name, its folders among them."""
 CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
-MAX_PIXELS = 2**31 - 1
-"""Pixels of an image at most: pycocotools counts runs in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,18 @@ class AnnotationFile:
         assert self.png_folder is not None
         for image_id in sorted(self.slices):
             for annotation in self.annotations(image_id):
-                yield self.png_folder / str(annotation.get("file_name"))
+                yield self._png_path(annotation, image_id)
+
+    def _png_path(self, annotation: Mapping[str, Any], image_id: int) -> Path:
+        """The PNG of a panoptic annotation, which lies in the folder of PNGs."""
+        assert self.png_folder is not None
+        name = annotation.get("file_name")
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise InputError(
+                f"{self.path}: the annotation of image {image_id} has the file_name {shown(name)}, which is "
+                f"not one of a file in {self.png_folder}; mend the file"
+            )
+        return self.png_folder / name
 
     def objects(
         self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]
@@ -148,6 +160,7 @@ class AnnotationFile:
                 found.append((number, category, kind, self.mask(annotation, raster)))
             except ValueError as error:
                 self._complain(annotation, image_id, error, bad, dropped)
+            self._check_total([rle for *_, rle in found], image_id)
         rles = [rle for *_, rle in found]
         return [
             SceneObject(
@@ -175,7 +188,7 @@ class AnnotationFile:
     ) -> None:
         """Stop at an annotation that is not as it should be, or count it."""
         if bad == "fail":
-            number = annotation.get("id")
+            number = shown(annotation.get("id"))
             raise InputError(
                 f"{self.path}: annotation {number} (image {image_id}): {error}; {CURE}"
             ) from None
@@ -183,9 +196,9 @@ class AnnotationFile:
 
     def _category(self, annotation: Mapping[str, Any]) -> Category:
         number = annotation.get("category_id")
-        category = self.categories.get(number) if _is_whole(number) else None
+        category = self.categories.get(number) if is_whole(number) else None
         if category is None:
-            raise ValueError(f"unknown category {number!r}")
+            raise ValueError(f"unknown category {shown(number)}")
         return category
 
     def _panoptic_objects(
@@ -194,15 +207,21 @@ class AnnotationFile:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always fails."""
         objects: list[SceneObject] = []
         for annotation in self.annotations(image_id):
-            assert self.png_folder is not None
             image = self.images[image_id]
-            ids = segment_ids(self.png_folder / str(annotation.get("file_name")), image.height, image.width)
+            ids = segment_ids(self._png_path(annotation, image_id), image.height, image.width)
             for segment in _listed(annotation.get("segments_info")):
                 try:
                     objects.append(self._segment(segment, ids))
                 except ValueError as error:
                     self._complain(segment, image_id, error, bad, dropped)
+                self._check_total([item.rle for item in objects], image_id)
         return objects
+
+    def _check_total(self, rles: Sequence[Rle], image_id: int) -> None:
+        try:
+            masks.check_total(rles)
+        except ValueError as error:
+            raise InputError(f"{self.path}: image {image_id}: {error}; mend the file") from None
 
     def _segment(self, segment: Mapping[str, Any], ids: masks.IntArray) -> SceneObject:
         category, number = self._category(segment), _number(segment)
@@ -264,8 +283,8 @@ def open_annotations(
         raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
     categories = {
         _whole(record, "id", path): Category(
-            str(record.get("name", "")),
-            None if record.get("synset") is None else str(record["synset"]),
+            _text(record, "name", path) or "",
+            _text(record, "synset", path),
             bool(record.get("isthing", True)),
         )
         for record in index.iterate("categories")
@@ -296,7 +315,7 @@ def _group_by_image(
         if owner not in images:
             if bad == "fail":
                 raise InputError(
-                    f"{index.path}: annotation {annotation.get('id')} is of image {owner}, which is missing "
+                    f"{index.path}: annotation {shown(annotation.get('id'))} is of image {owner}, which is missing "
                     f"from 'images'; {CURE}"
                 )
             known[number] = False
@@ -315,23 +334,49 @@ def _group_by_image(
 def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
     height, width = _whole(record, "height", path), _whole(record, "width", path)
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise InputError(f"{path}: image {record.get('id')} has the size {width} x {height}; mend the file")
-    name = record.get("file_name")
+        raise InputError(
+            f"{path}: image {shown(record.get('id'))} has the size {width} x {height}, where 1 to {MAX_PIXELS} "
+            "pixels are read; mend the file"
+        )
+    name = _text(record, "file_name", path)
     if name is None:  # LVIS v1 has only the address that the image was published under
-        name = "/".join(PurePosixPath(str(record.get("coco_url", ""))).parts[-2:])
-    return ImageRecord(str(name), height, width)
+        name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
+    if not is_plain_name(name):
+        raise InputError(
+            f"{path}: image {shown(record.get('id'))} has the file_name {shown(name)}, which is not one of a file "
+            "in the folder of images; mend the file"
+        )
+    return ImageRecord(name, height, width)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether an annotation may name a file so: inside the folder, on one line, not endless."""
+    return stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME
+
+
+def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:
+    """A text of a record, or None; numbers are taken as they are written."""
+    value = record.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) or is_whole(value):
+        return str(value)
+    raise InputError(
+        f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a text; mend the file"
+    )
 
 
 def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     value = record.get(key)
-    if not _is_whole(value):
+    if not is_whole(value):
         raise InputError(
-            f"{path}: {key!r} of a record (id {record.get('id')!r}) is {value!r}, not a whole number; mend the file"
+            f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a whole number; "
+            "mend the file"
         )
     return value
 
 
-def _is_whole(value: object) -> TypeGuard[int]:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value of JSON is a whole number of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
@@ -339,9 +384,9 @@ def _is_whole(value: object) -> TypeGuard[int]:
 def _number(annotation: Mapping[str, Any]) -> int | None:
     """The id of an annotation, if it has one."""
     number = annotation.get("id")
-    if number is None or _is_whole(number):
+    if number is None or is_whole(number):
         return number
-    raise ValueError(f"its id {number!r} is not a whole number")
+    raise ValueError(f"its id {shown(number)} is not a whole number")
 
 
 def _listed(segments: object) -> list[Mapping[str, Any]]:

@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench import masks
-from disbench.errors import InputError
+from disbench.datasets.images import opened_image, whole_image
+from disbench.errors import InputError, shown
+from disbench.files import MISSING, open_regular, stays_inside
+from disbench.limits import MAX_LIST_BYTES
 from disbench.scenes import SceneObject
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ VOC_CATEGORIES = [
 """Names of PascalVOC's and SBD's category numbers."""
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes with one whole number a pixel."""
+_LONGEST_NAME = 200
+"""Characters of a name in a list: with its ending it must be one that a file can have."""
 
 
 def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
@@ -64,17 +69,22 @@ def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
         return np.array(image, dtype=np.uint8)
 
 
-def read_label_map(path: Path) -> npt.NDArray[np.int64]:
+def read_label_map(path: Path) -> npt.NDArray[np.integer]:
     """The numbers of a label image of any kind, up to 32 bits a pixel; transparency is dropped.
 
+    Memory: 16 bytes a pixel, of `MAX_PIXELS` at most.
+
     Returns:
-        int64 (height, width) of palette numbers or grey values, or (height, width, 3) of colours.
+        (height, width) of palette numbers or grey values, or (height, width, 3) of colours, in the file's own
+        kind of whole numbers.
 
     Raises:
         InputError: missing, damaged, not an image, or of a kind that holds no whole numbers.
     """
     with _opened(path, (*_ONE_CHANNEL, "LA", "PA", "RGB", "RGBA")) as image:
-        values = np.array(image).astype(np.int64)
+        values = np.array(image)
+    if values.dtype == bool:
+        return values.astype(np.uint8)
     if values.ndim == 2:
         return values
     return values[..., 0] if values.shape[2] == 2 else values[..., :3]
@@ -96,38 +106,34 @@ def read_palette(path: Path) -> npt.NDArray[np.int64]:
 @contextmanager
 def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image]:
     """An image file of one of Pillow's modes, its errors made sentences."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (not needed to say --help)
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise InputError(
-                    f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected"
-                )
-            yield image
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a whole image ({error}); get it again") from None
+    with opened_image(path, MISSING) as image, whole_image(path):
+        if image.mode not in modes:
+            raise InputError(f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected")
+        yield image
 
 
 def read_split(path: Path) -> list[str]:
     """The image names of a split list, in order, blank lines left out.
 
+    Memory: 64 bytes a byte of the list, of `MAX_LIST_BYTES` at most.
+
     Raises:
-        InputError: missing, not text, or empty.
+        InputError: missing, not text, too large, empty, or with a name that leads out of its folder.
     """
+    known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+    with open_regular(path, f"there is no such list; splits here: {known}") as file:
+        data = file.read(MAX_LIST_BYTES + 1)
+    if len(data) > MAX_LIST_BYTES:
+        raise InputError(f"{path}: more than {MAX_LIST_BYTES} bytes; is this a list of names?")
     try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise InputError(f"{path}: there is no such list; splits here: {known}") from None
+        names = [line.split()[0] for line in data.decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file; get it again") from None
     if not names:
         raise InputError(f"{path}: the list is empty; choose another split or get it again")
+    for name in names:
+        if not (stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME):
+            raise InputError(f"{path}: {shown(name)} is not the name of an image; mend the list")
     return names
 
 
@@ -143,7 +149,8 @@ def objects_of_labels(
         ignored: numbers that are no objects (background, void).
     """
     objects = []
-    for value, rle in masks.from_label_map(labels, ignored).items():
+    found = masks.from_label_map(labels, ignored)
+    for value, rle in found.items():
         x, y, width, height = masks.boxes([rle])[0].tolist()
         objects.append(
             SceneObject(
@@ -166,11 +173,6 @@ def joint_sha256(paths: Iterable[Path]) -> str:
     """
     joint = hashlib.sha256()
     for path in paths:
-        try:
-            with path.open("rb") as file:
-                joint.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-        except FileNotFoundError:
-            raise InputError(
-                f"{path}: there is no such file; the dataset is incomplete, get it again"
-            ) from None
+        with open_regular(path) as file:
+            joint.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return joint.hexdigest()

@@ -7,11 +7,13 @@ annotations are ours; the pixels are read from those packages.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from disbench.datasets.instances import AnnotationFile, open_annotations
-from disbench.errors import InputError
+from disbench.errors import InputError, shown
+from disbench.files import stays_inside
 
 ANNOTATIONS = Path(__file__).with_name("photos.json")
 _FOLDERS = (("skimage", "data"), ("matplotlib", "mpl-data/sample_data"))
@@ -28,10 +30,12 @@ def photo_path(file_name: str) -> Path:
     Raises:
         InputError: no installed package has a photo of that name.
     """
-    for package, folder in _FOLDERS:
+    for package, folder in _FOLDERS if stays_inside(file_name) else ():
         spec = find_spec(package)
         for location in (spec.submodule_search_locations or []) if spec else []:
             path = Path(location) / folder / file_name
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
                 return path
-    raise InputError(f"{file_name}: no installed package has this photo; install scikit-image and matplotlib")
+    raise InputError(
+        f"{shown(file_name)}: no installed package has this photo; install scikit-image and matplotlib"
+    )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from disbench.datasets.images import RgbImage, read_rgb
 from disbench.datasets.targets import RULES
 from disbench.errors import InputError
+from disbench.files import open_regular
 from disbench.samples import Sample, Target
 
 Item = TypeVar("Item")
@@ -165,11 +166,8 @@ def file_sha256(path: Path) -> str:
     Raises:
         InputError: there is no such file.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; the dataset is incomplete, get it again") from None
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -19,7 +19,7 @@ from disbench.errors import InputError
 from disbench.samples import Target
 
 Rule = Callable[[Path, int], Target]
-ValueMap = npt.NDArray[np.int64]
+ValueMap = npt.NDArray[np.integer]
 
 UNDECIDED = 128
 """GrabCut's grey value of pixels that are neither object nor background."""
@@ -142,12 +142,12 @@ def _values(path: Path, *, merge: bool = False) -> ValueMap:
             f"{path}: coloured pixels, where numbers are needed; write a palette or grey PNG of 8 or 16 bits, "
             "or use mode=binary"
         )
-    return np.asarray(values.max(axis=2), dtype=np.int64)
+    return np.asarray(values.max(axis=2))
 
 
 def _first_values(path: Path) -> ValueMap:
     values = read_label_map(path)
-    return values if values.ndim == 2 else np.asarray(values[..., 0], dtype=np.int64)
+    return values if values.ndim == 2 else np.asarray(values[..., 0])
 
 
 def _target(is_object: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_] | None = None) -> Target:

@@ -13,6 +13,7 @@ PACKAGE = Path(disbench.__file__ or "").parent
 LAYERS = {
     "errors": 0,
     "files": 0,
+    "limits": 0,
     "threads": 0,
     "processes": 0,
     "storage": 1,

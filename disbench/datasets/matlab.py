@@ -1,0 +1,188 @@
+"""MATLAB 5 files, as far as SBD's need it: arrays of numbers in the fields of a struct.
+
+scipy reads all of MATLAB, and trusts the file: a hundred bytes make it reserve gigabytes for a cell array, and
+nested cells overflow the interpreter's stack and end the process. This reader goes down no deeper than to the
+fields of one struct, skips what it is not asked for, and takes no more memory than the file's numbers do.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.errors import InputError, shown
+from disbench.files import open_regular
+from disbench.limits import MAX_MATLAB_BYTES
+
+Numbers = npt.NDArray[Any]
+_HEADER = 128
+_MATRIX, _COMPRESSED = 14, 15
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+"""MATLAB's number of a kind of stored values -> NumPy's."""
+_STRUCT, _NUMERIC = 2, range(6, 16)
+_COMPLEX = 0x0800
+
+
+class _DamagedError(Exception):
+    """The bytes are not as the format says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A MATLAB array: what it says about itself, and the bytes of its content."""
+
+    kind: int
+    is_complex: bool
+    shape: tuple[int, ...]
+    name: bytes
+    content: memoryview
+    order: str
+
+
+def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers] | None:
+    """Some fields of a variable that is one struct.
+
+    Memory: the file, the variable, and a copy of each field.
+
+    Args:
+        path: of a MATLAB file of version 5 to 7.2.
+        name: of the variable.
+        fields: each an array of real numbers.
+
+    Returns:
+        field -> array in the file's own type; None where there is no such variable.
+
+    Raises:
+        InputError: the file is missing, damaged, of another version, or larger than MAX_MATLAB_BYTES.
+        ValueError: the variable is not one struct with these fields.
+    """
+    with open_regular(path) as file:
+        data = memoryview(file.read(MAX_MATLAB_BYTES + 1))
+    if len(data) > MAX_MATLAB_BYTES:
+        raise InputError(f"{path}: more than {MAX_MATLAB_BYTES} bytes; is this a file of the dataset?")
+    try:
+        order = _byte_order(data)
+        found = None
+        for matrix in _variables(data[_HEADER:], order):
+            if matrix.name == name.encode():
+                found = matrix
+        return None if found is None else _fields(found, fields)
+    except (_DamagedError, struct.error, zlib.error) as error:
+        raise InputError(f"{path}: not a whole MATLAB file ({error}); get it again") from None
+
+
+def _byte_order(data: memoryview) -> str:
+    """The sign, struct's and NumPy's, for the order of the bytes in a number."""
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER - 2 : _HEADER]))
+    if order is None or struct.unpack(f"{order}H", data[_HEADER - 4 : _HEADER - 2])[0] >> 8 != 1:
+        raise _DamagedError("it has not the head of version 5")
+    return order
+
+
+def _variables(data: memoryview, order: str) -> Iterator[_Matrix]:
+    """The variables of a file, one at a time; compressed ones are not padded."""
+    while data:
+        kind, content, after = _element(data, order, pad=False)
+        if kind == _COMPRESSED:
+            kind, content, _ = _element(_decompressed(content), order)
+        elif len(content) % 8:
+            after = after[-len(content) % 8 :]
+        if kind != _MATRIX:
+            raise _DamagedError(f"it has an element of kind {kind} where a variable should be")
+        yield _matrix(content, order)
+        data = after
+
+
+def _decompressed(data: memoryview) -> memoryview:
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(data, MAX_MATLAB_BYTES)
+    if not unpacker.eof:
+        large = len(content) == MAX_MATLAB_BYTES
+        raise _DamagedError("a variable is too large" if large else "a variable is cut off")
+    return memoryview(content)
+
+
+def _element(data: memoryview, order: str, *, pad: bool = True) -> tuple[int, memoryview, memoryview]:
+    """Kind and content of the first element, and what follows it."""
+    word, size = struct.unpack(f"{order}II", data[:8])
+    if word >> 16:  # a small element: size and kind share a word, four bytes follow
+        kind, size, begin, end = word & 0xFFFF, word >> 16, 4, 8
+        if size > 4:
+            raise _DamagedError("a small element is too large")
+    else:
+        kind, begin = word, 8
+        end = begin + size + (-size % 8 if pad else 0)
+    if begin + size > len(data):
+        raise _DamagedError("it is cut off")
+    return kind, data[begin : begin + size], data[end:]
+
+
+def _matrix(data: memoryview, order: str) -> _Matrix:
+    _, flags, data = _element(data, order)
+    kind, dimensions, data = _element(data, order)
+    _, name, data = _element(data, order)
+    if len(flags) != 8 or kind != 5 or not 8 <= len(dimensions) <= 4 * 32 or len(dimensions) % 4:
+        raise _DamagedError("a variable has not the head of an array")
+    (word,) = struct.unpack(f"{order}I", flags[:4])
+    shape = struct.unpack(f"{order}{len(dimensions) // 4}i", dimensions)
+    if min(shape) < 0:
+        raise _DamagedError("an array has a negative size")
+    return _Matrix(word & 0xFF, bool(word & _COMPLEX), shape, bytes(name[:64]), data, order)
+
+
+def _fields(found: _Matrix, wanted: Sequence[str]) -> dict[str, Numbers]:
+    if found.kind != _STRUCT or math.prod(found.shape) != 1:
+        raise ValueError("it is not one struct")
+    _, length, data = _element(found.content, found.order)
+    if len(length) != 4:
+        raise _DamagedError("a struct has no names of fields")
+    (width,) = struct.unpack(f"{found.order}i", length)
+    _, names, data = _element(data, found.order)
+    if width < 1 or len(names) % width:
+        raise _DamagedError("a struct has no names of fields")
+    numbers = {}
+    for place in range(0, len(names), width):
+        kind, content, data = _element(data, found.order)
+        if kind != _MATRIX:
+            raise _DamagedError("a field of a struct is no array")
+        name = bytes(names[place : place + width]).split(b"\0")[0].decode("ascii", "replace")
+        if name in wanted:
+            numbers[name] = _numbers(name, content, found.order)
+    if missing := [name for name in wanted if name not in numbers]:
+        raise ValueError(f"it has no field {missing[0]!r}")
+    return numbers
+
+
+def _numbers(name: str, content: memoryview, order: str) -> Numbers:
+    matrix = _matrix(content, order)
+    if matrix.kind not in _NUMERIC or matrix.is_complex:
+        raise ValueError(f"its field {name!r} does not hold real numbers")
+    kind, raw, _ = _element(matrix.content, order)
+    if kind not in _STORED:
+        raise _DamagedError(f"an array has numbers of kind {kind}")
+    dtype = np.dtype(order + _STORED[kind])
+    if math.prod(matrix.shape) * dtype.itemsize != len(raw):
+        raise _DamagedError(f"an array of {shown(list(matrix.shape))} has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype).reshape(matrix.shape, order="F")
+
+
+def whole_numbers(values: Numbers) -> npt.NDArray[np.int64]:
+    """The numbers, which must be whole, as int64.
+
+    Raises:
+        ValueError: a fraction, NaN, infinity, or a number above 2**53.
+    """
+    if values.dtype.kind == "f" and not (np.abs(values) <= 2**53).all():
+        raise ValueError("it has a number that is not finite, or too large")
+    whole = values.astype(np.int64)
+    if values.dtype.kind == "f" and (whole != values).any():
+        raise ValueError("it has a number that is not whole")
+    return whole

@@ -1,0 +1,34 @@
+"""How large outside data may be: every bound that readers keep, in one place (docs/security.md).
+
+A few bytes can claim, or unfold into, any amount of memory. Each bound is far above what real data holds, and
+small enough that a machine of a few gigabytes survives the worst file that keeps it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_PIXELS: Final = 2**27
+"""Pixels of an image (11,585 x 11,585). Pillow's own guard refuses above 178,956,970, and pycocotools counts
+pixels, and coordinates times 5, in 32 bits."""
+
+MAX_OUTLINE: Final = 2**24
+"""Length of all outlines of an object together, in fifths of a pixel: pycocotools walks along an outline in such
+steps, takes 20 bytes a step, and crashes when there is no memory. 3.3 million pixels; an image of the largest
+size is 46,000 pixels around."""
+
+MAX_MASK_BYTES: Final = 2**28
+"""Bytes of all run lengths of a scene together. A scene of COCO or LVIS has less than a million."""
+
+MAX_RECORD_BYTES: Final = 2**24
+"""Bytes of a record of JSON, and of everything outside the arrays; parsed, they take up to 60 times as much.
+The largest record of LVIS has a few hundred thousand."""
+
+MAX_ARRAYS: Final = 1000
+"""Arrays at the top level of an annotation file, which has three to five."""
+
+MAX_LIST_BYTES: Final = 2**24
+"""Bytes of a list of names, such as a split: more than a million names."""
+
+MAX_MATLAB_BYTES: Final = 2**28
+"""Bytes of a MATLAB file, and of each variable once it is decompressed. SBD's have less than a million."""

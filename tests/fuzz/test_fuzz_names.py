@@ -1,0 +1,162 @@
+"""Lists, and names of files that files bring: nothing outside the folder is opened, nothing endless is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
+
+from disbench.datasets.images import find_image
+from disbench.errors import InputError, shown
+from disbench.files import stays_inside
+from tests.annotations import CATEGORIES, annotation, image
+from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
+
+pytestmark = pytestmark_linux
+MIB = 2**20
+ALLOWED = 96 * MIB
+OUTSIDE = ("../a", "a/../../b", "/etc/passwd", "..", "..\\a", "\\a", "C:\\a", "c:a", "a\0b", "a/..", "~/../a")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
+    assert not stays_inside(name)
+    with pytest.raises(InputError, match="would lie outside"):
+        find_image(tmp_path, name)
+
+
+@given(parts=st.lists(st.sampled_from(("a", "..", ".", "...", "..a", "", "b.jpg", "\\", "~")), max_size=5))
+@examples(100)
+def test_what_stays_inside_does(parts: list[str]) -> None:
+    name = "/".join(parts)
+    if stays_inside(name):
+        assert os.path.normpath(os.path.join("/root", name)).startswith("/root")  # noqa: PTH118
+
+
+@given(
+    value=st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner), st.tuples(inner)),
+    )
+)
+@examples(100)
+def test_what_a_message_shows_is_short_and_plain(value: object) -> None:
+    assert shown(value).isprintable()
+    assert len(shown(value)) < 1100
+
+
+def make_voc(root: Path) -> Path:
+    for folder in (
+        "SegmentationObject",
+        "SegmentationClass",
+        "JPEGImages",
+        "ImageSets/Segmentation",
+        "img",
+        "inst",
+    ):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    labels = np.array([[0, 1, 1, 255], [2, 2, 0, 0]], dtype=np.uint8)
+    picture = Image.fromarray(labels)
+    picture.putpalette(bytes(range(256)) * 3)
+    for folder in ("SegmentationObject", "SegmentationClass"):
+        picture.save(root / folder / "a.png")
+    for folder in ("JPEGImages", "img"):
+        Image.fromarray(np.zeros((2, 4, 3), dtype=np.uint8)).save(root / folder / "a.jpg")
+    truth = {"Segmentation": labels % 255, "Categories": np.array([[1], [2]])}
+    savemat(root / "inst" / "a.mat", {"GTinst": truth})
+    (root / "train.txt").write_text("a\n")
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
+    return root
+
+
+LINES = st.lists(
+    st.sampled_from(
+        (
+            b"a",
+            b"a 1",
+            b"",
+            b"../x",
+            b"/etc/passwd",
+            b"a\0",
+            b"\xff",
+            b"\xe2\x80\xa8",
+            b"x" * 999,
+            b"\x1b[2J",
+            b"..",
+        )
+    ),
+    max_size=4,
+)
+
+
+@given(data=st.one_of(LINES.map(b"\n".join), damaged([b"a\na\n"]), st.binary(max_size=40)))
+@examples(60)
+def test_lists_of_any_bytes(read: Reader, tmp_path: Path, data: bytes) -> None:
+    root = make_voc(tmp_path)
+    written(root / "train.txt", data)
+    written(root / "ImageSets" / "Segmentation" / "train.txt", data)
+    read("list", root / "train.txt", allowed=ALLOWED)
+    for name in ("sbd", "sbd samples", "voc", "voc samples"):
+        read(name, root, root=root, allowed=ALLOWED)
+
+
+def test_lists_are_bounded(read: Reader, tmp_path: Path) -> None:
+    for data in (b"ab\n" * MIB, b"\n" * 4 * MIB, "é\n".encode() * MIB):
+        read("list", written(tmp_path / "train.txt", data), allowed=16 * MIB + 64 * len(data))
+    assert "more than" in str(
+        read("list", written(tmp_path / "train.txt", b"a\n" * 9 * MIB), allowed=40 * MIB)
+    )
+
+
+@given(
+    data=st.one_of(st.binary(max_size=50), damaged([b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"])),
+    where=st.sampled_from(("images", "masks")),
+)
+@examples(40)
+def test_folders_of_any_files(read: Reader, tmp_path: Path, data: bytes, where: str) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        written(tmp_path / folder / "a.ppm", b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")
+    written(tmp_path / where / "a.ppm", data)
+    for name in ("pairs", "folder"):
+        read(name, tmp_path, root=tmp_path, allowed=ALLOWED + 16 * 64 * MIB)
+
+
+def test_devices_and_pipes_are_not_waited_for(read: Reader, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        for reader in ("lvis", "rgb", "label", "matlab", "pickle", "list"):
+            assert "not a file" in str(read(reader, tmp_path / name, allowed=ALLOWED))
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_annotations_name_images_of_their_folder_only(read: Reader, tmp_path: Path, name: str) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir(exist_ok=True)
+    Image.fromarray(np.zeros((40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a")
+    content = {"annotations": [annotation(1)], "categories": list(CATEGORIES)}
+    text = json.dumps({**content, "images": [image(1, file_name=name)]})
+    for reader in ("lvis", "annotated"):
+        message = read(reader, written(inside / "a.json", text.encode()), allowed=ALLOWED)
+        assert message is not None and "file_name" in message
+    other = [{"image_id": 1, "file_name": name, "segments_info": []}]
+    text = json.dumps({**content, "images": [image(1)], "annotations": other})
+    assert "file_name" in str(read("panoptic", written(inside / "a.json", text.encode()), allowed=ALLOWED))
+
+
+def test_links_of_the_owner_are_followed(tmp_path: Path) -> None:
+    """Datasets are often laid out by links; a link is made by whoever owns the folder, not by a file in it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere")
+    assert find_image(tmp_path / "root", "a.jpg") is not None
