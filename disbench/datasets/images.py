@@ -57,7 +57,8 @@ def read_rgb(path: Path) -> RgbImage:
 
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+            # Converting would copy what is RGB already.
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image; check the folder of images") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
