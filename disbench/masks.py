@@ -67,7 +67,7 @@ def pixel(rle: Rle, number: int) -> tuple[int, int]:
     runs = RLEMask.from_dict(rle).counts.astype(np.int64)  # background first
     ends = np.cumsum(runs[1::2])
     run = int(np.searchsorted(ends, number, side="right"))
-    if not 0 <= number or run == len(ends):
+    if number < 0 or run == len(ends):
         raise IndexError(f"pixel {number} of a mask of {ends[-1] if len(ends) else 0}")
     return divmod(number + int(runs[: 2 * run + 1 : 2].sum()), rle["size"][0])
 
