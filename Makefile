@@ -14,7 +14,7 @@ CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 	$(BIN)/python -m pip install --quiet --no-deps "opencv-python-headless==$$release"; }
 
-.PHONY: quickstart test check unit wheel-test faults dist lint benchmark clean
+.PHONY: quickstart test check unit wheel-test faults dist lint benchmark speed clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/disbench quickstart --out quickstart
@@ -58,6 +58,10 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/clicks.py --stand-in
 	$(BIN)/python benchmarks/reports.py --page
+
+# Ratios to bare work, beside those of the last run on such a processor (docs/performance.md).
+speed: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/suite.py --compare
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

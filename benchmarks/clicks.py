@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
 
 import click_restatement  # the same statement that the tests compare with
+from inputs import Array, Situation, stand_ins
 
 from disbench import clicks as ours
 from disbench import masks
@@ -39,30 +39,6 @@ from disbench.harness.store import read_run
 from disbench.samples import SampleSource
 
 SIZES = ((375, 500), (480, 854), (1080, 1920))
-Array = npt.NDArray[Any]
-
-
-class Situation(NamedTuple):
-    """What a simulated user sees before a click."""
-
-    target: Array
-    prediction: Array
-    clicks: list[ours.Click]
-
-    def at(self, size: tuple[int, int]) -> Situation:
-        """The same at one of the sizes; itself where it has that size already."""
-        height, width = self.target.shape
-        new_height, new_width = size if height <= width else size[::-1]
-        if (new_height, new_width) == (height, width):
-            return self
-        rows = np.arange(new_height) * height // new_height
-        columns = np.arange(new_width) * width // new_width
-        clicks = [
-            ours.Click(x * new_width // width, y * new_height // height, positive)
-            for x, y, positive in self.clicks
-        ]
-        at = np.ix_(rows, columns)
-        return Situation(self.target[at], self.prediction[at], clicks)
 
 
 class Timed(NamedTuple):
@@ -95,33 +71,9 @@ def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
             prediction = masks.decode({"size": [row["height"], row["width"]], "counts": row["mask"]})
 
 
-def stand_ins(source: SampleSource, every: int, seed: int = 0) -> Iterator[Situation]:
-    """Ragged predictions around the masks of a dataset, the better the later the click."""
-    noise = np.random.default_rng(seed)
-    for index in range(0, len(source.ids), every):
-        target = source.read(index).target
-        prediction, made = np.zeros(target.shape, dtype=bool), []
-        for number in range(1, 21):
-            yield Situation(target, prediction, list(made))
-            made.append(ours.next_click(target, prediction, made))
-            prediction = _ragged(target == 1, number, noise)
-
-
-def _ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
-    def field(scale: float) -> Array:
-        height, width = mask.shape
-        coarse = noise.standard_normal((int(height / scale) + 2, int(width / scale) + 2)).astype(np.float32)
-        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-
-    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
-    depth -= cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
-    amount = noise.lognormal(0.5, 0.5)
-    depth += amount * field(noise.uniform(3, 12)) + 9 * amount / number * field(noise.uniform(20, 80))
-    predicted = depth > 0
-    for _ in range(noise.poisson(6 / number)):
-        blobs = field(noise.uniform(30, 120)) > noise.uniform(1.3, 2.4)
-        predicted = predicted & ~blobs if noise.random() < 0.6 else predicted | blobs
-    return predicted
+def targets(source: SampleSource, every: int) -> Iterator[Array]:
+    """Of every n-th sample of a dataset."""
+    return (source.read(index).target for index in range(0, len(source.ids), every))
 
 
 def timed(seen: Situation, repeats: int) -> Timed:
@@ -164,7 +116,7 @@ def main() -> None:
     data = Path(arguments.data)
     if arguments.stand_in:
         sources = [open_dataset(name, data) for name in ("grabcut", "davis")]
-        streams = [stand_ins(source, arguments.every) for source in sources]
+        streams = [stand_ins(targets(source, arguments.every)) for source in sources]
     else:
         streams = [situations(run, data, arguments.every) for run in arguments.runs]
     results: dict[tuple[int, int], list[Timed]] = {size: [] for size in SIZES}

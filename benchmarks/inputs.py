@@ -1,13 +1,22 @@
-"""What the benchmarks of masks run on, from their command line."""
+"""What the benchmarks run on: real files or embedded photos, stand-ins for predictions, large files."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from disbench import clicks as ours
 from disbench.datasets.instances import AnnotationFile, open_annotations
 from disbench.datasets.photos import open_photos
+
+Array = npt.NDArray[Any]
 
 
 def default_annotations() -> Path:
@@ -23,3 +32,92 @@ def annotations_and_rounds(description: str) -> tuple[AnnotationFile, int]:
     arguments = parser.parse_args()
     path = arguments.annotations or (default_annotations() if default_annotations().is_file() else None)
     return open_annotations(path, "lvis") if path else open_photos(), arguments.rounds
+
+
+class Situation(NamedTuple):
+    """What a simulated user sees before a click."""
+
+    target: Array
+    prediction: Array
+    clicks: list[ours.Click]
+
+    def at(self, size: tuple[int, int]) -> Situation:
+        """The same at one of the sizes; itself where it has that size already."""
+        height, width = self.target.shape
+        new_height, new_width = size if height <= width else size[::-1]
+        if (new_height, new_width) == (height, width):
+            return self
+        rows = np.arange(new_height) * height // new_height
+        columns = np.arange(new_width) * width // new_width
+        clicks = [
+            ours.Click(x * new_width // width, y * new_height // height, positive)
+            for x, y, positive in self.clicks
+        ]
+        at = np.ix_(rows, columns)
+        return Situation(self.target[at], self.prediction[at], clicks)
+
+
+def stand_ins(targets: Iterable[Array], seed: int = 0) -> Iterator[Situation]:
+    """Ragged predictions around targets, 20 clicks each, the better the later the click."""
+    noise = np.random.default_rng(seed)
+    for target in targets:
+        prediction, made = np.zeros(target.shape, dtype=bool), []
+        for number in range(1, 21):
+            yield Situation(target, prediction, list(made))
+            made.append(ours.next_click(target, prediction, made))
+            prediction = ragged(target == 1, number, noise)
+
+
+def ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
+    """A mask with an uneven outline, and holes and islands, the fewer the higher the number of the click."""
+    import cv2  # noqa: PLC0415  (threads are limited before it is loaded)
+
+    def field(scale: float) -> Array:
+        height, width = mask.shape
+        coarse = noise.standard_normal((int(height / scale) + 2, int(width / scale) + 2)).astype(np.float32)
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    depth -= cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    amount = noise.lognormal(0.5, 0.5)
+    depth += amount * field(noise.uniform(3, 12)) + 9 * amount / number * field(noise.uniform(20, 80))
+    predicted = depth > 0
+    for _ in range(noise.poisson(6 / number)):
+        blobs = field(noise.uniform(30, 120)) > noise.uniform(1.3, 2.4)
+        predicted = predicted & ~blobs if noise.random() < 0.6 else predicted | blobs
+    return predicted
+
+
+def write_scaled(source: Path, copies: int, out: Path) -> None:
+    """Repeat an LVIS file; memory stays that of the source."""
+    data = orjson.loads(source.read_bytes())
+    images, annotations = data["images"], data["annotations"]
+    image_step = max(image["id"] for image in images) + 1
+    annotation_step = max(annotation["id"] for annotation in annotations) + 1
+
+    def copied_images() -> Iterator[bytes]:
+        for copy in range(copies):
+            yield from (orjson.dumps({**image, "id": image["id"] + copy * image_step}) for image in images)
+
+    def copied_annotations() -> Iterator[bytes]:
+        for copy in range(copies):
+            shift = 0.01 * (copy % 100)
+            for item in annotations:
+                rings = [[round(value + shift, 2) for value in ring] for ring in item["segmentation"]]
+                yield orjson.dumps(
+                    {
+                        **item,
+                        "id": item["id"] + copy * annotation_step,
+                        "image_id": item["image_id"] + copy * image_step,
+                        "segmentation": rings,
+                    }
+                )
+
+    with out.open("wb") as file:
+        file.write(b'{"categories": ' + orjson.dumps(data["categories"]))
+        for name, records in (("images", copied_images()), ("annotations", copied_annotations())):
+            file.write(b', "%s": [' % name.encode())
+            for number, record in enumerate(records):
+                file.write(record if number == 0 else b", " + record)
+            file.write(b"]")
+        file.write(b"}")

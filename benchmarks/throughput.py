@@ -18,49 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import psutil
-from inputs import default_annotations
+from inputs import default_annotations, write_scaled
 
 from disbench.datasets.instances import open_annotations
-
-
-def write_scaled(source: Path, copies: int, out: Path) -> None:
-    """Repeat an LVIS file; memory stays that of the source."""
-    data = orjson.loads(source.read_bytes())
-    images, annotations = data["images"], data["annotations"]
-    image_step = max(image["id"] for image in images) + 1
-    annotation_step = max(annotation["id"] for annotation in annotations) + 1
-
-    def copied_images() -> Iterator[bytes]:
-        for copy in range(copies):
-            yield from (orjson.dumps({**image, "id": image["id"] + copy * image_step}) for image in images)
-
-    def copied_annotations() -> Iterator[bytes]:
-        for copy in range(copies):
-            shift = 0.01 * (copy % 100)
-            for item in annotations:
-                rings = [[round(value + shift, 2) for value in ring] for ring in item["segmentation"]]
-                yield orjson.dumps(
-                    {
-                        **item,
-                        "id": item["id"] + copy * annotation_step,
-                        "image_id": item["image_id"] + copy * image_step,
-                        "segmentation": rings,
-                    }
-                )
-
-    with out.open("wb") as file:
-        file.write(b'{"categories": ' + orjson.dumps(data["categories"]))
-        for name, records in (("images", copied_images()), ("annotations", copied_annotations())):
-            file.write(b', "%s": [' % name.encode())
-            for number, record in enumerate(records):
-                file.write(record if number == 0 else b", " + record)
-            file.write(b"]")
-        file.write(b"}")
 
 
 def run_and_watch(command: list[str]) -> tuple[float, float]:

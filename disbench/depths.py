@@ -179,6 +179,22 @@ def _span(holds: BoolArray) -> tuple[int, int]:
     return (first, len(holds) - int(holds[::-1].argmax())) if holds[first] else (0, 0)
 
 
+def squares_of(mask: BoolArray, side: int) -> BoolArray:
+    """Where a square of this side, all of a mask's pixels, has its top left corner.
+
+    Args:
+        mask: boolean (height, width).
+        side: pixels, at least 1.
+
+    Returns:
+        Boolean (height - side + 1, width - side + 1); an axis has length 0 where the square does not fit.
+    """
+    corners, reached = mask, 1
+    while 2 * reached <= side:
+        corners, reached = _overlap(corners, reached), 2 * reached
+    return _overlap(corners, side - reached)
+
+
 def _overlap(squares: BoolArray, step: int) -> BoolArray:
     """Squares of side s + step from those of side s >= step: four of these cover one."""
     if step == 0:

@@ -49,9 +49,33 @@ def encode(mask: BoolArray) -> Rle:
     return _to_coco(RLEMask.from_array(np.ascontiguousarray(mask, dtype=np.uint8)))
 
 
-def decode(rle: Rle) -> BoolArray:
-    """Boolean (height, width) array of a mask."""
-    return np.asarray(RLEMask.from_dict(rle).to_array()).astype(bool)
+def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
+    """Boolean (height, width) array of a mask.
+
+    Args:
+        rle: the mask.
+        order: how the array lies in memory: column by column ("F"), as run lengths go, which is faster, or row by
+            row ("C"), which is faster than to turn it afterwards. The values are the same.
+    """
+    return np.asarray(RLEMask.from_dict(rle).to_array(order=order)).view(np.bool_)
+
+
+def pixel(rle: Rle, number: int) -> tuple[int, int]:
+    """(x, y) of one of a mask's pixels, counted column by column from 0; the mask is not decoded.
+
+    Args:
+        rle: the mask.
+        number: in [0, area).
+
+    Raises:
+        IndexError: the mask has no such pixel.
+    """
+    runs = RLEMask.from_dict(rle).counts.astype(np.int64)  # background first
+    ends = np.cumsum(runs[1::2])
+    run = int(np.searchsorted(ends, number, side="right"))
+    if number < 0 or run == len(ends):
+        raise IndexError(f"pixel {number} of a mask of {ends[-1] if len(ends) else 0}")
+    return divmod(number + int(runs[: 2 * run + 1 : 2].sum()), rle["size"][0])
 
 
 def areas(rles: Sequence[Rle]) -> IntArray:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.clicks import BoolArray, checked_mask, checked_target
+from disbench.depths import squares_of
 from disbench.errors import unknown_name
-from disbench.opencv import opencv
 
 FailureRule = Literal["strict", "ritm"]
 FloatArray = npt.NDArray[np.float64]
@@ -140,7 +140,6 @@ class TargetBoundary:
 
     Raises:
         ValueError: not a target, or a ratio that is not positive.
-        InputError: OpenCV cannot be imported.
     """
 
     def __init__(self, target: npt.ArrayLike, dilation_ratio: float = 0.02) -> None:
@@ -157,8 +156,9 @@ class TargetBoundary:
         guess = checked_mask(prediction)
         if guess.shape != self._band.shape:
             raise ValueError(f"the prediction has shape {guess.shape}, the target {self._band.shape}")
-        band = boundary(guess, self._distance) & self._counts
-        both = int(np.count_nonzero(band & self._band))
+        box, band = _band_in_box(guess, self._distance)
+        band &= self._counts[box]
+        both = int(np.count_nonzero(band & self._band[box]))
         union = self._size + int(np.count_nonzero(band)) - both
         return float(np.float32(both / union)) if union else math.nan
 
@@ -178,18 +178,25 @@ def boundary(mask: BoolArray, distance: int) -> BoolArray:
     Returns:
         Boolean (height, width).
     """
-    cv2 = opencv()
+    box, band = _band_in_box(mask, distance)
+    whole = np.zeros_like(mask)
+    whole[box] = band
+    return whole
+
+
+def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], BoolArray]:
+    """The box of a mask's pixels, and its boundary there."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
-        return np.zeros_like(mask)
+        return (slice(0), slice(0)), np.zeros((0, 0), dtype=bool)
     columns = np.flatnonzero(mask.any(axis=0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    inner = np.ascontiguousarray(mask[box]).view(np.uint8)
-    kernel = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
-    eroded = cv2.erode(inner, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    band = np.zeros_like(mask)
-    band[box] = mask[box] & ~eroded.view(np.bool_)
-    return band
+    band = mask[box].copy()
+    inner = squares_of(band, 2 * distance + 1)
+    if inner.size:
+        height, width = inner.shape
+        band[distance : distance + height, distance : distance + width] &= ~inner
+    return box, band
 
 
 def bootstrap_interval(

@@ -80,7 +80,8 @@ def read_rgb(path: Path) -> RgbImage:
     """
     missing = "there is no such image; check the folder of images"
     with opened_image(path, missing) as image, whole_image(path):
-        return np.array(image.convert("RGB"), dtype=np.uint8)
+        # Converting would copy what is RGB already.
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 @contextmanager

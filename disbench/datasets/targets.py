@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from disbench.samples import Target
 
 Rule = Callable[[Path, int], Target]
 ValueMap = npt.NDArray[np.integer]
+Number = TypeVar("Number", bound=np.integer[Any])
 
 UNDECIDED = 128
 """GrabCut's grey value of pixels that are neither object nor background."""
@@ -37,7 +39,7 @@ def trimap(path: Path, instance: int = 0) -> Target:
 
 def any_channel(path: Path, instance: int = 0) -> Target:
     """DAVIS's and COCO_MVal's rule: object where any colour channel is above 0; all objects are merged."""
-    return _target(read_rgb(path).max(axis=2) > 0)
+    return _target(_brightest(read_rgb(path)) > 0)
 
 
 def bright(path: Path, instance: int = 0) -> Target:
@@ -142,7 +144,17 @@ def _values(path: Path, *, merge: bool = False) -> ValueMap:
             f"{path}: coloured pixels, where numbers are needed; write a palette or grey PNG of 8 or 16 bits, "
             "or use mode=binary"
         )
-    return np.asarray(values.max(axis=2))
+    return _brightest(values)
+
+
+def _brightest(colours: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The largest channel of each pixel: (height, width, 3) to (height, width).
+
+    Channel by channel: NumPy reduces an axis of three a hundred times more slowly.
+    """
+    red, green, blue = np.moveaxis(colours, 2, 0)
+    brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
+    return brightest
 
 
 def _first_values(path: Path) -> ValueMap:

@@ -286,10 +286,10 @@ def _versions(method: MethodSpec) -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+    return {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():

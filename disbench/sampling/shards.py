@@ -181,7 +181,7 @@ class ShardReader:
         self._files = [self._checked_file(entry) for entry in self.manifest["files"]]
         self._starts = np.cumsum([0, *(int(entry["rows"]) for entry in self.manifest["files"])])
         self._cached_groups = cached_groups
-        self._cache: OrderedDict[tuple[int, int], list[SampledScene]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], _RowGroup] = OrderedDict()
         self._open: dict[int, pq.ParquetFile] = {}
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ class ShardReader:
             raise IndexError(f"scene {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[shard])
-        return self._group(shard, row // ROWS_A_GROUP)[row % ROWS_A_GROUP]
+        return self._group(shard, row // ROWS_A_GROUP).scene(row % ROWS_A_GROUP)
 
     def __iter__(self) -> Iterator[SampledScene]:
         """All scenes in order; no more than a row group is decoded at a time."""
@@ -253,15 +253,32 @@ class ShardReader:
     def _decode(self, shard: int, group: int) -> list[SampledScene]:
         return list(from_batch(self._read(shard, group)))
 
-    def _group(self, shard: int, group: int) -> list[SampledScene]:
+    def _group(self, shard: int, group: int) -> _RowGroup:
         key = (shard, group)
         if key in self._cache:
             self._cache.move_to_end(key)
         else:
-            self._cache[key] = self._decode(shard, group)
+            self._cache[key] = _RowGroup(self._read(shard, group))
             while len(self._cache) > self._cached_groups:
                 self._cache.popitem(last=False)
         return self._cache[key]
+
+
+class _RowGroup:
+    """A row group in memory, whose rows become scenes when they are asked for.
+
+    Shuffled reading wants one scene of a group; to make all of them costs more than to read the group.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._scenes: dict[int, SampledScene] = {}
+
+    def scene(self, row: int) -> SampledScene:
+        """The scene of a row, made once."""
+        if row not in self._scenes:
+            self._scenes[row] = next(from_batch(self._table.slice(row, 1)))
+        return self._scenes[row]
 
 
 class DiverseSets(Sequence[DiverseSet]):

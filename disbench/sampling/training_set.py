@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from disbench.clicks import Click
 from disbench.datasets.images import find_image, read_rgb
 from disbench.errors import InputError
-from disbench.masks import Rle, areas, decode
+from disbench.masks import Rle, areas, decode, pixel
 from disbench.sampling.shards import DiverseSet, DiverseSets
 
 
@@ -95,7 +95,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         image = self._image(chosen)
         item = TrainingItem(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            masks=torch.from_numpy(np.stack([decode(rle) for rle in chosen.masks])),
+            masks=torch.from_numpy(np.stack([decode(rle, order="C") for rle in chosen.masks])),
             click=draw_click(chosen.click_region, generator),
             target=int(generator.integers(len(chosen.masks))),
             image_id=chosen.image_id,
@@ -139,9 +139,7 @@ def draw_click(region: Rle, generator: np.random.Generator) -> Click:
     area = int(areas([region])[0])
     if area == 0:
         raise ValueError("no click can be drawn from an empty region")
-    # Column by column, as the run lengths go.
-    place = np.flatnonzero(decode(region).ravel(order="F"))[int(generator.integers(area))]
-    x, y = divmod(int(place), region["size"][0])
+    x, y = pixel(region, int(generator.integers(area)))
     return Click(x, y, positive=True)
 
 

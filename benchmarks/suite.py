@@ -1,0 +1,148 @@
+"""The speed suite: each part of disbench against the bare work under it, as ratios measured by turns in one run.
+
+    python benchmarks/suite.py [--only NAME ...] [--compare] [--fail]
+
+With DISBENCH_DATA on real data, otherwise on the embedded photos. Each run adds a line to `benchmarks/history.jsonl`.
+`--compare` shows the last record of the same processor and data beside each ratio, and marks those that grew beyond
+both spreads; with `--fail` the exit code is then 1. docs/performance.md explains each figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import history
+from paired_timing import ROUNDS, Pair, Ratio, measured
+
+from disbench import __version__, threads
+from disbench.errors import InputError
+
+HISTORY = Path(__file__).with_name("history.jsonl")
+_LIBRARIES = (
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "orjson",
+    "pillow",
+    "pyarrow",
+    "pycocotools",
+)
+_LIBRARIES += ("rlemasklib", "torch", "typer")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure, print, keep; the exit code."""
+    arguments = _parser().parse_args(given)
+    threads.limit(1)  # before any numeric library is loaded
+    import workloads  # noqa: PLC0415
+
+    data = Path(os.environ["DISBENCH_DATA"]) if os.environ.get("DISBENCH_DATA") else None
+    before = os.getloadavg()[0]
+    ratios: dict[str, Ratio] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for pair in workloads.pairs(workloads.Workload(data, Path(folder)), arguments.only):
+            ratios[pair.name] = measured(pair)
+            print(_line(pair, ratios[pair.name]), flush=True)
+    record = _record(ratios, data, (before, os.getloadavg()[0]))
+    records, complaints = history.read_history(arguments.history)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    slower = _compared(history.changes(record, records)) if arguments.compare else False
+    if not arguments.no_history:
+        history.appended(arguments.history, record)
+    return int(slower and arguments.fail)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="figures whose names begin so")
+    parser.add_argument("--history", type=Path, default=HISTORY, help="the file of records")
+    parser.add_argument("--no-history", action="store_true", help="keep no record of this run")
+    parser.add_argument(
+        "--compare", action="store_true", help="show what became slower since the last record"
+    )
+    parser.add_argument("--fail", action="store_true", help="with --compare: exit with 1 if something did")
+    return parser
+
+
+def _line(pair: Pair, ratio: Ratio) -> str:
+    spread = f"{_short(ratio.median)} ({_short(ratio.low)} to {_short(ratio.high)})"
+    return (
+        f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms a {pair.item:<10} against {pair.against}"
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _compared(found: dict[str, history.Change]) -> bool:
+    """Print the comparison; whether anything is slower."""
+    print(f"\n{'':<18} {'now':<26} {'before':<26} commit")
+    for name, (now, before, commit) in found.items():
+        cells = [
+            f"{_short(r.median)} ({_short(r.low)} to {_short(r.high)})" if r else "-" for r in (now, before)
+        ]
+        mark = "  SLOWER" if found[name].slower else ""
+        print(f"{name:<18} {cells[0]:<26} {cells[1]:<26} {commit[:10]}{mark}")
+    return any(change.slower for change in found.values())
+
+
+def _record(ratios: dict[str, Ratio], data: Path | None, load: tuple[float, float]) -> history.Record:
+    from disbench.harness.run import processor  # noqa: PLC0415
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": {"disbench": __version__, "python": platform.python_version(), **_versions()},
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load": [round(value, 2) for value in load],
+        "data": "real" if data else "photos",
+        "rounds": ROUNDS,
+        "ratios": history.as_ratios(ratios),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    """The commit that is measured, with a + where files differ from it; "" outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.strip() + ("+" if changed.stdout.strip() else "")
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,509 @@
+"""The figures of the speed suite: what disbench does, and the bare work under it, on the same data."""
+
+from __future__ import annotations
+
+import io
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from inputs import Array, Situation, stand_ins, write_scaled
+from paired_timing import Pair
+from PIL import Image
+
+from disbench import masks, metrics
+from disbench.clicks import Click, error_masks, next_click
+from disbench.datasets.images import find_image, read_rgb
+from disbench.datasets.instances import AnnotatedImages, AnnotationFile, open_annotations
+from disbench.datasets.json_index import index_json
+from disbench.datasets.photos import ANNOTATIONS, open_photos, photo_path
+from disbench.datasets.targets import RULES
+from disbench.depths import transform
+from disbench.errors import InputError, unknown_name
+from disbench.harness.evaluation import evaluate
+from disbench.prediction import Prediction
+from disbench.samples import Sample
+from disbench.sampling.recipes import Recipe, load_recipe
+from disbench.sampling.sample import make_shards
+from disbench.sampling.sampled_scene import SampledScene, sample_scene
+from disbench.sampling.shard_writer import Chunk, ShardWriter, Tally
+from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, row_bytes, to_batch
+from disbench.scenes import Scene
+
+SCENES = 96
+"""Scenes that are sampled, written and read."""
+TARGETS = 4
+"""Objects that are clicked, 20 times each."""
+_SAMPLES, _CLICKS = 1000, 20
+_LOADED = 48
+"""Scenes that a data loader loads."""
+_WALL_ROUNDS = 5
+"""Rounds where processes are started: each takes a second or so."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the figures are measured on.
+
+    Attributes:
+        data: root of the real datasets; None takes the embedded photos.
+        folder: for what is written meanwhile.
+        scenes: as `SCENES`; the photos are fewer.
+        targets: as `TARGETS`.
+    """
+
+    data: Path | None
+    folder: Path
+    scenes: int = SCENES
+    targets: int = TARGETS
+
+    @cached_property
+    def annotations(self) -> AnnotationFile:
+        """COCO's, whose images are at hand, or the photos'."""
+        if self.data is None:
+            return open_photos()
+        return open_annotations(self.data / "coco" / "instances_train.json", "coco")
+
+    @cached_property
+    def source(self) -> AnnotatedImages:
+        """Their scenes."""
+        return AnnotatedImages([self.annotations])
+
+    @cached_property
+    def scenes_read(self) -> list[Scene]:
+        """The scenes, in memory."""
+        return list(self.source.read(range(min(self.scenes, len(self.source)))))
+
+    @cached_property
+    def rles(self) -> list[masks.Rle]:
+        """All masks of the scenes."""
+        return [rle for scene in self.scenes_read for rle in scene.rles]
+
+    def recipe(self, name: str) -> Recipe:
+        """A recipe that may be run on these scenes."""
+        return load_recipe(name)
+
+    @cached_property
+    def sampled(self) -> list[SampledScene]:
+        """The scenes with their sets of the proximity method, those without a set left out."""
+        found = (sample_scene(scene, self.recipe("coco-proximity")) for scene in self.scenes_read)
+        return [scene for scene in found if scene.sets]
+
+    @cached_property
+    def shards(self) -> Path:
+        """The same as a finished folder of shards."""
+        out = self.folder / "shards"
+        make_shards(_InMemory(self.scenes_read), self.recipe("coco-proximity"), out)
+        return out
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The same as Arrow."""
+        return pa.Table.from_batches([to_batch(self.sampled)])
+
+    def image(self, file_name: str) -> Path | None:
+        """Where an image of the scenes is."""
+        return photo_path(file_name) if self.data is None else find_image(self.data / "coco", file_name)
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """The images of the scenes: JPEG, but for some of the photos."""
+        found = (self.image(scene.file_name) for scene in self.scenes_read[:24])
+        return [path for path in found if path is not None]
+
+    @cached_property
+    def mask_files(self) -> list[Path]:
+        """PNGs of targets: DAVIS's, or masks of the photos."""
+        if self.data is not None:
+            return sorted((self.data / "DAVIS" / "gt").iterdir())[::30]
+        paths = [self.folder / f"mask-{number}.png" for number in range(8)]
+        for path, rle in zip(paths, cycle(self.rles), strict=False):
+            Image.fromarray(masks.decode(rle).view(np.uint8) * 255).save(path)
+        return paths
+
+    @cached_property
+    def situations(self) -> list[Situation]:
+        """What simulated users see: ragged predictions of growing quality."""
+        targets = (RULES["any-channel"](path, 0) for path in self.mask_files[: self.targets])
+        return list(stand_ins(targets))
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """Scenes as a source (a `SceneSource`)."""
+
+    scenes: Sequence[Scene]
+    name: str = "memory"
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        return (self.scenes[index] for index in indices)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {}
+
+
+def pairs(work: Workload, only: Sequence[str] | None = None) -> Iterator[Pair]:
+    """The figures whose names begin with one of `only`, or all; each is made ready when it is asked for.
+
+    Raises:
+        InputError: no figure has such a name.
+    """
+    for name in only or ():
+        if not any(known.startswith(name) for known in FIGURES):
+            raise unknown_name("figure", name, tuple(FIGURES))
+    for name, figure in FIGURES.items():
+        if only is None or name.startswith(tuple(only)):
+            yield figure(work, name)
+
+
+def click(work: Workload, name: str) -> Pair:
+    errors = [_padded(seen) for seen in work.situations]
+    return Pair(
+        name,
+        lambda: _each(lambda seen: next_click(*seen), work.situations),
+        lambda: _each(lambda pair: [transform(mask) for mask in pair], errors),
+        "two distance transforms of the whole image",
+        len(errors),
+        "click",
+    )
+
+
+def iou(work: Workload, name: str) -> Pair:
+    return Pair(
+        name,
+        lambda: _each(lambda seen: metrics.iou(seen.target, seen.prediction), work.situations),
+        lambda: _each(lambda seen: _bare_iou(seen.target, seen.prediction), work.situations),
+        "the same in bare NumPy",
+        len(work.situations),
+        "mask",
+    )
+
+
+def boundary_iou(work: Workload, name: str) -> Pair:
+    bounds = [metrics.TargetBoundary(seen.target) for seen in work.situations]
+    kernel = np.ones((2 * bounds[0]._distance + 1,) * 2, dtype=np.uint8)
+    return Pair(
+        name,
+        lambda: _each(
+            lambda pair: pair[0].iou(pair[1].prediction), zip(bounds, work.situations, strict=True)
+        ),
+        lambda: _each(lambda seen: cv2.erode(seen.prediction.view(np.uint8), kernel), work.situations),
+        "OpenCV's erosion of the whole image",
+        len(bounds),
+        "mask",
+    )
+
+
+def noc(work: Workload, name: str) -> Pair:
+    ious = _ious()
+    return _of_ious(name, lambda: metrics.noc(ious, 0.9), lambda: _bare_noc(ious).mean())
+
+
+def nof(work: Workload, name: str) -> Pair:
+    ious = _ious()
+    return _of_ious(name, lambda: metrics.nof(ious, 0.9), lambda: _bare_nof(ious))
+
+
+def curve(work: Workload, name: str) -> Pair:
+    ious = _ious()
+    return _of_ious(name, lambda: metrics.miou_curve(ious), lambda: ious.mean(axis=0, dtype=np.float64))
+
+
+def hierarchy(work: Workload, name: str) -> Pair:
+    return _sampling(work, name, "coco-hierarchy")
+
+
+def proximity(work: Workload, name: str) -> Pair:
+    return _sampling(work, name, "coco-proximity")
+
+
+def shard_writing(work: Workload, name: str) -> Pair:
+    path = work.folder / "bare.parquet"
+    return Pair(
+        name,
+        partial(_write, work),
+        lambda: pq.write_table(work.table, path, compression="zstd", row_group_size=ROWS_A_GROUP),
+        "pyarrow writing the same Arrow table",
+        len(work.sampled),
+        "scene",
+    )
+
+
+def shard_reading(work: Workload, name: str) -> Pair:
+    return Pair(
+        name,
+        lambda: _each(lambda scene: scene, ShardReader(work.shards)),
+        partial(_read_raw, work.shards),
+        "pyarrow reading the same Parquet",
+        len(work.sampled),
+        "scene",
+    )
+
+
+def shuffled_reading(work: Workload, name: str) -> Pair:
+    order = np.random.default_rng(0).permutation(len(work.sampled)).tolist()
+
+    def ours() -> None:
+        reader = ShardReader(work.shards)
+        _each(lambda index: reader[index], order)
+
+    return Pair(
+        name, ours, partial(_read_raw, work.shards), "pyarrow reading the same Parquet", len(order), "scene"
+    )
+
+
+def loading(work: Workload, name: str, workers: int) -> Pair:
+    from torch.utils.data import DataLoader, Subset  # noqa: PLC0415
+
+    from disbench.sampling.training_set import DiverseSetDataset, list_collate  # noqa: PLC0415
+
+    dataset = DiverseSetDataset(work.shards, work.image)
+    firsts = np.cumsum([0, *(len(scene.sets) for scene in work.sampled[:-1])])
+    chosen = Subset(dataset, np.random.default_rng(0).permutation(firsts)[:_LOADED].tolist())
+
+    def ours() -> float:
+        loader = iter(DataLoader(chosen, batch_size=1, num_workers=workers, collate_fn=list_collate))
+        next(loader)  # the workers' start is not counted
+        begun = time.perf_counter()
+        rest = sum(len(batch) for batch in loader)
+        return (time.perf_counter() - begun) * len(chosen) / rest
+
+    return Pair(
+        name,
+        ours,
+        partial(_read_raw, work.shards),
+        "pyarrow reading the whole Parquet, one process",
+        len(chosen),
+        "scene",
+        time.perf_counter,
+        _WALL_ROUNDS,
+        turns=1,
+        slice_seconds=0.3,
+    )
+
+
+def json_index(work: Workload, name: str) -> Pair:
+    path = _large_json(work)
+    return _parsing(path, name, lambda: index_json(path))
+
+
+def annotations(work: Workload, name: str) -> Pair:
+    path, dialect = _large_json(work), "photos" if work.data is None else "lvis"
+    return _parsing(path, name, lambda: open_annotations(path, dialect))
+
+
+def harness(work: Workload, name: str) -> Pair:
+    samples = list(_samples(work))
+    answers = {sample.id: [seen.prediction for seen in found] for sample, found in samples}
+    return Pair(
+        name,
+        lambda: _quietly(
+            lambda: evaluate(_Instant(answers), [sample for sample, _ in samples], max_clicks=_CLICKS - 1)
+        ),
+        lambda: _each(lambda seen: next_click(*seen), [seen for _, found in samples for seen in found[:-1]]),
+        "the click simulation alone",
+        len(samples) * (_CLICKS - 1),
+        "click",
+    )
+
+
+def startup(work: Workload, name: str) -> Pair:
+    return Pair(
+        name,
+        partial(_run, "-m", "disbench", "--help"),
+        partial(_run, "-c", "pass"),
+        "python -c pass",
+        1,
+        "start",
+        rounds=_WALL_ROUNDS,
+    )
+
+
+def image_decoding(work: Workload, name: str) -> Pair:
+    return _decoding(name, work.images, read_rgb, "image")
+
+
+def mask_decoding(work: Workload, name: str) -> Pair:
+    return _decoding(name, work.mask_files, lambda path: RULES["any-channel"](path, 0), "mask")
+
+
+FIGURES: dict[str, Callable[[Workload, str], Pair]] = {
+    "click": click,
+    "metrics-iou": iou,
+    "metrics-boundary": boundary_iou,
+    "metrics-noc": noc,
+    "metrics-nof": nof,
+    "metrics-curve": curve,
+    "hierarchy": hierarchy,
+    "proximity": proximity,
+    "shard-writing": shard_writing,
+    "shard-reading": shard_reading,
+    "shard-shuffled": shuffled_reading,
+    "loading-0": partial(loading, workers=0),
+    "loading-1": partial(loading, workers=1),
+    "loading-2": partial(loading, workers=2),
+    "json-index": json_index,
+    "json-annotations": annotations,
+    "harness": harness,
+    "startup": startup,
+    "decode-images": image_decoding,
+    "decode-masks": mask_decoding,
+}
+"""Every figure by its name."""
+
+
+def _each(work: Callable[[object], object], items: object) -> None:
+    for item in items:  # type: ignore[attr-defined]
+        work(item)
+
+
+def _padded(seen: Situation) -> list[Array]:
+    """The errors of both kinds in a frame of zeros, as the transforms need them."""
+    return [np.pad(errors, 1).view(np.uint8) for errors in error_masks(seen.target, seen.prediction)]
+
+
+def _bare_iou(target: Array, prediction: Array) -> float:
+    inside = target == 1
+    union = np.count_nonzero((inside | prediction) & (target >= 0))
+    return float(np.count_nonzero(inside & prediction) / max(union, 1))
+
+
+def _ious() -> Array:
+    """Rising IoUs of drawn samples: float32 (samples, clicks)."""
+    noise = np.random.default_rng(0)
+    return np.sort(noise.beta(5, 1, (_SAMPLES, _CLICKS)).astype(np.float32), axis=1)
+
+
+def _bare_noc(ious: Array) -> Array:
+    reached = ious >= np.float32(0.9)
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, ious.shape[1])
+
+
+def _bare_nof(ious: Array) -> int:
+    return int((~(ious >= np.float32(0.9)).any(axis=1)).sum())
+
+
+def _of_ious(name: str, ours: Callable[[], object], bare: Callable[[], object]) -> Pair:
+    return Pair(name, partial(_quietly, ours), partial(_quietly, bare), "the same in bare NumPy", 1, "run")
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    call()
+
+
+def _sampling(work: Workload, name: str, recipe_name: str) -> Pair:
+    recipe = work.recipe(recipe_name)
+    return Pair(
+        name,
+        lambda: _each(lambda scene: sample_scene(scene, recipe), work.scenes_read),
+        lambda: _each(masks.decode, work.rles),
+        "decoding each mask once",
+        len(work.scenes_read),
+        "scene",
+    )
+
+
+def _write(work: Workload) -> None:
+    """All rows, from scenes to a finished shard."""
+    out = work.folder / "written"
+    out.mkdir(exist_ok=True)
+    writer = ShardWriter(out, work.recipe("coco-proximity").shard_bytes, "speed")
+    for first in range(0, len(work.sampled), 64):
+        scenes = work.sampled[first : first + 64]
+        sizes = [row_bytes(scene) for scene in scenes]
+        tallies = [Tally(1, 1, len(scene.scene.objects), len(scene.sets), Counter()) for scene in scenes]
+        indices = range(first, first + len(scenes))
+        writer.add(Chunk(indices, list(range(len(scenes))), tallies, sizes, to_batch(scenes)))
+    writer.close()
+
+
+def _read_raw(folder: Path) -> None:
+    for path in sorted(folder.glob("*.parquet")):
+        pq.ParquetFile(path).read()
+
+
+def _large_json(work: Workload) -> Path:
+    """An LVIS file of about 3 MB, or one of the photos' of that size."""
+    path = work.folder / "large.json"
+    if not path.exists():
+        source = ANNOTATIONS if work.data is None else work.data / "lvis" / "lvis_val_100.json"
+        write_scaled(source, max(1, 3_000_000 // source.stat().st_size), path)
+    return path
+
+
+def _parsing(path: Path, name: str, ours: Callable[[], object]) -> Pair:
+    content = path.read_bytes()
+    return Pair(
+        name,
+        partial(_quietly, ours),
+        lambda: _quietly(lambda: orjson.loads(content)),
+        "orjson.loads of the same bytes",
+        1,
+        "file",
+    )
+
+
+def _samples(work: Workload) -> Iterator[tuple[Sample, list[Situation]]]:
+    """Each target as a sample, with the situations of its 20 clicks."""
+    seen = iter(work.situations)
+    for number in range(len(work.situations) // _CLICKS):
+        found = list(islice(seen, _CLICKS))
+        target = found[0].target
+        yield Sample(f"s{number}", np.zeros((*target.shape, 3), dtype=np.uint8), target), found
+
+
+class _Instant:
+    """A method that answers at once, what was prepared for each click."""
+
+    def __init__(self, answers: dict[str, list[Array]]) -> None:
+        self._answers = iter(answers.values())
+
+    def open(self, image: Array) -> _InstantSession:
+        return _InstantSession(next(self._answers))
+
+
+class _InstantSession:
+    """One sample of it."""
+
+    def __init__(self, answers: list[Array]) -> None:
+        self._answers = answers
+
+    def predict(self, clicks: list[Click]) -> Prediction:
+        return Prediction(self._answers[len(clicks)][None])
+
+
+def _run(*arguments: str) -> float:
+    """Processor seconds of a Python process from its start to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _decoding(name: str, paths: Sequence[Path], read: Callable[[Path], object], item: str) -> Pair:
+    if not paths:
+        raise InputError(f"{name}: none of the files is there; look at DISBENCH_DATA")
+    contents = [path.read_bytes() for path in paths]
+    return Pair(
+        name,
+        lambda: _each(read, paths),
+        lambda: _each(lambda content: Image.open(io.BytesIO(content)).load(), contents),
+        "Pillow's decoding alone",
+        len(paths),
+        item,
+    )
