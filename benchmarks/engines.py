@@ -1,0 +1,89 @@
+"""`disbench sample` on one engine and another: wall time, memory, and whether the bytes are the same.
+
+Makes an LVIS file of many copies of a real one (as `throughput.py`), samples it with each recipe on each engine, every
+time in a process of its own, and compares the folders. The efficiency of two workers is the time of one, less that of
+reading the JSON, over twice that of the two, less the same.
+
+    python benchmarks/engines.py [LVIS.json] [--copies 1000] [--recipes lvis-hierarchy coco-lvis-proximity]
+                                 [--engines local:1 local:2 ray:2]
+
+Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from inputs import default_annotations, write_scaled
+from throughput import run_and_watch
+
+from disbench.datasets.instances import open_annotations
+
+
+def content(folder: Path) -> str:
+    """One hash of all files of a folder, their names included."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Engines on the same work.")
+    parser.add_argument("annotations", nargs="?", type=Path, default=default_annotations())
+    parser.add_argument("--copies", type=int, default=1000)
+    parser.add_argument("--recipes", nargs="+", default=["lvis-hierarchy", "coco-lvis-proximity"])
+    parser.add_argument("--engines", nargs="+", default=["local:1", "local:2", "ray:2"])
+    chosen = parser.parse_args()
+    print(f"load before: {os.getloadavg()[0]:.2f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        annotations = Path(scratch, "lvis.json")
+        write_scaled(chosen.annotations, chosen.copies, annotations)
+        begun = time.perf_counter()
+        images = len(open_annotations(annotations, "lvis").images)
+        reading = time.perf_counter() - begun
+        print(
+            f"{images:,} images, {annotations.stat().st_size / 2**30:.2f} GiB of JSON, read in {reading:.1f} s"
+        )
+        print(
+            "| recipe | engine | workers | wall s | images/s | peak GiB, all processes | efficiency | same bytes |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        for recipe in chosen.recipes:
+            alone, first = 0.0, ""
+            for engine in chosen.engines:
+                name, workers = engine.split(":")
+                out = Path(scratch, f"{recipe}-{name}-{workers}")
+                wall, peak = run_and_watch(
+                    [
+                        *(sys.executable, "-m", "disbench", "sample", recipe, "--set", "sources=lvis"),
+                        *(
+                            "--lvis",
+                            str(annotations),
+                            "--out",
+                            str(out),
+                            "--engine",
+                            name,
+                            "--workers",
+                            workers,
+                        ),
+                    ]
+                )
+                alone, first = alone or wall, first or content(out)
+                efficiency = (alone - reading) / (int(workers) * (wall - reading))
+                same = "yes" if content(out) == first else "NO"
+                print(
+                    f"| {recipe} | {name} | {workers} | {wall:.1f} | {images / wall:.0f} | {peak:.2f} | "
+                    f"{efficiency:.0%} | {same} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
