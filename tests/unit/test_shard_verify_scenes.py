@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.masks import encode
+from disbench.masks import decode, encode, from_foreign_rle
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import Recipe
+from disbench.sampling.scene_checks import is_well_formed
 from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, read_manifest
 from disbench.sampling.verify import TOLD, verify_shards
 from disbench.scenes import Kind, Scene
@@ -284,6 +285,33 @@ def test_whatever_the_sampler_makes_holds(
     ]
     make_shards(Scenes(scenes), recipe(method, nest=nest, cap=cap), folder)
     assert verify_shards(folder).lines()[1:] == []
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    change=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 255)),
+    cut=st.booleans(),
+)
+def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
+    seed: int, change: tuple[int, int] | None, cut: bool
+) -> None:
+    noise = np.random.default_rng(seed)
+    height, width = (int(side) for side in noise.integers(1, 70, 2))
+    rle = encode(noise.random((height, width)) < noise.random() ** 3)
+    counts = bytearray(rle["counts"])
+    if change:
+        counts[change[0] % len(counts)] = change[1]
+    rle["counts"] = bytes(counts[: -1 if cut else None])
+    try:
+        read = from_foreign_rle(rle, height, width)
+    except ValueError:
+        assert change or cut
+        assert not is_well_formed(rle)
+        return
+    if read["counts"] == rle["counts"]:
+        assert is_well_formed(rle)
+    if is_well_formed(rle):
+        assert np.array_equal(decode(rle), decode(read))
 
 
 class TestWholeFolders:
