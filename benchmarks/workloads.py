@@ -266,7 +266,13 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
         _each(lambda index: reader[index], order)
 
     return Pair(
-        name, ours, partial(_read_raw, work.shards), "pyarrow reading the same Parquet", len(order), "scene"
+        name,
+        ours,
+        partial(_read_raw, work.shards),
+        "pyarrow reading the same Parquet",
+        len(order),
+        "scene",
+        turns=1,
     )
 
 
