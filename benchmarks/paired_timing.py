@@ -33,10 +33,11 @@ class Pair:
         against: the reference in a few words.
         items: how many things `ours` handles in one call, for the time of one.
         item: what those things are called.
-        clock: of the process's own time; the wall's where other processes work.
+        clock: of the process's own time, which other work on the machine hardly lengthens.
         rounds: how many.
         turns: of each side in a round.
         slice_seconds: that a side is repeated for at a time, at least.
+        share: of the reference's work, what counts: where it does more than ours.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Pair:
     rounds: int = ROUNDS
     turns: int = TURNS
     slice_seconds: float = SLICE
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def measured(pair: Pair) -> Ratio:
         for _ in range(pair.turns):
             for number, side in enumerate(sides):
                 best[number] = min(best[number], _seconds(side, pair.clock, repeats[number]))
-        ratios.append(best[0] / best[1])
+        ratios.append(best[0] / (best[1] * pair.share))
         best_of_all = min(best_of_all, best[0])
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), best_of_all / pair.items)
 

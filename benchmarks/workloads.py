@@ -6,7 +6,6 @@ import io
 import resource
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ TARGETS = 4
 _SAMPLES, _CLICKS = 1000, 20
 _LOADED = 48
 """Scenes that a data loader loads."""
-_WALL_ROUNDS = 5
+_SLOW_ROUNDS = 5
 """Rounds where processes are started: each takes a second or so."""
 
 
@@ -62,12 +61,14 @@ class Workload:
         folder: for what is written meanwhile.
         scenes: as `SCENES`; the photos are fewer.
         targets: as `TARGETS`.
+        json_bytes: of the JSON file, about.
     """
 
     data: Path | None
     folder: Path
     scenes: int = SCENES
     targets: int = TARGETS
+    json_bytes: int = 3_000_000
 
     @cached_property
     def annotations(self) -> AnnotationFile:
@@ -127,7 +128,7 @@ class Workload:
     def mask_files(self) -> list[Path]:
         """PNGs of targets: DAVIS's, or masks of the photos."""
         if self.data is not None:
-            return sorted((self.data / "DAVIS" / "gt").iterdir())[::30]
+            return sorted((self.data / "DAVIS" / "gt").iterdir())[::60]
         paths = [self.folder / f"mask-{number}.png" for number in range(8)]
         for path, rle in zip(paths, cycle(self.rles), strict=False):
             Image.fromarray(masks.decode(rle).view(np.uint8) * 255).save(path)
@@ -259,11 +260,19 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
     order = np.random.default_rng(0).permutation(len(work.sampled)).tolist()
 
     def ours() -> None:
-        reader = ShardReader(work.shards)
+        reader = ShardReader(
+            work.shards, cached_groups=1
+        )  # as in large folders: most scenes are in another group
         _each(lambda index: reader[index], order)
 
     return Pair(
-        name, ours, partial(_read_raw, work.shards), "pyarrow reading the same Parquet", len(order), "scene"
+        name,
+        ours,
+        partial(_read_raw, work.shards),
+        "pyarrow reading the same Parquet",
+        len(order),
+        "scene",
+        turns=1,
     )
 
 
@@ -277,23 +286,21 @@ def loading(work: Workload, name: str, workers: int) -> Pair:
     chosen = Subset(dataset, np.random.default_rng(0).permutation(firsts)[:_LOADED].tolist())
 
     def ours() -> float:
-        loader = iter(DataLoader(chosen, batch_size=1, num_workers=workers, collate_fn=list_collate))
-        next(loader)  # the workers' start is not counted
-        begun = time.perf_counter()
-        rest = sum(len(batch) for batch in loader)
-        return (time.perf_counter() - begun) * len(chosen) / rest
+        begun = _processor_seconds()
+        for _ in DataLoader(chosen, batch_size=1, num_workers=workers, collate_fn=list_collate):
+            pass
+        return _processor_seconds() - begun
 
     return Pair(
         name,
         ours,
         partial(_read_raw, work.shards),
-        "pyarrow reading the whole Parquet, one process",
+        "pyarrow reading the Parquet of as many scenes",
         len(chosen),
         "scene",
-        time.perf_counter,
-        _WALL_ROUNDS,
+        rounds=_SLOW_ROUNDS,
         turns=1,
-        slice_seconds=0.3,
+        share=len(chosen) / len(firsts),
     )
 
 
@@ -330,7 +337,7 @@ def startup(work: Workload, name: str) -> Pair:
         "python -c pass",
         1,
         "start",
-        rounds=_WALL_ROUNDS,
+        rounds=_SLOW_ROUNDS,
     )
 
 
@@ -438,11 +445,11 @@ def _read_raw(folder: Path) -> None:
 
 
 def _large_json(work: Workload) -> Path:
-    """An LVIS file of about 3 MB, or one of the photos' of that size."""
+    """An LVIS file, or one of the photos', repeated to its size."""
     path = work.folder / "large.json"
     if not path.exists():
         source = ANNOTATIONS if work.data is None else work.data / "lvis" / "lvis_val_100.json"
-        write_scaled(source, max(1, 3_000_000 // source.stat().st_size), path)
+        write_scaled(source, max(1, work.json_bytes // source.stat().st_size), path)
     return path
 
 
@@ -489,10 +496,15 @@ class _InstantSession:
 
 def _run(*arguments: str) -> float:
     """Processor seconds of a Python process from its start to its end."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = _processor_seconds()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _processor_seconds() - begun
+
+
+def _processor_seconds() -> float:
+    """Of this process, and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 def _decoding(name: str, paths: Sequence[Path], read: Callable[[Path], object], item: str) -> Pair:

@@ -29,6 +29,7 @@ from disbench.masks import (
     from_polygons,
     intersection,
     ious,
+    pixel,
     union,
 )
 
@@ -412,3 +413,20 @@ def test_more_masks_than_eight_bits_count() -> None:
     assert boxes(rles)[:, 2].tolist() == [1 + number % 9 for number in range(600)]
     assert len(ious(rles[0], rles)) == len(contained_shares(rles[0], rles)) == 600
     assert decode(union(rles)).all()
+
+
+@given(masks(most=1))
+def test_pixels_are_counted_down_the_columns(drawn: Masks) -> None:
+    rle = encode(drawn[0])
+    expected = [(x, y) for x in range(drawn.shape[2]) for y in range(drawn.shape[1]) if drawn[0, y, x]]
+    assert [pixel(rle, number) for number in range(len(expected))] == expected
+    for number in (-1, len(expected)):
+        with pytest.raises(IndexError, match="pixel"):
+            pixel(rle, number)
+
+
+@given(masks(most=1))
+def test_decoding_gives_the_same_values_in_either_order(drawn: Masks) -> None:
+    rows, columns = (decode(encode(drawn[0]), order) for order in ("C", "F"))
+    assert rows.flags.c_contiguous and columns.flags.f_contiguous and rows.flags.writeable
+    assert (rows == drawn[0]).all() and (columns == drawn[0]).all()
