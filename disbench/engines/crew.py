@@ -1,4 +1,4 @@
-"""A crew: as many threads as workers, each hands a task to one; who is lost is replaced, and the task tried again."""
+"""A crew: as many threads as workers, each hands a task to one; who is lost is replaced, the task done again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from disbench.engines.work import Result, Task, Worker, WorkerLost
 from disbench.errors import InputError
@@ -18,14 +18,26 @@ ATTEMPTS = 3
 TASKS_AHEAD = 4
 """Tasks a worker that may be under way or wait to be taken: this bounds the memory."""
 
-Make = Callable[[bool], Worker[Any, Any] | None]
-"""Makes a worker; told whether others are left, in which case it may say that there is no room: None."""
+
+class Hiring(Protocol):
+    """What one who makes a worker may ask meanwhile."""
+
+    def others(self) -> bool:
+        """Whether there are workers."""
+
+    def over(self) -> bool:
+        """Whether no worker is wanted any more."""
+
+
+Make = Callable[[Hiring], Worker[Any, Any]]
+"""Makes a worker, and may take its time; raises `WorkerLost` if it was lost at once."""
 
 
 class Crew(Generic[Task, Result]):
     """Workers that begin when they are needed, and the threads that wait for them.
 
-    The threads take results while the caller does something with others, so that no worker waits for it.
+    The threads take results while the caller does something with others, so that no worker waits for it. Workers are
+    made by threads of their own: while there is no room for one, those that are there do the work.
 
     Args:
         count: workers at most.
@@ -42,9 +54,16 @@ class Crew(Generic[Task, Result]):
         self._lock = threading.Lock()
         self._ending = False
         self._workers: list[Worker[Any, Any]] = []
-        self._places: SimpleQueue[Worker[Any, Any] | None] = SimpleQueue()
-        for _ in range(count):
-            self._places.put(None)  # a worker is made when its first task comes
+        self._hirings: list[threading.Thread] = []
+        self._idle: SimpleQueue[Worker[Any, Any] | Exception] = SimpleQueue()
+
+    def others(self) -> bool:
+        """Whether there are workers."""
+        return bool(self._workers)
+
+    def over(self) -> bool:
+        """Whether no worker is wanted any more."""
+        return self._ending
 
     def in_order(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """The results in the tasks' order; only a few are under way or waiting."""
@@ -72,9 +91,12 @@ class Crew(Generic[Task, Result]):
         with self._lock:
             self._ending = True
             workers = list(self._workers)
+        self._idle.put(InputError("the job was ended"))  # nobody reads it: the caller has left
         for worker in workers:
             worker.end()
         self._threads.shutdown()
+        for hiring in self._hirings:
+            hiring.join()
 
     @staticmethod
     def _some(waiting: set[Future[Result]]) -> Generator[Result, None, None]:
@@ -84,64 +106,79 @@ class Crew(Generic[Task, Result]):
             yield future.result()
 
     def _submit(self, task: Task) -> Future[Result]:
-        with interrupts_held_back():  # it may start a thread
+        with interrupts_held_back():  # it may start threads
+            if len(self._hirings) < self._count:
+                self._hire()
             return self._threads.submit(self._do, task)
 
     def _do(self, task: Task) -> Result:
         reasons: list[str] = []
         while len(reasons) < ATTEMPTS:
-            worker = self._places.get()
+            worker = self._idle.get()
+            if isinstance(worker, Exception):
+                self._idle.put(worker)  # for the others that wait
+                raise worker
             try:
-                worker = worker or self._begin()
-                if worker is not None:
-                    result: Result = worker.do(task)
-                    return result
+                result: Result = worker.do(task)
             except WorkerLost as lost:
-                self._dismiss(worker)
-                worker = None
                 reasons.append(str(lost))
-                self._report(task, reasons)
-            finally:
-                self._places.put(worker)
-        raise InputError(
-            f"{self._describe(task)}: {ATTEMPTS} times, {reasons[-1]} (out of memory?); run the same command again to "
-            "resume, with fewer workers; a script must call this under `if __name__ == '__main__':`"
-        )
+                more = "; another worker does it again" if len(reasons) < ATTEMPTS else ""
+                self._replace(worker, f"{self._describe(task)}: {lost}{more}")
+            except BaseException:
+                self._idle.put(worker)
+                raise
+            else:
+                self._idle.put(worker)
+                return result
+        raise _lost_each_time(self._describe(task), reasons[-1])
 
-    def _begin(self) -> Worker[Any, Any] | None:
-        """A new worker; None if there is no room for it, and others are at work."""
+    def _replace(self, worker: Worker[Any, Any], sentence: str) -> None:
         with self._lock:
-            self._check_going_on()
-            others = bool(self._workers)
-        worker = self._make(others)
-        if worker is None:
-            return None
+            if self._ending:
+                return
+            self._workers.remove(worker)
+            self._tell(sentence)
+        worker.end()
+        self._hire()
+
+    def _hire(self) -> None:
+        hiring = threading.Thread(target=self._make_one)
+        self._hirings.append(hiring)
+        hiring.start()
+
+    def _make_one(self) -> None:
+        """Make a worker, or let those who wait for one know why there is none."""
+        try:
+            self._introduce(self._made())
+        except Exception as error:
+            self._idle.put(error)
+
+    def _made(self) -> Worker[Any, Any]:
+        reason = ""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._make(self)
+            except WorkerLost as lost:
+                reason = str(lost)
+                with self._lock:
+                    if self._ending:
+                        raise
+                    self._tell(reason)
+        raise _lost_each_time("beginning to work", reason)
+
+    def _introduce(self, worker: Worker[Any, Any]) -> None:
         with self._lock:
-            if not self._ending:
+            ending = self._ending
+            if not ending:
                 self._workers.append(worker)
-                return worker
-        worker.end()
-        raise InputError(_ENDED)
-
-    def _dismiss(self, worker: Worker[Any, Any] | None) -> None:
-        if worker is None:
-            return
-        with self._lock:
-            if worker in self._workers:
-                self._workers.remove(worker)
-        worker.end()
-
-    def _report(self, task: Task, reasons: list[str]) -> None:
-        with self._lock:
-            self._check_going_on()
-            more = len(reasons) < ATTEMPTS
-            self._tell(
-                f"{self._describe(task)}: {reasons[-1]}{'; another worker does it again' if more else ''}"
-            )
-
-    def _check_going_on(self) -> None:
-        if self._ending:
-            raise InputError(_ENDED)
+        if ending:
+            worker.end()
+        else:
+            self._idle.put(worker)
 
 
-_ENDED = "the job was ended"  # nobody reads it: the caller has left
+def _lost_each_time(what: str, reason: str) -> InputError:
+    return InputError(
+        f"{what}: {ATTEMPTS} times, {reason} (out of memory?); run the same command again to resume, with fewer "
+        "workers; a script must call this under `if __name__ == '__main__':`"
+    )

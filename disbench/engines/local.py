@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from disbench.engines.crew import Crew
+from disbench.engines.crew import Crew, Hiring
 from disbench.engines.notices import Notices
 from disbench.engines.work import Result, Task, Work, Worker, WorkerLost, answer
 from disbench.files import naming
@@ -78,7 +78,7 @@ def _several(tasks: Iterable[Task]) -> tuple[bool, Iterator[Task]]:
     return len(first) > 1, chain(first, going)
 
 
-def _begun(work: Work[Any, Any], path: Path, others: bool) -> Worker[Any, Any]:
+def _begun(work: Work[Any, Any], path: Path, hiring: Hiring) -> Worker[Any, Any]:
     return work.begin(path) if work.watched else _Process(path)
 
 

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from disbench import storage
-from disbench.engines.crew import Crew
+from disbench.engines.crew import Crew, Hiring
 from disbench.engines.notices import Notices
 from disbench.engines.work import Result, Task, Work, Worker, WorkerLost, answer
 from disbench.errors import InputError
 
-PATIENCE_WITH_OTHERS = 20.0
-"""Seconds to wait for room for a worker while others are at work."""
 PATIENCE = 300.0
-"""Seconds to wait for room for a worker when there is none, and for one to begin."""
+"""Seconds to wait for room for a worker while there is none."""
 
 
 class RayEngine(Notices):
@@ -84,14 +82,20 @@ class RayEngine(Notices):
             raise self._no_room()
         return places
 
-    def _begun(self, stored: Any, others: bool) -> Worker[Any, Any] | None:
+    def _begun(self, stored: Any, hiring: Hiring) -> Worker[Any, Any]:
+        """A worker, once the cluster has room for it; as long as it takes while others are at work."""
         worker = _Remote(self._ray, stored, self._room)
-        if worker.ready(PATIENCE_WITH_OTHERS if others else PATIENCE):
-            return worker
-        worker.end()
-        if others:
-            return None
-        raise self._no_room()
+        alone_since = time.monotonic()
+        while not worker.ready():
+            if hiring.over():
+                worker.end()
+                raise WorkerLost("it is not needed any more")
+            if hiring.others():
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > PATIENCE:
+                worker.end()
+                raise self._no_room()
+        return worker
 
     def _no_room(self) -> InputError:
         found = self._ray.cluster_resources()
@@ -109,21 +113,18 @@ class _Remote:
     def __init__(self, ray: Any, stored: Any, room: dict[str, float]) -> None:
         self._ray = ray
         self._actor = ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **room).remote(stored)
+        self._asked = self._actor.ready.remote()
 
-    def ready(self, seconds: float) -> bool:
-        """Whether the actor lives within some time.
+    def ready(self) -> bool:
+        """Whether the actor lives; waits a second for it.
 
         Raises:
             WorkerLost: it began and ended.
         """
-        until = time.monotonic() + seconds
-        asked = self._actor.ready.remote()
-        while time.monotonic() < until:
-            done, _ = self._ray.wait([asked], timeout=1.0)
-            if done:
-                self._result(asked)
-                return True
-        return False
+        done, _ = self._ray.wait([self._asked], timeout=1.0)
+        if done:
+            self._result(self._asked)
+        return bool(done)
 
     def do(self, task: object) -> Any:
         """What the actor makes of a task; waits for it."""

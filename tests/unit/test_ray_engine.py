@@ -190,6 +190,17 @@ def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) ->
     assert contents(out) == whole
 
 
+def test_more_workers_than_there_is_room_for(
+    cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", 2)
+    engine = open_engine("ray", 5)
+    work = SamplingWork(TroubledScenes(source, "slow", 0, tmp_path), load_recipe("lvis-hierarchy"))
+    found = list(engine.in_order(work, chunks_by_cost(source, range(len(source))), tmp_path))
+    assert [chunk.indices[0] for chunk in found] == list(range(0, len(source), 2))
+    assert len(list(tmp_path.glob("*.process"))) == 2
+
+
 def test_no_room(cluster: Any) -> None:
     with pytest.raises(
         InputError, match=r"no room for a worker, which needs 3 cores and 0 GPUs .* has 2 cores"
@@ -206,10 +217,3 @@ def test_no_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         InputError, match=rf"--address {address}: no Ray cluster answers there .*ray start --head"
     ):
         open_engine("ray", address=address)
-
-
-def test_options_of_a_cluster_need_one() -> None:
-    with pytest.raises(InputError, match="add --engine ray"):
-        open_engine("local", 2, address="auto")
-    with pytest.raises(InputError, match="add --engine ray"):
-        open_engine("local", 2, gpus_per_worker=1)
