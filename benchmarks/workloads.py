@@ -41,12 +41,12 @@ from disbench.sampling.shard_writer import Chunk, ShardWriter, Tally
 from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, row_bytes, to_batch
 from disbench.scenes import Scene
 
-SCENES = 96
+SCENES = 64
 """Scenes that are sampled, written and read."""
 TARGETS = 4
 """Objects that are clicked, 20 times each."""
 _SAMPLES, _CLICKS = 1000, 20
-_LOADED = 48
+_LOADED = 24
 """Scenes that a data loader loads."""
 _SLOW_ROUNDS = 5
 """Rounds where processes are started: each takes a second or so."""
