@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import resource
 import subprocess
 import sys
@@ -197,7 +198,8 @@ def iou(work: Workload, name: str) -> Pair:
 
 def boundary_iou(work: Workload, name: str) -> Pair:
     bounds = [metrics.TargetBoundary(seen.target) for seen in work.situations]
-    kernel = np.ones((2 * bounds[0]._distance + 1,) * 2, dtype=np.uint8)
+    side = 2 * round(0.02 * math.hypot(*work.situations[0].target.shape)) + 1
+    kernel = np.ones((side, side), dtype=np.uint8)
     return Pair(
         name,
         lambda: _each(
