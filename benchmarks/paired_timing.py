@@ -17,7 +17,7 @@ Side = Callable[[], float | None]
 Clock = Callable[[], float]
 
 ROUNDS = 7
-TURNS = 3
+TURNS = 2
 SLICE = 0.01
 """Seconds that a side is repeated for at a time, at least."""
 

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _line(pair: Pair, ratio: Ratio) -> str:
     spread = f"{_short(ratio.median)} ({_short(ratio.low)} to {_short(ratio.high)})"
     return (
-        f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms a {pair.item:<10} against {pair.against}"
+        f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms / {pair.item:<6} against {pair.against}"
     )
 
 

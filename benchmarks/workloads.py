@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import resource
 import subprocess
 import sys
@@ -41,12 +42,12 @@ from disbench.sampling.shard_writer import Chunk, ShardWriter, Tally
 from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, row_bytes, to_batch
 from disbench.scenes import Scene
 
-SCENES = 96
+SCENES = 64
 """Scenes that are sampled, written and read."""
 TARGETS = 4
 """Objects that are clicked, 20 times each."""
 _SAMPLES, _CLICKS = 1000, 20
-_LOADED = 48
+_LOADED = 24
 """Scenes that a data loader loads."""
 _SLOW_ROUNDS = 5
 """Rounds where processes are started: each takes a second or so."""
@@ -197,7 +198,8 @@ def iou(work: Workload, name: str) -> Pair:
 
 def boundary_iou(work: Workload, name: str) -> Pair:
     bounds = [metrics.TargetBoundary(seen.target) for seen in work.situations]
-    kernel = np.ones((2 * bounds[0]._distance + 1,) * 2, dtype=np.uint8)
+    side = 2 * round(0.02 * math.hypot(*work.situations[0].target.shape)) + 1
+    kernel = np.ones((side, side), dtype=np.uint8)
     return Pair(
         name,
         lambda: _each(
