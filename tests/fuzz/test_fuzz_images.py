@@ -75,13 +75,13 @@ WHOLE = {
 
 
 @given(data=damaged(list(WHOLE.values())), name=st.sampled_from(READERS))
-@examples(120)
+@examples(80)
 def test_damaged_images(read: Reader, tmp_path: Path, data: bytes, name: str) -> None:
     read(name, written(tmp_path / "a.png", data), allowed=SMALL + 16 * 64 * MIB)
 
 
 @given(data=st.binary(max_size=300), name=st.sampled_from(READERS))
-@examples(50)
+@examples(30)
 def test_any_bytes(read: Reader, tmp_path: Path, data: bytes, name: str) -> None:
     read(name, written(tmp_path / "a.jpg", data), allowed=SMALL)
 

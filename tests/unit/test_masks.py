@@ -18,6 +18,7 @@ from disbench.masks import (
     Rle,
     areas,
     boxes,
+    check_total,
     contained_shares,
     decode,
     difference,
@@ -412,3 +413,12 @@ def test_more_masks_than_eight_bits_count() -> None:
     assert boxes(rles)[:, 2].tolist() == [1 + number % 9 for number in range(600)]
     assert len(ious(rles[0], rles)) == len(contained_shares(rles[0], rles)) == 600
     assert decode(union(rles)).all()
+
+
+def test_the_masks_of_a_scene_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rle = encode(np.eye(30, dtype=bool))
+    check_total([rle] * 1000)
+    monkeypatch.setattr("disbench.masks.MAX_MASK_BYTES", 10 * len(rle["counts"]))
+    check_total([rle] * 10)
+    with pytest.raises(ValueError, match="more than"):
+        check_total([rle] * 11)
