@@ -126,7 +126,7 @@ def test_folders_of_any_files(read: Reader, tmp_path: Path, data: bytes, where: 
         written(tmp_path / folder / "a.ppm", b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")
     written(tmp_path / where / "a.ppm", data)
     for name in ("pairs", "folder"):
-        read(name, tmp_path, root=tmp_path, allowed=ALLOWED + 16 * 64 * MIB)
+        read(name, tmp_path, root=tmp_path, allowed=ALLOWED + 24 * 64 * MIB)
 
 
 def test_devices_and_pipes_are_not_waited_for(read: Reader, tmp_path: Path) -> None:

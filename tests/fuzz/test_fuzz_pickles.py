@@ -226,5 +226,5 @@ def test_the_same_layer_over_and_over(read: Reader, tmp_path: Path) -> None:
     packed = pickle.dumps(([one] * 100, [(k, 1) for k in range(100)]))
     tree = pickle.dumps({9: {"num_instance_masks": 0, "hierarchy": {}}})
     folder = split(tmp_path, tree, packed)
-    message = read("hannotation", folder, root=folder, allowed=2 * 2**28 + 16 * 4096**2 + 64 * MIB)
+    message = read("hannotation", folder, root=folder, allowed=2 * 2**28 + 24 * 4096**2 + 64 * MIB)
     assert message is not None and "run lengths" in message
