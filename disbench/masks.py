@@ -222,11 +222,12 @@ def _coco_ious(rle: Rle, others: Sequence[Rle], *, crowd: bool) -> FloatArray:
 
 
 def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
-    if not isinstance(ring, np.ndarray | list | tuple):
-        raise ValueError("a polygon is not a flat list of numbers")
     # Before NumPy makes an array of them: of texts it would make one of the longest text's length for each.
-    if not isinstance(ring, np.ndarray) and any(not _is_number(kind) for kind in set(map(type, ring))):
-        raise ValueError("a polygon is not a flat list of x, y pairs, all of them numbers")
+    kinds = set(map(type, ring)) if isinstance(ring, list | tuple) else set()
+    if not isinstance(ring, list | tuple | np.ndarray) or kinds & {list, tuple, np.ndarray}:
+        raise ValueError("a polygon is not a flat list of x, y pairs")
+    if not all(map(_is_number, kinds)):
+        raise ValueError("a polygon's coordinates are not all numbers")
     try:
         points = np.asarray(ring, dtype=np.float64)
     except (ValueError, OverflowError):

@@ -70,7 +70,7 @@ def read_rgb(path: Path) -> RgbImage:
     The EXIF orientation is left alone, as COCO's annotators did: masks are in the coordinates of the stored
     pixels. Grey, palette and CMYK images are converted; transparency is dropped.
 
-    Memory: 16 bytes a pixel, of `MAX_PIXELS` at most.
+    Memory: 24 bytes a pixel, of `MAX_PIXELS` at most.
 
     Returns:
         uint8 (height, width, 3), RGB, row-major, y down.

@@ -172,8 +172,12 @@ class _Scan:
     def _next_chunk(self) -> bytes:
         """A chunk that does not end in a backslash: an escape is never cut in two."""
         chunk = self.file.read(_CHUNK)
-        while chunk.endswith(b"\\") and (more := self.file.read(1)):
+        while chunk.endswith(b"\\") and (more := self.file.read(_CHUNK)):
             chunk += more
+            if len(chunk) > MAX_RECORD_BYTES + _CHUNK:
+                raise InputError(
+                    f"{self.path}: it holds a text of more than {MAX_RECORD_BYTES} backslashes; mend the file"
+                )
         return chunk
 
     def _scan_chunk(self, chunk: bytes, position: int) -> None:

@@ -72,7 +72,7 @@ def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
 def read_label_map(path: Path) -> npt.NDArray[np.integer]:
     """The numbers of a label image of any kind, up to 32 bits a pixel; transparency is dropped.
 
-    Memory: 16 bytes a pixel, of `MAX_PIXELS` at most.
+    Memory: 24 bytes a pixel, of `MAX_PIXELS` at most.
 
     Returns:
         (height, width) of palette numbers or grey values, or (height, width, 3) of colours, in the file's own

@@ -92,7 +92,7 @@ def open_sbd(
 def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     """The instance map of an SBD file and the category number of each instance.
 
-    Memory: twice the decompressed variable, and 8 bytes a pixel.
+    Memory: twice the decompressed variable, and 24 bytes a pixel.
 
     Returns:
         int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.

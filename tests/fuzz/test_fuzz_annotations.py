@@ -71,7 +71,7 @@ def check(read: Reader, name: str, root: Path, data: bytes) -> str | None:
     data=damaged([json.dumps(CONTENT).encode(), json.dumps(lvis_content(2, 3)).encode()]),
     name=st.sampled_from(READERS),
 )
-@examples(100)
+@examples(50)
 def test_damaged_files(read: Reader, root: Path, data: bytes, name: str) -> None:
     check(read, name, root, data)
 
@@ -209,7 +209,7 @@ ENCODED = st.recursive(
 @example(place=("annotations", "id"), value=nest(900), name="coco")
 @example(place=("annotations", "segmentation"), value=nest(300), name="annotated")
 @example(place=("images", "file_name"), value=b'"../a.jpg"', name="annotated")
-@examples(200)
+@examples(100)
 def test_any_value_in_any_place(
     read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str
 ) -> None:

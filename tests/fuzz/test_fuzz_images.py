@@ -75,13 +75,13 @@ WHOLE = {
 
 
 @given(data=damaged(list(WHOLE.values())), name=st.sampled_from(READERS))
-@examples(120)
+@examples(80)
 def test_damaged_images(read: Reader, tmp_path: Path, data: bytes, name: str) -> None:
-    read(name, written(tmp_path / "a.png", data), allowed=SMALL + 16 * 64 * MIB)
+    read(name, written(tmp_path / "a.png", data), allowed=SMALL + 24 * 64 * MIB)
 
 
 @given(data=st.binary(max_size=300), name=st.sampled_from(READERS))
-@examples(50)
+@examples(30)
 def test_any_bytes(read: Reader, tmp_path: Path, data: bytes, name: str) -> None:
     read(name, written(tmp_path / "a.jpg", data), allowed=SMALL)
 
@@ -124,7 +124,7 @@ def test_images_that_claim_the_absurd(read: Reader, tmp_path: Path, kind: str) -
 @pytest.mark.parametrize(
     "kind", ["png RGBA", "png P", "png I;16", "jpeg CMYK", "webp", "animated GIF", "tiff tiff_lzw"]
 )
-def test_memory_is_16_bytes_a_pixel(read: Reader, tmp_path: Path, kind: str) -> None:
+def test_memory_is_24_bytes_a_pixel(read: Reader, tmp_path: Path, kind: str) -> None:
     side = 2048
     animation = kind.startswith("animated")
     mode, form = {"png": (kind[4:], "PNG"), "jpe": ("CMYK", "JPEG"), "web": ("RGB", "WEBP")}.get(
@@ -132,4 +132,4 @@ def test_memory_is_16_bytes_a_pixel(read: Reader, tmp_path: Path, kind: str) -> 
     )
     path = written(tmp_path / "a.png", saved(mode, form, (side, side)))
     for name in ("rgb", "map", "label"):
-        read(name, path, allowed=16 * side**2 + 24 * MIB + 2 * path.stat().st_size)
+        read(name, path, allowed=24 * side**2 + 24 * MIB + 2 * path.stat().st_size)

@@ -51,7 +51,7 @@ def restated(counts: bytes) -> list[int] | None:
 )
 @example(counts=b"o" * 30 + b"0")
 @example(counts=b"_" * 7)
-@examples(300)
+@examples(150)
 def test_compressed_runs_are_as_the_rule_says(counts: bytes) -> None:
     runs = restated(counts)
     try:
@@ -65,7 +65,7 @@ def test_compressed_runs_are_as_the_rule_says(counts: bytes) -> None:
 
 
 @given(runs=st.lists(st.integers(0, 9), max_size=60), spoiled=st.booleans())
-@examples(100)
+@examples(50)
 def test_listed_runs_are_as_the_rule_says(runs: list[int], spoiled: bool) -> None:
     left = HEIGHT * WIDTH - sum(runs)
     whole = [*runs, left] if left >= 0 and not spoiled else runs
@@ -107,7 +107,7 @@ RUNS = st.one_of(
     ),
     raster=st.sampled_from(("pycocotools", "fillpoly")),
 )
-@examples(200)
+@examples(100)
 def test_any_segmentation(read: Reader, tmp_path: Path, segmentation: Any, raster: str) -> None:
     said = {"segmentation": segmentation, "height": HEIGHT, "width": WIDTH, "raster": raster}
     read("segmentation", written(tmp_path / "a.json", json.dumps(said).encode()), allowed=ALLOWED)

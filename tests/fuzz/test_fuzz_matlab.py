@@ -77,13 +77,13 @@ def squeezed(data: bytes) -> bytes:
 
 
 @given(data=damaged([PLAIN, sbd_file()]))
-@examples(100)
+@examples(60)
 def test_damaged_files(read: Reader, tmp_path: Path, data: bytes) -> None:
     read("matlab", written(tmp_path / "a.mat", data), allowed=SMALL)
 
 
 @given(data=damaged([PLAIN[128:]]))
-@examples(60)
+@examples(40)
 def test_damage_under_the_compression(read: Reader, tmp_path: Path, data: bytes) -> None:
     read("matlab", written(tmp_path / "a.mat", squeezed(data)), allowed=SMALL)
 

@@ -17,7 +17,9 @@ from disbench.processes import started_worker
 from tests.fuzz import reader_process
 
 pytestmark_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
-_TIMES = int(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
+TIMES = int(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
+PATIENCE = 120
+"""Seconds for a file; machines of continuous integration are slow."""
 SENTENCE = 1500
 """Characters of a message at most: paths are long, values from outside are shortened."""
 
@@ -25,7 +27,7 @@ SENTENCE = 1500
 def examples(count: int) -> settings:
     """Hypothesis's settings for so many examples, times DISBENCH_FUZZ_EXAMPLES."""
     return settings(
-        max_examples=count * _TIMES,
+        max_examples=count * TIMES,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -52,6 +54,10 @@ class Reader:
         if self._process is None:
             self._process, self._connection = started_worker(reader_process.serve)
         self._connection.send((name, str(path), str(root or path.parent), allowed))
+        if not self._connection.poll(PATIENCE):
+            self._process.kill()
+            self._process = None
+            raise AssertionError(f"reading {path} as {name} takes more than {PATIENCE} s")
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):

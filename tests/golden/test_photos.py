@@ -76,5 +76,5 @@ def test_the_file_is_consistent(scenes: list[Scene]) -> None:
 
 
 def test_an_unknown_photo() -> None:
-    with pytest.raises(InputError, match=r"nobody\.png: no installed package has this photo"):
+    with pytest.raises(InputError, match=r"nobody\.png.: no installed package has this photo"):
         photo_path("nobody.png")

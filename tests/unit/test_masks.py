@@ -18,6 +18,7 @@ from disbench.masks import (
     Rle,
     areas,
     boxes,
+    check_total,
     contained_shares,
     decode,
     difference,
@@ -430,3 +431,12 @@ def test_decoding_gives_the_same_values_in_either_order(drawn: Masks) -> None:
     rows, columns = (decode(encode(drawn[0]), order) for order in ("C", "F"))
     assert rows.flags.c_contiguous and columns.flags.f_contiguous and rows.flags.writeable
     assert (rows == drawn[0]).all() and (columns == drawn[0]).all()
+
+
+def test_the_masks_of_a_scene_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rle = encode(np.eye(30, dtype=bool))
+    check_total([rle] * 1000)
+    monkeypatch.setattr("disbench.masks.MAX_MASK_BYTES", 10 * len(rle["counts"]))
+    check_total([rle] * 10)
+    with pytest.raises(ValueError, match="more than"):
+        check_total([rle] * 11)
