@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 def bound(size: int) -> int:
-    return 16 * MIB + 128 * size
+    return 8 * MIB + 128 * size
 
 
 def layer(side: int = 8) -> Any:
@@ -212,7 +212,7 @@ PIECES = (
 def test_memory_is_bounded_by_the_size(read: Reader, tmp_path: Path, piece: bytes) -> None:
     """Each opcode that makes something, a great many times."""
     head = b"\x80\x05" + short("numpy") + short("dtype") + b"\x93q\x00" + short("u1") + b"\x85q\x01"
-    data = head + piece * (MIB // len(piece)) + b"."
+    data = head + piece * (MIB // 4 // len(piece)) + b"."
     read("pickle", written(tmp_path / "a.pickle", data), allowed=bound(len(data)))
 
 

@@ -18,7 +18,7 @@ from tests.fuzz import reader_process
 
 pytestmark_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
 TIMES = int(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
-PATIENCE = 120
+PATIENCE = 600
 """Seconds for a file; machines of continuous integration are slow."""
 SENTENCE = 1500
 """Characters of a message at most: paths are long, values from outside are shortened."""
