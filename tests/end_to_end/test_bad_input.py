@@ -372,7 +372,7 @@ class TestUnwritable:
         if result.returncode == 77:
             pytest.skip("root could not give up its right to read everything")
         assert result.returncode == 2
-        assert f"{path}' is not readable" in result.stderr
+        assert f"{path}: it cannot be read (Permission denied); check the path" in result.stderr
         assert "Traceback" not in result.stderr
         assert not (tmp_path / "out").exists()
 
