@@ -86,7 +86,7 @@ def _problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     try:
         with pq.ParquetFile(path) as file:
             found, known = file.metadata.num_rows, file.schema_arrow.equals(SCHEMA)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         return [f"{name}: not readable as Parquet ({error})"]
     return [
         *([] if known else [f"{name}: its columns are not a shard's"]),
