@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200
+"""Characters of a name from outside that an error quotes."""
+
 
 class InputError(ValueError):
     """Something outside the program is wrong: a file, a record, an option.
@@ -23,7 +26,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         known: all names that would have been right.
         where: optional, where the name stood (a file).
     """
-    choices = sorted(known)
+    choices, name = sorted(known), name[:_LONGEST]
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""

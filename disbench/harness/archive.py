@@ -29,7 +29,6 @@ from disbench.files import whole_file
 from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
 from disbench.harness.row_checks import RowChecks, check_description, check_schema
-from disbench.plain_data import parse_json_table
 from disbench.harness.store import (
     CLICKS,
     JOURNAL,
@@ -39,6 +38,7 @@ from disbench.harness.store import (
     read_run,
     write_clicks,
 )
+from disbench.plain_data import parse_json_table
 
 FORM = 1
 MANIFEST = "manifest.json"
@@ -212,7 +212,9 @@ def _complaining(archive: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # bytes that are no zip fail in any way: bad headers, numbers, names, methods ...
+    except (
+        Exception
+    ) as error:  # bytes that are no zip fail in any way: bad headers, numbers, names, methods ...
         raise InputError(
             f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
         ) from error
@@ -257,7 +259,9 @@ def _read_manifest(content: bytes, archive: Path) -> Mapping[str, Any]:
             f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again"
         ) from error
     if form != FORM:
-        raise InputError(f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench")
+        raise InputError(
+            f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench"
+        )
     if names != sorted((RUN, CLICKS)):
         raise InputError(f"{archive}: {MANIFEST} names {_some(names)}; pack the run again")
     return manifest

@@ -22,7 +22,15 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
-from disbench.parquet import MOST_TEXT, complaining, has_columns, open_parquet, plain_schema, size_of, written_out
+from disbench.parquet import (
+    MOST_TEXT,
+    complaining,
+    has_columns,
+    open_parquet,
+    plain_schema,
+    size_of,
+    written_out,
+)
 from disbench.plain_data import parse_json, parse_json_table
 
 FORMAT = 1
@@ -317,7 +325,10 @@ class StoredRun:
     def _opened(self, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
         """The rows' file, once it is clear that they can be read."""
         with self._complaining(), open_parquet(self._source(), SCHEMA) as file:
-            rows, size = file.metadata.num_rows, size_of(self.folder / CLICKS if self.clicks is None else self.clicks)
+            rows, size = (
+                file.metadata.num_rows,
+                size_of(self.folder / CLICKS if self.clicks is None else self.clicks),
+            )
             if not 0 <= rows <= max(_FEW_ROWS, size):
                 raise ValueError(f"{rows} rows in {size} bytes")
             if not has_columns(file, SCHEMA, columns):

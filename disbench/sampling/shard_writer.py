@@ -209,7 +209,8 @@ def _shard_facts(path: Path) -> dict[str, Any]:
     try:
         metadata = pq.ParquetFile(path).metadata.metadata or {}
         facts = parse_json_table(metadata[b"disbench.shard"])
-        _ = int(facts["first"]), int(facts["next"]), Tally().add(Tally.from_dict(facts["tally"]))
+        _ = int(facts["first"]), int(facts["next"])
+        Tally().add(Tally.from_dict(facts["tally"]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a shard of disbench; use --existing overwrite or another folder"

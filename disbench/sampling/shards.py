@@ -251,9 +251,11 @@ class ShardReader:
         return {**self.__dict__, "_cache": OrderedDict(), "_open": {}}
 
     def _checked_file(self, entry: Mapping[str, Any]) -> Path:
-        path = self.folder / entry["name"]
+        path = self.folder / str(entry["name"])
         if path.name != entry["name"] or not path.is_file():
-            raise InputError(f"{str(path)!r}: the manifest names this shard, but it is not there; sample again")
+            raise InputError(
+                f"{str(path)!r}: the manifest names this shard, but it is not there; sample again"
+            )
         if path.stat().st_size != entry["bytes"]:
             raise InputError(
                 f"{path}: {path.stat().st_size} bytes, where the manifest says {entry['bytes']}; sample again"
@@ -388,7 +390,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def content_hash(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
-    return hashlib.sha256("".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()
+    ).hexdigest()
 
 
 def _as_float(count: int) -> float:
