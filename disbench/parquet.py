@@ -52,13 +52,15 @@ def open_parquet(source: Any, schema: pa.Schema) -> pq.ParquetFile:
         schema: that it should have; its columns of texts are read as dictionaries.
 
     Raises:
-        ValueError: a row group of more than `MOST_VALUES` values, or of a negative number of rows.
+        ValueError: a row group of other columns than the file, or of more than `MOST_VALUES` values.
         OSError, ArrowException: not Parquet.
     """
     file = pq.ParquetFile(source, read_dictionary=[path for field in schema for path in _texts(field)])
     metadata = file.metadata
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
+        if group.num_columns != metadata.num_columns:  # the library would look for them beyond its own memory
+            raise ValueError(f"row group {number} has {group.num_columns} columns of {metadata.num_columns}")
         values = [group.column(column).num_values for column in range(group.num_columns)]
         if group.num_rows < 0 or min(values, default=0) < 0 or sum(values) > MOST_VALUES:
             raise ValueError(f"row group {number} says that it has {sum(values)} values")

@@ -290,7 +290,9 @@ def _check_tensors(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -
                 "it is of another network"
             )
         if not _fits(tensors[name], value):
-            raise InputError(f"{path}: the weights {name} hold numbers that are not finite, or of another kind; train again")
+            raise InputError(
+                f"{path}: the weights {name} hold numbers that are not finite, or of another kind; train again"
+            )
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:
