@@ -55,8 +55,10 @@ def open_parquet(source: Any, schema: pa.Schema) -> pq.ParquetFile:
         ValueError: a row group of other columns than the file, or of more than `MOST_VALUES` values.
         OSError, ArrowException: not Parquet.
     """
-    file = pq.ParquetFile(source, read_dictionary=[path for field in schema for path in _texts(field)])
-    metadata = file.metadata
+    metadata = pq.read_metadata(source)
+    there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    texts = [path for field in schema for path in _texts(field) if path in there]
+    file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if group.num_columns != metadata.num_columns:  # the library would look for them beyond its own memory

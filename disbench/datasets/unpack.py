@@ -127,7 +127,8 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     with _tar_bytes(archive) as stream, _opened_tar(archive, stream) as content:
-        for member in content:
+        while (member := content.next()) is not None:
+            content.members.clear()  # it keeps them all, of millions
             if member.isdir():
                 yield member.name, None
             elif member.isreg():

@@ -252,9 +252,10 @@ class ShardReader:
 
     def _checked_file(self, entry: Mapping[str, Any]) -> Path:
         path = self.folder / str(entry["name"])
-        if path.name != entry["name"] or not path.is_file():
+        if not is_shard(self.folder, entry["name"]):
             raise InputError(
-                f"{str(path)!r}: the manifest names this shard, but it is not there; sample again"
+                f"{self.folder}: the manifest names the shard {repr(entry['name'])[:200]}, but it is not there; sample "
+                "again"
             )
         if path.stat().st_size != entry["bytes"]:
             raise InputError(
@@ -386,6 +387,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         said = repr(schema)[:80]
         raise InputError(f"{path}: schema {said}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
     return manifest
+
+
+def is_shard(folder: Path, name: str) -> bool:
+    """Whether a name from a manifest is that of a file in the folder itself."""
+    try:
+        return (folder / name).name == name and (folder / name).is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def content_hash(manifest: Mapping[str, Any]) -> str:

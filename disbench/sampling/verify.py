@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from disbench.sampling.shards import SCHEMA, file_sha256, read_manifest
+from disbench.sampling.shards import SCHEMA, file_sha256, is_shard, read_manifest
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def verify_shards(folder: Path, *, progress: bool = False) -> Verification:
 def _problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     name, rows, size = str(entry["name"]), int(entry["rows"]), int(entry["bytes"])
     path = folder / name
-    if path.name != name or not path.is_file():
-        return [f"{name!r}: it is not there"]
+    if not is_shard(folder, name):
+        return [f"{repr(name)[:200]}: it is not there"]
     if path.stat().st_size != size:
         return [f"{name}: {path.stat().st_size} bytes, where the manifest says {size}"]
     if file_sha256(path) != entry.get("sha256"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import lzma
 import stat
@@ -100,7 +99,7 @@ def test_damaged_headers(form: int, data: st.DataObject) -> None:
 def test_names(mode: str, names: list[str]) -> None:
     try:
         content = archive_bytes(mode, dict.fromkeys(names, b"x"))
-    except (ValueError, UnicodeError, struct.error):
+    except (ValueError, LookupError, struct.error):
         return
     with unpacked(content):
         pass
@@ -167,22 +166,16 @@ def sparse() -> bytes:
     return sink.getvalue()
 
 
-def many(count: int) -> bytes:
-    """Very many files without content."""
-    header = tarfile.TarInfo("a").tobuf()
-    return gzip.compress(b"".join(tarfile.TarInfo(f"{n}").tobuf() for n in range(count)) + header, 9)
-
-
 @pytest.mark.parametrize(
     "content",
-    [lambda: long_name(300 << 20), lambda: skipped(300 << 20), sparse, lambda: many(140_000)],
-    ids=["a name", "what is left out", "a sparse file", "many files"],
+    [lambda: long_name(150 << 20), lambda: skipped(150 << 20), sparse],
+    ids=["a name", "what is left out", "a sparse file"],
 )
 def test_bombs(content: Any, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(content())
     words, grown = in_a_child(BOMB, tmp_path)
     assert words.startswith("refused"), words
-    assert grown < 120, grown
+    assert grown < 60, grown
     assert sum(path.stat().st_size for path in (tmp_path / "in").rglob("*")) <= 64 << 20
 
 

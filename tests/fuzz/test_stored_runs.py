@@ -489,7 +489,7 @@ def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
     description, rows = copy.deepcopy(run.description), run.rows().to_pylist()
     if what == "clicks":  # each failed sample is filled up
         description["protocol"]["max_clicks"] = 2**15 - 1
-        row = [row for row in rows if row["failure"]][0]
+        row = next(row for row in rows if row["failure"])
         rows = [row | {"sample": f"s{number}", "click": 1} for number in range(10_000)]
         description["dataset"]["samples"] = description["result"]["samples"] = 10_000
         return description, parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))
