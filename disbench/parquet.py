@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 
-MOST_TEXT = 1 << 30
+MOST_TEXT = 1 << 28
 """Bytes of texts and masks that are written out at once."""
 MOST_VALUES = 1 << 23
 """Values of all columns of a row group."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,11 @@ from disbench.parquet import (
 from disbench.plain_data import parse_json, parse_json_table
 
 FORMAT = 1
+Kind = TypeVar("Kind")
 Store = Literal["none", "kept", "all"]
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 128
 MOST_CLICKS = (1 << 15) - 1
 """Of a sample: what the column `click` can number."""
 MOST_IOUS = 1 << 27
@@ -145,7 +146,7 @@ class Journal:
         """The description of the job that began this journal, or None for a new one."""
         with self._complaining():
             found = self._connection.execute("SELECT description FROM job").fetchone()
-            return None if found is None else parse_json_table(found[0])
+            return None if found is None else parse_json_table(_of(str, found[0]))
 
     def begin(self, job: Mapping[str, Any]) -> None:
         """Write the job's description into a new journal."""
@@ -175,7 +176,7 @@ class Journal:
         """The rows of all chunks, in the order of their samples."""
         with self._complaining():
             for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
-                with pa.ipc.open_stream(rows) as stream:
+                with pa.ipc.open_stream(_of(bytes, rows)) as stream:
                     if not stream.schema.equals(SCHEMA):
                         raise ValueError("a chunk with other columns")
                     table = stream.read_all()
@@ -186,7 +187,7 @@ class Journal:
         """Why batches were asked again one by one, in the order of their samples."""
         with self._complaining():
             found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
-            return [str(reason) for (reasons,) in found for reason in list(parse_json(reasons))]
+            return [str(reason) for (reasons,) in found for reason in list(parse_json(_of(str, reasons)))]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Keep what a method said that it computes with, once."""
@@ -198,7 +199,10 @@ class Journal:
         """All that was noted: several where a run was resumed in another environment."""
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
-            return [{name: str(text) for name, text in parse_json_table(said).items()} for (said,) in found]
+            return [
+                {name: str(text) for name, text in parse_json_table(_of(str, said)).items()}
+                for (said,) in found
+            ]
 
     def spend(self, seconds: float) -> float:
         """Account for wall time; the sum over all sittings that ended here."""
@@ -214,12 +218,19 @@ class Journal:
     def _complaining(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, pa.ArrowException, ValueError, TypeError) as error:
+        except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError) as error:
             if isinstance(error, sqlite3.Error) and "full" in str(error):
                 raise InputError(f"{self.path}: the disk is full; free some space and resume") from error
             raise InputError(
                 f"{self.path}: not a readable journal ({error}); use --existing overwrite or another folder"
             ) from error
+
+
+def _of(kind: type[Kind], value: object) -> Kind:
+    """A value of a journal, if it is of its column's kind: SQLite keeps any, and a text of rows would be a path."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} where {kind.__name__} should be"[:200])
+    return value
 
 
 def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
