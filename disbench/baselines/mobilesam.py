@@ -186,7 +186,7 @@ def _decoder_graph(path: Path) -> bytes:
         from onnx.utils import Extractor  # noqa: PLC0415
     except ImportError as error:
         raise _missing("onnx") from error
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     make = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     (expanded,) = (node for node in model.graph.node if node.name == _EXPANDED)
     expanded.input[0] = "image_embeddings"

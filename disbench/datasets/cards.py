@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from disbench import definitions, storage
 from disbench.errors import InputError, unknown_name
 from disbench.options import read_options
 from disbench.samples import SampleSource
+from disbench.settings import LARGEST
 
 Loader = Callable[[str, Path, Mapping[str, Any], Mapping[str, object]], SampleSource]
 """Opens a dataset: name of the card, its folder, its options, facts to record."""
@@ -125,8 +127,8 @@ class DatasetCard:
             InputError: a path names an option that the card does not have.
         """
         try:
-            return [mark.format_map(options) for mark in self.marker]
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            return ["".join(_marked(mark, options)) for mark in self.marker]
+        except (KeyError, ValueError) as error:
             raise InputError(f"{self.path}: its marker is not as it should be ({error}); mend it") from None
 
     def find(self, data: Path | None, options: Mapping[str, Any]) -> Path | None:
@@ -138,6 +140,16 @@ class DatasetCard:
             ):
                 return place
         return None
+
+
+def _marked(mark: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """A marker's parts: texts and values of options. No widths and no attributes, which format would take, too."""
+    for text, name, form, conversion in Formatter().parse(mark):
+        yield text
+        if name is not None:
+            if form or conversion:
+                raise ValueError(f"{{{name}}} with more than a name")
+            yield str(options[name])
 
 
 def load_card(name: str) -> DatasetCard:
@@ -230,7 +242,7 @@ def _loader(card: DatasetCard) -> Loader:
     module, _, function = LOADERS.get(card.loader, card.loader).partition(":")
     try:
         found: Loader = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the card's: anything can happen in it
         raise InputError(f"{card.path}: its loader {card.loader!r} cannot be imported ({error})") from error
     return found
 
@@ -267,6 +279,8 @@ def _checked(
             raise unknown_name("key", key, kinds, where)
         if type(value) is not kinds[key]:
             raise InputError(f"{where}: {key} is {_KINDS[kinds[key]]}, not {value!r}")
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
+            raise InputError(f"{where}: {key} is a count, which starts at 0 and ends at {LARGEST:,}")
         if isinstance(value, list) and key in _TEXTS and not all(isinstance(item, str) for item in value):
             raise InputError(f"{where}: {key} is a list of texts, not {value!r}")
     return {key: tuple(value) if key in _TEXTS else value for key, value in content.items()}

@@ -8,7 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
@@ -19,6 +19,7 @@ from disbench import __version__
 from disbench.datasets.records import file_sha256
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
+from disbench.plain_data import parse_json_table
 
 ATTEMPTS = 5
 """Attempts in a row that bring nothing new before a download is given up."""
@@ -78,8 +79,8 @@ def download(
         digest = file_sha256(path)
         if not sha256 or digest == sha256.lower():
             return digest
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(f"{url}: not an address that can be fetched; it begins with http:// or https://")
+    if not _is_address(url):
+        raise InputError(f"{url!r}: not an address that can be fetched; it begins with http:// or https://")
     part = path.with_name(f"{path.name}.part")
     if not _is_whole(part, url):
         _transfer_all(url, part, size, progress=progress, pause=pause)
@@ -92,6 +93,13 @@ def download(
     part.replace(path)
     _state_path(part).unlink(missing_ok=True)
     return digest
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https") and url.isprintable()
+    except ValueError:  # half an IPv6 address
+        return False
 
 
 def _refuse(url: str, part: Path, reason: str) -> NoReturn:
@@ -111,7 +119,7 @@ def _transfer_all(url: str, part: Path, size: int, *, progress: bool, pause: Cal
             if reason:
                 pause(BREAK * 2.0**failed)
             try:
-                _transfer(url, part, bar)
+                _transfer(url, part, bar, size)
                 return
             except _TryAgainError as error:
                 reason = str(error)
@@ -120,7 +128,7 @@ def _transfer_all(url: str, part: Path, size: int, *, progress: bool, pause: Cal
     raise InputError(f"{url}: {reason}; what arrived is kept, run the same command again to go on")
 
 
-def _transfer(url: str, part: Path, bar: Any) -> None:
+def _transfer(url: str, part: Path, bar: Any, size: int) -> None:
     """One request: the whole file, or what is missing of it.
 
     Raises:
@@ -141,7 +149,8 @@ def _transfer(url: str, part: Path, bar: Any) -> None:
         total = held + int(length) if length and length.isdigit() else None
         _write_state(part, _State(url, _validator(headers), total))
         bar.total, bar.n = total, held
-        _copy(response, part, held, bar)
+        if _copy(response, part, held, bar, size) > size > 0:
+            _refuse(url, part, f"more than the {size} bytes arrived that the card has")
     if total is not None and _size(part) != total:
         raise _TryAgainError(f"the transfer broke off after {_size(part)} of {total} bytes")
 
@@ -163,7 +172,9 @@ def _request(url: str, state: _State, held: int, part: Path) -> Any:
             f"{url}: the server answers {error.code} {error.reason}; mend the card's address, or get the file "
             "by hand"
         ) from None
-    except http.client.InvalidURL as error:
+    except InputError:
+        raise
+    except (http.client.InvalidURL, ValueError) as error:  # a host's name that is none is a ValueError
         raise InputError(f"{url}: not an address ({error}); mend the card") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _TryAgainError(f"no connection ({getattr(error, 'reason', error)})") from None
@@ -178,7 +189,8 @@ def _continues(status: int, headers: Message, state: _State, held: int) -> bool:
     return same_length and _validator(headers) in ("", state.validator)
 
 
-def _copy(response: Any, part: Path, held: int, bar: Any) -> None:
+def _copy(response: Any, part: Path, held: int, bar: Any, size: int) -> int:
+    """Write what comes, as far as a known size and a little beyond; how much there is of it."""
     with naming(part), part.open("r+b" if held else "wb") as file:
         file.seek(held)
         while True:
@@ -186,8 +198,8 @@ def _copy(response: Any, part: Path, held: int, bar: Any) -> None:
                 chunk = response.read1(_CHUNK)
             except (OSError, http.client.HTTPException) as error:
                 raise _TryAgainError(f"the transfer broke off ({error})") from None
-            if not chunk:
-                return
+            if not chunk or file.tell() > size > 0:
+                return file.tell()
             file.write(chunk)
             bar.update(len(chunk))
 
@@ -212,10 +224,11 @@ def _read_state(part: Path) -> _State | None:
     if not part.is_file():
         return None
     try:
-        content: Mapping[str, Any] = json.loads(_state_path(part).read_bytes())
-        return _State(str(content["url"]), str(content["validator"]), content["total"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = parse_json_table(_state_path(part).read_bytes())
+        state = _State(str(content["url"]), str(content["validator"]), content["total"])
+    except (OSError, ValueError, KeyError):
         return None
+    return state if state.validator.isprintable() else None  # it goes into a header
 
 
 def _write_state(part: Path, state: _State) -> None:

@@ -155,6 +155,8 @@ def _check(card: DatasetCard, file: RemoteFile) -> None:
     where = f"{card.path}: [[files]]"
     for path in (file.file, file.to, *file.holds):
         safe_path(path, where)
+    safe_path(card.folder or "", f"{card.path}: folder")
+    safe_path(card.name, str(card.path))
     if not file.file or (file.unpack and not file.holds):
         raise InputError(f"{where}: a file needs a name, and an archive 'holds': what is taken out of it")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,14 @@ from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training_settings import Training, training_from
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
+from disbench.plain_data import parse_json, parse_json_table
+from disbench.settings import LARGEST
 
 NETWORK = "network.safetensors"
 _OURS = "disbench"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What it keeps of a parameter."""
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 
 MAY_DIFFER = (
@@ -88,12 +94,16 @@ def load_network(path: Path) -> TrainedNetwork:
     """
     tensors, metadata = _read(path)
     try:
-        content = json.loads(metadata["training"])
+        content = parse_json_table(metadata["training"])
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{path}: not a DISNet checkpoint of ours (no settings in it); name one that train wrote"
         ) from error
     training = training_from(content, f"{path}: its settings")
+    if training.network.architecture == "vit":
+        # Its sizes are the file's to say: without memory first, so that they are those of its tensors.
+        with torch.device("meta"):
+            _check_tensors(build_network(training.network, pretrained=False), tensors, path)
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
     facts = {name: text for name, text in metadata.items() if name != "training"}
@@ -164,10 +174,10 @@ def check_same_training(folder: Path, training: Training, facts: Mapping[str, st
         InputError: another setting or fact; the message names it.
     """
     try:
-        state = json.loads((folder / _STATE).read_bytes())
-        found = training_from(state["training"], str(folder / _STATE))
+        state = parse_json_table((folder / _STATE).read_bytes())
+        found = training_from(dict(state["training"]), str(folder / _STATE))
         known = dict(state.get("facts", {}))
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     for field in dataclasses.fields(Training):
         here, there = getattr(training, field.name), getattr(found, field.name)
@@ -196,22 +206,80 @@ def load_state(
     _load(network, tensors, folder / NETWORK)
     parts, metadata = _read(folder / _OPTIMIZER)
     try:
-        optimizer.load_state_dict(_unflat(parts, json.loads(metadata["state"])))
-        step = int(json.loads((folder / _STATE).read_bytes())["step"])
-    except (KeyError, ValueError, OSError) as error:
+        found = _unflat(parts, parse_json_table(metadata["state"]))
+        _check_optimizer(found, optimizer)
+        step = _count(parse_json_table((folder / _STATE).read_bytes())["step"])
+        optimizer.load_state_dict(found)
+    except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{folder}: not a whole checkpoint ({error}); remove it to begin anew") from error
     if averages is not None:
         values, more = _read(folder / _AVERAGES)
-        if {*averages.values} - {*values} or "steps" not in more:
+        if not all(_fits(values.get(name), old) for name, old in averages.values.items()):
             raise InputError(f"{folder / _AVERAGES}: not of this network; remove {folder} to begin anew")
+        try:
+            averages.steps = _count(parse_json(more.get("steps", "")))
+        except ValueError as error:
+            raise InputError(f"{folder / _AVERAGES}: {error}; remove {folder} to begin anew") from error
         averages.values = {name: values[name].to(old.device) for name, old in averages.values.items()}
-        averages.steps = int(more["steps"])
     return step
+
+
+def _fits(found: Tensor | None, own: Tensor) -> bool:
+    """Whether a tensor from a file can take another's place."""
+    if found is None or found.dtype not in _FLOATS or found.shape != own.shape:
+        return False
+    return bool(torch.isfinite(found).all())
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"{value!r} steps"[:100])
+    return value
+
+
+def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """See that a stored state is one of this optimiser; torch takes any, and fails at some later step.
+
+    Raises:
+        ValueError: it is not.
+    """
+    own = json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
+    if _kinds(found["param_groups"]) != _kinds(own):
+        raise ValueError("its optimiser's groups are others")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, tensors in found["state"].items():
+        for name, value in tensors.items():
+            like = (
+                torch.zeros(())
+                if name == "step"
+                else parameters[number]
+                if number < len(parameters)
+                else None
+            )
+            if name not in _ADAM or number < 0 or like is None or not _fits(value, like):
+                raise ValueError(f"its optimiser's {number}.{name} is of another network"[:100])
+
+
+def _kinds(value: Any) -> Any:
+    """What must agree between two optimisers' groups: names, lengths, kinds, and which parameters."""
+    if isinstance(value, dict):
+        return {key: item if key == "params" else _kinds(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_kinds(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number" if math.isfinite(value) else "no number"
+    return type(value).__name__
 
 
 def _load(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
-    for name, value in expected.items():
+    _check_tensors(network, tensors, path)
+    network.load_state_dict({name: tensors[name].to(value.dtype) for name, value in expected.items()})
+
+
+def _check_tensors(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """See that a file has a network's weights, and that they are finite numbers."""
+    for name, value in network.state_dict().items():
         if name not in tensors:
             raise InputError(
                 f"{path}: it lacks the weights {name}; it is of another network, or of an older disbench"
@@ -221,9 +289,10 @@ def _load(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -> None:
                 f"{path}: the weights {name} have shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}; "
                 "it is of another network"
             )
-        if not torch.isfinite(tensors[name]).all():
-            raise InputError(f"{path}: the weights {name} hold numbers that are not finite; train again")
-    network.load_state_dict({name: tensors[name].to(value.dtype) for name, value in expected.items()})
+        if not _fits(tensors[name], value):
+            raise InputError(
+                f"{path}: the weights {name} hold numbers that are not finite, or of another kind; train again"
+            )
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:
@@ -242,16 +311,18 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+        from safetensors import safe_open  # noqa: PLC0415
     except ImportError as error:
         raise InputError(
             'a checkpoint needs safetensors, which is not installed; run: pip install "disbench[models]"'
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_OURS, "{}"))
+            metadata = parse_json_table((file.metadata() or {}).get(_OURS, "{}"))
+            if not all(isinstance(text, str) for text in metadata.values()):
+                raise ValueError("what it says of itself is not text")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # safetensors, torch and the system have no class in common
         raise InputError(f"{path}: not a readable safetensors file ({error}); name a checkpoint") from error
 
 
@@ -266,8 +337,10 @@ def _flat(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _unflat(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(rest["groups"], list):
+        raise ValueError("its optimiser has no groups")
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        number, name = key.split(".", 1)
+        number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     return {"state": state, "param_groups": rest["groups"]}

@@ -46,8 +46,10 @@ def load_mae(vit: nn.Module, config: ViTConfig) -> None:
     _check(config, sizes)
     try:
         converted = vitdet_weights(mae, config.layers, config.input_side // config.patch)
+        if not all(torch.isfinite(tensor).all() for tensor in converted.values()):
+            raise ValueError("numbers that are not finite")
         vit.load_state_dict(converted)
-    except (KeyError, RuntimeError) as error:
+    except Exception as error:  # tensors of other shapes and kinds fail in any way
         raise InputError(
             f"{config.weights}: not the weights of such an encoder ({_words(error)}); name others"
         ) from error

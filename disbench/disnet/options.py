@@ -9,6 +9,13 @@ from disbench.errors import InputError
 
 Modulation = Literal["product", "one-plus", "additive"]
 
+MOST_CANDIDATES, MOST_LAYERS = 1024, 128
+_MOST = {
+    **{"input_side": 8192, "hidden": 8192, "layers": MOST_LAYERS, "heads": 512, "window": 512},
+    **{"channels": 4096, "pixel_layers": MOST_LAYERS, "decoder_layers": MOST_LAYERS},
+}
+"""Sizes beyond any network that is trained: a file of settings cannot ask for all memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClickAttentionOptions:
@@ -95,9 +102,10 @@ class DisnetOptions:
     refine_first: bool = False
 
     def __post_init__(self) -> None:
-        if self.candidates < 1 or self.blocks < 0:
+        if not 1 <= self.candidates <= MOST_CANDIDATES or not 0 <= self.blocks <= MOST_LAYERS:
             raise InputError(
-                f"candidates = {self.candidates}, blocks = {self.blocks}; they start at 1 and at 0"
+                f"candidates = {self.candidates}, blocks = {self.blocks}; they start at 1 and at 0, and end at "
+                f"{MOST_CANDIDATES} and at {MOST_LAYERS}"
             )
 
     @property
@@ -145,9 +153,9 @@ class ViTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("input_side", "hidden", "layers", "heads", "window", "pixel_layers", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise InputError(f"ViT: {name} = {getattr(self, name)}; it starts at 1")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"ViT: {name} = {getattr(self, name)}; it starts at 1 and ends at {most}")
         for name, unit in (("input_side", 32), ("channels", 32), ("hidden", 4), ("hidden", self.heads)):
             if getattr(self, name) % unit:
                 raise InputError(f"ViT: {name} = {getattr(self, name)}; make it a multiple of {unit}")

@@ -74,7 +74,7 @@ def sam_parts(path: Path | None) -> SamParts:
     """
     parts = _random_parts()
     if path is not None:
-        tensors = _tensors(path)
+        tensors = _finite_tensors(path)
         _load(parts.prompt_encoder, _under("prompt_encoder.", tensors), path)
         _load(parts.mask_decoder, _under("mask_decoder.", tensors), path)
     return parts
@@ -153,6 +153,18 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     module.load_state_dict(weights)
 
 
+def _finite_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = _tensors(path)
+    except InputError:
+        raise
+    except Exception as error:  # a tensor whose bytes are not those of its shape fails in any way
+        raise _another_file(path, " ".join(str(error).split())[:200]) from error
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise _another_file(path, "it holds numbers that are not finite")
+    return tensors
+
+
 def _tensors(path: Path) -> dict[str, Tensor]:
     """A decoder's tensors under transformers' names, behind "prompt_encoder." or "mask_decoder."."""
     graph = _graph(path)
@@ -201,14 +213,16 @@ def _graph(path: Path) -> Any:
     except ImportError as error:
         raise _missing("onnx", error) from error
     try:
-        return onnx.load(path).graph
+        return onnx.load(path, load_external_data=False).graph
     except Exception as error:  # of the operating system, of protobuf, of onnx: there is no common class
         raise _another_file(path, " ".join(str(error).split())[:200]) from error
 
 
 def _array(tensor: Any) -> Array:
-    from onnx import numpy_helper  # noqa: PLC0415
+    from onnx import TensorProto, numpy_helper  # noqa: PLC0415
 
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ValueError("a tensor that lies in another file")
     array: Array = numpy_helper.to_array(tensor)
     return array
 

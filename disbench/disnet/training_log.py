@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from disbench.errors import InputError
 from disbench.files import naming, whole_file
 
 
@@ -18,6 +19,9 @@ class TrainingLog:
         folder: gets `NAME.csv`, and the folder `tensorboard`.
         name: of the file, and of the group of TensorBoard's curves.
         step: rows of this step and of later ones are dropped from an older file: they come again.
+
+    Raises:
+        InputError: an older file that is no such log.
     """
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
@@ -48,8 +52,17 @@ class TrainingLog:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with naming(path), path.open(newline="") as file:
-        return [dict(row) for row in csv.DictReader(file)]
+    try:
+        with naming(path), path.open(newline="", encoding="utf-8") as file:
+            rows = [dict(row) for row in csv.DictReader(file, strict=True)]
+        if any(None in row or None in row.values() or not row["step"].isdecimal() for row in rows):
+            raise ValueError("a row without a step, or of another length")
+        _ = [int(row["step"]) for row in rows]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not the log of a training ({error}); move it away, or start anew with --existing overwrite"
+        ) from error
+    return rows
 
 
 def _board(folder: Path) -> Any:

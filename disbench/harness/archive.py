@@ -38,6 +38,7 @@ from disbench.harness.store import (
     read_run,
     write_clicks,
 )
+from disbench.plain_data import parse_json_table
 
 FORM = 1
 MANIFEST = "manifest.json"
@@ -209,7 +210,11 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
 def _complaining(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, RuntimeError, struct.error, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # bytes that are no zip fail in any way: bad headers, numbers, names, methods ...
         raise InputError(
             f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
         ) from error
@@ -228,7 +233,7 @@ def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    few = ", ".join(f"{name!r}" for name in names[:5])
+    few = ", ".join(repr(name)[:80] for name in names[:5])
     return f"{few} and {len(names) - 5} more" if len(names) > 5 else few or "nothing"
 
 
@@ -246,15 +251,17 @@ def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
 
 def _read_manifest(content: bytes, archive: Path) -> Mapping[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads(content)
+        manifest = parse_json_table(content)
         form, files, _, _ = (manifest[key] for key in ("form", "files", "masks", "figures"))
         names = sorted(files.keys())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again"
         ) from error
     if form != FORM:
-        raise InputError(f"{archive}: form {form!r} of a packed run, where {FORM} is known; update disbench")
+        raise InputError(
+            f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench"
+        )
     if names != sorted((RUN, CLICKS)):
-        raise InputError(f"{archive}: {MANIFEST} names {names}; pack the run again")
+        raise InputError(f"{archive}: {MANIFEST} names {_some(names)}; pack the run again")
     return manifest

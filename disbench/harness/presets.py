@@ -11,9 +11,10 @@ from disbench.click_policies import ClickPolicy
 from disbench.errors import InputError, unknown_name
 from disbench.harness.figures import reached_percents
 from disbench.harness.protocol import SELECTIONS, Selection
-from disbench.harness.store import StoredRun
+from disbench.harness.store import MOST_CLICKS, StoredRun
 from disbench.metrics import FailureRule, noc, nof
 from disbench.options import overrides
+from disbench.settings import LARGEST
 
 STANDARD = "ritm"
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -71,7 +72,7 @@ class Preset:
         Raises:
             InputError: the run's rows are damaged.
         """
-        ious, cap = list(run.by_sample().values()), int(run.protocol["max_clicks"])
+        ious, cap = list(run.by_sample().values()), run.max_clicks
         percents = reached_percents(run.protocol["stop_at"])
         parts = [f"NoC@{percent} {noc(ious, percent / 100, cap):.2f}" for percent in percents]
         parts += [f"NoF@{percent} {nof(ious, percent / 100, cap, self.failures)}" for percent in percents]
@@ -108,11 +109,18 @@ def load_preset(name: str) -> Preset:
     for key, known in (("selection", SELECTIONS), ("failures", get_args(FailureRule))):
         if key in content and content[key] not in known:
             raise unknown_name(key, content[key], known, str(path))
+    if not 1 <= content.get("max_clicks", 1) <= MOST_CLICKS:
+        raise InputError(f"{path}: max_clicks is not from 1 to {MOST_CLICKS}")
+    if not abs(content.get("threshold", 0)) <= LARGEST:  # nan is not, either
+        raise InputError(f"{path}: threshold is no number that is computed with; mend it")
     for dataset, options in content.get("datasets", {}).items():
         if not isinstance(options, dict):
             raise InputError(f"{path}: write a dataset's options as a table [datasets.{dataset}]")
     preset = Preset(path.stem, **content)
-    ClickPolicy.parse(preset.policy)
+    try:
+        ClickPolicy.parse(preset.policy)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return preset
 
 

@@ -19,7 +19,7 @@ from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import CLICKS, MOST_CLICKS, RUN, SCHEMA, SECONDS, StoredRun
+from disbench.harness.store import CLICKS, MOST_CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun
 from disbench.metrics import FloatArray
 
 Row = Mapping[str, Any]
@@ -112,6 +112,7 @@ class RowChecks:
     """
 
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
+        self._place = run.place(CLICKS)
         self._description, self._protocol, self._problems = run.description, protocol, problems
         self._masks = _COLUMNS_OF_MASKS[stored]
         self._clicks_on = ClickPolicy.parse(protocol.policy).name in CLICKING_ON
@@ -183,6 +184,11 @@ class RowChecks:
         last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
         if last["failure"] is not None:
             self._failed.append({"sample": last["sample"], "click": last["click"], "reason": last["failure"]})
+            if len(self._failed) * self._protocol.max_clicks > MOST_IOUS:
+                raise InputError(
+                    f"{self._place}: {len(self._failed)} samples failed, of {self._protocol.max_clicks} clicks each, "
+                    "which is more than any run has; get it again"
+                )
             ious = np.pad(ious, (0, max(0, self._protocol.max_clicks - len(ious))))
         self._ious.append(ious)
         for name in SECONDS:
@@ -321,7 +327,7 @@ def _has_holes(row: Row) -> bool:
 
 
 def _where(row: Row) -> str:
-    return f"{row['sample']!r}, click {row['click']}"
+    return f"{repr(row['sample'])[:_LONGEST]}, click {row['click']}"
 
 
 def _is_perfect(before: Row | None, row: Row) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from disbench import definitions
 from disbench.datasets.cards import open_dataset
+from disbench.datasets.unpack import safe_path
 from disbench.errors import InputError
-from disbench.harness.store import StoredRun
+from disbench.harness.store import RUN, StoredRun
 from disbench.options import overrides
 from disbench.samples import SampleSource
 
@@ -32,4 +33,9 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
     facts = run.description["dataset"].get("facts")
     options = facts.get("options", {}) if isinstance(facts, Mapping) else {}
     wanted = overrides(options) if isinstance(options, Mapping) else []
+    for text in (
+        wanted if dataset is None else []
+    ):  # a stranger's options name no folder outside the dataset's
+        for part in text.partition("=")[2].split(","):
+            safe_path(part, f"{run.place(RUN)}: option {text.partition('=')[0]!r} of the dataset")
     return open_dataset(dataset or run.dataset, data, wanted)

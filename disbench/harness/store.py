@@ -10,10 +10,10 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,32 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
+from disbench.parquet import (
+    MOST_TEXT,
+    complaining,
+    has_columns,
+    open_parquet,
+    plain_schema,
+    size_of,
+    written_out,
+)
+from disbench.plain_data import parse_json, parse_json_table
 
 FORMAT = 1
+Kind = TypeVar("Kind")
 Store = Literal["none", "kept", "all"]
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 128
 MOST_CLICKS = (1 << 15) - 1
 """Of a sample: what the column `click` can number."""
+MOST_IOUS = 1 << 27
+"""Samples times clicks, when failed samples are filled up: 1 GiB of numbers."""
+_FEW_ROWS = 1 << 19
+"""So many rows any file may have; a larger one no more than it has bytes, since each row has times of its own."""
+_NAMES = ("job", "chunks", "seconds", "versions", "versions_1")
+"""Of a journal's tables, and of the index of the last one."""
+_RERUN = "run it again with --existing overwrite"
 
 SCHEMA = pa.schema(
     [
@@ -108,6 +126,7 @@ class Journal:
         self.path = folder / JOURNAL
         with self._complaining():
             self._connection = sqlite3.connect(self.path, isolation_level=None)
+            self._check_tables()
             self._connection.execute("CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL)")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS chunks "
@@ -117,11 +136,18 @@ class Journal:
             self._connection.execute("CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS spoiled (reason TEXT)")
 
+    def _check_tables(self) -> None:
+        """A file that is there has tables alone: no views and no triggers, which are programs."""
+        self._connection.execute("PRAGMA trusted_schema = OFF")
+        for kind, name in self._connection.execute("SELECT type, name FROM sqlite_master"):
+            if kind not in ("table", "index") or name.removeprefix("sqlite_autoindex_") not in _NAMES:
+                raise ValueError(f"a {kind} {name!r}"[:200])
+
     def job(self) -> dict[str, Any] | None:
         """The description of the job that began this journal, or None for a new one."""
         with self._complaining():
             found = self._connection.execute("SELECT description FROM job").fetchone()
-            return None if found is None else dict(json.loads(found[0]))
+            return None if found is None else parse_json_table(_of(str, found[0]))
 
     def begin(self, job: Mapping[str, Any]) -> None:
         """Write the job's description into a new journal."""
@@ -131,7 +157,10 @@ class Journal:
     def finished(self) -> dict[int, int]:
         """Number of the first sample of each chunk that is finished -> samples in it."""
         with self._complaining():
-            return dict(self._connection.execute("SELECT first, samples FROM chunks").fetchall())
+            rows = self._connection.execute("SELECT first, samples FROM chunks").fetchall()
+            if any(type(number) is not int or number < 0 for row in rows for number in row):
+                raise ValueError("a chunk without numbers")
+            return dict(rows)
 
     def add(self, first: int, samples: int, rows: Sequence[ClickRow], repeated: Sequence[str] = ()) -> None:
         """Write a finished chunk: all of its rows, or none if the machine stops here."""
@@ -148,13 +177,18 @@ class Journal:
         """The rows of all chunks, in the order of their samples."""
         with self._complaining():
             for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
-                yield pa.ipc.open_stream(rows).read_all()
+                with pa.ipc.open_stream(_of(bytes, rows)) as stream:
+                    if not stream.schema.equals(SCHEMA):
+                        raise ValueError("a chunk with other columns")
+                    table = stream.read_all()
+                table.validate(full=True)
+                yield table
 
     def repeated(self) -> list[str]:
         """Why batches were asked again one by one, in the order of their samples."""
         with self._complaining():
             found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
-            return [reason for (reasons,) in found for reason in json.loads(reasons)]
+            return [str(reason) for (reasons,) in found for reason in list(parse_json(_of(str, reasons)))]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Keep what a method said that it computes with, once."""
@@ -166,7 +200,10 @@ class Journal:
         """All that was noted: several where a run was resumed in another environment."""
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
-            return [json.loads(said) for (said,) in found]
+            return [
+                {name: str(text) for name, text in parse_json_table(_of(str, said)).items()}
+                for (said,) in found
+            ]
 
     def spoil(self, reason: str) -> None:
         """Mark the rows as not to be trusted."""
@@ -193,12 +230,19 @@ class Journal:
     def _complaining(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            if "full" in str(error):
+        except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError) as error:
+            if isinstance(error, sqlite3.Error) and "full" in str(error):
                 raise InputError(f"{self.path}: the disk is full; free some space and resume") from error
             raise InputError(
                 f"{self.path}: not a readable journal ({error}); use --existing overwrite or another folder"
             ) from error
+
+
+def _of(kind: type[Kind], value: object) -> Kind:
+    """A value of a journal, if it is of its column's kind: SQLite keeps any, and a text of rows would be a path."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} where {kind.__name__} should be"[:200])
+    return value
 
 
 def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
@@ -265,10 +309,11 @@ class StoredRun:
         """The rows, or some of their columns.
 
         Raises:
-            InputError: the file is damaged or not of this form.
+            InputError: the file is damaged or not of this form: another number of rows than a file of its size has,
+                columns that `SCHEMA` has otherwise, texts of more than `disbench.parquet.MOST_TEXT` bytes.
         """
-        with self._complaining():
-            return pq.read_table(self._source(), columns=None if columns is None else list(columns))
+        with self._opened(columns) as file:
+            return written_out(file.read(None if columns is None else list(columns)), SCHEMA)
 
     def schema(self) -> pa.Schema:
         """The schema of the rows.
@@ -276,8 +321,8 @@ class StoredRun:
         Raises:
             InputError: as `rows`.
         """
-        with self._complaining():
-            return pq.read_schema(self._source())
+        with self._complaining(), open_parquet(self._source(), SCHEMA) as file:
+            return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
         """The rows, a table a sample, in the file's order; memory stays that of some rows.
@@ -288,25 +333,48 @@ class StoredRun:
             InputError: as `rows`.
         """
         waiting: list[pa.Table] = []
-        with self._complaining(), pq.ParquetFile(self._source()) as file:
+        with self._opened(None) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                found = list(_split_samples(pa.concat_tables([*waiting, pa.Table.from_batches([batch])])))
+                table = written_out(pa.Table.from_batches([batch]), SCHEMA)
+                if sum(part.nbytes for part in waiting) > MOST_TEXT:
+                    raise ValueError(f"a sample of more than {MOST_TEXT} bytes")
+                found = list(_split_samples(pa.concat_tables([*waiting, table])))
                 last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
                 yield from found[:last]
                 waiting = found[last:]
             yield from waiting
 
+    @contextmanager
+    def _opened(self, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
+        """The rows' file, once it is clear that they can be read."""
+        with self._complaining(), open_parquet(self._source(), SCHEMA) as file:
+            rows, size = (
+                file.metadata.num_rows,
+                size_of(self.folder / CLICKS if self.clicks is None else self.clicks),
+            )
+            if not 0 <= rows <= max(_FEW_ROWS, size):
+                raise ValueError(f"{rows} rows in {size} bytes")
+            if not has_columns(file, SCHEMA, columns):
+                raise ValueError("its columns are not a run's")
+            yield file
+
     def _source(self) -> Any:
         return self.folder / CLICKS if self.clicks is None else pa.BufferReader(self.clicks)
 
-    @contextmanager
-    def _complaining(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{self.place(CLICKS)}: not a whole file of a run ({error}); run it again"
-            ) from error
+    def _complaining(self) -> AbstractContextManager[None]:
+        return complaining(self.place(CLICKS), "it is no whole file of a run, so run it again")
+
+    @property
+    def max_clicks(self) -> int:
+        """Clicks that a sample got.
+
+        Raises:
+            InputError: the description does not say how many, or more than a run can have.
+        """
+        said = self.description["protocol"].get("max_clicks")
+        if type(said) is not int or not 1 <= said <= MOST_CLICKS:
+            raise InputError(f"{self.place(RUN)}: protocol.max_clicks is {said!r}"[:300] + f"; {_RERUN}")
+        return said
 
     def by_sample(self, column: str = "iou") -> dict[str, npt.NDArray[np.float64]]:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
@@ -318,7 +386,8 @@ class StoredRun:
             InputError: as `rows`.
         """
         table = self.rows(["sample", "failure", column])
-        return split_by_sample(table, column, int(self.protocol["max_clicks"]))
+        with self._complaining():
+            return split_by_sample(table, column, self.max_clicks)
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, npt.NDArray[np.float64]]:
@@ -328,11 +397,16 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, 
         table: rows with the columns `sample`, `failure` and the one that is wanted.
         column: its name.
         max_clicks: to which a failed sample is filled up with zeros.
+
+    Raises:
+        ValueError: a failed sample of more clicks, or more than `MOST_IOUS` values.
     """
     values = table[column].to_numpy().astype(np.float64)
     names = table["sample"].to_numpy()
     failed = table["failure"].is_valid().to_numpy()
     starts = _starts(names)
+    if int(failed.sum()) * max_clicks > MOST_IOUS:
+        raise ValueError(f"{int(failed.sum())} samples failed, of {max_clicks} clicks each")
     found: dict[str, npt.NDArray[np.float64]] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
         row = values[begin:end]
@@ -370,16 +444,16 @@ def parse_description(content: bytes, where: str) -> dict[str, Any]:
         InputError: not a description of a run, or one of a later version's form.
     """
     try:
-        description: dict[str, Any] = json.loads(content.decode("utf-8"))
+        description = parse_json_table(content)
         form = description["format"]
         if form == FORMAT:
             for key in ("method", "dataset", "protocol"):
                 description[key].items()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where}: not a description of a run ({error}); run it again") from error
     if form != FORMAT:
         raise InputError(
-            f"{where}: form {form!r} of a run, where {FORMAT} is known; use another version of disbench"
+            f"{where}: form {repr(form)[:80]} of a run, where {FORMAT} is known; use another version of disbench"
         )
     return description
 

@@ -23,22 +23,37 @@ from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.summary import Summary, summarise
 from disbench.reports.text import counted, option_value, ordinal, plain
+from disbench.settings import LARGEST
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options that say at what size a method works: tables name them even at their defaults."""
-_PARTS = {
-    "method": ("name", "entry", "options", "card"),
-    "dataset": ("name", "samples", "content_hash"),
-    "protocol": (
-        *("name", "max_clicks", "threshold", "selection", "policy", "seed", "stop_at"),
-        *("initial_masks", "every", "limit"),
-    ),
-    "versions": (),
-    "execution": ("workers", "threads", "batch"),
-    "machine": ("system", "processor", "cores"),
-    "result": ("samples", "wall_seconds"),
+_NUMBER = (int, float)
+_PARTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "method": {"name": (str,), "entry": (str,), "options": (dict,), "card": (dict,)},
+    "dataset": {"name": (str,), "samples": (int,), "content_hash": (str,)},
+    "protocol": {
+        **{"name": (str,), "max_clicks": (int,), "threshold": _NUMBER, "selection": (str,), "policy": (str,)},
+        **{"seed": (int,), "stop_at": (*_NUMBER, type(None)), "initial_masks": (bool,), "every": (int,)},
+        "limit": (int, type(None)),
+    },
+    "versions": {},
+    "execution": {"workers": (int,), "threads": (int, type(None)), "batch": (int,)},
+    "machine": {"system": (str,), "processor": (str,), "cores": (int, type(None))},
+    "result": {"samples": (int,), "wall_seconds": _NUMBER},
 }
-"""What a report reads of `run.json`."""
+"""What a report reads of `run.json`, and the kinds of it."""
+_OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "method": {"source_sha256": (str, type(None))},
+    "dataset": {"facts": (dict,)},
+    "protocol": {"budget": (str,), "preset": (str,), "preset_values": (dict,)},
+    "result": {"batches_repeated": (dict,)},
+}
+"""What it reads where it is there."""
+_CARD: Mapping[str, tuple[type, ...]] = {
+    **{"threshold": _NUMBER, "training_data": (list,), "options": (dict,), "weights": (list,)},
+    **dict.fromkeys(("title", "citation", "code", "licence", "backbone", "input_size"), (str,)),
+}
+"""The same of the card in it."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
 """What must agree before two runs of one dataset are compared."""
 
@@ -221,9 +236,28 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 def _check_parts(run: StoredRun) -> None:
     for part, keys in _PARTS.items():
         content = run.description.get(part)
+        if not isinstance(content, Mapping):
+            raise InputError(f"{run.place(RUN)}: {part} is missing; run it again")
         for key in keys:
-            if not isinstance(content, Mapping) or key not in content:
+            if key not in content:
                 raise InputError(f"{run.place(RUN)}: {part}.{key} is missing; run it again")
+        _check_kinds(run, part, content, {**keys, **_OPTIONAL.get(part, {})})
+    _check_kinds(run, "method.card", run.description["method"]["card"], _CARD)
+    protocol = run.description["protocol"]
+    if protocol["every"] < 1 or (protocol["stop_at"] is not None and not 0 < protocol["stop_at"] <= 1):
+        raise InputError(
+            f"{run.place(RUN)}: protocol.every or protocol.stop_at is out of its range; run it again"
+        )
+
+
+def _check_kinds(
+    run: StoredRun, part: str, content: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]
+) -> None:
+    for key, allowed in kinds.items():
+        value = content.get(key)
+        wrong = key in content and type(value) not in allowed
+        if wrong or (isinstance(value, int | float) and not abs(value) <= LARGEST):  # nan is not, either
+            raise InputError(f"{run.place(RUN)}: {part}.{key} is {repr(value)[:80]}; run it again")
 
 
 def _read_entry(run: StoredRun, name: str) -> Entry:
@@ -253,7 +287,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{run.place(RUN)}: not as a description of a run should be ({error!r}); run it again"
         ) from error

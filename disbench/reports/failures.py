@@ -54,7 +54,7 @@ def hard_samples(run: StoredRun) -> tuple[list[Hard], list[Hard]]:
     Raises:
         InputError: samples of this run end below 0.90, its method answers once, or the run is damaged.
     """
-    rows, cap, goal = run.by_sample(), int(run.protocol["max_clicks"]), np.float32(SOLVED / 100)
+    rows, cap, goal = run.by_sample(), run.max_clicks, np.float32(SOLVED / 100)
     if run.protocol.get("budget"):
         raise InputError(
             f"{run.folder}: its method gets a fixed budget of points; there are no clicks to look at"

@@ -13,7 +13,8 @@ from disbench.reports.summary import AT_CLICKS, PERCENTS, FloatArray, Seconds, S
 from disbench.reports.table import deviation, failures, undefined
 from disbench.reports.text import plain
 
-_FORMULA = ("=", "+", "-", "@")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""The wide ones are as good as the others to some spreadsheets."""
 
 
 def results_csv(entries: Sequence[Entry]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from disbench.errors import InputError
 from disbench.harness import figures
-from disbench.harness.store import CLICKS, StoredRun, split_by_sample
+from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 
 FloatArray = npt.NDArray[np.float64]
@@ -103,11 +103,12 @@ def summarise(run: StoredRun) -> Summary:
     Raises:
         InputError: the rows are damaged, or not those that `run.json` describes.
     """
-    max_clicks, stop_at = int(run.protocol["max_clicks"]), run.protocol["stop_at"]
+    max_clicks, stop_at = run.max_clicks, run.protocol["stop_at"]
     budget = str(run.protocol.get("budget", ""))
     looped = stop_at is None and not budget
     rows = run.rows(_COLUMNS)
-    by_sample = split_by_sample(rows, "iou", max_clicks)
+    _check_numbers(run, rows)
+    by_sample = run.by_sample("iou")
     ious = _stacked(by_sample)
     _check_count(run, len(ious))
     numbers = rows["click"].to_numpy()
@@ -122,16 +123,25 @@ def summarise(run: StoredRun) -> Summary:
             noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
             nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
             miou=miou_curve(ious, max_clicks) if looped else None,
-            boundary=miou_curve(_boundary(rows, max_clicks), max_clicks) if looped else None,
+            boundary=miou_curve(_boundary(run), max_clicks) if looped else None,
             model=_seconds(rows["model_seconds"].to_numpy(), numbers),
             harness=_seconds(rows["harness_seconds"].to_numpy(), numbers),
             at_budget=_at_budget(ious) if budget else None,
-            boundary_at_budget=_at_budget(_boundary(rows, max_clicks)) if budget else None,
+            boundary_at_budget=_at_budget(_boundary(run)) if budget else None,
         )
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{run.place(CLICKS)}: {error}; run it again with --existing overwrite") from error
+
+
+def _check_numbers(run: StoredRun, rows: pa.Table) -> None:
+    """IoUs are from 0 to 1 or not a number, seconds are finite and not negative."""
+    for name in ("iou", "boundary_iou", *SECONDS):
+        values = rows[name].to_numpy()
+        bad = (values < 0) | (values > (np.finfo(np.float64).max if name in SECONDS else 1))
+        if bad.any() or (name in SECONDS and np.isnan(values).any()):
+            raise InputError(f"{run.place(CLICKS)}: {name} has numbers that it cannot have; run it again")
 
 
 def _check_count(run: StoredRun, samples: int) -> None:
@@ -158,8 +168,8 @@ def _nof(ious: IoUs, percent: int, max_clicks: int) -> Fails:
     return Fails(ritm, strict)
 
 
-def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray | list[FloatArray]:
-    return _stacked(split_by_sample(rows, "boundary_iou", max_clicks))
+def _boundary(run: StoredRun) -> FloatArray | list[FloatArray]:
+    return _stacked(run.by_sample("boundary_iou"))
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:

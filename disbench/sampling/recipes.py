@@ -86,6 +86,8 @@ _LOWEST = {
     "largest_merge": 1,
     "shard_bytes": 4096,
 }
+_HIGHEST = {"iterations": 10_000, "cap": 1 << 16, "largest_merge": 1 << 16, "shard_bytes": 1 << 40}
+"""Beyond them a scene would take for ever, or a shard fit into no memory."""
 _SHARES = ("min_box_fill", "box_share", "mask_share")
 
 
@@ -120,6 +122,8 @@ def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
     for key, value in values.items():
         if key in _LOWEST and value < _LOWEST[key]:
             raise InputError(f"{where}: {key} = {value} is too small; it starts at {_LOWEST[key]}")
+        if key in _HIGHEST and value > _HIGHEST[key]:
+            raise InputError(f"{where}: {key} = {value} is too large; it ends at {_HIGHEST[key]}")
         if key in _SHARES and not 0 <= value <= 1:
             raise InputError(f"{where}: {key} = {value} is not a share; it lies between 0 and 1")
     return recipe

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming
+from disbench.plain_data import parse_json_table
 from disbench.sampling.shards import ROWS_A_GROUP, SCHEMA, file_sha256
 
 
@@ -250,8 +251,10 @@ def shard_facts(path: Path) -> dict[str, Any]:
     """
     try:
         metadata = pq.ParquetFile(path).metadata.metadata or {}
-        facts: dict[str, Any] = json.loads(metadata[b"disbench.shard"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        facts = parse_json_table(metadata[b"disbench.shard"])
+        _ = int(facts["first"]), int(facts["next"])
+        Tally().add(Tally.from_dict(facts["tally"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a shard of disbench; use --existing overwrite or another folder"
         ) from error

@@ -7,10 +7,10 @@ twice. A folder of shards is complete when it has its `manifest.json`, which is 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.masks import IntArray, Rle
+from disbench.parquet import complaining, has_columns, open_parquet, weigh
+from disbench.plain_data import parse_json_table
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
-from disbench.scenes import Scene, SceneObject
+from disbench.sampling.shard_checks import check_manifest, check_row
+from disbench.scenes import MOST_PIXELS, Scene, SceneObject
 
 SCHEMA_VERSION = "1"
 MANIFEST = "manifest.json"
@@ -75,7 +78,17 @@ is the union of the objects that it lists; `left_out` and `repeated` are counts 
 
 
 def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
-    """Rows of a shard."""
+    """Rows of a shard.
+
+    Raises:
+        InputError: an image of more than `MOST_PIXELS` pixels.
+    """
+    for scene in (sampled.scene for sampled in scenes):
+        if scene.height * scene.width > MOST_PIXELS:
+            raise InputError(
+                f"image {scene.image_id}: {scene.width} x {scene.height} pixels; shards have images of at most "
+                f"{MOST_PIXELS:,}, so leave it out"
+            )
     objects = [item for sampled in scenes for item in sampled.scene.objects]
     sets = [item for sampled in scenes for item in sampled.sets]
     parents = [parent for sampled in scenes for parent in sampled.parents]
@@ -118,9 +131,13 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
-    """The scenes of some rows of a shard."""
+    """The scenes of some rows of a shard.
+
+    Raises:
+        ValueError: a row that is no scene.
+    """
     for row in batch.to_pylist():
-        yield scene_of(row)
+        yield _checked_scene(row)
 
 
 def row_bytes(sampled: SampledScene) -> int:
@@ -172,7 +189,12 @@ class ShardReader:
         cached_groups: row groups kept, at least 1.
 
     Raises:
-        InputError: no manifest, a shard that is missing or of another size, a newer schema.
+        InputError: no manifest, a shard that is missing or of another size, a newer schema. Reading raises it too: a
+            shard that is damaged or has other columns or rows, a scene that does not hold together.
+
+    What is read is as good as what the sampler makes, whoever wrote the file: every mask decodes, every number names
+    an object. One row group is decoded at a time; it holds `ROWS_A_GROUP` scenes and no more than
+    `disbench.parquet.MOST_VALUES` values and `MOST_TEXT` bytes of texts and masks.
     """
 
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
@@ -194,20 +216,22 @@ class ShardReader:
             raise IndexError(f"scene {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[shard])
-        return self._group(shard, row // ROWS_A_GROUP).scene(row % ROWS_A_GROUP)
+        return self._scene_at(shard, row)
 
     def __iter__(self) -> Iterator[SampledScene]:
         """All scenes in order; no more than a row group is decoded at a time."""
         for shard in range(len(self._files)):
             for group in range(self._parquet(shard).num_row_groups):
-                yield from self._decode(shard, group)
+                for row in self._decode(shard, group):
+                    yield self._scene(shard, row)
 
     def sets_a_scene(self) -> IntArray:
         """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
         counts = [np.zeros(0, dtype=np.int64)]
         for shard in range(len(self._files)):
-            sets = self._read(shard, None, ["sets.list.element.center"]).column(0).combine_chunks()
-            counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
+            for group in range(self._parquet(shard).num_row_groups):
+                sets = self._read(shard, group, ["sets.list.element.center"]).column(0).combine_chunks()
+                counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
         return np.concatenate(counts)
 
     def names(self) -> tuple[list[str], list[str]]:
@@ -215,9 +239,11 @@ class ShardReader:
         image_ids: list[str] = []
         file_names: list[str] = []
         for shard in range(len(self._files)):
-            table = self._read(shard, None, ["image_id", "file_name"])
-            image_ids += table["image_id"].to_pylist()
-            file_names += table["file_name"].to_pylist()
+            for group in range(self._parquet(shard).num_row_groups):
+                table = self._read(shard, group, ["image_id", "file_name"])
+                with self._complaining(shard):
+                    image_ids += table["image_id"].to_pylist()
+                    file_names += table["file_name"].to_pylist()
         return image_ids, file_names
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,8 +252,11 @@ class ShardReader:
 
     def _checked_file(self, entry: Mapping[str, Any]) -> Path:
         path = self.folder / str(entry["name"])
-        if path.name != entry["name"] or not path.is_file():
-            raise InputError(f"{path}: the manifest names this shard, but it is not there; sample again")
+        if not is_shard(self.folder, entry["name"]):
+            raise InputError(
+                f"{self.folder}: the manifest names the shard {repr(entry['name'])[:200]}, but it is not there; sample "
+                "again"
+            )
         if path.stat().st_size != entry["bytes"]:
             raise InputError(
                 f"{path}: {path.stat().st_size} bytes, where the manifest says {entry['bytes']}; sample again"
@@ -236,22 +265,43 @@ class ShardReader:
 
     def _parquet(self, shard: int) -> pq.ParquetFile:
         if shard not in self._open:
-            try:
-                self._open[shard] = pq.ParquetFile(self._files[shard])
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{self._files[shard]}: not readable as Parquet; sample again") from error
+            with self._complaining(shard):
+                file = open_parquet(self._files[shard], SCHEMA)
+                _check_form(file, int(self.manifest["files"][shard]["rows"]))
+                self._open[shard] = file
         return self._open[shard]
 
-    def _read(self, shard: int, group: int | None, columns: list[str] | None = None) -> pa.Table:
-        try:
-            if group is None:
-                return self._parquet(shard).read(columns=columns)
-            return self._parquet(shard).read_row_group(group)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{self._files[shard]}: damaged ({error}); sample again") from error
+    def _read(self, shard: int, group: int, columns: list[str] | None = None) -> pa.Table:
+        with self._complaining(shard):
+            table = self._parquet(shard).read_row_group(group, columns=columns)
+            weigh(table)
+            if columns is None and len(table) != self._parquet(shard).metadata.row_group(group).num_rows:
+                raise ValueError(f"row group {group} has other rows than it says")
+            return table
 
-    def _decode(self, shard: int, group: int) -> list[SampledScene]:
-        return list(from_batch(self._read(shard, group)))
+    def _decode(self, shard: int, group: int) -> list[dict[str, Any]]:
+        table = self._read(shard, group)
+        with self._complaining(shard):
+            rows: list[dict[str, Any]] = table.to_pylist()
+            return rows
+
+    def _scene(self, shard: int, row: Mapping[str, Any]) -> SampledScene:
+        try:
+            return _checked_scene(row)
+        except ValueError as error:
+            name = str(row["image_id"])[:200]
+            raise InputError(f"{self._files[shard]}: image {name!r}: {error}; sample again") from error
+
+    def _complaining(self, shard: int) -> AbstractContextManager[None]:
+        return complaining(self._files[shard], "sample again")
+
+    def _scene_at(self, shard: int, row: int) -> SampledScene:
+        group, place = self._group(shard, row // ROWS_A_GROUP), row % ROWS_A_GROUP
+        if place not in group.scenes:
+            with self._complaining(shard):
+                (content,) = group.table.slice(place, 1).to_pylist()
+            group.scenes[place] = self._scene(shard, content)
+        return group.scenes[place]
 
     def _group(self, shard: int, group: int) -> _RowGroup:
         key = (shard, group)
@@ -264,21 +314,15 @@ class ShardReader:
         return self._cache[key]
 
 
+@dataclass(frozen=True)
 class _RowGroup:
     """A row group in memory, whose rows become scenes when they are asked for.
 
     Shuffled reading wants one scene of a group; to make all of them costs more than to read the group.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        self._scenes: dict[int, SampledScene] = {}
-
-    def scene(self, row: int) -> SampledScene:
-        """The scene of a row, made once."""
-        if row not in self._scenes:
-            self._scenes[row] = next(from_batch(self._table.slice(row, 1)))
-        return self._scenes[row]
+    table: pa.Table
+    scenes: dict[int, SampledScene] = field(default_factory=dict)
 
 
 class DiverseSets(Sequence[DiverseSet]):
@@ -352,21 +396,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end"
         )
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        schema, entries = manifest["schema"], manifest["files"]
-        _ = [(entry["name"], int(entry["rows"]), int(entry["bytes"])) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of shards; sample again") from error
+        manifest = parse_json_table(path.read_bytes())
+        schema = manifest["schema"]
+        if schema == SCHEMA_VERSION:
+            check_manifest(manifest)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
     if schema != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema {schema!r}, this disbench reads {SCHEMA_VERSION!r}; update disbench"
-        )
+        said = repr(schema)[:80]
+        raise InputError(f"{path}: schema {said}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
     return manifest
+
+
+def is_shard(folder: Path, name: str) -> bool:
+    """Whether a name from a manifest is that of a file in the folder itself."""
+    try:
+        return (folder / name).name == name and (folder / name).is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def content_hash(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
-    return hashlib.sha256("".join(entry["sha256"] for entry in manifest["files"]).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()
+    ).hexdigest()
 
 
 def _as_float(count: int) -> float:
@@ -386,6 +440,26 @@ def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths:
     flat = pa.StructArray.from_arrays(leaves, fields=list(struct))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
+
+
+def _check_form(file: pq.ParquetFile, rows: int) -> None:
+    """Columns, number of rows, and row groups of `ROWS_A_GROUP` rows but for the last: so scenes are found.
+
+    Raises:
+        ValueError: they are others.
+    """
+    metadata = file.metadata
+    if not has_columns(file, SCHEMA):
+        raise ValueError("its columns are not a shard's")
+    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    full, rest = divmod(rows, ROWS_A_GROUP)
+    if groups != [ROWS_A_GROUP] * full + ([rest] if rest else []):
+        raise ValueError(f"its row groups are not {rows} rows, {ROWS_A_GROUP} a group")
+
+
+def _checked_scene(row: Mapping[str, Any]) -> SampledScene:
+    check_row(row)
+    return scene_of(row)
 
 
 def scene_of(row: Mapping[str, Any]) -> SampledScene:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import textwrap
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ BINS = 1000
 COLUMNS = 100
 """Width of the text report in characters, at most."""
 
+_NOT_PRINTED = ("Cc", "Cf", "Cs", "Co", "Cn")
 _BAR = 40
 _ROWS = 16  # the default cap of proximity sets, so that a histogram shows where it cuts
 _TOUCHING_METHODS = ("proximity", "random-merge")
@@ -223,7 +225,9 @@ def as_text(stats: ShardStatistics) -> str:
         _pair_lines("most frequent parent > child", stats.parent_child, " > "),
         _pair_lines("most frequent neighbours", stats.touching, " | "),
     ]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+    text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+    # Names come from the shards, and a terminal obeys what it is told by control characters.
+    return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from disbench.errors import InputError
 from disbench.processes import die_with_parent, interrupts_held_back
 from disbench.sampling.recipes import Recipe, parse_recipe
 from disbench.sampling.scene_checks import row_problems
-from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, read_manifest
+from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, is_shard, read_manifest
 
 TOLD = 20
 """Problems that are told; the others are counted."""
@@ -131,8 +131,8 @@ def shard_problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     """What keeps a shard from being the one that the manifest's entry describes; nothing is decoded."""
     name, rows, size = str(entry["name"]), int(entry["rows"]), int(entry["bytes"])
     path = folder / name
-    if path.name != name or not path.is_file():
-        return [f"{name!r}: it is not there"]
+    if not is_shard(folder, name):
+        return [f"{repr(name)[:200]}: it is not there"]
     if path.stat().st_size != size:
         return [f"{name}: {path.stat().st_size} bytes, where the manifest says {size}"]
     if file_sha256(path) != entry.get("sha256"):
@@ -140,7 +140,7 @@ def shard_problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     try:
         with pq.ParquetFile(path) as file:
             found, known = file.metadata.num_rows, file.schema_arrow.equals(SCHEMA)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         return [f"{name}: not readable as Parquet ({error})"]
     return [
         *([] if known else [f"{name}: its columns are not a shard's"]),

@@ -1,0 +1,182 @@
+"""What the fuzz tests of stored forms share: damage to bytes and to plain data, and the promise that they hold."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from disbench.errors import InputError
+
+Result = TypeVar("Result")
+TIMES = float(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
+MIB = 1 << 20
+
+
+def examples(count: int) -> settings:
+    """A profile of so many examples, times what the environment says."""
+    return settings(
+        max_examples=max(1, int(count * TIMES)),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def result_or_refusal(call: Callable[[], Result], *names: object) -> Result | None:
+    """The promise: a result, or an `InputError` of one sentence that names the file; None then.
+
+    Anything else that is raised passes through, and fails the test.
+    """
+    try:
+        return call()
+    except InputError as error:
+        text = str(error)
+        assert text.strip()
+        assert len(text) < 4000, len(text)
+        for name in names:
+            assert str(name) in text, text
+        return None
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes with some of them flipped, cut out, repeated, put in, or replaced by extreme numbers."""
+    found = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(found) - 1)))
+        length = draw(st.integers(1, 16))
+        how = draw(
+            st.sampled_from(("flip", "flip", "set", "set", "number", "cut", "end", "repeat", "insert"))
+        )
+        if how == "flip" and found:
+            found[at] ^= 1 << draw(st.integers(0, 7))
+        elif how == "set" and found:
+            found[at] = draw(st.integers(0, 255))
+        elif how == "number":
+            width = draw(st.sampled_from((2, 4, 8)))
+            found[at : at + width] = draw(st.sampled_from((b"\xff", b"\x00", b"\x7f", b"\x80"))) * width
+        elif how == "cut":
+            del found[at : at + length]
+        elif how == "end":
+            del found[at:]
+        elif how == "repeat":
+            found[at:at] = found[at : at + length]
+        elif how == "insert":
+            found[at:at] = draw(st.binary(min_size=1, max_size=16))
+    return bytes(found)
+
+
+NASTY_TEXTS = (
+    "../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    "",
+    "a\0b",
+    "a\nb",
+    "\x1b[2J\x1b]0;x\x07",
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</script><script>alert(1)</script>",
+    "{{ 7 * 7 }}",
+    "=cmd|' /C calc'!A0",
+    "\t=1+1",
+    "+1+1",
+    r"\input{/etc/passwd}",
+    r"\end{tabular}\immediate\write18{id}",
+    "$(id)",
+    "`id`",
+    "a|b\\\\&%#_^~",
+    "\u202eevil",
+    "\ud800",
+    "x" * 3000,
+)
+nasty_texts = st.one_of(st.sampled_from(NASTY_TEXTS), st.text(max_size=20))
+nasty_numbers = st.one_of(
+    st.sampled_from((0, -1, 1, 2, 2**15, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63), 10**18, 10**400)),
+    st.sampled_from((0.0, -0.0, 0.5, 1e-320, 1e308, -1e308, float("inf"), float("-inf"), float("nan"))),
+    st.integers(-5, 40),
+)
+nasty_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), nasty_numbers, nasty_texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(nasty_texts, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def nested(depth: int) -> Any:
+    """Lists in each other."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every place of plain data where something stands: (container, key)."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = []
+    for key, item in items:
+        found += [(value, key), *_places(item)]
+    return found
+
+
+@st.composite
+def changed(draw: st.DrawFn, value: Any, values: st.SearchStrategy[Any] = nasty_values) -> Any:
+    """Plain data with some of its parts replaced, taken away, repeated or put in."""
+    found = copy.deepcopy(value)
+    for _ in range(draw(st.integers(1, 3))):
+        places = _places(found)
+        if not places:
+            break
+        where, key = places[draw(st.integers(0, len(places) - 1))]
+        how = draw(st.sampled_from(("replace", "replace", "replace", "remove", "add")))
+        if how == "replace":
+            where[key] = draw(values)
+        elif how == "remove":
+            del where[key]
+        elif isinstance(where, dict):
+            where[draw(nasty_texts)] = draw(values)
+        else:
+            where.insert(key, copy.deepcopy(where[key]))
+    return found
+
+
+_CHILD = """
+import gc, resource, sys
+from disbench.errors import InputError
+{code}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print("result", attempt())
+except InputError as error:
+    print("refused", error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def in_a_child(code: str, *arguments: object) -> tuple[str, float]:
+    """What `attempt()` of some code comes to in a process of its own, and by how many MiB its memory grew.
+
+    Args:
+        code: imports what it needs and defines `attempt`; arguments are in `sys.argv[1:]`.
+        arguments: texts or paths.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD.format(code=code), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=Path(__file__).parents[2] if "DISBENCH_EXPECTED_SITE" not in os.environ else None,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    *words, grown = done.stdout.strip().splitlines()
+    return "\n".join(words), int(grown) / 1024

@@ -1,0 +1,193 @@
+"""Archives from strangers: files in their folder and nothing else, or a refusal; never more memory than stated."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.baselines.cards import Weight
+from disbench.baselines.weights import _take
+from disbench.datasets.unpack import unpack
+from disbench.errors import InputError
+from tests.fuzz.stored_forms import NASTY_TEXTS, damaged, examples, in_a_child, result_or_refusal
+
+MODES = ("zip", "w", "w:gz", "w:bz2", "w:xz")
+CONTENT = {"images/a.jpg": b"a" * 700, "images/b.jpg": b"", "masks/a.png": bytes(range(256)) * 3}
+
+
+def archive_bytes(mode: str, content: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+    sink = io.BytesIO()
+    if mode == "zip":
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in content.items():
+                packed.writestr(name, data)
+        return sink.getvalue()
+    with tarfile.open(fileobj=sink, mode=mode, format=form) as opened:  # type: ignore[call-overload]
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+@contextmanager
+def unpacked(content: bytes, limit: int | None = 1 << 20) -> Iterator[Path]:
+    """The place around a folder that an archive was unpacked into, or that is left of it."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "x.bin").write_bytes(content)
+        (place / "in").mkdir()
+        result_or_refusal(lambda: unpack(place / "x.bin", place / "in", limit), place / "x.bin")
+        assert sorted(entry.name for entry in place.iterdir()) == ["in", "x.bin"]
+        for entry in (place / "in").rglob("*"):
+            mode = entry.lstat().st_mode
+            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), entry
+        yield place
+
+
+@pytest.mark.parametrize("mode", MODES)
+@examples(60)
+@given(data=st.data())
+def test_damaged_archives(mode: str, data: st.DataObject) -> None:
+    with unpacked(data.draw(damaged(archive_bytes(mode, CONTENT)))):
+        pass
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@examples(60)
+@given(data=st.data())
+def test_damaged_headers(form: int, data: st.DataObject) -> None:
+    """The checksum is made right again, so that what the header says counts."""
+    names = {"long/" + "n" * 120 + "/a": b"x", "b": b"y" * 600} if form != tarfile.USTAR_FORMAT else CONTENT
+    content = bytearray(archive_bytes("w", names, form))
+    at = 512 * data.draw(st.integers(0, len(content) // 512 - 3))
+    header = bytearray(data.draw(damaged(bytes(content[at : at + 512])))[:512].ljust(512, b"\0"))
+    kind = data.draw(st.sampled_from(b"\001234567LKxgSDMVNX"))
+    if data.draw(st.booleans()):
+        header[156] = kind
+    if data.draw(st.booleans()):
+        header[124:136] = data.draw(
+            st.sampled_from((b"77777777777\0", b"\x80" + b"\xff" * 11, b"-0000000001\0", b"00000002000\0"))
+        )
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[at : at + 512] = header
+    with unpacked(bytes(content)):
+        pass
+
+
+@pytest.mark.parametrize("mode", ["zip", "w"])
+@examples(40)
+@given(
+    names=st.lists(
+        st.one_of(st.sampled_from([t for t in NASTY_TEXTS if t != "\ud800"]), st.text(max_size=9)), max_size=4
+    )
+)
+def test_names(mode: str, names: list[str]) -> None:
+    try:
+        content = archive_bytes(mode, dict.fromkeys(names, b"x"))
+    except (ValueError, LookupError, struct.error):
+        return
+    with unpacked(content):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/" * 1500 + "b", "n" * 300, "a/../../b", "/abs", "x\ny", "x\x1by", "C:\\x", ".", "..", "a//..//..//b"],
+)
+@pytest.mark.parametrize("mode", ["zip", "w"])
+def test_names_that_are_none(mode: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.bin"
+        path.write_bytes(archive_bytes(mode, {name: b"x"}))
+        (Path(folder) / "in").mkdir()
+        with pytest.raises(InputError):
+            unpack(path, Path(folder) / "in")
+
+
+BOMB = """
+import sys
+from pathlib import Path
+from disbench.datasets.unpack import unpack
+place = Path(sys.argv[1])
+def attempt():
+    (place / "in").mkdir()
+    unpack(place / "x.bin", place / "in")
+"""
+
+
+def long_name(size: int) -> bytes:
+    """A tar whose member's name has so many zeros, in very few bytes of xz."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, size
+    header = member.tobuf(tarfile.GNU_FORMAT)
+    packer = lzma.LZMACompressor()
+    parts = [packer.compress(header)]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join([*parts, packer.flush()])
+
+
+def skipped(size: int) -> bytes:
+    """What is not kept counts, too."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("__MACOSX/x", "w") as member:
+        for _ in range(size >> 20):
+            member.write(bytes(1 << 20))
+    return sink.getvalue()
+
+
+def sparse() -> bytes:
+    """A sparse file of 8 GiB in a kilobyte."""
+    member = tarfile.TarInfo("a")
+    member.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.realsize": str(8 << 30),
+    }
+    data = b"1\n0\n1\n".ljust(512, b"\0") + b"x"
+    member.size = len(data)
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as opened:
+        opened.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [lambda: long_name(150 << 20), lambda: skipped(150 << 20), sparse],
+    ids=["a name", "what is left out", "a sparse file"],
+)
+def test_bombs(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(content())
+    words, grown = in_a_child(BOMB, tmp_path)
+    assert words.startswith("refused"), words
+    assert grown < 60, grown
+    assert sum(path.stat().st_size for path in (tmp_path / "in").rglob("*")) <= 64 << 20
+
+
+@examples(60)
+@given(data=st.data())
+def test_packages_of_weights(data: st.DataObject) -> None:
+    content = data.draw(damaged(archive_bytes("w:gz", {"package/w.onnx": b"weights"})))
+    weight = Weight("w.onnx", "0" * 64, 7, npm="toy@1.0.0", member="package/w.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x.tgz").write_bytes(content)
+        assert (
+            result_or_refusal(lambda: _take(Path(folder) / "x.tgz", weight, Path(folder)), "toy@1.0.0")
+            is None
+        )
+        assert [path.name for path in Path(folder).iterdir()] == ["x.tgz"]

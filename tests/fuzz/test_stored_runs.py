@@ -1,0 +1,548 @@
+"""Runs from strangers: figures or a refusal, and no text of theirs that a browser, LaTeX or a spreadsheet obeys."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.errors import InputError
+from disbench.harness.archive import MANIFEST, pack, read_packed
+from disbench.harness.store import (
+    CLICKS,
+    JOURNAL,
+    RUN,
+    SCHEMA,
+    ClickRow,
+    Journal,
+    StoredRun,
+    read_run,
+    write_clicks,
+)
+from disbench.harness.verification import verify_run
+from disbench.reports import latex, markdown
+from disbench.reports.comparison import compare_runs
+from disbench.reports.entries import read_entries
+from disbench.reports.failures import hard_samples
+from disbench.reports.page import page_html
+from disbench.reports.report import make_report
+from disbench.reports.spreadsheet import curves_csv, results_csv
+from disbench.reports.table import budget_table, clicks_table, overview_table, quality_table
+from tests.fuzz.stored_forms import (
+    NASTY_TEXTS,
+    changed,
+    damaged,
+    examples,
+    in_a_child,
+    nasty_texts,
+    result_or_refusal,
+)
+from tests.unit.run_tools import draw_ious, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    """Six samples of four clicks; one fails. All that a verification needs is in `run.json`."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    write_run(folder, draw_ious(6, 4), failed={2: "it broke"}, protocol={"max_clicks": 4})
+    description = json.loads((folder / RUN).read_bytes())
+    rows = [row | {"x": row["click"]} for row in pq.read_table(folder / CLICKS).to_pylist()]  # none twice
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    write_clicks(folder / CLICKS, [table])
+    failed = table.filter(table["failure"].is_valid()).to_pylist()
+    description["result"] |= {
+        "failed": [{"sample": r["sample"], "click": r["click"], "reason": r["failure"]} for r in failed],
+        **{name: sum(table[name].to_pylist()) for name in ("model_seconds", "harness_seconds")},
+        "batches_repeated": {"count": 1},
+    }
+    description["method"]["card"]["weights"] = [{"file": "w", "sha256": "0"}]
+    description["protocol"] |= {"preset": "ritm", "preset_values": {"threshold": 0.5}}
+    (folder / RUN).write_text(json.dumps(description))
+    return read_run(folder)
+
+
+@contextmanager
+def stored(description: Any, clicks: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        folder.mkdir()
+        content = description if isinstance(description, bytes) else json.dumps(description).encode()
+        (folder / RUN).write_bytes(content)
+        (folder / CLICKS).write_bytes(clicks)
+        yield folder
+
+
+def read_everything(place: Path) -> None:
+    """Each reader of runs on its own; what a report takes, each of its forms shows."""
+
+    def report() -> None:
+        found = result_or_refusal(
+            lambda: read_run(place) if place.is_dir() else read_packed(place).run, place
+        )
+        if found is None:
+            return
+        entries = read_entries([found])
+        tables = [make(entries) for make in (clicks_table, quality_table, overview_table, budget_table)]
+        texts = [results_csv(entries), curves_csv(entries), *(markdown.table(table) for table in tables)]
+        texts += [latex.table(table, table.name) for table in tables]
+        texts.append(page_html(entries))
+        for text in texts:
+            text.encode()
+        hard_samples(found)
+
+    result_or_refusal(report, place.name)
+    result_or_refusal(lambda: "\n".join(verify_run(place).lines()).encode("utf-8", "replace"), place.name)
+    if place.is_dir():
+        result_or_refusal(lambda: pack(place, place.parent / "packed.zip"), place.name)
+    assert {path.name for path in place.parent.iterdir()} <= {place.name, "packed.zip"}
+
+
+@examples(150)
+@given(data=st.data())
+def test_descriptions(run: StoredRun, data: st.DataObject) -> None:
+    with stored(data.draw(changed(run.description)), (run.folder / CLICKS).read_bytes()) as folder:
+        read_everything(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"format": ' + b"9" * 5000 + b"}", b'{"format": 1}'],
+)
+def test_descriptions_that_are_none(run: StoredRun, content: bytes) -> None:
+    with stored(content, (run.folder / CLICKS).read_bytes()) as folder:
+        assert result_or_refusal(lambda: read_run(folder), folder) is None
+
+
+@examples(60)
+@given(data=st.data())
+def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
+    with stored(run.description, data.draw(damaged((run.folder / CLICKS).read_bytes()))) as folder:
+        read_everything(folder)
+
+
+@examples(30)
+@given(data=st.data())
+def test_the_end_of_rows(run: StoredRun, data: st.DataObject) -> None:
+    content = (run.folder / CLICKS).read_bytes()
+    end = 8 + int.from_bytes(content[-8:-4], "little")
+    with stored(run.description, content[:-end] + data.draw(damaged(content[-end:]))) as folder:
+        read_everything(folder)
+
+
+INTEGERS = st.sampled_from((-1, 0, 1, 2, 4, 5, 8, 9, 2**15 - 1, -(2**15)))
+FLOATS = st.sampled_from((0.0, -0.0, 0.5, 1.0, 1.5, -1.0, 1e30, float("inf"), float("nan"), float("-inf")))
+BYTES = st.one_of(st.sampled_from((b"", b"X2", b"0", b"\xff\xff", b"oooooooooo0")), st.binary(max_size=9))
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "sample": st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"] + ["s0", "s1"]),
+    "failure": st.one_of(st.none(), st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"])),
+    "positive": st.booleans(),
+    "mask": st.one_of(st.none(), BYTES),
+    "candidate_masks": st.one_of(st.none(), st.lists(st.one_of(st.none(), BYTES), max_size=3)),
+    "candidate_ious": st.lists(st.one_of(st.none(), FLOATS), max_size=3),
+    "candidate_scores": st.one_of(st.none(), st.lists(st.one_of(st.none(), FLOATS), max_size=3)),
+    **dict.fromkeys(("iou", "boundary_iou", "model_seconds", "harness_seconds"), FLOATS),
+}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@examples(150)
+@given(data=st.data())
+def test_rows(run: StoredRun, data: st.DataObject) -> None:
+    rows = run.rows().to_pylist()
+    description = copy.deepcopy(run.description)
+    description["execution"]["store"] = data.draw(st.sampled_from(("none", "none", "kept", "all")))
+    for _ in range(data.draw(st.integers(1, 3))):
+        row = data.draw(st.sampled_from(rows)) if rows else {}
+        name = data.draw(st.sampled_from(SCHEMA.names))
+        if row and data.draw(st.booleans()):
+            row[name] = data.draw(VALUES.get(name, INTEGERS))
+        elif row:
+            rows.remove(row) if data.draw(st.booleans()) else rows.insert(0, row)
+    with stored(description, parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))) as folder:
+        read_everything(folder)
+
+
+KINDS = st.sampled_from(
+    [pa.int8(), pa.string(), pa.binary(), pa.null(), pa.list_(pa.float32()), pa.float64()]
+)
+
+
+@examples(40)
+@given(names=st.lists(st.sampled_from((*SCHEMA.names, "other")), max_size=20), data=st.data())
+def test_other_columns(run: StoredRun, names: list[str], data: st.DataObject) -> None:
+    table = pa.table([pa.nulls(3, data.draw(KINDS)) for _ in names], names=names) if names else pa.table({})
+    with stored(run.description, parquet_bytes(table)) as folder:
+        result_or_refusal(lambda: read_run(folder).rows(), folder)
+        read_everything(folder)
+
+
+@examples(60)
+@given(data=st.data())
+def test_packed_runs(run: StoredRun, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = pack(run.folder, Path(place) / "run.zip")
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
+        read_everything(path)
+
+
+@examples(40)
+@given(data=st.data())
+def test_manifests_of_packed_runs(run: StoredRun, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = pack(run.folder, Path(place) / "whole.zip")
+        with zipfile.ZipFile(path) as whole:
+            members = [(info, whole.read(info)) for info in whole.infolist()]
+        path.unlink()
+        manifest = json.dumps(data.draw(changed(json.loads(members[0][1])))).encode()
+        with zipfile.ZipFile(Path(place) / "run.zip", "w") as forged:
+            for info, content in members:
+                forged.writestr(info, manifest if info.filename == MANIFEST else content)
+        read_everything(Path(place) / "run.zip")
+
+
+# ---------------------------------------------------------------------------------------------------- journals
+
+ROW = ClickRow("s", 1, 1, 2, True, 0.5, 0.5, 0, 1, (0.5,), None, 0.1, 0.1, 9, 8)
+
+
+def journal_of(folder: Path) -> Path:
+    journal = Journal(folder)
+    journal.begin({"method": {"name": "x"}})
+    journal.add(0, 1, [ROW], ["again"])
+    journal.note_versions({"torch": "2"})
+    journal.spend(1.0)
+    journal.close()
+    return folder / JOURNAL
+
+
+def read_journal(folder: Path) -> None:
+    journal = Journal(folder)
+    try:
+        for read in (
+            journal.job,
+            journal.finished,
+            journal.repeated,
+            journal.versions,
+            lambda: list(journal.tables()),
+        ):
+            result_or_refusal(read, folder)
+    finally:
+        journal.close()
+
+
+@examples(60)
+@given(data=st.data())
+def test_bytes_of_journals(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = journal_of(Path(place))
+        content = path.read_bytes()
+        path.write_bytes(data.draw(damaged(content)))
+        result_or_refusal(lambda: read_journal(Path(place)), place)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE job SET description = '[]'",
+        "UPDATE job SET description = printf('%.*c', 100000, '[')",
+        "UPDATE job SET description = x'ff'",
+        "UPDATE chunks SET rows = 'x'",
+        "UPDATE chunks SET rows = NULL",
+        "UPDATE chunks SET rows = zeroblob(100)",
+        "UPDATE chunks SET samples = 'many'",
+        "UPDATE chunks SET repeated = '7'",
+        "UPDATE chunks SET repeated = NULL",
+        "UPDATE versions SET said = 'x'",
+        "CREATE TRIGGER t AFTER INSERT ON seconds BEGIN DELETE FROM chunks; END",
+        "DROP TABLE versions; CREATE VIEW versions AS WITH RECURSIVE n(said) AS (SELECT 1 UNION ALL SELECT said + 1 "
+        "FROM n) SELECT said FROM n",
+        "DROP TABLE chunks; CREATE TABLE chunks (x)",
+        "CREATE TABLE other (x)",
+    ],
+)
+def test_journals_that_say_something_else(change: str, tmp_path: Path) -> None:
+    connection = sqlite3.connect(journal_of(tmp_path))
+    connection.executescript(change)
+    connection.close()
+    refused = []
+
+    def read() -> None:
+        journal = Journal(tmp_path)
+        try:
+            readers = (
+                journal.job,
+                journal.finished,
+                journal.repeated,
+                journal.versions,
+                lambda: list(journal.tables()),
+            )
+            for reader in readers:
+                try:
+                    reader()
+                except InputError as error:
+                    refused.append(str(error))
+        finally:
+            journal.close()
+
+    try:
+        read()
+    except InputError as error:
+        refused.append(str(error))
+    assert refused
+    assert all(str(tmp_path) in text for text in refused)
+
+
+# ------------------------------------------------------------------------------------------- texts in reports
+
+
+class _Structure(HTMLParser):
+    """What a browser makes of a page: its elements with their attributes' names, and its texts."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag, tuple(name for name, _ in attrs)] += 1
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.elements["a comment", ()] += 1
+
+
+def structure(page: str) -> _Structure:
+    found = _Structure()
+    found.feed(page)
+    found.close()
+    return found
+
+
+def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
+    """A description that says one thing wherever a person could have written something."""
+    found = copy.deepcopy(description)
+    found["method"] |= {"name": text, "entry": text, "options": {text: text}}
+    found["method"]["card"] |= dict.fromkeys(
+        ("title", "citation", "backbone", "code", "licence", "input_size"), text
+    )
+    found["method"]["card"] |= {
+        "training_data": [text],
+        "weights": [{"file": text, "sha256": text}],
+        "options": {},
+    }
+    found["dataset"] |= {
+        "name": text,
+        "content_hash": text,
+        "facts": {"title": text, "options": {text: text}},
+    }
+    found["protocol"] |= {"policy": text, "selection": text, "name": text, "preset": text}
+    found["versions"] = {"disbench": text, "opencv": text, text or "x": text}
+    found["machine"] |= {"system": text, "processor": text}
+    return found | {"command": text}
+
+
+texts_from_outside = nasty_texts.filter(lambda text: "\ud800" not in text)
+
+
+@examples(40)
+@given(text=texts_from_outside)
+def test_no_text_is_markup_or_a_formula(run: StoredRun, text: str) -> None:
+    clicks = (run.folder / CLICKS).read_bytes()
+    with stored(with_texts(run.description, "harmless"), clicks) as folder:
+        plain = structure(page_html(read_entries([read_run(folder)])))
+    with stored(with_texts(run.description, text), clicks) as folder:
+        entries = read_entries([read_run(folder)])
+        found = structure(page_html(entries))
+        assert set(found.elements) <= set(plain.elements)
+        for kind in ("script", "style", "img", "a", "meta", "link", "input", "form", "iframe", "svg"):
+            here, there = (
+                sum(n for (tag, _), n in page.elements.items() if tag == kind) for page in (found, plain)
+            )
+            assert here <= there, kind
+        for row in csv.reader(io.StringIO(results_csv(entries) + curves_csv(entries))):
+            for field in row:
+                number = re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", field)
+                assert number or not field.lstrip().startswith(
+                    ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+                ), field
+        for table in (clicks_table(entries), quality_table(entries), overview_table(entries)):
+            _check_latex(latex.table(table, table.name), text)
+
+
+COMMANDS = {
+    *(
+        "begin",
+        "end",
+        "centering",
+        "caption",
+        "label",
+        "footnotesize",
+        "resizebox",
+        "ifdim",
+        "width",
+        "textwidth",
+        "else",
+    ),
+    *(
+        "fi",
+        "toprule",
+        "midrule",
+        "bottomrule",
+        "cmidrule",
+        "multicolumn",
+        "textbf",
+        "underline",
+        "scriptsize",
+        "times",
+    ),
+    *(
+        "textsuperscript",
+        "par",
+        "smallskip",
+        "raggedright",
+        "emph",
+        "addlinespace",
+        "textbackslash",
+        "textasciicircum",
+    ),
+    *("textasciitilde", "textless", "textgreater", "textbar", "symbol", "uparrow", "downarrow"),
+}
+
+
+def _check_latex(table: str, text: str) -> None:
+    """No command but ours, no special character that is not escaped, braces in pairs."""
+    body = "\n".join(table.splitlines()[1:])  # the first line is a comment of ours
+    assert set(re.findall(r"\\([A-Za-z]+)", body)) <= COMMANDS, text
+    bare = re.sub(r"\\([A-Za-z]+|.)", "", body)
+    assert not set(bare) & set("$#_^~%") - ({"%"} if "{%\n" in body else set()), text
+    depth = 0
+    for char in re.sub(r"\\.", "", body, flags=re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        assert depth >= 0
+    assert depth == 0
+
+
+def test_a_whole_report_of_nasty_texts(run: StoredRun, tmp_path: Path) -> None:
+    clicks = (run.folder / CLICKS).read_bytes()
+    for number, text in enumerate(NASTY_TEXTS[:-2]):
+        folder = tmp_path / "runs" / f"{number}"
+        folder.mkdir(parents=True)
+        (folder / RUN).write_text(json.dumps(with_texts(run.description, text)))
+        (folder / CLICKS).write_bytes(clicks)
+    report = make_report([tmp_path / "runs"], tmp_path / "out", page=True)
+    assert {path.parent for path in report.paths} == {tmp_path / "out"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"}
+    page = (tmp_path / "out" / "leaderboard.html").read_text(encoding="utf-8")
+    found = structure(page).elements
+    assert not [name for _, names in found for name in names if name.startswith("on")]
+    assert sum(count for (tag, _), count in found.items() if tag == "script") == page.count("<script")
+    assert "<script>alert" not in page
+
+
+def test_runs_that_are_compared(run: StoredRun, tmp_path: Path) -> None:
+    """Two runs whose clicks differ in number, and one with an odd description."""
+    other = shutil.copytree(run.folder, tmp_path / "other")
+    description = json.loads((other / RUN).read_bytes())
+    description["protocol"]["max_clicks"] = 10**9
+    (other / RUN).write_text(json.dumps(description))
+    assert result_or_refusal(lambda: compare_runs(run, read_run(other)), other) is None
+
+
+# ------------------------------------------------------------------------------------------------------ memory
+
+BOMB = """
+import sys
+from pathlib import Path
+from disbench.harness.archive import pack
+from disbench.harness.verification import verify_run
+from disbench.harness.store import read_run
+from disbench.reports.entries import read_entries
+folder = Path(sys.argv[1])
+def attempt():
+    said = []
+    for read in (verify_run, lambda f: read_entries([read_run(f)]), pack, lambda f: read_run(f).rows()):
+        try:
+            read(folder)
+            said.append("read")
+        except InputError as error:
+            said.append(str(error))
+    if "read" in said[1:]:
+        return said
+    raise InputError(str(said))
+"""
+
+
+def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
+    description, rows = copy.deepcopy(run.description), run.rows().to_pylist()
+    if what == "clicks":  # each failed sample is filled up
+        description["protocol"]["max_clicks"] = 2**15 - 1
+        row = next(row for row in rows if row["failure"])
+        rows = [row | {"sample": f"s{number}", "click": 1} for number in range(10_000)]
+        description["dataset"]["samples"] = description["result"]["samples"] = 10_000
+        return description, parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))
+    if what == "a name many times":
+        rows[0]["sample"] = rows[0]["failure"] = "x" * 1_000_000
+    table = pa.Table.from_pylist(rows[:1], SCHEMA)
+    if what == "rows":
+        return description, parquet_bytes(table.take(np.zeros(2_000_000, np.int64)))
+    texts = {}
+    for name in ("sample", "failure"):
+        texts[name] = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(20_000, np.int32)), table[name].combine_chunks()
+        )
+    others = table.drop_columns(["sample", "failure"]).take(np.zeros(20_000, np.int64))
+    columns = [
+        texts.get(name, others[name] if name in others.schema.names else None) for name in SCHEMA.names
+    ]
+    fields = [SCHEMA.field(name).with_type(columns[i].type) for i, name in enumerate(SCHEMA.names)]
+    return description, parquet_bytes(pa.table(columns, schema=pa.schema(fields, SCHEMA.metadata)))
+
+
+@pytest.mark.parametrize("what", ["clicks", "a name many times", "rows"])
+def test_bombs(run: StoredRun, what: str) -> None:
+    description, clicks = bomb(run, what)
+    with stored(description, clicks) as folder:
+        words, grown = in_a_child(BOMB, folder)
+        assert words.startswith("refused"), words[-500:]
+        assert grown < 400, (what, grown)
+
+
+def test_a_packed_bomb_is_refused_by_its_form(tmp_path: Path) -> None:
+    """Members are stored, so an archive holds no more than it has."""
+    content = bytes(1 << 24)
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name in (RUN, CLICKS)
+    }
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, json.dumps({"form": 1, "files": files, "masks": "none", "figures": {}}))
+        archive.writestr(RUN, content)
+        archive.writestr(CLICKS, content)
+    with pytest.raises(InputError, match="compressed"):
+        read_packed(tmp_path / "x.zip")

@@ -1,0 +1,314 @@
+"""Checkpoints, features and logs from strangers: finite weights of the right shapes, or a refusal; no code is run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.baselines.encodings import stored as stored_encoding
+from disbench.disnet.averages import AveragedWeights
+from disbench.disnet.checkpoints import (
+    check_same_training,
+    load_network,
+    load_state,
+    save_network,
+    save_state,
+)
+from disbench.disnet.network import Disnet, trained_parameters
+from disbench.disnet.sam_weights import _finite_tensors
+from disbench.disnet.training_log import TrainingLog
+from tests.fuzz.stored_forms import changed, damaged, examples, in_a_child, result_or_refusal
+from tests.unit.disnet_tools import tiny_network, tiny_training
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+safetensors = pytest.importorskip("safetensors.torch")
+TRAINING = tiny_training(ema=0.9)
+
+
+class Evil:
+    """Runs a command when a pickle of it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.mark), "w"))
+
+
+@pytest.fixture(scope="module")
+def network() -> Disnet:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stored") / "disnet.safetensors"
+    save_network(path, network, TRAINING, {"steps": "7"}, half=True)
+    return path
+
+
+def optimizer_of(network: Disnet) -> torch.optim.Optimizer:
+    return torch.optim.Adam(trained_parameters(network).values(), lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def state(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    optimizer = optimizer_of(network)
+    for parameter in trained_parameters(network).values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    folder = tmp_path_factory.mktemp("state") / "checkpoint"
+    save_state(folder, network, optimizer, AveragedWeights(network, 0.9), TRAINING, 3, {"world": "1"})
+    return folder
+
+
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and tensors of a safetensors file."""
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def joined(header: Any, rest: bytes) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + rest
+
+
+def load(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "x.safetensors"
+        path.write_bytes(content)
+        found = result_or_refusal(lambda: load_network(path), path)
+        if found is not None:
+            assert all(torch.isfinite(value).all() for value in found.network.state_dict().values())
+
+
+@examples(15)
+@given(data=st.data())
+def test_bytes_of_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
+    content = checkpoint.read_bytes()
+    header = 8 + struct.unpack("<Q", content[:8])[0]
+    load(data.draw(damaged(content[:header])) + content[header:])
+
+
+@examples(20)
+@given(data=st.data())
+def test_headers_of_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
+    header, rest = split(checkpoint.read_bytes())
+    name = data.draw(st.sampled_from(sorted(header)))
+    header |= {name: data.draw(changed({"x": header[name]})).get("x")}
+    load(joined(header, rest))
+
+
+@examples(25)
+@given(data=st.data())
+def test_settings_in_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
+    header, rest = split(checkpoint.read_bytes())
+    texts = json.loads(header["__metadata__"]["disbench"])
+    settings = data.draw(changed(json.loads(texts["training"])))
+    header["__metadata__"]["disbench"] = json.dumps(texts | {"training": json.dumps(settings)})
+    load(joined(header, rest))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"[" * 10_000,
+        b'{"__metadata__":{"disbench":"[]"}}',
+        b'{"__metadata__":{"disbench":"{\\"training\\":1}"}}',
+    ],
+)
+def test_headers_that_are_none(header: bytes) -> None:
+    load(joined(header, b""))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**40, 2**63, 2**64 - 1])
+def test_lengths_of_headers(checkpoint: Path, length: int) -> None:
+    load(struct.pack("<Q", length) + checkpoint.read_bytes()[8:])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers(checkpoint: Path, value: float, tmp_path: Path) -> None:
+    tensors = safetensors.load_file(checkpoint)
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[0] = value
+    metadata = split(checkpoint.read_bytes())[0]["__metadata__"]
+    safetensors.save_file(tensors, tmp_path / "x.safetensors", metadata)
+    assert result_or_refusal(lambda: load_network(tmp_path / "x.safetensors"), name) is None
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.uint8])
+def test_weights_of_another_kind(checkpoint: Path, kind: torch.dtype, tmp_path: Path) -> None:
+    tensors = {name: tensor.to(kind) for name, tensor in safetensors.load_file(checkpoint).items()}
+    safetensors.save_file(
+        tensors, tmp_path / "x.safetensors", split(checkpoint.read_bytes())[0]["__metadata__"]
+    )
+    assert result_or_refusal(lambda: load_network(tmp_path / "x.safetensors"), tmp_path) is None
+
+
+BOMB = """
+import sys
+from pathlib import Path
+import torch, transformers
+from disbench.disnet.checkpoints import load_network
+import disbench.disnet.network
+def attempt():
+    load_network(Path(sys.argv[1]))
+"""
+
+
+def test_settings_that_ask_for_all_memory(checkpoint: Path, tmp_path: Path) -> None:
+    header, rest = split(checkpoint.read_bytes())
+    texts = json.loads(header["__metadata__"]["disbench"])
+    settings = json.loads(texts["training"])
+    settings["network"]["vit"] |= {
+        "hidden": 8192,
+        "layers": 64,
+        "heads": 64,
+        "input_side": 4096,
+        "channels": 2048,
+    }
+    header["__metadata__"]["disbench"] = json.dumps(texts | {"training": json.dumps(settings)})
+    (tmp_path / "x.safetensors").write_bytes(joined(header, rest))
+    words, grown = in_a_child(BOMB, tmp_path / "x.safetensors")
+    assert words.startswith("refused"), words
+    assert grown < 500, grown
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_are_not_read(protocol: int, tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "x"
+    path.write_bytes(pickle.dumps(Evil(mark), protocol=protocol))
+    load(path.read_bytes())
+    torch.save({"x": Evil(mark)}, path)
+    load(path.read_bytes())
+    folder = tmp_path / "features"
+    folder.mkdir()
+    np.save(folder / "x.npy", np.array([Evil(mark)], dtype=object), allow_pickle=True)
+    made = stored_encoding(folder, "x", (2, 3), lambda: np.ones((2, 3), np.float32))
+    assert (made == 1).all()
+    assert not mark.exists()
+
+
+@examples(20)
+@given(data=st.data())
+def test_states_of_trainings(state: Path, network: Disnet, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = shutil.copytree(state, Path(place) / "checkpoint")
+        path = folder / data.draw(st.sampled_from(sorted(entry.name for entry in folder.iterdir())))
+        content = path.read_bytes()
+        if path.suffix == ".json":
+            content = data.draw(
+                st.one_of(
+                    damaged(content), changed(json.loads(content)).map(lambda v: json.dumps(v).encode())
+                )
+            )
+        else:
+            header, rest = split(content)
+            how = data.draw(st.sampled_from(("bytes", "header", "texts")))
+            if how == "bytes":
+                content = data.draw(damaged(content[:400])) + content[400:]
+            elif how == "header":
+                content = joined(data.draw(changed(header)), rest)
+            else:
+                texts = json.loads(header["__metadata__"]["disbench"])
+                for key, text in texts.items():
+                    texts[key] = json.dumps(data.draw(changed([json.loads(text)])))[1:-1]
+                header["__metadata__"]["disbench"] = json.dumps(texts)
+                content = joined(header, rest)
+        path.write_bytes(content)
+        result_or_refusal(lambda: check_same_training(folder, TRAINING, {"world": "1"}), folder)
+        optimizer, averages = optimizer_of(network), AveragedWeights(network, 0.9)
+        step = result_or_refusal(lambda: load_state(folder, network, optimizer, averages), folder)
+        if step is not None:
+            for parameter in trained_parameters(network).values():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+
+
+@examples(150)
+@given(data=st.data())
+def test_features(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        np.save(Path(place) / "x.npy", np.zeros((2, 3), np.float32))
+        content = data.draw(damaged((Path(place) / "x.npy").read_bytes()))
+        (Path(place) / "x.npy").write_bytes(content)
+        found = stored_encoding(Path(place), "x", (2, 3), lambda: np.ones((2, 3), np.float32))
+        assert found.shape == (2, 3) and found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }",
+        "((((",
+        "[" * 5000,
+        "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }",
+    ],
+)
+def test_headers_of_features(header: str, tmp_path: Path) -> None:
+    text = header.encode().ljust(118) + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"x" * 24)
+    made = stored_encoding(tmp_path, "x", (2, 3), lambda: np.ones((2, 3), np.float32))
+    assert (made == 1).all()
+
+
+@examples(100)
+@given(content=damaged(b"step,loss\n1,0.5\n2,0.25\n"))
+def test_logs(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "log.csv").write_bytes(content)
+
+        def go_on() -> None:
+            log = TrainingLog(Path(place), "log", 3)
+            log.add(3, {"loss": 0.1})
+            log.close()
+
+        result_or_refusal(go_on, place)
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    values = onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "mask_decoder.x")
+    node = helper.make_node("Identity", ["mask_decoder.x"], ["y"], name="n")
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3])
+    return bytes(
+        helper.make_model(helper.make_graph([node], "g", [], [output], [values])).SerializeToString()
+    )
+
+
+@examples(150)
+@given(data=st.data())
+def test_graphs(graph: bytes, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "sam.onnx"
+        path.write_bytes(data.draw(damaged(graph)))
+        result_or_refusal(lambda: _finite_tensors(path), path)
+
+
+def test_a_graph_reads_no_other_file(graph: bytes, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret.bin")
+    (tmp_path / "secret.bin").write_bytes(bytes(24))
+    (tmp_path / "sam.onnx").write_bytes(model.SerializeToString())
+    assert result_or_refusal(lambda: _finite_tensors(tmp_path / "sam.onnx"), "another file") is None
