@@ -324,7 +324,7 @@ class StoredRun:
         with self._opened(None) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 table = written_out(pa.Table.from_batches([batch]), SCHEMA)
-                if sum(part.nbytes for part in waiting) > MOST_TEXT:
+                if sum(part.nbytes for part in [*waiting, table]) > MOST_TEXT:
                     raise ValueError(f"a sample of more than {MOST_TEXT} bytes")
                 found = list(_split_samples(pa.concat_tables([*waiting, table])))
                 last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
