@@ -25,11 +25,12 @@ MOST_VALUES = 1 << 23
 
 
 @contextmanager
-def complaining(place: object, cure: str) -> Iterator[None]:
+def complaining(place: object, what: str, cure: str) -> Iterator[None]:
     """Turn whatever a damaged file makes the library raise into one kind of error.
 
     Args:
         place: what to name.
+        what: is wrong with it.
         cure: what to do about it.
 
     Raises:
@@ -41,7 +42,7 @@ def complaining(place: object, cure: str) -> Iterator[None]:
         raise
     except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(f"{place}: damaged, or not readable as Parquet ({words}); {cure}") from error
+        raise InputError(f"{place}: {what} ({words}); {cure}") from error
 
 
 def open_parquet(source: Any, schema: pa.Schema) -> pq.ParquetFile:

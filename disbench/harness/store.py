@@ -350,7 +350,7 @@ class StoredRun:
         return self.folder / CLICKS if self.clicks is None else pa.BufferReader(self.clicks)
 
     def _complaining(self) -> AbstractContextManager[None]:
-        return complaining(self.place(CLICKS), "it is no whole file of a run, so run it again")
+        return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
 
     @property
     def max_clicks(self) -> int:

@@ -293,7 +293,7 @@ class ShardReader:
             raise InputError(f"{self._files[shard]}: image {name!r}: {error}; sample again") from error
 
     def _complaining(self, shard: int) -> AbstractContextManager[None]:
-        return complaining(self._files[shard], "sample again")
+        return complaining(self._files[shard], "damaged, or not readable as Parquet", "sample again")
 
     def _group(self, shard: int, group: int) -> list[dict[str, Any]]:
         key = (shard, group)

@@ -13,6 +13,8 @@ PACKAGE = Path(disbench.__file__ or "").parent
 LAYERS = {
     "errors": 0,
     "files": 0,
+    "parquet": 1,
+    "plain_data": 0,
     "threads": 0,
     "processes": 0,
     "opencv": 1,
