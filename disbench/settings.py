@@ -12,7 +12,7 @@ from disbench.errors import InputError, unknown_name
 
 Settings = TypeVar("Settings")
 LARGEST = 1 << 53
-"""Of whole numbers: a float holds them exactly, and so does every column and library."""
+"""Of counts: a float holds them exactly, and so does every column and library."""
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -69,10 +69,11 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list | tuple) or not value:
             raise InputError(f"{where}: {key} is a list of one value or more, not {value!r}")
         return tuple(checked(key, item, get_args(hint)[0], where) for item in value)
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise InputError(f"{where}: {key} is a number of more than {LARGEST:,}; make it smaller")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{where}: {key} is larger than any number; make it smaller") from None
     is_wrong = isinstance(value, float) and not math.isfinite(
         value
     )  # it would pass below or above every bound

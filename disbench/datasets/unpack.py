@@ -128,7 +128,7 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     with _tar_bytes(archive) as stream, _opened_tar(archive, stream) as content:
         while (member := content.next()) is not None:
-            content.members.clear()  # it keeps them all, of millions
+            setattr(content, "members", [])  # noqa: B010  (it keeps them all, of millions; no typed attribute)
             if member.isdir():
                 yield member.name, None
             elif member.isreg():
