@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_LONGEST = 200
-"""Characters of a name from outside that an error quotes."""
+_SHOWN = 60
+"""Characters of a text from outside that a message repeats."""
 
 
 class InputError(ValueError):
@@ -15,6 +15,24 @@ class InputError(ValueError):
     The message is one sentence or two that name the file, the record and the cure; the command line
     prints it without a traceback and exits with code 2.
     """
+
+
+def shown(value: object) -> str:
+    """A value from outside as it may stand in a message: short, on one line, without control characters.
+
+    Args:
+        value: anything that JSON or a pickle can hold, of any size and depth.
+    """
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        few = len(value) <= 4 and not any(isinstance(item, list | tuple | dict) for item in value)
+        return f"[{', '.join(map(shown, value))}]" if few else f"a list of {len(value)}"
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
@@ -26,8 +44,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         known: all names that would have been right.
         where: optional, where the name stood (a file).
     """
-    choices, name = sorted(known), name[:_LONGEST]
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    choices = sorted(known)
+    near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""
-    return InputError(f"{place}unknown {kind} {name!r}; {hint}")
+    return InputError(f"{place}unknown {kind} {shown(name)}; {hint}")

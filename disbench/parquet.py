@@ -115,6 +115,9 @@ def _weight(array: pa.Array) -> int:
     """Bytes of all texts in an array, each counted as often as it stands there."""
     kind = array.type
     if pa.types.is_dictionary(kind):
+        highest = pc.max(array.indices).as_py()  # None where all are null
+        if highest is not None and highest >= len(array.dictionary):
+            raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
         lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))

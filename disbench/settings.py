@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 
 Settings = TypeVar("Settings")
 LARGEST = 1 << 53
@@ -59,7 +59,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {key} is a table, not {value!r}")
+            raise InputError(f"{where}: {key} is a table, not {shown(value)}")
         return settings_from(hint, value, f"{where}: {key}")  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
@@ -67,7 +67,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{where}: {key} is a list of one value or more, not {value!r}")
+            raise InputError(f"{where}: {key} is a list of one value or more, not {shown(value)}")
         return tuple(checked(key, item, get_args(hint)[0], where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -78,7 +78,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         value
     )  # it would pass below or above every bound
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {value!r}")
+        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {shown(value)}")
     return value
 
 
