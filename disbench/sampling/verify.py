@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from disbench.parquet import has_columns, open_parquet
 from disbench.sampling.shards import SCHEMA, file_sha256, is_shard, read_manifest
 
 
@@ -84,8 +84,9 @@ def _problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     if file_sha256(path) != entry.get("sha256"):
         return [f"{name}: its SHA-256 is not the manifest's"]
     try:
-        with pq.ParquetFile(path) as file:
-            found, known = file.metadata.num_rows, file.schema_arrow.equals(SCHEMA)
+        file, groups = open_parquet(path, SCHEMA)
+        with file:
+            found, known = sum(group.rows for group in groups), has_columns(file, SCHEMA)
     except (OSError, pa.ArrowException, ValueError) as error:
         return [f"{name}: not readable as Parquet ({error})"]
     return [

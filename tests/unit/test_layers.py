@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "parquet": 1,
+    "parquet_footer": 0,
     "plain_data": 0,
     "threads": 0,
     "processes": 0,
