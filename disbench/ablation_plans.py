@@ -14,7 +14,7 @@ from disbench import definitions
 from disbench.errors import InputError, unknown_name
 from disbench.files import whole_file
 from disbench.plain_data import parse_json_table
-from disbench.settings import settings_from
+from disbench.settings import LARGEST, settings_from
 
 RECORD = "row.json"
 """What a folder of a row and a seed says of itself, beside `training/` and `runs/`."""
@@ -180,6 +180,8 @@ def _check(plan: AblationPlan) -> None:
     for contrast in plan.contrasts:
         plan.row(contrast.before)
         plan.row(contrast.after)
+    if max(plan.steps, *(dataset.every for dataset in plan.datasets)) > LARGEST:
+        raise InputError(f"steps and every end at {LARGEST:,}")
     if plan.steps < 1 or min(plan.seeds) < 0 or min(dataset.every for dataset in plan.datasets) < 1:
         raise InputError("steps and every start at 1, seeds at 0")
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 _SHOWN = 60
 """Characters of a text from outside that a message repeats."""
-_LONGEST = 200
-"""Characters of a name from outside that an error quotes."""
 
 
 class InputError(ValueError):
@@ -46,8 +44,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         known: all names that would have been right.
         where: optional, where the name stood (a file).
     """
-    choices, name = sorted(known), name[:_LONGEST]
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    choices = sorted(known)
+    near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""
-    return InputError(f"{place}unknown {kind} {name!r}; {hint}")
+    return InputError(f"{place}unknown {kind} {shown(name)}; {hint}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 from disbench.settings import LARGEST
 
 _KINDS = {
@@ -52,7 +52,7 @@ def read_options(
         if not equals:
             raise InputError(f"{where}: {override!r} sets no option; write it as option=value")
         if not tables:
-            raise InputError(f"{where}: there is no option {name!r}; it has no options at all")
+            raise InputError(f"{where}: there is no option {shown(name)}; it has no options at all")
         if name not in tables:
             raise unknown_name("option", name, tables, where)
         value = _from_text(name, text, type(values[name]), where)
@@ -73,22 +73,22 @@ def _text(value: Any) -> str:
 
 def _default(name: str, table: object, where: str) -> Any:
     if not isinstance(table, Mapping) or "default" not in table:
-        raise InputError(f"{where}: option {name!r} has no default; add it")
+        raise InputError(f"{where}: option {shown(name)} has no default; add it")
     for key, found in table.items():
         if key not in _KEYS:
-            raise unknown_name("key", key, _KEYS, f"{where}: option {name!r}")
+            raise unknown_name("key", key, _KEYS, f"{where}: option {shown(name)}")
         if key != "default" and (not isinstance(found, _KEYS[key]) or isinstance(found, bool)):
-            raise InputError(f"{where}: {key} of option {name!r} is of the wrong kind")
+            raise InputError(f"{where}: {key} of option {shown(name)} is of the wrong kind")
     value = table["default"]
     if type(value) not in _KINDS or (
         isinstance(value, list) and not all(isinstance(item, str) for item in value)
     ):
         raise InputError(
-            f"{where}: the default of option {name!r} is {value!r}; make it true or false, a number, a text "
+            f"{where}: the default of option {shown(name)} is {shown(value)}; make it true or false, a number, a text "
             "or a list of texts"
         )
     if "minimum" in table and type(value) not in (int, float):
-        raise InputError(f"{where}: option {name!r} is no number; leave its minimum out")
+        raise InputError(f"{where}: option {shown(name)} is no number; leave its minimum out")
     return _allowed(name, list(value) if isinstance(value, list) else value, table, where)
 
 

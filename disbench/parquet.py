@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from disbench.errors import InputError
+from disbench.parquet_footer import RowGroup, read_footer
 
 MOST_TEXT = 1 << 28
 """Bytes of texts and masks that are written out at once."""
@@ -25,11 +26,12 @@ MOST_VALUES = 1 << 23
 
 
 @contextmanager
-def complaining(place: object, cure: str) -> Iterator[None]:
+def complaining(place: object, what: str, cure: str) -> Iterator[None]:
     """Turn whatever a damaged file makes the library raise into one kind of error.
 
     Args:
         place: what to name.
+        what: is wrong with it.
         cure: what to do about it.
 
     Raises:
@@ -41,32 +43,29 @@ def complaining(place: object, cure: str) -> Iterator[None]:
         raise
     except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(f"{place}: damaged, or not readable as Parquet ({words}); {cure}") from error
+        raise InputError(f"{place}: {what} ({words}); {cure}") from error
 
 
-def open_parquet(source: Any, schema: pa.Schema) -> pq.ParquetFile:
-    """A Parquet file, nothing of it read but its end.
+def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
+    """A Parquet file, nothing of it read but its end, and its row groups.
 
     Args:
         source: path or buffer.
         schema: that it should have; its columns of texts are read as dictionaries.
 
     Raises:
-        ValueError: a row group of other columns than the file, or of more than `MOST_VALUES` values.
+        ValueError: as `disbench.parquet_footer.read_footer`, or a row group of more than `MOST_VALUES` values.
         OSError, ArrowException: not Parquet.
     """
-    metadata = pq.read_metadata(source)
+    groups = read_footer(source)
+    for number, group in enumerate(groups):
+        if group.values > MOST_VALUES:
+            raise ValueError(f"row group {number} says that it has {group.values} values")
+    place = pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
+    metadata = pq.read_metadata(place)
     there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     texts = [path for field in schema for path in _texts(field) if path in there]
-    file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        if group.num_columns != metadata.num_columns:  # the library would look for them beyond its own memory
-            raise ValueError(f"row group {number} has {group.num_columns} columns of {metadata.num_columns}")
-        values = [group.column(column).num_values for column in range(group.num_columns)]
-        if group.num_rows < 0 or min(values, default=0) < 0 or sum(values) > MOST_VALUES:
-            raise ValueError(f"row group {number} says that it has {sum(values)} values")
-    return file
+    return pq.ParquetFile(place, metadata=metadata, read_dictionary=texts), groups
 
 
 def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:
@@ -114,6 +113,9 @@ def _weight(array: pa.Array) -> int:
     """Bytes of all texts in an array, each counted as often as it stands there."""
     kind = array.type
     if pa.types.is_dictionary(kind):
+        highest = pc.max(array.indices).as_py()  # None where all are null
+        if highest is not None and highest >= len(array.dictionary):
+            raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
         lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))

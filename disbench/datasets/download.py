@@ -149,8 +149,9 @@ def _transfer(url: str, part: Path, bar: Any, size: int) -> None:
         total = held + int(length) if length and length.isdigit() else None
         _write_state(part, _State(url, _validator(headers), total))
         bar.total, bar.n = total, held
-        if _copy(response, part, held, bar, size) > size > 0:
-            _refuse(url, part, f"more than the {size} bytes arrived that the card has")
+        arrived = _copy(response, part, held, bar, size)
+        if arrived > size > 0:
+            _refuse(url, part, f"{arrived} bytes arrived, where the card has {size}")
     if total is not None and _size(part) != total:
         raise _TryAgainError(f"the transfer broke off after {_size(part)} of {total} bytes")
 

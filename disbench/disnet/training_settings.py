@@ -14,7 +14,7 @@ from disbench.disnet.matching import MatchWeights
 from disbench.disnet.network import NetworkSettings
 from disbench.disnet.views import Augmentation
 from disbench.errors import InputError
-from disbench.settings import settings_from, with_overrides
+from disbench.settings import LARGEST, settings_from, with_overrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,8 @@ def training_from(content: dict[str, Any], where: str) -> Training:
             raise InputError(
                 f"{where}: {option} = {getattr(training, option)} is too small; it starts at {least}"
             )
+        if option != "seed" and getattr(training, option) > LARGEST:
+            raise InputError(f"{where}: {option} is more than {LARGEST:,}; make it smaller")
     if not 0 <= training.ema < 1:
         raise InputError(f"{where}: ema = {training.ema}; it lies from 0 to below 1")
     if len(training.betas) != 2 or not all(0 <= beta < 1 for beta in training.betas):

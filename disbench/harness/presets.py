@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from disbench import definitions
 from disbench.click_policies import ClickPolicy
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 from disbench.harness.figures import reached_percents
 from disbench.harness.protocol import SELECTIONS, Selection
 from disbench.harness.store import MOST_CLICKS, StoredRun
@@ -103,7 +103,7 @@ def load_preset(name: str) -> Preset:
         if key not in _KINDS:
             raise unknown_name("key", key, _KINDS, str(path))
         if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
-            raise InputError(f"{path}: {key} = {value!r} is of the wrong kind")
+            raise InputError(f"{path}: {key} = {shown(value)} is of the wrong kind")
     if "title" not in content:
         raise InputError(f"{path}: 'title' is missing; add it")
     for key, known in (("selection", SELECTIONS), ("failures", get_args(FailureRule))):

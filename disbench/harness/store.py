@@ -321,8 +321,10 @@ class StoredRun:
         Raises:
             InputError: as `rows`.
         """
-        with self._complaining(), open_parquet(self._source(), SCHEMA) as file:
-            return plain_schema(file)
+        with self._complaining():
+            file, _ = open_parquet(self._source(), SCHEMA)
+            with file:
+                return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
         """The rows, a table a sample, in the file's order; memory stays that of some rows.
@@ -336,7 +338,7 @@ class StoredRun:
         with self._opened(None) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 table = written_out(pa.Table.from_batches([batch]), SCHEMA)
-                if sum(part.nbytes for part in waiting) > MOST_TEXT:
+                if sum(part.nbytes for part in [*waiting, table]) > MOST_TEXT:
                     raise ValueError(f"a sample of more than {MOST_TEXT} bytes")
                 found = list(_split_samples(pa.concat_tables([*waiting, table])))
                 last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
@@ -347,22 +349,22 @@ class StoredRun:
     @contextmanager
     def _opened(self, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
         """The rows' file, once it is clear that they can be read."""
-        with self._complaining(), open_parquet(self._source(), SCHEMA) as file:
-            rows, size = (
-                file.metadata.num_rows,
-                size_of(self.folder / CLICKS if self.clicks is None else self.clicks),
-            )
-            if not 0 <= rows <= max(_FEW_ROWS, size):
-                raise ValueError(f"{rows} rows in {size} bytes")
-            if not has_columns(file, SCHEMA, columns):
-                raise ValueError("its columns are not a run's")
-            yield file
+        source = self._source()
+        with self._complaining():
+            file, groups = open_parquet(source, SCHEMA)
+            with file:
+                rows, size = sum(group.rows for group in groups), size_of(source)
+                if rows > max(_FEW_ROWS, size):
+                    raise ValueError(f"{rows} rows in {size} bytes")
+                if not has_columns(file, SCHEMA, columns):
+                    raise ValueError("its columns are not a run's")
+                yield file
 
-    def _source(self) -> Any:
-        return self.folder / CLICKS if self.clicks is None else pa.BufferReader(self.clicks)
+    def _source(self) -> Path | pa.Buffer:
+        return self.folder / CLICKS if self.clicks is None else self.clicks
 
     def _complaining(self) -> AbstractContextManager[None]:
-        return complaining(self.place(CLICKS), "it is no whole file of a run, so run it again")
+        return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
 
     @property
     def max_clicks(self) -> int:

@@ -15,13 +15,15 @@ import numpy.typing as npt
 import orjson
 
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
-from disbench.errors import InputError
+from disbench.errors import InputError, shown
 from disbench.files import whole_file
 from disbench.masks import Rle, areas, boxes, decode
 from disbench.sampling.sampled_scene import SampledScene
 from disbench.sampling.shards import ShardReader
 
 MASKS_A_LAYER = 255
+_LONGEST_NAME = 200
+"""Bytes of an image id that becomes a file's name, with an ending and a mark of what is not finished."""
 
 Labels = npt.NDArray[np.uint8]
 Place = tuple[int, int]
@@ -175,8 +177,8 @@ def _count_instances(shards: Path, sampled: SampledScene) -> int:
 def _check_name(shards: Path, name: str, known: Iterable[str]) -> None:
     if name in known:
         raise InputError(f"{shards}: image {name} is there twice; sample again")
-    if not is_file_name(name):
-        raise InputError(f"{shards}: the image id {name!r} cannot be a file name; rename the image")
+    if not is_file_name(name) or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
+        raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
 
 
 def _hierarchy(sampled: SampledScene, instances: int) -> dict[int, dict[str, Any] | None]:

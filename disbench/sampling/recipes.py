@@ -12,7 +12,7 @@ from disbench.errors import InputError
 from disbench.masks import Raster
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
-from disbench.settings import settings_from, with_overrides
+from disbench.settings import LARGEST, settings_from, with_overrides
 
 Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
 SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]
@@ -86,7 +86,10 @@ _LOWEST = {
     "largest_merge": 1,
     "shard_bytes": 4096,
 }
-_HIGHEST = {"iterations": 10_000, "cap": 1 << 16, "largest_merge": 1 << 16, "shard_bytes": 1 << 40}
+_HIGHEST = {
+    **{"iterations": 10_000, "cap": 1 << 16, "largest_merge": 1 << 16, "shard_bytes": 1 << 40},
+    **dict.fromkeys(("min_area", "min_overlap"), LARGEST),
+}
 """Beyond them a scene would take for ever, or a shard fit into no memory."""
 _SHARES = ("min_box_fill", "box_share", "mask_share")
 

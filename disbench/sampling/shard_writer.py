@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming
+from disbench.parquet_footer import read_footer
 from disbench.plain_data import parse_json_table
 from disbench.sampling.shards import ROWS_A_GROUP, SCHEMA, file_sha256
 
@@ -250,7 +251,8 @@ def shard_facts(path: Path) -> dict[str, Any]:
         InputError: not a shard.
     """
     try:
-        metadata = pq.ParquetFile(path).metadata.metadata or {}
+        read_footer(path)
+        metadata = pq.read_metadata(path).metadata or {}
         facts = parse_json_table(metadata[b"disbench.shard"])
         _ = int(facts["first"]), int(facts["next"])
         Tally().add(Tally.from_dict(facts["tally"]))

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from disbench.errors import InputError
 from disbench.masks import IntArray, Rle
 from disbench.parquet import complaining, has_columns, open_parquet, weigh
+from disbench.parquet_footer import RowGroup
 from disbench.plain_data import parse_json_table
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
@@ -205,6 +206,7 @@ class ShardReader:
         self._cached_groups = cached_groups
         self._cache: OrderedDict[tuple[int, int], _RowGroup] = OrderedDict()
         self._open: dict[int, pq.ParquetFile] = {}
+        self._groups: dict[int, list[RowGroup]] = {}
 
     def __len__(self) -> int:
         """How many scenes there are."""
@@ -221,7 +223,7 @@ class ShardReader:
     def __iter__(self) -> Iterator[SampledScene]:
         """All scenes in order; no more than a row group is decoded at a time."""
         for shard in range(len(self._files)):
-            for group in range(self._parquet(shard).num_row_groups):
+            for group in range(self._count_groups(shard)):
                 for row in self._decode(shard, group):
                     yield self._scene(shard, row)
 
@@ -229,7 +231,7 @@ class ShardReader:
         """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
         counts = [np.zeros(0, dtype=np.int64)]
         for shard in range(len(self._files)):
-            for group in range(self._parquet(shard).num_row_groups):
+            for group in range(self._count_groups(shard)):
                 sets = self._read(shard, group, ["sets.list.element.center"]).column(0).combine_chunks()
                 counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
         return np.concatenate(counts)
@@ -239,7 +241,7 @@ class ShardReader:
         image_ids: list[str] = []
         file_names: list[str] = []
         for shard in range(len(self._files)):
-            for group in range(self._parquet(shard).num_row_groups):
+            for group in range(self._count_groups(shard)):
                 table = self._read(shard, group, ["image_id", "file_name"])
                 with self._complaining(shard):
                     image_ids += table["image_id"].to_pylist()
@@ -266,16 +268,20 @@ class ShardReader:
     def _parquet(self, shard: int) -> pq.ParquetFile:
         if shard not in self._open:
             with self._complaining(shard):
-                file = open_parquet(self._files[shard], SCHEMA)
-                _check_form(file, int(self.manifest["files"][shard]["rows"]))
-                self._open[shard] = file
+                file, groups = open_parquet(self._files[shard], SCHEMA)
+                _check_form(file, groups, int(self.manifest["files"][shard]["rows"]))
+                self._open[shard], self._groups[shard] = file, groups
         return self._open[shard]
+
+    def _count_groups(self, shard: int) -> int:
+        self._parquet(shard)
+        return len(self._groups[shard])
 
     def _read(self, shard: int, group: int, columns: list[str] | None = None) -> pa.Table:
         with self._complaining(shard):
             table = self._parquet(shard).read_row_group(group, columns=columns)
             weigh(table)
-            if columns is None and len(table) != self._parquet(shard).metadata.row_group(group).num_rows:
+            if columns is None and len(table) != self._groups[shard][group].rows:
                 raise ValueError(f"row group {group} has other rows than it says")
             return table
 
@@ -293,7 +299,7 @@ class ShardReader:
             raise InputError(f"{self._files[shard]}: image {name!r}: {error}; sample again") from error
 
     def _complaining(self, shard: int) -> AbstractContextManager[None]:
-        return complaining(self._files[shard], "sample again")
+        return complaining(self._files[shard], "damaged, or not readable as Parquet", "sample again")
 
     def _scene_at(self, shard: int, row: int) -> SampledScene:
         group, place = self._group(shard, row // ROWS_A_GROUP), row % ROWS_A_GROUP
@@ -442,16 +448,15 @@ def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths:
     return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
 
 
-def _check_form(file: pq.ParquetFile, rows: int) -> None:
+def _check_form(file: pq.ParquetFile, found: Sequence[RowGroup], rows: int) -> None:
     """Columns, number of rows, and row groups of `ROWS_A_GROUP` rows but for the last: so scenes are found.
 
     Raises:
         ValueError: they are others.
     """
-    metadata = file.metadata
     if not has_columns(file, SCHEMA):
         raise ValueError("its columns are not a shard's")
-    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    groups = [group.rows for group in found]
     full, rest = divmod(rows, ROWS_A_GROUP)
     if groups != [ROWS_A_GROUP] * full + ([rest] if rest else []):
         raise ValueError(f"its row groups are not {rows} rows, {ROWS_A_GROUP} a group")

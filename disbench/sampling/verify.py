@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from disbench.errors import InputError
+from disbench.parquet import has_columns, open_parquet, weigh
 from disbench.processes import die_with_parent, interrupts_held_back
 from disbench.sampling.recipes import Recipe, parse_recipe
 from disbench.sampling.scene_checks import row_problems
@@ -138,8 +138,9 @@ def shard_problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     if file_sha256(path) != entry.get("sha256"):
         return [f"{name}: its SHA-256 is not the manifest's"]
     try:
-        with pq.ParquetFile(path) as file:
-            found, known = file.metadata.num_rows, file.schema_arrow.equals(SCHEMA)
+        file, groups = open_parquet(path, SCHEMA)
+        with file:
+            found, known = sum(group.rows for group in groups), has_columns(file, SCHEMA)
     except (OSError, pa.ArrowException, ValueError) as error:
         return [f"{name}: not readable as Parquet ({error})"]
     return [
@@ -184,24 +185,26 @@ def _check_shard(folder: Path, recipe: Recipe | None, quick: bool, entry: Mappin
         return found
     name = entry["name"]
     try:
-        with pq.ParquetFile(folder / name) as file:
-            found.tell(f"{name}: {problem}" for problem in _group_problems(file))
-            for batch in file.iter_batches(ROWS_A_GROUP):
-                for row in batch.to_pylist():
+        file, groups = open_parquet(folder / name, SCHEMA)
+        with file:
+            found.tell(f"{name}: {problem}" for problem in _group_problems([group.rows for group in groups]))
+            for number in range(len(groups)):
+                table = file.read_row_group(number)
+                weigh(table)
+                for row in table.to_pylist():
                     problems = row_problems(row, recipe)
                     found.tell(f"{name}, image {row['image_id']!r}: {problem}" for problem in problems)
                     found.objects += len(row["objects"])
                     found.sets += len(row["sets"])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         found.tell([f"{name}: damaged ({error})"])
     return found
 
 
-def _group_problems(file: pq.ParquetFile) -> Iterator[str]:
+def _group_problems(lengths: Sequence[int]) -> Iterator[str]:
     """Row groups of another length than readers count on."""
-    left = file.metadata.num_rows
-    for group in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
+    left = sum(lengths)
+    for group, rows in enumerate(lengths):
         if rows != min(left, ROWS_A_GROUP):
             yield f"row group {group} has {rows} rows, not {min(left, ROWS_A_GROUP)}"
             return

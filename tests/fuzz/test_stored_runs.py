@@ -487,13 +487,13 @@ from disbench.reports.entries import read_entries
 folder = Path(sys.argv[1])
 def attempt():
     said = []
-    for read in (verify_run, lambda f: read_entries([read_run(f)]), pack, lambda f: read_run(f).rows()):
+    for read in (verify_run, lambda f: read_entries([read_run(f)]), pack):
         try:
             read(folder)
             said.append("read")
         except InputError as error:
             said.append(str(error))
-    if "read" in said[1:]:
+    if "read" in said:
         return said
     raise InputError(str(said))
 """
@@ -531,7 +531,7 @@ def test_bombs(run: StoredRun, what: str) -> None:
     with stored(description, clicks) as folder:
         words, grown = in_a_child(BOMB, folder)
         assert words.startswith("refused"), words[-500:]
-        assert grown < 400, (what, grown)
+        assert grown < 800, (what, grown)
 
 
 def test_a_packed_bomb_is_refused_by_its_form(tmp_path: Path) -> None:

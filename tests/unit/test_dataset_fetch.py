@@ -215,7 +215,7 @@ class TestDownload:
         ):
             get(server, tmp_path, pauses, sha256="00")
         assert not list(tmp_path.iterdir())
-        with pytest.raises(InputError, match="300000 bytes arrived, where the card has 5"):
+        with pytest.raises(InputError, match=r"\d+ bytes arrived, where the card has 5"):
             get(server, tmp_path, pauses, size=5)
         assert not list(tmp_path.iterdir())
 
