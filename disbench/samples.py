@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from disbench.clicks import Click
+
 Target = npt.NDArray[np.int8]
 
 
@@ -21,16 +23,21 @@ class Sample:
         image: uint8 (height, width, 3), RGB, row-major, y down.
         target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
         initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
+        first_click: where the user clicks first, whatever the click policy says; None leaves it to the policy.
     """
 
     id: str
     image: npt.NDArray[np.uint8]
     target: Target
     initial: npt.NDArray[np.bool_] | None = None
+    first_click: Click | None = None
 
 
 class SampleSource(Protocol):
-    """A dataset of samples. Picklable: worker processes read samples by number."""
+    """A dataset of samples. Picklable: worker processes read samples by number.
+
+    Optional, looked for by name: `write_tables(folder)`, which writes what a run on it keeps beside its rows.
+    """
 
     @property
     def name(self) -> str:
