@@ -16,7 +16,7 @@ from disbench.clicks import Click
 from disbench.datasets.images import find_image, read_rgb
 from disbench.errors import InputError
 from disbench.masks import decode
-from disbench.sampling.diverse_sets import draw_click as draw_click
+from disbench.sampling.diverse_sets import draw_click
 from disbench.sampling.shards import DiverseSet, DiverseSets
 
 
