@@ -35,8 +35,8 @@ TaskOption = Annotated[
     Task,
     typer.Option(
         "--task",
-        help="targets: clicks until one target is met, on --dataset; diverse: how far a method's candidates for a first "
-        "click cover all that it may mean, on --shards; intents: the same first click for each mask of a set in turn.",
+        help="targets: clicks until one target is met, on --dataset; diverse: how far a method's candidates for a "
+        "first click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
     ),
 ]
 ShardsOption = Annotated[
@@ -61,8 +61,8 @@ MoveOption = Annotated[
     typer.Option(
         "--move",
         min=0,
-        help="With --task diverse: pixels by which each click is moved in 8 directions, to see whether the answer holds; "
-        "0 moves none.",
+        help="With --task diverse: pixels by which each click is moved in 8 directions, to see whether the answer "
+        "holds; 0 moves none.",
     ),
 ]
 
@@ -151,8 +151,8 @@ def say_answers(out: str, run: StoredAnswers) -> None:
     if result["failed"]:
         first = result["failed"][0]
         typer.echo(
-            f"the method failed on {len(result['failed'])} of {result['samples']} sets, which count as not covered from "
-            f"that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
+            f"the method failed on {len(result['failed'])} of {result['samples']} sets, which count as not covered "
+            f"from that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
             err=True,
         )
         raise typer.Exit(FAILED_SAMPLES)

@@ -249,9 +249,9 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
     """What a member of a set is to its center.
 
     Returns:
-        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between); `with-1-neighbour`,
-        `with-2-neighbours`, ...: united with objects that touch it; `container`: another object that contains it;
-        `with-1-other`, ...: united with objects of no relation.
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between);
+        `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
+        that contains it; `with-1-other`, ...: united with objects of no relation.
     """
     others = [number for number in member if number != center]
     if not others:

@@ -25,9 +25,9 @@ from disbench.sampling.shards import content_hash, read_manifest
 _MOST_MEMBERS = 4
 """Masks of a set that have room; of a larger one the inner ones are drawn."""
 _LEGEND = (
-    "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: the "
-    "candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue area). The "
-    "sets are drawn by lot among those of two masks or more, not chosen for their look."
+    "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
+    "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
+    "area). The sets are drawn by lot among those of two masks or more, not chosen for their look."
 )
 
 
@@ -83,7 +83,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     if not chosen:
         return None
     relations = {row["sample"]: row["relations"] for row in stored[0][1].sets().to_pylist()}
-    offered = {name: [] for name in chosen}  # type: dict[str, list[_Offered]]
+    offered: dict[str, list[_Offered]] = {name: [] for name in chosen}
     for numbers, run in stored:
         for name, found in _offers(numbers, run, chosen).items():
             offered[name].append(found)
@@ -117,21 +117,22 @@ def _source(numbers: Numbers, run: StoredAnswers, options: PictureOptions) -> Se
 
 
 def _lot(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> list[str]:
-    """Sets that all runs have answers for, with two masks or more, each of an image of its own where there are so many."""
+    """Sets of two masks or more that all runs answer for, of as many images as can be."""
     columns = ["sample", "image_id", "members", "click", "dx", "dy", "failure"]
-    common: dict[str, str] | None = None
-    for _, run in runs:
-        own = {
+    asked = [
+        {
             row["sample"]: row["image_id"]
             for row in run.answers(columns).to_pylist()
             if row["click"] == 1 and not (row["dx"] or row["dy"] or row["failure"]) and row["members"] > 1
         }
-        common = own if common is None else {name: own[name] for name in common if name in own}
-    names = list(common or ())
+        for _, run in runs
+    ]
+    names = [name for name in asked[0] if all(name in own for own in asked)]
     mixed = [names[i] for i in np.random.default_rng(options.seed).permutation(len(names))]
-    seen: set[str] = set()
-    first = [name for name in mixed if not ((common or {})[name] in seen or seen.add((common or {})[name]))]  # type: ignore[func-returns-value]
-    return [*first, *(name for name in mixed if name not in set(first))][: options.count]
+    first_of_image: dict[str, str] = {}
+    for name in mixed:
+        first_of_image.setdefault(asked[0][name], name)
+    return list(dict.fromkeys([*first_of_image.values(), *mixed]))[: options.count]
 
 
 def _offers(numbers: Numbers, run: StoredAnswers, names: Sequence[str]) -> dict[str, _Offered]:

@@ -62,8 +62,8 @@ def coverage_table(runs: Sequence[Numbers], number: int = 1) -> Table:
     )
     first = runs[0]
     caption = (
-        f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks. Coverage: mean "
-        f"over a set's masks of the best candidate's IoU. {_INTERVALS}"
+        f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks. Coverage: "
+        f"mean over a set's masks of the best candidate's IoU. {_INTERVALS}"
     )
     return Table(f"coverage-{number}", _title(first.who, "coverage"), caption, columns, rows, {})
 
@@ -91,8 +91,8 @@ def candidates_table(runs: Sequence[Numbers], number: int = 1) -> Table:
     )
     caption = (
         "Redundancy: mean IoU between candidates. Waste: share of candidates below an IoU of 0.5 with every mask. "
-        "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of the "
-        f"answers before and after. {_INTERVALS}"
+        "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
+        f"the answers before and after. {_INTERVALS}"
     )
     return Table(
         f"candidates-{number}", _title(runs[0].who, "candidates and scores"), caption, columns, rows, {}
@@ -134,8 +134,8 @@ def meant_table(runs: Sequence[Numbers], number: int = 1) -> Table | None:
         for run in chosen
     )
     caption = (
-        "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is nearest "
-        "to the mask of this relation, with an IoU of 0.5 or more."
+        "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
+        "nearest to the mask of this relation, with an IoU of 0.5 or more."
     )
     return Table(
         f"meant-{number}", _title(chosen[0].who, "what one answer means"), caption, columns, rows, {}
@@ -167,8 +167,8 @@ def intents_table(runs: Sequence[Intents], number: int = 1) -> Table:
         for name, intent in {"any": run.all, **run.by_relation}.items()
     )
     caption = (
-        "The same first click, each mask of its set in turn as the target. The second click is the first that says which "
-        f"is meant. {_INTERVALS}"
+        "The same first click, each mask of its set in turn as the target. The second click is the first that says "
+        f"which is meant. {_INTERVALS}"
     )
     return Table(
         f"intents-{number}", _title(runs[0].who, "clicks to be understood"), caption, columns, rows, {}
