@@ -248,9 +248,9 @@ def interval_over_groups(
         rows, count = drawn.shape
         at = drawn.astype(np.int64) + np.arange(rows)[:, None] * count
         often = np.bincount(at.ravel(), minlength=rows * count).reshape(rows, count)
-        return statistic((often @ flat).reshape(rows, *values.shape[1:]))
+        return statistic(np.asarray((often @ flat).reshape(rows, *values.shape[1:]), dtype=np.float64))
 
-    return bootstrap_interval(np.arange(len(names)), of_drawn, level, resamples, seed)
+    return bootstrap_interval(np.arange(len(names), dtype=np.float64), of_drawn, level, resamples, seed)
 
 
 def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,9 @@ from disbench.cli_options import (
     path,
     say,
 )
+
+if TYPE_CHECKING:
+    from disbench.samples import SampleSource
 
 _BAD_INPUT = 2
 
@@ -249,10 +252,9 @@ def run(
             told = run_diverse(spec, asked.sets_source(), place.folder, answers, execution, **how)
             say_answers(out, told)
             return
-        if task is Task.INTENTS:
-            source = asked.intents()
+        if dataset is None:  # checked with the task
+            source: SampleSource = asked.intents()
         else:
-            assert dataset is not None  # checked with the task
             source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
         finished = run_benchmark(spec, source, place.folder, conduct, execution, **how)
         figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""

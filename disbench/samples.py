@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,8 @@ class Sample:
     first_click: Click | None = None
 
 
-class SampleSource(Protocol):
-    """A dataset of samples. Picklable: worker processes read samples by number.
+class Source(Protocol):
+    """What a run is made on. Picklable: worker processes read samples by number.
 
     Optional, looked for by name: `write_tables(folder)`, which writes what a run on it keeps beside its rows.
     """
@@ -47,8 +47,8 @@ class SampleSource(Protocol):
     def ids(self) -> Sequence[str]:
         """The id of every sample, in the dataset's order; known without reading images."""
 
-    def read(self, index: int) -> Sample:
-        """The sample of a number.
+    def read(self, index: int) -> Any:
+        """The sample of a number, as the run's task takes it.
 
         Raises:
             InputError: a file that is missing or damaged; names the file, the record and the cure.
@@ -59,3 +59,14 @@ class SampleSource(Protocol):
 
     def facts(self) -> dict[str, object]:
         """JSON-ready facts that a result records beside name and hash: title, options of the card."""
+
+
+class SampleSource(Source, Protocol):
+    """A dataset of samples with one target each."""
+
+    def read(self, index: int) -> Sample:
+        """The sample of a number.
+
+        Raises:
+            InputError: a file that is missing or damaged; names the file, the record and the cure.
+        """

@@ -37,7 +37,7 @@ from disbench.harness.store import (
 )
 from disbench.harness.tasks import TargetsTask, Task
 from disbench.harness.workers import EvaluationWork, Job
-from disbench.samples import SampleSource
+from disbench.samples import SampleSource, Source
 
 Existing = Literal["resume", "overwrite", "fail"]
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
@@ -132,7 +132,7 @@ def run_benchmark(
 
 def run_diverse(
     method: MethodSpec,
-    source: SampleSource,
+    source: Source,
     out: Path,
     task: SetTask,
     execution: Execution | None = None,
@@ -179,7 +179,7 @@ def run_diverse(
 
 def _carry_out(
     method: MethodSpec,
-    source: SampleSource,
+    source: Source,
     out: Path,
     task: Task,
     job: dict[str, Any],
@@ -257,7 +257,7 @@ def _evaluate(
                 bar.set_postfix(failed=failed)
 
 
-def _check_unchanged(source: SampleSource, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
+def _check_unchanged(source: Source, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
     """See that the rows are those of the files that the run says it read.
 
     Raises:
@@ -268,7 +268,7 @@ def _check_unchanged(source: SampleSource, job: Mapping[str, Any], journal: Jour
         _check_journal(journal, job, out)
 
 
-def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
+def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
     if every < 1 or (limit is not None and limit < 1):
         raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
     ids = source.ids
@@ -280,7 +280,7 @@ def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
     return list(range(0, len(ids), every))[:limit]
 
 
-def _describe_job(method: MethodSpec, source: SampleSource, conduct: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_job(method: MethodSpec, source: Source, conduct: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides the rows."""
     return {
         "method": {

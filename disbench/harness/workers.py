@@ -23,7 +23,7 @@ from disbench.harness.evaluation import check_batch
 from disbench.harness.tasks import Row, Task
 from disbench.prediction import Method
 from disbench.processes import die_with_parent, exit_words, started_worker
-from disbench.samples import SampleSource
+from disbench.samples import Source
 
 _STARTING_TIMEOUT = 600.0
 """Seconds that a worker may take to make the method (loading weights)."""
@@ -43,7 +43,7 @@ class Job:
     """
 
     method: MethodSpec
-    source: SampleSource
+    source: Source
     task: Task
     batch: int
     threads: int

@@ -115,7 +115,7 @@ def _page(
             "numbers": NUMBERS,
             "latex": TABLES,
             "pictures": list(sheets),
-            "runs": [run.who for run in (*numbers, *intents)],
+            "runs": [*(run.who for run in numbers), *(run.who for run in intents)],
         },
         filters={"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
     )

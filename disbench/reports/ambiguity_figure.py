@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from disbench.reports.ambiguity_numbers import FAMILIES, Intents, Numbers
 from disbench.reports.ambiguity_tables import by_sets
@@ -29,8 +29,9 @@ def draw_ambiguity(runs: Sequence[Numbers], intents: Sequence[Intents]) -> dict[
 
     labels = list(dict.fromkeys([*(run.who.label for run in runs), *(run.who.label for run in intents)]))
     styles = {label: number for number, label in enumerate(labels)}
-    panels = [(_coverage, group) for group in by_sets(runs)] + [
-        (_clicks, group) for group in by_sets(intents)
+    panels: list[tuple[Callable[..., None], Sequence[Any]]] = [
+        *((_coverage, group) for group in by_sets(runs)),
+        *((_clicks, group) for group in by_sets(intents)),
     ]
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
@@ -114,7 +115,7 @@ def _finish(axes: Axes, run: Numbers | Intents, note: str) -> None:
         text.set_parse_math(False)
 
 
-def _look(style: int) -> dict[str, object]:
+def _look(style: int) -> dict[str, Any]:
     """Colour, line and marker."""
     marker, size = MARKERS[style % len(MARKERS)]
     colour = COLOURS[style % len(COLOURS)]
