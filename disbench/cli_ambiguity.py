@@ -120,13 +120,20 @@ class SetOptions:
 
         assert self.shards is not None  # checked
         choice = Choice(self.sets, self.seed, self.min_members)
-        return SetSource(storage.here(self.shards), self.images, self.data, choice)
+        return SetSource(storage.here(self.shards), images_at(self.images), self.data, choice)
 
     def intents(self) -> IntentSource:
         """Their masks as targets; errors as of `sets_source`."""
         from disbench.harness.set_source import IntentSource  # noqa: PLC0415
 
         return IntentSource(self.sets_source())
+
+
+def images_at(text: str | None) -> Path | str | None:
+    """What `--images` names: a folder, the embedded photos, or nothing."""
+    from disbench.harness.set_source import EMBEDDED  # noqa: PLC0415
+
+    return text if text in (None, EMBEDDED) else path(text)
 
 
 def set_task(clicks: int, seed: int, move: int, threshold: float, store: str) -> SetTask:
@@ -188,7 +195,8 @@ def ambiguity(
     from disbench.reports.ambiguity import make_ambiguity_report  # noqa: PLC0415
     from disbench.reports.ambiguity_pictures import PictureOptions  # noqa: PLC0415
 
-    wanted = PictureOptions([storage.here(folder) for folder in shards or []], images, data, pictures, seed)
+    folders = [storage.here(folder) for folder in shards or []]
+    wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
     for line in make_ambiguity_report([storage.here(run) for run in runs], out, wanted):
         say(line)
 
