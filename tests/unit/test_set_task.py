@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from disbench import ambiguity
@@ -42,7 +42,6 @@ from tests.unit.shard_tools import random_scene, scene_object, unrelated
 
 pytest.importorskip("cv2", exc_type=ImportError)
 DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
-FAULTY = method_spec(f"{toy_methods.__file__}:Misbehaves")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -191,13 +190,21 @@ def small(photo_shards: Path, sets: int = 3, **how: int) -> SetSource:
 
 def rows_of(run: StoredAnswers) -> list[list[dict[str, object]]]:
     table = run.answers().drop_columns(["model_seconds", "harness_seconds"])
-    overlaps = pa.parquet.read_table(run.folder / OVERLAPS)
+    overlaps = pq.read_table(run.folder / OVERLAPS)
     return [table.to_pylist(), overlaps.to_pylist(), run.sets().to_pylist()]
 
 
-def test_rows_do_not_depend_on_workers_or_interruptions(tmp_path: Path, photo_shards: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredAnswers:
+    """Two clicks on each of three sets, with the candidates."""
+    folder = tmp_path_factory.mktemp("diverse") / "whole"
+    return run_diverse(DISCS, small(photo_shards), folder, SetTask(clicks=2, store="all"))
+
+
+def test_rows_do_not_depend_on_workers_or_interruptions(
+    tmp_path: Path, photo_shards: Path, whole: StoredAnswers
+) -> None:
     source, task = small(photo_shards), SetTask(clicks=2, store="all")
-    whole = run_diverse(DISCS, source, tmp_path / "whole", task)
     assert sorted(path.name for path in whole.folder.iterdir()) == sorted([RUN, SETS, ANSWERS, OVERLAPS])
     two = run_diverse(DISCS, source, tmp_path / "two", task, Execution(2, batch=2))
     broken = Broken(photo_shards, "embedded", choice=source.choice)
@@ -224,9 +231,8 @@ class Broken(SetSource):
         return super().read(index)
 
 
-def test_stored_rows_are_what_masks_say(tmp_path: Path, photo_shards: Path) -> None:
-    source = small(photo_shards)
-    run = run_diverse(DISCS, source, tmp_path / "run", SetTask(store="all"))
+def test_stored_rows_are_what_masks_say(photo_shards: Path, whole: StoredAnswers) -> None:
+    source, run = small(photo_shards), whole
     table = run.answers()
     place = {name: number for number, name in enumerate(source.ids)}
     for row, found in zip(table.to_pylist(), run.ious(table), strict=True):
@@ -243,7 +249,7 @@ def test_stored_rows_are_what_masks_say(tmp_path: Path, photo_shards: Path) -> N
         pairs = [(offered[0] & b).sum() / (offered[0] | b).sum() for b in offered[1:]]
         assert row["agreement"][:2] == pytest.approx(pairs)
         assert row["scores"] == [1.0, 0.5, 1 / 3]
-    long = pa.parquet.read_table(run.folder / OVERLAPS).to_pylist()
+    long = pq.read_table(run.folder / OVERLAPS).to_pylist()
     assert [(row["member"], row["candidate"]) for row in long[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert [row["score"] for row in long[:3]] == [1.0, 0.5, 1 / 3]
 
@@ -318,22 +324,24 @@ def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:
         SetSource(photo_shards, tmp_path).read(0)
 
 
-def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path) -> None:
+def test_each_intent_has_the_same_first_click(
+    tmp_path: Path, photo_shards: Path, whole: StoredAnswers
+) -> None:
     sets = small(photo_shards)
     source = IntentSource(sets)
     run = run_benchmark(DISCS, source, tmp_path / "intents", Protocol(max_clicks=3), Execution(store="kept"))
     rows = run.rows().to_pylist()
-    asked = run_diverse(DISCS, sets, tmp_path / "diverse", SetTask(move=0)).answers().to_pylist()
-    first = {row["sample"]: (row["x"], row["y"]) for row in asked}
+    drawn = [row for row in whole.answers().to_pylist() if row["click"] == 1 and row["unmoved"] is None]
+    first = {row["sample"]: (row["x"], row["y"]) for row in drawn}
     found = {row["sample"]: (row["x"], row["y"]) for row in rows if row["click"] == 1}
     assert {name: first[name.rpartition("/")[0]] for name in found} == found
     assert list(found) == list(source.ids)
     assert verify_run(run.folder, source=source).holds
     assert verify_run(run.folder, dataset=str(photo_shards)).clicks == len(rows)
     assert not is_diverse(run.folder)
-    assert is_diverse(tmp_path / "diverse")
+    assert is_diverse(whole.folder)
     with pytest.raises(InputError, match="disbench ambiguity reads it"):
-        read_run(tmp_path / "diverse")
+        read_run(whole.folder)
     with pytest.raises(InputError, match="not a run of --task diverse"):
         read_answers(run.folder)
 
