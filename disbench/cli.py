@@ -14,6 +14,7 @@ import typer
 from disbench import (
     __version__,
     cli_ablate,
+    cli_ambiguity,
     cli_archive,
     cli_benchmark,
     cli_compare,
@@ -332,6 +333,7 @@ def quickstart(
 
 
 cli_benchmark.register(app)
+cli_ambiguity.register(app)
 cli_archive.register(app)
 cli_compare.register(app)
 cli_paper.register(app)

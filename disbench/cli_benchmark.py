@@ -6,11 +6,25 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from disbench import storage
+from disbench.cli_ambiguity import (
+    FAILED_SAMPLES,
+    ClicksOption,
+    ImagesOption,
+    MinMembersOption,
+    MoveOption,
+    SetOptions,
+    SetsOption,
+    ShardsOption,
+    Task,
+    TaskOption,
+    say_answers,
+    set_task,
+)
 from disbench.cli_options import (
     AddressOption,
     DataOption,
@@ -26,8 +40,9 @@ from disbench.cli_options import (
     say,
 )
 
-FAILED_SAMPLES = 1
-"""Exit code of a run that is finished, with samples on which the method failed."""
+if TYPE_CHECKING:
+    from disbench.samples import SampleSource
+
 _BAD_INPUT = 2
 
 
@@ -73,17 +88,24 @@ def _show_protocols(asked: bool) -> None:
 
 def run(
     method: MethodOption,
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "--dataset",
-            help="Name of a card (disbench data list), your own card.toml, or a folder.",
-        ),
-    ],
     out: Annotated[
         str,
         typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...)."),
     ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Name of a card (disbench data list), your own card.toml, or a folder.",
+        ),
+    ] = None,
+    task: TaskOption = Task.TARGETS,
+    shards: ShardsOption = None,
+    images: ImagesOption = None,
+    sets: SetsOption = None,
+    min_members: MinMembersOption = 1,
+    clicks: ClicksOption = 1,
+    move: MoveOption = 3,
     set_: SetOption = None,
     dataset_option: Annotated[
         list[str] | None,
@@ -113,7 +135,10 @@ def run(
             "(default: the protocol's).",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, help="Seed of the policies that draw, of the draw of sets and clicks."),
+    ] = 0,
     max_clicks: Annotated[
         int | None,
         typer.Option(
@@ -168,19 +193,33 @@ def run(
         typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols."),
     ] = False,
 ) -> None:
-    """Run a method on a dataset: one row a click, resumable; then see `disbench report`."""
+    """Run a method on a dataset: one row a click, resumable; then see `disbench report`.
+
+    With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
+    """
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.engines import open_engine  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
-    from disbench.harness.run import JOB_FILES, Execution, run_benchmark  # noqa: PLC0415
+    from disbench.harness.run import JOB_FILES, Execution, run_benchmark, run_diverse  # noqa: PLC0415
     from disbench.harness.store import RUN  # noqa: PLC0415
     from disbench.mirror import output  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
     preset = load_preset(protocol)
-    source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+    asked = SetOptions(task, shards, images, sets, min_members, seed, data)
+    asked.check(
+        dataset is not None or bool(dataset_option),
+        {
+            "--protocol": protocol != STANDARD,
+            "--selection": selection is not None,
+            "--policy": policy is not None,
+            "--max-clicks": max_clicks is not None,
+            "--stop-at": stop_at is not None,
+        },
+        spec.budget,
+    )
     own = spec.threshold if preset.threshold is None else preset.threshold
     conduct = Protocol(
         max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
@@ -199,25 +238,31 @@ def run(
     )
     execution = Execution(where.workers, threads, batch, timeout or None, store.value)
     with output(out, JOB_FILES, last=RUN, existing=existing.value) as place:
-        finished = run_benchmark(
-            spec,
-            source,
-            place.folder,
-            conduct,
-            execution,
-            engine=where,
-            every=every,
-            limit=limit,
-            existing=existing.value,
-            command=_command(),
-            progress=True,
-            grown=place.save,
-        )
+        how: dict[str, Any] = {
+            "engine": where,
+            "every": every,
+            "limit": limit,
+            "existing": existing.value,
+            "command": _command(),
+            "progress": True,
+            "grown": place.save,
+        }
+        if task is Task.DIVERSE:
+            answers = set_task(clicks, seed, move, conduct.threshold, store.value)
+            told = run_diverse(spec, asked.sets_source(), place.folder, answers, execution, **how)
+            say_answers(out, told)
+            return
+        if dataset is None:  # checked with the task
+            source: SampleSource = asked.intents()
+        else:
+            source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+        finished = run_benchmark(spec, source, place.folder, conduct, execution, **how)
         figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
     result = finished.description["result"]
     typer.echo(
         f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
-        f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench report {out}"
+        f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench "
+        f"{'ambiguity' if task is Task.INTENTS else 'report'} {out}"
     )
     if figures:
         typer.echo(figures)

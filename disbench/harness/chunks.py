@@ -16,11 +16,8 @@ from typing import Any
 
 from disbench.errors import InputError
 from disbench.harness.candidates import BoolArray, MethodError
-from disbench.harness.protocol import Protocol
-from disbench.harness.sample_loop import SampleLoop
-from disbench.harness.store import ClickRow, Store
+from disbench.harness.tasks import Loop, Row, Task
 from disbench.prediction import Method
-from disbench.samples import Sample
 
 _REASON_LENGTH = 300
 """Characters of an error's message that a result keeps."""
@@ -35,7 +32,7 @@ class Began:
         what: the verb that is called.
     """
 
-    rows: dict[int, ClickRow]
+    rows: dict[int, Row]
     what: str
 
 
@@ -55,7 +52,7 @@ class Clicked:
     """
 
     number: int
-    row: ClickRow
+    row: Row
     done: bool
 
 
@@ -75,9 +72,8 @@ Event = Began | Ended | Clicked | Repeated
 
 def run_chunk(
     method: Method,
-    samples: Sequence[tuple[int, Callable[[], Sample]]],
-    protocol: Protocol,
-    store: Store = "none",
+    samples: Sequence[tuple[int, Callable[[], Any]]],
+    task: Task,
     *,
     batched: bool = False,
 ) -> Iterator[Event]:
@@ -86,8 +82,7 @@ def run_chunk(
     Args:
         method: with `predict_batch` if `batched`.
         samples: number of each, and how to read it.
-        protocol: how to evaluate.
-        store: which masks the rows carry.
+        task: what is asked of the method.
         batched: step all samples in lockstep, one `predict_batch` a click; otherwise one after another.
 
     Yields:
@@ -98,38 +93,46 @@ def run_chunk(
     """
     if not batched:
         for number, read in samples:
-            yield from _run_together(method, [(number, read)], protocol, store, batched=False)
+            yield from _run_together(method, [(number, read)], task, batched=False)
     elif samples:
-        yield from _run_together(method, samples, protocol, store, batched=True)
+        yield from _run_together(method, samples, task, batched=True)
 
 
 def _run_together(
     method: Method,
-    samples: Sequence[tuple[int, Callable[[], Sample]]],
-    protocol: Protocol,
-    store: Store,
+    samples: Sequence[tuple[int, Callable[[], Any]]],
+    task: Task,
     *,
     batched: bool,
 ) -> Iterator[Event]:
-    going: dict[int, SampleLoop] = {}
+    going: dict[int, Loop] = {}
     for number, read in samples:
         begun = time.perf_counter()
         sample = read()
-        loop = SampleLoop(sample, protocol, store, time.perf_counter() - begun)
-        try:
-            _make_ready(method)
-            call = partial(method.open, sample.image)
-            loop.session = yield from _calling({number: loop}, "open", call)
-            if loop.initial is not None:
-                yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
+        loop = task.begin(sample, time.perf_counter() - begun)
+        if (yield from _open(method, number, loop)):
             going[number] = loop
-        except MethodError as failure:
-            yield Clicked(number, loop.fail(str(failure)), done=True)
     while going:
         predictions = (yield from _predict_batch(method, going)) if batched else {}
         for number, loop in going.items():
             yield from _step(number, loop, predictions)
         going = {number: loop for number, loop in going.items() if not loop.done}
+        for number, loop in list(going.items()):
+            if loop.session is None and not (yield from _open(method, number, loop)):
+                del going[number]
+
+
+def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
+    """Open a session for a loop; whether that worked."""
+    try:
+        _make_ready(method)
+        loop.session = yield from _calling({number: loop}, "open", partial(method.open, loop.image))
+        if loop.initial is not None:
+            yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
+    except MethodError as failure:
+        yield Clicked(number, loop.fail(str(failure)), done=True)
+        return False
+    return True
 
 
 def _make_ready(method: Method) -> None:
@@ -150,17 +153,17 @@ def _make_ready(method: Method) -> None:
         raise MethodError(_reason("make_ready", error)) from error
 
 
-def _starting(loop: SampleLoop, initial: BoolArray) -> Callable[[], object]:
+def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
     start = getattr(loop.session, "start", None)
     if start is None:
         raise InputError(
-            f"{loop.sample.id}: the method cannot start from the sample's initial mask (its session has no "
+            f"{loop.pending.sample}: the method cannot start from the sample's initial mask (its session has no "
             "'start'); use --initial-masks ignore to start from nothing"
         )
     return partial(start, initial)
 
 
-def _step(number: int, loop: SampleLoop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
+def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
     """One click of one sample, predicted already or now."""
     assert loop.session is not None
     try:
@@ -175,7 +178,7 @@ def _step(number: int, loop: SampleLoop, predictions: dict[int, Any]) -> Generat
         yield Clicked(number, loop.fail(str(failure)), done=True)
 
 
-def _predict_batch(method: Any, going: dict[int, SampleLoop]) -> Generator[Event, None, dict[int, Any]]:
+def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
     """The predictions of all samples in one call; none if that fails, and each is asked alone."""
     sessions = [loop.session for loop in going.values()]
     clicks = [list(loop.clicks) for loop in going.values()]
@@ -189,15 +192,13 @@ def _predict_batch(method: Any, going: dict[int, SampleLoop]) -> Generator[Event
     return dict(zip(going, found, strict=True))
 
 
-def _keep(loop: SampleLoop, index: int) -> None:
+def _keep(loop: Loop, index: int) -> None:
     keep = getattr(loop.session, "keep", None)
     if keep is not None:
         _timed({0: loop}, "keep", partial(keep, index))
 
 
-def _calling(
-    loops: Mapping[int, SampleLoop], what: str, call: Callable[[], Any]
-) -> Generator[Event, None, Any]:
+def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Generator[Event, None, Any]:
     yield Began({number: loop.pending for number, loop in loops.items()}, what)
     try:
         return _timed(loops, what, call)
@@ -205,7 +206,7 @@ def _calling(
         yield Ended()
 
 
-def _timed(loops: Mapping[int, SampleLoop], what: str, call: Callable[[], Any]) -> Any:
+def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any:
     """Call the method; its time is shared by the samples of the call.
 
     Raises:

@@ -132,6 +132,13 @@ class ClickChecks:
                     f"{sample.id!r} ({_text(click)}, not {_text(expected)})",
                 )
             return
+        if sample.first_click is not None and not before:
+            if click != sample.first_click:
+                self._problems.add(
+                    "first click that is not the sample's own",
+                    f"{sample.id!r} ({_text(click)}, not {_text(sample.first_click)})",
+                )
+            return
         judgement = judge_click(
             self._policy,
             sample.target,

@@ -17,6 +17,7 @@ from disbench.errors import InputError
 from disbench.harness.chunks import Clicked, run_chunk
 from disbench.harness.protocol import Protocol, Selection
 from disbench.harness.store import ClickRow, Store, to_table
+from disbench.harness.tasks import TargetsTask
 from disbench.prediction import Method
 from disbench.samples import Sample, SampleSource
 
@@ -139,10 +140,10 @@ def evaluate(
     )
     check_batch(method, batch)
     rows: dict[int, list[ClickRow]] = {}
-    readers = enumerate(_readers(samples))
+    readers, task = enumerate(_readers(samples)), TargetsTask(protocol, store)
     while chunk := list(islice(readers, batch)):
-        for event in run_chunk(method, chunk, protocol, store, batched=batch > 1):
-            if isinstance(event, Clicked):
+        for event in run_chunk(method, chunk, task, batched=batch > 1):
+            if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
                 rows.setdefault(event.number, []).append(event.row)
     _check_ids([of_sample[0].sample for of_sample in rows.values()])
     return Results(tuple(row for number in sorted(rows) for row in rows[number]), protocol)

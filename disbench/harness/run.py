@@ -20,7 +20,9 @@ from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.clicks import opencv_version
 from disbench.engines import Engine, LocalEngine
 from disbench.errors import InputError
+from disbench.harness.answers import ANSWERS, DIVERSE, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import Protocol
+from disbench.harness.set_task import SetTask
 from disbench.harness.store import (
     CLICKS,
     FORMAT,
@@ -31,14 +33,14 @@ from disbench.harness.store import (
     Store,
     StoredRun,
     read_run,
-    write_clicks,
     write_json,
 )
+from disbench.harness.tasks import TargetsTask, Task
 from disbench.harness.workers import EvaluationWork, Job
-from disbench.samples import SampleSource
+from disbench.samples import SampleSource, Source
 
 Existing = Literal["resume", "overwrite", "fail"]
-JOB_FILES = (RUN, CLICKS, JOURNAL)
+JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {
@@ -120,31 +122,88 @@ def run_benchmark(
     """
     execution = execution or Execution()
     numbers = _chosen(source, every, limit)
-    job = _describe_job(method, source, protocol, execution, every, limit)
+    job = _describe_job(method, source, {**protocol.as_dict(), "every": every, "limit": limit})
+    task = TargetsTask(protocol, execution.store)
     out.mkdir(parents=True, exist_ok=True)
-    finished = _prepare_folder(out, job, existing)
-    if finished is not None:
-        return finished
+    if not _finished(out, job, existing, read_run):
+        _carry_out(method, source, out, task, job, execution, numbers, engine, command, progress, grown)
+    return read_run(out)
+
+
+def run_diverse(
+    method: MethodSpec,
+    source: Source,
+    out: Path,
+    task: SetTask,
+    execution: Execution | None = None,
+    *,
+    engine: Engine | None = None,
+    every: int = 1,
+    limit: int | None = None,
+    existing: Existing = "resume",
+    command: str = "",
+    progress: bool = False,
+    grown: Callable[[], None] = lambda: None,
+) -> StoredAnswers:
+    """Ask a method what a first click may mean, for each set of a dataset, and store its answers.
+
+    Args:
+        source: of the sets (`disbench.harness.set_source.SetSource`).
+        task: how many clicks, and how they are drawn and moved.
+        method: as of `run_benchmark`, as are all others.
+        out: as there.
+        execution: as there; what is stored, the task says.
+        engine: as there.
+        every: as there.
+        limit: as there.
+        existing: as there.
+        command: as there.
+        progress: as there.
+        grown: as there.
+
+    Returns:
+        The finished run. A set on which the method failed ends with that click, with the reason.
+
+    Raises:
+        InputError: as `run_benchmark`.
+    """
+    execution = execution or Execution()
+    numbers = _chosen(source, every, limit)
+    conduct = {**task.as_dict(), "every": every, "limit": limit}
+    job = {"task": DIVERSE, **_describe_job(method, source, conduct)}
+    out.mkdir(parents=True, exist_ok=True)
+    if not _finished(out, job, existing, read_answers):
+        _carry_out(method, source, out, task, job, execution, numbers, engine, command, progress, grown)
+    return read_answers(out)
+
+
+def _carry_out(
+    method: MethodSpec,
+    source: Source,
+    out: Path,
+    task: Task,
+    job: dict[str, Any],
+    execution: Execution,
+    numbers: Sequence[int],
+    engine: Engine | None,
+    command: str,
+    progress: bool,
+    grown: Callable[[], None],
+) -> None:
     begun = time.monotonic()
     journal = Journal(out)
     try:
         _check_journal(journal, job, out)
         work = EvaluationWork(
-            Job(
-                method,
-                source,
-                protocol,
-                execution.store,
-                execution.batch,
-                execution.threads,
-                execution.timeout,
-            )
+            Job(method, source, task, execution.batch, execution.threads, execution.timeout)
         )
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, engine, out, progress, grown)
         _check_unchanged(source, job, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
-        write_clicks(out / CLICKS, journal.tables())
+        task.write(out, journal.tables())
+        if (write_tables := getattr(source, "write_tables", None)) is not None:
+            write_tables(out)
         result = _summary(journal, wall_seconds)
     finally:
         journal.close()
@@ -163,7 +222,6 @@ def run_benchmark(
     }
     write_json(out / RUN, description)
     (out / JOURNAL).unlink()
-    return read_run(out)
 
 
 def _evaluate(
@@ -188,7 +246,8 @@ def _evaluate(
         for chunk in evaluated:
             for sentence in chunk.lost:
                 engine.tell(sentence)
-            journal.add(chunk.numbers[0], len(chunk.numbers), chunk.all_rows(), chunk.repeated)
+            rows = work.job.task.table(chunk.all_rows())
+            journal.add(chunk.numbers[0], len(chunk.numbers), rows, chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
             grown()
@@ -198,7 +257,7 @@ def _evaluate(
                 bar.set_postfix(failed=failed)
 
 
-def _check_unchanged(source: SampleSource, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
+def _check_unchanged(source: Source, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
     """See that the rows are those of the files that the run says it read.
 
     Raises:
@@ -209,7 +268,7 @@ def _check_unchanged(source: SampleSource, job: Mapping[str, Any], journal: Jour
         _check_journal(journal, job, out)
 
 
-def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
+def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
     if every < 1 or (limit is not None and limit < 1):
         raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
     ids = source.ids
@@ -221,14 +280,7 @@ def _chosen(source: SampleSource, every: int, limit: int | None) -> list[int]:
     return list(range(0, len(ids), every))[:limit]
 
 
-def _describe_job(
-    method: MethodSpec,
-    source: SampleSource,
-    protocol: Protocol,
-    execution: Execution,
-    every: int,
-    limit: int | None,
-) -> dict[str, Any]:
+def _describe_job(method: MethodSpec, source: Source, conduct: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides the rows."""
     return {
         "method": {
@@ -249,7 +301,7 @@ def _describe_job(
             "content_hash": source.content_hash(),
             "facts": dict(source.facts()),
         },
-        "protocol": {**protocol.as_dict(), "every": every, "limit": limit},
+        "protocol": dict(conduct),
         "versions": _versions(method),
     }
 
@@ -299,21 +351,25 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _prepare_folder(out: Path, job: Mapping[str, Any], existing: Existing) -> StoredRun | None:
-    """Clear the folder as asked; the run that is there if it is this very job's and finished."""
-    present = [name for name in (RUN, CLICKS, JOURNAL) if (out / name).exists()]
+def _finished(
+    out: Path,
+    job: Mapping[str, Any],
+    existing: Existing,
+    read: Callable[[Path], StoredRun | StoredAnswers],
+) -> bool:
+    """Clear the folder as asked; whether there is this very job's finished run."""
+    present = [name for name in JOB_FILES if (out / name).exists()]
     if existing == "overwrite":
         for name in (RUN, *present):  # the description first: without it nothing is a finished run
             (out / name).unlink(missing_ok=True)
-        return None
+        return False
     if existing == "fail" and present:
         raise InputError(f"{out}: there is a run already; name another folder or use --existing overwrite")
     if (out / RUN).is_file():
-        done = read_run(out)
-        check_same(done.description, job, out)
+        check_same(read(out).description, job, out)
         (out / JOURNAL).unlink(missing_ok=True)
-        return done
-    return None
+        return True
+    return False
 
 
 def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:

@@ -17,7 +17,7 @@ from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import Protocol
 from disbench.harness.store import ClickRow, Store
 from disbench.metrics import TargetBoundary, iou
-from disbench.prediction import Session
+from disbench.prediction import RgbImage, Session
 from disbench.samples import Sample
 
 
@@ -56,6 +56,11 @@ class SampleLoop:
         self._harness_seconds = harness_seconds
         self.pending = self._click()
         self._harness_seconds += time.perf_counter() - begun
+
+    @property
+    def image(self) -> RgbImage:
+        """The sample's image."""
+        return self.sample.image
 
     @property
     def initial(self) -> npt.NDArray[np.bool_] | None:
@@ -143,6 +148,8 @@ class SampleLoop:
         )
 
     def _simulated(self) -> Click:
+        if self.sample.first_click is not None and not self.clicks:
+            return self.sample.first_click
         return self._policy.simulate(
             self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
         )

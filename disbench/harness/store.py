@@ -162,11 +162,11 @@ class Journal:
                 raise ValueError("a chunk without numbers")
             return dict(rows)
 
-    def add(self, first: int, samples: int, rows: Sequence[ClickRow], repeated: Sequence[str] = ()) -> None:
+    def add(self, first: int, samples: int, rows: pa.Table, repeated: Sequence[str] = ()) -> None:
         """Write a finished chunk: all of its rows, or none if the machine stops here."""
         buffer = io.BytesIO()
-        with pa.ipc.new_stream(buffer, SCHEMA) as stream:
-            stream.write_table(to_table(rows))
+        with pa.ipc.new_stream(buffer, rows.schema) as stream:
+            stream.write_table(rows)
         with self._complaining():
             self._connection.execute(
                 "INSERT INTO chunks VALUES (?, ?, ?, ?)",
@@ -251,17 +251,21 @@ def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
     Row groups end after a fixed number of samples, whatever chunks the rows came in.
     """
     with naming(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        waiting: list[pa.Table] = []
-        samples = 0
-        for table in tables:
-            for sample in _split_samples(table):
-                waiting.append(sample)
-                samples += 1
-                if samples == _SAMPLES_A_GROUP:
-                    writer.write_table(pa.concat_tables(waiting).combine_chunks())
-                    waiting, samples = [], 0
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+        for table in grouped(tables):
+            writer.write_table(table)
+
+
+def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of tables, in order, anew: a fixed number of samples a table, whatever chunks they came in."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        for sample in _split_samples(table):
+            waiting.append(sample)
+            if len(waiting) == _SAMPLES_A_GROUP:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -424,15 +428,20 @@ def read_run(folder: Path) -> StoredRun:
     """
     path = folder / RUN
     if not path.is_file():
-        if (folder / JOURNAL).is_file():
-            raise InputError(f"{folder}: the run is not finished; run the same command again to resume")
-        raise InputError(
-            f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made"
-        )
+        raise unfinished(folder)
     description = parse_description(path.read_bytes(), str(path))
+    if "task" in description:
+        raise InputError(f"{folder}: a run of --task {description['task']}; disbench ambiguity reads it")
     if not (folder / CLICKS).is_file():
         raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
     return StoredRun(folder, description)
+
+
+def unfinished(folder: Path) -> InputError:
+    """What is wrong with a folder without `run.json`."""
+    if (folder / JOURNAL).is_file():
+        return InputError(f"{folder}: the run is not finished; run the same command again to resume")
+    return InputError(f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made")
 
 
 def parse_description(content: bytes, where: str) -> dict[str, Any]:

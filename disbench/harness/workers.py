@@ -20,11 +20,10 @@ from disbench.engines.work import WorkerLost
 from disbench.errors import InputError
 from disbench.harness.chunks import Began, Clicked, Ended, Event, Repeated, run_chunk
 from disbench.harness.evaluation import check_batch
-from disbench.harness.protocol import Protocol
-from disbench.harness.store import ClickRow, Store
+from disbench.harness.tasks import Row, Task
 from disbench.prediction import Method
 from disbench.processes import die_with_parent, exit_words, started_worker
-from disbench.samples import SampleSource
+from disbench.samples import Source
 
 _STARTING_TIMEOUT = 600.0
 """Seconds that a worker may take to make the method (loading weights)."""
@@ -37,17 +36,15 @@ class Job:
     Attributes:
         method: what makes the method.
         source: of the samples.
-        protocol: how to evaluate.
-        store: which masks the rows carry.
+        task: what is asked of the method.
         batch: samples in lockstep.
         threads: that a worker's libraries may use.
         timeout: seconds that one call of the method may take for each of its samples, or None.
     """
 
     method: MethodSpec
-    source: SampleSource
-    protocol: Protocol
-    store: Store
+    source: Source
+    task: Task
     batch: int
     threads: int
     timeout: float | None
@@ -69,7 +66,7 @@ class Chunk:
     """
 
     numbers: tuple[int, ...]
-    rows: dict[int, list[ClickRow]] = field(default_factory=dict)
+    rows: dict[int, list[Row]] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
     alone: bool = False
     died: set[int] = field(default_factory=set)
@@ -82,7 +79,7 @@ class Chunk:
         """Samples that still need work."""
         return tuple(number for number in self.numbers if number not in self.finished)
 
-    def all_rows(self) -> list[ClickRow]:
+    def all_rows(self) -> list[Row]:
         """The rows of all samples, in order."""
         return [row for number in self.numbers for row in self.rows[number]]
 
@@ -296,7 +293,7 @@ def _work(path: Path, connection: Connection) -> None:
 def _evaluate(job: Job, method: Method, numbers: Sequence[int], alone: bool, connection: Connection) -> None:
     samples = [(number, partial(job.source.read, number)) for number in numbers]
     batched = job.batch > 1 and not alone
-    for event in run_chunk(method, samples, job.protocol, job.store, batched=batched):
+    for event in run_chunk(method, samples, job.task, batched=batched):
         connection.send(event)
 
 

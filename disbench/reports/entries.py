@@ -18,6 +18,7 @@ from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.budgets import BUDGETS
 from disbench.click_policies import DRAWING, ClickPolicy
 from disbench.errors import InputError
+from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
@@ -162,6 +163,20 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
         InputError: no run in a folder, one that is not finished or damaged, or an archive beside a folder of
             its name that has another run.
     """
+    found, answers = split_runs(folders)
+    if answers and not found:
+        raise InputError(f"{answers[0].folder}: a run of --task diverse; disbench ambiguity reads it")
+    if not found:
+        raise InputError("there are no runs to report; name folders that disbench run made")
+    return found
+
+
+def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAnswers]]:
+    """The runs of folders, as `find_runs` finds them: those of targets, and those of the diverse task.
+
+    Raises:
+        InputError: as `find_runs`, but not if there is none.
+    """
     places: dict[Path, Path] = {}
     for folder in folders:
         below = [folder] if is_run(folder) else _runs_below(folder)
@@ -169,14 +184,13 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
             raise InputError(f"{folder}: there is no run in it; name folders that disbench run made")
         for place in below:
             places.setdefault(place.resolve(), place)
-    if not places:
-        raise InputError("there are no runs to report; name folders that disbench run made")
+    diverse = [place for place in places.values() if is_diverse(place)]
     runs: dict[Path, StoredRun] = {}
-    for run in map(open_run, places.values()):
+    for run in map(open_run, (place for place in places.values() if place not in diverse)):
         there = runs.setdefault(run.folder.resolve(), run)
         if there.description != run.description:
             raise InputError(f"{run.folder}: the folder and the archive of this name are two runs; move one")
-    return list(runs.values())
+    return list(runs.values()), list(map(read_answers, diverse))
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
@@ -268,7 +282,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
         return Entry(
             folder=name,
             method=plain(method["name"]),
-            label=_label(plain(method["name"]), options, card, float(protocol["threshold"])),
+            label=run_label(plain(method["name"]), options, card, float(protocol["threshold"])),
             build=_build(method),
             resolution=_resolution(options, card),
             training_data=plain(", ".join(map(str, card.get("training_data", [])))),
@@ -293,7 +307,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
         ) from error
 
 
-def _label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
+def run_label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
     """The name, with the options that are not the card's defaults; all options where there is no card."""
     defaults = {key: table["default"] for key, table in card.get("options", {}).items()}
     bridged = card.get("status") == "bridge"

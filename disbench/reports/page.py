@@ -80,14 +80,14 @@ class _Group:
 def page_html(
     entries: Sequence[Entry],
     pictures: Mapping[str, Sequence[Picture]] | None = None,
-    budgets: Table | None = None,
+    tables: Sequence[Table] = (),
 ) -> str:
     """The page of some runs: leaderboard, curves, clicks against seconds, pictures, and how to make each run again.
 
     Args:
         entries: at least one.
         pictures: folder of an entry -> images to show of it; small, since the page holds them.
-        budgets: the table of runs whose methods get a fixed budget of points, if there are any.
+        tables: of other runs (methods with a fixed budget of points, the diverse task), shown as they are.
 
     Returns:
         HTML. The same entries and pictures give the same text.
@@ -110,7 +110,7 @@ def page_html(
             "sorted_by": f"NoC@{SOLVED}",
             "groups": groups,
             "choices": _choices(entries),
-            "budgets": budgets,
+            "plain_tables": tables,
             "pictures": [
                 (number, entry, [_embedded(picture, entry) for picture in pictures[entry.folder]])
                 for number, entry in enumerate(entries)

@@ -9,8 +9,10 @@ from pathlib import Path
 from disbench.errors import InputError
 from disbench.files import whole_file
 from disbench.reports import latex, markdown
+from disbench.reports.ambiguity_numbers import read_numbers
+from disbench.reports.ambiguity_tables import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries
+from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
 from disbench.reports.facts import dataset_facts, run_facts
 from disbench.reports.page import Picture, page_html
 from disbench.reports.spreadsheet import curves_csv, results_csv
@@ -61,10 +63,15 @@ class _Tables:
 
     overview: Table | None
     budgets: Table | None
+    ambiguity: Table | None = None
 
-    def both(self) -> list[Table]:
+    def all(self) -> list[Table]:
         """Those that there are."""
-        return [table for table in (self.overview, self.budgets) if table is not None]
+        return [table for table in (self.overview, self.budgets, self.ambiguity) if table is not None]
+
+    def plain(self) -> list[Table]:
+        """Those that the leaderboard has beside its own."""
+        return [table for table in (self.budgets, self.ambiguity) if table is not None]
 
 
 def make_report(
@@ -77,7 +84,8 @@ def make_report(
     """Write tables, curves and the text that joins them; only stored runs are read.
 
     Args:
-        folders: each a run, packed or not, or a folder with runs below it, at any depth.
+        folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
+            get one table; `disbench.reports.ambiguity` tells all of them.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
         pictures: folder of a run -> captions and small images of it (PNG, JPEG, WebP) for the leaderboard.
@@ -90,7 +98,7 @@ def make_report(
         InputError: no run in a folder, one that is not finished or damaged, a picture of another form, or
             pictures of a folder that is not among the runs.
     """
-    runs = find_runs(folders)
+    runs, answers = find_runs(folders), split_runs(folders)[1]
     entries = read_entries(runs)
     shown = _by_entry(pictures or {}, dict(zip((run.folder for run in runs), entries, strict=True)))
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
@@ -101,13 +109,15 @@ def make_report(
     sections = [_section(group) for group in by_dataset(clicked).values()]
     overview = overview_table(clicked) if clicked else None
     budgets = budget_table(once) if once else None
+    ambiguity = overview_of_sets([read_numbers(run) for run in answers]) if answers else None
+    tables = _Tables(overview, budgets, ambiguity)
     panels = _panels(clicked, sections)
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, _Tables(overview, budgets), sections, panels).encode(),
+        PAGE: _page(entries, tables, sections, panels).encode(),
         RESULTS: results_csv(entries).encode(),
-        TABLES: _latex(_Tables(overview, budgets), sections).encode(),
+        TABLES: _latex(tables, sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(clicked, shown, budgets).encode() if page else None,
+        LEADERBOARD: page_html(clicked, shown, tables.plain()).encode() if page else None,
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
@@ -177,7 +187,7 @@ def _page(
         "report.md.jinja",
         {
             "overview": tables.overview,
-            "budgets": tables.budgets,
+            "plain_tables": tables.plain(),
             "sections": sections,
             "panels": panels,
             "stopped": [entry for entry in entries if entry.stop_at is not None],
@@ -193,7 +203,7 @@ def _page(
 
 
 def _latex(shared: _Tables, sections: Sequence[_Section]) -> str:
-    tables = [latex.table(table, table.name) for table in shared.both()]
+    tables = [latex.table(table, table.name) for table in shared.all()]
     for number, section in enumerate(sections, start=1):
         tables += [latex.table(part, f"{part.name}-{number}") for part in (section.clicks, section.quality)]
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"

@@ -14,7 +14,8 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 
-from disbench.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, union
+from disbench.clicks import Click
+from disbench.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, pixel, union
 from disbench.sampling.hierarchy import Forest, ancestors
 
 Nest = Literal["annotated", "union"]
@@ -235,3 +236,20 @@ def click_region(rles: Sequence[Rle], chosen: SetOfObjects) -> Rle:
 def set_masks(rles: Sequence[Rle], chosen: SetOfObjects) -> list[Rle]:
     """The masks of a set, inner to outer."""
     return [union([rles[index] for index in member]) for member in chosen.members]
+
+
+def draw_click(region: Rle, generator: np.random.Generator) -> Click:
+    """A positive click, uniform over the pixels of a region.
+
+    Args:
+        region: where the click may fall, not empty.
+        generator: decides the draw.
+
+    Raises:
+        ValueError: the region is empty.
+    """
+    area = int(areas([region])[0])
+    if area == 0:
+        raise ValueError("no click can be drawn from an empty region")
+    x, y = pixel(region, int(generator.integers(area)))
+    return Click(x, y, positive=True)

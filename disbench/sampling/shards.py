@@ -236,6 +236,16 @@ class ShardReader:
                 counts.append(np.asarray(sets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64))
         return np.concatenate(counts)
 
+    def centers_and_sizes(self) -> list[list[tuple[int, int]]]:
+        """For each scene, of each of its sets the center and how many masks it has; masks are not read for it."""
+        found: list[list[tuple[int, int]]] = []
+        columns = [f"sets.list.element.{name}" for name in ("center", "members")]
+        for shard in range(len(self._files)):
+            for group in range(self._count_groups(shard)):
+                for sets in self._read(shard, group, columns).column(0).to_pylist():
+                    found.append([(item["center"], len(item["members"])) for item in sets])
+        return found
+
     def names(self) -> tuple[list[str], list[str]]:
         """Image id and file name of every scene; masks are not read for it."""
         image_ids: list[str] = []

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from disbench.clicks import Click
 from disbench.datasets.images import find_image, read_rgb
 from disbench.errors import InputError
-from disbench.masks import Rle, areas, decode, pixel
+from disbench.masks import decode
+from disbench.sampling.diverse_sets import draw_click
 from disbench.sampling.shards import DiverseSet, DiverseSets
 
 
@@ -124,23 +125,6 @@ class DiverseSetDataset(Dataset[TrainingItem]):
             place = "by the given function" if callable(self.images) else f"in {self.images}"
             raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
         return path
-
-
-def draw_click(region: Rle, generator: np.random.Generator) -> Click:
-    """A positive click, uniform over the pixels of a region.
-
-    Args:
-        region: where the click may fall, not empty.
-        generator: decides the draw.
-
-    Raises:
-        ValueError: the region is empty.
-    """
-    area = int(areas([region])[0])
-    if area == 0:
-        raise ValueError("no click can be drawn from an empty region")
-    x, y = pixel(region, int(generator.integers(area)))
-    return Click(x, y, positive=True)
 
 
 def list_collate(items: Sequence[TrainingItem]) -> list[TrainingItem]:

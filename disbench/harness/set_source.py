@@ -1,0 +1,284 @@
+"""Diverse sets of a folder of shards as what a run is made on: whole sets, or each of their masks as a target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from disbench import masks
+from disbench.datasets.images import read_rgb
+from disbench.datasets.photos import photo_path
+from disbench.errors import InputError
+from disbench.harness.answers import SETS, write_sets
+from disbench.harness.set_task import SetSample, first_click
+from disbench.masks import areas
+from disbench.prediction import RgbImage
+from disbench.samples import Sample
+from disbench.sampling.diverse_sets import Combination, SetOfObjects, click_region, set_masks
+from disbench.sampling.image_lookup import lookup
+from disbench.sampling.sampled_scene import SampledScene
+from disbench.sampling.shards import ShardReader, content_hash, file_sha256
+
+EMBEDDED = "embedded"
+"""For `images`: the embedded photos."""
+_IMAGES_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which sets of a folder are taken.
+
+    Attributes:
+        sets: so many, drawn by lot; None takes all.
+        seed: of the lot, and of the first clicks.
+        min_members: only sets of so many masks or more.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    sets: int | None = None
+    seed: int = 0
+    min_members: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.sets is not None and self.sets < 1) or self.seed < 0 or self.min_members < 1:
+            raise InputError(
+                f"sets = {self.sets}, seed = {self.seed}, min_members = {self.min_members}: at least 1, 0 and 1"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"sets": self.sets, "seed": self.seed, "min_members": self.min_members}
+
+
+@dataclass
+class SetSource:
+    """The chosen diverse sets of a folder of shards, a sample each. Picklable.
+
+    Attributes:
+        folder: a finished folder of shards.
+        images: folder of the images, or `EMBEDDED`; None looks in the usual places.
+        data: root of the datasets.
+        choice: which sets.
+
+    Raises:
+        InputError: not a finished folder of shards, or no set that could be taken.
+    """
+
+    folder: Path
+    images: Path | str | None = None
+    data: Path | None = None
+    choice: Choice = field(default_factory=Choice)
+
+    def __post_init__(self) -> None:
+        self.reader = ShardReader(self.folder)
+        self._names = self.reader.names()
+        sets = [
+            (scene, number, center, size)
+            for scene, row in enumerate(self.reader.centers_and_sizes())
+            for number, (center, size) in enumerate(row)
+            if size >= self.choice.min_members
+        ]
+        if not sets:
+            raise InputError(
+                f"{self.folder}: no set of {self.choice.min_members} masks or more; name other shards"
+            )
+        self.chosen = _drawn(sets, self.choice)
+        self.ids: Sequence[str] = [f"{self._names[0][scene]}/{center}" for scene, _, center, _ in self.chosen]
+        self._kept: OrderedDict[Path, RgbImage] = OrderedDict()
+        self._find: Callable[[str], Path | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without images, and what finds them."""
+        return {**self.__dict__, "_kept": OrderedDict(), "_find": None}
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    def place(self, index: int) -> tuple[SampledScene, SetOfObjects]:
+        """Scene and set of a sample."""
+        scene, number, *_ = self.chosen[index]
+        sampled = self.reader[scene]
+        return sampled, sampled.sets[number]
+
+    def read(self, index: int) -> SetSample:
+        """The set of a number, with its image.
+
+        Raises:
+            InputError: the image is missing, damaged or of another size.
+        """
+        sampled, chosen = self.place(index)
+        rles = sampled.scene.rles
+        return SetSample(
+            id=self.ids[index],
+            image_id=sampled.scene.image_id,
+            center=chosen.center,
+            image=self._image(sampled),
+            members=tuple(set_masks(rles, chosen)),
+            click_region=click_region(rles, chosen),
+        )
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of all that decides the samples: shards, the sets' choice, images' bytes."""
+        digest = hashlib.sha256(f"disbench sets 1\n{content_hash(self.reader.manifest)}\n".encode())
+        digest.update("\n".join(self.ids).encode())
+        for name in dict.fromkeys(self._names[1][scene] for scene, *_ in self.chosen):
+            digest.update(f"\n{name} {file_sha256(self._path(name))}".encode())
+        return digest.hexdigest()
+
+    def facts(self) -> dict[str, object]:
+        """What a run records: recipe, hash of the shards, how many sets they have, which were taken."""
+        manifest = self.reader.manifest
+        recipe = manifest.get("recipe", {})
+        return {
+            "title": f"Diverse sets, recipe {recipe.get('name', 'unknown')}, of {manifest.get('source', 'shards')}",
+            "shards": {
+                "content_hash": content_hash(manifest),
+                "recipe": recipe,
+                "sets": int(self.reader.sets_a_scene().sum()),
+            },
+            "choice": self.choice.as_dict(),
+        }
+
+    def write_tables(self, folder: Path) -> None:
+        """Write `sets.parquet` into a run's folder."""
+        write_sets(folder / SETS, [self._row(index) for index in range(len(self.ids))])
+
+    def _row(self, index: int) -> dict[str, Any]:
+        sampled, chosen = self.place(index)
+        scene, rles = sampled.scene, sampled.scene.rles
+        return {
+            "sample": self.ids[index],
+            "image_id": scene.image_id,
+            "center": chosen.center,
+            "file_name": scene.file_name,
+            "height": scene.height,
+            "width": scene.width,
+            "category": scene.objects[chosen.center].category,
+            "members": len(chosen.members),
+            "relations": [relation(sampled, chosen.center, member) for member in chosen.members],
+            "areas": areas(set_masks(rles, chosen)).tolist(),
+            "click_area": int(areas([click_region(rles, chosen)])[0]),
+        }
+
+    def _image(self, sampled: SampledScene) -> RgbImage:
+        scene, path = sampled.scene, self._path(sampled.scene.file_name)
+        if path not in self._kept:
+            image = read_rgb(path)
+            if image.shape[:2] != (scene.height, scene.width):
+                raise InputError(
+                    f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {scene.image_id} have "
+                    f"{scene.width} x {scene.height}; name the folder of the right images with --images"
+                )
+            self._kept[path] = image
+            while len(self._kept) > _IMAGES_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[path]
+
+    def _path(self, file_name: str) -> Path:
+        if self._find is None:
+            named = None if self.images in (None, EMBEDDED) else Path(str(self.images))
+            self._find = photo_path if self.images == EMBEDDED else lookup(self.folder, named, self.data)
+        path = self._find(file_name)
+        if path is None:
+            raise InputError(f"{file_name}: the image is not here; name the folder that has it with --images")
+        return path
+
+
+class IntentSource:
+    """Each mask of each chosen set as a target of its own, all of a set with the same first click (a `SampleSource`).
+
+    Samples are named `image/center/member`. The first click is the diverse task's click 1 of the same seed.
+
+    Args:
+        sets: whose masks.
+    """
+
+    def __init__(self, sets: SetSource) -> None:
+        self.sets = sets
+        self._members = [
+            (index, member) for index, (*_, size) in enumerate(sets.chosen) for member in range(size)
+        ]
+        self.ids: Sequence[str] = [f"{sets.ids[index]}/{member}" for index, member in self._members]
+
+    @property
+    def name(self) -> str:
+        """The sets' own, which says what was made of them."""
+        return f"{self.sets.name}-intents"
+
+    def read(self, index: int) -> Sample:
+        """The target of a number.
+
+        Raises:
+            InputError: as `SetSource.read`.
+        """
+        number, member = self._members[index]
+        found = self.sets.read(number)
+        return Sample(
+            self.ids[index],
+            found.image,
+            masks.decode(found.members[member], order="C").astype(np.int8),
+            first_click=first_click(found.click_region, self.sets.choice.seed, found.image_id, found.center),
+        )
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the sets', and of the rule that makes targets and clicks of them."""
+        seed = self.sets.choice.seed
+        return hashlib.sha256(f"disbench intents 1\n{seed}\n{self.sets.content_hash()}".encode()).hexdigest()
+
+    def facts(self) -> dict[str, object]:
+        """Those of the sets."""
+        facts = self.sets.facts()
+        return {**facts, "title": f"Each intent of a first click: {facts['title']}"}
+
+    def write_tables(self, folder: Path) -> None:
+        """Write `sets.parquet` into a run's folder: the relation of each target is there."""
+        self.sets.write_tables(folder)
+
+
+def relation(sampled: SampledScene, center: int, member: Combination) -> str:
+    """What a member of a set is to its center.
+
+    Returns:
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between);
+        `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
+        that contains it; `with-1-other`, ...: united with objects of no relation.
+    """
+    others = [number for number in member if number != center]
+    if not others:
+        return "self"
+    up = _ancestors(sampled.parents, center)
+    if all(number in up for number in others):
+        depth = max(up.index(number) for number in others) + 1
+        return {1: "parent", 2: "grandparent"}.get(depth, f"ancestor-{depth}")
+    if center not in member:
+        return "container"
+    kind = "neighbour" if set(others) <= set(sampled.neighbours[center]) else "other"
+    return f"with-{len(others)}-{kind}{'s' if len(others) > 1 else ''}"
+
+
+def _ancestors(parents: Sequence[int | None], node: int) -> list[int]:
+    """A node's parent, its parent, and so on; none where there is no tree."""
+    found: list[int] = []
+    parent = parents[node]
+    while parent is not None and parent >= 0:
+        found.append(parent)
+        parent = parents[parent]
+    return found
+
+
+def _drawn(sets: Sequence[tuple[int, int, int, int]], choice: Choice) -> list[tuple[int, int, int, int]]:
+    """Scene, number, center and size of the sets that are taken, in the shards' order."""
+    if choice.sets is None or choice.sets >= len(sets):
+        return list(sets)
+    lot = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
+    return [sets[index] for index in sorted(lot.tolist())]

@@ -1,0 +1,138 @@
+"""What a first click may mean, measured on the embedded photos as a user types it: run, verify, report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import toy_methods
+from tests.commands import disbench
+
+pytest.importorskip("cv2", exc_type=ImportError)
+TOY = str(Path(toy_methods.__file__))
+SETS = ("--images", "embedded", "--sets", "2", "--min-members", "2", "--workers", "1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> Path:
+    """A folder with runs of both tasks: three candidates with scores, one without."""
+    place = tmp_path_factory.mktemp("ambiguity")
+    for name, options in (
+        ("three", ("--set", "candidates=3", "--set", "radius=30", "--clicks", "2", "--store", "all")),
+        ("one", ("--set", "scores=false", "--move", "0")),
+    ):
+        done = disbench(
+            *(
+                "run",
+                "--task",
+                "diverse",
+                "--shards",
+                photo_shards,
+                "--method",
+                f"{TOY}:Discs",
+                *SETS,
+                *options,
+            ),
+            *("--out", f"runs/{name}"),
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "2 sets" in done.stdout
+    for selection in ("oracle-first", "score"):
+        done = disbench(
+            *("run", "--task", "intents", "--shards", photo_shards, "--method", f"{TOY}:Discs", *SETS),
+            *("--set", "candidates=3", "--selection", selection, "--max-clicks", "2"),
+            *("--out", f"runs/intents-{selection}"),
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.mark.slow
+def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
+    done = disbench("ambiguity", "runs", "--shards", photo_shards, "--pictures", "2", cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "ambiguity/ambiguity.md: 4 runs"
+    names = {path.name for path in (place / "ambiguity").iterdir()}
+    wanted = {
+        "ambiguity.md",
+        "ambiguity.csv",
+        "tables.tex",
+        "ambiguity.png",
+        "ambiguity.svg",
+        "pictures-1.png",
+    }
+    assert names == wanted
+    text = (place / "ambiguity" / "ambiguity.md").read_text()
+    for part in (
+        "coverage",
+        "candidates and scores",
+        "by relation and size",
+        "what one answer means",
+        "be understood",
+    ):
+        assert part in text
+    with (place / "ambiguity" / "ambiguity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    value = {(r["run"], r["measure"], r["group"]): r["value"] for r in rows}
+    assert float(value["three", "coverage_oracle", "3"]) == pytest.approx(
+        float(value["three", "coverage", ""])
+    )
+    assert value["one", "redundancy", ""] == value["one", "held_best", ""] == ""
+    assert value["intents-score", "noc_90", "self"]
+    assert {r["count"] for r in rows if r["run"] == "three" and r["measure"] == "coverage"} == {"4"}
+    assert Image.open(place / "ambiguity" / "pictures-1.png").width > 500
+    again = disbench(
+        "ambiguity", "runs", "--shards", photo_shards, "--pictures", "2", "--out", "b", cwd=place
+    )
+    assert again.returncode == 0
+    for name in wanted:
+        assert (place / "b" / name).read_bytes() == (place / "ambiguity" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_other_reports_have_the_runs_too(place: Path, photo_shards: Path) -> None:
+    done = disbench("report", "runs", "--page", cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "## Ambiguity of the first click" in (place / "report" / "report.md").read_text()
+    assert "Ambiguity of the first click</h2>" in (place / "report" / "leaderboard.html").read_text()
+    done = disbench("verify", "runs/intents-score", "--dataset", photo_shards, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "the run holds" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_cannot_be_asked(place: Path, photo_shards: Path, tmp_path: Path) -> None:
+    run = ("run", "--method", "disk", "--out", tmp_path / "run")
+    diverse = (*run, "--task", "diverse")
+    for arguments, words in (
+        (run, "--dataset is missing"),
+        ((*run, "--dataset", "photos", "--sets", "3"), "go with --task diverse"),
+        (diverse, "--shards"),
+        ((*diverse, "--shards", photo_shards, "--dataset", "photos"), "no --dataset"),
+        ((*diverse, "--shards", photo_shards, "--stop-at", "0.9"), "--stop-at belongs to loops of clicks"),
+        ((*diverse, "--shards", tmp_path), "no manifest.json"),
+        ((*diverse, "--shards", photo_shards, "--min-members", "50"), "no set of 50 masks"),
+        ((*diverse, "--shards", photo_shards, "--images", tmp_path / "gone"), "not a folder"),
+        (("ambiguity", tmp_path), "there is no run in it"),
+        (("ambiguity", place / "runs" / "three", "--shards", tmp_path), "no manifest.json"),
+        (("report", place / "runs" / "three"), "disbench ambiguity reads it"),
+        (("verify", place / "runs" / "three"), "disbench ambiguity reads it"),
+        (("verify", place / "runs" / "intents-score", "--dataset", tmp_path), "no manifest.json"),
+    ):
+        done = disbench(*arguments, cwd=tmp_path)
+        assert done.returncode == 2 or "not checked" in done.stdout, (arguments, done.stdout)
+        assert words in done.stderr + done.stdout, (arguments, done.stderr)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("run.json", "sets.parquet", "answers.parquet"):
+        (broken / name).write_bytes((place / "runs" / "three" / name).read_bytes())
+    (broken / "overlaps.parquet").write_bytes((place / "runs" / "one" / "overlaps.parquet").read_bytes())
+    done = disbench("ambiguity", broken, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "overlaps.parquet" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
