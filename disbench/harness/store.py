@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from disbench.click_policies import replays
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
 
@@ -312,22 +313,41 @@ class StoredRun:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
 
         A sample that failed before its last click is filled up with zeros to `max_clicks`, so that no mean
-        leaves it out: its IoU is 0 from the failing click on.
+        leaves it out: its IoU is 0 from the failing click on. One whose recorded clicks ended before is filled up
+        with its last value: the mask at which the person stopped stands.
 
         Raises:
             InputError: as `rows`.
         """
         table = self.rows(["sample", "failure", column])
-        return split_by_sample(table, column, int(self.protocol["max_clicks"]))
+        return split_by_sample(table, column, int(self.protocol["max_clicks"]), replayed=self.replayed)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether its clicks are recorded ones."""
+        return replays(str(self.protocol["policy"]))
 
 
-def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, npt.NDArray[np.float64]]:
+def filled_up(
+    values: npt.NDArray[np.float64], max_clicks: int, *, failed: bool, replayed: bool
+) -> npt.NDArray[np.float64]:
+    """The values of one sample as means count them: `StoredRun.by_sample` tells what an early end comes to."""
+    missing = max(0, max_clicks - len(values))
+    if failed or not replayed:
+        return np.pad(values, (0, missing if failed else 0))
+    return np.pad(values, (0, missing), mode="edge")
+
+
+def split_by_sample(
+    table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False
+) -> dict[str, npt.NDArray[np.float64]]:
     """The values of one numeric column, a sequence a sample, in the rows' order; failed samples as `by_sample` does.
 
     Args:
         table: rows with the columns `sample`, `failure` and the one that is wanted.
         column: its name.
-        max_clicks: to which a failed sample is filled up with zeros.
+        max_clicks: to which samples that ended early are filled up.
+        replayed: whether the clicks are recorded ones.
     """
     values = table[column].to_numpy().astype(np.float64)
     names = table["sample"].to_numpy()
@@ -335,8 +355,9 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, 
     starts = _starts(names)
     found: dict[str, npt.NDArray[np.float64]] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
-        row = values[begin:end]
-        found[str(names[begin])] = np.pad(row, (0, max_clicks - len(row))) if failed[end - 1] else row
+        found[str(names[begin])] = filled_up(
+            values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed
+        )
     return found
 
 

@@ -76,6 +76,7 @@ class Summary:
         at_budget: IoU of a run whose method gets a fixed budget of points, and neither NoC, NoF nor curves; None for
             a loop of clicks.
         boundary_at_budget: the same of the boundary IoU.
+        ran_out: samples whose recorded clicks ended before the protocol's last, their last mask standing from there on.
     """
 
     samples: int
@@ -90,6 +91,7 @@ class Summary:
     harness: Seconds
     at_budget: Estimate | None = None
     boundary_at_budget: Estimate | None = None
+    ran_out: int = 0
 
     @property
     def never_solved(self) -> float | None:
@@ -107,7 +109,7 @@ def summarise(run: StoredRun) -> Summary:
     budget = str(run.protocol.get("budget", ""))
     looped = stop_at is None and not budget
     rows = run.rows(_COLUMNS)
-    by_sample = split_by_sample(rows, "iou", max_clicks)
+    by_sample = split_by_sample(rows, "iou", max_clicks, replayed=run.replayed)
     ious = _stacked(by_sample)
     _check_count(run, len(ious))
     numbers = rows["click"].to_numpy()
@@ -122,11 +124,12 @@ def summarise(run: StoredRun) -> Summary:
             noc={percent: _noc(ious, percent, max_clicks) for percent in reached},
             nof={percent: _nof(ious, percent, max_clicks) for percent in reached},
             miou=miou_curve(ious, max_clicks) if looped else None,
-            boundary=miou_curve(_boundary(rows, max_clicks), max_clicks) if looped else None,
+            boundary=miou_curve(_boundary(run, rows, max_clicks), max_clicks) if looped else None,
             model=_seconds(rows["model_seconds"].to_numpy(), numbers),
             harness=_seconds(rows["harness_seconds"].to_numpy(), numbers),
+            ran_out=_ran_out(rows, max_clicks) if run.replayed else 0,
             at_budget=_at_budget(ious) if budget else None,
-            boundary_at_budget=_at_budget(_boundary(rows, max_clicks)) if budget else None,
+            boundary_at_budget=_at_budget(_boundary(run, rows, max_clicks)) if budget else None,
         )
     except InputError:
         raise
@@ -158,8 +161,18 @@ def _nof(ious: IoUs, percent: int, max_clicks: int) -> Fails:
     return Fails(ritm, strict)
 
 
-def _boundary(rows: pa.Table, max_clicks: int) -> FloatArray | list[FloatArray]:
-    return _stacked(split_by_sample(rows, "boundary_iou", max_clicks))
+def _boundary(run: StoredRun, rows: pa.Table, max_clicks: int) -> FloatArray | list[FloatArray]:
+    return _stacked(split_by_sample(rows, "boundary_iou", max_clicks, replayed=run.replayed))
+
+
+def _ran_out(rows: pa.Table, max_clicks: int) -> int:
+    """Samples with fewer clicks than they may have, and no failure."""
+    names = rows["sample"].to_numpy()
+    failed = set(rows.filter(rows["failure"].is_valid())["sample"].to_pylist())
+    found, counts = np.unique(names, return_counts=True)
+    return sum(
+        int(count) < max_clicks for name, count in zip(found, counts, strict=True) if name not in failed
+    )
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:
