@@ -17,6 +17,7 @@ from disbench import (
     cli_archive,
     cli_benchmark,
     cli_compare,
+    cli_demo,
     cli_paper,
     cli_train,
     storage,
@@ -334,6 +335,7 @@ def quickstart(
 cli_benchmark.register(app)
 cli_archive.register(app)
 cli_compare.register(app)
+cli_demo.register(app)
 cli_paper.register(app)
 cli_train.register(app, cli_benchmark.methods_app)
 cli_ablate.register(app)

@@ -200,11 +200,21 @@ class ClickPolicy:
             ValueError: as `next_click`, or recorded clicks that have ended (`ends`).
         """
         if self.recording is not None:
-            if self.ends(sample, len(clicks)):
-                raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
-            return self.recording.clicks[sample][len(clicks)]
+            return self._recorded(sample, len(clicks))
         if self.name == "center":
             return next_click(target, prediction, clicks)
+        return self._corrected(target, prediction, clicks, seed, sample)
+
+    def _recorded(self, sample: str, clicks: int) -> Click:
+        assert self.recording is not None
+        if self.ends(sample, clicks):
+            raise ValueError(f"no recorded click follows on the sample {sample!r} after {clicks}")
+        return self.recording.clicks[sample][clicks]
+
+    def _corrected(
+        self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click], seed: int, sample: str
+    ) -> Click:
+        """The click of every policy but the standard one and recorded clicks."""
         missed, excess = error_masks(target, prediction)
         check_clicks(clicks, missed.shape)
         if self.name == "removed-center":

@@ -63,7 +63,7 @@ def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
         assert protocol.recording is not None
         raise InputError(
             f"{protocol.recording.file}: clicks on {len(unknown)} samples that the dataset does not have, the first "
-            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}: mend the file, or take those out"
+            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}: mend the file"
         )
 
 
