@@ -30,12 +30,12 @@ from aiohttp import web
 
 from disbench.clicks import Click
 from disbench.demo.pictures import Picture, Pictures, overlay_png, photo_png, thumbnail_png, too_many_bytes
-from disbench.demo.saved import save_into, saved
 from disbench.demo.saved import command as predict_command
-from disbench.demo.work import MethodFailure, Work
+from disbench.demo.saved import save_into, saved
+from disbench.demo.work import MethodFailedError, Work
 from disbench.errors import InputError
 from disbench.limits import MAX_UPLOAD_BYTES
-from disbench.prediction import Method
+from disbench.prediction import Method, RgbImage
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
@@ -52,7 +52,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_TYPES = {"mask.png": "image/png", "mask.json": "application/json", "clicks.parquet": "application/octet-stream"}
+_TYPES = {
+    "mask.png": "image/png",
+    "mask.json": "application/json",
+    "clicks.parquet": "application/octet-stream",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")
@@ -117,15 +121,10 @@ class Demo:
     works: OrderedDict[str, tuple[Picture, Work]] = field(default_factory=OrderedDict)
     turns: OneAtATime = field(default_factory=OneAtATime)
 
-    def begin(self, number: int) -> str:
-        """Begin with a photo; the oldest of too many works is put away.
-
-        Raises:
-            InputError: no such photo.
-        """
-        picture = self.pictures.find(number)
+    def begin(self, picture: Picture, pixels: RgbImage) -> str:
+        """Begin with a photo; the oldest of too many works is put away. Returns the id of the work."""
         name = secrets.token_urlsafe(9)
-        self.works[name] = picture, Work(self.method, self.pictures.pixels(number), self.threshold)
+        self.works[name] = picture, Work(self.method, pixels, self.threshold)
         while len(self.works) > _MOST_WORKS:
             self.works.popitem(last=False)
         return name
@@ -145,9 +144,7 @@ class Demo:
 def application(demo: Demo) -> web.Application:
     """The server of a demo, to be run at any port of 127.0.0.1."""
     handlers = _Handlers(demo)
-    app = web.Application(
-        middlewares=[_answered, partial_guard(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1
-    )
+    app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", handlers.page)
     app.router.add_get(r"/photos/{number:\d{1,9}}", handlers.photo)
     app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", handlers.thumbnail)
@@ -177,7 +174,9 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
         try:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
-            raise InputError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
+            raise InputError(
+                f"port {port} cannot be had ({error.strerror}); name another with --port"
+            ) from error
         ready(f"http://{HOST}:{runner.addresses[0][1]}/")
         await asyncio.Event().wait()
     finally:
@@ -195,7 +194,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         response = _error(error.status, f"{error.reason}: the page asked for something that is not here")
     except InputError as error:
         response = _error(400, str(error))
-    except MethodFailure as error:
+    except MethodFailedError as error:
         response = _error(500, str(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
@@ -204,7 +203,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     return response
 
 
-def partial_guard(token: str) -> Any:
+def guard_of(token: str) -> Any:
     """What refuses everybody but the page."""
 
     @web.middleware
@@ -257,8 +256,9 @@ class _Handlers:
         return web.json_response(_facts(picture))
 
     async def begin(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, photo=int)
-        name = await asyncio.to_thread(self._demo.begin, asked["photo"])
+        number = (await _asked(request, photo=int))["photo"]
+        picture = self._demo.pictures.find(number)
+        name = self._demo.begin(picture, await asyncio.to_thread(self._demo.pictures.pixels, number))
         return await self._told(name)
 
     async def state(self, request: web.Request) -> web.Response:
@@ -283,27 +283,32 @@ class _Handlers:
         asked = await _asked(request, kind=str, sample=str, user=str)
         _, work = self._demo.work(request.match_info["work"])
         made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
-        return web.Response(body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain"))
+        return web.Response(
+            body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain")
+        )
 
     async def save_all(self, request: web.Request) -> web.Response:
         asked = await _asked(request, sample=str, user=str)
         if self._demo.out is None:
-            raise InputError("the demo was started without --out, so it writes nothing; save single files instead")
+            raise InputError(
+                "the demo was started without --out, so it writes nothing; save single files instead"
+            )
         picture, work = self._demo.work(request.match_info["work"])
         made = partial(save_into, self._demo.out, picture, work, asked["sample"], asked["user"])
         return web.json_response({"folder": str(self._demo.out), "files": await self._demo.turns.do(made)})
 
     async def _changed(self, request: web.Request, change: Callable[[Work], object]) -> web.Response:
-        """Change a work when its turn has come, and tell what it looks like then."""
-        name = request.match_info["work"]
-        _, work = self._demo.work(name)
-        await self._demo.turns.do(partial(change, work))
-        return await self._told(name)
+        return await self._told(request.match_info["work"], change)
 
-    async def _told(self, name: str) -> web.Response:
+    async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
+        """Change a work when its turn has come, and tell what it looks like then."""
         picture, work = self._demo.work(name)
-        told = await self._demo.turns.do(partial(_state, self._demo, picture, work))
-        return web.json_response({"work": name, **told})
+
+        def turn() -> dict[str, Any]:
+            change(work)
+            return _state(self._demo, picture, work)
+
+        return web.json_response({"work": name, **await self._demo.turns.do(turn)})
 
 
 def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
@@ -358,8 +363,8 @@ def page_html(demo: Demo, nonce: str) -> str:
         title=demo.title,
         config=config,
         out=config["out"],
-        style=Markup(files.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704  (a file of ours)
-        script=Markup(files.joinpath("page.js").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup(files.joinpath("page.css").read_text(encoding="utf-8")),
+        script=Markup(files.joinpath("page.js").read_text(encoding="utf-8")),
     )
 
 

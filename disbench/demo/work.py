@@ -17,7 +17,7 @@ MOST_CLICKS = 200
 """Clicks on one photo: far more than any task asks for."""
 
 
-class MethodFailure(Exception):
+class MethodFailedError(Exception):
     """The method failed on a click; the message is a sentence for the person who clicked."""
 
 
@@ -76,11 +76,13 @@ class Work:
 
         Raises:
             InputError: outside the photo, on the background before anything is on the object, or one too many.
-            MethodFailure: the method failed; the clicks before stand.
+            MethodFailedError: the method failed; the clicks before stand.
         """
         height, width = self.size
         if not (0 <= click.x < width and 0 <= click.y < height):
-            raise InputError(f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels")
+            raise InputError(
+                f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels"
+            )
         if not self.clicks and not click.positive:
             raise InputError("the first click says what is meant: make it on the object")
         if len(self.clicks) == MOST_CLICKS:
@@ -96,7 +98,9 @@ class Work:
             InputError: there is none of that index, or more clicks than one were made.
         """
         if self.found is None or not self.choosing:
-            raise InputError("a candidate is chosen after the first click and before the second; undo the others first")
+            raise InputError(
+                "a candidate is chosen after the first click and before the second; undo the others first"
+            )
         if not 0 <= index < len(self.found.masks):
             raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
         self.chosen = self.kept = index
@@ -105,7 +109,7 @@ class Work:
         """Take the last click back, if there is one; with the first goes the choice.
 
         Raises:
-            MethodFailure: the method failed on what it had answered to before; the clicks before stand.
+            MethodFailedError: the method failed on what it had answered to before; the clicks before stand.
         """
         left = self.clicks[:-1]
         if left:
@@ -121,7 +125,7 @@ class Work:
             self.clicks, self.found = [], None
             for click in clicks:
                 self._advance(click)
-        except MethodFailure:
+        except MethodFailedError:
             self.clicks, self.found, self.kept = before
             raise
 
@@ -152,8 +156,8 @@ class Work:
             return self.chosen
         return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
 
-    def _failure(self, verb: str, error: Exception) -> MethodFailure:
+    def _failure(self, verb: str, error: Exception) -> MethodFailedError:
         """The sentence for an error of the method, whose session is not used any more."""
         self._session = None
         words = str(error) if isinstance(error, MethodError) else reason(verb, error)
-        return MethodFailure(f"{type(self._method).__name__} failed: {words}; the clicks before stand")
+        return MethodFailedError(f"{type(self._method).__name__} failed: {words}; the clicks before stand")
