@@ -53,9 +53,8 @@ def demo(
             f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
         )
     pictures = Pictures(images)
-    shown = Demo(
-        _built(spec), method, str(spec.card.get("title", spec.name)), spec.threshold, pictures, overrides, out
-    )
+    title = str(spec.card.get("title", spec.name))
+    shown = Demo(_built(spec), method, spec.name, title, spec.threshold, pictures, overrides, out)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(shown, port, ready))
 

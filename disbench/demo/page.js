@@ -72,6 +72,7 @@
       const button = document.createElement("button");
       button.type = "button";
       button.className = "photo";
+      button.value = String(one.number);
       button.title = `${one.name}, ${one.width} × ${one.height}`;
       button.setAttribute("aria-label", `Photo ${one.name}`);
       button.setAttribute("aria-pressed", String(one === shown));
@@ -108,7 +109,7 @@
         return option;
       }));
       for (const button of by("photos").children) {
-        button.setAttribute("aria-pressed", String(button.getAttribute("aria-label") === `Photo ${one.name}`));
+        button.setAttribute("aria-pressed", String(button.value === String(one.number)));
       }
       fit();
     });
@@ -144,7 +145,7 @@
   function fit() {
     if (!shown) return;
     const wide = stage.clientWidth;
-    const high = Math.max(200, innerHeight * (innerWidth <= 960 ? 0.6 : 0.78) - 4);
+    const high = Math.max(200, innerHeight * (innerWidth <= 960 ? 0.6 : 0.76) - 4);
     const width = Math.min(wide, (high * shown.width) / shown.height, shown.width * 3) * zoom;
     sheet.style.width = `${width}px`;
     sheet.style.height = `${(width * shown.height) / shown.width}px`;
@@ -189,9 +190,11 @@
     const work = state.work;
     sent.push([x, y, positive]);
     inTurn(async () => {
-      const next = await json(`/works/${work}/click`, { x, y, positive });
-      sent.shift();
-      take(next);
+      try {
+        take(await json(`/works/${work}/click`, { x, y, positive }));
+      } finally {
+        sent.shift();
+      }
     });
     draw();
   }
@@ -272,9 +275,10 @@
   // Candidates.
 
   function choose(index) {
-    if (!state || waiting || index >= state.candidates.length) return;
-    const work = state.work;
-    inTurn(async () => take(await json(`/works/${work}/choose`, { candidate: index })));
+    if (!state || (!waiting && index >= state.candidates.length)) return;
+    inTurn(async () => {  // what is waited for may bring the candidates
+      if (index < state.candidates.length) take(await json(`/works/${state.work}/choose`, { candidate: index }));
+    });
   }
 
   function preview(one) {
@@ -303,7 +307,8 @@
     score.textContent = one.score === null ? "no score" : `score ${one.score.toFixed(3)}`;
     const size = document.createElement("small");
     const share = (100 * one.pixels) / (shown.width * shown.height);
-    size.textContent = `${share < 1 ? share.toFixed(2) : share.toFixed(1)} % of the photo`;
+    size.textContent = `${share < 1 ? share.toFixed(2) : share.toFixed(1)} % area`;
+    button.title = `${one.pixels.toLocaleString("en")} pixels`;
     button.append(small, number, score, size);
     button.addEventListener("click", () => choose(index));
     button.addEventListener("pointerenter", () => preview(one));
@@ -354,8 +359,8 @@
     if (!count) return "Click on something in the photo.";
     const pixels = `${state.pixels.toLocaleString("en")} pixels`;
     if (state.candidates.length > 1) {
-      return `${state.candidates.length} candidates; number ${state.kept + 1} is shown (${pixels}). Choose another, or `
-        + "refine: left click on the object, right click on the background.";
+      return `${state.candidates.length} candidates, of which number ${state.kept + 1} is shown: choose another, or refine `
+        + "it by more clicks.";
     }
     const [x, y, positive] = state.clicks[count - 1];
     const which = positive ? "object" : "background";
@@ -363,7 +368,7 @@
   }
 
   by("opacity").addEventListener("input", () => { mask.style.opacity = String(by("opacity").value / 100); });
-  mask.style.opacity = "0.8";
+  mask.style.opacity = "0.9";
 
   // Saving.
 

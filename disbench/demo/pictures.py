@@ -28,7 +28,7 @@ _DECODED = 2
 """Photos whose pixels stay in memory."""
 _THUMBNAIL = 160
 """Long side, pixels."""
-_FILL = 140
+_FILL = 120
 """Opacity of a mask inside its edge, of 255."""
 _PLAIN = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -174,7 +174,7 @@ def overlay_png(mask: npt.NDArray[np.bool_], colour: int) -> bytes:
     """
     from PIL import Image  # noqa: PLC0415
 
-    thickness = max(1, round(max(mask.shape) / 400))
+    thickness = max(1, round(max(mask.shape) / 250))
     inside = np.ascontiguousarray(mask, dtype=np.uint8)
     inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
     picture = Image.fromarray(np.where(inside > inner, np.uint8(2), inside))

@@ -100,6 +100,7 @@ class Demo:
     Attributes:
         method: that answers to clicks.
         asked: its name, as it was asked for.
+        name: its short name.
         title: its name for people.
         threshold: of the masks.
         pictures: to choose from.
@@ -112,6 +113,7 @@ class Demo:
 
     method: Method
     asked: str
+    name: str
     title: str
     threshold: float
     pictures: Pictures
@@ -323,7 +325,7 @@ def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
         "kept": work.kept,
         "chosen": work.chosen,
         "pixels": int(work.mask.sum()),
-        "overlay": _data(overlay_png(work.mask, work.chosen or 0)) if found else "",
+        "overlay": _data(overlay_png(work.mask, work.meant)) if found else "",
         "candidates": [
             {
                 "score": None if found.scores is None else found.scores[number],
@@ -353,7 +355,7 @@ def page_html(demo: Demo, nonce: str) -> str:
     template = environment.from_string(files.joinpath("page.html.jinja").read_text(encoding="utf-8"))
     config = {
         "token": demo.token,
-        "method": demo.title,
+        "method": demo.name,
         "photos": [_facts(picture) for picture in demo.pictures.all()],
         "out": None if demo.out is None else str(demo.out),
         "mostBytes": MAX_UPLOAD_BYTES,

@@ -33,6 +33,7 @@ class Work:
         found: candidates for the last click; None before the first.
         kept: index of the one that is the mask.
         chosen: index of the candidate that is meant at the first click; None where the method's highest score decides.
+        meant: index of the candidate that was kept at the first click, by either.
 
     Args:
         method: any object with `open(image)`.
@@ -51,6 +52,7 @@ class Work:
         self.found: Candidates | None = None
         self.kept = 0
         self.chosen: int | None = None
+        self.meant = 0
         self._session = None
 
     @property
@@ -103,7 +105,7 @@ class Work:
             )
         if not 0 <= index < len(self.found.masks):
             raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
-        self.chosen = self.kept = index
+        self.chosen = self.kept = self.meant = index
 
     def undo(self) -> None:
         """Take the last click back, if there is one; with the first goes the choice.
@@ -148,6 +150,8 @@ class Work:
         except Exception as error:
             raise self._failure("predict", error) from error
         self.clicks, self.found, self.kept = [*self.clicks, click], found, kept
+        if self.choosing:
+            self.meant = kept
 
     def _kept(self, found: Candidates) -> int:
         if self.clicks:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from disbench import storage
 from disbench.click_policies import REPLAY, ClickPolicy, Recording
-from disbench.errors import InputError, shown
+from disbench.clicks import Click
+from disbench.errors import InputError, shown, unknown_name
 from disbench.harness.protocol import Protocol
 from disbench.samples import SampleSource
+
+_SHOWN = 5
+"""Samples that a message names."""
 
 
 def with_recording(protocol: Protocol) -> Protocol:
@@ -71,6 +75,30 @@ def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str
     """Samples with recorded clicks that are none of the dataset's."""
     known = set(ids)
     return [] if recording is None else [sample for sample in recording.clicks if sample not in known]
+
+
+def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
+    """The recorded clicks on one sample.
+
+    Args:
+        text: `FILE` or `FILE,user=NAME`, a path or an address.
+        sample: its id; None where the user has clicked on one alone.
+
+    Raises:
+        InputError: as `disbench.recorded_clicks.read_recording`, or no such sample, or several and none named.
+    """
+    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+
+    named = Recording.parse(text)
+    found = read_recording(Path(storage.local_text(named.file)), named.user, named.digest)
+    if sample is None and len(found.clicks) > 1:
+        some = ", ".join(sorted(found.clicks)[:_SHOWN])
+        raise InputError(
+            f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample"
+        )
+    if sample is not None and sample not in found.clicks:
+        raise unknown_name("sample", sample, found.clicks, named.file)
+    return list(found.clicks[sample or next(iter(found.clicks))])
 
 
 def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
