@@ -47,17 +47,20 @@ class Person:
         self.page, self.pictures = page, pictures
 
     def wait(self) -> None:
+        """Until the method has answered."""
         self.page.wait_for_selector("#stage:not([aria-busy])", timeout=300_000)
         self.page.mouse.move(2, 2)
         self.page.wait_for_timeout(200)
 
     def click(self, x: int, y: int, button: str) -> None:
+        """On a pixel of the photo."""
         box = self.page.locator("#photo").bounding_box()
         scale = box["width"] / self.page.evaluate("document.getElementById('photo').naturalWidth")
         self.page.mouse.click(box["x"] + (x + 0.5) * scale, box["y"] + (y + 0.5) * scale, button=button)
         self.wait()
 
     def picture(self, name: str) -> None:
+        """Save what the page looks like."""
         taken = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         path = self.pictures / f"demo-{name}.png"
         taken.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -109,8 +109,8 @@ def run(
         str | None,
         typer.Option(
             "--policy",
-            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center; or "
-            "recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's).",
+            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center; "
+            "or recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the policies that draw.")] = 0,

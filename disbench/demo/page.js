@@ -145,8 +145,10 @@
   function fit() {
     if (!shown) return;
     const wide = stage.clientWidth;
-    const high = Math.max(200, innerHeight * (innerWidth <= 960 ? 0.6 : 0.76) - 4);
-    const width = Math.min(wide, (high * shown.width) / shown.height, shown.width * 3) * zoom;
+    const top = stage.getBoundingClientRect().top + scrollY;  // all of the photo is in view, if that is not too small
+    const high = innerWidth <= 960 ? innerHeight * 0.6 : Math.max(320, innerHeight - top - 14);
+    stage.style.maxHeight = `${high}px`;
+    const width = Math.min(wide, ((high - 2) * shown.width) / shown.height, shown.width * 3) * zoom;
     sheet.style.width = `${width}px`;
     sheet.style.height = `${(width * shown.height) / shown.width}px`;
     sheet.classList.toggle("large", width > 2 * shown.width);
@@ -172,7 +174,12 @@
 
   // Clicks: whole pixels of the photo, whatever its size on the screen is.
 
-  function pixel(event) {
+  let pressed = null;  // where, in fractions of a pixel of the screen: a click itself tells whole ones
+  sheet.addEventListener("pointerdown", (event) => { pressed = { clientX: event.clientX, clientY: event.clientY }; });
+
+  function pixel(clicked) {
+    const near = pressed && Math.hypot(pressed.clientX - clicked.clientX, pressed.clientY - clicked.clientY) < 2;
+    const event = near ? pressed : clicked;
     const box = photo.getBoundingClientRect();
     const inside = (value, most) => Math.min(most - 1, Math.max(0, Math.floor(value)));
     return {

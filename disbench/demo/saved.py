@@ -17,7 +17,7 @@ from disbench.recorded_clicks import Sequenced, add_sequence, as_parquet, check_
 
 Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-CLICKS = "clicks.parquet"
+RECORDED = "recorded-clicks.parquet"
 """In the folder of `--out`: all clicks of all photos and users, as the policy `replay` reads them."""
 
 
@@ -68,8 +68,8 @@ def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str
     for ending, content in ((".png", mask_png(work.mask)), (".json", run_lengths(work))):
         with whole_file(folder / f"{picture.stem}-{number}{ending}") as file:
             file.write(content)
-    add_sequence(folder / CLICKS, recorded)
-    return [f"{picture.stem}-{number}.png", f"{picture.stem}-{number}.json", CLICKS]
+    add_sequence(folder / RECORDED, recorded)
+    return [f"{picture.stem}-{number}.png", f"{picture.stem}-{number}.json", RECORDED]
 
 
 def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:

@@ -115,7 +115,7 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     from disbench.recorded_clicks import read_recording  # noqa: PLC0415
 
     name = Path(named.file).name  # a stranger's run leads to no other folder
-    paths = [given] if given is not None else [Path(name), place.parent / name, place / name]
+    paths = [given] if given is not None else [Path(name), place.parent / name]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise InputError(f"{given or name}: there is no such file here; name it with --recording")
