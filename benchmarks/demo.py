@@ -20,9 +20,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FIRST = (220, 130, "left")
-REFINING = ((8, 480, "right"), (40, 330, "right"), (190, 505, "left"))
-SAMPLE, CHOICE = "astronaut/1", "3"
+FIRST = (172, 336, "left")
+REFINING = ((237, 219, "left"), (228, 86, "right"))
+SAMPLE, CHOICE = "astronaut/2", "2"
 COLOURS = 200
 """Of a picture: a small file, and no difference to see."""
 
@@ -72,10 +72,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-path"), help="folder that the page saves into")
     parser.add_argument("--pictures", type=Path, default=Path("demo-path"), help="folder of the screenshots")
     parser.add_argument("--method", default="mobilesam")
+    parser.add_argument("--set", nargs="*", default=["later=1"], help="options of the method")
     asked = parser.parse_args()
+    options = [word for value in asked.set for word in ("--set", value)]
     asked.pictures.mkdir(parents=True, exist_ok=True)
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    with demo("--method", asked.method, "--out", str(asked.out)) as address, sync_playwright() as playwright:
+    with (
+        demo("--method", asked.method, *options, "--out", str(asked.out)) as address,
+        sync_playwright() as playwright,
+    ):
         page = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS).new_page(
             viewport={"width": 1000, "height": 700}, color_scheme="light"
         )

@@ -120,13 +120,13 @@ def test_a_forged_one_does_not(run: StoredRun, tmp_path: Path, change: Any, word
 
 def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_path: Path) -> None:
     other = redescribed(run, tmp_path / "alone", lambda description: None)
-    found = verify_run(other.folder, source=SOURCE)
+    found = verify_run(other, source=SOURCE)
     assert found.problems == ()
     assert any(
         "study.parquet: there is no such file here; name it with --recording" in w for w in found.unchecked
     )
     wrong = recording(tmp_path / "study.parquet", {"s1": [(0, 0, True)]})
-    found = verify_run(other.folder, source=SOURCE, recording=wrong)
+    found = verify_run(other, source=SOURCE, recording=wrong)
     assert any("are others than are asked for" in words for words in found.unchecked)
 
 
