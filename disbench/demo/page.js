@@ -54,7 +54,9 @@
   }
 
   function say(text) {
-    if (by("status").textContent !== text) by("status").textContent = text;
+    if (by("status").textContent === text) return;
+    by("status").textContent = text;
+    by("status").title = text;  // a long one is cut off
   }
 
   function tellWaiting() {
@@ -366,8 +368,7 @@
     if (!count) return "Click on something in the photo.";
     const pixels = `${state.pixels.toLocaleString("en")} pixels`;
     if (state.candidates.length > 1) {
-      return `${state.candidates.length} candidates, of which number ${state.kept + 1} is shown: choose another, or refine `
-        + "it by more clicks.";
+      return `${state.candidates.length} candidates; number ${state.kept + 1} is shown. Choose one, or refine it by clicks.`;
     }
     const [x, y, positive] = state.clicks[count - 1];
     const which = positive ? "object" : "background";
