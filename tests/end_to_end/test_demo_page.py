@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,7 +254,7 @@ def opened_again(folder: Path, expected: np.ndarray) -> None:
     assert "replay:FILE" in result.stderr
 
 
-@pytest.mark.parametrize("ratio", [1, 1.5, 3])
+@pytest.mark.parametrize("ratio", [1, 1.5])
 def test_clicks_are_whole_pixels_whatever_the_screen(open_page: Opener, ratio: float) -> None:
     page = open_page(device_scale_factor=ratio, viewport={"width": 1100, "height": 700})
     page.get_by_label("Photo motorcycle_left.png").click()
@@ -276,19 +277,6 @@ def test_clicks_are_whole_pixels_whatever_the_screen(open_page: Opener, ratio: f
     for x, y in ((364, 250), (376, 255)):
         click(page, x, y)
     assert clicks_of(page)[-2:] == ["364,250,+", "376,255,+"]
-
-
-def test_a_large_photo(browser: Any, open_page: Opener, folder: Path) -> None:
-    process, url = started(folder / "large.png", "--method", METHOD)
-    try:
-        page = open_page(url)
-        assert page.locator(".photo").count() == 1
-        for x, y in ((0, 0), (1799, 1199), (901, 600)):
-            click(page, x, y)
-        assert clicks_of(page) == ["0,0,+", "1799,1199,+", "901,600,+"]
-        page.locator("#save-all").wait_for(state="detached")
-    finally:
-        ended(process)
 
 
 def test_the_keyboard_alone(open_page: Opener) -> None:
@@ -362,8 +350,9 @@ def test_bad_uploads_get_a_sentence(open_page: Opener, folder: Path) -> None:
     page.wait_for_selector("[aria-label='Photo large.png'][aria-pressed=true]")
     settle(page)
     assert not page.locator("#error").is_visible()
-    click(page, 700, 400)
-    assert clicks_of(page) == ["700,400,+"]
+    for x, y in ((0, 0), (1799, 1199), (901, 600)):
+        click(page, x, y)
+    assert clicks_of(page) == ["0,0,+", "1799,1199,+", "901,600,+"]
 
 
 def test_a_slow_method_and_one_that_fails(open_page: Opener, folder: Path) -> None:
@@ -435,10 +424,7 @@ def test_the_commands_own_errors(folder: Path) -> None:
         assert result.returncode == 2
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
-    process, url = started("--method", METHOD)
-    try:
-        port = url.rstrip("/").rpartition(":")[2]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
         result = disbench("demo", "--no-browser", "--method", METHOD, "--port", port)
-        assert (result.returncode, "name another with --port" in result.stderr) == (2, True)
-    finally:
-        ended(process)
+    assert (result.returncode, "name another with --port" in result.stderr) == (2, True)
