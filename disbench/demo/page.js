@@ -177,7 +177,7 @@
   // Clicks: whole pixels of the photo, whatever its size on the screen is.
 
   let pressed = null;  // where, in fractions of a pixel of the screen: a click itself tells whole ones
-  sheet.addEventListener("pointerdown", (event) => { pressed = { clientX: event.clientX, clientY: event.clientY }; });
+  stage.addEventListener("pointerdown", (event) => { pressed = { clientX: event.clientX, clientY: event.clientY }; });
 
   function pixel(clicked) {
     const near = pressed && Math.hypot(pressed.clientX - clicked.clientX, pressed.clientY - clicked.clientY) < 2;
@@ -212,16 +212,22 @@
     if (state && next.work === state.work) state = next;
   }
 
-  sheet.addEventListener("click", (event) => {
-    if (!shown) return;
+  /** Whether a click is on the photo, or so near that its edge is meant: pixels there may be smaller than the screen's. */
+  function isOnPhoto(event) {
+    const box = photo.getBoundingClientRect();
+    return shown && event.clientX > box.left - 4 && event.clientX < box.right + 4
+      && event.clientY > box.top - 4 && event.clientY < box.bottom + 4;
+  }
+
+  stage.addEventListener("click", (event) => {
+    if (!isOnPhoto(event)) return;
     cross.hidden = true;
     at = pixel(event);
     click(at, document.querySelector("[name=sign]:checked").value === "1");
   });
-  sheet.addEventListener("contextmenu", (event) => {
-    if (event.pointerType === "") return;  // the keyboard's own menu
+  stage.addEventListener("contextmenu", (event) => {
+    if (event.pointerType === "" || !isOnPhoto(event)) return;  // the first is the keyboard's own menu
     event.preventDefault();
-    if (!shown) return;
     cross.hidden = true;
     at = pixel(event);
     click(at, false);

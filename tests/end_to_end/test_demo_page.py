@@ -341,9 +341,7 @@ def test_bad_uploads_get_a_sentence(open_page: Opener, folder: Path) -> None:
     ):
         (folder / name).write_bytes(content)
         upload.set_input_files(folder / name)
-        page.wait_for_function(
-            "words => document.getElementById('error').textContent.includes(words)", arg=words
-        )
+        sync_api.expect(page.locator("#error")).to_contain_text(words)
         assert page.locator("#error").is_visible()
         assert page.locator(".photo").count() >= 8
     upload.set_input_files(folder / "large.png")
