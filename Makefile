@@ -73,7 +73,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray,demo]"
 	$(CHECK_OPENCV)
 	touch $@
 

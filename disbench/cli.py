@@ -18,6 +18,7 @@ from disbench import (
     cli_archive,
     cli_benchmark,
     cli_compare,
+    cli_demo,
     cli_paper,
     cli_train,
     storage,
@@ -336,6 +337,7 @@ cli_benchmark.register(app)
 cli_ambiguity.register(app)
 cli_archive.register(app)
 cli_compare.register(app)
+cli_demo.register(app)
 cli_paper.register(app)
 cli_train.register(app, cli_benchmark.methods_app)
 cli_ablate.register(app)

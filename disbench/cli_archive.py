@@ -57,6 +57,14 @@ def verify(
             "--quick", help="Shards: only hold them against the manifest; masks and sets are left alone."
         ),
     ] = False,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--recording",
+            parser=path,
+            help="A run of recorded clicks: their file, where it lies neither here nor beside the run.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Shards: processes (the result does not depend on it).")
     ] = os.cpu_count() or 1,
@@ -73,7 +81,9 @@ def verify(
         found = verify_shards(place, quick=quick, workers=workers, progress=True)
         lines, holds = found.lines(), found.holds
     else:
-        lines, holds = (run := verify_run(place, data, dataset=dataset, progress=True)).lines(), run.holds
+        found_here = None if recording is None else storage.here(recording)
+        run = verify_run(place, data, dataset=dataset, recording=found_here, progress=True)
+        lines, holds = run.lines(), run.holds
     for line in lines:
         say(line, err=not holds)
     if not holds:

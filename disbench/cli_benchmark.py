@@ -131,8 +131,8 @@ def run(
         str | None,
         typer.Option(
             "--policy",
-            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center "
-            "(default: the protocol's).",
+            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center; "
+            "or recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's).",
         ),
     ] = None,
     seed: Annotated[
@@ -278,15 +278,25 @@ def run(
 
 def predict(
     image: Annotated[Path, typer.Argument(parser=path, help="The image.")],
+    method: MethodOption,
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="The mask: a PNG of 0 and 255.")],
     click: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--click",
             help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated.",
         ),
-    ],
-    method: MethodOption,
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="The mask: a PNG of 0 and 255.")],
+    ] = None,
+    recorded: Annotated[
+        str | None,
+        typer.Option(
+            "--recorded", help="Take recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."
+        ),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", help="Whose recorded clicks, where the file has several samples."),
+    ] = None,
     set_: SetOption = None,
     keep: Annotated[
         int | None,
@@ -310,10 +320,18 @@ def predict(
     """Segment one image by clicks."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.images import read_rgb  # noqa: PLC0415
+    from disbench.errors import InputError  # noqa: PLC0415
     from disbench.harness.predict import overlay, parse_click, write_png  # noqa: PLC0415
     from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
+    from disbench.harness.replay import recorded_clicks  # noqa: PLC0415
 
-    clicks = [parse_click(text) for text in click]
+    if (recorded is None) == (not click) or (sample is not None and recorded is None):
+        raise InputError(
+            "give clicks, either by --click or by --recorded (with --sample where it has several)"
+        )
+    clicks = (
+        [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
+    )
     pixels = read_rgb(storage.here(image))
     spec = method_spec(method, set_ or [])
     answer = answer_to(

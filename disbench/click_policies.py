@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from disbench.clicks import (
     next_click,
 )
 from disbench.depths import Depth, deepest, transform
-from disbench.errors import InputError, unknown_name
+from disbench.errors import InputError, shown, unknown_name
 from disbench.opencv import opencv
 
 POLICIES: dict[str, dict[str, float]] = {
@@ -59,7 +60,64 @@ DRAWING = ("random", "jitter", "removed-center")
 """Policies whose clicks depend on the seed."""
 CLICKING_ON = ("scipy-restart", "removed-center")
 """Policies that may click on where the prediction is perfect on all pixels that count."""
+REPLAY = "replay"
+"""The policy that takes clicks that people made, and simulates none."""
+_RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
 _DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Recorded clicks of one user (`disbench.recorded_clicks` reads them).
+
+    Attributes:
+        file: where they lie; its bare name once they are read.
+        user: who clicked; "" where the file has one user.
+        digest: of the clicks: 16 hexadecimal digits; "" before they are read.
+        clicks: sample -> its clicks in their order; empty before they are read.
+    """
+
+    file: str
+    user: str = ""
+    digest: str = ""
+    clicks: Mapping[str, Sequence[Click]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Recording:
+        """What `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST` names; nothing is read.
+
+        Raises:
+            InputError: written otherwise.
+        """
+        found = _RECORDING.fullmatch(text.strip())
+        if found is None:
+            raise InputError(
+                f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME"
+            )
+        return cls(found["file"].strip(), (found["user"] or "").strip(), found["digest"] or "")
+
+    def __str__(self) -> str:
+        """The form that `parse` reads."""
+        user = f",user={self.user}" if self.user else ""
+        return f"{self.file}{user}" + (f",clicks={self.digest}" if self.digest else "")
+
+    def check_inside(self, sample: str, shape: tuple[int, ...]) -> None:
+        """See that a sample's clicks lie within its image, (height, width) pixels.
+
+        Raises:
+            InputError: one does not.
+        """
+        for number, click in enumerate(self.clicks.get(sample, ()), 1):
+            if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
+                raise InputError(
+                    f"{self.file}: click {number} on the sample {shown(sample)} is at x = {click.x}, y = {click.y}, "
+                    f"outside its image of {shape[1]} x {shape[0]} pixels; mend the file"
+                )
+
+
+def replays(policy: str) -> bool:
+    """Whether a policy, as results write it, takes recorded clicks."""
+    return policy.partition(":")[0].strip() == REPLAY
 
 
 @dataclass(frozen=True)
@@ -67,8 +125,9 @@ class ClickPolicy:
     """A policy with its options.
 
     Attributes:
-        name: one of `POLICIES`.
+        name: one of `POLICIES`, or `REPLAY`.
         options: those that differ from the defaults; afterwards all of them.
+        recording: of `REPLAY` alone: the clicks.
 
     Raises:
         InputError: unknown name or option, or a value that is not a number above 0.
@@ -76,10 +135,13 @@ class ClickPolicy:
 
     name: str = "center"
     options: Mapping[str, float] = field(default_factory=dict)
+    recording: Recording | None = None
 
     def __post_init__(self) -> None:
+        if self.name == REPLAY and self.recording is not None:
+            return
         if self.name not in POLICIES:
-            raise unknown_name("policy", self.name, POLICIES)
+            raise unknown_name("policy", self.name, [*POLICIES, REPLAY])
         defaults = POLICIES[self.name]
         for key, value in self.options.items():
             if not defaults:
@@ -94,17 +156,27 @@ class ClickPolicy:
     def parse(cls, text: str) -> ClickPolicy:
         """A policy from `name` or `name:option=value,...`, as the command line and results write it.
 
+        Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.replay` does that.
+
         Raises:
             InputError: unknown name or option, or a value that is not a number above 0.
         """
         name, _, rest = text.partition(":")
+        if replays(text):
+            return cls(REPLAY, recording=Recording.parse(rest))
         pairs = (part.strip().partition("=") for part in rest.split(",") if part.strip())
         return cls(name.strip(), {key.strip(): _number(value) for key, _, value in pairs})
 
     def __str__(self) -> str:
         """The form that `parse` reads, with every option."""
+        if self.recording is not None:
+            return f"{self.name}:{self.recording}"
         options = ",".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
         return f"{self.name}:{options}" if options else self.name
+
+    def ends(self, sample: str, clicks: int) -> bool:
+        """Whether no click follows on a sample after so many: recorded clicks end, simulated ones do not."""
+        return self.recording is not None and clicks >= len(self.recording.clicks.get(sample, ()))
 
     def simulate(
         self,
@@ -125,10 +197,29 @@ class ClickPolicy:
             sample: id of the sample.
 
         Raises:
-            ValueError: as `next_click`.
+            ValueError: as `next_click`, or recorded clicks that have ended (`ends`).
         """
+        if self.recording is not None:
+            return self._recorded(sample, len(clicks))
         if self.name == "center":
             return next_click(target, prediction, clicks)
+        return self._corrected(target, prediction, clicks, seed, sample)
+
+    def _recorded(self, sample: str, clicks: int) -> Click:
+        assert self.recording is not None
+        if self.ends(sample, clicks):
+            raise ValueError(f"no recorded click follows on the sample {sample!r} after {clicks}")
+        return self.recording.clicks[sample][clicks]
+
+    def _corrected(
+        self,
+        target: npt.ArrayLike,
+        prediction: npt.ArrayLike,
+        clicks: Sequence[Click],
+        seed: int,
+        sample: str,
+    ) -> Click:
+        """The click of every policy but the standard one and recorded clicks."""
         missed, excess = error_masks(target, prediction)
         check_clicks(clicks, missed.shape)
         if self.name == "removed-center":

@@ -32,3 +32,12 @@ MAX_LIST_BYTES: Final = 2**24
 
 MAX_MATLAB_BYTES: Final = 2**28
 """Bytes of a MATLAB file, and of each variable once it is decompressed. SBD's have less than a million."""
+
+MAX_RECORDED_CLICKS: Final = 2**22
+"""Clicks of a file of recorded clicks. A study of a hundred people on a thousand objects has a tenth of it."""
+
+MAX_SHOWN_PIXELS: Final = 2**25
+"""Pixels of an image in the demo: methods hold several floating-point maps of that size, and a page must show it."""
+
+MAX_UPLOAD_BYTES: Final = 2**25
+"""Bytes of a file that is handed to the demo's page."""

@@ -79,32 +79,62 @@ def read_rgb(path: Path) -> RgbImage:
         InputError: the file is missing, truncated, too large or not an image.
     """
     missing = "there is no such image; check the folder of images"
-    with opened_image(path, missing) as image, whole_image(path):
+    with opened_image(path, missing) as image:
+        return rgb_pixels(image, path)
+
+
+def rgb_pixels(image: Image, place: object) -> RgbImage:
+    """The pixels of an opened image, as `read_rgb` gives them.
+
+    Args:
+        image: of `opened_image` or `checked_image`.
+        place: how errors name it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with whole_image(place):
         # Converting would copy what is RGB already.
         return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 @contextmanager
-def opened_image(path: Path, missing: str) -> Iterator[Image]:
+def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
     """An image file, its head read and its size checked; the first picture of an animated one.
 
     Args:
         path: of the image.
         missing: what to say where there is no such file.
+        most: pixels that it may have.
 
     Raises:
-        InputError: missing, not an image of one of the `FORMATS`, empty, or of more than `MAX_PIXELS`.
+        InputError: missing, not an image of one of the `FORMATS`, empty, or of too many pixels.
     """
-    with open_regular(path, missing) as file:
-        with whole_image(path):
-            image = _identified(file)
-        with image:
-            width, height = image.size
-            if not 0 < width * height <= MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {width} x {height} pixels, where 1 to {MAX_PIXELS} are read; make it smaller"
-                )
-            yield image
+    with open_regular(path, missing) as file, checked_image(file, path, most) as image:
+        yield image
+
+
+@contextmanager
+def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Iterator[Image]:
+    """The same of an open file, or of bytes in memory.
+
+    Args:
+        file: of the image.
+        place: how errors name it.
+        most: pixels that it may have.
+
+    Raises:
+        InputError: as `opened_image`.
+    """
+    with whole_image(place):
+        image = _identified(file)
+    with image:
+        width, height = image.size
+        if not 0 < width * height <= most:
+            raise InputError(
+                f"{place}: {width} x {height} pixels, where 1 to {most} are read; make it smaller"
+            )
+        yield image
 
 
 def _identified(file: IO[bytes]) -> Image:

@@ -150,7 +150,7 @@ def _make_ready(method: Method) -> None:
     except InputError:
         raise
     except Exception as error:
-        raise MethodError(_reason("make_ready", error)) from error
+        raise MethodError(reason("make_ready", error)) from error
 
 
 def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
@@ -216,14 +216,14 @@ def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any
     try:
         return call()
     except Exception as error:
-        raise MethodError(_reason(what, error)) from error
+        raise MethodError(reason(what, error)) from error
     finally:
         share = (time.perf_counter() - begun) / len(loops)
         for loop in loops.values():
             loop.spend(share)
 
 
-def _reason(what: str, error: Exception) -> str:
+def reason(what: str, error: Exception) -> str:
     """One line: the verb, the error, and where in the method's code it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

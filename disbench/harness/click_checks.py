@@ -10,7 +10,7 @@ import numpy as np
 
 from disbench import masks
 from disbench.budgets import budget_points
-from disbench.click_policies import ClickPolicy
+from disbench.click_policies import REPLAY, ClickPolicy
 from disbench.clicks import BoolArray, Click, error_masks
 from disbench.depths import Depth, FloatArray, transform
 from disbench.harness.candidates import Candidates, choose
@@ -89,7 +89,7 @@ class ClickChecks:
 
     def __init__(self, protocol: Protocol, problems: Problems) -> None:
         self._protocol, self._problems = protocol, problems
-        self._policy = ClickPolicy.parse(protocol.policy)
+        self._policy = protocol.click_policy
         self.clicks = self.moved = self.measured = 0
 
     def add(self, sample: Sample, rows: Sequence[Row]) -> None:
@@ -123,6 +123,9 @@ class ClickChecks:
         return np.zeros(sample.target.shape, dtype=bool)
 
     def _judge(self, sample: Sample, kept: BoolArray, before: Sequence[Click], click: Click) -> None:
+        if self._policy.name == REPLAY:
+            self._judge_recorded(sample.id, before, click)
+            return
         self.clicks += 1
         if self._protocol.budget:
             expected = budget_points(self._protocol.budget, sample.target)[0]
@@ -158,6 +161,18 @@ class ClickChecks:
                 "click that does not follow from the mask before it",
                 f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, not {_text(expected)})",
             )
+
+    def _judge_recorded(self, sample: str, before: Sequence[Click], click: Click) -> None:
+        """Hold a click against the recording; without one there is nothing to hold it against."""
+        recording = self._protocol.recording
+        if recording is None:
+            return
+        self.clicks += 1
+        recorded = recording.clicks.get(sample, ())[len(before) : len(before) + 1]
+        if list(recorded) != [click]:
+            said = f"not {_text(recorded[0])}" if recorded else "after the last recorded one"
+            example = f"{sample!r}, click {len(before) + 1} ({_text(click)}, {said})"
+            self._problems.add("click that is not the recorded one", example)
 
     def _measure(
         self, sample: Sample, boundary: TargetBoundary, row: Row, kept: BoolArray, previous: BoolArray

@@ -13,10 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from disbench import metrics
+from disbench.click_policies import replays
 from disbench.errors import InputError
 from disbench.harness.chunks import Clicked, run_chunk
 from disbench.harness.protocol import Protocol, Selection
-from disbench.harness.store import ClickRow, Store, to_table
+from disbench.harness.replay import check_samples, with_recording
+from disbench.harness.store import ClickRow, Store, filled_up, to_table
 from disbench.harness.tasks import TargetsTask
 from disbench.prediction import Method
 from disbench.samples import Sample, SampleSource
@@ -36,13 +38,18 @@ class Results:
 
     @property
     def ious(self) -> dict[str, npt.NDArray[np.float32]]:
-        """IoU after each click, by sample; a failed sample is filled up with zeros to `max_clicks`."""
+        """IoU after each click, by sample; early ends are filled up to `max_clicks` as `StoredRun.by_sample` does."""
         found: dict[str, list[float]] = {}
         for row in self.rows:
             found.setdefault(row.sample, []).append(row.iou)
-        for sample in self.failures:
-            found[sample] += [0.0] * (self.protocol.max_clicks - len(found[sample]))
-        return {sample: np.asarray(ious, dtype=np.float32) for sample, ious in found.items()}
+        failed, replayed = self.failures, replays(self.protocol.policy)
+        most = self.protocol.max_clicks
+        return {
+            sample: filled_up(np.asarray(ious), most, failed=sample in failed, replayed=replayed).astype(
+                np.float32
+            )
+            for sample, ious in found.items()
+        }
 
     @property
     def failures(self) -> dict[str, str]:
@@ -112,7 +119,8 @@ def evaluate(
         max_clicks: clicks a sample gets.
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
-        policy: how clicks are simulated: `center`, or another of `disbench.click_policies.POLICIES`.
+        policy: how clicks are simulated: `center`, or another of `disbench.click_policies.POLICIES`; or recorded
+            clicks, `replay:FILE,user=NAME`: samples that have none are left out.
         seed: of the policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
@@ -126,9 +134,9 @@ def evaluate(
 
     Raises:
         InputError: a sample that cannot be read, two samples of one id, an unknown selection or policy, a
-            batch for a method that has no `predict_batch`.
+            batch for a method that has no `predict_batch`, recorded clicks of no sample or outside its image.
     """
-    protocol = Protocol(
+    asked = Protocol(
         max_clicks=1 if budget else max_clicks,
         threshold=threshold,
         selection=selection,
@@ -139,13 +147,16 @@ def evaluate(
         budget=budget,
     )
     check_batch(method, batch)
+    protocol = with_recording(asked)
     rows: dict[int, list[ClickRow]] = {}
-    readers, task = enumerate(_readers(samples)), TargetsTask(protocol, store)
+    seen: list[str] = []
+    readers, task = enumerate(_recorded(samples, protocol, seen)), TargetsTask(protocol, store)
     while chunk := list(islice(readers, batch)):
         for event in run_chunk(method, chunk, task, batched=batch > 1):
             if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
                 rows.setdefault(event.number, []).append(event.row)
     _check_ids([of_sample[0].sample for of_sample in rows.values()])
+    check_samples(protocol, seen)
     return Results(tuple(row for number in sorted(rows) for row in rows[number]), protocol)
 
 
@@ -168,6 +179,20 @@ def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Callable[[], 
         return
     for number in range(len(samples.ids)):
         yield partial(samples.read, number)
+
+
+def _recorded(
+    samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]
+) -> Iterator[Callable[[], Sample]]:
+    """The readers of all samples; with recorded clicks of those that have some, and `seen` gets the ids of all."""
+    if protocol.recording is None:
+        yield from _readers(samples)
+        return
+    for read in _readers(samples):
+        sample = read()
+        seen.append(sample.id)
+        if sample.id in protocol.recording.clicks:
+            yield partial(_itself, sample)
 
 
 def _itself(sample: Sample) -> Sample:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from disbench.budgets import BUDGETS
+from disbench.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.errors import InputError, unknown_name
 
 Selection = Literal["oracle-first", "oracle-all", "score"]
@@ -35,6 +36,7 @@ class Protocol:
             was typed may have set a value otherwise.
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
             `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
+        recording: the clicks of the policy `replay`, once they are read (`disbench.harness.replay`).
 
     Raises:
         InputError: a value that is unknown or out of its range, or that does not go with a budget.
@@ -51,6 +53,7 @@ class Protocol:
     budget: str = ""
     preset: str = ""
     preset_values: Mapping[str, Any] = field(default_factory=dict)
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -63,7 +66,10 @@ class Protocol:
             raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
         if self.seed < 0:
             raise InputError(f"seed = {self.seed}: a seed is 0 or more")
-
+        if self.stop_at is not None and replays(self.policy):
+            raise InputError(
+                f"stop_at = {self.stop_at}: recorded clicks end by themselves, so leave the option out with {REPLAY}"
+            )
         if self.budget:
             self._check_budget()
 
@@ -77,9 +83,21 @@ class Protocol:
                     "answers once, so leave the option out"
                 )
 
+    @property
+    def click_policy(self) -> ClickPolicy:
+        """The policy, with the recorded clicks where it has any.
+
+        Raises:
+            InputError: as `ClickPolicy.parse`.
+        """
+        if self.recording is not None:
+            return ClickPolicy(REPLAY, recording=self.recording)
+        return ClickPolicy.parse(self.policy)
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; a budget and a preset only where there are any."""
-        found = dataclasses.asdict(self)
+        """JSON-ready; a budget and a preset only where there are any; of recorded clicks what the policy says."""
+        found = dataclasses.asdict(dataclasses.replace(self, recording=None))
+        del found["recording"]
         for name in ("budget", "preset", "preset_values"):
             if not found[name]:
                 del found[name]

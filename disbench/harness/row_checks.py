@@ -12,14 +12,23 @@ import numpy as np
 import pyarrow as pa
 
 from disbench import masks
-from disbench.click_policies import CLICKING_ON, ClickPolicy
+from disbench.click_policies import CLICKING_ON, REPLAY, ClickPolicy
 from disbench.clicks import NO_ERROR, Click
 from disbench.errors import InputError
 from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import CLICKS, MOST_CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun
+from disbench.harness.store import (
+    CLICKS,
+    MOST_CLICKS,
+    MOST_IOUS,
+    RUN,
+    SCHEMA,
+    SECONDS,
+    StoredRun,
+    filled_up,
+)
 from disbench.metrics import FloatArray
 
 Row = Mapping[str, Any]
@@ -115,7 +124,9 @@ class RowChecks:
         self._place = run.place(CLICKS)
         self._description, self._protocol, self._problems = run.description, protocol, problems
         self._masks = _COLUMNS_OF_MASKS[stored]
-        self._clicks_on = ClickPolicy.parse(protocol.policy).name in CLICKING_ON
+        self._policy = protocol.click_policy
+        self._replayed = self._policy.name == REPLAY
+        self._clicks_on = self._replayed or self._policy.name in CLICKING_ON
         self._seen: set[str] = set()
         self._ious: list[FloatArray] = []
         self._failed: list[dict[str, Any]] = []
@@ -153,11 +164,10 @@ class RowChecks:
         """
         result, expected = self._description["result"], len(chosen_numbers(self._description))
         kind = f"figure of {RUN} that its rows do not have"
-        for name, said, found in (
-            ("samples", result["samples"], len(self._seen)),
-            ("samples by dataset, every and limit", expected, len(self._seen)),
-            ("clicks", result["clicks"], self._clicks),
-        ):
+        counts = [("samples", result["samples"], len(self._seen)), ("clicks", result["clicks"], self._clicks)]
+        if not self._replayed:  # which samples have recorded clicks is seen with the dataset
+            counts.append(("samples by dataset, every and limit", expected, len(self._seen)))
+        for name, said, found in counts:
             if said != found:
                 self._problems.add(kind, f"{name}: {said}, in the rows {found}")
         if result["failed"] != self._failed:
@@ -184,13 +194,14 @@ class RowChecks:
         last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
         if last["failure"] is not None:
             self._failed.append({"sample": last["sample"], "click": last["click"], "reason": last["failure"]})
-            if len(self._failed) * self._protocol.max_clicks > MOST_IOUS:
-                raise InputError(
-                    f"{self._place}: {len(self._failed)} samples failed, of {self._protocol.max_clicks} clicks each, "
-                    "which is more than any run has; get it again"
-                )
-            ious = np.pad(ious, (0, max(0, self._protocol.max_clicks - len(ious))))
-        self._ious.append(ious)
+        failed, most = last["failure"] is not None, self._protocol.max_clicks
+        early = len(self._ious) + 1 if self._replayed else len(self._failed)
+        if early * most > MOST_IOUS:
+            raise InputError(
+                f"{self._place}: {early} samples that may end early, of {most} clicks each, which is more than any run "
+                "has; get it again"
+            )
+        self._ious.append(filled_up(ious, most, failed=failed, replayed=self._replayed))
         for name in SECONDS:
             self._seconds[name] += sum(row[name] for row in rows)
 
@@ -209,8 +220,12 @@ class RowChecks:
             yield "row after a sample's end", f"{_where(rows[ends.index(True) + 1])}"
         if count > most:
             yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
-        if count < most and not ends[-1]:
+        if count < most and not ends[-1] and not self._may_end(sample, count):
             yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
+
+    def _may_end(self, sample: str, clicks: int) -> bool:
+        """Whether recorded clicks end there, as far as can be told: without the recording they may end anywhere."""
+        return self._replayed and (self._protocol.recording is None or self._policy.ends(sample, clicks))
 
     def _ends(self, row: Row) -> bool:
         """A failure, or the IoU at which samples stop."""

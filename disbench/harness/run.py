@@ -22,6 +22,7 @@ from disbench.engines import Engine, LocalEngine
 from disbench.errors import InputError
 from disbench.harness.answers import ANSWERS, DIVERSE, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import Protocol
+from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.set_task import SetTask
 from disbench.harness.store import (
     CLICKS,
@@ -102,7 +103,7 @@ def run_benchmark(
         method: what makes the method in each worker.
         source: of the samples.
         out: folder of the run; made if missing.
-        protocol: how to evaluate.
+        protocol: how to evaluate; with recorded clicks, only samples that have some.
         execution: processes, threads, time limit, stored masks.
         engine: where the workers are; by default `execution.workers` processes on this machine.
         every: only every so-many-th sample, from the first.
@@ -118,10 +119,12 @@ def run_benchmark(
         `description["result"]["failed"]`.
 
     Raises:
-        InputError: the folder has another job's run, the method cannot be made, a sample cannot be read.
+        InputError: the folder has another job's run, the method cannot be made, a sample cannot be read; recorded
+            clicks that cannot be read, are of no sample, or lie outside its image.
     """
     execution = execution or Execution()
-    numbers = _chosen(source, every, limit)
+    protocol = with_recording(protocol)
+    numbers = recorded_numbers(protocol, source, _chosen(source, every, limit))
     job = _describe_job(method, source, {**protocol.as_dict(), "every": every, "limit": limit})
     task = TargetsTask(protocol, execution.store)
     out.mkdir(parents=True, exist_ok=True)

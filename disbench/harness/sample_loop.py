@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from disbench import masks
 from disbench.budgets import budget_points
-from disbench.click_policies import ClickPolicy
 from disbench.clicks import Click
 from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import Protocol
@@ -49,7 +48,9 @@ class SampleLoop:
         self.session: Session | None = None
         self.done = False
         begun = time.perf_counter()
-        self._policy = ClickPolicy.parse(protocol.policy)
+        self._policy = protocol.click_policy
+        if self._policy.recording is not None:
+            self._policy.recording.check_inside(sample.id, sample.target.shape)
         self._boundary = TargetBoundary(sample.target)
         self._kept = self._first_mask()
         self._model_seconds = 0.0
@@ -95,8 +96,10 @@ class SampleLoop:
         boundary_iou = self._boundary.iou(self._kept)
         mask, candidate_masks = self._stored(found, kept)
         stop_at = self.protocol.stop_at
-        self.done = self.pending.click >= self.protocol.max_clicks or (
-            stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at))
+        self.done = (
+            self.pending.click >= self.protocol.max_clicks
+            or (stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at)))
+            or self._policy.ends(self.sample.id, self.pending.click)
         )
         self._harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
         row = self._finish(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from disbench.click_policies import replays
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
 from disbench.parquet import (
@@ -386,37 +387,58 @@ class StoredRun:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
 
         A sample that failed before its last click is filled up with zeros to `max_clicks`, so that no mean
-        leaves it out: its IoU is 0 from the failing click on.
+        leaves it out: its IoU is 0 from the failing click on. One whose recorded clicks ended before is filled up
+        with its last value: the mask at which the person stopped stands.
 
         Raises:
             InputError: as `rows`.
         """
         table = self.rows(["sample", "failure", column])
         with self._complaining():
-            return split_by_sample(table, column, self.max_clicks)
+            return split_by_sample(table, column, self.max_clicks, replayed=self.replayed)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether its clicks are recorded ones."""
+        return replays(str(self.protocol["policy"]))
 
 
-def split_by_sample(table: pa.Table, column: str, max_clicks: int) -> dict[str, npt.NDArray[np.float64]]:
+def filled_up(
+    values: npt.NDArray[np.float64], max_clicks: int, *, failed: bool, replayed: bool
+) -> npt.NDArray[np.float64]:
+    """The values of one sample as means count them: `StoredRun.by_sample` tells what an early end comes to."""
+    missing = max(0, max_clicks - len(values))
+    if failed or not replayed:
+        return np.pad(values, (0, missing if failed else 0))
+    return np.pad(values, (0, missing), mode="edge")
+
+
+def split_by_sample(
+    table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False
+) -> dict[str, npt.NDArray[np.float64]]:
     """The values of one numeric column, a sequence a sample, in the rows' order; failed samples as `by_sample` does.
 
     Args:
         table: rows with the columns `sample`, `failure` and the one that is wanted.
         column: its name.
-        max_clicks: to which a failed sample is filled up with zeros.
+        max_clicks: to which samples that ended early are filled up.
+        replayed: whether the clicks are recorded ones.
 
     Raises:
-        ValueError: a failed sample of more clicks, or more than `MOST_IOUS` values.
+        ValueError: samples that ended early are too many to be filled up, of `MOST_IOUS` values in all.
     """
     values = table[column].to_numpy().astype(np.float64)
     names = table["sample"].to_numpy()
     failed = table["failure"].is_valid().to_numpy()
     starts = _starts(names)
-    if int(failed.sum()) * max_clicks > MOST_IOUS:
-        raise ValueError(f"{int(failed.sum())} samples failed, of {max_clicks} clicks each")
+    filled = len(starts) if replayed else int(failed.sum())
+    if filled * max_clicks > MOST_IOUS:
+        raise ValueError(f"{filled} samples that may end early, of {max_clicks} clicks each")
     found: dict[str, npt.NDArray[np.float64]] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
-        row = values[begin:end]
-        found[str(names[begin])] = np.pad(row, (0, max_clicks - len(row))) if failed[end - 1] else row
+        found[str(names[begin])] = filled_up(
+            values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed
+        )
     return found
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from disbench.click_policies import replays
 from disbench.clicks import opencv_version
 from disbench.errors import InputError
 from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
 from disbench.harness.click_checks import TOLERANCE, ClickChecks
 from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
+from disbench.harness.protocol import Protocol
+from disbench.harness.replay import find_recording, unknown_samples
 from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
 from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import StoredRun, read_run
@@ -30,11 +34,12 @@ class Verification:
         place: its folder or archive.
         problems: a line a kind: how many, and the first; none if the run holds.
         figures: recomputed from the rows; None where they have none.
-        clicks: how many were held against the masks before them.
+        clicks: how many were held against the masks before them, or against the recording that they come from.
         moved: how many of these are not where they are simulated here, and within the tolerance.
         measured: rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
         notes: what else one should know.
+        recorded: whether the clicks are recorded ones.
     """
 
     place: Path
@@ -45,6 +50,7 @@ class Verification:
     measured: int = 0
     unchecked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def holds(self) -> bool:
@@ -53,7 +59,8 @@ class Verification:
 
     def lines(self) -> list[str]:
         """The verification as lines of text."""
-        followed = f"{self.clicks:,} clicks follow from the masks before them" if self.clicks else ""
+        why = "are the recorded ones" if self.recorded else "follow from the masks before them"
+        followed = f"{self.clicks:,} clicks {why}" if self.clicks else ""
         measured = (
             f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
         )
@@ -73,6 +80,7 @@ def verify_run(
     *,
     source: SampleSource | None = None,
     dataset: str | None = None,
+    recording: Path | None = None,
     progress: bool = False,
 ) -> Verification:
     """Recompute a run's figures from its rows, and hold the rows against its protocol.
@@ -86,6 +94,8 @@ def verify_run(
         data: root of the datasets.
         source: the dataset, if it is open already.
         dataset: name, card or folder of the dataset, where the name in `run.json` does not find it.
+        recording: the file of recorded clicks, if the run has some and the file is not where its name leads to: in
+            the present folder, or beside the run.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -96,14 +106,16 @@ def verify_run(
     protocol = check_description(run, problems)
     if protocol is None or not check_schema(run, problems):
         return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
+    protocol, unseen = _recorded(protocol, place, recording)
     stored = _stored(run, manifest, problems)
     found, unchecked = _samples(run, source, data, dataset, problems)
+    unchecked += unseen
     if found is not None and stored == "none":
         left_out = manifest is not None and manifest["masks"] == LEFT_OUT
         why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
         unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
     rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
-    _read_rows(run, found, rows, clicks, problems, progress)
+    _read_rows(run, found, rows, clicks, problems, progress, protocol)
     figures = rows.end()
     if manifest is not None and figures is not None:
         _check_claims(manifest["figures"], figures.as_dict(), problems)
@@ -116,7 +128,19 @@ def verify_run(
         clicks.measured,
         tuple(unchecked),
         (_moved(run, clicks),) if clicks.moved else (),
+        recorded=protocol.recording is not None,
     )
+
+
+def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[Protocol, list[str]]:
+    """The protocol with its recorded clicks, if it has some and they are here; and what is not checked without them."""
+    named = protocol.click_policy.recording
+    if named is None:
+        return protocol, []
+    try:
+        return dataclasses.replace(protocol, recording=find_recording(named, place, recording)), []
+    except (InputError, OSError) as error:
+        return protocol, [f"that the clicks are the recorded ones ({error})"]
 
 
 def _opened(place: Path) -> tuple[StoredRun, Mapping[str, Any] | None]:
@@ -192,10 +216,13 @@ def _read_rows(
     clicks: ClickChecks,
     problems: Problems,
     progress: bool,
+    protocol: Protocol,
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    expected = None if source is None else _Expected(source, chosen_numbers(run.description), problems)
+    expected = (
+        None if source is None else _Expected(source, chosen_numbers(run.description), problems, protocol)
+    )
     bar = tqdm(run.samples(), total=run.description["result"]["samples"], unit="sample", disable=not progress)
     for table in bar:
         sound = rows.add(table)
@@ -210,10 +237,21 @@ def _read_rows(
 class _Expected:
     """The samples that a run should have, held against those that come."""
 
-    def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems) -> None:
-        self._numbers = {source.ids[number]: number for number in numbers}
+    def __init__(
+        self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol
+    ) -> None:
+        recording = protocol.recording
+        self._numbers = {
+            source.ids[number]: number
+            for number in numbers
+            if recording is None or source.ids[number] in recording.clicks
+        }
         self._problems = problems
-        self._missing = dict.fromkeys(self._numbers)
+        # Which samples had recorded clicks is not known without the recording.
+        known = recording is not None or not replays(protocol.policy)
+        self._missing = dict.fromkeys(self._numbers if known else ())
+        for name in unknown_samples(recording, source.ids):
+            problems.add("recorded clicks on a sample that the dataset does not have", repr(name))
         self._last = -1
 
     def number(self, name: str) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.budgets import BUDGETS
-from disbench.click_policies import DRAWING, ClickPolicy
+from disbench.click_policies import DRAWING, ClickPolicy, replays
 from disbench.errors import InputError
 from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
@@ -352,7 +352,7 @@ def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
         protocol["seed"] if _draws(policy) else "none",
         protocol["max_clicks"],
         "used" if protocol["initial_masks"] else "ignored",
-        _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"]),
+        _samples(description),
         description["versions"].get("opencv", "unknown"),
     )
     return dict(zip(CONDITIONS, map(plain, values), strict=True))
@@ -372,6 +372,15 @@ def _draws(policy: str) -> bool:
         return ClickPolicy.parse(policy).name in DRAWING
     except InputError:
         return True
+
+
+def _samples(description: Mapping[str, Any]) -> str:
+    """Which samples a run has."""
+    protocol = description["protocol"]
+    subset = _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"])
+    if not replays(str(protocol["policy"])):
+        return subset
+    return f"{subset}, of them {int(description['result']['samples'])} with recorded clicks"
 
 
 def _subset(samples: int, every: int, limit: int | None) -> str:

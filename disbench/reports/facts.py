@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from disbench.reports.entries import Entry
-from disbench.reports.table import failures
+from disbench.reports.table import failures, ran_out
 from disbench.reports.text import counted, plain
 
 
@@ -45,6 +45,7 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
         "Result": f"{counted(entry.summary.samples, 'sample')}, {counted(entry.summary.clicks, 'click')}, "
         f"{result['wall_seconds']:.1f} s of wall time",
         "Failed": failures(entry),
+        "Recorded clicks": ran_out(entry),
         "Batches": f"{repeated} failed and were asked again one by one" if repeated else "",
         "Versions": _pairs(description["versions"], " "),
         "Machine": f"{description['machine']['system']}, {entry.execution}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from disbench.reports.entries import Entry, by_dataset
 from disbench.reports.summary import AT_CLICKS, PERCENTS, FloatArray, Seconds, Summary
-from disbench.reports.table import deviation, failures, undefined
+from disbench.reports.table import deviation, failures, ran_out, undefined
 from disbench.reports.text import plain
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -89,7 +89,7 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "threads": execution["threads"],
         "batch": execution["batch"],
         "notes": ". ".join(
-            filter(None, (deviation(entry, group), failures(entry), undefined(entry))),
+            filter(None, (deviation(entry, group), failures(entry), undefined(entry), ran_out(entry))),
         ),
     }
 

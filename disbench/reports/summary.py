@@ -76,6 +76,7 @@ class Summary:
         at_budget: IoU of a run whose method gets a fixed budget of points, and neither NoC, NoF nor curves; None for
             a loop of clicks.
         boundary_at_budget: the same of the boundary IoU.
+        ran_out: samples whose recorded clicks ended before the protocol's last, their last mask standing from there on.
     """
 
     samples: int
@@ -90,6 +91,7 @@ class Summary:
     harness: Seconds
     at_budget: Estimate | None = None
     boundary_at_budget: Estimate | None = None
+    ran_out: int = 0
 
     @property
     def never_solved(self) -> float | None:
@@ -126,6 +128,7 @@ def summarise(run: StoredRun) -> Summary:
             boundary=miou_curve(_boundary(run), max_clicks) if looped else None,
             model=_seconds(rows["model_seconds"].to_numpy(), numbers),
             harness=_seconds(rows["harness_seconds"].to_numpy(), numbers),
+            ran_out=_ran_out(rows, max_clicks) if run.replayed else 0,
             at_budget=_at_budget(ious) if budget else None,
             boundary_at_budget=_at_budget(_boundary(run)) if budget else None,
         )
@@ -170,6 +173,16 @@ def _nof(ious: IoUs, percent: int, max_clicks: int) -> Fails:
 
 def _boundary(run: StoredRun) -> FloatArray | list[FloatArray]:
     return _stacked(run.by_sample("boundary_iou"))
+
+
+def _ran_out(rows: pa.Table, max_clicks: int) -> int:
+    """Samples with fewer clicks than they may have, and no failure."""
+    names = rows["sample"].to_numpy()
+    failed = set(rows.filter(rows["failure"].is_valid())["sample"].to_pylist())
+    found, counts = np.unique(names, return_counts=True)
+    return sum(
+        int(count) < max_clicks for name, count in zip(found, counts, strict=True) if name not in failed
+    )
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:

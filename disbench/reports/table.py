@@ -306,6 +306,7 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
         "" if version == opencv else f"OpenCV {version} instead of {opencv}",
         failures(entry),
         undefined(entry),
+        ran_out(entry),
     )
 
 
@@ -361,12 +362,23 @@ _HEADINGS = (
 )
 
 
+def ran_out(entry: Entry) -> str:
+    """How many samples of a run have fewer recorded clicks than they may have; "" if none has."""
+    few = entry.summary.ran_out
+    if not few:
+        return ""
+    return (
+        f"{few:,} of {counted(entry.summary.samples, 'sample')} with fewer than {entry.max_clicks} recorded clicks: "
+        f"what is not reached by the last of them counts {entry.max_clicks}, and the last mask stands from there on"
+    )
+
+
 def _heading(entry: Entry, shared: Mapping[str, str], notes: Footnotes) -> tuple[Cell, ...]:
     """What a row says of the run before its numbers."""
     samples, subset = f"{entry.summary.samples:,}", entry.conditions["samples"]
     if subset != "all":
         samples = f"{samples} of {entry.dataset_samples:,} ({subset})"
-    marks = notes.marks(deviation_from(entry, shared), failures(entry), undefined(entry))
+    marks = notes.marks(deviation_from(entry, shared), failures(entry), undefined(entry), ran_out(entry))
     return (
         Cell(entry.label, marks),
         Cell(entry.protocol),

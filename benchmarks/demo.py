@@ -1,0 +1,110 @@
+"""A person's path through the demo, in a real browser: the pictures of docs/demo.md, and the files that it saves.
+
+python benchmarks/demo.py --out demo-path --pictures docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FIRST = (172, 336, "left")
+REFINING = ((237, 219, "left"), (228, 86, "right"))
+SAMPLE, CHOICE = "astronaut/2", "2"
+COLOURS = 256
+"""Of a picture: a small file, and no difference to see."""
+
+
+@contextmanager
+def demo(*arguments: str) -> Iterator[str]:
+    """The address of a demo that runs in a process of its own."""
+    command = [sys.executable, "-m", "disbench", "demo", "--no-browser", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield process.stdout.readline().split()[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+class Person:
+    """What a person does on the page."""
+
+    def __init__(self, page: Any, pictures: Path) -> None:
+        self.page, self.pictures = page, pictures
+
+    def wait(self) -> None:
+        """Until the method has answered."""
+        self.page.wait_for_selector("#stage:not([aria-busy])", timeout=300_000)
+        self.page.mouse.move(2, 2)
+        self.page.wait_for_timeout(200)
+
+    def click(self, x: int, y: int, button: str) -> None:
+        """On a pixel of the photo."""
+        box = self.page.locator("#photo").bounding_box()
+        scale = box["width"] / self.page.evaluate("document.getElementById('photo').naturalWidth")
+        self.page.mouse.click(box["x"] + (x + 0.5) * scale, box["y"] + (y + 0.5) * scale, button=button)
+        self.wait()
+
+    def picture(self, name: str) -> None:
+        """Save what the page looks like."""
+        taken = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        path = self.pictures / f"demo-{name}.png"
+        taken.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo-path"), help="folder that the page saves into")
+    parser.add_argument("--pictures", type=Path, default=Path("demo-path"), help="folder of the screenshots")
+    parser.add_argument("--method", default="mobilesam")
+    parser.add_argument("--set", nargs="*", default=["later=1"], help="options of the method")
+    asked = parser.parse_args()
+    options = [word for value in asked.set for word in ("--set", value)]
+    asked.pictures.mkdir(parents=True, exist_ok=True)
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    with (
+        demo("--method", asked.method, *options, "--out", str(asked.out)) as address,
+        sync_playwright() as playwright,
+    ):
+        page = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS).new_page(
+            viewport={"width": 1000, "height": 700}, color_scheme="light"
+        )
+        page.goto(address)
+        path = Person(page, asked.pictures)
+        path.wait()
+        path.picture("begin")
+        path.click(*FIRST)
+        path.picture("candidates")
+        page.keyboard.press(CHOICE)
+        path.wait()
+        page.keyboard.press("Escape")
+        path.picture("choice")
+        for click in REFINING:
+            path.click(*click)
+            print(page.inner_text("#status"))
+        page.get_by_label("Sample").fill(SAMPLE)
+        page.get_by_label("You").fill("ann")
+        page.locator("#save-all").click()
+        path.wait()
+        path.picture("refined")
+        print(page.inner_text("#status"))
+        print(page.inner_text("#command"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Starting the demo: method, photos, server, browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from disbench.baselines.cards import MethodSpec, method_spec
+from disbench.budgets import BUDGETS
+from disbench.errors import InputError
+from disbench.harness.chunks import reason
+from disbench.prediction import Method
+
+DEFAULT_METHOD = "geodesic"
+"""It needs no weights and answers at once; it has one candidate."""
+
+
+def demo(
+    images: Sequence[Path] = (),
+    method: str = DEFAULT_METHOD,
+    overrides: Sequence[str] = (),
+    *,
+    port: int = 0,
+    out: Path | None = None,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve the demo until the process is interrupted.
+
+    Args:
+        images: to choose from; none takes the embedded photos.
+        method: any, by name (`disbench.baselines.cards.method_spec`).
+        overrides: its options, `option=value` each.
+        port: of 127.0.0.1; 0 takes a free one.
+        out: folder that masks and clicks are saved into when the page says so; None: the browser saves them.
+        ready: told the page's address once it is served.
+
+    Raises:
+        InputError: an image or method that cannot be had, a port that is taken, or the extra `demo` is missing.
+    """
+    try:
+        from disbench.demo.server import Demo, serve  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "aiohttp":
+            raise
+        raise InputError('the demo needs aiohttp; run: pip install "disbench[demo]"') from error
+    from disbench.demo.pictures import Pictures  # noqa: PLC0415
+
+    spec = method_spec(method, overrides)
+    if spec.budget:
+        raise InputError(
+            f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
+        )
+    pictures = Pictures(images)
+    title = str(spec.card.get("title", spec.name))
+    shown = Demo(_built(spec), method, spec.name, title, spec.threshold, pictures, overrides, out)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(shown, port, ready))
+
+
+def _built(spec: MethodSpec) -> Method:
+    try:
+        return spec.build()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{spec.name}: the method cannot be made: {reason('it', error)}") from error

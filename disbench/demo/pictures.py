@@ -1,0 +1,227 @@
+"""The demo's photos: those that were named when it began, and those that were handed to the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.datasets.images import checked_image, opened_image, rgb_pixels
+from disbench.datasets.photos import open_photos, photo_path
+from disbench.errors import InputError, shown
+from disbench.files import open_regular
+from disbench.harness.predict import COLOURS
+from disbench.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
+from disbench.opencv import opencv
+from disbench.prediction import RgbImage
+
+_MISSING = "there is no such image; check its path"
+_MOST_UPLOADS = 8
+_DECODED = 2
+"""Photos whose pixels stay in memory."""
+_THUMBNAIL = 160
+"""Long side, pixels."""
+_FILL = 120
+"""Opacity of a mask inside its edge, of 255."""
+_PLAIN = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo that can be chosen.
+
+    Attributes:
+        number: by which the page names it.
+        name: that people read.
+        stem: of files that are saved of it: letters, digits, hyphens and underscores.
+        height: pixels.
+        width: pixels.
+        path: where it lies; None if it was handed to the page.
+        content: the file's bytes if it was handed to the page.
+        samples: ids of samples of a dataset that are on it -> what they are.
+    """
+
+    number: int
+    name: str
+    stem: str
+    height: int
+    width: int
+    path: Path | None = None
+    content: bytes = b""
+    samples: tuple[tuple[str, str], ...] = ()
+
+
+class Pictures:
+    """All photos of a demo. Threads may share it.
+
+    Args:
+        paths: of images; none takes the embedded photos.
+
+    Raises:
+        InputError: a file that is missing, no image, or too large.
+    """
+
+    def __init__(self, paths: Sequence[Path] = ()) -> None:
+        self._all: dict[int, Picture] = {}
+        self._decoded: OrderedDict[int, RgbImage] = OrderedDict()
+        self._lock = Lock()
+        self._next = 0
+        for path, samples in [(path, ()) for path in paths] or _embedded():
+            height, width = _size(path)
+            self._add(path.name, path.stem, height, width, path=path, samples=samples)
+
+    def all(self) -> list[Picture]:
+        """In the order in which they came."""
+        with self._lock:
+            return list(self._all.values())
+
+    def find(self, number: int) -> Picture:
+        """The photo of a number.
+
+        Raises:
+            InputError: there is none, or it was put away for later ones.
+        """
+        with self._lock:
+            found = self._all.get(number)
+        if found is None:
+            raise InputError("this photo is not here any more; open it again")
+        return found
+
+    def add_upload(self, name: str, content: bytes) -> Picture:
+        """Take in a photo that was handed to the page; the oldest of too many such goes. It is never written anywhere.
+
+        Args:
+            name: of the file, as the browser tells it.
+            content: its bytes.
+
+        Raises:
+            InputError: a name that is none of a plain file, too many bytes or pixels, or no whole image.
+        """
+        if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
+            raise InputError(f"{shown(name)} is not the name of a file; hand the photo itself to the page")
+        if len(content) > MAX_UPLOAD_BYTES:
+            raise InputError(too_many_bytes(name))
+        pixels = _decoded(content, name)
+        with self._lock:
+            uploads = [picture.number for picture in self._all.values() if picture.path is None]
+            for number in uploads[: max(0, len(uploads) + 1 - _MOST_UPLOADS)]:
+                del self._all[number]
+                self._decoded.pop(number, None)
+        height, width = pixels.shape[:2]
+        return self._add(name, f"upload-{self._next}", height, width, content=content)
+
+    def pixels(self, number: int) -> RgbImage:
+        """The pixels as stored: the EXIF orientation is left alone, as everywhere in disbench.
+
+        Raises:
+            InputError: as `find`, or the file has changed since.
+        """
+        picture = self.find(number)
+        with self._lock:
+            if number in self._decoded:
+                self._decoded.move_to_end(number)
+                return self._decoded[number]
+        found = _decoded(picture.content, picture.name) if picture.path is None else _read(picture.path)
+        if found.shape[:2] != (picture.height, picture.width):
+            raise InputError(f"{picture.name}: the file has changed; start the demo again")
+        with self._lock:
+            self._decoded[number] = found
+            while len(self._decoded) > _DECODED:
+                self._decoded.popitem(last=False)
+        return found
+
+    def _add(self, name: str, stem: str, height: int, width: int, **more: object) -> Picture:
+        with self._lock:
+            plain = _PLAIN.sub("_", stem)[:60] or "photo"
+            picture = Picture(self._next, name, plain, height, width, **more)  # type: ignore[arg-type]
+            self._all[picture.number] = picture
+            self._next += 1
+            return picture
+
+
+def too_many_bytes(name: str) -> str:
+    """The sentence for a file that is too large."""
+    return f"{shown(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
+
+
+def photo_png(pixels: RgbImage) -> bytes:
+    """A photo as a PNG without metadata, so that a browser does not turn it."""
+    return _png(pixels, compress_level=1)
+
+
+def thumbnail_png(pixels: RgbImage) -> bytes:
+    """A small copy of a photo."""
+    from PIL import Image  # noqa: PLC0415
+
+    small = Image.fromarray(pixels)
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL), reducing_gap=2.0)
+    return _png(np.asarray(small))
+
+
+def overlay_png(mask: npt.NDArray[np.bool_], colour: int) -> bytes:
+    """A mask to be laid over its photo: transparent outside, tinted inside, with a solid edge.
+
+    Args:
+        mask: boolean (height, width).
+        colour: number of one of `disbench.harness.predict.COLOURS`; they repeat.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    thickness = max(1, round(max(mask.shape) / 250))
+    inside = np.ascontiguousarray(mask, dtype=np.uint8)
+    inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
+    picture = Image.fromarray(np.where(inside > inner, np.uint8(2), inside))
+    tint = COLOURS[colour % len(COLOURS)]
+    picture.putpalette([0, 0, 0, *tint, *tint])
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", transparency=bytes((0, _FILL, 255)), compress_level=4)
+    return buffer.getvalue()
+
+
+def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
+    """A mask as a PNG of 0 and 255, as `disbench predict` writes it."""
+    return _png(mask.astype(np.uint8) * np.uint8(255))
+
+
+def _png(pixels: npt.NDArray[np.uint8], **options: int) -> bytes:
+    from PIL import Image  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", **options)
+    return buffer.getvalue()
+
+
+def _embedded() -> list[tuple[Path, tuple[tuple[str, str], ...]]]:
+    """The embedded photos, each with the ids and names of the objects that the dataset `photos` has on it."""
+    file = open_photos()
+    found = []
+    for image_id, image in file.images.items():
+        stem = Path(image.file_name).stem
+        samples = tuple(
+            (f"{stem}/{annotation['id']}", file.categories[annotation["category_id"]].name)
+            for annotation in file.annotations(image_id)
+        )
+        found.append((photo_path(image.file_name), samples))
+    return found
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with opened_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
+        return image.height, image.width
+
+
+def _read(path: Path) -> RgbImage:
+    with open_regular(path, _MISSING) as file, checked_image(file, path, MAX_SHOWN_PIXELS) as image:
+        return rgb_pixels(image, path)
+
+
+def _decoded(content: bytes, name: str) -> RgbImage:
+    with checked_image(io.BytesIO(content), name, MAX_SHOWN_PIXELS) as image:
+        return rgb_pixels(image, name)

@@ -1,0 +1,102 @@
+"""What a person takes away: the mask, the clicks, and the command that makes the mask again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from disbench import masks
+from disbench.demo.pictures import Picture, mask_png
+from disbench.demo.work import Work
+from disbench.errors import InputError, unknown_name
+from disbench.files import whole_file
+from disbench.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
+
+Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+RECORDED = "recorded-clicks.parquet"
+"""In the folder of `--out`: all clicks of all photos and users, as the policy `replay` reads them."""
+
+
+def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
+    """The bytes of a file to save.
+
+    Args:
+        kind: one of `KINDS`: the mask as a PNG of 0 and 255; the mask as COCO compressed run lengths in JSON,
+            `size` and `counts`; the clicks as `disbench.recorded_clicks.SCHEMA` has them.
+        work: with one click or more.
+        sample: id that the clicks are recorded under.
+        user: who clicked.
+
+    Raises:
+        InputError: no click yet, an unknown kind, or a sample or user that cannot be recorded.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of file", kind, KINDS)
+    recorded = _sequence(work, sample, user) if kind == "clicks.parquet" else None
+    _check_begun(work)
+    if recorded is not None:
+        return as_parquet([recorded])
+    return mask_png(work.mask) if kind == "mask.png" else run_lengths(work)
+
+
+def run_lengths(work: Work) -> bytes:
+    """The mask as JSON that pycocotools reads: `size`, [height, width], and `counts`."""
+    rle = masks.encode(work.mask)
+    return (json.dumps({"size": rle["size"], "counts": rle["counts"].decode("ascii")}) + "\n").encode()
+
+
+def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
+    """Write the mask, in both forms, and add the clicks to the folder's recording; nothing but that is overwritten.
+
+    No name of a file comes from the page: the photo's own stem and a number make it.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        InputError: as `saved`, or the folder's recording is damaged.
+    """
+    recorded = _sequence(work, sample, user)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while any((folder / f"{picture.stem}-{number}{ending}").exists() for ending in (".png", ".json")):
+        number += 1
+    for ending, content in ((".png", mask_png(work.mask)), (".json", run_lengths(work))):
+        with whole_file(folder / f"{picture.stem}-{number}{ending}") as file:
+            file.write(content)
+    add_sequence(folder / RECORDED, recorded)
+    return [f"{picture.stem}-{number}.png", f"{picture.stem}-{number}.json", RECORDED]
+
+
+def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:
+    """What a user types to get the same mask from `disbench predict`.
+
+    Args:
+        picture: the photo; one that was handed to the page stands by its name alone.
+        work: its clicks and choice.
+        asked: name of the method as it was asked for.
+        overrides: its options that were set.
+    """
+    clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
+    keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
+    words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
+    words += [*_each("--set", overrides), *_each("--click", clicks), *keep, "--out", f"{picture.stem}.png"]
+    return shlex.join(words)
+
+
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _sequence(work: Work, sample: str, user: str) -> Sequenced:
+    _check_begun(work)
+    return Sequenced(check_name(sample, "sample"), check_name(user, "user"), tuple(work.clicks))
+
+
+def _check_begun(work: Work) -> None:
+    if not work.clicks:
+        raise InputError("there is nothing to save yet; click on the photo first")

@@ -1,0 +1,409 @@
+"""The demo's server: one page on 127.0.0.1, and what that page asks for; nobody else is answered.
+
+A page of another site could make a browser ask 127.0.0.1, too, even under a name of its own (DNS rebinding). So a
+request is answered only if it names this very host and port, comes from the page's own origin, and, where it changes
+anything, brings the token that stands in the page. Nothing that a request says becomes a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import queue
+import secrets
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from disbench.clicks import Click
+from disbench.demo.pictures import Picture, Pictures, overlay_png, photo_png, thumbnail_png, too_many_bytes
+from disbench.demo.saved import command as predict_command
+from disbench.demo.saved import save_into, saved
+from disbench.demo.work import MethodFailedError, Work
+from disbench.errors import InputError
+from disbench.limits import MAX_UPLOAD_BYTES
+from disbench.prediction import Method, RgbImage
+
+HOST = "127.0.0.1"
+TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
+"""Headers of the page's requests: the token, and the name of a photo that is handed in (as in an address)."""
+_MOST_WORKS = 12
+_MOST_WAITING = 16
+"""Calls of the method that may wait for their turn."""
+_MOST_JSON = 4096
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_TYPES = {
+    "mask.png": "image/png",
+    "mask.json": "application/json",
+    "clicks.parquet": "application/octet-stream",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Result = TypeVar("Result")
+
+
+class OneAtATime:
+    """Calls one after another in a thread of its own, which does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(_MOST_WAITING)
+        threading.Thread(target=self._work, name="the method", daemon=True).start()
+
+    async def do(self, call: Callable[[], Result]) -> Result:
+        """What a call comes to, when its turn has come.
+
+        Raises:
+            InputError: too many wait already.
+        """
+        future: Future[Result] = Future()
+        try:
+            self._waiting.put_nowait((call, future))
+        except queue.Full:
+            raise InputError("too many clicks wait for the method; let it answer first") from None
+        return await asyncio.wrap_future(future)
+
+    def _work(self) -> None:
+        while True:
+            call, future = self._waiting.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # one that ends a program ends none here
+                future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+
+@dataclass
+class Demo:
+    """What the server shows.
+
+    Attributes:
+        method: that answers to clicks.
+        asked: its name, as it was asked for.
+        name: its short name.
+        title: its name for people.
+        threshold: of the masks.
+        pictures: to choose from.
+        overrides: options of the method that were set.
+        out: folder that masks and clicks are saved into when the page says so; None: the browser saves them.
+        token: that the page's requests bring.
+        works: photos that are being worked on, by the id that the page knows.
+        turns: the calls of the method.
+    """
+
+    method: Method
+    asked: str
+    name: str
+    title: str
+    threshold: float
+    pictures: Pictures
+    overrides: Sequence[str] = ()
+    out: Path | None = None
+    token: str = field(default_factory=partial(secrets.token_urlsafe, 24))
+    works: OrderedDict[str, tuple[Picture, Work]] = field(default_factory=OrderedDict)
+    turns: OneAtATime = field(default_factory=OneAtATime)
+
+    def begin(self, picture: Picture, pixels: RgbImage) -> str:
+        """Begin with a photo; the oldest of too many works is put away. Returns the id of the work."""
+        name = secrets.token_urlsafe(9)
+        self.works[name] = picture, Work(self.method, pixels, self.threshold)
+        while len(self.works) > _MOST_WORKS:
+            self.works.popitem(last=False)
+        return name
+
+    def work(self, name: str) -> tuple[Picture, Work]:
+        """The photo and the work of an id.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self.works:
+            raise InputError("this work was put away; choose the photo again")
+        self.works.move_to_end(name)
+        return self.works[name]
+
+
+def application(demo: Demo) -> web.Application:
+    """The server of a demo, to be run at any port of 127.0.0.1."""
+    handlers = _Handlers(demo)
+    app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
+    app.router.add_get("/", handlers.page)
+    app.router.add_get(r"/photos/{number:\d{1,9}}", handlers.photo)
+    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", handlers.thumbnail)
+    app.router.add_post("/photos", handlers.upload)
+    app.router.add_post("/works", handlers.begin)
+    for verb in ("state", "click", "choose", "undo", "reset"):
+        app.router.add_post(f"/works/{{work}}/{verb}", getattr(handlers, verb))
+    app.router.add_post("/works/{work}/save", handlers.save)
+    app.router.add_post("/works/{work}/save-all", handlers.save_all)
+    return app
+
+
+async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until cancelled.
+
+    Args:
+        demo: to serve.
+        port: 0 takes a free one.
+        ready: told the page's address.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    runner = web.AppRunner(application(demo), access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be had ({error.strerror}); name another with --port"
+            ) from error
+        ready(f"http://{HOST}:{runner.addresses[0][1]}/")
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer with the headers that keep it on this page; every error as one sentence."""
+    try:
+        response = await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        response = _error(413, too_many_bytes(unquote(request.headers.get(NAME, "the photo"))))
+    except web.HTTPException as error:
+        response = _error(error.status, f"{error.reason}: the page asked for something that is not here")
+    except InputError as error:
+        response = _error(400, str(error))
+    except MethodFailedError as error:
+        response = _error(500, str(error))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        response = _error(500, f"the demo itself failed ({type(error).__name__}); its terminal says more")
+    response.headers.update(_HEADERS)
+    return response
+
+
+def guard_of(token: str) -> Any:
+    """What refuses everybody but the page."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
+        if request.headers.getall("Host", []) not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
+            return _error(403, f"open http://{HOST}:{port}/ itself; no other name is answered")
+        own = f"http://{request.headers['Host']}"
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        if request.headers.get("Origin", own) != own or site not in ("none", "same-origin"):
+            return _error(403, "only the demo's own page is answered")
+        if request.method != "GET" and not hmac.compare_digest(
+            request.headers.get(TOKEN, "").encode(), token.encode()
+        ):
+            return _error(403, "the demo was started again since this page was loaded; load it again")
+        return await handler(request)
+
+    return guard
+
+
+class _Handlers:
+    """What each address answers."""
+
+    def __init__(self, demo: Demo) -> None:
+        self._demo = demo
+
+    async def page(self, _: web.Request) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        text = page_html(self._demo, nonce)
+        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def photo(self, request: web.Request) -> web.Response:
+        return await self._picture(request, photo_png)
+
+    async def thumbnail(self, request: web.Request) -> web.Response:
+        return await self._picture(request, thumbnail_png)
+
+    async def _picture(self, request: web.Request, made: Callable[[Any], bytes]) -> web.Response:
+        number = int(request.match_info["number"])
+        content = await asyncio.to_thread(lambda: made(self._demo.pictures.pixels(number)))
+        return web.Response(body=content, content_type="image/png")
+
+    async def upload(self, request: web.Request) -> web.Response:
+        name = unquote(request.headers.get(NAME, ""))
+        picture = await asyncio.to_thread(self._demo.pictures.add_upload, name, await request.read())
+        return web.json_response(_facts(picture))
+
+    async def begin(self, request: web.Request) -> web.Response:
+        number = (await _asked(request, photo=int))["photo"]
+        picture = self._demo.pictures.find(number)
+        name = self._demo.begin(picture, await asyncio.to_thread(self._demo.pictures.pixels, number))
+        return await self._told(name)
+
+    async def state(self, request: web.Request) -> web.Response:
+        return await self._told(request.match_info["work"])
+
+    async def click(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, x=int, y=int, positive=bool)
+        click = Click(asked["x"], asked["y"], asked["positive"])
+        return await self._changed(request, lambda work: work.click(click))
+
+    async def choose(self, request: web.Request) -> web.Response:
+        index = (await _asked(request, candidate=int))["candidate"]
+        return await self._changed(request, lambda work: work.choose(index))
+
+    async def undo(self, request: web.Request) -> web.Response:
+        return await self._changed(request, Work.undo)
+
+    async def reset(self, request: web.Request) -> web.Response:
+        return await self._changed(request, Work.reset)
+
+    async def save(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, kind=str, sample=str, user=str)
+        _, work = self._demo.work(request.match_info["work"])
+        made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
+        return web.Response(
+            body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain")
+        )
+
+    async def save_all(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, sample=str, user=str)
+        if self._demo.out is None:
+            raise InputError(
+                "the demo was started without --out, so it writes nothing; save single files instead"
+            )
+        picture, work = self._demo.work(request.match_info["work"])
+        made = partial(save_into, self._demo.out, picture, work, asked["sample"], asked["user"])
+        return web.json_response({"folder": str(self._demo.out), "files": await self._demo.turns.do(made)})
+
+    async def _changed(self, request: web.Request, change: Callable[[Work], object]) -> web.Response:
+        return await self._told(request.match_info["work"], change)
+
+    async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
+        """Change a work when its turn has come, and tell what it looks like then."""
+        picture, work = self._demo.work(name)
+
+        def turn() -> dict[str, Any]:
+            change(work)
+            return _state(self._demo, picture, work)
+
+        return web.json_response({"work": name, **await self._demo.turns.do(turn)})
+
+
+def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
+    """What the page shows of a work."""
+    height, width = work.size
+    found = work.found
+    return {
+        "photo": picture.number,
+        "height": height,
+        "width": width,
+        "clicks": [list(click) for click in work.clicks],
+        "kept": work.kept,
+        "chosen": work.chosen,
+        "pixels": int(work.mask.sum()),
+        "overlay": _data(overlay_png(work.mask, work.meant)) if found else "",
+        "candidates": [
+            {
+                "score": None if found.scores is None else found.scores[number],
+                "pixels": int(mask.sum()),
+                "overlay": _data(overlay_png(mask, number)),
+            }
+            for number, mask in enumerate(found.masks)
+        ]
+        if found and work.choosing
+        else [],
+        "command": predict_command(picture, work, demo.asked, demo.overrides) if found else "",
+    }
+
+
+def page_html(demo: Demo, nonce: str) -> str:
+    """The page: one document with its style, its script and what they need to know.
+
+    Args:
+        demo: that it shows.
+        nonce: by which the browser tells the page's own style and script.
+    """
+    import jinja2  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415
+
+    files = resources.files("disbench.demo")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(files.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    config = {
+        "token": demo.token,
+        "method": demo.name,
+        "photos": [_facts(picture) for picture in demo.pictures.all()],
+        "out": None if demo.out is None else str(demo.out),
+        "mostBytes": MAX_UPLOAD_BYTES,
+    }
+    return template.render(
+        nonce=nonce,
+        title=demo.title,
+        config=config,
+        out=config["out"],
+        style=Markup(files.joinpath("page.css").read_text(encoding="utf-8")),
+        script=Markup(files.joinpath("page.js").read_text(encoding="utf-8")),
+    )
+
+
+def _facts(picture: Picture) -> dict[str, Any]:
+    return {
+        "number": picture.number,
+        "name": picture.name,
+        "stem": picture.stem,
+        "height": picture.height,
+        "width": picture.width,
+        "samples": [list(pair) for pair in picture.samples],
+    }
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    return web.json_response({"error": " ".join(sentence.split())}, status=status, headers=_HEADERS)
+
+
+async def _asked(request: web.Request, **kinds: type) -> dict[str, Any]:
+    """The body of a request: an object of JSON with exactly these keys, each of its kind.
+
+    Raises:
+        InputError: anything else.
+    """
+    if request.content_type != "application/json" or (request.content_length or 0) > _MOST_JSON:
+        raise InputError("the page asks in JSON, and briefly")
+    try:
+        found = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise InputError("what was asked is not JSON") from None
+    if not isinstance(found, dict) or set(found) != set(kinds):
+        raise InputError(f"a request here has {', '.join(kinds)}, and nothing else")
+    for name, kind in kinds.items():
+        if type(found[name]) is not kind:
+            raise InputError(f"{name} is not of the kind {kind.__name__}")
+    return found

@@ -1,0 +1,126 @@
+"""The policy `replay`: recorded clicks in the place of simulated ones (docs/clicks.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from disbench import storage
+from disbench.click_policies import REPLAY, ClickPolicy, Recording
+from disbench.clicks import Click
+from disbench.errors import InputError, shown, unknown_name
+from disbench.harness.protocol import Protocol
+from disbench.samples import SampleSource
+
+_SHOWN = 5
+"""Samples that a message names."""
+
+
+def with_recording(protocol: Protocol) -> Protocol:
+    """A protocol with the recorded clicks that its policy names, read once for all samples; any other as it is.
+
+    Its policy says afterwards what a result records: the file's bare name, the user, and the clicks' digest.
+
+    Raises:
+        InputError: as `disbench.recorded_clicks.read_recording`.
+    """
+    named = protocol.click_policy.recording
+    if named is None or protocol.recording is not None:
+        return protocol
+    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+
+    found = read_recording(Path(storage.local_text(named.file)), named.user, named.digest)
+    return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
+
+
+def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
+    """Of samples those that have recorded clicks; with simulated clicks all.
+
+    Args:
+        protocol: with its recording.
+        source: of the samples.
+        numbers: of the samples, in the dataset's order.
+
+    Raises:
+        InputError: clicks on a sample that the dataset does not have, or none on any of these.
+    """
+    if protocol.recording is None:
+        return list(numbers)
+    check_samples(protocol, source.ids)
+    found = [number for number in numbers if source.ids[number] in protocol.recording.clicks]
+    if not found:
+        raise InputError(
+            f"{protocol.recording.file}: none of the {len(numbers)} samples that are asked for has recorded clicks of "
+            f"{protocol.recording.user}; leave --every and --limit out"
+        )
+    return found
+
+
+def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
+    """See that recorded clicks, if there are any, are on a dataset's samples.
+
+    Raises:
+        InputError: some are not.
+    """
+    if unknown := unknown_samples(protocol.recording, ids):
+        assert protocol.recording is not None
+        raise InputError(
+            f"{protocol.recording.file}: clicks on {len(unknown)} samples that the dataset does not have, the first "
+            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}: mend the file"
+        )
+
+
+def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str]:
+    """Samples with recorded clicks that are none of the dataset's."""
+    known = set(ids)
+    return [] if recording is None else [sample for sample in recording.clicks if sample not in known]
+
+
+def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
+    """The recorded clicks on one sample.
+
+    Args:
+        text: `FILE` or `FILE,user=NAME`, a path or an address.
+        sample: its id; None where the user has clicked on one alone.
+
+    Raises:
+        InputError: as `disbench.recorded_clicks.read_recording`, or no such sample, or several and none named.
+    """
+    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+
+    named = Recording.parse(text)
+    found = read_recording(Path(storage.local_text(named.file)), named.user, named.digest)
+    if sample is None and len(found.clicks) > 1:
+        some = ", ".join(sorted(found.clicks)[:_SHOWN])
+        raise InputError(
+            f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample"
+        )
+    if sample is not None and sample not in found.clicks:
+        raise unknown_name("sample", sample, found.clicks, named.file)
+    return list(found.clicks[sample or next(iter(found.clicks))])
+
+
+def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
+    """The recorded clicks of a stored run.
+
+    Args:
+        named: as the run's policy says.
+        place: the run's folder or archive.
+        given: the file; without it a file of that name in the present folder or beside the run is taken.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it has other clicks.
+    """
+    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+
+    name = Path(named.file).name  # a stranger's run leads to no other folder
+    paths = [given] if given is not None else [Path(name), place.parent / name]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{given or name}: there is no such file here; name it with --recording")
+    if not named.digest:
+        raise InputError(
+            f"the policy {ClickPolicy(REPLAY, recording=named)} says of no clicks which they were"
+        )
+    return read_recording(path, named.user, named.digest)
