@@ -20,7 +20,7 @@ from disbench.masks import areas, decode
 from disbench.sampling.contact_sheet import draw_contact_sheet
 from disbench.sampling.export import export_coco, export_ritm
 from disbench.sampling.sample import make_shards
-from disbench.sampling.shard_writer import _shard_facts
+from disbench.sampling.shard_writer import shard_facts
 from disbench.sampling.shards import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash, file_sha256
 from disbench.sampling.statistics import as_dict, as_text, statistics
 from disbench.sampling.verify import verify_shards
@@ -82,7 +82,7 @@ def read_everything(folder: Path, *, sheet: bool = False) -> None:
         result_or_refusal(
             lambda: draw_contact_sheet(folder, folder.parent / "images", folder.parent / "s.png"), folder
         )
-    result_or_refusal(lambda: _shard_facts(folder / SHARD), folder)
+    result_or_refusal(lambda: shard_facts(folder / SHARD), folder)
     around = {path.name for path in folder.parent.iterdir()}
     assert around <= {"shards", "coco.json", "ritm", "s.png"}
 
