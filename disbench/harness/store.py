@@ -46,7 +46,7 @@ MOST_IOUS = 1 << 27
 """Samples times clicks, when failed samples are filled up: 1 GiB of numbers."""
 _FEW_ROWS = 1 << 19
 """So many rows any file may have; a larger one no more than it has bytes, since each row has times of its own."""
-_NAMES = ("job", "chunks", "seconds", "versions", "versions_1")
+_NAMES = ("job", "chunks", "seconds", "spoiled", "versions", "versions_1")
 """Of a journal's tables, and of the index of the last one."""
 _RERUN = "run it again with --existing overwrite"
 
