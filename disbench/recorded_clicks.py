@@ -19,6 +19,7 @@ from disbench.clicks import Click
 from disbench.errors import InputError, shown, unknown_name
 from disbench.files import open_regular, whole_file
 from disbench.limits import MAX_RECORDED_CLICKS
+from disbench.parquet import open_parquet, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,7 +187,8 @@ def _rows(path: Path) -> Iterator[tuple[str, int, int, int, bool, str]]:
         open_regular(path, "there is no such file of recorded clicks; check the path") as opened,
         _complaining(path),
     ):
-        file = pq.ParquetFile(opened)
+        file, groups = open_parquet(path, SCHEMA)
+        opened.close()
         version = (file.schema_arrow.metadata or {}).get(_VERSION)
         if version not in (None, SCHEMA.metadata[_VERSION]):
             raise InputError(
@@ -198,10 +200,11 @@ def _rows(path: Path) -> Iterator[tuple[str, int, int, int, bool, str]]:
                 f"{path}: no column {' and no column '.join(map(repr, missing))}; recorded clicks have "
                 f"{', '.join(SCHEMA.names)}"
             )
-        if file.metadata.num_rows > MAX_RECORDED_CLICKS:
+        if sum(group.rows for group in groups) > MAX_RECORDED_CLICKS:
             raise InputError(f"{path}: more than {MAX_RECORDED_CLICKS} clicks; part the file by users")
         for batch in file.iter_batches(columns=SCHEMA.names):
             table = pa.Table.from_batches([batch]).select(SCHEMA.names)
+            weigh(table)
             if empty := [name for name in SCHEMA.names if table[name].null_count]:
                 raise InputError(
                     f"{path}: an empty field in the column {empty[0]!r}; every click has all of them"
@@ -225,7 +228,9 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path) -> list[object]:
 def _complaining(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         words = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: not a whole Parquet file of recorded clicks ({words})") from error
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
-from disbench.harness.store import RUN, grouped, parse_description, unfinished
+from disbench.harness.store import MOST_IOUS, RUN, grouped, parse_description, unfinished
+from disbench.parquet import MOST_VALUES, complaining, has_columns, open_parquet, written_out
 
 DIVERSE = "diverse"
 """The task, as `run.json` names it; a run without a task is one of targets."""
@@ -124,14 +125,14 @@ def write_answers(folder: Path, tables: Iterable[pa.Table]) -> None:
         _writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
     ):
         for table in grouped(tables):
-            answers.write_table(table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
-            overlaps.write_table(overlaps_of(table))
+            _write(answers, table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
+            _write(overlaps, overlaps_of(table))
 
 
 def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write a table of sets, whose rows have the columns of `SETS_SCHEMA`."""
     with _writer(path, SETS_SCHEMA) as file:
-        file.write_table(pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
+        _write(file, pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
 
 
 def overlaps_of(table: pa.Table) -> pa.Table:
@@ -195,6 +196,8 @@ class StoredAnswers:
         """
         found = _read(self.folder / OVERLAPS, OVERLAPS_SCHEMA, ["iou"])["iou"].to_numpy()
         members, candidates = (answers[name].to_numpy().astype(int) for name in ("members", "candidates"))
+        if min(members.min(initial=0), candidates.min(initial=0)) < 0:
+            raise InputError(f"{self.folder / ANSWERS}: a negative number of masks; run it again")
         ends = np.cumsum(members * candidates)
         if len(found) != (ends[-1] if len(ends) else 0):
             raise InputError(
@@ -243,16 +246,26 @@ def read_sets_table(folder: Path) -> pa.Table:
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     names = list(schema.names if columns is None else columns)
-    try:
-        return pq.read_table(path, columns=names).cast(pa.schema([schema.field(name) for name in names]))
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a whole file of a run ({error}); run it again") from error
+    with complaining(path, "not a whole file of a run", "run it again"):
+        file, groups = open_parquet(path, schema)
+        with file:
+            rows = sum(group.rows for group in groups)
+            if rows > MOST_IOUS:
+                raise ValueError(f"{rows} rows")
+            if not has_columns(file, schema, names):
+                raise ValueError("its columns are not a run's")
+            return written_out(file.read(names), schema)
 
 
 def _places(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """For each of so many entries a row: the number of its row, and its own number in it."""
     row = np.repeat(np.arange(len(counts)), counts)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _write(file: pq.ParquetWriter, table: pa.Table) -> None:
+    """In row groups of a bounded number of values (of a byte or more), however many candidates there are."""
+    file.write_table(table, row_group_size=max(1, MOST_VALUES // 4 * len(table) // max(1, table.nbytes)))
 
 
 @contextmanager

@@ -194,7 +194,7 @@ def _carry_out(
     grown: Callable[[], None],
 ) -> None:
     begun = time.monotonic()
-    journal = Journal(out)
+    journal = Journal(out, task.schema)
     try:
         _check_journal(journal, job, out)
         work = EvaluationWork(

@@ -16,7 +16,7 @@ import pyarrow as pa
 from disbench import masks
 from disbench.clicks import BoolArray, Click
 from disbench.errors import InputError
-from disbench.harness.answers import AnswerRow, to_journal, write_answers
+from disbench.harness.answers import JOURNAL_SCHEMA, AnswerRow, to_journal, write_answers
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
 from disbench.masks import Rle, decode
 from disbench.prediction import RgbImage, Session
@@ -78,6 +78,11 @@ class SetTask:
     def as_dict(self) -> dict[str, Any]:
         """All that decides the rows, JSON-ready."""
         return {"clicks": self.clicks, "seed": self.seed, "move": self.move, "threshold": self.threshold}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`disbench.harness.answers.JOURNAL_SCHEMA`."""
+        return JOURNAL_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
         """The loop of a set."""

@@ -118,13 +118,14 @@ class Journal:
 
     Args:
         folder: of the run.
+        schema: of the rows.
 
     Raises:
         InputError: the file is there and not a journal.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+    def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
+        self.path, self._schema = folder / JOURNAL, schema
         with self._complaining():
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._check_tables()
@@ -179,7 +180,7 @@ class Journal:
         with self._complaining():
             for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
                 with pa.ipc.open_stream(_of(bytes, rows)) as stream:
-                    if not stream.schema.equals(SCHEMA):
+                    if not stream.schema.equals(self._schema):
                         raise ValueError("a chunk with other columns")
                     table = stream.read_all()
                 table.validate(full=True)

@@ -17,7 +17,7 @@ from disbench.clicks import BoolArray, Click
 from disbench.harness.answers import AnswerRow
 from disbench.harness.protocol import Protocol as Conduct
 from disbench.harness.sample_loop import SampleLoop
-from disbench.harness.store import CLICKS, ClickRow, Store, to_table, write_clicks
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, Store, to_table, write_clicks
 from disbench.prediction import RgbImage, Session
 from disbench.samples import Sample
 
@@ -71,11 +71,15 @@ class Loop(Protocol):
 class Task(Protocol):
     """Picklable: every worker has it."""
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows as they lie in the journal; `sample`, `click`, `failure` and the seconds are among them."""
+
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
         """The loop of a sample, on which so much time was spent already (reading it)."""
 
     def table(self, rows: Sequence[Any]) -> pa.Table:
-        """Rows as they lie in the journal; the columns `sample`, `click`, `failure` and the seconds are among them."""
+        """Rows as they lie in the journal."""
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write the rows of a finished run, in the order of the samples, as files that are whole or not there."""
@@ -92,6 +96,11 @@ class TargetsTask:
 
     protocol: Conduct
     store: Store = "none"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`disbench.harness.store.SCHEMA`."""
+        return SCHEMA
 
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
         """The loop of a sample."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from disbench import ambiguity
 from disbench.errors import InputError
 from disbench.harness.answers import ANSWERS, SETS, StoredAnswers, read_sets_table
-from disbench.harness.store import CLICKS, StoredRun
+from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.metrics import clicks_to_reach
 from disbench.reports.entries import run_label
 from disbench.reports.summary import Estimate, FloatArray
@@ -35,6 +38,8 @@ NOTHING = "nothing"
 """What a top candidate means that is near to no member."""
 SIZES = ("1", "2", "3", "4 or more")
 """Masks of a set."""
+MOST_ANSWERS = 1 << 24
+"""First clicks of all sets of a run together."""
 PERCENTS = (85, 90)
 """IoUs that a user's mask has to reach."""
 
@@ -212,11 +217,20 @@ def read_numbers(run: StoredAnswers) -> Numbers:
     Raises:
         InputError: its files are damaged, or do not fit each other.
     """
-    try:
+    with _fitting(run.folder):
         return _numbers(run)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """A stranger's description and tables need not fit each other: whatever that comes to is one kind of error."""
+    try:
+        yield
+    except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"{run.folder}: its files do not fit each other ({error!r}); run it again with --existing overwrite"
+            f"{folder}: its files do not fit each other ({repr(error)[:200]}); run it again with --existing overwrite"
         ) from error
 
 
@@ -226,6 +240,11 @@ def read_intents(run: StoredRun) -> Intents:
     Raises:
         InputError: not such a run, one that ends early, or without its table of sets.
     """
+    with _fitting(run.folder):
+        return _intents(run)
+
+
+def _intents(run: StoredRun) -> Intents:
     if run.protocol["stop_at"] is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
@@ -337,6 +356,7 @@ def _read_sets(run: StoredAnswers) -> list[_Set]:
     """Sets that were asked about, with their clicks, in the order of the run."""
     table = run.answers()
     ious = run.ious(table)
+    _check_values(table, ious)
     asked: dict[str, list[_Answer]] = {}
     columns = ["sample", "click", "dx", "dy", "scores", "agreement", "unmoved", "failure"]
     for row, values in zip(table.select(columns).to_pylist(), ious, strict=True):
@@ -354,8 +374,29 @@ def _read_sets(run: StoredAnswers) -> list[_Set]:
     known = {row["sample"]: row for row in run.sets().to_pylist()}
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
-    wanted = int(run.description["protocol"]["clicks"])
+    wanted = run.description["protocol"]["clicks"]
+    if type(wanted) is not int or not 1 <= wanted * len(asked) <= MOST_ANSWERS:
+        raise ValueError(f"{wanted!r} clicks for each of {len(asked)} sets")
     return [_joined(known[name], answers, wanted) for name, answers in asked.items()]
+
+
+def _check_values(answers: pa.Table, ious: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Overlaps are from 0 to 1 or not a number, seconds are finite and not negative.
+
+    Raises:
+        ValueError: some are not.
+    """
+    shares = [*ious, *(_flat(answers[name]) for name in ("agreement", "unmoved"))]
+    if any((values < 0).any() or (values > 1).any() for values in shares):
+        raise ValueError("overlaps outside 0 to 1")
+    for name in SECONDS:
+        values = answers[name].to_numpy()
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"{name} with what is no time")
+
+
+def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    return np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
 def _joined(row: Mapping[str, Any], answers: Sequence[_Answer], wanted: int) -> _Set:

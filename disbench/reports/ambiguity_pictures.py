@@ -84,13 +84,12 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
         return None
     relations = {row["sample"]: row["relations"] for row in stored[0][1].sets().to_pylist()}
     offered: dict[str, list[_Offered]] = {name: [] for name in chosen}
-    for numbers, run in stored:
-        for name, found in _offers(numbers, run, chosen).items():
-            offered[name].append(found)
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    strips = tuple(
-        _strip(source.read(numbers_of[name]), relations[name], offered[name], options.seed) for name in chosen
-    )
+    samples = {name: source.read(numbers_of[name]) for name in chosen}
+    for numbers, run in stored:
+        for name, found in _offers(numbers, run, samples).items():
+            offered[name].append(found)
+    strips = tuple(_strip(samples[name], relations[name], offered[name]) for name in chosen)
     who = stored[0][0].who
     heading = f"What a first click may mean, and what is offered: {who.dataset} ({who.content_hash[:8]})"
     return draw_sheet(Sheet(heading, (_LEGEND,), strips, place=2.2, dpi=100, letters=8.0))["png"]
@@ -104,7 +103,10 @@ def _has_masks(run: StoredAnswers) -> bool:
 def _source(numbers: Numbers, run: StoredAnswers, options: PictureOptions) -> SetSource:
     for folder in options.shards:
         if content_hash(read_manifest(folder)) == numbers.who.shards:
-            choice = Choice(**run.description["dataset"]["facts"]["choice"])
+            try:
+                choice = Choice(**run.description["dataset"]["facts"]["choice"])
+            except TypeError as error:
+                raise InputError(f"{run.folder}: it does not say which sets it took; run it again") from error
             source = SetSource(folder, options.images, options.data, choice)
             if source.content_hash() != numbers.who.content_hash:
                 raise InputError(
@@ -135,31 +137,38 @@ def _lot(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions)
     return list(dict.fromkeys([*first_of_image.values(), *mixed]))[: options.count]
 
 
-def _offers(numbers: Numbers, run: StoredAnswers, names: Sequence[str]) -> dict[str, _Offered]:
+def _offers(numbers: Numbers, run: StoredAnswers, samples: Mapping[str, SetSample]) -> dict[str, _Offered]:
     table = run.answers()
-    wanted = set(names)
-    sizes = {row["sample"]: [row["height"], row["width"]] for row in run.sets().to_pylist()}
     found = {}
     for row, ious in zip(table.to_pylist(), run.ious(table), strict=True):
-        if row["sample"] in wanted and row["click"] == 1 and not (row["dx"] or row["dy"]):
+        if row["sample"] in samples and row["click"] == 1 and not (row["dx"] or row["dy"]):
             found[row["sample"]] = _Offered(
                 numbers.who.label,
                 Click(row["x"], row["y"], positive=True),
-                tuple(_decoded(counts, sizes[row["sample"]], run) for counts in row["candidate_masks"] or ()),
+                _candidates(row, samples[row["sample"]], run),
                 ious,
                 row["scores"],
             )
     return found
 
 
-def _decoded(counts: bytes, size: list[int], run: StoredAnswers) -> BoolArray:
+def _candidates(row: Mapping[str, Any], sample: SetSample, run: StoredAnswers) -> tuple[BoolArray, ...]:
+    height, width = sample.image.shape[:2]
+    found = row["candidate_masks"] or ()
     try:
-        return decode(masks.from_foreign_rle({"size": size, "counts": counts}, *size), order="C")
+        if len(found) != row["candidates"] or row["members"] != len(sample.members):
+            raise ValueError(f"{len(found)} masks stored of {row['candidates']} candidates")
+        return tuple(
+            decode(
+                masks.from_foreign_rle({"size": [height, width], "counts": counts}, height, width), order="C"
+            )
+            for counts in found
+        )
     except ValueError as error:
         raise InputError(f"{run.folder / ANSWERS}: a damaged mask ({error}); run it again") from error
 
 
-def _strip(sample: SetSample, relations: Sequence[str], offered: Sequence[_Offered], seed: int) -> Strip:
+def _strip(sample: SetSample, relations: Sequence[str], offered: Sequence[_Offered]) -> Strip:
     members: list[Target] = [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
     click = offered[0].click
     first = (

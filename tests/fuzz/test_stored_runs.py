@@ -37,6 +37,7 @@ from disbench.harness.store import (
     Journal,
     StoredRun,
     read_run,
+    to_table,
     write_clicks,
 )
 from disbench.harness.verification import verify_run
@@ -233,7 +234,7 @@ ROW = ClickRow("s", 1, 1, 2, True, 0.5, 0.5, 0, 1, (0.5,), None, 0.1, 0.1, 9, 8)
 def journal_of(folder: Path) -> Path:
     journal = Journal(folder)
     journal.begin({"method": {"name": "x"}})
-    journal.add(0, 1, [ROW], ["again"])
+    journal.add(0, 1, to_table([ROW]), ["again"])
     journal.note_versions({"torch": "2"})
     journal.spend(1.0)
     journal.close()

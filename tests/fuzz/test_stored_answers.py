@@ -1,0 +1,217 @@
+"""Runs on diverse sets and recorded clicks from elsewhere: a valid result, or one sentence that names the file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench import recorded_clicks
+from disbench.baselines.cards import method_spec
+from disbench.clicks import Click
+from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
+from disbench.harness.run import run_diverse
+from disbench.harness.set_source import Choice, SetSource
+from disbench.harness.set_task import SetTask
+from disbench.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
+from disbench.reports import latex, markdown
+from disbench.reports.ambiguity import diverse_tables
+from disbench.reports.ambiguity_numbers import read_numbers
+from disbench.reports.ambiguity_pictures import PictureOptions, draw_pictures
+from disbench.reports.ambiguity_tables import csv_rows
+from tests import toy_methods
+from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, examples, in_a_child, result_or_refusal
+
+pytest.importorskip("cv2", exc_type=ImportError)
+FILES = (SETS, ANSWERS, OVERLAPS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredAnswers:
+    """Three sets, two candidates a click, with their masks."""
+    source = SetSource(photo_shards, "embedded", choice=Choice(3, min_members=2))
+    out = tmp_path_factory.mktemp("runs") / "run"
+    method = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=2"])
+    return run_diverse(method, source, out, SetTask(store="all"))
+
+
+@contextmanager
+def stored(whole: StoredAnswers, **changes: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        shutil.copytree(whole.folder, folder)
+        for name, content in changes.items():
+            (folder / f"{name}.{'json' if name == 'run' else 'parquet'}").write_bytes(content)
+        yield folder
+
+
+def read_everything(folder: Path, shards: Path, *, drawn: bool = True) -> None:
+    """All that a report takes from a run, in each of its forms, and a sheet of pictures (half a second)."""
+
+    def report() -> None:
+        found = read_answers(folder)
+        numbers = read_numbers(found)
+        for table in diverse_tables([numbers]):
+            (markdown.table(table) + latex.table(table, table.name)).encode()
+        json.dumps(csv_rows([numbers], []), default=str)
+        if drawn:
+            draw_pictures([(numbers, found)], PictureOptions((shards,), "embedded", count=1))
+
+    result_or_refusal(report, folder.name)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_run_itself_is_read(run: StoredAnswers, photo_shards: Path) -> None:
+    read_everything(run.folder, photo_shards)
+    assert read_numbers(run).sets == 3
+
+
+@examples(40)
+@given(data=st.data())
+def test_descriptions(run: StoredAnswers, photo_shards: Path, data: st.DataObject) -> None:
+    description = json.dumps(data.draw(changed(run.description))).encode()
+    with stored(run, run=description) as folder:
+        read_everything(folder, photo_shards)
+
+
+@examples(40)
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
+    content = data.draw(damaged((run.folder / name).read_bytes()))
+    with stored(run, **{name.partition(".")[0]: content}) as folder:
+        read_everything(folder, photo_shards)
+
+
+@examples(40)
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_the_end_of_a_file(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
+    content = (run.folder / name).read_bytes()
+    end = 8 + int.from_bytes(content[-8:-4], "little")
+    changed_end = content[:-end] + data.draw(damaged(content[-end:]))
+    with stored(run, **{name.partition(".")[0]: changed_end}) as folder:
+        read_everything(folder, photo_shards)
+
+
+INTEGERS = st.sampled_from((-(2**15), -1, 0, 1, 2, 3, 7, 2**15 - 1))
+FLOATS = st.sampled_from((0.0, 0.5, 1.0, 1.5, -1.0, 1e30, float("inf"), float("nan"), float("-inf")))
+TEXTS = st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"])
+BYTES = st.one_of(st.sampled_from((b"", b"X2", b"\xff\xff", b"oooooooooo0")), st.binary(max_size=9))
+
+
+def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
+    """Values of a type that a run would not have."""
+    if pa.types.is_list(kind):
+        return st.lists(st.one_of(st.none(), strange(kind.value_type)), max_size=4)
+    if pa.types.is_string(kind):
+        return TEXTS
+    if pa.types.is_boolean(kind):
+        return st.booleans()
+    if pa.types.is_binary(kind):
+        return BYTES
+    return FLOATS if pa.types.is_floating(kind) else INTEGERS
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@examples(50)
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_values(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
+    drawn = data.draw(st.integers(0, 7)) == 7
+    table = pq.read_table(run.folder / name)
+    rows = table.to_pylist()
+    for _ in range(data.draw(st.integers(1, 3))):
+        row = data.draw(st.sampled_from(rows)) if rows else {}
+        field = data.draw(st.sampled_from(list(table.schema)))
+        if row and data.draw(st.integers(0, 3)):
+            row[field.name] = data.draw(strange(field.type))
+        elif row:
+            rows.remove(row) if data.draw(st.booleans()) else rows.insert(0, row)
+    content = parquet_bytes(pa.Table.from_pylist(rows, table.schema))
+    with stored(run, **{name.partition(".")[0]: content}) as folder:
+        read_everything(folder, photo_shards, drawn=drawn)
+
+
+def test_numbers_without_end(run: StoredAnswers, photo_shards: Path) -> None:
+    for clicks in (10**400, 2**31, -1, True, "2"):
+        description = run.description | {"protocol": run.description["protocol"] | {"clicks": clicks}}
+        with stored(run, run=json.dumps(description).encode()) as folder:
+            assert result_or_refusal(lambda at=folder: read_numbers(read_answers(at)), folder) is None
+
+
+# ------------------------------------------------------------------------------------------------ recorded clicks
+
+CLICKS = as_parquet(
+    [
+        Sequenced("a/1", "ann", (Click(3, 4, positive=True), Click(5, 6, positive=False))),
+        Sequenced("a/2", "bo", (Click(1, 1, positive=True),)),
+    ]
+)
+
+
+def read_clicks(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "clicks.parquet"
+        path.write_bytes(content)
+        for read in (read_sequences, read_recording):
+            result_or_refusal(lambda read=read: read(path), path)  # type: ignore[misc]
+
+
+@examples(150)
+@given(data=st.data())
+def test_bytes_of_recorded_clicks(data: st.DataObject) -> None:
+    read_clicks(data.draw(damaged(CLICKS)))
+
+
+@examples(100)
+@given(data=st.data())
+def test_the_end_of_recorded_clicks(data: st.DataObject) -> None:
+    end = 8 + int.from_bytes(CLICKS[-8:-4], "little")
+    read_clicks(CLICKS[:-end] + data.draw(damaged(CLICKS[-end:])))
+
+
+@examples(100)
+@given(data=st.data())
+def test_values_of_recorded_clicks(data: st.DataObject) -> None:
+    schema = recorded_clicks.SCHEMA
+    columns = {}
+    for field in schema:
+        kind = data.draw(
+            st.sampled_from((field.type, field.type, pa.string(), pa.binary(), pa.float64(), pa.int64()))
+        )
+        columns[field.name] = pa.array([data.draw(strange(kind)) for _ in range(2)], kind)
+    read_clicks(parquet_bytes(pa.table(columns)))
+
+
+def test_a_bomb_of_recorded_clicks(tmp_path: Path) -> None:
+    """One name of a megabyte, a hundred thousand times: some kilobytes of Parquet, 100 GB of texts."""
+    count = 100_000
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * (1 << 20)]))
+    numbers = pa.array([1] * count, pa.int32())
+    table = pa.table(
+        [names, numbers, numbers, numbers, pa.array([True] * count), names],
+        names=recorded_clicks.SCHEMA.names,
+    )
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 22)
+    said, grown = in_a_child(
+        "from pathlib import Path\nfrom disbench.recorded_clicks import read_sequences\n"
+        "def attempt(): return read_sequences(Path(sys.argv[1]))",
+        path,
+    )
+    assert said.startswith("refused")
+    assert str(path) in said
+    assert grown < 512
