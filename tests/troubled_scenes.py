@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from disbench.errors import InputError
 from disbench.scenes import Scene, SceneSource
@@ -33,6 +36,13 @@ def kill_in_the_midst_of_a_message() -> None:
     Connection._send = send_half  # type: ignore[attr-defined]
 
 
+def take_all_memory() -> None:
+    """The system gives this process no more address space than it has, and it asks for more."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20), resource.RLIM_INFINITY))
+    np.ones(1 << 28)  # 2 GiB
+
+
 class UnportableError(Exception):
     """An exception that pickles, and cannot be unpickled."""
 
@@ -47,8 +57,8 @@ class TroubledScenes:
     Attributes:
         source: the scenes.
         trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
-            message, not of the next), "input error", "out of memory", "stuck" (for an hour), "suicide",
-            "suicide once", "slow" (a tenth of a second a chunk, whatever is read; names its processes in the log), or
+            message, not of the next), "input error", "out of memory" (a limit of the system), "stuck" (for an
+            hour), "suicide", "suicide once", "slow" (a tenth of a second a chunk, whatever is read; names its processes in the log), or
             "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
@@ -95,7 +105,7 @@ class TroubledScenes:
                 return
             kill() if self.trouble == "suicide once" else kill_in_the_midst_of_a_message()
         elif self.trouble == "out of memory":
-            raise MemoryError
+            take_all_memory()
         elif self.trouble == "stuck":
             time.sleep(3600)
         elif self.trouble == "input error":
