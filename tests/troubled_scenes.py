@@ -57,9 +57,9 @@ class TroubledScenes:
     Attributes:
         source: the scenes.
         trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
-            message, not of the next), "input error", "out of memory" (a limit of the system), "stuck" (for an
-            hour), "suicide", "suicide once", "slow" (a tenth of a second a chunk, whatever is read; names its processes in the log), or
-            "none".
+            message, not of the next), "input error", "out of memory" (a limit of the system), "stuck" (for an hour),
+            "suicide", "suicide once", "slow" (a tenth of a second a chunk, whatever is read; names its processes in
+            the log), or "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
     """
