@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
+
+from disbench.datasets.photos import open_photos, photo_path
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FIRST = (172, 336, "left")
@@ -27,11 +30,19 @@ COLOURS = 256
 """Of a picture: a small file, and no difference to see."""
 
 
+def copied_photos(folder: Path) -> list[str]:
+    """The embedded photos, copied to a folder: a command then names a file, and not where Python lies."""
+    names = [image.file_name for image in open_photos().images.values()]
+    for name in names:
+        shutil.copy(photo_path(name), folder / name)
+    return names
+
+
 @contextmanager
-def demo(*arguments: str) -> Iterator[str]:
-    """The address of a demo that runs in a process of its own."""
+def demo(folder: Path, *arguments: str) -> Iterator[str]:
+    """The address of a demo that runs in a folder, in a process of its own."""
     command = [sys.executable, "-m", "disbench", "demo", "--no-browser", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     try:
         assert process.stdout
         yield process.stdout.readline().split()[0]
@@ -78,7 +89,12 @@ def main() -> None:
     asked.pictures.mkdir(parents=True, exist_ok=True)
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     with (
-        demo("--method", asked.method, *options, "--out", str(asked.out)) as address,
+        tempfile.TemporaryDirectory() as scratch,
+        demo(
+            Path(scratch),
+            *copied_photos(Path(scratch)),
+            *("--method", asked.method, *options, "--out", asked.out.name),
+        ) as address,
         sync_playwright() as playwright,
     ):
         page = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS).new_page(
@@ -104,6 +120,7 @@ def main() -> None:
         path.picture("refined")
         print(page.inner_text("#status"))
         print(page.inner_text("#command"))
+        shutil.copytree(Path(scratch) / asked.out.name, asked.out, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
