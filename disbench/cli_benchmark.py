@@ -332,7 +332,10 @@ def predict(
     clicks = (
         [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     )
-    pixels = read_rgb(storage.here(image))
+    photo = storage.here(image)
+    pixels = read_rgb(photo)
+    if out.exists() and out.samefile(photo):
+        raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
     spec = method_spec(method, set_ or [])
     answer = answer_to(
         spec.build(),

@@ -137,6 +137,21 @@ def test_predict_writes_mask_candidates_and_overlay(tmp_path: Path) -> None:
     assert np.count_nonzero(wide) > 3 * np.count_nonzero(mask)
 
 
+def test_predict_leaves_its_photo_alone(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 30)).save(photo)
+    before = photo.read_bytes()
+    done = disbench(
+        "predict", photo, "--click", "3,4,+", "--method", "disk", "--out", "photo.png", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: photo.png: this is the image itself, and would be lost; name another file with --out\n"
+    )
+    assert photo.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("click", "words"),
     [

@@ -123,7 +123,7 @@ def test_clicks_choice_undo_and_saving(tmp_path: Path) -> None:
         state = await post(client, demo, f"{work}/click", x=120, y=80, positive=False)
         assert state["clicks"] == [[100, 80, True], [120, 80, False]]
         assert state["candidates"] == []
-        assert "--click 100,80,+ --click 120,80,- --keep 1 --out chelsea.png" in state["command"]
+        assert "--click 100,80,+ --click 120,80,- --keep 1 --out chelsea-mask.png" in state["command"]
         kept = await client.post(
             f"{work}/save", json={"kind": "mask.png", "sample": "s", "user": "u"}, headers={TOKEN: demo.token}
         )
