@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,11 @@ IMPORTED = (
     ),
     *("disbench.harness.run", "disbench.harness.verification", "disbench.reports.report"),
 )
+
+
+def heed_interrupts() -> None:
+    """Take Ctrl-C as a program in the foreground does; what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def typed(*arguments: str | Path) -> list[str]:

@@ -24,7 +24,7 @@ import pytest
 from scipy.io import savemat
 
 from tests.annotations import annotation, image, write_annotations
-from tests.commands import Result, disbench, disbench_anew, typed
+from tests.commands import Result, disbench, disbench_anew, heed_interrupts, typed
 from tests.synthetic import lvis_content, write_lvis
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as Linux has them")
@@ -464,11 +464,6 @@ def whole(large: Path) -> dict[str, bytes]:
     folder = large.with_name("whole")
     assert disbench(*sampling(large, folder, "--workers", "2")).returncode == 0
     return contents(folder)
-
-
-def heed_interrupts() -> None:
-    """Take Ctrl-C as a program in the foreground does; what a shell starts in the background ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop_after_a_shard(

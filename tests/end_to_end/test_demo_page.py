@@ -22,7 +22,7 @@ from disbench.clicks import Click
 from disbench.datasets.photos import photo_path
 from disbench.harness.predict import predict
 from disbench.recorded_clicks import read_recording
-from tests.commands import disbench, typed
+from tests.commands import disbench, heed_interrupts, typed
 from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, CONTRASTS
 from tests.toy_methods import Discs
 
@@ -82,6 +82,7 @@ def started(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout
     line = process.stdout.readline()

@@ -23,6 +23,7 @@ from disbench.harness import evaluate
 from disbench.harness.chunks import Began, run_chunk
 from disbench.harness.predict import predict
 from disbench.harness.protocol import Protocol
+from disbench.harness.tasks import TargetsTask
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples
@@ -133,7 +134,7 @@ def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(tmp_path: Path) ->
     os.kill(method.child._process.pid, signal.SIGKILL)
     method.child._process.wait()
     (sample,) = make_samples(1)
-    first = next(run_chunk(method, [(0, lambda: sample)], Protocol(max_clicks=1)))
+    first = next(run_chunk(method, [(0, lambda: sample)], TargetsTask(Protocol(max_clicks=1))))
     assert isinstance(first, Began) and first.what == "open"
     assert method.child.alive
     method.close()
