@@ -84,7 +84,13 @@ def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) 
     clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
     keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
     words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
-    words += [*_each("--set", overrides), *_each("--click", clicks), *keep, "--out", f"{picture.stem}-mask.png"]
+    words += [
+        *_each("--set", overrides),
+        *_each("--click", clicks),
+        *keep,
+        "--out",
+        f"{picture.stem}-mask.png",
+    ]
     return shlex.join(words)
 
 

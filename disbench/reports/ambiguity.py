@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from disbench.errors import InputError
-from disbench.harness.store import StoredRun
 from disbench.reports import latex, markdown
-from disbench.reports.ambiguity_figure import draw_ambiguity
-from disbench.reports.ambiguity_numbers import Intents, Numbers, read_intents, read_numbers
+from disbench.reports.ambiguity_figure import FIGURE, draw_ambiguity
+from disbench.reports.ambiguity_numbers import Intents, Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity_pictures import PictureOptions, pictures_by_name
 from disbench.reports.ambiguity_tables import (
     by_sets,
@@ -21,19 +20,22 @@ from disbench.reports.ambiguity_tables import (
     meant_table,
 )
 from disbench.reports.entries import split_runs
+from disbench.reports.html import content_policy, embedded, page, table_section
 from disbench.reports.report import write_files
 from disbench.reports.spreadsheet import csv_text
 from disbench.reports.table import Table
-from disbench.reports.templates import render
+from disbench.reports.templates import render, text_of
 from disbench.reports.text import counted
 
-PAGE, NUMBERS, TABLES, PNG, SVG = (
+PAGE, HTML, NUMBERS, TABLES, PNG, SVG = (
     "ambiguity.md",
+    "ambiguity.html",
     "ambiguity.csv",
     "tables.tex",
     "ambiguity.png",
     "ambiguity.svg",
 )
+SHEET = "Clicks, the masks that they may mean, and the candidates nearest to them"
 
 
 def make_ambiguity_report(
@@ -73,6 +75,7 @@ def make_ambiguity_report(
     drawn = draw_ambiguity(numbers, intents)
     contents: dict[str, bytes | None] = {
         PAGE: _page(numbers, intents, tables, sheets).encode(),
+        HTML: _html(numbers, intents, tables, drawn["png"], list(sheets.values())).encode(),
         NUMBERS: csv_text(csv_rows(numbers, intents)).encode(),
         TABLES: _latex(tables).encode(),
         PNG: drawn["png"],
@@ -94,12 +97,6 @@ def diverse_tables(numbers: Sequence[Numbers]) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def is_on_intents(run: StoredRun) -> bool:
-    """Whether a run was made on each intent of diverse sets."""
-    facts = run.description["dataset"].get("facts")
-    return isinstance(facts, Mapping) and "choice" in facts
-
-
 def _page(
     numbers: Sequence[Numbers],
     intents: Sequence[Intents],
@@ -111,6 +108,8 @@ def _page(
         {
             "tables": tables,
             "png": PNG,
+            "figure": FIGURE,
+            "sheet": SHEET,
             "svg": SVG,
             "numbers": NUMBERS,
             "latex": TABLES,
@@ -118,6 +117,30 @@ def _page(
             "runs": [*(run.who for run in numbers), *(run.who for run in intents)],
         },
         filters={"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
+    )
+
+
+def _html(
+    numbers: Sequence[Numbers],
+    intents: Sequence[Intents],
+    tables: Sequence[Table],
+    figure: bytes,
+    pictures: Sequence[bytes],
+) -> str:
+    """The same as one file for a browser, which holds its pictures and needs nothing else."""
+    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
+
+    style = text_of("page.css")
+    return page(
+        "ambiguity.html.jinja",
+        {
+            "policy": content_policy(style),
+            "style": Markup(style),
+            "figure": embedded((FIGURE, figure), "the report"),
+            "pictures": [embedded((SHEET, picture), "the report") for picture in pictures],
+            "sections": [table_section(table) for table in tables],
+            "runs": [*(one.who for one in numbers), *(one.who for one in intents)],
+        },
     )
 
 
@@ -140,4 +163,5 @@ def _lines(
         lines.append(
             f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {one.all.noc[90].mean:.2f}"
         )
+    lines.append(f"{out / HTML}: the same for a browser, in one file")
     return [*lines, *(f"{out / name}: pictures" for name in (PNG, *sheets))]

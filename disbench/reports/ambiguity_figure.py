@@ -13,6 +13,8 @@ from disbench.reports.drawing import fitted_lines, own_style, saved
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FIGURE = "Coverage against candidates kept; clicks to be understood"
+"""What the figure shows."""
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.6, 3.3, 0.17
 _SOLVED = 90
 _COLUMNS = 3

@@ -234,6 +234,12 @@ def _fitting(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def is_on_intents(run: StoredRun) -> bool:
+    """Whether a run was made on each intent of diverse sets."""
+    facts = run.description["dataset"].get("facts")
+    return isinstance(facts, Mapping) and "choice" in facts
+
+
 def read_intents(run: StoredRun) -> Intents:
     """The numbers of a run on each intent.
 

@@ -14,7 +14,7 @@ from disbench.errors import InputError
 from disbench.harness.store import StoredRun
 from disbench.metrics import clicks_to_reach
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.page import Picture
+from disbench.reports.html import Picture
 from disbench.reports.pictures import LEGEND, Panel, Sheet, Strip, draw_sheet
 from disbench.reports.report import write_files
 from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples

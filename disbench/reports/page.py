@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from disbench.errors import InputError
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.facts import dataset_facts, run_facts
+from disbench.reports.html import Picture, content_policy, embedded, page, table_section
 from disbench.reports.summary import PERCENTS, SOLVED, Estimate
 from disbench.reports.table import Cell, Column, Table, deviation, leaderboard_table, reference_machine
-from disbench.reports.templates import render, text_of
-from disbench.reports.text import counted, plain, seconds, visible
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-Picture = tuple[str, bytes]
-"""A caption, and an image as PNG, JPEG or WebP."""
-_SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "webp": b"RIFF"}
+from disbench.reports.templates import text_of
+from disbench.reports.text import counted, seconds
 
 
 @dataclass(frozen=True)
@@ -81,6 +72,7 @@ def page_html(
     entries: Sequence[Entry],
     pictures: Mapping[str, Sequence[Picture]] | None = None,
     tables: Sequence[Table] = (),
+    figures: Sequence[Picture] = (),
 ) -> str:
     """The page of some runs: leaderboard, curves, clicks against seconds, pictures, and how to make each run again.
 
@@ -88,6 +80,7 @@ def page_html(
         entries: at least one.
         pictures: folder of an entry -> images to show of it; small, since the page holds them.
         tables: of other runs (methods with a fixed budget of points, the diverse task), shown as they are.
+        figures: to show below those tables.
 
     Returns:
         HTML. The same entries and pictures give the same text.
@@ -99,10 +92,10 @@ def page_html(
 
     groups = _groups(entries)
     style, script = text_of("page.css"), text_of("page.js")
-    return render(
+    return page(
         "page.html.jinja",
         {
-            "policy": _content_policy(style, script),
+            "policy": content_policy(style, script),
             "style": Markup(style),
             "script": Markup(script),
             "summary": f"{counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}",
@@ -110,16 +103,15 @@ def page_html(
             "sorted_by": f"NoC@{SOLVED}",
             "groups": groups,
             "choices": _choices(entries),
-            "plain_tables": tables,
+            "plain_tables": [table_section(table) for table in tables],
+            "figures": [embedded(figure, "the report") for figure in figures],
             "pictures": [
-                (number, entry, [_embedded(picture, entry) for picture in pictures[entry.folder]])
+                (number, entry, [embedded(picture, entry.folder) for picture in pictures[entry.folder]])
                 for number, entry in enumerate(entries)
                 if pictures and pictures.get(entry.folder)
             ],
             "data": _data(entries, groups),
         },
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
     )
 
 
@@ -253,25 +245,3 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
         "lines": LINES,
         "solved": SOLVED,
     }
-
-
-def _embedded(picture: Picture, entry: Entry) -> tuple[str, Markup]:
-    """Caption and data URI."""
-    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
-
-    title, content = picture
-    for kind, signature in _SIGNATURES.items():
-        if content.startswith(signature) and (kind != "webp" or content[8:12] == b"WEBP"):
-            return plain(title), Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
-    raise InputError(
-        f"picture {plain(title)!r} of {entry.folder}: neither PNG nor JPEG nor WebP; save it as one of them"
-    )
-
-
-def _content_policy(style: str, script: str) -> str:
-    """What the browser lets the page do: its own style and script, and the images that it holds; nothing else."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from disbench.errors import InputError
 from disbench.files import whole_file
+from disbench.harness.store import StoredRun
 from disbench.reports import latex, markdown
-from disbench.reports.ambiguity_numbers import read_numbers
+from disbench.reports.ambiguity_figure import FIGURE, draw_ambiguity
+from disbench.reports.ambiguity_numbers import Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity_tables import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
 from disbench.reports.facts import dataset_facts, run_facts
-from disbench.reports.page import Picture, page_html
+from disbench.reports.html import Picture
+from disbench.reports.page import page_html
 from disbench.reports.spreadsheet import curves_csv, results_csv
 from disbench.reports.summary import SOLVED
 from disbench.reports.table import (
@@ -109,7 +112,8 @@ def make_report(
     sections = [_section(group) for group in by_dataset(clicked).values()]
     overview = overview_table(clicked) if clicked else None
     budgets = budget_table(once) if once else None
-    ambiguity = overview_of_sets([read_numbers(run) for run in answers]) if answers else None
+    numbers = [read_numbers(run) for run in answers]
+    ambiguity = overview_of_sets(numbers) if numbers else None
     tables = _Tables(overview, budgets, ambiguity)
     panels = _panels(clicked, sections)
     contents: dict[str, bytes | None] = {
@@ -117,7 +121,9 @@ def make_report(
         RESULTS: results_csv(entries).encode(),
         TABLES: _latex(tables, sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(clicked, shown, tables.plain()).encode() if page else None,
+        LEADERBOARD: page_html(clicked, shown, tables.plain(), _figures(numbers, runs)).encode()
+        if page
+        else None,
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
@@ -126,6 +132,18 @@ def make_report(
     if page:
         lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")
     return Report(tuple(write_files(contents, out)), tuple(lines))
+
+
+def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Picture]:
+    """What the leaderboard shows of ambiguity. A packed run has no sets beside it: it is not in the figure."""
+    intents = [
+        read_intents(run)
+        for run in runs
+        if is_on_intents(run) and run.archive is None and run.protocol["stop_at"] is None
+    ]
+    if not numbers and not intents:
+        return []
+    return [(FIGURE, draw_ambiguity(numbers, intents)["png"])]
 
 
 def _by_entry(

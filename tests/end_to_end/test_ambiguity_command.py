@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from tests import toy_methods
 from tests.commands import disbench
 
 pytest.importorskip("cv2", exc_type=ImportError)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = '<img src=x onerror="document.title=`overtaken`">'
 TOY = str(Path(toy_methods.__file__))
 SETS = ("--images", "embedded", "--sets", "2", "--min-members", "2", "--workers", "1")
 
@@ -60,6 +64,7 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
     names = {path.name for path in (place / "ambiguity").iterdir()}
     wanted = {
         "ambiguity.md",
+        "ambiguity.html",
         "ambiguity.csv",
         "tables.tex",
         "ambiguity.png",
@@ -92,6 +97,45 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
     assert again.returncode == 0
     for name in wanted:
         assert (place / "b" / name).read_bytes() == (place / "ambiguity" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="THE PAGE IS NOT TESTED IN A BROWSER: install Chromium (apt-get install chromium)",
+)
+def test_the_pages_in_a_browser(place: Path, photo_shards: Path, tmp_path: Path) -> None:
+    """Figure and pictures are there and load, no script runs, and nothing is asked of the network."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    hostile = tmp_path / "runs" / "hostile"
+    shutil.copytree(place / "runs" / "one", hostile)
+    description = json.loads((hostile / "run.json").read_bytes())
+    description["method"]["name"] = HOSTILE
+    (hostile / "run.json").write_text(json.dumps(description))
+    runs = ("runs", place / "runs")
+    for command in (("ambiguity", *runs, "--shards", photo_shards), ("report", *runs, "--page")):
+        done = disbench(*command, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        for file, images in (("ambiguity/ambiguity.html", 2), ("report/leaderboard.html", 1)):
+            page, asked, said = browser.new_page(), [], []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("console", lambda message, said=said: said.append(message.text))
+            page.goto((tmp_path / file).as_uri())
+            for image in page.locator("img").all():
+                image.scroll_into_view_if_needed()
+                assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
+                assert image.get_attribute("alt")
+            assert page.locator("img").count() == images
+            assert page.locator("h2", has_text="of the first click").count() or "coverage" in page.inner_text(
+                "main"
+            )
+            assert HOSTILE in page.inner_text("main")
+            assert "overtaken" not in page.title()
+            assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+            assert said == []
+        browser.close()
 
 
 @pytest.mark.slow
