@@ -46,7 +46,7 @@ wheel-test: dist
 # Tests with real kills, at moments that differ each time, as often as REPEAT says.
 REPEAT ?= 20
 faults: $(VENV)/.installed-dev
-	for time in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -q -m fault -n $(TEST_PROCESSES) tests || exit 1; done
+	for time in $$(seq $(REPEAT)); do DISBENCH_KILLS=10 $(BIN)/python -m pytest -q -m fault -n $(TEST_PROCESSES) tests || exit 1; done
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist

@@ -1,7 +1,8 @@
-"""Killed (SIGKILL) at ten random moments with two workers, then resumed: the same bytes."""
+"""Killed (SIGKILL) at random moments with two workers, then resumed: the same bytes."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from tests.commands import disbench, typed
 from tests.synthetic import write_lvis
 
 IMAGES = 1200
+KILLS = int(os.environ.get("DISBENCH_KILLS", "4"))
+"""`make faults` has more of them."""
 
 
 def sampling(annotations: Path, out: Path, workers: int) -> list[str]:
@@ -30,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     annotations = write_lvis(tmp_path / "lvis.json", IMAGES, objects=6)
     for workers in (1, 2):
         assert disbench(*sampling(annotations, tmp_path / f"whole-{workers}", workers)).returncode == 0
@@ -39,7 +42,7 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
 
     moments = random.Random()  # others each time: whatever the moment, the outcome is the same
     shards_left = []
-    for attempt in range(10):
+    for attempt in range(KILLS):
         out = tmp_path / f"killed-{attempt}"
         process = subprocess.Popen(typed(*sampling(annotations, out, 2)))
         children = kill_after(process, out, moments.randrange(len(whole) - 1), moments.uniform(0, 0.1))
@@ -48,7 +51,7 @@ def test_killed_at_ten_random_moments_and_resumed(tmp_path: Path) -> None:
         assert disbench(*sampling(annotations, out, 1 + (attempt == 0))).returncode == 0
         assert contents(out) == whole
     # The moments must really fall between the first and the last shard, or nothing was tested.
-    assert sum(0 < left < len(whole) - 1 for left in shards_left) >= 3, shards_left
+    assert sum(0 < left < len(whole) - 1 for left in shards_left) >= max(1, KILLS // 3), shards_left
 
 
 def kill_after(
