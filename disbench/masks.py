@@ -198,6 +198,52 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     return compressed
 
 
+def are_well_formed(rles: Sequence[Rle]) -> bool:
+    """Whether run lengths are as the encoder writes them: positive but for the first, as many as there are pixels.
+
+    What is not may still be a mask, with runs of length 0. The compressed form is that of `from_foreign_rle`; here the
+    groups of all masks are decoded at once, several times faster.
+
+    Args:
+        rles: compressed, of any sizes; nothing is known of their counts.
+    """
+    if not rles:
+        return True
+    counts = [rle["counts"] for rle in rles]
+    groups = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
+    sizes = np.array([len(text) for text in counts])
+    if not sizes.all() or groups.min() < 0 or groups.max() > 63 or (groups[np.cumsum(sizes) - 1] & 32).any():
+        return False
+    ends = np.flatnonzero(groups < 32)
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > _MOST_GROUPS:
+        return False
+    starts = ends - lengths + 1
+    shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
+    stored = np.add.reduceat((groups & 31) << shifts, starts)
+    stored -= (groups[ends] >> 4) << (5 * lengths)  # the sign
+    number_of_runs = np.diff(np.searchsorted(ends, np.cumsum(sizes)), prepend=0)
+    runs, first = _undifferenced(stored, number_of_runs)
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
+    least = np.ones(len(runs), dtype=np.int64)
+    least[first] = 0
+    return bool((runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
+
+
+def _undifferenced(stored: IntArray, number_of_runs: IntArray) -> tuple[IntArray, IntArray]:
+    """Runs of masks one after the other, from the fourth of each on stored as differences; and where masks begin."""
+    first = np.cumsum(number_of_runs) - number_of_runs
+    place = np.arange(len(stored)) - np.repeat(first, number_of_runs)
+    runs = stored.copy()
+    for begin in (1, 2):  # every other run, in each mask from this one on
+        chosen = np.flatnonzero((place % 2 == begin % 2) & (place >= begin))
+        sums = np.cumsum(stored[chosen])
+        heads = np.flatnonzero(place[chosen] == begin)
+        before = sums[heads] - stored[chosen[heads]]
+        runs[chosen] = sums - np.repeat(before, np.diff(heads, append=len(chosen)))
+    return runs, first
+
+
 def check_total(rles: Sequence[Rle]) -> None:
     """See that the masks of a scene are no more than a machine can hold.
 

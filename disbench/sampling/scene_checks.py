@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from disbench.masks import BoolArray, Rle, areas, boxes, contained_shares, from_foreign_rle
+from disbench.masks import BoolArray, Rle, are_well_formed, areas, boxes, contained_shares, from_foreign_rle
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.hierarchy import containment_matrix
 from disbench.sampling.recipes import Recipe
@@ -47,28 +47,6 @@ def row_problems(row: Row, recipe: Recipe | None) -> Iterator[str]:
         yield from _promise_problems(scene_of(row), recipe)
 
 
-def is_well_formed(rle: Rle) -> bool:
-    """Whether run lengths are as the encoder writes them: positive but for the first, as many as there are pixels.
-
-    What is not may still be a mask, with runs of length 0. The compressed form is that of
-    `disbench.masks.from_foreign_rle`; here all groups are decoded at once, ten times faster.
-    """
-    groups = np.frombuffer(rle["counts"], dtype=np.uint8).astype(np.int64) - 48
-    if not groups.size or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        return False
-    ends = np.flatnonzero(groups < 32)
-    lengths = np.diff(ends, prepend=-1)
-    if lengths.max() > 7:  # 35 bits: no run of an image needs more
-        return False
-    starts = ends - lengths + 1
-    shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((groups & 31) << shifts, starts)
-    runs -= (groups[ends] >> 4) << (5 * lengths)  # the sign
-    for first in (1, 2):  # from the fourth on, differences from the run before the last
-        runs[first::2] = np.cumsum(runs[first::2])
-    return bool(runs[0] >= 0 and (runs[1:] > 0).all() and runs.sum() == rle["size"][0] * rle["size"][1])
-
-
 def _size_problems(row: Row) -> Iterator[str]:
     height, width = row["height"], row["width"]
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
@@ -79,12 +57,16 @@ def _size_problems(row: Row) -> Iterator[str]:
 
 def _mask_problems(row: Row) -> Iterator[str]:
     """Run lengths that do not decode to the image's size, or not to the area and the box that are told."""
-    decoded: dict[int, Rle] = {}
-    for number, item in enumerate(row["objects"]):
-        rle: Rle = {"size": [row["height"], row["width"]], "counts": item["rle"]}
-        try:  # the slow way tells what is wrong
-            decoded[number] = rle if is_well_formed(rle) else from_foreign_rle(rle, *rle["size"])
+    size = [row["height"], row["width"]]
+    stored: list[Rle] = [{"size": size, "counts": item["rle"]} for item in row["objects"]]
+    decoded = dict(enumerate(stored))
+    for number, rle in enumerate(
+        () if are_well_formed(stored) else stored
+    ):  # the slow way tells what is wrong
+        try:
+            decoded[number] = from_foreign_rle(rle, *size)
         except ValueError as error:
+            del decoded[number]
             yield f"object {number}: {error}"
     rles = list(decoded.values())
     for number, area, box in zip(decoded, areas(rles).tolist(), boxes(rles).tolist(), strict=True):

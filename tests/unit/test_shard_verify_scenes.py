@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.masks import decode, encode, from_foreign_rle
+from disbench.masks import are_well_formed, decode, encode, from_foreign_rle
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import Recipe
-from disbench.sampling.scene_checks import is_well_formed
 from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, read_manifest
 from disbench.sampling.verify import TOLD, verify_shards
 from disbench.scenes import Kind, Scene
@@ -306,12 +305,28 @@ def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
         read = from_foreign_rle(rle, height, width)
     except ValueError:
         assert change or cut
-        assert not is_well_formed(rle)
+        assert not are_well_formed([rle])
         return
     if read["counts"] == rle["counts"]:
-        assert is_well_formed(rle)
-    if is_well_formed(rle):
+        assert are_well_formed([rle])
+    if are_well_formed([rle]):
         assert np.array_equal(decode(rle), decode(read))
+
+
+@given(seed=st.integers(0, 2**32), spoiled=st.none() | st.integers(0, 5))
+def test_run_lengths_of_several_masks_are_told_at_once(seed: int, spoiled: int | None) -> None:
+    noise = np.random.default_rng(seed)
+    rles = [
+        encode(noise.random(noise.integers(1, 40, 2)) < noise.random() ** 2)
+        for _ in range(noise.integers(1, 7))
+    ]
+    if spoiled is not None:
+        rle = rles[spoiled % len(rles)]
+        counts = bytearray(rle["counts"])
+        counts[noise.integers(len(counts))] = noise.integers(256)
+        rle["counts"] = bytes(counts)
+    assert are_well_formed(rles) == all(are_well_formed([rle]) for rle in rles)
+    assert are_well_formed([])
 
 
 class TestWholeFolders:
