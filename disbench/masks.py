@@ -32,6 +32,8 @@ POLYGON_MARGIN = 1.0
 _UPSAMPLED = 5
 """By which pycocotools refines the grid that it draws polygons on."""
 _MOST_GROUPS = 7
+_AT_ONCE = 1 << 20
+"""Bytes of compressed masks that are decoded together; their numbers take some dozens of times as much."""
 """Groups of 5 bits of a run that fits an image, its sign among them."""
 
 
@@ -202,46 +204,65 @@ def are_well_formed(rles: Sequence[Rle]) -> bool:
     """Whether run lengths are as the encoder writes them: positive but for the first, as many as there are pixels.
 
     What is not may still be a mask, with runs of length 0. The compressed form is that of `from_foreign_rle`; here the
-    groups of all masks are decoded at once, several times faster.
+    groups of many masks are decoded at once, which is many times faster for small ones.
 
     Args:
         rles: compressed, of any sizes; nothing is known of their counts.
     """
-    if not rles:
-        return True
+    waiting: list[Rle] = []
+    size = 0
+    for rle in rles:
+        if waiting and size + len(rle["counts"]) > _AT_ONCE:
+            if not _together_well_formed(waiting):
+                return False
+            waiting, size = [], 0
+        waiting.append(rle)
+        size += len(rle["counts"])
+    return not waiting or _together_well_formed(waiting)
+
+
+def _together_well_formed(rles: Sequence[Rle]) -> bool:
     counts = [rle["counts"] for rle in rles]
     groups = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
-    sizes = np.array([len(text) for text in counts])
-    if not sizes.all() or groups.min() < 0 or groups.max() > 63 or (groups[np.cumsum(sizes) - 1] & 32).any():
+    behind = np.cumsum([len(text) for text in counts])
+    if not all(counts) or groups.min() < 0 or groups.max() > 63 or (groups[behind - 1] & 32).any():
         return False
     ends = np.flatnonzero(groups < 32)
-    lengths = np.diff(ends, prepend=-1)
+    starts = np.empty_like(ends)
+    starts[0], starts[1:] = 0, ends[:-1] + 1
+    lengths = ends - starts + 1
     if lengths.max() > _MOST_GROUPS:
         return False
-    starts = ends - lengths + 1
     shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
     stored = np.add.reduceat((groups & 31) << shifts, starts)
     stored -= (groups[ends] >> 4) << (5 * lengths)  # the sign
-    number_of_runs = np.diff(np.searchsorted(ends, np.cumsum(sizes)), prepend=0)
-    runs, first = _undifferenced(stored, number_of_runs)
-    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
+    first = np.zeros(len(counts), dtype=np.int64)
+    first[1:] = np.searchsorted(ends, behind[:-1])
+    runs = _undifferenced(stored, first)
     least = np.ones(len(runs), dtype=np.int64)
     least[first] = 0
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
     return bool((runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
 
 
-def _undifferenced(stored: IntArray, number_of_runs: IntArray) -> tuple[IntArray, IntArray]:
-    """Runs of masks one after the other, from the fourth of each on stored as differences; and where masks begin."""
-    first = np.cumsum(number_of_runs) - number_of_runs
-    place = np.arange(len(stored)) - np.repeat(first, number_of_runs)
+def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
+    """Runs of masks one after the other, each mask's from the fourth on stored as differences.
+
+    Args:
+        stored: all of them.
+        first: where each mask's begin.
+    """
+    place = np.arange(len(stored))
+    place -= np.repeat(first, np.append(first[1:], len(stored)) - first)
     runs = stored.copy()
     for begin in (1, 2):  # every other run, in each mask from this one on
-        chosen = np.flatnonzero((place % 2 == begin % 2) & (place >= begin))
-        sums = np.cumsum(stored[chosen])
+        chosen = np.flatnonzero((place & 1 == begin & 1) & (place >= begin))
+        differences = stored[chosen]
+        sums = np.cumsum(differences)
         heads = np.flatnonzero(place[chosen] == begin)
-        before = sums[heads] - stored[chosen[heads]]
-        runs[chosen] = sums - np.repeat(before, np.diff(heads, append=len(chosen)))
-    return runs, first
+        before = sums[heads] - differences[heads]
+        runs[chosen] = sums - np.repeat(before, np.append(heads[1:], len(chosen)) - heads)
+    return runs
 
 
 def check_total(rles: Sequence[Rle]) -> None:

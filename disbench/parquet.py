@@ -21,6 +21,8 @@ from disbench.parquet_footer import RowGroup, read_footer
 
 MOST_TEXT = 1 << 28
 """Bytes of texts and masks that are written out at once."""
+_LITTLE = 1 << 22
+"""Bytes of texts of a column that are taken for granted, if all were as long as the longest."""
 MOST_VALUES = 1 << 23
 """Values of all columns of a row group."""
 
@@ -113,10 +115,13 @@ def _weight(array: pa.Array) -> int:
     """Bytes of all texts in an array, each counted as often as it stands there."""
     kind = array.type
     if pa.types.is_dictionary(kind):
-        highest = pc.max(array.indices).as_py()  # None where all are null
-        if highest is not None and highest >= len(array.dictionary):
+        ends = pc.min_max(array.indices).as_py()  # None where all are null
+        if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(array.dictionary):
             raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
         lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
+        most = int(lengths.max(initial=0)) * len(array)
+        if most <= _LITTLE:  # not worth the counting
+            return most
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))
         return sum(

@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.masks import IntArray, Rle
-from disbench.parquet import complaining, has_columns, open_parquet, weigh
+from disbench.parquet import complaining, has_columns, open_parquet, weigh, written_out
 from disbench.parquet_footer import RowGroup
 from disbench.plain_data import parse_json_table
 from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.sampling.sampled_scene import SampledScene
-from disbench.sampling.shard_checks import check_manifest, check_row
+from disbench.sampling.shard_checks import check_manifest, check_row, masks_are_well_formed
 from disbench.scenes import MOST_PIXELS, Scene, SceneObject
 
 SCHEMA_VERSION = "1"
@@ -138,7 +138,8 @@ def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
         ValueError: a row that is no scene.
     """
     for row in batch.to_pylist():
-        yield _checked_scene(row)
+        check_row(row)
+        yield scene_of(row)
 
 
 def row_bytes(sampled: SampledScene) -> int:
@@ -224,8 +225,10 @@ class ShardReader:
         """All scenes in order; no more than a row group is decoded at a time."""
         for shard in range(len(self._files)):
             for group in range(self._count_groups(shard)):
-                for row in self._decode(shard, group):
-                    yield self._scene(shard, row)
+                rows = self._decode(shard, group)
+                known = masks_are_well_formed(rows)
+                for row in rows:
+                    yield self._scene(shard, row, well_formed=known)
 
     def sets_a_scene(self) -> IntArray:
         """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
@@ -290,7 +293,10 @@ class ShardReader:
     def _read(self, shard: int, group: int, columns: list[str] | None = None) -> pa.Table:
         with self._complaining(shard):
             table = self._parquet(shard).read_row_group(group, columns=columns)
-            weigh(table)
+            if columns is None:
+                table = written_out(table, SCHEMA)
+            else:
+                weigh(table)
             if columns is None and len(table) != self._groups[shard][group].rows:
                 raise ValueError(f"row group {group} has other rows than it says")
             return table
@@ -301,9 +307,10 @@ class ShardReader:
             rows: list[dict[str, Any]] = table.to_pylist()
             return rows
 
-    def _scene(self, shard: int, row: Mapping[str, Any]) -> SampledScene:
+    def _scene(self, shard: int, row: Mapping[str, Any], *, well_formed: bool = False) -> SampledScene:
         try:
-            return _checked_scene(row)
+            check_row(row, well_formed=well_formed)
+            return scene_of(row)
         except ValueError as error:
             name = str(row["image_id"])[:200]
             raise InputError(f"{self._files[shard]}: image {name!r}: {error}; sample again") from error
@@ -470,11 +477,6 @@ def _check_form(file: pq.ParquetFile, found: Sequence[RowGroup], rows: int) -> N
     full, rest = divmod(rows, ROWS_A_GROUP)
     if groups != [ROWS_A_GROUP] * full + ([rest] if rest else []):
         raise ValueError(f"its row groups are not {rows} rows, {ROWS_A_GROUP} a group")
-
-
-def _checked_scene(row: Mapping[str, Any]) -> SampledScene:
-    check_row(row)
-    return scene_of(row)
 
 
 def scene_of(row: Mapping[str, Any]) -> SampledScene:

@@ -80,7 +80,8 @@ def read_everything(folder: Path, *, sheet: bool = False) -> None:
     result_or_refusal(lambda: content_hash(ShardReader(folder).manifest), folder)
     if sheet:
         result_or_refusal(
-            lambda: draw_contact_sheet(folder, folder.parent / "images", folder.parent / "s.png"), folder
+            lambda: draw_contact_sheet(folder, folder.parent / "images", folder.parent / "s.png"),
+            folder.parent,  # it names the shards or the folder of the images
         )
     result_or_refusal(lambda: shard_facts(folder / SHARD), folder)
     around = {path.name for path in folder.parent.iterdir()}
