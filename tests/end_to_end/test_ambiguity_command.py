@@ -120,6 +120,7 @@ def test_the_pages_in_a_browser(place: Path, photo_shards: Path, tmp_path: Path)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         for file, images in (("ambiguity/ambiguity.html", 2), ("report/leaderboard.html", 1)):
             page, asked, said = browser.new_page(), [], []
+            page.set_default_timeout(60_000)
             page.on("request", lambda request, asked=asked: asked.append(request.url))
             page.on("console", lambda message, said=said: said.append(message.text))
             page.goto((tmp_path / file).as_uri())

@@ -479,12 +479,12 @@ def stop_after_a_shard(
         preexec_fn=heed_interrupts,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while not list(out.glob("shard-*.parquet")):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
             stop(psutil.Process(process.pid))
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=240)
         finally:
             process.kill()
     return Result(typed(*arguments), process.returncode, stdout, stderr)

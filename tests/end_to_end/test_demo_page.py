@@ -94,7 +94,7 @@ def started(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
 
 def ended(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     return output
 

@@ -163,7 +163,7 @@ def open_page(browser: Any, report: Path) -> Iterator[Opener]:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)  # on a busy machine, opening takes its time
         page.route("**/*", route)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
