@@ -152,7 +152,7 @@ def test_markers_hold_names_alone(marker: str) -> None:
 
 @pytest.mark.parametrize("key", ["folder", "to", "file", "holds"])
 @pytest.mark.parametrize(
-    "text", ["../outside", "/tmp/outside", "a/../../b", "a\x01b", "C:/x", "a\\..\\b", "/".join("a" * 99)]
+    "text", ["../outside", "/absolute/outside", "a/../../b", "a\x01b", "C:/x", "a\\..\\b", "/".join("a" * 99)]
 )
 def test_a_card_fetches_into_the_root_alone(key: str, text: str) -> None:
     remote = {"url": "http://127.0.0.1:9/x", "file": "x", "holds": ["y"], "sha256": "0" * 64}
@@ -197,7 +197,7 @@ def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> N
             "--registry=http://127.0.0.1:9",
             "git+ssh://x/y",
             "../folder",
-            "/tmp",
+            "/absolute",
             "x/y",
             "file:x",
             "http://x/y.tgz",

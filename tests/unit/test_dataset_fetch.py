@@ -520,7 +520,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         ("line", "message"),
         [
             ('to = "../.."', "would leave its folder"),
-            ('to = "/tmp"', "would leave its folder"),
+            ('to = "/absolute"', "would leave its folder"),
             ("unpack = 1", "unpack is true or false"),
         ],
     )
