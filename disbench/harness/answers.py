@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from disbench.errors import InputError
 from disbench.files import naming, whole_file
-from disbench.harness.store import MOST_IOUS, RUN, grouped, parse_description, unfinished
-from disbench.parquet import MOST_VALUES, complaining, has_columns, open_parquet, written_out
+from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, parse_description, unfinished
+from disbench.parquet import MOST_VALUES, complaining, has_columns, open_parquet, size_of, written_out
 
 DIVERSE = "diverse"
 """The task, as `run.json` names it; a run without a task is one of targets."""
@@ -249,8 +249,9 @@ def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -
     with complaining(path, "not a whole file of a run", "run it again"):
         file, groups = open_parquet(path, schema)
         with file:
-            rows = sum(group.rows for group in groups)
-            if rows > MOST_IOUS:
+            if names != ["iou"]:
+                check_counts(groups, size_of(path))
+            elif (rows := sum(group.rows for group in groups)) > MOST_IOUS:
                 raise ValueError(f"{rows} rows")
             if not has_columns(file, schema, names):
                 raise ValueError("its columns are not a run's")

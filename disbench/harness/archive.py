@@ -212,9 +212,7 @@ def _complaining(archive: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # bytes that are no zip fail in any way: bad headers, numbers, names, methods ...
+    except Exception as error:  # bytes that are no zip fail in any way: headers, numbers, names, methods
         raise InputError(
             f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
         ) from error

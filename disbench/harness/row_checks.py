@@ -128,7 +128,7 @@ class RowChecks:
         self._replayed = self._policy.name == REPLAY
         self._clicks_on = self._replayed or self._policy.name in CLICKING_ON
         self._seen: set[str] = set()
-        self._ious: list[FloatArray] = []
+        self._ious: list[tuple[FloatArray, bool]] = []
         self._failed: list[dict[str, Any]] = []
         self._clicks = 0
         self._seconds = dict.fromkeys(SECONDS, 0.0)
@@ -177,8 +177,9 @@ class RowChecks:
                 self._problems.add(kind, f"{name}: {result[name]}, in the rows {seconds}")
         try:
             protocol = self._protocol
+            most, replayed = protocol.max_clicks, self._replayed
             return figures(
-                self._ious,
+                [filled_up(ious, most, failed=failed, replayed=replayed) for ious, failed in self._ious],
                 self._clicks,
                 len(self._failed),
                 protocol.max_clicks,
@@ -201,7 +202,7 @@ class RowChecks:
                 f"{self._place}: {early} samples that may end early, of {most} clicks each, which is more than any run "
                 "has; get it again"
             )
-        self._ious.append(filled_up(ious, most, failed=failed, replayed=self._replayed))
+        self._ious.append((ious, failed))  # filled up when all are counted
         for name in SECONDS:
             self._seconds[name] += sum(row[name] for row in rows)
 

@@ -32,6 +32,7 @@ from disbench.parquet import (
     size_of,
     written_out,
 )
+from disbench.parquet_footer import RowGroup
 from disbench.plain_data import parse_json, parse_json_table
 
 FORMAT = 1
@@ -359,9 +360,7 @@ class StoredRun:
         with self._complaining():
             file, groups = open_parquet(source, SCHEMA)
             with file:
-                rows, size = sum(group.rows for group in groups), size_of(source)
-                if rows > max(_FEW_ROWS, size):
-                    raise ValueError(f"{rows} rows in {size} bytes")
+                check_counts(groups, size_of(source))
                 if not has_columns(file, SCHEMA, columns):
                     raise ValueError("its columns are not a run's")
                 yield file
@@ -458,6 +457,21 @@ def read_run(folder: Path) -> StoredRun:
     if not (folder / CLICKS).is_file():
         raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
     return StoredRun(folder, description)
+
+
+def check_counts(groups: Sequence[RowGroup], size: int) -> None:
+    """See that a file of rows with times of their own says to have no more than its bytes can hold.
+
+    Args:
+        groups: its row groups.
+        size: bytes.
+
+    Raises:
+        ValueError: more rows than `_FEW_ROWS` and than bytes, or more values than `MOST_IOUS` and than 64 a byte.
+    """
+    rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
+    if rows > max(_FEW_ROWS, size) or values > max(MOST_IOUS, 64 * size):
+        raise ValueError(f"{rows} rows with {values} values in {size} bytes")
 
 
 def unfinished(folder: Path) -> InputError:
