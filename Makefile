@@ -14,14 +14,22 @@ CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 	$(BIN)/python -m pip install --quiet --no-deps "opencv-python-headless==$$release"; }
 
-.PHONY: quickstart test check unit wheel-test faults dist lint benchmark speed clean
+# Compiling all of the packages on installation takes longer than installing them; Python compiles what it imports.
+export PIP_NO_COMPILE = 1
+
+.PHONY: quickstart test check types unit wheel-test faults dist lint benchmark speed clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/disbench quickstart --out quickstart
 
-test: check unit wheel-test
+# Types are checked beside the tests, for mypy has use for one core only.
+test: lint
+	$(MAKE) --no-print-directory -j2 types unit
+	$(MAKE) --no-print-directory wheel-test
 
-check: lint
+check: lint types
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 lint: $(VENV)/.installed-dev

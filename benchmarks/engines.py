@@ -2,10 +2,11 @@
 
 Makes an LVIS file of many copies of a real one (as `throughput.py`), samples it with each recipe on each engine, every
 time in a process of its own, and compares the folders. The efficiency of two workers is the time of one, less that of
-reading the JSON, over twice that of the two, less the same.
+reading the JSON, over twice that of the two, less the same. `ray` begins a cluster for the command and ends it;
+`cluster` is Ray on a cluster of this machine that stands before and after (`--address auto`).
 
     python benchmarks/engines.py [LVIS.json] [--copies 1000] [--recipes lvis-hierarchy coco-lvis-proximity]
-                                 [--engines local:1 local:2 ray:2]
+                                 [--engines local:1 local:2 ray:2 cluster:2]
 
 Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA.
 """
@@ -13,11 +14,14 @@ Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from inputs import default_annotations, write_scaled
@@ -34,12 +38,24 @@ def content(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def standing_cluster(workers: int) -> Iterator[None]:
+    """A Ray cluster of this machine, with a core for each worker; at the end all Ray on this machine is ended."""
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    start = [*ray, "start", "--head", "--num-cpus", str(workers), "--include-dashboard", "false"]
+    subprocess.run([*start, "--disable-usage-stats"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run([*ray, "stop"], check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Engines on the same work.")
     parser.add_argument("annotations", nargs="?", type=Path, default=default_annotations())
     parser.add_argument("--copies", type=int, default=1000)
     parser.add_argument("--recipes", nargs="+", default=["lvis-hierarchy", "coco-lvis-proximity"])
-    parser.add_argument("--engines", nargs="+", default=["local:1", "local:2", "ray:2"])
+    parser.add_argument("--engines", nargs="+", default=["local:1", "local:2", "ray:2", "cluster:2"])
     chosen = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,21 +76,16 @@ def main() -> None:
             for engine in chosen.engines:
                 name, workers = engine.split(":")
                 out = Path(scratch, f"{recipe}-{name}-{workers}")
-                wall, peak = run_and_watch(
-                    [
-                        *(sys.executable, "-m", "disbench", "sample", recipe, "--set", "sources=lvis"),
-                        *(
-                            "--lvis",
-                            str(annotations),
-                            "--out",
-                            str(out),
-                            "--engine",
-                            name,
-                            "--workers",
-                            workers,
-                        ),
-                    ]
-                )
+                where = ["ray", "--address", "auto"] if name == "cluster" else [name]
+                standing = standing_cluster(int(workers)) if name == "cluster" else contextlib.nullcontext()
+                with standing:
+                    wall, peak = run_and_watch(
+                        [
+                            *(sys.executable, "-m", "disbench", "sample", recipe, "--set", "sources=lvis"),
+                            *("--lvis", str(annotations), "--out", str(out)),
+                            *("--workers", workers, "--engine", *where),
+                        ]
+                    )
                 alone, first = alone or wall, first or content(out)
                 efficiency = (alone - reading) / (int(workers) * (wall - reading))
                 same = "yes" if content(out) == first else "NO"

@@ -14,6 +14,7 @@ needs 1 GB of disk.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,8 @@ def run_and_watch(command: list[str]) -> tuple[float, float]:
             lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
             if lines:
                 peaks[member.pid] = int(lines[0].split()[1]) * 1024
-        time.sleep(1)  # more often, looking for children takes a good part of a core
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(1)  # more often, looking for children takes a good part of a core
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with code {process.returncode}")
     return time.perf_counter() - begun, sum(peaks.values()) / 2**30

@@ -68,6 +68,8 @@ class Who:
         sets: how many were taken, of how many.
         command: that made it.
         settings: how it was asked, in words.
+        asked: that part of it which rows of one table must share: what decides the first clicks, and when they end.
+        moved: pixels by which first clicks were moved; 0 where none was.
     """
 
     folder: Path
@@ -78,11 +80,13 @@ class Who:
     sets: str
     command: str
     settings: str
+    asked: str
+    moved: int
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Runs on the same sets share it."""
-        return self.dataset, self.content_hash
+    def key(self) -> tuple[str, str, str]:
+        """Runs on the same sets, with the same first clicks, share it."""
+        return self.dataset, self.content_hash, self.asked
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,7 @@ def _who(folder: Path, description: Mapping[str, Any]) -> Who:
         if protocol.get(name) is not None and not (name == "every" and protocol[name] == 1)
     }
     choice = {name: value for name, value in facts["choice"].items() if value is not None}
+    asked = {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
         label=run_label(plain(method["name"]), options, method["card"], float(protocol["threshold"])),
@@ -313,8 +318,14 @@ def _who(folder: Path, description: Mapping[str, Any]) -> Who:
         shards=plain(facts["shards"]["content_hash"]),
         sets=plain(f"of {facts['shards']['sets']:,} in the shards"),
         command=str(description.get("command", "")),
-        settings=plain(", ".join(f"{name} {value}" for name, value in {**choice, **shown}.items())),
+        settings=_in_words({**choice, **shown}),
+        asked=_in_words(asked),
+        moved=int(protocol.get("move", 0)),
     )
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return plain(", ".join(f"{name} {value}" for name, value in settings.items()))
 
 
 def _numbers(run: StoredAnswers) -> Numbers:

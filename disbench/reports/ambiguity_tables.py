@@ -24,8 +24,8 @@ _METHOD = Column("Method", number=False)
 
 
 def by_sets(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs on the same sets together, in the order of their first."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+    """Runs on the same sets with the same first clicks together, in the order of their first."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.who.key, []).append(run)
     return list(groups.values())
@@ -62,8 +62,8 @@ def coverage_table(runs: Sequence[Numbers], number: int = 1) -> Table:
     )
     first = runs[0]
     caption = (
-        f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks. Coverage: "
-        f"mean over a set's masks of the best candidate's IoU. {_INTERVALS}"
+        f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks "
+        f"({first.who.asked}). Coverage: mean over a set's masks of the best candidate's IoU. {_INTERVALS}"
     )
     return Table(f"coverage-{number}", _title(first.who, "coverage"), caption, columns, rows, {})
 
@@ -89,10 +89,11 @@ def candidates_table(runs: Sequence[Numbers], number: int = 1) -> Table:
         )
         for run in runs
     )
+    distances = sorted({run.who.moved for run in runs if run.who.moved})
     caption = (
         "Redundancy: mean IoU between candidates. Waste: share of candidates below an IoU of 0.5 with every mask. "
         "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
-        f"the answers before and after. {_INTERVALS}"
+        f"the answers before and after{_by_pixels(distances)}. {_INTERVALS}"
     )
     return Table(
         f"candidates-{number}", _title(runs[0].who, "candidates and scores"), caption, columns, rows, {}
@@ -168,7 +169,7 @@ def intents_table(runs: Sequence[Intents], number: int = 1) -> Table:
     )
     caption = (
         "The same first click, each mask of its set in turn as the target. The second click is the first that says "
-        f"which is meant. {_INTERVALS}"
+        f"which is meant. Asked with {runs[0].who.asked}. {_INTERVALS}"
     )
     return Table(
         f"intents-{number}", _title(runs[0].who, "clicks to be understood"), caption, columns, rows, {}
@@ -202,7 +203,7 @@ def overview(runs: Sequence[Numbers]) -> Table:
     )
     caption = (
         "How far a method's candidates for one click cover all that it may mean: mean over a set's masks of the best "
-        f"candidate's IoU. {_INTERVALS} Rows of different sets cannot be compared."
+        f"candidate's IoU. {_INTERVALS} Rows of different sets, or with other first clicks, cannot be compared."
     )
     return Table("ambiguity", "Ambiguity of the first click", caption, columns, rows, {})
 
@@ -286,6 +287,13 @@ def _estimate(found: Estimate | None, digits: int = 3) -> Cell:
 
 def _group(group: Group | None) -> Cell:
     return _estimate(None if group is None else group.coverage)
+
+
+def _by_pixels(distances: Sequence[int]) -> str:
+    if not distances:
+        return ""
+    several = " (the list of runs says which by how many)" if len(distances) > 1 else ""
+    return f" a click is moved by {' or '.join(map(str, distances))} pixels{several}"
 
 
 def _title(who: Who, what: str) -> str:

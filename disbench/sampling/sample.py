@@ -91,7 +91,7 @@ def make_shards(
     )
     rest = range(writer.resume(), images.stop)
     engine = engine or LocalEngine(workers)
-    tasks = chunks_by_cost(source, rest)
+    tasks = chunks_by_cost(source, rest, engine.workers)
     with contextlib.closing(engine.in_order(SamplingWork(source, recipe), tasks, folder)) as chunks:
         bar = progress_bar(recipe.name, len(images), len(images) - len(rest), shown=progress)
         write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)

@@ -13,10 +13,14 @@ from disbench.sampling.shard_writer import Chunk, Tally
 from disbench.sampling.shards import row_bytes, to_batch
 from disbench.scenes import SceneSource
 
-SCENES_A_CHUNK = 64
-"""Scenes a chunk at most."""
-COST_A_CHUNK = 1024
-"""The cost of a chunk at most (see `scene_cost`), unless one scene has more."""
+SCENES_A_CHUNK = 256
+"""Scenes a chunk at most: handing one over costs milliseconds, so chunks of a long job are large."""
+FEW_SCENES = 16
+"""Scenes a chunk at most in a job that is short: of less, handing over would take longer than the work."""
+CHUNKS_A_WORKER = 32
+"""A job that has not so many large chunks for each worker is cut finer, so that all have work to the end."""
+COST_A_SCENE = 16
+"""The cost of a chunk at most (see `scene_cost`), for each scene that it may have; one scene alone may have more."""
 
 
 def scene_cost(objects: int) -> int:
@@ -61,23 +65,31 @@ class SamplingWork:
         return f"images {images[0]} to {images[-1]} of {self.source.name}"
 
 
-def chunks_by_cost(source: SceneSource, images: range) -> Iterator[range]:
+def chunk_scenes(images: int, workers: int) -> int:
+    """How many scenes a chunk may have, so that each of some workers gets several; from the number of images."""
+    fair = max(FEW_SCENES, images // (CHUNKS_A_WORKER * workers))
+    return min(SCENES_A_CHUNK, fair)
+
+
+def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iterator[range]:
     """Images in order, in chunks that end before they would have too many scenes or cost too much.
 
     Args:
         source: may tell `object_counts(images)`, how many objects each image has.
         images: a range of step 1.
+        workers: that share them.
 
     Yields:
         Ranges that follow one another; which ones decides no byte of the result.
     """
     count = getattr(source, "object_counts", None)
+    scenes = chunk_scenes(len(images), workers)
     begin, spent = images.start, 0
     for first in range(images.start, images.stop, 4096):
         block = range(first, min(first + 4096, images.stop))
         for image, objects in zip(block, count(block) if count else [1] * len(block), strict=True):
             cost = scene_cost(objects)
-            if image > begin and (image - begin == SCENES_A_CHUNK or spent + cost > COST_A_CHUNK):
+            if image > begin and (image - begin == scenes or spent + cost > COST_A_SCENE * scenes):
                 yield range(begin, image)
                 begin, spent = image, 0
             spent += cost

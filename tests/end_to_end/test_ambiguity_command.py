@@ -69,7 +69,7 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
         "tables.tex",
         "ambiguity.png",
         "ambiguity.svg",
-        "pictures-1.png",
+        "pictures-2.png",  # of the second coverage table's runs: those of the first stored no masks
     }
     assert names == wanted
     text = (place / "ambiguity" / "ambiguity.md").read_text()
@@ -81,6 +81,12 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
         "be understood",
     ):
         assert part in text
+    # Runs with other first clicks are in tables of their own, and each says which.
+    headings = [line for line in text.splitlines() if line.startswith("## ") and line.endswith(": coverage")]
+    assert len(headings) == 2
+    assert "4 first clicks (clicks 2, seed 0)" in text
+    assert "2 first clicks (clicks 1, seed 0)" in text
+    assert "a click is moved by 3 pixels." in text
     with (place / "ambiguity" / "ambiguity.csv").open() as file:
         rows = list(csv.DictReader(file))
     value = {(r["run"], r["measure"], r["group"]): r["value"] for r in rows}
@@ -90,7 +96,7 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
     assert value["one", "redundancy", ""] == value["one", "held_best", ""] == ""
     assert value["intents-score", "noc_90", "self"]
     assert {r["count"] for r in rows if r["run"] == "three" and r["measure"] == "coverage"} == {"4"}
-    assert Image.open(place / "ambiguity" / "pictures-1.png").width > 500
+    assert Image.open(place / "ambiguity" / "pictures-2.png").width > 500
     again = disbench(
         "ambiguity", "runs", "--shards", photo_shards, "--pictures", "2", "--out", "b", cwd=place
     )

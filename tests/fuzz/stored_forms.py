@@ -10,24 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from disbench.errors import InputError
 
 Result = TypeVar("Result")
-TIMES = float(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
 MIB = 1 << 20
-
-
-def examples(count: int) -> settings:
-    """A profile of so many examples, times what the environment says."""
-    return settings(
-        max_examples=max(1, int(count * TIMES)),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
 
 
 def result_or_refusal(call: Callable[[], Result], *names: object) -> Result | None:
@@ -147,6 +137,13 @@ def changed(draw: st.DrawFn, value: Any, values: st.SearchStrategy[Any] = nasty_
         else:
             where.insert(key, copy.deepcopy(where[key]))
     return found
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 _CHILD = """

@@ -30,7 +30,15 @@ from disbench.reports.ambiguity_numbers import read_numbers
 from disbench.reports.ambiguity_pictures import PictureOptions, draw_pictures
 from disbench.reports.ambiguity_tables import csv_rows
 from tests import toy_methods
-from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, examples, in_a_child, result_or_refusal
+from tests.fuzz.stored_forms import (
+    NASTY_TEXTS,
+    changed,
+    damaged,
+    in_a_child,
+    parquet_bytes,
+    result_or_refusal,
+)
+from tests.fuzz.tools import examples
 
 pytest.importorskip("cv2", exc_type=ImportError)
 FILES = (SETS, ANSWERS, OVERLAPS)
@@ -119,12 +127,6 @@ def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
     if pa.types.is_binary(kind):
         return BYTES
     return FLOATS if pa.types.is_floating(kind) else INTEGERS
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 @examples(50)

@@ -22,7 +22,8 @@ from disbench.baselines.cards import Weight
 from disbench.baselines.weights import _take
 from disbench.datasets.unpack import unpack
 from disbench.errors import InputError
-from tests.fuzz.stored_forms import NASTY_TEXTS, damaged, examples, in_a_child, result_or_refusal
+from tests.fuzz.stored_forms import NASTY_TEXTS, damaged, in_a_child, result_or_refusal
+from tests.fuzz.tools import examples
 
 MODES = ("zip", "w", "w:gz", "w:bz2", "w:xz")
 CONTENT = {"images/a.jpg": b"a" * 700, "images/b.jpg": b"", "masks/a.png": bytes(range(256)) * 3}

@@ -25,7 +25,8 @@ from disbench.harness.presets import load_preset
 from disbench.reports.paper_definitions import read_table_definition
 from disbench.reports.published import read_published
 from disbench.sampling.recipes import load_recipe
-from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, examples, result_or_refusal
+from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, result_or_refusal
+from tests.fuzz.tools import examples
 
 
 def _training(path: str) -> object:

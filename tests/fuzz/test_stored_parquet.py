@@ -16,7 +16,8 @@ from disbench.harness.store import SCHEMA as CLICKS
 from disbench.parquet import weigh
 from disbench.parquet_footer import RowGroup, read_footer
 from disbench.sampling.shards import SCHEMA
-from tests.fuzz.stored_forms import damaged, examples
+from tests.fuzz.stored_forms import damaged, parquet_bytes
+from tests.fuzz.tools import examples
 from tests.unit.shard_tools import SHARD, random_scene, write_shards
 
 
@@ -50,9 +51,7 @@ def test_whole_files(version: str, statistics: bool, tmp_path: Path) -> None:
 @given(data=st.data())
 def test_damaged_ends(data: st.DataObject) -> None:
     """Row groups or a `ValueError`, for any bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(CLICKS.empty_table(), sink)
-    content = sink.getvalue().to_pybytes()
+    content = parquet_bytes(CLICKS.empty_table())
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "x.parquet"
         path.write_bytes(data.draw(st.one_of(damaged(content), st.binary(max_size=60).map(_ended))))

@@ -53,11 +53,12 @@ from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
     changed,
     damaged,
-    examples,
     in_a_child,
     nasty_texts,
+    parquet_bytes,
     result_or_refusal,
 )
+from tests.fuzz.tools import examples
 from tests.unit.run_tools import draw_ious, write_run
 
 
@@ -163,12 +164,6 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "candidate_scores": st.one_of(st.none(), st.lists(st.one_of(st.none(), FLOATS), max_size=3)),
     **dict.fromkeys(("iou", "boundary_iou", "model_seconds", "harness_seconds"), FLOATS),
 }
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 @examples(150)

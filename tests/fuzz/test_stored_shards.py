@@ -29,11 +29,12 @@ from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
     changed,
     damaged,
-    examples,
     in_a_child,
     nested,
+    parquet_bytes,
     result_or_refusal,
 )
+from tests.fuzz.tools import examples
 from tests.unit.shard_tools import SHARD, random_scene, write_shards
 
 
@@ -198,12 +199,6 @@ def _raw(value: Any) -> Any:
     return [_raw(item) for item in value] if isinstance(value, list) else value
 
 
-def shard_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
-
-
 @examples(50)
 @given(data=st.data())
 def test_rows_that_do_not_hold_together(whole: Path, data: st.DataObject) -> None:
@@ -212,7 +207,7 @@ def test_rows_that_do_not_hold_together(whole: Path, data: st.DataObject) -> Non
         table = pa.Table.from_pylist(data.draw(changed_row(rows)), SCHEMA)
     except (pa.ArrowException, TypeError):
         return  # a box of another length, or null where Parquet has none
-    with folder_of(shard_bytes(table)) as folder:
+    with folder_of(parquet_bytes(table)) as folder:
         read_everything(folder, sheet=data.draw(st.integers(0, 24)) == 0)
 
 
@@ -230,7 +225,7 @@ KINDS = st.sampled_from(
 def test_other_columns(names: list[str], data: st.DataObject) -> None:
     kinds = [data.draw(KINDS) for _ in names]
     table = pa.table([pa.nulls(3, kind) for kind in kinds], names=names) if names else pa.table({})
-    with folder_of(shard_bytes(table)) as folder:
+    with folder_of(parquet_bytes(table)) as folder:
         assert result_or_refusal(lambda: list(ShardReader(folder)), folder) is None
         assert not verify_shards(folder).holds
         read_everything(folder)
@@ -317,7 +312,7 @@ def _number(value: int) -> bytes:
 )
 def test_bombs(whole: Path, what: str, tmp_path: Path) -> None:
     table, rows = bomb(what, whole, tmp_path / "one.parquet")
-    with folder_of(shard_bytes(table), rows=rows) as folder:
+    with folder_of(parquet_bytes(table), rows=rows) as folder:
         del table
         words, grown = in_a_child(BOMB, folder)
         assert words.startswith("refused"), words[-500:]

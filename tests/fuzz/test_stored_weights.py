@@ -28,7 +28,8 @@ from disbench.disnet.checkpoints import (
 from disbench.disnet.network import Disnet, trained_parameters
 from disbench.disnet.sam_weights import _finite_tensors
 from disbench.disnet.training_log import TrainingLog
-from tests.fuzz.stored_forms import changed, damaged, examples, in_a_child, result_or_refusal
+from tests.fuzz.stored_forms import changed, damaged, in_a_child, result_or_refusal
+from tests.fuzz.tools import examples
 from tests.unit.disnet_tools import tiny_network, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')

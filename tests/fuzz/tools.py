@@ -17,7 +17,7 @@ from disbench.processes import started_worker
 from tests.fuzz import reader_process
 
 pytestmark_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
-TIMES = int(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
+TIMES = float(os.environ.get("DISBENCH_FUZZ_EXAMPLES", "1"))
 PATIENCE = 600
 """Seconds for a file; machines of continuous integration are slow."""
 SENTENCE = 1500
@@ -27,9 +27,10 @@ SENTENCE = 1500
 def examples(count: int) -> settings:
     """Hypothesis's settings for so many examples, times DISBENCH_FUZZ_EXAMPLES."""
     return settings(
-        max_examples=count * TIMES,
+        max_examples=max(1, int(count * TIMES)),
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
 
 

@@ -17,7 +17,7 @@ from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.engines import LocalEngine, WorkerLost, open_engine
 from disbench.engines.crew import ATTEMPTS, TASKS_AHEAD, Crew, Hiring
 from disbench.errors import InputError
-from disbench.sampling.workers import COST_A_CHUNK, SCENES_A_CHUNK, chunks_by_cost, scene_cost
+from disbench.sampling.workers import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
 from tests.synthetic import write_lvis
 
 
@@ -34,18 +34,32 @@ class Counted:
 @given(
     st.lists(st.one_of(st.integers(0, 30), st.integers(0, 3000)), max_size=300),
     st.integers(0, 300),
+    st.integers(1, 60),
 )
-def test_chunks_by_cost(counts: list[int], begin: int) -> None:
+def test_chunks_by_cost(counts: list[int], begin: int, scenes: int) -> None:
     """All images in order; none could have one image more; only an image alone may cost more than a chunk."""
     images = range(min(begin, len(counts)), len(counts))
-    chunks = list(chunks_by_cost(Counted(counts), images))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("disbench.sampling.workers.chunk_scenes", lambda images, workers: scenes)
+        chunks = list(chunks_by_cost(Counted(counts), images))  # type: ignore[arg-type]
     assert [image for chunk in chunks for image in chunk] == list(images)
     for chunk, after in zip_longest(chunks, chunks[1:]):
         cost = sum(scene_cost(counts[image]) for image in chunk)
-        assert 1 <= len(chunk) <= SCENES_A_CHUNK
-        assert len(chunk) == 1 or cost <= COST_A_CHUNK
+        assert 1 <= len(chunk) <= scenes
+        assert len(chunk) == 1 or cost <= COST_A_SCENE * scenes
         if after is not None:
-            assert len(chunk) == SCENES_A_CHUNK or cost + scene_cost(counts[after.start]) > COST_A_CHUNK
+            assert len(chunk) == scenes or cost + scene_cost(counts[after.start]) > COST_A_SCENE * scenes
+
+
+@given(st.integers(0, 10**7), st.integers(1, 1000))
+def test_how_many_scenes_a_chunk_may_have(images: int, workers: int) -> None:
+    """Many in a long job; in a shorter one each worker gets 32 chunks or more; never so few that they cost more."""
+    scenes = chunk_scenes(images, workers)
+    assert 16 <= scenes <= SCENES_A_CHUNK == 256
+    if scenes > 16:
+        assert images // scenes >= 32 * workers
+    if scenes < SCENES_A_CHUNK:
+        assert images < (scenes + 1) * 32 * workers
 
 
 def test_a_source_that_does_not_count(tmp_path: Path) -> None:
@@ -53,8 +67,10 @@ def test_a_source_that_does_not_count(tmp_path: Path) -> None:
         def __len__(self) -> int:
             return 5000
 
-    chunks = list(chunks_by_cost(Silent(), range(3, 5000)))  # type: ignore[arg-type]
-    assert [len(chunk) for chunk in chunks[:-1]] == [SCENES_A_CHUNK] * (len(chunks) - 1)
+    chunks = list(chunks_by_cost(Silent(), range(3, 5000), 2))  # type: ignore[arg-type]
+    assert [len(chunk) for chunk in chunks[:-1]] == [78] * (
+        len(chunks) - 1
+    )  # 4,997 over 32 chunks for each of two
     assert chunks[0].start == 3
 
 

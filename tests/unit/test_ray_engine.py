@@ -66,7 +66,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", SCENES)
+    monkeypatch.setattr("disbench.sampling.workers.chunk_scenes", lambda images, workers: SCENES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -147,7 +147,7 @@ def test_a_node_disappears(
     cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the midst of the job; what its workers had is done again by those that are left."""
-    monkeypatch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", 1)
+    monkeypatch.setattr("disbench.sampling.workers.chunk_scenes", lambda images, workers: 1)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     recipe = load_recipe("lvis-hierarchy")
@@ -193,7 +193,7 @@ def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) ->
 def test_more_workers_than_there_is_room_for(
     cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("disbench.sampling.workers.SCENES_A_CHUNK", 2)
+    monkeypatch.setattr("disbench.sampling.workers.chunk_scenes", lambda images, workers: 2)
     engine = open_engine("ray", 5)
     work = SamplingWork(TroubledScenes(source, "slow", 0, tmp_path), load_recipe("lvis-hierarchy"))
     found = list(engine.in_order(work, chunks_by_cost(source, range(len(source))), tmp_path))
