@@ -12,44 +12,68 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from disbench import threads
 
 threads.limit(1)
 
 import numpy as np
+import numpy.typing as npt
 
-from disbench.sampling.recipes import load_recipe
+from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.sampling.sources import SourcePaths, open_source
+from disbench.scenes import SceneSource
+
+Array = npt.NDArray[Any]
+
+
+RECIPES = ("coco-lvis-hierarchy", "coco-lvis-proximity")
+"""With every image of either dataset."""
+
+
+def real_source(recipe: Recipe) -> SceneSource:
+    """All images of the real files under DISBENCH_DATA."""
+    data = Path(os.environ["DISBENCH_DATA"])
+    coco = [data / "coco" / f"instances_{part}.json" for part in ("train", "val")]
+    return open_source(recipe, SourcePaths(lvis=[data / "lvis" / "lvis_val_100.json"], coco=coco))
+
+
+def costs(source: SceneSource, recipe: Recipe, repeats: int) -> tuple[Array, Array]:
+    """Objects of each scene that has some, and milliseconds of processor time to read and sample it."""
+    counts, times = [], []
+    for index in range(len(source)):
+        best = float("inf")
+        for _ in range(repeats):
+            begun = time.process_time()
+            scene = next(iter(source.read([index])))
+            sample_scene(scene, recipe)
+            best = min(best, time.process_time() - begun)
+        counts.append(len(scene.objects))
+        times.append(best * 1e3)
+    there = np.array(counts) > 0
+    return np.array(counts)[there], np.array(times)[there]
+
+
+def fit(counts: Array, values: Array, degree: int = 1) -> tuple[Array, float]:
+    """Terms of a polynomial of the number of objects, and R2."""
+    terms = np.polynomial.polynomial.polyfit(counts, values, degree)
+    left = values - np.polynomial.polynomial.polyval(counts, terms)
+    return terms, float(1 - left.var() / values.var())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The cost of a scene by its number of objects.")
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    data = Path(os.environ["DISBENCH_DATA"])
-    coco = [data / "coco" / f"instances_{part}.json" for part in ("train", "val")]
-    paths = SourcePaths(lvis=[data / "lvis" / "lvis_val_100.json"], coco=coco)
-    for name in ("coco-lvis-hierarchy", "coco-lvis-proximity"):
+    for name in RECIPES:
         recipe = load_recipe(name, ["join=outer"])
-        source = open_source(recipe, paths)
-        counts, costs = [], []
-        for index in range(len(source)):
-            best = float("inf")
-            for _ in range(repeats):
-                begun = time.process_time()
-                scene = next(iter(source.read([index])))
-                sample_scene(scene, recipe)
-                best = min(best, time.process_time() - begun)
-            counts.append(len(scene.objects))
-            costs.append(best * 1e3)
-        n, cost = np.array(counts)[np.array(counts) > 0], np.array(costs)[np.array(counts) > 0]
+        counts, times = costs(real_source(recipe), recipe, repeats)
         for degree in (1, 2):
-            terms = np.polynomial.polynomial.polyfit(n, cost, degree)
-            left = cost - np.polynomial.polynomial.polyval(n, terms)
+            terms, r2 = fit(counts, times, degree)
             told = ", ".join(f"{term:.4f}" for term in terms)
-            print(f"{name}: {len(n)} scenes, {told} ms times 1, n, ...; R2 {1 - left.var() / cost.var():.2f}")
+            print(f"{name}: {len(counts)} scenes, {told} ms times 1, n, ...; R2 {r2:.2f}")
 
 
 if __name__ == "__main__":

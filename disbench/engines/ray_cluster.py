@@ -211,6 +211,7 @@ def _check_somebody_listens(address: str) -> None:
 def _no_cluster(place: str, error: Exception) -> InputError:
     said = " ".join(str(error).split())
     return InputError(
-        f"--address {place}: no Ray cluster answers there ({said}); begin one with `ray start --head`, or leave "
-        "--address out to use this machine alone"
+        f"--address {place}: no Ray cluster answers there ({said}); begin one with `ray start --head`, give this "
+        "machine the token of one that asks for it (~/.ray/auth_token of its head), or leave --address out to use "
+        "this machine alone"
     )

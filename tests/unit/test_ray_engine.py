@@ -160,6 +160,7 @@ def test_a_node_disappears(
         while len(list(tmp_path.glob("*.process"))) < 4:  # until all are at work
             found.append(next(chunks).batch)
         cluster.remove_node(node, allow_graceful=False)
+        scenes.hurry()
         found += [chunk.batch for chunk in chunks]
     undisturbed = SamplingWork(source, recipe)
     assert found == [undisturbed.do(task).batch for task in tasks]
@@ -195,8 +196,13 @@ def test_more_workers_than_there_is_room_for(
 ) -> None:
     monkeypatch.setattr("disbench.sampling.workers.chunk_scenes", lambda images, workers: 2)
     engine = open_engine("ray", 5)
-    work = SamplingWork(TroubledScenes(source, "slow", 0, tmp_path), load_recipe("lvis-hierarchy"))
-    found = list(engine.in_order(work, chunks_by_cost(source, range(len(source))), tmp_path))
+    scenes = TroubledScenes(source, "slow", 0, tmp_path)
+    work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
+    found = []
+    for chunk in engine.in_order(work, chunks_by_cost(source, range(len(source))), tmp_path):
+        found.append(chunk)
+        if len(list(tmp_path.glob("*.process"))) == 2:
+            scenes.hurry()
     assert [chunk.indices[0] for chunk in found] == list(range(0, len(source), 2))
     assert len(list(tmp_path.glob("*.process"))) == 2
 

@@ -1,0 +1,131 @@
+"""A plan on paper: nodes, minutes and bytes for whole datasets, from what scenes cost on this machine.
+
+    python benchmarks/plan.py [--repeats 3] [--cores 8] [--nodes 1 4 16]
+
+Measures, on the real files under DISBENCH_DATA: reading and sampling a scene of n objects (`scene_cost.py`), what the
+one process that writes spends on a scene, the shards' bytes (a scene and an object), and reading JSON (bytes a second,
+bytes an annotation). Then computes, for each dataset and recipe: JSON and shards in bytes, core minutes of the workers,
+minutes of the driver, and minutes of the whole job on nodes of so many cores, with what is its limit: sampling while
+the workers take longest, writing where the one driver does, reading where the JSON takes longer than either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scene_cost import RECIPES, Array, costs, fit, real_source
+
+# isort: split
+import numpy as np
+import pyarrow.compute as pc
+from inputs import write_scaled
+from tqdm import tqdm
+
+from disbench.datasets.instances import open_annotations
+from disbench.sampling.recipes import load_recipe
+from disbench.sampling.sample import write_chunks
+from disbench.sampling.shard_writer import ShardWriter
+from disbench.sampling.workers import SamplingWork, chunks_by_cost
+
+DATASETS = (("COCO with LVIS", 100_000, 1_500_000), ("of Open Images' size", 944_000, 2_690_000))
+"""Name, images, masks: the datasets' own numbers."""
+COPIES = 30
+"""Of an LVIS file, to measure reading."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a recipe costs here.
+
+    Attributes:
+        scene: milliseconds of a worker, terms of 1 and n objects.
+        writing: milliseconds of the driver a scene.
+        written: bytes of shards, terms of 1 and n objects.
+    """
+
+    scene: Array
+    writing: float
+    written: Array
+
+
+def measured(name: str, repeats: int) -> Measured:
+    recipe = load_recipe(name, ["join=outer"])
+    source = real_source(recipe)
+    counts, times = costs(source, recipe, repeats)
+    work = SamplingWork(source, recipe)
+    chunks = [work.do(images) for images in chunks_by_cost(source, range(len(source)))]
+    best = float("inf")
+    for _ in range(max(3, repeats)):
+        with tempfile.TemporaryDirectory() as folder:
+            writer = ShardWriter(Path(folder), recipe.shard_bytes, "plan")
+            begun = time.process_time()
+            write_chunks(writer, chunks, tqdm(disable=True))
+            best = min(best, time.process_time() - begun)
+            whole = sum(path.stat().st_size for path in Path(folder).iterdir())
+    # Uncompressed rows tell how bytes grow with objects; the shards' own size, by how much they are compressed.
+    sizes = np.array([size for chunk in chunks for size in chunk.sizes])
+    stored = np.concatenate([pc.list_value_length(chunk.batch["objects"]).to_numpy() for chunk in chunks])
+    terms, _ = fit(stored, sizes)
+    return Measured(fit(counts, times)[0], 1e3 * best / len(sizes), terms * (whole / sizes.sum()))
+
+
+def reading() -> tuple[float, float]:
+    """Bytes of JSON a second, and bytes an annotation."""
+    small = Path(os.environ["DISBENCH_DATA"]) / "lvis" / "lvis_val_100.json"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "lvis.json")
+        write_scaled(small, COPIES, path)
+        begun = time.perf_counter()
+        found = open_annotations(path, "lvis")
+        seconds = time.perf_counter() - begun
+        annotations = sum(len(list(found.annotations(int(image)))) for image in found.images)
+        return path.stat().st_size / seconds, path.stat().st_size / annotations
+
+
+def minutes(milliseconds: float) -> float:
+    return milliseconds / 60_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A plan for whole datasets.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=8, help="of a node")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 4, 16])
+    chosen = parser.parse_args()
+    rate, annotation_bytes = reading()
+    print(f"JSON: {rate / 1e6:.0f} MB a second, {annotation_bytes:.0f} bytes an annotation")
+    recipes = {name: measured(name, chosen.repeats) for name in RECIPES}
+    for name, cost in recipes.items():
+        print(
+            f"{name}: {cost.scene[0]:.2f} + {cost.scene[1]:.3f} n ms a scene of n objects; written in "
+            f"{cost.writing:.2f} ms, {cost.written[0]:.0f} + {cost.written[1]:.0f} n bytes"
+        )
+    nodes = "".join(f" minutes on {n} x {chosen.cores} cores |" for n in chosen.nodes)
+    print("\n| dataset | images | masks | JSON | recipe | core minutes | driver, minutes | shards |" + nodes)
+    print("| --- " * (8 + len(chosen.nodes)) + "|")
+    for dataset, images, masks in DATASETS:
+        read = masks * annotation_bytes / rate / 60
+        for name, cost in recipes.items():
+            work = minutes(images * cost.scene[0] + masks * cost.scene[1])
+            writing = minutes(images * cost.writing)
+            shards = images * cost.written[0] + masks * cost.written[1]
+            cells: list[Any] = [
+                *(dataset, f"{images:,}", f"{masks:,}", f"{masks * annotation_bytes / 1e9:.1f} GB"),
+                *(f"`{name}`", f"{work:.1f}", f"{read:.1f} + {writing:.1f}", f"{shards / 1e9:.1f} GB"),
+            ]
+            for count in chosen.nodes:
+                parts = {"reading": read, "sampling": work / (count * chosen.cores), "writing": writing}
+                cells.append(
+                    f"{read + max(parts['sampling'], writing):.1f} ({max(parts, key=lambda part: parts[part])})"
+                )
+            print("| " + " | ".join(map(str, cells)) + " |")
+
+
+if __name__ == "__main__":
+    main()
