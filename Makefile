@@ -12,10 +12,13 @@ WHEEL_UNITS := layers recipes dataset_cards method_cards published paper_tables 
 CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 	release=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-python'))") && \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
-	$(BIN)/python -m pip install --quiet --no-deps "opencv-python-headless==$$release"; }
+	$(INSTALL) --no-deps "opencv-python-headless==$$release"; }
 
-# Compiling all of the packages on installation takes longer than installing them; Python compiles what it imports.
-export PIP_NO_COMPILE = 1
+INSTALL := $(BIN)/python -m pip install --quiet
+
+# Where Python is told to keep no compiled modules, as in many containers, each of the processes that the tests start
+# would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test check types unit wheel-test faults dist lint benchmark speed clean
 
@@ -43,7 +46,7 @@ unit: $(VENV)/.installed-dev
 # The tests are copied out of the checkout, so that nothing of it can be imported.
 wheel-test: dist
 	rm -rf build/wheel-tests $(WHEEL_SITE)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL_SITE) dist/*.whl
+	$(INSTALL) --no-deps --target $(WHEEL_SITE) dist/*.whl
 	mkdir -p build/wheel-tests && cp -r tests pyproject.toml build/wheel-tests/
 	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_CHECKOUT=$(CURDIR) \
 		DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
@@ -73,15 +76,16 @@ speed: $(VENV)/.installed-dev
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(INSTALL) --upgrade pip
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) --constraint constraints.txt --editable .
 	$(CHECK_OPENCV)
 	touch $@
 
+# Compiling all of these packages would take longer than installing them; Python compiles what the tests import.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray,demo]"
+	$(INSTALL) --no-compile --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray,demo]"
 	$(CHECK_OPENCV)
 	touch $@
 
