@@ -8,7 +8,7 @@ import pickle
 import socket
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,17 @@ class RayEngine(Notices):
             crew.end()
 
     def _places(self) -> int:
-        """How many workers the cluster has room for when nothing else uses it."""
-        found = self._ray.cluster_resources()
-        places = int(found.get("CPU", 0) // self._room["num_cpus"])
-        if self._room["num_gpus"]:
-            places = min(places, int(found.get("GPU", 0) / self._room["num_gpus"]))
+        """How many workers the cluster has room for when nothing else uses it; a worker lives on one machine."""
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        places = sum(map(self._places_on, there))
         if places < 1:
             raise self._no_room()
+        return places
+
+    def _places_on(self, machine: Mapping[str, float]) -> int:
+        places = int(machine.get("CPU", 0) // self._room["num_cpus"])
+        if self._room["num_gpus"]:
+            places = min(places, int(machine.get("GPU", 0) / self._room["num_gpus"]))
         return places
 
     def _begun(self, stored: Any, hiring: Hiring) -> Worker[Any, Any]:

@@ -73,6 +73,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def wait_for_cores(count: int) -> None:
+    """Until the cluster knows of a node that came or went."""
+    deadline = time.monotonic() + 60
+    while ray.cluster_resources().get("CPU") != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_the_same_shards(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
     recipe = load_recipe("lvis-hierarchy", ["shard_bytes=30000"])
     make_shards(source, recipe, tmp_path / "local", engine=LocalEngine(2))
@@ -166,6 +174,7 @@ def test_a_node_disappears(
     assert found == [undisturbed.do(task).batch for task in tasks]
     assert engine.lost
     assert all("worker of the Ray cluster was lost" in sentence for sentence in engine.lost)
+    wait_for_cores(2)
 
 
 def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) -> None:
@@ -205,6 +214,23 @@ def test_more_workers_than_there_is_room_for(
             scenes.hurry()
     assert [chunk.indices[0] for chunk in found] == list(range(0, len(source), 2))
     assert len(list(tmp_path.glob("*.process"))) == 2
+
+
+def test_room_is_counted_machine_by_machine(cluster: Any) -> None:
+    """A machine of two cores and one of three have room for one worker of three cores, not for none or two."""
+    node = cluster.add_node(num_cpus=3)
+    try:
+        wait_for_cores(5)
+        assert open_engine("ray", cores_per_worker=3).workers == 1
+        assert open_engine("ray", cores_per_worker=2).workers == 2
+        assert open_engine("ray").workers == 5
+        with pytest.raises(
+            InputError, match=r"needs 4 cores and 0 GPUs on one machine \(the cluster has 5 cores"
+        ):
+            open_engine("ray", cores_per_worker=4)
+    finally:
+        cluster.remove_node(node)
+        wait_for_cores(2)
 
 
 def test_no_room(cluster: Any) -> None:
