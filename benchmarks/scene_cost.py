@@ -27,8 +27,6 @@ from disbench.sampling.sources import SourcePaths, open_source
 from disbench.scenes import SceneSource
 
 Array = npt.NDArray[Any]
-
-
 RECIPES = ("coco-lvis-hierarchy", "coco-lvis-proximity")
 """With every image of either dataset."""
 

@@ -66,8 +66,16 @@ class SamplingWork:
 
 
 def chunk_scenes(images: int, workers: int) -> int:
-    """How many scenes a chunk may have, so that each of some workers gets several; from the number of images."""
-    fair = max(FEW_SCENES, images // (CHUNKS_A_WORKER * workers))
+    """How many scenes a chunk may have, so that each worker gets several.
+
+    Args:
+        images: of the job, at least 0.
+        workers: that share them; fewer than 1 count as 1.
+
+    Returns:
+        From `FEW_SCENES` to `SCENES_A_CHUNK`.
+    """
+    fair = max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers)))
     return min(SCENES_A_CHUNK, fair)
 
 

@@ -55,6 +55,7 @@ def test_chunks_by_cost(counts: list[int], begin: int, scenes: int) -> None:
 def test_how_many_scenes_a_chunk_may_have(images: int, workers: int) -> None:
     """Many in a long job; in a shorter one each worker gets 32 chunks or more; never so few that they cost more."""
     scenes = chunk_scenes(images, workers)
+    assert chunk_scenes(images, 0) == chunk_scenes(images, 1)
     assert 16 <= scenes <= SCENES_A_CHUNK == 256
     if scenes > 16:
         assert images // scenes >= 32 * workers
