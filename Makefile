@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
 TEST_PROCESSES ?= 3
 # Unit tests that read what is packed beside the code.
-WHEEL_UNITS := layers recipes dataset_cards method_cards published paper_tables report_page
+WHEEL_UNITS := test_layers sampling/test_recipes datasets/test_dataset_cards baselines/test_method_cards reports/test_published \
+	reports/test_paper_tables reports/test_report_page
 
 # The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
 # takes its place: both are the module cv2, so the one must go before the other comes.
@@ -52,7 +53,7 @@ wheel-test: dist
 		DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
 		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider -m "not slow" \
 		--ignore tests/end_to_end/test_bad_input.py tests/end_to_end tests/golden/test_photos.py \
-		$(addprefix tests/unit/test_,$(addsuffix .py,$(WHEEL_UNITS)))
+		$(WHEEL_UNITS:%=tests/unit/%.py)
 
 # Tests with real kills, at moments that differ each time, as often as REPEAT says.
 REPEAT ?= 20

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from disbench.baselines.bridge.method import Bridge, BridgeSession
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 
 ADAPTER = """
 import time

@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parit
 import click_restatement  # the same statement that the tests compare with
 from inputs import Array, Situation, stand_ins
 
-from disbench import clicks as ours
-from disbench import masks
+from disbench.core import clicks as ours
+from disbench.core import masks
+from disbench.core.samples import SampleSource
 from disbench.datasets.cards import open_dataset
 from disbench.harness.store import read_run
-from disbench.samples import SampleSource
 
 SIZES = ((375, 500), (480, 854), (1080, 1920))
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
-from disbench import threads
+from disbench.workers import threads
 
 threads.limit(1)
 
@@ -25,8 +25,8 @@ from disbench.disnet.options import DisnetOptions, ViTConfig
 from disbench.disnet.profile import Profile, profile
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
+from disbench.reports.render.terminal import table
 from disbench.reports.table import Cell, Column, Table
-from disbench.reports.terminal import table
 
 
 @contextmanager

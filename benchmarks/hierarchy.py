@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from inputs import annotations_and_rounds
 
-from disbench import masks
+from disbench.core import masks
 from disbench.datasets.instances import AnnotationFile
 from disbench.sampling.hierarchy import BOX_SHARE, MASK_SHARE, containment_matrix, grow_forest
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from disbench import clicks as ours
+from disbench.core import clicks as ours
 from disbench.datasets.instances import AnnotationFile, open_annotations
 from disbench.datasets.photos import open_photos
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from disbench.reports.paired import bootstrap_p, sign_flip_p
+from disbench.core.statistics import bootstrap_p, sign_flip_p
 
 EXPERIMENTS, RESAMPLES = 2000, 999
 

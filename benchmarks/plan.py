@@ -27,10 +27,10 @@ from inputs import default_annotations, write_scaled
 from tqdm import tqdm
 
 from disbench.datasets.instances import open_annotations
+from disbench.sampling.chunks import SamplingWork, chunks_by_cost
+from disbench.sampling.job import write_chunks
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import write_chunks
-from disbench.sampling.shard_writer import ShardWriter
-from disbench.sampling.workers import SamplingWork, chunks_by_cost
+from disbench.shards.writer import ShardWriter
 
 DATASETS = (("COCO with LVIS", 100_000, 1_500_000), ("of Open Images' size", 944_000, 2_690_000))
 """Name, images, masks: the datasets' own numbers."""

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from disbench.core.metrics import noc
 from disbench.harness.store import SECONDS, StoredRun, read_run
-from disbench.metrics import noc
 
 Ways = dict[str, tuple[str, ...]]
 

@@ -1,4 +1,4 @@
-"""pycocotools against rlemasklib for the operations that `disbench.masks` needs, on real or embedded masks.
+"""pycocotools against rlemasklib for the operations that `disbench.core.masks` needs, on real or embedded masks.
 
     python benchmarks/run_lengths.py [LVIS.json] [--rounds 5]
 
@@ -19,7 +19,7 @@ import rlemasklib
 from inputs import annotations_and_rounds
 from pycocotools import mask as coco_mask
 
-from disbench import masks
+from disbench.core import masks
 
 Operation = Callable[[], list[Any]]
 

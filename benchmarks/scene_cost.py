@@ -14,17 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from disbench import threads
+from disbench.workers import threads
 
 threads.limit(1)
 
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.scenes import SceneSource
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.sampling.sources import SourcePaths, open_source
-from disbench.scenes import SceneSource
 
 Array = npt.NDArray[Any]
 RECIPES = ("coco-lvis-hierarchy", "coco-lvis-proximity")

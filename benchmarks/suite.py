@@ -23,8 +23,9 @@ from pathlib import Path
 import history
 from paired_timing import ROUNDS, Pair, Ratio, measured
 
-from disbench import __version__, threads
-from disbench.errors import InputError
+from disbench import __version__
+from disbench.core.errors import InputError
+from disbench.workers import threads
 
 HISTORY = Path(__file__).with_name("history.jsonl")
 _LIBRARIES = (

@@ -23,24 +23,25 @@ from inputs import Array, Situation, stand_ins, write_scaled
 from paired_timing import Pair
 from PIL import Image
 
-from disbench import masks, metrics
-from disbench.clicks import Click, error_masks, next_click
+from disbench.core import masks, metrics
+from disbench.core.clicks import Click, error_masks, next_click
+from disbench.core.depths import transform
+from disbench.core.diverse_sets import SampledScene
+from disbench.core.errors import InputError, unknown_name
+from disbench.core.prediction import Prediction
+from disbench.core.samples import Sample
+from disbench.core.scenes import Scene
 from disbench.datasets.images import find_image, read_rgb
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, open_annotations
 from disbench.datasets.json_index import index_json
 from disbench.datasets.photos import ANNOTATIONS, open_photos, photo_path
 from disbench.datasets.targets import RULES
-from disbench.depths import transform
-from disbench.errors import InputError, unknown_name
 from disbench.harness.evaluation import evaluate
-from disbench.prediction import Prediction
-from disbench.samples import Sample
+from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
-from disbench.sampling.sample import make_shards
-from disbench.sampling.sampled_scene import SampledScene, sample_scene
-from disbench.sampling.shard_writer import Chunk, ShardWriter, Tally
-from disbench.sampling.shards import ROWS_A_GROUP, ShardReader, row_bytes, to_batch
-from disbench.scenes import Scene
+from disbench.sampling.sampled_scene import sample_scene
+from disbench.shards.reader import ROWS_A_GROUP, ShardReader, row_bytes, to_batch
+from disbench.shards.writer import Chunk, ShardWriter, Tally
 
 SCENES = 64
 """Scenes that are sampled, written and read."""
@@ -281,7 +282,7 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
 def loading(work: Workload, name: str, workers: int) -> Pair:
     from torch.utils.data import DataLoader, Subset  # noqa: PLC0415
 
-    from disbench.sampling.training_set import DiverseSetDataset, list_collate  # noqa: PLC0415
+    from disbench.shards.training_set import DiverseSetDataset, list_collate  # noqa: PLC0415
 
     dataset = DiverseSetDataset(work.shards, work.image)
     firsts = np.cumsum([0, *(len(scene.sets) for scene in work.sampled[:-1])])

@@ -6,24 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from disbench.clicks import Click as Click
-    from disbench.clicks import next_click as next_click
-    from disbench.metrics import iou as iou
-    from disbench.metrics import miou_curve as miou_curve
-    from disbench.metrics import noc as noc
-    from disbench.metrics import nof as nof
-    from disbench.prediction import Prediction as Prediction
+    from disbench.core.clicks import Click as Click
+    from disbench.core.clicks import next_click as next_click
+    from disbench.core.metrics import iou as iou
+    from disbench.core.metrics import miou_curve as miou_curve
+    from disbench.core.metrics import noc as noc
+    from disbench.core.metrics import nof as nof
+    from disbench.core.prediction import Prediction as Prediction
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Click": "disbench.clicks",
-    "next_click": "disbench.clicks",
-    "iou": "disbench.metrics",
-    "noc": "disbench.metrics",
-    "nof": "disbench.metrics",
-    "miou_curve": "disbench.metrics",
-    "Prediction": "disbench.prediction",
+    "Click": "disbench.core.clicks",
+    "next_click": "disbench.core.clicks",
+    "iou": "disbench.core.metrics",
+    "noc": "disbench.core.metrics",
+    "nof": "disbench.core.metrics",
+    "miou_curve": "disbench.core.metrics",
+    "Prediction": "disbench.core.prediction",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m disbench` is the command `disbench`."""
 
-from disbench.cli import main
+from disbench.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -27,10 +27,10 @@ Result = subprocess.CompletedProcess[str]
 IMPORTED = (
     *("cv2", "pandas", "pyarrow.parquet", "scipy.ndimage", "matplotlib.backends.backend_agg"),
     *(
-        "disbench.cli",
-        "disbench.sampling.sample",
+        "disbench.cli.main",
+        "disbench.sampling.job",
         "disbench.sampling.sources",
-        "disbench.sampling.contact_sheet",
+        "disbench.shards.contact_sheet",
     ),
     *("disbench.harness.run", "disbench.harness.verification", "disbench.reports.report"),
 )

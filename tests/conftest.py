@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from disbench.masks import Rle
+from disbench.core.masks import Rle
 
 settings.register_profile("disbench", max_examples=100, deadline=None)
 settings.register_profile("again", max_examples=25, deadline=None)  # against the wheel, after the checkout
@@ -63,8 +63,8 @@ def photo_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hierarchy-based diverse sets of the embedded photos, as shards."""
     from disbench.datasets.instances import AnnotatedImages
     from disbench.datasets.photos import open_photos
+    from disbench.sampling.job import make_shards
     from disbench.sampling.recipes import load_recipe
-    from disbench.sampling.sample import make_shards
 
     folder = tmp_path_factory.mktemp("photos") / "shards"
     make_shards(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy"), folder)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from disbench.clicks import Click
-from disbench.prediction import Prediction
+from disbench.core.clicks import Click
+from disbench.core.prediction import Prediction
 
 
 class Discs:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disbench.errors import InputError
-from disbench.samples import Sample
+from disbench.core.errors import InputError
+from disbench.core.samples import Sample
 
 
 def make_samples(count: int = 4, seed: int = 0, faults: tuple[int, ...] = ()) -> list[Sample]:

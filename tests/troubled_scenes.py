@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from disbench.errors import InputError
-from disbench.scenes import Scene, SceneSource
+from disbench.core.errors import InputError
+from disbench.core.scenes import Scene, SceneSource
 
 
 def kill() -> None:

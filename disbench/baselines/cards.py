@@ -16,13 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from disbench import definitions, storage
 from disbench.baselines.bridge import method as bridge
-from disbench.budgets import BUDGETS
-from disbench.errors import InputError, shown, unknown_name
-from disbench.options import read_options
-from disbench.prediction import Method
-from disbench.settings import LARGEST
+from disbench.core.budgets import BUDGETS
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.prediction import Method
+from disbench.io import addresses, definitions
+from disbench.io.options import read_options
+from disbench.io.settings import LARGEST
 
 Status = Literal["native", "bridge", "published-only"]
 STANDARD_THRESHOLD = 0.49
@@ -152,7 +152,7 @@ class MethodSpec:
         options: every option with its value.
         threshold: probabilities strictly above it belong to a mask.
         card: the card's whole content; empty for a class that is named by its place.
-        budget: "", or the points that the method gets at once, one of `disbench.budgets.BUDGETS`.
+        budget: "", or the points that the method gets at once, one of `disbench.core.budgets.BUDGETS`.
     """
 
     name: str
@@ -169,7 +169,7 @@ class MethodSpec:
             InputError: it cannot be imported: a missing extra, a missing class, an error in the user's file.
         """
         made: Method = _load_class(self.entry, str(self.card.get("extra", "")))(
-            **storage.local_options(self.options)
+            **addresses.local_options(self.options)
         )
         return made
 
@@ -198,7 +198,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     if card.text("status") == "bridge":
         return _bridge_spec(card, overrides)
     options = read_options(card.content.get("options", {}), overrides, card.name)
-    storage.local_options(options)  # what is at addresses is copied before the workers, or found missing
+    addresses.local_options(options)  # what is at addresses is copied before the workers, or found missing
     return MethodSpec(
         name=card.name,
         entry=card.text("entry"),
@@ -213,7 +213,7 @@ def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
     """A method in a child process: options of the bridge, of its adapter, and which adapter that is."""
     tables = {**bridge.OPTIONS, **card.content.get("options", {})}
     options = read_options(tables, overrides, card.name)
-    here = storage.local_options(options)
+    here = addresses.local_options(options)
     bridge.child_command(
         card.text("adapter"),
         **{name: str(here[name]) for name in ("repo", "python", "checkpoint", "command")},

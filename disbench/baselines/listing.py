@@ -8,17 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from disbench.baselines.bridge.method import OPTIONS
-from disbench.baselines.cards import (
-    STANDARD_THRESHOLD,
-    MethodCard,
-    Status,
-    Variant,
-    card_names,
-    load_card,
-)
+from disbench.baselines.cards import STANDARD_THRESHOLD, MethodCard, Status, Variant, card_names, load_card
 from disbench.baselines.weights import is_right, weights_folder
-from disbench.budgets import BUDGETS
-from disbench.errors import unknown_name
+from disbench.core.budgets import BUDGETS
+from disbench.core.errors import unknown_name
 
 _WIDTH = 110
 _FACTS = (

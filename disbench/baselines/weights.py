@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 
 from disbench.baselines.cards import MethodCard, Weight, load_card
-from disbench.datasets.download import download
-from disbench.datasets.records import file_sha256
-from disbench.errors import InputError
-from disbench.files import whole_file
+from disbench.core.errors import InputError
+from disbench.io.download import download
+from disbench.io.files import file_sha256, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 """What is taken of a model on Hugging Face: no pickles, which could run code."""

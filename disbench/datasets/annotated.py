@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.errors import InputError, shown
+from disbench.core.masks import Raster, Rle
+from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.images import find_image, read_rgb
 from disbench.datasets.instances import CURE, AnnotationFile, Dialect, is_whole, open_annotations
-from disbench.datasets.records import check_target, file_sha256, in_threads, joint_hash
-from disbench.errors import InputError, shown
-from disbench.masks import Raster, Rle
-from disbench.samples import Sample, SampleSource
+from disbench.datasets.records import check_target, in_threads, joint_hash
+from disbench.io.files import file_sha256
 
 FileFinder = Callable[[str], Path]
 _SURELY_VISIBLE = 10.0

@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from disbench import definitions, storage
-from disbench.errors import InputError, shown, unknown_name
-from disbench.options import read_options
-from disbench.samples import SampleSource
-from disbench.settings import LARGEST
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.samples import SampleSource
+from disbench.io import addresses, definitions
+from disbench.io.options import read_options
+from disbench.io.settings import LARGEST
 
 Loader = Callable[[str, Path, Mapping[str, Any], Mapping[str, object]], SampleSource]
 """Opens a dataset: name of the card, its folder, its options, facts to record."""
@@ -80,7 +80,7 @@ class DatasetCard:
         images: how many image files the samples lie on, with the card's own options; None if unknown.
         samples: how many samples, likewise.
         content_hash: of the samples, likewise; empty if unknown.
-        options: option -> its table (see `disbench.options`).
+        options: option -> its table (see `disbench.io.options`).
         files: what `fetch` downloads.
     """
 
@@ -135,8 +135,8 @@ class DatasetCard:
         """The dataset's folder, or None if it is nowhere."""
         wanted = self.marks(options)
         for place in self.places(data):
-            if (place.is_dir() or storage.address_of(place)) and all(
-                storage.there(path) for path in (place, *(place / mark for mark in wanted))
+            if (place.is_dir() or addresses.address_of(place)) and all(
+                addresses.there(path) for path in (place, *(place / mark for mark in wanted))
             ):
                 return place
         return None
@@ -197,7 +197,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
         InputError: no such dataset, one that is not here (with where to get it), an unknown option, or
             files that are not as the card says.
     """
-    name = storage.local_text(name)
+    name = addresses.local_text(name)
     if is_folder(name):
         card, folder = load_card(ANY_FOLDER), Path(name)
         return _open(card, folder.resolve().name, folder, card.values(overrides))
@@ -206,7 +206,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
     place = card.find(data, options)
     if place is None:
         raise missing(card, data, options)
-    return _open(card, card.name, storage.here(place), options)
+    return _open(card, card.name, addresses.here(place), options)
 
 
 def is_folder(name: str) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.datasets.records import FileSamples, Record
-from disbench.errors import InputError
-from disbench.samples import SampleSource
 
 _INITIAL = "init_"
 

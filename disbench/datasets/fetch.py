@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from disbench import storage
+from disbench.core.errors import InputError
 from disbench.datasets.cards import DatasetCard, RemoteFile, load_card
-from disbench.datasets.download import download
-from disbench.datasets.unpack import safe_path, unpack
-from disbench.errors import InputError
+from disbench.io import addresses
+from disbench.io.archives import safe_path, unpack
+from disbench.io.download import download
 
 Existing = Literal["resume", "overwrite", "fail"]
 DOWNLOADS = ".downloads"
@@ -54,7 +54,7 @@ def fetch(
         raise InputError(f"{card.name}: its card has no address to fetch from; {card.get or card.homepage}")
     if data is None:
         raise InputError(f"{card.name}: where to? give the root of the datasets with --data or DISBENCH_DATA")
-    if storage.address_of(data) is not None:
+    if addresses.address_of(data) is not None:
         raise InputError(
             f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data"
         )

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.datasets.pairs import pairs
 from disbench.datasets.records import FileSamples, Record, in_threads
 from disbench.datasets.targets import instance_numbers
-from disbench.errors import InputError
-from disbench.samples import SampleSource
 
 USUAL = (("images", "masks"), ("img", "gt"))
 """Subfolders of images and masks that need not be named."""

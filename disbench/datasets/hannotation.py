@@ -20,11 +20,11 @@ from typing import Any, ClassVar, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from disbench.errors import InputError
-from disbench.files import open_regular
-from disbench.limits import MAX_PIXELS
-from disbench.masks import Rle, areas, boxes, check_total, encode
-from disbench.scenes import Scene, SceneObject
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_PIXELS
+from disbench.core.masks import Rle, areas, boxes, check_total, encode
+from disbench.core.scenes import Scene, SceneObject
+from disbench.io.files import open_regular
 
 ANNOTATION = "hannotation.pickle"
 MASKS = "masks"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from disbench.core.errors import unknown_name
+from disbench.core.samples import SampleSource
 from disbench.datasets.pairs import pairs
 from disbench.datasets.records import FileSamples
-from disbench.errors import unknown_name
-from disbench.samples import SampleSource
 
 SETS = {
     "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),

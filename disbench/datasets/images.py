@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from disbench import storage
-from disbench.errors import InputError, shown
-from disbench.files import open_regular, stays_inside
-from disbench.limits import MAX_PIXELS
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_PIXELS
+from disbench.io import addresses
+from disbench.io.files import open_regular, stays_inside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +58,7 @@ def find_image(root: Path, file_name: str) -> Path | None:
     names = list(_names(file_name))
     for folder in (root, *(root / name for name in SUBFOLDERS)):
         for name in names:
-            path = storage.here(folder / name, optional=True)  # of a folder at an address: this file alone
+            path = addresses.here(folder / name, optional=True)  # of a folder at an address: this file alone
             if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
                 return path
     return None

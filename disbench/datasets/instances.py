@@ -15,14 +15,14 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_PIXELS
+from disbench.core.masks import Raster, Rle
+from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
 from disbench.datasets.label_maps import joint_sha256, read_label_png
-from disbench.errors import InputError, shown
-from disbench.files import Stamp, stays_inside
-from disbench.limits import MAX_PIXELS
-from disbench.masks import Raster, Rle
-from disbench.scenes import Kind, Scene, SceneObject
+from disbench.io.files import Stamp, stays_inside
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]

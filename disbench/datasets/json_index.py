@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from disbench.errors import InputError, shown
-from disbench.files import open_regular
-from disbench.limits import MAX_ARRAYS, MAX_RECORD_BYTES
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_ARRAYS, MAX_RECORD_BYTES
+from disbench.io.files import open_regular
 
 Offsets = npt.NDArray[np.int64]
 _CHUNK = 4 * 2**20
@@ -129,7 +129,7 @@ def index_json(path: Path) -> JsonArrays:
 
     Raises:
         InputError: the file is missing, empty, truncated or not a JSON object, or it goes beyond
-            `disbench.limits`: too many arrays, a record that is too large.
+            `disbench.core.limits`: too many arrays, a record that is too large.
     """
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; name the JSON file in it")

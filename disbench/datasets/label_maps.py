@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
+from disbench.core.masks import IntArray
+from disbench.core.scenes import SceneObject
 from disbench.datasets.images import opened_image, whole_image
-from disbench.errors import InputError, shown
-from disbench.files import MISSING, open_regular, stays_inside
-from disbench.limits import MAX_LIST_BYTES
-from disbench.scenes import SceneObject
+from disbench.datasets.matlab import read_struct, whole_numbers
+from disbench.io.files import MISSING, open_regular, stays_inside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -176,3 +178,31 @@ def joint_sha256(paths: Iterable[Path]) -> str:
         with open_regular(path) as file:
             joint.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return joint.hexdigest()
+
+
+def read_instances(path: Path) -> tuple[IntArray, list[int]]:
+    """The instance map of an SBD file and the category number of each instance.
+
+    Memory: twice the decompressed variable, and 24 bytes a pixel.
+
+    Returns:
+        int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.
+
+    Raises:
+        InputError: missing, damaged, without `GTinst`, or with instances that have no category.
+    """
+    try:
+        found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
+        if found is None:
+            raise InputError(f"{path}: there is no 'GTinst' in it; is this a file of SBD's folder inst/?")
+        if found["Segmentation"].size > MAX_PIXELS:
+            raise ValueError(f"its map has more than {MAX_PIXELS} pixels")
+        labels = whole_numbers(found["Segmentation"])
+        numbers = whole_numbers(found["Categories"]).ravel(order="F").tolist()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: its 'GTinst' is not as in SBD ({error}); get it again") from None
+    if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > len(numbers):
+        raise InputError(f"{path}: an instance of its map has no category; get the file again")
+    return labels, numbers

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from disbench.errors import InputError, shown
-from disbench.files import open_regular
-from disbench.limits import MAX_MATLAB_BYTES
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_MATLAB_BYTES
+from disbench.io.files import open_regular
 
 Numbers = npt.NDArray[Any]
 _HEADER = 128

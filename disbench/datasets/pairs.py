@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.datasets.records import FileSamples, Record, listed
-from disbench.errors import InputError
-from disbench.samples import SampleSource
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")

@@ -11,9 +11,9 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from disbench.core.errors import InputError, shown
 from disbench.datasets.instances import AnnotationFile, open_annotations
-from disbench.errors import InputError, shown
-from disbench.files import stays_inside
+from disbench.io.files import stays_inside
 
 ANNOTATIONS = Path(__file__).with_name("photos.json")
 _FOLDERS = (("skimage", "data"), ("matplotlib", "mpl-data/sample_data"))

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.errors import InputError
+from disbench.core.samples import Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb
 from disbench.datasets.targets import RULES
-from disbench.errors import InputError
-from disbench.files import open_regular
-from disbench.samples import Sample, Target
+from disbench.io.files import file_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -158,16 +158,6 @@ def joint_hash(rule: str, parts: Iterable[Sequence[object]]) -> str:
     for line in ([HASH_FORMAT, rule], *parts):
         digest.update(json.dumps(list(line), separators=(",", ":")).encode() + b"\n")
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from disbench.datasets.label_maps import VOC_CATEGORIES, joint_sha256, objects_of_labels, read_split
-from disbench.datasets.matlab import read_struct, whole_numbers
+from disbench.core.samples import SampleSource
+from disbench.core.scenes import Scene
+from disbench.datasets.label_maps import (
+    VOC_CATEGORIES,
+    joint_sha256,
+    objects_of_labels,
+    read_instances,
+    read_split,
+)
 from disbench.datasets.records import FileSamples, Record, in_threads
-from disbench.errors import InputError
-from disbench.limits import MAX_PIXELS
-from disbench.masks import IntArray
-from disbench.samples import SampleSource
-from disbench.scenes import Scene
 
 
 class SbdScenes:
@@ -87,34 +89,6 @@ def open_sbd(
         for number in numbers
     ]
     return FileSamples(name, folder, "sbd-instance", records, facts)
-
-
-def read_instances(path: Path) -> tuple[IntArray, list[int]]:
-    """The instance map of an SBD file and the category number of each instance.
-
-    Memory: twice the decompressed variable, and 24 bytes a pixel.
-
-    Returns:
-        int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.
-
-    Raises:
-        InputError: missing, damaged, without `GTinst`, or with instances that have no category.
-    """
-    try:
-        found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
-        if found is None:
-            raise InputError(f"{path}: there is no 'GTinst' in it; is this a file of SBD's folder inst/?")
-        if found["Segmentation"].size > MAX_PIXELS:
-            raise ValueError(f"its map has more than {MAX_PIXELS} pixels")
-        labels = whole_numbers(found["Segmentation"])
-        numbers = whole_numbers(found["Categories"]).ravel(order="F").tolist()
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{path}: its 'GTinst' is not as in SBD ({error}); get it again") from None
-    if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > len(numbers):
-        raise InputError(f"{path}: an instance of its map has no category; get the file again")
-    return labels, numbers
 
 
 def _category(number: int) -> str:

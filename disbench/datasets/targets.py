@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.errors import InputError
+from disbench.core.samples import Target
 from disbench.datasets.images import read_rgb
-from disbench.datasets.label_maps import read_label_map, read_label_png, read_palette
-from disbench.errors import InputError
-from disbench.samples import Target
+from disbench.datasets.label_maps import read_instances, read_label_map, read_label_png, read_palette
 
 Rule = Callable[[Path, int], Target]
 ValueMap = npt.NDArray[np.integer]
@@ -59,8 +59,6 @@ def first_value_128(path: Path, instance: int = 0) -> Target:
 
 def sbd_instance(path: Path, instance: int) -> Target:
     """SBD's rule: one number of the instance map; all other instances are background."""
-    from disbench.datasets.sbd import read_instances  # noqa: PLC0415  (it imports this module)
-
     labels, _ = read_instances(path)
     return _target(labels == instance)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from disbench import definitions, storage
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.datasets.cards import ANY_FOLDER, DatasetCard, is_folder, load_card, open_dataset
-from disbench.errors import InputError
-from disbench.samples import SampleSource
+from disbench.io import addresses, definitions
 
 _READERS = 4
 
@@ -106,7 +106,7 @@ def verify(
     Raises:
         InputError: there is no such dataset or option.
     """
-    name = storage.local_text(name)
+    name = addresses.local_text(name)
     card = None if is_folder(name) else load_card(name)
     if card is not None:
         card.values(overrides)

@@ -10,6 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
+from disbench.core.scenes import Scene
 from disbench.datasets.label_maps import (
     VOC_CATEGORIES,
     joint_sha256,
@@ -19,9 +22,6 @@ from disbench.datasets.label_maps import (
 )
 from disbench.datasets.records import FileSamples, Record, in_threads
 from disbench.datasets.targets import VOID, gray_of_index
-from disbench.errors import InputError
-from disbench.samples import SampleSource
-from disbench.scenes import Scene
 
 Ids = Literal["palette", "gray"]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from disbench.baselines.cards import MethodSpec, method_spec
-from disbench.budgets import BUDGETS
-from disbench.errors import InputError
+from disbench.core.budgets import BUDGETS
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method
 from disbench.harness.chunks import reason
-from disbench.prediction import Method
 
 DEFAULT_METHOD = "geodesic"
 """It needs no weights and answers at once; it has one candidate."""

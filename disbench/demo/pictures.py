@@ -13,14 +13,14 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
+from disbench.core.opencv import opencv
+from disbench.core.prediction import RgbImage
 from disbench.datasets.images import checked_image, opened_image, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
-from disbench.errors import InputError, shown
-from disbench.files import open_regular
 from disbench.harness.predict import COLOURS
-from disbench.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
-from disbench.opencv import opencv
-from disbench.prediction import RgbImage
+from disbench.io.files import open_regular
 
 _MISSING = "there is no such image; check its path"
 _MOST_UPLOADS = 8

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.errors import InputError, unknown_name
 from disbench.demo.pictures import Picture, mask_png
 from disbench.demo.work import Work
-from disbench.errors import InputError, unknown_name
-from disbench.files import whole_file
-from disbench.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
+from disbench.io.files import whole_file
+from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
 
 Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -26,7 +26,7 @@ def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
 
     Args:
         kind: one of `KINDS`: the mask as a PNG of 0 and 255; the mask as COCO compressed run lengths in JSON,
-            `size` and `counts`; the clicks as `disbench.recorded_clicks.SCHEMA` has them.
+            `size` and `counts`; the clicks as `disbench.io.recorded_clicks.SCHEMA` has them.
         work: with one click or more.
         sample: id that the clicks are recorded under.
         user: who clicked.

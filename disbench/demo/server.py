@@ -28,14 +28,14 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from disbench.clicks import Click
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_UPLOAD_BYTES
+from disbench.core.prediction import Method, RgbImage
 from disbench.demo.pictures import Picture, Pictures, overlay_png, photo_png, thumbnail_png, too_many_bytes
 from disbench.demo.saved import command as predict_command
 from disbench.demo.saved import save_into, saved
 from disbench.demo.work import MethodFailedError, Work
-from disbench.errors import InputError
-from disbench.limits import MAX_UPLOAD_BYTES
-from disbench.prediction import Method, RgbImage
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from disbench.clicks import Click
-from disbench.errors import InputError
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method, RgbImage
 from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
 from disbench.harness.chunks import reason
-from disbench.prediction import Method, RgbImage
 
 MOST_CLICKS = 200
 """Clicks on one photo: far more than any task asks for."""

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disbench.baselines.sam_session import MEAN, STD
+from disbench.baselines.sam.session import MEAN, STD
+from disbench.core.errors import InputError
 from disbench.disnet.mae_weights import load_mae
 from disbench.disnet.options import ViTConfig
-from disbench.errors import InputError
 
 LARGEST_STRIDE = 32
 """Pixels of the input to a cell of the pyramid's coarsest level."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disbench.disnet.averages import AveragedWeights
+from disbench.core.errors import InputError
 from disbench.disnet.network import Disnet, build_network, trained_parameters
-from disbench.disnet.training_settings import Training, training_from
-from disbench.errors import InputError
-from disbench.files import naming, whole_file
-from disbench.plain_data import parse_json, parse_json_table
-from disbench.settings import LARGEST
+from disbench.disnet.training.averages import AveragedWeights
+from disbench.disnet.training.settings import Training, training_from
+from disbench.io.files import naming, whole_file
+from disbench.io.plain_data import parse_json, parse_json_table
+from disbench.io.settings import LARGEST
 
 NETWORK = "network.safetensors"
 _OURS = "disbench"

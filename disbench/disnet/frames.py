@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from disbench.baselines.sam_session import inner_size, unpadded
-from disbench.opencv import opencv
+from disbench.baselines.sam.session import inner_size, unpadded
+from disbench.core.opencv import opencv
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disbench.core.errors import InputError
 from disbench.disnet.options import ViTConfig
-from disbench.errors import InputError
 
 _FILE = "model.safetensors"
 _LAYER = {

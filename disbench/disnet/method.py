@@ -13,15 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from disbench import definitions, threads
-from disbench.baselines.encodings import Encodings
-from disbench.clicks import Click
+from disbench.baselines.sam.encodings import Encodings
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch
 from disbench.disnet.checkpoints import load_network
 from disbench.disnet.network import Disnet, input_of
-from disbench.disnet.training_settings import Training
-from disbench.errors import InputError
-from disbench.prediction import Prediction, RgbImage
+from disbench.disnet.training.settings import Training
+from disbench.io import definitions
+from disbench.workers import threads
 
 FloatArray = npt.NDArray[np.float32]
 STORED = "disnet-small.safetensors"

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from disbench.baselines.mobilesam import MobileSamEncoder
+from disbench.baselines.sam.mobilesam import MobileSamEncoder
 from disbench.baselines.weights import locate
+from disbench.core.errors import InputError
+from disbench.core.opencv import opencv
+from disbench.core.prediction import RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.frames import Frame
 from disbench.disnet.options import DisnetOptions, ViTConfig
@@ -19,9 +22,6 @@ from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
 from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
 from disbench.disnet.sam_weights import sam_parts
-from disbench.errors import InputError
-from disbench.opencv import opencv
-from disbench.prediction import RgbImage
 
 
 @dataclass(frozen=True, slots=True)

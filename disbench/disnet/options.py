@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 
 Modulation = Literal["product", "one-plus", "additive"]
 

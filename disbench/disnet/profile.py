@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from disbench.baselines.mobilesam import ENCODING
+from disbench.baselines.sam.mobilesam import ENCODING
 from disbench.disnet.batches import ClickBatch
 from disbench.disnet.network import NetworkSettings, build_network
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 
 Array = npt.NDArray[Any]
 _WIDTH = 256

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from disbench.core.prediction import Prediction as Prediction
     from disbench.harness.archive import open_run as open_run
     from disbench.harness.archive import pack as pack
     from disbench.harness.evaluation import Results as Results
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from disbench.harness.store import StoredRun as StoredRun
     from disbench.harness.store import read_run as read_run
     from disbench.harness.verification import verify_run as verify_run
-    from disbench.prediction import Prediction as Prediction
 
 _PUBLIC = {
     "open_run": "disbench.harness.archive",
@@ -29,7 +29,7 @@ _PUBLIC = {
     "StoredRun": "disbench.harness.store",
     "read_run": "disbench.harness.store",
     "verify_run": "disbench.harness.verification",
-    "Prediction": "disbench.prediction",
+    "Prediction": "disbench.core.prediction",
 }
 
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from disbench.errors import InputError
-from disbench.files import naming, whole_file
+from disbench.core.errors import InputError
 from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, parse_description, unfinished
-from disbench.parquet import MOST_VALUES, complaining, has_columns, open_parquet, size_of, written_out
+from disbench.io.files import naming, whole_file
+from disbench.io.parquet import MOST_VALUES, complaining, has_columns, open_parquet, size_of, written_out
 
 DIVERSE = "diverse"
 """The task, as `run.json` names it; a run without a task is one of targets."""

@@ -23,22 +23,13 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from disbench.datasets.records import file_sha256
-from disbench.errors import InputError
-from disbench.files import whole_file
+from disbench.core.errors import InputError
 from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
 from disbench.harness.row_checks import RowChecks, check_description, check_schema
-from disbench.harness.store import (
-    CLICKS,
-    JOURNAL,
-    RUN,
-    StoredRun,
-    parse_description,
-    read_run,
-    write_clicks,
-)
-from disbench.plain_data import parse_json_table
+from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, parse_description, read_run, write_clicks
+from disbench.io.files import file_sha256, whole_file
+from disbench.io.plain_data import parse_json_table
 
 FORM = 1
 MANIFEST = "manifest.json"

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method
 from disbench.harness.candidates import BoolArray, MethodError
 from disbench.harness.tasks import Loop, Row, Task
-from disbench.prediction import Method
 
 _REASON_LENGTH = 300
 """Characters of an error's message that a result keeps."""

@@ -8,17 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from disbench import masks
-from disbench.budgets import budget_points
-from disbench.click_policies import REPLAY, ClickPolicy
-from disbench.clicks import BoolArray, Click, error_masks
-from disbench.depths import Depth, FloatArray, transform
+from disbench.core import masks
+from disbench.core.budgets import budget_points
+from disbench.core.click_policies import REPLAY, ClickPolicy
+from disbench.core.clicks import BoolArray, Click, error_masks
+from disbench.core.depths import Depth, FloatArray, transform
+from disbench.core.metrics import TargetBoundary, iou
+from disbench.core.samples import Sample, Target
 from disbench.harness.candidates import Candidates, choose
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
 from disbench.harness.row_checks import Row, same
-from disbench.metrics import TargetBoundary, iou
-from disbench.samples import Sample, Target
 
 TOLERANCE = 1e-3
 """Pixels by which the distance at a click may be below the largest: OpenCV's releases differ in the last bits."""

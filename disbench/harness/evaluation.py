@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from disbench import metrics
-from disbench.click_policies import replays
-from disbench.errors import InputError
+from disbench.core import metrics
+from disbench.core.click_policies import replays
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method
+from disbench.core.samples import Sample, SampleSource
 from disbench.harness.chunks import Clicked, run_chunk
 from disbench.harness.protocol import Protocol, Selection
 from disbench.harness.replay import check_samples, with_recording
 from disbench.harness.store import ClickRow, Store, filled_up, to_table
 from disbench.harness.tasks import TargetsTask
-from disbench.prediction import Method
-from disbench.samples import Sample, SampleSource
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Results:
         return {row.sample: row.failure for row in self.rows if row.failure is not None}
 
     def noc(self, threshold: float) -> float:
-        """Mean number of clicks to reach an IoU (`disbench.metrics.noc`); a failure has IoU 0 from its click on.
+        """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); a failure has IoU 0 from its click on.
 
         Raises:
             ValueError: there are no clicks to count: the method got a fixed budget of points.
@@ -66,7 +66,7 @@ class Results:
         return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
 
     def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
-        """Samples that fail to reach an IoU (`disbench.metrics.nof`).
+        """Samples that fail to reach an IoU (`disbench.core.metrics.nof`).
 
         Raises:
             ValueError: as `noc`.
@@ -81,7 +81,7 @@ class Results:
             )
 
     def miou_curve(self) -> npt.NDArray[np.float64]:
-        """Mean IoU after click 1 to `max_clicks` (`disbench.metrics.miou_curve`).
+        """Mean IoU after click 1 to `max_clicks` (`disbench.core.metrics.miou_curve`).
 
         Raises:
             ValueError: samples ended early (`stop_at`).
@@ -113,19 +113,19 @@ def evaluate(
     `disbench.harness.run_benchmark` does the same with worker processes, time limits and a stored run.
 
     Args:
-        method: any object with `open(image)`; see `disbench.prediction`.
+        method: any object with `open(image)`; see `disbench.core.prediction`.
         samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples, each with its
             own id.
         max_clicks: clicks a sample gets.
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
-        policy: how clicks are simulated: `center`, or another of `disbench.click_policies.POLICIES`; or recorded
+        policy: how clicks are simulated: `center`, or another of `disbench.core.click_policies.POLICIES`; or recorded
             clicks, `replay:FILE,user=NAME`: samples that have none are left out.
         seed: of the policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
         budget: "", or the points that the method gets at once instead of a loop of clicks, one of
-            `disbench.budgets.BUDGETS`; a sample has one answer then, whatever `max_clicks` says.
+            `disbench.core.budgets.BUDGETS`; a sample has one answer then, whatever `max_clicks` says.
         store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from disbench.metrics import IoUs, miou_curve, noc, nof
+from disbench.core.metrics import IoUs, miou_curve, noc, nof
 
 PERCENTS = (80, 85, 90, 95)
 """The IoUs to reach."""
@@ -73,7 +73,7 @@ def figures(
     """The figures of a run.
 
     Args:
-        ious: one sequence a sample, as of `disbench.metrics.noc`; failed samples filled up with zeros.
+        ious: one sequence a sample, as of `disbench.core.metrics.noc`; failed samples filled up with zeros.
         clicks: how many rows.
         failed: how many samples failed.
         max_clicks: clicks that a sample gets.
@@ -81,7 +81,7 @@ def figures(
         budget: of the protocol.
 
     Raises:
-        ValueError: as `disbench.metrics.noc`.
+        ValueError: as `disbench.core.metrics.noc`.
     """
     reached = reached_percents(stop_at, budget)
     return Figures(

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.process import BridgeError
-from disbench.budgets import BUDGETS
-from disbench.clicks import Click
-from disbench.errors import InputError
-from disbench.files import whole_file
+from disbench.core.budgets import BUDGETS
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method, RgbImage
 from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
-from disbench.prediction import Method, RgbImage
+from disbench.io.files import whole_file
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 """Okabe and Ito's colours, which the colour-blind tell apart."""
@@ -75,7 +75,7 @@ def predict(
         threshold: probabilities strictly above it belong to a mask.
         keep: index of the candidate that is meant at the first click; without it the highest score decides
             (the first candidate where there are no scores), as it does at every later click.
-        budget: "", or the points that the method gets at once, one of `disbench.budgets.BUDGETS`; there must be
+        budget: "", or the points that the method gets at once, one of `disbench.core.budgets.BUDGETS`; there must be
             as many clicks.
 
     Raises:

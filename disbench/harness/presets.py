@@ -1,4 +1,4 @@
-"""Protocols of papers (`protocols/*.toml`): what a peer's evaluation code sets, as a whole (PROTOCOL: deviations)."""
+"""Presets: the evaluation settings of a paper's own code (`baselines/protocols/*.toml`; PROTOCOL: deviations)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from disbench import definitions
-from disbench.click_policies import ClickPolicy
-from disbench.errors import InputError, shown, unknown_name
+from disbench.core.click_policies import ClickPolicy
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.metrics import FailureRule, noc, nof
 from disbench.harness.figures import reached_percents
 from disbench.harness.protocol import SELECTIONS, Selection
 from disbench.harness.store import MOST_CLICKS, StoredRun
-from disbench.metrics import FailureRule, noc, nof
-from disbench.options import overrides
-from disbench.settings import LARGEST
+from disbench.io import definitions
+from disbench.io.options import overrides
+from disbench.io.settings import LARGEST
 
 STANDARD = "ritm"
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -97,7 +97,7 @@ def load_preset(name: str) -> Preset:
     Raises:
         InputError: no such preset, or one that is not as it should be.
     """
-    path = definitions.find("protocols", name)
+    path = definitions.find("baselines/protocols", name)
     content = definitions.load(path)
     for key, value in content.items():
         if key not in _KINDS:
@@ -136,4 +136,4 @@ def departures(protocol: Mapping[str, Any]) -> list[str]:
 
 def list_presets() -> list[str]:
     """A line for each preset."""
-    return [load_preset(name).line() for name in definitions.names("protocols")]
+    return [load_preset(name).line() for name in definitions.names("baselines/protocols")]

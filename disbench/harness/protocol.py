@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from disbench.budgets import BUDGETS
-from disbench.click_policies import REPLAY, ClickPolicy, Recording, replays
-from disbench.errors import InputError, unknown_name
+from disbench.core.budgets import BUDGETS
+from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
+from disbench.core.errors import InputError, unknown_name
 
 Selection = Literal["oracle-first", "oracle-all", "score"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -26,7 +26,7 @@ class Protocol:
         selection: how one of several candidates is kept: `oracle-first` (the best by IoU with the target at
             click 1, the method's own choice after it), `oracle-all` (the best at every click), `score` (the
             method's highest score, no target looked at).
-        policy: how clicks are simulated, as `disbench.click_policies` names it; `center` is the standard.
+        policy: how clicks are simulated, as `disbench.core.click_policies` names it; `center` is the standard.
         seed: of the policies that draw.
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
         initial_masks: begin from a sample's initial mask where it has one.
@@ -35,7 +35,7 @@ class Protocol:
         preset_values: what that sets, by the names of values here, and its `failures` and `datasets`; an option that
             was typed may have set a value otherwise.
         budget: "", or the points that a method gets at once instead of a loop of clicks, one of
-            `disbench.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
+            `disbench.core.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
         recording: the clicks of the policy `replay`, once they are read (`disbench.harness.replay`).
 
     Raises:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from disbench import storage
-from disbench.click_policies import REPLAY, ClickPolicy, Recording
-from disbench.clicks import Click
-from disbench.errors import InputError, shown, unknown_name
+from disbench.core.click_policies import REPLAY, ClickPolicy, Recording
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.samples import SampleSource
 from disbench.harness.protocol import Protocol
-from disbench.samples import SampleSource
+from disbench.io import addresses
 
 _SHOWN = 5
 """Samples that a message names."""
@@ -23,14 +23,14 @@ def with_recording(protocol: Protocol) -> Protocol:
     Its policy says afterwards what a result records: the file's bare name, the user, and the clicks' digest.
 
     Raises:
-        InputError: as `disbench.recorded_clicks.read_recording`.
+        InputError: as `disbench.io.recorded_clicks.read_recording`.
     """
     named = protocol.click_policy.recording
     if named is None or protocol.recording is not None:
         return protocol
-    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
 
-    found = read_recording(Path(storage.local_text(named.file)), named.user, named.digest)
+    found = read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
     return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
 
 
@@ -85,12 +85,12 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
         sample: its id; None where the user has clicked on one alone.
 
     Raises:
-        InputError: as `disbench.recorded_clicks.read_recording`, or no such sample, or several and none named.
+        InputError: as `disbench.io.recorded_clicks.read_recording`, or no such sample, or several and none named.
     """
-    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
 
     named = Recording.parse(text)
-    found = read_recording(Path(storage.local_text(named.file)), named.user, named.digest)
+    found = read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
     if sample is None and len(found.clicks) > 1:
         some = ", ".join(sorted(found.clicks)[:_SHOWN])
         raise InputError(
@@ -112,7 +112,7 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     Raises:
         InputError: there is none, it cannot be read, or it has other clicks.
     """
-    from disbench.recorded_clicks import read_recording  # noqa: PLC0415
+    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
 
     name = Path(named.file).name  # a stranger's run leads to no other folder
     paths = [given] if given is not None else [Path(name), place.parent / name]

@@ -11,25 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from disbench import masks
-from disbench.click_policies import CLICKING_ON, REPLAY, ClickPolicy
-from disbench.clicks import NO_ERROR, Click
-from disbench.errors import InputError
+from disbench.core import masks
+from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
+from disbench.core.clicks import NO_ERROR, Click
+from disbench.core.errors import InputError
+from disbench.core.metrics import FloatArray
 from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import (
-    CLICKS,
-    MOST_CLICKS,
-    MOST_IOUS,
-    RUN,
-    SCHEMA,
-    SECONDS,
-    StoredRun,
-    filled_up,
-)
-from disbench.metrics import FloatArray
+from disbench.harness.store import CLICKS, MOST_CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
 Row = Mapping[str, Any]
 """One row of `clicks.parquet`: the columns of `SCHEMA`."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from disbench import __version__, storage
+from disbench import __version__
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
-from disbench.clicks import opencv_version
-from disbench.engines import Engine, LocalEngine
-from disbench.errors import InputError
+from disbench.core.clicks import opencv_version
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource, Source
 from disbench.harness.answers import ANSWERS, DIVERSE, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import recorded_numbers, with_recording
@@ -38,7 +38,8 @@ from disbench.harness.store import (
 )
 from disbench.harness.tasks import TargetsTask, Task
 from disbench.harness.workers import EvaluationWork, Job
-from disbench.samples import SampleSource, Source
+from disbench.io import addresses
+from disbench.workers import Engine, LocalEngine
 
 Existing = Literal["resume", "overwrite", "fail"]
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
@@ -293,7 +294,7 @@ def _describe_job(method: MethodSpec, source: Source, conduct: Mapping[str, Any]
             "card": dict(method.card),
             "source_sha256": _file_hash(method.entry),
             **(
-                {"provenance": provenance(storage.local_options(method.options))}
+                {"provenance": provenance(addresses.local_options(method.options))}
                 if method.entry == BRIDGE
                 else {}
             ),

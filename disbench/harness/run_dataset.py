@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from disbench import definitions
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.datasets.cards import open_dataset
-from disbench.datasets.unpack import safe_path
-from disbench.errors import InputError
 from disbench.harness.set_source import Choice, IntentSource, SetSource
 from disbench.harness.store import RUN, StoredRun
-from disbench.options import overrides
-from disbench.samples import SampleSource
+from disbench.io import definitions
+from disbench.io.archives import safe_path
+from disbench.io.options import overrides
 
 
 def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from disbench import masks
-from disbench.budgets import budget_points
-from disbench.clicks import Click
+from disbench.core import masks
+from disbench.core.budgets import budget_points
+from disbench.core.clicks import Click
+from disbench.core.metrics import TargetBoundary, iou
+from disbench.core.prediction import RgbImage, Session
+from disbench.core.samples import Sample
 from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import Protocol
 from disbench.harness.store import ClickRow, Store
-from disbench.metrics import TargetBoundary, iou
-from disbench.prediction import RgbImage, Session
-from disbench.samples import Sample
 
 
 class SampleLoop:

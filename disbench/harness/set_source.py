@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.diverse_sets import Combination, SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.errors import InputError
+from disbench.core.masks import areas
+from disbench.core.prediction import RgbImage
+from disbench.core.samples import Sample
 from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
-from disbench.errors import InputError
 from disbench.harness.answers import SETS, write_sets
 from disbench.harness.set_task import SetSample, first_click
-from disbench.masks import areas
-from disbench.prediction import RgbImage
-from disbench.samples import Sample
-from disbench.sampling.diverse_sets import Combination, SetOfObjects, click_region, set_masks
-from disbench.sampling.image_lookup import lookup
-from disbench.sampling.sampled_scene import SampledScene
-from disbench.sampling.shards import ShardReader, content_hash, file_sha256
+from disbench.shards.images import lookup
+from disbench.shards.reader import ShardReader, content_hash, file_sha256
 
 EMBEDDED = "embedded"
 """For `images`: the embedded photos."""

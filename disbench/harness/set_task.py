@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from disbench import masks
-from disbench.clicks import BoolArray, Click
-from disbench.errors import InputError
+from disbench.core import masks
+from disbench.core.clicks import BoolArray, Click
+from disbench.core.diverse_sets import draw_click
+from disbench.core.errors import InputError
+from disbench.core.masks import Rle, decode
+from disbench.core.prediction import RgbImage, Session
 from disbench.harness.answers import JOURNAL_SCHEMA, AnswerRow, to_journal, write_answers
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
-from disbench.masks import Rle, decode
-from disbench.prediction import RgbImage, Session
-from disbench.sampling.diverse_sets import draw_click
 
 MOVE = 3
 """Pixels by which a click is moved to see whether the answer holds."""

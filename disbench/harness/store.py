@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from disbench.click_policies import replays
-from disbench.errors import InputError
-from disbench.files import naming, whole_file
-from disbench.parquet import (
+from disbench.core.click_policies import replays
+from disbench.core.errors import InputError
+from disbench.io.files import naming, whole_file
+from disbench.io.parquet import (
     MOST_TEXT,
     complaining,
     has_columns,
@@ -32,8 +32,8 @@ from disbench.parquet import (
     size_of,
     written_out,
 )
-from disbench.parquet_footer import RowGroup
-from disbench.plain_data import parse_json, parse_json_table
+from disbench.io.parquet_footer import RowGroup
+from disbench.io.plain_data import parse_json, parse_json_table
 
 FORMAT = 1
 Kind = TypeVar("Kind")
@@ -317,7 +317,7 @@ class StoredRun:
 
         Raises:
             InputError: the file is damaged or not of this form: another number of rows than a file of its size has,
-                columns that `SCHEMA` has otherwise, texts of more than `disbench.parquet.MOST_TEXT` bytes.
+                columns that `SCHEMA` has otherwise, texts of more than `disbench.io.parquet.MOST_TEXT` bytes.
         """
         with self._opened(columns) as file:
             return written_out(file.read(None if columns is None else list(columns)), SCHEMA)

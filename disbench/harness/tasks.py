@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from disbench.clicks import BoolArray, Click
+from disbench.core.clicks import BoolArray, Click
+from disbench.core.prediction import RgbImage, Session
+from disbench.core.samples import Sample
 from disbench.harness.answers import AnswerRow
 from disbench.harness.protocol import Protocol as Conduct
 from disbench.harness.sample_loop import SampleLoop
 from disbench.harness.store import CLICKS, SCHEMA, ClickRow, Store, to_table, write_clicks
-from disbench.prediction import RgbImage, Session
-from disbench.samples import Sample
 
 Row = ClickRow | AnswerRow
 """What one call of a method came to."""

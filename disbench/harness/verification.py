@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from disbench.click_policies import replays
-from disbench.clicks import opencv_version
-from disbench.errors import InputError
+from disbench.core.click_policies import replays
+from disbench.core.clicks import opencv_version
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
 from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
 from disbench.harness.click_checks import TOLERANCE, ClickChecks
 from disbench.harness.figures import Figures
@@ -20,7 +21,6 @@ from disbench.harness.replay import find_recording, unknown_samples
 from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
 from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import StoredRun, read_run
-from disbench.samples import SampleSource
 
 _LONGEST = 100
 """Characters of a claim that a problem quotes."""

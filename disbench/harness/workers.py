@@ -14,16 +14,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from disbench import threads
 from disbench.baselines.cards import MethodSpec
-from disbench.engines.work import WorkerLost
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method
+from disbench.core.samples import Source
 from disbench.harness.chunks import Began, Clicked, Ended, Event, Repeated, run_chunk
 from disbench.harness.evaluation import check_batch
 from disbench.harness.tasks import Row, Task
-from disbench.prediction import Method
-from disbench.processes import die_with_parent, exit_words, started_worker
-from disbench.samples import Source
+from disbench.workers import threads
+from disbench.workers.processes import die_with_parent, exit_words, started_worker
+from disbench.workers.work import WorkerLost
 
 _STARTING_TIMEOUT = 600.0
 """Seconds that a worker may take to make the method (loading weights)."""

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.core.metrics import FloatArray, clicks_to_reach
+from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.store import StoredRun
-from disbench.metrics import FloatArray, clicks_to_reach
-from disbench.reports import markdown, terminal
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.paired import RESAMPLES, Difference, paired_difference
-from disbench.reports.pictures import LEGEND, Sheet, Strip, draw_sheet
+from disbench.reports.figures.pictures import LEGEND, Sheet, Strip, draw_sheet
+from disbench.reports.figures.sample_panels import image_panel, mask_panels, target_panel, window_of
+from disbench.reports.render import markdown, terminal
+from disbench.reports.render.csv_files import csv_text
+from disbench.reports.render.text import DASH, counted, plain
 from disbench.reports.report import write_files
 from disbench.reports.run_samples import open_same_dataset, read_samples
-from disbench.reports.sample_panels import image_panel, mask_panels, target_panel, window_of
-from disbench.reports.spreadsheet import csv_text
 from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED
 from disbench.reports.table import Cell, Column, Footnotes, Table, deviation, failures, undefined
-from disbench.reports.text import DASH, counted, plain
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (

@@ -15,16 +15,16 @@ from typing import Any
 
 from disbench.baselines.bridge.method import PLACES
 from disbench.baselines.cards import STANDARD_THRESHOLD
-from disbench.budgets import BUDGETS
-from disbench.click_policies import DRAWING, ClickPolicy, replays
-from disbench.errors import InputError
+from disbench.core.budgets import BUDGETS
+from disbench.core.click_policies import DRAWING, ClickPolicy, replays
+from disbench.core.errors import InputError
 from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.presets import departures
 from disbench.harness.store import RUN, StoredRun
+from disbench.io.settings import LARGEST
+from disbench.reports.render.text import counted, option_value, ordinal, plain
 from disbench.reports.summary import Summary, summarise
-from disbench.reports.text import counted, option_value, ordinal, plain
-from disbench.settings import LARGEST
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options that say at what size a method works: tables name them even at their defaults."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from disbench.reports.entries import Entry
+from disbench.reports.render.text import counted, plain
 from disbench.reports.table import failures, ran_out
-from disbench.reports.text import counted, plain
 
 
 def dataset_facts(entry: Entry) -> str:

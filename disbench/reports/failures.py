@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.core.metrics import clicks_to_reach
 from disbench.harness.store import StoredRun
-from disbench.metrics import clicks_to_reach
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.html import Picture
-from disbench.reports.pictures import LEGEND, Panel, Sheet, Strip, draw_sheet
+from disbench.reports.figures.pictures import LEGEND, Panel, Sheet, Strip, draw_sheet
+from disbench.reports.figures.sample_panels import clicks_panel, image_panel, mask_panels, window_of
+from disbench.reports.render.csv_files import csv_text
+from disbench.reports.render.html import Picture
+from disbench.reports.render.text import counted, plain
 from disbench.reports.report import write_files
 from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples
-from disbench.reports.sample_panels import clicks_panel, image_panel, mask_panels, window_of
-from disbench.reports.spreadsheet import csv_text
 from disbench.reports.summary import SOLVED
-from disbench.reports.text import counted, plain
 
 LISTED = "failures.csv"
 _PAGE_WIDTH = 1500

@@ -6,30 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from disbench.errors import InputError
-from disbench.files import whole_file
+from disbench.core.errors import InputError
 from disbench.harness.store import StoredRun
-from disbench.reports import latex, markdown
-from disbench.reports.ambiguity_figure import FIGURE, draw_ambiguity
-from disbench.reports.ambiguity_numbers import Numbers, is_on_intents, read_intents, read_numbers
-from disbench.reports.ambiguity_tables import overview as overview_of_sets
-from disbench.reports.curves import Curve, Panel, draw_curves
+from disbench.io.files import whole_file
+from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
+from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
+from disbench.reports.ambiguity.tables import overview as overview_of_sets
 from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
 from disbench.reports.facts import dataset_facts, run_facts
-from disbench.reports.html import Picture
-from disbench.reports.page import page_html
-from disbench.reports.spreadsheet import curves_csv, results_csv
+from disbench.reports.figures.curves import Curve, Panel, draw_curves
+from disbench.reports.page.page import page_html
+from disbench.reports.render import latex, markdown
+from disbench.reports.render.csv_files import curves_csv, results_csv
+from disbench.reports.render.html import Picture
+from disbench.reports.render.templates import render
+from disbench.reports.render.text import counted
 from disbench.reports.summary import SOLVED
-from disbench.reports.table import (
-    Table,
-    budget_table,
-    clicks_table,
-    overview_table,
-    quality_table,
-    reference,
-)
-from disbench.reports.templates import render
-from disbench.reports.text import counted
+from disbench.reports.table import Table, budget_table, clicks_table, overview_table, quality_table, reference
 
 PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "tables.tex"
 LEADERBOARD = "leaderboard.html"
@@ -88,7 +81,7 @@ def make_report(
 
     Args:
         folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
-            get one table; `disbench.reports.ambiguity` tells all of them.
+            get one table; `disbench.reports.ambiguity.report` tells all of them.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
         pictures: folder of a run -> captions and small images of it (PNG, JPEG, WebP) for the leaderboard.

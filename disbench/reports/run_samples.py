@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from disbench.clicks import BoolArray, Click
-from disbench.errors import InputError
+from disbench.core.clicks import BoolArray, Click
+from disbench.core.errors import InputError
+from disbench.core.samples import Sample, SampleSource
 from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
-from disbench.reports.text import plain
-from disbench.samples import Sample, SampleSource
+from disbench.reports.render.text import plain
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RunSample:
         return None if every is None else tuple(self._decoded(counts, number) for counts in every)
 
     def _decoded(self, counts: bytes, number: int) -> BoolArray:
-        from disbench.masks import decode, from_foreign_rle  # noqa: PLC0415
+        from disbench.core.masks import decode, from_foreign_rle  # noqa: PLC0415
 
         height, width = self.sample.target.shape
         try:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.core.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 from disbench.harness import figures
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
-from disbench.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 
 FloatArray = npt.NDArray[np.float64]
 PERCENTS = figures.PERCENTS

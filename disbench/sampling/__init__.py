@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from disbench.sampling.hierarchy import build_hierarchy as build_hierarchy
+    from disbench.sampling.job import make_shards as make_shards
+    from disbench.sampling.merge_parts import merge_parts as merge_parts
     from disbench.sampling.proximity import proximity_graph as proximity_graph
-    from disbench.sampling.sample import make_shards as make_shards
-    from disbench.sampling.shard_merge import merge_parts as merge_parts
-    from disbench.sampling.shards import DiverseSet as DiverseSet
-    from disbench.sampling.shards import read_sets as read_sets
-    from disbench.sampling.training_set import DiverseSetDataset as DiverseSetDataset
+    from disbench.shards.reader import DiverseSet as DiverseSet
+    from disbench.shards.reader import read_sets as read_sets
+    from disbench.shards.training_set import DiverseSetDataset as DiverseSetDataset
 
 _PUBLIC = {
     "build_hierarchy": "disbench.sampling.hierarchy",
     "proximity_graph": "disbench.sampling.proximity",
-    "make_shards": "disbench.sampling.sample",
-    "merge_parts": "disbench.sampling.shard_merge",
-    "read_sets": "disbench.sampling.shards",
-    "DiverseSet": "disbench.sampling.shards",
-    "DiverseSetDataset": "disbench.sampling.training_set",
+    "make_shards": "disbench.sampling.job",
+    "merge_parts": "disbench.sampling.merge_parts",
+    "read_sets": "disbench.shards.reader",
+    "DiverseSet": "disbench.shards.reader",
+    "DiverseSetDataset": "disbench.shards.training_set",
 }
 
 

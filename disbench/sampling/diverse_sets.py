@@ -7,43 +7,20 @@ it names, and the click region is the center's mask less the objects named as ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import networkx as nx
 import numpy as np
 
-from disbench.clicks import Click
-from disbench.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, pixel, union
+from disbench.core.diverse_sets import Combination, SetOfObjects
+from disbench.core.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, union
 from disbench.sampling.hierarchy import Forest, ancestors
 
 Nest = Literal["annotated", "union"]
-Combination = tuple[int, ...]
 
 MAX_LOOKED_AT = 1 << 16
 """Combinations that are looked at for one center at most; nested neighbours could hide 2**60 equal unions."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetOfObjects:
-    """One diverse set, by the numbers of its objects.
-
-    Attributes:
-        center: the object that the click is meant for.
-        members: the masks, inner to outer; each is the union of the objects that it names.
-        click_excludes: objects whose pixels are not part of the click region.
-        left_out: combinations that were not looked at once the cap was reached; some of them might have
-            repeated a mask.
-        repeated: combinations that were looked at, or that hold a neighbour which adds nothing, and whose
-            union another combination has already.
-    """
-
-    center: int
-    members: tuple[Combination, ...]
-    click_excludes: Combination = ()
-    left_out: int = 0
-    repeated: int = 0
 
 
 def hierarchy_sets(rles: Sequence[Rle], forest: Forest, nest: Nest = "annotated") -> list[SetOfObjects]:
@@ -226,30 +203,3 @@ def _pixels_left(center: int, children: Sequence[int], rles: Sequence[Rle], area
     if contained_shares(rles[center], masks).sum() < 1 - 0.5 / area[center]:
         return True
     return bool(areas([difference(rles[center], masks)])[0])
-
-
-def click_region(rles: Sequence[Rle], chosen: SetOfObjects) -> Rle:
-    """The pixels from which the first click is drawn."""
-    return difference(rles[chosen.center], [rles[index] for index in chosen.click_excludes])
-
-
-def set_masks(rles: Sequence[Rle], chosen: SetOfObjects) -> list[Rle]:
-    """The masks of a set, inner to outer."""
-    return [union([rles[index] for index in member]) for member in chosen.members]
-
-
-def draw_click(region: Rle, generator: np.random.Generator) -> Click:
-    """A positive click, uniform over the pixels of a region.
-
-    Args:
-        region: where the click may fall, not empty.
-        generator: decides the draw.
-
-    Raises:
-        ValueError: the region is empty.
-    """
-    area = int(areas([region])[0])
-    if area == 0:
-        raise ValueError("no click can be drawn from an empty region")
-    x, y = pixel(region, int(generator.integers(area)))
-    return Click(x, y, positive=True)

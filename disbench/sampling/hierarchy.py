@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from disbench.masks import BoolArray, IntArray, Rle, areas, boxes, contained_shares
+from disbench.core.masks import BoolArray, IntArray, Rle, areas, boxes, contained_shares
 
 BOX_SHARE = 0.70
 """A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""

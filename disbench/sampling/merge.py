@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from disbench.masks import BoolArray, FloatArray, IntArray, Rle, areas, boxes, difference, ious, union
+from disbench.core.masks import BoolArray, FloatArray, IntArray, Rle, areas, boxes, difference, ious, union
 
 BOX_IOU = 0.70
 COCO_IOU = 0.70

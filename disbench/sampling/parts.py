@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 
 
 def slice_of(images: int, part: tuple[int, int]) -> range:

@@ -8,7 +8,7 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 
-from disbench.masks import IntArray, Rle, areas, boxes, contained_shares, dilate
+from disbench.core.masks import IntArray, Rle, areas, boxes, contained_shares, dilate
 from disbench.sampling.hierarchy import check_masks
 
 Dilated = Literal["one", "both"]

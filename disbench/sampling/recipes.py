@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from disbench import definitions
-from disbench.errors import InputError
-from disbench.masks import Raster
+from disbench.core.errors import InputError
+from disbench.core.masks import Raster
+from disbench.io import definitions
+from disbench.io.settings import LARGEST, settings_from, with_overrides
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
-from disbench.settings import LARGEST, settings_from, with_overrides
 
 Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
 SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]

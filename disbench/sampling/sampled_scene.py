@@ -5,45 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
 
-from disbench.masks import Rle, areas, boxes
-from disbench.sampling.diverse_sets import (
-    SetOfObjects,
-    containment_sets,
-    hierarchy_sets,
-    proximity_sets,
-    random_merge_sets,
-)
+from disbench.core.diverse_sets import SampledScene
+from disbench.core.masks import Rle, areas, boxes
+from disbench.core.scenes import Scene, SceneObject
+from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
 from disbench.sampling.merge import STUFF_AREA, coco_repeated_in_lvis, lvis_repeated_later, stuff_left_over
 from disbench.sampling.proximity import proximity_graph
 from disbench.sampling.recipes import Recipe
-from disbench.scenes import Scene, SceneObject
-
-
-@dataclass(frozen=True, slots=True)
-class SampledScene:
-    """A scene with the relations between its objects and its diverse sets. One row of a shard.
-
-    Attributes:
-        scene: the objects that take part, in the order that their numbers mean.
-        parents: for each object its parent's number, -1 for a root; None where the recipe has no hierarchy
-            or the object (stuff) is no node of it.
-        levels: 0 for a root; None likewise.
-        neighbours: for each object the numbers of those that touch it, ascending; empty where the recipe
-            has no proximity graph.
-        sets: the diverse sets.
-    """
-
-    scene: Scene
-    parents: tuple[int | None, ...]
-    levels: tuple[int | None, ...]
-    neighbours: tuple[tuple[int, ...], ...]
-    sets: tuple[SetOfObjects, ...]
 
 
 def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:

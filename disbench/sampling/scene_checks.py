@@ -13,13 +13,20 @@ from typing import Any, get_args
 
 import numpy as np
 
-from disbench.masks import BoolArray, Rle, are_well_formed, areas, boxes, contained_shares, from_foreign_rle
-from disbench.sampling.diverse_sets import SetOfObjects, click_region, set_masks
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.masks import (
+    BoolArray,
+    Rle,
+    are_well_formed,
+    areas,
+    boxes,
+    contained_shares,
+    from_foreign_rle,
+)
+from disbench.core.scenes import Kind
 from disbench.sampling.hierarchy import containment_matrix
 from disbench.sampling.recipes import Recipe
-from disbench.sampling.sampled_scene import SampledScene
-from disbench.sampling.shards import scene_of
-from disbench.scenes import Kind
+from disbench.shards.reader import scene_of
 
 Row = Mapping[str, Any]
 MAX_PIXELS = 2**32 - 1
@@ -32,7 +39,7 @@ def row_problems(row: Row, recipe: Recipe | None) -> Iterator[str]:
     """Everything that is wrong with a row of a shard.
 
     Args:
-        row: the columns of `disbench.sampling.shards.SCHEMA`.
+        row: the columns of `disbench.shards.reader.SCHEMA`.
         recipe: what the row was made by; None checks what every recipe promises.
 
     Yields:

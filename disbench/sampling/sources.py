@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from disbench import storage
+from disbench.core.errors import InputError
+from disbench.core.scenes import SceneSource
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
-from disbench.errors import InputError
+from disbench.io import addresses
 from disbench.sampling.recipes import Recipe, SourceName
-from disbench.scenes import SceneSource
 
 DEFAULT_PATHS = {
     "lvis": "lvis/lvis_v1_train.json",
@@ -20,14 +20,6 @@ DEFAULT_PATHS = {
     "voc": "VOC2012",
 }
 """Where a dataset is looked for under the data root when no path is given."""
-DEFAULT_IMAGES = {
-    "lvis": ("lvis", "coco"),
-    "coco": ("coco",),
-    "coco+lvis": ("coco", "lvis"),
-    "sbd": ("SBD",),
-    "voc": ("VOC2012", "VOC2007"),
-}
-"""Folders under the data root in which a source's images are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +72,11 @@ class SourcePaths:
         """The path as it is, or under the data root if it exists only there; what is at an address is copied.
 
         Raises:
-            InputError: it cannot be copied (`disbench.storage`).
+            InputError: it cannot be copied (`disbench.io.addresses`).
         """
         if self.data is not None and not path.is_absolute() and not path.exists():
-            return storage.here(self.data / path)
-        return storage.here(path)
+            return addresses.here(self.data / path)
+        return addresses.here(path)
 
 
 def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
@@ -105,13 +97,6 @@ def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
             "choose another recipe or other paths"
         )
     return _OPENERS[chosen](recipe, paths)
-
-
-def image_folders(source: str, data: Path | None) -> list[Path]:
-    """Folders under the data root that may hold a source's images, as far as they exist."""
-    if data is None:
-        return []
-    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if storage.there(data / name)]
 
 
 def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
@@ -140,7 +125,7 @@ def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
             found = paths.find(path)
             masks = paths.find(paths.panoptic_masks) if paths.panoptic_masks else None
             if dialect == "panoptic" and masks is None:
-                storage.here(found.with_suffix(""), optional=True)
+                addresses.here(found.with_suffix(""), optional=True)
             files.append(open_annotations(found, dialect, bad=recipe.bad_annotations, png_folder=masks))
     return _annotated(recipe, files)
 

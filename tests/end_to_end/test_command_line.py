@@ -16,9 +16,9 @@ import pytest
 import typer.main
 from PIL import Image
 
-from disbench import definitions
-from disbench.cli import app, main
+from disbench.cli.main import app, main
 from disbench.harness.protocol import Protocol
+from disbench.io import definitions
 from tests.commands import disbench, disbench_anew
 
 HEAVY = ("torch", "cv2", "matplotlib", "pandas", "numpy", "scipy", "pyarrow", "networkx", "skimage")
@@ -43,7 +43,7 @@ def test_every_command_and_option_has_help() -> None:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
 
 
-@pytest.mark.parametrize("module", ["disbench", "disbench.cli", "disbench.sampling", "disbench.harness"])
+@pytest.mark.parametrize("module", ["disbench", "disbench.cli.main", "disbench.sampling", "disbench.harness"])
 def test_importing_stays_light(module: str) -> None:
     code = f"import sys; import {module}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -53,7 +53,7 @@ def test_importing_stays_light(module: str) -> None:
 def test_help_loads_nothing_heavy_and_answers_fast() -> None:
     code = (
         "import sys, time\n"
-        "from disbench.cli import main\n"
+        "from disbench.cli.main import main\n"
         "sys.argv = ['disbench', '--help']\n"
         "try:\n    main()\n"
         "except SystemExit as stop:\n    assert not stop.code\n"
@@ -82,9 +82,9 @@ def test_quickstart_makes_shards_statistics_and_contact_sheets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All of it, but three objects instead of eleven, five clicks on each instead of twenty, fewer pictures."""
-    monkeypatch.setattr("disbench.quickstart.EVERY", 86)
-    monkeypatch.setattr("disbench.quickstart.PICTURED", 1)
-    monkeypatch.setattr("disbench.quickstart.Protocol", partial(Protocol, max_clicks=5))
+    monkeypatch.setattr("disbench.cli.quickstart.EVERY", 86)
+    monkeypatch.setattr("disbench.cli.quickstart.PICTURED", 1)
+    monkeypatch.setattr("disbench.cli.quickstart.Protocol", partial(Protocol, max_clicks=5))
     monkeypatch.setattr(sys, "argv", ["disbench", "quickstart", "--out", str(tmp_path / "q")])
     printed = []
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_sample_inspect_export(tmp_path: Path) -> None:
 
 def test_ritm_files_as_a_source_give_the_same_trees(tmp_path: Path) -> None:
     """shards -> RITM's files -> `--hannotation` -> shards: the same masks, parents and sets."""
-    from disbench.sampling.shards import ShardReader
+    from disbench.shards.reader import ShardReader
 
     for arguments in (
         ("sample", "lvis-hierarchy", "--photos", "--out", "first"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from disbench import definitions
+from disbench.io import definitions
 from tests.commands import Result, disbench
 
 CARD = """

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 from disbench.datasets.photos import photo_path
 from disbench.harness.predict import predict
-from disbench.recorded_clicks import read_recording
+from disbench.io.recorded_clicks import read_recording
 from tests.commands import disbench, heed_interrupts, typed
 from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, CONTRASTS
 from tests.toy_methods import Discs

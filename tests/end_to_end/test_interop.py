@@ -9,9 +9,9 @@ import pytest
 
 from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos
+from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import make_shards
-from disbench.sampling.shards import ShardReader
+from disbench.shards.reader import ShardReader
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from disbench.cli import main
+from disbench.cli.main import main
 from tests.commands import disbench
 from tests.unit.run_tools import CARD, draw_ious, write_run
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from disbench.sampling.shards import MANIFEST, SCHEMA, file_sha256
+from disbench.shards.reader import MANIFEST, SCHEMA, file_sha256
 from tests.commands import Result, disbench
 
 PARTS = 3

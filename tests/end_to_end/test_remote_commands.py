@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from disbench.cli import main
+from disbench.cli.main import main
 from disbench.reports.report import FILES
 from tests.commands import typed
 from tests.synthetic import write_lvis

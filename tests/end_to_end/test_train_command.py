@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from disbench.cli import main
+from disbench.cli.main import main
 from disbench.disnet.checkpoints import load_network
 from disbench.harness import read_run
 

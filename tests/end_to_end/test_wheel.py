@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 import disbench
-from disbench import definitions
+from disbench.io import definitions
 
 if "DISBENCH_EXPECTED_SITE" not in os.environ:
     pytest.skip("only for the wheel: DISBENCH_EXPECTED_SITE is not set", allow_module_level=True)
 SITE, CHECKOUT = (Path(os.environ[name]) for name in ("DISBENCH_EXPECTED_SITE", "DISBENCH_CHECKOUT"))
 PACKED = {
     "disbench": "disbench",
-    **{
-        kind: f"disbench/_definitions/{kind}"
-        for kind in ("sampling", "datasets", "baselines", "reports", "configs", "protocols")
-    },
+    **{kind: f"disbench/_definitions/{kind}" for kind in ("sampling", "datasets", "baselines", "reports")},
 }
 
 

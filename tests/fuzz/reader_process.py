@@ -18,13 +18,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from disbench import masks
+from disbench.core import masks
+from disbench.core.errors import InputError
+from disbench.core.scenes import SceneSource
 from disbench.datasets import davis585, folder, images, label_maps, pairs, sbd, targets, voc
 from disbench.datasets.annotated import open_annotated
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
-from disbench.errors import InputError
-from disbench.scenes import SceneSource
 
 SPARE = 512 * 2**20
 """Bytes of address space beyond the stated bounds: allocators and their arenas round up."""

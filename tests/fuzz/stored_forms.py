@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 
 Result = TypeVar("Result")
 MIB = 1 << 20

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from disbench.limits import MAX_ARRAYS, MAX_RECORD_BYTES
-from disbench.masks import encode
+from disbench.core.limits import MAX_ARRAYS, MAX_RECORD_BYTES
+from disbench.core.masks import encode
 from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 from tests.synthetic import lvis_content

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from disbench.limits import MAX_PIXELS
+from disbench.core.limits import MAX_PIXELS
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

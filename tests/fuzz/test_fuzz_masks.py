@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from disbench.masks import decode, encode, from_foreign_rle
+from disbench.core.masks import decode, encode, from_foreign_rle
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_array
 
+from disbench.core.limits import MAX_MATLAB_BYTES
 from disbench.datasets.sbd import read_instances
-from disbench.limits import MAX_MATLAB_BYTES
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

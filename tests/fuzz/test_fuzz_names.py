@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from disbench.core.errors import InputError, shown
 from disbench.datasets.images import find_image
-from disbench.errors import InputError, shown
-from disbench.files import stays_inside
+from disbench.io.files import stays_inside
 from tests.annotations import CATEGORIES, annotation, image
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 

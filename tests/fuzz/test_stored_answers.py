@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench import recorded_clicks
 from disbench.baselines.cards import method_spec
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.run import run_diverse
 from disbench.harness.set_source import Choice, SetSource
 from disbench.harness.set_task import SetTask
-from disbench.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
-from disbench.reports import latex, markdown
-from disbench.reports.ambiguity import diverse_tables
-from disbench.reports.ambiguity_numbers import read_numbers
-from disbench.reports.ambiguity_pictures import PictureOptions, draw_pictures
-from disbench.reports.ambiguity_tables import csv_rows
+from disbench.io import recorded_clicks
+from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
+from disbench.reports.ambiguity.numbers import read_numbers
+from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
+from disbench.reports.ambiguity.report import diverse_tables
+from disbench.reports.ambiguity.tables import csv_rows
+from disbench.reports.render import latex, markdown
 from tests import toy_methods
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
@@ -210,7 +210,7 @@ def test_a_bomb_of_recorded_clicks(tmp_path: Path) -> None:
     path = tmp_path / "bomb.parquet"
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 22)
     said, grown = in_a_child(
-        "from pathlib import Path\nfrom disbench.recorded_clicks import read_sequences\n"
+        "from pathlib import Path\nfrom disbench.io.recorded_clicks import read_sequences\n"
         "def attempt(): return read_sequences(Path(sys.argv[1]))",
         path,
     )

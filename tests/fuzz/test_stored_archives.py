@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from disbench.baselines.cards import Weight
 from disbench.baselines.weights import _take
-from disbench.datasets.unpack import unpack
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.io.archives import unpack
 from tests.fuzz.stored_forms import NASTY_TEXTS, damaged, in_a_child, result_or_refusal
 from tests.fuzz.tools import examples
 

@@ -14,23 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench import definitions
-from disbench.ablation_plans import RECORD, load_plan, read_record
 from disbench.baselines import weights
 from disbench.baselines.cards import load_card as load_method_card
+from disbench.core.errors import InputError
 from disbench.datasets.cards import load_card as load_dataset_card
 from disbench.datasets.fetch import fetch
-from disbench.errors import InputError
 from disbench.harness.presets import load_preset
-from disbench.reports.paper_definitions import read_table_definition
-from disbench.reports.published import read_published
+from disbench.io import definitions
+from disbench.reports.ablation.plans import RECORD, load_plan, read_record
+from disbench.reports.paper.definitions import read_table_definition
+from disbench.reports.paper.published import read_published
 from disbench.sampling.recipes import load_recipe
 from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, result_or_refusal
 from tests.fuzz.tools import examples
 
 
 def _training(path: str) -> object:
-    from disbench.disnet.training_settings import load_training
+    from disbench.disnet.training.settings import load_training
 
     return load_training(path)
 
@@ -58,9 +58,9 @@ READERS: dict[str, tuple[definitions.Kind, Callable[[str], object]]] = {
     "dataset": ("datasets", _dataset),
     "fetch": ("datasets", _fetch),
     "method": ("baselines", _method),
-    "preset": ("protocols", lambda path: load_preset(path).line()),
-    "training": ("configs", _training),
-    "ablation": ("configs/ablations", load_plan),
+    "preset": ("baselines/protocols", lambda path: load_preset(path).line()),
+    "training": ("baselines/configs", _training),
+    "ablation": ("baselines/configs/ablations", load_plan),
     "table": ("reports", _table),
 }
 KINDS = sorted(READERS)
@@ -181,7 +181,7 @@ def test_a_card_fetches_into_the_root_alone(key: str, text: str) -> None:
     ],
 )
 def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from disbench.datasets import download
+    from disbench.io import download
 
     monkeypatch.setattr(download, "BREAK", 0.0)
     remote = {"url": url, "file": "x", "holds": ["y"], "sha256": "0" * 64}

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbench.harness.store import SCHEMA as CLICKS
-from disbench.parquet import weigh
-from disbench.parquet_footer import RowGroup, read_footer
-from disbench.sampling.shards import SCHEMA
+from disbench.io.parquet import weigh
+from disbench.io.parquet_footer import RowGroup, read_footer
+from disbench.shards.reader import SCHEMA
 from tests.fuzz.stored_forms import damaged, parquet_bytes
 from tests.fuzz.tools import examples
 from tests.unit.shard_tools import SHARD, random_scene, write_shards

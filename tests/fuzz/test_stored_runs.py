@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 from disbench.harness.archive import MANIFEST, pack, read_packed
 from disbench.harness.store import (
     CLICKS,
@@ -41,13 +41,13 @@ from disbench.harness.store import (
     write_clicks,
 )
 from disbench.harness.verification import verify_run
-from disbench.reports import latex, markdown
 from disbench.reports.comparison import compare_runs
 from disbench.reports.entries import read_entries
 from disbench.reports.failures import hard_samples
-from disbench.reports.page import page_html
+from disbench.reports.page.page import page_html
+from disbench.reports.render import latex, markdown
+from disbench.reports.render.csv_files import curves_csv, results_csv
 from disbench.reports.report import make_report
-from disbench.reports.spreadsheet import curves_csv, results_csv
 from disbench.reports.table import budget_table, clicks_table, overview_table, quality_table
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,

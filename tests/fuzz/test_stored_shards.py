@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.masks import areas, decode
-from disbench.sampling.contact_sheet import draw_contact_sheet
-from disbench.sampling.export import export_coco, export_ritm
-from disbench.sampling.sample import make_shards
-from disbench.sampling.shard_writer import shard_facts
-from disbench.sampling.shards import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash, file_sha256
-from disbench.sampling.statistics import as_dict, as_text, statistics
+from disbench.core.masks import areas, decode
+from disbench.core.scenes import MOST_PIXELS
+from disbench.sampling.job import make_shards
 from disbench.sampling.verify import verify_shards
-from disbench.scenes import MOST_PIXELS
+from disbench.shards.contact_sheet import draw_contact_sheet
+from disbench.shards.export import export_coco, export_ritm
+from disbench.shards.reader import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash, file_sha256
+from disbench.shards.statistics import as_dict, as_text, statistics
+from disbench.shards.writer import shard_facts
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
     changed,

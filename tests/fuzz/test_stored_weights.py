@@ -16,8 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.baselines.encodings import stored as stored_encoding
-from disbench.disnet.averages import AveragedWeights
+from disbench.baselines.sam.encodings import stored as stored_encoding
 from disbench.disnet.checkpoints import (
     check_same_training,
     load_network,
@@ -27,7 +26,8 @@ from disbench.disnet.checkpoints import (
 )
 from disbench.disnet.network import Disnet, trained_parameters
 from disbench.disnet.sam_weights import _finite_tensors
-from disbench.disnet.training_log import TrainingLog
+from disbench.disnet.training.averages import AveragedWeights
+from disbench.disnet.training.log import TrainingLog
 from tests.fuzz.stored_forms import changed, damaged, in_a_child, result_or_refusal
 from tests.fuzz.tools import examples
 from tests.unit.disnet_tools import tiny_network, tiny_training

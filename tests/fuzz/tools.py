@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from disbench.processes import started_worker
+from disbench.workers.processes import started_worker
 from tests.fuzz import reader_process
 
 pytestmark_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")

@@ -17,9 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import loadmat
 
+from disbench.core.samples import SampleSource
 from disbench.datasets.cards import load_card, open_dataset
 from disbench.datasets.verify import verify
-from disbench.samples import SampleSource
 
 Pixels = npt.NDArray[Any]
 WHOLE = {"grabcut": 50, "berkeley": 100, "davis": 345}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from disbench.clicks import Click, next_click
+from disbench.core.clicks import Click, next_click
 from tests.parity import click_restatement as literal
 
 cv2 = pytest.importorskip("cv2", exc_type=ImportError)

@@ -9,9 +9,9 @@ import pytest
 
 from disbench.sampling import make_shards, merge_parts
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.shards import read_manifest
 from disbench.sampling.sources import SourcePaths, open_source
 from disbench.sampling.verify import verify_shards
+from disbench.shards.reader import read_manifest
 
 pytestmark = pytest.mark.real_data
 

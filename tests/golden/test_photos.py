@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from disbench.core.errors import InputError
+from disbench.core.scenes import Scene
 from disbench.datasets.images import read_rgb
 from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import ANNOTATIONS, open_photos, photo_path
-from disbench.errors import InputError
 from disbench.sampling.hierarchy import build_hierarchy, containment_matrix
 from disbench.sampling.proximity import proximity_graph
-from disbench.scenes import Scene
 
 
 @pytest.fixture(scope="module")

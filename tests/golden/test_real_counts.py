@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sample import make_shards
-from disbench.sampling.shards import ShardReader
 from disbench.sampling.sources import SourcePaths, open_source
+from disbench.shards.reader import ShardReader
 
 pytestmark = pytest.mark.real_data
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from disbench import masks
-from disbench.click_policies import ClickPolicy
-from disbench.clicks import Click
+from disbench.core import masks
+from disbench.core.click_policies import ClickPolicy
+from disbench.core.clicks import Click
 from disbench.datasets.cards import open_dataset
 from disbench.harness import evaluate, verify_run
 from disbench.harness.click_checks import judge_click

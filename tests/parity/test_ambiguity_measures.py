@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench import ambiguity
+from disbench.core import ambiguity
 
 Ious = npt.NDArray[np.float32]
 Offer = tuple[Ious, list[float] | None]

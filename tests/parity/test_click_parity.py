@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench import depths
-from disbench.clicks import NO_ERROR, Click, next_click
+from disbench.core import depths
+from disbench.core.clicks import NO_ERROR, Click, next_click
 
 cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 

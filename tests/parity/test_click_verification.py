@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.click_policies import ClickPolicy
-from disbench.clicks import Click, next_click
+from disbench.core.click_policies import ClickPolicy
+from disbench.core.clicks import Click, next_click
 from disbench.harness.click_checks import judge_click
 from tests.parity.click_restatement import Array, exact_distances
 

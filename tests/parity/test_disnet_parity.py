@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 from disbench.disnet.batches import ClickBatch, Kept, click_batch
 from disbench.disnet.click_encodings import (
     ClickVectors,

@@ -10,7 +10,7 @@ import restatement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.masks import Rle, areas, decode, encode
+from disbench.core.masks import Rle, areas, decode, encode
 from disbench.sampling.hierarchy import ancestors, build_hierarchy, containment_matrix, grow_forest
 
 Masks = npt.NDArray[np.bool_]

@@ -7,7 +7,8 @@ import restatement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.masks import Rle, areas, boxes, decode, encode
+from disbench.core.masks import Rle, areas, boxes, decode, encode
+from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.sampling.hierarchy import build_hierarchy
 from disbench.sampling.merge import (
     coco_repeated_in_lvis,
@@ -17,7 +18,6 @@ from disbench.sampling.merge import (
 )
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import choose_objects
-from disbench.scenes import Kind, Scene, SceneObject
 
 Mask = npt.NDArray[np.bool_]
 Masks = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.metrics import (
+from disbench.core.metrics import (
     TargetBoundary,
     boundary,
     boundary_iou,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.reports.paired import bootstrap_p, sign_flip_p
+from disbench.core.statistics import bootstrap_p, sign_flip_p
 
 
 def all_resamples_p(differences: np.ndarray) -> float:

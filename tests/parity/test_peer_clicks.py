@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from disbench.click_policies import ClickPolicy
-from disbench.clicks import NO_ERROR, Click
+from disbench.core.click_policies import ClickPolicy
+from disbench.core.clicks import NO_ERROR, Click
 from disbench.harness.click_checks import judge_click
 from tests.parity import click_restatement as restatement
 from tests.parity.click_restatement import Array

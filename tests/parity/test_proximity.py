@@ -10,7 +10,7 @@ import restatement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.masks import Rle, decode, encode
+from disbench.core.masks import Rle, decode, encode
 from disbench.sampling.proximity import Dilated, proximity_graph
 
 Masks = npt.NDArray[np.bool_]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from disbench import definitions
-from disbench.reports.paper_definitions import read_table_definition
-from disbench.reports.paper_rows import paper_blocks
-from disbench.reports.paper_runs import PaperRuns
-from disbench.reports.paper_tables import paper_table
-from disbench.reports.published import published_lines, read_published
+from disbench.io import definitions
+from disbench.reports.paper.definitions import read_table_definition
+from disbench.reports.paper.published import published_lines, read_published
+from disbench.reports.paper.rows import paper_blocks
+from disbench.reports.paper.runs import PaperRuns
+from disbench.reports.paper.tables import paper_table
 from disbench.reports.table import Cell, Table
 
 FOLDER = definitions.folder("reports") / "published"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from disbench.clicks import Click
-from disbench.prediction import Prediction
+from disbench.core.clicks import Click
+from disbench.core.prediction import Prediction
 
 
 class Reads:

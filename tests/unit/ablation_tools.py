@@ -14,11 +14,11 @@ from PIL import Image
 from run_tools import CARD, write_run
 from shard_tools import write_shards
 
-from disbench.ablation import Conduct
-from disbench.ablation_plans import CellRecord, write_record
 from disbench.disnet.method import described
-from disbench.disnet.train import TRAINED
-from disbench.disnet.training_settings import Training
+from disbench.disnet.training.ablation import Conduct
+from disbench.disnet.training.settings import Training
+from disbench.disnet.training.train import TRAINED
+from disbench.reports.ablation.plans import CellRecord, write_record
 
 BUDGET = {"name": "small", "steps": 75, "epochs": 55.0, "batch": 4, "accumulate": 1}
 HASHES = {

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from disbench.disnet.examples import Batch, Examples, Shards, collate
 from disbench.disnet.frames import Frame
 from disbench.disnet.network import Disnet, NetworkSettings, build_network, input_of
 from disbench.disnet.options import DisnetOptions, ViTConfig
-from disbench.disnet.training_settings import Training
-from disbench.disnet.views import Augmentation
+from disbench.disnet.training.examples import Batch, Examples, Shards, collate
+from disbench.disnet.training.settings import Training
+from disbench.disnet.training.views import Augmentation
 
 torch.set_num_threads(
     1

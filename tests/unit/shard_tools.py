@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from disbench.masks import Rle, areas, boxes, encode
-from disbench.sampling.diverse_sets import SetOfObjects, containment_sets, hierarchy_sets
+from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.masks import Rle, areas, boxes, encode
+from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
-from disbench.sampling.sampled_scene import SampledScene
-from disbench.sampling.shards import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, file_sha256, to_batch
-from disbench.scenes import Kind, Scene, SceneObject
+from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, file_sha256, to_batch
 
 SHARD = "shard-00000.parquet"
 

@@ -1,97 +1,80 @@
-"""Imports point one way, and the definition folders hold no code."""
+"""Imports point one way, folder by folder, without cycles between files; definition folders hold no code."""
 
 from __future__ import annotations
 
 import ast
+import re
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import disbench
+from disbench.io import definitions
 
 PACKAGE = Path(disbench.__file__ or "").parent
-LAYERS = {
-    "errors": 0,
-    "files": 0,
-    "limits": 0,
-    "parquet": 1,
-    "parquet_footer": 0,
-    "plain_data": 0,
-    "threads": 0,
-    "processes": 0,
-    "storage": 1,
-    "mirror": 1,
-    "opencv": 1,
-    "depths": 1,
-    "engines": 1,
-    "options": 1,
-    "settings": 1,
-    "masks": 1,
-    "clicks": 1,
-    "budgets": 1,
-    "metrics": 2,
-    "click_policies": 2,
-    "recorded_clicks": 3,
-    "definitions": 1,
-    "ablation_plans": 2,
-    "scenes": 2,
-    "samples": 2,
-    "painting": 1,
-    "prediction": 2,
-    "ambiguity": 3,
-    "datasets": 3,
-    "sampling": 4,
-    "baselines": 4,
-    "disnet": 5,
-    "harness": 6,
-    "reports": 7,
-    "demo": 7,
-    "ablation": 8,
-    "quickstart": 8,
-    "cli_ablate": 9,
-    "cli_ambiguity": 9,
-    "cli_options": 9,
-    "cli_archive": 9,
-    "cli_benchmark": 9,
-    "cli_compare": 9,
-    "cli_demo": 9,
-    "cli_paper": 9,
-    "cli_train": 9,
-    "cli": 10,
-}
+FOLDERS = ("core", "io", "workers", "datasets", "shards", "sampling", "baselines", "harness", "reports")
+FOLDERS += ("disnet", "demo", "cli")
+"""Lowest first: each may import those before it. CONTRIBUTING.md draws the same order."""
 
 
-def layer_of(module: str) -> int:
-    return LAYERS[module.split(".")[1]]
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name; of a package, its `__init__.py`."""
+    return {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
 
 
-def imported(path: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("disbench."):
-            found.append(node.module)
-        elif isinstance(node, ast.ImportFrom) and node.module == "disbench":
-            found += [f"disbench.{name.name}" for name in node.names if name.name in LAYERS]
+def imported(name: str) -> set[str]:
+    """The package's modules that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules() else node.module)
         elif isinstance(node, ast.Import):
-            found += [name.name for name in node.names if name.name.startswith("disbench.")]
-    return found
+            found |= {alias.name for alias in node.names}
+    return {module for module in found if module in modules()} - {name}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent != PACKAGE or p.stem in LAYERS],
-    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
-)
-def test_imports_point_down(path: Path) -> None:
-    own = layer_of("disbench." + path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."))
-    for module in imported(path):
-        assert layer_of(module) <= own, f"{path.name} imports {module}"
+def folder(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_only_three_files_at_the_top_level() -> None:
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(modules()) if folder(f"{name}.") in FOLDERS])
+def test_imports_point_down(name: str) -> None:
+    for module in imported(name):
+        if module != "disbench":
+            assert FOLDERS.index(folder(module)) <= FOLDERS.index(folder(name)), f"{name} imports {module}"
+
+
+def test_no_cycles_between_files() -> None:
+    graph = {name: imported(name) for name in modules() if modules()[name].name != "__init__.py"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"files import each other: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.skipif(not (PACKAGE.parent / "CONTRIBUTING.md").is_file(), reason="only in a checkout")
+def test_contributing_draws_the_same_order() -> None:
+    drawn = re.search(r"```text\n(.*?)```", (PACKAGE.parent / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert drawn
+    assert tuple(re.findall(r"^(\w+) ", drawn.group(1), re.MULTILINE)) == FOLDERS[::-1]
 
 
 @pytest.mark.parametrize("kind", ["sampling", "datasets", "baselines", "reports"])
-def test_definition_folders_hold_no_code(kind: str) -> None:
-    from disbench import definitions
-
-    folder = definitions.folder(kind)  # type: ignore[arg-type]
-    assert (folder / "README.md").is_file()
-    assert not list(folder.rglob("*.py"))
+def test_definition_folders_hold_no_code(kind: definitions.Kind) -> None:
+    place = definitions.folder(kind)
+    assert (place / "README.md").is_file()
+    assert not list(place.rglob("*.py"))

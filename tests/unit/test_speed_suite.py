@@ -17,8 +17,8 @@ import suite
 import workloads
 from paired_timing import Pair, Ratio, measured
 
-from disbench import threads
-from disbench.errors import InputError
+from disbench.core.errors import InputError
+from disbench.workers import threads
 
 
 class FakeClock:

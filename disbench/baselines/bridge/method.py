@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.process import BridgeError, Child, child_file
-from disbench.clicks import Click
-from disbench.datasets.records import file_sha256
-from disbench.errors import InputError, unknown_name
-from disbench.prediction import Prediction, RgbImage
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError, unknown_name
+from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.files import file_sha256
 
 ADAPTERS = Path(__file__).with_name("adapters")
 OPTIONS: Mapping[str, Mapping[str, Any]] = {

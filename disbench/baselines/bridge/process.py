@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.child import MAGIC, PROTOCOL, WireError, packed, read_message
-from disbench.processes import interrupts_held_back
+from disbench.workers.processes import interrupts_held_back
 
 _WORDS = 4096
 """Bytes of the child's standard error that are kept."""

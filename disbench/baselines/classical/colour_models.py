@@ -1,0 +1,74 @@
+"""Colour models of object and background, learned from the pixels under the seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.classical.seeds import SignMap
+from disbench.core.opencv import opencv
+from disbench.core.prediction import RgbImage
+
+BINS = 32
+FLOOR = 0.05
+
+
+def lab(image: RgbImage) -> npt.NDArray[np.uint8]:
+    """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+    """
+    cv2 = opencv()
+    converted: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    return converted
+
+
+def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
+    """The bin of each pixel's colour: L*a*b* in 32 x 32 x 32 bins.
+
+    Returns:
+        (height, width), from 0 to 32 ** 3 - 1.
+    """
+    quantised = lab(image).astype(np.intp) * BINS // 256
+    return (quantised[..., 0] * BINS + quantised[..., 1]) * BINS + quantised[..., 2]
+
+
+def log_likelihood(
+    bins: npt.NDArray[np.intp], chosen: npt.NDArray[np.bool_], bandwidth: float
+) -> npt.NDArray[np.float64]:
+    """Each pixel's log-likelihood under the colours of the chosen ones.
+
+    A kernel density estimate on the bins' grid: the histogram, smoothed by a Gaussian, and mixed with a
+    uniform density (0.05), without which a colour never seen would have no likelihood at all.
+
+    Args:
+        bins: (height, width), as `colour_bins` gives them.
+        chosen: bool (height, width), at least one pixel.
+        bandwidth: standard deviation of the kernel, in 8-bit levels.
+
+    Returns:
+        float64 (height, width), natural logarithms of a bin's probability.
+    """
+    from scipy import ndimage  # noqa: PLC0415  (slow to load)
+
+    counts = np.bincount(bins[chosen], minlength=BINS**3).reshape(BINS, BINS, BINS) / chosen.sum()
+    smooth = ndimage.gaussian_filter(counts, bandwidth * BINS / 256, mode="nearest").ravel()
+    density: npt.NDArray[Any] = np.log((1 - FLOOR) * smooth + FLOOR / BINS**3)
+    found: npt.NDArray[np.float64] = density[bins]
+    return found
+
+
+def log_likelihood_ratio(
+    bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float
+) -> npt.NDArray[np.float64]:
+    """ln(Pr(colour | object) / Pr(colour | background)) of each pixel.
+
+    Args:
+        bins: (height, width), as `colour_bins` gives them.
+        seeds: int8 (height, width), with pixels of both signs.
+        bandwidth: as in `log_likelihood`.
+    """
+    return log_likelihood(bins, seeds > 0, bandwidth) - log_likelihood(bins, seeds < 0, bandwidth)

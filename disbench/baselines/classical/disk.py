@@ -1,0 +1,57 @@
+"""Discs around the clicks: the floor that every method must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from disbench.baselines.classical.seeds import checked_image, number, seed_discs
+from disbench.core.clicks import Click
+from disbench.core.prediction import Prediction, RgbImage
+
+
+class Disk:
+    """The object is what lies within a radius of a positive click, and nearer to it than to a negative one.
+
+    The image's content is not looked at. Of clicks that are equally near the latest counts.
+
+    Args:
+        radius: of the discs, as a part of the image's shorter side, in (0, 2].
+
+    Raises:
+        InputError: a radius out of range.
+    """
+
+    def __init__(self, radius: float = 0.2) -> None:
+        self.radius = number("radius", radius, 0.001, 2)
+
+    def open(self, image: RgbImage) -> DiskSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        height, width = checked_image(image).shape[:2]
+        return DiskSession(height, width, self.radius * min(height, width))
+
+    def predict_batch(
+        self, sessions: Sequence[DiskSession], clicks: Sequence[Sequence[Click]]
+    ) -> list[Prediction]:
+        """The same as `predict` on each session with its clicks."""
+        return [session.predict(own) for session, own in zip(sessions, clicks, strict=True)]
+
+
+class DiskSession:
+    """One image being segmented.
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        radius: of the discs, pixels.
+    """
+
+    def __init__(self, height: int, width: int, radius: float) -> None:
+        self._size, self._radius = (height, width), radius
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        """One candidate, bool (1, height, width).
+
+        Raises:
+            InputError: a click is not on the image.
+        """
+        return Prediction((seed_discs(clicks, self._size, *self._size, self._radius) > 0)[None])

@@ -1,0 +1,127 @@
+"""Geodesic segmentation.
+
+Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.classical.colour_models import colour_bins, lab, log_likelihood_ratio
+from disbench.baselines.classical.seeds import (
+    FRAMES,
+    Frame,
+    SeededSession,
+    SignMap,
+    checked_image,
+    number,
+    one_of,
+    shrink,
+    side_limit,
+)
+from disbench.core.prediction import RgbImage
+
+Weight = Literal["likelihood", "colour"]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Geodesic:
+    """Each pixel goes to the seeds that are nearer on a path that crosses few edges.
+
+    Args:
+        max_side: long side of the working image, pixels; 0 for the image's own size.
+        radius: of the seed discs, pixels of the working image.
+        weight: what is an edge: `likelihood`, a change of the object's likelihood under the seeds' colours
+            (the paper's); or `colour`, a change of the colour itself.
+        bandwidth: of the colour models, 8-bit levels.
+        step: what a pixel of the way costs where there is no edge at all; the strongest edge costs 1.
+        frame: when the image's outermost pixels are background seeds.
+
+    Raises:
+        InputError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        max_side: int = 320,
+        radius: float = 3.0,
+        weight: Weight = "likelihood",
+        bandwidth: float = 10.0,
+        step: float = 0.001,
+        frame: Frame = "always",
+    ) -> None:
+        self.max_side = side_limit(max_side)
+        self.radius = number("radius", radius, 0, 100)
+        self.weight = one_of("weight", weight, ("likelihood", "colour"))
+        self.bandwidth = number("bandwidth", bandwidth, 1, 255)
+        self.step = number("step", step, 1e-6, 1)
+        one_of("frame", frame, FRAMES)
+        self.frame: Frame = frame
+
+    def open(self, image: RgbImage) -> SeededSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        size = checked_image(image).shape[:2]
+        working = shrink(image, self.max_side)
+        bins = colour_bins(working)
+        edges = gradient(lab(working) / 255.0) if self.weight == "colour" else None
+
+        def compare(seeds: SignMap) -> FloatArray:
+            found = edges if edges is not None else self._likelihood_edges(bins, seeds)
+            return nearness(found + self.step, seeds)
+
+        return SeededSession(size, working.shape[:2], self.radius, self.frame, compare)
+
+    def _likelihood_edges(self, bins: npt.NDArray[np.intp], seeds: SignMap) -> FloatArray:
+        """Size of the gradient of P = Pr(colour | object) / (Pr(colour | object) + Pr(colour | background))."""
+        ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
+        return gradient((1 / (1 + np.exp(-ratio)))[..., None])
+
+
+def gradient(values: FloatArray) -> FloatArray:
+    """Size of the gradient over all channels, by central differences.
+
+    Args:
+        values: (height, width, channels).
+
+    Returns:
+        (height, width), change a pixel.
+    """
+    squares = np.zeros(values.shape[:2])
+    for axis in (0, 1):
+        if values.shape[axis] > 1:
+            squares += (np.gradient(values, axis=axis) ** 2).sum(axis=-1)
+    return np.sqrt(squares)
+
+
+def geodesic_distance(cost: FloatArray, sources: npt.NDArray[np.bool_]) -> FloatArray:
+    """Length of the cheapest path from any source, over the eight neighbours.
+
+    Args:
+        cost: (height, width), what a pixel of the way costs, > 0.
+        sources: bool (height, width), at least one pixel.
+
+    Returns:
+        (height, width), 0 on the sources.
+    """
+    from skimage.graph import MCP_Geometric  # noqa: PLC0415  (slow to load)
+
+    distances: FloatArray = MCP_Geometric(cost).find_costs(np.argwhere(sources).tolist())[0]
+    return distances
+
+
+def nearness(cost: FloatArray, seeds: SignMap) -> FloatArray:
+    """d_background / (d_object + d_background): more than 0.5 where the object's seeds are nearer.
+
+    Args:
+        cost: (height, width), > 0.
+        seeds: int8 (height, width), with pixels of both signs.
+
+    Returns:
+        (height, width) in [0, 1]; 1 and 0 on the seeds.
+    """
+    to_object = geodesic_distance(cost, seeds > 0)
+    to_background = geodesic_distance(cost, seeds < 0)
+    return to_background / (to_object + to_background)

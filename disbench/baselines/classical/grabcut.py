@@ -1,0 +1,153 @@
+"""GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004), by OpenCV's `grabCut`, started by clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.classical.seeds import (
+    SignMap,
+    at_image_size,
+    checked_image,
+    number,
+    one_of,
+    seed_discs,
+    shrink,
+    side_limit,
+    whole_number,
+)
+from disbench.core.clicks import Click
+from disbench.core.opencv import opencv
+from disbench.core.prediction import Prediction, RgbImage
+
+Continuation = Literal["kept", "fresh"]
+Labels = npt.NDArray[np.uint8]
+
+# OpenCV's four labels of a pixel.
+BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3
+MODEL_SIZE = 65  # numbers in one of OpenCV's models: five Gaussians with weight, mean and covariance
+SEED = 0
+
+
+class GrabCut:
+    """Gaussian mixtures of object and background, and graph cuts between them, in turns.
+
+    Args:
+        max_side: long side of the working image, pixels; 0 for the image's own size.
+        radius: of the seed discs, pixels of the working image.
+        iterations: rounds of learning the mixtures and cutting, at each click.
+        continuation: `kept`: a click goes on from the labels and mixtures of the one before (the paper's user
+            editing); `fresh`: every click begins anew, with all clicks as seeds.
+
+    Raises:
+        InputError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        max_side: int = 320,
+        radius: float = 3.0,
+        iterations: int = 5,
+        continuation: Continuation = "kept",
+    ) -> None:
+        self.max_side = side_limit(max_side)
+        self.radius = number("radius", radius, 0, 100)
+        self.iterations = whole_number("iterations", iterations, 1, 1000)
+        self.continuation = one_of("continuation", continuation, ("kept", "fresh"))
+
+    def open(self, image: RgbImage) -> GrabCutSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        height, width = checked_image(image).shape[:2]
+        working = np.ascontiguousarray(shrink(image, self.max_side)[..., ::-1])
+        return GrabCutSession(
+            working, (height, width), self.radius, self.iterations, self.continuation == "kept"
+        )
+
+
+class GrabCutSession:
+    """One image being segmented: labels and mixtures stay from click to click.
+
+    Args:
+        image: the working image, uint8 (rows, columns, 3), in OpenCV's order BGR.
+        size: (height, width) of the image.
+        radius: of the seed discs, pixels of the working image.
+        iterations: at each click.
+        keep_state: go on from the click before.
+    """
+
+    def __init__(
+        self,
+        image: npt.NDArray[np.uint8],
+        size: tuple[int, int],
+        radius: float,
+        iterations: int,
+        keep_state: bool,
+    ) -> None:
+        self._image, self._size, self._radius = image, size, radius
+        self._working: tuple[int, int] = (image.shape[0], image.shape[1])
+        self._iterations, self._keep_state = iterations, keep_state
+        self._seen: tuple[Click, ...] = ()
+        self._labels: Labels | None = None
+        self._models = _new_models()
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        """One candidate for all clicks so far, bool (1, height, width).
+
+        Clicks that do not go on from those of the call before begin anew.
+
+        Raises:
+            InputError: a click is not on the image.
+        """
+        seeds = seed_discs(clicks, self._size, *self._working, self._radius)
+        if not (seeds > 0).any():
+            self._seen, self._labels = (), None
+            return Prediction(np.zeros((1, *self._size), dtype=bool))
+        labels = self._update(tuple(clicks), seeds)
+        return Prediction(at_image_size(_is_object(labels), *self._size)[None])
+
+    def _update(self, clicks: tuple[Click, ...], seeds: SignMap) -> Labels:
+        if self._labels is not None and clicks == self._seen:
+            return self._labels
+        goes_on = self._keep_state and self._labels is not None and clicks[: len(self._seen)] == self._seen
+        labels = _with_seeds(self._labels if goes_on else None, seeds)
+        if goes_on and not _has_both(labels):
+            goes_on, labels = False, _with_seeds(None, seeds)
+        if not goes_on:
+            self._models = _new_models()
+        if _has_both(labels):
+            self._cut(labels, goes_on)
+        self._seen, self._labels = clicks, labels
+        return labels
+
+    def _cut(self, labels: Labels, goes_on: bool) -> None:
+        """Learn and cut, in place; the same whatever drew random numbers before (k-means does at the start)."""
+        cv2 = opencv()
+        cv2.setRNGSeed(SEED)
+        mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
+        cv2.grabCut(self._image, labels, None, *self._models, self._iterations, mode)
+
+
+def _with_seeds(labels: Labels | None, seeds: SignMap) -> Labels:
+    """The labels of the click before with the seeds set; all else is probably background at a new start."""
+    found = np.full(seeds.shape, PROBABLY_BACKGROUND, dtype=np.uint8) if labels is None else labels.copy()
+    found[seeds > 0], found[seeds < 0] = OBJECT, BACKGROUND
+    return found
+
+
+def _is_object(labels: Labels) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (labels == OBJECT) | (labels == PROBABLY_OBJECT)
+    return found
+
+
+def _has_both(labels: Labels) -> bool:
+    """Whether there are pixels to learn both mixtures from."""
+    found = _is_object(labels)
+    return bool(found.any()) and not bool(found.all())
+
+
+def _new_models() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Empty mixtures of background and object, in the order in which OpenCV takes them."""
+    return np.zeros((1, MODEL_SIZE)), np.zeros((1, MODEL_SIZE))

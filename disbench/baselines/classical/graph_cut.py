@@ -1,0 +1,239 @@
+"""Interactive graph cuts.
+
+Boykov and Jolly, "Interactive graph cuts for optimal boundary & region segmentation of objects in N-D images",
+ICCV 2001.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.classical.colour_models import colour_bins, log_likelihood_ratio
+from disbench.baselines.classical.seeds import (
+    FRAMES,
+    Frame,
+    SeededSession,
+    SignMap,
+    checked_image,
+    number,
+    one_of,
+    shrink,
+    side_limit,
+)
+from disbench.core.errors import InputError
+from disbench.core.prediction import RgbImage
+
+Solver = Literal["scipy", "pymaxflow"]
+IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+
+FINEST = 100  # capacities are counted in hundredths where the image's size allows it
+LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A minimum cut.
+
+    Attributes:
+        value: its cost, in the capacities' unit.
+        is_object: bool (height, width): the pixels that the object's terminal still reaches. Where several
+            cuts cost the same this is the smallest object, whichever algorithm found the flow.
+    """
+
+    value: int
+    is_object: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The n-links of an image: one between every pixel and each of its eight neighbours.
+
+    Attributes:
+        first: (links,), the number of one pixel, row-major.
+        second: (links,), the number of the other.
+        cost: float64 (links,), of cutting between them.
+    """
+
+    first: npt.NDArray[np.intp]
+    second: npt.NDArray[np.intp]
+    cost: npt.NDArray[np.float64]
+
+
+class GraphCut:
+    """The labelling of least energy: colour likelihoods, plus what it costs to part similar neighbours.
+
+    Args:
+        max_side: long side of the working image, pixels; 0 for the image's own size.
+        radius: of the seed discs, pixels of the working image.
+        gamma: weight of the boundary (n-links) against the colours (t-links, in nats).
+        bandwidth: of the colour models, 8-bit levels.
+        solver: `scipy`, or `pymaxflow` (extra `maxflow`; GPL): the same labels, in less time.
+        frame: when the image's outermost pixels are background seeds.
+
+    Raises:
+        InputError: an option out of range, or a solver that is not installed.
+    """
+
+    def __init__(
+        self,
+        max_side: int = 320,
+        radius: float = 3.0,
+        gamma: float = 50.0,
+        bandwidth: float = 10.0,
+        solver: Solver = "scipy",
+        frame: Frame = "always",
+    ) -> None:
+        self.max_side = side_limit(max_side)
+        self.radius = number("radius", radius, 0, 100)
+        self.gamma = number("gamma", gamma, 0, 10000)
+        self.bandwidth = number("bandwidth", bandwidth, 1, 255)
+        one_of("solver", solver, ("scipy", "pymaxflow"))
+        self.solver: Solver = solver
+        one_of("frame", frame, FRAMES)
+        self.frame: Frame = frame
+        if solver == "pymaxflow":
+            _pymaxflow()
+
+    def open(self, image: RgbImage) -> SeededSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        size = checked_image(image).shape[:2]
+        working = shrink(image, self.max_side)
+        bins, links = colour_bins(working), neighbour_links(working, self.gamma)
+        unit = capacity_unit(working.shape[0] * working.shape[1], self.gamma)
+
+        def cut(seeds: SignMap) -> BoolArray:
+            ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
+            return minimum_cut(
+                terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver
+            ).is_object
+
+        return SeededSession(size, working.shape[:2], self.radius, self.frame, cut)
+
+
+def neighbour_links(image: RgbImage, gamma: float) -> Links:
+    """The n-links (paper: B): gamma * exp(-beta * |difference of colour|^2) / distance.
+
+    Beta is 1 / (2 * the mean of the squared differences over the image), as in GrabCut (Rother et
+    al. 2004); the paper leaves sigma open.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        gamma: weight, >= 0.
+    """
+    height, width = image.shape[:2]
+    numbers, colours = np.arange(height * width).reshape(height, width), image.astype(np.float64)
+    first, second, squares, distances = [], [], [], []
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = slice(0, max(0, height - down)), slice(max(0, -right), width - max(0, right))
+        there = slice(down, None), slice(max(0, right), width - max(0, -right))
+        first.append(numbers[here].ravel())
+        second.append(numbers[there].ravel())
+        squares.append(((colours[here] - colours[there]) ** 2).sum(axis=-1).ravel())
+        distances.append(np.full(first[-1].size, np.hypot(down, right)))
+    difference = np.concatenate(squares)
+    mean = difference.mean() if difference.any() else 1.0
+    cost = gamma * np.exp(-difference / (2 * mean)) / np.concatenate(distances)
+    return Links(np.concatenate(first), np.concatenate(second), cost)
+
+
+def capacity_unit(pixels: int, gamma: float) -> int:
+    """How many units of capacity stand for a cost of 1.
+
+    SciPy's flow is counted in 32 bits. No cut costs more than all n-links (under 3.5 * gamma a pixel) and all
+    t-links of pixels that are no seeds (under 12 nats, by the colour models' uniform part) together.
+
+    Raises:
+        InputError: not even whole costs can be counted.
+    """
+    unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
+    if unit < 1:
+        raise InputError(
+            f"{pixels} pixels are too many for capacities of 32 bits; set max_side, or a smaller gamma"
+        )
+    return unit
+
+
+def terminal_links(ratio: npt.NDArray[np.float64], seeds: SignMap, gamma: float, unit: int) -> IntArray:
+    """The t-links: what it costs to make each pixel background, less what it costs to make it object.
+
+    Only the difference of a pixel's two t-links decides the cut. A seed's is more than all its n-links
+    together (paper: K), so no cut parts it from its terminal.
+
+    Args:
+        ratio: (height, width), ln(Pr(colour | object) / Pr(colour | background)).
+        seeds: int8 (height, width).
+        gamma: weight of the n-links.
+        unit: of the capacities.
+
+    Returns:
+        int32 (height, width), positive towards the object.
+    """
+    firm = int((8 * gamma + 1) * unit) + 8
+    return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)
+
+
+def minimum_cut(terminals: IntArray, links: Links, unit: int, solver: Solver) -> Cut:
+    """The cheapest cut between object and background.
+
+    Args:
+        terminals: int32 (height, width), as `terminal_links` gives them.
+        links: the n-links.
+        unit: of the capacities.
+        solver: which library looks for it; both give the same cut.
+
+    Raises:
+        InputError: the solver is not installed.
+    """
+    capacities = np.rint(links.cost * unit).astype(np.int32)
+    return (_cut_scipy if solver == "scipy" else _cut_pymaxflow)(terminals, links, capacities)
+
+
+def _cut_scipy(terminals: IntArray, links: Links, capacities: IntArray) -> Cut:
+    from scipy.sparse import csr_matrix  # noqa: PLC0415  (slow to load)
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow  # noqa: PLC0415
+
+    flat = terminals.ravel()
+    for_object, for_background = np.flatnonzero(flat > 0), np.flatnonzero(flat < 0)
+    source, sink = flat.size, flat.size + 1
+    tails = (links.first, links.second, np.full(for_object.size, source), for_background)
+    heads = (links.second, links.first, for_object, np.full(for_background.size, sink))
+    values = (capacities, capacities, flat[for_object], -flat[for_background])
+    graph = csr_matrix(
+        (np.concatenate(values), (np.concatenate(tails), np.concatenate(heads))), shape=(sink + 1, sink + 1)
+    )
+    flow = maximum_flow(graph, source, sink)
+    left = graph - flow.flow
+    left.eliminate_zeros()
+    is_object = np.zeros(sink + 1, dtype=bool)
+    is_object[breadth_first_order(left, source, return_predecessors=False)] = True
+    return Cut(int(flow.flow_value), is_object[: flat.size].reshape(terminals.shape))
+
+
+def _cut_pymaxflow(terminals: IntArray, links: Links, capacities: IntArray) -> Cut:
+    maxflow = _pymaxflow()
+    flat = terminals.ravel()
+    graph = maxflow.GraphInt(flat.size, links.first.size)
+    graph.add_nodes(flat.size)
+    graph.add_edges(links.first, links.second, capacities, capacities)
+    # The object is the sink: the library counts pixels that neither terminal reaches to the source, and those
+    # are background here.
+    numbers = np.arange(flat.size)
+    graph.add_grid_tedges(numbers, np.maximum(-flat, 0), np.maximum(flat, 0))
+    value = graph.maxflow()
+    return Cut(int(value), np.asarray(graph.get_grid_segments(numbers)).reshape(terminals.shape))
+
+
+def _pymaxflow() -> Any:
+    try:
+        import maxflow  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415  (GPL)
+    except ImportError as error:
+        raise InputError(
+            "solver=pymaxflow needs PyMaxflow (GPL), which is not installed; install disbench[maxflow], or set "
+            "solver=scipy"
+        ) from error
+    return maxflow

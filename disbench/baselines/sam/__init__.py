@@ -1,0 +1,1 @@
+"""Methods on weights of Segment Anything and its descendants."""

@@ -1,0 +1,215 @@
+"""SAM's family on ONNX Runtime, with MobileSAM-architecture weights.
+
+The encoder sees an image once; the decoder turns its encoding and the clicks into four masks of 256 x 256
+logits: a single-mask token's and three multi-mask tokens'. `candidates=3` offers the three at every click, each
+with the decoder's own estimate of its IoU; with `later=1` only at the first click, and then the single-mask
+token's. `candidates=1` offers what SAM's exported decoder picks by itself: with one click the best of the three
+by that estimate, from two clicks on the single-mask token's. With `feedback=true` the logits of the mask that
+was kept go into the next call, as SAM's predictors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.sam.encodings import Encodings, image_hash, stored
+from disbench.baselines.sam.session import (
+    Decoded,
+    Offer,
+    Prompt,
+    SamSession,
+    best,
+    padded_input,
+    points,
+    predict_together,
+    unpadded,
+)
+from disbench.baselines.weights import locate, sha256_of
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.prediction import Prediction, RgbImage
+from disbench.workers import threads
+
+FloatArray = npt.NDArray[np.float32]
+SIDE = 1024
+"""Pixels of the encoder's square input: the image's long side is resized to it."""
+LOW = 256
+"""Pixels of the decoder's square masks."""
+ENCODING = (1, 256, 64, 64)
+"""Shape of an image's encoding."""
+_FOUR_MASKS = "/Reshape_9_output_0"
+_FOUR_SCORES = "/iou_prediction_head/layers.2/Gemm_output_0"
+_EXPANDED = "/Add_7"
+"""The node that adds the fed-back mask to the encoding, which the graph has repeated for it once a prompt."""
+_INPUTS: dict[str, list[str | int]] = {
+    "image_embeddings": ["prompts", *ENCODING[1:]],
+    "point_coords": ["prompts", "points", 2],
+    "point_labels": ["prompts", "points"],
+    "mask_input": ["prompts", 1, LOW, LOW],
+    "has_mask_input": ["prompts", 1, 1, 1],
+}
+_OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _FOUR_SCORES: ["prompts", 4]}
+
+
+class MobileSam:
+    """The method.
+
+    Args:
+        feedback: feed the kept mask's logits back from click 2 on.
+        candidates: 3 or 1.
+        later: 3 or 1 from click 2 on, with `candidates=3`.
+        weights: folder with `encoder.onnx` and `sam.onnx`; "" is where `disbench methods fetch mobilesam` puts
+            them.
+        cache: folder that keeps the encodings of images (4 MiB each) from run to run; "" keeps none.
+
+    Raises:
+        InputError: weights or packages are missing, or an option has another value.
+    """
+
+    def __init__(
+        self,
+        feedback: bool = True,
+        candidates: int = 3,
+        later: int = 3,
+        weights: str = "",
+        cache: str = "",
+    ) -> None:
+        self.feedback, self.offer = feedback, Offer(candidates, later)
+        self._decoder = _session(_decoder_graph(locate("mobilesam", weights)["sam.onnx"]))
+        self._encodings = Encodings(MobileSamEncoder(weights, cache))
+
+    def open(self, image: RgbImage) -> SamSession:
+        """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
+        return SamSession(self, self.encoding(image), (image.shape[0], image.shape[1]))
+
+    def predict_batch(
+        self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
+    ) -> list[Prediction]:
+        """`predict` of several sessions with one call of the decoder."""
+        return predict_together(self, sessions, clicks)
+
+    def encoding(self, image: RgbImage) -> FloatArray:
+        """What the encoder makes of an image: float32 (1, 256, 64, 64)."""
+        return self._encodings.of(image)
+
+    def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
+        """Answers to prompts with equally many clicks; one or three candidates each, as the option says."""
+        fed_back = [prompt.previous is not None for prompt in prompts]
+        given = {
+            "image_embeddings": np.concatenate([prompt.encoding for prompt in prompts]),
+            "point_coords": np.concatenate([point_coords(p.clicks, p.size) for p in prompts]),
+            "point_labels": np.array([point_labels(p.clicks) for p in prompts], dtype=np.float32),
+            "mask_input": np.stack([_mask_input(p.previous) for p in prompts]),
+            "has_mask_input": np.array(fed_back, dtype=np.float32)[:, None, None, None],
+        }
+        low, scores = self._decoder.run(list(_OUTPUTS), given)
+        return [
+            _offered(low[number], scores[number], self.offer, len(prompt.clicks))
+            for number, prompt in enumerate(prompts)
+        ]
+
+    def upsampled(self, low: FloatArray, size: tuple[int, int]) -> FloatArray:
+        """A mask's logits (256, 256) at the image's size (height, width)."""
+        return unpadded(low, size, SIDE)
+
+
+class MobileSamEncoder:
+    """The encoder alone: what it makes of an image, kept in a folder if one is named.
+
+    It starts at its first image, so that it can travel to a worker process before that.
+
+    Args:
+        weights: as in `MobileSam`.
+        cache: as in `MobileSam`.
+
+    Raises:
+        InputError: weights are missing.
+    """
+
+    def __init__(self, weights: str = "", cache: str = "") -> None:
+        self._path = locate("mobilesam", weights)["encoder.onnx"]
+        self._cache = Path(cache).expanduser() if cache else None
+        self._name = sha256_of(self._path)[:16]
+        self._encoder: Any = None
+
+    def __call__(self, image: RgbImage) -> FloatArray:
+        """What the encoder makes of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
+        make = partial(self._run, image)
+        if self._cache is None:
+            return make()
+        return stored(self._cache, f"{image_hash(image)}-{self._name}", ENCODING, make)
+
+    def _run(self, image: RgbImage) -> FloatArray:
+        if self._encoder is None:
+            self._encoder = _session(str(self._path))
+        encoding: FloatArray = self._encoder.run(None, {"input": padded_input(image, SIDE)})[0]
+        return encoding
+
+
+def point_coords(clicks: Sequence[Click], size: tuple[int, int]) -> FloatArray:
+    """Clicks in the encoder's frame and SAM's padding point (0, 0): float32 (1, clicks + 1, 2) of x, y."""
+    scale = SIDE / max(size)
+    return np.concatenate([points(clicks, (scale, scale)), np.zeros((1, 2), dtype=np.float32)])[None]
+
+
+def point_labels(clicks: Sequence[Click]) -> list[float]:
+    """1 for a positive click, 0 for a negative one, -1 for the padding point."""
+    return [*(float(click.positive) for click in clicks), -1.0]
+
+
+def _mask_input(previous: FloatArray | None) -> FloatArray:
+    return (np.zeros((LOW, LOW), dtype=np.float32) if previous is None else previous)[None]
+
+
+def _offered(low: FloatArray, scores: FloatArray, offer: Offer, clicks: int) -> Decoded:
+    """Of four masks, the single-mask token's first, those that are offered."""
+    if clicks == 1 or offer.three(clicks):
+        three = Decoded(low[1:], scores[1:])
+        return three if offer.three(clicks) else best(three)
+    return Decoded(low[:1], scores[:1])
+
+
+def _decoder_graph(path: Path) -> bytes:
+    """The decoder, for several prompts at once, up to its four masks and scores.
+
+    As exported it takes one image, which it repeats for every prompt, and picks one mask, which it upsamples:
+    here each prompt brings its own encoding, and what comes after the four masks is left out.
+    """
+    try:
+        import onnx  # noqa: PLC0415
+        from onnx.utils import Extractor  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("onnx") from error
+    model = onnx.load(path, load_external_data=False)
+    make = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    (expanded,) = (node for node in model.graph.node if node.name == _EXPANDED)
+    expanded.input[0] = "image_embeddings"
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(make(name, shape=shape) for name, shape in _OUTPUTS.items())
+    del model.graph.input[:]
+    model.graph.input.extend(make(name, shape=shape) for name, shape in _INPUTS.items())
+    serialised: bytes = Extractor(model).extract_model(list(_INPUTS), list(_OUTPUTS)).SerializeToString()
+    return serialised
+
+
+def _session(model: str | bytes) -> Any:
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads.allowed()
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _missing(package: str) -> InputError:
+    return InputError(f'mobilesam needs {package}, which is not installed; run: pip install "disbench[onnx]"')

@@ -1,0 +1,205 @@
+"""A session of SAM's family: clicks go in, candidates come out, the kept one's logits go into the next call.
+
+What differs between the models (the encoder, the decoder, how logits reach the image's size) is behind the
+protocol `Decoder`; what all of them share is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.opencv import opencv
+from disbench.core.prediction import Prediction, RgbImage
+
+FloatArray = npt.NDArray[np.float32]
+MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+"""Of SAM's normalisation: red, green, blue, 8-bit levels."""
+STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a decoder is asked.
+
+    Attributes:
+        encoding: of the image, as the method's encoder made it.
+        size: (height, width) of the image, pixels.
+        clicks: all so far, at least one.
+        previous: float32 (low, low) logits of the mask that was kept, or None.
+    """
+
+    encoding: Any
+    size: tuple[int, int]
+    clicks: tuple[Click, ...]
+    previous: FloatArray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder answers.
+
+    Attributes:
+        low: float32 (candidates, low, low) logits over the encoder's frame.
+        scores: float32 (candidates,), the model's estimates of the IoUs.
+    """
+
+    low: FloatArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Which of a decoder's masks are offered.
+
+    Attributes:
+        candidates: 3 or 1, at the first click.
+        later: 3 or 1, from the second click on; of no effect where `candidates` is 1.
+    """
+
+    candidates: int = 3
+    later: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "later"):
+            if getattr(self, name) not in (1, 3):
+                raise InputError(f"{name} = {getattr(self, name)}: it is 1 or 3")
+
+    def three(self, clicks: int) -> bool:
+        """Whether all three multi-mask candidates are offered after so many clicks.
+
+        Otherwise it is one mask: after one click the best of the three by score, later the single-mask token's.
+        """
+        return self.candidates == 3 and (clicks == 1 or self.later == 3)
+
+
+def best(decoded: Decoded) -> Decoded:
+    """The candidate of the best score alone; of equal ones the first."""
+    index = int(decoded.scores.argmax())
+    return Decoded(decoded.low[index : index + 1], decoded.scores[index : index + 1])
+
+
+class Decoder(Protocol):
+    """What a session needs of its method."""
+
+    feedback: bool
+
+    def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
+        """Answers to prompts that have equally many clicks and all, or none, previous logits."""
+
+    def upsampled(self, low: FloatArray, size: tuple[int, int]) -> FloatArray:
+        """One mask's logits (low, low) at the image's size (height, width)."""
+
+
+class SamSession:
+    """One image being segmented; any number of sessions of one method may be open.
+
+    Args:
+        decoder: of the method.
+        encoding: of the image.
+        size: (height, width) of the image, pixels.
+    """
+
+    def __init__(self, decoder: Decoder, encoding: Any, size: tuple[int, int]) -> None:
+        self._decoder, self._encoding, self._size = decoder, encoding, size
+        self._low: FloatArray | None = None
+        self._kept = 0
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        """Candidates as booleans, logits above 0, with the model's own scores."""
+        return self.take(self._decoder.decode([self.prompt(clicks)])[0])
+
+    def keep(self, index: int) -> None:
+        """The candidate whose logits go into the next call; without a word it is the one of the best score."""
+        self._kept = index
+
+    def prompt(self, clicks: Sequence[Click]) -> Prompt:
+        """What the decoder is asked next."""
+        previous = self._low[self._kept] if self._low is not None and self._decoder.feedback else None
+        return Prompt(self._encoding, self._size, tuple(clicks), previous)
+
+    def take(self, decoded: Decoded) -> Prediction:
+        """Remember an answer, and what it means at the image's size."""
+        self._low, self._kept = decoded.low, int(decoded.scores.argmax())
+        masks = [self._decoder.upsampled(low, self._size) > 0 for low in decoded.low]
+        return Prediction(np.stack(masks), decoded.scores)
+
+
+def predict_together(
+    decoder: Decoder, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
+) -> list[Prediction]:
+    """`predict` of several sessions, with one call of the decoder for all that are alike.
+
+    Args:
+        decoder: of the sessions' method.
+        sessions: of any images.
+        clicks: of each session.
+    """
+    prompts = [session.prompt(given) for session, given in zip(sessions, clicks, strict=True)]
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        alike.setdefault((len(prompt.clicks), prompt.previous is None), []).append(number)
+    answers: dict[int, Decoded] = {}
+    for numbers in alike.values():
+        decoded = decoder.decode([prompts[number] for number in numbers])
+        answers.update(zip(numbers, decoded, strict=True))
+    return [session.take(answers[number]) for number, session in enumerate(sessions)]
+
+
+def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) of an image after its long side is resized to the frame's, in whole pixels."""
+    scale = side / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def padded_input(image: RgbImage, side: int) -> FloatArray:
+    """SAM's encoder input: the long side resized to the frame's, normalised, zeros at the bottom and right.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        side: of the square frame, pixels.
+
+    Returns:
+        float32 (1, 3, side, side).
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    height, width = inner_size((image.shape[0], image.shape[1]), side)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    padded = np.zeros((side, side, 3), dtype=np.float32)
+    padded[:height, :width] = (np.asarray(resized, dtype=np.float32) - MEAN) / STD
+    return np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
+
+
+def points(clicks: Sequence[Click], scale: tuple[float, float]) -> FloatArray:
+    """Clicks in the encoder's frame: float32 (clicks, 2) of x, y.
+
+    Args:
+        clicks: at least one.
+        scale: what x and y are multiplied by; the models themselves add half a pixel.
+    """
+    return np.array([(click.x * scale[0], click.y * scale[1]) for click in clicks], dtype=np.float32)
+
+
+def unpadded(low: FloatArray, size: tuple[int, int], side: int) -> FloatArray:
+    """Logits at the image's size, as SAM does it: bilinear to the frame, padding cut off, bilinear to the image.
+
+    Args:
+        low: float32 (low, low).
+        size: (height, width) of the image.
+        side: of the square frame, pixels.
+
+    Returns:
+        float32 (height, width).
+    """
+    cv2 = opencv()
+    height, width = inner_size(size, side)
+    square = cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR)
+    logits: FloatArray = cv2.resize(square[:height, :width], size[::-1], interpolation=cv2.INTER_LINEAR)
+    return logits

@@ -1,0 +1,384 @@
+"""SAM, SAM-HQ and SAM 2 through the library transformers, with preprocessing of our own.
+
+The library's image processors are not used (SAM 2's needs torchvision); what goes into a model here is what its
+authors' predictors put in: SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square.
+`candidates=3` offers the three multi-mask candidates at every click, with `later=1` at the first only.
+`candidates=1` offers one: with one click the best of the three by the model's score, from two clicks on the
+single-mask token's (SAM 2: or the best of the three where that one is unstable, as its authors do).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.baselines.sam.encodings import Encodings
+from disbench.baselines.sam.session import (
+    MEAN,
+    STD,
+    Decoded,
+    Offer,
+    Prompt,
+    SamSession,
+    best,
+    inner_size,
+    padded_input,
+    points,
+    predict_together,
+    unpadded,
+)
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.opencv import opencv
+from disbench.core.prediction import Prediction, RgbImage
+
+FloatArray = npt.NDArray[np.float32]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one model differs from the others.
+
+    Attributes:
+        name: of its card.
+        model_class: of transformers.
+        types: `model_type` in the configurations that it can load.
+        hub: name on Hugging Face of the model that is used if none is named.
+        since: the first release of transformers that has it.
+        config: the part of the model's configuration that has `image_size`.
+        encoder_input: image, side of the frame -> float32 (1, 3, side, side).
+        scale: size of an image, side of the frame -> what x and y are multiplied by.
+        upsampled: logits (low, low), size, side -> logits (height, width).
+        encode: model, input -> the model's keyword arguments that stand for the image.
+        most_logit: logits that are fed back are cut to minus and plus this; None leaves them.
+    """
+
+    name: str
+    model_class: str
+    types: tuple[str, ...]
+    hub: str
+    since: str
+    config: str
+    encoder_input: Callable[[RgbImage, int], FloatArray]
+    scale: Callable[[Size, int], tuple[float, float]]
+    upsampled: Callable[[FloatArray, Size, int], FloatArray]
+    encode: Callable[[Any, Any], dict[str, Any]]
+    most_logit: float | None = None
+
+
+class TransformersSam:
+    """A method of the family; `sam`, `sam_hq` and `sam2` make one, and say what the arguments are."""
+
+    def __init__(
+        self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str
+    ) -> None:
+        self.family, self.feedback, self.offer = family, feedback, offer
+        self.model = load_model(family, model, revision, device)
+        self.side = int(getattr(self.model.config, family.config).image_size)
+        self._encodings = Encodings(self._encode)
+
+    def open(self, image: RgbImage) -> SamSession:
+        """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
+        return SamSession(self, self._encodings.of(image), (image.shape[0], image.shape[1]))
+
+    def predict_batch(
+        self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
+    ) -> list[Prediction]:
+        """`predict` of several sessions with one call of the decoder."""
+        return predict_together(self, sessions, clicks)
+
+    def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
+        """Answers to prompts with equally many clicks and all, or none, previous logits."""
+        import torch  # noqa: PLC0415
+
+        clicks = len(prompts[0].clicks)
+        labels = [[[int(click.positive) for click in prompt.clicks]] for prompt in prompts]
+        with torch.inference_mode():
+            found = self.model(
+                **_joined([prompt.encoding for prompt in prompts]),
+                input_points=self._tensor(self._points(prompts)),
+                input_labels=torch.tensor(labels, device=self.model.device),
+                input_masks=self._previous(prompts),
+                multimask_output=clicks == 1 or self.offer.three(clicks),
+            )
+        masks, scores = found.pred_masks[:, 0].cpu().numpy(), found.iou_scores[:, 0].cpu().numpy()
+        answers = [Decoded(*answer) for answer in zip(masks, scores, strict=True)]
+        return answers if self.offer.three(clicks) else [best(answer) for answer in answers]
+
+    def upsampled(self, low: FloatArray, size: Size) -> FloatArray:
+        """A mask's logits (low, low) at the image's size (height, width)."""
+        return self.family.upsampled(low, size, self.side)
+
+    def _encode(self, image: RgbImage) -> dict[str, Any]:
+        import torch  # noqa: PLC0415
+
+        with torch.inference_mode():
+            return self.family.encode(self.model, self._tensor(self.family.encoder_input(image, self.side)))
+
+    def _points(self, prompts: Sequence[Prompt]) -> FloatArray:
+        """Clicks in the encoder's frame: float32 (prompts, 1, clicks, 2); the model adds the padding point."""
+        return np.stack(
+            [points(prompt.clicks, self.family.scale(prompt.size, self.side))[None] for prompt in prompts]
+        )
+
+    def _previous(self, prompts: Sequence[Prompt]) -> Any:
+        """The logits that are fed back, (prompts, 1, low, low), or None."""
+        logits = [prompt.previous for prompt in prompts if prompt.previous is not None]
+        if not logits:
+            return None
+        joined, most = np.stack(logits)[:, None], self.family.most_logit
+        return self._tensor(joined if most is None else joined.clip(-most, most))
+
+    def _tensor(self, array: FloatArray) -> Any:
+        import torch  # noqa: PLC0415
+
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device)
+
+
+def sam(
+    model: str = "facebook/sam-vit-base",
+    revision: str = "main",
+    feedback: bool = True,
+    candidates: int = 3,
+    later: int = 3,
+    device: str = "cpu",
+) -> TransformersSam:
+    """SAM (Kirillov et al., ICCV 2023).
+
+    Args:
+        model: folder with `config.json` and safetensors, or a name on Hugging Face whose files are here already.
+        revision: of the name: branch, tag or commit.
+        feedback: feed the kept mask's logits back from click 2 on.
+        candidates: 3 or 1.
+        later: 3 or 1 from click 2 on, with `candidates=3`.
+        device: of torch ("cpu", "cuda"), in float32.
+
+    Raises:
+        InputError: the model is not on this machine, is another one, or an option has another value.
+    """
+    return TransformersSam(SAM, model, revision, feedback, Offer(candidates, later), device)
+
+
+def sam_hq(
+    model: str = "syscv-community/sam-hq-vit-base",
+    revision: str = "main",
+    feedback: bool = True,
+    candidates: int = 3,
+    later: int = 3,
+    device: str = "cpu",
+) -> TransformersSam:
+    """SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added; see `sam`.
+
+    The three candidates come sorted by score, as transformers has them; the authors' own code offers the best.
+    """
+    return TransformersSam(SAM_HQ, model, revision, feedback, Offer(candidates, later), device)
+
+
+def sam2(
+    model: str = "facebook/sam2.1-hiera-tiny",
+    revision: str = "main",
+    feedback: bool = True,
+    candidates: int = 3,
+    later: int = 3,
+    device: str = "cpu",
+) -> TransformersSam:
+    """SAM 2 (Ravi et al., 2024) on single images; see `sam`."""
+    return TransformersSam(SAM_2, model, revision, feedback, Offer(candidates, later), device)
+
+
+def load_model(family: Family, model: str, revision: str, device: str) -> Any:
+    """A model in float32 on its device, from files that are on this machine; safetensors only, no pickles.
+
+    Nothing is downloaded here: workers would do it all at once, each under a time limit.
+
+    Raises:
+        InputError: transformers is missing or too old, the files are not here, lack weights of this model, or
+            there is no such device.
+    """
+    model_class = _model_class(family)
+    folder = Path(model).expanduser()
+    here = folder.is_dir()
+    source = {"revision": revision, "local_files_only": True}
+    place = str(folder) if here else model
+    try:
+        with _quiet():
+            config, _ = model_class.config_class.get_config_dict(place, **source)
+            _check_type(family, model, config)
+            loaded, report = model_class.from_pretrained(
+                place, use_safetensors=True, output_loading_info=True, **source
+            )
+    except InputError:
+        raise
+    except Exception as error:  # of the library, of safetensors, of the network: there is no common class
+        raise InputError(f"{family.name}: {_why_not(family, model, revision, here, error)}") from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise InputError(
+            f"{family.name}: {model} lacks {len(lacking)} of the model's weights ({lacking[0]}); "
+            "name another with --set model=..."
+        )
+    return _on_device(loaded.float().eval(), device, family)
+
+
+def _check_type(family: Family, model: str, config: Mapping[str, Any]) -> None:
+    found = config.get("model_type")
+    if found is None:
+        raise OSError("there is no configuration of a model in it")
+    if found not in family.types:
+        raise InputError(
+            f"{family.name}: {model} is a model of type {found!r}, not {family.types[0]!r}; "
+            "name another with --set model=..., or another method"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and printing reports: what is wrong is said in one sentence."""
+    from transformers import utils  # noqa: PLC0415
+
+    logging: Any = utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _model_class(family: Family) -> Any:
+    try:
+        import transformers  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"{family.name} needs transformers, which is not installed ({error}); "
+            'run: pip install "disbench[models]"'
+        ) from error
+    if not hasattr(transformers, family.model_class):
+        raise InputError(
+            f"{family.name}: transformers {transformers.__version__} has no {family.model_class}; "
+            f'run: pip install "transformers>={family.since}"'
+        )
+    return getattr(transformers, family.model_class)
+
+
+def _why_not(family: Family, model: str, revision: str, here: bool, error: Exception) -> str:
+    if here:
+        words = " ".join(str(error).split())[:300]
+        return f"the folder {model} cannot be loaded ({words}); it needs config.json and model.safetensors"
+    known = model == family.hub and revision == "main"
+    cure = f"disbench methods fetch {family.name}" if known else f"hf download {model} --revision {revision}"
+    return (
+        f"the model {model} (revision {revision}) is not on this machine; run once, with a network: {cure}, "
+        "or name a folder that has it with --set model=FOLDER"
+    )
+
+
+def _on_device(model: Any, device: str, family: Family) -> Any:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{family.name}: there is no device {device!r} here ({words}); use cpu") from error
+
+
+def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The encodings of several images as one batch: tensors, or lists of tensors, joined along axis 0."""
+    import torch  # noqa: PLC0415
+
+    def join(parts: Sequence[Any]) -> Any:
+        if isinstance(parts[0], list):
+            return [join(tensors) for tensors in zip(*parts, strict=True)]
+        return torch.cat(list(parts))
+
+    return {name: join([encoding[name] for encoding in encodings]) for name in encodings[0]}
+
+
+def stretched_input(image: RgbImage, side: int) -> FloatArray:
+    """SAM 2's encoder input: the image stretched to the frame (bilinear, antialiased) and normalised.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        side: of the square frame, pixels.
+
+    Returns:
+        float32 (1, 3, side, side).
+    """
+    import torch  # noqa: PLC0415
+
+    planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+    square = torch.nn.functional.interpolate(
+        planes, (side, side), mode="bilinear", align_corners=False, antialias=True
+    )
+    normalised: FloatArray = (square.numpy() - MEAN[:, None, None]) / STD[:, None, None]
+    return normalised
+
+
+def _padded_scale(size: Size, side: int) -> tuple[float, float]:
+    height, width = inner_size(size, side)
+    return width / size[1], height / size[0]
+
+
+def _stretched_scale(size: Size, side: int) -> tuple[float, float]:
+    return side / size[1], side / size[0]
+
+
+def _unstretched(low: FloatArray, size: Size, side: int) -> FloatArray:
+    cv2 = opencv()
+    logits: FloatArray = cv2.resize(low, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return logits
+
+
+def _encode_plain(model: Any, pixels: Any) -> dict[str, Any]:
+    return {"image_embeddings": model.get_image_embeddings(pixels)}
+
+
+def _encode_hq(model: Any, pixels: Any) -> dict[str, Any]:
+    # Of the encoder's layers the decoder looks at the first that attends globally.
+    encoding, layers = model.get_image_embeddings(pixels)
+    return {"image_embeddings": encoding, "intermediate_embeddings": [layers[0]]}
+
+
+SAM = Family(
+    name="sam",
+    model_class="SamModel",
+    types=("sam",),
+    hub="facebook/sam-vit-base",
+    since="4.44",
+    config="vision_config",
+    encoder_input=padded_input,
+    scale=_padded_scale,
+    upsampled=unpadded,
+    encode=_encode_plain,
+)
+SAM_HQ = replace(
+    SAM,
+    name="sam-hq",
+    model_class="SamHQModel",
+    types=("sam_hq",),
+    hub="syscv-community/sam-hq-vit-base",
+    since="4.52",
+    encode=_encode_hq,
+)
+SAM_2 = Family(
+    name="sam2",
+    model_class="Sam2Model",
+    types=("sam2", "sam2_video"),
+    hub="facebook/sam2.1-hiera-tiny",
+    since="4.56",
+    config="prompt_encoder_config",
+    encoder_input=stretched_input,
+    scale=_stretched_scale,
+    upsampled=_unstretched,
+    encode=_encode_plain,
+    most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back
+)

@@ -1,0 +1,138 @@
+"""The command of the ablations: ablate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from disbench.cli.options import DataOption, Existing, ExistingOption, local_path, print_definitions
+
+
+def _line(name: str, content: Mapping[str, Any]) -> str:
+    return f"{name:<10} {content['title']}: {content['budget']}"
+
+
+def ablate(
+    table: Annotated[
+        str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=local_path, help="Folder of ablations: TABLE/ROW/seed-S/ and TABLE/report/ in it."
+        ),
+    ] = Path("ablations"),
+    config: Annotated[
+        str,
+        typer.Option("--config", help="The base training: small, or any that disbench train takes."),
+    ] = "small",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override an option of every row's training: option=value; may be repeated."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=0,
+            help="Steps of every row (default: the ablation's; 0: the base training's length).",
+        ),
+    ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", help="Only this row; may be repeated (default: all)."),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option("--seeds", min=0, help="Only this seed; may be repeated (default: the ablation's)."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Measure on this dataset; may be repeated (default: the ablation's)."),
+    ] = None,
+    every: Annotated[
+        list[str] | None,
+        typer.Option("--every", help="Only every so-many-th sample of a dataset: davis=3; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Of each dataset only the first so many samples.")
+    ] = None,
+    stop_at: Annotated[
+        float,
+        typer.Option(
+            "--stop-at",
+            help="End a sample at this IoU: NoC and NoF up to it, and the IoU at click 1, stay exact; 0 gives every "
+            "sample all its clicks.",
+        ),
+    ] = 0.9,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Rows and seeds at once (the results do not depend on it).")
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that evaluate, of each job.")
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")
+    ] = 1,
+    device: Annotated[str, typer.Option("--device", help="Device of torch: cpu or cuda.")] = "cpu",
+    make_shards: Annotated[
+        bool, typer.Option("--make-shards", help="Make shards that are missing, where the ablation says how.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Train and measure nothing: report on what is finished.")
+    ] = False,
+    existing: ExistingOption = Existing.RESUME,
+    data: DataOption = None,
+    _list: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=print_definitions("baselines/configs/ablations", _line),
+            is_eager=True,
+            help="List the ablations.",
+        ),
+    ] = False,
+) -> None:
+    """Train the rows of a table for one budget, measure them, and compare the signs with the paper's; resumable."""
+    from disbench.disnet.training import ablation  # noqa: PLC0415
+    from disbench.reports.ablation.plans import chosen_datasets, load_plan  # noqa: PLC0415
+
+    plan = load_plan(table)
+    if report:
+        done = ablation.report_on(plan, out)
+    else:
+        choice = ablation.Choice(
+            config=config,
+            changes=tuple(set_ or ()),
+            steps=steps,
+            rows=tuple(rows or ()),
+            seeds=tuple(seeds or ()),
+            datasets=chosen_datasets(plan, dataset or (), every or ()),
+        )
+        conduct = ablation.Conduct(
+            data=data,
+            build_shards=make_shards,
+            stop_at=stop_at or None,
+            limit=limit,
+            workers=workers,
+            threads=threads,
+            device=device,
+            existing=existing.value,
+            progress=True,
+            command=shlex.join(["disbench", *sys.argv[1:]]),
+        )
+        done = ablation.ablate(plan, out, choice, conduct, jobs=jobs, say=typer.echo)
+    for line in done.lines:
+        typer.echo(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(ablate)

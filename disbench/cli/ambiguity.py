@@ -1,0 +1,206 @@
+"""What the command line has for diverse sets: the options of `run` that choose them, and the command `ambiguity`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from disbench.cli.options import DataOption, local_path, path, say
+from disbench.core.errors import InputError
+from disbench.io import addresses
+
+if TYPE_CHECKING:
+    from disbench.harness.answers import StoredAnswers
+    from disbench.harness.set_source import IntentSource, SetSource
+    from disbench.harness.set_task import SetTask
+
+FAILED_SAMPLES = 1
+"""Exit code of a run that is finished, with samples on which the method failed."""
+
+
+class Task(StrEnum):
+    """What a run asks of a method."""
+
+    TARGETS = "targets"
+    DIVERSE = "diverse"
+    INTENTS = "intents"
+
+
+TaskOption = Annotated[
+    Task,
+    typer.Option(
+        "--task",
+        help="targets: clicks until one target is met, on --dataset; diverse: how far a method's candidates for a "
+        "first click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
+    ),
+]
+ShardsOption = Annotated[
+    Path | None,
+    typer.Option("--shards", parser=path, help="Finished folder of shards, for --task diverse and intents."),
+]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places)."),
+]
+SetsOption = Annotated[
+    int | None, typer.Option("--sets", min=1, help="So many sets, drawn by lot with --seed (default: all).")
+]
+MinMembersOption = Annotated[
+    int, typer.Option("--min-members", min=1, help="Only sets of so many masks or more.")
+]
+ClicksOption = Annotated[
+    int, typer.Option("--clicks", min=1, help="With --task diverse: first clicks drawn for each set.")
+]
+MoveOption = Annotated[
+    int,
+    typer.Option(
+        "--move",
+        min=0,
+        help="With --task diverse: pixels by which each click is moved in 8 directions, to see whether the answer "
+        "holds; 0 moves none.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """The options of `run` that choose diverse sets, as they were typed."""
+
+    task: Task
+    shards: Path | None
+    images: str | None
+    sets: int | None
+    min_members: int
+    seed: int
+    data: Path | None
+
+    def check(self, dataset: bool, typed: Mapping[str, bool], budget: str) -> None:
+        """See that options and task go together.
+
+        Args:
+            dataset: whether a dataset was named.
+            typed: options of loops of clicks -> whether they were typed.
+            budget: of the method.
+
+        Raises:
+            InputError: they do not.
+        """
+        if self.task is Task.TARGETS:
+            if not dataset:
+                raise InputError(
+                    "--dataset is missing: name a card (disbench data list), your own card.toml, or a folder"
+                )
+            if self.shards or self.images or self.sets or self.min_members > 1:
+                raise InputError(
+                    "--shards, --images, --sets and --min-members go with --task diverse or --task intents"
+                )
+            return
+        if self.shards is None or dataset:
+            raise InputError(f"--task {self.task}: name a folder of shards with --shards, and no --dataset")
+        if budget:
+            raise InputError(
+                f"--task {self.task}: a method that gets all its points at once has no first click"
+            )
+        if self.task is Task.DIVERSE:
+            for option in (name for name, given in typed.items() if given):
+                raise InputError(f"{option} belongs to loops of clicks; leave it out with --task diverse")
+
+    def sets_source(self) -> SetSource:
+        """The chosen sets.
+
+        Raises:
+            InputError: no finished shards, or none of their sets can be taken.
+        """
+        from disbench.harness.set_source import Choice, SetSource  # noqa: PLC0415
+
+        assert self.shards is not None  # checked
+        choice = Choice(self.sets, self.seed, self.min_members)
+        return SetSource(addresses.here(self.shards), images_at(self.images), self.data, choice)
+
+    def intents(self) -> IntentSource:
+        """Their masks as targets; errors as of `sets_source`."""
+        from disbench.harness.set_source import IntentSource  # noqa: PLC0415
+
+        return IntentSource(self.sets_source())
+
+
+def images_at(text: str | None) -> Path | str | None:
+    """What `--images` names: a folder, the embedded photos, or nothing."""
+    from disbench.harness.set_source import EMBEDDED  # noqa: PLC0415
+
+    return text if text in (None, EMBEDDED) else path(text)
+
+
+def set_task(clicks: int, seed: int, move: int, threshold: float, store: str) -> SetTask:
+    """How a method is asked; masks are stored for `kept` as for `all`, since no candidate is kept."""
+    from disbench.harness.set_task import SetTask  # noqa: PLC0415
+
+    return SetTask(clicks, seed, move, threshold, "none" if store == "none" else "all")
+
+
+def say_answers(out: str, run: StoredAnswers) -> None:
+    """Tell of a finished run of the diverse task.
+
+    Raises:
+        typer.Exit: the method failed on some sets.
+    """
+    result = run.description["result"]
+    typer.echo(
+        f"{out}: {result['samples']} sets, {result['clicks']} clicks (moved ones among them); method "
+        f"{result['model_seconds']:.1f} s, harness {result['harness_seconds']:.1f} s, wall "
+        f"{result['wall_seconds']:.1f} s; next: disbench ambiguity {out}"
+    )
+    if result["failed"]:
+        first = result["failed"][0]
+        typer.echo(
+            f"the method failed on {len(result['failed'])} of {result['samples']} sets, which count as not covered "
+            f"from that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
+            err=True,
+        )
+        raise typer.Exit(FAILED_SAMPLES)
+
+
+def ambiguity(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=path,
+            help="Folders of finished runs of --task diverse and --task intents, or folders with some below them.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the report.")] = Path(
+        "ambiguity"
+    ),
+    shards: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--shards", parser=path, help="Shards of the runs, for pictures of their sets; may be repeated."
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=1, max=50, help="With --shards: sets drawn for each dataset.")
+    ] = 4,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the lot that chooses the pictures.")
+    ] = 0,
+    data: DataOption = None,
+) -> None:
+    """Tell how far candidates cover what a first click may mean: tables, figures, pictures from stored runs."""
+    from disbench.reports.ambiguity.pictures import PictureOptions  # noqa: PLC0415
+    from disbench.reports.ambiguity.report import make_ambiguity_report  # noqa: PLC0415
+
+    folders = [addresses.here(folder) for folder in shards or []]
+    wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
+    for line in make_ambiguity_report([addresses.here(run) for run in runs], out, wanted):
+        say(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(ambiguity)

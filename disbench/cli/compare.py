@@ -1,0 +1,86 @@
+"""The commands that look closer at stored runs: compare, failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench.cli.options import DataOption, local_path, path, say
+from disbench.io import addresses
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Where the runs' dataset is, if it is not one of disbench's cards: your card.toml, or the folder.",
+    ),
+]
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run, A.")],
+    run_b: Annotated[Path, typer.Argument(parser=path, help="Folder of another run on the same samples, B.")],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the comparison.")] = Path(
+        "comparison"
+    ),
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", min=0, max=50, help="Samples in the picture, those that differ most; 0 draws none."
+        ),
+    ] = 8,
+    dataset: DatasetOption = None,
+    data: DataOption = None,
+) -> None:
+    """Compare two runs on the same samples: paired differences, intervals, p-values, pictures."""
+    from disbench.reports.comparison import (  # noqa: PLC0415
+        compare_runs,
+        draw_differences,
+        lines_of,
+        one_run,
+        write_comparison,
+    )
+
+    runs = (one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
+    comparison = compare_runs(*runs)
+    picture = draw_differences(comparison, runs, data, samples, dataset) if samples else None
+    for line in lines_of(comparison):
+        say(line)
+    typer.echo("")
+    for written in write_comparison(comparison, out, picture):
+        typer.echo(f"look at: {written}")
+
+
+def failures(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(parser=path, help="Folders of finished runs, or folders that have some below them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path(
+        "failures"
+    ),
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples",
+            min=1,
+            max=50,
+            help="Samples never solved in each picture, at most, and as many solved late.",
+        ),
+    ] = 8,
+    dataset: DatasetOption = None,
+    data: DataOption = None,
+) -> None:
+    """Draw what fails: samples that never reach an IoU of 0.90, and those that take longest."""
+    from disbench.reports.failures import write_failures  # noqa: PLC0415
+
+    for line in write_failures([addresses.here(run) for run in runs], out, data, samples, dataset):
+        say(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(compare)
+    app.command()(failures)

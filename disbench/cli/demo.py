@@ -1,0 +1,60 @@
+"""The command `demo`: a page to click on photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench.cli.options import SetOption, local_path, path
+from disbench.io import addresses
+
+
+def demo(
+    images: Annotated[
+        list[Path] | None, typer.Argument(parser=path, help="Photos (default: the embedded ones).")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="Name of a card (disbench methods list), your own card.toml, package.module:Name or "
+            "path/to/file.py:Name.",
+        ),
+    ] = "geodesic",
+    set_: SetOption = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1 (default: a free one).")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=local_path,
+            help="Folder for masks and clicks, when the page says so (default: the browser saves them).",
+        ),
+    ] = None,
+) -> None:
+    """Click on photos in a page on this machine: candidates, a choice, refinement; save mask and clicks."""
+    from disbench.demo.launch import demo as serve_demo  # noqa: PLC0415
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address} shows {method}; end it with Ctrl+C")
+        if browser:
+            import webbrowser  # noqa: PLC0415
+
+            webbrowser.open(address)
+
+    serve_demo(
+        [addresses.here(image) for image in images or ()], method, set_ or [], port=port, out=out, ready=ready
+    )
+    typer.echo("the demo has ended")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(demo)

@@ -1,0 +1,92 @@
+"""The paper's commands: reproduce, published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disbench.cli.options import DataOption, local_path, path, say
+from disbench.io import addresses
+
+
+def reproduce(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A table or figure: table1 ... table5, figure4 ... figure6; without one, they are listed."
+        ),
+    ] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--runs", parser=path, help="Folder of finished runs, at any depth; may be repeated."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path(
+        "paper"
+    ),
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help='A run for a row whatever its card says: "ROW=RUN_FOLDER"; may be repeated.'
+        ),
+    ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sample",
+            help="Id of a sample that figure5 or figure6 shows; may be repeated (default: drawn by lot).",
+        ),
+    ] = None,
+    data: DataOption = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table as Markdown.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="A table for LaTeX.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="All numbers, unrounded.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="A figure as PNG.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="A figure as SVG.")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="A figure as PDF.")] = False,
+) -> None:
+    """Make a table or figure of the paper from stored runs, beside the published numbers; in all formats, or some."""
+    from disbench.reports.paper.reproduce import reproduce as make  # noqa: PLC0415
+    from disbench.reports.paper.reproduce import reproducible  # noqa: PLC0415
+    from disbench.reports.paper.runs import parse_rows  # noqa: PLC0415
+
+    if name is None:
+        for line in reproducible():
+            typer.echo(line)
+        return
+    asked = {"markdown": markdown, "latex": latex, "csv": csv, "png": png, "svg": svg, "pdf": pdf}
+    formats = [form for form, wanted in asked.items() if wanted]
+    made = make(
+        name,
+        [addresses.here(folder) for folder in runs or []],
+        out,
+        rows=parse_rows(map_ or []),
+        formats=formats,
+        data=data,
+        samples=sample or (),
+    )
+    for line in made.lines:
+        say(line)
+
+
+def published(
+    method: Annotated[
+        str | None, typer.Argument(help="Name of a method; without one, all methods are listed.")
+    ] = None,
+) -> None:
+    """List the numbers that are published for a method, with sources, differences and remarks."""
+    from disbench.reports.paper.published import (  # noqa: PLC0415
+        published_lines,
+        published_methods,
+        read_published,
+    )
+
+    for line in published_methods(read_published()) if method is None else published_lines(method):
+        typer.echo(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(reproduce)
+    app.command()(published)

@@ -1,0 +1,289 @@
+"""Measures of ambiguity: how a method's candidates for one click cover the set of masks that the click may mean.
+
+Pure functions of arrays (docs/ambiguity.md has the definitions). `ious` is float (members, candidates): the IoU of
+each mask of the set, inner to outer, with each candidate that a method offers for one click. A method that failed
+offers none: (members, 0). nan counts as an IoU of 0. `scores` is one number a candidate, the method's own, or None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.metrics import bootstrap_interval
+
+FloatArray = npt.NDArray[np.float64]
+Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
+THRESHOLDS = (0.5, 0.75, 0.9)
+"""IoUs from which on a member counts as found."""
+MATCHED = 0.5
+"""A candidate that reaches this IoU with no member is wasted."""
+MOST_EXACT = 10
+"""Up to so many candidates the oracle tries every choice of them; beyond, it takes one after another."""
+BINS = 10
+"""Of equal width, for the calibration of scores."""
+
+
+def best_ious(ious: npt.ArrayLike) -> FloatArray:
+    """For each member the IoU of the candidate that is nearest to it: float64 (members,); 0 without candidates.
+
+    >>> best_ious([[0.9, 0.2], [0.4, 0.5]]).tolist()
+    [0.9, 0.5]
+    """
+    return np.asarray(_checked(ious).max(axis=1, initial=0.0))
+
+
+def coverage(ious: npt.ArrayLike) -> float:
+    """Mean over the members of the best candidate's IoU: 1 where the candidates are the set itself.
+
+    >>> coverage([[0.9, 0.2], [0.4, 0.5]])
+    0.7
+    """
+    return float(best_ious(ious).mean())
+
+
+def recall(ious: npt.ArrayLike, threshold: float) -> float:
+    """Share of the members of which some candidate reaches an IoU; both compared as float32.
+
+    >>> recall([[0.9, 0.2], [0.4, 0.5]], 0.75)
+    0.5
+    """
+    return float(np.mean(_reached(best_ious(ious), threshold)))
+
+
+def own_order(scores: Scores, candidates: int) -> npt.NDArray[np.int64] | None:
+    """The candidates by the method's own score, the best first; ties by the lower index, nan last.
+
+    Returns:
+        int64 (candidates,); None where a method offers several and has no score, so that it has no order.
+
+    Raises:
+        ValueError: another number of scores than of candidates.
+    """
+    if scores is None:
+        return np.arange(candidates) if candidates < 2 else None
+    values = np.asarray(scores, dtype=np.float64)
+    if values.shape != (candidates,):
+        raise ValueError(f"scores of shape {values.shape} for {candidates} candidates")
+    return np.argsort(-np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf), kind="stable")
+
+
+def coverage_by_own_order(ious: npt.ArrayLike, scores: Scores) -> FloatArray | None:
+    """Coverage where only the first 1, 2, ... candidates by the method's own score are kept.
+
+    Returns:
+        float64 (candidates,), never falling; None as of `own_order`.
+    """
+    values = _checked(ious)
+    order = own_order(scores, values.shape[1])
+    if order is None:
+        return None
+    return np.asarray(np.maximum.accumulate(values[:, order], axis=1).mean(axis=0))
+
+
+def coverage_by_oracle(ious: npt.ArrayLike, most_exact: int = MOST_EXACT) -> FloatArray:
+    """The largest coverage that 1, 2, ... candidates can have, whichever they are.
+
+    Up to `most_exact` candidates every choice is tried. Of more, the one that adds most is taken each time (of equal
+    ones the lower index): coverage is submodular, so that reaches at least 1 - 1/e of the largest.
+
+    Returns:
+        float64 (candidates,), never falling.
+    """
+    values = _checked(ious)
+    count = values.shape[1]
+    if count > most_exact:
+        return _greedy(values)
+    return np.array(
+        [
+            max(values[:, chosen].max(axis=1).mean() for chosen in combinations(range(count), size))
+            for size in range(1, count + 1)
+        ],
+        dtype=np.float64,
+    )
+
+
+def redundancy(agreement: npt.ArrayLike) -> float:
+    """Mean IoU over the pairs of candidates of one click; nan for fewer than two candidates."""
+    values = np.asarray(agreement, dtype=np.float64)
+    return float(values.mean()) if values.size else math.nan
+
+
+def waste(ious: npt.ArrayLike, threshold: float = MATCHED) -> float:
+    """Share of the candidates that reach an IoU with no member; nan without candidates.
+
+    >>> waste([[0.9, 0.2], [0.4, 0.3]])
+    0.5
+    """
+    values = _checked(ious)
+    if not values.shape[1]:
+        return math.nan
+    return float(np.mean(~_reached(values.max(axis=0), threshold)))
+
+
+def top1(scores: Scores, candidates: int) -> int | None:
+    """The candidate that a method means when it must choose one; None where it offers none, or has no order."""
+    order = own_order(scores, candidates)
+    return None if order is None or not len(order) else int(order[0])
+
+
+def meant_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCHED) -> int | None:
+    """The member that a candidate is nearest to, of equal ones the inner; None if it reaches the IoU with none."""
+    column = _checked(ious)[:, candidate]
+    member = int(column.argmax())
+    return member if bool(_reached(column, threshold)[member]) else None
+
+
+def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BINS) -> FloatArray:
+    """What the calibration error is made of: float64 (bins, 3), in each bin of the score candidates, scores, IoUs.
+
+    Args:
+        scores: (n,), cut to [0, 1]; candidates whose score is nan are left out.
+        ious: (n,), IoU of each candidate with the member that it is nearest to.
+        bins: of equal width.
+    """
+    said, found = np.asarray(scores, dtype=np.float64), np.nan_to_num(np.asarray(ious, dtype=np.float64))
+    known = ~np.isnan(said)
+    said, found = np.clip(said[known], 0.0, 1.0), found[known]
+    place = np.minimum((said * bins).astype(np.int64), bins - 1)
+    columns = (np.bincount(place, weights, bins) for weights in (np.ones_like(said), said, found))
+    return np.stack(list(columns), axis=1)
+
+
+def calibration_error(sums: FloatArray) -> Any:
+    """Expected calibration error: the mean over candidates of |mean score - mean IoU| of their bin.
+
+    Args:
+        sums: of `calibration_sums`, (..., bins, 3); sums over several clicks add up.
+
+    Returns:
+        float64 (...); nan without candidates.
+    """
+    count = sums[..., 0].sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.abs(sums[..., 1] - sums[..., 2]).sum(axis=-1) / count
+
+
+def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
+    """Spearman's rank correlation of scores with IoUs; ties share their mean rank.
+
+    Returns:
+        In [-1, 1]; nan for fewer than two candidates with a score, or where all scores or all IoUs are equal.
+    """
+    from scipy.stats import rankdata  # noqa: PLC0415  (slow to load)
+
+    said, found = np.asarray(scores, dtype=np.float64), np.asarray(ious, dtype=np.float64)
+    known = ~np.isnan(said)
+    if known.sum() < 2:
+        return math.nan
+    a, b = (rankdata(values[known]) for values in (said, np.nan_to_num(found)))
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / size if size else math.nan
+
+
+def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
+    """IoU of the answers that a method chooses before and after a click is moved.
+
+    Args:
+        before: scores of the candidates of the click that was not moved.
+        after: those of the moved one.
+        between: (candidates before, candidates after), their IoUs.
+
+    Returns:
+        nan where one of them has no first candidate.
+    """
+    values = np.asarray(between, dtype=np.float64)
+    first, second = top1(before, values.shape[0]), top1(after, values.shape[1])
+    return math.nan if first is None or second is None else float(values[first, second])
+
+
+def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLike) -> float:
+    """IoU of the candidates nearest to a member before and after a click is moved, mean over the members.
+
+    Args:
+        before: `ious` of the click that was not moved.
+        after: those of the moved one.
+        between: as of `held_top1`.
+
+    Returns:
+        nan where one of them has no candidates.
+    """
+    a, b = _checked(before), _checked(after)
+    if not a.shape[1] or not b.shape[1]:
+        return math.nan
+    return float(np.asarray(between, dtype=np.float64)[a.argmax(axis=1), b.argmax(axis=1)].mean())
+
+
+def interval_over_groups(
+    sums: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray],
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval where whole groups (images) are drawn, with all that lies in them.
+
+    Args:
+        sums: (n, ...), what adds up over clicks.
+        groups: (n,), the image of each.
+        statistic: of sums over a resample, (resamples, ...), gives (resamples,).
+        level: as of `disbench.core.metrics.bootstrap_interval`.
+        resamples: likewise.
+        seed: likewise.
+    """
+    values = np.asarray(sums, dtype=np.float64)
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    whole = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(whole, place, values)
+    flat = whole.reshape(len(names), -1)
+
+    def of_drawn(drawn: FloatArray) -> FloatArray:
+        rows, count = drawn.shape
+        at = drawn.astype(np.int64) + np.arange(rows)[:, None] * count
+        often = np.bincount(at.ravel(), minlength=rows * count).reshape(rows, count)
+        return statistic(np.asarray((often @ flat).reshape(rows, *values.shape[1:]), dtype=np.float64))
+
+    return bootstrap_interval(np.arange(len(names), dtype=np.float64), of_drawn, level, resamples, seed)
+
+
+def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float, float]:
+    """95 % interval of a mean, over groups (images): of sums over counts."""
+    given = np.asarray(values, dtype=np.float64)
+    sums = np.stack([given, np.ones_like(given)], axis=1)
+    return interval_over_groups(sums, groups, lambda found: found[:, 0] / found[:, 1])
+
+
+def _greedy(values: FloatArray) -> FloatArray:
+    best, left, found = np.zeros(len(values)), list(range(values.shape[1])), []
+    while left:
+        gains = [np.maximum(best, values[:, candidate]).mean() for candidate in left]
+        best = np.maximum(best, values[:, left.pop(int(np.argmax(gains)))])
+        found.append(best.mean())
+    return np.array(found, dtype=np.float64)
+
+
+def _reached(values: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
+    return np.asarray(values.astype(np.float32) >= np.float32(threshold))
+
+
+def _checked(ious: npt.ArrayLike) -> FloatArray:
+    """As float64 (members, candidates).
+
+    Raises:
+        ValueError: no member, another number of axes, or a value outside [0, 1].
+    """
+    values = np.nan_to_num(np.asarray(ious, dtype=np.float64))
+    if values.ndim != 2 or not values.shape[0]:
+        raise ValueError(
+            f"IoUs of shape {values.shape}; (members, candidates) with a member or more is expected"
+        )
+    if values.size and (values.min() < 0 or values.max() > 1):
+        raise ValueError(f"IoUs from {values.min():g} to {values.max():g}; an IoU lies in [0, 1]")
+    return values

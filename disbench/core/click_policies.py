@@ -1,0 +1,346 @@
+"""Where a simulated user clicks: the protocol's centre, or policies that say how robust a method is to it.
+
+A policy that draws takes its generator from the seed, the sample's id and the click's number alone, so that
+neither order nor processes change a click.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.clicks import (
+    NO_ERROR,
+    BoolArray,
+    Click,
+    check_clicks,
+    checked_mask,
+    checked_target,
+    error_masks,
+    next_click,
+)
+from disbench.core.depths import Depth, deepest, transform
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.opencv import opencv
+
+POLICIES: dict[str, dict[str, float]] = {
+    "center": {},
+    "random": {},
+    "jitter": {"sigma": 0.3},
+    "scipy-center": {},
+    "scipy-restart": {},
+    "removed-center": {},
+}
+"""Name -> its options with their defaults.
+
+- `center`: the protocol's click (`disbench.core.clicks.next_click`).
+- `random`: uniform among the pixels of the largest error: the 8-connected component with the most pixels, of
+  false negatives and false positives; of equal ones a false positive, then the first in row-major order.
+  Pixels clicked before are left out, of the component's size too.
+- `jitter`: the protocol's click, moved by Gaussian noise of `sigma` times the distance from it to the nearest
+  pixel that is not of its error (the radius of the largest inscribed disc), rounded to whole pixels, drawn
+  again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
+  click itself.
+- `scipy-center`: the protocol's click by SciPy's exact transform (float64), which picks other pixels on some exact ties
+  (f-BRS, FCANet).
+- `scipy-restart`: the same; where nothing is left to click, the click that an empty prediction would get (FocusCut).
+- `removed-center`: pixels clicked before are no errors, so that the distances around them change; ignored pixels count
+  as background; of the pixels of the largest distance one is drawn (InterFormer). A false negative's distance must be
+  larger, strictly, as everywhere.
+
+Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
+"""
+DRAWING = ("random", "jitter", "removed-center")
+"""Policies whose clicks depend on the seed."""
+CLICKING_ON = ("scipy-restart", "removed-center")
+"""Policies that may click on where the prediction is perfect on all pixels that count."""
+REPLAY = "replay"
+"""The policy that takes clicks that people made, and simulates none."""
+_RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
+_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Recorded clicks of one user (`disbench.io.recorded_clicks` reads them).
+
+    Attributes:
+        file: where they lie; its bare name once they are read.
+        user: who clicked; "" where the file has one user.
+        digest: of the clicks: 16 hexadecimal digits; "" before they are read.
+        clicks: sample -> its clicks in their order; empty before they are read.
+    """
+
+    file: str
+    user: str = ""
+    digest: str = ""
+    clicks: Mapping[str, Sequence[Click]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Recording:
+        """What `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST` names; nothing is read.
+
+        Raises:
+            InputError: written otherwise.
+        """
+        found = _RECORDING.fullmatch(text.strip())
+        if found is None:
+            raise InputError(
+                f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME"
+            )
+        return cls(found["file"].strip(), (found["user"] or "").strip(), found["digest"] or "")
+
+    def __str__(self) -> str:
+        """The form that `parse` reads."""
+        user = f",user={self.user}" if self.user else ""
+        return f"{self.file}{user}" + (f",clicks={self.digest}" if self.digest else "")
+
+    def check_inside(self, sample: str, shape: tuple[int, ...]) -> None:
+        """See that a sample's clicks lie within its image, (height, width) pixels.
+
+        Raises:
+            InputError: one does not.
+        """
+        for number, click in enumerate(self.clicks.get(sample, ()), 1):
+            if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
+                raise InputError(
+                    f"{self.file}: click {number} on the sample {shown(sample)} is at x = {click.x}, y = {click.y}, "
+                    f"outside its image of {shape[1]} x {shape[0]} pixels; mend the file"
+                )
+
+
+def replays(policy: str) -> bool:
+    """Whether a policy, as results write it, takes recorded clicks."""
+    return policy.partition(":")[0].strip() == REPLAY
+
+
+@dataclass(frozen=True)
+class ClickPolicy:
+    """A policy with its options.
+
+    Attributes:
+        name: one of `POLICIES`, or `REPLAY`.
+        options: those that differ from the defaults; afterwards all of them.
+        recording: of `REPLAY` alone: the clicks.
+
+    Raises:
+        InputError: unknown name or option, or a value that is not a number above 0.
+    """
+
+    name: str = "center"
+    options: Mapping[str, float] = field(default_factory=dict)
+    recording: Recording | None = None
+
+    def __post_init__(self) -> None:
+        if self.name == REPLAY and self.recording is not None:
+            return
+        if self.name not in POLICIES:
+            raise unknown_name("policy", self.name, [*POLICIES, REPLAY])
+        defaults = POLICIES[self.name]
+        for key, value in self.options.items():
+            if not defaults:
+                raise InputError(f"policy {self.name}: it has no options; leave {key!r} out")
+            if key not in defaults:
+                raise unknown_name("option", key, defaults, f"policy {self.name}")
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"policy {self.name}: {key} = {value}; give a number above 0")
+        object.__setattr__(self, "options", {**defaults, **self.options})
+
+    @classmethod
+    def parse(cls, text: str) -> ClickPolicy:
+        """A policy from `name` or `name:option=value,...`, as the command line and results write it.
+
+        Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.replay` does that.
+
+        Raises:
+            InputError: unknown name or option, or a value that is not a number above 0.
+        """
+        name, _, rest = text.partition(":")
+        if replays(text):
+            return cls(REPLAY, recording=Recording.parse(rest))
+        pairs = (part.strip().partition("=") for part in rest.split(",") if part.strip())
+        return cls(name.strip(), {key.strip(): _number(value) for key, _, value in pairs})
+
+    def __str__(self) -> str:
+        """The form that `parse` reads, with every option."""
+        if self.recording is not None:
+            return f"{self.name}:{self.recording}"
+        options = ",".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
+        return f"{self.name}:{options}" if options else self.name
+
+    def ends(self, sample: str, clicks: int) -> bool:
+        """Whether no click follows on a sample after so many: recorded clicks end, simulated ones do not."""
+        return self.recording is not None and clicks >= len(self.recording.clicks.get(sample, ()))
+
+    def simulate(
+        self,
+        target: npt.ArrayLike,
+        prediction: npt.ArrayLike,
+        clicks: Sequence[Click] = (),
+        *,
+        seed: int = 0,
+        sample: str = "",
+    ) -> Click:
+        """The next click.
+
+        Args:
+            target: integers (height, width): 1 object, 0 background, -1 ignored.
+            prediction: booleans (height, width).
+            clicks: those made before.
+            seed: at least 0.
+            sample: id of the sample.
+
+        Raises:
+            ValueError: as `next_click`, or recorded clicks that have ended (`ends`).
+        """
+        if self.recording is not None:
+            return self._recorded(sample, len(clicks))
+        if self.name == "center":
+            return next_click(target, prediction, clicks)
+        return self._corrected(target, prediction, clicks, seed, sample)
+
+    def _recorded(self, sample: str, clicks: int) -> Click:
+        assert self.recording is not None
+        if self.ends(sample, clicks):
+            raise ValueError(f"no recorded click follows on the sample {sample!r} after {clicks}")
+        return self.recording.clicks[sample][clicks]
+
+    def _corrected(
+        self,
+        target: npt.ArrayLike,
+        prediction: npt.ArrayLike,
+        clicks: Sequence[Click],
+        seed: int,
+        sample: str,
+    ) -> Click:
+        """The click of every policy but the standard one and recorded clicks."""
+        missed, excess = error_masks(target, prediction)
+        check_clicks(clicks, missed.shape)
+        if self.name == "removed-center":
+            excess = checked_mask(prediction) & (checked_target(target) != 1)
+            return _removed_center(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
+        if self.name in ("scipy-center", "scipy-restart"):
+            found = _scipy_center(missed, excess, clicks)
+            if found is None and self.name == "scipy-restart":
+                found = _scipy_center(checked_target(target) == 1, np.zeros_like(excess), ())
+            return found or NO_ERROR
+        center = deepest(missed, excess, clicks)
+        if center is None:
+            return NO_ERROR
+        if self.name == "random":
+            return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
+        return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
+
+    def jittered(
+        self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str
+    ) -> Click:
+        """The click of `jitter` around a centre.
+
+        Args:
+            errors: boolean (height, width), of the centre's kind.
+            center: where the protocol clicks.
+            clicks: those made before.
+            seed: at least 0.
+            sample: id of the sample.
+        """
+        draws = _generator(seed, sample, len(clicks) + 1)
+        return _jitter(errors, center, clicks, self.options["sigma"], draws)
+
+
+def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
+    """None where there is no error that was not clicked before."""
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
+
+    largest, found = 0.0, None
+    for errors, positive in ((excess, False), (missed, True)):
+        rows, columns = np.flatnonzero(errors.any(axis=1)), np.flatnonzero(errors.any(axis=0))
+        if not len(rows):
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # beyond it all is zero, as beyond the image
+        distances = distance_transform_edt(np.pad(box, 1))[1:-1, 1:-1]
+        for click in clicks:
+            if errors[click.y, click.x]:
+                distances[click.y - top, click.x - left] = 0
+        y, x = divmod(int(distances.argmax()), box.shape[1])
+        if distances[y, x] > largest:
+            largest, found = float(distances[y, x]), Click(left + x, top + y, positive)
+    return found
+
+
+def _removed_center(
+    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
+) -> Click:
+    largest, pixels = {}, {}
+    for positive, errors in ((False, excess), (True, missed)):
+        left = np.pad(errors, 1).astype(np.uint8)
+        for click in clicks:
+            left[click.y + 1, click.x + 1] = 0
+        distances = transform(left)[1:-1, 1:-1]
+        largest[positive] = float(distances.max())
+        pixels[positive] = np.flatnonzero(distances == distances.max())
+    if not max(largest.values()):
+        return NO_ERROR
+    chosen = largest[True] > largest[False]
+    place = int(pixels[chosen][draws.integers(len(pixels[chosen]))])
+    y, x = divmod(place, missed.shape[1])
+    return Click(x, y, chosen)
+
+
+def _random(
+    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
+) -> Click:
+    best: tuple[int, bool, npt.NDArray[np.int64]] | None = None
+    for errors, positive in ((excess, False), (missed, True)):
+        pixels = _largest_component(errors, clicks)
+        if len(pixels) and (best is None or len(pixels) > best[0]):
+            best = (len(pixels), positive, pixels)
+    assert best is not None
+    y, x = divmod(int(best[2][draws.integers(best[0])]), missed.shape[1])
+    return Click(x, y, best[1])
+
+
+def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> npt.NDArray[np.int64]:
+    """Flat indices, ascending, of the component's pixels that were not clicked before."""
+    count, labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)
+    if count == 1:
+        return np.zeros(0, dtype=np.int64)
+    for click in clicks:
+        labels[click.y, click.x] = 0
+    flat = labels.ravel()
+    sizes = np.bincount(flat, minlength=count)[1:]
+    largest = np.flatnonzero(sizes == sizes.max()) + 1
+    firsts = [int((flat == label).argmax()) for label in largest] if len(largest) > 1 else [0]
+    return np.flatnonzero(flat == largest[int(np.argmin(firsts))]) if sizes.max() else np.zeros(0, np.int64)
+
+
+def _jitter(
+    errors: BoolArray, center: Depth, clicks: Sequence[Click], sigma: float, draws: np.random.Generator
+) -> Click:
+    labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)[1]
+    component = labels == labels[center.y, center.x]
+    before = {(click.x, click.y) for click in clicks}
+    height, width = errors.shape
+    for dx, dy in np.rint(draws.normal(0.0, sigma * center.distance, (_DRAWS, 2))).tolist():
+        x, y = center.x + int(dx), center.y + int(dy)
+        if 0 <= x < width and 0 <= y < height and component[y, x] and (x, y) not in before:
+            return Click(x, y, center.missed)
+    return Click(center.x, center.y, center.missed)
+
+
+def _generator(seed: int, sample: str, click: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}\n{click}\n{sample}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # refused with the option's name

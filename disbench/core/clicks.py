@@ -1,0 +1,163 @@
+"""Clicks: where a person points, and what with; and the protocol's simulated click."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.depths import deepest
+from disbench.core.opencv import opencv
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Click(NamedTuple):
+    """One click on an image.
+
+    Attributes:
+        x: whole pixels to the right from the left edge, from 0.
+        y: whole pixels down from the top edge, from 0.
+        positive: True on the object, False on the background.
+    """
+
+    x: int
+    y: int
+    positive: bool
+
+
+NO_ERROR = Click(0, 0, False)
+"""What the protocol gives where nothing is wrong, or nothing that was not clicked before."""
+
+
+def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> Click:
+    """The click of the standard protocol: the centre of the largest error.
+
+    False negatives (object, not predicted) and false positives (predicted, background) each have a map of
+    Euclidean distances to the nearest pixel that is not of their kind; beyond the image's border nothing is.
+    Pixels clicked before have distance 0. The click is positive if the largest distance is that of a false
+    negative, strictly; it lies at the first pixel, row by row, of the largest distance. Ignored pixels are
+    no errors. Without an error that was not clicked before: `Click(0, 0, False)`.
+
+    Distances are those of OpenCV's own precise transform (`DIST_L2`, mask size 0): the float32 square roots
+    of whole numbers, so ties are exact. Intel's library, by which some builds of OpenCV compute the same
+    transform when they have one thread or a small image, is not used: its last bits, and with them the
+    choice among ties, depend on where in memory the result lies.
+
+    Args:
+        target: integers (height, width): 1 object, 0 background, -1 ignored; row-major, y down.
+        prediction: booleans, or integers 0 and 1, (height, width).
+        clicks: those made before, in any order.
+
+    Returns:
+        The click, within the image.
+
+    Raises:
+        ValueError: arrays of other shapes, types or values than these, or a click outside the image.
+        InputError: OpenCV cannot be imported.
+    """
+    opencv()  # not every click needs it; where it is missing, the first one says so
+    missed, excess = error_masks(target, prediction)
+    check_clicks(clicks, missed.shape)
+    depth = deepest(missed, excess, clicks)
+    return NO_ERROR if depth is None else Click(depth.x, depth.y, depth.missed)
+
+
+def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
+    """What a prediction misses and what it has in excess; ignored pixels are in neither.
+
+    Args:
+        target: integers (height, width): 1 object, 0 background, -1 ignored.
+        prediction: booleans, or integers 0 and 1, (height, width).
+
+    Returns:
+        (false negatives, false positives), boolean (height, width) each.
+
+    Raises:
+        ValueError: arrays of other shapes, types or values than these.
+    """
+    goal, guess = _row_major(checked_target(target)), _row_major(checked_mask(prediction))
+    if goal.shape != guess.shape:
+        raise ValueError(
+            f"the target is {_size(goal)} pixels and the prediction {_size(guess)}; they must agree"
+        )
+    # As signed bytes 1 > 0 > -1, as unsigned bytes 255 > 1 > 0: an ignored pixel is neither missed nor in excess.
+    return goal > guess.view(np.int8), guess.view(np.uint8) > goal.view(np.uint8)
+
+
+def checked_target(target: npt.ArrayLike) -> npt.NDArray[np.int8]:
+    """A target as int8 (height, width).
+
+    Raises:
+        ValueError: not two axes, no pixels, not integers, or values other than 1, 0 and -1.
+    """
+    array = _map(target, "target")
+    if array.dtype.kind not in "biu":
+        raise ValueError(f"a target holds integers (1 object, 0 background, -1 ignored), not {array.dtype}")
+    if array.dtype.kind != "b" and (array.min() < -1 or array.max() > 1):
+        raise ValueError(f"a target holds 1, 0 and -1 only, not {array.min()} to {array.max()}")
+    return array.astype(np.int8, copy=False)
+
+
+def checked_mask(mask: npt.ArrayLike) -> BoolArray:
+    """A mask as booleans (height, width).
+
+    Raises:
+        ValueError: not two axes, no pixels, or anything but booleans and the integers 0 and 1.
+    """
+    array = _map(mask, "prediction")
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"a prediction holds booleans, or 0 and 1, not {array.dtype}; threshold it first")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"a prediction of integers holds 0 and 1 only, not {array.min()} to {array.max()}")
+    return array.astype(np.bool_)
+
+
+def opencv_version() -> str:
+    """The version of the OpenCV whose distance transform places the clicks.
+
+    Raises:
+        InputError: OpenCV cannot be imported.
+    """
+    return str(opencv().__version__)
+
+
+def check_clicks(clicks: Sequence[Click], shape: tuple[int, ...]) -> None:
+    """See that all clicks lie within an image.
+
+    Args:
+        clicks: in any order.
+        shape: (height, width) of the image.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for click in clicks:
+        if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
+            raise ValueError(
+                f"the click at x={click.x}, y={click.y} is outside an image of {shape[1]} x {shape[0]}"
+            )
+
+
+def _row_major(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values, row by row in memory: run lengths are decoded column by column, and all else is slower."""
+    if array.flags.c_contiguous or not array.flags.f_contiguous:
+        return array
+    return np.asarray(opencv().transpose(array.T.view(np.uint8))).view(array.dtype)
+
+
+def _map(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    array = np.asarray(values)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"a {name} has two axes (height, width) and at least one pixel, not shape {array.shape}"
+        )
+    return array
+
+
+def _size(array: npt.NDArray[Any]) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"

@@ -1,0 +1,394 @@
+"""Masks as COCO run lengths: rasterising, areas, boxes, overlaps, unions, dilation.
+
+A mask at rest is a COCO compressed RLE, `{"size": [height, width], "counts": bytes}`; runs go down the
+columns (Fortran order) and start with background. In hand it is a boolean array (height, width). Nothing
+in this module but `encode`, `decode` and the `fillpoly` raster makes an array of the mask's size.
+
+pycocotools is the reference for all of it. rlemasklib does what pycocotools lacks (dilation, difference) and
+what it does several times faster (encoding, decoding: `benchmarks/run_lengths.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+from rlemasklib import RLEMask
+
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Raster = Literal["pycocotools", "fillpoly"]
+
+POLYGON_MARGIN = 1.0
+"""Pixels by which a polygon may leave its image: annotators' outlines run along the border."""
+_UPSAMPLED = 5
+"""By which pycocotools refines the grid that it draws polygons on."""
+_MOST_GROUPS = 7
+_AT_ONCE = 1 << 20
+"""Bytes of compressed masks that are decoded together; their numbers take some dozens of times as much."""
+"""Groups of 5 bits of a run that fits an image, its sign among them."""
+
+
+class Rle(TypedDict):
+    """COCO compressed RLE: `size` is [height, width], `counts` the ASCII run lengths."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode(mask: BoolArray) -> Rle:
+    """Run lengths of a boolean (height, width) array."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two axes (height, width), this one {mask.ndim}")
+    return _to_coco(RLEMask.from_array(np.ascontiguousarray(mask, dtype=np.uint8)))
+
+
+def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
+    """Boolean (height, width) array of a mask.
+
+    Args:
+        rle: the mask.
+        order: how the array lies in memory: column by column ("F"), as run lengths go, which is faster, or row by
+            row ("C"), which is faster than to turn it afterwards. The values are the same.
+    """
+    return np.asarray(RLEMask.from_dict(rle).to_array(order=order)).view(np.bool_)
+
+
+def pixel(rle: Rle, number: int) -> tuple[int, int]:
+    """(x, y) of one of a mask's pixels, counted column by column from 0; the mask is not decoded.
+
+    Args:
+        rle: the mask.
+        number: in [0, area).
+
+    Raises:
+        IndexError: the mask has no such pixel.
+    """
+    runs = RLEMask.from_dict(rle).counts.astype(np.int64)  # background first
+    ends = np.cumsum(runs[1::2])
+    run = int(np.searchsorted(ends, number, side="right"))
+    if number < 0 or run == len(ends):
+        raise IndexError(f"pixel {number} of a mask of {ends[-1] if len(ends) else 0}")
+    return divmod(number + int(runs[: 2 * run + 1 : 2].sum()), rle["size"][0])
+
+
+def areas(rles: Sequence[Rle]) -> IntArray:
+    """Number of pixels of each mask: int64 (n,)."""
+    # pycocotools counts masks in eight bits here: more than 255 in one call overflow.
+    parts = [coco_mask.area(list(rles[i : i + 255])) for i in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
+
+
+def boxes(rles: Sequence[Rle]) -> IntArray:
+    """Bounding boxes in whole pixels: int64 (n, 4) of x, y, width, height.
+
+    Inclusive: width is last column - first column + 1. An empty mask has a box of zeros.
+    """
+    if not rles:
+        return np.zeros((0, 4), dtype=np.int64)
+    return np.asarray(coco_mask.toBbox(list(rles))).astype(np.int64).reshape(-1, 4)
+
+
+def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
+    """For each other mask, its share of this mask's area: |rle and other| / |rle|, float64 (n,)."""
+    return _coco_ious(rle, others, crowd=True)  # "crowd" in COCO's sense: the union is the first mask
+
+
+def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
+    """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
+    return _coco_ious(rle, others, crowd=False)
+
+
+def union(rles: Sequence[Rle]) -> Rle:
+    """Union of one mask or more of the same size."""
+    if len(rles) == 1:
+        return rles[0]
+    merged: Rle = coco_mask.merge(list(rles))
+    return merged
+
+
+def intersection(rles: Sequence[Rle]) -> Rle:
+    """Intersection of one mask or more of the same size."""
+    if len(rles) == 1:
+        return rles[0]
+    merged: Rle = coco_mask.merge(list(rles), True)
+    return merged
+
+
+def difference(rle: Rle, removed: Sequence[Rle]) -> Rle:
+    """The mask's pixels that lie in none of the removed masks."""
+    if not removed:
+        return rle
+    return _to_coco(RLEMask.from_dict(rle) - RLEMask.from_dict(union(removed)))
+
+
+def dilate(rle: Rle, iterations: int = 1) -> Rle:
+    """Dilation by a 3 x 3 square, repeated; the image's border cuts it off."""
+    mask = RLEMask.from_dict(rle)
+    for _ in range(iterations):
+        mask = mask.dilate3x3(connectivity=8)
+    return _to_coco(mask)
+
+
+def empty(height: int, width: int) -> Rle:
+    """The mask without a pixel."""
+    return _to_coco(RLEMask.zeros((height, width)))
+
+
+def from_polygons(
+    rings: Sequence[Sequence[float]], height: int, width: int, raster: Raster = "pycocotools"
+) -> Rle:
+    """Rasterise the rings of one object and unite them.
+
+    Args:
+        rings: each a flat list x0, y0, x1, y1, ... of at least three points, in pixels, x to the right
+            and y down from the image's top left corner.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole
+            pixels and OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
+
+    Raises:
+        ValueError: no ring, a ring of fewer than three points or an odd number of coordinates, a value
+            that is not a finite number, a point more than `POLYGON_MARGIN` pixels outside the image, or
+            outlines of more than `MAX_OUTLINE` fifths of a pixel together.
+    """
+    checked = [_checked_ring(ring, height, width) for ring in rings]
+    if not checked:
+        raise ValueError("the polygon has no ring")
+    # No side is longer than the image: that alone clears nearly every polygon, at no cost.
+    most = _UPSAMPLED * (max(height, width) + 3) * sum(ring.size for ring in checked)
+    if most > MAX_OUTLINE and sum(map(_outline, checked)) > MAX_OUTLINE:
+        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
+    if raster not in ("pycocotools", "fillpoly"):
+        raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
+    if raster == "fillpoly":
+        return _fill_polygons(checked, height, width)
+    return union(coco_mask.frPyObjects(checked, height, width))
+
+
+def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
+    """A mask from outside (`counts` compressed or a list of runs), checked against its image.
+
+    Raises:
+        ValueError: not an RLE, of another size than (height, width), or runs that are negative or do not
+            add up to that size.
+    """
+    if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
+        raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
+    size, counts = rle["size"], rle["counts"]
+    if not isinstance(size, list | tuple) or len(size) != 2 or list(size) != [height, width]:
+        raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
+    runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
+    # Everything is checked here, for pycocotools checks nothing: it would write beyond its memory.
+    if runs.size and (lowest := int(runs.min())) < 0:
+        raise ValueError(f"the RLE's counts have {lowest} where a whole number from 0 on should be")
+    if (runs.size and runs.max() > height * width) or runs.sum() != height * width:
+        raise ValueError(f"the RLE's runs add up to {sum(runs.tolist())}, not to {height} x {width} pixels")
+    if not runs[1:].all():
+        runs = _without_zeros(runs)
+    plain = {"size": [height, width], "counts": runs.tolist()}
+    compressed: Rle = coco_mask.frPyObjects(plain, height, width)
+    return compressed
+
+
+def are_well_formed(rles: Sequence[Rle]) -> bool:
+    """Whether run lengths are as the encoder writes them: positive but for the first, as many as there are pixels.
+
+    What is not may still be a mask, with runs of length 0. The compressed form is that of `from_foreign_rle`; here the
+    groups of many masks are decoded at once, which is many times faster for small ones.
+
+    Args:
+        rles: compressed, of any sizes; nothing is known of their counts.
+    """
+    waiting: list[Rle] = []
+    size = 0
+    for rle in rles:
+        if waiting and size + len(rle["counts"]) > _AT_ONCE:
+            if not _together_well_formed(waiting):
+                return False
+            waiting, size = [], 0
+        waiting.append(rle)
+        size += len(rle["counts"])
+    return not waiting or _together_well_formed(waiting)
+
+
+def _together_well_formed(rles: Sequence[Rle]) -> bool:
+    counts = [rle["counts"] for rle in rles]
+    groups = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
+    behind = np.cumsum([len(text) for text in counts])
+    if not all(counts) or groups.min() < 0 or groups.max() > 63 or (groups[behind - 1] & 32).any():
+        return False
+    ends = np.flatnonzero(groups < 32)
+    starts = np.empty_like(ends)
+    starts[0], starts[1:] = 0, ends[:-1] + 1
+    lengths = ends - starts + 1
+    if lengths.max() > _MOST_GROUPS:
+        return False
+    shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
+    stored = np.add.reduceat((groups & 31) << shifts, starts)
+    stored -= (groups[ends] >> 4) << (5 * lengths)  # the sign
+    first = np.zeros(len(counts), dtype=np.int64)
+    first[1:] = np.searchsorted(ends, behind[:-1])
+    runs = _undifferenced(stored, first)
+    least = np.ones(len(runs), dtype=np.int64)
+    least[first] = 0
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
+    return bool((runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
+
+
+def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
+    """Runs of masks one after the other, each mask's from the fourth on stored as differences.
+
+    Args:
+        stored: all of them.
+        first: where each mask's begin.
+    """
+    place = np.arange(len(stored))
+    place -= np.repeat(first, np.append(first[1:], len(stored)) - first)
+    runs = stored.copy()
+    for begin in (1, 2):  # every other run, in each mask from this one on
+        chosen = np.flatnonzero((place & 1 == begin & 1) & (place >= begin))
+        differences = stored[chosen]
+        sums = np.cumsum(differences)
+        heads = np.flatnonzero(place[chosen] == begin)
+        before = sums[heads] - differences[heads]
+        runs[chosen] = sums - np.repeat(before, np.append(heads[1:], len(chosen)) - heads)
+    return runs
+
+
+def check_total(rles: Sequence[Rle]) -> None:
+    """See that the masks of a scene are no more than a machine can hold.
+
+    Raises:
+        ValueError: their run lengths take more than `MAX_MASK_BYTES` together.
+    """
+    if sum(len(rle["counts"]) for rle in rles) > MAX_MASK_BYTES:
+        raise ValueError(f"the run lengths of its masks take more than {MAX_MASK_BYTES} bytes")
+
+
+def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,)) -> dict[int, Rle]:
+    """One mask for each value of an integer (height, width) map, in ascending order of the values."""
+    found = [int(value) for value in np.unique(labels) if int(value) not in ignored]
+    return {value: encode(labels == value) for value in found}
+
+
+def _coco_ious(rle: Rle, others: Sequence[Rle], *, crowd: bool) -> FloatArray:
+    if not others:
+        return np.zeros(0)
+    rows: FloatArray = np.asarray(coco_mask.iou([rle], list(others), [int(crowd)] * len(others)))
+    return rows.reshape(-1)
+
+
+def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
+    # Before NumPy makes an array of them: of texts it would make one of the longest text's length for each.
+    kinds = set(map(type, ring)) if isinstance(ring, list | tuple) else set()
+    if not isinstance(ring, list | tuple | np.ndarray) or kinds & {list, tuple, np.ndarray}:
+        raise ValueError("a polygon is not a flat list of x, y pairs")
+    if not all(map(_is_number, kinds)):
+        raise ValueError("a polygon's coordinates are not all numbers")
+    try:
+        points = np.asarray(ring, dtype=np.float64)
+    except (ValueError, OverflowError):
+        raise ValueError("a polygon has a coordinate that is far too large") from None
+    if points.ndim != 1 or points.size % 2:
+        raise ValueError("a polygon is not a flat list of x, y pairs")
+    if points.size < 6:
+        raise ValueError(f"a polygon has {points.size // 2} points, fewer than three")
+    low, high_x, high_y = float(points.min()), float(points[::2].max()), float(points[1::2].max())
+    if not (math.isfinite(low) and math.isfinite(high_x) and math.isfinite(high_y)):
+        raise ValueError("a polygon has a coordinate that is not a finite number (NaN or infinity)")
+    if low < -POLYGON_MARGIN or high_x > width + POLYGON_MARGIN or high_y > height + POLYGON_MARGIN:
+        raise ValueError(
+            f"a polygon reaches outside its image: x up to {high_x:g}, y up to {high_y:g}, lowest {low:g}, "
+            f"in an image of {width} x {height}"
+        )
+    return points
+
+
+def _is_number(kind: type) -> bool:
+    return issubclass(kind, int | float | np.integer | np.floating) and kind is not bool
+
+
+def _outline(points: FloatArray) -> float:
+    """Steps that pycocotools walks along a closed outline: of each side the longer of its two extents."""
+    corners = points.reshape(-1, 2)
+    sides = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    return _UPSAMPLED * float(sides.sum()) + len(corners)
+
+
+def _listed_runs(counts: list[object]) -> IntArray:
+    for run in counts:
+        if type(run) is not int:
+            raise ValueError(f"the RLE's counts have {shown(run)} where a whole number from 0 on should be")
+    try:
+        return np.array(counts, dtype=np.int64)
+    except OverflowError:
+        raise ValueError("the RLE's counts have a run that is longer than any image") from None
+
+
+def _decompressed(counts: object) -> IntArray:
+    """The runs of a compressed RLE.
+
+    A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is
+    stored as the difference from the run before the last.
+    """
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode("ascii")
+    if not isinstance(counts, bytes):
+        raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")
+    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((groups & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    if groups.size == 0:
+        return groups
+    if groups.min() < 0 or groups.max() >= 64:
+        raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
+    if last.size == 0 or last[-1] != groups.size - 1:
+        raise ValueError("the RLE's counts end in the middle of a run")
+    sizes = last - first + 1
+    if sizes.max() > _MOST_GROUPS:
+        raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
+    shifts = 5 * (np.arange(groups.size) - np.repeat(first, sizes))
+    runs = np.add.reduceat((groups & 31) << shifts, first)
+    runs -= np.where(groups[last] & 16, np.int64(1) << 5 * sizes, 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def _without_zeros(runs: IntArray) -> IntArray:
+    """The runs as the encoder would write them: none of length 0 but the first."""
+    present = np.flatnonzero(runs)
+    colours = present % 2
+    starts = np.flatnonzero(np.concatenate([[True], colours[1:] != colours[:-1]]))
+    merged = np.add.reduceat(runs[present], starts)
+    return np.concatenate([[0], merged]) if colours[0] else merged
+
+
+def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:
+    try:
+        import cv2  # noqa: PLC0415  (heavy, and only for parity with RITM)
+    except ImportError as error:
+        raise InputError(
+            f"raster=fillpoly needs OpenCV, which cannot be loaded ({error}); on Debian: apt-get install libgl1 "
+            "libglib2.0-0"
+        ) from error
+
+    canvas = np.zeros((height, width), dtype=np.uint8)
+    for ring in rings:
+        cv2.fillPoly(canvas, [np.round(ring.reshape(-1, 2)).astype(np.int32)], 1)
+    return encode(canvas.astype(bool))
+
+
+def _to_coco(mask: RLEMask) -> Rle:
+    plain = mask.to_dict()
+    return {"size": [int(side) for side in plain["size"]], "counts": plain["counts"]}

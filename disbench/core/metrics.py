@@ -1,0 +1,334 @@
+"""The benchmark's measures: pure functions of arrays, exactly as the field computes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.clicks import BoolArray, checked_mask, checked_target
+from disbench.core.depths import squares_of
+from disbench.core.errors import unknown_name
+
+FailureRule = Literal["strict", "ritm"]
+FloatArray = npt.NDArray[np.float64]
+IoUs = Sequence[Sequence[float] | npt.NDArray[np.floating[Any]]] | npt.NDArray[np.floating[Any]]
+"""A sequence a sample, or an array (samples, clicks)."""
+_RESAMPLES_AT_ONCE = 1 << 22
+"""Drawn indices in memory at a time."""
+_LONGEST_SUM = 1 << 22
+"""Up to this range of the sum of a resample of whole numbers its distribution is computed, not drawn."""
+_ROUNDING = 1e-9
+"""What the sums of a distribution's floating-point numbers may be off."""
+
+
+def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
+    """Intersection over union of the object and a prediction, over pixels that are not ignored.
+
+    Args:
+        target: integers (height, width): 1 object, 0 background, -1 ignored.
+        prediction: booleans, or integers 0 and 1, (height, width).
+
+    Returns:
+        In [0, 1], rounded to float32 as results store it; nan where neither has a pixel.
+
+    Raises:
+        ValueError: arrays of other shapes, types or values than these.
+
+    >>> iou([[1, 1, 0, -1]], [[True, False, False, True]])
+    0.5
+    """
+    goal, guess = _checked_pair(target, prediction)
+    inside = goal > 0
+    both = int(np.count_nonzero(inside & guess))
+    # As unsigned bytes an ignored pixel is 255, above any prediction.
+    excess = int(np.count_nonzero(guess.view(np.uint8) > goal.view(np.uint8)))
+    union = int(np.count_nonzero(inside)) + excess
+    return float(np.float32(both / union)) if union else math.nan
+
+
+def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
+    """Number of clicks to reach an IoU (NoC@threshold), mean over samples.
+
+    IoUs and threshold are compared as float32. A sample that never reaches the threshold counts
+    `max_clicks`; only its first `max_clicks` values count; nan reaches nothing.
+
+    Args:
+        ious: one sequence a sample: the IoU after click 1, 2, ... A sequence shorter than `max_clicks` must
+            reach the threshold: what would have come after its end is not known.
+        threshold: in (0, 1].
+        max_clicks: at least 1.
+
+    Raises:
+        ValueError: no samples, a sequence that ends early below the threshold, an IoU outside [0, 1], or a
+            threshold that is not in (0, 1].
+
+    >>> noc([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2)
+    2.0
+    """
+    return float(np.mean(clicks_to_reach(ious, threshold, max_clicks)))
+
+
+def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> npt.NDArray[np.int64]:
+    """NoC of each sample: int64 (samples,). Arguments and errors as of `noc`."""
+    return np.minimum(_first_clicks(ious, threshold, max_clicks), max_clicks)
+
+
+def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = "strict") -> int:
+    """Number of samples that fail to reach an IoU (NoF@threshold).
+
+    Args:
+        ious: as of `noc`.
+        threshold: in (0, 1].
+        max_clicks: at least 1.
+        rule: `strict` counts the samples that never reach the threshold, `ritm` those whose NoC equals
+            `max_clicks`: one that succeeds at the very last click counts as failed. Published figures are
+            the latter.
+
+    Raises:
+        ValueError: as of `noc`, or an unknown rule.
+
+    >>> [nof([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2, rule=rule) for rule in ("strict", "ritm")]
+    [1, 2]
+    """
+    if rule not in get_args(FailureRule):
+        raise unknown_name("rule", str(rule), get_args(FailureRule))
+    firsts = _first_clicks(ious, threshold, max_clicks)
+    return int(np.count_nonzero(firsts > max_clicks if rule == "strict" else firsts >= max_clicks))
+
+
+def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
+    """Mean IoU over samples after each click: not smoothed, and no running maximum.
+
+    Args:
+        ious: one sequence a sample: the IoU after click 1, 2, ...; only the first `max_clicks` count.
+        max_clicks: at least 1.
+
+    Returns:
+        float64 (max_clicks,): means of float32 values; nan where one of them is.
+
+    Raises:
+        ValueError: no samples, a sample with fewer than `max_clicks` values (it ended early), or a value
+            outside [0, 1].
+
+    >>> miou_curve([[0.5, 1.0], [0.25, 0.5]], max_clicks=2).tolist()
+    [0.375, 0.75]
+    """
+    values, lengths = _as_stored(ious, max_clicks)
+    short = np.flatnonzero(lengths < max_clicks)
+    if len(short):
+        raise ValueError(
+            f"sample {short[0]} has {lengths[short[0]]} clicks, shorter than {max_clicks}: it ended early, and no "
+            "curve can be had from such a run"
+        )
+    return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+
+
+class TargetBoundary:
+    """Boundary IoU with one target, for many predictions (Cheng et al., Boundary IoU, CVPR 2021).
+
+    The boundary of a mask is those of its pixels that lie within d pixels (a square of side 2d + 1) of a
+    pixel outside it, or of the image's border; d is a share of the image's diagonal. Ignored pixels are left
+    out of intersection and union.
+
+    Args:
+        target: integers (height, width): 1 object, 0 background, -1 ignored.
+        dilation_ratio: d as a share of the diagonal, at least 1 pixel; 0.02 is the paper's.
+
+    Raises:
+        ValueError: not a target, or a ratio that is not positive.
+    """
+
+    def __init__(self, target: npt.ArrayLike, dilation_ratio: float = 0.02) -> None:
+        goal = checked_target(target)
+        if not 0 < dilation_ratio < math.inf:
+            raise ValueError(f"dilation_ratio = {dilation_ratio}: a share of the diagonal above 0")
+        self._distance = max(1, round(dilation_ratio * math.hypot(*goal.shape)))
+        self._counts = goal >= 0
+        self._band = boundary(goal == 1, self._distance) & self._counts
+        self._size = int(np.count_nonzero(self._band))
+
+    def iou(self, prediction: npt.ArrayLike) -> float:
+        """Boundary IoU of a prediction, booleans (height, width): in [0, 1] as float32; nan of nothing with nothing."""
+        guess = checked_mask(prediction)
+        if guess.shape != self._band.shape:
+            raise ValueError(f"the prediction has shape {guess.shape}, the target {self._band.shape}")
+        box, band = _band_in_box(guess, self._distance)
+        band &= self._counts[box]
+        both = int(np.count_nonzero(band & self._band[box]))
+        union = self._size + int(np.count_nonzero(band)) - both
+        return float(np.float32(both / union)) if union else math.nan
+
+
+def boundary_iou(target: npt.ArrayLike, prediction: npt.ArrayLike, dilation_ratio: float = 0.02) -> float:
+    """Boundary IoU of one prediction; see `TargetBoundary`."""
+    return TargetBoundary(target, dilation_ratio).iou(prediction)
+
+
+def boundary(mask: BoolArray, distance: int) -> BoolArray:
+    """The pixels of a mask within a distance of its outside; beyond the image's border all is outside.
+
+    Args:
+        mask: boolean (height, width).
+        distance: pixels, at least 1, measured along rows and columns (a square neighbourhood).
+
+    Returns:
+        Boolean (height, width).
+    """
+    box, band = _band_in_box(mask, distance)
+    whole = np.zeros_like(mask)
+    whole[box] = band
+    return whole
+
+
+def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], BoolArray]:
+    """The box of a mask's pixels, and its boundary there."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return (slice(0), slice(0)), np.zeros((0, 0), dtype=bool)
+    columns = np.flatnonzero(mask.any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    band = mask[box].copy()
+    inner = squares_of(band, 2 * distance + 1)
+    if inner.size:
+        height, width = inner.shape
+        band[distance : distance + height, distance : distance + width] &= ~inner
+    return box, band
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray] | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval over samples (Efron): the same seed gives the same interval.
+
+    Of the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the
+    convolution of their distribution, so `resamples` and `seed` have no effect.
+
+    Args:
+        values: (samples,), one number a sample.
+        statistic: of (resamples, samples), along the last axis; None is the mean.
+        level: share of the resampled statistics within the interval, in (0, 1).
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        (low, high).
+
+    Raises:
+        ValueError: no values, values that are not finite, more than one axis, or a level out of range.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
+    if not np.isfinite(given).all():
+        raise ValueError(
+            f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first"
+        )
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(
+            f"level = {level}, resamples = {resamples}: a level in (0, 1), at least one resample"
+        )
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    if statistic is None and _is_small_and_whole(given):
+        return _exact_quantiles(given.astype(np.int64), ends)
+    draws = np.random.Generator(np.random.PCG64(seed))
+    found = np.concatenate(list(_resampled(given, statistic or _means, resamples, draws)))
+    low, high = np.quantile(found, ends)
+    return float(low), float(high)
+
+
+def _is_small_and_whole(values: FloatArray) -> bool:
+    return bool((values == np.rint(values)).all()) and len(values) * float(np.ptp(values)) < _LONGEST_SUM
+
+
+def _exact_quantiles(values: npt.NDArray[np.int64], shares: tuple[float, float]) -> tuple[float, float]:
+    """Quantiles of the mean of a resample: of all resamples, by the distribution of the sum of n drawn values."""
+    from scipy import fft  # noqa: PLC0415  (slow to load)
+
+    count, least = len(values), int(values.min())
+    of_one = np.bincount(values - least) / count
+    length = count * (len(of_one) - 1) + 1
+    padded = fft.next_fast_len(length, real=True)
+    of_sum = fft.irfft(fft.rfft(of_one, padded) ** count, padded)[:length]
+    below = np.cumsum(of_sum)
+    low, high = (min(int((below < share - _ROUNDING).sum()), length - 1) for share in shares)
+    return least + low / count, least + high / count
+
+
+def _resampled(
+    values: FloatArray,
+    statistic: Callable[[FloatArray], FloatArray],
+    resamples: int,
+    draws: np.random.Generator,
+) -> Iterator[FloatArray]:
+    step = max(1, _RESAMPLES_AT_ONCE // len(values))
+    for begin in range(0, resamples, step):
+        yield statistic(values[draws.integers(0, len(values), (min(step, resamples - begin), len(values)))])
+
+
+def _means(drawn: FloatArray) -> FloatArray:
+    return np.asarray(drawn.mean(axis=-1))
+
+
+def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> npt.NDArray[np.int64]:
+    """Of each sample the first click that reaches the threshold; max_clicks + 1 where none does."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold = {threshold}: an IoU lies above 0 and at most at 1")
+    values, lengths = _as_stored(ious, max_clicks)
+    reached = values >= np.float32(threshold)
+    firsts = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, max_clicks + 1)
+    unknown = np.flatnonzero((firsts > max_clicks) & (lengths < max_clicks))
+    if len(unknown):
+        raise ValueError(
+            f"sample {unknown[0]} ends after {lengths[unknown[0]]} of {max_clicks} clicks, below {threshold}: whether "
+            "it would have reached it is not known"
+        )
+    return firsts.astype(np.int64)
+
+
+def _as_stored(ious: IoUs, max_clicks: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
+
+    nan passes; it also stands behind a sample's end.
+
+    Raises:
+        ValueError: no samples, or a value outside [0, 1].
+    """
+    _check_cap(ious, max_clicks)
+    values = np.full((len(ious), max_clicks), np.nan, dtype=np.float32)
+    if isinstance(ious, np.ndarray) and ious.ndim == 2:  # a row at a time would take a hundred times as long
+        whole = ious[:, :max_clicks]
+        lengths = np.full(len(whole), whole.shape[1], dtype=np.int64)
+        values[:, : whole.shape[1]] = whole
+    else:
+        rows = [np.asarray(row, dtype=np.float32)[:max_clicks] for row in ious]
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        values[np.arange(max_clicks) < lengths[:, None]] = np.concatenate(rows)
+    outside = np.argwhere((values < 0) | (values > 1))
+    if len(outside):
+        number, at = outside[0]
+        raise ValueError(
+            f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]"
+        )
+    return values, lengths
+
+
+def _check_cap(ious: IoUs, max_clicks: int) -> None:
+    if max_clicks < 1:
+        raise ValueError(f"max_clicks = {max_clicks}: at least 1")
+    if not len(ious):
+        raise ValueError("there are no samples to take a mean of")
+
+
+def _checked_pair(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], BoolArray]:
+    goal, guess = checked_target(target), checked_mask(prediction)
+    if goal.shape != guess.shape:
+        raise ValueError(f"the target has shape {goal.shape}, the prediction {guess.shape}; they must agree")
+    return goal, guess

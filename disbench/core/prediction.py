@@ -1,0 +1,67 @@
+"""What a method is: `open(image)` gives a session, `session.predict(clicks)` gives candidate masks.
+
+No base class and no registration: any object of this shape is a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.clicks import Click
+
+RgbImage = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The candidate masks that a method offers for the clicks so far.
+
+    Attributes:
+        masks: (candidates, height, width) of the image's size, row-major, y down: booleans, or floating
+            point probabilities in [0, 1] that the harness thresholds. At least one candidate.
+        scores: one number a candidate, the higher the better, or None where the method has none.
+    """
+
+    masks: npt.NDArray[Any]
+    scores: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None
+
+
+class Session(Protocol):
+    """One image being segmented.
+
+    Optional, looked for by name:
+
+    - `keep(index: int) -> None`: told, after each `predict`, which candidate was kept.
+    - `start(mask: BoolArray) -> None`: told, before the first `predict`, the mask (height, width) that the
+      user corrects from (DAVIS-585's initial masks).
+    """
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        """Candidates for all clicks so far, in order; each call has one click more than the one before.
+
+        A method with a budget (`budget` of its card or class, see `disbench.core.budgets`) is called once, with all its
+        points.
+        """
+
+
+class Method(Protocol):
+    """A click-based segmentation method.
+
+    Optional, looked for by name:
+
+    - `predict_batch(sessions, clicks) -> list of Prediction`: the same as `predict` on each session with its
+      clicks, in one go; the harness then steps several samples in lockstep.
+    - `make_ready() -> None`: called before each `open`, without a time limit: what a method needs and lost is
+      got again there (the process that it runs in).
+    - `versions`: a mapping of names to texts, of what it computes with that is not in this environment; a run
+      records it.
+    """
+
+    def open(self, image: RgbImage) -> Session:
+        """Begin with an image: uint8 (height, width, 3), RGB, row-major, y down."""

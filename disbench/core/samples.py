@@ -1,0 +1,72 @@
+"""A sample: one image with one target; and where samples come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.clicks import Click
+
+Target = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with one target.
+
+    Attributes:
+        id: unique within its dataset; made of the image's name, and of the object's where there are several.
+        image: uint8 (height, width, 3), RGB, row-major, y down.
+        target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
+        initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
+        first_click: where the user clicks first, whatever the click policy says; None leaves it to the policy.
+    """
+
+    id: str
+    image: npt.NDArray[np.uint8]
+    target: Target
+    initial: npt.NDArray[np.bool_] | None = None
+    first_click: Click | None = None
+
+
+class Source(Protocol):
+    """What a run is made on. Picklable: worker processes read samples by number.
+
+    Optional, looked for by name: `write_tables(folder)`, which writes what a run on it keeps beside its rows.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset's card."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of every sample, in the dataset's order; known without reading images."""
+
+    def read(self, index: int) -> Any:
+        """The sample of a number, as the run's task takes it.
+
+        Raises:
+            InputError: a file that is missing or damaged; names the file, the record and the cure.
+        """
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of everything that decides the samples: ids, images' and masks' bytes, options."""
+
+    def facts(self) -> dict[str, object]:
+        """JSON-ready facts that a result records beside name and hash: title, options of the card."""
+
+
+class SampleSource(Source, Protocol):
+    """A dataset of samples with one target each."""
+
+    def read(self, index: int) -> Sample:
+        """The sample of a number.
+
+        Raises:
+            InputError: a file that is missing or damaged; names the file, the record and the cure.
+        """

@@ -1,0 +1,182 @@
+"""One training step of both stages: propose, match, choose, click, refine (paper, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from disbench.core.clicks import NO_ERROR, Click
+from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.network import Disnet
+from disbench.disnet.training.clicks import corrective_clicks
+from disbench.disnet.training.examples import Batch, refinement_clicks
+from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.matching import chosen_candidates, proposal_loss
+from disbench.disnet.training.settings import RefinementLoss, Training
+
+THRESHOLD = 0.49
+BoolArray = npt.NDArray[np.bool_]
+Answer = Callable[[ClickBatch, Tensor], Tensor]
+"""Clicks so far and the rows of the batch that they are of -> the current masks' logits."""
+
+
+class TwoStageLoss(nn.Module):
+    """The loss of a batch, as one module: what trains on several devices wraps it whole.
+
+    Args:
+        network: that is trained.
+        training: its settings.
+        clickers: threads for the simulated clicks (OpenCV lets go of Python while it works).
+    """
+
+    def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
+        super().__init__()
+        self.network, self.training_settings = network, training
+        self._first, self._second = _is_trained(network.proposal), _is_trained(network.refinement)
+        self._pool = ThreadPoolExecutor(clickers) if clickers > 1 else None
+
+    def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its summands.
+
+        Args:
+            batch: of examples.
+            rounds: for each, how many corrective clicks it gets.
+        """
+        if self.network.options.first_click:
+            return self._two_stages(batch, rounds)
+        return self._one_stage(batch, rounds)
+
+    def _two_stages(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.set_grad_enabled(self._first and torch.is_grad_enabled()):
+            proposals = self.network.propose(batch.inputs, batch.first)
+            loss, parts = self._proposal_loss(proposals, batch, batch.masks)
+        kept = proposals.keep(self._chosen(proposals, batch)).detached_mask()
+        parts["iou1"] = _mean_iou(kept.logits, batch)
+        if not self._second:
+            return loss, parts
+        clicks = self._clicked(
+            batch, rounds, lambda given, rows: self.network.refine(_rows(kept, rows), given)
+        )
+        refined = self.network.refine(kept, clicks)
+        second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
+        parts.update(more)
+        parts["iou2"] = _mean_iou(refined, batch)
+        return loss + second, parts
+
+    def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Without the first click's own stage: the answer to the first click, and that to all clicks after it."""
+        proposals = self.network.propose(batch.inputs, batch.first)
+        loss, parts = self._proposal_loss(proposals, batch, batch.masks)
+        chosen = self._chosen(proposals, batch)
+        previous = proposals.keep(chosen).logits.detach()
+        parts["iou1"] = _mean_iou(previous, batch)
+
+        def answer(given: ClickBatch, rows: Tensor) -> Tensor:
+            later = self.network.propose(batch.inputs[rows], given, previous[rows])
+            best = chosen_candidates(later.logits, batch.targets[rows], batch.valid[rows], "current", [])
+            logits = later.keep(best).logits
+            previous[rows] = logits.detach()
+            return logits
+
+        clicks = self._clicked(batch, rounds, answer)
+        later = self.network.propose(batch.inputs, clicks, previous)
+        second, more = self._proposal_loss(later, batch, list(batch.targets[:, None]))
+        parts.update({f"later_{name}": value for name, value in more.items()})
+        parts["iou2"] = _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)
+        return loss + second, parts
+
+    def _proposal_loss(
+        self, proposals: Proposals, batch: Batch, sets: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = proposal_loss(proposals, list(sets), batch.valid, self.training_settings.matching)
+        return loss, dict(parts)
+
+    def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
+        rule = self.training_settings.selection
+        return chosen_candidates(proposals.logits, batch.targets, batch.valid, rule, batch.masks)
+
+    @torch.no_grad()
+    def _clicked(self, batch: Batch, rounds: Sequence[int], answer: Answer) -> ClickBatch:
+        """All clicks of stage 2: the first, the random ones, then corrective ones on the current answer."""
+        clicks: list[list[Click]] = [list(given) for given in batch.clicks]
+        targets = batch.signed_targets()
+        for number in range(max(rounds, default=0)):
+            rows = [row for row, count in enumerate(rounds) if count > number]
+            index = torch.tensor(rows, device=batch.inputs.device)
+            first = _click_rows(batch.first, index)
+            given = refinement_clicks(first, [clicks[row] for row in rows])
+            found = (answer(given, index).sigmoid() > THRESHOLD).cpu().numpy()
+            for row, click in zip(
+                rows, self._next(targets[rows], found, [clicks[r] for r in rows]), strict=True
+            ):
+                if click != NO_ERROR:
+                    clicks[row].append(click)
+        torch.clear_autocast_cache()  # older releases of torch keep weights cast here, with no gradient
+        return refinement_clicks(batch.first, clicks)
+
+    def _next(
+        self, targets: npt.NDArray[np.int8], found: BoolArray, clicks: Sequence[Sequence[Click]]
+    ) -> list[Click]:
+        if self._pool is None:
+            return corrective_clicks(targets, found, clicks)
+        jobs = [
+            self._pool.submit(corrective_clicks, targets[n : n + 1], found[n : n + 1], clicks[n : n + 1])
+            for n in range(len(targets))
+        ]
+        return [job.result()[0] for job in jobs]
+
+
+def refinement_loss(
+    logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 2's loss: the mean over the batch of the weighted losses, and its summands.
+
+    Args:
+        logits: float (batch, h, w).
+        targets: bool (batch, h, w).
+        valid: bool (batch, h, w).
+        weights: of the losses.
+    """
+    losses = {
+        "normalized_focal": normalized_focal_loss,
+        "bce": binary_cross_entropy,
+        "dice": dice_loss,
+    }
+    parts = {
+        f"refined_{name}": getattr(weights, name) * loss(logits, targets, valid).mean()
+        for name, loss in losses.items()
+        if getattr(weights, name)
+    }
+    total = torch.stack(list(parts.values())).sum() if parts else logits.sum() * 0
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def draw_rounds(count: int, most: int, seed: Sequence[int]) -> list[int]:
+    """How many corrective clicks each example gets: 0 to `most`, uniform."""
+    generator = np.random.default_rng(list(seed))
+    return [int(number) for number in generator.integers(most + 1, size=count)]
+
+
+def _is_trained(stage: nn.Module | None) -> bool:
+    return stage is not None and any(parameter.requires_grad for parameter in stage.parameters())
+
+
+def _mean_iou(logits: Tensor, batch: Batch) -> Tensor:
+    found = (logits.detach().sigmoid() > THRESHOLD) & batch.valid
+    both = (found & batch.targets).flatten(1).sum(1)
+    either = ((found | batch.targets) & batch.valid).flatten(1).sum(1)
+    return (both / either.clamp(min=1)).mean()
+
+
+def _rows(kept: Kept, rows: Tensor) -> Kept:
+    context = None if kept.context is None else kept.context[rows]
+    return Kept(kept.query[rows], kept.features[rows], kept.logits[rows], context)
+
+
+def _click_rows(clicks: ClickBatch, rows: Tensor) -> ClickBatch:
+    return ClickBatch(clicks.points[rows], clicks.positive[rows], clicks.given[rows])

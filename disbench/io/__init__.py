@@ -1,0 +1,1 @@
+"""Files, addresses, settings, definitions, stored tables."""

@@ -1,0 +1,84 @@
+"""Where the definition folders are: recipes, cards, reports, trainings, protocols, in a wheel and in a checkout.
+
+The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`);
+in a wheel they lie under `disbench/_definitions/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from disbench.core.errors import InputError, unknown_name
+from disbench.io import addresses
+from disbench.io.plain_data import parse_toml
+
+Kind = Literal[
+    "sampling",
+    "datasets",
+    "baselines",
+    "reports",
+    "baselines/configs",
+    "baselines/configs/ablations",
+    "baselines/protocols",
+]
+
+_NOUNS = {
+    "sampling": "recipe",
+    "reports": "table or figure",
+    "baselines/configs": "training",
+    "baselines/configs/ablations": "ablation",
+    "baselines/protocols": "protocol",
+}
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def folder(kind: Kind) -> Path:
+    """The folder of one kind of definitions.
+
+    Raises:
+        InputError: the installation is incomplete.
+    """
+    for candidate in (_PACKAGE / "_definitions" / kind, _PACKAGE.parent / kind):
+        if candidate.is_dir():
+            return candidate
+    raise InputError(f"the definitions '{kind}' are missing from this installation; install disbench again")
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of all definitions of one kind, sorted."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The TOML file of a name, or of a path to the user's own file.
+
+    Args:
+        kind: which folder.
+        name: the name of a definition, or a path that ends in `.toml`.
+
+    Raises:
+        InputError: no definition of that name; the message has the nearest names.
+    """
+    if name.endswith(".toml"):
+        path = Path(addresses.local_text(name))
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; give an existing TOML file or a known name")
+        return path
+    known = names(kind)
+    if name not in known:
+        raise unknown_name(_NOUNS.get(kind, "card"), name, known)
+    return folder(kind) / f"{name}.toml"
+
+
+def load(path: Path) -> Mapping[str, Any]:
+    """The content of a definition file.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+    """
+    try:
+        return parse_toml(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable TOML file ({error}); mend it or name another") from error

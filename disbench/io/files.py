@@ -1,0 +1,130 @@
+"""Files that are whole or not there, and names of files that come from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from disbench.core.errors import InputError
+
+MISSING = "there is no such file; the dataset is incomplete, get it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """By what a file is seen to be another one than before.
+
+    Attributes:
+        size: bytes; -1 if there is no such file.
+        changed: time of the last change in nanoseconds.
+    """
+
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """The stamp of a file, which need not be there."""
+        try:
+            found = path.stat()
+        except OSError:
+            return cls(-1, 0)
+        return cls(found.st_size, found.st_mtime_ns)
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file still has this stamp."""
+        return Stamp.of(path) == self
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that gets its name only when it is written to the end and on the disk.
+
+    An error in the `with` block, or a kill, leaves what was at `path` before.
+
+    Args:
+        path: of the file; its folder exists.
+
+    Yields:
+        The file, open for writing bytes, under a temporary name beside `path`.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with naming(path):
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an error of the operating system the name of the file that it is about, where it has none.
+
+    A write to a full disk does not say which file it was for.
+
+    Raises:
+        OSError: as in the `with` block, with `filename` set.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
+    """Open a file for reading; what is no file (a device, a pipe) could be endless, or never answer.
+
+    Args:
+        path: of the file, or of a link to one.
+        missing: what to say where there is none.
+
+    Raises:
+        InputError: there is no such file, it is none, or it may not be read.
+    """
+    try:
+        if (kind := stat.S_IFMT(path.stat().st_mode)) == stat.S_IFREG:
+            return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror}); check the path") from None
+    except ValueError:  # a null in the name
+        raise InputError(f"{str(path)!r}: no file can have this name; mend what names it") from None
+    found = "folder" if kind == stat.S_IFDIR else "device, a pipe or a socket"
+    raise InputError(f"{path}: this is a {found}, not a file; check the path")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a file's name from elsewhere, joined to a folder, stays in that folder on every system.
+
+    The name may have folders in it. Links are not looked at: those in a dataset's folder are its owner's.
+    """
+    return not (_OUTWARD.search(name) or "\0" in name)
+
+
+_OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
+"""A root, a drive, or a step up."""

@@ -1,0 +1,180 @@
+"""Parquet from elsewhere: its columns are known before anything is read, its memory before it is taken.
+
+A Parquet file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as
+numbers of a dictionary, weighed, and only then written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from disbench.core.errors import InputError
+from disbench.io.parquet_footer import RowGroup, read_footer
+
+MOST_TEXT = 1 << 28
+"""Bytes of texts and masks that are written out at once."""
+_LITTLE = 1 << 22
+"""Bytes of texts of a column that are taken for granted, if all were as long as the longest."""
+MOST_VALUES = 1 << 23
+"""Values of all columns of a row group."""
+
+
+@contextmanager
+def complaining(place: object, what: str, cure: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes the library raise into one kind of error.
+
+    Args:
+        place: what to name.
+        what: is wrong with it.
+        cure: what to do about it.
+
+    Raises:
+        InputError: in place of any error that tells of the file.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise InputError(f"{place}: {what} ({words}); {cure}") from error
+
+
+def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
+    """A Parquet file, nothing of it read but its end, and its row groups.
+
+    Args:
+        source: path or buffer.
+        schema: that it should have; its columns of texts are read as dictionaries.
+
+    Raises:
+        ValueError: as `disbench.io.parquet_footer.read_footer`, or a row group of more than `MOST_VALUES` values.
+        OSError, ArrowException: not Parquet.
+    """
+    groups = read_footer(source)
+    for number, group in enumerate(groups):
+        if group.values > MOST_VALUES:
+            raise ValueError(f"row group {number} says that it has {group.values} values")
+    place = pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
+    metadata = pq.read_metadata(place)
+    there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    texts = [path for field in schema for path in _texts(field) if path in there]
+    return pq.ParquetFile(place, metadata=metadata, read_dictionary=texts), groups
+
+
+def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:
+    """Whether a file of `open_parquet` has a schema's columns, or some of them, of their types and nothing null."""
+    found, wanted = file.schema_arrow, _as_dictionaries(schema)
+    if names is None:
+        return bool(found.equals(wanted))
+    return all(
+        found.get_field_index(name) >= 0 and found.field(name).equals(wanted.field(name)) for name in names
+    )
+
+
+def plain_schema(file: pq.ParquetFile) -> pa.Schema:
+    """The schema of a file of `open_parquet` as it would be read otherwise."""
+    return pa.schema([_written_out(field) for field in file.schema_arrow], file.schema_arrow.metadata)
+
+
+def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an opened file with its texts in place of dictionaries.
+
+    Args:
+        table: with columns of the schema.
+        schema: of the columns.
+
+    Raises:
+        ValueError: the texts would take more than `MOST_TEXT` bytes.
+    """
+    weigh(table)
+    wanted = pa.schema([schema.field(name) for name in table.schema.names], schema.metadata)
+    return table.cast(wanted)
+
+
+def weigh(table: pa.Table) -> None:
+    """See how much the texts of a table would take.
+
+    Raises:
+        ValueError: more than `MOST_TEXT` bytes.
+    """
+    total = sum(_weight(chunk) for column in table.columns for chunk in column.chunks)
+    if total > MOST_TEXT:
+        raise ValueError(f"its texts take {total} bytes; at most {MOST_TEXT} are read at once")
+
+
+def _weight(array: pa.Array) -> int:
+    """Bytes of all texts in an array, each counted as often as it stands there."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        ends = pc.min_max(array.indices).as_py()  # None where all are null
+        if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(array.dictionary):
+            raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
+        lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
+        most = int(lengths.max(initial=0)) * len(array)
+        if most <= _LITTLE:  # not worth the counting
+            return most
+        places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
+        counts = np.bincount(places, minlength=len(lengths))
+        return sum(
+            int(n) * int(size) for n, size in zip(counts[counts > 0], lengths[counts > 0], strict=True)
+        )
+    if pa.types.is_struct(kind):
+        return sum(map(_weight, array.flatten()))
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _weight(array.flatten())
+    return 0
+
+
+def _texts(field: pa.Field, above: str = "") -> Iterator[str]:
+    """The paths of texts in a column, as Parquet names them."""
+    path, kind = f"{above}{field.name}", field.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        yield path
+    elif pa.types.is_struct(kind):
+        for inner in kind:
+            yield from _texts(inner, f"{path}.")
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _texts(kind.value_field.with_name("element"), f"{path}.list.")
+
+
+def _as_dictionaries(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(_dictionary_type(field.type)) for field in schema], schema.metadata)
+
+
+def _dictionary_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return pa.dictionary(pa.int32(), kind)
+    return _with_inner(kind, _dictionary_type)
+
+
+def _written_out(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else _with_inner(kind, _plain_type)
+
+
+def _with_inner(kind: pa.DataType, change: Any) -> pa.DataType:
+    """A type with the types in it changed."""
+    if pa.types.is_struct(kind):
+        return pa.struct([inner.with_type(change(inner.type)) for inner in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(change(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(change(kind.value_type)))
+    return kind
+
+
+def size_of(source: Path | pa.Buffer) -> int:
+    """Bytes of a file or buffer."""
+    return source.size if isinstance(source, pa.Buffer) else source.stat().st_size

@@ -1,0 +1,240 @@
+"""Files on an ablation: its rows as measured, and the signs of its contrasts beside the paper's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from disbench.reports.ablation.plans import AblationPlan
+from disbench.reports.ablation.rows import CellRun, Quantity, Results, estimate, read_results
+from disbench.reports.ablation.signs import HOW, Sign, datasets_of, find_signs, quantities_of, values_of
+from disbench.reports.paper.definitions import TableDefinition, read_table_definition
+from disbench.reports.paper.published import read_published
+from disbench.reports.paper.rows import NOT_RUN
+from disbench.reports.render import markdown
+from disbench.reports.render.csv_files import csv_text
+from disbench.reports.render.text import DASH, counted
+from disbench.reports.report import Report, write_files
+from disbench.reports.table import Cell, Column, Footnotes, Table
+
+
+def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
+    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv`; only stored runs are read.
+
+    Args:
+        plan: the ablation.
+        folder: its results.
+        out: folder for the files; made if missing.
+
+    Returns:
+        The files, and a line for each contrast and dataset. The same runs give the same bytes.
+
+    Raises:
+        InputError: nothing is finished, or rows cannot be compared.
+    """
+    results = read_results(folder)
+    definition = read_table_definition(plan.table, read_published()) if plan.table else None
+    quantities, signs = quantities_of(definition), find_signs(plan, definition, results)
+    contents: dict[str, bytes | None] = {
+        f"signs-{plan.name}.md": _page(plan, definition, results, quantities, signs).encode(),
+        f"signs-{plan.name}.csv": csv_text([_record(plan, sign) for sign in signs]).encode(),
+        f"rows-{plan.name}.csv": csv_text(_row_records(plan, results, quantities)).encode(),
+    }
+    paths = write_files(contents, out)
+    return Report(tuple(paths), (*map(str, paths), *_lines(signs)))
+
+
+def _page(
+    plan: AblationPlan,
+    definition: TableDefinition | None,
+    results: Results,
+    quantities: Sequence[Quantity],
+    signs: Sequence[Sign],
+) -> str:
+    budget = next(iter(next(iter(results.values())).values())).record.budget
+    measured = {dataset for _, dataset in results}
+    unmeasured = dict.fromkeys(
+        measure.dataset.title
+        for measure in (definition.columns if definition else ())
+        if measure.dataset.card not in measured
+    )
+    facts = [
+        f"Every row is trained for {budget}.",
+        f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run."
+        if unmeasured
+        else "",
+        _unmeasured(signs),
+        f"{_tally(signs)}.",
+    ]
+    paragraphs = [
+        f"# {markdown.escape(plan.title)}",
+        markdown.escape(" ".join(filter(None, facts))),
+        "## Rows",
+        markdown.table(_rows_table(plan, results, quantities)),
+        "## Signs",
+        markdown.table(_signs_table(plan, _measured(signs))),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _measured(signs: Sequence[Sign]) -> list[Sign]:
+    """Those of contrasts that have a difference on some dataset."""
+    contrasts = [sign.contrast for sign in signs if sign.ours is not None]
+    return [sign for sign in signs if sign.contrast in contrasts]
+
+
+def _unmeasured(signs: Sequence[Sign]) -> str:
+    """Which contrasts have no difference at all, in words."""
+    measured = [sign.contrast for sign in _measured(signs)]
+    names = dict.fromkeys(sign.contrast.name for sign in signs if sign.contrast not in measured)
+    return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
+
+
+def _tally(signs: Sequence[Sign]) -> str:
+    """How many printed signs hold."""
+    counts = Counter(sign.finding for sign in signs if sign.paper.side and sign.ours is not None)
+    if not counts:
+        return "No sign that the paper prints was measured"
+    parts = [f"{counts[finding]} {finding}" for finding in ("holds", "against", "not decided")]
+    return f"Of {counted(sum(counts.values()), 'sign')} that the paper prints: {', '.join(parts)}"
+
+
+def _rows_table(plan: AblationPlan, results: Results, quantities: Sequence[Quantity]) -> Table:
+    notes, datasets = Footnotes(), datasets_of(plan, results)
+    columns = (
+        Column("Row", number=False),
+        Column("Seeds", number=False),
+        *(Column(quantity.title, dataset) for dataset in datasets for quantity in quantities),
+    )
+    rows = []
+    for row in plan.rows:
+        runs = {dataset: results.get((row.name, dataset), {}) for dataset in datasets}
+        seeds = sorted({seed for own in runs.values() for seed in own})
+        cells = [_row_cell(own, quantity, notes) for own in runs.values() for quantity in quantities]
+        rows.append((Cell(row.name), Cell(", ".join(map(str, seeds)) or NOT_RUN), *cells))
+    caption = (
+        "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
+        "seeds where there are several."
+    )
+    return Table(f"rows-{plan.name}", plan.title, caption, columns, tuple(rows), notes.by_mark())
+
+
+def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes) -> Cell:
+    if not runs:
+        return Cell(NOT_RUN)
+    own = [runs[seed] for seed in sorted(runs)]
+    if missing := next(filter(None, (run.missing(quantity) for run in own)), ""):
+        return Cell(DASH, notes.marks(missing))
+    found = estimate(values_of(own, quantity), quantity)
+    intervals = [found.samples, *([found.seeds] if found.seeds else [])]
+    text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in intervals)
+    samples = own[0].entry.conditions["samples"]
+    note = (
+        ""
+        if samples == "all"
+        else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
+    )
+    failed = sum(len(run.entry.summary.failures) for run in own)
+    fault = (
+        f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
+    )
+    return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
+
+
+def _signs_table(plan: AblationPlan, signs: Sequence[Sign]) -> Table:
+    notes = Footnotes()
+    columns = (
+        *(Column(name, number=False) for name in ("Dataset", "Measure")),
+        *(Column(name) for name in ("Paper", "Measured", "over samples", "over seeds")),
+        *(Column(name, number=False) for name in ("Sign", "Finding")),
+    )
+    groups: dict[str, int] = {}
+    rows: list[tuple[Cell, ...]] = []
+    for sign in signs:
+        contrast = sign.contrast
+        groups.setdefault(f"{contrast.name}: {contrast.after} against {contrast.before}", len(rows))
+        rows.append(_sign_line(sign, notes))
+    by_row = {at: title for title, at in groups.items()}
+    return Table(f"signs-{plan.name}", plan.title, HOW, columns, tuple(rows), notes.by_mark(), by_row)
+
+
+def _sign_line(sign: Sign, notes: Footnotes) -> tuple[Cell, ...]:
+    head = (
+        Cell(sign.dataset),
+        Cell(sign.quantity.title),
+        Cell(sign.paper.text, notes.marks(sign.paper.source)),
+    )
+    if sign.ours is None:
+        shown = Cell(NOT_RUN) if sign.missing == NOT_RUN else Cell(DASH, notes.marks(sign.missing))
+        return (*head, shown, *[Cell(DASH)] * 4)
+    ends = [
+        ", ".join(sign.quantity.text(end, sign=True) for end in interval) if interval else DASH
+        for interval in (sign.ours.samples, sign.ours.seeds)
+    ]
+    texts = (sign.quantity.text(sign.ours.mean, sign=True), *ends, sign.agreement or DASH, sign.finding)
+    return (*head, *map(Cell, texts))
+
+
+def _record(plan: AblationPlan, sign: Sign) -> dict[str, Any]:
+    ours = sign.ours
+    low, high = ours.samples if ours else (None, None)
+    seeds_low, seeds_high = ours.seeds if ours and ours.seeds else (None, None)
+    return {
+        "ablation": plan.name,
+        "contrast": sign.contrast.name,
+        "before": sign.contrast.before,
+        "after": sign.contrast.after,
+        "dataset": sign.dataset,
+        "measure": sign.quantity.key,
+        "paper_before": sign.paper.before,
+        "paper_after": sign.paper.after,
+        "paper_difference": None if sign.paper.difference is None else float(sign.paper.difference),
+        "paper_source": sign.paper.source,
+        "measured_before": sign.before,
+        "measured_after": sign.after,
+        "difference": ours.mean if ours else None,
+        "samples_low": low,
+        "samples_high": high,
+        "seeds_low": seeds_low,
+        "seeds_high": seeds_high,
+        "seeds": " ".join(map(str, sign.seeds)),
+        "samples": sign.samples,
+        "sign": sign.agreement,
+        "finding": sign.finding,
+    }
+
+
+def _row_records(
+    plan: AblationPlan, results: Results, quantities: Sequence[Quantity]
+) -> list[dict[str, Any]]:
+    """A line for each row, seed, dataset and measure."""
+    return [
+        {
+            "ablation": plan.name,
+            "row": row,
+            "seed": seed,
+            "dataset": dataset,
+            "measure": quantity.key,
+            "value": None if run.missing(quantity) else estimate([run.values(quantity)], quantity).mean,
+            "samples": len(run.ious),
+            "run": run.entry.folder,
+            "reason": run.missing(quantity),
+        }
+        for (row, dataset), runs in results.items()
+        for seed, run in sorted(runs.items())
+        for quantity in quantities
+    ]
+
+
+def _lines(signs: Sequence[Sign]) -> list[str]:
+    """Of each contrast and dataset NoC@90, then what was not measured and how many signs hold."""
+    lines = []
+    for sign in _measured(signs):
+        if sign.quantity == Quantity("noc", 90):
+            measured = sign.missing if sign.ours is None else sign.quantity.text(sign.ours.mean, sign=True)
+            found = "" if sign.ours is None else f" ({sign.finding})"
+            paper = f"paper {sign.paper.text}"
+            lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, {paper}{found}")
+    return [*lines, *filter(None, [_unmeasured(signs)]), _tally(signs)]

@@ -1,0 +1,201 @@
+"""The rows of an ablation as they were measured: of each dataset, mean over seeds and samples, with both intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.errors import InputError
+from disbench.core.metrics import FloatArray, bootstrap_interval, clicks_to_reach
+from disbench.harness.store import RUN, StoredRun
+from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
+from disbench.reports.entries import Entry, find_runs, read_entries
+from disbench.reports.table import stopped
+
+_ONE_BUDGET = ("steps", "epochs", "batch", "accumulate")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What is compared.
+
+    Attributes:
+        kind: number of clicks, number of failures by RITM's rule, or IoU at click 1.
+        percent: the IoU to reach, or 0.
+    """
+
+    kind: Literal["noc", "nof", "iou"]
+    percent: int = 0
+
+    @property
+    def title(self) -> str:
+        """As tables head it."""
+        return {"noc": f"NoC@{self.percent}", "nof": f"NoF@{self.percent}", "iou": "mIoU@1"}[self.kind]
+
+    @property
+    def key(self) -> str:
+        """As published columns end: `noc90`."""
+        return f"{self.kind}{self.percent}" if self.percent else "iou1"
+
+    @property
+    def better(self) -> int:
+        """The sign of an improvement."""
+        return 1 if self.kind == "iou" else -1
+
+    def text(self, value: float, *, sign: bool = False) -> str:
+        """A value as tables print it, or a difference with its sign."""
+        places = {"noc": 2, "nof": 1, "iou": 3}[self.kind]
+        size = f"{abs(value):.{places}f}"
+        before = "−" if value < 0 else "+" if sign else ""
+        return f"{before}{size}" if float(size) else size
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One run of a row and a seed.
+
+    Attributes:
+        record: of the row and seed.
+        run: as stored.
+        entry: as reports see it.
+        ious: sample -> its IoUs, click by click.
+    """
+
+    record: CellRecord
+    run: StoredRun
+    entry: Entry
+    ious: Mapping[str, FloatArray]
+
+    def values(self, quantity: Quantity) -> FloatArray:
+        """Of each sample, float64 (samples,); of failures 1 for one, else 0."""
+        rows = list(self.ious.values())
+        if quantity.kind == "iou":
+            return np.array([row[0] for row in rows], dtype=np.float64)
+        clicks = clicks_to_reach(rows, quantity.percent / 100, self.entry.max_clicks)
+        return np.asarray(
+            clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64
+        )
+
+    def missing(self, quantity: Quantity) -> str:
+        """Why there are no values; "" if there are."""
+        if quantity.percent and quantity.percent not in self.entry.summary.noc:
+            return stopped(self.entry)
+        if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.ious.values()):
+            return "not available: the value of some sample is not a number"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds and samples.
+
+    Attributes:
+        mean: of all; of failures their number, mean over seeds.
+        samples: 95 % percentile bootstrap interval over samples of the seeds' mean; exact for clicks and failures.
+        seeds: 95 % t interval over the seeds' means; None of one seed.
+    """
+
+    mean: float
+    samples: tuple[float, float]
+    seeds: tuple[float, float] | None
+
+    @property
+    def side(self) -> int:
+        """The sign of the mean, if every interval that there is excludes 0; else 0."""
+        intervals = [self.samples, *([self.seeds] if self.seeds else [])]
+        if all(low > 0 for low, _ in intervals):
+            return 1
+        return -1 if all(high < 0 for _, high in intervals) else 0
+
+
+Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
+"""(row, dataset) -> seed -> its run."""
+
+
+def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
+    """What an ablation's folder has, as far as it is finished.
+
+    Raises:
+        InputError: nothing is finished, a run or a record is damaged, or rows cannot be compared: other budgets,
+            other samples, other protocols.
+    """
+    records = {
+        run.parent: read_record(cell)
+        for cell in recorded(folder)
+        for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
+    }
+    if not records:
+        raise InputError(f"{folder}: no row of an ablation is finished here; run disbench ablate to the end")
+    runs = find_runs(list(records))
+    found: dict[tuple[str, str], dict[int, CellRun]] = {}
+    for run, entry in zip(runs, read_entries(runs), strict=True):
+        record = records[run.folder]
+        _check_options(run, record)
+        own = CellRun(record, run, entry, run.by_sample())
+        found.setdefault((record.row, entry.dataset), {})[record.seed] = own
+    _check_comparable([run for seeds in found.values() for run in seeds.values()])
+    return found
+
+
+def _check_options(run: StoredRun, record: CellRecord) -> None:
+    options = run.description["method"]["options"]
+    for name, value in record.method.items():
+        if options.get(name) != value:
+            raise InputError(
+                f"{run.folder}: its run is not of the row beside it ({name} = {options.get(name)!r}, not {value!r}); "
+                "run the ablation again with --existing overwrite"
+            )
+
+
+def _check_comparable(runs: Sequence[CellRun]) -> None:
+    """All rows have one budget, and all runs on a dataset the same samples and one protocol."""
+    first_of: dict[str, CellRun] = {}
+    for own in runs:
+        first = first_of.setdefault(own.entry.dataset, own)
+        budget = [name for name in _ONE_BUDGET if own.record.training[name] != runs[0].record.training[name]]
+        if budget:
+            raise InputError(
+                f"{own.run.folder} is trained for {own.record.budget} and {runs[0].run.folder} for "
+                f"{runs[0].record.budget}; rows are compared at one budget: name another --out for the other"
+            )
+        if _how(own) != _how(first) or list(own.ious) != list(first.ious):
+            raise InputError(
+                f"{own.run.folder} and {first.run.folder} are of other samples or another protocol; measure all rows "
+                "with the same --every, --limit and --stop-at"
+            )
+
+
+def _how(own: CellRun) -> tuple[object, ...]:
+    entry = own.entry
+    return entry.content_hash, dict(entry.conditions), entry.threshold, entry.stop_at
+
+
+def estimate(values: npt.ArrayLike, quantity: Quantity) -> Estimate:
+    """Mean and intervals of values, or of differences.
+
+    Args:
+        values: (seeds, samples), finite.
+        quantity: of failures the sum over samples is estimated, not the mean.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    seeds, samples = given.shape
+    scale = samples if quantity.kind == "nof" else 1
+    low, high = bootstrap_interval(given.sum(axis=0))  # of whole numbers: sums, unlike means, are exact
+    by_seed = given.mean(axis=1) * scale
+    return Estimate(float(by_seed.mean()), (low * scale / seeds, high * scale / seeds), _t_interval(by_seed))
+
+
+def _t_interval(means: FloatArray) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of few numbers."""
+    from scipy.special import stdtrit  # noqa: PLC0415  (slow to load)
+
+    if len(means) < 2:
+        return None
+    half = float(stdtrit(len(means) - 1, 0.975) * means.std(ddof=1) / math.sqrt(len(means)))
+    return float(means.mean()) - half, float(means.mean()) + half

@@ -1,0 +1,211 @@
+"""An ablation beside the paper: has each component's measured difference the printed sign, beyond chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from disbench.core.errors import InputError
+from disbench.core.metrics import FloatArray
+from disbench.reports.ablation.plans import AblationPlan, Contrast
+from disbench.reports.ablation.rows import CellRun, Estimate, Quantity, Results, estimate
+from disbench.reports.paper.definitions import TableDefinition
+from disbench.reports.paper.published import Printed
+from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN
+
+HOW = (
+    "Measured: after less before on the same samples, mean over seeds. Over samples: 95 % percentile bootstrap of the "
+    "paired differences (exact for clicks and failures). Over seeds: 95 % t interval of the seeds' differences; of one "
+    "seed there is none, and no interval then tells how another training would have come out. Finding: holds, against: "
+    "every interval that there is excludes 0, on the paper's side or on the other; better, worse: likewise, where the "
+    "paper prints no difference or 0; not decided: some interval has 0 in it. Nothing is corrected for the number of "
+    "differences. Of NoC and NoF less is better, of mIoU@1 (after the first click) more; NoF counts by RITM's rule."
+)
+"""How the signs are found, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperDifference:
+    """What the paper prints for a contrast.
+
+    Attributes:
+        before: as printed, or "".
+        after: as printed, or "".
+        difference: after less before, or None.
+        source: of the number where it is not the table's, or "".
+    """
+
+    before: str = ""
+    after: str = ""
+    difference: Decimal | None = None
+    source: str = ""
+
+    @property
+    def side(self) -> int:
+        """The sign of the difference; 0 too where none is printed."""
+        return 0 if self.difference is None else (self.difference > 0) - (self.difference < 0)
+
+    @property
+    def text(self) -> str:
+        """As tables print it."""
+        if self.difference is None:
+            return NOT_PRINTED
+        return f"{self.difference:+}".replace("-", "−") if self.difference else str(self.difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One measured difference beside the printed one.
+
+    Attributes:
+        contrast: the rows.
+        dataset: name of its card.
+        quantity: of what.
+        paper: what is printed.
+        before: mean of the row before, or None.
+        after: mean of the row after, or None.
+        ours: after less before, or None.
+        seeds: of both rows.
+        samples: how many.
+        missing: why there is no difference, or "".
+    """
+
+    contrast: Contrast
+    dataset: str
+    quantity: Quantity
+    paper: PaperDifference
+    before: float | None = None
+    after: float | None = None
+    ours: Estimate | None = None
+    seeds: tuple[int, ...] = ()
+    samples: int = 0
+    missing: str = ""
+
+    @property
+    def agreement(self) -> str:
+        """Whether the sign is the printed one, chance or not; "" where one of the two is not there."""
+        side = 0 if self.ours is None else (self.ours.mean > 0) - (self.ours.mean < 0)
+        return "" if not side or not self.paper.side else "same" if side == self.paper.side else "opposite"
+
+    @property
+    def finding(self) -> str:
+        """See `HOW`."""
+        if self.ours is None:
+            return self.missing
+        if not self.ours.side:
+            return "not decided"
+        if self.paper.side:
+            return "holds" if self.ours.side == self.paper.side else "against"
+        return "better" if self.ours.side == self.quantity.better else "worse"
+
+
+def find_signs(plan: AblationPlan, definition: TableDefinition | None, results: Results) -> list[Sign]:
+    """Every contrast on every dataset that was measured, in every quantity.
+
+    Args:
+        plan: the ablation.
+        definition: of the paper's table, or None.
+        results: of `read_results`.
+
+    Raises:
+        InputError: the plan names a row that the paper's table does not have.
+    """
+    return [
+        _sign(plan, definition, results, contrast, dataset, quantity)
+        for contrast in plan.contrasts
+        for dataset in datasets_of(plan, results)
+        for quantity in quantities_of(definition)
+    ]
+
+
+def quantities_of(definition: TableDefinition | None) -> list[Quantity]:
+    """What the paper's table prints, NoC and NoF at 0.90 in any case, and the IoU at the first click."""
+    printed = (
+        {Quantity(measure.kind, measure.percent) for measure in definition.columns} if definition else set()
+    )
+    wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
+    return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
+
+
+def datasets_of(plan: AblationPlan, results: Results) -> list[str]:
+    """Those that were measured, the plan's first."""
+    measured = [dataset for _, dataset in results]
+    return list(dict.fromkeys([*(d.name for d in plan.datasets if d.name in measured), *measured]))
+
+
+def _sign(
+    plan: AblationPlan,
+    definition: TableDefinition | None,
+    results: Results,
+    contrast: Contrast,
+    dataset: str,
+    quantity: Quantity,
+) -> Sign:
+    paper = _printed(plan, definition, contrast, dataset, quantity)
+    before, after = (results.get((row, dataset), {}) for row in (contrast.before, contrast.after))
+    seeds = tuple(sorted(before.keys() & after.keys()))
+    runs = [runs[seed] for runs in (before, after) for seed in seeds]
+    missing = next(filter(None, (run.missing(quantity) for run in runs)), "") if runs else NOT_RUN
+    if missing:
+        return Sign(contrast, dataset, quantity, paper, missing=missing)
+    of_before, of_after = (values_of([runs[seed] for seed in seeds], quantity) for runs in (before, after))
+    return Sign(
+        contrast,
+        dataset,
+        quantity,
+        paper,
+        before=estimate(of_before, quantity).mean,
+        after=estimate(of_after, quantity).mean,
+        ours=estimate(of_after - of_before, quantity),
+        seeds=seeds,
+        samples=of_before.shape[1],
+    )
+
+
+def values_of(runs: Sequence[CellRun], quantity: Quantity) -> FloatArray:
+    """Of each seed and sample: (seeds, samples)."""
+    return np.stack([run.values(quantity) for run in runs])
+
+
+def _printed(
+    plan: AblationPlan,
+    definition: TableDefinition | None,
+    contrast: Contrast,
+    dataset: str,
+    quantity: Quantity,
+) -> PaperDifference:
+    if contrast.noc is not None and quantity == Quantity("noc", 90):
+        return PaperDifference(difference=Decimal(str(contrast.noc)), source=contrast.source)
+    if definition is None:
+        return PaperDifference()
+    numbers = [
+        _number(definition, plan.row(row).paper, dataset, quantity)
+        for row in (contrast.before, contrast.after)
+    ]
+    before, after = numbers
+    return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
+
+
+def _number(definition: TableDefinition, row: str, dataset: str, quantity: Quantity) -> str:
+    """The number that is printed for a row, or ""."""
+    if not row:
+        return ""
+    entry = _entry(definition, row)
+    columns = [
+        measure.column
+        for measure in definition.columns
+        if measure.dataset.card == dataset
+        and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
+    ]
+    return entry.numbers.get(columns[0], "") if columns else ""
+
+
+def _entry(definition: TableDefinition, name: str) -> Printed:
+    for group in definition.groups:
+        for row in group.rows:
+            if row.name == name:
+                return row.entry
+    raise InputError(f"{definition.name}: it has no row {name!r}; mend the ablation that names it")

@@ -1,0 +1,1 @@
+"""Reports on the ambiguity of the first click."""

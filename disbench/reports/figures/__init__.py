@@ -1,0 +1,1 @@
+"""Drawing: curves, and pictures of samples."""

@@ -1,0 +1,211 @@
+"""Rows of the paper's tables with what is printed, what stored runs measured, and what must be said of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from disbench.reports.entries import Entry
+from disbench.reports.paper.definitions import Label, Row, TableDefinition
+from disbench.reports.paper.published import Measure, Printed, Published
+from disbench.reports.paper.runs import (
+    PaperRuns,
+    assign,
+    departures,
+    early_stop,
+    is_comparable,
+    is_method,
+    method_options,
+    not_shown,
+    notes_on_samples,
+)
+from disbench.reports.render.text import option_value, plain
+from disbench.reports.table import by_setting, most_common_opencv, stopped
+
+NOT_RUN, NOT_PRINTED = "not run", "not printed"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a row: as printed, and as measured by one run.
+
+    Attributes:
+        measure: of what.
+        published: as printed, or "".
+        elsewhere: other numbers that other sources print for the same.
+        published_notes: footnotes on the printed number.
+        measured: by the run, or None.
+        interval: its 95 % bootstrap interval, or None.
+        missing: why there is no measured number, or "".
+        measured_notes: footnotes on the measured number.
+        comparable: the run followed the paper's protocol on all samples.
+    """
+
+    measure: Measure
+    published: str
+    elsewhere: tuple[str, ...]
+    published_notes: tuple[str, ...]
+    measured: float | None
+    interval: tuple[float, float] | None
+    missing: str
+    measured_notes: tuple[str, ...]
+    comparable: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        return None if self.measured is None or not self.published else self.measured - float(self.published)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A row of the paper with one method that was run for it, or with none.
+
+    Attributes:
+        group: number of the group.
+        row: its name, or "" for a run without a row.
+        entry: what is printed, or None.
+        labels: a text a label column.
+        first: of the row's blocks; it has the printed numbers.
+        runs: of one method and setting, by dataset; none if the row was not run.
+        row_notes: footnotes on the printed row.
+        run_notes: footnotes on the runs.
+        values: one a column of numbers.
+    """
+
+    group: int
+    row: str
+    entry: Printed | None
+    labels: tuple[str, ...]
+    first: bool
+    runs: tuple[Entry, ...]
+    row_notes: tuple[str, ...]
+    run_notes: tuple[str, ...]
+    values: tuple[Value, ...]
+
+
+def paper_blocks(
+    definition: TableDefinition, published: Published, runs: PaperRuns
+) -> tuple[list[Block], list[str]]:
+    """The rows of a table with the runs that belong to them; then the runs without a row, and what is not shown.
+
+    Raises:
+        InputError: the user named a row that there is not.
+    """
+    by_row, rest = assign(runs, definition.patterns)
+    cards = {measure.dataset.card for measure in definition.columns}
+    extra = [entry for entry in rest if is_method(entry, definition.runs_without_a_row)]
+    others = [entry for entry in rest if not is_method(entry, definition.runs_without_a_row)]
+    elsewhere = [entry for entry in chain(extra, *by_row.values()) if entry.dataset not in cards]
+    opencv = most_common_opencv(runs.entries) if runs.entries else ""
+    blocks = []
+    for group, content in enumerate(definition.groups):
+        for row in content.rows:
+            settings = by_setting([entry for entry in by_row[row.name] if entry.dataset in cards]).values()
+            for number, entries in enumerate(settings or [[]]):
+                blocks.append(_block(definition, published, group, row, entries, number == 0, opencv))
+    last = len(definition.groups) - 1
+    for entries in by_setting([entry for entry in extra if entry.dataset in cards]).values():
+        blocks.append(_block(definition, published, last, None, entries, True, opencv))
+    remarks = [
+        not_shown(others, "since the table is about other methods"),
+        not_shown(elsewhere, "since the table has no column for their datasets"),
+    ]
+    return blocks, [text for text in remarks if text]
+
+
+def _block(
+    definition: TableDefinition,
+    published: Published,
+    group: int,
+    row: Row | None,
+    entries: Sequence[Entry],
+    first: bool,
+    opencv: str,
+) -> Block:
+    entry = row.entry if row else None
+    by_card = {run.dataset: run for run in entries}
+    remarks = published.remarks_on(entry) if entry else []
+    return Block(
+        group=group,
+        row=row.name if row else "",
+        entry=entry,
+        labels=tuple(_label(label, entry, entries, published) for label in definition.labels),
+        first=first,
+        runs=tuple(entries),
+        row_notes=tuple(remark.text for remark in remarks if not remark.columns),
+        run_notes=tuple(filter(None, (*departures(entries[0], published), early_stop(entries[0]))))
+        if entries
+        else (),
+        values=tuple(
+            _value(measure, entry, by_card.get(measure.dataset.card), published, opencv)
+            for measure in definition.columns
+        ),
+    )
+
+
+def _label(label: Label, entry: Printed | None, entries: Sequence[Entry], published: Published) -> str:
+    """As printed; of a run without a row, its own."""
+    if entry is not None:
+        text = entry.labels.get(label.published, "")
+        return (_method_title(entry) if label.published == "method" else text) or "none"
+    run = entries[0]
+    if label.run in ("label", "training_data", "backbone"):
+        return str(getattr(run, label.run)) or "none"
+    full = next((o for p, o in published.full_models.items() if is_method(run, [p])), {})
+    value = method_options(run).get(label.run, full.get(label.run))
+    if value is None:
+        return "no such option"
+    return ("yes" if value else "no") if isinstance(value, bool) else plain(option_value(value))
+
+
+def _method_title(entry: Printed) -> str:
+    """With the citation and the marks of the paper's Table 1."""
+    labels = entry.labels
+    citation = labels.get("citation", "")
+    return "".join(
+        (
+            entry.method,
+            " (ours, in the paper)" if citation == "ours" else f" [{citation}]" if citation else "",
+            " ↑" if labels.get("first_click") == "yes" else "",
+            " ↓" if labels.get("diverse_output") == "yes" else "",
+        )
+    )
+
+
+def _value(
+    measure: Measure, entry: Printed | None, run: Entry | None, published: Published, opencv: str
+) -> Value:
+    others, notes = [], []
+    number = entry.numbers.get(measure.column, "") if entry else ""
+    if entry:
+        for other in published.elsewhere(entry):
+            if measure.column in other.numbers:
+                others.append(other.numbers[measure.column])
+                notes.append(published.sentence(entry, other))
+        notes += [remark.text for remark in published.remarks_on(entry) if measure.column in remark.columns]
+    measured, interval, missing = _measured(measure, run)
+    return Value(
+        measure=measure,
+        published=number,
+        elsewhere=tuple(dict.fromkeys(others)),
+        published_notes=tuple(notes),
+        measured=measured,
+        interval=interval,
+        missing=missing,
+        measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
+        comparable=run is not None and is_comparable(run, measure.dataset, published),
+    )
+
+
+def _measured(measure: Measure, run: Entry | None) -> tuple[float | None, tuple[float, float] | None, str]:
+    """A run's number, its interval, and why there is none."""
+    if run is None:
+        return None, None, NOT_RUN
+    if measure.percent not in run.summary.noc:
+        return None, None, stopped(run)
+    if measure.kind == "nof":
+        return float(run.summary.nof[measure.percent].ritm), None, ""
+    estimate = run.summary.noc[measure.percent]
+    return estimate.mean, (estimate.low, estimate.high), ""

@@ -1,0 +1,221 @@
+"""Stored runs beside the paper: to which row a run belongs, and how it departs from the paper's protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from disbench.core.errors import InputError, unknown_name
+from disbench.io import addresses
+from disbench.reports.entries import Entry, card_threshold, find_runs, read_entries
+from disbench.reports.paper.published import Dataset, Published
+from disbench.reports.render.text import counted
+from disbench.reports.table import deviation_from, notes_on_dataset
+
+_DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
+"""Short names of training data."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which runs belong to a row of a table.
+
+    Attributes:
+        methods: names in lower case, with `*` for any letters.
+        backbones: any of them; none: every backbone.
+        training_data: any of them; none: whatever data.
+        options: option of the method -> the values, any of which it has.
+        lacking: option -> its value in a run that does not have the option.
+    """
+
+    methods: tuple[str, ...]
+    backbones: tuple[str, ...] = ()
+    training_data: tuple[str, ...] = ()
+    options: Mapping[str, tuple[Any, ...]] | None = None
+    lacking: Mapping[str, Any] | None = None
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether a run belongs here.
+
+        A run's backbone and training data are those of its options of these names where it has them, else its
+        card's; spelling does not matter (`HRNet-18s`, `hrnet18s`; `C+L`, `COCO+LVIS`).
+        """
+        options = method_options(entry)
+        backbone = str(options.get("backbone", entry.backbone))
+        data = options.get("training_data", entry.training_data)
+        lacking = self.lacking or {}
+        return (
+            is_method(entry, self.methods)
+            and (not self.backbones or _bare(backbone) in map(_bare, self.backbones))
+            and (not self.training_data or _data(data) in map(_data, self.training_data))
+            and all(
+                any(_same(options.get(name, lacking.get(name)), value) for value in values)
+                for name, values in (self.options or {}).items()
+            )
+        )
+
+
+@dataclass(frozen=True)
+class PaperRuns:
+    """Runs, and the rows that the user named for some of them.
+
+    Attributes:
+        entries: the runs.
+        named: folder of an entry -> name of its row.
+    """
+
+    entries: tuple[Entry, ...]
+    named: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
+    """The runs of folders; none where there are no folders.
+
+    Args:
+        folders: each a run, or a folder with runs below it, at any depth.
+        rows: name of a row, and a folder whose runs belong to it whatever they are.
+
+    Raises:
+        InputError: no run in a folder, one that is damaged or not finished, or one that is named for two rows.
+    """
+    if not folders and not rows:
+        return PaperRuns((), {})
+    wanted: dict[Path, str] = {}
+    for name, folder in rows:
+        for run in find_runs([folder]):
+            place = run.folder.resolve()
+            if wanted.setdefault(place, name) != name:
+                raise InputError(f"{run.folder}: named for the rows {wanted[place]!r} and {name!r}; name one")
+    runs = find_runs([*folders, *(folder for _, folder in rows)])
+    entries = read_entries(runs)
+    named = {
+        entry.folder: wanted[run.folder.resolve()]
+        for run, entry in zip(runs, entries, strict=True)
+        if run.folder.resolve() in wanted
+    }
+    return PaperRuns(tuple(entries), named)
+
+
+def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
+    """`ROW=FOLDER` as a row's name and a folder.
+
+    Raises:
+        InputError: a text of another form.
+    """
+    found = []
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not (sign and name.strip() and folder.strip()):
+            raise InputError(f"--map {text!r}: give the name of a row and the folder of a run as ROW=FOLDER")
+        found.append((name.strip(), addresses.here(addresses.path_of(folder.strip()))))
+    return found
+
+
+def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
+    """The runs of each row, and those that belong to none.
+
+    Args:
+        runs: each goes to the row that the user named, else to the first that it fits.
+        patterns: by the names of rows.
+
+    Raises:
+        InputError: the user named a row that there is not.
+    """
+    for name in runs.named.values():
+        if name not in patterns:
+            raise unknown_name("row", name, patterns)
+    found: dict[str, list[Entry]] = {name: [] for name in patterns}
+    rest: list[Entry] = []
+    for entry in runs.entries:
+        fitting = (name for name, pattern in patterns.items() if pattern.fits(entry))
+        row = runs.named.get(entry.folder) or next(fitting, None)
+        (rest if row is None else found[row]).append(entry)
+    return found, rest
+
+
+def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
+    """Whether a run is of a method whose name fits some pattern."""
+    return any(fnmatchcase(entry.method.lower(), pattern) for pattern in patterns)
+
+
+def method_options(entry: Entry) -> Mapping[str, Any]:
+    """The options with which the method ran."""
+    options: Mapping[str, Any] = entry.description["method"]["options"]
+    return options
+
+
+def departures(entry: Entry, published: Published) -> tuple[str, ...]:
+    """How a run was made otherwise than the paper's protocol asks, on whatever dataset."""
+    usual = card_threshold(entry.description["method"]["card"])
+    found = (
+        deviation_from(entry, published.protocol),
+        f"threshold {entry.threshold:g} instead of the method's own {usual:g}"
+        if entry.threshold != usual
+        else "",
+    )
+    return tuple(filter(None, found))
+
+
+def early_stop(entry: Entry) -> str:
+    """That samples end early, where they do."""
+    if entry.stop_at is None:
+        return ""
+    return f"samples end at an IoU of {entry.stop_at:g}, which changes no number of clicks up to it"
+
+
+def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
+    """What concerns a run on one dataset: other samples, another OpenCV, failures.
+
+    Args:
+        entry: the run.
+        dataset: on which.
+        opencv: the version that most runs have.
+    """
+    return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
+
+
+def is_comparable(entry: Entry, dataset: Dataset, published: Published) -> bool:
+    """Whether a run followed the paper's protocol on all samples of the dataset."""
+    all_samples = entry.conditions["samples"] == "all" and not _other_data(entry, dataset)
+    return all_samples and not departures(entry, published)
+
+
+def not_shown(entries: Sequence[Entry], why: str) -> str:
+    """A sentence that names runs which are left out; "" if none is."""
+    if not entries:
+        return ""
+    datasets: dict[str, list[str]] = {}
+    for entry in entries:
+        datasets.setdefault(entry.label, []).append(entry.dataset)
+    names = [f"{label} on {', '.join(dict.fromkeys(where))}" for label, where in datasets.items()]
+    return f"Not shown, {why}: {counted(len(entries), 'run')} ({'; '.join(names)})."
+
+
+def _other_data(entry: Entry, dataset: Dataset) -> str:
+    if dataset.content_hash in ("", entry.content_hash):
+        return ""
+    return f"another {dataset.title}: content hash {entry.short_hash} instead of the card's {dataset.content_hash[:8]}"
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _data(names: str | Sequence[str]) -> frozenset[str]:
+    text = names if isinstance(names, str) else ",".join(map(str, names))
+    parts = {_bare(part) for part in re.split(r"[+,&/]", text)} - {""}
+    return frozenset(_DATA.get(part, part) for part in parts)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """1 is no true value, 5 and 5.0 are one number, letters may be large or small."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one.lower() == other.lower()
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -1,0 +1,282 @@
+"""The paper's tables, filled from stored runs: printed and measured numbers under each other, with the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from disbench.reports.entries import Entry
+from disbench.reports.paper.definitions import TableDefinition, read_table_definition
+from disbench.reports.paper.published import Measure, Published, read_published
+from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Value, paper_blocks
+from disbench.reports.paper.runs import read_paper_runs
+from disbench.reports.render import latex, markdown
+from disbench.reports.render.csv_files import csv_text
+from disbench.reports.render.text import counted
+from disbench.reports.report import Report, write_files
+from disbench.reports.table import Cell, Column, Emphasis, Footnotes, Table
+
+FORMATS = ("markdown", "latex", "csv")
+_NOT_AVAILABLE = "not available"
+_SUFFIXES = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
+
+
+def make_paper_table(
+    name: str,
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    rows: Sequence[tuple[str, Path]] = (),
+    formats: Iterable[str] = FORMATS,
+) -> Report:
+    """Write a table of the paper: what is printed, what stored runs measured, and the difference.
+
+    Args:
+        name: of the table's definition (`table1`), or the path of one.
+        runs: folders, each a run or with runs below it; without any, every row is "not run".
+        out: folder for the files; made if missing.
+        rows: name of a row, and a folder whose runs belong to it whatever they are.
+        formats: of `FORMATS`.
+
+    Returns:
+        The files, and a line for each number that was measured. The same runs give the same bytes.
+
+    Raises:
+        InputError: an unknown table or row, or a run that cannot be read.
+    """
+    published = read_published()
+    definition = read_table_definition(name, published)
+    found = read_paper_runs(runs, rows)
+    blocks, remarks = paper_blocks(definition, published, found)
+    table = paper_table(definition, published, blocks, remarks)
+    texts = {
+        "markdown": f"# {markdown.escape(table.title)}\n\n{markdown.table(table)}\n",
+        "latex": f"% Needs the packages booktabs and graphicx.\n{latex.table(table, table.name)}\n",
+        "csv": csv_text([record for block in blocks for record in _records(definition, block)]),
+    }
+    chosen: dict[str, bytes | None] = {
+        f"{definition.name}{_SUFFIXES[form]}": texts[form].encode() for form in FORMATS if form in formats
+    }
+    paths = write_files(chosen, out)
+    return Report(tuple(paths), tuple(_lines(definition, blocks, remarks, paths)))
+
+
+def paper_table(
+    definition: TableDefinition, published: Published, blocks: Sequence[Block], remarks: Sequence[str]
+) -> Table:
+    """Blocks as a table: lines for the printed and the measured numbers, and for their difference."""
+    notes = Footnotes()
+    columns = (
+        *(Column(label.heading, number=False) for label in definition.labels),
+        Column("Number", number=False),
+        *(Column(measure.title, measure.dataset.title) for measure in definition.columns),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    groups: dict[int, str] = {}
+    labelled = any(label.run == "label" for label in definition.labels)
+    for number, group in enumerate(definition.groups):
+        members = [block for block in blocks if block.group == number]
+        if not members:
+            continue
+        groups[len(rows)] = group.title
+        own = all(block.entry and block.entry.file == definition.file for block in members)
+        for block, best in zip(members, _emphases(members, definition.set_off_best and own), strict=True):
+            rows += _block_lines(block, best, notes, labelled)
+    caption = _caption(definition, published, remarks)
+    return Table(definition.name, definition.title, caption, columns, tuple(rows), notes.by_mark(), groups)
+
+
+_Emphases = tuple[tuple[Emphasis, Emphasis], ...]
+"""Of a block: for each column, of the printed and of the measured number."""
+
+
+def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
+    """The best and the second best of a group, for printed and measured numbers apart; equal numbers are equal."""
+    columns = range(len(blocks[0].values))
+    if not set_off:
+        return [tuple(("", "") for _ in columns) for _ in blocks]
+    printed = [
+        _ranks([float(b.values[c].published) if b.first and b.values[c].published else None for b in blocks])
+        for c in columns
+    ]
+    measured = [
+        _ranks(
+            [
+                round(value.measured, 2) if value.measured is not None and value.comparable else None
+                for value in (block.values[c] for block in blocks)
+            ]
+        )
+        for c in columns
+    ]
+    return [tuple((printed[c][at], measured[c][at]) for c in columns) for at in range(len(blocks))]
+
+
+def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
+    """Nothing is set off where there is one number alone."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < 2:
+        return [""] * len(numbers)
+    order = sorted(set(known))
+    marks: dict[float | None, Emphasis] = {order[0]: "best"}
+    if len(order) > 1:
+        marks[order[1]] = "second"
+    return [marks.get(number, "") for number in numbers]
+
+
+def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool) -> list[tuple[Cell, ...]]:
+    """Printed numbers, measured numbers, difference: those lines that have something to say.
+
+    A run's label stands with its numbers, unless a column has it already (`labelled`) and no printed row is above.
+    """
+    labels = tuple(map(Cell, block.labels))
+    lines: list[tuple[Cell, ...]] = []
+    if block.entry and block.first:
+        head = Cell("published", notes.marks(*block.row_notes))
+        numbers = (_printed_cell(v, b[0], notes) for v, b in zip(block.values, best, strict=True))
+        lines.append((*labels, head, *numbers))
+    bare = not block.runs or (labelled and not block.entry)
+    shown = "measured" if bare else f"measured: {block.runs[0].label}"
+    head = Cell(shown, notes.marks(*block.run_notes))
+    numbers = (_measured_cell(v, b[1], notes) for v, b in zip(block.values, best, strict=True))
+    lines.append((*labels, head, *numbers))
+    if block.entry and block.runs:
+        lines.append((*labels, Cell("difference"), *map(_difference_cell, block.values)))
+    return lines
+
+
+def _printed_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
+    others = " / ".join(value.elsewhere)
+    return Cell(
+        value.published or NOT_PRINTED,
+        notes.marks(*value.published_notes),
+        emphasis=emphasis,
+        behind=f"/ {others}" if others else "",
+    )
+
+
+def _measured_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
+    if value.measured is None:
+        return _no_number(value, notes)
+    interval = f"{value.interval[0]:.2f}, {value.interval[1]:.2f}" if value.interval else ""
+    marks = notes.marks(*value.measured_notes)
+    return Cell(_number(value.measure, value.measured), marks, interval, emphasis)
+
+
+def _no_number(value: Value, notes: Footnotes) -> Cell:
+    return Cell(NOT_RUN) if value.missing == NOT_RUN else Cell(_NOT_AVAILABLE, notes.marks(value.missing))
+
+
+def _difference_cell(value: Value) -> Cell:
+    if value.difference is None:
+        missing = NOT_RUN if value.missing == NOT_RUN else _NOT_AVAILABLE
+        return Cell(missing if value.missing else NOT_PRINTED)
+    return Cell(signed(value.measure, value.difference))
+
+
+def _number(measure: Measure, number: float) -> str:
+    return f"{number:.2f}" if measure.kind == "noc" else f"{number:.0f}"
+
+
+def signed(measure: Measure, difference: float) -> str:
+    """A difference as tables print it: `+0.04`, `−3`, `0.00`."""
+    size = _number(measure, abs(difference))
+    if not float(size):
+        return size
+    return f"{'+' if difference > 0 else '−'}{size}"
+
+
+def _caption(definition: TableDefinition, published: Published, remarks: Sequence[str]) -> str:
+    protocol = ", ".join(f"{key} {value}" for key, value in published.protocol.items() if value != "none")
+    has_failures = any(measure.kind == "nof" for measure in definition.columns)
+    has_methods = any(label.published == "method" for label in definition.labels)
+    parts = [
+        f"Published: as printed ({definition.source}); a number behind a stroke is another source's, see the mark; "
+        f"{NOT_PRINTED}: there is none. Measured: from the stored runs, with the 95 % bootstrap interval over samples; "
+        f"{NOT_RUN}: no stored run belongs to the row. Difference: measured minus published, before a stroke.",
+        "NoF is counted by RITM's rule (samples whose NoC equals 20), as published numbers are."
+        if has_failures
+        else "",
+        "↑: uses the first click; ↓: diverse output." if has_methods else "",
+        "In each group of the paper's table the best number is bold, the second best underlined: among published "
+        "numbers (those before a stroke), and apart from them among measured ones of at least two runs without a mark "
+        "for their protocol or samples."
+        if definition.set_off_best
+        else "",
+        f"Protocol where no mark says otherwise: {protocol}, samples all.",
+        *published.remarks_on_table(definition.file),
+        *remarks,
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _records(definition: TableDefinition, block: Block) -> list[dict[str, Any]]:
+    """A row of the CSV for each number, unrounded."""
+    by_card = {run.dataset: run for run in block.runs}
+    records = []
+    for value in block.values:
+        run = by_card.get(value.measure.dataset.card)
+        low, high = value.interval or (None, None)
+        records.append(
+            {
+                "table": definition.name,
+                "group": definition.groups[block.group].title,
+                "row": block.row,
+                **{label.heading: text for label, text in zip(definition.labels, block.labels, strict=True)},
+                "dataset": value.measure.dataset.title,
+                "measure": value.measure.title,
+                "published": value.published,
+                "published_source": block.entry.source if block.entry else "",
+                "published_elsewhere": " / ".join(value.elsewhere),
+                "measured": value.measured,
+                "low": low,
+                "high": high,
+                "difference": value.difference,
+                "reason": _reason(block, value),
+                "run": run.folder if run else "",
+                "label": run.label if run else "",
+                "protocol": run.protocol if run else "",
+                "notes": ". ".join(_notes(block, value, run)),
+            }
+        )
+    return records
+
+
+def _reason(block: Block, value: Value) -> str:
+    """Why a number is missing; never empty where one is."""
+    printed = "" if value.published else NOT_PRINTED if block.entry else "no row in the paper's table"
+    return "; ".join(filter(None, (value.missing, printed)))
+
+
+def _notes(block: Block, value: Value, run: Entry | None) -> list[str]:
+    own = (*block.run_notes, *value.measured_notes) if run else ()
+    return [*block.row_notes, *value.published_notes, *own]
+
+
+def _lines(
+    definition: TableDefinition, blocks: Sequence[Block], remarks: Sequence[str], paths: Sequence[Path]
+) -> list[str]:
+    filled = [block for block in blocks if block.runs]
+    rows = {block.row for block in blocks if block.row}
+    run = {block.row for block in filled if block.row}
+    lines = [str(path) for path in paths]
+    lines.append(f"{definition.title}: {len(run)} of {counted(len(rows), 'row')} with a run")
+    for block in filled:
+        for value in block.values:
+            if value.measured is not None:
+                lines.append(f"  {_line(block, value)}")
+    without = [block.row for block in blocks if block.row and not block.runs]
+    if without:
+        lines.append(f"not run: {'; '.join(without)}")
+    return [*lines, *remarks]
+
+
+def _line(block: Block, value: Value) -> str:
+    assert value.measured is not None  # the caller's condition
+    text = (
+        f"{block.row or block.runs[0].label} on {value.measure.dataset.title}: {value.measure.title} "
+        f"measured {_number(value.measure, value.measured)}"
+    )
+    if value.difference is None:
+        return f"{text}, {NOT_PRINTED}" if block.entry else text
+    return f"{text}, published {value.published} ({signed(value.measure, value.difference)})"

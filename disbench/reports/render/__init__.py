@@ -1,0 +1,1 @@
+"""Tables and pages as Markdown, LaTeX, CSV, HTML, and text for a terminal."""

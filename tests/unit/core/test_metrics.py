@@ -1,0 +1,193 @@
+"""The measures: exact values at the rules' edges, and what they refuse."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.core import metrics
+from disbench.core.metrics import (
+    TargetBoundary,
+    bootstrap_interval,
+    boundary_iou,
+    clicks_to_reach,
+    iou,
+    miou_curve,
+    noc,
+    nof,
+)
+
+
+def test_examples_in_the_documentation() -> None:
+    assert doctest.testmod(metrics).failed == 0
+    assert doctest.testmod(metrics).attempted >= 4
+
+
+def test_ignored_pixels_count_nowhere() -> None:
+    target = np.array([[1, 1, 0, 0, -1, -1]])
+    prediction = np.array([[1, 0, 1, 0, 1, 0]])
+    assert iou(target, prediction) == float(np.float32(1 / 3))
+    assert iou(target, prediction == 0) == float(np.float32(1 / 3))
+
+
+def test_nothing_over_nothing_is_nan() -> None:
+    assert math.isnan(iou([[0, -1]], [[False, True]]))
+    assert iou([[0, -1]], [[True, True]]) == 0
+
+
+def test_an_iou_is_a_float32() -> None:
+    third = iou([[1, 1, 1]], [[True, False, False]])
+    assert isinstance(third, float) and third == float(np.float32(1 / 3)) != 1 / 3
+
+
+@pytest.mark.parametrize("value", [0.9, 0.8999999999, float(np.float32(0.9))])
+def test_a_threshold_is_reached_in_float32(value: float) -> None:
+    rows = [[0.1, value] + [0.2] * 18]
+    assert noc(rows, 0.9) == 2 and nof(rows, 0.9) == 0
+    assert noc([[np.float32(0.9)]], 0.9, max_clicks=1) == 1
+
+
+def test_nan_reaches_nothing() -> None:
+    assert noc([[math.nan, 1.0]], 0.5, max_clicks=2) == 2
+    assert nof([[math.nan, math.nan]], 0.5, max_clicks=2) == 1
+
+
+def test_success_at_the_last_click_fails_by_one_rule_only() -> None:
+    rows = [[0.1] * 19 + [0.95], [0.1] * 20, [0.95] * 20]
+    assert noc(rows, 0.9) == pytest.approx((20 + 20 + 1) / 3)
+    assert (nof(rows, 0.9), nof(rows, 0.9, rule="ritm")) == (1, 2)
+
+
+def test_only_the_first_clicks_count() -> None:
+    rows = [[0.1, 0.2, 0.95]]
+    assert (noc(rows, 0.9, max_clicks=2), nof(rows, 0.9, max_clicks=2)) == (2, 1)
+    assert miou_curve(rows, max_clicks=2).tolist() == pytest.approx([0.1, 0.2])
+
+
+def test_a_curve_is_not_smoothed() -> None:
+    curve = miou_curve([[0.9, 0.7, 0.8], [0.5, 0.5, 0.25]], max_clicks=3)
+    assert curve.dtype == np.float64 and curve.tolist() == pytest.approx([0.7, 0.6, 0.525])
+
+
+def test_a_run_that_stopped_early_tells_no_more_than_it_knows() -> None:
+    rows = [[0.5, 0.91], [0.92]]
+    assert clicks_to_reach(rows, 0.9).tolist() == [2, 1] and nof(rows, 0.9) == 0
+    for ask in (noc, nof, clicks_to_reach):
+        with pytest.raises(ValueError, match="sample 0 ends after 2 of 20 clicks, below 0"):
+            ask(rows, 0.95)
+    with pytest.raises(ValueError, match="sample 0 has 2 clicks, shorter than 20"):
+        miou_curve(rows)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: noc([], 0.9), "no samples"),
+        (lambda: miou_curve([]), "no samples"),
+        (lambda: noc([[0.5]], 0.0), "threshold = 0.0"),
+        (lambda: noc([[0.5]], 90), "threshold = 90"),
+        (lambda: noc([[0.5]], math.nan), "threshold = nan"),
+        (lambda: noc([[0.5]], 0.9, max_clicks=0), "max_clicks = 0"),
+        (lambda: nof([[95.0]], 0.9, max_clicks=1), "sample 0 has IoU 95 after click 1"),
+        (lambda: miou_curve([[0.5, 0.5], [0.5, -0.1]], max_clicks=2), "sample 1 has IoU -0.1 after click 2"),
+        (lambda: nof([[0.5]], 0.9, max_clicks=1, rule="rtim"), "did you mean 'ritm'"),  # type: ignore[arg-type]
+        (lambda: iou([[1, 0]], [[True]]), "must agree"),
+        (lambda: iou([1, 0], [True, False]), "two axes"),
+        (lambda: iou([[1, 2]], [[True, False]]), "1, 0 and -1 only"),
+        (lambda: iou([[1, 0]], [[0.2, 0.7]]), "threshold it first"),
+        (lambda: iou([[1, 0]], [[math.nan, 1.0]]), "threshold it first"),
+        (lambda: iou([[1.0, 0.0]], [[True, False]]), "a target holds integers"),
+        (lambda: TargetBoundary([[1, 0]], dilation_ratio=0), "dilation_ratio = 0"),
+        (lambda: bootstrap_interval([]), "one number for each"),
+        (lambda: bootstrap_interval([[1.0]]), "one number for each"),
+        (lambda: bootstrap_interval([1.0, math.nan]), "value 1 is not finite"),
+        (lambda: bootstrap_interval([1.0], level=1.0), "level = 1.0"),
+        (lambda: bootstrap_interval([1.0], resamples=0), "resamples = 0"),
+    ],
+)
+def test_refusals(call: Any, part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        call()
+
+
+def test_boundary_iou_of_a_shifted_square() -> None:
+    """In 100 x 100 pixels the boundary is 3 pixels wide: round(0.02 * 141.4)."""
+    pytest.importorskip("cv2", exc_type=ImportError)
+    target = np.zeros((100, 100), dtype=np.int8)
+    target[20:60, 20:60] = 1
+    assert boundary_iou(target, target == 1) == 1
+    assert boundary_iou(target, target == 0) == 0
+    inner = target == 1
+    inner[23:57, 23:57] = False
+    assert boundary_iou(target, inner) == 1  # the same contour band; a hole would show in IoU only
+    assert math.isnan(boundary_iou(np.zeros((5, 5), dtype=int), np.zeros((5, 5), dtype=bool)))
+    with pytest.raises(ValueError, match="shape"):
+        TargetBoundary(target).iou(np.zeros((5, 5), dtype=bool))
+
+
+def test_the_border_of_the_image_is_a_boundary() -> None:
+    pytest.importorskip("cv2", exc_type=ImportError)
+    full = np.ones((50, 50), dtype=bool)
+    band = metrics.boundary(full, 2)
+    assert not band[2:-2, 2:-2].any() and band.sum() == 50 * 50 - 46 * 46
+
+
+def test_bootstrap_is_repeatable_and_covers() -> None:
+    noise = np.random.default_rng(0)
+    values = noise.normal(5, 1, 300)
+    low, high = bootstrap_interval(values, seed=3)
+    assert (low, high) == bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    half = 1.96 * values.std() / math.sqrt(300)
+    assert low == pytest.approx(values.mean() - half, abs=0.02)
+    assert high == pytest.approx(values.mean() + half, abs=0.02)
+    narrow = bootstrap_interval(values, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+    assert bootstrap_interval([2.0]) == (2.0, 2.0)
+
+
+@given(st.lists(st.integers(-3, 20), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.95]))
+def test_bootstrap_of_whole_numbers_counts_every_resample(values: list[int], level: float) -> None:
+    means = sorted(sum(drawn) / len(values) for drawn in itertools.product(values, repeat=len(values)))
+    ends = [
+        means[max(0, math.ceil(share * len(means) - 1e-6) - 1)]
+        for share in ((1 - level) / 2, (1 + level) / 2)
+    ]
+    assert bootstrap_interval(values, level=level) == pytest.approx(ends)
+
+
+def test_bootstrap_of_many_whole_numbers_is_what_drawing_comes_to() -> None:
+    clicks = np.random.default_rng(2).integers(1, 21, 6671)
+    drawn = bootstrap_interval(clicks, lambda drawn: drawn.mean(axis=-1), resamples=4000)
+    assert bootstrap_interval(clicks) == pytest.approx(drawn, abs=0.01)
+
+
+def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).exponential(size=41)
+    median = bootstrap_interval(values, lambda drawn: np.median(drawn, axis=-1), resamples=500)
+    assert median[0] < np.median(values) < median[1]
+    whole = bootstrap_interval(values, resamples=500)
+    monkeypatch.setattr(metrics, "_RESAMPLES_AT_ONCE", 100)
+    assert bootstrap_interval(values, resamples=500) == whole
+
+
+@pytest.mark.parametrize("max_clicks", [3, 4, 6])
+def test_an_array_is_measured_as_its_rows_are(max_clicks: int) -> None:
+    values = np.random.default_rng(0).random((7, 4))
+    values[:, 1] = 0.99  # so that rows shorter than max_clicks have reached it
+    values[2, 3] = math.nan
+    for given_ious in (values, values.astype(np.float32)):
+        rows = list(given_ious)
+        found = clicks_to_reach(given_ious, 0.95, max_clicks)
+        assert found.tolist() == clicks_to_reach(rows, 0.95, max_clicks).tolist()
+        if max_clicks <= 4:
+            np.testing.assert_array_equal(miou_curve(given_ious, max_clicks), miou_curve(rows, max_clicks))
+        else:
+            with pytest.raises(ValueError, match="shorter than 6"):
+                miou_curve(given_ious, max_clicks)

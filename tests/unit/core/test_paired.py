@@ -1,0 +1,81 @@
+"""Paired statistics: known answers, and how often a test errs where nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbench.core.statistics import bootstrap_p, paired_difference, sign_flip_p
+
+Test = Callable[..., float]
+
+
+@pytest.mark.parametrize("test", [bootstrap_p, sign_flip_p])
+def test_nothing_differs(test: Test) -> None:
+    assert test(np.zeros(9)) == 1
+    same = np.linspace(0, 1, 7)
+    found = paired_difference(same, same, lower_is_better=False)
+    assert (found.mean, found.low, found.high, found.p, found.p_signs) == (0, 0, 0, 1, 1)
+    assert (found.a_better, found.ties, found.b_better) == (0, 7, 0)
+
+
+@pytest.mark.parametrize("test", [bootstrap_p, sign_flip_p])
+def test_p_is_never_0(test: Test) -> None:
+    assert test(np.full(60, 3.0), resamples=999) == 1 / 1000
+    assert test(np.linspace(2, 3, 60), resamples=99) == 1 / 100
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=30))
+@settings(max_examples=50)
+def test_exchange_of_a_and_b(values: list[float]) -> None:
+    a, b = np.array(values), np.zeros(len(values))
+    one, other = (paired_difference(*pair, lower_is_better=True) for pair in ((a, b), (b, a)))
+    assert one.mean == -other.mean
+    assert (one.p, one.p_signs) == (other.p, other.p_signs)
+    assert (one.a_better, one.ties, one.b_better) == (other.b_better, other.ties, other.a_better)
+    assert one.low <= one.mean + 1e-9 and one.mean - 1e-9 <= one.high
+
+
+def test_which_is_better() -> None:
+    clicks = paired_difference([1, 5, 20, 3], [2, 5, 4, 4], lower_is_better=True)
+    assert (clicks.a_better, clicks.ties, clicks.b_better) == (2, 1, 1)
+    assert (clicks.mean_a, clicks.mean_b, clicks.mean) == (7.25, 3.75, 3.5)
+    ious = paired_difference([0.5, 0.6], [0.4, 0.6], lower_is_better=False)
+    assert (ious.a_better, ious.ties, ious.b_better) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("test", [bootstrap_p, sign_flip_p])
+@pytest.mark.parametrize("whole", [True, False])
+def test_errors_of_the_first_kind_are_about_five_percent(test: Test, whole: bool) -> None:
+    """Differences of mean 0, skewed in pairs as clicks are; 400 experiments, so 5 % is 3 to 7.5 of 100."""
+    noise = np.random.default_rng(5)
+    wrong = 0
+    for experiment in range(400):
+        a, b = noise.exponential(4, (2, 50))
+        differences = np.minimum(20, np.rint(a)) - np.minimum(20, np.rint(b)) if whole else a - b
+        wrong += test(differences, resamples=400, seed=experiment) <= 0.05
+    assert 0.025 <= wrong / 400 <= 0.08
+
+
+def test_a_true_difference_is_found() -> None:
+    noise = np.random.default_rng(6)
+    found = [
+        paired_difference(noise.normal(0.8, 1, 50), np.zeros(50), lower_is_better=False, seed=number)
+        for number in range(40)
+    ]
+    assert np.mean([one.p <= 0.05 for one in found]) > 0.95
+    assert np.mean([one.low <= 0.8 <= one.high for one in found]) > 0.85
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [1.0, np.nan]])
+def test_what_has_no_statistics(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"values of shape|not finite"):
+        paired_difference(values, values, lower_is_better=True)
+    with pytest.raises(ValueError, match="same samples"):
+        paired_difference([1.0], [1.0, 2.0], lower_is_better=True)
+    with pytest.raises(ValueError, match="at least one"):
+        sign_flip_p([1.0], resamples=0)

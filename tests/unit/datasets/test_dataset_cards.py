@@ -1,0 +1,207 @@
+"""Cards: what a name means, where a dataset is looked for, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from disbench.core.errors import InputError
+from disbench.datasets.cards import LOADERS, load_card, open_dataset
+from disbench.datasets.verify import list_datasets, verify
+from disbench.io import definitions
+
+CARD = """
+title = "Mine"
+loader = "folder"
+folder = "mine"
+[options.images]
+default = "a"
+[options.masks]
+default = "b"
+[options.mode]
+default = "binary"
+[options.void_255]
+default = false
+"""
+
+
+def pictures(folder: Path, count: int = 2) -> Path:
+    for number in range(count):
+        for part, pixels in (("a", np.full((4, 5, 3), 30 * number)), ("b", np.eye(4, 5))):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", definitions.names("datasets"))
+def test_every_card_is_complete(name: str) -> None:
+    card = load_card(name)
+    assert card.loader in LOADERS
+    for key in ("title", "layout", "target", "get"):
+        assert getattr(card, key), key
+    if name != "folder":
+        assert card.citation
+        assert card.terms
+    for table in card.options.values():
+        assert table["help"]
+    for file in card.files:
+        assert file.url.startswith(("https://", "http://"))
+        assert not file.sha256 or (len(file.sha256) == 64 and int(file.sha256, 16))
+        assert file.holds
+    assert not card.content_hash or len(card.content_hash) == 64
+
+
+def test_names_that_nothing_answers_to(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown dataset 'grabcat'; did you mean 'grabcut'"):
+        open_dataset("grabcat", tmp_path)
+    with pytest.raises(InputError, match=r"nowhere\.toml: there is no such file"):
+        open_dataset(str(tmp_path / "nowhere.toml"), tmp_path)
+
+
+def test_a_dataset_that_is_not_here_says_where_it_was_looked_for_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="where are the datasets") as caught:
+        open_dataset("grabcut", None)
+    assert "--data or DISBENCH_DATA" in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        open_dataset("grabcut", tmp_path)
+    assert f"there is no data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};" in str(caught.value)
+    assert "'disbench data fetch grabcut'" in str(caught.value)
+    with pytest.raises(InputError, match="see the homepage"):
+        open_dataset("davis-585", tmp_path)
+
+
+class TestOnesOwnCard:
+    @pytest.fixture
+    def card(self, tmp_path: Path) -> Path:
+        path = tmp_path / "cards" / "mine.toml"
+        path.parent.mkdir()
+        path.write_text(CARD)
+        return path
+
+    def test_below_the_root_or_beside_the_card(self, card: Path, tmp_path: Path) -> None:
+        pictures(tmp_path / "data" / "mine")
+        source = open_dataset(str(card), tmp_path / "data")
+        assert (source.name, list(source.ids)) == ("mine", ["0", "1"])
+        with pytest.raises(InputError, match=r"mine: there is no .*cards/mine; get the dataset"):
+            open_dataset(str(card), None)
+        pictures(card.parent / "mine", 1)
+        assert list(open_dataset(str(card), None).ids) == ["0"]
+
+    def test_an_absolute_folder(self, card: Path, tmp_path: Path) -> None:
+        place = pictures(tmp_path / "far away")
+        card.write_text(CARD.replace('"mine"', f'"{place}"'))
+        for data in (None, tmp_path):
+            assert len(open_dataset(str(card), data).ids) == 2
+
+    def test_a_loader_of_ones_own(self, card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "my_loader.py").write_text(
+            "from disbench.datasets.pairs import open_pairs\n"
+            "def load(name, folder, options, facts):\n"
+            "    return open_pairs(name, folder, {'images': 'a', 'masks': 'b', 'rule': 'any-channel'}, facts)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        pictures(card.parent / "mine")
+        card.write_text('title = "x"\nloader = "my_loader:load"\nfolder = "mine"')
+        assert open_dataset(str(card), None).read(0).target.sum() == 4
+        card.write_text('title = "x"\nloader = "my_loader:lod"\nfolder = "mine"')
+        with pytest.raises(InputError, match="'my_loader:lod' cannot be imported"):
+            open_dataset(str(card), None)
+        sys.modules.pop("my_loader")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("title = 1", "the key 'loader' is missing"),
+            ('title = 1\nloader = "folder"', "title is a text, not 1"),
+            ('title = "x"\nloader = "floder"', "unknown loader 'floder'; did you mean 'folder'"),
+            ('title = "x"\nloader = "folder"\nfodler = "y"', "unknown key 'fodler'; did you mean 'folder'"),
+            ('title = "x"\nloader = "folder"\nmarker = [1]', "marker is a list of texts"),
+            ('title = "x"\nloader = "folder"\n[[files]]\nurl = "u"', "[[files]]: the key 'file' is missing"),
+            ('title = "x"\nloader = "folder"\nfiles = [1]', "[[files]] is not a table"),
+            ('title = "x"\nloader = "folder"\n[options.a]\nhelp = "y"', "option 'a' has no default"),
+            ('title = "x"\nloader = "folder"\nfolder = "."\nmarker = ["{b}"]', "its marker is not as it"),
+            ("title = ", "not a readable TOML file"),
+        ],
+    )
+    def test_cards_that_are_not_as_they_should_be(self, card: Path, content: str, message: str) -> None:
+        card.write_text(content)
+        with pytest.raises(InputError) as caught:
+            open_dataset(str(card), card.parent)
+        assert message in str(caught.value)
+
+
+class TestVerify:
+    @pytest.fixture
+    def card(self, tmp_path: Path) -> Path:
+        pictures(tmp_path / "mine", 3)
+        path = tmp_path / "mine.toml"
+        path.write_text(CARD)
+        found = open_dataset(str(path), None).content_hash()
+        path.write_text(f'images = 3\nsamples = 3\ncontent_hash = "{found}"\n{CARD}')
+        return path
+
+    def test_whole(self, card: Path) -> None:
+        found = verify(str(card), None)
+        assert found.whole
+        assert (found.samples, found.images, found.checked_hash) == (3, 3, True)
+        assert found.lines() == [
+            "mine: 3 samples on 3 images: whole",
+            f"  content hash {found.content_hash} (as on the card)",
+        ]
+
+    def test_without_a_hash_on_the_card(self, card: Path) -> None:
+        card.write_text(CARD)
+        assert verify(str(card), None).lines()[1].endswith("(the card has none to compare)")
+
+    def test_other_options_are_not_compared_with_the_card(self, card: Path) -> None:
+        found = verify(str(card), None, ["mode=instances"])
+        assert found.whole
+        assert not found.checked_hash
+
+    def test_all_problems_are_told(self, card: Path) -> None:
+        folder = card.parent / "mine"
+        Image.fromarray(np.zeros((4, 5), np.uint8)).save(folder / "b" / "0.png")
+        (folder / "a" / "1.png").write_bytes(b"no image")
+        Image.fromarray(np.ones((4, 4), np.uint8)).save(folder / "b" / "2.png")
+        card.write_text(card.read_text().replace("samples = 3", "samples = 4"))
+        found = verify(str(card), None)
+        assert not found.whole
+        told = "\n".join(found.problems)
+        assert len(found.problems) == 5
+        for part in ("'0' has no object", "a/1.png: not a whole image", "'2' has 4 x 4", "3 samples, where"):
+            assert part in told
+        assert f"content hash {found.content_hash}, where the card has" in told
+        assert found.lines()[0] == "mine: 3 samples on 3 images: not whole, 5 problems"
+
+    def test_a_dataset_that_does_not_open(self, card: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine" / "b" / "0.png").unlink()
+        found = verify(str(card), None)
+        assert found.lines() == [
+            "mine: 0 samples on 0 images: not whole, 1 problem",
+            f"  {tmp_path}/mine/b: no mask for 1 of 3 images (0.png); add the masks or move these images away",
+        ]
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        assert verify(str(pictures(tmp_path / "x")), None, ["images=a", "masks=b"]).whole
+
+    @pytest.mark.parametrize(("name", "options"), [("grabcat", []), ("grabcut", ["rul=x"])])
+    def test_what_is_no_dataset(self, name: str, options: list[str]) -> None:
+        with pytest.raises(InputError, match="did you mean"):
+            verify(name, None, options)
+
+
+def test_the_list(tmp_path: Path) -> None:
+    (tmp_path / "GrabCut" / "data_GT").mkdir(parents=True)
+    (tmp_path / "GrabCut" / "boundary_GT").mkdir()
+    found = {item.name: item for item in list_datasets(tmp_path)}
+    assert sorted(found) == definitions.names("datasets")
+    assert (found["grabcut"].state, found["grabcut"].folder) == ("here", tmp_path / "GrabCut")
+    states = {name: item.state for name, item in found.items()}
+    assert {states[name] for name in ("davis", "coco", "pascalvoc")} == {"can be fetched"}
+    assert [states[name] for name in ("davis-585", "photos", "folder")] == ["not here", "here", "your own"]
+    assert found["grabcut"].line().split()[:3] == ["grabcut", "50", "here"]
+    assert all(item.state != "here" for item in list_datasets(None) if item.name != "photos")

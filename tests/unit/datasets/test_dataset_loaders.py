@@ -1,0 +1,472 @@
+"""Datasets on disk, made by hand in each layout: ids, targets, errors, hashes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
+from disbench.datasets.cards import open_dataset
+from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_annotations
+
+Pixels = npt.NDArray[np.uint8]
+MASK: Pixels = np.array([[0, 0, 0], [0, 255, 255]], dtype=np.uint8)
+
+
+def write(path: Path, pixels: npt.NDArray[np.generic]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def photo(path: Path, size: tuple[int, int] = (2, 3), shade: int = 90) -> Path:
+    return write(path, np.full((*size, 3), shade, dtype=np.uint8))
+
+
+def pair(folder: Path, images: str, masks: str, stems: Sequence[str], mask: Pixels = MASK) -> None:
+    for number, stem in enumerate(stems):
+        photo(folder / images / f"{stem}.jpg", shade=50 + number)
+        write(folder / masks / f"{stem}.png", mask)
+
+
+def everything(source: SampleSource) -> list[object]:
+    """All that can be told of a source."""
+    samples = [source.read(index) for index in range(len(source.ids))]
+    for sample, name in zip(samples, source.ids, strict=True):
+        assert sample.id == name
+        assert sample.image.dtype == np.uint8
+        assert sample.target.dtype == np.int8
+        assert sample.target.shape == sample.image.shape[:2]
+    return [
+        (s.id, s.image.tobytes(), s.target.tobytes(), None if s.initial is None else s.initial.tobytes())
+        for s in samples
+    ] + [source.name, source.content_hash(), source.facts()]
+
+
+class TestPairs:
+    def test_coco_mval(self, tmp_path: Path) -> None:
+        pair(tmp_path / "COCO_MVal", "img", "gt", ["b", "a"])
+        source = open_dataset("coco-mval", tmp_path)
+        assert list(source.ids) == ["a", "b"]
+        assert source.read(1).target.tolist() == [[0, 0, 0], [0, 1, 1]]
+        assert source.read(1).image[0, 0, 0] == pytest.approx(50, abs=2)
+        assert source.facts()["images"] == 2
+        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+    def test_the_folder_may_be_the_root_itself(self, tmp_path: Path) -> None:
+        pair(tmp_path / "x", "img", "gt", ["a"])
+        assert list(open_dataset("coco-mval", tmp_path / "x").ids) == ["a"]
+
+    def test_endings_in_any_case_and_hidden_files(self, tmp_path: Path) -> None:
+        pair(tmp_path, "data_GT", "boundary_GT", ["a", "b"])
+        (tmp_path / "data_GT" / "b.jpg").rename(tmp_path / "data_GT" / "b.JPG")
+        (tmp_path / "data_GT" / "._b.jpg").write_bytes(b"rubbish of another system")
+        (tmp_path / "data_GT" / "Thumbs.db").write_bytes(b"rubbish too")
+        assert list(open_dataset("grabcut", tmp_path).ids) == ["a", "b"]
+
+    def test_an_image_without_a_mask_and_the_reverse(self, tmp_path: Path) -> None:
+        pair(tmp_path, "img", "gt", ["a", "b", "c"])
+        (tmp_path / "gt" / "b.png").unlink()
+        with pytest.raises(InputError, match=r"gt: no mask for 1 of 3 images \(b\.jpg\)"):
+            open_dataset("davis", tmp_path)
+        shutil.copy(tmp_path / "gt" / "a.png", tmp_path / "gt" / "b.png")
+        (tmp_path / "img" / "c.jpg").unlink()
+        with pytest.raises(InputError, match=r"img: no image for 1 of 3 masks \(c\.png\)"):
+            open_dataset("davis", tmp_path)
+
+    def test_two_images_of_one_stem(self, tmp_path: Path) -> None:
+        pair(tmp_path, "img", "gt", ["a"])
+        photo(tmp_path / "img" / "a.png")
+        with pytest.raises(InputError, match=r"a\.jpg and a\.png have one stem"):
+            open_dataset("davis", tmp_path)
+
+    def test_a_mask_of_another_size(self, tmp_path: Path) -> None:
+        pair(tmp_path, "img", "gt", ["a"])
+        photo(tmp_path / "img" / "a.jpg", size=(3, 3))
+        with pytest.raises(
+            InputError, match=r"a\.png: the mask of sample 'a' has 3 x 2 pixels, its image 3 x 3"
+        ):
+            open_dataset("davis", tmp_path).read(0)
+
+    @pytest.mark.parametrize(("name", "value"), [("davis", 0), ("berkeley", 128)])
+    def test_a_target_without_an_object(self, tmp_path: Path, name: str, value: int) -> None:
+        folders = ("img", "gt") if name == "davis" else ("images", "masks")
+        pair(tmp_path, *folders, ["a"], mask=np.full((2, 3), value, dtype=np.uint8))
+        with pytest.raises(InputError, match=r"a\.png: sample 'a' has no object pixel"):
+            open_dataset(name, tmp_path).read(0)
+
+    @pytest.mark.parametrize("folder", ["img", "gt"])
+    def test_a_file_that_is_cut_off_or_gone(self, tmp_path: Path, folder: str) -> None:
+        pair(tmp_path, "img", "gt", ["a"])
+        (path,) = (tmp_path / folder).iterdir()
+        path.write_bytes(path.read_bytes()[:45])
+        source = open_dataset("davis", tmp_path)
+        with pytest.raises(InputError, match=f"{path.name}: not a whole image"):
+            source.read(0)
+        path.unlink()
+        with pytest.raises(InputError, match=f"{path.name}: there is no such"):
+            source.read(0)
+        with pytest.raises(InputError, match=f"{path.name}: there is no such"):
+            source.content_hash()
+
+    def test_folders_that_are_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "img").mkdir()
+        (tmp_path / "gt").mkdir()
+        with pytest.raises(InputError, match="img: there is no image in it"):
+            open_dataset("davis", tmp_path)
+
+
+class TestContentHash:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        pair(tmp_path / "DAVIS", "img", "gt", ["a", "b"])
+        return tmp_path
+
+    def test_it_does_not_depend_on_the_place(self, folder: Path, tmp_path: Path) -> None:
+        moved = tmp_path / "elsewhere" / "deep"
+        shutil.copytree(folder / "DAVIS", moved)
+        assert open_dataset("davis", folder).content_hash() == open_dataset("davis", moved).content_hash()
+
+    def test_it_depends_on_every_byte_name_and_option(self, folder: Path) -> None:
+        seen = [open_dataset("davis", folder).content_hash()]
+        seen.append(open_dataset("davis", folder, ["rule=bright"]).content_hash())
+        for path in (folder / "DAVIS/img/a.jpg", folder / "DAVIS/gt/b.png"):
+            path.write_bytes(path.read_bytes() + b"\0")
+            seen.append(open_dataset("davis", folder).content_hash())
+        for part in ("img/b.jpg", "gt/b.png"):
+            path = folder / "DAVIS" / part
+            path.rename(path.with_stem("c"))
+        seen.append(open_dataset("davis", folder).content_hash())
+        assert len(set(seen)) == len(seen)
+
+    def test_the_rule_in_other_words(self, folder: Path) -> None:
+        """Lines of JSON, as the documentation states them."""
+        from hashlib import sha256
+
+        root = folder / "DAVIS"
+        lines = ['["disbench samples 1","any-channel"]']
+        for stem in ("a", "b"):
+            files = [
+                sha256((root / part).read_bytes()).hexdigest()
+                for part in (f"img/{stem}.jpg", f"gt/{stem}.png")
+            ]
+            lines.append(f'["{stem}",0,"{files[0]}","{files[1]}"]')
+        expected = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+        assert open_dataset("davis", folder).content_hash() == expected
+
+
+class TestDavis585:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for sequence in ("camel", "bear"):
+            folder = tmp_path / "DAVIS585" / sequence
+            photo(folder / "00009.jpg")
+            photo(folder / "00010.jpg")
+            for item in ("object1_00009", "object1_00010", "object2_00009"):
+                write(folder / f"{item}.png", MASK)
+                write(folder / f"init_sp_{item}.png", MASK[::-1].copy())
+                write(folder / f"init_stm_{item}.png", np.full_like(MASK, 129))
+        return tmp_path
+
+    def test_objects_by_sequence_with_the_initial_mask_asked_for(self, root: Path) -> None:
+        source = open_dataset("davis-585", root)
+        assert list(source.ids) == [
+            f"{sequence}/{item}"
+            for sequence in ("bear", "camel")
+            for item in ("object1_00009", "object1_00010", "object2_00009")
+        ]
+        sample = source.read(2)
+        assert sample.target.tolist() == [[0, 0, 0], [0, 1, 1]]
+        assert sample.initial is not None
+        assert sample.initial.tolist() == [[False, True, True], [False, False, False]]
+        other = open_dataset("davis-585", root, ["initial=stm"])
+        assert (other.read(2).initial == True).all()  # noqa: E712
+        assert open_dataset("davis-585", root, ["initial=none"]).read(2).initial is None
+        assert source.facts()["images"] == 4
+        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+    def test_initial_masks_are_part_of_the_content(self, root: Path) -> None:
+        seen = {
+            open_dataset("davis-585", root, [f"initial={initial}"]).content_hash()
+            for initial in ("sp", "stm", "none")
+        }
+        assert len(seen) == 3
+
+    @pytest.mark.parametrize("gone", ["00009.jpg", "init_sp_object1_00009.png"])
+    def test_files_that_are_missing(self, root: Path, gone: str) -> None:
+        (root / "DAVIS585" / "bear" / gone).unlink()
+        with pytest.raises(InputError, match=rf"{gone}: there is no such file, but bear/object1_00009\.png"):
+            open_dataset("davis-585", root)
+
+    def test_an_initial_mask_of_another_size(self, root: Path) -> None:
+        write(root / "DAVIS585/bear/init_sp_object1_00009.png", np.zeros((5, 5), np.uint8))
+        with pytest.raises(InputError, match=r"init_sp_object1_00009\.png: the mask .* has 5 x 5"):
+            open_dataset("davis-585", root).read(0)
+
+    def test_another_folder_is_told_apart(self, tmp_path: Path) -> None:
+        write(tmp_path / "DAVIS585" / "x" / "mask.png", MASK)
+        with pytest.raises(InputError, match=r"mask\.png: not a name such as object1_00009\.png"):
+            open_dataset("davis-585", tmp_path)
+        shutil.rmtree(tmp_path / "DAVIS585" / "x")
+        with pytest.raises(InputError, match="there is no sample in it"):
+            open_dataset("davis-585", tmp_path)
+
+
+HQ_FOLDERS = {
+    "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
+    "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
+    "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
+    "ThinObject": (
+        "thin_object_detection/ThinObject5K/images_test",
+        "thin_object_detection/ThinObject5K/masks_test",
+    ),
+}
+
+
+class TestHqSeg:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for images, masks in HQ_FOLDERS.values():
+            pair(tmp_path / "HQSeg-44K", images, masks, ["b", "a"])
+        return tmp_path
+
+    def test_set_by_set(self, root: Path) -> None:
+        source = open_dataset("hqseg-44k", root)
+        assert list(source.ids) == [f"{part}/{stem}" for part in HQ_FOLDERS for stem in "ab"]
+        write(root / "HQSeg-44K/DIS5K/DIS-VD/gt/a.png", np.array([[0, 128, 0], [0, 0, 129]], dtype=np.uint8))
+        assert source.read(0).target.tolist() == [[0, 0, 0], [0, 0, 1]]
+
+    def test_some_sets_only(self, root: Path) -> None:
+        shutil.rmtree(root / "HQSeg-44K/thin_object_detection/COIFT")
+        assert list(open_dataset("hqseg-44k", root, ["sets=HRSOD,DIS"]).ids) == [
+            "HRSOD/a",
+            "HRSOD/b",
+            "DIS/a",
+            "DIS/b",
+        ]
+        with pytest.raises(InputError, match=r"COIFT.images: there is no such folder"):
+            open_dataset("hqseg-44k", root)
+        with pytest.raises(InputError, match="unknown value of sets 'HRSD'; did you mean 'HRSOD'"):
+            open_dataset("hqseg-44k", root, ["sets=HRSD"])
+
+
+class TestSbdAndVoc:
+    def test_sbd(self, tmp_path: Path) -> None:
+        folder = tmp_path / "SBD"
+        labels = {
+            "b": [[0, 2, 2], [3, 3, 0]],  # number 1 has no pixel
+            "a": [[1, 1, 1], [1, 1, 1]],
+        }
+        for name, pixels in labels.items():
+            photo(folder / "img" / f"{name}.jpg")
+            (folder / "inst").mkdir(exist_ok=True)
+            truth = {
+                "Segmentation": np.array(pixels, dtype=np.uint8),
+                "Categories": np.array([[1], [2], [3]]),
+            }
+            savemat(folder / "inst" / f"{name}.mat", {"GTinst": truth})
+        (folder / "val.txt").write_text("b\na\n")
+        source = open_dataset("sbd-val", tmp_path)
+        assert list(source.ids) == ["b/2", "b/3", "a/1"]
+        assert source.read(1).target.tolist() == [[0, 0, 0], [1, 1, 0]]
+        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+        with pytest.raises(InputError, match=r"sbd-train: there is no img and inst and train\.txt"):
+            open_dataset("sbd-train", tmp_path)
+
+    def test_voc_of_another_split(self, tmp_path: Path) -> None:
+        folder = tmp_path / "VOC2012"
+        lists = folder / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "val.txt").write_text("a\n")
+        (lists / "mine.txt").write_text("b\n")
+        for name, pixels in (("a", [[0, 1, 255], [9, 24, 1]]), ("b", [[2, 0, 0], [0, 0, 0]])):
+            photo(folder / "JPEGImages" / f"{name}.jpg")
+            label = Image.fromarray(np.array(pixels, dtype=np.uint8), mode="L").convert("L")
+            label.putpalette([value for index in range(256) for value in (index % 24, 0, 0)])
+            (folder / "SegmentationObject").mkdir(exist_ok=True)
+            label.save(folder / "SegmentationObject" / f"{name}.png")
+        source = open_dataset("pascalvoc", tmp_path)
+        assert list(source.ids) == ["a/1", "a/9", "a/24"]
+        assert source.read(0).target.tolist() == [[0, 1, -1], [0, 0, 1]]
+        assert list(open_dataset("pascalvoc", tmp_path, ["split=mine"]).ids) == ["b/2"]
+        assert source.content_hash() != open_dataset("pascalvoc", tmp_path, ["ids=gray"]).content_hash()
+
+
+class TestAnnotated:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        (tmp_path / "coco" / "annotations").mkdir(parents=True)
+        write_annotations(
+            tmp_path / "coco" / "annotations" / "instances_val2017.json",
+            [
+                annotation(7, of=2),
+                annotation(3, of=1),
+                annotation(4, of=1, iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": [0, 2400]}),
+                annotation(5, of=1, area=0.2, segmentation=[[1.1, 1.1, 1.2, 1.1, 1.1, 1.2]]),
+                annotation(2, of=1, area=1, segmentation=square(20, 20, 1)),
+            ],
+            images=[image(2), image(1), image(9)],
+        )
+        for number in (1, 2):
+            photo(tmp_path / "coco" / "val2017" / f"{number:012d}.jpg", size=(HEIGHT, WIDTH), shade=number)
+        return tmp_path
+
+    def test_every_annotation_but_crowds_and_empty_ones(self, root: Path) -> None:
+        source = open_dataset("coco", root)
+        assert list(source.ids) == ["000000000001/3", "000000000001/2", "000000000002/7"]
+        assert source.facts()["images"] == 2
+        assert source.facts()["left_out"] == {"crowd": 1, "no pixel": 1}
+        target = source.read(0).target
+        expected = np.zeros((HEIGHT, WIDTH), dtype=np.int8)
+        expected[3:13, 6:16] = 1
+        assert np.array_equal(target, expected)
+        assert source.read(1).target.sum() == 1
+        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+    def test_the_hash_sees_segmentations_and_images_not_how_the_json_is_written(self, root: Path) -> None:
+        path = root / "coco/annotations/instances_val2017.json"
+        before = open_dataset("coco", root).content_hash()
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content, indent=3))
+        assert open_dataset("coco", root).content_hash() == before
+        assert open_dataset("coco", root, ["raster=fillpoly"]).content_hash() != before
+        content["annotations"][0]["segmentation"][0][0] += 0.01
+        path.write_text(json.dumps(content))
+        after = open_dataset("coco", root).content_hash()
+        assert after != before
+        photo(root / "coco/val2017/000000000002.jpg", size=(HEIGHT, WIDTH), shade=200)
+        assert open_dataset("coco", root).content_hash() not in (before, after)
+
+    def test_an_image_that_is_missing_or_of_another_size(self, root: Path) -> None:
+        source = open_dataset("coco", root)
+        photo(root / "coco/val2017/000000000001.jpg", size=(5, 5))
+        with pytest.raises(
+            InputError, match=r"the mask of sample '000000000001/3' has 60 x 40 pixels, its image 5 x 5"
+        ):
+            source.read(0)
+        (root / "coco/val2017/000000000001.jpg").unlink()
+        with pytest.raises(InputError, match=r"000000000001\.jpg: there is no such image in .*coco"):
+            source.read(0)
+        assert source.read(2).id == "000000000002/7"
+
+    def test_lvis_v1_names_images_by_address(self, root: Path) -> None:
+        record = {key: value for key, value in image(2).items() if key != "file_name"}
+        (root / "lvis").mkdir()
+        write_annotations(
+            root / "lvis" / "lvis_v1_val.json",
+            [annotation(1, of=2)],
+            images=[record | {"coco_url": "http://images.cocodataset.org/val2017/000000000002.jpg"}],
+        )
+        source = open_dataset("lvis", root)
+        assert list(source.ids) == ["000000000002/1"]
+        assert source.read(0).image.shape == (HEIGHT, WIDTH, 3)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"id": None}, "has the id None; samples are named by it"),
+            ({"segmentation": [[1, 2, 3]], "area": 1}, r"annotation 3 \(image 1\): .*; mend the file"),
+            ({"image_id": 77}, "missing from 'images'; mend the file$"),
+        ],
+    )
+    def test_annotations_that_are_not_as_they_should_be(
+        self, root: Path, changes: dict[str, object], message: str
+    ) -> None:
+        path = write_annotations(root / "bad.json", [annotation(3) | changes])
+        with pytest.raises(InputError, match=message):
+            open_dataset("coco", root, [f"annotations={(path or root / 'bad.json').name}"])
+
+    def test_ids_that_repeat_and_files_without_samples(self, root: Path) -> None:
+        write_annotations(root / "bad.json", [annotation(3), annotation(3)])
+        with pytest.raises(InputError, match="two annotations of an image have one id"):
+            open_dataset("coco", root, ["annotations=bad.json"])
+        write_annotations(root / "none.json", [annotation(3, iscrowd=1)])
+        with pytest.raises(InputError, match="there is no annotation to sample"):
+            open_dataset("coco", root, ["annotations=none.json"])
+
+    def test_photos_need_no_root(self) -> None:
+        source = open_dataset("photos", None)
+        assert len(source.ids) == 257
+        assert source.ids[0] == "astronaut/1"
+        assert (source.read(0).target == 1).sum() == 107733
+
+
+class TestFolder:
+    def test_a_path_is_a_dataset(self, tmp_path: Path) -> None:
+        pair(tmp_path / "my pictures", "images", "masks", ["b", "a"])
+        source = open_dataset(str(tmp_path / "my pictures"), None)
+        assert source.name == "my pictures"
+        assert list(source.ids) == ["a", "b"]
+        assert source.read(0).target.tolist() == [[0, 0, 0], [0, 1, 1]]
+        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+    @pytest.mark.parametrize(
+        ("images", "masks", "options"),
+        [
+            ("img", "gt", []),
+            ("pictures", "truth/masks", ["images=pictures", "masks=truth/masks"]),
+            (".", ".", ["images=.", "masks=."]),
+        ],
+    )
+    def test_where_images_and_masks_are(
+        self, tmp_path: Path, images: str, masks: str, options: list[str]
+    ) -> None:
+        pair(tmp_path, images, masks, ["a"])
+        source = open_dataset("folder", tmp_path, options)
+        assert list(source.ids) == ["a"]
+        assert source.read(0).target.sum() == 2
+
+    def test_instances(self, tmp_path: Path) -> None:
+        photo(tmp_path / "images" / "a.jpg")
+        photo(tmp_path / "images" / "b.jpg")
+        write(tmp_path / "masks" / "a.png", np.array([[0, 300, 300], [7, 255, 0]], dtype=np.uint16))
+        write(tmp_path / "masks" / "b.png", np.zeros((2, 3), dtype=np.uint8))
+        source = open_dataset(str(tmp_path), None, ["mode=instances"])
+        assert list(source.ids) == ["a/7", "a/255", "a/300"]
+        assert source.read(2).target.tolist() == [[0, 1, 1], [0, 0, 0]]
+        void = open_dataset(str(tmp_path), None, ["mode=instances", "void_255=true"])
+        assert list(void.ids) == ["a/7", "a/300"]
+        assert void.read(1).target.tolist() == [[0, 1, 1], [0, -1, 0]]
+
+    def test_a_trimap_has_the_hash_of_the_same_files_in_a_known_layout(self, tmp_path: Path) -> None:
+        mask = np.array([[0, 128, 255], [0, 255, 255]], dtype=np.uint8)
+        pair(tmp_path, "images", "masks", ["a"], mask=mask)
+        folder = open_dataset(str(tmp_path), None, ["mode=trimap"])
+        assert folder.read(0).target.tolist() == [[0, -1, 1], [0, 1, 1]]
+        assert folder.content_hash() == open_dataset("berkeley", tmp_path).content_hash()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ([], "no images/ and masks/ or img/ and gt/ in it"),
+            (["images=a"], "name both folders"),
+            (["images=a", "masks=b"], "a: there is no such folder of images"),
+            (["mode=trimap", "void_255=true"], "void_255 goes with mode=binary or mode=instances"),
+            (["mode=instance"], "did you mean 'instances'"),
+        ],
+    )
+    def test_what_can_be_wrong(self, tmp_path: Path, options: list[str], message: str) -> None:
+        with pytest.raises(InputError) as caught:
+            open_dataset(str(tmp_path), None, options)
+        assert message in str(caught.value)
+
+    def test_jpeg_masks_are_none(self, tmp_path: Path) -> None:
+        photo(tmp_path / "images" / "a.jpg")
+        photo(tmp_path / "masks" / "a.jpg")
+        with pytest.raises(InputError, match=r"masks: there is no mask in it \(\.bmp"):
+            open_dataset(str(tmp_path), None)
+
+    def test_maps_of_background_alone(self, tmp_path: Path) -> None:
+        pair(tmp_path, "images", "masks", ["a"], mask=np.zeros((2, 3), dtype=np.uint8))
+        with pytest.raises(InputError, match="there is no sample in it"):
+            open_dataset(str(tmp_path), None, ["mode=instances"])

@@ -1,0 +1,107 @@
+"""Options of cards: defaults, `option=value`, and one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from disbench.core.errors import InputError
+from disbench.io.options import overrides, read_options
+
+TABLES: dict[str, dict[str, Any]] = {
+    "side": {"default": 320, "minimum": 1, "help": "pixels"},
+    "share": {"default": 0.5, "minimum": 0},
+    "flip": {"default": False},
+    "rule": {"default": "a", "choices": ["a", "b c"]},
+    "sets": {"default": ["x", "y"], "choices": ["x", "y", "z"]},
+}
+
+
+def test_defaults() -> None:
+    found = read_options(TABLES, (), "card")
+    assert found == {"side": 320, "share": 0.5, "flip": False, "rule": "a", "sets": ["x", "y"]}
+    found["sets"].append("z")
+    assert TABLES["sets"]["default"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "value"),
+    [
+        ("side=7", "side", 7),
+        (" side = 7 ", "side", 7),
+        ("share=1", "share", 1.0),
+        ("share=1e-3", "share", 0.001),
+        ("flip=TRUE", "flip", True),
+        ("flip=false", "flip", False),
+        ("rule=b c", "rule", "b c"),
+        ("sets=z", "sets", ["z"]),
+        ("sets=z, x", "sets", ["z", "x"]),
+        ("sets=", "sets", []),
+    ],
+)
+def test_overrides_have_the_kind_of_the_default(override: str, name: str, value: object) -> None:
+    found = read_options(TABLES, [override], "card")
+    assert found[name] == value
+    assert type(found[name]) is type(TABLES[name]["default"])
+
+
+def test_the_last_override_counts_and_a_value_may_hold_an_equals_sign() -> None:
+    assert read_options({"a": {"default": ""}}, ["a=1", "a=x=y"], "card") == {"a": "x=y"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("side", "card: 'side' sets no option; write it as option=value"),
+        ("sied=3", "card: unknown option 'sied'; did you mean 'side'"),
+        ("side=1.5", "card: side=1.5: side is a whole number"),
+        ("side=0", "card: side = 0 is too small; it starts at 1"),
+        ("share=half", "card: share=half: share is a number"),
+        ("share=nan", "finite"),
+        ("share=-0.1", "too small"),
+        ("flip=1", "flip is true or false"),
+        ("rule=c", "card: unknown value of rule 'c'; did you mean 'b c'"),
+        ("sets=x,w", "unknown value of sets 'w'; known: x, y, z"),
+    ],
+)
+def test_wrong_overrides(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_options(TABLES, [override], "card")
+    assert message in str(caught.value)
+
+
+def test_a_card_without_options() -> None:
+    assert read_options({}, (), "card") == {}
+    with pytest.raises(InputError, match="it has no options at all"):
+        read_options({}, ["a=1"], "card")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "has no default"),
+        ({"default": {}}, "make it true or false"),
+        ({"default": [1]}, "make it true or false"),
+        ({"default": 1, "minimun": 0}, "did you mean 'minimum'"),
+        ({"default": "x", "choices": ["y"]}, "unknown value of a 'x'"),
+        ({"default": 0, "minimum": 1}, "too small"),
+    ],
+)
+def test_tables_that_are_not_as_they_should_be(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_options({"a": table}, (), "card")
+    assert message in str(caught.value)
+
+
+def test_values_are_written_as_they_are_read() -> None:
+    tables = {
+        "yes": {"default": True},
+        "share": {"default": 0.5},
+        "count": {"default": 3},
+        "name": {"default": "a b"},
+        "names": {"default": ["a", "b"]},
+        "none": {"default": []},
+    }
+    values = {"yes": False, "share": 0.1 + 0.2, "count": -7, "name": "", "names": ["x"], "none": []}
+    assert read_options(tables, overrides(values), "card") == values

@@ -1,0 +1,172 @@
+"""What mask files mean, restated pixel by pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from disbench.core.errors import InputError
+from disbench.datasets.label_maps import read_label_map, read_palette
+from disbench.datasets.targets import RULES, gray_of_index, instance_numbers
+
+Pixels = npt.NDArray[np.uint8]
+VALUES: Pixels = np.array([[0, 1, 127, 128], [129, 197, 243, 255]], dtype=np.uint8)
+
+
+def voc_palette() -> list[int]:
+    """PascalVOC's colours: the bits of an index, lowest first, spread over red, green and blue from the top."""
+    colours = []
+    for index in range(256):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+        colours += channels
+    return colours
+
+
+def palette_png(path: Path, labels: Pixels, palette: list[int] | None = None) -> Path:
+    image = Image.fromarray(labels, mode="L").convert("L")
+    image.putpalette(palette or voc_palette())
+    image.save(path)
+    return path
+
+
+def png(path: Path, pixels: npt.NDArray[np.generic]) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_trimap(tmp_path: Path) -> None:
+    expected = [[0, 0, 0, -1], [1, 1, 1, 1]]
+    target = RULES["trimap"](png(tmp_path / "grey.png", VALUES), 0)
+    assert target.dtype == np.int8
+    assert target.tolist() == expected
+    colours = np.stack([VALUES] * 3, axis=2)
+    assert RULES["trimap"](png(tmp_path / "rgb.png", colours), 0).tolist() == expected
+    assert RULES["trimap"](png(tmp_path / "a.bmp", VALUES), 0).tolist() == expected
+
+
+def test_any_channel_merges_all_objects_of_a_palette(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 2], [3, 0, 255]], dtype=np.uint8)
+    path = palette_png(tmp_path / "a.png", labels)
+    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1], [1, 0, 1]]
+    black = palette_png(tmp_path / "b.png", labels, [0, 0, 0, 0, 0, 0, 9, 0, 0])
+    assert RULES["any-channel"](black, 0).tolist() == [[0, 0, 1], [0, 0, 0]]  # an index is not a colour
+
+
+def test_bright(tmp_path: Path) -> None:
+    assert RULES["bright"](png(tmp_path / "a.png", VALUES), 0).tolist() == [[0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+def test_voc_by_palette_and_by_grey(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 16, 3], [18, 255, 1, 0]], dtype=np.uint8)
+    path = palette_png(tmp_path / "a.png", labels)
+    assert RULES["voc-palette"](path, 1).tolist() == [[0, 1, 0, 0], [0, -1, 1, 0]]
+    assert RULES["voc-palette"](path, 16).tolist() == [[0, 0, 1, 0], [0, -1, 0, 0]]
+    grey = int(gray_of_index(path)[1])
+    assert RULES["voc-gray"](path, grey).tolist() == [[0, 1, 1, 0], [0, -1, 1, 0]]
+
+
+def test_the_greys_of_the_voc_palette(tmp_path: Path) -> None:
+    """Against OpenCV, where it can be loaded, and against the pairs of indices that are known to share one."""
+    path = palette_png(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8))
+    greys = gray_of_index(path)
+    assert greys[0] == 0
+    assert greys[255] == 220
+    assert [[i for i in range(25) if greys[i] == greys[j]] for j in (1, 3, 6, 9)] == [
+        [1, 16],
+        [3, 18],
+        [6, 21],
+        [9, 24],
+    ]
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+    colours = np.array(voc_palette(), dtype=np.uint8).reshape(1, 256, 3)
+    assert np.array_equal(cv2.cvtColor(colours[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)[0], greys)
+
+
+def test_greys_need_a_palette(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mode L, where P is expected"):
+        RULES["voc-gray"](png(tmp_path / "a.png", VALUES), 1)
+
+
+def test_palettes_may_be_short(tmp_path: Path) -> None:
+    path = palette_png(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8), [1, 2, 3, 4, 5, 6])
+    assert read_palette(path)[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "rgb", "rgba", "la", "16 bits", "bilevel"])
+def test_any_value_takes_masks_of_every_kind(tmp_path: Path, kind: str) -> None:
+    labels = np.array([[0, 0, 1], [0, 1, 1]], dtype=np.uint8)
+    images = {
+        "grey": Image.fromarray(labels * 255),
+        "palette": Image.open(palette_png(tmp_path / "p.png", labels, [255, 255, 255, 0, 0, 0])),
+        "rgb": Image.fromarray(np.stack([labels * 0, labels * 9, labels * 0], axis=2)),
+        "rgba": Image.fromarray(np.stack([labels, labels, labels, labels * 0 + 255], axis=2)),
+        "la": Image.fromarray(labels).convert("LA"),
+        "16 bits": Image.fromarray(labels.astype(np.uint16) * 40000),
+        "bilevel": Image.fromarray(labels * 255).convert("1"),
+    }
+    path = tmp_path / "a.png"
+    images[kind].save(path)
+    assert RULES["any-value"](path, 0).tolist() == labels.tolist()
+
+
+def test_void_of_folders(tmp_path: Path) -> None:
+    path = png(tmp_path / "a.png", np.array([[0, 1, 2, 255]], dtype=np.uint8))
+    assert RULES["any-value"](path, 0).tolist() == [[0, 1, 1, 1]]
+    assert RULES["any-value-void-255"](path, 0).tolist() == [[0, 1, 1, -1]]
+    assert RULES["one-value"](path, 255).tolist() == [[0, 0, 0, 1]]
+    assert RULES["one-value-void-255"](path, 2).tolist() == [[0, 0, 1, -1]]
+    assert instance_numbers(path, void=False) == [1, 2, 255]
+    assert instance_numbers(path, void=True) == [1, 2]
+
+
+def test_colours_are_no_numbers(tmp_path: Path) -> None:
+    colours = np.zeros((2, 2, 3), dtype=np.uint8)
+    colours[0, 0] = 1, 2, 3
+    with pytest.raises(InputError, match=r"a\.png: coloured pixels, where numbers are needed"):
+        instance_numbers(png(tmp_path / "a.png", colours), void=False)
+    assert instance_numbers(png(tmp_path / "b.png", np.full((2, 2, 3), 7, np.uint8)), void=False) == [7]
+
+
+def test_kinds_without_whole_numbers_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: pixels of mode F"):
+        read_label_map(tmp_path / "a.tif")
+
+
+maps = st.sampled_from([np.uint8, np.uint16, np.int32]).flatmap(
+    lambda kind: st.lists(
+        st.lists(
+            st.sampled_from([0, 0, 1, 2, 7, 254, 255, *([256, 65535] if kind != np.uint8 else [])]),
+            min_size=6,
+            max_size=6,
+        ),
+        min_size=1,
+        max_size=5,
+    ).map(lambda rows: np.array(rows, dtype=kind))
+)
+
+
+@given(labels=maps, void=st.booleans())
+def test_an_instance_map_falls_apart_into_its_objects(
+    tmp_path_factory: pytest.TempPathFactory, labels: npt.NDArray[np.generic], void: bool
+) -> None:
+    """Targets of one map: none empty, none overlapping another, together all that is neither 0 nor void."""
+    path = tmp_path_factory.getbasetemp() / "map.tif"
+    Image.fromarray(labels).save(path)
+    rule = RULES["one-value-void-255" if void else "one-value"]
+    targets = [rule(path, number) for number in instance_numbers(path, void=void)]
+    ignored = (labels == 255) & void
+    covered = np.zeros(labels.shape, dtype=np.int64)
+    for target in targets:
+        assert (target == 1).any()
+        assert np.array_equal(target == -1, ignored)
+        covered += target == 1
+    assert np.array_equal(covered, ((labels != 0) & ~ignored).astype(np.int64))

@@ -1,0 +1,584 @@
+"""RITM's annotation: read as it is written, checked, and refused where it brings code."""
+
+import _codecs
+import hashlib
+import os
+import pickle
+import struct
+import tracemalloc
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from disbench.core.errors import InputError
+from disbench.core.masks import decode
+from disbench.core.scenes import SceneSource
+from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
+
+Labels = npt.NDArray[np.uint8]
+ISOLATED = None
+BYTE = np.dtype(np.uint8)
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+SCALAR = np.int64(3).__reduce__()[0]
+
+
+class Reduces:
+    """Pickles as the call that is given."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def as_numpy_1(data: bytes) -> bytes:
+    """The pickle as NumPy 1 would have written it: its inner modules had other names."""
+    count = data.count(b"numpy._core.")
+    for length in (len("numpy._core.multiarray"), len("numpy._core.numeric")):
+        data = data.replace(
+            bytes([0x8C, length]) + b"numpy._core.", bytes([0x8C, length - 1]) + b"numpy.core."
+        )
+    data = data.replace(b"cnumpy._core.", b"cnumpy.core.")
+    if data[1] >= 4 and data[0] == 0x80:
+        frame = struct.unpack("<Q", data[3:11])[0]
+        data = data[:3] + struct.pack("<Q", frame - count) + data[11:]
+    return data
+
+
+def put(path: Path, content: object, protocol: int = 4) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+def png(labels: Labels) -> Labels:
+    return cv2.imencode(".png", labels)[1].astype(np.uint8)
+
+
+def forged_png(width: int, height: int, depth: int = 8, colour: int = 0) -> Labels:
+    """A PNG whose head claims another size than it has."""
+    data = png(np.zeros((4, 4), np.uint8)).tobytes()
+    head = b"IHDR" + struct.pack(">IIBB", width, height, depth, colour) + data[26:29]
+    forged = data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+    return np.frombuffer(forged, np.uint8)
+
+
+def node(parent: int | None, *children: int, level: int = 0) -> dict[str, Any]:
+    return {"children": list(children), "parent": parent, "node_level": level}
+
+
+def labels() -> list[Labels]:
+    """Two layers of 6 x 8: a whole (1), in it a part (1 of layer 1) and a part of that (2), stuff, an island."""
+    first, second, third = (np.zeros((6, 8), np.uint8) for _ in range(3))
+    first[0:5, 0:5], first[5, :] = 1, 2
+    second[1:4, 1:4], second[0, 7] = 1, 2
+    third[2, 2:4] = 7
+    return [first, second, third]
+
+
+MAPPING = [(0, 1), (1, 1), (2, 7), (1, 2), (0, 2)]
+ENTRY = {
+    "num_instance_masks": 4,
+    "hierarchy": {0: node(None, 1), 1: node(0, 2, level=1), 2: node(1, level=2), 3: ISOLATED},
+}
+
+
+def write_split(folder: Path, images: dict[Any, Any], packed: object = None) -> Path:
+    put(folder / "hannotation.pickle", images)
+    content = ([png(layer) for layer in labels()], MAPPING) if packed is None else packed
+    for image in images:
+        put(folder / "masks" / f"{image}.pickle", content)
+    return folder
+
+
+def read_one(folder: Path, packed: object = None, entry: object = None) -> Any:
+    source = HannotationSource(write_split(folder, {9: ENTRY if entry is None else entry}, packed))
+    return next(source.read([0]))
+
+
+def test_a_scene_has_the_masks_kinds_and_tree_of_the_files(tmp_path: Path) -> None:
+    scene = read_one(tmp_path)
+    assert (scene.image_id, scene.file_name, scene.source) == ("9", "images/9.jpg", "hannotation")
+    assert (scene.height, scene.width) == (6, 8)
+    assert scene.parents == (-1, 0, 1, -1, -1)
+    assert [item.kind for item in scene.objects] == ["thing"] * 4 + ["stuff"]
+    assert [item.category for item in scene.objects] == ["object"] * 4 + ["stuff"]
+    assert {(item.source, item.synset, item.annotation_id) for item in scene.objects} == {
+        ("hannotation", None, None)
+    }
+    layers = labels()
+    for item, (layer, value) in zip(scene.objects, MAPPING, strict=True):
+        mask = layers[layer] == value
+        np.testing.assert_array_equal(decode(item.rle), mask)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert item.area == mask.sum()
+        assert item.box == (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)
+
+
+def test_scenes_come_in_ascending_image_id_then_named_ones(tmp_path: Path) -> None:
+    images: dict[Any, Any] = dict.fromkeys((100, 9, "2008_1", "000000000012", 20), ENTRY)
+    source: SceneSource = HannotationSource(write_split(tmp_path, images))
+    assert source.name == "hannotation"
+    assert len(source) == 5
+    expected = ["9", "000000000012", "20", "100", "2008_1"]
+    assert [scene.image_id for scene in source.read(range(5))] == expected
+    assert [scene.image_id for scene in source.read([3, 0])] == ["100", "9"]
+
+
+def test_another_process_gets_a_small_source(tmp_path: Path) -> None:
+    source = HannotationSource(write_split(tmp_path, dict.fromkeys(range(50), ENTRY)))
+    travelled = pickle.dumps(source)
+    assert len(travelled) < 3000
+    assert list(pickle.loads(travelled).read([7])) == list(source.read([7]))
+
+
+@pytest.mark.parametrize("form", ["dictionary", "column", "numpy integers", "tuple"])
+def test_other_ways_to_write_the_same_masks(tmp_path: Path, form: str) -> None:
+    layers: list[Any] = [png(layer) for layer in labels()]
+    mapping: Any = MAPPING
+    if form == "dictionary":
+        mapping = {index: MAPPING[index] for index in (4, 2, 0, 1, 3)}
+    elif form == "column":
+        layers = [layer.reshape(-1, 1) for layer in layers]
+    elif form == "numpy integers":
+        mapping = [(np.int64(layer), np.uint8(value)) for layer, value in MAPPING]
+    else:
+        layers, mapping = tuple(layers), tuple(map(list, MAPPING))  # type: ignore[assignment]
+    assert read_one(tmp_path / "a", (layers, mapping)) == read_one(tmp_path / "b")
+
+
+def test_an_object_without_pixels_has_area_0(tmp_path: Path) -> None:
+    layers = labels()
+    layers[1][0, 7] = 0
+    item = read_one(tmp_path, ([png(layer) for layer in layers], MAPPING)).objects[3]
+    assert (item.area, item.box) == (0, (0, 0, 0, 0))
+
+
+def test_an_image_without_masks_is_a_scene_without_objects(tmp_path: Path) -> None:
+    entry = {"num_instance_masks": 0, "hierarchy": {}}
+    scene = read_one(tmp_path, ([png(labels()[0])], {}), entry)
+    assert (scene.objects, scene.parents, scene.height) == ((), (), 6)
+
+
+def test_a_part_may_have_a_higher_number_or_a_lower_one_than_its_whole(tmp_path: Path) -> None:
+    tree = {0: node(3), 1: node(3), 2: node(None, 3), 3: node(2, 0, 1)}
+    assert read_one(tmp_path, entry={"num_instance_masks": 4, "hierarchy": tree}).parents == (3, 3, -1, 2, -1)
+
+
+def test_fingerprint_is_what_sha256sum_says(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, {5: ENTRY, 10: ENTRY})
+    put(folder / "masks" / "77.pickle", "not named by the annotation")
+    before = HannotationSource(folder).fingerprint()
+    hashes = [
+        hashlib.sha256((folder / "masks" / name).read_bytes()).hexdigest()
+        for name in ("10.pickle", "5.pickle")
+    ]
+    text = f"{hashes[0]}  10.pickle\n{hashes[1]}  5.pickle\n"
+    assert before == {
+        "hannotation.pickle": hashlib.sha256((folder / "hannotation.pickle").read_bytes()).hexdigest(),
+        "masks": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    put(folder / "masks" / "5.pickle", ([png(labels()[0])], [(0, 1)]))
+    after = HannotationSource(folder).fingerprint()
+    assert after["masks"] != before["masks"]
+    assert after["hannotation.pickle"] == before["hannotation.pickle"]
+
+
+def test_a_missing_file_of_masks_is_named(tmp_path: Path) -> None:
+    source = HannotationSource(write_split(tmp_path, {5: ENTRY}))
+    (tmp_path / "masks" / "5.pickle").unlink()
+    for use in (lambda: list(source.read([0])), source.fingerprint):
+        with pytest.raises(InputError, match=r"masks/5\.pickle: "):
+            use()
+
+
+def test_another_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+    write_split(tmp_path / "val", {5: ENTRY})
+    write_split(tmp_path / "train", {5: ENTRY})
+    with pytest.raises(
+        InputError, match=r"one of its splits: train, val, which holds hannotation\.pickle and"
+    ):
+        HannotationSource(tmp_path)
+    for folder in (tmp_path / "nowhere", tmp_path / "val" / "masks", tmp_path / "val" / "hannotation.pickle"):
+        with pytest.raises(InputError, match=r"no hannotation\.pickle here; name the folder of one split"):
+            HannotationSource(folder)
+
+
+BAD_ENTRIES: dict[str, tuple[object, str]] = {
+    "not a dictionary": ([], "no 'num_instance_masks'"),
+    "no hierarchy": ({"num_instance_masks": 1}, "no 'num_instance_masks'"),
+    "count is text": ({"num_instance_masks": "1", "hierarchy": {0: None}}, "no 'num_instance_masks'"),
+    "count is true": ({"num_instance_masks": True, "hierarchy": {0: None}}, "no 'num_instance_masks'"),
+    "too few nodes": ({"num_instance_masks": 2, "hierarchy": {0: None}}, "one entry for each instance"),
+    "node missing": ({"num_instance_masks": 2, "hierarchy": {0: None, 2: None}}, "one entry for each"),
+    "negative": ({"num_instance_masks": -1, "hierarchy": {}}, "one entry for each"),
+    "count beyond text": ({"num_instance_masks": 10**5000, "hierarchy": {}}, "one entry for each"),
+    "node a list": ({"num_instance_masks": 1, "hierarchy": {0: []}}, "mask 0: no 'parent'"),
+    "no children": ({"num_instance_masks": 1, "hierarchy": {0: {"parent": None}}}, "mask 0: no 'parent'"),
+    "parent text": (
+        {"num_instance_masks": 1, "hierarchy": {0: {"parent": "0", "children": []}}},
+        "mask 0: its",
+    ),
+    "parent negative": ({"num_instance_masks": 1, "hierarchy": {0: node(-1)}}, "mask 0: its parent"),
+    "parent beyond": ({"num_instance_masks": 1, "hierarchy": {0: node(1)}}, "contradict each other"),
+    "child beyond": ({"num_instance_masks": 1, "hierarchy": {0: node(None, 1)}}, "contradict each other"),
+    "child unaware": ({"num_instance_masks": 2, "hierarchy": {0: node(None, 1), 1: None}}, "contradict"),
+    "parent unaware": ({"num_instance_masks": 2, "hierarchy": {0: None, 1: node(0)}}, "contradict"),
+    "child twice": ({"num_instance_masks": 2, "hierarchy": {0: node(None, 1, 1), 1: node(0)}}, "contradict"),
+    "own parent": ({"num_instance_masks": 1, "hierarchy": {0: node(0, 0)}}, "round in a circle"),
+    "circle": (
+        {"num_instance_masks": 4, "hierarchy": {0: node(2, 1), 1: node(0, 2), 2: node(1, 0), 3: None}},
+        "round in a circle",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENTRIES)
+def test_an_annotation_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
+    entry, message = BAD_ENTRIES[name]
+    with pytest.raises(InputError, match=message) as error:
+        HannotationSource(write_split(tmp_path, {9: entry}))
+    assert "hannotation.pickle: image 9" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [],
+        "text",
+        {-1: ENTRY},
+        {1.5: ENTRY},
+        {10**5000: ENTRY},
+        {"": ENTRY},
+        {"../9": ENTRY},
+        {"a\nb": ENTRY},
+        {9: ENTRY, "9": ENTRY},
+    ],
+)
+def test_an_annotation_of_something_else_is_refused(tmp_path: Path, images: object) -> None:
+    put(tmp_path / "hannotation.pickle", images)
+    with pytest.raises(InputError, match=r"hannotation\.pickle: ") as error:
+        HannotationSource(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def bad_masks() -> dict[str, tuple[object, str]]:
+    layers: list[Any] = [png(layer) for layer in labels()]
+    colour = cv2.imencode(".png", np.zeros((6, 8, 3), np.uint8))[1]
+    deep = cv2.imencode(".png", np.zeros((6, 8), np.uint16))[1]
+    jpeg = cv2.imencode(".jpg", np.zeros((6, 8), np.uint8))[1]
+    other = png(np.zeros((8, 6), np.uint8))
+    flipped = layers[0].copy()
+    flipped[45] ^= 0xFF
+    single = [(0, 1)] * 1
+
+    def first(layer: object) -> tuple[object, object]:
+        return [layer, *layers[1:]], MAPPING
+
+    return {
+        "not a pair": ((layers,), "not a pair of layers and a mapping"),
+        "text": ("text", "not a pair"),
+        "layers a number": ((3, MAPPING), "not a pair"),
+        "mapping a number": ((layers, 3), "does not number the masks"),
+        "mapping with a gap": ((layers, {0: (0, 1), 2: (0, 2)}), "does not number the masks"),
+        "mapping of names": ((layers, {"a": (0, 1)}), "does not number the masks"),
+        "fewer masks": ((layers, MAPPING[:3]), "3 masks, where hannotation.pickle has 4 instances"),
+        "no such layer": ((layers, [*MAPPING[:4], (3, 1)]), "mask 4 is mapped to no value"),
+        "negative layer": ((layers, [(-1, 1), *MAPPING[1:]]), "mask 0 is mapped to no value"),
+        "background": ((layers, [(0, 0), *MAPPING[1:]]), "mask 0 is mapped to no value"),
+        "value too large": ((layers, [(0, 256), *MAPPING[1:]]), "mask 0 is mapped to no value"),
+        "no place": ((layers, [(None, None), *MAPPING[1:]]), "mask 0 is mapped to no value"),
+        "three numbers": ((layers, [(0, 1, 2), *MAPPING[1:]]), "mask 0 is mapped to no value"),
+        "the same place": ((layers, [(0, 1), (0, 1), *MAPPING[2:]]), "two masks are both value 1 of layer 0"),
+        "no layers": (([], []), "4 instances|no layers"),
+        "sizes differ": ((([*layers, other]), MAPPING), "layers of different sizes"),
+        "bytes": (first(layers[0].tobytes()), "layer 0: not an encoded image"),
+        "other numbers": (first(layers[0].astype(np.int64)), "layer 0: not an encoded image"),
+        "not PNG": (first(jpeg), "layer 0: not a PNG"),
+        "empty": (first(np.zeros(0, np.uint8)), "layer 0: not a PNG"),
+        "colour": (first(colour), "not a grey PNG image of 8 bits"),
+        "16 bits": (first(deep), "not a grey PNG image of 8 bits"),
+        "cut off": (first(layers[0][:-14]), "layer 0: damaged"),
+        "head alone": (first(layers[0][:33]), "layer 0: damaged"),
+        "bit flipped": (first(flipped), "layer 0: damaged"),
+        "gigantic": (first(forged_png(2**15, 2**14)), "32768 x 16384 pixels, where 1 to"),
+        "as large as numbers go": (first(forged_png(2**32 - 1, 2**32 - 1)), "pixels, where 1 to"),
+        "too wide": (([forged_png(2**26, 2)], single), "damaged"),
+        "no width": (([forged_png(0, 2)], single), "0 x 2 pixels, where 1 to"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_masks())
+def test_masks_that_are_not_as_they_should_be_are_refused(tmp_path: Path, name: str) -> None:
+    packed, message = bad_masks()[name]
+    with pytest.raises(InputError, match=message) as error:
+        read_one(tmp_path, packed)
+    assert "9.pickle" in str(error.value)
+
+
+PLAIN: list[object] = [
+    None,
+    {"a": [1, -5, 2**70, 1.5, True, None], 3: ("b", b"c", ()), 2.5: {}, np.int64(4): []},
+    [[[[(1, (2, (3, (4, (5,)))))]]]],
+    bytearray(b"abc"),
+    "é☃" * 300,
+    b"\x00\xff" * 300,
+]
+ARRAYS: list[npt.NDArray[Any]] = [
+    np.arange(5, dtype=np.uint8),
+    np.arange(300, dtype=np.uint8).reshape(-1, 1),
+    np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+    np.arange(6, dtype=np.int64).reshape(2, 3)[:, ::2],
+    np.array([1.5, -2.5], dtype=">f4"),
+    np.array([True, False]),
+    np.array(7, dtype=np.int16),
+]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_content_is_read_from_every_protocol(tmp_path: Path, protocol: int) -> None:
+    plain = [item for item in PLAIN if protocol > 4 or not isinstance(item, bytearray)]
+    assert load_plain_pickle(put(tmp_path / "a.pickle", plain, protocol)) == plain
+
+
+@pytest.mark.parametrize("numpy_1", [False, True])
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}")
+def test_arrays_are_read_from_every_protocol(
+    tmp_path: Path, array: npt.NDArray[Any], protocol: int, numpy_1: bool
+) -> None:
+    data = pickle.dumps([array, array[..., :1]] if array.ndim else [array], protocol)
+    (tmp_path / "a.pickle").write_bytes(as_numpy_1(data) if numpy_1 else data)
+    read: Any = load_plain_pickle(tmp_path / "a.pickle")
+    assert read[0].dtype == pickle.loads(data)[0].dtype
+    np.testing.assert_array_equal(read[0], array)
+    if array.ndim:
+        np.testing.assert_array_equal(read[1], array[..., :1])
+
+
+@pytest.mark.parametrize("numpy_1", [False, True])
+@pytest.mark.parametrize("protocol", range(6))
+def test_scalars_are_read_from_every_protocol(tmp_path: Path, protocol: int, numpy_1: bool) -> None:
+    scalars = [np.int64(-3), np.float32(1.5), np.bool_(True), np.uint8(200), np.int64(-3)]
+    data = pickle.dumps(scalars, protocol)
+    (tmp_path / "a.pickle").write_bytes(as_numpy_1(data) if numpy_1 else data)
+    read: Any = load_plain_pickle(tmp_path / "a.pickle")
+    assert read == scalars
+    assert [type(item) for item in read] == [type(item) for item in scalars]
+
+
+def test_numpy_1_really_has_other_names_in_the_test_files() -> None:
+    for protocol in range(6):
+        for data in (pickle.dumps(np.arange(5), protocol), pickle.dumps(np.int64(3), protocol)):
+            assert b"numpy._core" not in as_numpy_1(data)
+            assert b"numpy.core" in as_numpy_1(data)
+
+
+def test_a_file_that_numpy_1_and_python_3_7_wrote_by_hand(tmp_path: Path) -> None:
+    """Protocol 3, spelt out: the array [1, 2, 3] as NumPy 1.17 pickled it."""
+    data = (
+        b"\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85q\x02C\x01bq\x03\x87"
+        b"q\x04Rq\x05(K\x01K\x03\x85q\x06cnumpy\ndtype\nq\x07X\x02\x00\x00\x00u1q\x08K\x00K\x01\x87q\tRq\n(K\x03"
+        b"X\x01\x00\x00\x00|q\x0bNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x0cb\x89C\x03\x01\x02\x03q\rtq\x0eb."
+    )
+    (tmp_path / "a.pickle").write_bytes(data)
+    read: Any = load_plain_pickle(tmp_path / "a.pickle")
+    assert (read.dtype, read.tolist()) == (np.dtype(np.uint8), [1, 2, 3])
+
+
+def array_state(shape: Any, dtype: Any = BYTE, raw: Any = b"", version: int = 1) -> tuple[Any, ...]:
+    return (version, shape, dtype, False, raw)
+
+
+def forged_array(*state: Any, **options: Any) -> Reduces:
+    return Reduces(RECONSTRUCT, np.ndarray, (0,), b"b", state=array_state(*state, **options))
+
+
+def forged_dtype(name: str, *state: Any) -> Reduces:
+    return Reduces(np.dtype, name, False, True, state=state)
+
+
+def nested(depth: int) -> bytes:
+    """`{((((...),),),): None}`, whose hash would need a stack as deep."""
+    return b"\x80\x04})" + b"\x85" * depth + b"Ns."
+
+
+ATTACKS: dict[str, Callable[[Path], object]] = {
+    "os.system": lambda mark: Reduces(os.system, f"touch '{mark}'"),
+    "eval": lambda mark: Reduces(eval, f"open({str(mark)!r}, 'w')"),
+    "exec in an array's place": lambda mark: ([Reduces(exec, f"open({str(mark)!r}, 'w')")], []),
+    "open": lambda mark: Reduces(open, str(mark), "w"),
+    "getattr": lambda mark: Reduces(getattr, "text", "upper"),
+    "import": lambda mark: Reduces(__import__, "antigravity"),
+    "numpy.load": lambda mark: Reduces(np.load, str(mark)),
+    "numpy.save": lambda mark: Reduces(np.save, str(mark), 3),
+    "numpy.fromfile": lambda mark: Reduces(np.fromfile, str(mark)),
+    "numpy.empty": lambda mark: Reduces(np.empty, 2**40),
+    "numpy.ndarray": lambda mark: Reduces(np.ndarray, (2**40,)),
+    "numpy.memmap": lambda mark: Reduces(np.memmap, str(mark), "u1", "w+", 0, (9,)),
+    "builtins.dict": lambda mark: Reduces(dict),
+    "partial": lambda mark: partial(open, str(mark), "w"),
+    "path": lambda mark: mark,
+    "ordered dictionary": lambda mark: OrderedDict(a=1),
+    "class": lambda mark: dict,
+    "codec rot13": lambda mark: Reduces(_codecs.encode, "text", "rot13"),
+    "codec default": lambda mark: Reduces(_codecs.encode, "text"),
+    "codec bytes": lambda mark: Reduces(_codecs.encode, b"text", "latin1"),
+    "object array": lambda mark: np.array([1, "text"], dtype=object),
+    "structured array": lambda mark: np.zeros(3, dtype=[("a", "u1"), ("b", "O")]),
+    "text array": lambda mark: np.array(["text"]),
+    "dates": lambda mark: np.array(["2020-01-01"], dtype="M8[D]"),
+    "masked array": lambda mark: np.ma.masked_array([1, 2], [True, False]),
+    "object scalar": lambda mark: Reduces(SCALAR, np.dtype("O"), [1]),
+    "scalar too short": lambda mark: Reduces(SCALAR, np.dtype("i8"), b"abc"),
+    "scalar without bytes": lambda mark: Reduces(SCALAR, np.dtype("i8")),
+    "gigantic shape": lambda mark: forged_array((2**40,)),
+    "gigantic shape of nothing": lambda mark: forged_array((2**40, 2**40), raw=b"abc"),
+    "overflowing shape": lambda mark: forged_array((2**32, 2**32)),
+    "negative shape": lambda mark: forged_array((-1, -1), raw=b"a"),
+    "shape of many sides": lambda mark: forged_array((1,) * 100, raw=b"a"),
+    "shape of fractions": lambda mark: forged_array((1.0,), raw=b"a"),
+    "bytes of text": lambda mark: forged_array((4,), raw="text"),
+    "list of pointers": lambda mark: forged_array((2,), dtype=np.dtype("O"), raw=[1, 2]),
+    "state too short": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (0,))),
+    "reconstruct gigantic": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (2**40,), b"b"),
+    "reconstruct objects": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (0,), b"O"),
+    "reconstruct another class": lambda mark: Reduces(RECONSTRUCT, np.memmap, (0,), b"b"),
+    "reconstruct nothing": lambda mark: Reduces(RECONSTRUCT, None, (0,), b"b"),
+    "frombuffer gigantic": lambda mark: Reduces(np.frombuffer, b"abc", "u1", 2**40),
+    "frombuffer of objects": lambda mark: Reduces(np.frombuffer, b"abcdefgh", "O"),
+    "frombuffer of text": lambda mark: Reduces(np.frombuffer, "abc", "u1"),
+    "frombuffer without whole numbers": lambda mark: Reduces(np.frombuffer, b"abc", "i8"),
+    "dtype with flags of pointers": lambda mark: forged_dtype("u8", 3, "|", None, None, None, -1, -1, 63),
+    "dtype with fields": lambda mark: forged_dtype("u8", 3, "|", None, ("a",), {}, -1, -1, 0),
+    "dtype of another size": lambda mark: forged_dtype("u8", 3, "<", None, None, None, 64, 64, 0),
+    "dtype of another order": lambda mark: forged_dtype("u8", 3, "?", None, None, None, -1, -1, 0),
+    "dtype in words": lambda mark: Reduces(np.dtype, "u1,(99999999,)u8"),
+    "dtype of a list": lambda mark: Reduces(np.dtype, ["u1"]),
+    "set": lambda mark: {1, 2},
+    "frozen set": lambda mark: frozenset([1]),
+}
+FORGED: dict[str, bytes] = {
+    "dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.tofile\x93.",
+    "name with an escape": b"\x80\x02c\x1b[2Jos\nsystem\n.",
+    "chain of getattr": b"\x80\x02cbuiltins\ngetattr\n(cos\n__dict__\nX\x06\x00\x00\x00systemtR(X\x01\x00\x00\x00atR.",
+    "chain from an array": b"\x80\x04\x8c\x05numpy\x8c\x1andarray.__class__.__bases__\x93.",
+    "extension registry": b"\x80\x02\x82\x01.",
+    "persistent id": b"\x80\x02Pabc\n.",
+    "instance": b"(S'touch'\nios\nsystem\n.",
+    "class of the same name": b"\x80\x02cos\nsystem\n(X\x04\x00\x00\x00trueo.",
+    "state of a list": b"\x80\x02]}b.",
+    "state of a function": b"\x80\x02cnumpy\ndtype\n}b.",
+    "state of the class": b"\x80\x02cnumpy\nndarray\n}b.",
+    "items of an array": b"\x80\x02cnumpy\nfrombuffer\n(X\x00\x00\x00\x00K\x01K\x02u.",
+    "items of a list": b"\x80\x02]K\x00K\x00s.",
+    "new object": b"\x80\x02cnumpy\nndarray\n)\x81.",
+    "new object of a dtype": b"\x80\x04cnumpy\ndtype\n)}\x92.",
+    "deep key": nested(10**6),
+    "deep key in a mark": b"\x80\x04(" + b")" + b"\x85" * 10**6 + b"Nd.",
+    "deep key among many": b"\x80\x04}(" + b")" + b"\x85" * 10**6 + b"Nu.",
+    "bytes as large as memory": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.",
+    "array of bytes as large as memory": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.",
+    "array of many bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**27) + b"abc.",
+    "many bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**27) + b"abc.",
+    "many letters": b"\x80\x04\x8d" + struct.pack("<Q", 2**27) + b"abc.",
+    "copies of copies": b"\x80\x02c_codecs\nencode\nq\x00"
+    + b"(X\xe8\x03\x00\x00"
+    + b"a" * 1000
+    + b"X\x06\x00\x00\x00latin1tq\x01R"
+    + b"h\x00h\x01R" * 1000
+    + b".",
+}
+
+
+def refused(path: Path, data: bytes) -> str:
+    """The one sentence with which a file is refused, at no cost in memory."""
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as error:
+            load_plain_pickle(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20 + 100 * len(data)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_everything_else_is_refused_and_nothing_happens(tmp_path: Path, name: str, protocol: int) -> None:
+    mark = tmp_path / "mark"
+    refused(tmp_path / "a.pickle", pickle.dumps([ATTACKS[name](mark)], protocol))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_pickles_that_no_pickler_writes_are_refused(tmp_path: Path, name: str) -> None:
+    refused(tmp_path / "a.pickle", FORGED[name])
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x02Nr\xff\xff\xff\xff.", b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"N."]
+)
+def test_a_forged_memo_index_or_frame_costs_no_memory(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.pickle").write_bytes(data)
+    tracemalloc.start()
+    assert load_plain_pickle(tmp_path / "a.pickle") is None
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_an_attack_is_refused_wherever_the_source_reads(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    attack = Reduces(os.system, f"touch '{mark}'")
+    with pytest.raises(InputError, match=r"wants to load '(posix|nt)\.system'"):
+        HannotationSource(write_split(tmp_path / "a", {9: {**ENTRY, "more": attack}}))
+    with pytest.raises(InputError, match=r"9\.pickle: the pickle wants to load .* get the file again"):
+        read_one(tmp_path / "b", (labels(), [attack]))
+    assert not mark.exists()
+
+
+def test_broken_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.pickle"
+    whole = pickle.dumps({9: ENTRY, 10: [np.arange(9), np.float64(1)]}, 4)
+    for length in range(1, len(whole)):
+        refused(path, whole[:length])
+    for garbage in (b"\n", b"garbage", b"\x80\x63", bytes(range(256)), b"\x80\x04.", b"{'a': 1}"):
+        refused(path, garbage)
+    assert "empty" in refused(path, b"")
+
+
+def test_random_damage_is_refused_or_read_but_never_anything_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    path = tmp_path / "a.pickle"
+    for protocol in (2, 3, 4, 5):
+        whole = pickle.dumps(([png(layer) for layer in labels()], MAPPING, np.float32(2)), protocol)
+        for _ in range(500):
+            damaged = bytearray(whole)
+            for place in rng.integers(len(damaged), size=int(rng.integers(1, 4))):
+                damaged[place] = int(rng.integers(256))
+            path.write_bytes(damaged)
+            try:
+                load_plain_pickle(path)
+            except InputError as error:
+                assert str(error).isprintable()
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        load_plain_pickle(tmp_path / "none.pickle")
+    with pytest.raises(InputError, match="check the path"):
+        load_plain_pickle(tmp_path)

@@ -1,0 +1,562 @@
+"""Annotation files as scenes: parity with the reference packages, joins, panoptic PNGs, bad records."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from disbench.core.errors import InputError
+from disbench.core.masks import Rle, boxes, decode, from_polygons
+from disbench.core.scenes import Scene, SceneObject
+from disbench.datasets.instances import AnnotatedImages, BadAnnotations, Dialect, open_annotations
+from disbench.datasets.photos import open_photos, photo_path
+from disbench.sampling.recipes import Recipe
+from disbench.sampling.sampled_scene import sample_scene
+from disbench.shards.reader import to_batch
+from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image, square, write_annotations
+
+CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
+
+
+def read(*files: tuple[Path, Dialect], bad: BadAnnotations = "fail", **options: Any) -> AnnotatedImages:
+    """The scenes of annotation files, each with its dialect."""
+    opened = [open_annotations(path, dialect, bad=bad) for path, dialect in files]
+    return AnnotatedImages(opened, bad=bad, **options)
+
+
+def scenes(source: AnnotatedImages) -> list[Scene]:
+    return list(source.read(range(len(source))))
+
+
+def ids(scene: Scene) -> list[int | None]:
+    return [item.annotation_id for item in scene.objects]
+
+
+class TestParity:
+    """Every annotation of the real files, against the packages that define the formats."""
+
+    @pytest.mark.real_data
+    def test_lvis_is_as_the_lvis_package_reads_it(self, data_root: Path) -> None:
+        from lvis import LVIS
+
+        path = data_root / "lvis" / "lvis_val_100.json"
+        reference = LVIS(str(path))
+        objects = self._checked(path, "lvis", reference.dataset["annotations"], reference.ann_to_rle)
+        categories = {item.annotation_id: (item.category, item.synset) for item in objects}
+        for record in reference.dataset["annotations"]:
+            category = reference.cats[record["category_id"]]
+            assert categories[record["id"]] == (category["name"], category["synset"])
+        assert len(objects) == 977
+        assert {item.kind for item in objects} == {"thing"}
+
+    @pytest.mark.real_data
+    @pytest.mark.parametrize("name", ["instances_val.json", "instances_train.json"])
+    def test_coco_is_as_pycocotools_reads_it(self, data_root: Path, name: str) -> None:
+        from pycocotools.coco import COCO
+
+        path = data_root / "coco" / name
+        reference = COCO(path)
+        objects = self._checked(path, "coco", reference.dataset["annotations"], reference.annToRLE)
+        by_id = {item.annotation_id: item for item in objects}
+        for record in reference.dataset["annotations"]:
+            item = by_id[record["id"]]
+            assert item.category == reference.cats[record["category_id"]]["name"]
+            assert item.kind == ("crowd" if record["iscrowd"] else "thing")
+            assert item.synset is None
+        assert "crowd" in {item.kind for item in objects}
+
+    def _checked(
+        self, path: Path, dialect: Dialect, records: list[dict[str, Any]], mask_of: Any
+    ) -> list[SceneObject]:
+        """All objects of a file, their masks, areas, boxes and order compared with the reference's."""
+        source = read((path, dialect))
+        found = scenes(source)
+        image_records = {record["id"]: record for record in json.loads(path.read_text())["images"]}
+        assert [scene.image_id for scene in found] == [str(number) for number in sorted(image_records)]
+        by_id = {record["id"]: record for record in records}
+        for scene in found:
+            number = int(scene.image_id)
+            assert ids(scene) == [record["id"] for record in records if record["image_id"] == number]
+            record = image_records[number]
+            assert (scene.height, scene.width) == (record["height"], record["width"])
+            assert scene.file_name == record["file_name"]
+            assert scene.source == dialect
+            for item in scene.objects:
+                expected = mask_of(by_id[item.annotation_id])
+                assert item.rle["counts"] == expected["counts"]
+                assert list(item.rle["size"]) == list(expected["size"])
+                assert item.area == coco_mask.area(expected)
+                assert item.box == tuple(coco_mask.toBbox(expected).astype(int).tolist())
+                assert item.source == dialect
+        return [item for scene in found for item in scene.objects]
+
+    @pytest.mark.real_data
+    def test_coco_and_lvis_joined_hold_both(self, data_root: Path) -> None:
+        lvis, coco = data_root / "lvis" / "lvis_val_100.json", data_root / "coco" / "instances_val.json"
+        alone = {
+            scene.image_id: scene
+            for path, dialect in ((lvis, "lvis"), (coco, "coco"))
+            for scene in scenes(read((path, dialect)))  # type: ignore[arg-type]
+        }
+        of_lvis = {scene.image_id: scene.objects for scene in scenes(read((lvis, "lvis")))}
+        of_coco = {scene.image_id: scene.objects for scene in scenes(read((coco, "coco")))}
+        joined = scenes(read((lvis, "lvis"), (coco, "coco"), join="outer"))
+        assert {scene.image_id for scene in joined} == set(alone)
+        inner = scenes(read((lvis, "lvis"), (coco, "coco")))
+        assert inner == [scene for scene in joined if scene.image_id in of_lvis.keys() & of_coco.keys()]
+        for scene in joined:
+            assert scene.source == "coco+lvis"
+            assert scene.objects == (*of_coco.get(scene.image_id, ()), *of_lvis.get(scene.image_id, ()))
+        assert sum(scene.image_id in of_lvis and scene.image_id in of_coco for scene in joined) == 4
+
+
+class TestLayouts:
+    def test_lvis_v1_names_images_by_their_address(self, tmp_path: Path) -> None:
+        record = image(9, coco_url="http://images.cocodataset.org/train2017/000000000009.jpg")
+        del record["file_name"]
+        (scene,) = scenes(read((write_annotations(tmp_path / "v1.json", [], [record]), "lvis")))
+        assert scene.file_name == "train2017/000000000009.jpg"
+
+    def test_lvis_v05_names_images_by_file_name(self, tmp_path: Path) -> None:
+        record = image(9, file_name="COCO_val2014_000000000009.jpg", coco_url="http://somewhere/else.jpg")
+        (scene,) = scenes(read((write_annotations(tmp_path / "v05.json", [], [record]), "lvis")))
+        assert scene.file_name == "COCO_val2014_000000000009.jpg"
+
+    def test_scenes_ascend_and_objects_keep_the_order_of_the_file(self, tmp_path: Path) -> None:
+        records = [annotation(n, of) for n, of in ((7, 30), (3, 2), (5, 30), (1, 30), (2, 2))]
+        path = write_annotations(tmp_path / "a.json", records, [image(30), image(2), image(11)])
+        found = scenes(read((path, "lvis")))
+        assert [(scene.image_id, ids(scene)) for scene in found] == [
+            ("2", [3, 2]),
+            ("11", []),
+            ("30", [7, 5, 1]),
+        ]
+
+    def test_scenes_can_be_read_in_any_order_and_again(self, tmp_path: Path) -> None:
+        records = [annotation(n, 1 + n % 3) for n in range(9)]
+        source = read((write_annotations(tmp_path / "a.json", records, map(image, (1, 2, 3))), "lvis"))
+        one, two, three = scenes(source)
+        assert list(source.read([2, 0, 2, 1])) == [three, one, three, two]
+
+    def test_masks_categories_and_kinds(self, tmp_path: Path) -> None:
+        runs = [WIDTH * HEIGHT - 7, 7]
+        crowd = {"size": [HEIGHT, WIDTH], "counts": runs}
+        records = [
+            annotation(1, segmentation=square(3, 4, 5)),
+            annotation(2, segmentation=[*square(0, 0, 2), *square(10, 0, 3)], category_id=2),
+            annotation(3, segmentation=crowd, iscrowd=1),
+            annotation(
+                4, segmentation={**crowd, "counts": coco_mask.frPyObjects(crowd, 1, 1)["counts"].decode()}
+            ),
+        ]
+        (scene,) = scenes(read((write_annotations(tmp_path / "a.json", records), "coco")))
+        assert [item.area for item in scene.objects] == [25, 4 + 9, 7, 7]
+        assert [item.box for item in scene.objects[:3]] == [(3, 4, 5, 5), (0, 0, 13, 3), (59, 33, 1, 7)]
+        assert [item.category for item in scene.objects] == ["cup", "saucer", "cup", "cup"]
+        assert [item.synset for item in scene.objects[:2]] == ["cup.n.01", None]
+        assert [item.kind for item in scene.objects] == ["thing", "thing", "crowd", "thing"]
+        assert scene.objects[2].rle == scene.objects[3].rle
+        assert decode(scene.objects[0].rle)[4:9, 3:8].all()
+
+    def test_raster(self, tmp_path: Path) -> None:
+        polygon = [[3.4, 4.4, 20.6, 9.5, 17.5, 30.6, 5.2, 22.2]]
+        path = write_annotations(tmp_path / "a.json", [annotation(1, segmentation=polygon)])
+        for raster in ("pycocotools", "fillpoly"):
+            (scene,) = scenes(read((path, "lvis"), raster=raster))
+            assert scene.objects[0].rle == from_polygons(polygon, HEIGHT, WIDTH, raster)
+        drawn = {
+            raster: scenes(read((path, "lvis"), raster=raster))[0].objects[0].area
+            for raster in ("pycocotools", "fillpoly")
+        }
+        assert drawn["fillpoly"] > drawn["pycocotools"]  # fillPoly draws the outline too
+
+    def test_a_polygon_too_thin_for_a_pixel_has_area_0(self, tmp_path: Path) -> None:
+        polygon = [[3.0, 4.0, 3.1, 4.0, 3.1, 4.1]]
+        path = write_annotations(tmp_path / "a.json", [annotation(1, segmentation=polygon)])
+        (scene,) = scenes(read((path, "lvis")))
+        assert [item.area for item in scene.objects] == [0]
+
+    def test_the_embedded_photos(self) -> None:
+        source = AnnotatedImages([open_photos()])
+        found = scenes(source)
+        assert source.name == "photos"
+        assert len(found) == 8
+        assert all(scene.objects for scene in found)
+        for scene in found:
+            with Image.open(photo_path(scene.file_name)) as photo:
+                assert photo.size == (scene.width, scene.height)
+            assert all(item.source == "photos" and item.area for item in scene.objects)
+
+
+class TestJoining:
+    def test_coco_comes_first_whatever_the_order_of_the_files(self, tmp_path: Path) -> None:
+        lvis = write_annotations(tmp_path / "l.json", [annotation(1), annotation(2, 5)], [image(1), image(5)])
+        coco = write_annotations(tmp_path / "c.json", [annotation(3), annotation(4, 3)], [image(3), image(1)])
+        for files in (((lvis, "lvis"), (coco, "coco")), ((coco, "coco"), (lvis, "lvis"))):
+            source = read(*files, join="outer")  # type: ignore[arg-type]
+            assert source.name == "coco+lvis"
+            found = [(scene.image_id, ids(scene)) for scene in scenes(source)]
+            assert found == [("1", [3, 1]), ("3", [4]), ("5", [2])]
+            assert [item.source for item in scenes(source)[0].objects] == ["coco", "lvis"]
+            assert not source.dropped
+
+    def test_the_inner_join_has_the_images_that_both_datasets_have(self, tmp_path: Path) -> None:
+        """The datasets, not the files: images of one dataset may be spread over several files."""
+        lvis = write_annotations(tmp_path / "l.json", [annotation(1)], [image(1), image(5), image(7)])
+        train = write_annotations(
+            tmp_path / "t.json", [annotation(3), annotation(4, 3)], [image(3), image(1)]
+        )
+        val = write_annotations(tmp_path / "v.json", [annotation(5, 7)], [image(7)])
+        source = read((lvis, "lvis"), (train, "coco"), (val, "coco"))
+        assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [("1", [3, 1]), ("7", [5])]
+        assert source.dropped == {"image that only one of the datasets has": 2}
+        assert len(read((train, "coco"), (val, "coco"))) == 3
+
+    def test_panoptic_files_are_cocos_images_in_the_join(self, tmp_path: Path) -> None:
+        lvis = write_annotations(tmp_path / "l.json", [annotation(1)], [image(1), image(5)])
+        panoptic = write_annotations(tmp_path / "p.json", [], [image(1)])
+        source = read((lvis, "lvis"), (panoptic, "panoptic"))
+        assert source.name == "coco+lvis"
+        assert [scene.image_id for scene in scenes(source)] == ["1"]
+
+    def test_several_files_of_one_kind(self, tmp_path: Path) -> None:
+        first = write_annotations(tmp_path / "1.json", [annotation(1, 8)], [image(8), image(2)])
+        second = write_annotations(
+            tmp_path / "2.json", [annotation(2, 8), annotation(3, 5)], [image(8), image(5)]
+        )
+        source = read((first, "lvis"), (second, "lvis"))
+        assert source.name == "lvis"
+        assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [
+            ("2", []),
+            ("5", [3]),
+            ("8", [1, 2]),
+        ]
+
+    def test_files_that_disagree_about_a_size(self, tmp_path: Path) -> None:
+        first = write_annotations(tmp_path / "1.json", [], [image(1), image(4)])
+        second = write_annotations(tmp_path / "2.json", [], [image(4, height=41)])
+        with pytest.raises(
+            InputError, match=r"2\.json: image 4 has 60 x 41 pixels, but .*1\.json says 60 x 40"
+        ):
+            read((first, "coco"), (second, "lvis"))
+
+    def test_the_same_file_twice(self, tmp_path: Path) -> None:
+        first = write_annotations(tmp_path / "1.json", [annotation(1)])
+        copy = write_annotations(tmp_path / "2.json", [annotation(1)])
+        with pytest.raises(InputError, match=r"2\.json: the same annotations as .*1\.json"):
+            read((first, "lvis"), (copy, "lvis"))
+        assert ids(scenes(read((first, "lvis"), (copy, "coco")))[0]) == [1, 1]
+
+    def test_fingerprint_tells_every_file_apart(self, tmp_path: Path) -> None:
+        for name in ("a", "b", "c"):
+            (tmp_path / name).mkdir()
+        a, b, c = (
+            write_annotations(tmp_path / name / "train.json", [annotation(n)]) for n, name in enumerate("abc")
+        )
+        alone = read((a, "lvis")).fingerprint()
+        assert list(alone) == ["lvis:train.json"]
+        prints = [
+            read(*((path, "lvis") for path in paths)).fingerprint()
+            for paths in ((a, b), (b, a), (a, c), (c, b), (a, b, c))
+        ]
+        assert len({json.dumps(one, sort_keys=True) for one in (alone, *prints)}) == 6
+        joined = read((a, "lvis"), (b, "coco")).fingerprint()
+        assert set(joined) == {"lvis:train.json", "coco:train.json"}
+
+    def test_travels_to_other_processes(self, tmp_path: Path) -> None:
+        records = [annotation(n, 1 + n % 3) for n in range(9)]
+        source = read((write_annotations(tmp_path / "a.json", records, map(image, (1, 2, 3))), "lvis"))
+        here = scenes(source)  # the file is open by now
+        assert scenes(pickle.loads(pickle.dumps(source))) == here
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            assert pool.submit(scenes, source).result() == here
+
+
+class TestPanoptic:
+    """Things, a crowd and stuff in one PNG; numbers that need all three colours."""
+
+    SEGMENTS = ((70_000, 1, 0), (300, 3, 0), (5, 1, 1), (2**24 - 1, 4, 0))
+    CATEGORIES = (
+        {"id": 1, "name": "cup", "isthing": 1},
+        {"id": 3, "name": "sky", "isthing": 0},
+        {"id": 4, "name": "sea", "isthing": 0},
+    )
+
+    @pytest.fixture
+    def labels(self) -> np.ndarray[Any, Any]:
+        labels = np.zeros((HEIGHT, WIDTH), dtype=np.int64)
+        for (number, *_), rows in zip(
+            self.SEGMENTS, (slice(0, 9), slice(9, 20), slice(20, 30), slice(30, 39)), strict=True
+        ):
+            labels[rows, 3:50] = number
+        labels[12, 40] = 77  # a number that no segment has
+        return labels
+
+    @pytest.fixture
+    def path(self, tmp_path: Path, labels: np.ndarray[Any, Any]) -> Path:
+        segments = [{"id": i, "category_id": c, "iscrowd": crowd} for i, c, crowd in self.SEGMENTS]
+        return self.write(tmp_path / "p.json", labels, segments)
+
+    def write(self, path: Path, labels: np.ndarray[Any, Any], segments: Any) -> Path:
+        path.with_suffix("").mkdir()
+        self.draw(path.with_suffix("") / "1.png", labels)
+        record = {"image_id": 1, "file_name": "1.png", "segments_info": segments}
+        return write_annotations(path, [record], [image(1)], self.CATEGORIES)
+
+    def draw(self, path: Path, labels: np.ndarray[Any, Any]) -> None:
+        colours = np.stack([labels % 256, labels // 256 % 256, labels // 65536], axis=2)
+        Image.fromarray(colours.astype(np.uint8)).save(path)
+
+    def test_panoptic_masks_give_things_and_stuff(self, path: Path, labels: np.ndarray[Any, Any]) -> None:
+        coco = write_annotations(path.with_name("c.json"), [annotation(1)])
+        for files in ([(path, "panoptic")], [(coco, "coco"), (path, "panoptic")]):
+            source = read(*files, coco_masks="panoptic")  # type: ignore[arg-type]
+            assert source.name == "coco"
+            (scene,) = scenes(source)
+            assert ids(scene) == [70_000, 5, 300, 2**24 - 1]
+            assert [item.kind for item in scene.objects] == ["thing", "crowd", "stuff", "stuff"]
+            assert [item.category for item in scene.objects] == ["cup", "cup", "sky", "sea"]
+            assert {item.source for item in scene.objects} == {"coco"}
+            for item in scene.objects:
+                assert np.array_equal(decode(item.rle), labels == item.annotation_id)
+                assert item.area == (labels == item.annotation_id).sum()
+                assert item.box == tuple(boxes([item.rle])[0].tolist())
+
+    def test_instances_give_things_and_panoptic_the_stuff(self, path: Path) -> None:
+        coco = write_annotations(path.with_name("c.json"), [annotation(1), annotation(2)])
+        lvis = write_annotations(path.with_name("l.json"), [annotation(3)])
+        (scene,) = scenes(read((path, "panoptic"), (lvis, "lvis"), (coco, "coco")))
+        assert ids(scene) == [1, 2, 3, 300, 2**24 - 1]
+        assert [item.source for item in scene.objects] == ["coco", "coco", "lvis", "coco", "coco"]
+
+    def test_things_of_panoptic_files_come_before_lvis(self, path: Path) -> None:
+        lvis = write_annotations(path.with_name("l.json"), [annotation(3)])
+        (scene,) = scenes(read((lvis, "lvis"), (path, "panoptic"), coco_masks="panoptic"))
+        assert ids(scene) == [70_000, 5, 3, 300, 2**24 - 1]
+
+    def test_panoptic_masks_need_panoptic_annotations(self, tmp_path: Path) -> None:
+        coco = write_annotations(tmp_path / "c.json", [annotation(1)])
+        with pytest.raises(InputError, match="name them with --panoptic"):
+            read((coco, "coco"), coco_masks="panoptic")
+
+    def test_a_segment_without_pixels_has_area_0(self, path: Path, labels: np.ndarray[Any, Any]) -> None:
+        self.draw(path.with_suffix("") / "1.png", np.where(labels == 300, 0, labels))
+        (scene,) = scenes(read((path, "panoptic"), coco_masks="panoptic"))
+        assert [item.area == 0 for item in scene.objects] == [False, False, True, False]
+
+    @pytest.mark.parametrize("bad", ["fail", "drop"])
+    def test_pngs_that_are_not_there_or_of_another_image(
+        self, path: Path, labels: np.ndarray[Any, Any], bad: BadAnnotations
+    ) -> None:
+        png = path.with_suffix("") / "1.png"
+        source = read((path, "panoptic"), coco_masks="panoptic", bad=bad)
+        self.draw(png, labels[:, :-1])
+        with pytest.raises(InputError, match=r"p/1\.png: 59 x 40 pixels, but its image has 60 x 40"):
+            scenes(source)
+        Image.new("L", (WIDTH, HEIGHT)).save(png)
+        with pytest.raises(InputError, match=r"p/1\.png: pixels of mode L"):
+            scenes(source)
+        png.write_bytes(b"")
+        with pytest.raises(InputError, match=r"p/1\.png: not a whole image"):
+            scenes(source)
+        png.unlink()
+        with pytest.raises(InputError, match=r"p/1\.png: there is no such file"):
+            scenes(source)
+
+    @pytest.mark.parametrize(
+        ("segments", "message"),
+        [
+            ([{"id": 5, "category_id": 9}], "unknown category 9"),
+            ([{"category_id": 1}], "without an id"),
+            ([{"id": "5", "category_id": 1}], "its id '5' is not a whole number"),
+            ([[5, 1]], "unknown category None"),
+            (None, "unknown category None"),
+        ],
+    )
+    def test_segments_that_are_not_as_they_should_be(
+        self, tmp_path: Path, labels: np.ndarray[Any, Any], segments: Any, message: str
+    ) -> None:
+        good = {"id": 300, "category_id": 3}
+        path = self.write(tmp_path / "p.json", labels, [*segments, good] if segments else segments)
+        with pytest.raises(InputError, match=rf"p\.json: .*\(image 1\).*{message}.*bad_annotations=drop"):
+            scenes(read((path, "panoptic")))
+        (scene,) = scenes(read((path, "panoptic"), bad="drop"))
+        assert ids(scene) == ([300] if segments else [])
+        assert scene.dropped == {"annotation that is not as it should be": 1}
+
+    def test_another_folder_of_pngs(self, path: Path, tmp_path: Path) -> None:
+        path.with_suffix("").rename(tmp_path / "elsewhere")
+        file = open_annotations(path, "panoptic", png_folder=tmp_path / "elsewhere")
+        (scene,) = scenes(AnnotatedImages([file]))
+        assert ids(scene) == [300, 2**24 - 1]
+
+
+BAD_RECORDS: list[tuple[dict[str, Any], str]] = [
+    ({"segmentation": []}, "no ring"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "fewer than three"),
+    ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "not a flat list of x, y pairs"),
+    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "not a flat list of x, y pairs"),
+    ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "not a finite number"),
+    ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "not a finite number"),
+    ({"segmentation": [[1, 2, 3, 4, 5, "x"]]}, "not all numbers"),
+    ({"segmentation": [[1, 2, 3, 4, 5, HEIGHT + 9]]}, "outside its image"),
+    ({"segmentation": None}, "neither polygons nor an RLE"),
+    ({"segmentation": {"size": [HEIGHT, WIDTH + 1], "counts": [0]}}, "size"),
+    ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "add up to 10"),
+    ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~"}}, "not run lengths in COCO's"),
+    ({"category_id": 3}, "unknown category 3"),
+    ({"category_id": None}, "unknown category None"),
+    ({"category_id": [1]}, r"unknown category \[1\]"),
+    ({"category_id": True}, "unknown category True"),
+    ({"id": "x"}, "its id 'x' is not a whole number"),
+    ({"id": 2**63}, "its id 9223372036854775808 is not a whole number"),
+]
+
+
+class TestBadRecords:
+    @pytest.mark.parametrize(("change", "message"), BAD_RECORDS)
+    def test_a_bad_annotation_is_named_or_dropped(
+        self, tmp_path: Path, change: dict[str, Any], message: str
+    ) -> None:
+        records = [annotation(1), annotation(2, **{"id": 99, **change}), annotation(3), annotation(4, 2)]
+        path = write_annotations(tmp_path / "a.json", records, [image(1), image(2)])
+        source = read((path, "lvis"))
+        with pytest.raises(
+            InputError, match=rf"a\.json: annotation .*\(image 1\): .*{message}.*bad_annotations=drop"
+        ):
+            scenes(source)
+        assert ids(next(source.read([1]))) == [4]
+        first, second = scenes(read((path, "lvis"), bad="drop"))
+        assert (ids(first), ids(second)) == ([1, 3], [4])
+        assert first.dropped == {"annotation that is not as it should be": 1}
+        assert second.dropped == {}
+
+    def test_annotations_of_missing_images(self, tmp_path: Path) -> None:
+        records = [annotation(1, 7), annotation(2), annotation(3, 8), annotation(4, 7)]
+        path = write_annotations(tmp_path / "a.json", records)
+        with pytest.raises(InputError, match=r"a\.json: annotation 1 is of image 7, .*bad_annotations=drop"):
+            read((path, "lvis"))
+        other = write_annotations(tmp_path / "b.json", [annotation(5, 6)])
+        source = read((path, "lvis"), (other, "coco"), bad="drop")
+        assert source.dropped == Counter({"annotation of a missing image": 4})
+        assert [ids(scene) for scene in scenes(source)] == [[2]]
+
+    @pytest.mark.parametrize(
+        ("records", "message"),
+        [
+            ([image(1), image(2), image(1)], "an image id stands twice"),
+            ([image(1, height=0)], "image 1 has the size 60 x 0"),
+            ([image(1, width=-5)], "image 1 has the size -5 x 40"),
+            ([image(1, width=2**31, height=2)], "image 1 has the size"),
+            ([image(1, height=None)], "'height' of a record .id 1. is None"),
+            ([image(1, height=40.0)], "'height' of a record .id 1. is 40.0"),
+            ([image(1, id="1")], "'id' of a record .id '1'. is '1'"),
+            ([image(1, id=True)], "'id' of a record .id True. is True"),
+            ([image(1, id=2**63)], "not a whole number"),
+            ([image(1, file_name="\ud800")], "record 0 of 'images' is not valid JSON"),
+        ],
+    )
+    def test_bad_images(self, tmp_path: Path, records: list[dict[str, Any]], message: str) -> None:
+        path = write_annotations(tmp_path / "a.json", [], records)
+        with pytest.raises(InputError, match=rf"a\.json: .*{message}.*mend the file"):
+            read((path, "lvis"))
+
+    @pytest.mark.parametrize("number", ["1", None, 1.0, 2**64, [1]])
+    def test_annotations_without_a_proper_image_id(self, tmp_path: Path, number: Any) -> None:
+        path = write_annotations(tmp_path / "a.json", [annotation(5, image_id=number)])
+        with pytest.raises(InputError, match=r"a\.json: 'image_id' of a record \(id 5\) is .*mend the file"):
+            read((path, "lvis"), bad="drop")
+
+    @pytest.mark.parametrize("missing", ["images", "annotations", "categories"])
+    def test_another_kind_of_json(self, tmp_path: Path, missing: str) -> None:
+        content = json.loads(write_annotations(tmp_path / "a.json", []).read_text())
+        del content[missing]
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=rf"a\.json: there is no array '{missing}'"):
+            read((tmp_path / "a.json", "coco"))
+
+
+JSON_VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from((0, -1, 2**31, 2**32, 2**63, 10**30, HEIGHT, WIDTH)),
+        st.floats(),
+        st.text(max_size=3),
+        st.sampled_from(("1", "\ud800", "inf")),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=6),
+        st.dictionaries(st.sampled_from(("size", "counts", "id")), inner, max_size=3),
+        st.fixed_dictionaries({"size": st.just([HEIGHT, WIDTH]), "counts": inner}),
+    ),
+    max_leaves=8,
+)
+
+
+def changed(records: list[dict[str, Any]], key: str, value: Any) -> Iterator[dict[str, Any]]:
+    """The records, the first one with another value of a key."""
+    first, *others = records
+    return iter([{**first, key: value}, *others])
+
+
+@given(
+    where=st.sampled_from(
+        [
+            *(("images", key) for key in image(1)),
+            *(("annotations", key) for key in (*annotation(1), "iscrowd")),
+            *(("categories", key) for key in (*CATEGORIES[0], "isthing")),
+        ]
+    ),
+    value=JSON_VALUES,
+    bad=st.sampled_from(("fail", "drop")),
+    dialect=st.sampled_from(("lvis", "coco")),
+)
+@settings(max_examples=300)
+@example(where=("annotations", "id"), value=2**63, bad="fail", dialect="lvis")
+@example(where=("annotations", "segmentation"), value={"size": 5, "counts": ""}, bad="fail", dialect="lvis")
+@example(where=("images", "file_name"), value="\ud800", bad="fail", dialect="lvis")
+@example(where=("categories", "synset"), value=5, bad="fail", dialect="lvis")
+def test_any_value_anywhere_makes_a_shard_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    where: tuple[str, str],
+    value: Any,
+    bad: BadAnnotations,
+    dialect: Dialect,
+) -> None:
+    content: dict[str, Any] = {
+        "images": [image(1), image(2)],
+        "annotations": [annotation(1, 1), annotation(2, 2), annotation(3, 1)],
+        "categories": list(CATEGORIES),
+    }
+    array, key = where
+    path = tmp_path_factory.getbasetemp() / "any-value.json"
+    write_annotations(path, **{**content, array: changed(content[array], key, value)})
+    try:
+        found = scenes(read((path, dialect), bad=bad))
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    batch = to_batch([sample_scene(scene, CONTAINMENT) for scene in found])
+    assert batch.num_rows == len(found)
+    assert 2 <= sum(len(scene.objects) for scene in found) <= 3 or array == "categories"
+
+
+def test_rle_type_is_plain(tmp_path: Path) -> None:
+    (scene,) = scenes(read((write_annotations(tmp_path / "a.json", [annotation(1)]), "lvis")))
+    rle: Rle = scene.objects[0].rle
+    assert (type(rle["counts"]), [type(side) for side in rle["size"]]) == (bytes, [int, int])

@@ -1,0 +1,258 @@
+"""Indexed JSON: the same records as a whole parse, wherever a chunk ends; damage is always noticed."""
+
+import hashlib
+import json
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from disbench.core.errors import InputError
+from disbench.datasets import json_index
+from disbench.datasets.json_index import JsonArrays, RecordFile, index_json
+
+TEXT = st.text(st.one_of(st.sampled_from('"\\{}[]:, \n\t/é😀\0'), st.characters(codec="utf-8")), max_size=8)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT,
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=5)
+CONTENTS = st.dictionaries(
+    TEXT, st.one_of(RECORDS, VALUES.filter(lambda v: not isinstance(v, list))), max_size=4
+)
+LAYOUTS = st.fixed_dictionaries(
+    {
+        "indent": st.sampled_from((None, 0, 1, "\t")),
+        "separators": st.sampled_from(((",", ":"), (", ", ": "), (" ,\r\n", "\t:  "))),
+        "ensure_ascii": st.booleans(),
+    }
+)
+CHUNKS = st.sampled_from((1, 2, 3, 5, 7, 11, 64, 2**20))
+
+SMALL = (
+    '{"info": {"a": [{"b": "]}"}]}, "images": [ {"id": 1, "n": "\\\\\\""}, {"id": [2, {"x": {}}]} ],\n'
+    ' "annotations": [{"id": 3, "é": "\\u00e9{["}], "none": [], "last": null}'
+)
+
+
+def chunked(path: Path, size: int) -> JsonArrays:
+    """The index of a file that is read in chunks of so many bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_index, "_CHUNK", size)
+        return index_json(path)
+
+
+def everything(index: JsonArrays) -> dict[str, Any]:
+    """What the index says that the file holds."""
+    return {
+        key: list(index.iterate(key)) if key in index.records else value for key, value in index.rest.items()
+    }
+
+
+def put(folder: Path, content: str | bytes) -> Path:
+    path = folder / "a.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("json")
+
+
+@given(content=CONTENTS, layout=LAYOUTS, chunk=CHUNKS, space=st.text(" \n\r\t", max_size=3))
+@example(content={"a": [{"\\": '\\"', '"': "\\\\"}]}, layout={}, chunk=1, space="")
+@example(content={"a": {"b": [{}]}, "c": [{"d": [{}, []]}], "e": []}, layout={}, chunk=1, space="\n")
+def test_index_and_iterate_equal_a_whole_parse(
+    folder: Path, content: dict[str, Any], layout: dict[str, Any], chunk: int, space: str
+) -> None:
+    path = put(folder, space + json.dumps(content, **layout) + space)
+    index = chunked(path, chunk)
+    assert everything(index) == content
+    assert list(index.rest) == list(content)
+    assert index.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert set(index.records) == {key for key, value in content.items() if isinstance(value, list)}
+
+
+@given(content=CONTENTS, chunk=CHUNKS)
+@settings(max_examples=50)
+def test_spans_are_the_bytes_of_the_records(folder: Path, content: dict[str, Any], chunk: int) -> None:
+    path = put(folder, json.dumps(content, ensure_ascii=False))
+    index, reader = chunked(path, chunk), RecordFile(path)
+    for key, spans in index.records.items():
+        records = [json.loads(reader.read(begin, end)) for begin, end in spans.tolist()]
+        assert records == content[key]
+
+
+@pytest.mark.parametrize("size", range(1, len(SMALL.encode()) + 1))
+def test_a_token_can_be_cut_at_any_byte(tmp_path: Path, size: int) -> None:
+    assert everything(chunked(put(tmp_path, SMALL), size)) == json.loads(SMALL)
+
+
+def test_runs_of_backslashes_of_any_length(tmp_path: Path) -> None:
+    content = {"a": [{"\\" * n + '"' * (n % 3): "\\" * (9 - n) + '"'} for n in range(9)], "b": [{"c": "\\"}]}
+    path = put(tmp_path, json.dumps(content))
+    for size in range(1, 20):
+        assert everything(chunked(path, size)) == content
+
+
+def test_a_record_larger_than_a_block_of_records_and_than_a_chunk(tmp_path: Path) -> None:
+    content = {
+        "a": [{"id": i, "text": "{[\\" * (i % 3)} for i in range(10_000)] + [{"id": "x" * 10_000}],
+        "b": [],
+    }
+    path = put(tmp_path, json.dumps(content))
+    assert everything(chunked(path, 1000)) == content
+    assert everything(index_json(path)) == content
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 2**20])
+def test_a_file_truncated_at_any_byte_is_named(tmp_path: Path, chunk: int) -> None:
+    data = SMALL.encode()
+    for length in range(len(data)):
+        path = put(tmp_path, data[:length])
+        with pytest.raises(InputError, match=r"a\.json: the file is (empty|truncated).*get it again"):
+            chunked(path, chunk)
+
+
+@given(soup=st.text('{}[]",:\\a1 \n', max_size=24), chunk=CHUNKS)
+@example(soup='{"a":[{}}]', chunk=1)
+@example(soup='{"a":[}{]}', chunk=7)
+@example(soup='{"":[}[]]', chunk=1)
+@example(soup="[[{}],[{}]]", chunk=1)
+def test_any_bytes_are_read_as_json_reads_them_or_refused(folder: Path, soup: str, chunk: int) -> None:
+    path = put(folder, soup)
+    try:
+        found = everything(chunked(path, chunk))
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    assert found == json.loads(soup)
+
+
+@given(place=st.integers(0, len(SMALL.encode()) - 1), byte=st.integers(0, 255), chunk=CHUNKS)
+def test_one_wrong_byte_changes_a_value_or_is_refused(
+    folder: Path, place: int, byte: int, chunk: int
+) -> None:
+    data = bytearray(SMALL.encode())
+    data[place] = byte
+    path = put(folder, bytes(data))
+    try:
+        found = everything(chunked(path, chunk))
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    assert found == json.loads(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        (" \n", "not valid JSON"),
+        ("5", "not an object"),
+        ('"text"', "not an object"),
+        ('[{"id": 1}]', "not an object"),
+        ("[[1], [2]]", "not an object"),
+        ('{"a": []}}', "more brackets close than open"),
+        ('{"a": []} {}', "not valid JSON"),
+        ('{"a": [{]}}', "not valid JSON"),
+        ('{"a": [{"b": 1]}', "truncated"),
+        ('{"a": [{"b": 1}, {"c": 2}}', "truncated"),
+        ('{"a" [{"b": 1}]}', "not valid JSON"),
+        ('{"a": [], "a": [{"b": 1}]}', "stands twice"),
+        ('{"a": [{"b": 1}], "a": 5}', "stands twice"),
+        ('{"a": 5, "b": [{"b": 1}], "a": [{"a": 1}]}', "stands twice"),
+        ('{"a": "\xff"}'.encode("latin1"), "not valid JSON"),
+        ('{"a": ' + '{"b": ' * 995 + "1" + "}" * 996, "not valid JSON"),
+    ],
+)
+def test_files_that_are_refused_at_once(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=rf"a\.json: .*{message}"):
+        index_json(put(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("array", "place"),
+    [
+        ('[{"b": 1} {"c": 2}]', "before record 1 "),
+        ('[{"b": 1},, {"c": 2}]', "before record 1 "),
+        ('[{"b": 1}, null, {"c": 2}]', "before record 1 "),
+        ('[{"b": 1}, [{"c": 2}], {"d": 3}]', "before record 1 "),
+        ('[, {"b": 1}]', "before record 0 "),
+        ("[1, 2]", "before record 0 "),
+        ('[{"b": 1}, ]', "before record 1 "),
+        ('[{"b": 1}\v]', "before record 1 "),
+        ('[{"b": 1}, {"b": }]', "record 1 of 'a' is not valid JSON"),
+        ('[{"b": [1}}]', "record 0 of 'a' is not valid JSON"),
+        ('[{"b": "\xff"}]'.encode("latin1"), "record 0 of 'a' is not valid JSON"),
+        ('[{"b": ' + "[" * 2000 + "]" * 2000 + "}]", "record 0 of 'a' is not valid JSON"),
+    ],
+)
+def test_arrays_that_hold_something_else_than_records(tmp_path: Path, array: str | bytes, place: str) -> None:
+    data = array.encode() if isinstance(array, str) else array
+    path = put(tmp_path, b'{"a": ' + data + b', "z": [{"id": 1}]}')
+    for size in (1, 7, 2**20):
+        index = chunked(path, size)
+        with pytest.raises(InputError, match=rf"a\.json: .*{place}.*mend the file"):
+            list(index.iterate("a"))
+        assert list(index.iterate("z")) == [{"id": 1}]
+
+
+def test_other_top_level_values_are_parsed(tmp_path: Path) -> None:
+    content = {
+        "info": {"year": 2017, "deep": [[{}], [1]]},
+        "a": [{"b": 1}],
+        "n": -1.5e3,
+        "t": 'x"]',
+        "f": False,
+    }
+    index = index_json(put(tmp_path, json.dumps(content)))
+    assert index.rest == {**content, "a": []}
+
+
+def test_nan_in_a_record_is_passed_through(tmp_path: Path) -> None:
+    index = index_json(put(tmp_path, '{"a": [{"b": NaN, "c": [Infinity, -Infinity]}, {"b": 1}]}'))
+    first, second = index.iterate("a")
+    assert math.isnan(first["b"])
+    assert first["c"] == [math.inf, -math.inf]
+    assert second == {"b": 1}
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"b\.json: there is no such file; check the path"):
+        index_json(tmp_path / "b.json")
+    with pytest.raises(InputError, match="this is a folder; name the JSON file in it"):
+        index_json(tmp_path)
+
+
+def test_a_file_that_changes_after_indexing_is_noticed(tmp_path: Path) -> None:
+    path = put(tmp_path, SMALL)
+    index = index_json(path)
+    put(tmp_path, "x" + SMALL)
+    with pytest.raises(InputError, match=r"a\.json"):
+        list(index.iterate("images"))
+    put(tmp_path, SMALL[:20])
+    with pytest.raises(InputError, match=r"a\.json"):
+        list(index.iterate("annotations"))
+
+
+def test_a_record_file_can_travel_to_another_process_while_open(tmp_path: Path) -> None:
+    path = put(tmp_path, '{"a": [{"b": 1}]}')
+    reader = RecordFile(path)
+    assert reader.read(7, 15) == b'{"b": 1}'
+    other = pickle.loads(pickle.dumps(reader))
+    del reader
+    assert other.read(7, 15) == b'{"b": 1}'

@@ -1,0 +1,337 @@
+"""Label maps as scenes: SBD's MATLAB files and PascalVOC's palette PNGs, real and made by hand."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy.io import loadmat, savemat
+
+from disbench.core.errors import InputError
+from disbench.core.masks import decode
+from disbench.core.scenes import Scene, SceneSource
+from disbench.datasets.label_maps import VOC_CATEGORIES, read_label_png, read_split
+from disbench.datasets.sbd import SbdScenes, read_instances
+from disbench.datasets.voc import VocScenes, instance_categories
+
+Labels = npt.NDArray[np.uint8]
+
+HAND_MADE: Labels = np.array(
+    [
+        [0, 0, 0, 0, 0, 0],
+        [0, 2, 2, 1, 1, 0],
+        [0, 2, 2, 1, 3, 3],
+        [0, 2, 0, 1, 3, 3],
+    ],
+    dtype=np.uint8,
+)
+
+
+def scenes(source: SceneSource) -> list[Scene]:
+    return list(source.read(range(len(source))))
+
+
+def write_list(path: Path, names: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in names))
+
+
+def write_mat(path: Path, labels: Labels, categories: Sequence[int], **others: Any) -> None:
+    """An instance file in SBD's layout: a struct of objects, categories as a column."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    truth = {"Segmentation": labels, "Categories": np.array(categories, dtype=np.uint8).reshape(-1, 1)}
+    savemat(path, {"GTinst": {**truth, **others}}, do_compression=True)
+
+
+def write_png(path: Path, labels: Labels, mode: str = "P") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "P":
+        palette_image = Image.fromarray(labels, mode="L")
+        palette_image.putpalette(bytes(value for index in range(256) for value in (index, 255 - index, 7)))
+        palette_image.save(path)
+    else:
+        Image.fromarray(labels).convert(mode).save(path)
+
+
+def write_voc(folder: Path, name: str, instances: Labels, classes: Labels) -> None:
+    write_png(folder / "SegmentationObject" / f"{name}.png", instances)
+    write_png(folder / "SegmentationClass" / f"{name}.png", classes)
+
+
+def check_objects(scene: Scene, labels: npt.NDArray[Any], numbers: Sequence[int]) -> None:
+    """Every object of a scene is one number of the map, in ascending order."""
+    assert (scene.height, scene.width) == labels.shape
+    assert [item.annotation_id for item in scene.objects] == list(numbers)
+    for item in scene.objects:
+        mask = labels == item.annotation_id
+        rows, columns = np.nonzero(mask)
+        assert np.array_equal(decode(item.rle), mask)
+        assert item.area == mask.sum()
+        assert item.box == (
+            columns.min(),
+            rows.min(),
+            columns.max() - columns.min() + 1,
+            rows.max() - rows.min() + 1,
+        )
+        assert item.kind == "thing"
+
+
+class TestSbd:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        write_list(tmp_path / "train.txt", ["b", "a"])
+        write_list(tmp_path / "val.txt", ["c"])
+        write_mat(tmp_path / "inst" / "a.mat", HAND_MADE, [15, 9, 20])
+        write_mat(tmp_path / "inst" / "b.mat", np.zeros((3, 5), dtype=np.uint8), [])
+        write_mat(tmp_path / "inst" / "c.mat", HAND_MADE, [1, 2, 3])
+        return tmp_path
+
+    def test_instances_and_their_categories_in_the_order_of_the_list(self, folder: Path) -> None:
+        source = SbdScenes(folder)
+        assert (source.name, len(source)) == ("sbd", 2)
+        empty, scene = scenes(source)
+        assert (empty.image_id, empty.objects, empty.height, empty.width) == ("b", (), 3, 5)
+        assert (scene.image_id, scene.file_name, scene.source) == ("a", "img/a.jpg", "sbd")
+        check_objects(scene, HAND_MADE, [1, 2, 3])
+        assert [item.category for item in scene.objects] == ["person", "chair", "tvmonitor"]
+        assert {item.source for item in scene.objects} == {"sbd"}
+
+    def test_splits(self, folder: Path) -> None:
+        assert [scene.image_id for scene in scenes(SbdScenes(folder, "val"))] == ["c"]
+        with pytest.raises(InputError, match=r"test\.txt: there is no such list; splits here: train, val"):
+            SbdScenes(folder, "test")
+
+    def test_an_instance_without_pixels_is_no_object(self, folder: Path) -> None:
+        write_mat(
+            folder / "inst" / "c.mat", np.where(HAND_MADE == 2, 0, HAND_MADE).astype(np.uint8), [1, 2, 3]
+        )
+        (scene,) = scenes(SbdScenes(folder, "val"))
+        assert [(item.annotation_id, item.category) for item in scene.objects] == [
+            (1, "aeroplane"),
+            (3, "bird"),
+        ]
+
+    def test_a_category_outside_the_list_keeps_its_number(self, folder: Path) -> None:
+        write_mat(folder / "inst" / "c.mat", HAND_MADE, [1, 0, 21])
+        (scene,) = scenes(SbdScenes(folder, "val"))
+        assert [item.category for item in scene.objects] == ["aeroplane", "category 0", "category 21"]
+
+    def test_fingerprint_follows_the_list_and_every_file(self, folder: Path) -> None:
+        first = SbdScenes(folder).fingerprint()
+        assert set(first) == {"sbd:train.txt", "sbd:inst"}
+        assert SbdScenes(folder).fingerprint() == first
+        write_mat(folder / "inst" / "a.mat", HAND_MADE, [15, 9, 19])
+        second = SbdScenes(folder).fingerprint()
+        assert second["sbd:inst"] != first["sbd:inst"]
+        write_list(folder / "train.txt", ["a", "b"])
+        third = SbdScenes(folder).fingerprint()
+        assert third["sbd:train.txt"] != second["sbd:train.txt"]
+        assert third["sbd:inst"] != second["sbd:inst"]
+
+    def test_missing_file(self, folder: Path) -> None:
+        (folder / "inst" / "a.mat").unlink()
+        source = SbdScenes(folder)
+        for read in (source.fingerprint, lambda: scenes(source)):
+            with pytest.raises(InputError, match=r"a\.mat: there is no such file; .*get it again"):
+                read()
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (
+                {"GTcls": {"Segmentation": HAND_MADE}},
+                "no 'GTinst' in it; is this a file of SBD's folder inst/",
+            ),
+            ({"GTinst": HAND_MADE}, "its 'GTinst' is not as in SBD"),
+            ({"GTinst": {"Categories": [1, 2, 3]}}, "its 'GTinst' is not as in SBD"),
+            ({"GTinst": {"Segmentation": HAND_MADE}}, "its 'GTinst' is not as in SBD"),
+            ({"GTinst": {"Segmentation": HAND_MADE, "Categories": ["a", "b", "c"]}}, "not as in SBD"),
+            (
+                {"GTinst": {"Segmentation": HAND_MADE, "Categories": [1, 2]}},
+                "an instance of its map has no category",
+            ),
+            ({"GTinst": {"Segmentation": np.zeros((0, 0)), "Categories": [1]}}, "has no category"),
+            ({"GTinst": {"Segmentation": np.zeros((2, 2, 2)), "Categories": [1]}}, "has no category"),
+            ({"GTinst": {"Segmentation": -np.ones((2, 2)), "Categories": [1]}}, "has no category"),
+        ],
+    )
+    def test_files_in_another_layout(self, tmp_path: Path, content: dict[str, Any], message: str) -> None:
+        savemat(tmp_path / "a.mat", content)
+        with pytest.raises(InputError, match=rf"a\.mat: .*{message}"):
+            read_instances(tmp_path / "a.mat")
+
+    def test_a_file_truncated_anywhere(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.mat"
+        write_mat(path, np.arange(250, dtype=np.uint8).reshape(10, 25) % 4, [1, 2, 3])
+        data = path.read_bytes()
+        for length in range(0, len(data), 7):
+            path.write_bytes(data[:length])
+            with pytest.raises(InputError, match=r"a\.mat: .*get it again|a\.mat: there is no 'GTinst'"):
+                read_instances(path)
+        path.write_bytes(data)
+        assert read_instances(path)[1] == [1, 2, 3]
+
+    @pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 20, b"\x89PNG\r\n\x1a\n" + bytes(300)])
+    def test_what_is_no_matlab_file(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "a.mat").write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.mat: not a whole MATLAB file .*get it again"):
+            read_instances(tmp_path / "a.mat")
+
+    @pytest.mark.real_data
+    def test_the_real_files(self, data_root: Path) -> None:
+        found = scenes(SbdScenes(data_root / "SBD", "val"))
+        assert [scene.image_id for scene in found] == ["2008_000051", "2008_000195"]
+        for scene in found:
+            instances = loadmat(data_root / "SBD" / "inst" / f"{scene.image_id}.mat")["GTinst"][0, 0]
+            classes = loadmat(data_root / "SBD" / "cls" / f"{scene.image_id}.mat")["GTcls"][0, 0][
+                "Segmentation"
+            ]
+            check_objects(scene, instances["Segmentation"], range(1, len(instances["Categories"]) + 1))
+            for item in scene.objects:
+                (number,) = np.unique(classes[decode(item.rle)])
+                assert item.category == VOC_CATEGORIES[number]
+            with Image.open(data_root / "SBD" / scene.file_name) as image:
+                assert image.size == (scene.width, scene.height)
+
+    @pytest.mark.real_data
+    def test_the_real_empty_list(self, data_root: Path) -> None:
+        with pytest.raises(InputError, match=r"SBD/train\.txt: the list is empty; choose another split"):
+            SbdScenes(data_root / "SBD", "train")
+
+
+class TestVoc:
+    INSTANCES: Labels = np.where(HAND_MADE == 0, [[255, 0, 0, 0, 0, 0]] * 4, HAND_MADE).astype(np.uint8)
+    CLASSES: Labels = np.array([0, 15, 9, 20] + [0] * 251 + [255], dtype=np.uint8)[INSTANCES]
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["b", "a"])
+        write_list(tmp_path / "ImageSets" / "Segmentation" / "val.txt", ["c"])
+        write_voc(tmp_path, "a", self.INSTANCES, self.CLASSES)
+        nothing = np.full((3, 5), 255, dtype=np.uint8)
+        write_voc(tmp_path, "b", nothing, nothing)
+        write_voc(tmp_path, "c", self.INSTANCES, self.CLASSES)
+        return tmp_path
+
+    def test_palette_numbers_are_instances_and_void_is_none(self, folder: Path) -> None:
+        source = VocScenes(folder)
+        assert (source.name, len(source)) == ("voc", 2)
+        void, scene = scenes(source)
+        assert (void.image_id, void.objects, void.height, void.width) == ("b", (), 3, 5)
+        assert (scene.image_id, scene.file_name, scene.source) == ("a", "JPEGImages/a.jpg", "voc")
+        check_objects(scene, self.INSTANCES, [1, 2, 3])
+        assert [item.category for item in scene.objects] == ["person", "chair", "tvmonitor"]
+        assert {item.source for item in scene.objects} == {"voc"}
+
+    def test_splits(self, folder: Path) -> None:
+        assert [scene.image_id for scene in scenes(VocScenes(folder, "val"))] == ["c"]
+        with pytest.raises(InputError, match=r"test\.txt: there is no such list; splits here: train, val"):
+            VocScenes(folder, "test")
+
+    def test_the_category_is_that_of_most_pixels(self) -> None:
+        instances = np.array([[1, 1, 1, 2, 2, 2]], dtype=np.uint8)
+        classes = np.array([[7, 255, 7, 20, 3, 3]], dtype=np.uint8)
+        assert instance_categories(instances, classes) == {1: "car", 2: "bird"}
+
+    def test_maps_of_different_sizes(self, folder: Path) -> None:
+        write_png(folder / "SegmentationClass" / "a.png", self.CLASSES[:, 1:])
+        with pytest.raises(InputError, match=r"SegmentationClass/a\.png: another size than its file"):
+            scenes(VocScenes(folder))
+
+    @pytest.mark.parametrize("kind", ["SegmentationObject", "SegmentationClass"])
+    def test_missing_and_damaged_files(self, folder: Path, kind: str) -> None:
+        path, source = folder / kind / "a.png", VocScenes(folder)
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(InputError, match=rf"{kind}/a\.png: not a whole image .*get it again"):
+            scenes(source)
+        write_png(path, self.INSTANCES, "RGB")
+        with pytest.raises(InputError, match=rf"{kind}/a\.png: pixels of mode RGB, where P or L or 1"):
+            scenes(source)
+        path.unlink()
+        for read in (source.fingerprint, lambda: scenes(source)):
+            with pytest.raises(InputError, match=rf"{kind}/a\.png: there is no such file; .*get it again"):
+                read()
+
+    def test_fingerprint_follows_the_list_and_every_map(self, folder: Path) -> None:
+        seen = [VocScenes(folder).fingerprint()]
+        assert set(seen[0]) == {"voc:train.txt", "voc:SegmentationObject", "voc:SegmentationClass"}
+        write_png(folder / "SegmentationObject" / "a.png", self.INSTANCES[::-1])
+        seen.append(VocScenes(folder).fingerprint())
+        write_png(folder / "SegmentationClass" / "a.png", self.CLASSES[::-1])
+        seen.append(VocScenes(folder).fingerprint())
+        write_list(folder / "ImageSets" / "Segmentation" / "train.txt", ["a", "b"])
+        seen.append(VocScenes(folder).fingerprint())
+        assert [seen[0][key] == seen[1][key] for key in seen[0]] == [True, False, True]
+        assert [seen[1][key] == seen[2][key] for key in seen[0]] == [True, True, False]
+        assert seen[2]["voc:train.txt"] != seen[3]["voc:train.txt"]
+
+    @pytest.mark.real_data
+    def test_the_real_maps_agree_with_the_boxes_annotated_apart(self, data_root: Path) -> None:
+        """VOC numbers its instances as the XML lists them, whose names and boxes were drawn independently."""
+        folder = data_root / "VOC2007"
+        found = scenes(VocScenes(folder, "trainval"))
+        assert len(found) == 44
+        assert sum(len(scene.objects) for scene in found) == 115
+        for scene in found:
+            objects = ElementTree.parse(folder / "Annotations" / f"{scene.image_id}.xml").findall("object")
+            labels = np.asarray(Image.open(folder / "SegmentationObject" / f"{scene.image_id}.png"))
+            check_objects(scene, labels, range(1, len(objects) + 1))
+            assert [item.category for item in scene.objects] == [node.findtext("name") for node in objects]
+            for item, node in zip(scene.objects, objects, strict=True):
+                left, top, right, bottom = (
+                    int(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
+                )
+                drawn = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+                assert coco_mask.iou([list(map(float, item.box))], [list(map(float, drawn))], [0])[0, 0] > 0.3
+
+    @pytest.mark.real_data
+    def test_the_real_splits_make_up_the_whole(self, data_root: Path) -> None:
+        train, val, both = (
+            VocScenes(data_root / "VOC2007", split).names for split in ("train", "val", "trainval")
+        )
+        assert (len(train), len(val)) == (20, 24)
+        assert sorted([*train, *val]) == sorted(both)
+
+
+@pytest.mark.parametrize("open_source", [SbdScenes, VocScenes])
+def test_lists_that_are_missing_empty_or_no_text(
+    tmp_path: Path, open_source: Callable[[Path], SceneSource]
+) -> None:
+    with pytest.raises(InputError, match=r"train\.txt: there is no such list; splits here: none"):
+        open_source(tmp_path)
+    path = tmp_path / ("train.txt" if open_source is SbdScenes else "ImageSets/Segmentation/train.txt")
+    write_list(path, [" ", ""])
+    with pytest.raises(InputError, match=r"train\.txt: the list is empty"):
+        open_source(tmp_path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"train\.txt: not a text file"):
+        open_source(tmp_path)
+
+
+def test_lists_may_have_blank_lines_and_flags(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("2007_000032  1\r\n\n  2007_000039 -1\n")
+    assert read_split(path) == ["2007_000032", "2007_000039"]
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_label_pngs_are_read_as_numbers(tmp_path: Path, mode: str) -> None:
+    write_png(tmp_path / "a.png", TestVoc.INSTANCES, mode)
+    assert np.array_equal(read_label_png(tmp_path / "a.png"), TestVoc.INSTANCES)
+
+
+def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
+    write_list(tmp_path / "train.txt", ["a"])
+    write_mat(tmp_path / "inst" / "a.mat", HAND_MADE, [1, 2, 3])
+    write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["a"])
+    write_voc(tmp_path, "a", TestVoc.INSTANCES, TestVoc.CLASSES)
+    for source in (SbdScenes(tmp_path), VocScenes(tmp_path)):
+        assert scenes(pickle.loads(pickle.dumps(source))) == scenes(source)

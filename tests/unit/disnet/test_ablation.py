@@ -1,0 +1,291 @@
+"""Ablations: what is trained and measured, where it lies, what is done once only, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ablation_tools import failing_train, fake_train, write_world
+from run_tools import write_run
+from typer.testing import CliRunner
+
+from disbench.cli import ablate as cli_ablate
+from disbench.core.errors import InputError
+from disbench.disnet.method import described
+from disbench.disnet.training import ablation
+from disbench.disnet.training.ablation import Choice, Conduct, ablate
+from disbench.disnet.training.settings import load_training
+from disbench.harness import read_run
+from disbench.harness.store import SECONDS
+from disbench.io import definitions
+from disbench.reports.ablation.plans import AblationPlan, chosen_datasets, load_plan, read_record
+from disbench.reports.paper.definitions import read_table_definition
+from disbench.reports.paper.published import read_published
+from tests.annotations import annotation, write_annotations
+
+CONFIG = Choice(config="base.toml")
+CELLS = [f"{row}/seed-{seed}" for row in ("full", "full-refined", "plain") for seed in (0, 1)]
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AblationPlan:
+    """The miniature, in the current folder."""
+    found = load_plan(str(write_world(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs are written without a method; their folders are listed."""
+    folders: list[str] = []
+
+    def run(spec: Any, source: Any, out: Path, protocol: Any, execution: Any, **how: Any) -> Any:
+        if not (out / "run.json").exists():
+            folders.append(out.as_posix())
+            own = {"name": spec.name, "options": dict(spec.options), "card": dict(spec.card)}
+            data = {"name": source.name, "content_hash": source.content_hash()}
+            write_run(out, [[0.95] * 20] * 3, method=own, dataset=data)
+        done = read_run(out)
+        done.description["result"]["failed"] = []
+        return done
+
+    monkeypatch.setattr(ablation, "run_benchmark", run)
+    return folders
+
+
+def go(
+    plan: AblationPlan, choice: Choice = CONFIG, train: Any = fake_train, jobs: int = 1, **how: Any
+) -> list[str]:
+    """Carry it out; what it said."""
+    said: list[str] = []
+    conduct = Conduct(method="disnet.toml", **how)
+    ablate(plan, Path("out"), choice, conduct, jobs=jobs, train=train, say=said.append)
+    return said
+
+
+def calls() -> dict[str, int]:
+    """How often each network was trained."""
+    return {path.parent.parent.relative_to("out/two").as_posix(): len(path.read_text().splitlines())
+            for path in sorted(Path("out/two").glob("*/*/training/calls"))}  # fmt: skip
+
+
+def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str]) -> None:
+    said = go(plan)
+    assert set(measured) == {f"out/two/{cell}/runs/DATA" for cell in CELLS}
+    assert calls() == dict.fromkeys(["full/seed-0", "full/seed-1", "plain/seed-0", "plain/seed-1"], 1)
+    assert said[:2] == [
+        "plain, seed 0: trained for 2 steps of 32 examples of the training base",
+        "plain, seed 0, DATA: 3 samples, 60 clicks",
+    ]
+    record = read_record(Path("out/two/full-refined/seed-1"))
+    assert (record.row, record.seed, record.method["refine_first"], record.method["mca"]) == (
+        *("full-refined", 1),
+        *(True, True),
+    )
+    assert record.training["warmup_steps"] == 1, "what all rows share"
+    assert read_record(Path("out/two/plain/seed-0")).method["mca"] is False
+    options = read_run(Path("out/two/full-refined/seed-1/runs/DATA")).description["method"]["options"]
+    assert options["checkpoint"] == "out/two/full/seed-1/training/disnet.safetensors"
+    files = {path.name: path.read_bytes() for path in Path("out/two/report").iterdir()}
+    assert sorted(files) == ["rows-two.csv", "signs-two.csv", "signs-two.md"]
+    assert go(plan) == [f"{cell.replace('/seed-', ', seed ')}, DATA: 3 samples, 60 clicks" for cell in
+                        ("plain/seed-0", "plain/seed-1", "full/seed-0", "full-refined/seed-0", "full/seed-1",
+                         "full-refined/seed-1")]  # fmt: skip
+    assert len(measured) == 6
+    assert set(calls().values()) == {1}
+    assert files == {path.name: path.read_bytes() for path in Path("out/two/report").iterdir()}
+
+
+def test_a_choice_of_rows_seeds_and_steps(plan: AblationPlan, measured: list[str]) -> None:
+    go(plan, replace(CONFIG, rows=("full-refined",), seeds=(7,), steps=0))
+    assert measured == ["out/two/full-refined/seed-7/runs/DATA"]
+    assert calls() == {"full/seed-7": 1}, "the network that is measured is another row's"
+    assert Path("out/two/full/seed-7/training/calls").read_text() == "9 steps on cpu\n"
+    go(plan, replace(CONFIG, rows=("full",), seeds=(7,), steps=0))
+    assert measured[1:] == ["out/two/full/seed-7/runs/DATA"]
+    assert calls() == {"full/seed-7": 1}
+
+
+def test_an_interrupted_ablation_goes_on(plan: AblationPlan, measured: list[str]) -> None:
+    def interrupted(training: Any, folder: Path, conduct: Conduct) -> None:
+        if folder.parts[2:4] == ("full", "seed-0"):
+            raise KeyboardInterrupt
+        fake_train(training, folder, conduct)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(plan, train=interrupted)
+    assert [Path(folder).parts[2:4] for folder in measured] == [("plain", "seed-0"), ("plain", "seed-1")]
+    go(plan)
+    assert len(measured) == 6
+    assert set(calls().values()) == {1}
+
+
+def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]) -> None:
+    one = replace(CONFIG, rows=("plain",), seeds=(0,))
+    go(plan, one)
+    with pytest.raises(
+        InputError, match=r"^out/two/plain/seed-0: there are results already; name another --out$"
+    ):
+        go(plan, one, existing="fail")
+    other = replace(one, steps=3)
+    with pytest.raises(InputError, match=r"its row was made otherwise \(training\.steps: 2, now 3\)"):
+        go(plan, other)
+    go(plan, other, existing="overwrite")
+    assert len(measured) == 2
+    assert read_record(Path("out/two/plain/seed-0")).training["steps"] == 3
+    manifest = Path("shards/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "00'))
+    with pytest.raises(InputError, match=r"made otherwise \(shards\.shards: "):
+        go(plan, other)
+
+
+def test_jobs_change_nothing(plan: AblationPlan) -> None:
+    """With a real benchmark; `Reads` has another radius for each row and seed."""
+    pytest.importorskip("cv2", exc_type=ImportError)
+    rows = []
+    for jobs in (1, 2):
+        said = go(plan, replace(CONFIG, rows=("full",)), jobs=jobs, limit=1)
+        assert sorted(said)[:2] == [
+            "full, seed 0, DATA: 1 sample, 20 clicks",
+            "full, seed 0: trained for 2 steps of 32 examples of the training base",
+        ]
+        folders = sorted(Path("out/two").glob("*/*/runs/DATA"))
+        rows.append([read_run(folder).rows().drop_columns(list(SECONDS)).to_pylist() for folder in folders])
+        Path("out").rename(f"out-{jobs}")
+    assert rows[0] == rows[1]
+    assert rows[0][0] != rows[0][1]
+
+
+def test_a_job_that_ends(plan: AblationPlan) -> None:
+    with pytest.raises(
+        InputError, match=r"^full, seed 1: its process ended \(exit code 9; out of memory\?\); run"
+    ):
+        go(plan, replace(CONFIG, rows=("full",), seeds=(1,)), train=failing_train, jobs=2)
+
+
+def test_what_cannot_be_begun(plan: AblationPlan, measured: list[str]) -> None:
+    shards = replace(plan.rows[1], shards=(ablation.RowShards("none", recipe="containment", coco="c.json"),))
+    for other, choice, words in (
+        (plan, replace(CONFIG, rows=("ful",)), "two: unknown row 'ful'; did you mean"),
+        (plan, Choice(config="bas"), "unknown training 'bas'"),
+        (plan, replace(CONFIG, changes=("stepz=1",)), "--set stepz=1: unknown option 'stepz'"),
+        (plan, replace(CONFIG, datasets=chosen_datasets(plan, ["grabcat"], ())), "unknown dataset 'grabcat'"),
+        (
+            replace(plan, rows=(shards,), contrasts=()),
+            CONFIG,
+            "none: there are no such shards; add --make-shards, or run: disbench sample containment --coco c.json "
+            "--out none",
+        ),
+    ):
+        with pytest.raises(InputError) as error:
+            go(other, choice)
+        assert str(error.value).startswith(words)
+    assert not Path("out").exists(), "all is checked before anything is done"
+    assert not measured
+
+
+def test_missing_shards_are_made(plan: AblationPlan, measured: list[str]) -> None:
+    write_annotations(Path("c.json"), [annotation(1), annotation(2)])
+    row = replace(plan.rows[1], shards=(ablation.RowShards("made", "DATA", "containment", "c.json"),))
+    go(replace(plan, rows=(row,), contrasts=(), seeds=(0,)), build_shards=True)
+    assert json.loads(Path("made/manifest.json").read_text())["recipe"]["name"] == "containment"
+    assert list(read_record(Path("out/two/full/seed-0")).shards) == ["made"]
+
+
+@pytest.mark.parametrize("name", definitions.names("baselines/configs/ablations"))
+def test_the_rows_are_the_papers(name: str) -> None:
+    """Every printed row is trained, as what it is printed as; a contrast changes one printed thing."""
+    plan, published = load_plan(name), read_published()
+    definition = read_table_definition(plan.table, published)
+    printed = {row.name: row for group in definition.groups for row in group.rows}
+    missing = set(printed) - {row.paper for row in plan.rows}
+    assert missing == ({"SBD Proximity"} if name == "table4" else set()), (
+        "SBD is another dataset, not another sampling"
+    )
+    for row in plan.rows:
+        training = load_training("disnet-small", (*plan.set, *row.set))
+        found = described(training)
+        wanted = dict(printed[row.paper].pattern.options or {}) if row.paper else {}
+        if name == "table3":
+            del wanted["sampling"]  # the small network's sets are those of its training
+        assert all(found[option] in values for option, values in wanted.items()), row.name
+        assert training.steps >= plan.steps
+    for contrast in plan.contrasts:
+        before, after = (plan.row(row) for row in (contrast.before, contrast.after))
+        if before.paper and after.paper:
+            labels = [printed[row.paper].entry.labels for row in (before, after)]
+            assert sum(labels[0][key] != labels[1][key] for key in labels[0]) == 1, contrast.name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace('name = "plain"', 'name = "A b"'), "the name 'A b' is to be a folder's"),
+        (lambda text: text.replace('name = "full"', 'name = "plain"'), "two rows are called 'plain'"),
+        (lambda text: text.replace('before = "plain"', 'before = "plan"'), "unknown row 'plan'; did you mean"),
+        (lambda text: text.replace('trained_as = "full"', 'trained_as = "full-refined"'), "is not trained itself"),
+        (lambda text: text.replace("steps = 2", "steps = 0"), "steps and every start at 1, seeds at 0"),
+        (lambda text: text.replace("steps = 2", "step = 2"), "unknown option 'step'; did you mean 'steps'"),
+        (lambda text: text.replace('method = ["refine', 'set = ["a=1"]\nmethod = ["refine'), "leave its set and"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_is_not_as_it_should_be(tmp_path: Path, change: Callable[[str], str], words: str) -> None:
+    path = write_world(tmp_path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError) as error:
+        load_plan(str(path))
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+def command(*arguments: str) -> str:
+    """The command's output, or the sentence of its error."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    cli_ablate.register(app)
+    done = CliRunner().invoke(app, ["ablate", *arguments], env={"DISBENCH_DATA": ""})
+    return f"error: {done.exception}" if isinstance(done.exception, InputError) else done.output
+
+
+def test_the_command(plan: AblationPlan, measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ablation, "ablate", lambda *given, **how: seen.append((given, how)) or ablation.Report((), ())
+    )
+    seen: list[Any] = []
+    options = (
+        "--config base.toml --steps 3 --rows full --seeds 4 --set clip=2 --every DATA=2 --limit 5 --stop-at 0"
+    )
+    command("two.toml", *options.split(), "--jobs", "2", "--device", "cuda", "--out", "o")
+    ((given, how),) = seen
+    assert given[:2] == (plan, Path("o"))
+    assert given[2] == Choice(
+        "base.toml", ("clip=2",), 3, ("full",), (4,), chosen_datasets(plan, (), ["DATA=2"])
+    )
+    assert (given[3].stop_at, given[3].limit, given[3].device, how["jobs"]) == (None, 5, "cuda", 2)
+    assert [line.split()[0] for line in command("--list").splitlines()] == definitions.names(
+        "baselines/configs/ablations"
+    )
+    for arguments, words in (
+        (["tabel5"], "error: unknown ablation 'tabel5'; did you mean 'table5'"),
+        (["two.toml", "--every", "DATA"], "error: --every DATA: write it as DATASET=N, such as davis=3"),
+        (["two.toml", "--every", "davis=2"], "error: --every: unknown dataset 'davis'"),
+        (
+            ["two.toml", "--report", "--out", "none"],
+            "error: none/two: no row of an ablation is finished here",
+        ),
+    ):
+        assert command(*arguments).startswith(words)
+
+
+def test_the_report_alone(plan: AblationPlan, measured: list[str]) -> None:
+    go(plan, replace(CONFIG, rows=("plain",)))
+    Path("out/two/report/signs-two.md").unlink()
+    output = command("two.toml", "--report", "--out", "out")
+    assert "Without a difference, since a row of theirs was not run: MCA" in output
+    assert Path("out/two/report/signs-two.md").is_file()

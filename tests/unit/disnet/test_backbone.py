@@ -1,0 +1,234 @@
+"""The ViT backbone: MAE's weights against transformers' own ViTMAE, windows, click maps, the pyramid."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from disbench.core.errors import InputError
+from disbench.disnet.backbone import SimplePyramid, ViTBackbone
+from disbench.disnet.mae_weights import vitdet_weights
+from disbench.disnet.options import ViTConfig
+
+transformers = pytest.importorskip(
+    "transformers", reason='transformers is not here; "disbench[models]" has it'
+)
+SIDE = 64
+TINY = ViTConfig(
+    input_side=SIDE, hidden=32, layers=2, heads=4, window=2, global_blocks=(0, 1), channels=32, pixel_layers=1
+)
+
+
+@pytest.fixture(scope="module")
+def mae() -> Any:
+    """A ViTMAE of two blocks, its weights and biases large enough to matter."""
+    torch.manual_seed(0)
+    sizes = transformers.ViTMAEConfig(
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
+        **{"image_size": SIDE, "patch_size": 16, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1},
+        **{"decoder_num_attention_heads": 2, "decoder_intermediate_size": 32, "layer_norm_eps": 1e-6},
+    )
+    model = transformers.ViTMAEForPreTraining(sizes).eval()
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(mae: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = str(tmp_path_factory.mktemp("mae"))
+    mae.save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def images() -> Any:
+    return torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).byte()
+
+
+def loaded(folder: str, **changes: Any) -> ViTBackbone:
+    return ViTBackbone(dataclasses.replace(TINY, weights=folder, **changes), 1).eval()
+
+
+def maps(side: int = SIDE) -> Any:
+    found = torch.zeros(2, 1, side, side)
+    found[:, :, 20:30, 40:50] = 1
+    return found
+
+
+def normalised(images: Any) -> Any:
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+    return (images / 255 - mean) / std
+
+
+def mae_features(mae: Any, images: Any) -> Any:
+    """What ViTMAE's own blocks make of all patches, without its class token and its last norm."""
+    side = images.shape[-1]
+    embeddings = mae.vit.embeddings
+    patches = embeddings.patch_embeddings(normalised(images))
+    with_class = torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1)
+    hidden = patches + embeddings.interpolate_pos_encoding(with_class, side, side)[:, 1:]
+    for layer in mae.vit.layers if hasattr(mae.vit, "layers") else mae.vit.encoder.layer:
+        answer = layer(hidden)
+        hidden = answer[0] if isinstance(answer, tuple) else answer
+    return hidden.transpose(1, 2).unflatten(2, (side // 16, side // 16))
+
+
+@pytest.mark.parametrize("side", [SIDE, 96])
+def test_mae_weights_give_what_mae_gives(mae: Any, folder: str, side: int) -> None:
+    """At the side of pretraining, and at another one, where position embeddings are interpolated."""
+    images = torch.randint(0, 256, (2, 3, side, side), generator=torch.Generator().manual_seed(2)).byte()
+    with torch.inference_mode():
+        found = loaded(folder, input_side=side)(images, maps(side))
+        torch.testing.assert_close(found, mae_features(mae, images), atol=2e-4, rtol=1e-4)
+
+
+def test_every_weight_of_the_encoder_comes_from_mae(mae: Any, folder: str) -> None:
+    backbone = loaded(folder)
+    names = set(backbone.vit.state_dict())
+    stored = {k: v for k, v in _stored(folder).items() if k.startswith("vit.")}
+    assert set(vitdet_weights(stored, 2, 4)) == names
+    left_out = {"vit.embeddings.cls_token", "vit.layernorm.weight", "vit.layernorm.bias"}
+    taken = sum(tensor.numel() for name, tensor in stored.items() if name not in left_out)
+    assert taken == sum(tensor.numel() for tensor in backbone.vit.state_dict().values())
+
+
+def _stored(folder: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(Path(folder) / "model.safetensors"))
+
+
+def test_clicks_change_nothing_before_the_first_step_and_something_after(folder: str, images: Any) -> None:
+    backbone = loaded(folder)
+    nothing = torch.zeros_like(maps())
+    assert torch.equal(backbone(images, maps()), backbone(images, nothing))
+    optimiser = torch.optim.SGD(backbone.parameters(), lr=0.01)
+    backbone(images, maps()).square().mean().backward()
+    optimiser.step()
+    assert (backbone(images, maps()) - backbone(images, nothing)).abs().max() > 1e-4
+
+
+def test_windows_keep_blocks_apart_and_a_global_block_joins_them(images: Any) -> None:
+    """A patch that changes reaches its own window of 2 x 2 patches, or all of the input."""
+    torch.manual_seed(0)
+    changed = images.clone()
+    changed[:, :, :16, :16] = 255 - changed[:, :, :16, :16]
+    for global_blocks, reached in (((), 4), ((1,), 16), ((0, 1), 16)):
+        backbone = ViTBackbone(dataclasses.replace(TINY, global_blocks=global_blocks), 1).eval()
+        with torch.inference_mode():
+            difference = backbone(images, maps()) - backbone(changed, maps())
+        assert int((difference.abs().amax(dim=(0, 1)) > 0).sum()) == reached
+
+
+def test_images_are_normalised_by_imagenet(images: Any) -> None:
+    torch.manual_seed(0)
+    backbone = ViTBackbone(TINY, 1).eval()
+    vit: Any = backbone.vit
+    with torch.inference_mode():
+        expected = vit(normalised(images)).last_hidden_state
+        for given in (images, images.float()):
+            torch.testing.assert_close(backbone(given, maps()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_drop_path_skips_blocks_in_training_alone(images: Any) -> None:
+    torch.manual_seed(0)
+    backbone = ViTBackbone(dataclasses.replace(TINY, drop_path=0.9), 1)
+    answers = [backbone.train()(images, maps()) for _ in range(8)]
+    assert any(not torch.equal(answers[0], other) for other in answers)
+    assert torch.equal(backbone.eval()(images, maps()), backbone(images, maps()))
+
+
+def test_pyramid_has_strides_4_to_32() -> None:
+    torch.manual_seed(0)
+    pyramid = SimplePyramid(32)
+    features = torch.randn(2, 32, 4, 6)
+    levels = pyramid(features)
+    assert [level.shape[1:] for level in levels] == [(8, 16, 24), (16, 8, 12), (32, 4, 6), (32, 2, 3)]
+    assert tuple(level.shape[1] for level in levels) == pyramid.widths
+    assert torch.equal(levels[2], features)
+
+
+def test_an_input_that_the_pyramid_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of 32"):
+        ViTBackbone(TINY, 1)(torch.zeros(1, 3, 48, 64), torch.zeros(1, 1, 48, 64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"input_side": 450}, "input_side = 450; make it a multiple of 32"),
+        ({"hidden": 36, "heads": 8}, "hidden = 36; make it a multiple of 8"),
+        ({"channels": 48}, "channels = 48; make it a multiple of 32"),
+        ({"patch": 14}, "patches of 16"),
+        ({"layers": 2, "global_blocks": (2,)}, "blocks go from 0 to 1"),
+        ({"window": 0}, "window = 0; it starts at 1"),
+        ({"drop_path": 1.0}, "below 1"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(TINY, **changes)
+
+
+def refused(weights: str, **changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        loaded(weights, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_weights_that_are_not_here_are_named_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    message = refused("facebook/no-such-mae", revision="v2")
+    assert "run once, with a network: hf download facebook/no-such-mae --revision v2, or" in message
+
+
+def test_a_folder_without_weights_says_what_it_needs(folder: str, tmp_path: Path) -> None:
+    assert "it needs config.json and model.safetensors" in refused(str(tmp_path))
+    config = (Path(folder) / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle is not read")
+    assert "it needs config.json and model.safetensors" in refused(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    assert "cannot be loaded as MAE weights" in refused(str(tmp_path))
+
+
+def test_weights_of_another_model_are_refused(folder: str, tmp_path: Path) -> None:
+    assert "hidden_size = 32, the network 64; name weights of the same size" in refused(folder, hidden=64)
+    assert "num_hidden_layers = 2, the network 3" in refused(folder, layers=3)
+    config = json.loads((Path(folder) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
+    (tmp_path / "model.safetensors").write_bytes((Path(folder) / "model.safetensors").read_bytes())
+    assert "a model of type 'vit', not 'vit_mae'" in refused(str(tmp_path))
+
+
+def test_a_missing_weight_is_named(folder: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    stored = _stored(folder)
+    del stored["vit.encoder.layer.1.intermediate.dense.bias"]
+    save_file(stored, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((Path(folder) / "config.json").read_text())
+    assert "encoder.layer.1.intermediate.dense.bias" in refused(str(tmp_path))
+
+
+def test_position_embeddings_keep_their_place(folder: str) -> None:
+    """Interpolated to twice the grid, a row of patches still has the position of its own part of the input."""
+    stored = _stored(folder)
+    rows = torch.arange(4.0)[:, None].expand(4, 4).reshape(1, 16, 1).expand(1, 16, 32)
+    stored["vit.embeddings.position_embeddings"] = torch.cat([torch.full((1, 1, 32), 9.0), rows], dim=1)
+    found = vitdet_weights(stored, 2, 8)["embeddings.position_embeddings"]
+    grid = found[0, 1:, 0].reshape(8, 8).numpy()
+    assert found[0, 0, 0] == 9
+    np.testing.assert_allclose(grid, np.repeat(grid[:, :1], 8, axis=1), atol=1e-5)
+    np.testing.assert_allclose(grid[2:6, 0], [0.75, 1.25, 1.75, 2.25], atol=0.1)

@@ -1,0 +1,315 @@
+"""Checkpoints: what is stored comes back, and what is not whole, or of another network, is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
+
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.disnet.batches import click_batch
+from disbench.disnet.checkpoints import (
+    check_same_training,
+    latest_state,
+    load_network,
+    load_state,
+    save_network,
+    save_state,
+)
+from disbench.disnet.network import Disnet, NetworkSettings, build_network, trained_parameters
+from disbench.disnet.training.averages import AveragedWeights
+from disbench.disnet.training.settings import Training
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+safetensors = pytest.importorskip("safetensors.torch")
+TRAINING = tiny_training()
+
+
+@pytest.fixture(scope="module")
+def network() -> Disnet:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def stored(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stored") / "disnet.safetensors"
+    save_network(path, network, TRAINING, {"steps": "7"}, half=False)
+    return path
+
+
+def rewritten(stored: Path, path: Path, metadata: dict[str, str] | None = None, **tensors: Any) -> Path:
+    """The file with other tensors or other texts; a tensor that is None is left out."""
+    with safetensors.safe_open(stored, framework="pt") as file:
+        texts = dict(file.metadata())
+    values = safetensors.load_file(stored) | tensors
+    kept = {name: value for name, value in values.items() if value is not None}
+    safetensors.save_file(kept, path, texts if metadata is None else {"disbench": json.dumps(metadata)})
+    return path
+
+
+def test_a_network_comes_back(network: Disnet, stored: Path) -> None:
+    found = load_network(stored)
+    assert found.training == TRAINING and found.facts == {"steps": "7"}
+    assert not found.network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, found.network.state_dict()[name])
+    clicks = click_batch([[Click(20, 30, True), Click(5, 5, False)]], [(1, 1)])
+    images = torch.randint(0, 256, (1, 3, SIDE, SIDE)).byte()
+    with torch.inference_mode():
+        answers = [made.propose(images, clicks) for made in (network, found.network)]
+        kept = [own.keep(torch.tensor([1])) for own in answers]
+        masks = [made.refine(own, clicks) for made, own in zip((network, found.network), kept, strict=True)]
+    assert torch.equal(answers[0].logits, answers[1].logits) and torch.equal(*masks)
+
+
+def test_the_same_network_is_the_same_bytes(network: Disnet, stored: Path, tmp_path: Path) -> None:
+    """Also from another process: safetensors orders several texts by chance."""
+    path = tmp_path / "again.safetensors"
+    save_network(path, network, TRAINING, {"steps": "7"}, half=False)
+    assert path.read_bytes() == stored.read_bytes()
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert len(file.metadata()) == 1
+
+
+def test_half_is_half_but_for_what_is_never_trained(tmp_path: Path) -> None:
+    """A small network on a SAM: its codes of positions stay exact, and so does what is made of them."""
+    torch.manual_seed(0)
+    settings = NetworkSettings(architecture="sam")
+    made = build_network(settings, pretrained=False)
+    path = tmp_path / "half.safetensors"
+    save_network(path, made, dataclasses.replace(TRAINING, network=settings), {}, half=True)
+    kinds = {name: value.dtype for name, value in safetensors.load_file(path).items()}
+    assert {name for name, kind in kinds.items() if kind == torch.float16} == set(trained_parameters(made))
+    found = load_network(path).network
+    state = found.state_dict()
+    for name, value in made.state_dict().items():
+        expected = value.half().float() if kinds[name] == torch.float16 else value
+        assert torch.equal(state[name], expected) and state[name].dtype == torch.float32
+    assert torch.equal(found.get_submodule("proposal").positions, made.get_submodule("proposal").positions)
+    assert set(trained_parameters(found)) == set(trained_parameters(made))
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "head", "other"])
+def test_a_file_that_is_not_whole(stored: Path, tmp_path: Path, damage: str) -> None:
+    path, content = tmp_path / "damaged.safetensors", stored.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "head": b"\xff" * 9 + content[9:],
+        "other": b"PK\x03\x04 a zip file, as torch.save writes it",
+    }
+    if damage != "gone":
+        path.write_bytes(damaged[damage])
+    with pytest.raises(InputError, match=f"{path}: not a readable safetensors file .*; name a checkpoint"):
+        load_network(path)
+
+
+def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
+    for texts in ({}, {"training": "lasted long"}, {"disbench": "{}"}):
+        path = rewritten(stored, tmp_path / "other.safetensors", texts)
+        with pytest.raises(InputError, match="not a DISNet checkpoint of ours"):
+            load_network(path)
+    newer = TRAINING.as_dict() | {"momentum": 3}
+    path = rewritten(stored, tmp_path / "newer.safetensors", {"training": json.dumps(newer)})
+    with pytest.raises(InputError, match=r"newer.safetensors: its settings: unknown option 'momentum'"):
+        load_network(path)
+
+
+def test_weights_that_are_not_the_networks(stored: Path, tmp_path: Path) -> None:
+    name, path = "refinement.blocks.0.ffn.0.bias", tmp_path / "other.safetensors"
+    cases: list[tuple[Any, str]] = [
+        (None, f"lacks the weights {name}; it is of another network, or of an older disbench"),
+        (torch.zeros(3), rf"{name} have shape \(3,\), not \(128,\); it is of another network"),
+        (torch.full((128,), torch.nan), f"{name} hold numbers that are not finite"),
+        (torch.full((128,), torch.inf), f"{name} hold numbers that are not finite"),
+    ]
+    for value, words in cases:
+        rewritten(stored, path, **{name: value})
+        with pytest.raises(InputError, match=words):
+            load_network(path)
+    wider = dataclasses.replace(TRAINING, network=tiny_settings(candidates=5))
+    rewritten(stored, path, {"training": json.dumps(wider.as_dict())})
+    with pytest.raises(InputError, match="another network"):
+        load_network(path)
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(
+    network: Disnet, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stored.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_network(stored, network, TRAINING, {}, half=True)
+    assert caught.value.filename == str(stored)
+    assert stored.read_bytes() == before and [p.name for p in stored.parent.iterdir()] == [stored.name]
+
+
+State = tuple[Disnet, torch.optim.Optimizer, AveragedWeights]
+
+
+def in_training(seed: int, steps: int) -> State:
+    """A network with its optimiser and averages after some steps of made-up gradients."""
+    made = tiny_network(seed)
+    parameters = list(made.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": parameters[:20], "lr": 0.01, "rate": 0.02},
+        {"params": parameters[20:]},
+    ]
+    optimizer, averages = torch.optim.Adam(groups, betas=(0.9, 0.99)), AveragedWeights(made, 0.9)
+    for number in range(steps):
+        go_on((made, optimizer, averages), number)
+    return made, optimizer, averages
+
+
+def go_on(state: State, seed: int) -> None:
+    made, optimizer, averages = state
+    generator = torch.Generator().manual_seed(seed)
+    for weights in made.parameters():
+        weights.grad = torch.randn(weights.shape, generator=generator)
+    optimizer.step()
+    averages.update(made)
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
+    own, folder = in_training(0, 3), tmp_path_factory.mktemp("state") / "checkpoint"
+    save_state(folder, *own, TRAINING, 3)
+    return own, folder
+
+
+def test_a_training_goes_on_where_it_was(state: tuple[State, Path]) -> None:
+    folder = state[1]
+    taken_up = in_training(1, 0)
+    assert load_state(folder, *taken_up) == 3
+    twin = in_training(0, 3)
+    for each in (twin, taken_up):
+        go_on(each, 9)
+    for one, other in zip(twin[0].parameters(), taken_up[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert twin[2].steps == taken_up[2].steps == 4
+    assert all(torch.equal(twin[2].values[name], value) for name, value in taken_up[2].values.items())
+    groups = taken_up[1].param_groups
+    assert (groups[0]["lr"], groups[0]["rate"]) == (0.01, 0.02)
+
+
+def test_a_newer_state_takes_the_older_ones_place(tmp_path: Path) -> None:
+    own, folder = in_training(0, 1), tmp_path / "checkpoint"
+    (tmp_path / "checkpoint.partial").mkdir()
+    (tmp_path / "checkpoint.partial" / "left.over").write_text("by a kill")
+    for step in (1, 2):
+        save_state(folder, *own, TRAINING, step)
+        assert load_state(folder, *in_training(1, 0)) == step
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    assert not (folder / "left.over").exists()
+    save_state(folder, own[0], own[1], None, TRAINING, 3)
+    assert load_state(folder, *in_training(1, 0)[:2], None) == 3
+
+
+def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, folder = in_training(0, 1), tmp_path / "checkpoint"
+    assert latest_state(folder) is None
+    save_state(folder, *own, TRAINING, 1)
+    assert latest_state(folder) == folder
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == "checkpoint.partial":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(folder, *own, TRAINING, 2)
+    monkeypatch.undo()
+    found = latest_state(folder)
+    assert found is not None and load_state(found, *in_training(1, 0)) == 1
+    save_state(folder, *own, TRAINING, 2)
+    assert latest_state(folder) == folder and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        (file, damage)
+        for file in ("network.safetensors", "optimizer.safetensors", "averages.safetensors", "state.json")
+        for damage in ("gone", "cut")
+    ],
+)
+def test_a_state_that_is_not_whole(state: tuple[State, Path], tmp_path: Path, file: str, damage: str) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(state[1], folder)
+    content = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if damage == "cut":
+        (folder / file).write_bytes(content[: len(content) // 3])
+    with pytest.raises(InputError, match=str(folder)):
+        load_state(folder, *in_training(1, 0))
+
+
+def test_a_state_of_another_network(state: tuple[State, Path], tmp_path: Path) -> None:
+    folder = state[1]
+    made = tiny_network(candidates=4)
+    optimizer = torch.optim.Adam(made.parameters())
+    with pytest.raises(InputError, match="another network"):
+        load_state(folder, made, optimizer, None)
+    made = tiny_network()
+    one_group = torch.optim.Adam(made.parameters())
+    with pytest.raises(InputError, match=f"{folder}: not a whole checkpoint"):
+        load_state(folder, made, one_group, None)
+    copied = tmp_path / "checkpoint"
+    shutil.copytree(folder, copied)
+    safetensors.save_file({"a": torch.zeros(1)}, copied / "averages.safetensors", {"steps": "3"})
+    with pytest.raises(InputError, match=r"averages.safetensors: not of this network"):
+        load_state(copied, *in_training(1, 0))
+
+
+CHANGES: dict[str, Any] = {
+    "seed": 1,
+    "steps": 7,
+    "batch": 1,
+    "accumulate": 2,
+    "proposal_rate": 2e-3,
+    "ema": 0.5,
+    "precision": "bf16",
+    "network": tiny_settings(blocks=1),
+    "corrective_clicks": 2,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_training_is_not_resumed(state: tuple[State, Path], name: str) -> None:
+    other = dataclasses.replace(TRAINING, **{name: CHANGES[name]})
+    with pytest.raises(InputError, match=f"training with {name} = .*; name another --out, or start anew"):
+        check_same_training(state[1], other)
+
+
+def test_where_data_lies_and_what_is_logged_may_differ(state: tuple[State, Path]) -> None:
+    moved = tiny_training("elsewhere", workers=2, checkpoint_every=1, log_every=3, validate_every=1)
+    check_same_training(state[1], dataclasses.replace(moved, validation="grabcut", validation_samples=2))
+
+
+def test_every_setting_is_compared_or_may_differ(state: tuple[State, Path]) -> None:
+    """A new setting of a training must be thought of."""
+    from disbench.disnet.checkpoints import MAY_DIFFER
+
+    assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
+
+
+def test_settings_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(state[1], folder)
+    for text in ("", "{}", '{"training": {"name": 3}}'):
+        (folder / "state.json").write_text(text)
+        with pytest.raises(InputError, match=f"{folder}: not a whole checkpoint .*remove it to begin anew"):
+            check_same_training(folder, TRAINING)

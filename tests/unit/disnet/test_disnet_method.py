@@ -1,0 +1,313 @@
+"""DISNet as a method: the session's protocol, what is kept, batches, and checkpoints by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from disnet_tools import SIDE, tiny_network, tiny_training
+
+from disbench.baselines.cards import method_spec
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.samples import Sample
+from disbench.datasets.cards import open_dataset
+from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.checkpoints import save_network
+from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
+from disbench.disnet.network import Disnet, ImageInput, NetworkSettings, build_network
+from disbench.disnet.training.settings import Training
+from disbench.harness import evaluate
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+pytest.importorskip("cv2", exc_type=ImportError)
+CLICKS = [Click(30, 20, True), Click(5, 30, False), Click(60, 10, True)]
+
+
+def image(height: int = 40, width: int = 90, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def method(network: Disnet) -> DisnetMethod:
+    return DisnetMethod(network, ImageInput(SIDE))
+
+
+@pytest.fixture(scope="module")
+def network() -> Disnet:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def one_stage() -> Disnet:
+    return tiny_network(first_click=False)
+
+
+def given(clicks: Sequence[Click], size: tuple[int, int]) -> ClickBatch:
+    """Pixel centres of an image stretched to the input."""
+    scales = (SIDE / size[1], SIDE / size[0])
+    points = [[(click.x + 0.5) * scales[0] - 0.5, (click.y + 0.5) * scales[1] - 0.5] for click in clicks]
+    signs = torch.tensor([[click.positive for click in clicks]])
+    return ClickBatch(torch.tensor([points]), signs, torch.ones_like(signs))
+
+
+def probabilities(logits: torch.Tensor, size: tuple[int, int]) -> Any:
+    """Bilinear, half pixels as torch has them, and then the sigmoid."""
+    fine = torch.nn.functional.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)
+    return fine[0].sigmoid().numpy()
+
+
+def inputs_of(picture: Any) -> torch.Tensor:
+    return torch.from_numpy(ImageInput(SIDE)(picture))[None]
+
+
+@torch.inference_mode()
+def test_the_first_click_is_stage_ones_and_the_others_stage_twos(network: Disnet) -> None:
+    picture, size = image(), (40, 90)
+    session = method(network).open(picture)
+    first = session.predict(CLICKS[:1])
+    proposals = network.propose(inputs_of(picture), given(CLICKS[:1], size))
+    assert first.masks.shape == (3, 40, 90) and first.masks.dtype == np.float32
+    assert np.allclose(first.masks, probabilities(proposals.logits[0], size), atol=1e-4)
+    assert first.scores is not None
+    assert np.allclose(first.scores, proposals.objectness[0].sigmoid(), atol=1e-5)
+    for chosen in (2, 0, 1):
+        session.predict(CLICKS[:1])
+        session.keep(chosen)
+        for count in (2, 3):
+            later = session.predict(CLICKS[:count])
+            refined = network.refine(proposals.keep(torch.tensor([chosen])), given(CLICKS[:count], size))
+            assert later.masks.shape == (1, 40, 90) and later.scores is None
+            assert np.allclose(later.masks, probabilities(refined, size), atol=1e-4)
+            session.keep(0)  # as the harness does: the only one of these, not the first click's first
+
+
+def test_without_a_word_the_best_score_is_kept(network: Disnet) -> None:
+    made, answers = method(network), []
+    for keep in (None, 0, 1, 2):
+        session = made.open(image(seed=3))
+        scores = session.predict(CLICKS[:1]).scores
+        if keep is not None:
+            session.keep(keep)
+        answers.append(session.predict(CLICKS[:2]).masks)
+    assert scores is not None
+    assert np.array_equal(answers[0], answers[1 + int(np.argmax(scores))])
+    assert len({answer.tobytes() for answer in answers}) == 3
+
+
+class Counting:
+    """What stages are asked, and on how many samples."""
+
+    def __init__(self, made: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, int]] = []
+        for name in ("propose", "refine"):
+            monkeypatch.setattr(made, name, self._counted(name, getattr(made, name)))
+
+    def _counted(self, name: str, call: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
+            self.calls.append((name, len(arguments[1].points)))
+            return call(*arguments)
+
+        return counted
+
+
+def test_stage_one_runs_once(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Counting(network, monkeypatch).calls
+    session = method(network).open(image())
+    for count in (1, 2, 3):
+        session.predict(CLICKS[:count])
+    assert calls == [("propose", 1), ("refine", 1), ("refine", 1)]
+
+
+def test_an_image_is_taken_in_once() -> None:
+    seen: list[int] = []
+
+    def network_input(picture: Any) -> Any:
+        seen.append(1)
+        return ImageInput(SIDE)(picture)
+
+    made = DisnetMethod(tiny_network(), network_input)
+    for _ in range(3):
+        made.open(image())
+    made.open(image(seed=1))
+    assert len(seen) == 2
+
+
+SIZES = [(40, 90), (64, 64), (120, 30)]
+MORE = [CLICKS, [Click(8, 8, True), Click(50, 60, True)], [Click(2, 100, False), Click(20, 20, True)]]
+
+
+def played(made: DisnetMethod, batched: bool) -> list[list[Any]]:
+    """All that three sessions say, which are at different clicks; each keeps another candidate."""
+    sessions = [made.open(image(*size, seed=n)) for n, size in enumerate(SIZES)]
+    said: list[list[Any]] = [[], [], []]
+
+    def ask(numbers: Sequence[int]) -> None:
+        clicks = [MORE[n][: len(said[n]) + 1] for n in numbers]
+        own = [sessions[n] for n in numbers]
+        answers = (
+            made.predict_batch(own, clicks)
+            if batched
+            else [session.predict(of_session) for session, of_session in zip(own, clicks, strict=True)]
+        )
+        for n, answer in zip(numbers, answers, strict=True):
+            said[n].append(answer)
+            sessions[n].keep(n if len(answer.masks) > 1 else 0)
+
+    for numbers in ([1], [0, 1, 2], [2, 0], [0]):
+        ask(numbers)
+    return said
+
+
+@pytest.mark.parametrize("kind", ["network", "one_stage"])
+def test_a_batch_is_what_its_sessions_would_say(kind: str, request: pytest.FixtureRequest) -> None:
+    made = method(request.getfixturevalue(kind))
+    alone, together = played(made, batched=False), played(made, batched=True)
+    for one, other in zip(chain(*alone), chain(*together), strict=True):
+        assert np.allclose(one.masks, other.masks, atol=1e-4)
+        assert (one.scores is None) == (other.scores is None)
+        assert one.scores is None or np.allclose(one.scores, other.scores, atol=1e-4)
+
+
+def test_a_batch_asks_each_stage_once(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Counting(network, monkeypatch).calls
+    played(method(network), batched=True)
+    assert calls == [("propose", 1), ("propose", 2), ("refine", 1), ("refine", 2), ("refine", 1)]
+
+
+@torch.inference_mode()
+def test_with_one_stage_there_are_candidates_at_every_click(one_stage: Disnet) -> None:
+    """For all clicks and the mask that was kept before."""
+    picture, size = image(), (40, 90)
+    session, previous = method(one_stage).open(picture), None
+    for count, chosen in ((1, 2), (2, 1), (3, 0)):
+        found = session.predict(CLICKS[:count])
+        expected: Proposals = one_stage.propose(inputs_of(picture), given(CLICKS[:count], size), previous)
+        assert found.masks.shape == (3, 40, 90) and found.scores is not None
+        assert np.allclose(found.masks, probabilities(expected.logits[0], size), atol=1e-4)
+        session.keep(chosen)
+        previous = expected.logits[:, chosen]
+
+
+def test_a_single_stage_runs_once_a_click(one_stage: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Counting(one_stage, monkeypatch).calls
+    played(method(one_stage), batched=True)
+    assert calls == [("propose", 1), ("propose", 2), ("propose", 1), ("propose", 2), ("propose", 1)]
+
+
+@torch.inference_mode()
+def test_the_first_answer_can_be_refined_too(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, size = image(), (40, 90)
+    plain = method(network).open(picture)
+    scores = plain.predict(CLICKS[:1]).scores
+    later = plain.predict(CLICKS[:2]).masks
+    monkeypatch.setattr(network, "options", dataclasses.replace(network.options, refine_first=True))
+    session = method(network).open(picture)
+    found = session.predict(CLICKS[:1])
+    proposals = network.propose(inputs_of(picture), given(CLICKS[:1], size))
+    for number in range(3):
+        refined = network.refine(proposals.keep(torch.tensor([number])), given(CLICKS[:1], size))
+        assert np.allclose(found.masks[number], probabilities(refined, size)[0], atol=1e-4)
+    assert np.allclose(found.scores, scores)
+    assert np.allclose(session.predict(CLICKS[:2]).masks, later), "M_s stays stage 1's"
+
+
+def test_the_small_network_answers_in_sams_frame() -> None:
+    torch.manual_seed(0)
+    made = build_network(NetworkSettings(architecture="sam"), pretrained=False).eval()
+    session = DisnetMethod(made, lambda _: np.zeros((256, 64, 64), np.float32)).open(image(30, 80))
+    first, later = session.predict(CLICKS[:1]), session.predict(CLICKS[:2])
+    assert first.masks.shape == (7, 30, 80) and later.masks.shape == (1, 30, 80)
+    for found in (first.masks, later.masks):
+        assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+
+
+def photos(count: int) -> list[Sample]:
+    source = open_dataset("photos", None, [])
+    return [source.read(number * 7) for number in range(count)]
+
+
+def test_the_harness_runs_it_and_what_it_keeps_goes_on(
+    network: Disnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, seen = photos(2), []
+    refine = network.refine
+
+    def spy(kept: Kept, clicks: ClickBatch) -> torch.Tensor:
+        seen.append((kept.query.clone(), len(clicks.points[0])))
+        return refine(kept, clicks)
+
+    monkeypatch.setattr(network, "refine", spy)
+    for selection in ("oracle-first", "score"):
+        seen.clear()
+        results = evaluate(method(network), samples, max_clicks=4, selection=selection)
+        assert results.failures == {} and [len(ious) for ious in results.ious.values()] == [4, 4]
+        assert [row.candidates for row in results.rows] == [3, 1, 1, 1] * 2
+        for number, sample in enumerate(samples):
+            first = results.rows[4 * number]
+            with torch.inference_mode():
+                click = Click(first.x, first.y, first.positive)
+                proposals = network.propose(inputs_of(sample.image), given([click], sample.image.shape[:2]))
+            for (query, count), expected in zip(islice(seen, 3 * number, None), (2, 3, 4), strict=False):
+                assert count == expected
+                assert torch.allclose(query, proposals.queries[:, first.kept], atol=1e-4)
+
+
+def test_in_lockstep_it_says_the_same(network: Disnet) -> None:
+    samples = photos(3)
+    one, other = (evaluate(method(network), samples, max_clicks=3, batch=batch) for batch in (1, 3))
+    assert [(row.x, row.y, row.kept) for row in one.rows] == [(row.x, row.y, row.kept) for row in other.rows]
+    assert np.allclose([row.iou for row in one.rows], [row.iou for row in other.rows], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def stored(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stored") / "tiny.safetensors"
+    save_network(path, network, tiny_training(seed=3, sampling="proximity"), {}, half=False)
+    return path
+
+
+@pytest.fixture
+def _own_threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_own_threads")
+def test_a_checkpoint_by_the_card(stored: Path, network: Disnet) -> None:
+    options = [f"checkpoint={stored}", "training_seed=3", "sampling=proximity"]
+    made = method_spec("disnet", options).build()
+    assert isinstance(made, DisnetMethod) and isinstance(made.open(image()), DisnetSession)
+    answers = [each.open(image()).predict(CLICKS[:1]).masks for each in (made, method(network))]
+    assert np.allclose(*answers, atol=1e-5)
+    refining = method_spec("disnet", [*options, "refine_first=true"]).build()
+    assert isinstance(refining, DisnetMethod) and refining.network.options.refine_first
+    with pytest.raises(InputError, match="there is no device 'nowhere' here"):
+        method_spec("disnet", [*options, "device=nowhere"]).build()
+
+
+def test_a_checkpoint_that_is_not_what_the_options_say(stored: Path) -> None:
+    with pytest.raises(InputError, match=r"add --set sampling=proximity --set training_seed=3$"):
+        disnet(str(stored))
+    with pytest.raises(InputError, match=r"add --set mca=true --set first_click_radius=15.0$"):
+        disnet(str(stored), mca=False, first_click_radius=9.0, sampling="proximity", training_seed=3)
+
+
+def test_every_option_of_the_card_that_says_what_a_checkpoint_is_is_checked() -> None:
+    from disbench.disnet.method import described
+
+    card = method_spec("disnet").options
+    own = {"checkpoint", "refine_first", "weights", "cache", "device"}
+    assert set(described(Training("a"))) == set(card) - own
+    assert described(Training("a")) == {name: card[name] for name in set(card) - own}
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path}/none: no such checkpoint; name a safetensors file"):
+        method_spec("disnet", [f"checkpoint={tmp_path}/none"]).build()

@@ -1,0 +1,223 @@
+"""SAM's parts in torch: the four masks and scores are those that ONNX Runtime makes of the exported decoder."""
+
+from __future__ import annotations
+
+import builtins
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from disbench.baselines.cards import load_card
+from disbench.baselines.sam.mobilesam import MobileSam, _decoder_graph, point_coords, point_labels
+from disbench.baselines.weights import is_right, weights_folder
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.datasets.images import read_rgb
+from disbench.datasets.photos import photo_path
+from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("transformers")
+DECODER = weights_folder("mobilesam") / "sam.onnx"
+needs_weights = pytest.mark.skipif(
+    not all(is_right(weights_folder("mobilesam") / w.file, w) for w in load_card("mobilesam").weights),
+    reason="the weights are not here; get them with: disbench methods fetch mobilesam",
+)
+SIZE = (300, 451)
+CLICKS = [
+    Click(220, 140, True),
+    Click(20, 20, False),
+    Click(450, 299, True),
+    Click(0, 0, False),
+    Click(160, 200, True),
+    Click(300, 60, False),
+]
+
+
+@pytest.fixture(scope="module")
+def parts() -> SamParts:
+    return sam_parts(DECODER)
+
+
+@pytest.fixture(scope="module")
+def exported() -> Any:
+    return onnxruntime.InferenceSession(_decoder_graph(DECODER))
+
+
+@cache
+def photo_encoding() -> np.ndarray:
+    return MobileSam().encoding(read_rgb(photo_path("chelsea.png")))
+
+
+def random_encoding(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, (1, 256, 64, 64)).astype(np.float32)
+
+
+def in_torch(
+    parts: SamParts, encoding: np.ndarray, clicks: list[Click], mask: np.ndarray | None
+) -> list[np.ndarray]:
+    """The four masks and their scores; transformers' encoder adds half a pixel and the padding point."""
+    points = torch.from_numpy(point_coords(clicks, SIZE)[:, None, :-1])
+    labels = torch.tensor([[[int(click.positive) for click in clicks]]])
+    with torch.inference_mode():
+        sparse, dense = parts.prompt_encoder(
+            points, labels, None, None if mask is None else torch.from_numpy(mask)
+        )
+        answers = [
+            parts.mask_decoder(
+                image_embeddings=torch.from_numpy(encoding),
+                image_positional_embeddings=image_positions(parts.prompt_encoder),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=several,
+            )
+            for several in (False, True)
+        ]
+    one, three = answers
+    return [torch.cat([one[n], three[n]], dim=2).numpy()[:, 0] for n in (0, 1)]
+
+
+def in_onnx(exported: Any, encoding: np.ndarray, clicks: list[Click], mask: np.ndarray | None) -> Any:
+    given = {
+        "image_embeddings": encoding,
+        "point_coords": point_coords(clicks, SIZE),
+        "point_labels": np.array([point_labels(clicks)], dtype=np.float32),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32) if mask is None else mask,
+        "has_mask_input": np.full((1, 1, 1, 1), mask is not None, dtype=np.float32),
+    }
+    return exported.run(None, given)
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("kind", "number"), [*(("photo", n) for n in range(1, 7)), ("random", 1), ("random", 2), ("random", 5)]
+)
+def test_masks_and_scores_are_those_of_onnx_runtime(
+    parts: SamParts, exported: Any, kind: str, number: int
+) -> None:
+    encoding = photo_encoding() if kind == "photo" else random_encoding(number)
+    clicks = CLICKS[:number] if number % 2 else CLICKS[-number:]
+    masks, scores = in_torch(parts, encoding, clicks, None)
+    expected_masks, expected_scores = in_onnx(exported, encoding, clicks, None)
+    assert masks.shape == (1, 4, 256, 256)
+    assert np.abs(expected_masks).max() > 5
+    assert np.allclose(masks, expected_masks, rtol=0, atol=1e-3)
+    assert np.allclose(scores, expected_scores, rtol=0, atol=1e-4)
+    fed_back = expected_masks[:, number % 4][:, None]
+    with_mask, scores = in_torch(parts, encoding, clicks, fed_back)
+    expected_masks, expected_scores = in_onnx(exported, encoding, clicks, fed_back)
+    assert np.abs(with_mask - masks).max() > 0.1, "the mask that is fed back has an effect"
+    assert np.allclose(with_mask, expected_masks, rtol=0, atol=1e-3)
+    assert np.allclose(scores, expected_scores, rtol=0, atol=1e-4)
+
+
+@needs_weights
+def test_tensors_are_known_by_their_use_not_by_their_number(parts: SamParts, tmp_path: Path) -> None:
+    model = onnx.load(DECODER)
+    named = {tensor.name for tensor in model.graph.initializer}
+    others = {name: f"onnx::Gemm_{number}" for number, name in enumerate(sorted(named)) if "::" in name}
+    for tensor in model.graph.initializer:
+        tensor.name = others.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [others.get(name, name) for name in node.input]
+    onnx.save(model, tmp_path / "renumbered.onnx")
+    again = sam_parts(tmp_path / "renumbered.onnx")
+    for module in ("prompt_encoder", "mask_decoder"):
+        expected, found = (getattr(these, module).state_dict() for these in (parts, again))
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@needs_weights
+def test_a_decoder_of_other_widths_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(DECODER)
+    (bias,) = (t for t in model.graph.initializer if t.name.endswith("layers.1.mlp.lin1.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.zeros(1024, np.float32), bias.name))
+    onnx.save(model, tmp_path / "narrow.onnx")
+    with pytest.raises(
+        InputError, match=r"narrow\.onnx: .*another shape: 1, such as transformer\.layers\.1\.mlp\.lin1\.bias"
+    ):
+        sam_parts(tmp_path / "narrow.onnx")
+
+
+@needs_weights
+def test_the_encoder_is_not_the_decoder() -> None:
+    with pytest.raises(
+        InputError, match=r"encoder\.onnx: not the decoder .*disbench methods fetch mobilesam"
+    ):
+        sam_parts(DECODER.with_name("encoder.onnx"))
+
+
+@pytest.mark.parametrize("content", [b"no model at all", b"", None])
+def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "sam.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"sam\.onnx: not the decoder .*disbench methods fetch mobilesam"):
+        sam_parts(path)
+
+
+@pytest.mark.parametrize("package", ["onnx", "transformers"])
+def test_a_missing_package_says_which_extras(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *more: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ImportError(f"No module named {name!r}")
+        return original(name, *more, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=rf'needs {package}, .*pip install "disbench\[onnx,models\]"'):
+        sam_parts(tmp_path / "sam.onnx")
+
+
+def test_random_parts_are_the_seeds_and_have_the_shapes() -> None:
+    torch.manual_seed(3)
+    parts = sam_parts(None)
+    torch.manual_seed(3)
+    again = sam_parts(None)
+    for module, twin in (
+        (parts.prompt_encoder, again.prompt_encoder),
+        (parts.mask_decoder, again.mask_decoder),
+    ):
+        assert not module.training
+        state, same = module.state_dict(), twin.state_dict()
+        assert all(torch.equal(state[name], same[name]) for name in state)
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    masks, scores = in_torch(parts, random_encoding(0), CLICKS[:2], None)
+    assert masks.shape == (1, 4, 256, 256)
+    assert scores.shape == (1, 4)
+    assert np.isfinite(masks).all()
+    assert sum(weight.numel() for weight in parts.mask_decoder.parameters()) == 4_058_340
+
+
+def test_the_dense_code_is_that_of_the_middles_of_cells() -> None:
+    encoder = sam_parts(None).prompt_encoder
+    code = image_positions(encoder)
+    assert code.shape == (1, 256, 64, 64)
+    assert not code.requires_grad, "SAM's matrix is fixed"
+    matrix = encoder.state_dict()["shared_embedding.positional_embedding"].double().numpy()
+    assert 0.8 < matrix.std() < 1.2, "SAM draws it from a standard normal distribution"
+    for y, x in ((0, 0), (5, 60), (63, 1)):
+        angles = 2 * np.pi * (np.array([2 * (x + 0.5) / 64 - 1, 2 * (y + 0.5) / 64 - 1]) @ matrix)
+        expected = np.concatenate([np.sin(angles), np.cos(angles)])
+        assert np.allclose(code[0, :, y, x].numpy(), expected, atol=1e-5)
+
+
+def test_all_of_the_decoder_can_be_trained() -> None:
+    parts = sam_parts(None)
+    points, labels = torch.tensor([[[[300.0, 200.0], [10.0, 20.0]]]]), torch.tensor([[[1, 0]]])
+    sparse, dense = parts.prompt_encoder(points, labels, None, torch.randn(1, 1, 256, 256))
+    code = image_positions(parts.prompt_encoder)
+    for several in (False, True):
+        masks, scores = parts.mask_decoder(
+            torch.from_numpy(random_encoding(1)), code, sparse, dense, multimask_output=several
+        )[:2]
+        (masks.mean() + scores.mean()).backward(retain_graph=True)
+    assert all(weight.grad is not None for weight in parts.mask_decoder.parameters())

@@ -1,0 +1,465 @@
+"""Training the tiny network on the photos: it learns, goes on where it was, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from disnet_tools import tiny_network, tiny_settings, tiny_training
+
+from disbench.core.errors import InputError
+from disbench.datasets.cards import open_dataset
+from disbench.disnet.checkpoints import load_network, save_network
+from disbench.disnet.method import DisnetMethod
+from disbench.disnet.network import NetworkSettings, build_network
+from disbench.disnet.training import train as training_of
+from disbench.disnet.training.examples import Shards
+from disbench.disnet.training.train import EpochSampler, begin, dry_run, parameter_groups, total_steps, train
+from disbench.disnet.training.two_stages import TwoStageLoss
+from disbench.harness import evaluate
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+accelerate = pytest.importorskip("accelerate")
+TIMES = ("seconds", "examples_a_second", "waiting_share", "peak_gib")
+STEPS = 4
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """Accelerate keeps one precision a process; each test is a process of its own to it."""
+    accelerate.state.AcceleratorState._reset_state()
+    yield
+    accelerate.state.AcceleratorState._reset_state()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_board() -> Iterator[None]:
+    """Without TensorBoard, which has a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("disbench.disnet.training.log._board", lambda folder: None)
+        yield
+
+
+def trained(out: Path, shards: Path, until: int = 0, **changes: Any) -> list[dict[str, str]]:
+    """The log of a training, without what times differ in."""
+    train(tiny_training(shards, **({"steps": STEPS} | changes)), out, device="cpu", until=until)
+    return log_of(out)
+
+
+def log_of(out: Path, name: str = "log") -> list[dict[str, str]]:
+    with (out / f"{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def numbers(rows: list[dict[str, str]], name: str = "loss") -> list[float]:
+    return [float(row[name]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(photo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training in one go, with averaged weights."""
+    out = tmp_path_factory.mktemp("whole")
+    trained(out, photo_shards, ema=0.9)
+    return out
+
+
+def test_what_a_training_leaves(whole: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == {"log.csv", "disnet.safetensors", "checkpoint"}
+    rows = log_of(whole)
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    parts = {"mask", "dice", "objectness", "earlier", "refined_normalized_focal"}
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(sum(float(row[part]) for part in parts), rel=1e-4)
+        assert 0 <= float(row["iou1"]) <= 1 and 0 <= float(row["iou2"]) <= 1
+    assert numbers(rows, "rate") == pytest.approx([1e-5, (1e-5 + 1e-3) / 2, 1e-3, 5e-4], rel=1e-4)
+    found = load_network(whole / "disnet.safetensors")
+    assert found.facts["steps"] == "4"
+    assert found.training == tiny_training(steps=STEPS, ema=0.9), "its settings, without folders of data"
+
+
+def test_a_training_can_start_from_another_and_change_a_part(
+    whole: Path, photo_shards: Path, tmp_path: Path
+) -> None:
+    start = whole / "disnet.safetensors"
+    settings: dict[str, Any] = {"start": str(start), "trained": ("proposal.objectness",), "ema": 0.5}
+    rows = trained(tmp_path, photo_shards, until=2, **settings)
+    assert "refined_normalized_focal" not in rows[0] and "iou2" not in rows[0]
+    trained(tmp_path, photo_shards, **settings)
+    before, after = load_network(start), load_network(tmp_path / "disnet.safetensors")
+    changed = {
+        name
+        for name, value in after.network.state_dict().items()
+        if not torch.equal(value, before.network.state_dict()[name])
+    }
+    assert changed and all(name.startswith("proposal.objectness") for name in changed)
+    assert (tmp_path / "disnet.safetensors").stat().st_size < 1.05 * start.stat().st_size, (
+        "half precision too"
+    )
+    known = json.loads(after.facts["started from"])
+    assert known["steps"] == "4" and known["training"]["name"] == "tiny"
+
+
+def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    shutil.copy(whole / "disnet.safetensors", start)
+    settings: dict[str, Any] = {"start": str(start), "until": 1}
+    with pytest.raises(InputError, match="of another network than this training's; set the table network"):
+        trained(tmp_path, photo_shards, **settings, network=tiny_settings(mca=False))
+    with pytest.raises(
+        InputError, match="no parameter's name begins with 'decoder'; they begin with proposal"
+    ):
+        trained(tmp_path, photo_shards, **settings, trained=("decoder",))
+    with pytest.raises(InputError, match=r"nowhere\.safetensors"):
+        trained(tmp_path, photo_shards, start=str(tmp_path / "nowhere.safetensors"))
+    trained(tmp_path, photo_shards, **settings)
+    other = load_network(start)
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1)
+    save_network(start, other.network, other.training, {}, half=True)
+    with pytest.raises(InputError, match="other weights to start from"):
+        trained(tmp_path, photo_shards, start=str(start))
+
+
+@pytest.fixture
+def same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two examples, again and again."""
+    own = EpochSampler.__iter__
+    monkeypatch.setattr(
+        EpochSampler, "__iter__", lambda self: ((0, n % 2 * 40) for n, _ in enumerate(own(self)))
+    )
+
+
+@pytest.mark.usefixtures("same_examples")
+def test_it_learns(photo_shards: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 16, "proposal_rate": 5e-3, "refinement_rate": 5e-3}
+    rows = trained(tmp_path, photo_shards, corrective_clicks=0, **settings)
+    for name in ("loss", "refined_normalized_focal"):
+        losses = numbers(rows, name)
+        assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+
+
+def test_resumed_it_is_what_it_is_in_one_go(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    """The same lines and the same bytes; interrupted before a line, and killed after a checkpoint."""
+    first = trained(tmp_path, photo_shards, until=3, ema=0.9)
+    assert [row["step"] for row in first] == ["1", "2", "3"]
+    assert not (tmp_path / "disnet.safetensors").exists()
+    assert trained(tmp_path, photo_shards, ema=0.9) == log_of(whole)
+    for name in ("disnet.safetensors", "checkpoint/network.safetensors", "checkpoint/averages.safetensors"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    before = (tmp_path / "disnet.safetensors").read_bytes()
+    assert trained(tmp_path, photo_shards, ema=0.9) == log_of(whole), "there is nothing left to do"
+    assert (tmp_path / "disnet.safetensors").read_bytes() == before
+
+
+class KilledError(Exception):
+    """As by a signal."""
+
+
+def test_killed_it_repeats_what_came_after_the_checkpoint(
+    whole: Path, photo_shards: Path, tmp_path: Path
+) -> None:
+    training = tiny_training(photo_shards, steps=STEPS, ema=0.9, checkpoint_every=2)
+
+    def kill(step: int, steps: int, figures: Mapping[str, float]) -> None:
+        assert steps == STEPS and figures["loss"] > 0
+        if step == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(training, tmp_path, device="cpu", report=kill)
+    assert len(log_of(tmp_path)) == 3
+    train(training, tmp_path, device="cpu")
+    assert log_of(tmp_path) == log_of(whole)
+
+
+def test_torchs_own_draws_are_the_same_after_a_resume(photo_shards: Path, tmp_path: Path) -> None:
+    settings = tiny_settings()
+    dropping = dataclasses.replace(settings, vit=dataclasses.replace(settings.vit, drop_path=0.5))
+    one = trained(tmp_path / "one", photo_shards, steps=3, network=dropping)
+    trained(tmp_path / "two", photo_shards, steps=3, until=2, network=dropping)
+    assert trained(tmp_path / "two", photo_shards, steps=3, network=dropping) == one
+    plain = trained(tmp_path / "plain", photo_shards, steps=3)
+    assert numbers(plain) != numbers(one)
+
+
+def test_two_batches_of_one_are_a_batch_of_two(photo_shards: Path, tmp_path: Path) -> None:
+    """In all that is a mean over examples; the matching loss is one over masks. Adam makes the rest of it."""
+    settings: dict[str, Any] = {"steps": 1, "corrective_clicks": 0}
+    one = trained(tmp_path / "one", photo_shards, **settings)
+    two = trained(tmp_path / "two", photo_shards, batch=1, accumulate=2, **settings)
+    for name in ("refined_normalized_focal", "iou1", "iou2", "rate"):
+        assert numbers(one, name) == pytest.approx(numbers(two, name), rel=1e-4)
+
+
+@pytest.fixture
+def norms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of the gradient at each step, filled while it trains."""
+    found: list[float] = []
+    step = torch.optim.Adam.step
+
+    def stepped(self: torch.optim.Adam, *given: Any, **named: Any) -> Any:
+        gradients = [weights.grad for group in self.param_groups for weights in group["params"]]
+        found.append(float(torch.stack([own.norm() for own in gradients]).norm()))
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stepped)
+    return found
+
+
+def test_accumulated_gradients_are_a_mean(
+    photo_shards: Path, tmp_path: Path, norms: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One example twice: the gradient of two equal batches is that of one."""
+    monkeypatch.setattr(EpochSampler, "__iter__", lambda self: iter([(0, 5)] * len(self)))
+    for accumulate in (1, 2):
+        settings: dict[str, Any] = {"steps": 1, "batch": 1, "corrective_clicks": 0, "accumulate": accumulate}
+        trained(tmp_path / str(accumulate), photo_shards, **settings)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_a_clipped_gradient_has_the_norm_that_was_asked_for(
+    photo_shards: Path, tmp_path: Path, norms: list[float]
+) -> None:
+    trained(tmp_path / "clipped", photo_shards, steps=1, clip=0.5)
+    trained(tmp_path / "free", photo_shards, steps=1)
+    assert norms[0] == pytest.approx(0.5, rel=1e-3) and norms[1] > 1
+
+
+def test_averages_are_stored_and_the_state_has_the_weights_themselves(whole: Path) -> None:
+    stored = load_network(whole / "disnet.safetensors").network.state_dict()
+    state = load_network(whole / "checkpoint" / "network.safetensors").network.state_dict()
+    from safetensors.torch import load_file
+
+    averages = load_file(whole / "checkpoint" / "averages.safetensors")
+    assert all(torch.equal(stored[name], value.half().float()) for name, value in averages.items())
+    assert not all(torch.equal(state[name], value) for name, value in averages.items())
+
+
+def test_groups_and_rates() -> None:
+    torch.manual_seed(0)
+    training = tiny_training(proposal_rate=1.0, refinement_rate=2.0, new_layers_factor=10.0)
+    vit = tiny_network()
+    groups = parameter_groups(vit, training)
+    assert [group["rate"] for group in groups] == [1.0, 20.0], "the ViT's stage 2 is new as a whole"
+    sam = build_network(NetworkSettings(architecture="sam"), pretrained=False)
+    groups = parameter_groups(sam, training)
+    assert [group["rate"] for group in groups] == [1.0, 2.0, 20.0]
+    names = {id(weights): name for name, weights in sam.named_parameters()}
+    sorted_names = [[names[id(weights)] for weights in group["params"]] for group in groups]
+    assert all(name.startswith("proposal.") for name in sorted_names[0])
+    assert all(("block" in n or "kept_" in n or "corrected" in n or "_norm." in n) for n in sorted_names[2])
+    assert any("two_way" in name for name in sorted_names[1])
+    assert sum(map(len, sorted_names)) == sum(p.requires_grad for p in sam.parameters())
+    one_stage = parameter_groups(tiny_network(first_click=False), training)
+    assert [group["rate"] for group in one_stage] == [1.0]
+
+
+def test_steps_and_warm_up_of_epochs(photo_shards: Path, tmp_path: Path) -> None:
+    training = tiny_training(steps=0, epochs=2.5, batch=4, accumulate=2)
+    assert total_steps(training, 257) == math.ceil(2.5 * 257 / 8)
+    assert total_steps(training, 257, processes=4) == math.ceil(2.5 * 257 / 32)
+    rows = trained(tmp_path, photo_shards, steps=0, epochs=6 / 257, warmup_epochs=4 / 257, batch=2)
+    assert numbers(rows, "rate") == pytest.approx([1e-5, (1e-5 + 1e-3) / 2, 1e-3], rel=1e-4)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_every_set_comes_once_an_epoch(processes: int) -> None:
+    """Each process takes its turn; from the middle on the order is what it would have been."""
+    length, count = 10, 21
+    shares = [list(EpochSampler(length, 5, 0, count, (rank, processes))) for rank in range(processes)]
+    order = [shares[place % processes][place // processes] for place in range(count * processes)]
+    for epoch in range(count * processes // length):
+        items = order[epoch * length : (epoch + 1) * length]
+        assert [own_epoch for own_epoch, _ in items] == [epoch] * length
+        assert Counter(number for _, number in items) == Counter(range(length))
+    assert order[:length] != order[length : 2 * length]
+    for start in (0, 4, 13, count):
+        later = EpochSampler(length, 5, start, count, (0, processes))
+        assert list(later) == shares[0][start:] and len(later) == count - start
+    assert list(EpochSampler(length, 6, 0, count)) != list(EpochSampler(length, 5, 0, count))
+
+
+def test_a_dry_run_says_what_the_first_step_will_and_leaves_nothing(
+    whole: Path, photo_shards: Path, tmp_path: Path
+) -> None:
+    training = tiny_training(photo_shards, steps=STEPS, ema=0.9, workers=2)
+    figures = dry_run(training, tmp_path / "none", "cpu")
+    assert not (tmp_path / "none").exists()
+    assert figures["loss"] == pytest.approx(numbers(log_of(whole))[0], rel=1e-5)
+    assert (figures["examples"], figures["steps"], figures["steps done"]) == (257, STEPS, 0)
+    assert (figures["input"], figures["masks"]) == ("(2, 3, 64, 64)", "(2, 16, 16)")
+    assert float(figures["gradient"]) > 0 and float(figures["parameters"]) > 100_000
+
+
+def test_a_dry_run_of_a_training_that_is_there(whole: Path, photo_shards: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    training = tiny_training(photo_shards, steps=STEPS, ema=0.9)
+    assert dry_run(training, whole, "cpu")["steps done"] == STEPS
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match="with steps = 4, not 5; name another --out"):
+        dry_run(dataclasses.replace(training, steps=5), whole, "cpu")
+
+
+def test_another_training_is_not_gone_on_with(whole: Path, photo_shards: Path) -> None:
+    with pytest.raises(InputError, match="with seed = 0, not 1; name another --out, or start anew"):
+        trained(whole, photo_shards, ema=0.9, seed=1)
+
+
+def test_other_sets_are_not_gone_on_with(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    """The folder of the shards may have another name, but not another content."""
+    moved = tmp_path / "moved"
+    shutil.copytree(photo_shards, moved)
+    assert trained(whole, moved, ema=0.9) == trained(whole, photo_shards, ema=0.9)
+    manifest = json.loads((moved / "manifest.json").read_bytes())
+    manifest["files"][0]["sha256"] = "0" * 64
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"of a training with other diverse sets .*name another --out"):
+        trained(whole, moved, ema=0.9)
+
+
+def test_what_is_there_already(tmp_path: Path) -> None:
+    begin(tmp_path / "none", "fail")
+    assert not (tmp_path / "none").exists()
+    for name in ("checkpoint", "tensorboard"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    (tmp_path / "log.csv").write_text("step\n")
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(InputError, match="checkpoint: there is a training already; name another --out"):
+        begin(tmp_path, "fail")
+    begin(tmp_path, "resume")
+    assert len(list(tmp_path.iterdir())) == 4
+    begin(tmp_path, "overwrite")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_memory_that_does_not_suffice(
+    photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+    ]
+    for error in errors:
+
+        def forward(*_: Any, error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(TwoStageLoss, "forward", forward)
+        with pytest.raises(
+            InputError, match=r"for 4 examples at once .*batch = 2 with accumulate = 6 gives the same steps$"
+        ) as caught:
+            trained(tmp_path, photo_shards, batch=4, accumulate=3)
+        assert "\n" not in str(caught.value)
+
+    def other(*_: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(TwoStageLoss, "forward", other)
+    with pytest.raises(RuntimeError, match="shapes do not match") as unexplained:
+        trained(tmp_path, photo_shards)
+    assert unexplained.value.__cause__ is None
+
+
+def test_a_loss_that_is_no_number(
+    photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def infinite(*_: Any) -> Any:
+        return torch.tensor(math.inf, requires_grad=True), {}
+
+    monkeypatch.setattr(TwoStageLoss, "forward", infinite)
+    with pytest.raises(InputError, match="step 1: the loss is inf; lower the learning rates, or set clip"):
+        trained(tmp_path, photo_shards)
+
+
+def test_weights_that_are_no_numbers(photo_shards: Path, tmp_path: Path) -> None:
+    """Matching meets them before the loss does."""
+    with pytest.raises(InputError, match="no longer finite: lower the learning rate or clip") as caught:
+        trained(tmp_path, photo_shards, proposal_rate=1e25, first_rate=1e25, warmup_steps=0, steps=3)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "disnet.safetensors").exists()
+
+
+def test_data_that_is_not_there(photo_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
+        trained(tmp_path / "out", tmp_path / "nowhere")
+    (tmp_path / "images").mkdir()
+    without = Shards(str(photo_shards), str(tmp_path / "images"))
+    training = dataclasses.replace(tiny_training(), shards=(without,))
+    with pytest.raises(InputError, match=f"no such image in {tmp_path}/images; give the folder that has it$"):
+        train(training, tmp_path / "out", device="cpu")
+
+
+def test_an_error_of_a_loader_process_is_one_line() -> None:
+    """DataLoader puts the process and its traceback before it."""
+
+    def batches() -> Iterator[Any]:
+        raise InputError(
+            "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            '  File "examples.py", line 1, in f\ndisbench.errors.InputError: a.png: no such image\n'
+        )
+        yield
+
+    with pytest.raises(InputError, match=r"^a.png: no such image$"):
+        training_of._next(batches())
+
+
+def test_devices_and_precisions(photo_shards: Path, tmp_path: Path) -> None:
+    training = tiny_training(photo_shards)
+    with pytest.raises(InputError, match="unknown device 'gpu'; did you mean 'cpu'"):
+        train(training, tmp_path, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="there is no device 'cuda' here; use cpu"):
+            train(training, tmp_path, device="cuda")
+    dry_run(training, tmp_path, "cpu")
+    with pytest.raises(InputError, match=r"precision = bf16.*not after another training in the same process"):
+        dry_run(dataclasses.replace(training, precision="bf16"), tmp_path, "cpu")
+
+
+def test_mixed_precision_takes_a_step(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    rows = trained(tmp_path, photo_shards, steps=1, precision="bf16")
+    assert numbers(rows)[0] == pytest.approx(numbers(log_of(whole))[0], rel=0.02)
+    state = load_network(tmp_path / "checkpoint" / "network.safetensors").network
+    assert all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in state.parameters())
+
+
+def test_one_stage_trains_too(photo_shards: Path, tmp_path: Path) -> None:
+    rows = trained(tmp_path, photo_shards, steps=2, network=tiny_settings(first_click=False))
+    assert {"later_mask", "later_dice", "later_objectness"} <= set(rows[0])
+    assert load_network(tmp_path / "disnet.safetensors").network.refinement is None
+
+
+def test_the_network_is_validated_as_it_would_be_stored(
+    photo_shards: Path, tmp_path: Path, whole: Path
+) -> None:
+    """On the photos, with the averaged weights, every second step; and training goes on as without it."""
+    source = open_dataset("photos", None, [])
+    samples = [source.read(number) for number in (0, 100)]
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def benchmark(method: DisnetMethod) -> Mapping[str, float]:
+        assert not method.network.training
+        weights.append({name: value.clone() for name, value in method.network.state_dict().items()})
+        curve = evaluate(method, samples, max_clicks=2).miou_curve()
+        return {f"miou@{click}": float(value) for click, value in enumerate(curve, start=1)}
+
+    training = tiny_training(photo_shards, steps=STEPS, ema=0.9, validate_every=2, validation="photos")
+    train(training, tmp_path, benchmark=benchmark, device="cpu")
+    rows = log_of(tmp_path, "validation")
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("miou@1", "miou@2"))
+    stored = load_network(tmp_path / "disnet.safetensors").network.state_dict()
+    assert all(torch.equal(stored[name], value.half().float()) for name, value in weights[1].items())
+    assert log_of(tmp_path) == log_of(whole)

@@ -1,0 +1,133 @@
+"""Trainings of `baselines/configs/` load and say what the paper says; wrong values are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from disbench.core.errors import InputError
+from disbench.disnet.options import DisnetOptions
+from disbench.disnet.training.examples import Shards
+from disbench.disnet.training.settings import Training, load_training, resolved, training_from
+from disbench.io import definitions
+
+NAMES = definitions.names("baselines/configs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_training_loads_and_says_what_it_is(name: str) -> None:
+    training = load_training(name)
+    assert training.name == name and training.description and training.shards
+    for source in training.shards:
+        assert source.folder.startswith("shards/") and source.images
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_is_the_same_after_json(name: str) -> None:
+    training = load_training(name)
+    assert training_from(json.loads(json.dumps(training.as_dict())), "") == training
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """Section 4.2: Adam, 0.9 and 0.99, 5e-5 and 5e-6, warm-up of 2 epochs from 5e-8, batch 32."""
+    training = training_from({"name": "a"}, "")
+    assert (training.batch, training.proposal_rate, training.refinement_rate) == (32, 5e-5, 5e-6)
+    assert (training.betas, training.warmup_epochs, training.first_rate) == ((0.9, 0.99), 2.0, 5e-8)
+    assert (training.network.options.candidates, training.corrective_clicks) == (7, 3)
+    loss = training.refinement
+    assert (loss.normalized_focal, loss.bce, loss.dice) == (1.0, 0.0, 0.0)
+
+
+def test_the_papers_two_trainings() -> None:
+    coco, sbd = load_training("disnet-coco-lvis"), load_training("disnet-sbd")
+    assert (coco.epochs, coco.sampling, sbd.epochs, sbd.sampling) == (70, "hierarchy", 55, "proximity")
+    for training in (coco, sbd):
+        assert training.batch * 4 == 32 and training.network.options == DisnetOptions()
+        assert training.network.vit.weights == "facebook/vit-mae-base"
+
+
+def test_overrides_reach_nested_tables() -> None:
+    training = load_training(
+        "disnet-small",
+        ["network.options.attention.modulation=one-plus", "augmentation.views=2", "seed=4", "batch=2"],
+    )
+    assert training.network.options.attention.modulation == "one-plus"
+    assert training.network.architecture == "sam", "what stands beside an override stays"
+    assert (training.augmentation.views, training.seed, training.batch) == (2, 4, 2)
+
+
+def test_a_users_own_file_is_named_after_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("steps = 3\nshards = [{ folder = 'a' }]")
+    training = load_training(str(tmp_path / "mine.toml"))
+    assert (training.name, training.shards) == ("mine", (Shards("a"),))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch=0", "batch = 0 is too small; it starts at 1"),
+        ("accumulate=0", "accumulate = 0 is too small"),
+        ("steps=-1", "steps = -1 is too small"),
+        ("seed=-1", "seed = -1 is too small"),
+        ("proposal_rate=-1", "proposal_rate = -1.0 is too small"),
+        ("checkpoint_every=0", "checkpoint_every = 0 is too small"),
+        ("log_every=0", "log_every = 0 is too small"),
+        ("ema=1", "ema = 1.0; it lies from 0 to below 1"),
+        ("betas=0.9", r"betas = \(0.9,\); they are two numbers"),
+        ("betas=0.9,1.0", "betas = .*from 0 to below 1"),
+        ("validate_every=5", "validate_every needs validation"),
+        ("precision=bf8", "unknown value of precision 'bf8'; did you mean 'bf16'"),
+        ("augmentation.views=0", "features are kept for fixed views only"),
+        ("augmentation.views=-1", "augmentation: .*views is 0 or more"),
+        ("augmentation.smallest_crop=1.5", "augmentation: smallest_crop = 1.5; it lies from 0 to 1"),
+        ("augmentation.smallest_crop=0", "smallest_crop is above 0"),
+        ("augmentation.brightness=-0.1", "brightness = -0.1"),
+        ("network.options.candidates=0", "network: options: candidates = 0"),
+        ("network.options.attention.first_click_radius=0", "first_click_radius = 0.0; a radius is above 0"),
+        ("network.options.attention.mask_floor=0", "mask_floor = 0.0"),
+        ("network.vit.input_side=100", "network: vit: ViT: input_side = 100"),
+        ("network.architecture=cnn", "unknown value of architecture 'cnn'"),
+        ("stepps=1", "unknown option 'stepps'; did you mean 'steps'"),
+    ],
+)
+def test_what_a_user_gets_wrong(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_training("disnet-small", [override])
+
+
+def test_a_training_ends_some_day() -> None:
+    with pytest.raises(InputError, match="no epochs and no steps"):
+        training_from({"name": "a", "epochs": 0, "steps": 0}, "a.toml")
+
+
+def test_an_unknown_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown training 'disnet-smal'; did you mean 'disnet-small'"):
+        load_training("disnet-smal")
+    with pytest.raises(InputError, match="there is no such file"):
+        load_training(str(tmp_path / "none.toml"))
+
+
+def test_folders_are_found_here_first_and_then_below_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, root = tmp_path / "here", tmp_path / "root"
+    for folder in (here / "shards", root / "shards", root / "images"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    training = Training("a", (Shards("shards", "images"), Shards("shards"), Shards(str(root / "shards"))))
+    assert resolved(training, root).shards == (
+        Shards("shards", str(root / "images")),
+        Shards("shards", ""),
+        Shards(str(root / "shards")),
+    )
+    with pytest.raises(InputError, match=r"^images: no such folder of images here; name the folder, or give"):
+        resolved(training, None)
+
+
+def test_folders_that_are_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none: no such folder of shards here nor below .*disbench sample"):
+        resolved(Training("a", (Shards("none"),)), tmp_path)
+    with pytest.raises(InputError, match="none: no such folder of images"):
+        resolved(Training("a", (Shards(str(tmp_path), "none"),)), None)

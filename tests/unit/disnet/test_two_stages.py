@@ -1,0 +1,276 @@
+"""A training step of both stages, against the same step written out: propose, choose, click, refine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
+from scipy.stats import chisquare
+from torch import Tensor
+
+from disbench.core.clicks import NO_ERROR, Click, next_click
+from disbench.disnet.batches import ClickBatch, Proposals
+from disbench.disnet.network import Disnet, train_only
+from disbench.disnet.training.examples import Batch
+from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.matching import MatchWeights
+from disbench.disnet.training.settings import RefinementLoss
+from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds, refinement_loss
+
+pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
+ROUNDS = [2, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def batch(photo_shards: Path) -> Batch:
+    return photo_batch(photo_shards)
+
+
+@pytest.fixture(scope="module")
+def network() -> Disnet:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def one_stage() -> Disnet:
+    return tiny_network(first_click=False)
+
+
+def step(
+    made: Disnet, batch: Batch, rounds: Sequence[int] = ROUNDS, clickers: int = 1, **settings: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return TwoStageLoss(made, tiny_training(**settings), clickers)(batch, rounds)
+
+
+def iou(found: Any, mask: Any, valid: Any) -> float:
+    """Pixel by pixel; an empty union is 0."""
+    both = np.count_nonzero(found & mask & valid)
+    return both / max(np.count_nonzero((found | mask) & valid), 1)
+
+
+def above(logits: Tensor) -> Any:
+    """The masks of probabilities above 0.49."""
+    return (logits.detach().double().sigmoid() > 0.49).numpy()
+
+
+def best(proposals: Proposals, goals: Sequence[Any], valid: Any) -> Tensor:
+    """Of each sample the candidate whose IoU with any of its goals is largest."""
+    numbers = [
+        int(np.argmax([max(iou(mask, goal, own_valid) for goal in own_goals) for mask in masks]))
+        for masks, own_goals, own_valid in zip(above(proposals.logits), goals, valid, strict=True)
+    ]
+    return torch.tensor(numbers)
+
+
+def pixels(clicks: Sequence[Click], first: Tensor) -> ClickBatch:
+    """One sample's clicks in pixels: the first as it fell, the others in the middle of their cells."""
+    points = [first.tolist(), *([4 * click.x + 1.5, 4 * click.y + 1.5] for click in clicks[1:])]
+    signs = [click.positive for click in clicks]
+    return ClickBatch(
+        torch.tensor([points]), torch.tensor([signs]), torch.ones(1, len(signs), dtype=torch.bool)
+    )
+
+
+def one(batch: Batch, number: int) -> Tensor:
+    return batch.inputs[number : number + 1]
+
+
+def targets_of(batch: Batch) -> list[Any]:
+    return [[target] for target in batch.targets.numpy()]
+
+
+def clicked(batch: Batch, number: int, answer: Any, rounds: int) -> list[Click]:
+    """The sample's clicks after so many of the protocol's on the current answer."""
+    clicks = list(batch.clicks[number])
+    target = np.where(batch.valid[number].numpy(), batch.targets[number].numpy().astype(int), -1)
+    for _ in range(rounds):
+        click = next_click(target, answer(pixels(clicks, batch.first.points[number, 0])), clicks)
+        if click != NO_ERROR:
+            clicks.append(click)
+    return clicks
+
+
+def refined_alone(made: Disnet, batch: Batch, chosen: Tensor) -> list[Tensor]:
+    """Stage 2's masks, sample by sample and without padding."""
+    masks = []
+    with torch.no_grad():
+        kept = made.propose(batch.inputs, batch.first).keep(chosen)
+        for number, rounds in enumerate(ROUNDS):
+            own = dataclasses.replace(
+                kept,
+                **{
+                    name: getattr(kept, name)[number : number + 1] for name in ("query", "features", "logits")
+                },
+            )
+            clicks = clicked(batch, number, lambda given, own=own: above(made.refine(own, given))[0], rounds)
+            masks.append(made.refine(own, pixels(clicks, batch.first.points[number, 0]))[0])
+    return masks
+
+
+@pytest.mark.parametrize("selection", ["current", "any-gt"])
+def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> None:
+    loss, parts = step(
+        network, batch, selection=selection, refinement=RefinementLoss(0.5, 5.0, 3.0), corrective_clicks=2
+    )
+    with torch.no_grad():
+        proposals = network.propose(batch.inputs, batch.first)
+    sets = [list(masks.numpy()) for masks in batch.masks]
+    goals = targets_of(batch) if selection == "current" else sets
+    chosen = best(proposals, goals, batch.valid.numpy())
+    masks = torch.stack(refined_alone(network, batch, chosen))
+    given = (masks, batch.targets, batch.valid)
+    for name, weight, own in (
+        ("normalized_focal", 0.5, normalized_focal_loss),
+        ("bce", 5.0, binary_cross_entropy),
+        ("dice", 3.0, dice_loss),
+    ):
+        assert float(parts[f"refined_{name}"]) == pytest.approx(weight * float(own(*given).mean()), rel=1e-4)
+    kept = proposals.logits[torch.arange(3), chosen]
+    for name, found in (("iou1", kept), ("iou2", masks)):
+        expected = [
+            iou(*each) for each in zip(above(found), batch.targets.numpy(), batch.valid.numpy(), strict=True)
+        ]
+        assert float(parts[name]) == pytest.approx(np.mean(expected), abs=1e-6)
+    total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+    assert loss.requires_grad and not any(part.requires_grad for part in parts.values())
+
+
+def test_a_stage_without_trained_parameters_gets_no_gradient_and_the_second_is_left_out(batch: Batch) -> None:
+    whole, parts_of_whole = step(tiny_network(), batch)
+    first, second = tiny_network(), tiny_network()
+    train_only(first, ["proposal.objectness"])
+    train_only(second, ["refinement"])
+    loss, parts = step(first, batch)
+    loss.backward()
+    reached = {name for name, own in first.named_parameters() if own.grad is not None}
+    assert reached and all(name.startswith("proposal.objectness") for name in reached)
+    assert {name: float(own) for name, own in parts.items()} == pytest.approx(
+        {name: float(own) for name, own in parts_of_whole.items() if name in parts}
+    )
+    assert not any("refined" in name or name == "iou2" for name in parts)
+    loss, parts = step(second, batch)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+    assert set(parts) == set(parts_of_whole)
+    assert all(own.grad is None for own in second.proposal.parameters())
+    assert all("no_click" in name for name in without_gradient(second.refinement)), (
+        "but for clicks nobody gave"
+    )
+
+
+def test_the_two_rules_of_selection_can_differ(network: Disnet, batch: Batch) -> None:
+    """Where the supervised mask is not the one that a candidate fits best."""
+    with torch.no_grad():
+        logits = network.propose(batch.inputs, batch.first).logits
+    fits = torch.from_numpy(above(logits))  # the candidates themselves are the set; the last supervises
+    shown = dataclasses.replace(
+        batch, masks=list(fits), targets=fits[:, -1], valid=torch.ones_like(batch.valid)
+    )
+    found = {rule: step(network, shown, [0, 0, 0], selection=rule)[1] for rule in ("current", "any-gt")}
+    assert float(found["current"]["iou1"]) == 1
+    assert float(found["any-gt"]["iou1"]) < 1, "all fit: the first one is taken"
+
+
+def test_one_stage_written_out(one_stage: Disnet, batch: Batch) -> None:
+    """Every answer is the best candidate for all clicks and the mask before; the last one has a loss of its own."""
+    loss, parts = step(one_stage, batch, corrective_clicks=2)
+    valid = batch.valid.numpy()
+    with torch.no_grad():
+        first = one_stage.propose(batch.inputs, batch.first)
+        kept = first.logits[torch.arange(3), best(first, targets_of(batch), valid)]
+        ious = []
+        for number, rounds in enumerate(ROUNDS):
+            goal, own_valid = batch.targets.numpy()[number], valid[number]
+            state = {"mask": kept[number : number + 1]}
+
+            def answer(given: ClickBatch, number: int = number, state: Any = state) -> Any:
+                later = one_stage.propose(one(batch, number), given, state["mask"])
+                index = best(later, [[batch.targets.numpy()[number]]], valid[number : number + 1])
+                state["mask"] = later.logits[:, int(index)]
+                return above(state["mask"])[0]
+
+            clicks = clicked(batch, number, answer, rounds)
+            ious.append(iou(answer(pixels(clicks, batch.first.points[number, 0])), goal, own_valid))
+    assert float(parts["iou2"]) == pytest.approx(np.mean(ious), abs=1e-6)
+    total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+    assert {"later_mask", "later_dice", "later_objectness", "later_earlier"} <= set(parts)
+
+
+def test_corrective_clicks_are_placed_without_gradients_on_those_that_get_them(
+    network: Disnet, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[bool, list[int]]] = []
+    refine = network.refine
+
+    def spy(kept: Any, clicks: ClickBatch) -> Tensor:
+        calls.append((torch.is_grad_enabled(), clicks.given.sum(dim=1).tolist()))
+        return refine(kept, clicks)
+
+    monkeypatch.setattr(network, "refine", spy)
+    step(network, batch)
+    counts = [len(clicks) for clicks in batch.clicks]
+    (_, first), (_, second), (_, last) = calls
+    assert [gradients for gradients, _ in calls] == [False, False, True]
+    assert first == [counts[0], counts[2]] and second == [counts[0] + 1]
+    assert last == [counts[0] + 2, counts[1], counts[2] + 1]
+
+
+def test_threads_that_click_change_nothing(network: Disnet, batch: Batch) -> None:
+    one, other = (step(network, batch, clickers=clickers) for clickers in (1, 2))
+    assert torch.equal(one[0], other[0])
+    assert all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize(
+    "options", [{}, {"first_click": False}, {"mca": False, "fcg": False}, {"multiple_output": False}], ids=str
+)
+def test_every_parameter_learns(options: dict[str, Any], precision: str, photo_shards: Path) -> None:
+    """Also in mixed precision, where weights that were cast without gradients must not come again."""
+    made = tiny_network(**options).train()
+    loss_of = TwoStageLoss(made, tiny_training())
+    many, none = photo_batch(photo_shards), photo_batch(photo_shards, (8, 99), random=False)
+    for batch, rounds in ((many, [1, 1, 1]), (none, [0, 0])):
+        cut = dataclasses.replace(batch, masks=[masks[: made.options.outputs] for masks in batch.masks])
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss, _ = loss_of(cut, rounds)
+        assert loss.dtype == torch.float32 and loss.isfinite()
+        loss.backward()
+    alone = ("self_attn.q_proj", "self_attn.k_proj") if made.options.outputs == 1 else ()
+    assert [name for name in without_gradient(made) if not any(part in name for part in alone)] == []
+
+
+def test_stage_two_teaches_stage_one_through_features_and_query_alone(batch: Batch) -> None:
+    made = tiny_network()
+    loss, _ = step(made, batch, matching=MatchWeights(mask=0.0, dice=0.0, objectness=0.0))
+    loss.backward()
+    without = without_gradient(made)
+    assert {name for name in without if "objectness" in name} == {
+        "proposal.objectness.weight",
+        "proposal.objectness.bias",
+    }
+    assert not any("backbone" in name or "mask_embedder" in name for name in without)
+
+
+def test_a_loss_without_weights_is_zero() -> None:
+    logits = torch.randn(2, 4, 4, requires_grad=True)
+    masks = torch.ones(2, 4, 4, dtype=torch.bool)
+    loss, parts = refinement_loss(logits, masks, masks, RefinementLoss(0.0, 0.0, 0.0))
+    assert float(loss.detach()) == 0 and parts == {}
+    loss.backward()
+
+
+def test_rounds_are_uniform_and_the_seed_decides() -> None:
+    found = Counter(draw_rounds(800, 3, (1, 2)))
+    assert set(found) == {0, 1, 2, 3} and chisquare(list(found.values())).pvalue > 1e-4
+    assert draw_rounds(20, 3, (0, 5)) == draw_rounds(20, 3, (0, 5)) != draw_rounds(20, 3, (0, 6))
+    assert draw_rounds(5, 0, (0,)) == [0] * 5

@@ -1,0 +1,289 @@
+"""Packed runs: the same bytes for the same run, read as the run itself, and nothing else taken for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbench.core.errors import InputError
+from disbench.harness import StoredRun, open_run, pack, verify_run
+from disbench.harness.archive import read_packed
+from disbench.harness.store import CLICKS, JOURNAL, RUN
+from disbench.reports.entries import find_runs
+from disbench.reports.report import make_report
+from tests.toy_methods import Discs
+from tests.toy_samples import ToySource
+from tests.unit.forged_runs import forged, redescribed, toy_run
+
+pytest.importorskip("cv2", exc_type=ImportError)
+Members = list[tuple[zipfile.ZipInfo, bytes]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    return toy_run(tmp_path_factory.mktemp("runs") / "run", ToySource(3), Discs(candidates=2))
+
+
+@pytest.fixture(scope="module")
+def packed(run: StoredRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack(run.folder, tmp_path_factory.mktemp("packed") / "toy.zip")
+
+
+def repacked(packed: Path, out: Path, change: Callable[[Members], object]) -> Path:
+    """An archive with other members."""
+    with zipfile.ZipFile(packed) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    change(members)
+    with zipfile.ZipFile(out, "w") as archive:
+        for info, content in members:
+            archive.writestr(info, content)
+    return out
+
+
+def remanifested(packed: Path, out: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """An archive whose manifest says something else."""
+
+    def rewrite(members: Members) -> None:
+        content = json.loads(members[0][1])
+        change(content)
+        members[0] = (members[0][0], json.dumps(content).encode())
+
+    return repacked(packed, out, rewrite)
+
+
+def test_a_packed_run_is_the_run(run: StoredRun, packed: Path) -> None:
+    found = open_run(packed)
+    assert found.description == run.description
+    assert found.rows() == run.rows()
+    assert found.rows(["iou", "sample"]) == run.rows(["iou", "sample"])
+    assert [table.num_rows for table in found.samples()] == [5, 5, 5]
+    assert found.folder == packed.parent / "toy"
+    verified = verify_run(packed, source=ToySource(3))
+    assert verified == type(verified)(
+        **{**vars(verify_run(run.folder, source=ToySource(3))), "place": packed}
+    )
+    manifest = read_packed(packed).manifest
+    assert (manifest["masks"], manifest["figures"]["clicks"]) == ("all", 15)
+
+
+def test_the_same_run_gives_the_same_bytes(run: StoredRun, packed: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.folder, tmp_path / "elsewhere")
+    os.utime(copy / CLICKS, (0, 0))
+    (copy / CLICKS).chmod(0o600)
+    path = pack(copy)
+    assert path == tmp_path / "elsewhere.zip"
+    assert path.read_bytes() == packed.read_bytes()
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["elsewhere", "elsewhere.zip"]
+
+
+def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
+    path = pack(run.folder, tmp_path / "small.zip", masks=False)
+    assert pack(run.folder, tmp_path / "again.zip", masks=False).read_bytes() == path.read_bytes()
+    found = open_run(path)
+    masks = ["mask", "candidate_masks"]
+    assert found.description == run.description
+    assert found.schema().equals(run.schema())
+    assert found.rows().drop_columns(masks) == run.rows().drop_columns(masks)
+    assert [found.rows()[name].null_count for name in masks] == [15, 15]
+    verified = verify_run(path, source=ToySource(3))
+    assert (verified.holds, verified.clicks) == (True, 3)
+    assert "packed without its masks" in verified.unchecked[0]
+    claimed = remanifested(path, tmp_path / "claimed.zip", lambda said: said.update(masks="all"))
+    assert not verify_run(claimed, source=ToySource(3)).holds
+    bare = toy_run(tmp_path / "bare", store="none")
+    assert pack(bare.folder).read_bytes() == pack(bare.folder, tmp_path / "b.zip", masks=False).read_bytes()
+
+
+def test_what_is_not_packed(run: StoredRun, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a packed run's name ends in \.zip"):
+        pack(run.folder, tmp_path / "x.tar")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / JOURNAL).touch()
+    with pytest.raises(InputError, match="begun: the run is not finished"):
+        pack(tmp_path / "begun")
+    damaged = forged(run, tmp_path / "damaged", lambda rows: None)
+    (damaged.folder / CLICKS).write_bytes((damaged.folder / CLICKS).read_bytes()[:-9])
+    with pytest.raises(InputError, match="not a whole file of a run"):
+        pack(damaged.folder)
+    odd = forged(run, tmp_path / "odd", lambda rows: rows[4].update(iou=0.25))
+    with pytest.raises(InputError, match="odd: the run does not hold: 1 x IoU that is not its kept"):
+        pack(odd.folder)
+    place = redescribed(run, tmp_path / "described", lambda said: said["result"].update(clicks=3))
+    with pytest.raises(InputError, match="clicks: 3, in the rows 15"):
+        pack(place)
+    assert not list(tmp_path.rglob("*.zip"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def add(name: str, content: bytes = b"x") -> Callable[[Members], object]:
+    return lambda members: members.append((zipfile.ZipInfo(name), content))
+
+
+def replace(at: int, content: bytes) -> Callable[[Members], object]:
+    return lambda members: members.__setitem__(at, (members[at][0], content))
+
+
+def compress(members: Members) -> None:
+    """A bomb: a hundred megabytes in a hundred kilobytes."""
+    members[2] = (zipfile.ZipInfo(CLICKS), bytes(100_000_000))
+    members[2][0].compress_type = zipfile.ZIP_DEFLATED
+
+
+def link(members: Members) -> None:
+    members[1][0].external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (add("extra.txt"), r"it holds .*'extra\.txt', not manifest\.json, run\.json, clicks\.parquet"),
+        (add("../evil"), r"it holds .*'\.\./evil'"),
+        (add("/etc/evil"), "it holds .*'/etc/evil'"),
+        (add(RUN), r"it holds .*'run\.json'"),
+        (lambda members: members.pop(), r"it holds 'manifest\.json', 'run\.json', not"),
+        (lambda members: members.clear(), "it holds nothing"),
+        (lambda members: members.reverse(), r"it holds 'clicks\.parquet', "),
+        (lambda members: [add(f"{i}")(members) for i in range(100)], "it holds .* and 98 more"),
+        (compress, r"clicks\.parquet is compressed"),
+        (link, r"run\.json is compressed, encrypted or no plain file"),
+        (replace(2, b"PAR1"), r"clicks\.parquet is not what manifest\.json says"),
+        (replace(1, b"{}"), r"run\.json is not what manifest\.json says"),
+        (replace(0, b"{}"), r"manifest\.json is not a packed run's"),
+        (replace(0, b"[" * 100_000), r"manifest\.json is not a packed run's"),
+        (replace(0, b"\xff"), r"manifest\.json is not a packed run's"),
+    ],
+)
+def test_what_is_no_packed_run(
+    packed: Path, tmp_path: Path, change: Callable[[Members], object], words: str
+) -> None:
+    path = repacked(packed, tmp_path / "x.zip", change)
+    with pytest.raises(InputError, match=rf"x\.zip: {words}"):
+        open_run(path)
+    assert [item.name for item in tmp_path.iterdir()] == ["x.zip"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said: said.update(form=2), "form 2 of a packed run"),
+        (lambda said: said["files"].update(more={}), "names"),
+        (lambda said: said["files"][CLICKS].update(sha256="0" * 64), "is not what"),
+        (lambda said: said["files"][CLICKS].update(bytes=1), "is not what"),
+        (lambda said: said["files"].update({RUN: None}), "is not what"),
+        (lambda said: said.update(files=[]), "not a packed run's"),
+        (lambda said: said.pop("figures"), "not a packed run's"),
+    ],
+)
+def test_a_manifest_of_something_else(
+    packed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        open_run(remanifested(packed, tmp_path / "x.zip", change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said["figures"]["noc"].update({"90": 1.0}),
+        lambda said: said["figures"].update(failed=1),
+        lambda said: said.update(figures=None),
+        lambda said: said.update(masks="none"),
+    ],
+)
+def test_a_manifest_that_claims_too_much(
+    packed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = remanifested(packed, tmp_path / "x.zip", change)
+    problems = verify_run(path, source=ToySource(3)).problems
+    assert any("manifest.json" in problem for problem in problems)
+
+
+def test_files_that_are_no_zip(tmp_path: Path) -> None:
+    for content in (b"", b"PK", b"\x00" * 100, b"PK\x05\x06" + bytes(18)):
+        (tmp_path / "x.zip").write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.zip: (not a whole packed run|it holds nothing)"):
+            open_run(tmp_path / "x.zip")
+    with pytest.raises(InputError, match=r"there is no such file"):
+        read_packed(tmp_path / "y.zip")
+
+
+@given(st.floats(0, 1, exclude_max=True))
+@settings(max_examples=50)
+def test_a_cut_archive_is_refused(packed: Path, share: float) -> None:
+    content = packed.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.zip"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(InputError, match=r"x\.zip"):
+            open_run(path)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_changed_byte_is_refused_or_says_nothing(packed: Path, data: st.DataObject) -> None:
+    """Bytes of the zip's own headers may change what nobody reads (dates); no content changes."""
+    content = bytearray(packed.read_bytes())
+    ends = st.one_of(
+        st.integers(0, 900),
+        st.integers(len(content) - 300, len(content) - 1),
+        st.integers(0, len(content) - 1),
+    )
+    content[data.draw(ends)] ^= data.draw(st.integers(1, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.zip"
+        path.write_bytes(content)
+        try:
+            found = open_run(path)
+        except InputError as error:
+            assert str(path) in str(error)
+            return
+        original = open_run(packed)
+        assert found.description == original.description
+        assert found.rows() == original.rows()
+
+
+def names(runs: Sequence[StoredRun]) -> list[str]:
+    return [run.folder.name for run in runs]
+
+
+def test_reports_do_not_tell_whether_runs_are_packed(run: StoredRun, tmp_path: Path) -> None:
+    for place in ("a/one", "a/one-more", "b/one.5"):
+        shutil.copytree(run.folder, tmp_path / "plain" / place)
+        target = tmp_path / "packed" / f"{place}.zip"
+        pack(tmp_path / "plain" / place, target)
+    reports = [make_report([tmp_path / kind], tmp_path / f"{kind}-report") for kind in ("plain", "packed")]
+    assert len(reports[0].paths) == 6
+    for ours, theirs in zip(reports[0].paths, reports[1].paths, strict=True):
+        assert ours.name == theirs.name
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert [line.split(":", 1)[1] for line in reports[0].lines] == [
+        line.split(":", 1)[1] for line in reports[1].lines
+    ]
+
+
+def test_a_run_beside_its_packed_form_counts_once(run: StoredRun, tmp_path: Path) -> None:
+    first = shutil.copytree(run.folder, tmp_path / "runs" / "one")
+    archive = pack(first)
+    assert names(find_runs([tmp_path / "runs"])) == ["one"]
+    assert names(find_runs([archive, first, archive])) == ["one"]
+    shutil.copy(archive, tmp_path / "runs" / "two.zip")
+    assert names(find_runs([tmp_path / "runs"])) == ["one", "two"]
+    other = toy_run(tmp_path / "other", ToySource(2), store="none")
+    pack(other.folder, archive)
+    with pytest.raises(InputError, match="one: the folder and the archive of this name are two runs"):
+        find_runs([tmp_path / "runs"])
+    archive.write_bytes(b"no zip")
+    with pytest.raises(InputError, match=r"one\.zip: not a whole packed run"):
+        find_runs([tmp_path / "runs"])

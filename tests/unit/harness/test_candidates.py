@@ -1,0 +1,93 @@
+"""A prediction is checked before it counts, and one candidate is kept by the rule that was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbench.core.prediction import Prediction
+from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose, plain_iou
+
+
+def check(masks: object, scores: object = None, threshold: float = 0.49) -> Candidates:
+    return checked_candidates(Prediction(masks, scores), 4, 5, threshold)  # type: ignore[arg-type]
+
+
+def test_a_probability_belongs_to_the_mask_strictly_above_the_threshold() -> None:
+    masks = np.zeros((1, 4, 5), dtype=np.float64)
+    masks[0, 0] = [0.48, 0.49, 0.4900001, 0.5, 1.0]
+    assert check(masks).masks[0, 0].tolist() == [False, False, True, True, True]
+    assert check(masks, threshold=0.5).masks[0, 0].tolist() == [False, False, False, False, True]
+
+
+def test_booleans_pass_as_they_are() -> None:
+    masks = np.random.default_rng(0).random((3, 4, 5)) > 0.5
+    found = check(masks, np.array([3, 1, 2], dtype=np.float32), threshold=2.0)
+    assert np.array_equal(found.masks, masks)
+    assert found.scores == (3.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("masks", "scores", "words"),
+    [
+        (np.zeros((4, 5)), None, r"shape \(4, 5\)"),
+        (np.zeros((0, 4, 5)), None, "shape"),
+        (np.zeros((1, 5, 4)), None, r"\(candidates, 4, 5\)"),
+        (np.zeros((1, 4, 5), dtype=np.uint8), None, "uint8"),
+        (np.full((1, 4, 5), np.nan), None, "NaN"),
+        (np.where(np.arange(20).reshape(1, 4, 5) == 19, np.nan, 0.5), None, "NaN"),
+        (np.full((1, 4, 5), 1.5), None, "logits"),
+        (np.full((1, 4, 5), -3.0), None, "logits"),
+        (np.full((1, 4, 5), np.inf), None, "logits"),
+        ("masks", None, "shape"),
+        (np.zeros((2, 4, 5)), [1.0], "2 candidates"),
+        (np.zeros((2, 4, 5)), [1.0, np.nan], "finite"),
+        (np.zeros((2, 4, 5)), ["high", "low"], "not numbers"),
+    ],
+)
+def test_what_is_wrong_is_said(masks: object, scores: object, words: str) -> None:
+    with pytest.raises(MethodError, match=words):
+        check(masks, scores)
+
+
+def test_something_that_is_no_prediction() -> None:
+    with pytest.raises(MethodError, match="returned a ndarray"):
+        checked_candidates(np.zeros((1, 4, 5)), 4, 5, 0.5)
+
+
+def three(scores: tuple[float, ...] | None) -> Candidates:
+    masks = np.zeros((3, 4, 5), dtype=bool)
+    masks[0, :1], masks[1, :2], masks[2, :3] = True, True, True
+    return Candidates(masks, scores)
+
+
+def test_selection() -> None:
+    nothing = np.zeros((4, 5), dtype=bool)
+    scored, plain = three((0.1, 0.9, 0.9)), three(None)
+    ious = (0.5, 0.2, 0.5)
+    assert choose("oracle-first", 1, scored, ious, nothing) == 0
+    assert choose("oracle-first", 2, scored, ious, nothing) == 1
+    assert choose("oracle-all", 2, scored, ious, nothing) == 0
+    assert choose("score", 1, scored, ious, nothing) == 1
+    assert choose("oracle-first", 2, plain, ious, plain.masks[2]) == 2
+    assert choose("oracle-first", 1, plain, (float("nan"), 0.0, 0.0), nothing) == 1
+    with pytest.raises(MethodError, match="needs them"):
+        choose("score", 1, plain, ious, nothing)
+    alone = Candidates(plain.masks[:1], None)
+    assert choose("score", 1, alone, (0.0,), nothing) == 0
+
+
+@given(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=1, max_size=6))
+def test_ties_go_to_the_lowest_index(scores: list[float]) -> None:
+    masks = np.zeros((len(scores), 2, 2), dtype=bool)
+    found = choose("score", 3, Candidates(masks, tuple(scores)), [0.0] * len(scores), masks[0])
+    assert scores[found] == max(scores)
+    assert max(scores) not in scores[:found]
+
+
+def test_plain_iou_of_nothing_with_nothing() -> None:
+    nothing = np.zeros((2, 2), dtype=bool)
+    assert plain_iou(nothing, nothing) == 1.0
+    assert plain_iou(nothing, ~nothing) == 0.0

@@ -1,0 +1,155 @@
+"""The evaluation loop, against a loop written out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from disbench.core.clicks import Click, next_click
+from disbench.core.errors import InputError
+from disbench.core.masks import decode
+from disbench.core.metrics import iou
+from disbench.core.prediction import Prediction
+from disbench.core.samples import Sample
+from disbench.harness import Results, evaluate
+from tests.toy_methods import Discs, DiscsSession, Misbehaves, NoBatch
+from tests.toy_samples import make_samples
+
+pytest.importorskip("cv2", exc_type=ImportError)
+
+
+def by_hand(method: Discs, sample: Sample, max_clicks: int) -> list[tuple[Click, float]]:
+    """Oracle at the first click, the highest score after it."""
+    session = method.open(sample.image)
+    mask = np.zeros(sample.target.shape, dtype=bool)
+    clicks: list[Click] = []
+    found = []
+    for number in range(max_clicks):
+        clicks.append(next_click(sample.target, mask, clicks))
+        prediction = session.predict(clicks)
+        ious = [iou(sample.target, candidate) for candidate in prediction.masks]
+        best = ious.index(max(ious)) if number == 0 else int(np.argmax(np.asarray(prediction.scores)))
+        mask = prediction.masks[best]
+        found.append((clicks[-1], ious[best]))
+    return found
+
+
+def plain(results: Results) -> list[tuple[object, ...]]:
+    """The rows without their seconds."""
+    names = [n for n in type(results.rows[0]).__slots__ if not n.endswith("seconds")]
+    return [tuple(getattr(row, name) for name in names) for row in results.rows]
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_the_loop_is_the_protocols(candidates: int) -> None:
+    samples = make_samples()
+    method = Discs(candidates=candidates)
+    results = evaluate(method, samples, max_clicks=8)
+    for sample in samples:
+        rows = [row for row in results.rows if row.sample == sample.id]
+        assert [row.click for row in rows] == list(range(1, 9))
+        assert [(Click(row.x, row.y, row.positive), row.iou) for row in rows] == by_hand(method, sample, 8)
+        assert all(row.candidates == candidates == len(row.candidate_ious) for row in rows)
+        assert all(row.candidate_ious[row.kept] == row.iou for row in rows)
+        assert all(0 <= row.boundary_iou <= 1 for row in rows)
+    assert results.noc(0.5) == np.mean(
+        [next((i + 1 for i, v in enumerate(x) if v >= 0.5), 8) for x in results.ious.values()]
+    )
+    assert len(results.miou_curve()) == 8
+
+
+def test_the_method_is_told_what_was_kept() -> None:
+    sessions: list[DiscsSession] = []
+
+    class Spied(Discs):
+        def open(self, image: np.ndarray) -> DiscsSession:
+            sessions.append(super().open(image))
+            return sessions[-1]
+
+    results = evaluate(Spied(candidates=3), make_samples(2), max_clicks=4, selection="oracle-all")
+    assert [index for session in sessions for index in session.kept] == [row.kept for row in results.rows]
+
+
+def test_lockstep_gives_the_same_rows() -> None:
+    samples = make_samples(5)
+    assert plain(evaluate(Discs(), samples, batch=3)) == plain(evaluate(Discs(), samples))
+
+
+def test_failed_samples_are_kept_and_count_as_never_solved() -> None:
+    results = evaluate(Misbehaves(30), make_samples(5, faults=(0, 1, 2, 3, 4)), max_clicks=6)
+    assert set(results.failures) == {"s1", "s2", "s3", "s4"}
+    assert results.failures["s1"].startswith(
+        "open raised RuntimeError: cannot open this one (toy_methods.py:"
+    )
+    assert "predict raised ValueError: a bad day" in results.failures["s2"]
+    assert "NaN" in results.failures["s3"]
+    assert "shape" in results.failures["s4"]
+    assert len(results.ious) == 5
+    assert results.ious["s1"].tolist() == [0.0] * 6
+    assert results.ious["s2"][2:].tolist() == [0.0] * 4
+    assert results.ious["s2"][0] > 0
+    assert results.nof(1.0) == 5
+    last = {row.sample: row for row in results.rows}
+    assert (last["s1"].click, last["s2"].click) == (1, 3)
+    assert (last["s2"].kept, last["s2"].candidates) == (-1, 0)
+
+
+def test_a_broken_batch_is_asked_one_by_one() -> None:
+    alone = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5)
+    together = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5, batch=3)
+    assert plain(alone) == plain(together)
+    assert set(together.failures) == {"s2"}
+
+
+def test_stop_at_ends_a_sample_at_the_first_iou_that_reaches_it() -> None:
+    full, stopped = evaluate(Discs(20), make_samples()), evaluate(Discs(20), make_samples(), stop_at=0.6)
+    for sample, ious in stopped.ious.items():
+        whole = full.ious[sample]
+        assert np.array_equal(whole[: len(ious)], ious)
+        assert not (ious[:-1] >= np.float32(0.6)).any()
+        assert len(ious) == 20 or ious[-1] >= np.float32(0.6)
+    assert stopped.noc(0.6) == full.noc(0.6)
+    with pytest.raises(ValueError, match=r"shorter|click"):
+        stopped.miou_curve()
+
+
+def test_initial_masks_are_corrected_from() -> None:
+    sample = make_samples(1)[0]
+    initial = sample.target == 1
+    initial[20:30, 20:35] ^= True
+    begun = Sample(sample.id, sample.image, sample.target, initial)
+    used = evaluate(Discs(2), [begun], max_clicks=1)
+    ignored = evaluate(Discs(2), [begun], max_clicks=1, initial_masks=False)
+    assert (used.rows[0].x, used.rows[0].y) == next_click(sample.target, initial)[:2]
+    assert used.rows[0].iou > 0.5 > ignored.rows[0].iou
+
+    class NoStart:
+        def open(self, image: np.ndarray) -> NoStart:
+            return self
+
+        def predict(self, clicks: object) -> Prediction:
+            return Prediction(np.zeros((1, *sample.target.shape), dtype=bool))
+
+    with pytest.raises(InputError, match="initial-masks ignore"):
+        evaluate(NoStart(), [begun])
+
+
+def test_store_all_holds_every_candidate() -> None:
+    sample = make_samples(1)[0]
+    row = evaluate(Discs(candidates=3), [sample], max_clicks=1, store="all").rows[0]
+    assert row.mask is not None and row.candidate_masks is not None
+    shown = [decode({"size": [row.height, row.width], "counts": counts}) for counts in row.candidate_masks]
+    assert [iou(sample.target, mask) for mask in shown] == list(row.candidate_ious)
+    assert row.candidate_masks[row.kept] == row.mask
+
+
+def test_input_that_cannot_be_evaluated() -> None:
+    samples = make_samples(2)
+    with pytest.raises(InputError, match="two samples"):
+        evaluate(Discs(), [samples[0], samples[0]], max_clicks=1)
+    with pytest.raises(InputError, match="predict_batch"):
+        evaluate(NoBatch(), samples, batch=2)
+    with pytest.raises(InputError, match="oracle-first"):
+        evaluate(Discs(), samples, selection="oracle-fist")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="center"):
+        evaluate(Discs(), samples, policy="centre")

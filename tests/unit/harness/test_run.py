@@ -1,0 +1,276 @@
+"""Stored runs: the same rows whatever the workers, batches and interruptions; no fault stops the others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from disbench.baselines.cards import MethodSpec, method_spec
+from disbench.core.errors import InputError
+from disbench.harness import Execution, Protocol, StoredRun, evaluate, read_run, run_benchmark
+from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal
+from disbench.harness.workers import Chunk
+from tests import toy_methods
+from tests.toy_samples import ToySource
+
+pytest.importorskip("cv2", exc_type=ImportError)
+METHODS = str(Path(toy_methods.__file__))
+SHORT = Protocol(max_clicks=4)
+
+
+def spec(name: str, *options: str) -> MethodSpec:
+    return method_spec(f"{METHODS}:{name}", options)
+
+
+def rows(run: StoredRun) -> list[dict[str, object]]:
+    return run.rows().drop_columns(list(SECONDS)).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_a_run_is_what_evaluate_gives(tmp_path: Path) -> None:
+    source = ToySource()
+    run = run_benchmark(spec("Discs", "candidates=3"), source, tmp_path / "run", SHORT)
+    alone = evaluate(toy_methods.Discs(candidates=3), source, max_clicks=4)
+    assert rows(run) == alone.to_table().drop_columns(list(SECONDS)).to_pylist()
+    description = json.loads((tmp_path / "run" / RUN).read_text())
+    assert description["protocol"] == {**SHORT.as_dict(), "every": 1, "limit": None}
+    assert description["method"]["options"]["candidates"] == 3
+    assert description["dataset"]["content_hash"] == source.content_hash()
+    assert description["result"]["samples"] == 6
+    assert description["result"]["clicks"] == 24
+    assert description["result"]["failed"] == []
+    assert description["method"]["entry"] == "toy_methods.py:Discs"
+    assert len(description["method"]["source_sha256"]) == 64
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [CLICKS, RUN]
+
+
+def test_workers_and_batches_change_no_row(tmp_path: Path) -> None:
+    found = [
+        rows(
+            run_benchmark(spec("Discs"), ToySource(), tmp_path / name, SHORT, Execution(workers, batch=batch))
+        )
+        for name, workers, batch in (("one", 1, 1), ("two", 2, 1), ("batch", 2, 4))
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_every_and_limit(tmp_path: Path) -> None:
+    run = run_benchmark(spec("Discs"), ToySource(), tmp_path / "run", SHORT, every=2, limit=2)
+    assert list(run.by_sample()) == ["s0", "s2"]
+    assert run.protocol["every"] == 2
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_kind_of_fault_costs_one_sample(tmp_path: Path, batch: int) -> None:
+    faults = (0, 1, 2, 3, 4, 5, 6, 0)
+    execution = Execution(2, batch=batch, timeout=1.0)
+    run = run_benchmark(spec("Misbehaves"), ToySource(8, faults), tmp_path / "run", SHORT, execution)
+    failed = {failure["sample"]: failure for failure in run.description["result"]["failed"]}
+    assert sorted(failed) == ["s1", "s2", "s3", "s4", "s5", "s6"]
+    assert failed["s5"]["reason"] == "predict: no answer within 1 s"
+    assert failed["s6"]["reason"] == "predict: the worker process ended (exit code 9)"
+    assert failed["s5"]["click"] == failed["s6"]["click"] == 3
+    by_sample = run.by_sample()
+    assert len(by_sample) == 8
+    assert all(len(ious) == 4 for ious in by_sample.values())
+    assert by_sample["s5"][:2].min() > 0
+    assert by_sample["s5"][2:].tolist() == [0, 0]
+    good = run_benchmark(spec("Discs"), ToySource(8, faults), tmp_path / "good", SHORT)
+    assert by_sample["s7"].tolist() == good.by_sample()["s7"].tolist()
+    assert by_sample["s0"].tolist() == good.by_sample()["s0"].tolist()
+
+
+def test_a_broken_batch_is_told(tmp_path: Path) -> None:
+    source = ToySource(4, (0, 7, 0, 0))
+    run = run_benchmark(spec("Misbehaves"), source, tmp_path / "run", SHORT, Execution(1, batch=2))
+    assert run.description["result"]["batches_repeated"]["count"] == 4
+    assert "the batch does not work" in run.description["result"]["batches_repeated"]["first_reason"]
+    assert run.description["result"]["failed"] == []
+
+
+def test_what_no_other_sample_would_mend_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be made: OSError: no weights here"):
+        run_benchmark(spec("NotMade"), ToySource(), tmp_path / "a", SHORT)
+    with pytest.raises(InputError, match="predict_batch"):
+        run_benchmark(spec("NoBatch"), ToySource(), tmp_path / "b", SHORT, Execution(1, batch=2))
+    with pytest.raises(InputError, match="not a whole image"):
+        run_benchmark(spec("Discs"), ToySource(unreadable=3), tmp_path / "c", SHORT)
+    with pytest.raises(InputError, match="not finished"):
+        read_run(tmp_path / "c")
+    run = run_benchmark(spec("Discs"), ToySource(), tmp_path / "c", SHORT)
+    assert list(run.by_sample()) == ToySource().ids
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_resume_runs_only_what_is_missing(tmp_path: Path) -> None:
+    whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
+    with pytest.raises(InputError):
+        run_benchmark(spec("Discs"), ToySource(unreadable=4), tmp_path / "part", SHORT)
+    journal = Journal(tmp_path / "part")
+    assert journal.finished() == {0: 1, 1: 1, 2: 1, 3: 1}
+    journal.close()
+    assert rows(run_benchmark(spec("Discs"), ToySource(), tmp_path / "part", SHORT)) == rows(whole)
+
+
+def test_an_existing_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_benchmark(spec("Discs"), ToySource(), out, SHORT)
+    before = (out / CLICKS).stat().st_mtime_ns
+    run_benchmark(spec("Discs"), ToySource(), out, SHORT, Execution(2))
+    assert (out / CLICKS).stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"method\.options\.radius: .*, now 3\.0.*overwrite"):
+        run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT)
+    with pytest.raises(InputError, match=r"protocol.selection"):
+        run_benchmark(spec("Discs"), ToySource(), out, Protocol(max_clicks=4, selection="score"))
+    with pytest.raises(InputError, match="already"):
+        run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="fail")
+    changed = run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT, existing="overwrite")
+    assert changed.description["method"]["options"]["radius"] == 3.0
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_bytes(b"this is no journal" * 100)
+    with pytest.raises(InputError, match=r"journal.sqlite: not a readable journal"):
+        run_benchmark(spec("Discs"), ToySource(), tmp_path, SHORT)
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run"):
+        read_run(tmp_path)
+    out = tmp_path / "run"
+    run_benchmark(spec("Discs"), ToySource(2), out, SHORT)
+    whole = (out / CLICKS).read_bytes()
+    (out / CLICKS).write_bytes(whole[:-100])
+    with pytest.raises(InputError, match=r"clicks.parquet: not a whole file"):
+        read_run(out).rows()
+    (out / RUN).write_text("{")
+    with pytest.raises(InputError, match=r"run.json: not a description"):
+        read_run(out)
+    (out / RUN).write_text('{"format": 99}')
+    with pytest.raises(InputError, match="another version"):
+        read_run(out)
+
+
+class ChangedSource(ToySource):
+    """Its files are others once a sample was read."""
+
+    hashes = 0
+
+    def content_hash(self) -> str:
+        type(self).hashes += 1
+        return f"{self.hashes:064x}"
+
+
+def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):  # nor can it be resumed
+        with pytest.raises(
+            InputError,
+            match=r"run: the files of toy were changed while they were read, .*--existing overwrite",
+        ):
+            run_benchmark(spec("Discs"), ChangedSource(), out, SHORT)
+        assert not (out / RUN).exists()
+    assert run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="overwrite").folder == out
+
+
+@pytest.mark.fault
+def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each sample is tried twice before a death counts as the method's: the rows are those of an undisturbed run."""
+    whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill_some() -> None:
+        moments = random.Random()
+        while not stop.is_set() and len(killed) < 2:
+            time.sleep(moments.uniform(0.3, 1.5))
+            found = [
+                child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
+            ]
+            for process in found[:1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    killed.append(process.pid)
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    try:
+        run = run_benchmark(
+            spec("Interrupted", "seconds=0.4"), ToySource(), tmp_path / "run", SHORT, Execution(2)
+        )
+    finally:
+        stop.set()
+        killer.join()
+    assert rows(run) == rows(whole)
+    assert run.description["result"]["failed"] == []
+    assert len(caplog.messages) == run.description["execution"]["workers_lost"] <= len(killed)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_and_resumed(tmp_path: Path, workers: int) -> None:
+    """The parent is killed outright as soon as some samples are in the journal; its workers end with it."""
+    whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
+    out = tmp_path / "killed"
+    code = (
+        "from tests.unit.test_run import *\n"
+        "if __name__ == '__main__':\n"
+        f"    run_benchmark(spec('Interrupted', 'seconds=0.3'), ToySource(), Path({str(out)!r}), SHORT, "
+        f"Execution({workers}))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not _finished_samples(out) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / RUN).exists()
+    begun = _finished_samples(out)
+    assert 0 < begun < 6
+    resumed = run_benchmark(spec("Interrupted", "seconds=0.3"), ToySource(), out, SHORT, Execution(2))
+    assert rows(resumed) == rows(whole)
+    deadline = time.monotonic() + 30
+    while (alive := _alive(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive, "a worker outlived its parent"
+
+
+def _alive(session: int) -> list[int]:
+    """Processes of a session that are more than an entry which nobody has collected yet."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def _finished_samples(out: Path) -> int:
+    if not (out / JOURNAL).exists():
+        return 0
+    try:
+        journal = Journal(out)
+        count = len(journal.finished())
+        journal.close()
+    except InputError:  # the other process is writing
+        return 0
+    return count
+
+
+def test_chunk_rows_are_in_order() -> None:
+    chunk = Chunk((4, 2, 9))
+    chunk.finished.add(2)
+    assert chunk.left == (4, 9)

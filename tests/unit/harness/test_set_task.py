@@ -1,0 +1,367 @@
+"""The diverse task: clicks that depend on nothing but the set, candidates held against it, rows that stay the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+
+from disbench.baselines.cards import method_spec
+from disbench.core import ambiguity
+from disbench.core.clicks import Click
+from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.errors import InputError
+from disbench.core.masks import decode, encode
+from disbench.core.prediction import Prediction
+from disbench.core.scenes import Scene
+from disbench.harness import Execution, Protocol, run_benchmark, verify_run
+from disbench.harness.answers import (
+    ANSWERS,
+    JOURNAL_SCHEMA,
+    OVERLAPS,
+    SETS,
+    AnswerRow,
+    StoredAnswers,
+    is_diverse,
+    overlaps_of,
+    read_answers,
+    to_journal,
+)
+from disbench.harness.chunks import Clicked, run_chunk
+from disbench.harness.run import run_diverse
+from disbench.harness.set_source import Choice, IntentSource, SetSource, relation
+from disbench.harness.set_task import SetSample, SetTask, first_click, moved_clicks
+from disbench.harness.store import JOURNAL, RUN, read_run
+from tests import toy_methods
+from tests.unit.shard_tools import random_scene, scene_object, unrelated
+
+pytest.importorskip("cv2", exc_type=ImportError)
+DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
+Mask = npt.NDArray[np.bool_]
+
+
+def nested(seed: int, count: int = 3) -> list[Mask]:
+    """Squares in each other."""
+    noise = np.random.default_rng(seed)
+    masks = []
+    for number in range(count):
+        mask = np.zeros((40, 46), dtype=bool)
+        side = 4 + 5 * number + int(noise.integers(0, 3))
+        mask[20 - side : 20 + side, 22 - side : 22 + side] = True
+        masks.append(mask)
+    return masks
+
+
+def sample_of(masks: list[Mask]) -> SetSample:
+    image = np.zeros((*masks[0].shape, 3), dtype=np.uint8)
+    rles = tuple(encode(mask) for mask in masks)
+    return SetSample("a/0", "a", 0, image, rles, rles[0])
+
+
+class Offers:
+    """A method that always offers these masks."""
+
+    def __init__(self, masks: list[Mask], scores: list[float] | None = None) -> None:
+        self.prediction = Prediction(np.stack(masks), scores)
+        self.opened = 0
+
+    def open(self, image: object) -> Offers:
+        self.opened += 1
+        return self
+
+    def predict(self, clicks: list[Click]) -> Prediction:
+        assert len(clicks) == 1
+        return self.prediction
+
+
+def answers(method: Offers, sample: SetSample, task: SetTask) -> list[AnswerRow]:
+    events = run_chunk(method, [(0, lambda: sample)], task)  # type: ignore[arg-type]
+    return [e.row for e in events if isinstance(e, Clicked) and isinstance(e.row, AnswerRow)]
+
+
+def ious(row: AnswerRow) -> npt.NDArray[np.float64]:
+    return np.array(row.ious).reshape(row.members, row.candidates)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_method_that_returns_the_set_itself(seed: int) -> None:
+    masks = nested(seed)
+    rows = answers(Offers(masks, [0.2, 0.9, 0.4]), sample_of(masks), SetTask(clicks=2))
+    assert {row.click for row in rows} == {1, 2}
+    for row in rows:
+        found = ious(row)
+        assert ambiguity.coverage(found) == 1
+        assert ambiguity.recall(found, 0.9) == 1
+        assert ambiguity.waste(found) == 0
+        assert ambiguity.coverage_by_oracle(found)[-1] == 1
+        pairs = [(a & b).sum() / (a | b).sum() for a, b in ((masks[0], masks[1]), (masks[0], masks[2]))]
+        assert row.agreement[:2] == pytest.approx(pairs)
+        if row.dx or row.dy:  # the answer does not depend on the click
+            between = np.array(row.unmoved).reshape(3, 3)
+            assert ambiguity.held_best(found, found, between) == 1
+            assert ambiguity.held_top1(row.scores, row.scores, between) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_method_that_repeats_one_mask(seed: int) -> None:
+    """Of nested masks a < b < c, repeating a: coverage (1 + |a|/|b| + |a|/|c|) / 3 whatever is kept; redundancy 1."""
+    masks = nested(seed)
+    area = [int(mask.sum()) for mask in masks]
+    (row,) = answers(Offers([masks[0]] * 4, [0.1, 0.2, 0.3, 0.4]), sample_of(masks), SetTask(move=0))
+    expected = np.mean([area[0] / other for other in area])
+    assert ambiguity.coverage(ious(row)) == pytest.approx(expected)
+    for curve in (
+        ambiguity.coverage_by_own_order(ious(row), row.scores),
+        ambiguity.coverage_by_oracle(ious(row)),
+    ):
+        assert curve is not None
+        assert curve.tolist() == pytest.approx([expected] * 4)
+    assert ambiguity.redundancy(row.agreement) == 1
+    assert ambiguity.waste(ious(row)) == 0
+    assert ambiguity.meant_member(ious(row), 0) == 0
+
+
+def test_each_click_has_a_session_of_its_own() -> None:
+    masks = nested(0)
+    method = Offers(masks)
+    rows = answers(method, sample_of(masks), SetTask(clicks=2, move=3))
+    assert method.opened == len(rows)
+    assert [(row.click, row.dx, row.dy) for row in rows[:2]] == [(1, 0, 0), (2, 0, 0)]
+    assert all(row.unmoved is not None and row.candidate_masks is None for row in rows[2:])
+
+
+def test_moved_clicks_stay_in_the_region() -> None:
+    region = np.zeros((10, 12), dtype=bool)
+    region[2:9, 3:10] = True
+    found = moved_clicks(Click(6, 5, True), 3, region)
+    assert found == [
+        Click(9, 5, True),
+        Click(8, 7, True),
+        Click(6, 8, True),
+        Click(4, 7, True),
+        Click(3, 5, True),
+        Click(4, 3, True),
+        Click(6, 2, True),
+        Click(8, 3, True),
+    ]
+    assert moved_clicks(Click(9, 8, True), 3, region) == [
+        Click(6, 8, True),
+        Click(7, 6, True),
+        Click(9, 5, True),
+    ]
+    assert moved_clicks(Click(6, 5, True), 0, region) == []
+
+
+def test_first_clicks_are_uniform_and_their_own() -> None:
+    region = np.zeros((4, 5), dtype=bool)
+    region[1:3, 1:4] = True
+    rle = encode(region)
+    drawn = [first_click(rle, 0, "image", 3, number) for number in range(1, 1201)]
+    assert drawn[4] == first_click(rle, 0, "image", 3, 5)
+    assert len(Counter(drawn)) == 6
+    assert min(Counter(drawn).values()) > 140
+    assert all(region[click.y, click.x] for click in drawn)
+    others = [first_click(rle, *key) for key in ((1, "image", 3), (0, "b", 3), (0, "image", 4))]
+    assert len({*others, drawn[0]}) > 1
+
+
+def test_relations() -> None:
+    objects = tuple(scene_object(mask) for mask in nested(0, 5))
+    scene = Scene("a", "a.jpg", 40, 46, source="by-hand", objects=objects)
+    tree = SampledScene(scene, (1, 2, 3, -1, -1), (3, 2, 1, 0, 0), ((4,), (), (), (), (0,)), ())
+    found = [
+        relation(tree, 0, member)
+        for member in ((0,), (1,), (0, 1), (2,), (0, 1, 2, 3), (0, 4), (4,), (0, 2, 4), (0, 1, 4))
+    ]
+    expected = ["self", "parent", "parent", "grandparent", "ancestor-3", "with-1-neighbour", "container"]
+    assert found == [*expected, "with-2-others", "with-2-others"]
+    without = unrelated(scene, [SetOfObjects(0, ((0,), (0, 1)))])
+    assert relation(without, 0, (0, 1)) == "with-1-other"
+
+
+def small(photo_shards: Path, sets: int = 3, **how: int) -> SetSource:
+    return SetSource(photo_shards, "embedded", choice=Choice(sets, min_members=2, **how))
+
+
+def rows_of(run: StoredAnswers) -> list[list[dict[str, object]]]:
+    table = run.answers().drop_columns(["model_seconds", "harness_seconds"])
+    overlaps = pq.read_table(run.folder / OVERLAPS)
+    return [table.to_pylist(), overlaps.to_pylist(), run.sets().to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredAnswers:
+    """Two clicks on each of three sets, with the candidates."""
+    folder = tmp_path_factory.mktemp("diverse") / "whole"
+    return run_diverse(DISCS, small(photo_shards), folder, SetTask(clicks=2, store="all"))
+
+
+def test_rows_do_not_depend_on_workers_or_interruptions(
+    tmp_path: Path, photo_shards: Path, whole: StoredAnswers
+) -> None:
+    source, task = small(photo_shards), SetTask(clicks=2, store="all")
+    assert sorted(path.name for path in whole.folder.iterdir()) == sorted([RUN, SETS, ANSWERS, OVERLAPS])
+    two = run_diverse(DISCS, source, tmp_path / "two", task, Execution(2, batch=2))
+    broken = Broken(photo_shards, "embedded", choice=source.choice)
+    with pytest.raises(InputError, match="gone"):
+        run_diverse(DISCS, broken, tmp_path / "part", task)
+    assert (tmp_path / "part" / JOURNAL).is_file()
+    with pytest.raises(InputError, match="not finished"):
+        read_answers(tmp_path / "part")
+    resumed = run_diverse(DISCS, source, tmp_path / "part", task)
+    assert rows_of(whole) == rows_of(two) == rows_of(resumed)
+    assert whole.description["task"] == "diverse"
+    assert whole.description["protocol"]["clicks"] == 2
+    before = (whole.folder / ANSWERS).stat().st_mtime_ns
+    run_diverse(DISCS, source, whole.folder, task)
+    assert (whole.folder / ANSWERS).stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"protocol\.seed: 0, now 1"):
+        run_diverse(DISCS, source, whole.folder, SetTask(clicks=2, seed=1, store="all"))
+
+
+class Broken(SetSource):
+    def read(self, index: int) -> SetSample:
+        if index == 2:
+            raise InputError("gone")
+        return super().read(index)
+
+
+def test_stored_rows_are_what_masks_say(photo_shards: Path, whole: StoredAnswers) -> None:
+    source, run = small(photo_shards), whole
+    table = run.answers()
+    place = {name: number for number, name in enumerate(source.ids)}
+    for row, found in zip(table.to_pylist(), run.ious(table), strict=True):
+        assert found.shape == (row["members"], 3)
+        if row["candidate_masks"] is None:
+            continue
+        sample = source.read(place[row["sample"]])
+        size = list(sample.image.shape[:2])
+        offered = [decode({"size": size, "counts": counts}) for counts in row["candidate_masks"]]
+        for member, values in zip(sample.members, found, strict=True):
+            target = decode(member)
+            for mask, value in zip(offered, values, strict=True):
+                assert value == np.float32((target & mask).sum() / (target | mask).sum())
+        pairs = [(offered[0] & b).sum() / (offered[0] | b).sum() for b in offered[1:]]
+        assert row["agreement"][:2] == pytest.approx(pairs)
+        assert row["scores"] == [1.0, 0.5, 1 / 3]
+    long = pq.read_table(run.folder / OVERLAPS).to_pylist()
+    assert [(row["member"], row["candidate"]) for row in long[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [row["score"] for row in long[:3]] == [1.0, 0.5, 1 / 3]
+
+
+def test_overlaps_of_answers_with_and_without_scores() -> None:
+    def row(members: int, candidates: int, scores: tuple[float, ...] | None) -> AnswerRow:
+        values = tuple(float(i) / 10 for i in range(members * candidates))
+        return AnswerRow("a/0", "a", 0, 1, 0, 0, 5, 6, members, candidates, scores, ious=values)
+
+    table = to_journal([row(2, 2, (0.1, 0.2)), row(1, 0, None), row(1, 3, None), row(2, 1, (0.7,))])
+    assert table.schema == JOURNAL_SCHEMA
+    found = overlaps_of(table).to_pylist()
+    assert [r["member"] for r in found] == [0, 0, 1, 1, 0, 0, 0, 0, 1]
+    assert [r["candidate"] for r in found] == [0, 1, 0, 1, 0, 1, 2, 0, 0]
+    assert [r["score"] for r in found] == [0.1, 0.2, 0.1, 0.2, None, None, None, 0.7, 0.7]
+
+
+def test_a_method_that_fails_ends_its_set(tmp_path: Path, photo_shards: Path) -> None:
+    spec = method_spec(f"{__file__}:Fails")
+    run = run_diverse(spec, small(photo_shards), tmp_path / "run", SetTask(clicks=2))
+    assert len(run.description["result"]["failed"]) == 3
+    rows = run.answers().to_pylist()
+    assert [(row["click"], row["candidates"]) for row in rows[:2]] == [(1, 1), (2, 0)]
+    assert "predict raised RuntimeError: the second time" in rows[1]["failure"]
+    assert len(rows) == 6
+
+
+class Fails:
+    """Answers a set's first click only."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def open(self, image: npt.NDArray[np.uint8]) -> Fails:
+        self.shape = image.shape[:2]
+        self.opened += 1
+        return self
+
+    def predict(self, clicks: list[Click]) -> Prediction:
+        if self.opened % 2 == 0:
+            raise RuntimeError("the second time")
+        return Prediction(np.zeros((1, *self.shape), dtype=bool))
+
+
+def test_which_sets_are_taken(photo_shards: Path) -> None:
+    whole = SetSource(photo_shards, "embedded")
+    assert len(whole.ids) == whole.facts()["shards"]["sets"]  # type: ignore[index]
+    lots = [SetSource(photo_shards, "embedded", choice=Choice(5, seed)).ids for seed in (0, 0, 1)]
+    assert lots[0] == lots[1] != lots[2]
+    assert len(set(lots[0])) == 5
+    several = SetSource(photo_shards, "embedded", choice=Choice(min_members=2))
+    assert 0 < len(several.ids) < len(whole.ids)
+    assert all(len(several.place(i)[1].members) > 1 for i in range(len(several.ids)))
+    assert whole.content_hash() != several.content_hash()
+    with pytest.raises(InputError, match="no set of 99 masks"):
+        SetSource(photo_shards, "embedded", choice=Choice(min_members=99))
+    with pytest.raises(InputError, match="at least 1"):
+        Choice(0)
+    with pytest.raises(InputError, match="at least 1"):
+        SetTask(clicks=0)
+
+
+def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    source = SetSource(photo_shards, tmp_path)
+    with pytest.raises(InputError, match="--images"):
+        source.read(0)
+    name = source.place(0)[0].scene.file_name
+    Image.new("RGB", (7, 8)).save(tmp_path / name)
+    with pytest.raises(InputError, match="7 x 8 pixels"):
+        SetSource(photo_shards, tmp_path).read(0)
+
+
+def test_each_intent_has_the_same_first_click(
+    tmp_path: Path, photo_shards: Path, whole: StoredAnswers
+) -> None:
+    sets = small(photo_shards)
+    source = IntentSource(sets)
+    run = run_benchmark(DISCS, source, tmp_path / "intents", Protocol(max_clicks=3), Execution(store="kept"))
+    rows = run.rows().to_pylist()
+    drawn = [row for row in whole.answers().to_pylist() if row["click"] == 1 and row["unmoved"] is None]
+    first = {row["sample"]: (row["x"], row["y"]) for row in drawn}
+    found = {row["sample"]: (row["x"], row["y"]) for row in rows if row["click"] == 1}
+    assert {name: first[name.rpartition("/")[0]] for name in found} == found
+    assert list(found) == list(source.ids)
+    assert verify_run(run.folder, source=source).holds
+    assert verify_run(run.folder, dataset=str(photo_shards)).clicks == len(rows)
+    assert not is_diverse(run.folder)
+    assert is_diverse(whole.folder)
+    with pytest.raises(InputError, match="disbench ambiguity reads it"):
+        read_run(whole.folder)
+    with pytest.raises(InputError, match="not a run of --task diverse"):
+        read_answers(run.folder)
+
+
+def test_a_first_click_that_is_not_the_samples_own(tmp_path: Path, photo_shards: Path) -> None:
+    source = IntentSource(small(photo_shards))
+    run = run_benchmark(DISCS, source, tmp_path / "run", Protocol(max_clicks=1))
+    other = IntentSource(small(photo_shards, seed=0))
+    other.sets.choice = Choice(3, seed=7, min_members=2)
+    other.content_hash = source.content_hash  # type: ignore[method-assign]
+    problems = verify_run(run.folder, source=other).problems
+    assert any("first click that is not the sample's own" in line for line in problems)
+
+
+def test_random_scenes_have_sets_with_relations(tmp_path: Path) -> None:
+    for seed in range(3):
+        scene = random_scene(np.random.default_rng(seed), f"r{seed}")
+        for chosen in scene.sets:
+            named = [relation(scene, chosen.center, member) for member in chosen.members]
+            assert named[0] == "self"
+            assert (
+                named[1:]
+                == ["parent", "grandparent", "ancestor-3", "ancestor-4", "ancestor-5"][: len(named) - 1]
+            )

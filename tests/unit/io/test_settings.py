@@ -1,0 +1,224 @@
+"""Settings from TOML: every kind of field, tables in tables, overrides of them, and what an error says."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbench.core.errors import InputError
+from disbench.io.settings import checked, settings_from, with_overrides
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A table of its own, with an option that must be given."""
+
+    size: float
+    spokes: int = 36
+    tyre: str | None = None
+
+
+@dataclass(frozen=True)
+class Bell:
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Bicycle:
+    """Every kind of field that a table may have."""
+
+    name: str
+    gears: int = 1
+    weight: float = 9.5
+    lit: bool = True
+    colour: Literal["red", "blue"] = "red"
+    speeds: Literal[1, 3] = 1
+    places: tuple[str, ...] = ()
+    ratios: tuple[float, ...] = (1.0,)
+    owner: str | None = None
+    bell: Bell = field(default_factory=Bell)
+    front: Wheel = field(default_factory=lambda: Wheel(28.0))
+    wheels: tuple[Wheel, ...] = ()
+
+
+def made(text: str, *overrides: str) -> Bicycle:
+    """As a user's file and command line give it."""
+    return settings_from(Bicycle, with_overrides(tomllib.loads(text), overrides, Bicycle), "bicycle.toml")
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert made("name = 'a'") == Bicycle("a")
+
+
+def test_every_kind_of_field() -> None:
+    found = made(
+        """
+        name = "a"
+        gears = 3
+        weight = 8
+        lit = false
+        colour = "blue"
+        speeds = 3
+        places = ["home", "town"]
+        ratios = [1, 2.5]
+        owner = "b"
+        wheels = [{ size = 26, tyre = "wide" }, { size = 24.5, spokes = 32 }]
+        bell = { loud = true }
+        [front]
+        size = 20
+        """
+    )
+    assert found == Bicycle(
+        **{"name": "a", "gears": 3, "weight": 8.0, "lit": False, "colour": "blue", "speeds": 3, "owner": "b"},
+        places=("home", "town"),
+        ratios=(1.0, 2.5),
+        bell=Bell(loud=True),
+        front=Wheel(20.0),
+        wheels=(Wheel(26.0, tyre="wide"), Wheel(24.5, 32)),
+    )
+    assert isinstance(found.weight, float) and isinstance(found.ratios[0], float)
+
+
+WRONG: list[tuple[str, str]] = [
+    ("", r"^bicycle.toml: the option 'name' is missing; add it$"),
+    ("name = 1", "name is a text, not 1"),
+    ("name = 'a'\ngear = 1", "unknown option 'gear'; did you mean 'gears'"),
+    ("name = 'a'\ngears = 1.5", "gears is a whole number, not 1.5"),
+    ("name = 'a'\ngears = true", "gears is a whole number, not True"),
+    ("name = 'a'\nweight = true", "weight is a number, not True"),
+    ("name = 'a'\nweight = nan", "weight is a number, not nan"),
+    ("name = 'a'\nweight = -inf", "weight is a number, not -inf"),
+    ("name = 'a'\nweight = '9'", "weight is a number, not '9'"),
+    ("name = 'a'\nlit = 1", "lit is true or false, not 1"),
+    ("name = 'a'\ncolour = 'rot'", "unknown value of colour 'rot'.*red"),
+    ("name = 'a'\nspeeds = 2", "unknown value of speeds '2'"),
+    ("name = 'a'\nplaces = 'home'", "places is a list of one value or more, not 'home'"),
+    ("name = 'a'\nplaces = [1]", "places is a text, not 1"),
+    ("name = 'a'\nratios = []", "ratios is a list of one value or more"),
+    ("name = 'a'\nowner = 1", "owner is a text, not 1"),
+    ("name = 'a'\nbell = true", "bell is a table, not True"),
+    ("name = 'a'\nwheels = [28]", "wheels is a table, not 28"),
+    ("name = 'a'\nwheels = [{ spokes = 2 }]", "bicycle.toml: wheels: the option 'size' is missing"),
+    ("name = 'a'\nfront = { size = 1, spoke = 2 }", "bicycle.toml: front: unknown option 'spoke'.*spokes"),
+    ("name = 'a'\nfront = { size = 'big' }", "bicycle.toml: front: size is a number, not 'big'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG, ids=[words[-24:] for _, words in WRONG])
+def test_what_a_file_gets_wrong(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        made(text)
+
+
+def test_a_list_may_be_empty_where_its_default_is() -> None:
+    assert made("name = 'a'\nplaces = []\nwheels = []") == Bicycle("a")
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_json_gives_the_same_settings_again(data: st.DataObject) -> None:
+    """A checkpoint keeps them so: tuples become lists, None null."""
+    number = st.floats(allow_nan=False, allow_infinity=False)
+    wheel = st.builds(Wheel, number, st.integers(), st.none() | st.text())
+    bicycle = data.draw(
+        st.builds(
+            Bicycle,
+            name=st.text(),
+            gears=st.integers(),
+            weight=number,
+            lit=st.booleans(),
+            colour=st.sampled_from(["red", "blue"]),
+            places=st.lists(st.text()).map(tuple),
+            ratios=st.lists(number, min_size=1).map(tuple),
+            owner=st.none() | st.text(),
+            bell=st.builds(Bell, st.booleans()),
+            front=wheel,
+            wheels=st.lists(wheel, max_size=3).map(tuple),
+        )
+    )
+    content = json.loads(json.dumps(dataclasses.asdict(bicycle)))
+    assert settings_from(Bicycle, content, "") == bicycle
+
+
+def test_none_is_a_value_of_optional_fields_only() -> None:
+    assert checked("owner", None, str | None, "") is None
+    with pytest.raises(InputError, match="name is a text, not None"):
+        settings_from(Bicycle, {"name": None}, "a")
+
+
+OVERRIDES: list[tuple[str, str, Any]] = [
+    ("gears=7", "gears", 7),
+    (" gears = 7 ", "gears", 7),
+    ("weight=1e1", "weight", 10.0),
+    ("weight=7", "weight", 7.0),
+    ("lit=FALSE", "lit", False),
+    ("colour=blue", "colour", "blue"),
+    ("speeds=3", "speeds", 3),
+    ("owner=a=b", "owner", "a=b"),
+    ("name=", "name", ""),
+    ("places=home, town", "places", ("home", "town")),
+    ("ratios=1,2.5", "ratios", (1.0, 2.5)),
+    ("bell.loud=true", "bell", Bell(loud=True)),
+    ("front.size=20", "front", Wheel(20.0)),
+    ("front.tyre=wide", "front", Wheel(26.0, tyre="wide")),
+]
+
+
+@pytest.mark.parametrize(("override", "name", "value"), OVERRIDES, ids=[each[0] for each in OVERRIDES])
+def test_overrides(override: str, name: str, value: Any) -> None:
+    found = made("name = 'a'\nfront = { size = 26 }", override)
+    assert getattr(found, name) == value and type(getattr(found, name)) is type(value)
+    assert dataclasses.replace(found, **{name: value}) == found
+
+
+def test_the_last_of_several_overrides_counts_and_the_others_stay() -> None:
+    found = made("name = 'a'\nfront = { size = 26 }", "front.spokes=1", "gears=2", "front.spokes=3")
+    assert (found.front, found.gears) == (Wheel(26.0, 3), 2)
+
+
+def test_overrides_leave_the_table_as_it_was() -> None:
+    content = {"name": "a", "front": {"size": 26.0}}
+    before = copy.deepcopy(content)
+    with_overrides(content, ["front.size=20", "name=b"], Bicycle)
+    assert content == before
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("gears", "--set gears: write it as option=value"),
+        ("gear=1", "--set gear=1: unknown option 'gear'; did you mean 'gears'"),
+        ("front.spoke=1", "unknown option 'spoke'; did you mean 'spokes'"),
+        ("frond.spokes=1", "unknown option 'frond'; did you mean 'front'"),
+        ("gears.more=1", "gears is not a table of options"),
+        ("front.size.more=1", "size is not a table of options"),
+        ("wheels.size=1", "wheels is not a table of options"),
+        ("gears=many", "--set gears=many: gears is a whole number"),
+        ("gears=1.0", "gears is a whole number"),
+        ("weight=light", "weight is a number"),
+        ("weight=inf", "weight is a number, not inf"),
+        ("lit=yes", "lit is true or false"),
+        ("speeds=two", "unknown value of speeds 'two'"),
+        ("speeds=2", "unknown value of speeds '2'"),
+        ("colour=rot", "unknown value of colour 'rot'"),
+        ("ratios=1,b", "ratios is a number"),
+        ("front=28", "front is a table, not '28'"),
+        ("wheels=28", "wheels is a table, not '28'"),
+    ],
+)
+def test_what_an_override_gets_wrong(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        made("name = 'a'\ngears = 1\nfront = { size = 26 }", override)
+
+
+def test_a_file_whose_table_is_none_is_not_set_in_part() -> None:
+    with pytest.raises(InputError, match="front is not a table"):
+        made("name = 'a'\nfront = 28", "front.size=20")

@@ -1,0 +1,243 @@
+"""Signs of an ablation beside the paper's: the numbers by other means, what is decided, what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from decimal import Decimal
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ablation_tools import HASHES, write_cell
+from scipy import stats
+
+from disbench.core.errors import InputError
+from disbench.reports.ablation.plans import load_plan
+from disbench.reports.ablation.report import report_ablation
+from disbench.reports.ablation.rows import Estimate, Quantity, estimate, read_results
+from disbench.reports.ablation.signs import PaperDifference, Sign
+from disbench.reports.paper.tables import make_paper_table
+
+PLAN = load_plan("table5")
+DATASETS = tuple(HASHES)
+NOC, NOF, IOU = Quantity("noc", 90), Quantity("nof", 90), Quantity("iou")
+
+
+def ious(clicks: list[int], first: float = 0.5) -> npt.NDArray[np.float64]:
+    """Of each sample 20 IoUs that reach 0.9 at a click (21: never) and stay there."""
+    values = np.full((len(clicks), 20), first)
+    for row, click in zip(values, clicks, strict=True):
+        row[click - 1 :] = 0.95
+    return values
+
+
+def signs_of(folder: Path) -> list[dict[str, str]]:
+    report_ablation(PLAN, folder, folder / "report")
+    return list(csv.DictReader(io.StringIO((folder / "report" / "signs-table5.csv").read_text())))
+
+
+def one(rows: list[dict[str, str]], contrast: str, dataset: str, measure: str) -> dict[str, str]:
+    (found,) = [
+        row
+        for row in rows
+        if (row["contrast"], row["dataset"], row["measure"]) == (contrast, dataset, measure)
+    ]
+    return found
+
+
+def test_differences_beside_the_paper(tmp_path: Path) -> None:
+    """Baseline to FC: fewer clicks on Berkeley, as the paper prints; more on GrabCut, where it prints nothing."""
+    folder = tmp_path / "table5"
+    for seed, shift in ((0, 0), (1, 1), (2, 0)):
+        slow, fast = [10 + shift, 12, 14, 21], [6, 7 + shift, 8, 9]
+        write_cell(folder, "baseline", {"berkeley": ious(slow), "grabcut": ious(fast)}, seed)
+        write_cell(folder, "fc", {"berkeley": ious(fast, 0.6), "grabcut": ious(slow)}, seed)
+    rows = signs_of(folder)
+    found = one(rows, "FC", "berkeley", "noc90")
+    assert (found["paper_before"], found["paper_after"], found["paper_difference"]) == (
+        "2.35",
+        "2.09",
+        "-0.26",
+    )
+    assert float(found["measured_before"]) == pytest.approx((56 + 57 + 56) / 12)
+    assert float(found["difference"]) == pytest.approx((30 + 31 + 30 - 56 - 57 - 56) / 12)
+    assert (found["sign"], found["finding"], found["seeds"], found["samples"]) == (
+        "same",
+        "holds",
+        "0 1 2",
+        "4",
+    )
+    assert one(rows, "FC", "grabcut", "noc90")["paper_difference"] == ""
+    assert one(rows, "FC", "grabcut", "noc90")["finding"] == "worse"
+    assert one(rows, "FC", "berkeley", "iou1")["finding"] == "better"
+    failures = one(rows, "FC", "berkeley", "nof90")
+    assert (failures["difference"], failures["samples_high"]) == ("-1.0", "0.0")
+    assert failures["finding"] == "not decided", "one failure of four samples"
+    assert one(rows, "MO", "berkeley", "noc90")["finding"] == "not run"
+    page = (folder / "report" / "signs-table5.md").read_text()
+    assert "**FC: fc against baseline**" in page
+    assert "**MO:" not in page
+    assert (
+        "was not run: MO; MCA alone; FCG alone; MCA beside FCG; FCG beside MCA; Refinement at the first"
+        in page
+    )
+    assert "Every row is trained for 75 steps of 4 examples of the training small." in page
+    assert "The paper also prints numbers on SBD, DAVIS, where nothing was run." in page
+    assert "Of 1 sign that the paper prints: 1 holds, 0 against, 0 not decided." in page
+
+
+def test_the_interval_over_samples_is_that_of_all_resamples() -> None:
+    draws = np.random.default_rng(0)
+    values = draws.integers(-5, 6, (3, 4)).astype(float)
+    means = np.array([values[:, list(chosen)].mean() for chosen in product(range(4), repeat=4)])
+    low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
+    assert estimate(values, NOC).samples == pytest.approx((low, high))
+    assert estimate(values, NOF).samples == pytest.approx((4 * low, 4 * high)), "failures are counted"
+    assert estimate(values, NOF).mean == pytest.approx(4 * values.mean())
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    values = np.random.default_rng(1).normal(0.2, 1.0, (5, 30))
+    wanted = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
+    assert estimate(values, IOU).seeds == pytest.approx((wanted.low, wanted.high))
+    assert estimate(values[:1], IOU).seeds is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "seeds", "paper", "finding"),
+    [
+        ((-2.0, -0.1), (-3.0, -0.2), -0.5, "holds"),
+        ((-2.0, -0.1), None, -0.5, "holds"),
+        ((0.1, 2.0), (0.1, 3.0), -0.5, "against"),
+        ((-2.0, -0.1), (-3.0, 0.2), -0.5, "not decided"),
+        ((-2.0, 0.0), (-3.0, -0.2), -0.5, "not decided"),
+        ((-2.0, -0.1), None, 0.0, "better"),
+        ((0.1, 2.0), None, None, "worse"),
+    ],
+)
+def test_what_is_decided(
+    samples: tuple[float, float], seeds: tuple[float, float] | None, paper: float | None, finding: str
+) -> None:
+    printed = PaperDifference(difference=None if paper is None else Decimal(str(paper)))
+    ours = Estimate((samples[0] + samples[1]) / 2, samples, seeds)
+    sign = Sign(PLAN.contrasts[0], "berkeley", NOC, printed, ours=ours)
+    assert sign.finding == finding
+    assert sign.agreement == ("" if not paper else "same" if (ours.mean < 0) == (paper < 0) else "opposite")
+    assert replace(sign, quantity=IOU).finding == {"better": "worse", "worse": "better"}.get(finding, finding)
+
+
+def test_stopping_early_changes_no_number(tmp_path: Path) -> None:
+    """Samples that end at 0.90 give the same files, byte for byte."""
+    texts = []
+    for stop in (None, 0.9):
+        folder = tmp_path / str(stop) / "table5"
+        draws = np.random.default_rng(2)
+        for row in ("full", "full-refined", "fc"):
+            whole = draws.uniform(0.3, 1.0, (6, 20)).astype(np.float32)
+            ends = [next((n + 1 for n, iou in enumerate(one) if iou >= np.float32(0.9)), 20) for one in whole]
+            cut = [list(values[: end if stop else 20]) for values, end in zip(whole, ends, strict=True)]
+            write_cell(folder, row, {"grabcut": cut}, protocol={"stop_at": stop})
+        report_ablation(PLAN, folder, folder / "report")
+        texts.append({path.name: path.read_bytes() for path in (folder / "report").iterdir()})
+    assert texts[0] == texts[1]
+    refined = next(
+        line for line in texts[0]["signs-table5.csv"].decode().splitlines() if "Refinement" in line
+    )
+    assert ",noc90,,,0.3," in refined
+
+
+def test_a_number_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "table5"
+    broken = ious([3, 4])
+    broken[0, 0] = np.nan
+    write_cell(
+        folder, "baseline", {"grabcut": broken, "berkeley": [[0.5, 0.86]] * 2}, protocol={"stop_at": 0.85}
+    )
+    write_cell(folder, "fc", {"grabcut": ious([2, 3]), "berkeley": [[0.86]] * 2}, protocol={"stop_at": 0.85})
+    rows = signs_of(folder)
+    assert one(rows, "FC", "berkeley", "noc90")["finding"].endswith(
+        "samples of this run end at an IoU of 0.85"
+    )
+    assert (
+        one(rows, "FC", "grabcut", "iou1")["finding"]
+        == "not available: the value of some sample is not a number"
+    )
+    assert one(rows, "FC", "berkeley", "iou1")["finding"] == "better"
+    assert "|  |" not in (folder / "report" / "signs-table5.md").read_text()
+
+
+def test_failed_samples_and_subsets_are_marked(tmp_path: Path) -> None:
+    folder = tmp_path / "table5"
+    run: dict[str, Any] = {"failed": {1: "it broke"}, "protocol": {"every": 3}}
+    write_cell(folder, "fc", {"grabcut": ious([3, 4])}, **run)
+    report_ablation(PLAN, folder, folder / "report")
+    page = (folder / "report" / "signs-table5.md").read_text()
+    assert "the method failed on 1 sample, which count with an IoU of 0" in page
+    assert "samples: every 3rd (2 of 2)" in page
+    assert "No sign that the paper prints was measured" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {"steps": 2}}, "rows are compared at one budget"),
+        ({"protocol": {"limit": 1}}, "of other samples or another protocol"),
+        ({"protocol": {"threshold": 0.6}}, "of other samples or another protocol"),
+        ({"runs": {"grabcut": ious([2, 3])}}, "of other samples or another protocol"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    folder = tmp_path / "table5"
+    write_cell(folder, "fc", {"grabcut": ious([2, 3, 4])})
+    write_cell(folder, "fc-mo", change.pop("runs", {"grabcut": ious([2, 3, 4])}), **change)
+    with pytest.raises(InputError, match=words) as error:
+        report_ablation(PLAN, folder, folder / "report")
+    assert str(folder) in str(error.value)
+    assert not (folder / "report").exists()
+
+
+def test_records_that_are_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "table5"
+    with pytest.raises(InputError, match="no row of an ablation is finished here"):
+        read_results(folder)
+    write_cell(folder, "fc", {"grabcut": ious([2, 3])})
+    record = folder / "fc" / "seed-0" / "row.json"
+    text = record.read_text()
+    for bad, words in (
+        (text.replace('"training_seed": 0', '"training_seed": 1'), "its run is not of the row beside it"),
+        (text.replace('"format": 1', '"format": 2'), "not a record of form 1"),
+        (text.replace('"steps": 75, ', "").replace('"steps": 75,', ""), "not a record of form 1"),
+        (text[:-9], "not a record of an ablation's row"),
+        ("[]", "not a record of an ablation's row"),
+    ):
+        record.write_text(bad)
+        with pytest.raises(InputError, match=words):
+            read_results(folder)
+
+
+def test_unfinished_runs_wait(tmp_path: Path) -> None:
+    folder = tmp_path / "table5"
+    write_cell(folder, "fc", {"grabcut": ious([2, 3])})
+    write_cell(folder, "full", {"grabcut": ious([2, 3])})
+    (folder / "full" / "seed-0" / "runs" / "grabcut" / "run.json").rename(folder / "kept")
+    (folder / "full" / "seed-0" / "runs" / "grabcut" / "journal.sqlite").touch()
+    assert list(read_results(folder)) == [("fc", "grabcut")]
+
+
+def test_reproduce_lists_the_rows_of_a_small_network(tmp_path: Path) -> None:
+    """They are no row of the paper's, which trained another backbone; each has its label."""
+    folder = tmp_path / "table5"
+    for seed in (0, 1):
+        write_cell(folder, "fc", {"berkeley": ious([2, 3])}, seed, options={"mca": False, "fcg": False})
+    made = make_paper_table("table5", [folder], tmp_path / "paper", formats=["markdown"])
+    lines = made.paths[0].read_text().partition("Not in the paper's table")[2].splitlines()
+    shown = [line.split(" | ")[4] for line in lines if "measured" in line]
+    assert [text.partition("<sup>")[0] for text in shown] == [
+        "measured: disnet (training\\_seed=0, mca=false, fcg=false)",
+        "measured: disnet (training\\_seed=1, mca=false, fcg=false)",
+    ]

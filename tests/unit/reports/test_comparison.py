@@ -1,0 +1,161 @@
+"""Two runs compared: numbers, refusals, warnings, and files that hold any text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_tools import write_photo_run
+from run_tools import HASH, draw_ious, write_run
+
+from disbench.core.errors import InputError
+from disbench.core.metrics import bootstrap_interval
+from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
+from tests.toy_methods import Discs
+
+pytest.importorskip("cv2", exc_type=ImportError)
+NASTY = "=x|<b>$1$_\\\u202e\n`"
+
+
+def test_numbers_against_loops_over_the_rows(tmp_path: Path) -> None:
+    of_a, of_b = draw_ious(30, seed=1), draw_ious(30, seed=2, speed=0.2)
+    runs = [write_run(tmp_path / name, ious) for name, ious in (("a", of_a), ("b", of_b))]
+    found = compare_runs(*runs)
+    assert [measure.key for measure in found.measures] == [
+        *("noc_80", "noc_85", "noc_90", "noc_95"),
+        *("iou_1", "iou_3", "iou_5", "iou_20"),
+    ]
+    assert not found.warnings
+    for measure in found.measures:
+        kind, number = measure.key.split("_")
+        pairs = []
+        for row_a, row_b in zip(of_a, of_b, strict=True):
+            if kind == "iou":
+                pairs.append((float(row_a[int(number) - 1]), float(row_b[int(number) - 1])))
+                continue
+            goal = np.float32(int(number) / 100)
+            clicks = [[c for c, v in enumerate(row, 1) if v >= goal] for row in (row_a, row_b)]
+            pairs.append(tuple(float(reached[0]) if reached else 20.0 for reached in clicks))
+        differences = [a - b for a, b in pairs]
+        got = measure.difference
+        assert got is not None
+        assert got.mean == pytest.approx(sum(differences) / 30, abs=1e-12)
+        assert (got.low, got.high) == bootstrap_interval(differences)
+        better = [d < 0 if kind == "noc" else d > 0 for d in differences]
+        assert (got.a_better, got.ties) == (sum(better), differences.count(0))
+        assert got.a_better + got.ties + got.b_better == 30
+
+
+def test_a_run_and_itself(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    found = compare_runs(run, run)
+    for measure in found.measures:
+        assert measure.difference is not None
+        assert (measure.difference.p, measure.difference.p_signs, measure.difference.mean) == (1, 1, 0)
+    assert found.order == tuple(range(12))
+
+
+def test_samples_in_the_order_of_their_difference(tmp_path: Path) -> None:
+    of_a = [[0.95] * 20, [0.5] * 20, [0.95] * 20, [0.95] * 20, [0.2] * 20]
+    of_b = [[0.95] * 20, [0.5] * 20, [0.5] * 20, [*[0.5] * 4, *[0.95] * 16], [0.7] * 20]
+    runs = [write_run(tmp_path / name, ious) for name, ious in (("a", of_a), ("b", of_b))]
+    assert compare_runs(*runs).order == (2, 3, 4, 0, 1)
+
+
+def test_other_samples_are_refused(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", draw_ious(4))
+    other = write_run(tmp_path / "hash", draw_ious(4), dataset={"content_hash": "0" + HASH[1:]})
+    fewer = write_run(tmp_path / "fewer", draw_ious(3), protocol={"limit": 3}, dataset={"samples": 4})
+    for b, words in ((other, "on the same samples"), (fewer, "1 only in one, such as s3; .* --limit")):
+        with pytest.raises(InputError, match=words) as refused:
+            compare_runs(a, b)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def test_runs_that_end_early(tmp_path: Path) -> None:
+    early = [
+        [*row[: int(np.argmax(row >= np.float32(0.9)))], 0.9] for row in np.full((5, 20), 0.95, np.float32)
+    ]
+    a, b = (
+        write_run(tmp_path / "a", early, protocol={"stop_at": 0.9}),
+        write_run(tmp_path / "b", draw_ious(5)),
+    )
+    found = {measure.key: measure for measure in compare_runs(a, b).measures}
+    assert found["noc_90"].difference is not None
+    for key in ("noc_95", "iou_1"):
+        assert found[key].difference is None
+        assert "end at an IoU of 0.9" in found[key].reason
+    short = write_run(tmp_path / "c", [[0.7]] * 5, protocol={"stop_at": 0.5})
+    with pytest.raises(InputError, match="without --stop-at"):
+        compare_runs(short, b)
+
+
+def test_warnings(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", draw_ious(4))
+    ious = draw_ious(4, 6)
+    ious[1, 2] = math.nan
+    b = write_run(
+        tmp_path / "b",
+        [ious[0, :3], *ious[1:]],
+        failed={0: "a bad day"},
+        protocol={"max_clicks": 6, "selection": "score"},
+    )
+    found = compare_runs(a, b)
+    text = " / ".join(found.warnings)
+    for words in (
+        "selection score instead of oracle-first",
+        "first 6 clicks",
+        "B: the method failed on 1",
+        "B: 1 sample",
+    ):
+        assert words in text
+    reasons = {measure.key: measure.reason for measure in found.measures}
+    assert "6 clicks a sample" in reasons["iou_20"]
+    assert "not a number" in reasons["iou_3"]
+    assert not reasons["noc_90"]
+    assert sum(line.startswith("warning: ") for line in lines_of(found)) == len(found.warnings)
+
+
+def test_files(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", draw_ious(6), method={"name": NASTY}),
+        write_run(tmp_path / "b", draw_ious(6, seed=1)),
+    ]
+    found = compare_runs(*runs)
+    paths = write_comparison(found, tmp_path / "out", b"PNG")
+    before = [path.read_bytes() for path in paths]
+    assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "differences.png"]
+    rows = list(csv.DictReader(io.StringIO(before[1].decode())))
+    assert len(rows) == 8
+    assert rows[0]["label_a"].startswith("'=x")
+    assert all(0 < float(row["p"]) <= 1 for row in rows)
+    page = before[0].decode()
+    assert "(differences.png)" in page
+    assert "\\|\\<b>" in page and "\u202e" not in page
+    assert [line.count(" | ") for line in page.splitlines() if line.startswith("|")] == [9] * 10
+    again = write_comparison(compare_runs(*runs), tmp_path / "out")
+    assert [path.read_bytes() for path in again[1:]] == before[1:2]
+    assert not (tmp_path / "out" / "differences.png").exists()
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    runs = (
+        write_photo_run(tmp_path / "a", "kept"),
+        write_photo_run(tmp_path / "b", "none", name="small", method=Discs(8.0)),
+    )
+    found = compare_runs(*runs)
+    first = draw_differences(found, runs, None, 2)
+    assert first == draw_differences(found, runs, None, 2)
+    assert first.startswith(b"\x89PNG")
+
+
+def test_one_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    assert one_run(tmp_path / "runs").folder.name == "a"
+    write_run(tmp_path / "runs" / "b")
+    with pytest.raises(InputError, match="there are 2 runs in it; name one"):
+        one_run(tmp_path / "runs")

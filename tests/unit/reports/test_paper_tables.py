@@ -1,0 +1,444 @@
+"""The paper's tables: which run fills which row, what is set off and marked, and that no cell is without a reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paper_runs_pool import NASTY, dataset, method, read_pool, write_pool
+from run_tools import write_run
+
+from disbench.core.errors import InputError
+from disbench.io import definitions
+from disbench.reports.entries import Entry
+from disbench.reports.paper.definitions import read_table_definition
+from disbench.reports.paper.published import read_published
+from disbench.reports.paper.rows import paper_blocks
+from disbench.reports.paper.runs import PaperRuns, Pattern, parse_rows
+from disbench.reports.paper.tables import make_paper_table, paper_table, signed
+from disbench.reports.render import latex, markdown
+from disbench.reports.render.text import DASH
+from disbench.reports.table import Table
+
+TABLES = ("table1", "table2", "table3", "table4", "table5")
+PUBLISHED = read_published()
+DEFINITIONS = {name: read_table_definition(name, PUBLISHED) for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+    folder = tmp_path_factory.mktemp("runs")
+    write_pool(folder)
+    return read_pool(folder)
+
+
+def build(name: str, entries: list[Entry], named: dict[str, str] | None = None) -> Table:
+    blocks, remarks = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(entries), named or {}))
+    return paper_table(DEFINITIONS[name], PUBLISHED, blocks, remarks)
+
+
+def lines_of(table: Table, *labels: str) -> dict[str, dict[str, Any]]:
+    """The lines of a row, by what its column `Number` says: heading -> cell."""
+    heads = [f"{column.group} {column.name}".strip() for column in table.columns]
+    found = {}
+    for row in table.rows:
+        if tuple(cell.text for cell in row[: len(labels)]) == labels:
+            cells = dict(zip(heads, row, strict=True))
+            found[cells["Number"].text] = cells
+    return found
+
+
+def notes(table: Table, cell: Any) -> list[str]:
+    return [table.footnotes[mark] for mark in cell.marks]
+
+
+def rows_with(pool: list[Entry], name: str) -> dict[str, list[str]]:
+    """Row -> folders of the runs that fill it."""
+    blocks, _ = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(pool), {}))
+    found: dict[str, list[str]] = {}
+    for block in blocks:
+        found.setdefault(block.row, []).extend(run.folder for run in block.runs)
+    return {row: folders for row, folders in found.items() if folders}
+
+
+def test_which_run_fills_which_row(pool: list[Entry]) -> None:
+    places = ("berkeley", "davis", "grabcut", "sbd-val")
+    found = {name: rows_with(pool, name) for name in TABLES}
+    for row, folder in (
+        ("DISNet ViT-B C+L", "disnet"),
+        ("DISNet ViT-B SBD", "disnet-sbd"),
+        ("RITM HRNet-32 C+L", "ritm"),
+        ("SimpleClick ViT-B C+L", "simpleclick"),
+        ("PiClick ViT-B C+L", "score"),
+        ("InterFormer ViT-B C+L", "subset"),
+    ):
+        assert found["table1"][row] == [f"{place}/{folder}" for place in places]
+    assert found["table1"]["FCANet ResNet-101 VOC"] == ["other-hash"]
+    assert "grabcut/geodesic" in found["table1"][""]
+    assert "grabcut/no-fcg" in found["table1"][""], "an ablation is no DISNet of Table 1"
+    assert set(found["table1"]) <= {"", *DEFINITIONS["table1"].patterns}
+    assert found["table2"]["AC ConvFFN"] == ["berkeley/disnet", "grabcut/disnet"]
+    assert found["table2"]["ConvFFN"] == ["berkeley/no-ac", "grabcut/no-ac"]
+    assert set(found["table2"]) == {"AC ConvFFN", "ConvFFN", ""}
+    assert found["table3"]["15 and 5"] == ["berkeley/disnet-sbd", "sbd-val/disnet-sbd"]
+    assert found["table3"]["5 and 5"] == ["berkeley/radius", "sbd-val/radius"]
+    assert found["table4"]["SBD Proximity"] == ["davis/disnet-sbd", "sbd-val/disnet-sbd"]
+    assert found["table4"]["C+L Proximity"] == ["davis/proximity", "sbd-val/proximity"]
+    assert found["table4"]["C+L Hierarchy"] == ["davis/disnet", "sbd-val/disnet"]
+    assert found["table5"]["FC MO MCA"] == ["berkeley/no-fcg", "davis/no-fcg", "sbd-val/no-fcg"]
+    assert found["table5"]["FC MO FCG"] == ["berkeley/undefined", "davis/undefined", "sbd-val/undefined"]
+
+
+def test_every_run_is_in_the_table_or_said_to_be_left_out(pool: list[Entry]) -> None:
+    for name in TABLES:
+        blocks, remarks = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(pool), {}))
+        shown = [run.folder for block in blocks for run in block.runs]
+        assert len(shown) == len(set(shown))
+        for entry in pool:
+            assert entry.folder in shown or any(entry.method in text for text in remarks), (
+                name,
+                entry.folder,
+            )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"name": "RITM-v2"}, True),
+        ({"name": "other"}, False),
+        ({"backbone": "HRNet32"}, True),
+        ({"backbone": "HRNet-18"}, False),
+        ({"backbone": "", "options": {"backbone": "hrnet_32"}}, True),
+        ({"options": {"backbone": "hrnet18"}}, False),
+        ({"data": ["C+L"]}, True),
+        ({"data": ["lvis", "coco"]}, True),
+        ({"data": ["COCO"]}, False),
+        ({"data": [], "options": {"training_data": "COCO+LVIS"}}, True),
+    ],
+)
+def test_what_a_row_asks_of_a_run(tmp_path: Path, changes: dict[str, Any], fits: bool) -> None:
+    facts = {"name": "ritm", "data": ["COCO", "LVIS"], "backbone": "HRNet-32", "options": {}, **changes}
+    options = facts.pop("options")
+    write_run(tmp_path / "run", method={**method(**facts), "options": options})
+    pattern = Pattern(("ritm*",), ("HRNet-32",), ("C+L",))
+    assert pattern.fits(read_pool(tmp_path)[0]) is fits
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "fits"),
+    [
+        (True, True, True),
+        (1, True, False),
+        (5.0, 5, True),
+        ("Proximity", "proximity", True),
+        (None, 5, False),
+    ],
+)
+def test_what_a_row_asks_of_an_option(tmp_path: Path, value: Any, wanted: Any, fits: bool) -> None:
+    options = {} if value is None else {"option": value}
+    write_run(tmp_path / "run", method=method("disnet", **options))
+    entry = read_pool(tmp_path)[0]
+    assert Pattern(("disnet",), options={"option": (wanted,)}).fits(entry) is fits
+    assert Pattern(("disnet",), options={"option": ("other", wanted)}).fits(entry) is fits
+    assert Pattern(("disnet",), options={"option": (wanted,)}, lacking={"option": wanted}).fits(entry) is (
+        fits or value is None
+    )
+
+
+def test_printed_measured_difference(tmp_path: Path) -> None:
+    ious = [[0.5, 0.86, 0.91, *[0.95] * 17], [0.9] * 20]  # NoC@85 (2 + 1) / 2, NoC@90 (3 + 1) / 2
+    write_run(tmp_path / "run", ious, method=method("disnet", ["COCO", "LVIS"]))
+    lines = lines_of(build("table1", read_pool(tmp_path)), "DISNet (ours, in the paper) ↑ ↓", "C+L", "ViT-B")
+    assert list(lines) == ["published", "measured: disnet", "difference"]
+    found = [line["GrabCut NoC@90"] for line in lines.values()]
+    assert [cell.text for cell in found] == ["1.16", "2.00", "+0.84"]
+    assert found[1].interval == "1.00, 3.00"
+    assert lines["difference"]["GrabCut NoC@85"].text == "+0.34"
+    assert {lines["measured: disnet"][f"SBD NoC@{t}"].text for t in (85, 90)} == {"not run"}
+    assert lines["difference"]["SBD NoC@85"].text == "not run"
+
+
+def test_failures_are_counted_by_the_rule_of_published_ones(tmp_path: Path) -> None:
+    ious = [[0.1] * 19 + [0.9], [0.1] * 20, [0.9] * 20]
+    data = {**dataset("davis")}
+    write_run(tmp_path / "run", ious, method=method("disnet", ["COCO", "LVIS"]), dataset=data)
+    lines = lines_of(build("table4", read_pool(tmp_path)), "C+L & Hierarchy")
+    assert [line["DAVIS NoF@90"].text for line in lines.values()] == ["45", "2", "−43"]
+    assert lines["measured: disnet"]["DAVIS NoF@90"].interval == ""
+
+
+def test_signs_of_differences() -> None:
+    noc, nof = PUBLISHED.measure("sbd_noc90"), PUBLISHED.measure("sbd_nof90")
+    assert [signed(noc, x) for x in (0.034, -0.036, 0.004, -0.004)] == ["+0.03", "−0.04", "0.00", "0.00"]
+    assert [signed(nof, x) for x in (3.0, -12.0, 0.0)] == ["+3", "−12", "0"]
+
+
+def test_a_row_without_any_number_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", method=method("dextr", ["VOC"], "ResNet-101"))
+    lines = lines_of(build("table1", read_pool(tmp_path)), "DEXTR [34]")
+    assert lines["published"]["GrabCut NoC@90"].text == "not printed"
+    assert float(lines["measured: dextr"]["GrabCut NoC@90"].text) > 0
+    assert lines["difference"]["GrabCut NoC@90"].text == "not printed"
+
+
+def test_best_and_second_best_as_printed() -> None:
+    table = build("table1", [])
+    found = {
+        (row[0].text, row[1].text, head.group, head.name): cell.emphasis
+        for row in table.rows
+        for head, cell in zip(table.columns, row, strict=True)
+        if cell.emphasis
+    }
+    disnet, column = "DISNet (ours, in the paper) ↑ ↓", ("GrabCut", "NoC@90")
+    assert found[disnet, "C+L", *column] == "best"
+    assert found["PiClick [46] ↓", "C+L", *column] == "second"
+    assert found["FocusCut [25]", "SBD", *column] == "best"
+    assert found["SimpleClick [27]", "SBD", *column] == "second"
+    assert found["FCANet [26] ↑", "VOC", *column] == "best"
+    second = [
+        key for key, value in found.items() if key[1:] == ("SBD", "SBD", "NoC@90") and value == "second"
+    ]
+    assert second == [("FCFI [43]", "SBD", "SBD", "NoC@90")]
+    assert not any(key[0] in ("FocalClick", "RITM") for key in found), "the last groups are not the paper's"
+    for name in TABLES[1:]:
+        assert not any(cell.emphasis for row in build(name, []).rows for cell in row)
+
+
+def test_best_and_second_best_as_measured(tmp_path: Path) -> None:
+    good, fair, bad = [[0.95] * 20], [[0.5] + [0.95] * 19], [[0.5] * 2 + [0.95] * 18]
+    lvis = ["COCO", "LVIS"]
+    write_run(tmp_path / "a", good, method=method("simpleclick", lvis), protocol={"selection": "score"})
+    write_run(tmp_path / "b", fair, method=method("piclick", lvis))
+    write_run(tmp_path / "c", bad, method=method("disnet", lvis))
+    write_run(tmp_path / "d", fair, method=method("icmformer", lvis), protocol={"stop_at": 0.9})
+    write_run(tmp_path / "e", bad, method=method("simpleclick", ["SBD"]))
+    table = build("table1", read_pool(tmp_path))
+    measured = {
+        row[3].text: dict(zip([f"{c.group} {c.name}" for c in table.columns], row, strict=True))[
+            "GrabCut NoC@90"
+        ]
+        for row in table.rows
+        if row[3].text.startswith("measured: ") and row[1].text == "C+L"
+    }
+    assert {name: cell.emphasis for name, cell in measured.items()} == {
+        "measured: simpleclick": "",  # of another protocol
+        "measured: piclick": "best",
+        "measured: disnet": "second",
+        "measured: icmformer": "best",
+    }
+    alone = lines_of(table, "SimpleClick [27]", "SBD")["measured: simpleclick"]["GrabCut NoC@90"]
+    assert alone.emphasis == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "footnote", "where"),
+    [
+        ({"protocol": {"selection": "score"}}, "another protocol: selection score instead of oracle-first", "Number"),
+        (
+            {"protocol": {"policy": "random"}},
+            "another protocol: click policy random instead of center; seed 0 instead of none",
+            "Number",
+        ),
+        ({"protocol": {"max_clicks": 30}}, "another protocol: max_clicks 30 instead of 20", "Number"),
+        ({"protocol": {"threshold": 0.6}}, "threshold 0.6 instead of the method's own 0.49", "Number"),
+        (
+            {"protocol": {"stop_at": 0.95}},
+            "samples end at an IoU of 0.95, which changes no number of clicks up to it",
+            "Number",
+        ),
+        ({"protocol": {"every": 3}, "dataset": {"samples": 34}}, "samples: every 3rd (12 of 34)", "GrabCut NoC@90"),
+        (
+            {"dataset": {"content_hash": "f" * 64}},
+            "another GrabCut: content hash ffffffff instead of the card's b04d9de7",
+            "GrabCut NoC@90",
+        ),
+    ],
+)  # fmt: skip
+def test_what_departs_from_the_papers_protocol_is_marked(
+    tmp_path: Path, changes: dict[str, dict[str, Any]], footnote: str, where: str
+) -> None:
+    """Also where most runs depart from it, as they all do here."""
+    ious = [[0.95] * 30] * 12 if changes.get("protocol", {}).get("max_clicks") else None
+    write_run(tmp_path / "run", ious, method=method("disnet", ["COCO", "LVIS"]), **changes)
+    table = build("table1", read_pool(tmp_path))
+    (line,) = [
+        line
+        for number, line in lines_of(table, "DISNet (ours, in the paper) ↑ ↓", "C+L").items()
+        if number.startswith("measured")
+    ]
+    assert notes(table, line[where]) == [footnote]
+    assert not line["SBD NoC@90"].marks
+
+
+def test_a_run_that_stops_before_has_no_number(tmp_path: Path) -> None:
+    lvis = method("disnet", ["COCO", "LVIS"])
+    write_run(tmp_path / "run", [[0.5, 0.87], [0.9]], method=lvis, protocol={"stop_at": 0.85})
+    table = build("table1", read_pool(tmp_path))
+    lines = lines_of(table, "DISNet (ours, in the paper) ↑ ↓", "C+L")
+    assert lines["measured: disnet"]["GrabCut NoC@85"].text == "1.50"
+    missing = lines["measured: disnet"]["GrabCut NoC@90"]
+    assert (missing.text, notes(table, missing)) == (
+        "not available",
+        ["not available: samples of this run end at an IoU of 0.85"],
+    )
+    assert lines["difference"]["GrabCut NoC@90"].text == "not available"
+
+
+def test_several_runs_of_a_row_stand_under_each_other(tmp_path: Path) -> None:
+    lvis = ["COCO", "LVIS"]
+    write_run(tmp_path / "a", method=method("disnet", lvis))
+    write_run(tmp_path / "b", method=method("disnet", lvis), protocol={"selection": "score"})
+    table = build("table1", read_pool(tmp_path))
+    numbers = [row[3].text for row in table.rows if row[0].text.startswith("DISNet") and row[1].text == "C+L"]
+    assert numbers == ["published", *["measured: disnet", "difference"] * 2]
+
+
+def test_runs_mapped_by_hand(tmp_path: Path) -> None:
+    write_run(tmp_path / "mine" / "a", method=method("my-ritm"))
+    write_run(tmp_path / "mine" / "b", method=method("my-ritm"), dataset=dataset("davis"))
+    write_run(tmp_path / "runs" / "c", method=method("geodesic"))
+    row = "RITM HRNet-32 C+L"
+    rows = parse_rows([f"{row}={tmp_path / 'mine'}"])
+    made = make_paper_table("table1", [tmp_path / "runs"], tmp_path / "out", rows=rows)
+    assert any(line.startswith(f"  {row} on DAVIS: NoC@90 measured ") for line in made.lines)
+    assert f"{row};" not in made.lines[-1]
+    alone = make_paper_table("table1", [], tmp_path / "alone", rows=rows, formats=["csv"])
+    assert [path.name for path in alone.paths] == ["table1.csv"]
+    again = make_paper_table("table1", [tmp_path], tmp_path / "again", rows=rows)
+    assert (again.paths[0].read_bytes()) == made.paths[0].read_bytes(), "a run counts once"
+    for bad, words in (
+        ("RITM HRNet-32=x", "unknown row 'RITM HRNet-32'; did you mean 'RITM HRNet-32 C+L'"),
+        ("RITM HRNet-32 C+L", "give the name of a row and the folder of a run as ROW=FOLDER"),
+        ("=x", "as ROW=FOLDER"),
+    ):
+        text = bad.replace("=x", f"={tmp_path / 'mine'}")
+        with pytest.raises(InputError, match="ROW=FOLDER" if "ROW" in words else "unknown row") as error:
+            make_paper_table("table1", [], tmp_path / "bad", rows=parse_rows([text]))
+        assert words in str(error.value)
+    twice = parse_rows([f"{row}={tmp_path / 'mine'}", f"DISNet ViT-B SBD={tmp_path / 'mine' / 'a'}"])
+    with pytest.raises(InputError, match="named for the rows"):
+        make_paper_table("table1", [], tmp_path / "bad", rows=twice)
+    assert not (tmp_path / "bad").exists()
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_cell_is_empty_whatever_was_run(pool: list[Entry], data: st.DataObject) -> None:
+    entries = data.draw(st.lists(st.sampled_from(pool), unique_by=lambda entry: entry.folder, max_size=12))
+    name = data.draw(st.sampled_from(TABLES))
+    table = build(name, entries)
+    numbers = len(DEFINITIONS[name].columns)
+    for row in table.rows:
+        assert len(row) == len(table.columns)
+        for cell in row:
+            assert cell.text.strip() not in ("", DASH, "nan", "None")
+            assert set(cell.marks) <= set(table.footnotes)
+        for cell in row[-numbers:]:
+            known = (
+                cell.text in ("not run", "not printed") or cell.text.strip("+−").replace(".", "").isdigit()
+            )
+            assert known or (
+                cell.text == "not available" and (cell.marks or row[-numbers - 1].text == "difference")
+            )
+    used = {mark for row in table.rows for cell in row for mark in cell.marks}
+    assert used == set(table.footnotes)
+    for text in (markdown.table(table), latex.table(table, table.name)):
+        assert "||" not in text.replace("| |", "||").replace("\\|\\|", "")
+        assert "& &" not in text
+
+
+def test_csv_has_every_number_and_a_reason_where_there_is_none(pool: list[Entry], tmp_path: Path) -> None:
+    write_pool(tmp_path / "runs")
+    make_paper_table("table1", [tmp_path / "runs"], tmp_path / "out")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table1.csv").read_text())))
+    assert {"measured", "published", "difference", "low", "high", "reason"} <= set(rows[0])
+    for row in rows:
+        complete = row["measured"] and row["published"] and row["difference"]
+        assert bool(complete) is (row["reason"] == "")
+        if complete:
+            assert float(row["difference"]) == float(row["measured"]) - float(row["published"])
+        assert (row["run"] == "") is ("not run" in row["reason"])
+    entry = next(entry for entry in pool if entry.folder == "grabcut/ritm")
+    (row,) = [row for row in rows if row["run"] == "grabcut/ritm" and row["measure"] == "NoC@90"]
+    assert float(row["measured"]) == entry.summary.noc[90].mean
+    assert (float(row["low"]), float(row["high"])) == (entry.summary.noc[90].low, entry.summary.noc[90].high)
+    (row,) = [row for row in rows if row["run"] == "sbd-val/ritm" and row["measure"] == "NoC@85"]
+    assert (row["published"], row["published_elsewhere"]) == ("3.95", "3.59")
+    assert "the RITM repository's README prints SBD NoC@85 3.59" in row["notes"]
+
+
+def test_texts_from_outside_are_escaped(pool: list[Entry]) -> None:
+    table = build("table1", [entry for entry in pool if entry.method == NASTY or "failing" in entry.folder])
+    tex = latex.table(table, table.name)
+    assert r"\textbackslash{}end\{table\} \& \textless{}b\textgreater{}\textbar{}x\textbar{}" in tex
+    assert tex.count(r"\end{table") == 1
+    rows = tex[tex.index(r"\toprule") : tex.index(r"\bottomrule")].replace(r"\&", "")
+    body = [line for line in rows.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
+    assert {line.count("&") for line in body} == {len(table.columns) - 1}
+    assert tex.count("{") - tex.count(r"\{") == tex.count("}") - tex.count(r"\}")
+    assert r"DISNet (ours, in the paper) \(\uparrow\) \(\downarrow\)" in tex
+    assert r"\underline{1.18}" in tex
+    assert r"\textbf{5.11} / 5.12\textsuperscript{" in tex
+    text = markdown.table(table)
+    assert r"\<b>\|x\|\</b>" in text
+    assert "**5.11** / 5.12<sup>" in text
+    lines = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("| ")]
+    assert {line.count("|") for line in lines} == {len(table.columns) + 1}
+
+
+def test_groups_in_both_forms() -> None:
+    table = build("table1", [])
+    assert list(table.groups.values()) == [
+        "Trained on PascalVOC (VOC)",
+        "Trained on SBD",
+        "Trained on COCO+LVIS (C+L)",
+        "Not in the paper's table: the methods' own tables",
+    ]
+    assert markdown.table(table).count("| Method |") == 4
+    tex = latex.table(table, "table1")
+    assert tex.count(r"\multicolumn{12}{l}{\emph{") == 4
+    assert tex.count(r"\midrule") == 4
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    write_run(tmp_path / "one" / "a", method=method("disnet", ["COCO", "LVIS"]))
+    write_run(tmp_path / "one" / "b" / "c", method=method(NASTY, [NASTY], NASTY))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for name in TABLES:
+        made = [
+            make_paper_table(name, [tmp_path / place], tmp_path / place / "out").paths
+            for place in ("one", "two", "one")
+        ]
+        assert len(made[0]) == 3
+        for paths in zip(*made, strict=True):
+            assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_own_definition_and_what_is_wrong_with_one(tmp_path: Path) -> None:
+    good = definitions.find("reports", "table4").read_text()
+    own = tmp_path / "own.toml"
+    own.write_text(good.replace("Table 4: training", "Mine: training"))
+    made = make_paper_table(str(own), [], tmp_path / "out")
+    assert made.paths[0].name == "own.md"
+    for old, new, words in (
+        ("sbd_noc85", "sbd_noc84", "'sbd_noc84' is no column of numbers"),
+        ("sbd_noc85", "sdb_noc85", "unknown dataset 'sdb'; did you mean 'sbd'"),
+        ('"SBD & Proximity"', '"SBD"', "0 rows with dataset_and_sampling 'SBD'"),
+        ('name = "C+L Proximity"', 'name = "SBD Proximity"', "two rows are called 'SBD Proximity'"),
+        ("title = ", "titel = ", "unknown key 'titel'; did you mean 'title'"),
+        ("lacking = {", "laking = {", "unknown key of a run 'laking'"),
+        ('published = "table4_sampling.csv"', "published = 4", "own.toml: "),
+        ('title = "DISNet"\n', "", "not as a table's definition should be"),
+    ):  # fmt: skip
+        own.write_text(good.replace(old, new))
+        with pytest.raises(InputError) as error:
+            make_paper_table(str(own), [], tmp_path / "bad")
+        assert words in str(error.value)
+        assert str(own) in str(error.value)

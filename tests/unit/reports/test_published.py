@@ -1,0 +1,115 @@
+"""Published numbers: read whole, compared, with remarks; damaged files end in a sentence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from disbench.core.errors import InputError
+from disbench.io import definitions
+from disbench.reports.paper.published import Published, published_lines, published_methods, read_published
+
+FOLDER = definitions.folder("reports") / "published"
+
+
+@pytest.fixture(scope="module")
+def published() -> Published:
+    return read_published()
+
+
+def test_columns(published: Published) -> None:
+    measure = published.measure("sbd_nof90")
+    assert (measure.dataset.title, measure.dataset.card, measure.title) == ("SBD", "sbd-val", "NoF@90")
+    assert published.title("grabcut_noc85") == "GrabCut NoC@85"
+    with pytest.raises(InputError, match="no column of numbers"):
+        published.measure("sbd_iou90")
+    with pytest.raises(InputError, match="unknown dataset 'dabis'; did you mean 'davis'"):
+        published.measure("dabis_noc90")
+
+
+def test_datasets_are_those_of_the_cards(published: Published) -> None:
+    card = definitions.load(definitions.find("datasets", "davis"))
+    assert published.datasets["davis"].content_hash == card["content_hash"]
+    for dataset in published.datasets.values():
+        assert definitions.find("datasets", dataset.card).is_file()
+
+
+def test_a_row_is_found_by_its_labels(published: Published) -> None:
+    row = published.find("table1.csv", {"method": "DISNet", "training_data": "SBD"})
+    assert row.numbers["berkeley_noc85"] == "1.39"
+    with pytest.raises(InputError, match="2 rows with method 'DISNet'"):
+        published.find("table1.csv", {"method": "DISNet"})
+
+
+def test_every_source_is_named(published: Published) -> None:
+    assert all(row.source and row.method for row in published.rows)
+    assert {row.source for row in published.rows if row.file.startswith("table")} == {
+        f"the paper's Table {number}" for number in range(1, 6)
+    }
+    assert len(published_methods(published)) == 20
+
+
+def test_a_number_printed_elsewhere_alone_is_shown(published: Published) -> None:
+    row = published.find("table1.csv", {"method": "f-BRS-B"})
+    assert row.numbers["berkeley_noc85"] == ""
+    (other,) = published.elsewhere(row)
+    assert other.numbers["berkeley_noc85"] == "2.61"
+
+
+def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
+    mixed = published.find("table1.csv", {"method": "CDNet"})
+    sentences = [published.sentence(mixed, other) for other in published.elsewhere(mixed)]
+    assert sentences[0].startswith(
+        "the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,"
+    )
+    assert sentences[1].startswith(
+        "the ClickSEG repository's README prints for ResNet-34, C+L: GrabCut NoC@85 1.40,"
+    )
+    own = published.find("peers_own_tables.csv", {"method": "CDNet", "training_data": "SBD"})
+    assert published.elsewhere(own) == []
+
+
+def test_the_list_of_a_method() -> None:
+    lines = published_lines("f-brs b")
+    assert lines[0] == "f-BRS-B, training data SBD, backbone ResNet-101: the paper's Table 1"
+    assert "    Berkeley: NoC@85 not printed, NoC@90 4.57" in lines
+    assert any(
+        line.startswith("    differs: the f-BRS repository's README prints GrabCut NoC@90 2.68,")
+        for line in lines
+    )
+    assert any(
+        "    remark: This row repeats that of SimpleClick" in line for line in published_lines("interformer")
+    )
+    fcfi = published_lines("FCFI")
+    assert sum(line.startswith("    remark on DAVIS NoC@90, SBD NoC@90: ") for line in fcfi) == 1
+    disnet = published_lines("DISNet")
+    assert sum(line.startswith("remark on the paper's Table ") for line in disnet) == 4
+    with pytest.raises(InputError, match="unknown method 'RITMO'; did you mean 'RITM'"):
+        published_lines("RITMO")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("table1.csv", "8.02", "8.o2", "table1.csv: line 2, grabcut_noc85: '8.o2' is no number"),
+        ("table1.csv", "8.02", "-8.02", "'-8.02' is no number"),
+        ("table1.csv", "8.02,", "", "table1.csv: line 2 has not as many fields as the heading"),
+        ("table1.csv", "8.02", "8.02,1", "table1.csv: line 2 has not as many fields as the heading"),
+        ("table1.csv", "sbd_noc85", "sdb_noc85", "unknown dataset 'sdb'"),
+        ("table1.csv", "f-BRS-B", "f-BRS", "table1.csv: 0 rows with method 'f-BRS-B'"),
+        ("sources.toml", 'title = "SBD", ', "", "sources.toml: not as it should be"),
+        ("sources.toml", "[[remarks]]", "[[remarks]", "not a readable TOML file"),
+        ("sources.toml", '"table1.csv" = { source', '"table9.csv" = { source', "not a readable CSV file"),
+    ],
+)  # fmt: skip
+def test_damaged_files(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:
+    folder = tmp_path / "published"
+    shutil.copytree(FOLDER, folder)
+    content = (folder / file).read_text()
+    assert old in content
+    (folder / file).write_text(content.replace(old, new, 1))
+    with pytest.raises(InputError) as error:
+        read_published(folder)
+    assert words in str(error.value)

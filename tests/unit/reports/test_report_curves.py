@@ -1,0 +1,101 @@
+"""The curves' pictures: whole, within their bounds, and the same bytes again. What they look like is for eyes."""
+
+from __future__ import annotations
+
+import io
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from run_tools import draw_ious
+
+from disbench.reports.figures.curves import Curve, Panel, draw_curves
+
+LONG = ("W" * 150, "a name of many words " * 12, "joined-by-hyphens-" * 20, "$x_1$ {a} _b 漢字 --> <b>")
+
+
+def panel(count: int, names: tuple[str, ...] = ("method",), clicks: int = 20) -> Panel:
+    curves = tuple(
+        Curve(
+            names[i % len(names)], f"[a] NoC@90 {i}.00", draw_ious(5, clicks, i).mean(axis=0).astype(float), i
+        )
+        for i in range(count)
+    )
+    return Panel("grabcut (b04d9de7)", curves, ("[a] another protocol: selection score", names[-1] * 3))
+
+
+def pixels(png: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        assert "Software" not in image.info
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "panels",
+    [
+        [panel(3)],
+        [panel(7)] * 3,
+        [panel(9, LONG)],
+        [panel(2, clicks=1), panel(2, clicks=100), panel(1, LONG), panel(25)],
+    ],
+    ids=["one", "three", "long", "mixed"],
+)
+def test_a_picture_is_whole(panels: list[Panel]) -> None:
+    png, svg = draw_curves(panels)
+    found = pixels(png)
+    height, width, _ = found.shape
+    assert width == round(min(3, len(panels)) * 4.4 * 150)
+    edge = np.concatenate(
+        [found[:3].ravel(), found[-3:].ravel(), found[:, :3].ravel(), found[:, -3:].ravel()]
+    )
+    assert edge.min() == 255, "something reaches over the edge"
+    for number in range(min(3, len(panels))):  # every panel of the first row has its ink
+        part = found[: height // 2, number * width // 3 : (number + 1) * width // 3]
+        assert (part < 128).any(axis=2).sum() > 500
+    colours = {tuple(colour) for colour in found.reshape(-1, 3)}
+    assert (0, 114, 178) in colours
+    assert ET.fromstring(svg).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("letter", ["t", "i", "l1", "m ", "from that ", "[a] of 0 "])
+def test_no_text_reaches_over_the_edge(letter: str) -> None:
+    """Letters are set on whole pixels, which makes some lines wider than their outlines are."""
+    found = pixels(draw_curves([replace(panel(1, (letter * 200,)), title=letter * 100)])[0])
+    assert found[:, -12:].min() == 255
+    assert found[:, :3].min() == 255
+
+
+def test_bytes_are_the_same_and_undated() -> None:
+    panels = [panel(3), panel(2, LONG)]
+    png, svg = draw_curves(panels)
+    assert draw_curves(panels) == (png, svg)
+    for word in (b"dc:date", b"Matplotlib v", b"Software"):
+        assert word not in svg + png
+
+
+def test_seven_curves_have_seven_colours() -> None:
+    found = pixels(draw_curves([panel(7)])[0])
+    colours = {tuple(int(value) for value in colour) for colour in found.reshape(-1, 3)}
+    okabe_ito = {
+        (0, 114, 178),
+        (230, 159, 0),
+        (0, 158, 115),
+        (213, 94, 0),
+        (204, 121, 167),
+        (86, 180, 233),
+        (0, 0, 0),
+    }
+    assert okabe_ito <= colours
+
+
+def test_a_value_that_is_not_a_number_leaves_a_gap() -> None:
+    values = draw_ious(5).mean(axis=0).astype(float)
+    values[3] = math.nan
+    png, _ = draw_curves([Panel("d", (Curve("m", "NoC@90 3.00", values, 0),))])
+    assert pixels(png).min() < 128
+    draw_curves([Panel("d", (Curve("m", "", np.full(20, math.nan), 0),))])
+    draw_curves([Panel("d", (Curve("m", "", np.zeros(20), 0), Curve("n", "", np.ones(20), 1)))])

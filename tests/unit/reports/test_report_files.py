@@ -1,0 +1,285 @@
+"""The files of a report: every byte the same again, whatever the runs are called, and parts that parse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_tools import HASH, draw_ious, write_run
+
+from disbench.harness.store import RUN
+from disbench.reports.render import latex, markdown
+from disbench.reports.report import make_report
+from disbench.reports.summary import PERCENTS
+from disbench.reports.table import Cell, Column, Table
+
+NASTY = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h\n\tnext\u202e"
+FILES = {"report.md", "results.csv", "tables.tex", "curves.csv", "curves.png", "curves.svg"}
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """The cells of every table, unescaped, by GitHub's rule: a pipe without a backslash ends a cell."""
+    tables: list[list[list[str]]] = []
+    lines = text.splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if not line.startswith("|"):
+            continue
+        if not before.startswith("|"):
+            tables.append([])
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        tables[-1].append([re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell.strip()) for cell in cells])
+    return tables
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", method={"name": "second"})
+    out = tmp_path / "out" / "report"
+    report = make_report([tmp_path / "runs"], out)
+    assert {path.name for path in report.paths} == set(content_of(out)) == FILES
+    assert report.paths[0] == out / "report.md"
+    assert report.lines[0] == f"{out / 'report.md'}: 2 runs on 1 dataset"
+    assert re.fullmatch(r"  toy on grabcut \(b04d9de7\): NoC@90 \d+\.\d\d", report.lines[1])
+
+
+def test_the_same_bytes_wherever_the_runs_lie(tmp_path: Path) -> None:
+    found = []
+    for place in ("here", "there/below"):
+        runs = tmp_path / place / "runs"
+        write_run(runs / "a", draw_ious(9), failed={2: "predict raised"})
+        write_run(runs / "b", draw_ious(9, seed=1), dataset={"name": "davis"})
+        out = tmp_path / place / "out"
+        make_report([runs], out)
+        found.append(content_of(out))
+        make_report([runs / "a", runs / "b"], out)
+        found.append(content_of(out))
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_a_users_style_changes_nothing(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    write_run(tmp_path / "run")
+    make_report([tmp_path / "run"], tmp_path / "a")
+    with mpl.rc_context(
+        {"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red", "lines.linewidth": 9}
+    ):
+        make_report([tmp_path / "run"], tmp_path / "b")
+    assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
+
+
+def test_without_curves_no_earlier_ones_stay(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    make_report([tmp_path / "run"], tmp_path / "out")
+    write_run(tmp_path / "stopped", [[0.95], [0.5] * 20], protocol={"stop_at": 0.9})
+    report = make_report([tmp_path / "stopped"], tmp_path / "out")
+    assert set(content_of(tmp_path / "out")) == {path.name for path in report.paths} == FILES - {
+        "curves.csv", "curves.png", "curves.svg"
+    }  # fmt: skip
+    page = report.paths[0].read_text()
+    assert "samples of every run end early" in page
+    assert "toy on grabcut has no curve: its samples end at an IoU of 0.9." in page
+
+
+def test_a_stopped_run_beside_another_is_named_below_the_curves(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", [[0.95]], method={"name": "stopped"}, protocol={"stop_at": 0.9})
+    make_report([tmp_path / "runs"], tmp_path / "out")
+    found = content_of(tmp_path / "out")
+    assert "stopped on grabcut has no curve" in found["report.md"].decode()
+    rows = list(csv.DictReader(io.StringIO(found["curves.csv"].decode())))
+    assert {row["label"] for row in rows} == {"toy"}
+    assert [int(row["click"]) for row in rows] == list(range(1, 21))
+
+
+def test_the_page_has_tables_facts_and_commands(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", failed={0: "open raised ValueError: no"}, command="disbench run --set 'a=``` b'"
+    )
+    make_report([tmp_path / "run"], tmp_path / "out")
+    page = content_of(tmp_path / "out")["report.md"].decode()
+    overview, clicks, quality = markdown_tables(page)
+    for table in (overview, clicks, quality):
+        assert len({len(row) for row in table}) == 1
+        assert set("".join(table[1])) == {"-", ":"}
+    assert clicks[0][4:8] == [f"NoC@{percent}" for percent in PERCENTS]
+    assert clicks[2][:4] == [
+        "toy<sup>a</sup>",
+        "oracle-first, center, 20 clicks, > 0.49, max_side=320",
+        "12",
+        "1",
+    ]
+    assert re.fullmatch(r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]", clicks[2][4])
+    assert "````text\ndisbench run --set 'a=``` b'\n````" in page
+    for fact in (
+        HASH,
+        "A. Author. A toy. 2024.",
+        "opencv 4.12.0",
+        "A processor with 4 cores",
+        "open raised ValueError",
+    ):
+        assert fact in page
+    assert str(run.folder) not in page
+
+
+def test_results_have_every_number_unrounded(tmp_path: Path) -> None:
+    ious = draw_ious(7)
+    write_run(tmp_path / "runs" / "a", ious)
+    write_run(tmp_path / "runs" / "b", [[0.9]], protocol={"stop_at": 0.85, "selection": "score"})
+    make_report([tmp_path / "runs"], tmp_path / "out")
+    text = content_of(tmp_path / "out")["results.csv"].decode()
+    first, second = csv.DictReader(io.StringIO(text))
+    assert float(first["mean_iou_3"]) == pytest.approx(float(ious[:, 2].mean(dtype=np.float64)), rel=1e-12)
+    assert float(first["noc_85_low"]) <= float(first["noc_85"]) <= float(first["noc_85_high"])
+    assert (second["noc_80"], second["noc_90"], second["mean_iou_1"], second["model_seconds_later_clicks"]) == (
+        "1.0", "", "", ""
+    )  # fmt: skip
+    assert second["notes"] == "another protocol: selection score instead of oracle-first"
+    assert None not in first
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A report of runs whose every text is the worst."""
+    folder = tmp_path_factory.mktemp("nasty")
+    for number in range(2):
+        write_run(
+            folder / "runs" / str(number),
+            draw_ious(4),
+            failed={1: NASTY},
+            method={"name": NASTY, "card": {"citation": NASTY, "backbone": NASTY, "training_data": [NASTY]}},
+            dataset={
+                "name": NASTY,
+                "content_hash": NASTY,
+                "facts": {"title": NASTY, "options": {NASTY: NASTY}},
+            },
+            machine={"processor": NASTY},
+            protocol={"selection": NASTY if number else "score"},
+            command=NASTY,
+        )
+        description = folder / "runs" / str(number) / RUN  # halves of pairs of characters can stand in JSON
+        description.write_text(description.read_text().replace("\u202e", "\u202e\\ud800"))
+    make_report([folder / "runs"], folder / "out")
+    return content_of(folder / "out")
+
+
+def test_nasty_texts_in_markdown(nasty: dict[str, bytes]) -> None:
+    page = nasty["report.md"].decode()
+    tables = markdown_tables(page)
+    assert [len(table) for table in tables] == [4, 4, 4]
+    for table in tables:
+        assert len({len(row) for row in table}) == 1
+    name = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h next"
+    assert tables[1][2][0].startswith(name)
+    outside = re.sub(r"```text\n.*?\n```", "", page, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)<(?!br>|sup>|/sup>)", outside)
+    assert "\u202e" not in page
+
+
+def test_nasty_texts_through_a_parser_of_markdown(nasty: dict[str, bytes]) -> None:
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    tokens = parser.parse(nasty["report.md"].decode())
+    kinds = [token.type for token in tokens]
+    assert (kinds.count("table_open"), kinds.count("fence"), kinds.count("html_block")) == (3, 2, 0)
+    cells = {
+        "".join(part.content for part in token.children or () if part.type == "text")
+        for before, token in itertools.pairwise(tokens)
+        if before.type == "td_open"
+    }
+    assert "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h next" in cells
+    inline = [part for token in tokens for part in token.children or ()]
+    assert {part.type for part in inline} <= {
+        *("text", "softbreak", "html_inline", "image", "link_open", "link_close", "code_inline"),
+        *("strong_open", "strong_close"),
+    }
+    assert {part.content for part in inline if part.type == "html_inline"} <= {"<br>", "<sup>", "</sup>"}
+    links = [part.attrs["href"] for part in inline if part.type == "link_open"]
+    assert links == ["curves.svg", "curves.csv"]
+
+
+def test_nasty_texts_in_csv(nasty: dict[str, bytes]) -> None:
+    for name in ("results.csv", "curves.csv"):
+        rows = list(csv.reader(io.StringIO(nasty[name].decode())))
+        assert len({len(row) for row in rows}) == 1
+        assert not [field for row in rows for field in row if field.startswith(("=", "+", "@", "\t", "\r"))]
+    found = list(csv.DictReader(io.StringIO(nasty["results.csv"].decode())))
+    assert found[0]["method"].startswith("'=2*|x|<b>&amp;")
+
+
+def test_nasty_texts_in_latex(nasty: dict[str, bytes]) -> None:
+    text = nasty["tables.tex"].decode()
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert len(re.findall(r"\\begin\{table\*\}", body)) == len(re.findall(r"\\end\{table\*\}", body)) == 3
+    check_latex(body)
+    for tabular in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", body, re.DOTALL):
+        columns, rows = tabular
+        for row in (line for line in rows.splitlines() if line.endswith(r"\\") and "multicolumn" not in line):
+            assert len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1
+
+
+def check_latex(text: str) -> None:
+    """Braces close, and no character is active that the tables do not mean."""
+    depth = 0
+    for char in re.sub(r"\\[\\{}$&#%_]", "", text):
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        assert depth >= 0
+    assert depth == 0
+    bare = re.sub(r"\\[$&#%_{}\\]", "", text.replace("{%\n", "{\n").replace("}%\n", "}\n"))
+    assert not re.search(r"[$#%_^~]", bare)
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=40))
+def test_any_text_is_escaped(text: str) -> None:
+    table = Table(
+        "t",
+        text,
+        text,
+        (Column("a"), Column("b", text)),
+        ((Cell(text), Cell(text, ("a",), "1, 2")),),
+        {"a": text},
+    )
+    (found,) = markdown_tables(markdown.table(table))
+    assert [len(row) for row in found] == [2, 2, 2]
+    assert "\n" not in markdown.escape(text)
+    tex = latex.table(table, "t")
+    check_latex(tex.replace("% t\n", ""))
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", tex)
+
+
+def test_a_code_block_holds_any_fence() -> None:
+    assert markdown.code_block("a\n```\nb") == "````text\na\n```\nb\n````"
+
+
+def test_making_a_report_needs_no_method_and_no_opencv(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", draw_ious(2))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom disbench.reports.report import make_report\n"
+        "light = [name for name in ('matplotlib', 'jinja2', 'torch', 'cv2', 'pandas') if name in sys.modules]\n"
+        f"make_report([Path({str(tmp_path / 'run')!r})], Path({str(tmp_path / 'out')!r}))\n"
+        "print(light, [name for name in ('torch', 'cv2', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
+def test_odd_facts_of_a_users_dataset(tmp_path: Path) -> None:
+    facts: list[Any] = [{}, {"title": 3, "options": "many"}, {"options": [1, 2]}]
+    for number, fact in enumerate(facts):
+        write_run(tmp_path / str(number), draw_ious(2), dataset={"facts": fact, "name": f"d{number}"})
+    page = make_report([tmp_path], tmp_path / "out").paths[0].read_text()
+    assert "3; 2 samples; content hash" in page

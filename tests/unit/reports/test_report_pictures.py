@@ -1,0 +1,154 @@
+"""Panels and sheets: what is painted where, and the same bytes again. What they look like is for eyes."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from disbench.core.clicks import Click
+from disbench.core.painting import BLACK, BLUE, WHITE, YELLOW
+from disbench.reports.figures.pictures import Panel, Sheet, Strip, draw_sheet, painted, placed, window_around
+
+NASTY = "=2*|x|<b>&amp; $d$ _#~^{e}\\ 漢字 " + "long-name-" * 12
+# Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency, 2009.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "deutan": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "tritan": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+
+
+def scene(height: int = 60, width: int = 90) -> Panel:
+    image = np.full((height, width, 3), (200, 60, 30), dtype=np.uint8)
+    target = np.zeros((height, width), dtype=np.int8)
+    target[20:40, 30:60] = 1
+    target[50:] = -1
+    mask = np.zeros((height, width), dtype=bool)
+    mask[5:30, 10:45] = True
+    return Panel("click 1", image, "IoU 0.2", target, mask, (Click(20, 10, True), Click(70, 45, False)))
+
+
+def count_of(pixels: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
+    return int((pixels == np.array(colour)).all(axis=2).sum())
+
+
+def test_what_is_painted() -> None:
+    panel = scene()
+    picture = painted(panel, (270, 180))
+    assert picture.shape == (180, 270, 3)
+    for colour in (BLUE, WHITE, YELLOW, BLACK):
+        assert count_of(picture, colour) > 50
+    rows = picture[156:174].reshape(-1, 3)
+    assert {(235, 235, 235), (90, 90, 90)} <= set(map(tuple, rows.tolist()))
+    alone = painted(replace(panel, mask=None, target=None), (270, 180))
+    assert np.abs(alone.astype(int) - np.array((200, 60, 30))).max() <= 1
+    assert not count_of(painted(replace(panel, mask=None), (270, 180)), BLUE)
+
+
+def test_the_shown_part_is_enlarged() -> None:
+    panel = scene()
+    whole = count_of(painted(replace(panel, target=None), (270, 180)), BLUE)
+    part = painted(replace(panel, target=None, window=(0, 0, 45, 30)), (270, 180))
+    assert count_of(part, BLUE) > 1.3 * whole
+
+
+def test_masks_of_another_size() -> None:
+    with pytest.raises(ValueError, match="on an image of"):
+        painted(replace(scene(), mask=np.zeros((3, 3), dtype=bool)), (270, 180))
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_colours_stay_apart_for_the_colour_blind(blindness: str) -> None:
+    """Distances in linear RGB of what lies beside each other: mask and its rim, dashes, mask and dashes."""
+    linear = {c: (np.array(c) / 255) ** 2.2 for c in (BLUE, WHITE, YELLOW, BLACK)}
+    seen = {c: np.clip(BLINDNESS[blindness] @ value, 0, 1) for c, value in linear.items()}
+    for one, other in ((BLUE, WHITE), (YELLOW, BLACK), (BLUE, YELLOW), (WHITE, BLACK)):
+        assert np.linalg.norm(seen[one] - seen[other]) > 0.4
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=20),
+    st.sampled_from([6.0, 8.0]),
+)
+@settings(max_examples=60)
+def test_numbers_of_clicks_do_not_cover_each_other(points: list[tuple[float, float]], radius: float) -> None:
+    badges = placed(points, radius, (300, 200))
+    assert len(badges) == len(points)
+    assert badges == placed(points, radius, (300, 200))
+    for number, badge in enumerate(badges):
+        others = badges[number + 1 :]
+        assert all(math.dist(badge, other) >= 2 * radius for other in others)
+        if badge != points[number]:
+            assert radius <= badge[0] <= 300 - radius
+            assert radius <= badge[1] <= 200 - radius
+
+
+@given(st.data())
+def test_the_shown_part_holds_target_and_clicks(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(30, 400)), data.draw(st.integers(30, 400))
+    target = np.zeros((height, width), dtype=np.int8)
+    pixels = st.tuples(st.integers(0, height - 1), st.integers(0, width - 1))
+    places = data.draw(st.lists(pixels, min_size=1, max_size=5))
+    target[tuple(np.array(places[:2]).T)] = 1
+    clicks = [Click(x, y, True) for y, x in places[2:]]
+    window = window_around(target, clicks)
+    if window is None:
+        return
+    left, top, right, bottom = window
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert all(left <= x < right and top <= y < bottom for y, x in places)
+    assert abs((right - left) / width - (bottom - top) / height) <= 1 / min(width, height)
+
+
+def sheet() -> Sheet:
+    panel = scene()
+    rows = (
+        (panel, replace(panel, marks="dots", framed=True), replace(panel, marks="first", mask=None)),
+        (
+            None,
+            replace(panel, mask=None, absent="mask not stored", title=NASTY),
+            replace(panel, window=(10, 5, 55, 35)),
+        ),
+    )
+    return Sheet(NASTY, (NASTY, "second"), (Strip(NASTY, rows), Strip("", ((panel,),))), place=1.5)
+
+
+def test_the_same_bytes_in_every_form() -> None:
+    first, again = (draw_sheet(sheet(), ("png", "svg", "pdf")) for _ in range(2))
+    assert first == again
+    with Image.open(io.BytesIO(first["png"])) as image:
+        assert image.size[0] == 3 * 165 + 2 * 18 + 2 * 9
+        assert "Software" not in image.info
+    assert ET.fromstring(first["svg"]).tag.endswith("svg")
+    assert first["pdf"].startswith(b"%PDF")
+    assert not re.search(rb"CreationDate|Producer", first["pdf"])
+
+
+def test_clicks_at_one_place_share_a_number() -> None:
+    panel = scene()
+    many = replace(panel, clicks=(Click(20, 10, True), *[Click(0, 0, False)] * 9))
+    once = replace(panel, clicks=(Click(20, 10, True), Click(0, 0, False)))
+    drawn = [draw_sheet(Sheet("", (), (Strip("", ((one,),)),)), ("svg",))["svg"] for one in (many, once)]
+    assert [picture.count(b"<!-- 2+ -->") for picture in drawn] == [1, 0]
+    assert [picture.count(b"<!-- 2 -->") for picture in drawn] == [0, 1]
+
+
+def test_what_is_no_sheet() -> None:
+    with pytest.raises(ValueError, match="forms of a figure"):
+        draw_sheet(sheet(), ("gif",))
+    with pytest.raises(ValueError, match="at least one picture"):
+        draw_sheet(Sheet("", (), ()))
+    tall = tuple(Strip("", ((scene(),),)) for _ in range(300))
+    with pytest.raises(ValueError, match="too high"):
+        draw_sheet(Sheet("", (), tall))

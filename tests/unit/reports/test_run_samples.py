@@ -1,0 +1,91 @@
+"""A stored run joined with its dataset, and sentences for what does not belong together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from picture_tools import photos, sample, write_photo_run
+from run_tools import write_run
+
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.metrics import iou
+from disbench.harness.store import CLICKS, StoredRun, write_clicks
+from disbench.reports.run_samples import open_same_dataset, read_samples
+
+pytest.importorskip("cv2", exc_type=ImportError)
+NAMES = [photos().ids[number] for number in (60, 3)]
+
+
+def damaged(run: StoredRun, **columns: object) -> StoredRun:
+    table = pq.read_table(run.folder / CLICKS)
+    for name, value in columns.items():
+        at = table.schema.get_field_index(name)
+        values = table[name].to_pylist()
+        values[8] = value
+        field = table.schema.field(at)
+        table = table.set_column(at, field, pa.array(values, field.type))
+    write_clicks(run.folder / CLICKS, [table])
+    return run
+
+
+def test_masks_and_clicks_are_those_that_were_measured(tmp_path: Path) -> None:
+    run = write_photo_run(tmp_path / "run")
+    found = read_samples(run, open_same_dataset(run, None), NAMES)
+    assert [one.sample.id for one in found] == NAMES
+    for one, number in zip(found, (60, 3), strict=True):
+        assert np.array_equal(one.sample.target, sample(number).target)
+        assert len(one.rows) == 6
+        assert one.clicks(2) == tuple(Click(row.x, row.y, row.positive) for row in one.rows[:2])
+        for click in (1, 6):
+            mask, candidates = one.mask(click), one.candidates(click)
+            assert mask is not None and candidates is not None
+            assert iou(one.sample.target, mask) == one.rows[click - 1].iou
+            assert np.array_equal(candidates[one.rows[click - 1].kept], mask)
+
+
+@pytest.mark.parametrize(("store", "masks", "candidates"), [("none", 0, 0), ("kept", 1, 0), ("all", 1, 3)])
+def test_what_was_stored(tmp_path: Path, store: str, masks: int, candidates: int) -> None:
+    run = write_photo_run(tmp_path / "run", store, numbers=(3,), max_clicks=1)
+    (found,) = read_samples(run, photos(), NAMES[1:])
+    assert (found.mask(1) is not None) == bool(masks)
+    assert len(found.candidates(1) or ()) == candidates
+
+
+def test_another_dataset(tmp_path: Path) -> None:
+    run = write_photo_run(tmp_path / "run", numbers=(3,), max_clicks=1, dataset={"content_hash": "ab" * 32})
+    with pytest.raises(InputError, match="content hash abababab, but the one here has"):
+        open_same_dataset(run, None)
+    run = write_run(tmp_path / "grabcut")
+    with pytest.raises(InputError, match=r"no pictures of .*grabcut.* with --data"):
+        open_same_dataset(run, None)
+    run = write_photo_run(tmp_path / "mine", numbers=(3,), max_clicks=1, dataset={"name": "mine"})
+    with pytest.raises(InputError, match="'mine' is no dataset of disbench's own"):
+        open_same_dataset(run, None)
+    assert open_same_dataset(run, None, "photos").ids == photos().ids
+
+
+def test_no_such_sample(tmp_path: Path) -> None:
+    run = write_photo_run(tmp_path / "run", numbers=(3,), max_clicks=1)
+    for name in ("nobody", photos().ids[5]):
+        with pytest.raises(InputError, match=re.escape(f"there is no sample {name!r}")):
+            read_samples(run, photos(), [name])
+
+
+@pytest.mark.parametrize("column", [{"x": 100_000}, {"y": -1}, {"height": 7}, {"click": 9}, {"kept": 3}])
+def test_rows_that_are_no_clicks_on_the_image(tmp_path: Path, column: dict[str, int]) -> None:
+    run = damaged(write_photo_run(tmp_path / "run"), **column)
+    with pytest.raises(InputError, match="row 3: not a click on its image"):
+        read_samples(run, photos(), NAMES)
+
+
+def test_damaged_run_lengths(tmp_path: Path) -> None:
+    run = damaged(write_photo_run(tmp_path / "run"), mask=b"PPP0")
+    found = read_samples(run, photos(), NAMES)
+    with pytest.raises(InputError, match=r"click 3: .* run it again"):
+        found[0].mask(3)

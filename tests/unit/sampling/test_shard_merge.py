@@ -1,0 +1,359 @@
+"""Parts of a dataset, put together: the bytes of the undivided job, or a sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbench.core.errors import InputError
+from disbench.sampling import make_shards, merge_parts
+from disbench.sampling.parts import parse_part, slice_of
+from disbench.sampling.recipes import Recipe
+from disbench.sampling.verify import verify_shards
+from disbench.shards.reader import MANIFEST, ShardReader, read_manifest
+from disbench.shards.writer import shard_facts
+from tests.unit.shard_tools import Scenes, random_scene
+
+RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, shard_bytes=6000)
+
+
+def some_scenes(empty: Sequence[bool], seed: int = 0) -> Scenes:
+    """A scene an entry, without an object where it is True; each left something out."""
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for number, hollow in enumerate(empty):
+        made = random_scene(rng, str(number), things=int(rng.integers(1, 9)), stuff=0).scene
+        dropped = Counter({"too small": int(rng.integers(0, 3)), f"kind {number % 3}": 1})
+        scenes.append(
+            dataclasses.replace(made, source="lvis", objects=() if hollow else made.objects, dropped=dropped)
+        )
+    return Scenes(scenes)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def make_parts(source: Any, folder: Path, parts: int, recipe: Recipe = RECIPE, **options: Any) -> list[Path]:
+    """All parts, made in any order."""
+    folders = [folder / f"part-{number}" for number in range(1, parts + 1)]
+    for number in reversed(range(1, parts + 1)):
+        make_shards(source, recipe, folders[number - 1], part=(number, parts), **options)
+    return folders
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    empty=st.lists(st.booleans(), max_size=60),
+    parts=st.integers(1, 9),
+    shard_bytes=st.integers(300, 20_000),
+    group=st.integers(1, 9),
+    limit=st.none() | st.integers(1, 70),
+    method=st.sampled_from(("hierarchy", "proximity", "containment", "random-merge")),
+    seed=st.integers(0, 2**32),
+    shuffled=st.randoms(),
+)
+def test_merged_bytes_equal_undivided_bytes(
+    empty: list[bool],
+    parts: int,
+    shard_bytes: int,
+    group: int,
+    limit: int | None,
+    method: Any,
+    seed: int,
+    shuffled: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    recipe = dataclasses.replace(RECIPE, method=method, shard_bytes=shard_bytes, cap=4)
+    source = some_scenes(empty, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("disbench.shards.writer.ROWS_A_GROUP", group)
+        whole = make_shards(source, recipe, folder / "whole", limit=limit)
+        folders = make_parts(source, folder, parts, recipe, limit=limit)
+        shuffled.shuffle(folders)
+        assert merge_parts(folders, folder / "merged") == whole
+    assert contents(folder / "merged") == contents(folder / "whole")
+
+
+@pytest.fixture(scope="module")
+def source() -> Scenes:
+    rng = np.random.default_rng(5)
+    # Images without a scene at the start, at the end, and in the midst.
+    return some_scenes([True, *(rng.random(148) < 0.2), True])
+
+
+@pytest.fixture(scope="module")
+def whole(source: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    make_shards(source, RECIPE, folder)
+    return folder
+
+
+@pytest.fixture
+def parts(source: Scenes, tmp_path: Path) -> list[Path]:
+    return make_parts(source, tmp_path, 4)
+
+
+def test_slices_are_contiguous_and_even() -> None:
+    for images in (0, 1, 5, 16, 97):
+        for count in (1, 2, 5, 16):
+            slices = [slice_of(images, (number, count)) for number in range(1, count + 1)]
+            assert [image for part in slices for image in part] == list(range(images))
+            assert max(map(len, slices)) - min(map(len, slices)) <= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1 / 4", "²/4", "1/" + "9" * 5000]
+)
+def test_what_is_no_part(text: str) -> None:
+    with pytest.raises(InputError, match="from 1 to n, such as 3/16"):
+        parse_part(text)
+
+
+def test_what_is_a_part() -> None:
+    assert parse_part("3/16") == (3, 16)
+    with pytest.raises(InputError, match="part 5 of 4"):
+        slice_of(9, (5, 4))
+
+
+def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(
+    source: Scenes, parts: list[Path]
+) -> None:
+    manifest = read_manifest(parts[1])
+    assert manifest["part"] == {"number": 2, "of": 4, "first": 37, "next": 75, "of_images": 150}
+    assert manifest["images"] == 38
+    assert manifest["source_dropped"] == {"of no image": 7}
+    assert "of no image" not in manifest["dropped"]
+    inside = [str(i) for i in range(37, 75) if source.scenes[i].objects]
+    assert [item.scene.image_id for item in ShardReader(parts[1])] == inside
+    assert verify_shards(parts[1]).holds
+
+
+def test_an_undivided_job_says_nothing_of_parts(whole: Path) -> None:
+    assert not {"part", "trailing", "source_dropped"} & set(read_manifest(whole))
+    assert set(shard_facts(whole / "shard-00000.parquet")) == {"fingerprint", "first", "next", "tally"}
+
+
+def test_parts_made_by_several_workers_and_resumed(source: Scenes, whole: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    make_shards(source, RECIPE, folders[0], part=(1, 2))
+    make_shards(source, RECIPE, folders[1], part=(2, 2), workers=2)
+    failing = dataclasses.replace(source, fails_at=140)
+    with pytest.raises(OSError, match="gone"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: 5)
+        make_shards(failing, RECIPE, tmp_path / "again", part=(2, 2))
+    assert list((tmp_path / "again").iterdir())
+    with pytest.raises(InputError, match=r"again: no manifest\.json.*run sample to the end"):
+        merge_parts([folders[0], tmp_path / "again"], tmp_path / "merged")
+    make_shards(source, RECIPE, tmp_path / "again", part=(2, 2))
+    assert contents(tmp_path / "again") == contents(folders[1])
+    merge_parts([folders[0], tmp_path / "again"], tmp_path / "merged")
+    assert contents(tmp_path / "merged") == contents(whole)
+
+
+def test_a_merge_that_is_stopped_anywhere_resumes(
+    source: Scenes, whole: Path, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "merged"
+    seen: list[int] = []
+    from disbench.shards.writer import ShardWriter
+
+    add = ShardWriter.add
+    for stop in range(1, 30):
+        calls = iter(range(1, stop + 1))
+
+        def failing(self: ShardWriter, chunk: Any) -> None:
+            add(self, chunk)
+            if next(calls) == stop:  # noqa: B023  (called before the next round)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(ShardWriter, "add", failing)
+        try:
+            merge_parts(parts, out)
+            break
+        except KeyboardInterrupt:
+            assert not (out / MANIFEST).exists()
+            assert not list(out.glob("*.partial"))
+            assert contents(out).items() <= contents(whole).items()
+            seen.append(len(list(out.iterdir())))
+    else:
+        raise AssertionError("it never came to its end")
+    assert contents(out) == contents(whole)
+    assert len(set(seen)) > 2
+    monkeypatch.undo()
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    merge_parts(parts, out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
+    with pytest.raises(InputError, match="shards already"):
+        merge_parts(parts, out, existing="fail")
+
+
+def test_sample_takes_a_merged_folder_for_its_own(source: Scenes, parts: list[Path], tmp_path: Path) -> None:
+    made = merge_parts(parts, tmp_path / "merged")
+    assert make_shards(source, RECIPE, tmp_path / "merged") == made
+
+
+def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[Path]) -> None:
+    with pytest.raises(InputError, match="other part"):
+        make_shards(source, RECIPE, parts[0], part=(2, 4))
+    (parts[1] / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
+        make_shards(source, RECIPE, parts[1], part=(3, 4))
+    with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
+        make_shards(source, RECIPE, parts[1])
+
+
+class TestPartsThatCannotBeMerged:
+    """One sentence that names the folder and the cure; `out` stays as it was."""
+
+    def refused(self, parts: Sequence[Path], out: Path, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            merge_parts(parts, out)
+        assert not (out / MANIFEST).exists()
+        assert not list(out.glob("*.partial"))
+
+    def test_none(self, tmp_path: Path) -> None:
+        self.refused([], tmp_path / "out", "no parts")
+
+    def test_missing(self, parts: list[Path], tmp_path: Path) -> None:
+        words = r"part-1: one of 4 parts, but part 2, 4 is missing; name its folder too.*--shard-of 2/4"
+        self.refused([parts[0], parts[2]], tmp_path / "out", words)
+
+    def test_many_missing(self, source: Scenes, tmp_path: Path) -> None:
+        make_shards(source, RECIPE, tmp_path / "one", part=(1, 500))
+        self.refused([tmp_path / "one"], tmp_path / "out", r"2, 3, .*, 21, \.\.\. is missing")
+
+    def test_twice(self, parts: list[Path], tmp_path: Path) -> None:
+        self.refused([*parts, parts[2]], tmp_path / "out", r"part-3: part 3 of 4, as .*part-3 is; name each")
+
+    def test_unfinished(self, parts: list[Path], tmp_path: Path) -> None:
+        (parts[3] / MANIFEST).unlink()
+        self.refused(parts, tmp_path / "out", r"part-4: no manifest\.json; .*run sample to the end")
+
+    def test_no_folder(self, parts: list[Path], tmp_path: Path) -> None:
+        self.refused([*parts, tmp_path / "nowhere"], tmp_path / "out", r"nowhere: no manifest\.json")
+
+    def test_undivided(self, parts: list[Path], whole: Path, tmp_path: Path) -> None:
+        self.refused(
+            [*parts, whole], tmp_path / "out", "not a part; name folders that sample --shard-of made"
+        )
+
+    def test_another_division(self, source: Scenes, parts: list[Path], tmp_path: Path) -> None:
+        make_shards(source, RECIPE, tmp_path / "fifth", part=(2, 5))
+        words = r"fifth: one of 5 parts of 150 images, but .*part-1 is one of 4 parts"
+        self.refused([parts[0], tmp_path / "fifth", *parts[2:]], tmp_path / "out", words)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"min_area": 5}, "recipe min_area"),
+            ({"seed": 3}, "recipe seed"),
+            ({"shard_bytes": 9}, "recipe shard_bytes"),
+        ],
+    )
+    def test_another_recipe(
+        self, source: Scenes, parts: list[Path], tmp_path: Path, changes: dict[str, Any], words: str
+    ) -> None:
+        make_shards(source, dataclasses.replace(RECIPE, **changes), tmp_path / "other", part=(2, 4))
+        words = rf"other: not of the job that made .*part-1 \({words}\); name parts"
+        self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", words)
+
+    def test_another_source_or_limit(self, source: Scenes, parts: list[Path], tmp_path: Path) -> None:
+        class Other(Scenes):
+            def fingerprint(self) -> dict[str, str]:
+                return {"lvis:made.json": "1" * 64}
+
+        make_shards(Other(source.scenes), RECIPE, tmp_path / "other", part=(2, 4))
+        make_shards(source, RECIPE, tmp_path / "limited", part=(2, 4), limit=20)
+        for name, words in (("other", "other sources"), ("limited", "other limit")):
+            self.refused([parts[0], tmp_path / name, *parts[2:]], tmp_path / "out", rf"{name}: .*\({words}\)")
+
+    def test_another_version(
+        self, source: Scenes, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("disbench.sampling.job.__version__", "0.0.9")
+        self.refused(
+            parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9; merge with the version"
+        )
+        make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
+        words = r"other: not of the job .*\(other versions\)"
+        self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", words)
+
+    def test_into_a_part(self, parts: list[Path]) -> None:
+        before = contents(parts[2])
+        for existing in ("resume", "overwrite"):
+            with pytest.raises(InputError, match=r"part-3: a part itself; name another folder"):
+                merge_parts(parts, parts[2].parent / "x" / ".." / "part-3", existing=existing)  # type: ignore[arg-type]
+        assert contents(parts[2]) == before
+
+    def test_into_another_job(self, source: Scenes, parts: list[Path], tmp_path: Path) -> None:
+        make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
+        before = contents(tmp_path / "out")
+        with pytest.raises(InputError, match=r"recipe seed.*--existing overwrite"):
+            merge_parts(parts, tmp_path / "out")
+        assert contents(tmp_path / "out") == before
+
+    def test_damaged_then_made_again(
+        self, source: Scenes, parts: list[Path], whole: Path, tmp_path: Path
+    ) -> None:
+        shard = sorted(parts[2].glob("shard-*"))[-1]
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        words = rf"part-3: {shard.name}: its SHA-256 .*--shard-of 3/4 --existing overwrite"
+        self.refused(parts, tmp_path / "out", words)
+        finished = contents(tmp_path / "out")
+        assert finished
+        assert finished.items() <= contents(whole).items()
+        shard.unlink()
+        self.refused(parts, tmp_path / "out", r"part-3: .* is not there")
+        make_shards(source, RECIPE, parts[2], part=(3, 4), existing="overwrite")
+        merge_parts(parts, tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(whole)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda manifest: manifest["part"].update(first=30),
+            lambda manifest: manifest["part"].update(number=4),
+            lambda manifest: manifest["part"].update(number="two"),
+            lambda manifest: manifest.update(part=[]),
+            lambda manifest: manifest.update(seed=4),
+            lambda manifest: manifest.update(trailing=None),
+            lambda manifest: manifest.pop("source_dropped"),
+            lambda manifest: manifest.pop("recipe"),
+        ],
+    )
+    def test_a_manifest_that_was_changed(
+        self, parts: list[Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        manifest = json.loads((parts[1] / MANIFEST).read_text())
+        change(manifest)
+        (parts[1] / MANIFEST).write_text(json.dumps(manifest))
+        words = r"part-2: its manifest is not as sample wrote it; make this part again"
+        self.refused(parts, tmp_path / "out", words)
+
+    def test_shards_of_another_part(self, parts: list[Path], tmp_path: Path) -> None:
+        manifest, other = (json.loads((part / MANIFEST).read_text()) for part in parts[:2])
+        manifest["files"] = other["files"]
+        (parts[0] / MANIFEST).write_text(json.dumps(manifest))
+        for path in parts[1].glob("shard-*"):
+            (parts[0] / path.name).write_bytes(path.read_bytes())
+        self.refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")
+
+    def test_shards_left_out_of_the_manifest(self, parts: list[Path], tmp_path: Path) -> None:
+        manifest = json.loads((parts[0] / MANIFEST).read_text())
+        manifest["files"].pop()
+        (parts[0] / MANIFEST).write_text(json.dumps(manifest))
+        self.refused(parts, tmp_path / "out", r"part-1: its shards do not account for all its images")

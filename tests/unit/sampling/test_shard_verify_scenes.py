@@ -1,0 +1,397 @@
+"""Scenes that are not what their recipe promises, in shards whose manifest fits: each kind of damage is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbench.core.masks import are_well_formed, decode, encode, from_foreign_rle
+from disbench.core.scenes import Kind, Scene
+from disbench.sampling import make_shards
+from disbench.sampling.recipes import Recipe
+from disbench.sampling.verify import TOLD, verify_shards
+from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, read_manifest
+from tests.unit.shard_tools import SHARD, Scenes, random_scene, scene_object
+
+SIZE = (40, 50)
+RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, drop_repeated=False)
+Row = dict[str, Any]
+
+
+def nested_scene(image_id: str = "7", **changes: Any) -> Scene:
+    """0 holds 1 but for a strip, 1 holds 2; 3, 4 and 5 stand in a row and touch; 6 is a crowd, 7 stuff."""
+    parts: list[tuple[slice, slice, Kind]] = [
+        (slice(0, 30), slice(2, 28), "thing"),
+        (slice(2, 20), slice(0, 20), "thing"),
+        (slice(4, 10), slice(4, 10), "thing"),
+        (slice(30, 40), slice(30, 36), "thing"),
+        (slice(30, 40), slice(36, 42), "thing"),
+        (slice(30, 40), slice(42, 50), "thing"),
+        (slice(35, 38), slice(0, 8), "crowd"),
+        (slice(0, 25), slice(29, 50), "stuff"),
+    ]
+    objects = []
+    for rows, columns, kind in parts:
+        mask = np.zeros(SIZE, dtype=bool)
+        mask[rows, columns] = True
+        objects.append(scene_object(mask, kind))
+    return dataclasses.replace(Scene(image_id, f"{image_id}.jpg", *SIZE, "lvis", tuple(objects)), **changes)
+
+
+def recipe(method: Any, **changes: Any) -> Recipe:
+    return dataclasses.replace(RECIPE, method=method, **changes)
+
+
+def rewrite(folder: Path, rows: list[Row], group: int = ROWS_A_GROUP) -> None:
+    """The folder's first shard with other rows, and a manifest that fits it."""
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / SHARD, row_group_size=group)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    entry = {
+        "bytes": (folder / SHARD).stat().st_size,
+        "sha256": file_sha256(folder / SHARD),
+        "rows": len(rows),
+    }
+    manifest["files"][0].update(entry)
+    manifest["objects"] = sum(len(row["objects"]) for row in rows)
+    manifest["sets"] = sum(len(row["sets"]) for row in rows)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def problems_after(
+    folder: Path, chosen: Recipe, change: Callable[[Row], Any], scene: Scene | None = None
+) -> list[str]:
+    """What deep verification finds once the only row of a sound folder is changed."""
+    make_shards(Scenes([scene or nested_scene()]), chosen, folder)
+    assert verify_shards(folder).lines()[1:] == []
+    rows = pq.read_table(folder / SHARD).to_pylist()
+    change(rows[0])
+    rewrite(folder, rows)
+    assert verify_shards(folder, quick=True).holds, "a damage that hashes and sizes show already"
+    found = verify_shards(folder)
+    assert found.count == len(found.problems)
+    assert all(problem.startswith(f"{SHARD}, image '7': ") for problem in found.problems)
+    return [problem.removeprefix(f"{SHARD}, image '7': ") for problem in found.problems]
+
+
+def objects(number: int, **changes: Any) -> Callable[[Row], None]:
+    return lambda row: row["objects"][number].update(changes)
+
+
+def sets(number: int, **changes: Any) -> Callable[[Row], None]:
+    return lambda row: row["sets"][number].update(changes)
+
+
+def both(*changes: Callable[[Row], None]) -> Callable[[Row], None]:
+    return lambda row: [change(row) for change in changes] and None
+
+
+def other_mask(rows: slice, columns: slice) -> bytes:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[rows, columns] = True
+    return encode(mask)["counts"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (objects(2, rle=b"0"), "object 2: the RLE's runs add up to 0"),
+        (objects(2, rle=other_mask(slice(0, 9), slice(0, 9))[:-1]), "object 2: the RLE's "),
+        (objects(2, rle=b"\xff\x01"), "object 2: the RLE's counts are not run lengths"),
+        (objects(2, rle=b"o" * 40), "object 2: the RLE's "),
+        (objects(2, rle=b"oooooo?0"), "object 2: the RLE's "),
+        (objects(2, rle=encode(np.zeros(SIZE, dtype=bool))["counts"]), "object 2: its mask is empty"),
+        (objects(2, area=35), "object 2: area 35, but its mask has 36 pixels"),
+        (objects(2, box=[4, 4, 6, 7]), "object 2: box [4, 4, 6, 7], but its mask's is [4, 4, 6, 6]"),
+        (
+            objects(2, rle=other_mask(slice(4, 10), slice(5, 11))),
+            "object 2: box [4, 4, 6, 6], but its mask's is [5, 4",
+        ),
+        (lambda row: row.update(height=41), "object 0: the RLE's runs add up to 2000, not to 41 x 50"),
+        (lambda row: row.update(height=0), "50 x 0 pixels are no image's size"),
+        (lambda row: row.update(height=2**20, width=2**20), "1048576 x 1048576 pixels are no image's size"),
+        (lambda row: row.update(objects=[], sets=[]), "it has no object"),
+        (objects(4, id=5), "object 4: its id is 5"),
+        (objects(4, kind="bush"), "object 4: 'bush' is no kind of object"),
+        (objects(2, level=3), "object 2: level 3, but its parent 1 has level 1"),
+        (objects(2, level=0), "object 2: level 0, but its parent 1 has level 1"),
+        (objects(2, parent=None), "object 2: level 2, but it has no parent"),
+        (objects(2, parent=8), "object 2: its parent 8 is no object"),
+        (objects(2, parent=2), "object 2: level 2, but its parent 2 has level 2"),
+        (objects(1, parent=2), "object 1: level 1, but its parent 2 has level 2"),  # a cycle of 1 and 2
+        (objects(2, parent=7), "object 2: level 2, but its parent 7 has level None"),
+        (objects(7, level=0), "object 7: level 0, which the method hierarchy does not give to a stuff"),
+        (objects(3, level=None), "object 3: level None, which the method hierarchy does not give to a thing"),
+        (objects(4, parent=3, level=1), "object 4: its parent 3 does not contain it"),
+        (objects(3, neighbours=[4]), "object 3: 4 is its neighbour, but it is not 4's"),
+        (objects(3, neighbours=[3]), "object 3: its neighbours [3] are not all other objects"),
+        (objects(3, neighbours=[8]), "object 3: its neighbours [8] are not all other objects"),
+        (objects(3, neighbours=[None]), "object 3: its neighbours [None] are not all other objects"),
+        (objects(3, neighbours=[5, 4]), "object 3: its neighbours [5, 4] do not ascend"),
+        (sets(2, center=8), "set 2: its center 8 is no object"),
+        (sets(2, center=-1), "set 2: its center -1 is no object"),
+        (sets(2, center=1, members=[[1], [0]]), "set 2: object 1 is the center of a set before it"),
+        (sets(2, members=[]), "set 2: its members [] are not all unions of objects"),
+        (sets(2, members=[[2], []]), "set 2: its members [[2], []] are not all unions of objects"),
+        (sets(2, members=[[2], None]), "set 2: its members [[2], None] are not all"),
+        (sets(2, members=[[2], [8]]), "set 2: its members [[2], [8]] are not all"),
+        (sets(2, members=[[2], [None]]), "set 2: its members [[2], [None]] are not all"),
+        (sets(2, members=[[1], [0]]), "set 2: its first member does not have the center 2"),
+        (sets(2, click_excludes=[-1]), "set 2: the click leaves out [-1], not all objects"),
+        (sets(1, click_excludes=[0, 1]), "set 1: its click region is empty"),
+        (sets(2, left_out=math.nan), "set 2: nan left out and 0.0 repeated are no counts"),
+        (sets(2, repeated=-1.0), "set 2: 0.0 left out and -1.0 repeated are no counts"),
+        (sets(2, members=[[2, 1], [0]]), "set 2: its first member is not the center alone"),
+        (sets(2, members=[[2], [0]]), "set 2: its members are not the center and its parents"),
+        (sets(2, members=[[2], [0], [1]]), "set 2: its members are not the center and its parents"),
+        (sets(0, click_excludes=[]), "set 0: its click leaves out something else than the center's children"),
+    ],
+)
+def test_a_damaged_hierarchy(change: Callable[[Row], Any], words: str, tmp_path: Path) -> None:
+    found = problems_after(tmp_path, recipe("hierarchy"), change)
+    assert any(problem.startswith(words) for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "change", "words"),
+    [
+        (
+            "hierarchy",
+            {"nest": "union"},
+            sets(2, members=[[2], [2, 1], [0]]),
+            "set 2: its members are not the center",
+        ),
+        (
+            "hierarchy",
+            {"nest": "union"},
+            sets(2, members=[[2], [2, 1], [0]]),
+            "set 2: mask 2 does not contain mask 1",
+        ),
+        (
+            "containment",
+            {},
+            sets(2, members=[[2], [1]]),
+            "set 2: its members are not the center and all that contain",
+        ),
+        (
+            "containment",
+            {},
+            sets(2, members=[[2], [0], [1]]),
+            "set 2: its members are not the center and all that",
+        ),
+        ("containment", {}, sets(2, click_excludes=[3]), "set 2: its click leaves out objects"),
+        (
+            "containment",
+            {},
+            objects(0, level=0),
+            "object 0: level 0, which the method containment does not give",
+        ),
+        (
+            "proximity",
+            {},
+            sets(4, members=[[4], [4, 3], [4, 0]]),
+            "set 4: mask 2 is not the center with neighbours",
+        ),
+        (
+            "proximity",
+            {},
+            sets(4, members=[[4], [3, 5]]),
+            "set 4: mask 1 is not the center with neighbours of it",
+        ),
+        (
+            "proximity",
+            {},
+            sets(4, members=[[4], [4, 3, 3]]),
+            "set 4: mask 1 is not the center with neighbours of it",
+        ),
+        ("proximity", {}, sets(4, members=[[4], [4, 3], [4, 3]]), "set 4: a mask comes twice"),
+        ("proximity", {"cap": 2}, sets(4, members=[[4], [4, 3], [4, 5]]), "set 4: 3 masks, more than 2"),
+        ("proximity", {}, sets(4, click_excludes=[3]), "set 4: its click leaves out objects"),
+        ("proximity", {}, objects(4, neighbours=[3]), "object 5: 4 is its neighbour, but it is not 4's"),
+        ("proximity", {}, objects(3, kind="crowd"), "set 3: its center is no thing"),
+        (
+            "random-merge",
+            {},
+            sets(4, members=[[4], [4, 7]]),
+            "set 4: mask 1 is not the center with other things",
+        ),
+        (
+            "random-merge",
+            {"largest_merge": 1},
+            sets(4, members=[[4], [4, 0, 1]]),
+            "set 4: mask 1 unites 2 objects",
+        ),
+        (
+            "random-merge",
+            {},
+            sets(2, members=[[2], [2, 1], [2, 0, 1], [2, 1, 0]]),
+            "set 2: a mask comes twice",
+        ),
+    ],
+)
+def test_damage_that_only_the_recipe_shows(
+    method: str, changes: dict[str, Any], change: Callable[[Row], Any], words: str, tmp_path: Path
+) -> None:
+    found = problems_after(tmp_path, recipe(method, **changes), change)
+    assert any(problem.startswith(words) for problem in found), found
+
+
+def test_annotated_masks_need_not_nest_exactly(tmp_path: Path) -> None:
+    """1 sticks out of 0: `annotated` promises that a parent covers most of its child, `union` all of it."""
+    make_shards(Scenes([nested_scene()]), recipe("hierarchy"), tmp_path / "annotated")
+    assert verify_shards(tmp_path / "annotated").holds
+    make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest="union"), tmp_path / "union")
+    assert verify_shards(tmp_path / "union").holds
+    manifest = read_manifest(tmp_path / "annotated")
+    manifest["recipe"]["nest"] = "union"
+    (tmp_path / "annotated" / MANIFEST).write_text(json.dumps(manifest))
+    assert (
+        f"{SHARD}, image '7': set 1: mask 1 does not contain mask 0"
+        in verify_shards(tmp_path / "annotated").problems
+    )
+
+
+def test_a_tree_that_the_dataset_brings_promises_no_containment(tmp_path: Path) -> None:
+    given_tree = nested_scene(source="hannotation", parents=(-1, 3, 1, -1, 0, -1, -1, -1))
+    make_shards(Scenes([given_tree]), recipe("hierarchy"), tmp_path)
+    assert verify_shards(tmp_path).holds
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    method=st.sampled_from(("hierarchy", "proximity", "containment", "random-merge")),
+    nest=st.sampled_from(("annotated", "union")),
+    cap=st.integers(1, 9),
+)
+def test_whatever_the_sampler_makes_holds(
+    seed: int, method: str, nest: Any, cap: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(seed)
+    scenes = [
+        dataclasses.replace(random_scene(rng, str(i), stuff=1).scene, source="coco+lvis") for i in range(3)
+    ]
+    make_shards(Scenes(scenes), recipe(method, nest=nest, cap=cap), folder)
+    assert verify_shards(folder).lines()[1:] == []
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    change=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 255)),
+    cut=st.booleans(),
+)
+def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
+    seed: int, change: tuple[int, int] | None, cut: bool
+) -> None:
+    noise = np.random.default_rng(seed)
+    height, width = (int(side) for side in noise.integers(1, 70, 2))
+    rle = encode(noise.random((height, width)) < noise.random() ** 3)
+    counts = bytearray(rle["counts"])
+    if change:
+        counts[change[0] % len(counts)] = change[1]
+    rle["counts"] = bytes(counts[: -1 if cut else None])
+    try:
+        read = from_foreign_rle(rle, height, width)
+    except ValueError:
+        assert change or cut
+        assert not are_well_formed([rle])
+        return
+    if read["counts"] == rle["counts"]:
+        assert are_well_formed([rle])
+    if are_well_formed([rle]):
+        assert np.array_equal(decode(rle), decode(read))
+
+
+@given(seed=st.integers(0, 2**32), spoiled=st.none() | st.integers(0, 5))
+def test_run_lengths_of_several_masks_are_told_at_once(seed: int, spoiled: int | None) -> None:
+    noise = np.random.default_rng(seed)
+    rles = [
+        encode(noise.random(noise.integers(1, 40, 2)) < noise.random() ** 2)
+        for _ in range(noise.integers(1, 7))
+    ]
+    if spoiled is not None:
+        rle = rles[spoiled % len(rles)]
+        counts = bytearray(rle["counts"])
+        counts[noise.integers(len(counts))] = noise.integers(256)
+        rle["counts"] = bytes(counts)
+    assert are_well_formed(rles) == all(are_well_formed([rle]) for rle in rles)
+    assert are_well_formed([])
+
+
+class TestWholeFolders:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        scenes = [nested_scene(str(number)) for number in range(70)]
+        make_shards(Scenes(scenes), recipe("hierarchy", shard_bytes=4096), tmp_path)
+        return tmp_path
+
+    def test_shards_in_parallel_are_told_in_order(self, folder: Path) -> None:
+        assert len(read_manifest(folder)["files"]) > 20
+        assert verify_shards(folder, workers=2).holds
+        for path in sorted(folder.glob("shard-*"))[3:6]:
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+        one, two = (verify_shards(folder, workers=workers) for workers in (1, 2))
+        assert one == two
+        assert [problem[:19] for problem in one.problems] == [f"shard-{i:05}.parquet" for i in (3, 4, 5)]
+
+    def test_many_problems_are_counted(self, tmp_path: Path) -> None:
+        make_shards(
+            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
+        )
+        rows = pq.read_table(tmp_path / SHARD).to_pylist()
+        for row in rows:
+            row["objects"][0]["area"] = 1
+        rewrite(tmp_path, rows)
+        found = verify_shards(tmp_path)
+        assert (found.count, len(found.problems), TOLD) == (70, 20, 20)
+        assert found.lines()[0].endswith("70 scenes in 1 shard: not whole")
+        assert found.lines()[-1] == "  and 50 more problems"
+        assert (
+            verify_shards(tmp_path, quick=True)
+            .lines()[0]
+            .endswith("whole (masks and sets were not looked at)")
+        )
+
+    def test_row_groups_of_another_length(self, tmp_path: Path) -> None:
+        make_shards(
+            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
+        )
+        rewrite(tmp_path, pq.read_table(tmp_path / SHARD).to_pylist(), group=35)
+        assert verify_shards(tmp_path).problems == (f"{SHARD}: row group 0 has 35 rows, not 32",)
+
+    def test_a_page_that_does_not_decompress(self, tmp_path: Path) -> None:
+        make_shards(
+            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
+        )
+        metadata = pq.ParquetFile(tmp_path / SHARD).metadata.row_group(1)
+        columns = [metadata.column(number) for number in range(metadata.num_columns)]
+        column = next(column for column in columns if column.path_in_schema == "image_id")
+        end = column.data_page_offset + column.total_compressed_size
+        content = bytearray((tmp_path / SHARD).read_bytes())
+        content[end - 30 : end] = bytes(30)
+        (tmp_path / SHARD).write_bytes(content)
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        manifest["files"][0]["sha256"] = file_sha256(tmp_path / SHARD)
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        assert verify_shards(tmp_path, quick=True).holds
+        assert f"{SHARD}: damaged (" in verify_shards(tmp_path).problems[-1]
+
+    @pytest.mark.parametrize("what", ["objects", "sets"])
+    def test_totals_of_the_manifest(self, folder: Path, what: str) -> None:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        count = manifest[what]
+        manifest[what] += 1
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        expected = f"{count + 1} {what} in the manifest, {count} in the shards that it names"
+        assert verify_shards(folder).problems == (expected,)
