@@ -82,16 +82,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     arguments = parser.parse_args()
     image = np.zeros((arguments.height, arguments.width, 3), dtype=np.uint8)
-    print(
-        f"{arguments.height} x {arguments.width}, {arguments.repeats} calls each; ms a call: median (least, 90 %)"
-    )
+    print(f"{arguments.height} x {arguments.width}, {arguments.repeats} calls each; ms a call: median (least, 90 %)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter.py"
         path.write_text(ADAPTER)
         for kind, candidates in (("bool", 1), ("bool", 7), ("float32", 1), ("float32", 3), ("float32", 7)):
-            method = Bridge(
-                adapter=str(path), repo=folder, python=sys.executable, kind=kind, candidates=candidates
-            )
+            method = Bridge(adapter=str(path), repo=folder, python=sys.executable, kind=kind, candidates=candidates)
             times, processor = times_of(method, image, arguments.repeats)
             method.close()
             parts = ", ".join(f"{name} {told(found)}" for name, found in times.items())

@@ -65,9 +65,7 @@ def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
             yield Situation(target, prediction, list(made))
             made.append(ours.Click(row["x"], row["y"], row["positive"]))
             if row["mask"] is None:
-                raise SystemExit(
-                    f"{run_folder}: {sample} has no mask at click {row['click']}; store kept masks"
-                )
+                raise SystemExit(f"{run_folder}: {sample} has no mask at click {row['click']}; store kept masks")
             prediction = masks.decode({"size": [row["height"], row["width"]], "counts": row["mask"]})
 
 
@@ -128,9 +126,7 @@ def main() -> None:
                 native[size] += there is seen
                 results[size].append(timed(there, arguments.repeats))
     print(f"OpenCV {ours.opencv_version()}, {cv2.getNumThreads()} threads, best of {arguments.repeats}")
-    print(
-        "| size | clicks | n | min | 1% | 5% | 25% | median | 75% | max | ours, ms | literal, ms | slower |"
-    )
+    print("| size | clicks | n | min | 1% | 5% | 25% | median | 75% | max | ours, ms | literal, ms | slower |")
     print("| --- " * 13 + "|")
     for size, timings in results.items():
         print(line(size, "2 to 20", [result for result in timings if not result.first]))

@@ -49,9 +49,7 @@ def costs(flops: Profile, timed: Sequence[Profile]) -> Table:
     spent = [median(run.totals[column] for run in timed) for column in range(len(flops.clicks))]
     rows.append(cells("all", flops.parameters, flops.totals, spent))
     ratios = [f"{100 * ratio:.1f} %" for ratio in flops.ratios]
-    rows.append(
-        tuple(map(Cell, ["of the first click", "", *ratios, *(f"{100 * s / spent[0]:.1f} %" for s in spent)]))
-    )
+    rows.append(tuple(map(Cell, ["of the first click", "", *ratios, *(f"{100 * s / spent[0]:.1f} %" for s in spent)])))
     columns = [Column("part", number=False), Column("parameters, M")]
     columns += [Column(f"click {count}", unit) for unit in ("GFLOP,", "ms,") for count in flops.clicks]
     return Table("disnet-cost", "", "", tuple(columns), tuple(rows), {})

@@ -64,12 +64,8 @@ def main() -> None:
         begun = time.perf_counter()
         images = len(open_annotations(annotations, "lvis").images)
         reading = time.perf_counter() - begun
-        print(
-            f"{images:,} images, {annotations.stat().st_size / 2**30:.2f} GiB of JSON, read in {reading:.1f} s"
-        )
-        print(
-            "| recipe | engine | workers | wall s | images/s | peak GiB, all processes | efficiency | same bytes |"
-        )
+        print(f"{images:,} images, {annotations.stat().st_size / 2**30:.2f} GiB of JSON, read in {reading:.1f} s")
+        print("| recipe | engine | workers | wall s | images/s | peak GiB, all processes | efficiency | same bytes |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for recipe in chosen.recipes:
             alone, first = 0.0, ""

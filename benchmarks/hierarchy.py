@@ -61,9 +61,7 @@ def full_frames(image: Image, *, product: bool) -> Parents:
     else:
         shared = np.stack([(frames & frame).sum(axis=(1, 2)) for frame in frames])
     contains = (
-        (area[:, None] >= area[None])
-        & (frame_box_shares(frames) >= BOX_SHARE)
-        & (shared / area[None] > MASK_SHARE)
+        (area[:, None] >= area[None]) & (frame_box_shares(frames) >= BOX_SHARE) & (shared / area[None] > MASK_SHARE)
     )
     np.fill_diagonal(contains, val=False)
     return grow_forest(contains, area).parents
@@ -107,9 +105,7 @@ def main() -> None:
             ratios[name].append(spent / base)
     print(f"{'ours (run lengths)':<28}{statistics.median(own) / len(images) * 1e3:9.2f} ms an image")
     for name, values in ratios.items():
-        print(
-            f"{name:<28}{statistics.median(values):9.1f} times slower ({min(values):.1f} to {max(values):.1f})"
-        )
+        print(f"{name:<28}{statistics.median(values):9.1f} times slower ({min(values):.1f} to {max(values):.1f})")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,7 @@ def changes(now: Record, records: list[Record]) -> dict[str, Change]:
 def as_ratios(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
     """Ratios as a record holds them: four digits."""
     return {
-        name: {key: float(f"{value:.4g}") for key, value in asdict(ratio).items()}
-        for name, ratio in ratios.items()
+        name: {key: float(f"{value:.4g}") for key, value in asdict(ratio).items()} for name, ratio in ratios.items()
     }
 
 

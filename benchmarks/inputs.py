@@ -50,8 +50,7 @@ class Situation(NamedTuple):
         rows = np.arange(new_height) * height // new_height
         columns = np.arange(new_width) * width // new_width
         clicks = [
-            ours.Click(x * new_width // width, y * new_height // height, positive)
-            for x, y, positive in self.clicks
+            ours.Click(x * new_width // width, y * new_height // height, positive) for x, y, positive in self.clicks
         ]
         at = np.ix_(rows, columns)
         return Situation(self.target[at], self.prediction[at], clicks)

@@ -131,9 +131,7 @@ def main() -> None:
         wall, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
         sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     print(f"{arguments.runs} runs of {arguments.samples} samples, {CLICKS_A_SAMPLE} clicks each:")
-    print(
-        f"CPU {used.ru_utime + used.ru_stime:.1f} s, wall {wall:.1f} s, peak {used.ru_maxrss / 2**20:.2f} GiB"
-    )
+    print(f"CPU {used.ru_utime + used.ru_stime:.1f} s, wall {wall:.1f} s, peak {used.ru_maxrss / 2**20:.2f} GiB")
     print(json.dumps(sizes))
 
 

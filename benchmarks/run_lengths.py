@@ -33,10 +33,7 @@ def seconds(run: Operation) -> float:
 def main() -> None:
     file, rounds = annotations_and_rounds("pycocotools against rlemasklib.")
     scenes = [
-        [
-            masks.from_polygons(a["segmentation"], image.height, image.width)
-            for a in file.annotations(image_id)
-        ]
+        [masks.from_polygons(a["segmentation"], image.height, image.width) for a in file.annotations(image_id)]
         for image_id, image in file.images.items()
     ]
     rles = [rle for scene in scenes for rle in scene][:1000]

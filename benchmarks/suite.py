@@ -64,24 +64,18 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="figures whose names begin so")
     parser.add_argument("--history", type=Path, default=HISTORY, help="the file of records")
     parser.add_argument("--no-history", action="store_true", help="keep no record of this run")
-    parser.add_argument(
-        "--compare", action="store_true", help="show what became slower since the last record"
-    )
+    parser.add_argument("--compare", action="store_true", help="show what became slower since the last record")
     parser.add_argument("--fail", action="store_true", help="with --compare: exit with 1 if something did")
     return parser
 
 
 def _line(pair: Pair, ratio: Ratio) -> str:
     spread = f"{_short(ratio.median)} ({_short(ratio.low)} to {_short(ratio.high)})"
-    return (
-        f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms / {pair.item:<6} against {pair.against}"
-    )
+    return f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms / {pair.item:<6} against {pair.against}"
 
 
 def _short(value: float) -> str:
@@ -92,9 +86,7 @@ def _compared(found: dict[str, history.Change]) -> bool:
     """Print the comparison; whether anything is slower."""
     print(f"\n{'':<18} {'now':<26} {'before':<26} commit")
     for name, (now, before, commit) in found.items():
-        cells = [
-            f"{_short(r.median)} ({_short(r.low)} to {_short(r.high)})" if r else "-" for r in (now, before)
-        ]
+        cells = [f"{_short(r.median)} ({_short(r.low)} to {_short(r.high)})" if r else "-" for r in (now, before)]
         mark = "  SLOWER" if found[name].slower else ""
         print(f"{name:<18} {cells[0]:<26} {cells[1]:<26} {commit[:10]}{mark}")
     return any(change.slower for change in found.values())
@@ -130,12 +122,8 @@ def _commit() -> str:
     """The commit that is measured, with a + where files differ from it; "" outside of a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        )
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.strip() + ("+" if changed.stdout.strip() else "")

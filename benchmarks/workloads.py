@@ -203,9 +203,7 @@ def boundary_iou(work: Workload, name: str) -> Pair:
     kernel = np.ones((side, side), dtype=np.uint8)
     return Pair(
         name,
-        lambda: _each(
-            lambda pair: pair[0].iou(pair[1].prediction), zip(bounds, work.situations, strict=True)
-        ),
+        lambda: _each(lambda pair: pair[0].iou(pair[1].prediction), zip(bounds, work.situations, strict=True)),
         lambda: _each(lambda seen: cv2.erode(seen.prediction.view(np.uint8), kernel), work.situations),
         "OpenCV's erosion of the whole image",
         len(bounds),
@@ -263,9 +261,7 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
     order = np.random.default_rng(0).permutation(len(work.sampled)).tolist()
 
     def ours() -> None:
-        reader = ShardReader(
-            work.shards, cached_groups=1
-        )  # as in large folders: most scenes are in another group
+        reader = ShardReader(work.shards, cached_groups=1)  # as in large folders: most scenes are in another group
         _each(lambda index: reader[index], order)
 
     return Pair(

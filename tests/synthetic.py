@@ -29,8 +29,7 @@ def lvis_content(images: int, objects: int = 8, seed: int = 0, size: int = 120) 
                 )
     return {
         "images": [
-            {"id": i, "file_name": f"{i:012d}.jpg", "height": size, "width": size}
-            for i in range(1, images + 1)
+            {"id": i, "file_name": f"{i:012d}.jpg", "height": size, "width": size} for i in range(1, images + 1)
         ],
         "annotations": annotations,
         "categories": [

@@ -21,9 +21,7 @@ class Discs:
     def open(self, image: np.ndarray) -> DiscsSession:
         return DiscsSession(self, image)
 
-    def predict_batch(
-        self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         return [session.predict(of_session) for session, of_session in zip(sessions, clicks, strict=True)]
 
 
@@ -65,9 +63,7 @@ class Misbehaves(Discs):
             raise RuntimeError("cannot open\nthis one")
         return MisbehavingSession(self, image, int(image[0, 0, 0]), self.marker)
 
-    def predict_batch(
-        self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         if any(s.fault == 7 for s in sessions if isinstance(s, MisbehavingSession)):
             raise RuntimeError("the batch does not work")
         return super().predict_batch(sessions, clicks)

@@ -189,12 +189,8 @@ def prompted(backbone: str) -> Any:
 OCR = "feature_extractor.cls_head"
 ZOOM = {"flip": True, "crop": 400}
 RECIPES: dict[str, Recipe] = {
-    "ritm": Recipe(
-        lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}
-    ),
-    "fbrs": Recipe(
-        old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False
-    ),
+    "ritm": Recipe(lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}),
+    "fbrs": Recipe(old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False),
     "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
     "cfr_icl": Recipe(
         plain_vit,
@@ -220,9 +216,7 @@ RECIPES: dict[str, Recipe] = {
         OCR,
         {"flip": True, "crop": 700, "target_ratio": 3.0},
     ),
-    "fcanet": Recipe(
-        fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, described=False
-    ),
+    "fcanet": Recipe(fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, described=False),
 }
 
 
@@ -327,9 +321,7 @@ def main() -> None:
     if not recipe.last:
         return
     model = adapter(arguments.peer).load(arguments.repo, arguments.out, recipe.options, "cpu")
-    images = [
-        np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]
-    ]
+    images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
     predictor = model if hasattr(model, "net") else model.predictor()
     used = predictor.net if hasattr(predictor, "net") else predictor.model
 

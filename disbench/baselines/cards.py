@@ -168,9 +168,7 @@ class MethodSpec:
         Raises:
             InputError: it cannot be imported: a missing extra, a missing class, an error in the user's file.
         """
-        made: Method = _load_class(self.entry, str(self.card.get("extra", "")))(
-            **addresses.local_options(self.options)
-        )
+        made: Method = _load_class(self.entry, str(self.card.get("extra", "")))(**addresses.local_options(self.options))
         return made
 
 
@@ -323,18 +321,14 @@ def _weight(table: object, path: Path) -> Weight:
     return Weight(**table)
 
 
-def _check_kinds(
-    content: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]], where: str
-) -> None:
+def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]], where: str) -> None:
     for key, value in content.items():
         if key not in kinds:
             raise unknown_name("key", key, kinds, where)
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise InputError(f"{where}: {key} = {shown(value)} is of the wrong kind")
         if isinstance(value, int | float) and not abs(value) <= LARGEST:  # nan is not, either
-            raise InputError(
-                f"{where}: {key} is not a finite number, or larger than any that is computed with"
-            )
+            raise InputError(f"{where}: {key} is not a finite number, or larger than any that is computed with")
 
 
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
@@ -402,9 +396,7 @@ def _load_module(name: str, entry: str, extra: str) -> ModuleType:
         cure = f'pip install "disbench[{extra}]"' if extra else "check its name and where it is installed"
         raise InputError(f"{entry}: cannot be imported ({error}); {cure}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(
-            f"{entry}: {_first_words(error)}{_place(error)}; mend the module and run again"
-        ) from error
+        raise InputError(f"{entry}: {_first_words(error)}{_place(error)}; mend the module and run again") from error
 
 
 def _load_file(path: Path) -> ModuleType:

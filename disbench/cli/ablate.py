@@ -18,9 +18,7 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def ablate(
-    table: Annotated[
-        str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")
-    ],
+    table: Annotated[str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")],
     out: Annotated[
         Path,
         typer.Option(
@@ -33,9 +31,7 @@ def ablate(
     ] = "small",
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Override an option of every row's training: option=value; may be repeated."
-        ),
+        typer.Option("--set", help="Override an option of every row's training: option=value; may be repeated."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -75,12 +71,8 @@ def ablate(
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Rows and seeds at once (the results do not depend on it).")
     ] = 1,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that evaluate, of each job.")
-    ] = 1,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")
-    ] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that evaluate, of each job.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")] = 1,
     device: Annotated[str, typer.Option("--device", help="Device of torch: cpu or cuda.")] = "cpu",
     make_shards: Annotated[
         bool, typer.Option("--make-shards", help="Make shards that are missing, where the ablation says how.")

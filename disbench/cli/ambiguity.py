@@ -50,9 +50,7 @@ ImagesOption = Annotated[
 SetsOption = Annotated[
     int | None, typer.Option("--sets", min=1, help="So many sets, drawn by lot with --seed (default: all).")
 ]
-MinMembersOption = Annotated[
-    int, typer.Option("--min-members", min=1, help="Only sets of so many masks or more.")
-]
+MinMembersOption = Annotated[int, typer.Option("--min-members", min=1, help="Only sets of so many masks or more.")]
 ClicksOption = Annotated[
     int, typer.Option("--clicks", min=1, help="With --task diverse: first clicks drawn for each set.")
 ]
@@ -103,9 +101,7 @@ class SetOptions:
         if self.shards is None or dataset:
             raise InputError(f"--task {self.task}: name a folder of shards with --shards, and no --dataset")
         if budget:
-            raise InputError(
-                f"--task {self.task}: a method that gets all its points at once has no first click"
-            )
+            raise InputError(f"--task {self.task}: a method that gets all its points at once has no first click")
         if self.task is Task.DIVERSE:
             for option in (name for name, given in typed.items() if given):
                 raise InputError(f"{option} belongs to loops of clicks; leave it out with --task diverse")
@@ -173,22 +169,16 @@ def ambiguity(
             help="Folders of finished runs of --task diverse and --task intents, or folders with some below them.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the report.")] = Path(
-        "ambiguity"
-    ),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the report.")] = Path("ambiguity"),
     shards: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--shards", parser=path, help="Shards of the runs, for pictures of their sets; may be repeated."
-        ),
+        typer.Option("--shards", parser=path, help="Shards of the runs, for pictures of their sets; may be repeated."),
     ] = None,
     images: ImagesOption = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=1, max=50, help="With --shards: sets drawn for each dataset.")
     ] = 4,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of the lot that chooses the pictures.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the lot that chooses the pictures.")] = 0,
     data: DataOption = None,
 ) -> None:
     """Tell how far candidates cover what a first click may mean: tables, figures, pictures from stored runs."""

@@ -41,21 +41,15 @@ def pack(
 def verify(
     place: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards."
-        ),
+        typer.Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards."),
     ],
     dataset: Annotated[
         str | None,
-        typer.Option(
-            "--dataset", help="The run's dataset: card or folder, where its name alone does not find it."
-        ),
+        typer.Option("--dataset", help="The run's dataset: card or folder, where its name alone does not find it."),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick", help="Shards: only hold them against the manifest; masks and sets are left alone."
-        ),
+        typer.Option("--quick", help="Shards: only hold them against the manifest; masks and sets are left alone."),
     ] = False,
     recording: Annotated[
         Path | None,

@@ -144,15 +144,12 @@ def run(
         typer.Option(
             "--max-clicks",
             min=1,
-            help="Clicks a sample gets; a method with a budget of points answers once "
-            "(default: the protocol's, 20).",
+            help="Clicks a sample gets; a method with a budget of points answers once (default: the protocol's, 20).",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            "--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."
-        ),
+        typer.Option("--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."),
     ] = None,
     stop_at: Annotated[
         float | None,
@@ -163,21 +160,15 @@ def run(
         typer.Option("--initial-masks", help="Begin from a sample's initial mask where it has one."),
     ] = InitialMasks.USE,
     every: Annotated[int, typer.Option("--every", min=1, help="Only every so-many-th sample.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")] = None,
     workers: WorkersOption = None,
     engine: EngineOption = EngineName.LOCAL,
     address: AddressOption = None,
     gpus_per_worker: Annotated[
         float,
-        typer.Option(
-            "--gpus-per-worker", min=0, help="GPUs that Ray keeps for each worker; 0.5 lets two share one."
-        ),
+        typer.Option("--gpus-per-worker", min=0, help="GPUs that Ray keeps for each worker; 0.5 lets two share one."),
     ] = 0.0,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")
-    ] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")] = 1,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Samples in lockstep, for methods with predict_batch.")
     ] = 1,
@@ -289,9 +280,7 @@ def predict(
     ] = None,
     recorded: Annotated[
         str | None,
-        typer.Option(
-            "--recorded", help="Take recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."
-        ),
+        typer.Option("--recorded", help="Take recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."),
     ] = None,
     sample: Annotated[
         str | None,
@@ -306,15 +295,11 @@ def predict(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            "--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."
-        ),
+        typer.Option("--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."),
     ] = None,
     every: Annotated[
         bool,
-        typer.Option(
-            "--all", help="Also write every candidate and an overlay beside it, and print the scores."
-        ),
+        typer.Option("--all", help="Also write every candidate and an overlay beside it, and print the scores."),
     ] = False,
 ) -> None:
     """Segment one image by clicks."""
@@ -326,12 +311,8 @@ def predict(
     from disbench.harness.replay import recorded_clicks  # noqa: PLC0415
 
     if (recorded is None) == (not click) or (sample is not None and recorded is None):
-        raise InputError(
-            "give clicks, either by --click or by --recorded (with --sample where it has several)"
-        )
-    clicks = (
-        [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
-    )
+        raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
+    clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     photo = addresses.here(image)
     pixels = read_rgb(photo)
     if out.exists() and out.samefile(photo):
@@ -353,9 +334,7 @@ def predict(
             beside = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
             write_png(beside, mask)
             score = "no score" if scores is None else f"score {scores[number]:.4f}"
-            typer.echo(
-                f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}"
-            )
+            typer.echo(f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}")
         beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
         write_png(beside, overlay(pixels, [answer.mask], clicks))
         typer.echo(f"{beside}: the mask and the clicks on the image")

@@ -27,9 +27,7 @@ def compare(
     ),
     samples: Annotated[
         int,
-        typer.Option(
-            "--samples", min=0, max=50, help="Samples in the picture, those that differ most; 0 draws none."
-        ),
+        typer.Option("--samples", min=0, max=50, help="Samples in the picture, those that differ most; 0 draws none."),
     ] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
@@ -58,9 +56,7 @@ def failures(
         list[Path],
         typer.Argument(parser=path, help="Folders of finished runs, or folders that have some below them."),
     ],
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path(
-        "failures"
-    ),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path("failures"),
     samples: Annotated[
         int,
         typer.Option(

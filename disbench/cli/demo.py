@@ -24,12 +24,8 @@ def demo(
         ),
     ] = "geodesic",
     set_: SetOption = None,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1 (default: a free one).")
-    ] = 0,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1 (default: a free one).")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -49,9 +45,7 @@ def demo(
 
             webbrowser.open(address)
 
-    serve_demo(
-        [addresses.here(image) for image in images or ()], method, set_ or [], port=port, out=out, ready=ready
-    )
+    serve_demo([addresses.here(image) for image in images or ()], method, set_ or [], port=port, out=out, ready=ready)
     typer.echo("the demo has ended")
 
 

@@ -71,9 +71,7 @@ class Format(StrEnum):
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
-    **dict.fromkeys(
-        (errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed; name another place"
-    ),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed; name another place"),
 }
 _INTERRUPTED = 130
 
@@ -98,14 +96,10 @@ def _options(
 
 @app.command()
 def sample(
-    recipe: Annotated[
-        str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")
-    ],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
     out: Annotated[
         str,
-        typer.Option(
-            "--out", metavar="<path>", help="Folder for the shards: a path or an address (s3://...)."
-        ),
+        typer.Option("--out", metavar="<path>", help="Folder for the shards: a path or an address (s3://...)."),
     ],
     lvis: Annotated[
         list[Path] | None,
@@ -121,14 +115,10 @@ def sample(
     ] = None,
     panoptic_masks: Annotated[
         Path | None,
-        typer.Option(
-            "--panoptic-masks", parser=path, help="Folder of the panoptic PNGs (default: beside the JSON)."
-        ),
+        typer.Option("--panoptic-masks", parser=path, help="Folder of the panoptic PNGs (default: beside the JSON)."),
     ] = None,
     sbd: Annotated[Path | None, typer.Option("--sbd", parser=path, help="Folder of SBD.")] = None,
-    voc: Annotated[
-        Path | None, typer.Option("--voc", parser=path, help="Folder of PascalVOC (VOC2012).")
-    ] = None,
+    voc: Annotated[Path | None, typer.Option("--voc", parser=path, help="Folder of PascalVOC (VOC2012).")] = None,
     hannotation: Annotated[
         Path | None,
         typer.Option("--hannotation", parser=path, help="Folder with RITM's hannotation.pickle and masks/."),
@@ -138,15 +128,11 @@ def sample(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override an option of the recipe: option=value.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of what is drawn at random.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of what is drawn at random.")] = None,
     workers: WorkersOption = None,
     engine: EngineOption = EngineName.LOCAL,
     address: AddressOption = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
     shard_of: Annotated[
         str | None,
         typer.Option(
@@ -222,9 +208,7 @@ def _print_made(out: Path | str, manifest: Mapping[str, Any]) -> None:
 def merge(
     parts: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PART...", parser=path, help="All folders that sample --shard-of made, in any order."
-        ),
+        typer.Argument(metavar="PART...", parser=path, help="All folders that sample --shard-of made, in any order."),
     ],
     out: Annotated[str, typer.Option("--out", help="Folder for the merged shards.")],
     existing: ExistingOption = Existing.RESUME,
@@ -237,9 +221,7 @@ def merge(
 
     folders = [addresses.here(part) for part in parts]
     with output(out, JOB_FILES, last=MANIFEST, existing=existing.value) as place:
-        manifest = merge_parts(
-            folders, place.folder, existing=existing.value, progress=True, finished=place.push
-        )
+        manifest = merge_parts(folders, place.folder, existing=existing.value, progress=True, finished=place.push)
     _print_made(out, manifest)
 
 
@@ -266,9 +248,7 @@ def inspect(
     fast: Annotated[
         bool, typer.Option("--fast", help="Leave out how much masks overlap, which takes most of the time.")
     ] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Statistics of the first so many scenes.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Statistics of the first so many scenes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
     data: DataOption = None,
 ) -> None:
@@ -305,15 +285,11 @@ def export(
     folder: Annotated[Path, typer.Argument(parser=path, help="A finished folder of shards.")],
     format_: Annotated[
         Format,
-        typer.Option(
-            "--format", help="ritm: a folder (put the images beside as images/ID.jpg); coco: a JSON file."
-        ),
+        typer.Option("--format", help="ritm: a folder (put the images beside as images/ID.jpg); coco: a JSON file."),
     ],
     out: Annotated[
         str,
-        typer.Option(
-            "--out", metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address."
-        ),
+        typer.Option("--out", metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address."),
     ],
 ) -> None:
     """Hand shards to other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
@@ -335,9 +311,7 @@ def export(
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the results.")] = Path(
-        "quickstart"
-    ),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the results.")] = Path("quickstart"),
     existing: ExistingOption = Existing.RESUME,
 ) -> None:
     """All of it on the embedded photos: shards, statistics, contact sheets."""

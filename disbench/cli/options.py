@@ -42,9 +42,7 @@ def path(text: str) -> Path:
 def local_path(text: str) -> Path:
     """What an option holds that names an output of this machine alone."""
     if addresses.is_address(text):
-        raise typer.BadParameter(
-            f"{text}: written on this machine alone; name a path, and copy it there yourself"
-        )
+        raise typer.BadParameter(f"{text}: written on this machine alone; name a path, and copy it there yourself")
     return Path(text)
 
 
@@ -87,9 +85,7 @@ DataOption = Annotated[
         help="Root of the datasets; relative paths are looked up there too.",
     ),
 ]
-ExistingOption = Annotated[
-    Existing, typer.Option("--existing", help="What to do with results that are there already.")
-]
+ExistingOption = Annotated[Existing, typer.Option("--existing", help="What to do with results that are there already.")]
 MethodOption = Annotated[
     str,
     typer.Option(

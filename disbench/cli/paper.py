@@ -14,22 +14,16 @@ from disbench.io import addresses
 def reproduce(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="A table or figure: table1 ... table5, figure4 ... figure6; without one, they are listed."
-        ),
+        typer.Argument(help="A table or figure: table1 ... table5, figure4 ... figure6; without one, they are listed."),
     ] = None,
     runs: Annotated[
         list[Path] | None,
         typer.Option("--runs", parser=path, help="Folder of finished runs, at any depth; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path(
-        "paper"
-    ),
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path("paper"),
     map_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map", help='A run for a row whatever its card says: "ROW=RUN_FOLDER"; may be repeated.'
-        ),
+        typer.Option("--map", help='A run for a row whatever its card says: "ROW=RUN_FOLDER"; may be repeated.'),
     ] = None,
     sample: Annotated[
         list[str] | None,
@@ -71,9 +65,7 @@ def reproduce(
 
 
 def published(
-    method: Annotated[
-        str | None, typer.Argument(help="Name of a method; without one, all methods are listed.")
-    ] = None,
+    method: Annotated[str | None, typer.Argument(help="Name of a method; without one, all methods are listed.")] = None,
 ) -> None:
     """List the numbers that are published for a method, with sources, differences and remarks."""
     from disbench.reports.paper.published import (  # noqa: PLC0415

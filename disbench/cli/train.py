@@ -26,28 +26,20 @@ _VALIDATION_CLICKS = 5
 
 
 def train(
-    config: Annotated[
-        str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")
-    ],
+    config: Annotated[str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")],
     out: Annotated[
         Path,
         typer.Option("--out", parser=local_path, help="Folder for the network, its checkpoint and its logs."),
     ] = Path("training"),
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Override an option: option=value or table.option=value; may be repeated."
-        ),
+        typer.Option("--set", help="Override an option: option=value or table.option=value; may be repeated."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data, shapes and one step, and end.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, shapes and one step, and end.")] = False,
     until: Annotated[
         int, typer.Option("--until", min=0, help="End after this step, with a checkpoint; 0 goes to the end.")
     ] = 0,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu or cuda (default: what accelerate finds).")
-    ] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda (default: what accelerate finds).")] = "",
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of torch (default: its own choice).")
     ] = None,
@@ -85,13 +77,9 @@ def train(
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
             bar.total, bar.n = steps, step
-            bar.set_postfix(
-                {name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2") if name in figures}
-            )
+            bar.set_postfix({name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2") if name in figures})
 
-        result = training_of.train(
-            training, out, benchmark=benchmark, report=show, device=device, until=until
-        )
+        result = training_of.train(training, out, benchmark=benchmark, report=show, device=device, until=until)
     place = result.checkpoint if result.checkpoint.is_file() else out
     if is_first:
         typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
@@ -122,9 +110,7 @@ def profile(
         str,
         typer.Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file)."),
     ] = "disnet",
-    clicks: Annotated[
-        int, typer.Option("--clicks", min=2, help="Clicks that are given at the later click.")
-    ] = 5,
+    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Clicks that are given at the later click.")] = 5,
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first click and for a later one."""
     from disbench.disnet.network import NetworkSettings  # noqa: PLC0415

@@ -281,9 +281,7 @@ def _checked(ious: npt.ArrayLike) -> FloatArray:
     """
     values = np.nan_to_num(np.asarray(ious, dtype=np.float64))
     if values.ndim != 2 or not values.shape[0]:
-        raise ValueError(
-            f"IoUs of shape {values.shape}; (members, candidates) with a member or more is expected"
-        )
+        raise ValueError(f"IoUs of shape {values.shape}; (members, candidates) with a member or more is expected")
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"IoUs from {values.min():g} to {values.max():g}; an IoU lies in [0, 1]")
     return values

@@ -91,9 +91,7 @@ class Recording:
         """
         found = _RECORDING.fullmatch(text.strip())
         if found is None:
-            raise InputError(
-                f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME"
-            )
+            raise InputError(f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME")
         return cls(found["file"].strip(), (found["user"] or "").strip(), found["digest"] or "")
 
     def __str__(self) -> str:
@@ -237,9 +235,7 @@ class ClickPolicy:
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
 
-    def jittered(
-        self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str
-    ) -> Click:
+    def jittered(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
         """The click of `jitter` around a centre.
 
         Args:
@@ -274,9 +270,7 @@ def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click])
     return found
 
 
-def _removed_center(
-    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
-) -> Click:
+def _removed_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
     largest, pixels = {}, {}
     for positive, errors in ((False, excess), (True, missed)):
         left = np.pad(errors, 1).astype(np.uint8)
@@ -293,9 +287,7 @@ def _removed_center(
     return Click(x, y, chosen)
 
 
-def _random(
-    missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator
-) -> Click:
+def _random(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
     best: tuple[int, bool, npt.NDArray[np.int64]] | None = None
     for errors, positive in ((excess, False), (missed, True)):
         pixels = _largest_component(errors, clicks)

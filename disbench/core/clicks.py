@@ -80,9 +80,7 @@ def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolA
     """
     goal, guess = _row_major(checked_target(target)), _row_major(checked_mask(prediction))
     if goal.shape != guess.shape:
-        raise ValueError(
-            f"the target is {_size(goal)} pixels and the prediction {_size(guess)}; they must agree"
-        )
+        raise ValueError(f"the target is {_size(goal)} pixels and the prediction {_size(guess)}; they must agree")
     # As signed bytes 1 > 0 > -1, as unsigned bytes 255 > 1 > 0: an ignored pixel is neither missed nor in excess.
     return goal > guess.view(np.int8), guess.view(np.uint8) > goal.view(np.uint8)
 
@@ -138,9 +136,7 @@ def check_clicks(clicks: Sequence[Click], shape: tuple[int, ...]) -> None:
     """
     for click in clicks:
         if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
-            raise ValueError(
-                f"the click at x={click.x}, y={click.y} is outside an image of {shape[1]} x {shape[0]}"
-            )
+            raise ValueError(f"the click at x={click.x}, y={click.y} is outside an image of {shape[1]} x {shape[0]}")
 
 
 def _row_major(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -153,9 +149,7 @@ def _row_major(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _map(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or not array.size:
-        raise ValueError(
-            f"a {name} has two axes (height, width) and at least one pixel, not shape {array.shape}"
-        )
+        raise ValueError(f"a {name} has two axes (height, width) and at least one pixel, not shape {array.shape}")
     return array
 
 

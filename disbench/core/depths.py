@@ -142,9 +142,7 @@ class _Kind:
         top, bottom = _span(np.any(errors, axis=1))
         left, right = _span(np.any(errors[top:bottom], axis=0))
         box = errors[top:bottom, left:right]
-        return cls(
-            missed, box, top, left, [(at.y - top, at.x - left) for at in clicked if errors[at.y, at.x]], [box]
-        )
+        return cls(missed, box, top, left, [(at.y - top, at.x - left) for at in clicked if errors[at.y, at.x]], [box])
 
     def centres(self, side: int) -> BoolArray:
         """Where a square of this side, all of errors, has its top left corner, its centre not being clicked.

@@ -143,9 +143,7 @@ def empty(height: int, width: int) -> Rle:
     return _to_coco(RLEMask.zeros((height, width)))
 
 
-def from_polygons(
-    rings: Sequence[Sequence[float]], height: int, width: int, raster: Raster = "pycocotools"
-) -> Rle:
+def from_polygons(rings: Sequence[Sequence[float]], height: int, width: int, raster: Raster = "pycocotools") -> Rle:
     """Rasterise the rings of one object and unite them.
 
     Args:

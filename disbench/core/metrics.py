@@ -228,13 +228,9 @@ def bootstrap_interval(
     if given.ndim != 1 or not len(given):
         raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
     if not np.isfinite(given).all():
-        raise ValueError(
-            f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first"
-        )
+        raise ValueError(f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first")
     if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"level = {level}, resamples = {resamples}: a level in (0, 1), at least one resample"
-        )
+        raise ValueError(f"level = {level}, resamples = {resamples}: a level in (0, 1), at least one resample")
     ends = ((1 - level) / 2, (1 + level) / 2)
     if statistic is None and _is_small_and_whole(given):
         return _exact_quantiles(given.astype(np.int64), ends)
@@ -314,9 +310,7 @@ def _as_stored(ious: IoUs, max_clicks: int) -> tuple[npt.NDArray[np.float32], np
     outside = np.argwhere((values < 0) | (values > 1))
     if len(outside):
         number, at = outside[0]
-        raise ValueError(
-            f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]"
-        )
+        raise ValueError(f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]")
     return values, lengths
 
 

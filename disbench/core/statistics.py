@@ -47,9 +47,7 @@ class Difference:
     b_better: int
 
 
-def paired_difference(
-    a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bool, seed: int = 0
-) -> Difference:
+def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bool, seed: int = 0) -> Difference:
     """All statistics of two methods' values on the same samples.
 
     The interval is the percentile interval of `bootstrap_interval` on the differences: whole samples are drawn
@@ -150,8 +148,7 @@ def _share_as_far(
     reached = abs(float(given.sum())) - _ROUNDING * float(np.abs(given).sum())
     step = max(1, _AT_ONCE // len(given))
     found = sum(
-        int((np.abs(sums(draws, min(step, resamples - begin))) >= reached).sum())
-        for begin in range(0, resamples, step)
+        int((np.abs(sums(draws, min(step, resamples - begin))) >= reached).sum()) for begin in range(0, resamples, step)
     )
     return (found + 1) / (resamples + 1)
 
@@ -161,7 +158,5 @@ def _checked(differences: npt.ArrayLike) -> FloatArray:
     if given.ndim != 1 or not len(given):
         raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
     if not np.isfinite(given).all():
-        raise ValueError(
-            f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first"
-        )
+        raise ValueError(f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first")
     return given

@@ -83,9 +83,7 @@ class AnnotatedSamples:
         """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
         found = [self._deciding(place) for place in self._places.tolist()]
         names = list(dict.fromkeys(name for name, _ in found))
-        digests = dict(
-            zip(names, in_threads(lambda name: self._digest(self._find(name)), names), strict=True)
-        )
+        digests = dict(zip(names, in_threads(lambda name: self._digest(self._find(name)), names), strict=True))
         parts = (
             [sample_id, 0, digests[name], segmentation]
             for sample_id, (name, segmentation) in zip(self.ids, found, strict=True)
@@ -177,16 +175,12 @@ def open_annotated(
     return AnnotatedSamples(name, file, find, options["raster"], facts)
 
 
-def open_coco(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_coco(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """The samples of COCO's instance annotations; see `open_annotated`."""
     return open_annotated(name, folder, options, facts, "coco")
 
 
-def open_lvis(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_lvis(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """The samples of LVIS's annotations, v0.5 or v1; see `open_annotated`."""
     return open_annotated(name, folder, options, facts, "lvis")
 

@@ -223,9 +223,7 @@ def missing(card: DatasetCard, data: Path | None, options: Mapping[str, Any]) ->
     """The error of a dataset that is not here: where it was looked for, and the cure."""
     places = card.places(data)
     if not places:
-        return InputError(
-            f"{card.name}: where are the datasets? give their root with --data or DISBENCH_DATA"
-        )
+        return InputError(f"{card.name}: where are the datasets? give their root with --data or DISBENCH_DATA")
     wanted = " and ".join(card.marks(options))
     looked = " or ".join(map(str, places))
     content = f"{wanted} in {looked}" if wanted else looked
@@ -265,9 +263,7 @@ _TEXTS = ("marker", "holds")
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
 
 
-def _checked(
-    content: object, kinds: Mapping[str, type], required: Sequence[str], where: str
-) -> dict[str, Any]:
+def _checked(content: object, kinds: Mapping[str, type], required: Sequence[str], where: str) -> dict[str, Any]:
     """The keys of a table, if they are known and of the right kind; lists of texts become tuples."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where} is not a table")

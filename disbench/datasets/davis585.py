@@ -13,9 +13,7 @@ from disbench.datasets.records import FileSamples, Record
 _INITIAL = "init_"
 
 
-def open_davis585(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every object mask `SEQUENCE/OBJECT_FRAME.png`, sorted by its path.
 
     The image of `bear/object1_00009.png` is `bear/00009.jpg`; its initial masks are
@@ -48,9 +46,7 @@ def _record(folder: Path, mask: Path, initial: str) -> Record:
     sequence = mask.parent.name
     item, underscore, frame = mask.stem.rpartition("_")
     if not (item and underscore and frame):
-        raise InputError(
-            f"{mask}: not a name such as object1_00009.png; is this the folder of DAVIS-585's sequences?"
-        )
+        raise InputError(f"{mask}: not a name such as object1_00009.png; is this the folder of DAVIS-585's sequences?")
     image = f"{sequence}/{frame}.jpg"
     first = None if initial == "none" else f"{sequence}/{_INITIAL}{initial}_{mask.name}"
     for needed in (image, first):

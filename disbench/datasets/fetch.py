@@ -55,9 +55,7 @@ def fetch(
     if data is None:
         raise InputError(f"{card.name}: where to? give the root of the datasets with --data or DISBENCH_DATA")
     if addresses.address_of(data) is not None:
-        raise InputError(
-            f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data"
-        )
+        raise InputError(f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data")
     wanted = []
     for file in card.files:
         _check(card, file)

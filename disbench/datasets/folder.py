@@ -16,9 +16,7 @@ USUAL = (("images", "masks"), ("img", "gt"))
 """Subfolders of images and masks that need not be named."""
 
 
-def open_folder(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every image, or in the mode `instances` for every number of every map.
 
     Args:

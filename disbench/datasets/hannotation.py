@@ -130,9 +130,7 @@ class HannotationSource:
         path = self.folder / MASKS / f"{name}.pickle"
         (height, width), rles = _read_masks(path)
         if len(parents) > len(rles):
-            raise InputError(
-                f"{path}: {len(rles)} masks, where {ANNOTATION} has {len(parents)} instances; {_CURE}"
-            )
+            raise InputError(f"{path}: {len(rles)} masks, where {ANNOTATION} has {len(parents)} instances; {_CURE}")
         return Scene(
             image_id=name,
             file_name=f"images/{name}.jpg",
@@ -317,9 +315,7 @@ def _wrong_folder(folder: Path) -> InputError:
     """An error that names the splits in the folder, if that is what they are."""
     splits = sorted(path.parent.name for path in folder.glob(f"*/{ANNOTATION}")) if folder.is_dir() else []
     hint = f"name one of its splits: {', '.join(splits)}" if splits else "name the folder of one split"
-    return InputError(
-        f"{folder}: no {ANNOTATION} here; {hint}, which holds {ANNOTATION} and {MASKS}/ID.pickle"
-    )
+    return InputError(f"{folder}: no {ANNOTATION} here; {hint}, which holds {ANNOTATION} and {MASKS}/ID.pickle")
 
 
 def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
@@ -370,11 +366,7 @@ def _relations(where: str, index: int, node: Any) -> tuple[int, list[int]]:
     """Parent (-1 for none) and children of one mask."""
     if node is None:
         return -1, []
-    if (
-        not isinstance(node, dict)
-        or not isinstance(node.get("children"), list | tuple)
-        or "parent" not in node
-    ):
+    if not isinstance(node, dict) or not isinstance(node.get("children"), list | tuple) or "parent" not in node:
         raise InputError(f"{where}, mask {index}: no 'parent' and 'children' there; {_CURE}")
     parent, children = node["parent"], node["children"]
     if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
@@ -404,9 +396,7 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
     found: dict[int, Rle] = {}
     sizes = set()
     for number, (layer, wanted) in enumerate(zip(layers, in_layer, strict=True)):
-        labels = np.asfortranarray(
-            _decode_layer(f"{path}, layer {number}", layer)
-        )  # run lengths go down columns
+        labels = np.asfortranarray(_decode_layer(f"{path}, layer {number}", layer))  # run lengths go down columns
         sizes.add((labels.shape[0], labels.shape[1]))
         found.update((index, encode(labels == value)) for index, value in wanted)
         try:

@@ -23,9 +23,7 @@ SETS = {
 """Set -> folder of images, folder of masks."""
 
 
-def open_hqseg(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_hqseg(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every image of the chosen sets, set by set, sorted by stem; the id is SET/STEM.
 
     Args:

@@ -131,9 +131,7 @@ def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Ite
     with image:
         width, height = image.size
         if not 0 < width * height <= most:
-            raise InputError(
-                f"{place}: {width} x {height} pixels, where 1 to {most} are read; make it smaller"
-            )
+            raise InputError(f"{place}: {width} x {height} pixels, where 1 to {most} are read; make it smaller")
         yield image
 
 

@@ -136,9 +136,7 @@ class AnnotationFile:
             )
         return self.png_folder / name
 
-    def objects(
-        self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]
-    ) -> list[SceneObject]:
+    def objects(self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
         """The objects of an image; empty masks have area 0 and are for the sampler to drop.
 
         Args:
@@ -189,9 +187,7 @@ class AnnotationFile:
         """Stop at an annotation that is not as it should be, or count it."""
         if bad == "fail":
             number = shown(annotation.get("id"))
-            raise InputError(
-                f"{self.path}: annotation {number} (image {image_id}): {error}; {CURE}"
-            ) from None
+            raise InputError(f"{self.path}: annotation {number} (image {image_id}): {error}; {CURE}") from None
         dropped["annotation that is not as it should be"] += 1
 
     def _category(self, annotation: Mapping[str, Any]) -> Category:
@@ -201,9 +197,7 @@ class AnnotationFile:
             raise ValueError(f"unknown category {shown(number)}")
         return category
 
-    def _panoptic_objects(
-        self, image_id: int, bad: BadAnnotations, dropped: Counter[str]
-    ) -> list[SceneObject]:
+    def _panoptic_objects(self, image_id: int, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always fails."""
         objects: list[SceneObject] = []
         for annotation in self.annotations(image_id):
@@ -275,9 +269,7 @@ def open_annotations(
     index = index_json(path)
     for name in ("images", "annotations", "categories"):
         if name not in index.records:
-            raise InputError(
-                f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations"
-            )
+            raise InputError(f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations")
     images = {_whole(record, "id", path): _image(record, path) for record in index.iterate("images")}
     if len(images) != len(index.records["images"]):
         raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
@@ -323,8 +315,7 @@ def _group_by_image(
     order = order[known[order]]
     values, firsts, counts = np.unique(owners[order], return_index=True, return_counts=True)
     slices = {
-        int(value): (int(first), int(first + count))
-        for value, first, count in zip(values, firsts, counts, strict=True)
+        int(value): (int(first), int(first + count)) for value, first, count in zip(values, firsts, counts, strict=True)
     }
     lost = int((~known).sum())
     dropped = Counter({"annotation of a missing image": lost} if lost else {})
@@ -430,9 +421,7 @@ class AnnotatedImages:
     ) -> None:
         panoptic = [file for file in files if file.dialect == "panoptic"]
         if coco_masks == "panoptic" and not panoptic:
-            raise InputError(
-                "coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic"
-            )
+            raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.raster, self.bad = raster, bad

@@ -15,9 +15,7 @@ MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
 """Formats that keep numbers as they are; JPEG does not."""
 
 
-def open_pairs(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_pairs(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every image of a folder.
 
     Args:
@@ -60,9 +58,7 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]
     ]
 
 
-def files_by_stem(
-    folder: Path, endings: Sequence[str], kind: str, without: Sequence[str] = ()
-) -> dict[str, str]:
+def files_by_stem(folder: Path, endings: Sequence[str], kind: str, without: Sequence[str] = ()) -> dict[str, str]:
     """Stem -> name of the files of a folder that have one of the endings (in any case); none is hidden.
 
     Raises:
@@ -76,9 +72,7 @@ def files_by_stem(
         if path.name.startswith(".") or path.suffix.lower() not in wanted:
             continue
         if path.stem in found:
-            raise InputError(
-                f"{folder}: {found[path.stem]} and {path.name} have one stem; keep one of the two"
-            )
+            raise InputError(f"{folder}: {found[path.stem]} and {path.name} have one stem; keep one of the two")
         found[path.stem] = path.name
     if not found:
         raise InputError(f"{folder}: there is no {kind} in it ({', '.join(sorted(wanted))})")

@@ -36,6 +36,4 @@ def photo_path(file_name: str) -> Path:
             path = Path(location) / folder / file_name
             if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
                 return path
-    raise InputError(
-        f"{shown(file_name)}: no installed package has this photo; install scikit-image and matplotlib"
-    )
+    raise InputError(f"{shown(file_name)}: no installed package has this photo; install scikit-image and matplotlib")

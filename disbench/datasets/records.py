@@ -98,13 +98,8 @@ class FileSamples:
     def content_hash(self) -> str:
         """SHA-256 of rule, ids, and the bytes of all files (docs/benchmark-datasets.md)."""
         names = list(dict.fromkeys(name for record in self._records for name in record.files))
-        digests = dict(
-            zip(names, in_threads(lambda name: file_sha256(self.folder / name), names), strict=True)
-        )
-        parts = (
-            [record.id, record.instance, *(digests[name] for name in record.files)]
-            for record in self._records
-        )
+        digests = dict(zip(names, in_threads(lambda name: file_sha256(self.folder / name), names), strict=True))
+        parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
         return joint_hash(self.rule, parts)
 
     def facts(self) -> dict[str, object]:
@@ -129,9 +124,7 @@ def check_target(target: Target, image: RgbImage, path: Path, name: str) -> None
     """
     check_size(target.shape, image, path, name)
     if not (target == 1).any():
-        raise InputError(
-            f"{path}: sample {name!r} has no object pixel; mend the mask or leave the sample out"
-        )
+        raise InputError(f"{path}: sample {name!r} has no object pixel; mend the mask or leave the sample out")
 
 
 def check_size(shape: tuple[int, ...], image: RgbImage, path: Path, name: str) -> None:

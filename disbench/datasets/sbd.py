@@ -65,9 +65,7 @@ class SbdScenes:
         }
 
 
-def open_sbd(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_sbd(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every instance of a split, in the order of its list, then by number; none is too small.
 
     Opening reads every instance file once, for the numbers in it.

@@ -88,9 +88,7 @@ def list_datasets(data: Path | None) -> list[Listing]:
     return [_listing(load_card(name), data) for name in definitions.names("datasets")]
 
 
-def verify(
-    name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False
-) -> Verification:
+def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False) -> Verification:
     """Read all of a dataset and compare it with its card.
 
     Checked: that it opens; of every sample that its files can be read, that image and mask have one size,

@@ -85,9 +85,7 @@ class VocScenes:
         }
 
 
-def open_voc(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
-) -> SampleSource:
+def open_voc(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """One sample for every instance of a split, in the order of its list, then by number.
 
     Opening reads every instance map once, for the numbers in it.

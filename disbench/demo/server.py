@@ -176,9 +176,7 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
         try:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
-            raise InputError(
-                f"port {port} cannot be had ({error.strerror}); name another with --port"
-            ) from error
+            raise InputError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
         ready(f"http://{HOST}:{runner.addresses[0][1]}/")
         await asyncio.Event().wait()
     finally:
@@ -217,9 +215,7 @@ def guard_of(token: str) -> Any:
         site = request.headers.get("Sec-Fetch-Site", "none")
         if request.headers.get("Origin", own) != own or site not in ("none", "same-origin"):
             return _error(403, "only the demo's own page is answered")
-        if request.method != "GET" and not hmac.compare_digest(
-            request.headers.get(TOKEN, "").encode(), token.encode()
-        ):
+        if request.method != "GET" and not hmac.compare_digest(request.headers.get(TOKEN, "").encode(), token.encode()):
             return _error(403, "the demo was started again since this page was loaded; load it again")
         return await handler(request)
 
@@ -285,16 +281,12 @@ class _Handlers:
         asked = await _asked(request, kind=str, sample=str, user=str)
         _, work = self._demo.work(request.match_info["work"])
         made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
-        return web.Response(
-            body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain")
-        )
+        return web.Response(body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain"))
 
     async def save_all(self, request: web.Request) -> web.Response:
         asked = await _asked(request, sample=str, user=str)
         if self._demo.out is None:
-            raise InputError(
-                "the demo was started without --out, so it writes nothing; save single files instead"
-            )
+            raise InputError("the demo was started without --out, so it writes nothing; save single files instead")
         picture, work = self._demo.work(request.match_info["work"])
         made = partial(save_into, self._demo.out, picture, work, asked["sample"], asked["user"])
         return web.json_response({"folder": str(self._demo.out), "files": await self._demo.turns.do(made)})

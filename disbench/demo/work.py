@@ -82,9 +82,7 @@ class Work:
         """
         height, width = self.size
         if not (0 <= click.x < width and 0 <= click.y < height):
-            raise InputError(
-                f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels"
-            )
+            raise InputError(f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels")
         if not self.clicks and not click.positive:
             raise InputError("the first click says what is meant: make it on the object")
         if len(self.clicks) == MOST_CLICKS:
@@ -100,9 +98,7 @@ class Work:
             InputError: there is none of that index, or more clicks than one were made.
         """
         if self.found is None or not self.choosing:
-            raise InputError(
-                "a candidate is chosen after the first click and before the second; undo the others first"
-            )
+            raise InputError("a candidate is chosen after the first click and before the second; undo the others first")
         if not 0 <= index < len(self.found.masks):
             raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
         self.chosen = self.kept = self.meant = index

@@ -30,8 +30,7 @@ def library() -> Any:
         import transformers  # noqa: PLC0415
     except ImportError as error:
         raise InputError(
-            f"DISNet needs transformers, which is not installed ({error}); "
-            'run: pip install "disbench[models]"'
+            f'DISNet needs transformers, which is not installed ({error}); run: pip install "disbench[models]"'
         ) from error
     return transformers
 
@@ -75,9 +74,7 @@ class ViTBackbone(nn.Module):
         self.vit = _vit(config)
         if config.weights is not None:
             load_mae(self.vit, config)
-        self.click_embedding = nn.Conv2d(
-            click_channels, config.hidden, config.patch, stride=config.patch, bias=False
-        )
+        self.click_embedding = nn.Conv2d(click_channels, config.hidden, config.patch, stride=config.patch, bias=False)
         nn.init.zeros_(self.click_embedding.weight)
         for name, levels in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.from_numpy(levels.copy())[:, None, None], persistent=False)

@@ -58,9 +58,7 @@ class TrainedNetwork:
     facts: Mapping[str, str]
 
 
-def save_network(
-    path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool
-) -> None:
+def save_network(path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool) -> None:
     """Write a network's weights and settings as one safetensors file, whole or not at all.
 
     A frozen encoder is not part of it. Parameters that never change in training (codes of positions) are, always in
@@ -249,13 +247,7 @@ def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, tensors in found["state"].items():
         for name, value in tensors.items():
-            like = (
-                torch.zeros(())
-                if name == "step"
-                else parameters[number]
-                if number < len(parameters)
-                else None
-            )
+            like = torch.zeros(()) if name == "step" else parameters[number] if number < len(parameters) else None
             if name not in _ADAM or number < 0 or like is None or not _fits(value, like):
                 raise ValueError(f"its optimiser's {number}.{name} is of another network"[:100])
 
@@ -281,9 +273,7 @@ def _check_tensors(network: Disnet, tensors: Mapping[str, Tensor], path: Path) -
     """See that a file has a network's weights, and that they are finite numbers."""
     for name, value in network.state_dict().items():
         if name not in tensors:
-            raise InputError(
-                f"{path}: it lacks the weights {name}; it is of another network, or of an older disbench"
-            )
+            raise InputError(f"{path}: it lacks the weights {name}; it is of another network, or of an older disbench")
         if tensors[name].shape != value.shape:
             raise InputError(
                 f"{path}: the weights {name} have shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}; "

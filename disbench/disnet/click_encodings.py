@@ -57,9 +57,7 @@ def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -
     return inside.any(dim=1, keepdim=True).float()
 
 
-def decay_map(
-    clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: tuple[float, float]
-) -> Tensor:
+def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: tuple[float, float]) -> Tensor:
     """Linear decay around the clicks of one sign: G_p or G_n (paper, eq. 5).
 
     1 on a click, 0 from its radius on; where clicks overlap, the largest. The first click has a radius of its own.
@@ -144,9 +142,7 @@ def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
     height, width = features.shape[-2:]
     size = torch.tensor([width, height], device=points.device, dtype=points.dtype)
     normalised = (points + 0.5) / stride / size * 2 - 1
-    found = F.grid_sample(
-        features, normalised[:, None].to(features.dtype), padding_mode="border", align_corners=False
-    )
+    found = F.grid_sample(features, normalised[:, None].to(features.dtype), padding_mode="border", align_corners=False)
     return found[:, :, 0].transpose(1, 2)
 
 

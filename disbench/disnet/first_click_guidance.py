@@ -125,9 +125,7 @@ class ConvFfn(nn.Module):
     def __init__(self, channels: int, expansion: int = 2) -> None:
         super().__init__()
         wide = channels * expansion
-        self.widen = nn.Linear(
-            channels, wide
-        )  # 1x1 convolutions: on a CPU several times faster as linear layers
+        self.widen = nn.Linear(channels, wide)  # 1x1 convolutions: on a CPU several times faster as linear layers
         self.spread = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
         self.narrow = nn.Linear(wide, channels)
 

@@ -107,10 +107,7 @@ def _read(model: str, revision: str) -> tuple[Mapping[str, Any], dict[str, Tenso
 
 def _why_not(model: str, revision: str, here: bool, error: Exception) -> str:
     if here:
-        return (
-            f"the folder {model} cannot be loaded as MAE weights ({_words(error)}); "
-            f"it needs config.json and {_FILE}"
-        )
+        return f"the folder {model} cannot be loaded as MAE weights ({_words(error)}); it needs config.json and {_FILE}"
     return (
         f"the MAE weights {model} (revision {revision}) are not on this machine; run once, with a network: "
         f"hf download {model} --revision {revision}, or name a folder that has config.json and {_FILE}"

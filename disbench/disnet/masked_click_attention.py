@@ -87,9 +87,7 @@ class MaskedClickAttention(nn.Module):
         self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
         self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
 
-    def forward(
-        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int
-    ) -> Tensor:
+    def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
         """Z_MCA, float (batch, d).
 
         Args:

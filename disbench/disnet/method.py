@@ -48,9 +48,7 @@ class DisnetMethod:
         """Begin with an image, uint8 (height, width, 3); one that was opened just before is not encoded again."""
         return DisnetSession(self, torch.from_numpy(self._inputs.of(image)), (image.shape[0], image.shape[1]))
 
-    def predict_batch(
-        self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """`predict` of several sessions, with one call of a stage for all that are at it."""
         if not self.network.options.first_click:
             return self._all_proposed(sessions, clicks)
@@ -64,9 +62,7 @@ class DisnetMethod:
         return [answers[n] for n in range(len(sessions))]
 
     @torch.inference_mode()
-    def _proposed(
-        self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def _proposed(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """Candidates for first clicks."""
         given = self._clicks(sessions, clicks)
         proposals = self.network.propose(self._joined(sessions), given)
@@ -81,9 +77,7 @@ class DisnetMethod:
         ]
 
     @torch.inference_mode()
-    def _refined(
-        self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """One corrected mask each."""
         kept = [session.kept for session in sessions]
         for session in sessions:
@@ -92,9 +86,7 @@ class DisnetMethod:
         return [_prediction(s, own[None], None) for s, own in zip(sessions, logits, strict=True)]
 
     @torch.inference_mode()
-    def _all_proposed(
-        self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def _all_proposed(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """Without the first click's own stage: candidates for all clicks and the mask kept before."""
         answers: dict[int, Prediction] = {}
         begun_before = [session.begun for session in sessions]  # an answer begins a session

@@ -72,9 +72,7 @@ class ImageInput:
     def __call__(self, image: RgbImage) -> npt.NDArray[np.uint8]:
         """The image, uint8 (height, width, 3), stretched to the frame: uint8 (3, side, side), RGB."""
         cv2, side = opencv(), self._side
-        height, width = (
-            min(own, side) for own in image.shape[:2]
-        )  # OpenCV cannot shrink one axis and widen the other
+        height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other
         smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         square = cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(square.transpose(2, 0, 1))
@@ -97,9 +95,7 @@ class Disnet(nn.Module):
         options: of both.
     """
 
-    def __init__(
-        self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions
-    ) -> None:
+    def __init__(self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions) -> None:
         super().__init__()
         self.proposal, self.refinement = proposal, refinement
         self.frame, self.options = frame, options
@@ -136,9 +132,7 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     if settings.architecture == "vit":
         config = settings.vit if pretrained else replace(settings.vit, weights=None)
         second = RefinementNetwork(config.channels, options) if options.first_click else None
-        return Disnet(
-            ProposalNetwork(config, options), second, Frame("stretched", config.input_side), options
-        )
+        return Disnet(ProposalNetwork(config, options), second, Frame("stretched", config.input_side), options)
     parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
     refinement = SamRefinementNetwork(parts, options) if options.first_click else None
     return Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options)

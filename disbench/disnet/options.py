@@ -162,8 +162,6 @@ class ViTConfig:
         if self.patch != 16:
             raise InputError(f"ViT: patch = {self.patch}; the pyramid's strides need patches of 16 pixels")
         if not set(self.global_blocks) <= set(range(self.layers)):
-            raise InputError(
-                f"ViT: global_blocks = {self.global_blocks}; blocks go from 0 to {self.layers - 1}"
-            )
+            raise InputError(f"ViT: global_blocks = {self.global_blocks}; blocks go from 0 to {self.layers - 1}")
         if not 0 <= self.drop_path < 1:
             raise InputError(f"ViT: drop_path = {self.drop_path}; it is at least 0 and below 1")

@@ -199,9 +199,7 @@ def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
     found = defaultdict(list)
     for name, child in stage.named_children():
         members = list(child) if isinstance(child, nn.ModuleList) else []
-        for own, module in [pair for member in members for pair in member.named_children()] or [
-            (name, child)
-        ]:
+        for own, module in [pair for member in members for pair in member.named_children()] or [(name, child)]:
             found[own.replace("_", " ")].append(module)
     return dict(found)
 
@@ -267,9 +265,7 @@ def _clicks(count: int, side: int) -> ClickBatch:
     return ClickBatch(points, positive, torch.ones_like(positive))
 
 
-def _attention_flops(
-    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-) -> int:
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
     """Of softmax(QK')V, from shapes (batch, heads, length, width)."""
     batch, heads, length, width = query
     return 2 * batch * heads * length * key[2] * (width + value[3])

@@ -18,9 +18,7 @@ from disbench.disnet.click_encodings import disk_map
 from disbench.disnet.options import DisnetOptions, ViTConfig
 
 
-def click_maps(
-    clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int], first_click: bool
-) -> Tensor:
+def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int], first_click: bool) -> Tensor:
     """What the image encoder sees besides the image.
 
     Args:

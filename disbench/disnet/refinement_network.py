@@ -29,21 +29,15 @@ class DamcBlock(nn.Module):
         super().__init__()
         self.stride = stride
         guidance = options.guidance
-        self.attention = (
-            MaskedClickAttention(channels, options.attention) if options.mca else PlainAttention(channels)
-        )
+        self.attention = MaskedClickAttention(channels, options.attention) if options.mca else PlainAttention(channels)
         self.attention_norm = nn.LayerNorm(channels)
-        self.ffn = nn.Sequential(
-            nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels)
-        )
+        self.ffn = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
         self.ffn_norm = nn.LayerNorm(channels)
         self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature, guidance.first_vector)
         self.guidance = FirstClickGuidance(channels, heads) if options.fcg else PlainGuidance(channels, heads)
         self.conv_ffn = ConvFfn(channels) if guidance.conv_ffn else None
 
-    def forward(
-        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         """The token, float (batch, d), and the features, float (batch, height, width, d), corrected."""
         token = self.attention_norm(token + self._attended(token, features, mask, clicks))
         token = self.ffn_norm(token + self.ffn(token))

@@ -50,9 +50,7 @@ class TwoWay(nn.Module):
         self.upscale_conv1, self.upscale_conv2 = decoder.upscale_conv1, decoder.upscale_conv2
         self.upscale_layer_norm = decoder.upscale_layer_norm
 
-    def forward(
-        self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens after the transformer, float (batch, t, 256), and the embedding upscaled, (batch, 32, 4h, 4w).
 
         Args:
@@ -69,13 +67,9 @@ class TwoWay(nn.Module):
         queries = points
         for layer in self.transformer.layers:
             queries, keys = _layer(layer, queries, keys, points, place, hidden)
-        found = _attend(
-            self.transformer.final_attn_token_to_image, queries + points, keys + place, keys, None
-        )
+        found = _attend(self.transformer.final_attn_token_to_image, queries + points, keys + place, keys, None)
         queries = self.transformer.layer_norm_final_attn(queries + found)
-        return queries[:, 0], self._upscaled(
-            keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width)
-        )
+        return queries[:, 0], self._upscaled(keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width))
 
     def _upscaled(self, image: Tensor) -> Tensor:
         wide = nn.functional.gelu(self.upscale_layer_norm(self.upscale_conv1(image)))
@@ -99,9 +93,7 @@ class SamProposalNetwork(nn.Module):
         self.two_way = TwoWay(decoder)
         self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
-        self.hypernetworks = nn.ModuleList(
-            copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order
-        )
+        self.hypernetworks = nn.ModuleList(copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order)
         self.objectness = _grown_head(decoder.iou_prediction_head, order)
         self.positions: Tensor
         self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
@@ -159,18 +151,14 @@ class SamRefinementNetwork(nn.Module):
         decoder: Any = copy.deepcopy(parts.mask_decoder)
         self.prompts: Any = copy.deepcopy(parts.prompt_encoder)
         self.two_way = TwoWay(decoder)
-        self.tokens = nn.Parameter(
-            torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach().clone()
-        )
+        self.tokens = nn.Parameter(torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach().clone())
         self.hypernetwork = decoder.output_hypernetworks_mlps[0]
         width = self.tokens.shape[1]
         self.kept_token = _zero(nn.Linear(width, width))
         self.kept_query = _zero(nn.Linear(width, CHANNELS))
         self.kept_features = _zero(nn.Linear(CHANNELS, CHANNELS))
         self.token_norm, self.features_norm = nn.LayerNorm(CHANNELS), nn.LayerNorm(CHANNELS)
-        self.blocks = nn.ModuleList(
-            DamcBlock(CHANNELS, HEADS, options, FINE * STRIDE) for _ in range(options.blocks)
-        )
+        self.blocks = nn.ModuleList(DamcBlock(CHANNELS, HEADS, options, FINE * STRIDE) for _ in range(options.blocks))
         self.corrected_token = _zero(nn.Linear(CHANNELS, CHANNELS))
         self.corrected_features = _zero(nn.Linear(CHANNELS, CHANNELS))
         self.positions: Tensor
@@ -191,13 +179,9 @@ class SamRefinementNetwork(nn.Module):
         features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
         token = token + self.kept_query(kept.query)
         token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
-        return torch.einsum("bd,bhwd->bhw", token, features) + _finer(
-            torch.einsum("bd,bhwd->bhw", token, change)
-        )
+        return torch.einsum("bd,bhwd->bhw", token, features) + _finer(torch.einsum("bd,bhwd->bhw", token, change))
 
-    def _corrected(
-        self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch
-    ) -> tuple[Tensor, Tensor]:
+    def _corrected(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         """The token after the DAMC blocks, and what they add to the features, on the blocks' grid."""
         coarse = nn.functional.avg_pool2d(features.permute(0, 3, 1, 2), FINE).permute(0, 2, 3, 1)
         corrected, changed = self.token_norm(token), self.features_norm(coarse)
@@ -240,9 +224,7 @@ def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
 
 def _finer(logits: Tensor) -> Tensor:
     """Logits (batch, h, w) on the grid of F^-1."""
-    finer = nn.functional.interpolate(
-        logits[:, None], scale_factor=FINE, mode="bilinear", align_corners=False
-    )
+    finer = nn.functional.interpolate(logits[:, None], scale_factor=FINE, mode="bilinear", align_corners=False)
     return finer[:, 0]
 
 
@@ -266,9 +248,7 @@ def _layer(
 
 def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
     found = attention(query=query, key=key, value=value, attention_similarity=hidden)
-    result: Tensor = (
-        found[0] if isinstance(found, tuple) else found
-    )  # transformers before 4.49 gives it alone
+    result: Tensor = found[0] if isinstance(found, tuple) else found  # transformers before 4.49 gives it alone
     return result
 
 

@@ -147,9 +147,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
-        raise _another_file(
-            path, f"weights missing, unknown or of another shape: {len(wrong)}, such as {wrong[0]}"
-        )
+        raise _another_file(path, f"weights missing, unknown or of another shape: {len(wrong)}, such as {wrong[0]}")
     module.load_state_dict(weights)
 
 

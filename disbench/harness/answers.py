@@ -205,10 +205,7 @@ class StoredAnswers:
                 "run it again with --existing overwrite"
             )
         parts = np.split(found, ends[:-1]) if len(ends) else []
-        return [
-            part.reshape(shape)
-            for part, shape in zip(parts, zip(members, candidates, strict=True), strict=True)
-        ]
+        return [part.reshape(shape) for part, shape in zip(parts, zip(members, candidates, strict=True), strict=True)]
 
 
 def read_answers(folder: Path) -> StoredAnswers:

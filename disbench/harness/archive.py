@@ -133,8 +133,7 @@ def read_packed(archive: Path) -> PackedRun:
         found = {"bytes": content[name].size, "sha256": hashlib.sha256(content[name]).hexdigest()}
         if manifest["files"].get(name) != found:
             raise InputError(
-                f"{archive}: {name} is not what {MANIFEST} says ({found}); get the archive again, or pack the run "
-                "again"
+                f"{archive}: {name} is not what {MANIFEST} says ({found}); get the archive again, or pack the run again"
             )
     description = parse_description(content[RUN].to_pybytes(), f"{archive}: {RUN}")
     folder = archive.with_suffix("")
@@ -204,9 +203,7 @@ def _complaining(archive: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # bytes that are no zip fail in any way: headers, numbers, names, methods
-        raise InputError(
-            f"{archive}: not a whole packed run ({error}); get it again, or pack the run again"
-        ) from error
+        raise InputError(f"{archive}: not a whole packed run ({error}); get it again, or pack the run again") from error
 
 
 def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
@@ -244,13 +241,9 @@ def _read_manifest(content: bytes, archive: Path) -> Mapping[str, Any]:
         form, files, _, _ = (manifest[key] for key in ("form", "files", "masks", "figures"))
         names = sorted(files.keys())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again"
-        ) from error
+        raise InputError(f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again") from error
     if form != FORM:
-        raise InputError(
-            f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench"
-        )
+        raise InputError(f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench")
     if names != sorted((RUN, CLICKS)):
         raise InputError(f"{archive}: {MANIFEST} names {_some(names)}; pack the run again")
     return manifest

@@ -60,9 +60,7 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
     if np.isnan(low) or np.isnan(high):
         raise MethodError("masks with NaN in them")
     if low < 0 or high > 1:
-        raise MethodError(
-            f"mask values from {low:.4g} to {high:.4g}; probabilities lie in [0, 1] (are these logits?)"
-        )
+        raise MethodError(f"mask values from {low:.4g} to {high:.4g}; probabilities lie in [0, 1] (are these logits?)")
     return Candidates(masks > threshold, _checked_scores(scores, len(masks)))
 
 

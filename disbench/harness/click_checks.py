@@ -154,9 +154,7 @@ class ClickChecks:
         if judgement == "moved":
             self.moved += 1
         elif judgement == "wrong":
-            expected = self._policy.simulate(
-                sample.target, kept, before, seed=self._protocol.seed, sample=sample.id
-            )
+            expected = self._policy.simulate(sample.target, kept, before, seed=self._protocol.seed, sample=sample.id)
             self._problems.add(
                 "click that does not follow from the mask before it",
                 f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, not {_text(expected)})",

@@ -45,9 +45,7 @@ class Results:
         failed, replayed = self.failures, replays(self.protocol.policy)
         most = self.protocol.max_clicks
         return {
-            sample: filled_up(np.asarray(ious), most, failed=sample in failed, replayed=replayed).astype(
-                np.float32
-            )
+            sample: filled_up(np.asarray(ious), most, failed=sample in failed, replayed=replayed).astype(np.float32)
             for sample, ious in found.items()
         }
 

@@ -67,9 +67,7 @@ class Figures:
         ]
 
 
-def figures(
-    ious: IoUs, clicks: int, failed: int, max_clicks: int, stop_at: float | None, budget: str = ""
-) -> Figures:
+def figures(ious: IoUs, clicks: int, failed: int, max_clicks: int, stop_at: float | None, budget: str = "") -> Figures:
     """The figures of a run.
 
     Args:

@@ -51,9 +51,7 @@ def parse_click(text: str) -> Click:
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or parts[2] not in ("+", "-") or not all(part.isdecimal() for part in parts[:2]):
-        raise InputError(
-            f"--click {text}: write it as x,y,+ or x,y,- in whole pixels from the top left corner"
-        )
+        raise InputError(f"--click {text}: write it as x,y,+ or x,y,- in whole pixels from the top left corner")
     return Click(int(parts[0]), int(parts[1]), parts[2] == "+")
 
 
@@ -91,9 +89,7 @@ def predict(
         )
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
-            raise InputError(
-                f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)"
-            )
+            raise InputError(f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)")
     previous = np.zeros((height, width), dtype=bool)
     try:
         session = method.open(image)

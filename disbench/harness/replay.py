@@ -93,9 +93,7 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
     found = read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
     if sample is None and len(found.clicks) > 1:
         some = ", ".join(sorted(found.clicks)[:_SHOWN])
-        raise InputError(
-            f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample"
-        )
+        raise InputError(f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample")
     if sample is not None and sample not in found.clicks:
         raise unknown_name("sample", sample, found.clicks, named.file)
     return list(found.clicks[sample or next(iter(found.clicks))])
@@ -120,7 +118,5 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     if path is None:
         raise InputError(f"{given or name}: there is no such file here; name it with --recording")
     if not named.digest:
-        raise InputError(
-            f"the policy {ClickPolicy(REPLAY, recording=named)} says of no clicks which they were"
-        )
+        raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} says of no clicks which they were")
     return read_recording(path, named.user, named.digest)

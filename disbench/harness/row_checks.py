@@ -292,9 +292,7 @@ class RowChecks:
         own = row["candidate_ious"][row["kept"]]
         if not same(own, row["iou"]):
             yield "IoU that is not its kept candidate's", f"{_where(row)} ({row['iou']}, {own})"
-        kept = choose_by_numbers(
-            self._protocol.selection, row["click"], row["candidate_ious"], row["candidate_scores"]
-        )
+        kept = choose_by_numbers(self._protocol.selection, row["click"], row["candidate_ious"], row["candidate_scores"])
         if kept is not None and kept != row["kept"]:
             yield (
                 f"candidate that the selection '{self._protocol.selection}' does not keep",

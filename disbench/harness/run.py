@@ -198,9 +198,7 @@ def _carry_out(
     journal = Journal(out, task.schema)
     try:
         _check_journal(journal, job, out)
-        work = EvaluationWork(
-            Job(method, source, task, execution.batch, execution.threads, execution.timeout)
-        )
+        work = EvaluationWork(Job(method, source, task, execution.batch, execution.threads, execution.timeout))
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, engine, out, progress, grown)
         _check_unchanged(source, job, journal, out)
@@ -293,11 +291,7 @@ def _describe_job(method: MethodSpec, source: Source, conduct: Mapping[str, Any]
             "options": dict(method.options),
             "card": dict(method.card),
             "source_sha256": _file_hash(method.entry),
-            **(
-                {"provenance": provenance(addresses.local_options(method.options))}
-                if method.entry == BRIDGE
-                else {}
-            ),
+            **({"provenance": provenance(addresses.local_options(method.options))} if method.entry == BRIDGE else {}),
         },
         "dataset": {
             "name": source.name,

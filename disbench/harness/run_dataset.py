@@ -32,14 +32,10 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
     if isinstance(facts, Mapping) and "choice" in facts:
         return _intents(run, facts["choice"], data, dataset)
     if dataset is None and run.dataset not in definitions.names("datasets"):
-        raise InputError(
-            f"{run.dataset!r} is no dataset of disbench's own; name its card or folder with --dataset"
-        )
+        raise InputError(f"{run.dataset!r} is no dataset of disbench's own; name its card or folder with --dataset")
     options = facts.get("options", {}) if isinstance(facts, Mapping) else {}
     wanted = overrides(options) if isinstance(options, Mapping) else []
-    for text in (
-        wanted if dataset is None else []
-    ):  # a stranger's options name no folder outside the dataset's
+    for text in wanted if dataset is None else []:  # a stranger's options name no folder outside the dataset's
         for part in text.partition("=")[2].split(","):
             safe_path(part, f"{run.place(RUN)}: option {text.partition('=')[0]!r} of the dataset")
     return open_dataset(dataset or run.dataset, data, wanted)
@@ -48,15 +44,11 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
 def _intents(run: StoredRun, choice: object, data: Path | None, shards: str | None) -> IntentSource:
     """The targets of a run on each intent, from the user's own shards; the images lie in the usual places."""
     if shards is None:
-        raise InputError(
-            f"{run.dataset!r} is made of diverse sets; name the folder of its shards with --dataset"
-        )
+        raise InputError(f"{run.dataset!r} is made of diverse sets; name the folder of its shards with --dataset")
     try:
         chosen = Choice(**choice) if isinstance(choice, Mapping) else None
     except TypeError:
         chosen = None
     if chosen is None:
-        raise InputError(
-            f"{run.folder}: which sets it took is not as it should be ({choice!r}); run it again"
-        )
+        raise InputError(f"{run.folder}: which sets it took is not as it should be ({choice!r}); run it again")
     return IntentSource(SetSource(Path(shards), data=data, choice=chosen))

@@ -40,9 +40,7 @@ class SampleLoop:
         harness_seconds: what was spent on the sample before (reading it).
     """
 
-    def __init__(
-        self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0) -> None:
         self.sample, self.protocol, self.store = sample, protocol, store
         self.clicks: list[Click] = []
         self.session: Session | None = None

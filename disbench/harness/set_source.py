@@ -86,9 +86,7 @@ class SetSource:
             if size >= self.choice.min_members
         ]
         if not sets:
-            raise InputError(
-                f"{self.folder}: no set of {self.choice.min_members} masks or more; name other shards"
-            )
+            raise InputError(f"{self.folder}: no set of {self.choice.min_members} masks or more; name other shards")
         self.chosen = _drawn(sets, self.choice)
         self.ids: Sequence[str] = [f"{self._names[0][scene]}/{center}" for scene, _, center, _ in self.chosen]
         self._kept: OrderedDict[Path, RgbImage] = OrderedDict()
@@ -204,9 +202,7 @@ class IntentSource:
 
     def __init__(self, sets: SetSource) -> None:
         self.sets = sets
-        self._members = [
-            (index, member) for index, (*_, size) in enumerate(sets.chosen) for member in range(size)
-        ]
+        self._members = [(index, member) for index, (*_, size) in enumerate(sets.chosen) for member in range(size)]
         self.ids: Sequence[str] = [f"{sets.ids[index]}/{member}" for index, member in self._members]
 
     @property

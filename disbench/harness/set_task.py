@@ -71,9 +71,7 @@ class SetTask:
 
     def __post_init__(self) -> None:
         if self.clicks < 1 or self.seed < 0 or self.move < 0:
-            raise InputError(
-                f"clicks = {self.clicks}, seed = {self.seed}, move = {self.move}: at least 1, 0 and 0"
-            )
+            raise InputError(f"clicks = {self.clicks}, seed = {self.seed}, move = {self.move}: at least 1, 0 and 0")
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides the rows, JSON-ready."""
@@ -245,11 +243,7 @@ class SetLoop:
             for number in range(1, task.clicks + 1)
         ]
         region = decode(sample.click_region)
-        moved = [
-            (number, click, there)
-            for number, click in drawn
-            for there in moved_clicks(click, task.move, region)
-        ]
+        moved = [(number, click, there) for number, click in drawn for there in moved_clicks(click, task.move, region)]
         return [*((number, click, click) for number, click in drawn), *moved]
 
     def _timed(self, row: AnswerRow) -> AnswerRow:

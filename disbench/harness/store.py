@@ -203,10 +203,7 @@ class Journal:
         """All that was noted: several where a run was resumed in another environment."""
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
-            return [
-                {name: str(text) for name, text in parse_json_table(_of(str, said)).items()}
-                for (said,) in found
-            ]
+            return [{name: str(text) for name, text in parse_json_table(_of(str, said)).items()} for (said,) in found]
 
     def spoil(self, reason: str) -> None:
         """Mark the rows as not to be trusted."""

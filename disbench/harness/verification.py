@@ -61,9 +61,7 @@ class Verification:
         """The verification as lines of text."""
         why = "are the recorded ones" if self.recorded else "follow from the masks before them"
         followed = f"{self.clicks:,} clicks {why}" if self.clicks else ""
-        measured = (
-            f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
-        )
+        measured = f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
         found = [*(self.figures.lines() if self.figures else []), followed, measured]
         holds = "the run holds, as far as it could be checked" if self.unchecked else "the run holds"
         return [
@@ -186,9 +184,7 @@ def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> 
             f"{said['content_hash'][:16]!r}...: other files, or other options"
         )
     if len(source.ids) != said["samples"]:
-        problems.add(
-            "number of samples that the dataset does not have", f"{said['samples']}, not {len(source.ids)}"
-        )
+        problems.add("number of samples that the dataset does not have", f"{said['samples']}, not {len(source.ids)}")
         return "the number of samples is wrong"
     return ""
 
@@ -220,9 +216,7 @@ def _read_rows(
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    expected = (
-        None if source is None else _Expected(source, chosen_numbers(run.description), problems, protocol)
-    )
+    expected = None if source is None else _Expected(source, chosen_numbers(run.description), problems, protocol)
     bar = tqdm(run.samples(), total=run.description["result"]["samples"], unit="sample", disable=not progress)
     for table in bar:
         sound = rows.add(table)
@@ -237,9 +231,7 @@ def _read_rows(
 class _Expected:
     """The samples that a run should have, held against those that come."""
 
-    def __init__(
-        self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol
-    ) -> None:
+    def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol) -> None:
         recording = protocol.recording
         self._numbers = {
             source.ids[number]: number

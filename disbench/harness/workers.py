@@ -254,9 +254,7 @@ class WatchedWorker:
             ((number, row),) = begun.rows.items()
             if once_more and number not in chunk.died:
                 chunk.died.add(number)
-                chunk.lost.append(
-                    f"sample {row.sample}: {begun.what}: {reason}; another process does it again"
-                )
+                chunk.lost.append(f"sample {row.sample}: {begun.what}: {reason}; another process does it again")
             else:
                 spent = time.monotonic() - self._begun_at
                 failed = replace(row, failure=f"{begun.what}: {reason}", model_seconds=spent)

@@ -64,15 +64,11 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
         raise
     except OSError as error:
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise InputError(
-                f"{archive}: {Path(error.filename).name!r} stands twice in it; get it elsewhere"
-            ) from None
+            raise InputError(f"{archive}: {Path(error.filename).name!r} stands twice in it; get it elsewhere") from None
         if error.errno is not None and error.errno not in _UNUSABLE:
             raise
         raise _damaged(archive, error) from None
-    except (
-        Exception
-    ) as error:  # damaged bytes make each library fail in its own ways: EOFError, zlib.error ...
+    except Exception as error:  # damaged bytes make each library fail in its own ways: EOFError, zlib.error ...
         raise _damaged(archive, error) from None
 
 
@@ -96,9 +92,7 @@ def safe_path(name: str, where: object) -> PurePosixPath:
     odd = "\\" in name or re.match("[A-Za-z]:", name) or re.search("[\0-\x1f\x7f\ud800-\udfff]", name)
     if path.is_absolute() or ".." in path.parts or odd or len(path.parts) > _DEEPEST:
         shown = repr(name)[:_SHOWN]
-        raise InputError(
-            f"{where}: the path {shown} would leave its folder, or is no path; nothing of it is used"
-        )
+        raise InputError(f"{where}: the path {shown} would leave its folder, or is no path; nothing of it is used")
     return path
 
 

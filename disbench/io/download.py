@@ -169,8 +169,7 @@ def _request(url: str, state: _State, held: int, part: Path) -> Any:
         if error.code in _PASSING:
             raise _TryAgainError(f"the server answers {error.code} {error.reason}") from None
         raise InputError(
-            f"{url}: the server answers {error.code} {error.reason}; mend the card's address, or get the file "
-            "by hand"
+            f"{url}: the server answers {error.code} {error.reason}; mend the card's address, or get the file by hand"
         ) from None
     except InputError:
         raise

@@ -89,9 +89,7 @@ class Mirror:
         addresses.call(self.folder, self.address)
         with contextlib.ExitStack() as exits:
             if not exits.enter_context(addresses.alone(self._beside("lock"), wait=False)):
-                raise InputError(
-                    f"{self.address}: another process of this machine writes to it; wait for its end"
-                )
+                raise InputError(f"{self.address}: another process of this machine writes to it; wait for its end")
             self._system, self._root = addresses.connected(self.address)
             self._known = self._read_state()
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -242,9 +240,7 @@ class Mirror:
             entry = addresses.patiently(upload, f"{self.address}/{name}")
         except InputError as error:
             self._failed = True
-            raise InputError(
-                f"cannot be sent to {error}; what is finished is kept on this machine"
-            ) from error
+            raise InputError(f"cannot be sent to {error}; what is finished is kept on this machine") from error
         self._known[name] = Sent(entry.version, status.st_size, status.st_mtime_ns)
         self._write_state()
 

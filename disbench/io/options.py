@@ -24,9 +24,7 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-def read_options(
-    tables: Mapping[str, Mapping[str, Any]], overrides: Sequence[str], where: str
-) -> dict[str, Any]:
+def read_options(tables: Mapping[str, Mapping[str, Any]], overrides: Sequence[str], where: str) -> dict[str, Any]:
     """The value of every option of a card: its default, or what an override says.
 
     An option's kind is that of its default: true or false, a whole number, a number, a text, or a list of
@@ -80,9 +78,7 @@ def _default(name: str, table: object, where: str) -> Any:
         if key != "default" and (not isinstance(found, _KEYS[key]) or isinstance(found, bool)):
             raise InputError(f"{where}: {key} of option {shown(name)} is of the wrong kind")
     value = table["default"]
-    if type(value) not in _KINDS or (
-        isinstance(value, list) and not all(isinstance(item, str) for item in value)
-    ):
+    if type(value) not in _KINDS or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
         raise InputError(
             f"{where}: the default of option {shown(name)} is {shown(value)}; make it true or false, a number, a text "
             "or a list of texts"

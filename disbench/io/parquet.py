@@ -75,9 +75,7 @@ def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | 
     found, wanted = file.schema_arrow, _as_dictionaries(schema)
     if names is None:
         return bool(found.equals(wanted))
-    return all(
-        found.get_field_index(name) >= 0 and found.field(name).equals(wanted.field(name)) for name in names
-    )
+    return all(found.get_field_index(name) >= 0 and found.field(name).equals(wanted.field(name)) for name in names)
 
 
 def plain_schema(file: pq.ParquetFile) -> pa.Schema:
@@ -124,9 +122,7 @@ def _weight(array: pa.Array) -> int:
             return most
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))
-        return sum(
-            int(n) * int(size) for n, size in zip(counts[counts > 0], lengths[counts > 0], strict=True)
-        )
+        return sum(int(n) * int(size) for n, size in zip(counts[counts > 0], lengths[counts > 0], strict=True))
     if pa.types.is_struct(kind):
         return sum(map(_weight, array.flatten()))
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):

@@ -73,12 +73,7 @@ def check_name(name: str, what: str) -> str:
             options by it).
     """
     found = name.strip()
-    if (
-        not found
-        or len(found) > _LONGEST_NAME
-        or not found.isprintable()
-        or (what == "user" and "," in found)
-    ):
+    if not found or len(found) > _LONGEST_NAME or not found.isprintable() or (what == "user" and "," in found):
         raise InputError(
             f"the {what} {shown(name)}: give a name of 1 to {_LONGEST_NAME} printable characters"
             + (", without a comma" if what == "user" else "")
@@ -94,9 +89,7 @@ def as_parquet(sequences: Sequence[Sequenced]) -> bytes:
         for number, click in enumerate(one.clicks, 1)
     ]
     columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
-    table = pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA
-    )
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -132,9 +125,7 @@ def read_sequences(path: Path) -> list[Sequenced]:
         except InputError as error:
             raise InputError(f"{path}, row {row}: {error}") from None
         if x < 0 or y < 0:
-            raise InputError(
-                f"{path}, row {row}: x = {x}, y = {y}; pixels count from 0 at the top left corner"
-            )
+            raise InputError(f"{path}, row {row}: x = {x}, y = {y}; pixels count from 0 at the top left corner")
         if number in found.setdefault(key, {}):
             raise InputError(f"{path}: {_whose(*key)} has two clicks {number}; number them 1, 2, 3, ...")
         found[key][number] = Click(x, y, positive)
@@ -206,9 +197,7 @@ def _rows(path: Path) -> Iterator[tuple[str, int, int, int, bool, str]]:
             table = pa.Table.from_batches([batch]).select(SCHEMA.names)
             weigh(table)
             if empty := [name for name in SCHEMA.names if table[name].null_count]:
-                raise InputError(
-                    f"{path}: an empty field in the column {empty[0]!r}; every click has all of them"
-                )
+                raise InputError(f"{path}: an empty field in the column {empty[0]!r}; every click has all of them")
             columns = [_cast(table[field.name], field, path) for field in SCHEMA]
             yield from zip(*columns, strict=True)
 

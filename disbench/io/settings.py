@@ -74,9 +74,7 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
             return float(value)
         except OverflowError:
             raise InputError(f"{where}: {key} is larger than any number; make it smaller") from None
-    is_wrong = isinstance(value, float) and not math.isfinite(
-        value
-    )  # it would pass below or above every bound
+    is_wrong = isinstance(value, float) and not math.isfinite(value)  # it would pass below or above every bound
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {shown(value)}")
     return value

@@ -85,9 +85,7 @@ def one_run(folder: Path) -> StoredRun:
     """
     runs = find_runs([folder])
     if len(runs) > 1:
-        raise InputError(
-            f"{folder}: there are {len(runs)} runs in it; name one of them, such as {runs[0].folder}"
-        )
+        raise InputError(f"{folder}: there are {len(runs)} runs in it; name one of them, such as {runs[0].folder}")
     return runs[0]
 
 
@@ -102,9 +100,7 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
     entry_a, entry_b = read_entries([a, b])
     for entry, run in ((entry_a, a), (entry_b, b)):
         if entry.summary.at_budget is not None:
-            raise InputError(
-                f"{run.folder}: its method got a fixed budget of points; there are no clicks to compare"
-            )
+            raise InputError(f"{run.folder}: its method got a fixed budget of points; there are no clicks to compare")
     rows_a, rows_b = a.by_sample(), b.by_sample()
     _check_same_samples((entry_a, entry_b), (list(rows_a), list(rows_b)), (a.folder, b.folder))
     ious = (list(rows_a.values()), list(rows_b.values()))
@@ -265,11 +261,7 @@ def _quality(
 
 
 def _stopped(entries: Sequence[Entry]) -> str:
-    return (
-        f"not available: samples of {entries[0].label} end at an IoU of {entries[0].stop_at:g}"
-        if entries
-        else ""
-    )
+    return f"not available: samples of {entries[0].label} end at an IoU of {entries[0].stop_at:g}" if entries else ""
 
 
 def _warnings(a: Entry, b: Entry, cap: int) -> list[str]:
@@ -286,9 +278,7 @@ def _warnings(a: Entry, b: Entry, cap: int) -> list[str]:
 def _order(clicks: Any, ious: tuple[list[FloatArray], list[FloatArray]]) -> list[int]:
     """Samples by the difference of clicks, then by that of IoUs over the clicks that both have, then as they stand."""
     areas = [
-        float(np.nanmean(np.abs(a[: len(b)] - b[: len(a)])))
-        if np.isfinite(a[: len(b)] - b[: len(a)]).any()
-        else 0.0
+        float(np.nanmean(np.abs(a[: len(b)] - b[: len(a)]))) if np.isfinite(a[: len(b)] - b[: len(a)]).any() else 0.0
         for a, b in zip(*ious, strict=True)
     ]
     return sorted(range(len(areas)), key=lambda number: (-abs(int(clicks[number])), -areas[number], number))

@@ -120,9 +120,7 @@ class Entry:
         """Whose protocol as a whole was asked for, and what the run has otherwise; "" for the standard one."""
         protocol = self.description["protocol"]
         changed = departures(protocol)
-        return plain(
-            protocol.get("preset", "") + (f", but its own {' and '.join(changed)}" if changed else "")
-        )
+        return plain(protocol.get("preset", "") + (f", but its own {' and '.join(changed)}" if changed else ""))
 
     @property
     def dataset_key(self) -> tuple[str, str]:
@@ -259,14 +257,10 @@ def _check_parts(run: StoredRun) -> None:
     _check_kinds(run, "method.card", run.description["method"]["card"], _CARD)
     protocol = run.description["protocol"]
     if protocol["every"] < 1 or (protocol["stop_at"] is not None and not 0 < protocol["stop_at"] <= 1):
-        raise InputError(
-            f"{run.place(RUN)}: protocol.every or protocol.stop_at is out of its range; run it again"
-        )
+        raise InputError(f"{run.place(RUN)}: protocol.every or protocol.stop_at is out of its range; run it again")
 
 
-def _check_kinds(
-    run: StoredRun, part: str, content: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]
-) -> None:
+def _check_kinds(run: StoredRun, part: str, content: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
     for key, allowed in kinds.items():
         value = content.get(key)
         wrong = key in content and type(value) not in allowed

@@ -56,9 +56,7 @@ def hard_samples(run: StoredRun) -> tuple[list[Hard], list[Hard]]:
     """
     rows, cap, goal = run.by_sample(), run.max_clicks, np.float32(SOLVED / 100)
     if run.protocol.get("budget"):
-        raise InputError(
-            f"{run.folder}: its method gets a fixed budget of points; there are no clicks to look at"
-        )
+        raise InputError(f"{run.folder}: its method gets a fixed budget of points; there are no clicks to look at")
     if _ends_early(run):
         raise InputError(
             f"{run.folder}: its samples end at an IoU of {run.protocol['stop_at']:g}, so which of them never "

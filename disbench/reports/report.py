@@ -99,9 +99,7 @@ def make_report(
     shown = _by_entry(pictures or {}, dict(zip((run.folder for run in runs), entries, strict=True)))
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
     if page and not clicked:
-        raise InputError(
-            "every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks"
-        )
+        raise InputError("every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks")
     sections = [_section(group) for group in by_dataset(clicked).values()]
     overview = overview_table(clicked) if clicked else None
     budgets = budget_table(once) if once else None
@@ -114,9 +112,7 @@ def make_report(
         RESULTS: results_csv(entries).encode(),
         TABLES: _latex(tables, sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(clicked, shown, tables.plain(), _figures(numbers, runs)).encode()
-        if page
-        else None,
+        LEADERBOARD: page_html(clicked, shown, tables.plain(), _figures(numbers, runs)).encode() if page else None,
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
@@ -191,9 +187,7 @@ def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
     return Curve(entry.label, remark, entry.summary.miou, style)
 
 
-def _page(
-    entries: Sequence[Entry], tables: _Tables, sections: Sequence[_Section], panels: Sequence[Panel]
-) -> str:
+def _page(entries: Sequence[Entry], tables: _Tables, sections: Sequence[_Section], panels: Sequence[Panel]) -> str:
     return render(
         "report.md.jinja",
         {

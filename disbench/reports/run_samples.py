@@ -119,10 +119,7 @@ def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> 
 def _row(values: Mapping[str, object]) -> ClickRow:
     lists = ("candidate_ious", "candidate_scores", "candidate_masks")
     return ClickRow(
-        **{
-            key: tuple(value) if key in lists and isinstance(value, list) else value
-            for key, value in values.items()
-        }  # type: ignore[arg-type]
+        **{key: tuple(value) if key in lists and isinstance(value, list) else value for key, value in values.items()}  # type: ignore[arg-type]
     )
 
 

@@ -180,9 +180,7 @@ def _ran_out(rows: pa.Table, max_clicks: int) -> int:
     names = rows["sample"].to_numpy()
     failed = set(rows.filter(rows["failure"].is_valid())["sample"].to_pylist())
     found, counts = np.unique(names, return_counts=True)
-    return sum(
-        int(count) < max_clicks for name, count in zip(found, counts, strict=True) if name not in failed
-    )
+    return sum(int(count) < max_clicks for name, count in zip(found, counts, strict=True) if name not in failed)
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> FloatArray | list[FloatArray]:

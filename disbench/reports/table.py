@@ -260,10 +260,7 @@ def budget_table(entries: Sequence[Entry]) -> Table:
                 Cell(entry.budget),
                 samples,
                 failed,
-                *(
-                    _estimate(value, notes)
-                    for value in (entry.summary.at_budget, entry.summary.boundary_at_budget)
-                ),
+                *(_estimate(value, notes) for value in (entry.summary.at_budget, entry.summary.boundary_at_budget)),
                 _times(entry, machine, notes)[0],
                 Cell(entry.training_data or DASH),
                 Cell(entry.backbone or DASH),
@@ -300,9 +297,7 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
     """
     subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
     return (
-        ""
-        if subset == "all"
-        else f"samples: {subset} ({entry.summary.samples:,} of {entry.dataset_samples:,})",
+        "" if subset == "all" else f"samples: {subset} ({entry.summary.samples:,} of {entry.dataset_samples:,})",
         "" if version == opencv else f"OpenCV {version} instead of {opencv}",
         failures(entry),
         undefined(entry),
@@ -468,9 +463,7 @@ def _conditions(entry: Entry, leave_out: Sequence[str]) -> dict[str, str]:
 
 def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
     values = {**shared, **({"OpenCV": opencv} if opencv else {})}
-    conditions = ", ".join(
-        f"{key} {value}" for key, value in values.items() if (key, value) != ("seed", "none")
-    )
+    conditions = ", ".join(f"{key} {value}" for key, value in values.items() if (key, value) != ("seed", "none"))
     return f"Protocol where no mark says otherwise: {conditions}."
 
 

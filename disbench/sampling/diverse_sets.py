@@ -53,9 +53,7 @@ def hierarchy_sets(rles: Sequence[Rle], forest: Forest, nest: Nest = "annotated"
     return sets
 
 
-def proximity_sets(
-    rles: Sequence[Rle], graph: nx.Graph, centers: Sequence[int], cap: int = 16
-) -> list[SetOfObjects]:
+def proximity_sets(rles: Sequence[Rle], graph: nx.Graph, centers: Sequence[int], cap: int = 16) -> list[SetOfObjects]:
     """Proximity-based sets: the center united with every combination of its 1-hop neighbours.
 
     The center alone comes first; combinations are ordered by how many neighbours are in them, then by the
@@ -71,9 +69,7 @@ def proximity_sets(
         One set a center, in the order given.
     """
     eligible = set(centers)
-    return [
-        _proximity_set(rles, center, sorted(eligible.intersection(graph[center])), cap) for center in centers
-    ]
+    return [_proximity_set(rles, center, sorted(eligible.intersection(graph[center])), cap) for center in centers]
 
 
 def containment_sets(contains: BoolArray, area: IntArray) -> list[SetOfObjects]:
@@ -148,9 +144,7 @@ def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence
     return effective
 
 
-def _ordered_unions(
-    rles: Sequence[Rle], center: int, neighbours: Sequence[int]
-) -> Iterator[tuple[Combination, Rle]]:
+def _ordered_unions(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> Iterator[tuple[Combination, Rle]]:
     """Combinations in the order of `proximity_sets`, each with its union; one size at a time is held.
 
     A size with more combinations than may be looked at is cut to the first of them before it is ordered.

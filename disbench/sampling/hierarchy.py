@@ -56,9 +56,7 @@ def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
     return graph
 
 
-def containment_matrix(
-    rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_share: float = MASK_SHARE
-) -> BoolArray:
+def containment_matrix(rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_share: float = MASK_SHARE) -> BoolArray:
     """Which mask contains which.
 
     `contains(i, j)` holds for area(i) >= area(j) if the boxes' intersection is at least `box_share` of

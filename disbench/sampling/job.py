@@ -104,9 +104,7 @@ def make_shards(
     return write_manifest(folder, {**job, **total.as_dict(), "files": writer.files})
 
 
-def _from_unchanged(
-    source: SceneSource, chunks: Iterable[Chunk], job: dict[str, Any], folder: Path
-) -> Iterator[Chunk]:
+def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: dict[str, Any], folder: Path) -> Iterator[Chunk]:
     """The chunks, each once its rows are known to be of the files that were opened.
 
     Raises:
@@ -202,9 +200,7 @@ def prepare_folder(folder: Path, job: dict[str, Any], existing: Existing) -> dic
         for path in shards:
             path.unlink()
     elif existing == "fail" and (shards or manifest.exists()):
-        raise InputError(
-            f"{folder}: there are shards already; name another folder or use --existing overwrite"
-        )
+        raise InputError(f"{folder}: there are shards already; name another folder or use --existing overwrite")
     for path in folder.glob("*.partial"):
         path.unlink()
     if existing == "overwrite" or not manifest.exists():

@@ -69,9 +69,7 @@ class _Part:
 
     def cure(self) -> str:
         """What to do where the part is not as it should be."""
-        return (
-            f"make it again: its sample command with --shard-of {self.number}/{self.of} --existing overwrite"
-        )
+        return f"make it again: its sample command with --shard-of {self.number}/{self.of} --existing overwrite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +204,7 @@ def _check_same_job(part: _Part, first: _Part) -> None:
 
 def _check_versions(part: _Part) -> None:
     here, there = versions(), part.job["versions"]
-    other = [
-        f"{name} {there.get(name)}, here {here[name]}" for name in _WRITERS if there.get(name) != here[name]
-    ]
+    other = [f"{name} {there.get(name)}, here {here[name]}" for name in _WRITERS if there.get(name) != here[name]]
     if other:
         raise InputError(
             f"{part.folder}: made by {', '.join(other)}; merge with the version that made the parts, or the bytes "

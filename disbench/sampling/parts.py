@@ -28,9 +28,7 @@ def parse_part(text: str) -> tuple[int, int]:
         InputError: not two whole numbers with i from 1 to n.
     """
     number, slash, parts = text.partition("/")
-    if not (
-        slash and all(word.isascii() and word.isdecimal() and len(word) < 10 for word in (number, parts))
-    ):
+    if not (slash and all(word.isascii() and word.isdecimal() and len(word) < 10 for word in (number, parts))):
         raise InputError(f"part {text!r}: not i/n; give whole numbers with i from 1 to n, such as 3/16")
     part = int(number), int(parts)
     slice_of(0, part)

@@ -39,9 +39,7 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
         forest = _forest(rles[: len(nodes)], given, recipe)
         padding = (None,) * (count - len(nodes))
         sets = hierarchy_sets(rles[: len(nodes)], forest, recipe.nest)
-        return SampledScene(
-            chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets)
-        )
+        return SampledScene(chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets))
     unrelated = (None,) * count
     if recipe.method == "containment":
         contains = containment_matrix(rles, recipe.box_share, recipe.mask_share)
@@ -126,9 +124,7 @@ def _cut_stuff(
     return cut
 
 
-def _remaining_parents(
-    parents: tuple[int, ...] | None, keep: Sequence[int], stuff: int
-) -> tuple[int, ...] | None:
+def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int], stuff: int) -> tuple[int, ...] | None:
     """The dataset's own parents in the new numbers; who lost a parent gets the next one up, stuff has none."""
     if parents is None:
         return None

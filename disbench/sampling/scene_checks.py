@@ -67,9 +67,7 @@ def _mask_problems(row: Row) -> Iterator[str]:
     size = [row["height"], row["width"]]
     stored: list[Rle] = [{"size": size, "counts": item["rle"]} for item in row["objects"]]
     decoded = dict(enumerate(stored))
-    for number, rle in enumerate(
-        () if are_well_formed(stored) else stored
-    ):  # the slow way tells what is wrong
+    for number, rle in enumerate(() if are_well_formed(stored) else stored):  # the slow way tells what is wrong
         try:
             decoded[number] = from_foreign_rle(rle, *size)
         except ValueError as error:
@@ -106,9 +104,7 @@ def _tree_problems(objects: Sequence[Row], recipe: Recipe | None) -> Iterator[st
         elif not 0 <= parent < len(objects):
             yield f"object {number}: its parent {parent} is no object"
         elif level is None or level - 1 != objects[parent]["level"]:
-            yield (
-                f"object {number}: level {level}, but its parent {parent} has level {objects[parent]['level']}"
-            )
+            yield (f"object {number}: level {level}, but its parent {parent} has level {objects[parent]['level']}")
 
 
 def _neighbour_problems(objects: Sequence[Row]) -> Iterator[str]:

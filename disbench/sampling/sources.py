@@ -102,9 +102,7 @@ def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
 def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
     needed = recipe.sources[0].split("+")
     if paths.data is None or not all(name in DEFAULT_PATHS for name in needed):
-        options = " or ".join(
-            " and ".join(f"--{part}" for part in name.split("+")) for name in recipe.sources
-        )
+        options = " or ".join(" and ".join(f"--{part}" for part in name.split("+")) for name in recipe.sources)
         raise InputError(f"recipe {recipe.name!r} needs to know its dataset: give {options}")
     found = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
     return SourcePaths(

@@ -92,9 +92,7 @@ class _Found:
         self.sets += other.sets
 
 
-def verify_shards(
-    folder: Path, *, quick: bool = False, workers: int = 1, progress: bool = False
-) -> Verification:
+def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progress: bool = False) -> Verification:
     """Hold every shard against the manifest, and every scene against the recipe.
 
     A shard's bytes, SHA-256, columns and rows must be the manifest's. In every scene, masks must decode to the
@@ -117,9 +115,7 @@ def verify_shards(
     entries = manifest["files"]
     check = partial(_check_shard, folder, _recipe_of(folder, manifest), quick)
     found = _Found()
-    for one in tqdm(
-        _in_order(check, entries, workers), total=len(entries), unit="shard", disable=not progress
-    ):
+    for one in tqdm(_in_order(check, entries, workers), total=len(entries), unit="shard", disable=not progress):
         found.add(one)
     found.tell(_unnamed_shards(folder, entries))
     found.tell(_wrong_totals(manifest, found, quick=quick))

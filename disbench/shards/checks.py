@@ -65,11 +65,7 @@ def _is_count(value: object) -> bool:
 def masks_are_well_formed(rows: Iterable[Row]) -> bool:
     """Whether all masks of some rows are as the encoder writes them: told at once, faster than row by row."""
     return are_well_formed(
-        [
-            {"size": [row["height"], row["width"]], "counts": item["rle"]}
-            for row in rows
-            for item in row["objects"]
-        ]
+        [{"size": [row["height"], row["width"]], "counts": item["rle"]} for row in rows for item in row["objects"]]
     )
 
 
@@ -104,13 +100,9 @@ def _check_objects(objects: Sequence[Row], height: int, width: int, *, well_form
     rles: list[Rle] = [{"size": [height, width], "counts": item["rle"]} for item in objects]
     if not well_formed:  # the slow way tells what is wrong
         rles = [_mask(number, rle, height, width) for number, rle in enumerate(rles)]
-    for number, (item, area, box) in enumerate(
-        zip(objects, areas(rles).tolist(), boxes(rles).tolist(), strict=True)
-    ):
+    for number, (item, area, box) in enumerate(zip(objects, areas(rles).tolist(), boxes(rles).tolist(), strict=True)):
         if item["area"] != area or item["box"] != box or not area:
-            raise ValueError(
-                f"object {number} has {area} pixels in the box {box}, not {item['area']} in {item['box']}"
-            )
+            raise ValueError(f"object {number} has {area} pixels in the box {box}, not {item['area']} in {item['box']}")
 
 
 def _mask(number: int, rle: Rle, height: int, width: int) -> Rle:

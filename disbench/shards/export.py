@@ -168,9 +168,7 @@ def _count_instances(shards: Path, sampled: SampledScene) -> int:
     """How many objects are things and crowds; the format wants them before the stuff."""
     stuff = [item.kind == "stuff" for item in sampled.scene.objects]
     if stuff != sorted(stuff):
-        raise InputError(
-            f"{shards}: image {sampled.scene.image_id}: stuff stands before an instance; sample again"
-        )
+        raise InputError(f"{shards}: image {sampled.scene.image_id}: stuff stands before an instance; sample again")
     return stuff.count(False)
 
 
@@ -278,9 +276,7 @@ def _image(sampled: SampledScene, numbers: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _annotations(
-    reader: ShardReader, numbers: dict[str, int], categories: dict[str, int]
-) -> Iterator[dict[str, Any]]:
+def _annotations(reader: ShardReader, numbers: dict[str, int], categories: dict[str, int]) -> Iterator[dict[str, Any]]:
     for sampled, ids in _numbered(reader):
         for index, number in ids.items():
             item, parent = sampled.scene.objects[index], sampled.parents[index]

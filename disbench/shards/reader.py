@@ -57,9 +57,7 @@ _SET = pa.struct(
         pa.field("repeated", pa.float64(), nullable=False),
     ]
 )
-_DROPPED = pa.struct(
-    [pa.field("reason", pa.string(), nullable=False), pa.field("count", pa.int32(), nullable=False)]
-)
+_DROPPED = pa.struct([pa.field("reason", pa.string(), nullable=False), pa.field("count", pa.int32(), nullable=False)])
 SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -414,9 +412,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(
-            f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end"
-        )
+        raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
     try:
         manifest = parse_json_table(path.read_bytes())
         schema = manifest["schema"]
@@ -440,9 +436,7 @@ def is_shard(folder: Path, name: str) -> bool:
 
 def content_hash(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
-    return hashlib.sha256(
-        "".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()
-    ).hexdigest()
+    return hashlib.sha256("".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()).hexdigest()
 
 
 def _as_float(count: int) -> float:

@@ -196,9 +196,7 @@ def statistics(
     reader = ShardReader(folder)
     tally = _Tally(_Overlaps() if overlaps else None)
     wanted = len(reader) if limit is None else min(limit, len(reader))
-    for sampled in tqdm(
-        islice(reader, wanted), total=wanted, unit="scene", disable=None if progress else True
-    ):
+    for sampled in tqdm(islice(reader, wanted), total=wanted, unit="scene", disable=None if progress else True):
         tally.add(sampled)
     return tally.result(reader.manifest, complete=wanted == len(reader))
 
@@ -287,9 +285,7 @@ class _Overlaps:
             return
         common = [shared[pair] for pair in pairs]
         self.shares.add([n / area[inner] for n, (inner, _) in zip(common, pairs, strict=True)])
-        self.ious.add(
-            [n / (area[inner] + area[outer] - n) for n, (inner, outer) in zip(common, pairs, strict=True)]
-        )
+        self.ious.add([n / (area[inner] + area[outer] - n) for n, (inner, outer) in zip(common, pairs, strict=True)])
         self.nested += all(n == area[inner] for n, (inner, _) in zip(common, pairs, strict=True))
         self.with_pairs += 1
         self.ratios += area[pairs[-1][1]] / area[pairs[0][0]]

@@ -257,9 +257,7 @@ def shard_facts(path: Path) -> dict[str, Any]:
         _ = int(facts["first"]), int(facts["next"])
         Tally().add(Tally.from_dict(facts["tally"]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a shard of disbench; use --existing overwrite or another folder"
-        ) from error
+        raise InputError(f"{path}: not a shard of disbench; use --existing overwrite or another folder") from error
     return facts
 
 

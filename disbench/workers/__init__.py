@@ -34,9 +34,7 @@ class Engine(Protocol):
     def tell(self, sentence: str) -> None:
         """Remember and warn of something that happened to a worker."""
 
-    def in_order(
-        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
-    ) -> Generator[Result, None, None]:
+    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
         """The results in the tasks' order.
 
         Args:

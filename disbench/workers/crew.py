@@ -46,9 +46,7 @@ class Crew(Generic[Task, Result]):
         tell: told of every worker that is lost.
     """
 
-    def __init__(
-        self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]) -> None:
         self._count, self._make, self._describe, self._tell = count, make, describe, tell
         self._threads = ThreadPoolExecutor(count)
         self._lock = threading.Lock()

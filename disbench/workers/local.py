@@ -35,9 +35,7 @@ class LocalEngine(Notices):
         super().__init__()
         self.workers = workers
 
-    def in_order(
-        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
-    ) -> Generator[Result, None, None]:
+    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
         """The results in the tasks' order (`Engine.in_order`)."""
         several, tasks = _several(tasks)
         if not work.watched and (self.workers <= 1 or not several):
@@ -99,9 +97,7 @@ class _Process:
             answered = self._connection.recv()
         except (EOFError, OSError):
             self._process.join()
-            raise WorkerLost(
-                f"a worker process ended before its work ({exit_words(self._process.exitcode)})"
-            ) from None
+            raise WorkerLost(f"a worker process ended before its work ({exit_words(self._process.exitcode)})") from None
         if isinstance(answered, Exception):
             raise answered
         return answered

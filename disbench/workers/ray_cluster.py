@@ -49,9 +49,7 @@ class RayEngine(Notices):
         self._room = {"num_cpus": cores, "num_gpus": gpus}
         self.workers = workers or self._places()
 
-    def in_order(
-        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
-    ) -> Generator[Result, None, None]:
+    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
         """The results in the tasks' order (`Engine.in_order`)."""
         with self._crew(work) as crew:
             yield from crew.in_order(tasks)
@@ -146,15 +144,11 @@ class _Remote:
         errors = self._ray.exceptions
         try:
             return self._ray.get(asked)
-        except (
-            errors.RayTaskError
-        ) as error:  # raised by our own code around the work: no other worker would do better
+        except errors.RayTaskError as error:  # raised by our own code around the work: no other worker would do better
             raise error.as_instanceof_cause() from None
         except errors.RayError as error:
             said = next((line for line in str(error).splitlines() if line.strip()), "")
-            raise WorkerLost(
-                f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})"
-            ) from None
+            raise WorkerLost(f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})") from None
 
 
 class _Actor:

@@ -90,16 +90,12 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
     with (place / "ambiguity" / "ambiguity.csv").open() as file:
         rows = list(csv.DictReader(file))
     value = {(r["run"], r["measure"], r["group"]): r["value"] for r in rows}
-    assert float(value["three", "coverage_oracle", "3"]) == pytest.approx(
-        float(value["three", "coverage", ""])
-    )
+    assert float(value["three", "coverage_oracle", "3"]) == pytest.approx(float(value["three", "coverage", ""]))
     assert value["one", "redundancy", ""] == value["one", "held_best", ""] == ""
     assert value["intents-score", "noc_90", "self"]
     assert {r["count"] for r in rows if r["run"] == "three" and r["measure"] == "coverage"} == {"4"}
     assert Image.open(place / "ambiguity" / "pictures-2.png").width > 500
-    again = disbench(
-        "ambiguity", "runs", "--shards", photo_shards, "--pictures", "2", "--out", "b", cwd=place
-    )
+    again = disbench("ambiguity", "runs", "--shards", photo_shards, "--pictures", "2", "--out", "b", cwd=place)
     assert again.returncode == 0
     for name in wanted:
         assert (place / "b" / name).read_bytes() == (place / "ambiguity" / name).read_bytes()
@@ -135,9 +131,7 @@ def test_the_pages_in_a_browser(place: Path, photo_shards: Path, tmp_path: Path)
                 assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
                 assert image.get_attribute("alt")
             assert page.locator("img").count() == images
-            assert page.locator("h2", has_text="of the first click").count() or "coverage" in page.inner_text(
-                "main"
-            )
+            assert page.locator("h2", has_text="of the first click").count() or "coverage" in page.inner_text("main")
             assert HOSTILE in page.inner_text("main")
             assert "overtaken" not in page.title()
             assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -15,9 +15,7 @@ pytest.importorskip("cv2", exc_type=ImportError)
 
 def run_disk(cwd: Path, store: str) -> None:
     arguments = ("--method", "disk", "--dataset", "photos", "--every", "60", "--workers", "1")
-    done = disbench(
-        "run", *arguments, "--store", store, "--max-clicks", "6", "--out", f"runs/{store}", cwd=cwd
-    )
+    done = disbench("run", *arguments, "--store", store, "--max-clicks", "6", "--out", f"runs/{store}", cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 

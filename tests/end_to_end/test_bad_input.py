@@ -119,16 +119,12 @@ def test_a_bad_annotation(case: str, content: dict[str, Any], late: int, tmp_pat
     records[late] = {**records[late], **change, "id": 987654}
     path = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
     result = disbench(*sampling(path, tmp_path / "out"))
-    line = refused(
-        result, path, "annotation 987654", complaint, "mend the file", "--set bad_annotations=drop"
-    )
+    line = refused(result, path, "annotation 987654", complaint, "mend the file", "--set bad_annotations=drop")
     assert f"(image {records[late]['image_id']})" in line
     assert whole_shards(tmp_path / "out") > 2
 
 
-def test_bad_annotations_can_be_left_out_and_are_counted(
-    content: dict[str, Any], late: int, tmp_path: Path
-) -> None:
+def test_bad_annotations_can_be_left_out_and_are_counted(content: dict[str, Any], late: int, tmp_path: Path) -> None:
     records = [dict(record) for record in content["annotations"]]
     for place, (change, _) in enumerate(BAD_ANNOTATIONS.values()):
         records[late + place].update(change)
@@ -201,9 +197,7 @@ def spoil_folder(path: Path) -> None:
         (Path.unlink, "there is no such file", "check the path"),
     ],
 )
-def test_a_bad_file(
-    spoil: Callable[[Path], None], complaint: str, cure: str, good: Path, tmp_path: Path
-) -> None:
+def test_a_bad_file(spoil: Callable[[Path], None], complaint: str, cure: str, good: Path, tmp_path: Path) -> None:
     path = tmp_path / "lvis.json"
     path.write_bytes(good.read_bytes())
     spoil(path)
@@ -223,9 +217,7 @@ def test_a_bad_file(
         ({"images": [image(3, width=0)]}, ["image 3 has the size 0 x 40", "mend the file"]),
     ],
 )
-def test_records_that_contradict_each_other(
-    content: dict[str, Any], mentions: list[str], tmp_path: Path
-) -> None:
+def test_records_that_contradict_each_other(content: dict[str, Any], mentions: list[str], tmp_path: Path) -> None:
     path = write_annotations(tmp_path / "lvis.json", **{"annotations": [], **content})
     refused(disbench(*sampling(path, tmp_path / "out")), path, *mentions)
     assert not (tmp_path / "out").exists()
@@ -396,9 +388,7 @@ class TestFullDisk:
 
     @pytest.mark.fault
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_no_space_left(
-        self, workers: str, small_disk: Path, good: Path, undisturbed: dict[str, bytes]
-    ) -> None:
+    def test_no_space_left(self, workers: str, small_disk: Path, good: Path, undisturbed: dict[str, bytes]) -> None:
         out = small_disk / "out"
         arguments = sampling(good, out, "--workers", workers)
         refused(disbench(*arguments), out / "shard-", "No space left on device", "free some space")
@@ -407,9 +397,7 @@ class TestFullDisk:
         assert disbench(*arguments).returncode == 0
         assert contents(out) == undisturbed
 
-    def test_a_shard_larger_than_files_may_be(
-        self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
-    ) -> None:
+    def test_a_shard_larger_than_files_may_be(self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
         sizes = [len(data) for name, data in undisturbed.items() if name.startswith("shard-")]
         limit = max(sizes) - 1
         assert sizes[0] <= limit
@@ -418,9 +406,7 @@ class TestFullDisk:
             *sampling(good, out),
             before=partial(limit_files, limit),
         )
-        refused(
-            result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large", "free some space"
-        )
+        refused(result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large", "free some space")
         assert whole_shards(out) == sizes.index(max(sizes))
         assert disbench(*sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
@@ -434,9 +420,7 @@ class TestFullDisk:
         refused(result, out / "workers.partial", "File too large", "free some space")
         assert whole_shards(out) == 0
 
-    def test_a_manifest_that_does_not_fit(
-        self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
-    ) -> None:
+    def test_a_manifest_that_does_not_fit(self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
         """All shards are there, but without the manifest the folder is not finished, and says so."""
         out = tmp_path / "out"
         out.mkdir()
@@ -466,9 +450,7 @@ def whole(large: Path) -> dict[str, bytes]:
     return contents(folder)
 
 
-def stop_after_a_shard(
-    arguments: list[str | Path], out: Path, stop: Callable[[psutil.Process], None]
-) -> Result:
+def stop_after_a_shard(arguments: list[str | Path], out: Path, stop: Callable[[psutil.Process], None]) -> Result:
     """The end of a command that is stopped when it has written its first shard."""
     with subprocess.Popen(
         typed(*arguments),
@@ -505,10 +487,7 @@ class TestStoppedProcesses:
 
         result = stop_after_a_shard(arguments, out, kill_a_worker)
         assert result.returncode == 0
-        assert (
-            "a worker process ended before its work (killed by SIGKILL); another worker does it"
-            in result.stderr
-        )
+        assert "a worker process ended before its work (killed by SIGKILL); another worker does it" in result.stderr
         assert contents(out) == whole
 
     @pytest.mark.fault

@@ -125,9 +125,7 @@ def test_predict_writes_mask_candidates_and_overlay(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
     size = Image.open(photo).size
     rows, columns = np.mgrid[: size[1], : size[0]]
-    expected = ((rows - 140) ** 2 + (columns - 220) ** 2 <= 900) & (
-        (rows - 20) ** 2 + (columns - 20) ** 2 > 900
-    )
+    expected = ((rows - 140) ** 2 + (columns - 220) ** 2 <= 900) & ((rows - 20) ** 2 + (columns - 20) ** 2 > 900)
     assert np.array_equal(mask == 255, expected)
     names = {"mask-candidate-0.png", "mask-candidate-1.png", "mask-overlay.png"}
     assert names <= {path.name for path in tmp_path.iterdir()}
@@ -141,13 +139,10 @@ def test_predict_leaves_its_photo_alone(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (40, 30)).save(photo)
     before = photo.read_bytes()
-    done = disbench(
-        "predict", photo, "--click", "3,4,+", "--method", "disk", "--out", "photo.png", cwd=tmp_path
-    )
+    done = disbench("predict", photo, "--click", "3,4,+", "--method", "disk", "--out", "photo.png", cwd=tmp_path)
     assert done.returncode == 2
     assert (
-        done.stderr
-        == "error: photo.png: this is the image itself, and would be lost; name another file with --out\n"
+        done.stderr == "error: photo.png: this is the image itself, and would be lost; name another file with --out\n"
     )
     assert photo.read_bytes() == before
 
@@ -163,9 +158,7 @@ def test_predict_leaves_its_photo_alone(tmp_path: Path) -> None:
 )
 def test_predict_with_a_bad_click(tmp_path: Path, click: str, words: str) -> None:
     photo = str(photo_path("chelsea.png"))
-    result = disbench(
-        "predict", photo, "--click", click, "--method", "disk", "--out", "mask.png", cwd=tmp_path
-    )
+    result = disbench("predict", photo, "--click", click, "--method", "disk", "--out", "mask.png", cwd=tmp_path)
     assert result.returncode == 2
     assert words in result.stderr
     assert not (tmp_path / "mask.png").exists()

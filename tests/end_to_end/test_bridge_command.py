@@ -66,9 +66,7 @@ def test_its_rows_are_those_of_the_same_method_in_process(place: Path) -> None:
     assert disbench("run", "--method", own, *RUN, "--out", "own", cwd=place).returncode == 0
     assert rows(place / "run") == rows(place / "own")
     description = json.loads((place / "run" / "run.json").read_text())
-    said = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=place / "peer", capture_output=True, text=True, check=True
-    )
+    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=place / "peer", capture_output=True, text=True, check=True)
     found = description["method"]["provenance"]
     assert found["repo_commit"] == said.stdout.strip() and found["repo_changed"] is False
     assert len(found["checkpoint_sha256"]) == len(found["adapter_sha256"]) == 64
@@ -105,8 +103,6 @@ def test_one_image(place: Path) -> None:
     options = [part for option in ("repo=peer", f"python={sys.executable}") for part in ("--set", option)]
     image = photo_path("coffee.png")
     click = ("--click", "200,100,+")
-    done = disbench(
-        "predict", image, *click, "--method", "discs.toml", *options, "--out", "mask.png", cwd=place
-    )
+    done = disbench("predict", image, *click, "--method", "discs.toml", *options, "--out", "mask.png", cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "mask.png: 441 pixels\n"

@@ -118,9 +118,7 @@ def test_one_image_by_hand(runs: Path) -> None:
     done = disbench("predict", image, *points, "--method", f"{TOY}:BoxOfPoints", "--out", "box.png", cwd=runs)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"box.png: {81 * 61} pixels\n"
-    done = disbench(
-        "predict", image, *points[:3], "--method", f"{TOY}:BoxOfPoints", "--out", "b.png", cwd=runs
-    )
+    done = disbench("predict", image, *points[:3], "--method", f"{TOY}:BoxOfPoints", "--out", "b.png", cwd=runs)
     assert done.returncode == 2 and "3 clicks, but this method gets 4 extreme points at once" in done.stderr
 
 

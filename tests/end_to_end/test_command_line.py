@@ -60,10 +60,7 @@ def test_help_loads_nothing_heavy_and_answers_fast() -> None:
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
         "print(time.process_time(), file=sys.stderr)\n"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for _ in range(3)
-    ]
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert "sample" in runs[0].stdout
     loaded, _ = runs[0].stderr.splitlines()
     assert loaded == "[]"

@@ -88,9 +88,7 @@ def test_fetch_then_verify(tmp_path: Path, url: str) -> None:
     root.mkdir()
     refused = data("fetch", card, "--data", root)
     assert refused.returncode == 2
-    assert re.fullmatch(
-        r"error: mine: the card has no SHA-256 for mine\.zip, .*--no-hash.*\n", refused.stderr
-    )
+    assert re.fullmatch(r"error: mine: the card has no SHA-256 for mine\.zip, .*--no-hash.*\n", refused.stderr)
     fetched = data("fetch", card, "--no-hash", root=root)
     assert fetched.returncode == 0, fetched.stderr
     assert re.search(r"SHA-256 [0-9a-f]{64} \(NOT CHECKED", fetched.stdout)

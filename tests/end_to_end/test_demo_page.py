@@ -86,9 +86,7 @@ def started(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
     )
     assert process.stdout
     line = process.stdout.readline()
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/ shows .*; end it with Ctrl\+C\n", line), (
-        process.communicate()
-    )
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/ shows .*; end it with Ctrl\+C\n", line), process.communicate()
     return process, line.split()[0]
 
 
@@ -236,9 +234,7 @@ def opened_again(folder: Path, expected: np.ndarray) -> None:
     recorded = folder / "out" / "recorded-clicks.parquet"
     options = ("--method", METHOD, "--set", "candidates=3")
     photo = photo_path("chelsea.png")
-    result = disbench(
-        "predict", photo, *options, "--recorded", recorded, "--keep", "1", "--out", folder / "a.png"
-    )
+    result = disbench("predict", photo, *options, "--recorded", recorded, "--keep", "1", "--out", folder / "a.png")
     assert result.returncode == 0, result.stderr
     for path in (folder / "a.png", folder / "out" / "chelsea-1.png"):
         assert np.array_equal(np.asarray(Image.open(path)) > 0, expected)

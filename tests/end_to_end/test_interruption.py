@@ -54,9 +54,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     assert sum(0 < left < len(whole) - 1 for left in shards_left) >= max(1, KILLS // 3), shards_left
 
 
-def kill_after(
-    process: subprocess.Popen[bytes], out: Path, shards: int, seconds: float
-) -> list[psutil.Process]:
+def kill_after(process: subprocess.Popen[bytes], out: Path, shards: int, seconds: float) -> list[psutil.Process]:
     """SIGKILL the process some time after it has finished so many shards; its children at that moment."""
     while process.poll() is None and len(list(out.glob("shard-*.parquet"))) < shards:
         time.sleep(0.01)

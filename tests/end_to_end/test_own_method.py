@@ -33,9 +33,7 @@ def test_the_page_for_newcomers(tmp_path: Path) -> None:
         assert words in page
     assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
     code = "from colour import NearestColour\n" + "\n".join(more)
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

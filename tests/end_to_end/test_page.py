@@ -113,9 +113,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method={"name": "delta"},
         protocol={"selection": "score"},
     )
-    write_run(
-        runs / "grabcut" / "early", [[0.5, 0.95], [0.91]], method={"name": "early"}, protocol={"stop_at": 0.9}
-    )
+    write_run(runs / "grabcut" / "early", [[0.5, 0.95], [0.91]], method={"name": "early"}, protocol={"stop_at": 0.9})
     for number in range(2):
         write_run(
             runs / "davis" / f"{number}",
@@ -174,9 +172,9 @@ def open_page(browser: Any, report: Path) -> Iterator[Opener]:
     for context in contexts:
         context.close()
     assert complaints == []
-    assert [url for url in asked if not url.startswith("data:")] == [
-        (report / "leaderboard.html").as_uri()
-    ] * len(contexts)
+    assert [url for url in asked if not url.startswith("data:")] == [(report / "leaderboard.html").as_uri()] * len(
+        contexts
+    )
 
 
 def shown_runs(page: Any) -> list[int]:
@@ -330,9 +328,7 @@ def test_clicks_against_seconds(open_page: Opener, results: list[dict[str, str]]
         row = known[label]
         numbers = [float(row[name]) for name in ("noc_90", "noc_90_low", "noc_90_high")]
         assert clicks == "NoC@90 {:.2f} [{:.2f}, {:.2f}]".format(*numbers)
-        assert float(seconds.removesuffix(" s a click")) == pytest.approx(
-            float(row["model_seconds"]), rel=0.01
-        )
+        assert float(seconds.removesuffix(" s a click")) == pytest.approx(float(row["model_seconds"]), rel=0.01)
         beaten = [
             other
             for other in alike
@@ -467,10 +463,7 @@ def test_without_scripts_the_table_is_there(open_page: Opener, results: list[dic
 
 def test_motion_and_paper(open_page: Opener) -> None:
     page = open_page(reduced_motion="reduce")
-    assert (
-        page.locator(".plot g[data-run]").first.evaluate("g => getComputedStyle(g).transitionDuration")
-        == "0s"
-    )
+    assert page.locator(".plot g[data-run]").first.evaluate("g => getComputedStyle(g).transitionDuration") == "0s"
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.locator("form").is_visible()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

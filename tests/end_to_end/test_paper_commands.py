@@ -51,9 +51,7 @@ def test_what_there_is(tmp_path: Path) -> None:
     assert "differs: the RITM repository's README prints SBD NoC@85 3.59" in done.stdout
 
 
-def test_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     write_ritm(tmp_path / "run")
     (tmp_path / "empty").mkdir()

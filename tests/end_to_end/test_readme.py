@@ -14,9 +14,7 @@ from tests.commands import disbench
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-needs_checkout = pytest.mark.skipif(
-    not README.is_file(), reason="the README is in the checkout, not in the wheel"
-)
+needs_checkout = pytest.mark.skipif(not README.is_file(), reason="the README is in the checkout, not in the wheel")
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -38,9 +36,7 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
     code = "\n".join([*blocks(README, "python"), *blocks(ROOT / "docs" / "datasets.md", "python")])
     code += "\nassert len(frame) == 8 and item.masks.any() and diverse_set.masks"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

@@ -115,9 +115,7 @@ def test_killed_and_resumed_by_another_machine(
     assert code == 0 and out.startswith("s3://bucket/ä b/shards: ") and "whole" in out
     code, out, err = disbench("inspect", "s3://bucket/ä b/shards", "--json", "--rows", "0", "--fast")
     assert code == 0 and json.loads(out), err
-    code, out, _ = disbench(
-        "export", "s3://bucket/ä b/shards", "--format", "coco", "--out", "s3://bucket/c.json"
-    )
+    code, out, _ = disbench("export", "s3://bucket/ä b/shards", "--format", "coco", "--out", "s3://bucket/c.json")
     assert code == 0 and json.loads(stored(bucket, "c.json")[""])["annotations"]
 
     code, out, err = disbench(*job, "--set", "seed=1")
@@ -143,9 +141,7 @@ def test_run_and_report(bucket: Any, disbench: Command, tmp_path: Path) -> None:
     assert set(stored(bucket, "report/")) == set(FILES) - {"leaderboard.html"}
     code, out, err = disbench("verify", "s3://bucket/runs/disk")
     assert code == 0 and "s3://bucket/runs/disk" in out, err
-    code, out, err = disbench(
-        *run, "--max-clicks", "3", "--existing", "fail", "--out", "s3://bucket/runs/disk"
-    )
+    code, out, err = disbench(*run, "--max-clicks", "3", "--existing", "fail", "--out", "s3://bucket/runs/disk")
     assert code == 2 and "s3://bucket/runs/disk: there are results already" in err
 
 

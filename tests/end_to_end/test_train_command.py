@@ -78,9 +78,7 @@ def trained(folder: Path) -> Path:
     return folder / "one"
 
 
-def typed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """A command in this process: exit code, output, errors."""
     monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
     monkeypatch.delenv("DISBENCH_DATA", raising=False)
@@ -152,9 +150,7 @@ def test_interrupted_and_gone_on_with_by_the_same_command(
 
 def test_a_dry_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
-    code, out, _ = typed(
-        monkeypatch, capsys, "train", "tiny.toml", "--out", "dry", "--dry-run", "--device", "cpu"
-    )
+    code, out, _ = typed(monkeypatch, capsys, "train", "tiny.toml", "--out", "dry", "--dry-run", "--device", "cpu")
     assert code == 0 and not (folder / "dry").exists()
     figures = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("steps done"))
     assert figures["examples"] == "257" and figures["input"] == "(2, 3, 64, 64)"

@@ -118,16 +118,12 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "sbd": lambda path: all_scenes(sbd.SbdScenes(path)),
     "sbd samples": lambda path: every_sample(sbd.open_sbd("sbd", path, {"split": "train"}, {})),
     "voc": lambda path: all_scenes(voc.VocScenes(path)),
-    "voc samples": lambda path: every_sample(
-        voc.open_voc("voc", path, {"split": "train", "ids": "gray"}, {})
-    ),
+    "voc samples": lambda path: every_sample(voc.open_voc("voc", path, {"split": "train", "ids": "gray"}, {})),
     "pairs": lambda path: every_sample(
         pairs.open_pairs("pairs", path, {"images": "images", "masks": "masks", "rule": "trimap"}, {})
     ),
     "folder": lambda path: every_sample(
-        folder.open_folder(
-            "mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {}
-        )
+        folder.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
     "davis585": lambda path: every_sample(davis585.open_davis585("davis", path, {"initial": "none"}, {})),
     "find": lambda path: images.find_image(path.parent, path.read_text(errors="surrogateescape")),
@@ -172,9 +168,7 @@ def serve(connection: Connection) -> None:
         connection.send(_answer(READERS[name], Path(path), root, allowed, watch))
 
 
-def _answer(
-    reader: Callable[[Path], object], path: Path, root: str, allowed: int, watch: Watch
-) -> dict[str, Any]:
+def _answer(reader: Callable[[Path], object], path: Path, root: str, allowed: int, watch: Watch) -> dict[str, Any]:
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -43,9 +43,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(found) - 1)))
         length = draw(st.integers(1, 16))
-        how = draw(
-            st.sampled_from(("flip", "flip", "set", "set", "number", "cut", "end", "repeat", "insert"))
-        )
+        how = draw(st.sampled_from(("flip", "flip", "set", "set", "number", "cut", "end", "repeat", "insert")))
         if how == "flip" and found:
             found[at] ^= 1 << draw(st.integers(0, 7))
         elif how == "set" and found:

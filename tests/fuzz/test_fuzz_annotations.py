@@ -86,9 +86,7 @@ def test_damaged_panoptic_files(read: Reader, root: Path, data: bytes, png: int 
     whole = (root / "a" / "1.png").read_bytes()
     if png is not None:
         place = png % len(whole)
-        (root / "a" / "1.png").write_bytes(
-            whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
-        )
+        (root / "a" / "1.png").write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
         data = json.dumps(PANOPTIC).encode()
     check(read, "panoptic", root, data)
     (root / "a" / "1.png").write_bytes(whole)
@@ -210,9 +208,7 @@ ENCODED = st.recursive(
 @example(place=("annotations", "segmentation"), value=nest(300), name="annotated")
 @example(place=("images", "file_name"), value=b'"../a.jpg"', name="annotated")
 @examples(100)
-def test_any_value_in_any_place(
-    read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str
-) -> None:
+def test_any_value_in_any_place(read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str) -> None:
     array, key = place
     content = json.loads(json.dumps(CONTENT))
     (content if array == "top" else content[array][0])[key] = "@@"
@@ -280,9 +276,7 @@ LARGE = {
     "a record of lists and NaN": b'{"images":[{"a":[NaN,' + b"[]," * MANY + b"1]}]}",
     "a top of lists": b'{"a":{"a":[' + b"[]," * MANY + b"1]}}",
     "arrays": b"{" + b",".join(b'"%x":[{},{}]' % k for k in range(50_000)) + b"}",
-    "a record too large": b'{"images":[{"a":"'
-    + b"x" * MAX_RECORD_BYTES
-    + b'"}],"annotations":[],"categories":[]}',
+    "a record too large": b'{"images":[{"a":"' + b"x" * MAX_RECORD_BYTES + b'"}],"annotations":[],"categories":[]}',
 }
 
 

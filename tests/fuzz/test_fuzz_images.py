@@ -47,9 +47,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def png(
-    width: int, height: int, depth: int = 8, colour: int = 2, pixels: bytes = b"", extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, depth: int = 8, colour: int = 2, pixels: bytes = b"", extra: bytes = b"") -> bytes:
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     data = chunk(b"IDAT", zlib.compress(pixels, 9))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + data + chunk(b"IEND", b"")
@@ -59,10 +57,7 @@ WHOLE = {
     **{f"png {mode}": saved(mode, "PNG") for mode in ("1", "L", "P", "LA", "RGB", "RGBA", "I;16")},
     **{f"jpeg {mode}": saved(mode, "JPEG") for mode in ("L", "RGB", "CMYK")},
     "progressive jpeg": saved("RGB", "JPEG", progressive=True),
-    **{
-        f"tiff {how}": saved("RGB", "TIFF", compression=how)
-        for how in ("raw", "tiff_lzw", "tiff_deflate", "jpeg")
-    },
+    **{f"tiff {how}": saved("RGB", "TIFF", compression=how) for how in ("raw", "tiff_lzw", "tiff_deflate", "jpeg")},
     "tiff of 16 bits": saved("I;16", "TIFF"),
     "tiff of 32 bits": saved("I", "TIFF"),
     "cmyk tiff": saved("CMYK", "TIFF"),

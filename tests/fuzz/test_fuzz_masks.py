@@ -84,9 +84,7 @@ NUMBERS = st.one_of(
     ),
     st.sampled_from((True, None, "1", "x" * 999, [], {}, [1.0, 2.0])),
 )
-RINGS = st.one_of(
-    NUMBERS, st.lists(NUMBERS, max_size=14), st.lists(st.floats(-1, 11), min_size=6, max_size=40)
-)
+RINGS = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=14), st.lists(st.floats(-1, 11), min_size=6, max_size=40))
 RUNS = st.one_of(
     st.text(max_size=12),
     st.lists(st.one_of(NUMBERS, st.sampled_from((2**40, -1, 2**32))), max_size=12),

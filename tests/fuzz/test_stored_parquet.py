@@ -26,8 +26,7 @@ def as_the_library_says(path: Path) -> list[RowGroup]:
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     return [
-        RowGroup(group.num_rows, sum(group.column(i).num_values for i in range(group.num_columns)))
-        for group in groups
+        RowGroup(group.num_rows, sum(group.column(i).num_values for i in range(group.num_columns))) for group in groups
     ]
 
 

@@ -98,9 +98,7 @@ def read_everything(place: Path) -> None:
     """Each reader of runs on its own; what a report takes, each of its forms shows."""
 
     def report() -> None:
-        found = result_or_refusal(
-            lambda: read_run(place) if place.is_dir() else read_packed(place).run, place
-        )
+        found = result_or_refusal(lambda: read_run(place) if place.is_dir() else read_packed(place).run, place)
         if found is None:
             return
         entries = read_entries([found])
@@ -183,9 +181,7 @@ def test_rows(run: StoredRun, data: st.DataObject) -> None:
         read_everything(folder)
 
 
-KINDS = st.sampled_from(
-    [pa.int8(), pa.string(), pa.binary(), pa.null(), pa.list_(pa.float32()), pa.float64()]
-)
+KINDS = st.sampled_from([pa.int8(), pa.string(), pa.binary(), pa.null(), pa.list_(pa.float32()), pa.float64()])
 
 
 @examples(40)
@@ -345,9 +341,7 @@ def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
     """A description that says one thing wherever a person could have written something."""
     found = copy.deepcopy(description)
     found["method"] |= {"name": text, "entry": text, "options": {text: text}}
-    found["method"]["card"] |= dict.fromkeys(
-        ("title", "citation", "backbone", "code", "licence", "input_size"), text
-    )
+    found["method"]["card"] |= dict.fromkeys(("title", "citation", "backbone", "code", "licence", "input_size"), text)
     found["method"]["card"] |= {
         "training_data": [text],
         "weights": [{"file": text, "sha256": text}],
@@ -378,16 +372,12 @@ def test_no_text_is_markup_or_a_formula(run: StoredRun, text: str) -> None:
         found = structure(page_html(entries))
         assert set(found.elements) <= set(plain.elements)
         for kind in ("script", "style", "img", "a", "meta", "link", "input", "form", "iframe", "svg"):
-            here, there = (
-                sum(n for (tag, _), n in page.elements.items() if tag == kind) for page in (found, plain)
-            )
+            here, there = (sum(n for (tag, _), n in page.elements.items() if tag == kind) for page in (found, plain))
             assert here <= there, kind
         for row in csv.reader(io.StringIO(results_csv(entries) + curves_csv(entries))):
             for field in row:
                 number = re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", field)
-                assert number or not field.lstrip().startswith(
-                    ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-                ), field
+                assert number or not field.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")), field
         for table in (clicks_table(entries), quality_table(entries), overview_table(entries)):
             _check_latex(latex.table(table, table.name), text)
 
@@ -510,13 +500,9 @@ def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
         return description, parquet_bytes(table.take(np.zeros(2_000_000, np.int64)))
     texts = {}
     for name in ("sample", "failure"):
-        texts[name] = pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(20_000, np.int32)), table[name].combine_chunks()
-        )
+        texts[name] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), table[name].combine_chunks())
     others = table.drop_columns(["sample", "failure"]).take(np.zeros(20_000, np.int64))
-    columns = [
-        texts.get(name, others[name] if name in others.schema.names else None) for name in SCHEMA.names
-    ]
+    columns = [texts.get(name, others[name] if name in others.schema.names else None) for name in SCHEMA.names]
     fields = [SCHEMA.field(name).with_type(columns[i].type) for i, name in enumerate(SCHEMA.names)]
     return description, parquet_bytes(pa.table(columns, schema=pa.schema(fields, SCHEMA.metadata)))
 
@@ -533,9 +519,7 @@ def test_bombs(run: StoredRun, what: str) -> None:
 def test_a_packed_bomb_is_refused_by_its_form(tmp_path: Path) -> None:
     """Members are stored, so an archive holds no more than it has."""
     content = bytes(1 << 24)
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name in (RUN, CLICKS)
-    }
+    files = {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name in (RUN, CLICKS)}
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MANIFEST, json.dumps({"form": 1, "files": files, "masks": "none", "figures": {}}))
         archive.writestr(RUN, content)

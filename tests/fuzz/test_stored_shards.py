@@ -154,9 +154,7 @@ def test_names_that_leave_the_folder(whole: Path, name: str) -> None:
 
 NUMBERS = st.one_of(st.sampled_from((-(2**31), -1, 0, 1, 3, 4, 5, 9, 11, 2**15, 2**31 - 1)), st.none())
 FLOATS = st.sampled_from((0.0, -1.0, 0.5, 1e308, float("inf"), float("nan")))
-COUNTS = st.one_of(
-    st.binary(max_size=12), st.sampled_from((b"", b"o2", b"0" * 40, b"\xff" * 9, b"oooooooooooo0"))
-)
+COUNTS = st.one_of(st.binary(max_size=12), st.sampled_from((b"", b"o2", b"0" * 40, b"\xff" * 9, b"oooooooooooo0")))
 TEXTS = st.sampled_from((*(t for t in NASTY_TEXTS if t != "\ud800"), "thing", "crowd", "stuff", "0"))
 
 
@@ -193,9 +191,7 @@ def changed_row(draw: st.DrawFn, rows: list[dict[str, Any]]) -> list[dict[str, A
 
 def _raw(value: Any) -> Any:
     if isinstance(value, dict):
-        return (
-            bytes.fromhex(value["raw"]) if list(value) == ["raw"] else {k: _raw(v) for k, v in value.items()}
-        )
+        return bytes.fromhex(value["raw"]) if list(value) == ["raw"] else {k: _raw(v) for k, v in value.items()}
     return [_raw(item) for item in value] if isinstance(value, list) else value
 
 

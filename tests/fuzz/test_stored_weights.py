@@ -155,9 +155,7 @@ def test_weights_that_are_no_numbers(checkpoint: Path, value: float, tmp_path: P
 @pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.uint8])
 def test_weights_of_another_kind(checkpoint: Path, kind: torch.dtype, tmp_path: Path) -> None:
     tensors = {name: tensor.to(kind) for name, tensor in safetensors.load_file(checkpoint).items()}
-    safetensors.save_file(
-        tensors, tmp_path / "x.safetensors", split(checkpoint.read_bytes())[0]["__metadata__"]
-    )
+    safetensors.save_file(tensors, tmp_path / "x.safetensors", split(checkpoint.read_bytes())[0]["__metadata__"])
     assert result_or_refusal(lambda: load_network(tmp_path / "x.safetensors"), tmp_path) is None
 
 
@@ -214,9 +212,7 @@ def test_states_of_trainings(state: Path, network: Disnet, data: st.DataObject) 
         content = path.read_bytes()
         if path.suffix == ".json":
             content = data.draw(
-                st.one_of(
-                    damaged(content), changed(json.loads(content)).map(lambda v: json.dumps(v).encode())
-                )
+                st.one_of(damaged(content), changed(json.loads(content)).map(lambda v: json.dumps(v).encode()))
             )
         else:
             header, rest = split(content)
@@ -289,9 +285,7 @@ def graph() -> bytes:
     values = onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "mask_decoder.x")
     node = helper.make_node("Identity", ["mask_decoder.x"], ["y"], name="n")
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3])
-    return bytes(
-        helper.make_model(helper.make_graph([node], "g", [], [output], [values])).SerializeToString()
-    )
+    return bytes(helper.make_model(helper.make_graph([node], "g", [], [output], [values])).SerializeToString())
 
 
 @examples(150)

@@ -26,8 +26,7 @@ def test_size_and_depth(scenes: list[Scene]) -> None:
     assert len(scenes) == 8
     assert sum(len(scene.objects) for scene in scenes) == 257
     depths = {
-        scene.file_name: 1 + max(dict(build_hierarchy(scene.rles).nodes(data="level")).values())
-        for scene in scenes
+        scene.file_name: 1 + max(dict(build_hierarchy(scene.rles).nodes(data="level")).values()) for scene in scenes
     }
     assert depths == {
         "astronaut.png": 5,

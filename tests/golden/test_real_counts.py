@@ -41,9 +41,7 @@ def make(recipe: str, paths: dict[str, Any], data_root: Path, out: Path, *overri
 
 
 @pytest.mark.parametrize(("recipe", "paths", "expected"), CASES, ids=[case[0] for case in CASES])
-def test_counts(
-    recipe: str, paths: dict[str, Any], expected: dict[str, Any], data_root: Path, tmp_path: Path
-) -> None:
+def test_counts(recipe: str, paths: dict[str, Any], expected: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
     manifest = make(recipe, paths, data_root, tmp_path)
     assert {key: manifest[key] for key in expected} == expected
 

@@ -88,8 +88,7 @@ def tied_clicks(target: Array, prediction: Array, clicks: Sequence[AnyClick] = (
             of_kind[y, x] = False
     with own_transform():
         maps = [
-            cv2.distanceTransform(np.pad(of_kind, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
-            for of_kind in errors
+            cv2.distanceTransform(np.pad(of_kind, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1] for of_kind in errors
         ]
     if maps[0].max() == maps[1].max() == 0:
         return {(0, 0, False)}

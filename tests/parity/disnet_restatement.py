@@ -59,9 +59,7 @@ def center(cell: tuple[int, int], stride: int = STRIDE) -> tuple[float, float]:
 # Masked click attention
 
 
-def decay(
-    cell: tuple[int, int], clicks: Sequence[AnyClick], positive: bool, options: Any, side: int
-) -> float:
+def decay(cell: tuple[int, int], clicks: Sequence[AnyClick], positive: bool, options: Any, side: int) -> float:
     """G_p or G_n at a cell (eq. 5)."""
     largest = 0.0
     for number, (x, y, sign) in enumerate(clicks):
@@ -104,9 +102,7 @@ def half_of_click_attention(
     return weighted_sum(softmax(scores), values)
 
 
-def click_attention(
-    module: Any, token: Array, features: Array, mask: Array, clicks: Sequence[AnyClick]
-) -> Array:
+def click_attention(module: Any, token: Array, features: Array, mask: Array, clicks: Sequence[AnyClick]) -> Array:
     """Z_MCA (eq. 6)."""
     total = np.zeros_like(token)
     for positive in (True, False):
@@ -189,9 +185,7 @@ def multi_head_attention(module: nn.MultiheadAttention, query: Array, keys: Sequ
     return linear(module.out_proj, np.concatenate(heads))
 
 
-def relational_vector(
-    module: Any, vectors: Sequence[Array], clicks: Sequence[AnyClick], positive: bool
-) -> Array:
+def relational_vector(module: Any, vectors: Sequence[Array], clicks: Sequence[AnyClick], positive: bool) -> Array:
     """V (eq. 10): the first click's vector asks those of the other clicks of the sign."""
     others = [vector for vector, click in zip(vectors[1:], clicks[1:], strict=True) if click[2] == positive]
     return multi_head_attention(module.attention, vectors[0], others or [numbers(module.no_click)])
@@ -270,9 +264,7 @@ def damc_block(
     features = features + (
         first_click_guidance(module.guidance, features, vectors, mask, clicks)
         if options.fcg
-        else everywhere(
-            lambda vector: multi_head_attention(module.guidance.attention, vector, vectors), features
-        )
+        else everywhere(lambda vector: multi_head_attention(module.guidance.attention, vector, vectors), features)
     )
     if options.guidance.conv_ffn:
         features = features + conv_ffn(module.conv_ffn, features)

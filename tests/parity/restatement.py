@@ -168,9 +168,7 @@ def merge_kept(coco: Masks, lvis: Masks, smallest: int = 80) -> tuple[list[int],
     kept_lvis = [
         index
         for index in large_lvis
-        if not any(
-            alike(lvis[index], lvis[other], Fraction(85, 100)) for other in large_lvis if other > index
-        )
+        if not any(alike(lvis[index], lvis[other], Fraction(85, 100)) for other in large_lvis if other > index)
     ]
     return kept_coco, kept_lvis
 
@@ -186,9 +184,7 @@ def stuff_left(stuff: Masks, instances: Masks, more_than: int = 500) -> list[tup
     return [(index, region) for index, region in left if area(region) > more_than]
 
 
-def neighbours(
-    masks: Masks, both: bool = False, iterations: int = 1, min_overlap: int = 1
-) -> set[tuple[int, int]]:
+def neighbours(masks: Masks, both: bool = False, iterations: int = 1, min_overlap: int = 1) -> set[tuple[int, int]]:
     """Pairs (i, j), i < j, of masks that touch.
 
     "two masks are neighbours if one, dilated by a 3x3 square, overlaps the other in at least one pixel
@@ -206,9 +202,7 @@ def neighbours(
     return pairs
 
 
-def proximity_members(
-    masks: Masks, center: int, neighbours: Sequence[int], cap: int = 16
-) -> ProximityMembers:
+def proximity_members(masks: Masks, center: int, neighbours: Sequence[int], cap: int = 16) -> ProximityMembers:
     """The set of a center, and how many of all 2^k combinations repeat a union or are cut off.
 
     "The set of a center is its mask united with every combination of its 1-hop neighbours, the center alone
@@ -220,10 +214,7 @@ def proximity_members(
 
     ordered: list[tuple[tuple[int, ...], Mask]] = []
     for count in range(len(neighbours) + 1):
-        unions = [
-            (chosen, masks[[center, *chosen]].any(axis=0))
-            for chosen in combinations(sorted(neighbours), count)
-        ]
+        unions = [(chosen, masks[[center, *chosen]].any(axis=0)) for chosen in combinations(sorted(neighbours), count)]
         ordered += sorted(unions, key=lambda pair: (area(pair[1]), pair[0]))
     members, numbers = [], []
     repeated = left_out = 0

@@ -82,9 +82,7 @@ def test_coverage_by_candidates_kept(offer: Offer) -> None:
         assert own is None
     else:
         assert own is not None
-        assert own.tolist() == pytest.approx(
-            [covered(ious, order[:k]) for k in range(1, count + 1)], abs=1e-12
-        )
+        assert own.tolist() == pytest.approx([covered(ious, order[:k]) for k in range(1, count + 1)], abs=1e-12)
     best = [
         max(covered(ious, list(chosen)) for chosen in itertools.combinations(range(count), size))
         for size in range(1, count + 1)

@@ -26,9 +26,7 @@ def agree(target: Array, prediction: Array, clicks: list[Click] | None = None) -
 
 
 def smooth(noise: np.random.Generator, height: int, width: int, scale: float) -> Array:
-    return np.asarray(
-        cv2.GaussianBlur(noise.standard_normal((height, width)).astype(np.float32), (0, 0), scale)
-    )
+    return np.asarray(cv2.GaussianBlur(noise.standard_normal((height, width)).astype(np.float32), (0, 0), scale))
 
 
 def blob(noise: np.random.Generator, height: int, width: int) -> Array:
@@ -219,9 +217,7 @@ def test_threads_and_intel_change_nothing(threads: int) -> None:
             target, prediction = drawn_target(noise, 140, 150), blob(noise, 140, 150)
             agree(target, prediction)
             if threads > 1:  # with one thread, or on smaller images, OpenCV may hand over to Intel's library
-                assert tuple(next_click(target, prediction)) == literal.next_click(
-                    target, prediction, as_set_up=True
-                )
+                assert tuple(next_click(target, prediction)) == literal.next_click(target, prediction, as_set_up=True)
         assert cv2.ipp.useIPP() == intel
     finally:
         cv2.setNumThreads(before)

@@ -272,9 +272,7 @@ def test_gradients_of_a_batch_are_those_of_its_samples() -> None:
 # Gradients
 
 
-def hold(
-    module: nn.Module, call: Callable[..., tuple[Any, ...]], inputs: Sequence[Tensor], fast: bool = True
-) -> bool:
+def hold(module: nn.Module, call: Callable[..., tuple[Any, ...]], inputs: Sequence[Tensor], fast: bool = True) -> bool:
     """Whether the gradients to the inputs and to all weights are those of finite differences.
 
     Fast: in one drawn direction; else in each.
@@ -298,9 +296,7 @@ SMALL_CLICKS: list[list[AnyClick]] = [
 def small_inputs() -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, features and masks of two samples: 4 channels on 2 x 3 cells."""
     generator = torch.Generator().manual_seed(7)
-    token, features, mask = (
-        torch.randn(shape, generator=generator) for shape in ((2, 4), (2, 2, 3, 4), (2, 2, 3))
-    )
+    token, features, mask = (torch.randn(shape, generator=generator) for shape in ((2, 4), (2, 2, 3, 4), (2, 2, 3)))
     return token.double(), features.double(), mask.double().sigmoid()
 
 
@@ -398,9 +394,7 @@ def test_decay_maps(clicks: list[AnyClick], positive: bool) -> None:
     radii = (15.0, 5.0)
     found = decay_map(batch_of([clicks, [(0, 0, True)] * 5]), positive, INPUT, radii)[0]
     of_sign = [
-        (x, y, radii[0] if number == 0 else radii[1])
-        for number, (x, y, sign) in enumerate(clicks)
-        if sign == positive
+        (x, y, radii[0] if number == 0 else radii[1]) for number, (x, y, sign) in enumerate(clicks) if sign == positive
     ]
     assert found.min() >= 0
     assert found.max() <= 1

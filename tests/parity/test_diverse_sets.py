@@ -44,9 +44,7 @@ def assert_hierarchy_sets(masks: Masks, rles: list[Rle]) -> None:
         sets = hierarchy_sets(rles, forest, nest)
         assert [chosen.center for chosen in sets] == centers
         for chosen in sets:
-            path, members = restatement.hierarchy_members(
-                masks, expected.parents, chosen.center, nest == "union"
-            )
+            path, members = restatement.hierarchy_members(masks, expected.parents, chosen.center, nest == "union")
             assert set(chosen.members[-1]) == (set(path) if nest == "union" else {path[-1]})
             assert_same_masks(set_masks(rles, chosen), members)
             assert_same_masks([click_region(rles, chosen)], [regions[chosen.center]])
@@ -111,17 +109,13 @@ def test_proximity_sets_of_lvis_images_with_at_most_7_neighbours(lvis_images: di
 
 
 @given(data=st.data())
-def test_hierarchy_sets_of_related_masks(
-    related_masks: st.SearchStrategy[Masks], data: st.DataObject
-) -> None:
+def test_hierarchy_sets_of_related_masks(related_masks: st.SearchStrategy[Masks], data: st.DataObject) -> None:
     masks = data.draw(related_masks)
     assert_hierarchy_sets(masks, encode_all(masks))
 
 
 @given(data=st.data())
-def test_containment_sets_of_related_masks(
-    related_masks: st.SearchStrategy[Masks], data: st.DataObject
-) -> None:
+def test_containment_sets_of_related_masks(related_masks: st.SearchStrategy[Masks], data: st.DataObject) -> None:
     masks = data.draw(related_masks)
     assert_containment_sets(masks, encode_all(masks))
 

@@ -141,9 +141,7 @@ def test_exactly_at_the_thresholds(covered_columns: int, beyond: int, contained:
     assert containment_matrix([encode(outer), encode(inner)])[0, 1] == contained
 
 
-@pytest.mark.parametrize(
-    ("covered", "columns", "contained"), [(9, 13, False), (16, 23, False), (12, 17, True)]
-)
+@pytest.mark.parametrize(("covered", "columns", "contained"), [(9, 13, False), (16, 23, False), (12, 17, True)])
 def test_close_to_the_box_threshold(covered: int, columns: int, contained: bool) -> None:
     """One pixel in the last column takes the inner box 4 or more columns out of the outer one."""
     outer, inner = rectangle((0, 40), (0, covered)), rectangle((0, 4), (0, covered))

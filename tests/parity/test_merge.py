@@ -153,9 +153,7 @@ def test_box_iou_is_not_the_usual_ratio_of_areas() -> None:
         (20, 29, True, True),  # box IoU 1, mask IoU 0.855
     ],
 )
-def test_exactly_at_the_thresholds(
-    columns: int, holes: int, coco_is_dropped: bool, lvis_is_dropped: bool
-) -> None:
+def test_exactly_at_the_thresholds(columns: int, holes: int, coco_is_dropped: bool, lvis_is_dropped: bool) -> None:
     """A mask of 10 x 20 pixels beside one with fewer columns or with holes (never in the border)."""
     one, other = rectangle((0, 10), (0, 20)), rectangle((0, 10), (0, columns))
     inside = np.flatnonzero(rectangle((1, 9), (1, columns - 1)))

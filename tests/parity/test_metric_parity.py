@@ -27,9 +27,7 @@ Array = npt.NDArray[Any]
 
 IOUS = st.one_of(
     st.floats(0, 1),
-    st.sampled_from(
-        (0.9, 0.8999999999, float(np.float32(0.9)), 0.85, float(np.float32(0.85)), 1.0, math.nan)
-    ),
+    st.sampled_from((0.9, 0.8999999999, float(np.float32(0.9)), 0.85, float(np.float32(0.85)), 1.0, math.nan)),
 )
 TABLES = st.integers(1, 8).flatmap(
     lambda cap: st.tuples(
@@ -48,9 +46,7 @@ def same(one: float, other: float) -> bool:
 def test_counts_of_clicks(table: tuple[int, list[list[float]], float]) -> None:
     cap, ious, threshold = table
     assert noc(ious, threshold, cap) == pytest.approx(literal.noc(ious, threshold, cap), abs=1e-12)
-    assert clicks_to_reach(ious, threshold, cap).tolist() == [
-        literal.noc_of(row, threshold, cap) for row in ious
-    ]
+    assert clicks_to_reach(ious, threshold, cap).tolist() == [literal.noc_of(row, threshold, cap) for row in ious]
     for rule in ("strict", "ritm"):
         assert nof(ious, threshold, cap, rule=rule) == literal.nof(ious, threshold, cap, rule)  # type: ignore[arg-type]
 

@@ -89,9 +89,7 @@ def test_a_click_before_the_transform_moves_the_next_one() -> None:
     first = Click(10, 1, True)
     assert ClickPolicy().simulate(target, nothing, [first]) == Click(1, 1, True)
     ties = restatement.tied_clicks(target, nothing, [first])
-    drawn = {
-        ClickPolicy("removed-center").simulate(target, nothing, [first], sample=str(n)) for n in range(300)
-    }
+    drawn = {ClickPolicy("removed-center").simulate(target, nothing, [first], sample=str(n)) for n in range(300)}
     assert drawn == ties
     assert {x for x, _, _ in ties} == {*range(1, 9), *range(12, 20)}
 
@@ -104,9 +102,7 @@ def test_draws_are_uniform_and_by_seed_sample_and_click() -> None:
     counts = np.bincount(found, minlength=12)
     assert counts[[0, 11]].tolist() == [0, 0]
     assert float(((counts[1:11] - 150) ** 2 / 150).sum()) < 30
-    assert policy.simulate(target, nothing, seed=1, sample="5") == policy.simulate(
-        target, nothing, seed=1, sample="5"
-    )
+    assert policy.simulate(target, nothing, seed=1, sample="5") == policy.simulate(target, nothing, seed=1, sample="5")
     assert len({policy.simulate(target, nothing, seed=seed, sample="5") for seed in range(30)}) > 3
 
 

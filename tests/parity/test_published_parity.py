@@ -59,9 +59,7 @@ def printed_lines(table: Table) -> list[tuple[list[str], dict[tuple[str, str], C
     for row in table.rows:
         if row[number].text == "published":
             heads = [(column.group, column.name) for column in table.columns[number + 1 :]]
-            lines.append(
-                ([cell.text for cell in row[:number]], dict(zip(heads, row[number + 1 :], strict=True)))
-            )
+            lines.append(([cell.text for cell in row[:number]], dict(zip(heads, row[number + 1 :], strict=True))))
     return lines
 
 
@@ -99,9 +97,7 @@ def test_table_1_shows_each_number_of_the_methods_own_tables() -> None:
         for column, text in numbers_of(row).items():
             cell = found[0][column]
             shown = [cell.text, *cell.behind.strip("/ ").split(" / ")]
-            assert not text or any(
-                part and part[0].isdigit() and float(part) == float(text) for part in shown
-            )
+            assert not text or any(part and part[0].isdigit() and float(part) == float(text) for part in shown)
 
 
 def test_the_list_of_each_method_has_each_of_its_numbers() -> None:
@@ -148,15 +144,10 @@ def test_both_numbers_stand_with_a_mark_where_sources_differ(
     name: str, row: tuple[str, ...], dataset: str, measure: str, here: str, elsewhere: str, source: str
 ) -> None:
     table = table_of(name)
-    (cell,) = [
-        cells[dataset, measure] for labels, cells in printed_lines(table) if tuple(labels[: len(row)]) == row
-    ]
+    (cell,) = [cells[dataset, measure] for labels, cells in printed_lines(table) if tuple(labels[: len(row)]) == row]
     assert (cell.text, cell.behind) == (here, f"/ {elsewhere}")
     texts = [table.footnotes[mark] for mark in cell.marks]
-    assert any(
-        text.startswith(f"{source} prints") and f"{dataset} {measure} {elsewhere[:4]}" in text
-        for text in texts
-    )
+    assert any(text.startswith(f"{source} prints") and f"{dataset} {measure} {elsewhere[:4]}" in text for text in texts)
 
 
 def test_nothing_else_of_the_papers_tables_is_in_conflict() -> None:
@@ -210,19 +201,13 @@ def test_the_odd_rows_are_as_the_remarks_say() -> None:
     rows = {(row["method"], row["training_data"]): row for row in rows_of("table1.csv")}
     twin, repeated = rows["InterFormer", "C+L"], numbers_of(rows["SimpleClick", "C+L"])
     assert all(not text or text == repeated[column] for column, text in numbers_of(twin).items())
-    own = {
-        (row["method"], row["backbone"], row["training_data"]): row for row in rows_of("peers_own_tables.csv")
-    }
+    own = {(row["method"], row["backbone"], row["training_data"]): row for row in rows_of("peers_own_tables.csv")}
     cdnet, small = rows["CDNet", "SBD"], own["CDNet", "ResNet-34", "C+L"]
     assert [cdnet[key] for key in ("berkeley_noc85", "berkeley_noc90")] == [
         small[key] for key in ("berkeley_noc85", "berkeley_noc90")
     ]
     ritm, real = numbers_of(rows["RITM", "SBD"]), numbers_of(own["RITM", "HRNet-18", "SBD"])
     assert all(not text or text == ritm[column] for column, text in real.items())
-    vit = [
-        float(row["sbd_noc90"])
-        for row in rows.values()
-        if row["backbone"] == "ViT-B" and row["method"] != "DISNet"
-    ]
+    vit = [float(row["sbd_noc90"]) for row in rows.values() if row["backbone"] == "ViT-B" and row["method"] != "DISNet"]
     assert (min(vit), max(vit)) == (5.30, 5.62)
     assert Path(FOLDER / "README.md").is_file()

@@ -70,13 +70,9 @@ def write_world(folder: Path) -> Path:
         mask = np.zeros((30, 36), dtype=np.uint8)
         mask[5 : 20 + number, 8 : 24 + number] = 255
         Image.fromarray(mask).save(folder / "DATA" / "masks" / f"{number}.png")
-        Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(
-            folder / "DATA" / "images" / f"{number}.png"
-        )
+        Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(folder / "DATA" / "images" / f"{number}.png")
     write_shards(folder / "shards", [])
-    (folder / "base.toml").write_text(
-        'shards = [{ folder = "shards" }]\nsteps = 9\n[network]\narchitecture = "sam"\n'
-    )
+    (folder / "base.toml").write_text('shards = [{ folder = "shards" }]\nsteps = 9\n[network]\narchitecture = "sam"\n')
     card = {**OPTIONS, **described(Training("base"))}
     lines = [f"[options.{name}]\ndefault = {json.dumps(value)}" for name, value in card.items()]
     entry = 'title = "Discs"\nstatus = "native"\nentry = "tests.unit.ablation_method:Reads"\n'
@@ -98,9 +94,7 @@ def write_cell(
     """A finished row and seed made of numbers: dataset -> IoUs, a sequence a sample."""
     place = folder / row / f"seed-{seed}"
     method = {"training_seed": seed, **(options or {})}
-    write_record(
-        place, CellRecord(folder.name, row, seed, {**BUDGET, **(training or {})}, {"shards": "f" * 8}, method)
-    )
+    write_record(place, CellRecord(folder.name, row, seed, {**BUDGET, **(training or {})}, {"shards": "f" * 8}, method))
     card = {**CARD, "backbone": "TinyViT", "options": {key: {"default": "another"} for key in method}}
     for dataset, ious in runs.items():
         write_run(

@@ -16,9 +16,7 @@ from disbench.disnet.training.examples import Batch, Examples, Shards, collate
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.views import Augmentation
 
-torch.set_num_threads(
-    1
-)  # tests run side by side, and threads that wait for a core cost a hundred times the work
+torch.set_num_threads(1)  # tests run side by side, and threads that wait for a core cost a hundred times the work
 SIDE = 64
 VIT = ViTConfig(
     **{"input_side": SIDE, "hidden": 32, "layers": 2, "heads": 4, "window": 2, "global_blocks": (1,)},
@@ -55,9 +53,7 @@ def photo_batch(shards: Path, numbers: Sequence[int] = (0, 40, 200), epoch: int 
     """Examples of the photos as the tiny network takes them."""
     settings = tiny_settings()
     sources, frame = [Shards(str(shards))], Frame("stretched", SIDE)
-    examples = Examples(
-        sources, frame, input_of(settings), Augmentation(), settings.options.outputs, 0, **more
-    )
+    examples = Examples(sources, frame, input_of(settings), Augmentation(), settings.options.outputs, 0, **more)
     return collate([examples[epoch, number] for number in numbers])
 
 

@@ -60,15 +60,11 @@ def write_pool(folder: Path) -> None:
         write_run(place / "simpleclick", draw_ious(6, seed=9), method=method("SimpleClick", ["C+L"]), **data)
         write_run(place / "nasty", ious, method=method(NASTY, [NASTY], NASTY), **data)
         write_run(place / "geodesic", ious, method=method("geodesic", None, ""), **data)
-        write_run(
-            place / "score", ious, method=method("piclick", lvis), protocol={"selection": "score"}, **data
-        )
+        write_run(place / "score", ious, method=method("piclick", lvis), protocol={"selection": "score"}, **data)
         short = [[0.5, 0.8], [0.9]]
         write_run(place / "stopped", short, method=method("ritm", ["SBD"]), protocol={"stop_at": 0.8}, **data)
         failing = np.full((3, 20), 0.4)
-        write_run(
-            place / "failing", [failing[0], failing[1][:2]], failed={1: NASTY}, method=method("fcfi"), **data
-        )
+        write_run(place / "failing", [failing[0], failing[1][:2]], failed={1: NASTY}, method=method("fcfi"), **data)
         undefined = [[math.nan] * 20, [0.95] * 20]
         write_run(place / "undefined", undefined, method=method("disnet", lvis, mca=False), **data)
         write_run(
@@ -78,9 +74,7 @@ def write_pool(folder: Path) -> None:
             dataset={**dataset(name), "samples": 18},
             protocol={"every": 3},
         )
-    write_run(
-        folder / "other-hash", method=method("fcanet", ["VOC"], "ResNet-101"), dataset={"name": "grabcut"}
-    )
+    write_run(folder / "other-hash", method=method("fcanet", ["VOC"], "ResNet-101"), dataset={"name": "grabcut"})
     write_run(folder / "photos", method=method("ritm", ["SBD"], "HRNet-18"), dataset=dataset("photos"))
 
 

@@ -65,9 +65,7 @@ DESCRIPTION: dict[str, Any] = {
 }
 
 
-def draw_ious(
-    samples: int = 12, clicks: int = 20, seed: int = 0, speed: float = 0.35
-) -> npt.NDArray[np.float32]:
+def draw_ious(samples: int = 12, clicks: int = 20, seed: int = 0, speed: float = 0.35) -> npt.NDArray[np.float32]:
     """IoUs (samples, clicks) that rise with the clicks, with steps back."""
     noise = np.random.default_rng(seed)
     goal = noise.uniform(0.85, 0.99, (samples, 1))

@@ -75,17 +75,13 @@ def scene_object(mask: npt.NDArray[np.bool_], kind: Kind = "thing", category: st
     )
 
 
-def random_rectangles(
-    rng: np.random.Generator, count: int, height: int, width: int
-) -> list[npt.NDArray[np.bool_]]:
+def random_rectangles(rng: np.random.Generator, count: int, height: int, width: int) -> list[npt.NDArray[np.bool_]]:
     """Non-empty rectangles that overlap each other and hold each other."""
     masks = []
     for _ in range(count):
         top, left = int(rng.integers(height)), int(rng.integers(width))
         mask = np.zeros((height, width), dtype=bool)
-        mask[top : top + int(rng.integers(1, height + 1)), left : left + int(rng.integers(1, width + 1))] = (
-            True
-        )
+        mask[top : top + int(rng.integers(1, height + 1)), left : left + int(rng.integers(1, width + 1))] = True
         masks.append(mask)
     return masks
 

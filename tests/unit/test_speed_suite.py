@@ -83,9 +83,7 @@ def test_a_side_that_times_itself_is_believed():
 
 
 def test_slower_is_what_grew_beyond_both_spreads():
-    before = record(
-        {"worse": (2, 1.9, 2.1), "wider": (2, 1.9, 2.1), "better": (2, 1.9, 2.1), "even": (2, 2, 2)}
-    )
+    before = record({"worse": (2, 1.9, 2.1), "wider": (2, 1.9, 2.1), "better": (2, 1.9, 2.1), "even": (2, 2, 2)})
     now = {"worse": (2.3, 2.2, 2.4), "wider": (2.6, 2.05, 3), "better": (1, 0.9, 1.1), "even": (2, 2, 2)}
     found = history.changes(record(now | {"new": (9, 9, 9)}), [before])
     assert [name for name, change in found.items() if change.slower] == ["worse"]

@@ -93,9 +93,7 @@ def _array(content: Any, entry: dict[str, Any]) -> Any:
         raise WireError(f"an array of the shape {entry['shape']!r:.80}") from error
     if entry["dtype"] != "|b1":
         return array
-    return (
-        array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0
-    )  # no copy where none is due
+    return array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0  # no copy where none is due
 
 
 def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
@@ -193,9 +191,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def serve(
-    arguments: argparse.Namespace, read: Callable[[int], Any], write: Callable[[list[Any]], None]
-) -> int:
+def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Callable[[list[Any]], None]) -> int:
     """Make the model, say so, and answer until the input ends; the exit code."""
     try:
         options = json.loads(arguments.options)

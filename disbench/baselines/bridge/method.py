@@ -78,9 +78,7 @@ class Bridge:
         if os.name != "posix":
             raise InputError("the bridge needs pipes as Linux and macOS have them; run it there")
         self._name = adapter or command
-        self._command = child_command(
-            adapter, repo=repo, python=python, checkpoint=checkpoint, command=command
-        )
+        self._command = child_command(adapter, repo=repo, python=python, checkpoint=checkpoint, command=command)
         self._command += ["--device", device, "--options", json.dumps(options, sort_keys=True)]
         self.timeout, self._start_timeout = timeout, start_timeout
         self._sessions = 0
@@ -140,9 +138,7 @@ class Bridge:
 
     def _start(self) -> None:
         command = self._command
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # the child of another ends with that thread
+        if threading.current_thread() is threading.main_thread():  # the child of another ends with that thread
             command = [*command, "--parent", str(os.getpid())]
         self.child = Child(command, self._start_timeout)
         self._forgotten.clear()
@@ -180,9 +176,7 @@ class BridgeSession:
         """Tell the child which candidate was kept."""
         self._ask({"type": "keep", "index": index})
 
-    def _ask(
-        self, header: dict[str, Any], most_bytes: int = 0
-    ) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    def _ask(self, header: dict[str, Any], most_bytes: int = 0) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
         if self._child is not self._method.child or not self._child.alive:
             raise BridgeError("the program ended, and what it knew of this sample is gone")
         header["session"] = self._number
@@ -201,9 +195,7 @@ class BridgeSession:
         return BridgeError(f"the program was asked to predict and answered {what}")
 
 
-def child_command(
-    adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = ""
-) -> list[str]:
+def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:
     """What starts the child, checked as far as that can be done before.
 
     Args:
@@ -229,14 +221,10 @@ def child_command(
         needed["checkpoint"] = checkpoint
     for option, value in needed.items():
         if not value:
-            raise InputError(
-                f"{name or adapter}: it runs in an environment of its own; add --set {option}=PATH"
-            )
+            raise InputError(f"{name or adapter}: it runs in an environment of its own; add --set {option}=PATH")
     program = _found(python)
     if program is None:
-        raise InputError(
-            f"python = {python}: no program is there; name the Python of the method's environment"
-        )
+        raise InputError(f"python = {python}: no program is there; name the Python of the method's environment")
     return [program, str(child_file()), "--adapter", str(adapter_file(adapter)), *places]
 
 

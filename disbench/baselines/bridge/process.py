@@ -83,9 +83,7 @@ class Child:
             )
         versions = header.get("versions")
         self.versions: Mapping[str, str] = (
-            {_plain(name): _plain(text) for name, text in versions.items()}
-            if isinstance(versions, dict)
-            else {}
+            {_plain(name): _plain(text) for name, text in versions.items()} if isinstance(versions, dict) else {}
         )
 
     @property
@@ -158,9 +156,7 @@ class Child:
         except WireError as error:
             wrote = self._garbage("{} where a message was due") or str(error)
             self._kill()
-            raise self._told(
-                f"{asked} wrote {wrote}; its standard output is for the protocol alone"
-            ) from None
+            raise self._told(f"{asked} wrote {wrote}; its standard output is for the protocol alone") from None
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_PARTING_SECONDS)
@@ -176,9 +172,7 @@ class Child:
             raise BridgeError(f"{asked} raised {_error_of(header, _SENTENCE - len(asked) - 8)}")
         if header["type"] != _ANSWERS[verb]:
             self._kill()
-            raise BridgeError(
-                f"{asked} answered {_plain(header['type'])[:40]!r} where {_ANSWERS[verb]!r} was due"
-            )
+            raise BridgeError(f"{asked} answered {_plain(header['type'])[:40]!r} where {_ANSWERS[verb]!r} was due")
         return header, arrays
 
     def _read(self, end: float, most_bytes: int) -> Answer:

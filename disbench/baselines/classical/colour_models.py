@@ -61,9 +61,7 @@ def log_likelihood(
     return found
 
 
-def log_likelihood_ratio(
-    bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float
-) -> npt.NDArray[np.float64]:
+def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> npt.NDArray[np.float64]:
     """ln(Pr(colour | object) / Pr(colour | background)) of each pixel.
 
     Args:

@@ -29,9 +29,7 @@ class Disk:
         height, width = checked_image(image).shape[:2]
         return DiskSession(height, width, self.radius * min(height, width))
 
-    def predict_batch(
-        self, sessions: Sequence[DiskSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[DiskSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """The same as `predict` on each session with its clicks."""
         return [session.predict(own) for session, own in zip(sessions, clicks, strict=True)]
 

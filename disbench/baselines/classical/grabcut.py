@@ -62,9 +62,7 @@ class GrabCut:
         """Begin with an image: uint8 (height, width, 3), RGB."""
         height, width = checked_image(image).shape[:2]
         working = np.ascontiguousarray(shrink(image, self.max_side)[..., ::-1])
-        return GrabCutSession(
-            working, (height, width), self.radius, self.iterations, self.continuation == "kept"
-        )
+        return GrabCutSession(working, (height, width), self.radius, self.iterations, self.continuation == "kept")
 
 
 class GrabCutSession:

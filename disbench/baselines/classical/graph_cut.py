@@ -108,9 +108,7 @@ class GraphCut:
 
         def cut(seeds: SignMap) -> BoolArray:
             ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
-            return minimum_cut(
-                terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver
-            ).is_object
+            return minimum_cut(terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver).is_object
 
         return SeededSession(size, working.shape[:2], self.radius, self.frame, cut)
 
@@ -152,9 +150,7 @@ def capacity_unit(pixels: int, gamma: float) -> int:
     """
     unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
     if unit < 1:
-        raise InputError(
-            f"{pixels} pixels are too many for capacities of 32 bits; set max_side, or a smaller gamma"
-        )
+        raise InputError(f"{pixels} pixels are too many for capacities of 32 bits; set max_side, or a smaller gamma")
     return unit
 
 

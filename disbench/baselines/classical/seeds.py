@@ -77,9 +77,7 @@ def checked_image(image: RgbImage) -> RgbImage:
         InputError: it is not.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(
-            f"an image of kind {image.dtype} and shape {image.shape}; give uint8 (height, width, 3)"
-        )
+        raise InputError(f"an image of kind {image.dtype} and shape {image.shape}; give uint8 (height, width, 3)")
     return image
 
 
@@ -91,9 +89,7 @@ def checked_clicks(clicks: Sequence[Click], height: int, width: int) -> None:
     """
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
-            raise InputError(
-                f"a click at x={click.x}, y={click.y} is not on the image of {width} x {height} pixels"
-            )
+            raise InputError(f"a click at x={click.x}, y={click.y} is not on the image of {width} x {height} pixels")
 
 
 def shrink(image: RgbImage, max_side: int) -> RgbImage:
@@ -147,9 +143,7 @@ def to_working(click: Click, size: tuple[int, int], rows: int, columns: int) -> 
     return (2 * click.y + 1) * rows // (2 * height), (2 * click.x + 1) * columns // (2 * width)
 
 
-def seed_discs(
-    clicks: Sequence[Click], size: tuple[int, int], rows: int, columns: int, radius: float
-) -> SignMap:
+def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, columns: int, radius: float) -> SignMap:
     """Discs around the clicks, on the working image.
 
     Every pixel no farther than `radius` from a click belongs to the nearest one; of clicks that are equally

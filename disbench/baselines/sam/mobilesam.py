@@ -88,9 +88,7 @@ class MobileSam:
         """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
         return SamSession(self, self.encoding(image), (image.shape[0], image.shape[1]))
 
-    def predict_batch(
-        self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """`predict` of several sessions with one call of the decoder."""
         return predict_together(self, sessions, clicks)
 

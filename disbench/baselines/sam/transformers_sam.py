@@ -76,9 +76,7 @@ class Family:
 class TransformersSam:
     """A method of the family; `sam`, `sam_hq` and `sam2` make one, and say what the arguments are."""
 
-    def __init__(
-        self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str
-    ) -> None:
+    def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
         self.family, self.feedback, self.offer = family, feedback, offer
         self.model = load_model(family, model, revision, device)
         self.side = int(getattr(self.model.config, family.config).image_size)
@@ -88,9 +86,7 @@ class TransformersSam:
         """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
         return SamSession(self, self._encodings.of(image), (image.shape[0], image.shape[1]))
 
-    def predict_batch(
-        self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
-    ) -> list[Prediction]:
+    def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """`predict` of several sessions with one call of the decoder."""
         return predict_together(self, sessions, clicks)
 
@@ -124,9 +120,7 @@ class TransformersSam:
 
     def _points(self, prompts: Sequence[Prompt]) -> FloatArray:
         """Clicks in the encoder's frame: float32 (prompts, 1, clicks, 2); the model adds the padding point."""
-        return np.stack(
-            [points(prompt.clicks, self.family.scale(prompt.size, self.side))[None] for prompt in prompts]
-        )
+        return np.stack([points(prompt.clicks, self.family.scale(prompt.size, self.side))[None] for prompt in prompts])
 
     def _previous(self, prompts: Sequence[Prompt]) -> Any:
         """The logits that are fed back, (prompts, 1, low, low), or None."""
@@ -260,8 +254,7 @@ def _model_class(family: Family) -> Any:
         import transformers  # noqa: PLC0415
     except ImportError as error:
         raise InputError(
-            f"{family.name} needs transformers, which is not installed ({error}); "
-            'run: pip install "disbench[models]"'
+            f'{family.name} needs transformers, which is not installed ({error}); run: pip install "disbench[models]"'
         ) from error
     if not hasattr(transformers, family.model_class):
         raise InputError(
@@ -316,9 +309,7 @@ def stretched_input(image: RgbImage, side: int) -> FloatArray:
     import torch  # noqa: PLC0415
 
     planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
-    square = torch.nn.functional.interpolate(
-        planes, (side, side), mode="bilinear", align_corners=False, antialias=True
-    )
+    square = torch.nn.functional.interpolate(planes, (side, side), mode="bilinear", align_corners=False, antialias=True)
     normalised: FloatArray = (square.numpy() - MEAN[:, None, None]) / STD[:, None, None]
     return normalised
 

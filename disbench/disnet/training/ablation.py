@@ -239,9 +239,7 @@ def plan_tasks(plan: AblationPlan, out: Path, choice: Choice, conduct: Conduct) 
         open_dataset(dataset.name, conduct.data)
     tasks = []
     for row in [row for row in plan.rows if not row.trained_as]:
-        wanted = [
-            other for other in plan.rows if other in chosen and row.name in (other.name, other.trained_as)
-        ]
+        wanted = [other for other in plan.rows if other in chosen and row.name in (other.name, other.trained_as)]
         for seed in (choice.seeds or plan.seeds) if wanted else ():
             training = _training(plan, row, seed, choice, conduct)
             trained, *cells = (_cell(plan, other, training, out, conduct) for other in (row, *wanted))
@@ -274,11 +272,7 @@ def _see_shards(source: RowShards, conduct: Conduct) -> None:
     if any(place.is_dir() for place in places):
         return
     if not source.command or not conduct.build_shards:
-        cure = (
-            f"add --make-shards, or run: {source.command}"
-            if source.command
-            else "make them with disbench sample"
-        )
+        cure = f"add --make-shards, or run: {source.command}" if source.command else "make them with disbench sample"
         raise InputError(f"{source.folder}: there are no such shards; {cure}")
     recipe = load_recipe(source.recipe)
     scenes = open_source(recipe, SourcePaths(coco=[Path(source.coco)], data=conduct.data))
@@ -352,9 +346,7 @@ def _measure(cell: Cell, task: Task, dataset: PlannedDataset, conduct: Conduct) 
     )
     result = run.description["result"]
     failed = f", failed on {len(result['failed'])}" if result["failed"] else ""
-    return (
-        f"{source.name}: {counted(result['samples'], 'sample')}, {counted(result['clicks'], 'click')}{failed}"
-    )
+    return f"{source.name}: {counted(result['samples'], 'sample')}, {counted(result['clicks'], 'click')}{failed}"
 
 
 def _lines_of_jobs(tasks: Sequence[Task], jobs: int, conduct: Conduct, train: Train) -> Iterator[str]:
@@ -366,9 +358,7 @@ def _lines_of_jobs(tasks: Sequence[Task], jobs: int, conduct: Conduct, train: Tr
         while waiting or crew:
             while waiting and len(crew) < jobs:
                 ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(
-                    target=_work, args=(waiting[0], conduct, train, theirs)
-                )
+                process: BaseProcess = context.Process(target=_work, args=(waiting[0], conduct, train, theirs))
                 with interrupts_held_back():
                     process.start()
                 theirs.close()

@@ -184,9 +184,7 @@ class Examples(Dataset[Example]):
         scene = view.planes(decode(union([o.rle for o in sampled.scene.objects]))[None])
         return self._example(view.image(image), own, target, click, self.frame.masks(scene)[0], generator)
 
-    def _cut(
-        self, masks: BoolArray, supervised: int, generator: np.random.Generator
-    ) -> tuple[BoolArray, int]:
+    def _cut(self, masks: BoolArray, supervised: int, generator: np.random.Generator) -> tuple[BoolArray, int]:
         """The distinct masks of a set, at most N, and the supervised one's number among them."""
         left = masks[distinct(masks)]
         place = next(n for n, mask in enumerate(left) if np.array_equal(mask, masks[supervised]))

@@ -60,9 +60,7 @@ class MatchWeights:
     objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
 
 
-def pairwise_costs(
-    logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights
-) -> Tensor:
+def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:
     """What it costs that a candidate answers for a mask: the weighted losses of the pair.
 
     Pixel and Dice losses are those of `losses`, by products of matrices. The objectness costs minus its
@@ -81,9 +79,7 @@ def pairwise_costs(
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
         pixel_terms = (
-            cross_entropy_terms(logits)
-            if weights.mask_loss == "bce"
-            else focal_terms(logits, FOCAL_ALPHA, FOCAL_GAMMA)
+            cross_entropy_terms(logits) if weights.mask_loss == "bce" else focal_terms(logits, FOCAL_ALPHA, FOCAL_GAMMA)
         )
         inside, outside = pixel_terms
         pixel = inside @ targets.T + outside @ (counts - targets).T
@@ -120,14 +116,10 @@ def match(
             raise ValueError(
                 f"sample {sample}: {len(masks)} masks for {outputs} candidates; cut the set with cut_set first"
             )
-    costs = [
-        pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)
-    ]
+    costs = [pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)]
     table = torch.cat(costs, dim=1).cpu().numpy()  # one wait for the device, not one a sample
     ends = np.cumsum([len(masks) for masks in targets])[:-1]
-    return [
-        _assigned(sample, part, logits.device) for sample, part in enumerate(np.split(table, ends, axis=1))
-    ]
+    return [_assigned(sample, part, logits.device) for sample, part in enumerate(np.split(table, ends, axis=1))]
 
 
 def _assigned(sample: int, costs: npt.NDArray[np.floating], device: torch.device) -> Pairs:
@@ -199,9 +191,7 @@ def _goals(
     logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> tuple[Tensor, Tensor]:
     """What every candidate's objectness is to be, and what it counts: float (batch, N) each, at least float32."""
-    goals = torch.zeros(
-        logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
-    )
+    goals = torch.zeros(logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
     if weights.objectness_target == "matched":
         for row, (candidates, _) in zip(goals, pairs, strict=True):
             row[candidates] = 1

@@ -170,9 +170,7 @@ def training_from(content: dict[str, Any], where: str) -> Training:
     training = settings_from(Training, content, where)
     for option, least in _AT_LEAST.items():
         if getattr(training, option) < least:
-            raise InputError(
-                f"{where}: {option} = {getattr(training, option)} is too small; it starts at {least}"
-            )
+            raise InputError(f"{where}: {option} = {getattr(training, option)} is too small; it starts at {least}")
         if option != "seed" and getattr(training, option) > LARGEST:
             raise InputError(f"{where}: {option} is more than {LARGEST:,}; make it smaller")
     if not 0 <= training.ema < 1:

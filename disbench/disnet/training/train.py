@@ -87,9 +87,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         share: (rank, processes): every process takes its part of each turn.
     """
 
-    def __init__(
-        self, length: int, seed: int, start: int, count: int, share: tuple[int, int] = (0, 1)
-    ) -> None:
+    def __init__(self, length: int, seed: int, start: int, count: int, share: tuple[int, int] = (0, 1)) -> None:
         self.length, self.seed, self.start, self.count, self.share = length, seed, start, count, share
 
     def __len__(self) -> int:
@@ -174,9 +172,7 @@ def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]
         stage, _, rest = name.partition(".")
         is_new = stage == "refinement" and rest.startswith(_NEW)
         groups["new" if is_new else stage][1].append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "rate": rate} for rate, parameters in groups.values() if parameters
-    ]
+    return [{"params": parameters, "lr": rate, "rate": rate} for rate, parameters in groups.values() if parameters]
 
 
 class _Run:
@@ -303,9 +299,7 @@ class _Run:
     def _loader(self, last: int) -> DataLoader[Any]:
         a_step = self.training.batch * self.training.accumulate
         share = (self.accelerator.process_index, self.accelerator.num_processes)
-        sampler = EpochSampler(
-            len(self.examples), self.training.seed, self.step * a_step, last * a_step, share
-        )
+        sampler = EpochSampler(len(self.examples), self.training.seed, self.step * a_step, last * a_step, share)
         workers = self.training.workers
         return DataLoader(
             self.examples,

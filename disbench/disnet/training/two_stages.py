@@ -59,9 +59,7 @@ class TwoStageLoss(nn.Module):
         parts["iou1"] = _mean_iou(kept.logits, batch)
         if not self._second:
             return loss, parts
-        clicks = self._clicked(
-            batch, rounds, lambda given, rows: self.network.refine(_rows(kept, rows), given)
-        )
+        clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(_rows(kept, rows), given))
         refined = self.network.refine(kept, clicks)
         second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
         parts.update(more)
@@ -111,17 +109,13 @@ class TwoStageLoss(nn.Module):
             first = _click_rows(batch.first, index)
             given = refinement_clicks(first, [clicks[row] for row in rows])
             found = (answer(given, index).sigmoid() > THRESHOLD).cpu().numpy()
-            for row, click in zip(
-                rows, self._next(targets[rows], found, [clicks[r] for r in rows]), strict=True
-            ):
+            for row, click in zip(rows, self._next(targets[rows], found, [clicks[r] for r in rows]), strict=True):
                 if click != NO_ERROR:
                     clicks[row].append(click)
         torch.clear_autocast_cache()  # older releases of torch keep weights cast here, with no gradient
         return refinement_clicks(batch.first, clicks)
 
-    def _next(
-        self, targets: npt.NDArray[np.int8], found: BoolArray, clicks: Sequence[Sequence[Click]]
-    ) -> list[Click]:
+    def _next(self, targets: npt.NDArray[np.int8], found: BoolArray, clicks: Sequence[Sequence[Click]]) -> list[Click]:
         if self._pool is None:
             return corrective_clicks(targets, found, clicks)
         jobs = [

@@ -170,13 +170,9 @@ def _check(plan: AblationPlan) -> None:
             raise InputError(f"two rows are called {name!r}; give them different names")
     for row in plan.rows:
         if row.trained_as and plan.row(row.trained_as).trained_as:
-            raise InputError(
-                f"row {row.name!r}: {row.trained_as!r} is not trained itself; name a row that is"
-            )
+            raise InputError(f"row {row.name!r}: {row.trained_as!r} is not trained itself; name a row that is")
         if row.trained_as and (row.set or row.shards):
-            raise InputError(
-                f"row {row.name!r} is trained as {row.trained_as!r}; leave its set and shards out"
-            )
+            raise InputError(f"row {row.name!r} is trained as {row.trained_as!r}; leave its set and shards out")
     for contrast in plan.contrasts:
         plan.row(contrast.before)
         plan.row(contrast.after)
@@ -214,11 +210,7 @@ class CellRecord:
     @property
     def budget(self) -> str:
         """How long the row was trained, in words."""
-        length = (
-            f"{self.training['steps']} steps"
-            if self.training["steps"]
-            else f"{self.training['epochs']:g} epochs"
-        )
+        length = f"{self.training['steps']} steps" if self.training["steps"] else f"{self.training['epochs']:g} epochs"
         batch = int(self.training["batch"]) * int(self.training["accumulate"])
         return f"{length} of {batch} examples of the training {self.training['name']}"
 
@@ -246,9 +238,7 @@ def read_record(folder: Path) -> CellRecord:
         whole = whole and all(isinstance(part, str) for part in (record.ablation, record.row))
         whole = whole and type(record.seed) is int
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a record of an ablation's row ({error!r}); run the ablation again"
-        ) from error
+        raise InputError(f"{path}: not a record of an ablation's row ({error!r}); run the ablation again") from error
     if form != _FORMAT or not whole:
         raise InputError(
             f"{path}: not a record of form {_FORMAT} of an ablation's row; use the version of disbench that made it"
@@ -261,9 +251,7 @@ def recorded(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/seed-*/{RECORD}"))
 
 
-def chosen_datasets(
-    plan: AblationPlan, names: Sequence[str], every: Sequence[str]
-) -> tuple[PlannedDataset, ...]:
+def chosen_datasets(plan: AblationPlan, names: Sequence[str], every: Sequence[str]) -> tuple[PlannedDataset, ...]:
     """The datasets that a user names, or the plan's, each with the samples that the user or the plan says.
 
     Args:

@@ -62,9 +62,7 @@ def _page(
     )
     facts = [
         f"Every row is trained for {budget}.",
-        f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run."
-        if unmeasured
-        else "",
+        f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run." if unmeasured else "",
         _unmeasured(signs),
         f"{_tally(signs)}.",
     ]
@@ -131,15 +129,9 @@ def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes)
     intervals = [found.samples, *([found.seeds] if found.seeds else [])]
     text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in intervals)
     samples = own[0].entry.conditions["samples"]
-    note = (
-        ""
-        if samples == "all"
-        else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
-    )
+    note = "" if samples == "all" else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
     failed = sum(len(run.entry.summary.failures) for run in own)
-    fault = (
-        f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
-    )
+    fault = f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
     return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
 
 
@@ -206,9 +198,7 @@ def _record(plan: AblationPlan, sign: Sign) -> dict[str, Any]:
     }
 
 
-def _row_records(
-    plan: AblationPlan, results: Results, quantities: Sequence[Quantity]
-) -> list[dict[str, Any]]:
+def _row_records(plan: AblationPlan, results: Results, quantities: Sequence[Quantity]) -> list[dict[str, Any]]:
     """A line for each row, seed, dataset and measure."""
     return [
         {

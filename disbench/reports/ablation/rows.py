@@ -78,9 +78,7 @@ class CellRun:
         if quantity.kind == "iou":
             return np.array([row[0] for row in rows], dtype=np.float64)
         clicks = clicks_to_reach(rows, quantity.percent / 100, self.entry.max_clicks)
-        return np.asarray(
-            clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64
-        )
+        return np.asarray(clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64)
 
     def missing(self, quantity: Quantity) -> str:
         """Why there are no values; "" if there are."""
@@ -126,9 +124,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
             other samples, other protocols.
     """
     records = {
-        run.parent: read_record(cell)
-        for cell in recorded(folder)
-        for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
+        run.parent: read_record(cell) for cell in recorded(folder) for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
     }
     if not records:
         raise InputError(f"{folder}: no row of an ablation is finished here; run disbench ablate to the end")

@@ -123,9 +123,7 @@ def find_signs(plan: AblationPlan, definition: TableDefinition | None, results: 
 
 def quantities_of(definition: TableDefinition | None) -> list[Quantity]:
     """What the paper's table prints, NoC and NoF at 0.90 in any case, and the IoU at the first click."""
-    printed = (
-        {Quantity(measure.kind, measure.percent) for measure in definition.columns} if definition else set()
-    )
+    printed = {Quantity(measure.kind, measure.percent) for measure in definition.columns} if definition else set()
     wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
     return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
 
@@ -181,10 +179,7 @@ def _printed(
         return PaperDifference(difference=Decimal(str(contrast.noc)), source=contrast.source)
     if definition is None:
         return PaperDifference()
-    numbers = [
-        _number(definition, plan.row(row).paper, dataset, quantity)
-        for row in (contrast.before, contrast.after)
-    ]
+    numbers = [_number(definition, plan.row(row).paper, dataset, quantity) for row in (contrast.before, contrast.after)]
     before, after = numbers
     return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
 
@@ -197,8 +192,7 @@ def _number(definition: TableDefinition, row: str, dataset: str, quantity: Quant
     columns = [
         measure.column
         for measure in definition.columns
-        if measure.dataset.card == dataset
-        and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
+        if measure.dataset.card == dataset and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
     ]
     return entry.numbers.get(columns[0], "") if columns else ""
 

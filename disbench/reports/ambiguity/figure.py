@@ -44,9 +44,7 @@ def draw_ambiguity(runs: Sequence[Numbers], intents: Sequence[Intents]) -> dict[
         for number, (draw, group) in enumerate(panels):
             row, column = divmod(number, columns)
             left, bottom = column * _WIDTH + 0.6, height - (row + 1) * (_HEIGHT + below) + below
-            axes = figure.add_axes(
-                (left / width, bottom / height, (_WIDTH - 0.8) / width, (_HEIGHT - 0.5) / height)
-            )
+            axes = figure.add_axes((left / width, bottom / height, (_WIDTH - 0.8) / width, (_HEIGHT - 0.5) / height))
             draw(axes, group, styles)
         return {form: saved(figure, form) for form in ("png", "svg")}
 
@@ -72,11 +70,7 @@ def _clicks(axes: Axes, runs: Sequence[Intents], styles: Mapping[str, int]) -> N
     names = [name for name in FAMILIES if any(name in run.by_relation for run in runs)]
     for number, run in enumerate(runs):
         shift = 0.6 * ((number + 0.5) / len(runs) - 0.5)
-        there = [
-            (at, run.by_relation[name].noc[_SOLVED])
-            for at, name in enumerate(names)
-            if name in run.by_relation
-        ]
+        there = [(at, run.by_relation[name].noc[_SOLVED]) for at, name in enumerate(names) if name in run.by_relation]
         hollow = {"markerfacecolor": "white"} if run.selection == "score" else {}
         axes.errorbar(
             [at + shift for at, _ in there],

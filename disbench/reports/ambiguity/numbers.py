@@ -258,9 +258,7 @@ def _intents(run: StoredRun) -> Intents:
     if run.protocol["stop_at"] is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
-        raise InputError(
-            f"{run.folder}: there is no {SETS}, which a packed run has not; name the run's folder"
-        )
+        raise InputError(f"{run.folder}: there is no {SETS}, which a packed run has not; name the run's folder")
     relations = {
         f"{row['sample']}/{member}": family(name)
         for row in read_sets_table(run.folder).to_pylist()
@@ -279,9 +277,7 @@ def _intents(run: StoredRun) -> Intents:
         selection=plain(run.protocol["selection"]),
         samples=len(rows),
         all=_intent(ious, images, cap),
-        by_relation={
-            name: _intent(ious[families == name], images[families == name], cap) for name in present
-        },
+        by_relation={name: _intent(ious[families == name], images[families == name], cap) for name in present},
     )
 
 
@@ -300,9 +296,7 @@ def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
 def _who(folder: Path, description: Mapping[str, Any]) -> Who:
     method, dataset, protocol = (description[name] for name in ("method", "dataset", "protocol"))
     facts = dataset["facts"]
-    options = {
-        name: value for name, value in method["options"].items() if name != "cache"
-    }  # it changes no answer
+    options = {name: value for name, value in method["options"].items() if name != "cache"}  # it changes no answer
     shown = {
         name: protocol[name]
         for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
@@ -420,9 +414,7 @@ def _joined(row: Mapping[str, Any], answers: Sequence[_Answer], wanted: int) -> 
     families = tuple(map(family, row["relations"]))
     drawn = [answer for answer in answers if not answer.moved]
     nothing = np.zeros((len(families), 0), dtype=np.float32)
-    drawn += [
-        _Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)
-    ]
+    drawn += [_Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)]
     return _Set(row["image_id"], families, tuple(drawn), tuple(answer for answer in answers if answer.moved))
 
 
@@ -458,9 +450,7 @@ def _by_size(
         chosen = sizes == size
         if chosen.any():
             members = np.concatenate([values for values, own in zip(best, chosen, strict=True) if own])
-            found[size] = Group(
-                int(chosen.sum()), _estimated(means[chosen], images[chosen]), _recalls(members)
-            )
+            found[size] = Group(int(chosen.sum()), _estimated(means[chosen], images[chosen]), _recalls(members))
     return found
 
 
@@ -533,16 +523,12 @@ def _between(before: _Answer, after: _Answer) -> FloatArray:
     return np.asarray(after.unmoved, dtype=np.float64).reshape(shape)
 
 
-def _estimated(
-    values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]
-) -> Estimate:
+def _estimated(values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate:
     given = np.asarray(values, dtype=np.float64)
     return Estimate(float(given.mean()), *ambiguity.mean_interval(given, images))
 
 
-def _known(
-    values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]
-) -> Estimate | None:
+def _known(values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate | None:
     """Of those that are numbers; None if none is."""
     given = np.asarray(values, dtype=np.float64)
     there = ~np.isnan(given)

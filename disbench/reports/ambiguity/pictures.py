@@ -159,9 +159,7 @@ def _candidates(row: Mapping[str, Any], sample: SetSample, run: StoredAnswers) -
         if len(found) != row["candidates"] or row["members"] != len(sample.members):
             raise ValueError(f"{len(found)} masks stored of {row['candidates']} candidates")
         return tuple(
-            decode(
-                masks.from_foreign_rle({"size": [height, width], "counts": counts}, height, width), order="C"
-            )
+            decode(masks.from_foreign_rle({"size": [height, width], "counts": counts}, height, width), order="C")
             for counts in found
         )
     except ValueError as error:

@@ -38,9 +38,7 @@ PAGE, HTML, NUMBERS, TABLES, PNG, SVG = (
 SHEET = "Clicks, the masks that they may mean, and the candidates nearest to them"
 
 
-def make_ambiguity_report(
-    folders: Sequence[Path], out: Path, pictures: PictureOptions | None = None
-) -> list[str]:
+def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureOptions | None = None) -> list[str]:
     """Write tables, a figure, pictures and the text that joins them; only stored runs are read.
 
     Args:
@@ -64,8 +62,7 @@ def make_ambiguity_report(
             f"{', '.join(map(str, folders))}: no run of --task diverse or --task intents; make one with disbench run"
         )
     groups = [
-        [(one, run) for one, run in zip(numbers, answers, strict=True) if one in group]
-        for group in by_sets(numbers)
+        [(one, run) for one, run in zip(numbers, answers, strict=True) if one in group] for group in by_sets(numbers)
     ]
     sheets = pictures_by_name(groups, pictures or PictureOptions())
     tables = [
@@ -91,9 +88,7 @@ def diverse_tables(numbers: Sequence[Numbers]) -> list[Table]:
     """All tables of runs of the diverse task, dataset by dataset."""
     found: list[Table | None] = []
     for place, group in enumerate(by_sets(numbers), start=1):
-        found += [
-            make(group, place) for make in (coverage_table, candidates_table, groups_table, meant_table)
-        ]
+        found += [make(group, place) for make in (coverage_table, candidates_table, groups_table, meant_table)]
     return [table for table in found if table is not None]
 
 
@@ -152,16 +147,12 @@ def _latex(tables: Sequence[Table]) -> str:
     )
 
 
-def _lines(
-    numbers: Sequence[Numbers], intents: Sequence[Intents], sheets: Mapping[str, bytes], out: Path
-) -> list[str]:
+def _lines(numbers: Sequence[Numbers], intents: Sequence[Intents], sheets: Mapping[str, bytes], out: Path) -> list[str]:
     lines = [f"{out / PAGE}: {counted(len(numbers) + len(intents), 'run')}"]
     for run in numbers:
         own = "no choice of its own" if run.top1 is None else f"by its own choice alone {run.top1.mean:.3f}"
         lines.append(f"  {run.who.label} on {run.who.dataset}: coverage {run.coverage.mean:.3f}, {own}")
     for one in intents:
-        lines.append(
-            f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {one.all.noc[90].mean:.2f}"
-        )
+        lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {one.all.noc[90].mean:.2f}")
     lines.append(f"{out / HTML}: the same for a browser, in one file")
     return [*lines, *(f"{out / name}: pictures" for name in (PNG, *sheets))]

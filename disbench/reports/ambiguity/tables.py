@@ -87,9 +87,7 @@ def candidates_table(runs: Sequence[Numbers], number: int = 1) -> Table:
         "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
         f"the answers before and after{_by_pixels(distances)}. {_INTERVALS}"
     )
-    return Table(
-        f"candidates-{number}", _title(runs[0].who, "candidates and scores"), caption, columns, rows, {}
-    )
+    return Table(f"candidates-{number}", _title(runs[0].who, "candidates and scores"), caption, columns, rows, {})
 
 
 def groups_table(runs: Sequence[Numbers], number: int = 1) -> Table:
@@ -98,10 +96,7 @@ def groups_table(runs: Sequence[Numbers], number: int = 1) -> Table:
     columns = (
         _METHOD,
         *(Column(f"{name} ({group.count:,})", "coverage of masks") for name, group in relations.items()),
-        *(
-            Column(f"{size} ({group.count:,})", "coverage of sets of so many masks")
-            for size, group in sizes.items()
-        ),
+        *(Column(f"{size} ({group.count:,})", "coverage of sets of so many masks") for size, group in sizes.items()),
     )
     rows = tuple(
         (
@@ -123,16 +118,13 @@ def meant_table(runs: Sequence[Numbers], number: int = 1) -> Table | None:
     names = [name for name in (*FAMILIES, NOTHING) if any(name in run.meant for run in chosen)]
     columns = (_METHOD, *(Column(name) for name in names))
     rows = tuple(
-        (Cell(run.who.label), *(Cell(f"{100 * run.meant.get(name, 0.0):.0f} %") for name in names))
-        for run in chosen
+        (Cell(run.who.label), *(Cell(f"{100 * run.meant.get(name, 0.0):.0f} %") for name in names)) for run in chosen
     )
     caption = (
         "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
         "nearest to the mask of this relation, with an IoU of 0.5 or more."
     )
-    return Table(
-        f"meant-{number}", _title(chosen[0].who, "what one answer means"), caption, columns, rows, {}
-    )
+    return Table(f"meant-{number}", _title(chosen[0].who, "what one answer means"), caption, columns, rows, {})
 
 
 def intents_table(runs: Sequence[Intents], number: int = 1) -> Table:
@@ -163,9 +155,7 @@ def intents_table(runs: Sequence[Intents], number: int = 1) -> Table:
         "The same first click, each mask of its set in turn as the target. The second click is the first that says "
         f"which is meant. Asked with {runs[0].who.asked}. {_INTERVALS}"
     )
-    return Table(
-        f"intents-{number}", _title(runs[0].who, "clicks to be understood"), caption, columns, rows, {}
-    )
+    return Table(f"intents-{number}", _title(runs[0].who, "clicks to be understood"), caption, columns, rows, {})
 
 
 def overview(runs: Sequence[Numbers]) -> Table:

@@ -137,9 +137,7 @@ def _draw_panel(figure: Figure, panel: Panel, texts: _Texts, left: float, top: f
     for curve in panel.curves:
         _plot(axes, range(1, len(curve.values) + 1), curve.values, curve.style)
     _decorate(axes, panel)
-    _write(
-        figure, texts.title, left + _LEFT + inner / 2, top + texts.title_height - _TOP, _TITLE, ha="center"
-    )
+    _write(figure, texts.title, left + _LEFT + inner / 2, top + texts.title_height - _TOP, _TITLE, ha="center")
     y = top - _HEIGHT - _AXIS
     for curve, lines in zip(panel.curves, texts.labels, strict=True):
         _legend_sample(figure, left + _LEFT / 2, y - _line_height(_LEGEND) / 2, curve.style)

@@ -301,14 +301,10 @@ class _Painter:
         panels = [panel for row in strip.rows for panel in row if panel is not None]
         height, width = panels[0].image.shape[:2]
         lines = self._broken(strip.title, letters + 1, 2, "bold") if strip.title else []
-        label = self._line(letters) + (
-            self._line(letters - 1) if any(panel.remark for panel in panels) else 0
-        )
+        label = self._line(letters) + (self._line(letters - 1) if any(panel.remark for panel in panels) else 0)
         size = fitted(width, height, self.place, TALLEST)
         total = (
-            len(lines) * self._line(letters + 1)
-            + len(strip.rows) * (label + size[1] + self.gap)
-            + self._inches(0.14)
+            len(lines) * self._line(letters + 1) + len(strip.rows) * (label + size[1] + self.gap) + self._inches(0.14)
         )
         return _Laid(strip, lines, size, label, total)
 
@@ -352,9 +348,7 @@ class _Painter:
         if panel.outlined is not None:
             a, b, c, d = (scale * value for value in panel.outlined)
             for line, colour in ((3.0, "black"), (1.4, "white")):
-                part = Rectangle(
-                    (left + a, top + b), c - a, d - b, fill=False, edgecolor=colour, linewidth=line
-                )
+                part = Rectangle((left + a, top + b), c - a, d - b, fill=False, edgecolor=colour, linewidth=line)
                 axes.add_patch(part)
         self._clicks(axes, panel, scale, (left, top), size)
         if panel.absent:
@@ -371,9 +365,7 @@ class _Painter:
                 bbox=box,
             )
 
-    def _clicks(
-        self, axes: Axes, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]
-    ) -> None:
+    def _clicks(self, axes: Axes, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]) -> None:
         if not panel.clicks:
             return
         left, top, right, bottom = panel.shown
@@ -403,13 +395,9 @@ class _Painter:
             self._click(axes, *ends[1], click.positive, 1.62 * letters, zorder=6)
             text, colour = labels[click], "black" if click.positive else "white"
             smaller = letters * (1 if len(text) < 3 else 0.8)
-            self._text(
-                axes, *ends[1], text, smaller, ha="center", va="center_baseline", color=colour, zorder=7
-            )
+            self._text(axes, *ends[1], text, smaller, ha="center", va="center_baseline", color=colour, zorder=7)
 
-    def _click(
-        self, axes: Axes, x: float, y: float, positive: bool, diameter: float, zorder: float = 5
-    ) -> None:
+    def _click(self, axes: Axes, x: float, y: float, positive: bool, diameter: float, zorder: float = 5) -> None:
         """A white disc with a black rim, or a black square with a white one."""
         if positive:
             self._mark(axes, x, y, "o", diameter, "white", "black", zorder)
@@ -438,9 +426,7 @@ class _Painter:
             zorder=zorder,
         )
 
-    def _write(
-        self, axes: Axes, lines: Sequence[str], left: float, top: float, size: float, **how: Any
-    ) -> float:
+    def _write(self, axes: Axes, lines: Sequence[str], left: float, top: float, size: float, **how: Any) -> float:
         """Write lines downwards from the top; the place below them."""
         for line in lines:
             top += self._line(size)

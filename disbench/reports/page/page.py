@@ -153,9 +153,7 @@ def _ranges(entries: Sequence[Entry]) -> dict[int, tuple[float, float]]:
     }
 
 
-def _fields(
-    entry: Entry, cells: Sequence[Cell], ranges: Mapping[int, tuple[float, float]]
-) -> tuple[_Field, ...]:
+def _fields(entry: Entry, cells: Sequence[Cell], ranges: Mapping[int, tuple[float, float]]) -> tuple[_Field, ...]:
     summary = entry.summary
     fails = summary.nof.get(SOLVED)
     first = None if summary.miou is None or math.isnan(summary.miou[0]) else float(summary.miou[0])

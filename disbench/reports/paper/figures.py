@@ -138,9 +138,7 @@ def _place(entry: Entry, order: Sequence[str]) -> int:
     return next((place for place, pattern in enumerate(order) if is_method(entry, [pattern])), len(order))
 
 
-def _panel(
-    dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[Entry]], published: Published
-) -> Panel:
+def _panel(dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[Entry]], published: Published) -> Panel:
     """The curves of one dataset; a method has the same style in all panels."""
     notes = Footnotes()
     curves = []

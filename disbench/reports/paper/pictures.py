@@ -67,12 +67,8 @@ def draw_figure5(
     Raises:
         InputError: a sample's candidates were not stored, or its run lengths are damaged.
     """
-    windows = [
-        window_around(found.sample.target, found.clicks(max(refined, default=1)), room=2) for found in samples
-    ]
-    offered = [
-        _candidate_panels(found, candidates, window) for found, window in zip(samples, windows, strict=True)
-    ]
+    windows = [window_around(found.sample.target, found.clicks(max(refined, default=1)), room=2) for found in samples]
+    offered = [_candidate_panels(found, candidates, window) for found, window in zip(samples, windows, strict=True)]
     places = max(map(len, offered))
     strips = tuple(
         Strip(
@@ -211,9 +207,7 @@ def reproduce_figure6(
         ]
         if shown:
             hidden = [entry for entry in group if entry not in shown]
-            figures.append(
-                _figure6(shown, hidden, [by_folder[e.folder] for e in shown], definition, data, samples)
-            )
+            figures.append(_figure6(shown, hidden, [by_folder[e.folder] for e in shown], definition, data, samples))
     if not figures:
         raise _none_to_show("masks", "kept", len(stored), samples)
     return _write("figure6", [{form: made[form] for form in forms} for made in figures], out)
@@ -237,8 +231,7 @@ def _figure6(
     names, how = _names(common, definition, samples)
     source = open_same_dataset(runs[0], data)
     methods = [
-        Method(entry.label, tuple(read_samples(run, source, names)))
-        for entry, run in zip(entries, runs, strict=True)
+        Method(entry.label, tuple(read_samples(run, source, names))) for entry, run in zip(entries, runs, strict=True)
     ]
     notes = [f"{entry.label}: {text}." for entry in entries if (text := deviation(entry, entries))]
     if hidden:
@@ -271,17 +264,13 @@ def _none_to_show(what: str, store: str, runs: int, samples: Sequence[str] | Non
     )
 
 
-def _names(
-    ids: Sequence[str], definition: Mapping[str, Any], samples: Sequence[str] | None
-) -> tuple[list[str], str]:
+def _names(ids: Sequence[str], definition: Mapping[str, Any], samples: Sequence[str] | None) -> tuple[list[str], str]:
     """The samples to show, and how they were chosen."""
     if samples:
         return list(samples), "samples named by the user"
     count, seed = definition["samples"], definition["seed"]
     order = np.random.default_rng(seed).permutation(len(ids))[:count]
-    return [
-        ids[number] for number in order
-    ], f"{counted(len(order), 'sample')} of {len(ids):,}, drawn with seed {seed}"
+    return [ids[number] for number in order], f"{counted(len(order), 'sample')} of {len(ids):,}, drawn with seed {seed}"
 
 
 def _image(found: RunSample, window: Window | None) -> Panel:
@@ -362,8 +351,7 @@ def _first_masks(found: RunSample, label: str, most: int, window: Window | None)
     order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
     titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
     return [
-        _candidate(found, number, title, every[number], window)
-        for number, title in zip(order, titles, strict=True)
+        _candidate(found, number, title, every[number], window) for number, title in zip(order, titles, strict=True)
     ]
 
 

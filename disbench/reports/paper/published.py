@@ -190,17 +190,13 @@ class Published:
     def remarks_on(self, row: Printed) -> list[Remark]:
         """What holds for a row, or for some of its numbers."""
         return [
-            remark
-            for remark in self._remarks
-            if remark.file == row.file and remark.where and _has(row, remark.where)
+            remark for remark in self._remarks if remark.file == row.file and remark.where and _has(row, remark.where)
         ]
 
     def sentence(self, row: Printed, other: Elsewhere) -> str:
         """What another source prints, in words."""
         differing = [
-            text
-            for key, text in other.entry.labels.items()
-            if row.labels.get(key) not in (None, text) and text
+            text for key, text in other.entry.labels.items() if row.labels.get(key) not in (None, text) and text
         ]
         whose = f" for {', '.join(differing)}:" if differing else ""
         parts = [f"{self.title(column)} {number}" for column, number in other.numbers.items()]
@@ -224,9 +220,7 @@ def read_published(folder: Path | None = None) -> Published:
         datasets = {name: _dataset(name, **facts) for name, facts in content["datasets"].items()}
         bare = Published(datasets, rows, content["protocol"], content["full_models"], (), ())
         compared = tuple(
-            _Compared(
-                tuple(_picked(bare, entry) for entry in group["entries"]), bool(group.get("one_way", False))
-            )
+            _Compared(tuple(_picked(bare, entry) for entry in group["entries"]), bool(group.get("one_way", False)))
             for group in content["compared"]
         )
         remarks = tuple(

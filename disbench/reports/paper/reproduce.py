@@ -99,9 +99,7 @@ def reproduce(
 
 
 def _table(asked: Request) -> Report:
-    return paper_tables.make_paper_table(
-        asked.name, asked.runs, asked.out, rows=asked.rows, formats=asked.formats
-    )
+    return paper_tables.make_paper_table(asked.name, asked.runs, asked.out, rows=asked.rows, formats=asked.formats)
 
 
 def _curves(asked: Request) -> Report:
@@ -110,9 +108,7 @@ def _curves(asked: Request) -> Report:
 
 def _pictures(asked: Request) -> Report:
     make = {"figure5": paper_pictures.reproduce_figure5, "figure6": paper_pictures.reproduce_figure6}
-    paths = make[asked.name](
-        asked.runs, asked.out, asked.data, asked.samples or None, forms=tuple(asked.formats)
-    )
+    paths = make[asked.name](asked.runs, asked.out, asked.data, asked.samples or None, forms=tuple(asked.formats))
     return Report(tuple(paths), tuple(f"look at: {path}" for path in paths))
 
 

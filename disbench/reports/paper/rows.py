@@ -85,9 +85,7 @@ class Block:
     values: tuple[Value, ...]
 
 
-def paper_blocks(
-    definition: TableDefinition, published: Published, runs: PaperRuns
-) -> tuple[list[Block], list[str]]:
+def paper_blocks(definition: TableDefinition, published: Published, runs: PaperRuns) -> tuple[list[Block], list[str]]:
     """The rows of a table with the runs that belong to them; then the runs without a row, and what is not shown.
 
     Raises:
@@ -135,9 +133,7 @@ def _block(
         first=first,
         runs=tuple(entries),
         row_notes=tuple(remark.text for remark in remarks if not remark.columns),
-        run_notes=tuple(filter(None, (*departures(entries[0], published), early_stop(entries[0]))))
-        if entries
-        else (),
+        run_notes=tuple(filter(None, (*departures(entries[0], published), early_stop(entries[0])))) if entries else (),
         values=tuple(
             _value(measure, entry, by_card.get(measure.dataset.card), published, opencv)
             for measure in definition.columns
@@ -174,9 +170,7 @@ def _method_title(entry: Printed) -> str:
     )
 
 
-def _value(
-    measure: Measure, entry: Printed | None, run: Entry | None, published: Published, opencv: str
-) -> Value:
+def _value(measure: Measure, entry: Printed | None, run: Entry | None, published: Published, opencv: str) -> Value:
     others, notes = [], []
     number = entry.numbers.get(measure.column, "") if entry else ""
     if entry:

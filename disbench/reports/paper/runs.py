@@ -156,9 +156,7 @@ def departures(entry: Entry, published: Published) -> tuple[str, ...]:
     usual = card_threshold(entry.description["method"]["card"])
     found = (
         deviation_from(entry, published.protocol),
-        f"threshold {entry.threshold:g} instead of the method's own {usual:g}"
-        if entry.threshold != usual
-        else "",
+        f"threshold {entry.threshold:g} instead of the method's own {usual:g}" if entry.threshold != usual else "",
     )
     return tuple(filter(None, found))
 

@@ -60,9 +60,7 @@ def embedded(picture: Picture, where: str) -> tuple[str, Markup]:
     for kind, signature in _SIGNATURES.items():
         if content.startswith(signature) and (kind != "webp" or content[8:12] == b"WEBP"):
             return plain(title), Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
-    raise InputError(
-        f"picture {plain(title)!r} of {where}: neither PNG nor JPEG nor WebP; save it as one of them"
-    )
+    raise InputError(f"picture {plain(title)!r} of {where}: neither PNG nor JPEG nor WebP; save it as one of them")
 
 
 def content_policy(style: str, script: str = "") -> str:

@@ -82,9 +82,7 @@ def table(content: Table, name: str) -> str:
         f"\n\\par\\smallskip\\raggedright {_marks((mark,))} {escape(text)}\\par"
         for mark, text in content.footnotes.items()
     ]
-    return "\n".join(
-        [head, *_headings(content.columns), r"\midrule", *rows, _TAIL.format(notes="".join(notes))]
-    )
+    return "\n".join([head, *_headings(content.columns), r"\midrule", *rows, _TAIL.format(notes="".join(notes))])
 
 
 def _headings(columns: tuple[Column, ...]) -> list[str]:

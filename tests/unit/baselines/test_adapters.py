@@ -186,15 +186,12 @@ ISEGM = {
     "isegm/model/modeling/pos_embed.py": POSITIONS,
 }
 FILES: dict[str, dict[str, str]] = {
-    **dict.fromkeys(
-        ("ritm", "focalclick", "cdnet", "emc-click", "simpleclick", "icmformer", "cfr-icl"), ISEGM
-    ),
+    **dict.fromkeys(("ritm", "focalclick", "cdnet", "emc-click", "simpleclick", "icmformer", "cfr-icl"), ISEGM),
     "fbrs": {**ISEGM, "torchvision/transforms.py": TRANSFORMS},
     "fcfi": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + FCFI},
     "piclick": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + PICLICK},
     "segnext": {
-        f"segnext/{name}": text
-        for name, text in {**ISEGM, "isegm/inference/predictor.py": PREDICTOR, **COMMON}.items()
+        f"segnext/{name}": text for name, text in {**ISEGM, "isegm/inference/predictor.py": PREDICTOR, **COMMON}.items()
     },
     "sam-official": {"segment_anything/__init__.py": SAM},
     "sam-hq-official": {"segment_anything/__init__.py": SAM},
@@ -486,11 +483,7 @@ def test_adapters_are_python_3_7_and_import_little(path: Path) -> None:
 
 def options_read(path: Path) -> set[str]:
     """The names under which an adapter looks into its options, in the shared functions that it names too."""
-    shared = {
-        node.name: node
-        for node in ast.parse((ADAPTERS / "_peers.py").read_text()).body
-        if hasattr(node, "name")
-    }
+    shared = {node.name: node for node in ast.parse((ADAPTERS / "_peers.py").read_text()).body if hasattr(node, "name")}
     trees: list[ast.AST] = [ast.parse(path.read_text())]
     names = [node.value for node in ast.walk(trees[0]) if isinstance(node, ast.Constant)]
     trees += [node for name, node in shared.items() if name in names]
@@ -504,9 +497,7 @@ def options_read(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "card", [name for name in card_names() if load_card(name).content["status"] == "bridge"]
-)
+@pytest.mark.parametrize("card", [name for name in card_names() if load_card(name).content["status"] == "bridge"])
 def test_cards_offer_what_their_adapters_read(card: str) -> None:
     content = load_card(card).content
     assert content["adapter"] in adapter_names()

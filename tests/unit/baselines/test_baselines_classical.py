@@ -57,9 +57,7 @@ def masks_of(method: Any, image: Image, clicks: list[Click]) -> list[npt.NDArray
 # Seeds
 
 
-click_lists = st.lists(
-    st.builds(Click, st.integers(0, 39), st.integers(0, 29), st.booleans()), min_size=1, max_size=8
-)
+click_lists = st.lists(st.builds(Click, st.integers(0, 39), st.integers(0, 29), st.booleans()), min_size=1, max_size=8)
 
 
 @given(click_lists, st.sampled_from([(30, 40), (15, 20), (11, 16), (4, 5)]), st.sampled_from([0, 1, 2.5, 5]))
@@ -279,9 +277,7 @@ def test_likelihood_is_a_smoothed_histogram_with_a_uniform_part() -> None:
 # Graph cut
 
 
-def energy(
-    terminals: npt.NDArray[np.int32], links: graph_cut.Links, unit: int, labels: npt.NDArray[np.bool_]
-) -> int:
+def energy(terminals: npt.NDArray[np.int32], links: graph_cut.Links, unit: int, labels: npt.NDArray[np.bool_]) -> int:
     """What a labelling costs: the links between its two parts, and the terminals that it is cut from."""
     flat = labels.ravel()
     capacities = np.rint(links.cost * unit).astype(int)
@@ -443,9 +439,7 @@ def test_grabcut_is_opencv_s_with_the_clicks_as_seeds() -> None:
         disc = (x - click.x) ** 2 + (y - click.y) ** 2 <= 9
         labels[disc] = cv2.GC_FGD if click.positive else cv2.GC_BGD
     cv2.setRNGSeed(0)
-    cv2.grabCut(
-        image[..., ::-1].copy(), labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK
-    )
+    cv2.grabCut(image[..., ::-1].copy(), labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     expected = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     found = GrabCut(continuation="fresh").open(image).predict(clicks).masks[0]
     assert np.array_equal(found, expected)

@@ -120,9 +120,7 @@ def test_starting_again_has_an_end(tmp_path: Path) -> None:
     method = bridge(tmp_path)
     method._command = [sys.executable, "-c", "import sys; sys.exit(4)"]
     method.close()
-    words = (
-        "could not be started anew in 3 attempts: the program was asked to start and ended with exit code 4"
-    )
+    words = "could not be started anew in 3 attempts: the program was asked to start and ended with exit code 4"
     with pytest.raises(InputError, match=words):
         method.open(IMAGE)
     with pytest.raises(InputError, match=words):
@@ -216,9 +214,7 @@ def test_a_program_of_the_users_own(tmp_path: Path) -> None:
 
 def test_a_card_of_a_program(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    card = (
-        f'title = "Own"\nstatus = "bridge"\noptions.command.default = "{sys.executable} {tmp_path}/own.py"\n'
-    )
+    card = f'title = "Own"\nstatus = "bridge"\noptions.command.default = "{sys.executable} {tmp_path}/own.py"\n'
     (tmp_path / "own.toml").write_text(card)
     method = method_spec(str(tmp_path / "own.toml")).build()
     assert method.open(IMAGE).predict(CLICK).masks[0, 4, 3]
@@ -329,9 +325,7 @@ def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_what_is_missing_is_told_before_anything_starts(options: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        child_command(
-            **({"adapter": "", "repo": "", "python": "", "checkpoint": "", "command": ""} | options)
-        )
+        child_command(**({"adapter": "", "repo": "", "python": "", "checkpoint": "", "command": ""} | options))
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:

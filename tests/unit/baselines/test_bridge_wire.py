@@ -22,19 +22,13 @@ from disbench.baselines.bridge.method import ADAPTERS
 
 names = st.text(max_size=8)
 plain = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | names
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | names
 )
 headers = st.dictionaries(
     names.filter(lambda name: name not in ("type", "arrays")), plain | st.lists(plain, max_size=3)
 )
 arrays = st.sampled_from(DTYPES).flatmap(
-    lambda dtype: hnp.arrays(
-        np.dtype(dtype), hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
-    )
+    lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
 )
 MOST = 1 << 16
 
@@ -157,26 +151,18 @@ def test_the_childs_files_are_python_3_7_and_need_numpy_alone(path: Path) -> Non
         name.partition(".")[0]
         for node in tree.body
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
-        )
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
     }
     assert at_top <= {*sys.stdlib_module_names, "numpy"}
     everywhere = [
         name
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
-        )
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
     ]
     assert not any(name.partition(".")[0] == "disbench" for name in everywhere)
     new = {"removeprefix", "removesuffix", "file_digest", "batched"}
     assert not [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in new]
     assert not [
-        k.arg
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for k in node.keywords
-        if k.arg == "strict"
+        k.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords if k.arg == "strict"
     ]

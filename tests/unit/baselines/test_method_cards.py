@@ -149,9 +149,7 @@ def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_list_can_be_filtered() -> None:
-    found = {
-        status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(Status)
-    }
+    found = {status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(Status)}
     assert sorted(name for names in found.values() for name in names) == card_names()
     assert "ritm" in found["bridge"]
     assert "ld" in found["published-only"]

@@ -111,9 +111,7 @@ def test_masks_of_any_size_are_the_exported_decoders(
 
 
 @needs_weights
-def test_three_candidates_hold_the_decoders_own_choice(
-    methods: dict[int, MobileSam], photo: np.ndarray
-) -> None:
+def test_three_candidates_hold_the_decoders_own_choice(methods: dict[int, MobileSam], photo: np.ndarray) -> None:
     three, one = methods[3].open(photo).predict(CLICKS[:1]), methods[1].open(photo).predict(CLICKS[:1])
     assert three.masks.shape[0] == 3
     assert three.scores is not None and one.scores is not None
@@ -126,9 +124,7 @@ def test_three_candidates_hold_the_decoders_own_choice(
 def test_three_at_the_first_click_and_then_one(
     encodings: str, methods: dict[int, MobileSam], photo: np.ndarray
 ) -> None:
-    session, one, three = (
-        m.open(photo) for m in (MobileSam(later=1, cache=encodings), methods[1], methods[3])
-    )
+    session, one, three = (m.open(photo) for m in (MobileSam(later=1, cache=encodings), methods[1], methods[3]))
     first = session.predict(CLICKS[:1])
     assert np.array_equal(first.masks, three.predict(CLICKS[:1]).masks)
     session.keep(int(np.argmax(first.scores)))
@@ -249,9 +245,7 @@ def test_the_encoders_input() -> None:
     assert given.dtype == np.float32
     assert inner_size((300, 600), 1024) == (512, 1024)
     assert (given[:, :, 512:] == 0).all()
-    assert np.allclose(
-        given[0, :, 0, 0], [(10 - 123.675) / 58.395, (20 - 116.28) / 57.12, (30 - 103.53) / 57.375]
-    )
+    assert np.allclose(given[0, :, 0, 0], [(10 - 123.675) / 58.395, (20 - 116.28) / 57.12, (30 - 103.53) / 57.375])
 
 
 def test_points_and_padding() -> None:

@@ -16,9 +16,7 @@ from disbench.baselines.sam.transformers_sam import SAM, SAM_2, SAM_HQ, Transfor
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 
-transformers = pytest.importorskip(
-    "transformers", reason='transformers is not here; "disbench[models]" has it'
-)
+transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 torch = pytest.importorskip("torch")
 pytest.importorskip("cv2", exc_type=ImportError)
 NAMES = [
@@ -104,9 +102,7 @@ def made(folders: dict[str, str]) -> Callable[..., TransformersSam]:
     def make(name: str, **options: Any) -> TransformersSam:
         key = (name, *sorted(options.items()))
         if key not in known:
-            built = method_spec(
-                name, [f"model={folders[name]}", *(f"{o}={v}" for o, v in options.items())]
-            ).build()
+            built = method_spec(name, [f"model={folders[name]}", *(f"{o}={v}" for o, v in options.items())]).build()
             assert isinstance(built, TransformersSam)
             known[key] = built
         return known[key]
@@ -150,9 +146,7 @@ def ask(model: Any, image: np.ndarray, clicks: list[Click], previous: Any, name:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("candidates", "later"), [(1, 3), (3, 3), (3, 1)])
-def test_it_is_the_model_asked_directly(
-    made: Maker, image: np.ndarray, name: str, candidates: int, later: int
-) -> None:
+def test_it_is_the_model_asked_directly(made: Maker, image: np.ndarray, name: str, candidates: int, later: int) -> None:
     """Pixels, clicks, feedback: all that goes in, and the candidates that come out, at every click."""
     method = made(name, candidates=candidates, later=later)
     session, previous = method.open(image), None
@@ -252,17 +246,13 @@ def test_a_model_that_is_not_here_says_how_to_get_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        InputError, match=r"not on this machine.*hf download someone/no-such-model --revision v2"
-    ):
+    with pytest.raises(InputError, match=r"not on this machine.*hf download someone/no-such-model --revision v2"):
         method_spec(name, ["model=someone/no-such-model", "revision=v2"]).build()
     with pytest.raises(InputError, match=f"methods fetch {name}, or name a folder"):
         method_spec(name, [f"model={load_card(name).text('hub')}", "revision=main"]).build()
 
 
-def test_what_a_user_gets_wrong(
-    folders: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_user_gets_wrong(folders: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"cannot be loaded.*config\.json"):
         sam_transformers.sam(str(tmp_path))
     other = next(folder for name, folder in folders.items() if name != "sam")

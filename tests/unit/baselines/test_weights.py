@@ -180,9 +180,7 @@ def test_where_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "weights"))
     path = tmp_path / "toy.toml"
-    path.write_text(
-        f'title = "T"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n{fake_npm.WEIGHTS_TABLE}'
-    )
+    path.write_text(f'title = "T"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n{fake_npm.WEIGHTS_TABLE}')
     with pytest.raises(InputError, match=rf"weights of {path} are not there; run: disbench methods fetch"):
         weights.locate(str(path))
     place = tmp_path / "weights" / "toy" / "w.onnx"
@@ -199,9 +197,7 @@ def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pyt
     assert weights.locate(str(path), str(tmp_path / "elsewhere"))["w.onnx"].parent.name == "elsewhere"
 
 
-def test_a_file_is_hashed_once_a_process_unless_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_hashed_once_a_process_unless_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, read = tmp_path / "w.onnx", []
     path.write_bytes(b"weights")
     original = weights.file_sha256

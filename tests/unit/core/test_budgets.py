@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from disbench.core.budgets import BUDGETS, budget_points
 from disbench.core.clicks import Click, next_click
 
-targets = hnp.arrays(
-    np.int8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 1)
-).filter(lambda target: bool((target == 1).any()))
+targets = hnp.arrays(np.int8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 1)).filter(
+    lambda target: bool((target == 1).any())
+)
 
 
 def pixels(target: np.ndarray) -> list[tuple[int, int]]:

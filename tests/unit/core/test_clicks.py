@@ -37,9 +37,7 @@ def test_the_centre_of_the_widest_error() -> None:
 
 def test_a_tie_is_negative_and_first_in_rows() -> None:
     target = np.array([[1, 0, 0, 1], [0, 0, 0, 0]])
-    assert next_click(target, [[False, False, True, False], [True, False, False, False]]) == Click(
-        2, 0, False
-    )
+    assert next_click(target, [[False, False, True, False], [True, False, False, False]]) == Click(2, 0, False)
     assert next_click(target, np.zeros((2, 4), dtype=bool)) == Click(0, 0, True)
 
 

@@ -155,10 +155,7 @@ def test_bootstrap_is_repeatable_and_covers() -> None:
 @given(st.lists(st.integers(-3, 20), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.95]))
 def test_bootstrap_of_whole_numbers_counts_every_resample(values: list[int], level: float) -> None:
     means = sorted(sum(drawn) / len(values) for drawn in itertools.product(values, repeat=len(values)))
-    ends = [
-        means[max(0, math.ceil(share * len(means) - 1e-6) - 1)]
-        for share in ((1 - level) / 2, (1 + level) / 2)
-    ]
+    ends = [means[max(0, math.ceil(share * len(means) - 1e-6) - 1)] for share in ((1 - level) / 2, (1 + level) / 2)]
     assert bootstrap_interval(values, level=level) == pytest.approx(ends)
 
 

@@ -62,9 +62,7 @@ class Server:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range")
@@ -127,18 +125,14 @@ class TestDownload:
         assert server.seen == [("/a.bin", None)]
         assert not pauses
 
-    def test_what_is_there_is_not_fetched_again(
-        self, server: Server, tmp_path: Path, pauses: list[float]
-    ) -> None:
+    def test_what_is_there_is_not_fetched_again(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
         for _ in range(2):
             get(server, tmp_path, pauses, sha256=SHA256)
         assert len(server.seen) == 1
         (tmp_path / "a.bin").write_bytes(b"something else")
         assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
 
-    def test_a_transfer_that_breaks_off_goes_on(
-        self, server: Server, tmp_path: Path, pauses: list[float]
-    ) -> None:
+    def test_a_transfer_that_breaks_off_goes_on(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
         server.cuts = [100_000, 50_000]
         assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
         assert [asked for _, asked in server.seen] == [None, "bytes=100000-", "bytes=150000-"]
@@ -210,9 +204,7 @@ class TestDownload:
             get(server, tmp_path, pauses, size=len(CONTENT))
 
     def test_a_wrong_hash_or_size(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        with pytest.raises(
-            InputError, match=f"its SHA-256 is {SHA256}, where the card has 00; it was thrown"
-        ):
+        with pytest.raises(InputError, match=f"its SHA-256 is {SHA256}, where the card has 00; it was thrown"):
             get(server, tmp_path, pauses, sha256="00")
         assert not list(tmp_path.iterdir())
         with pytest.raises(InputError, match=r"\d+ bytes arrived, where the card has 5"):
@@ -220,18 +212,14 @@ class TestDownload:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
-    def test_answers_that_stay(
-        self, server: Server, tmp_path: Path, pauses: list[float], status: int
-    ) -> None:
+    def test_answers_that_stay(self, server: Server, tmp_path: Path, pauses: list[float], status: int) -> None:
         server.statuses = [status]
         with pytest.raises(InputError, match=rf"a\.bin: the server answers {status} "):
             get(server, tmp_path, pauses)
         assert len(server.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 500, 503])
-    def test_answers_that_pass(
-        self, server: Server, tmp_path: Path, pauses: list[float], status: int
-    ) -> None:
+    def test_answers_that_pass(self, server: Server, tmp_path: Path, pauses: list[float], status: int) -> None:
         server.statuses = [status] * (ATTEMPTS - 1)
         assert get(server, tmp_path, pauses) == CONTENT
         assert pauses == [2.0, 4.0, 8.0, 16.0]
@@ -256,9 +244,7 @@ class TestDownload:
             get(server, tmp_path, pauses, name="c.bin")
 
     @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
-    def test_redirects_to_elsewhere(
-        self, server: Server, tmp_path: Path, pauses: list[float], to: str
-    ) -> None:
+    def test_redirects_to_elsewhere(self, server: Server, tmp_path: Path, pauses: list[float], to: str) -> None:
         server.redirects = {"/b.bin": to}
         with pytest.raises(InputError, match=r"sends on to|is not allowed"):
             get(server, tmp_path, pauses, name="b.bin")
@@ -376,9 +362,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         assert self.tree(data) == [*self.FILES, "mine/more/lists/val.txt"]
         assert (data / "mine/more/lists/val.txt").read_bytes() == b"a\n"
 
-    def test_without_a_hash_only_if_allowed_and_never_silently(
-        self, card: Path, data: Path, server: Server
-    ) -> None:
+    def test_without_a_hash_only_if_allowed_and_never_silently(self, card: Path, data: Path, server: Server) -> None:
         self.write(card, server, sha256="")
         with pytest.raises(InputError, match=r"no SHA-256 for d\.zip, .*--no-hash"):
             list(fetch(str(card), data))
@@ -524,9 +508,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
             ("unpack = 1", "unpack is true or false"),
         ],
     )
-    def test_cards_that_mean_harm(
-        self, card: Path, data: Path, server: Server, line: str, message: str
-    ) -> None:
+    def test_cards_that_mean_harm(self, card: Path, data: Path, server: Server, line: str, message: str) -> None:
         self.write(card, server, more=line)
         with pytest.raises(InputError, match=message):
             list(fetch(str(card), data))

@@ -93,9 +93,7 @@ class TestPairs:
     def test_a_mask_of_another_size(self, tmp_path: Path) -> None:
         pair(tmp_path, "img", "gt", ["a"])
         photo(tmp_path / "img" / "a.jpg", size=(3, 3))
-        with pytest.raises(
-            InputError, match=r"a\.png: the mask of sample 'a' has 3 x 2 pixels, its image 3 x 3"
-        ):
+        with pytest.raises(InputError, match=r"a\.png: the mask of sample 'a' has 3 x 2 pixels, its image 3 x 3"):
             open_dataset("davis", tmp_path).read(0)
 
     @pytest.mark.parametrize(("name", "value"), [("davis", 0), ("berkeley", 128)])
@@ -156,10 +154,7 @@ class TestContentHash:
         root = folder / "DAVIS"
         lines = ['["disbench samples 1","any-channel"]']
         for stem in ("a", "b"):
-            files = [
-                sha256((root / part).read_bytes()).hexdigest()
-                for part in (f"img/{stem}.jpg", f"gt/{stem}.png")
-            ]
+            files = [sha256((root / part).read_bytes()).hexdigest() for part in (f"img/{stem}.jpg", f"gt/{stem}.png")]
             lines.append(f'["{stem}",0,"{files[0]}","{files[1]}"]')
         expected = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
         assert open_dataset("davis", folder).content_hash() == expected
@@ -197,8 +192,7 @@ class TestDavis585:
 
     def test_initial_masks_are_part_of_the_content(self, root: Path) -> None:
         seen = {
-            open_dataset("davis-585", root, [f"initial={initial}"]).content_hash()
-            for initial in ("sp", "stm", "none")
+            open_dataset("davis-585", root, [f"initial={initial}"]).content_hash() for initial in ("sp", "stm", "none")
         }
         assert len(seen) == 3
 
@@ -418,9 +412,7 @@ class TestFolder:
             (".", ".", ["images=.", "masks=."]),
         ],
     )
-    def test_where_images_and_masks_are(
-        self, tmp_path: Path, images: str, masks: str, options: list[str]
-    ) -> None:
+    def test_where_images_and_masks_are(self, tmp_path: Path, images: str, masks: str, options: list[str]) -> None:
         pair(tmp_path, images, masks, ["a"])
         source = open_dataset("folder", tmp_path, options)
         assert list(source.ids) == ["a"]

@@ -45,9 +45,7 @@ def as_numpy_1(data: bytes) -> bytes:
     """The pickle as NumPy 1 would have written it: its inner modules had other names."""
     count = data.count(b"numpy._core.")
     for length in (len("numpy._core.multiarray"), len("numpy._core.numeric")):
-        data = data.replace(
-            bytes([0x8C, length]) + b"numpy._core.", bytes([0x8C, length - 1]) + b"numpy.core."
-        )
+        data = data.replace(bytes([0x8C, length]) + b"numpy._core.", bytes([0x8C, length - 1]) + b"numpy.core.")
     data = data.replace(b"cnumpy._core.", b"cnumpy.core.")
     if data[1] >= 4 and data[0] == 0x80:
         frame = struct.unpack("<Q", data[3:11])[0]
@@ -113,9 +111,7 @@ def test_a_scene_has_the_masks_kinds_and_tree_of_the_files(tmp_path: Path) -> No
     assert scene.parents == (-1, 0, 1, -1, -1)
     assert [item.kind for item in scene.objects] == ["thing"] * 4 + ["stuff"]
     assert [item.category for item in scene.objects] == ["object"] * 4 + ["stuff"]
-    assert {(item.source, item.synset, item.annotation_id) for item in scene.objects} == {
-        ("hannotation", None, None)
-    }
+    assert {(item.source, item.synset, item.annotation_id) for item in scene.objects} == {("hannotation", None, None)}
     layers = labels()
     for item, (layer, value) in zip(scene.objects, MAPPING, strict=True):
         mask = layers[layer] == value
@@ -179,10 +175,7 @@ def test_fingerprint_is_what_sha256sum_says(tmp_path: Path) -> None:
     folder = write_split(tmp_path, {5: ENTRY, 10: ENTRY})
     put(folder / "masks" / "77.pickle", "not named by the annotation")
     before = HannotationSource(folder).fingerprint()
-    hashes = [
-        hashlib.sha256((folder / "masks" / name).read_bytes()).hexdigest()
-        for name in ("10.pickle", "5.pickle")
-    ]
+    hashes = [hashlib.sha256((folder / "masks" / name).read_bytes()).hexdigest() for name in ("10.pickle", "5.pickle")]
     text = f"{hashes[0]}  10.pickle\n{hashes[1]}  5.pickle\n"
     assert before == {
         "hannotation.pickle": hashlib.sha256((folder / "hannotation.pickle").read_bytes()).hexdigest(),
@@ -205,9 +198,7 @@ def test_a_missing_file_of_masks_is_named(tmp_path: Path) -> None:
 def test_another_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
     write_split(tmp_path / "val", {5: ENTRY})
     write_split(tmp_path / "train", {5: ENTRY})
-    with pytest.raises(
-        InputError, match=r"one of its splits: train, val, which holds hannotation\.pickle and"
-    ):
+    with pytest.raises(InputError, match=r"one of its splits: train, val, which holds hannotation\.pickle and"):
         HannotationSource(tmp_path)
     for folder in (tmp_path / "nowhere", tmp_path / "val" / "masks", tmp_path / "val" / "hannotation.pickle"):
         with pytest.raises(InputError, match=r"no hannotation\.pickle here; name the folder of one split"):
@@ -530,9 +521,7 @@ def test_pickles_that_no_pickler_writes_are_refused(tmp_path: Path, name: str) -
     refused(tmp_path / "a.pickle", FORGED[name])
 
 
-@pytest.mark.parametrize(
-    "data", [b"\x80\x02Nr\xff\xff\xff\xff.", b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"N."]
-)
+@pytest.mark.parametrize("data", [b"\x80\x02Nr\xff\xff\xff\xff.", b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"N."])
 def test_a_forged_memo_index_or_frame_costs_no_memory(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.pickle").write_bytes(data)
     tracemalloc.start()

@@ -78,9 +78,7 @@ class TestParity:
             assert item.synset is None
         assert "crowd" in {item.kind for item in objects}
 
-    def _checked(
-        self, path: Path, dialect: Dialect, records: list[dict[str, Any]], mask_of: Any
-    ) -> list[SceneObject]:
+    def _checked(self, path: Path, dialect: Dialect, records: list[dict[str, Any]], mask_of: Any) -> list[SceneObject]:
         """All objects of a file, their masks, areas, boxes and order compared with the reference's."""
         source = read((path, dialect))
         found = scenes(source)
@@ -158,9 +156,7 @@ class TestLayouts:
             annotation(1, segmentation=square(3, 4, 5)),
             annotation(2, segmentation=[*square(0, 0, 2), *square(10, 0, 3)], category_id=2),
             annotation(3, segmentation=crowd, iscrowd=1),
-            annotation(
-                4, segmentation={**crowd, "counts": coco_mask.frPyObjects(crowd, 1, 1)["counts"].decode()}
-            ),
+            annotation(4, segmentation={**crowd, "counts": coco_mask.frPyObjects(crowd, 1, 1)["counts"].decode()}),
         ]
         (scene,) = scenes(read((write_annotations(tmp_path / "a.json", records), "coco")))
         assert [item.area for item in scene.objects] == [25, 4 + 9, 7, 7]
@@ -216,9 +212,7 @@ class TestJoining:
     def test_the_inner_join_has_the_images_that_both_datasets_have(self, tmp_path: Path) -> None:
         """The datasets, not the files: images of one dataset may be spread over several files."""
         lvis = write_annotations(tmp_path / "l.json", [annotation(1)], [image(1), image(5), image(7)])
-        train = write_annotations(
-            tmp_path / "t.json", [annotation(3), annotation(4, 3)], [image(3), image(1)]
-        )
+        train = write_annotations(tmp_path / "t.json", [annotation(3), annotation(4, 3)], [image(3), image(1)])
         val = write_annotations(tmp_path / "v.json", [annotation(5, 7)], [image(7)])
         source = read((lvis, "lvis"), (train, "coco"), (val, "coco"))
         assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [("1", [3, 1]), ("7", [5])]
@@ -234,9 +228,7 @@ class TestJoining:
 
     def test_several_files_of_one_kind(self, tmp_path: Path) -> None:
         first = write_annotations(tmp_path / "1.json", [annotation(1, 8)], [image(8), image(2)])
-        second = write_annotations(
-            tmp_path / "2.json", [annotation(2, 8), annotation(3, 5)], [image(8), image(5)]
-        )
+        second = write_annotations(tmp_path / "2.json", [annotation(2, 8), annotation(3, 5)], [image(8), image(5)])
         source = read((first, "lvis"), (second, "lvis"))
         assert source.name == "lvis"
         assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [
@@ -248,9 +240,7 @@ class TestJoining:
     def test_files_that_disagree_about_a_size(self, tmp_path: Path) -> None:
         first = write_annotations(tmp_path / "1.json", [], [image(1), image(4)])
         second = write_annotations(tmp_path / "2.json", [], [image(4, height=41)])
-        with pytest.raises(
-            InputError, match=r"2\.json: image 4 has 60 x 41 pixels, but .*1\.json says 60 x 40"
-        ):
+        with pytest.raises(InputError, match=r"2\.json: image 4 has 60 x 41 pixels, but .*1\.json says 60 x 40"):
             read((first, "coco"), (second, "lvis"))
 
     def test_the_same_file_twice(self, tmp_path: Path) -> None:
@@ -263,9 +253,7 @@ class TestJoining:
     def test_fingerprint_tells_every_file_apart(self, tmp_path: Path) -> None:
         for name in ("a", "b", "c"):
             (tmp_path / name).mkdir()
-        a, b, c = (
-            write_annotations(tmp_path / name / "train.json", [annotation(n)]) for n, name in enumerate("abc")
-        )
+        a, b, c = (write_annotations(tmp_path / name / "train.json", [annotation(n)]) for n, name in enumerate("abc"))
         alone = read((a, "lvis")).fingerprint()
         assert list(alone) == ["lvis:train.json"]
         prints = [
@@ -428,15 +416,11 @@ BAD_RECORDS: list[tuple[dict[str, Any], str]] = [
 
 class TestBadRecords:
     @pytest.mark.parametrize(("change", "message"), BAD_RECORDS)
-    def test_a_bad_annotation_is_named_or_dropped(
-        self, tmp_path: Path, change: dict[str, Any], message: str
-    ) -> None:
+    def test_a_bad_annotation_is_named_or_dropped(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
         records = [annotation(1), annotation(2, **{"id": 99, **change}), annotation(3), annotation(4, 2)]
         path = write_annotations(tmp_path / "a.json", records, [image(1), image(2)])
         source = read((path, "lvis"))
-        with pytest.raises(
-            InputError, match=rf"a\.json: annotation .*\(image 1\): .*{message}.*bad_annotations=drop"
-        ):
+        with pytest.raises(InputError, match=rf"a\.json: annotation .*\(image 1\): .*{message}.*bad_annotations=drop"):
             scenes(source)
         assert ids(next(source.read([1]))) == [4]
         first, second = scenes(read((path, "lvis"), bad="drop"))

@@ -29,9 +29,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=5)
-CONTENTS = st.dictionaries(
-    TEXT, st.one_of(RECORDS, VALUES.filter(lambda v: not isinstance(v, list))), max_size=4
-)
+CONTENTS = st.dictionaries(TEXT, st.one_of(RECORDS, VALUES.filter(lambda v: not isinstance(v, list))), max_size=4)
 LAYOUTS = st.fixed_dictionaries(
     {
         "indent": st.sampled_from((None, 0, 1, "\t")),
@@ -56,9 +54,7 @@ def chunked(path: Path, size: int) -> JsonArrays:
 
 def everything(index: JsonArrays) -> dict[str, Any]:
     """What the index says that the file holds."""
-    return {
-        key: list(index.iterate(key)) if key in index.records else value for key, value in index.rest.items()
-    }
+    return {key: list(index.iterate(key)) if key in index.records else value for key, value in index.rest.items()}
 
 
 def put(folder: Path, content: str | bytes) -> Path:
@@ -143,9 +139,7 @@ def test_any_bytes_are_read_as_json_reads_them_or_refused(folder: Path, soup: st
 
 
 @given(place=st.integers(0, len(SMALL.encode()) - 1), byte=st.integers(0, 255), chunk=CHUNKS)
-def test_one_wrong_byte_changes_a_value_or_is_refused(
-    folder: Path, place: int, byte: int, chunk: int
-) -> None:
+def test_one_wrong_byte_changes_a_value_or_is_refused(folder: Path, place: int, byte: int, chunk: int) -> None:
     data = bytearray(SMALL.encode())
     data[place] = byte
     path = put(folder, bytes(data))

@@ -110,9 +110,7 @@ class TestSbd:
             SbdScenes(folder, "test")
 
     def test_an_instance_without_pixels_is_no_object(self, folder: Path) -> None:
-        write_mat(
-            folder / "inst" / "c.mat", np.where(HAND_MADE == 2, 0, HAND_MADE).astype(np.uint8), [1, 2, 3]
-        )
+        write_mat(folder / "inst" / "c.mat", np.where(HAND_MADE == 2, 0, HAND_MADE).astype(np.uint8), [1, 2, 3])
         (scene,) = scenes(SbdScenes(folder, "val"))
         assert [(item.annotation_id, item.category) for item in scene.objects] == [
             (1, "aeroplane"),
@@ -191,9 +189,7 @@ class TestSbd:
         assert [scene.image_id for scene in found] == ["2008_000051", "2008_000195"]
         for scene in found:
             instances = loadmat(data_root / "SBD" / "inst" / f"{scene.image_id}.mat")["GTinst"][0, 0]
-            classes = loadmat(data_root / "SBD" / "cls" / f"{scene.image_id}.mat")["GTcls"][0, 0][
-                "Segmentation"
-            ]
+            classes = loadmat(data_root / "SBD" / "cls" / f"{scene.image_id}.mat")["GTcls"][0, 0]["Segmentation"]
             check_objects(scene, instances["Segmentation"], range(1, len(instances["Categories"]) + 1))
             for item in scene.objects:
                 (number,) = np.unique(classes[decode(item.rle)])
@@ -294,17 +290,13 @@ class TestVoc:
 
     @pytest.mark.real_data
     def test_the_real_splits_make_up_the_whole(self, data_root: Path) -> None:
-        train, val, both = (
-            VocScenes(data_root / "VOC2007", split).names for split in ("train", "val", "trainval")
-        )
+        train, val, both = (VocScenes(data_root / "VOC2007", split).names for split in ("train", "val", "trainval"))
         assert (len(train), len(val)) == (20, 24)
         assert sorted([*train, *val]) == sorted(both)
 
 
 @pytest.mark.parametrize("open_source", [SbdScenes, VocScenes])
-def test_lists_that_are_missing_empty_or_no_text(
-    tmp_path: Path, open_source: Callable[[Path], SceneSource]
-) -> None:
+def test_lists_that_are_missing_empty_or_no_text(tmp_path: Path, open_source: Callable[[Path], SceneSource]) -> None:
     with pytest.raises(InputError, match=r"train\.txt: there is no such list; splits here: none"):
         open_source(tmp_path)
     path = tmp_path / ("train.txt" if open_source is SbdScenes else "ImageSets/Segmentation/train.txt")

@@ -64,9 +64,7 @@ def test_the_method_hears_what_predict_tells_it() -> None:
     method.told = []
     work.undo()
     assert method.told == ["open", 1, "keep 2", 2]
-    assert np.array_equal(
-        work.mask, predict(Discs(candidates=3), IMAGE, CLICKS[:2], threshold=0.5, keep=2).mask
-    )
+    assert np.array_equal(work.mask, predict(Discs(candidates=3), IMAGE, CLICKS[:2], threshold=0.5, keep=2).mask)
     work.undo()
     assert (work.clicks, work.kept, work.chosen) == (CLICKS[:1], 2, 2)
     work.undo()
@@ -95,9 +93,7 @@ def test_what_is_refused() -> None:
         work.click(CLICKS[0])
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"), [(2, "ValueError: a bad day"), (3, "NaN"), (4, "masks of shape")]
-)
+@pytest.mark.parametrize(("fault", "words"), [(2, "ValueError: a bad day"), (3, "NaN"), (4, "masks of shape")])
 def test_a_method_that_fails_keeps_what_there_was(fault: int, words: str) -> None:
     image = np.full((60, 80, 3), fault, np.uint8)
     work = Work(Misbehaves(), image, 0.5)

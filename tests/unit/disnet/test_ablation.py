@@ -59,9 +59,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return folders
 
 
-def go(
-    plan: AblationPlan, choice: Choice = CONFIG, train: Any = fake_train, jobs: int = 1, **how: Any
-) -> list[str]:
+def go(plan: AblationPlan, choice: Choice = CONFIG, train: Any = fake_train, jobs: int = 1, **how: Any) -> list[str]:
     """Carry it out; what it said."""
     said: list[str] = []
     conduct = Conduct(method="disnet.toml", **how)
@@ -129,9 +127,7 @@ def test_an_interrupted_ablation_goes_on(plan: AblationPlan, measured: list[str]
 def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]) -> None:
     one = replace(CONFIG, rows=("plain",), seeds=(0,))
     go(plan, one)
-    with pytest.raises(
-        InputError, match=r"^out/two/plain/seed-0: there are results already; name another --out$"
-    ):
+    with pytest.raises(InputError, match=r"^out/two/plain/seed-0: there are results already; name another --out$"):
         go(plan, one, existing="fail")
     other = replace(one, steps=3)
     with pytest.raises(InputError, match=r"its row was made otherwise \(training\.steps: 2, now 3\)"):
@@ -163,9 +159,7 @@ def test_jobs_change_nothing(plan: AblationPlan) -> None:
 
 
 def test_a_job_that_ends(plan: AblationPlan) -> None:
-    with pytest.raises(
-        InputError, match=r"^full, seed 1: its process ended \(exit code 9; out of memory\?\); run"
-    ):
+    with pytest.raises(InputError, match=r"^full, seed 1: its process ended \(exit code 9; out of memory\?\); run"):
         go(plan, replace(CONFIG, rows=("full",), seeds=(1,)), train=failing_train, jobs=2)
 
 
@@ -205,9 +199,7 @@ def test_the_rows_are_the_papers(name: str) -> None:
     definition = read_table_definition(plan.table, published)
     printed = {row.name: row for group in definition.groups for row in group.rows}
     missing = set(printed) - {row.paper for row in plan.rows}
-    assert missing == ({"SBD Proximity"} if name == "table4" else set()), (
-        "SBD is another dataset, not another sampling"
-    )
+    assert missing == ({"SBD Proximity"} if name == "table4" else set()), "SBD is another dataset, not another sampling"
     for row in plan.rows:
         training = load_training("disnet-small", (*plan.set, *row.set))
         found = described(training)
@@ -254,19 +246,13 @@ def command(*arguments: str) -> str:
 
 
 def test_the_command(plan: AblationPlan, measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        ablation, "ablate", lambda *given, **how: seen.append((given, how)) or ablation.Report((), ())
-    )
+    monkeypatch.setattr(ablation, "ablate", lambda *given, **how: seen.append((given, how)) or ablation.Report((), ()))
     seen: list[Any] = []
-    options = (
-        "--config base.toml --steps 3 --rows full --seeds 4 --set clip=2 --every DATA=2 --limit 5 --stop-at 0"
-    )
+    options = "--config base.toml --steps 3 --rows full --seeds 4 --set clip=2 --every DATA=2 --limit 5 --stop-at 0"
     command("two.toml", *options.split(), "--jobs", "2", "--device", "cuda", "--out", "o")
     ((given, how),) = seen
     assert given[:2] == (plan, Path("o"))
-    assert given[2] == Choice(
-        "base.toml", ("clip=2",), 3, ("full",), (4,), chosen_datasets(plan, (), ["DATA=2"])
-    )
+    assert given[2] == Choice("base.toml", ("clip=2",), 3, ("full",), (4,), chosen_datasets(plan, (), ["DATA=2"]))
     assert (given[3].stop_at, given[3].limit, given[3].device, how["jobs"]) == (None, 5, "cuda", 2)
     assert [line.split()[0] for line in command("--list").splitlines()] == definitions.names(
         "baselines/configs/ablations"

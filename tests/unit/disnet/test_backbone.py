@@ -16,9 +16,7 @@ from disbench.disnet.backbone import SimplePyramid, ViTBackbone
 from disbench.disnet.mae_weights import vitdet_weights
 from disbench.disnet.options import ViTConfig
 
-transformers = pytest.importorskip(
-    "transformers", reason='transformers is not here; "disbench[models]" has it'
-)
+transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 SIDE = 64
 TINY = ViTConfig(
     input_side=SIDE, hidden=32, layers=2, heads=4, window=2, global_blocks=(0, 1), channels=32, pixel_layers=1
@@ -185,9 +183,7 @@ def refused(weights: str, **changes: Any) -> str:
     return message
 
 
-def test_weights_that_are_not_here_are_named_with_the_cure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_here_are_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     message = refused("facebook/no-such-mae", revision="v2")
     assert "run once, with a network: hf download facebook/no-such-mae --revision v2, or" in message

@@ -232,9 +232,7 @@ def photos(count: int) -> list[Sample]:
     return [source.read(number * 7) for number in range(count)]
 
 
-def test_the_harness_runs_it_and_what_it_keeps_goes_on(
-    network: Disnet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_harness_runs_it_and_what_it_keeps_goes_on(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, seen = photos(2), []
     refine = network.refine
 

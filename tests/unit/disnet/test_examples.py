@@ -36,9 +36,7 @@ PLAIN = Augmentation(brightness=0.0, contrast=0.0)
 WHOLE = dataclasses.replace(PLAIN, views=1)
 
 
-def examples(
-    folder: Path, frame: Frame = FRAMES[0], augmentation: Augmentation = PLAIN, **more: Any
-) -> Examples:
+def examples(folder: Path, frame: Frame = FRAMES[0], augmentation: Augmentation = PLAIN, **more: Any) -> Examples:
     network_input = more.pop("network_input", ImageInput(frame.side))
     settings: dict[str, Any] = {"outputs": 7, "seed": 0} | more
     return Examples([Shards(str(folder))], frame, network_input, augmentation, **settings)
@@ -100,9 +98,7 @@ def test_masks_and_first_click_are_the_sets_in_the_view(photo_shards: Path, fram
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.kind)
 def test_clicks_are_cells_of_the_image(photo_shards: Path, frame: Frame) -> None:
     dataset = examples(photo_shards, frame)
-    reach = (
-        0.5 + 1e-6 if frame.kind == "stretched" else 1.0
-    )  # the padded image's last row may be rounded away
+    reach = 0.5 + 1e-6 if frame.kind == "stretched" else 1.0  # the padded image's last row may be rounded away
     counts = []
     for number in range(0, len(dataset), 16):
         example = dataset[1, number]
@@ -167,9 +163,7 @@ def test_fixed_views_are_all_that_items_see(photo_shards: Path) -> None:
     assert set(seen) <= known
 
 
-def box_scene(
-    size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]], members: Any = None
-) -> SampledScene:
+def box_scene(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]], members: Any = None) -> SampledScene:
     """A scene of boxes (top, bottom, left, right); each is the center of a set, or `members` are one set's."""
     masks = []
     for top, bottom, left, right in boxes:
@@ -274,9 +268,7 @@ def test_clicks_of_stage_two_are_cell_centres_but_for_the_first(photo_shards: Pa
 
 
 def test_the_last_cells_centre_lies_in_the_input() -> None:
-    first = collate(
-        [Example(torch.zeros(1), np.ones((4, 4), bool), np.ones((1, 4, 4), bool), 0, (3.0, 3.0), ())]
-    )
+    first = collate([Example(torch.zeros(1), np.ones((4, 4), bool), np.ones((1, 4, 4), bool), 0, (3.0, 3.0), ())])
     found = refinement_clicks(first.first, [[Click(0, 0, True), Click(3, 0, False)]])
     assert found.points[0].tolist() == [[3.0, 3.0], [13.5, 1.5]]
 

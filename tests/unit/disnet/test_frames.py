@@ -90,12 +90,8 @@ def test_a_mask_comes_back_but_for_the_cells_on_its_edge(mask: BoolArray, kind: 
     back = frame.to_image(np.where(cells, 10, -10).astype(np.float32), mask.shape)
     assert back.shape == mask.shape and back.dtype == np.float32
     pixels = max(1 / scale for scale in frame.scale(mask.shape)) * STRIDE  # a cell's, at most
-    beyond = np.pad(mask, 1).astype(
-        np.uint8
-    )  # the image's border is an edge too, as what lies beyond has a say
-    distances = cv2.distanceTransform(beyond, cv2.DIST_L2, 5) + cv2.distanceTransform(
-        1 - beyond, cv2.DIST_L2, 5
-    )
+    beyond = np.pad(mask, 1).astype(np.uint8)  # the image's border is an edge too, as what lies beyond has a say
+    distances = cv2.distanceTransform(beyond, cv2.DIST_L2, 5) + cv2.distanceTransform(1 - beyond, cv2.DIST_L2, 5)
     far = distances[1:-1, 1:-1] > 2 * pixels + 1
     assert np.array_equal((back > 0)[far], mask[far])
 

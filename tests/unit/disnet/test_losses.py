@@ -153,9 +153,7 @@ def test_half_precision_is_raised(loss: Loss) -> None:
     torch.testing.assert_close(found, loss(half.float(), targets, valid), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    "loss", [binary_cross_entropy, focal_loss, dice_loss], ids=lambda loss: loss.__name__
-)
+@pytest.mark.parametrize("loss", [binary_cross_entropy, focal_loss, dice_loss], ids=lambda loss: loss.__name__)
 def test_gradients(loss: Loss) -> None:
     logits, targets, valid = drawn(2, (2, 3))
     assert torch.autograd.gradcheck(lambda x: loss(x, targets, valid), (logits.requires_grad_(),))

@@ -114,9 +114,7 @@ def test_matching_is_the_cheapest_of_all(counts: list[int], seed: int, weights: 
         total = sum(costs[i][j] for i, j in zip(candidates.tolist(), masks.tolist(), strict=True))
         assert total == pytest.approx(cheapest(costs))
         one = slice(row, row + 1)
-        (alone,) = match(
-            drawn.logits[one], drawn.objectness[one], [drawn.sets[row]], drawn.valid[one], weights
-        )
+        (alone,) = match(drawn.logits[one], drawn.objectness[one], [drawn.sets[row]], drawn.valid[one], weights)
         assert all(torch.equal(*both) for both in zip(alone, (candidates, masks), strict=True))
 
 
@@ -302,9 +300,7 @@ def test_the_candidate_that_goes_on(seed: int, rule: Selection) -> None:
     found = chosen_candidates(drawn.logits, supervised, drawn.valid, rule, drawn.sets)
     goals = [masks[-1:] if rule == "current" else masks for masks in drawn.sets]
     assert found.dtype == torch.int64
-    assert found.tolist() == [
-        literal_choice(*parts) for parts in zip(drawn.logits, goals, drawn.valid, strict=True)
-    ]
+    assert found.tolist() == [literal_choice(*parts) for parts in zip(drawn.logits, goals, drawn.valid, strict=True)]
     for row in range(3):
         one = slice(row, row + 1)
         alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one], rule, drawn.sets[one])

@@ -101,9 +101,7 @@ def row(found: Profile, stage: str, name: str) -> Part:
 def test_parts_pay_for_themselves_and_nothing_twice() -> None:
     found = profile(Proposing(), Refining(), side=64, later=(2, 5))
     assert found.clicks == (1, 2, 5)
-    assert row(found, "proposal", "encoder") == Part(
-        "proposal", "encoder", "ModuleDict", 20, (2 * 16 * 3 * 5, 0, 0)
-    )
+    assert row(found, "proposal", "encoder") == Part("proposal", "encoder", "ModuleDict", 20, (2 * 16 * 3 * 5, 0, 0))
     assert row(found, "proposal", "head") == Part("proposal", "head", "Linear", 42, (2 * 16 * 5 * 7, 0, 0))
     assert row(found, "proposal", "rest") == Part("proposal", "rest", "", 5, (2 * 16 * 5, 0, 0))
     vectors = row(found, "refinement", "click vectors")

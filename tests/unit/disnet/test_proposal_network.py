@@ -73,9 +73,7 @@ def test_shapes(options: DisnetOptions, images: Any, clicks: ClickBatch) -> None
     assert found.context is None
 
 
-def test_a_query_times_the_features_is_its_mask(
-    made: ProposalNetwork, images: Any, clicks: ClickBatch
-) -> None:
+def test_a_query_times_the_features_is_its_mask(made: ProposalNetwork, images: Any, clicks: ClickBatch) -> None:
     with torch.inference_mode():
         found = made(images, clicks)
         product = (found.queries[:, :, :, None, None] * found.features[:, None]).sum(dim=2)

@@ -94,9 +94,7 @@ def refinement(parts: SamParts) -> SamRefinementNetwork:
     return made
 
 
-def of_transformers(
-    parts: SamParts, clicks: Any, mask: Tensor | None, several: bool
-) -> tuple[Tensor, Tensor]:
+def of_transformers(parts: SamParts, clicks: Any, mask: Tensor | None, several: bool) -> tuple[Tensor, Tensor]:
     """The library's own forward: masks (n, 256, 256) and scores (n,) of one sample."""
     prompts: Any = parts.prompt_encoder
     points = torch.tensor([[[click[:2] for click in clicks]]])
@@ -178,9 +176,7 @@ def test_with_weights_both_stages_are_what_onnx_runtime_says() -> None:
         order = list(FIRST_ORDER)
         assert np.abs(masks).max() > 5
         assert np.allclose(found.logits, masks[:, order], rtol=0, atol=1e-3)
-        assert np.allclose(
-            found.objectness, SCORE_SLOPE * (scores[:, order] - SCORE_MIDDLE), rtol=0, atol=1e-3
-        )
+        assert np.allclose(found.objectness, SCORE_SLOPE * (scores[:, order] - SCORE_MIDDLE), rtol=0, atol=1e-3)
         chosen = found.keep(torch.tensor([1]))
         refined = refinement(chosen, batch_of([clicks]))
         masks, _ = asked(clicks, chosen.logits)
@@ -209,9 +205,7 @@ def test_padding_never_enters_a_single_stage(parts: SamParts) -> None:
 
 def test_gradients_reach_all_that_is_trained(parts: SamParts) -> None:
     """But the code of negative clicks in stage 1, which sees first clicks alone."""
-    proposal, refinement = (
-        noisy(stage(parts, OPTIONS)) for stage in (SamProposalNetwork, SamRefinementNetwork)
-    )
+    proposal, refinement = (noisy(stage(parts, OPTIONS)) for stage in (SamProposalNetwork, SamRefinementNetwork))
     clicks = batch_of(SAMPLES)
     found = proposal(features(2), clicks)
     refined = refinement(found.keep(torch.tensor([4, 2])).detached_mask(), clicks)

@@ -58,16 +58,12 @@ def random_encoding(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, (1, 256, 64, 64)).astype(np.float32)
 
 
-def in_torch(
-    parts: SamParts, encoding: np.ndarray, clicks: list[Click], mask: np.ndarray | None
-) -> list[np.ndarray]:
+def in_torch(parts: SamParts, encoding: np.ndarray, clicks: list[Click], mask: np.ndarray | None) -> list[np.ndarray]:
     """The four masks and their scores; transformers' encoder adds half a pixel and the padding point."""
     points = torch.from_numpy(point_coords(clicks, SIZE)[:, None, :-1])
     labels = torch.tensor([[[int(click.positive) for click in clicks]]])
     with torch.inference_mode():
-        sparse, dense = parts.prompt_encoder(
-            points, labels, None, None if mask is None else torch.from_numpy(mask)
-        )
+        sparse, dense = parts.prompt_encoder(points, labels, None, None if mask is None else torch.from_numpy(mask))
         answers = [
             parts.mask_decoder(
                 image_embeddings=torch.from_numpy(encoding),
@@ -97,9 +93,7 @@ def in_onnx(exported: Any, encoding: np.ndarray, clicks: list[Click], mask: np.n
 @pytest.mark.parametrize(
     ("kind", "number"), [*(("photo", n) for n in range(1, 7)), ("random", 1), ("random", 2), ("random", 5)]
 )
-def test_masks_and_scores_are_those_of_onnx_runtime(
-    parts: SamParts, exported: Any, kind: str, number: int
-) -> None:
+def test_masks_and_scores_are_those_of_onnx_runtime(parts: SamParts, exported: Any, kind: str, number: int) -> None:
     encoding = photo_encoding() if kind == "photo" else random_encoding(number)
     clicks = CLICKS[:number] if number % 2 else CLICKS[-number:]
     masks, scores = in_torch(parts, encoding, clicks, None)
@@ -146,9 +140,7 @@ def test_a_decoder_of_other_widths_is_refused(tmp_path: Path) -> None:
 
 @needs_weights
 def test_the_encoder_is_not_the_decoder() -> None:
-    with pytest.raises(
-        InputError, match=r"encoder\.onnx: not the decoder .*disbench methods fetch mobilesam"
-    ):
+    with pytest.raises(InputError, match=r"encoder\.onnx: not the decoder .*disbench methods fetch mobilesam"):
         sam_parts(DECODER.with_name("encoder.onnx"))
 
 
@@ -162,9 +154,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 
 @pytest.mark.parametrize("package", ["onnx", "transformers"])
-def test_a_missing_package_says_which_extras(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
-) -> None:
+def test_a_missing_package_says_which_extras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str) -> None:
     original = builtins.__import__
 
     def without(name: str, *more: Any, **named: Any) -> Any:

@@ -88,9 +88,7 @@ def test_what_a_training_leaves(whole: Path) -> None:
     assert found.training == tiny_training(steps=STEPS, ema=0.9), "its settings, without folders of data"
 
 
-def test_a_training_can_start_from_another_and_change_a_part(
-    whole: Path, photo_shards: Path, tmp_path: Path
-) -> None:
+def test_a_training_can_start_from_another_and_change_a_part(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
     start = whole / "disnet.safetensors"
     settings: dict[str, Any] = {"start": str(start), "trained": ("proposal.objectness",), "ema": 0.5}
     rows = trained(tmp_path, photo_shards, until=2, **settings)
@@ -103,9 +101,7 @@ def test_a_training_can_start_from_another_and_change_a_part(
         if not torch.equal(value, before.network.state_dict()[name])
     }
     assert changed and all(name.startswith("proposal.objectness") for name in changed)
-    assert (tmp_path / "disnet.safetensors").stat().st_size < 1.05 * start.stat().st_size, (
-        "half precision too"
-    )
+    assert (tmp_path / "disnet.safetensors").stat().st_size < 1.05 * start.stat().st_size, "half precision too"
     known = json.loads(after.facts["started from"])
     assert known["steps"] == "4" and known["training"]["name"] == "tiny"
 
@@ -116,9 +112,7 @@ def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_
     settings: dict[str, Any] = {"start": str(start), "until": 1}
     with pytest.raises(InputError, match="of another network than this training's; set the table network"):
         trained(tmp_path, photo_shards, **settings, network=tiny_settings(mca=False))
-    with pytest.raises(
-        InputError, match="no parameter's name begins with 'decoder'; they begin with proposal"
-    ):
+    with pytest.raises(InputError, match="no parameter's name begins with 'decoder'; they begin with proposal"):
         trained(tmp_path, photo_shards, **settings, trained=("decoder",))
     with pytest.raises(InputError, match=r"nowhere\.safetensors"):
         trained(tmp_path, photo_shards, start=str(tmp_path / "nowhere.safetensors"))
@@ -135,9 +129,7 @@ def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_
 def same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two examples, again and again."""
     own = EpochSampler.__iter__
-    monkeypatch.setattr(
-        EpochSampler, "__iter__", lambda self: ((0, n % 2 * 40) for n, _ in enumerate(own(self)))
-    )
+    monkeypatch.setattr(EpochSampler, "__iter__", lambda self: ((0, n % 2 * 40) for n, _ in enumerate(own(self))))
 
 
 @pytest.mark.usefixtures("same_examples")
@@ -166,9 +158,7 @@ class KilledError(Exception):
     """As by a signal."""
 
 
-def test_killed_it_repeats_what_came_after_the_checkpoint(
-    whole: Path, photo_shards: Path, tmp_path: Path
-) -> None:
+def test_killed_it_repeats_what_came_after_the_checkpoint(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
     training = tiny_training(photo_shards, steps=STEPS, ema=0.9, checkpoint_every=2)
 
     def kill(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -344,9 +334,7 @@ def test_what_is_there_already(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_memory_that_does_not_suffice(
-    photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_does_not_suffice(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[Exception] = [
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -373,9 +361,7 @@ def test_memory_that_does_not_suffice(
     assert unexplained.value.__cause__ is None
 
 
-def test_a_loss_that_is_no_number(
-    photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_no_number(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def infinite(*_: Any) -> Any:
         return torch.tensor(math.inf, requires_grad=True), {}
 
@@ -441,9 +427,7 @@ def test_one_stage_trains_too(photo_shards: Path, tmp_path: Path) -> None:
     assert load_network(tmp_path / "disnet.safetensors").network.refinement is None
 
 
-def test_the_network_is_validated_as_it_would_be_stored(
-    photo_shards: Path, tmp_path: Path, whole: Path
-) -> None:
+def test_the_network_is_validated_as_it_would_be_stored(photo_shards: Path, tmp_path: Path, whole: Path) -> None:
     """On the photos, with the averaged weights, every second step; and training goes on as without it."""
     source = open_dataset("photos", None, [])
     samples = [source.read(number) for number in (0, 100)]

@@ -121,10 +121,7 @@ def test_positive_clicks_are_uniform_over_the_object() -> None:
     target, valid = np.zeros(SIZE, dtype=bool), np.ones(SIZE, dtype=bool)
     target[3, 4:8] = target[50, 70] = True
     found = Counter(
-        (c.x, c.y)
-        for seed in range(300)
-        for c in drawn(seed, target, valid, np.zeros(SIZE, dtype=bool))
-        if c.positive
+        (c.x, c.y) for seed in range(300) for c in drawn(seed, target, valid, np.zeros(SIZE, dtype=bool)) if c.positive
     )
     assert len(found) == 5 and chisquare(list(found.values())).pvalue > 1e-4
 

@@ -39,9 +39,7 @@ def test_rows_are_there_as_they_are_added(tmp_path: Path) -> None:
     log.add(20, {"loss": 1.0, "rate": 0.0})
     assert [row["step"] for row in rows(log.path)] == ["10", "20"]
     log.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"], (
-        "no partial file, no folder without TensorBoard"
-    )
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"], "no partial file, no folder without TensorBoard"
 
 
 def test_a_resumed_training_drops_what_comes_again(tmp_path: Path) -> None:

@@ -109,9 +109,7 @@ def test_an_unknown_training(tmp_path: Path) -> None:
         load_training(str(tmp_path / "none.toml"))
 
 
-def test_folders_are_found_here_first_and_then_below_the_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_found_here_first_and_then_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, root = tmp_path / "here", tmp_path / "root"
     for folder in (here / "shards", root / "shards", root / "images"):
         folder.mkdir(parents=True)

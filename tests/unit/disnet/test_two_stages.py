@@ -73,9 +73,7 @@ def pixels(clicks: Sequence[Click], first: Tensor) -> ClickBatch:
     """One sample's clicks in pixels: the first as it fell, the others in the middle of their cells."""
     points = [first.tolist(), *([4 * click.x + 1.5, 4 * click.y + 1.5] for click in clicks[1:])]
     signs = [click.positive for click in clicks]
-    return ClickBatch(
-        torch.tensor([points]), torch.tensor([signs]), torch.ones(1, len(signs), dtype=torch.bool)
-    )
+    return ClickBatch(torch.tensor([points]), torch.tensor([signs]), torch.ones(1, len(signs), dtype=torch.bool))
 
 
 def one(batch: Batch, number: int) -> Tensor:
@@ -105,9 +103,7 @@ def refined_alone(made: Disnet, batch: Batch, chosen: Tensor) -> list[Tensor]:
         for number, rounds in enumerate(ROUNDS):
             own = dataclasses.replace(
                 kept,
-                **{
-                    name: getattr(kept, name)[number : number + 1] for name in ("query", "features", "logits")
-                },
+                **{name: getattr(kept, name)[number : number + 1] for name in ("query", "features", "logits")},
             )
             clicks = clicked(batch, number, lambda given, own=own: above(made.refine(own, given))[0], rounds)
             masks.append(made.refine(own, pixels(clicks, batch.first.points[number, 0]))[0])
@@ -134,9 +130,7 @@ def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> 
         assert float(parts[f"refined_{name}"]) == pytest.approx(weight * float(own(*given).mean()), rel=1e-4)
     kept = proposals.logits[torch.arange(3), chosen]
     for name, found in (("iou1", kept), ("iou2", masks)):
-        expected = [
-            iou(*each) for each in zip(above(found), batch.targets.numpy(), batch.valid.numpy(), strict=True)
-        ]
+        expected = [iou(*each) for each in zip(above(found), batch.targets.numpy(), batch.valid.numpy(), strict=True)]
         assert float(parts[name]) == pytest.approx(np.mean(expected), abs=1e-6)
     total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
@@ -161,9 +155,7 @@ def test_a_stage_without_trained_parameters_gets_no_gradient_and_the_second_is_l
     assert float(loss.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
     assert set(parts) == set(parts_of_whole)
     assert all(own.grad is None for own in second.proposal.parameters())
-    assert all("no_click" in name for name in without_gradient(second.refinement)), (
-        "but for clicks nobody gave"
-    )
+    assert all("no_click" in name for name in without_gradient(second.refinement)), "but for clicks nobody gave"
 
 
 def test_the_two_rules_of_selection_can_differ(network: Disnet, batch: Batch) -> None:
@@ -171,9 +163,7 @@ def test_the_two_rules_of_selection_can_differ(network: Disnet, batch: Batch) ->
     with torch.no_grad():
         logits = network.propose(batch.inputs, batch.first).logits
     fits = torch.from_numpy(above(logits))  # the candidates themselves are the set; the last supervises
-    shown = dataclasses.replace(
-        batch, masks=list(fits), targets=fits[:, -1], valid=torch.ones_like(batch.valid)
-    )
+    shown = dataclasses.replace(batch, masks=list(fits), targets=fits[:, -1], valid=torch.ones_like(batch.valid))
     found = {rule: step(network, shown, [0, 0, 0], selection=rule)[1] for rule in ("current", "any-gt")}
     assert float(found["current"]["iou1"]) == 1
     assert float(found["any-gt"]["iou1"]) < 1, "all fit: the first one is taken"

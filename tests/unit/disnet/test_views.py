@@ -108,9 +108,7 @@ def test_fixed_views(number: int) -> None:
     elif number == 1:
         assert np.array_equal(view.image(image), image[:, ::-1])
     else:
-        others = [
-            fixed_view(size, DEFAULT, n, seed) for n, seed in ((number + 1, (3, 77)), (number, (3, 78)))
-        ]
+        others = [fixed_view(size, DEFAULT, n, seed) for n, seed in ((number + 1, (3, 77)), (number, (3, 78)))]
         assert view not in others
 
 

@@ -70,9 +70,7 @@ def test_a_packed_run_is_the_run(run: StoredRun, packed: Path) -> None:
     assert [table.num_rows for table in found.samples()] == [5, 5, 5]
     assert found.folder == packed.parent / "toy"
     verified = verify_run(packed, source=ToySource(3))
-    assert verified == type(verified)(
-        **{**vars(verify_run(run.folder, source=ToySource(3))), "place": packed}
-    )
+    assert verified == type(verified)(**{**vars(verify_run(run.folder, source=ToySource(3))), "place": packed})
     manifest = read_packed(packed).manifest
     assert (manifest["masks"], manifest["figures"]["clicks"]) == ("all", 15)
 
@@ -165,9 +163,7 @@ def link(members: Members) -> None:
         (replace(0, b"\xff"), r"manifest\.json is not a packed run's"),
     ],
 )
-def test_what_is_no_packed_run(
-    packed: Path, tmp_path: Path, change: Callable[[Members], object], words: str
-) -> None:
+def test_what_is_no_packed_run(packed: Path, tmp_path: Path, change: Callable[[Members], object], words: str) -> None:
     path = repacked(packed, tmp_path / "x.zip", change)
     with pytest.raises(InputError, match=rf"x\.zip: {words}"):
         open_run(path)
@@ -268,9 +264,7 @@ def test_reports_do_not_tell_whether_runs_are_packed(run: StoredRun, tmp_path: P
     for ours, theirs in zip(reports[0].paths, reports[1].paths, strict=True):
         assert ours.name == theirs.name
         assert ours.read_bytes() == theirs.read_bytes()
-    assert [line.split(":", 1)[1] for line in reports[0].lines] == [
-        line.split(":", 1)[1] for line in reports[1].lines
-    ]
+    assert [line.split(":", 1)[1] for line in reports[0].lines] == [line.split(":", 1)[1] for line in reports[1].lines]
 
 
 def test_a_run_beside_its_packed_form_counts_once(run: StoredRun, tmp_path: Path) -> None:

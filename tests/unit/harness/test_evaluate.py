@@ -78,9 +78,7 @@ def test_lockstep_gives_the_same_rows() -> None:
 def test_failed_samples_are_kept_and_count_as_never_solved() -> None:
     results = evaluate(Misbehaves(30), make_samples(5, faults=(0, 1, 2, 3, 4)), max_clicks=6)
     assert set(results.failures) == {"s1", "s2", "s3", "s4"}
-    assert results.failures["s1"].startswith(
-        "open raised RuntimeError: cannot open this one (toy_methods.py:"
-    )
+    assert results.failures["s1"].startswith("open raised RuntimeError: cannot open this one (toy_methods.py:")
     assert "predict raised ValueError: a bad day" in results.failures["s2"]
     assert "NaN" in results.failures["s3"]
     assert "shape" in results.failures["s4"]

@@ -34,9 +34,7 @@ scenes = sizes.flatmap(
     lambda size: st.tuples(
         hnp.arrays(np.int8, size, elements=st.integers(-1, 1)),
         hnp.arrays(np.bool_, size),
-        st.lists(
-            st.tuples(st.integers(0, size[1] - 1), st.integers(0, size[0] - 1)), max_size=4, unique=True
-        ),
+        st.lists(st.tuples(st.integers(0, size[1] - 1), st.integers(0, size[0] - 1)), max_size=4, unique=True),
     )
 )
 
@@ -84,9 +82,7 @@ def test_removed_center_draws_among_ties_by_the_seed() -> None:
     policy = ClickPolicy("removed-center")
     found = {policy.simulate(target, nothing, seed=seed, sample="s").x for seed in range(60)}
     assert found == set(range(9)), "a row of one pixel's height: all are as deep"
-    assert policy.simulate(target, nothing, seed=1, sample="s") == policy.simulate(
-        target, nothing, seed=1, sample="s"
-    )
+    assert policy.simulate(target, nothing, seed=1, sample="s") == policy.simulate(target, nothing, seed=1, sample="s")
 
 
 @settings(max_examples=60)
@@ -200,9 +196,7 @@ def test_a_run_records_its_preset_and_what_it_set(tmp_path: Path) -> None:
     found = protocol("focuscut", "--protocol", "focuscut", "--max-clicks", "3")
     assert (found["preset"], found["threshold"], found["policy"]) == ("focuscut", 0.5, "scipy-restart")
     assert found["max_clicks"] == 3, "an option that is typed comes first"
-    found = protocol(
-        "own", "--protocol", "focuscut", "--threshold", "0.4", "--policy", "center", "--max-clicks", "2"
-    )
+    found = protocol("own", "--protocol", "focuscut", "--threshold", "0.4", "--policy", "center", "--max-clicks", "2")
     assert (found["threshold"], found["policy"]) == (0.4, "center")
     done = disbench("report", "standard", "focuscut", "--out", "report", cwd=tmp_path)
     assert done.returncode == 0 and "protocol of focuscut" in (tmp_path / "report" / "report.md").read_text()

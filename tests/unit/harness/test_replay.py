@@ -122,9 +122,7 @@ def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_p
     other = redescribed(run, tmp_path / "alone", lambda description: None)
     found = verify_run(other, source=SOURCE)
     assert found.problems == ()
-    assert any(
-        "study.parquet: there is no such file here; name it with --recording" in w for w in found.unchecked
-    )
+    assert any("study.parquet: there is no such file here; name it with --recording" in w for w in found.unchecked)
     wrong = recording(tmp_path / "study.parquet", {"s1": [(0, 0, True)]})
     found = verify_run(other, source=SOURCE, recording=wrong)
     assert any("are others than are asked for" in words for words in found.unchecked)
@@ -168,9 +166,7 @@ def test_another_recording_is_another_run(run: StoredRun, tmp_path: Path) -> Non
 
 
 def test_in_this_process_the_same(run: StoredRun) -> None:
-    found = evaluate(
-        Discs(), SOURCE, policy=f"replay:{run.folder.parent / 'study.parquet'},user=ann", max_clicks=5
-    )
+    found = evaluate(Discs(), SOURCE, policy=f"replay:{run.folder.parent / 'study.parquet'},user=ann", max_clicks=5)
     assert [row.iou for row in found.rows] == pytest.approx(run.rows()["iou"].to_pylist())
     assert found.noc(0.9999) == 5
     assert found.miou_curve()[-1] == pytest.approx(np.mean([v[-1] for v in run.by_sample().values()]))

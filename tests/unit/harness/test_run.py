@@ -56,9 +56,7 @@ def test_a_run_is_what_evaluate_gives(tmp_path: Path) -> None:
 
 def test_workers_and_batches_change_no_row(tmp_path: Path) -> None:
     found = [
-        rows(
-            run_benchmark(spec("Discs"), ToySource(), tmp_path / name, SHORT, Execution(workers, batch=batch))
-        )
+        rows(run_benchmark(spec("Discs"), ToySource(), tmp_path / name, SHORT, Execution(workers, batch=batch)))
         for name, workers, batch in (("one", 1, 1), ("two", 2, 1), ("batch", 2, 4))
     ]
     assert found[0] == found[1] == found[2]
@@ -194,9 +192,7 @@ def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCapture
         moments = random.Random()
         while not stop.is_set() and len(killed) < 2:
             time.sleep(moments.uniform(0.3, 1.5))
-            found = [
-                child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
-            ]
+            found = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
             for process in found[:1]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -205,9 +201,7 @@ def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCapture
     killer = threading.Thread(target=kill_some)
     killer.start()
     try:
-        run = run_benchmark(
-            spec("Interrupted", "seconds=0.4"), ToySource(), tmp_path / "run", SHORT, Execution(2)
-        )
+        run = run_benchmark(spec("Interrupted", "seconds=0.4"), ToySource(), tmp_path / "run", SHORT, Execution(2))
     finally:
         stop.set()
         killer.join()

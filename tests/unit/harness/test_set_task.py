@@ -323,9 +323,7 @@ def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:
         SetSource(photo_shards, tmp_path).read(0)
 
 
-def test_each_intent_has_the_same_first_click(
-    tmp_path: Path, photo_shards: Path, whole: StoredAnswers
-) -> None:
+def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path, whole: StoredAnswers) -> None:
     sets = small(photo_shards)
     source = IntentSource(sets)
     run = run_benchmark(DISCS, source, tmp_path / "intents", Protocol(max_clicks=3), Execution(store="kept"))
@@ -361,7 +359,4 @@ def test_random_scenes_have_sets_with_relations(tmp_path: Path) -> None:
         for chosen in scene.sets:
             named = [relation(scene, chosen.center, member) for member in chosen.members]
             assert named[0] == "self"
-            assert (
-                named[1:]
-                == ["parent", "grandparent", "ancestor-3", "ancestor-4", "ancestor-5"][: len(named) - 1]
-            )
+            assert named[1:] == ["parent", "grandparent", "ancestor-3", "ancestor-4", "ancestor-5"][: len(named) - 1]

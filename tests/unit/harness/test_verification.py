@@ -153,9 +153,7 @@ CHANGES: dict[str, Callable[[dict[str, Any], int], Any]] = {
     "width": lambda row, at: row["width"] - 1,
     "failure": lambda row, at: "a bad day",
     "mask": lambda row, at: [None, b"", another_mask(row, row["mask"])][at],
-    "candidate_masks": lambda row, at: item(
-        row["candidate_masks"], at, lambda counts: another_mask(row, counts)
-    ),
+    "candidate_masks": lambda row, at: item(row["candidate_masks"], at, lambda counts: another_mask(row, counts)),
 }
 """A change of one value of each column; `at` is 0, 1 or 2."""
 NOT_ALONE = ("x", "y", "positive", "boundary_iou")
@@ -168,9 +166,7 @@ def change(column: str, number: int, at: int) -> Callable[[Rows], object]:
 
 @given(st.sampled_from(sorted(CHANGES)), st.integers(0, 29), st.integers(0, 2))
 @settings(max_examples=60)
-def test_with_masks_no_changed_value_passes(
-    runs: dict[str, StoredRun], column: str, number: int, at: int
-) -> None:
+def test_with_masks_no_changed_value_passes(runs: dict[str, StoredRun], column: str, number: int, at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = verify(forged(runs["all"], Path(folder) / "run", change(column, number, at)))
     assert not found.holds or (column in ("x", "y") and found.moved == 1)
@@ -183,9 +179,7 @@ def test_what_rows_alone_can_tell(runs: dict[str, StoredRun], tmp_path: Path, co
 
 
 @pytest.mark.parametrize("column", ["x", "y", "positive"])
-def test_the_dataset_alone_tells_the_first_click(
-    runs: dict[str, StoredRun], tmp_path: Path, column: str
-) -> None:
+def test_the_dataset_alone_tells_the_first_click(runs: dict[str, StoredRun], tmp_path: Path, column: str) -> None:
     found = verify(forged(runs["none"], tmp_path / "run", change(column, 10, 0)))
     assert "click that does not follow" in found.problems[0]
     assert "'s2', click 1" in found.problems[0]
@@ -347,9 +341,7 @@ def test_another_dataset_is_told(runs: dict[str, StoredRun]) -> None:
     assert (found.holds, found.clicks) == (True, 0)
     assert "the dataset 'toy' here has the content hash" in found.unchecked[0]
     found = verify_run(runs["all"].folder)
-    assert (
-        "'toy' is no dataset of disbench's own; name its card or folder with --dataset" in found.unchecked[0]
-    )
+    assert "'toy' is no dataset of disbench's own; name its card or folder with --dataset" in found.unchecked[0]
 
 
 def test_files_that_are_no_run(runs: dict[str, StoredRun], tmp_path: Path) -> None:
@@ -422,9 +414,7 @@ def test_a_dataset_of_ones_own(tmp_path: Path) -> None:
         (tmp_path / "set" / kind).mkdir(parents=True)
     for number, sample in enumerate(SAMPLES[:3]):
         Image.fromarray(sample.image).save(tmp_path / "set" / "images" / f"{number}.png")
-        Image.fromarray((sample.target == 1).astype(np.uint8)).save(
-            tmp_path / "set" / "masks" / f"{number}.png"
-        )
+        Image.fromarray((sample.target == 1).astype(np.uint8)).save(tmp_path / "set" / "masks" / f"{number}.png")
     chosen = ("mode=instances", "void_255=true")
     source = open_dataset(str(tmp_path / "set"), None, chosen)
     run = toy_run(tmp_path / "run", source)

@@ -173,9 +173,7 @@ def test_damaged_archives(tmp_path: Path, out: Path, ending: str) -> None:
         unpack(path, out)
     if ending != "tar":  # a plain tar has no checksum of its content
         middle = len(whole) // 2
-        path.write_bytes(
-            whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 9]) + whole[middle + 9 :]
-        )
+        path.write_bytes(whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 9]) + whole[middle + 9 :])
         for old in out.iterdir():
             old.unlink()
         with pytest.raises(InputError, match=r"not a (whole|zip or tar) archive"):
@@ -198,9 +196,7 @@ def test_an_encrypted_zip(tmp_path: Path, out: Path) -> None:
         unpack(path, out)
 
 
-def test_a_full_disk_is_no_damaged_archive(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_no_damaged_archive(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28), "somewhere")
 

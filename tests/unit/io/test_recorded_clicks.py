@@ -132,9 +132,7 @@ def test_the_policys_text() -> None:
     ):
         assert str(ClickPolicy.parse(text)) == text
         assert replays(text)
-    assert ClickPolicy.parse("replay:C:/x y.parquet,user=ann lee").recording == Recording(
-        "C:/x y.parquet", "ann lee"
-    )
+    assert ClickPolicy.parse("replay:C:/x y.parquet,user=ann lee").recording == Recording("C:/x y.parquet", "ann lee")
     assert not replays("center")
     for text in ("replay", "replay:"):
         with pytest.raises(InputError, match="replay:FILE"):

@@ -20,9 +20,7 @@ from disbench.io.mirror import Mirror
 Names = st.text(
     st.characters(exclude_characters="/\\\0", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12
 ).filter(lambda name: name not in (".", "..") and len(name.encode()) < 60)
-Files = st.dictionaries(
-    Names.filter(lambda name: not name.endswith(".partial")), st.binary(max_size=50), max_size=5
-)
+Files = st.dictionaries(Names.filter(lambda name: not name.endswith(".partial")), st.binary(max_size=50), max_size=5)
 
 
 @pytest.fixture(autouse=True)
@@ -120,9 +118,7 @@ def test_a_copy_that_was_changed_here_is_made_again() -> None:
     assert addresses.localised("memory://b/x.json").read_bytes() == b"true"
 
 
-def spy_on_copies(
-    monkeypatch: pytest.MonkeyPatch, then: Callable[[str], None] = lambda name: None
-) -> list[str]:
+def spy_on_copies(monkeypatch: pytest.MonkeyPatch, then: Callable[[str], None] = lambda name: None) -> list[str]:
     copied: list[str] = []
     real = type(memory()).get_file
 
@@ -141,14 +137,10 @@ def test_a_file_that_changes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InputError, match=r"memory://b/x\.json: it changed while it was read"):
         addresses.localised("memory://b/x.json")
     assert not addresses.path_of("memory://b/x.json").exists()
-    assert not [
-        path for path in addresses.cache_folder().rglob("*") if path.is_file() and path.stat().st_size
-    ]
+    assert not [path for path in addresses.cache_folder().rglob("*") if path.is_file() and path.stat().st_size]
 
 
-@pytest.mark.parametrize(
-    "name", ["/b/set/../../evil", "/b/set//evil", "/elsewhere/evil", "/b/set/a\\..\\evil"]
-)
+@pytest.mark.parametrize("name", ["/b/set/../../evil", "/b/set//evil", "/elsewhere/evil", "/b/set/a\\..\\evil"])
 def test_names_that_leave_the_folder_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     put("b/set/good", b"good")
     info = {"name": name, "size": 4, "type": "file", "created": 0}
@@ -170,9 +162,7 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
     assert set(contents(root)) == {"SBD/train.txt"}
 
 
-def test_another_machine_copies_the_same_to_the_same_paths(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_machine_copies_the_same_to_the_same_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put("b/x.json", b"x")
     put("b/set/y", b"y")
     places = [addresses.localised("memory://b/x.json"), addresses.localised("memory://b/set")]
@@ -186,9 +176,7 @@ def test_another_machine_copies_the_same_to_the_same_paths(
 
 def test_options_of_a_method_may_be_addresses() -> None:
     put("b/net.safetensors", b"weights")
-    options = addresses.local_options(
-        {"checkpoint": "memory://b/net.safetensors", "radius": 3, "name": "a:b"}
-    )
+    options = addresses.local_options({"checkpoint": "memory://b/net.safetensors", "radius": 3, "name": "a:b"})
     assert Path(options.pop("checkpoint")).read_bytes() == b"weights"
     assert options == {"radius": 3, "name": "a:b"}
 
@@ -287,9 +275,7 @@ def test_overwrite_removes_the_last_file_first(monkeypatch: pytest.MonkeyPatch) 
         put(f"b/out/{name}", b"old")
     removed: list[str] = []
     real = type(memory()).rm_file
-    monkeypatch.setattr(
-        type(memory()), "rm_file", lambda self, path: (removed.append(path), real(self, path))
-    )
+    monkeypatch.setattr(type(memory()), "rm_file", lambda self, path: (removed.append(path), real(self, path)))
     with pytest.raises(InputError, match="memory://b/out: there are results already"):
         Mirror("memory://b/out", ("*",), last="end", existing="fail").__enter__()
     removed.clear()

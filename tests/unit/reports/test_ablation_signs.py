@@ -43,9 +43,7 @@ def signs_of(folder: Path) -> list[dict[str, str]]:
 
 def one(rows: list[dict[str, str]], contrast: str, dataset: str, measure: str) -> dict[str, str]:
     (found,) = [
-        row
-        for row in rows
-        if (row["contrast"], row["dataset"], row["measure"]) == (contrast, dataset, measure)
+        row for row in rows if (row["contrast"], row["dataset"], row["measure"]) == (contrast, dataset, measure)
     ]
     return found
 
@@ -82,10 +80,7 @@ def test_differences_beside_the_paper(tmp_path: Path) -> None:
     page = (folder / "report" / "signs-table5.md").read_text()
     assert "**FC: fc against baseline**" in page
     assert "**MO:" not in page
-    assert (
-        "was not run: MO; MCA alone; FCG alone; MCA beside FCG; FCG beside MCA; Refinement at the first"
-        in page
-    )
+    assert "was not run: MO; MCA alone; FCG alone; MCA beside FCG; FCG beside MCA; Refinement at the first" in page
     assert "Every row is trained for 75 steps of 4 examples of the training small." in page
     assert "The paper also prints numbers on SBD, DAVIS, where nothing was run." in page
     assert "Of 1 sign that the paper prints: 1 holds, 0 against, 0 not decided." in page
@@ -145,9 +140,7 @@ def test_stopping_early_changes_no_number(tmp_path: Path) -> None:
         report_ablation(PLAN, folder, folder / "report")
         texts.append({path.name: path.read_bytes() for path in (folder / "report").iterdir()})
     assert texts[0] == texts[1]
-    refined = next(
-        line for line in texts[0]["signs-table5.csv"].decode().splitlines() if "Refinement" in line
-    )
+    refined = next(line for line in texts[0]["signs-table5.csv"].decode().splitlines() if "Refinement" in line)
     assert ",noc90,,,0.3," in refined
 
 
@@ -155,18 +148,11 @@ def test_a_number_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
     folder = tmp_path / "table5"
     broken = ious([3, 4])
     broken[0, 0] = np.nan
-    write_cell(
-        folder, "baseline", {"grabcut": broken, "berkeley": [[0.5, 0.86]] * 2}, protocol={"stop_at": 0.85}
-    )
+    write_cell(folder, "baseline", {"grabcut": broken, "berkeley": [[0.5, 0.86]] * 2}, protocol={"stop_at": 0.85})
     write_cell(folder, "fc", {"grabcut": ious([2, 3]), "berkeley": [[0.86]] * 2}, protocol={"stop_at": 0.85})
     rows = signs_of(folder)
-    assert one(rows, "FC", "berkeley", "noc90")["finding"].endswith(
-        "samples of this run end at an IoU of 0.85"
-    )
-    assert (
-        one(rows, "FC", "grabcut", "iou1")["finding"]
-        == "not available: the value of some sample is not a number"
-    )
+    assert one(rows, "FC", "berkeley", "noc90")["finding"].endswith("samples of this run end at an IoU of 0.85")
+    assert one(rows, "FC", "grabcut", "iou1")["finding"] == "not available: the value of some sample is not a number"
     assert one(rows, "FC", "berkeley", "iou1")["finding"] == "better"
     assert "|  |" not in (folder / "report" / "signs-table5.md").read_text()
 

@@ -77,9 +77,7 @@ def test_other_samples_are_refused(tmp_path: Path) -> None:
 
 
 def test_runs_that_end_early(tmp_path: Path) -> None:
-    early = [
-        [*row[: int(np.argmax(row >= np.float32(0.9)))], 0.9] for row in np.full((5, 20), 0.95, np.float32)
-    ]
+    early = [[*row[: int(np.argmax(row >= np.float32(0.9)))], 0.9] for row in np.full((5, 20), 0.95, np.float32)]
     a, b = (
         write_run(tmp_path / "a", early, protocol={"stop_at": 0.9}),
         write_run(tmp_path / "b", draw_ious(5)),

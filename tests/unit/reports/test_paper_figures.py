@@ -115,9 +115,7 @@ def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for place in ("one", "two"):
         write_methods(tmp_path / place / "runs", 2)
-    made = [
-        make_curves_figure("figure4", [tmp_path / p / "runs"], tmp_path / p / "out") for p in ("one", "two")
-    ]
+    made = [make_curves_figure("figure4", [tmp_path / p / "runs"], tmp_path / p / "out") for p in ("one", "two")]
     for one, two in zip(made[0].paths, made[1].paths, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
 

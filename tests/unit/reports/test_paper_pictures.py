@@ -47,18 +47,14 @@ def test_figure5_of_named_samples_and_several_runs(tmp_path: Path) -> None:
     assert sum(bool(re.match(r"candidate \d", text)) for text in many) == 4
     assert sum(text.endswith(", kept") for text in many) == 1
     assert "the method failed" in failed
-    with pytest.raises(
-        InputError, match="and has the samples nobody; make one with disbench run --store all"
-    ):
+    with pytest.raises(InputError, match="and has the samples nobody; make one with disbench run --store all"):
         reproduce_figure5([tmp_path / "runs"], tmp_path / "out", None, ["nobody"])
 
 
 def test_figure6(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_photo_run(runs / "a", "all", max_clicks=1)
-    write_photo_run(
-        runs / "b", "kept", name="small", method=Discs(8.0), max_clicks=1, protocol={"selection": "score"}
-    )
+    write_photo_run(runs / "b", "kept", name="small", method=Discs(8.0), max_clicks=1, protocol={"selection": "score"})
     write_photo_run(runs / "c", "none", name="unseen", max_clicks=1)
     paths = reproduce_figure6([runs], tmp_path / "out", None)
     assert [path.name for path in paths] == ["figure6.png", "figure6.svg", "figure6.pdf"]

@@ -202,9 +202,7 @@ def test_best_and_second_best_as_printed() -> None:
     assert found["FocusCut [25]", "SBD", *column] == "best"
     assert found["SimpleClick [27]", "SBD", *column] == "second"
     assert found["FCANet [26] ↑", "VOC", *column] == "best"
-    second = [
-        key for key, value in found.items() if key[1:] == ("SBD", "SBD", "NoC@90") and value == "second"
-    ]
+    second = [key for key, value in found.items() if key[1:] == ("SBD", "SBD", "NoC@90") and value == "second"]
     assert second == [("FCFI [43]", "SBD", "SBD", "NoC@90")]
     assert not any(key[0] in ("FocalClick", "RITM") for key in found), "the last groups are not the paper's"
     for name in TABLES[1:]:
@@ -221,9 +219,7 @@ def test_best_and_second_best_as_measured(tmp_path: Path) -> None:
     write_run(tmp_path / "e", bad, method=method("simpleclick", ["SBD"]))
     table = build("table1", read_pool(tmp_path))
     measured = {
-        row[3].text: dict(zip([f"{c.group} {c.name}" for c in table.columns], row, strict=True))[
-            "GrabCut NoC@90"
-        ]
+        row[3].text: dict(zip([f"{c.group} {c.name}" for c in table.columns], row, strict=True))["GrabCut NoC@90"]
         for row in table.rows
         if row[3].text.startswith("measured: ") and row[1].text == "C+L"
     }
@@ -341,12 +337,8 @@ def test_no_cell_is_empty_whatever_was_run(pool: list[Entry], data: st.DataObjec
             assert cell.text.strip() not in ("", DASH, "nan", "None")
             assert set(cell.marks) <= set(table.footnotes)
         for cell in row[-numbers:]:
-            known = (
-                cell.text in ("not run", "not printed") or cell.text.strip("+−").replace(".", "").isdigit()
-            )
-            assert known or (
-                cell.text == "not available" and (cell.marks or row[-numbers - 1].text == "difference")
-            )
+            known = cell.text in ("not run", "not printed") or cell.text.strip("+−").replace(".", "").isdigit()
+            assert known or (cell.text == "not available" and (cell.marks or row[-numbers - 1].text == "difference"))
     used = {mark for row in table.rows for cell in row for mark in cell.marks}
     assert used == set(table.footnotes)
     for text in (markdown.table(table), latex.table(table, table.name)):

@@ -61,12 +61,8 @@ def test_a_number_printed_elsewhere_alone_is_shown(published: Published) -> None
 def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
     mixed = published.find("table1.csv", {"method": "CDNet"})
     sentences = [published.sentence(mixed, other) for other in published.elsewhere(mixed)]
-    assert sentences[0].startswith(
-        "the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,"
-    )
-    assert sentences[1].startswith(
-        "the ClickSEG repository's README prints for ResNet-34, C+L: GrabCut NoC@85 1.40,"
-    )
+    assert sentences[0].startswith("the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,")
+    assert sentences[1].startswith("the ClickSEG repository's README prints for ResNet-34, C+L: GrabCut NoC@85 1.40,")
     own = published.find("peers_own_tables.csv", {"method": "CDNet", "training_data": "SBD"})
     assert published.elsewhere(own) == []
 
@@ -76,12 +72,9 @@ def test_the_list_of_a_method() -> None:
     assert lines[0] == "f-BRS-B, training data SBD, backbone ResNet-101: the paper's Table 1"
     assert "    Berkeley: NoC@85 not printed, NoC@90 4.57" in lines
     assert any(
-        line.startswith("    differs: the f-BRS repository's README prints GrabCut NoC@90 2.68,")
-        for line in lines
+        line.startswith("    differs: the f-BRS repository's README prints GrabCut NoC@90 2.68,") for line in lines
     )
-    assert any(
-        "    remark: This row repeats that of SimpleClick" in line for line in published_lines("interformer")
-    )
+    assert any("    remark: This row repeats that of SimpleClick" in line for line in published_lines("interformer"))
     fcfi = published_lines("FCFI")
     assert sum(line.startswith("    remark on DAVIS NoC@90, SBD NoC@90: ") for line in fcfi) == 1
     disnet = published_lines("DISNet")

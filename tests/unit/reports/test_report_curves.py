@@ -20,9 +20,7 @@ LONG = ("W" * 150, "a name of many words " * 12, "joined-by-hyphens-" * 20, "$x_
 
 def panel(count: int, names: tuple[str, ...] = ("method",), clicks: int = 20) -> Panel:
     curves = tuple(
-        Curve(
-            names[i % len(names)], f"[a] NoC@90 {i}.00", draw_ious(5, clicks, i).mean(axis=0).astype(float), i
-        )
+        Curve(names[i % len(names)], f"[a] NoC@90 {i}.00", draw_ious(5, clicks, i).mean(axis=0).astype(float), i)
         for i in range(count)
     )
     return Panel("grabcut (b04d9de7)", curves, ("[a] another protocol: selection score", names[-1] * 3))
@@ -49,9 +47,7 @@ def test_a_picture_is_whole(panels: list[Panel]) -> None:
     found = pixels(png)
     height, width, _ = found.shape
     assert width == round(min(3, len(panels)) * 4.4 * 150)
-    edge = np.concatenate(
-        [found[:3].ravel(), found[-3:].ravel(), found[:, :3].ravel(), found[:, -3:].ravel()]
-    )
+    edge = np.concatenate([found[:3].ravel(), found[-3:].ravel(), found[:, :3].ravel(), found[:, -3:].ravel()])
     assert edge.min() == 255, "something reaches over the edge"
     for number in range(min(3, len(panels))):  # every panel of the first row has its ink
         part = found[: height // 2, number * width // 3 : (number + 1) * width // 3]

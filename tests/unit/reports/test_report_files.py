@@ -75,9 +75,7 @@ def test_a_users_style_changes_nothing(tmp_path: Path) -> None:
 
     write_run(tmp_path / "run")
     make_report([tmp_path / "run"], tmp_path / "a")
-    with mpl.rc_context(
-        {"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red", "lines.linewidth": 9}
-    ):
+    with mpl.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red", "lines.linewidth": 9}):
         make_report([tmp_path / "run"], tmp_path / "b")
     assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
 
@@ -107,9 +105,7 @@ def test_a_stopped_run_beside_another_is_named_below_the_curves(tmp_path: Path) 
 
 
 def test_the_page_has_tables_facts_and_commands(tmp_path: Path) -> None:
-    run = write_run(
-        tmp_path / "run", failed={0: "open raised ValueError: no"}, command="disbench run --set 'a=``` b'"
-    )
+    run = write_run(tmp_path / "run", failed={0: "open raised ValueError: no"}, command="disbench run --set 'a=``` b'")
     make_report([tmp_path / "run"], tmp_path / "out")
     page = content_of(tmp_path / "out")["report.md"].decode()
     overview, clicks, quality = markdown_tables(page)

@@ -90,9 +90,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder / "a", draw_ious(6), method={"name": "slow"}, failed={2: "no answer in 60 s"})
     write_run(folder / "b", draw_ious(6, seed=1, speed=1.0), method={"name": "fast"})
-    write_run(
-        folder / "c", draw_ious(6, seed=2), method={"name": "other"}, protocol={"selection": "oracle-all"}
-    )
+    write_run(folder / "c", draw_ious(6, seed=2), method={"name": "other"}, protocol={"selection": "oracle-all"})
     write_run(
         folder / "d",
         [[0.5, 0.86], [0.9]],
@@ -115,13 +113,9 @@ def page(entries: list[Entry]) -> Page:
 def cells(text: str) -> dict[int, list[str]]:
     """Number of a run -> the texts of its row, marks and bars left out."""
     found = {}
-    for number, body in re.findall(
-        r'<tbody class="run[^"]*" data-run="(\d+)">\n<tr>(.*?)</tr>', text, re.DOTALL
-    ):
+    for number, body in re.findall(r'<tbody class="run[^"]*" data-run="(\d+)">\n<tr>(.*?)</tr>', text, re.DOTALL):
         parts = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", body, re.DOTALL)
-        plain_parts = [
-            re.sub(r"<sup>.*?</sup>|<em.*?</em>|<small>.*?</small>|<[^>]*>", "", part) for part in parts
-        ]
+        plain_parts = [re.sub(r"<sup>.*?</sup>|<em.*?</em>|<small>.*?</small>|<[^>]*>", "", part) for part in parts]
         found[int(number)] = [part.strip() for part in plain_parts]
     return found
 
@@ -131,9 +125,7 @@ def test_every_run_has_its_row_with_the_numbers_of_the_tables(entries: list[Entr
     assert sorted(rows) == [0, 1, 2, 3]
     for numbers in ([0, 1, 2], [3]):
         group = [entries[number] for number in numbers]
-        for number, clicks, quality in zip(
-            numbers, clicks_table(group).rows, quality_table(group).rows, strict=True
-        ):
+        for number, clicks, quality in zip(numbers, clicks_table(group).rows, quality_table(group).rows, strict=True):
             row = rows[number]
             assert row[0] == clicks[0].text
             assert row[1:5] == [cell.text for cell in clicks[4:8]]
@@ -186,9 +178,7 @@ def test_the_data_of_the_charts_are_the_runs_rounded(entries: list[Entry], page:
 
 def test_seconds_of_another_machine_are_not_compared(tmp_path: Path) -> None:
     for number, cores in enumerate((4, 4, 64)):
-        write_run(
-            tmp_path / str(number), draw_ious(3), method={"name": f"m{number}"}, machine={"cores": cores}
-        )
+        write_run(tmp_path / str(number), draw_ious(3), method={"name": f"m{number}"}, machine={"cores": cores})
     runs = Page(page_html(read_entries(find_runs([tmp_path])))).data()["runs"]
     assert [(run["standard"], run["comparable"]) for run in runs] == [
         (True, True),
@@ -213,9 +203,7 @@ def test_the_page_loads_nothing_and_lets_nothing_in(page: Page) -> None:
             if name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
                 assert value.startswith("data:")
     assert not re.search(r"url\(|@import|@font-face", style)
-    assert not re.search(
-        r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|innerHTML|eval\(|import\(", script
-    )
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|innerHTML|eval\(|import\(", script)
     assert "http://" not in style + script.replace("http://www.w3.org/2000/svg", "")
 
 

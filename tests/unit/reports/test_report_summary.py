@@ -65,9 +65,7 @@ def test_a_failed_sample_counts_as_0_from_there_on(tmp_path: Path) -> None:
     assert found.miou.tolist() == pytest.approx([2.4 / 3, 1.9 / 3, 1.9 / 3])
     assert found.boundary[2] == pytest.approx(0.9 * 1.9 / 3)
     assert found.noc[95].mean == (1 + 1 + 2) / 3  # what was reached before stays reached
-    at_once = summarise(
-        write_run(tmp_path / "other", [[0.9]], failed={0: "open raised"}, protocol={"max_clicks": 3})
-    )
+    at_once = summarise(write_run(tmp_path / "other", [[0.9]], failed={0: "open raised"}, protocol={"max_clicks": 3}))
     assert (at_once.noc[80].mean, at_once.nof[80].strict, at_once.never_solved) == (3, 1, 1)
 
 

@@ -56,18 +56,14 @@ def three_runs(folder: Path, **changes: Mapping[str, Any]) -> list[Entry]:
         ({"versions": {"opencv": "4.10.0"}}, "OpenCV 4.10.0 instead of 4.12.0"),
     ],
 )  # fmt: skip
-def test_a_run_of_another_protocol_is_marked(
-    tmp_path: Path, changes: dict[str, dict[str, Any]], footnote: str
-) -> None:
+def test_a_run_of_another_protocol_is_marked(tmp_path: Path, changes: dict[str, dict[str, Any]], footnote: str) -> None:
     entries = three_runs(tmp_path, **changes)
     for table in (clicks_table(entries), quality_table(entries)):
         assert cell(table, 0, "Method")[1] == [f"another protocol: {footnote}"]
         assert cell(table, 1, "Method") == ("toy", [])
         assert cell(table, 2, "Method") == ("third", [])
     overview = overview_table(entries)
-    marks = [
-        text for row in overview.rows for found in row for text in map(overview.footnotes.get, found.marks)
-    ]
+    marks = [text for row in overview.rows for found in row for text in map(overview.footnotes.get, found.marks)]
     assert marks
     key = footnote.partition(" instead")[0]
     assert all(part in marks[0] for part in key.replace("samples ", "samples: ").split("; "))
@@ -109,9 +105,7 @@ def test_other_samples_get_a_table_of_their_own(tmp_path: Path) -> None:
     ]
     assert [len(clicks_table(group).rows) for group in groups] == [1, 1]
     overview = overview_table([entry for group in groups for entry in group])
-    assert [column.group for column in overview.columns[4:]] == ["grabcut (b04d9de7)"] * 2 + [
-        "grabcut (ffffffff)"
-    ] * 2
+    assert [column.group for column in overview.columns[4:]] == ["grabcut (b04d9de7)"] * 2 + ["grabcut (ffffffff)"] * 2
     assert len(overview.rows) == 1
 
 

@@ -89,9 +89,7 @@ def test_overrides_take_the_kind_of_their_option(override: str, key: str, value:
     recipe = load_recipe("containment", [override])
     assert getattr(recipe, key) == value
     assert type(getattr(recipe, key)) is type(value)
-    assert dataclasses.replace(recipe, **{key: getattr(load_recipe("containment"), key)}) == load_recipe(
-        "containment"
-    )
+    assert dataclasses.replace(recipe, **{key: getattr(load_recipe("containment"), key)}) == load_recipe("containment")
 
 
 def test_the_last_override_wins() -> None:
@@ -208,9 +206,7 @@ class TestDefinitions:
         for name in NAMES:
             assert definitions.find("sampling", name).stem == name
 
-    def test_an_incomplete_installation_says_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_incomplete_installation_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         with pytest.raises(InputError, match="'sampling' are missing from this installation"):
             definitions.folder("sampling")
@@ -233,10 +229,7 @@ class TestDefinitions:
 
 
 def test_unknown_names_tell_the_nearest_or_all() -> None:
-    assert (
-        str(unknown_name("fruit", "aple", ["cherry", "apple"]))
-        == "unknown fruit 'aple'; did you mean 'apple'?"
-    )
+    assert str(unknown_name("fruit", "aple", ["cherry", "apple"])) == "unknown fruit 'aple'; did you mean 'apple'?"
     assert str(unknown_name("fruit", "x", ["pear", "apple"], "a.toml")) == (
         "a.toml: unknown fruit 'x'; known: apple, pear."
     )
@@ -280,9 +273,7 @@ class TestSources:
             paths.chosen()
 
     def test_a_source_that_the_recipe_does_not_take(self) -> None:
-        with pytest.raises(
-            InputError, match="recipe 'sbd-proximity' takes sbd, not lvis; choose another recipe"
-        ):
+        with pytest.raises(InputError, match="recipe 'sbd-proximity' takes sbd, not lvis; choose another recipe"):
             open_source(load_recipe("sbd-proximity"), SourcePaths(lvis=A))
 
     @pytest.mark.parametrize("name", NAMES)
@@ -300,9 +291,7 @@ class TestSources:
             ("voc-proximity", "VOC2012/ImageSets/Segmentation/train.txt"),
         ],
     )
-    def test_datasets_are_looked_for_under_the_data_root(
-        self, tmp_path: Path, name: str, missing: str
-    ) -> None:
+    def test_datasets_are_looked_for_under_the_data_root(self, tmp_path: Path, name: str, missing: str) -> None:
         with pytest.raises(InputError) as caught:
             open_source(load_recipe(name), SourcePaths(data=tmp_path))
         assert str(tmp_path / missing) in str(caught.value)

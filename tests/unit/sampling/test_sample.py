@@ -40,9 +40,7 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+def undisturbed(source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
     make_shards(source, recipe, folder)
     return contents(folder)
@@ -105,9 +103,7 @@ def test_manifest_tells_what_was_made(
         assert (tmp_path / entry["name"]).stat().st_size == entry["bytes"]
 
 
-def test_totals_equal_a_count_over_all_scenes(
-    source: AnnotatedImages, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_totals_equal_a_count_over_all_scenes(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
     manifest = make_shards(source, recipe, tmp_path)
     sampled = [sample_scene(scene, recipe) for scene in source.read(range(len(source)))]
     with_objects = [item for item in sampled if item.scene.objects]

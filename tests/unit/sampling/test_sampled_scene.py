@@ -28,9 +28,7 @@ def recipe(method: str, **changes: Any) -> Recipe:
     return dataclasses.replace(plain, **changes)
 
 
-def rectangle(
-    left: int, top: int, width: int, height: int, source: str = "lvis", kind: Kind = "thing"
-) -> SceneObject:
+def rectangle(left: int, top: int, width: int, height: int, source: str = "lvis", kind: Kind = "thing") -> SceneObject:
     mask = np.zeros(SIZE, dtype=bool)
     mask[top : top + height, left : left + width] = True
     return dataclasses.replace(scene_object(mask, kind), source=source)
@@ -129,9 +127,7 @@ class TestChosenObjects:
         stuff = rectangle(0, 0, 40, 30, "coco", "stuff")
         thing, speck = rectangle(0, 0, 20, 30, "coco"), rectangle(30, 0, 3, 3, "coco")
         crowd = rectangle(20, 0, 2, 30, "coco", "crowd")
-        chosen = choose_objects(
-            scene(stuff, thing, speck, crowd, source="coco"), recipe("hierarchy", min_area=10)
-        )
+        chosen = choose_objects(scene(stuff, thing, speck, crowd, source="coco"), recipe("hierarchy", min_area=10))
         assert ids(chosen) == [1, 3, 0]
         left = chosen.objects[-1]
         expected = decode(stuff.rle) & ~decode(thing.rle) & ~decode(crowd.rle)
@@ -141,9 +137,7 @@ class TestChosenObjects:
 
     @pytest.mark.parametrize(("width", "kept"), [(25, []), (26, [0])])
     def test_stuff_needs_more_than_500_pixels(self, width: int, kept: list[int]) -> None:
-        chosen = choose_objects(
-            scene(rectangle(0, 0, width, 20, "coco", "stuff"), source="coco"), recipe("hierarchy")
-        )
+        chosen = choose_objects(scene(rectangle(0, 0, width, 20, "coco", "stuff"), source="coco"), recipe("hierarchy"))
         assert ids(chosen) == kept
         assert chosen.dropped == ({} if kept else {"stuff with no more than 500 pixels left": 1})
 
@@ -169,9 +163,7 @@ class TestHierarchy:
         ]
 
     def test_shares_reach_the_containment(self) -> None:
-        objects = scene(
-            rectangle(0, 0, 20, 20), rectangle(5, 5, 20, 10)
-        )  # 3/4 of the second are in the first
+        objects = scene(rectangle(0, 0, 20, 20), rectangle(5, 5, 20, 10))  # 3/4 of the second are in the first
         assert sample_scene(objects, recipe("hierarchy")).parents == (-1, -1)
         assert sample_scene(objects, recipe("hierarchy", mask_share=0.7)).parents == (-1, 0)
         assert sample_scene(objects, recipe("hierarchy", mask_share=0.7, box_share=0.8)).parents == (-1, -1)
@@ -326,9 +318,7 @@ class TestRandomMerge:
                     assert 1 <= len(set(others)) == len(others) <= 3
                     assert set(others) <= things - {center}
                     sizes[len(others)] += 1
-                unions = [
-                    union([one.objects[i].rle for i in members])["counts"] for members in chosen.members
-                ]
+                unions = [union([one.objects[i].rle for i in members])["counts"] for members in chosen.members]
                 assert len(set(unions)) == len(unions)
         assert set(sizes) == {1, 2, 3}
 

@@ -34,9 +34,7 @@ def some_scenes(empty: Sequence[bool], seed: int = 0) -> Scenes:
     for number, hollow in enumerate(empty):
         made = random_scene(rng, str(number), things=int(rng.integers(1, 9)), stuff=0).scene
         dropped = Counter({"too small": int(rng.integers(0, 3)), f"kind {number % 3}": 1})
-        scenes.append(
-            dataclasses.replace(made, source="lvis", objects=() if hollow else made.objects, dropped=dropped)
-        )
+        scenes.append(dataclasses.replace(made, source="lvis", objects=() if hollow else made.objects, dropped=dropped))
     return Scenes(scenes)
 
 
@@ -127,9 +125,7 @@ def test_what_is_a_part() -> None:
         slice_of(9, (5, 4))
 
 
-def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(
-    source: Scenes, parts: list[Path]
-) -> None:
+def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(source: Scenes, parts: list[Path]) -> None:
     manifest = read_manifest(parts[1])
     assert manifest["part"] == {"number": 2, "of": 4, "first": 37, "next": 75, "of_images": 150}
     assert manifest["images"] == 38
@@ -245,9 +241,7 @@ class TestPartsThatCannotBeMerged:
         self.refused([*parts, tmp_path / "nowhere"], tmp_path / "out", r"nowhere: no manifest\.json")
 
     def test_undivided(self, parts: list[Path], whole: Path, tmp_path: Path) -> None:
-        self.refused(
-            [*parts, whole], tmp_path / "out", "not a part; name folders that sample --shard-of made"
-        )
+        self.refused([*parts, whole], tmp_path / "out", "not a part; name folders that sample --shard-of made")
 
     def test_another_division(self, source: Scenes, parts: list[Path], tmp_path: Path) -> None:
         make_shards(source, RECIPE, tmp_path / "fifth", part=(2, 5))
@@ -283,9 +277,7 @@ class TestPartsThatCannotBeMerged:
         self, source: Scenes, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("disbench.sampling.job.__version__", "0.0.9")
-        self.refused(
-            parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9; merge with the version"
-        )
+        self.refused(parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9; merge with the version")
         make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
         words = r"other: not of the job .*\(other versions\)"
         self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", words)
@@ -304,9 +296,7 @@ class TestPartsThatCannotBeMerged:
             merge_parts(parts, tmp_path / "out")
         assert contents(tmp_path / "out") == before
 
-    def test_damaged_then_made_again(
-        self, source: Scenes, parts: list[Path], whole: Path, tmp_path: Path
-    ) -> None:
+    def test_damaged_then_made_again(self, source: Scenes, parts: list[Path], whole: Path, tmp_path: Path) -> None:
         shard = sorted(parts[2].glob("shard-*"))[-1]
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 1

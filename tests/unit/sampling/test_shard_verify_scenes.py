@@ -68,9 +68,7 @@ def rewrite(folder: Path, rows: list[Row], group: int = ROWS_A_GROUP) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def problems_after(
-    folder: Path, chosen: Recipe, change: Callable[[Row], Any], scene: Scene | None = None
-) -> list[str]:
+def problems_after(folder: Path, chosen: Recipe, change: Callable[[Row], Any], scene: Scene | None = None) -> list[str]:
     """What deep verification finds once the only row of a sound folder is changed."""
     make_shards(Scenes([scene or nested_scene()]), chosen, folder)
     assert verify_shards(folder).lines()[1:] == []
@@ -256,8 +254,7 @@ def test_annotated_masks_need_not_nest_exactly(tmp_path: Path) -> None:
     manifest["recipe"]["nest"] = "union"
     (tmp_path / "annotated" / MANIFEST).write_text(json.dumps(manifest))
     assert (
-        f"{SHARD}, image '7': set 1: mask 1 does not contain mask 0"
-        in verify_shards(tmp_path / "annotated").problems
+        f"{SHARD}, image '7': set 1: mask 1 does not contain mask 0" in verify_shards(tmp_path / "annotated").problems
     )
 
 
@@ -279,9 +276,7 @@ def test_whatever_the_sampler_makes_holds(
 ) -> None:
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(seed)
-    scenes = [
-        dataclasses.replace(random_scene(rng, str(i), stuff=1).scene, source="coco+lvis") for i in range(3)
-    ]
+    scenes = [dataclasses.replace(random_scene(rng, str(i), stuff=1).scene, source="coco+lvis") for i in range(3)]
     make_shards(Scenes(scenes), recipe(method, nest=nest, cap=cap), folder)
     assert verify_shards(folder).lines()[1:] == []
 
@@ -316,10 +311,7 @@ def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
 @given(seed=st.integers(0, 2**32), spoiled=st.none() | st.integers(0, 5))
 def test_run_lengths_of_several_masks_are_told_at_once(seed: int, spoiled: int | None) -> None:
     noise = np.random.default_rng(seed)
-    rles = [
-        encode(noise.random(noise.integers(1, 40, 2)) < noise.random() ** 2)
-        for _ in range(noise.integers(1, 7))
-    ]
+    rles = [encode(noise.random(noise.integers(1, 40, 2)) < noise.random() ** 2) for _ in range(noise.integers(1, 7))]
     if spoiled is not None:
         rle = rles[spoiled % len(rles)]
         counts = bytearray(rle["counts"])
@@ -346,9 +338,7 @@ class TestWholeFolders:
         assert [problem[:19] for problem in one.problems] == [f"shard-{i:05}.parquet" for i in (3, 4, 5)]
 
     def test_many_problems_are_counted(self, tmp_path: Path) -> None:
-        make_shards(
-            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
-        )
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
         rows = pq.read_table(tmp_path / SHARD).to_pylist()
         for row in rows:
             row["objects"][0]["area"] = 1
@@ -357,23 +347,15 @@ class TestWholeFolders:
         assert (found.count, len(found.problems), TOLD) == (70, 20, 20)
         assert found.lines()[0].endswith("70 scenes in 1 shard: not whole")
         assert found.lines()[-1] == "  and 50 more problems"
-        assert (
-            verify_shards(tmp_path, quick=True)
-            .lines()[0]
-            .endswith("whole (masks and sets were not looked at)")
-        )
+        assert verify_shards(tmp_path, quick=True).lines()[0].endswith("whole (masks and sets were not looked at)")
 
     def test_row_groups_of_another_length(self, tmp_path: Path) -> None:
-        make_shards(
-            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
-        )
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
         rewrite(tmp_path, pq.read_table(tmp_path / SHARD).to_pylist(), group=35)
         assert verify_shards(tmp_path).problems == (f"{SHARD}: row group 0 has 35 rows, not 32",)
 
     def test_a_page_that_does_not_decompress(self, tmp_path: Path) -> None:
-        make_shards(
-            Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path
-        )
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
         metadata = pq.ParquetFile(tmp_path / SHARD).metadata.row_group(1)
         columns = [metadata.column(number) for number in range(metadata.num_columns)]
         column = next(column for column in columns if column.path_in_schema == "image_id")

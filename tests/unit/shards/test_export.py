@@ -75,9 +75,7 @@ def check_split(split: Path, scenes: Sequence[SampledScene]) -> None:
     assert len(source) == len(scenes)
     for read in source.read(range(len(source))):
         sampled = by_id[read.image_id]
-        assert [decode(rle).tolist() for rle in read.rles] == [
-            decode(rle).tolist() for rle in sampled.scene.rles
-        ]
+        assert [decode(rle).tolist() for rle in read.rles] == [decode(rle).tolist() for rle in sampled.scene.rles]
         assert read.parents == tuple(-1 if parent is None else parent for parent in sampled.parents)
         assert [item.kind == "stuff" for item in read.objects] == [
             item.kind == "stuff" for item in sampled.scene.objects

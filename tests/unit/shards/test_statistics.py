@@ -31,8 +31,7 @@ def scenes_of(kind: str, count: int = 40) -> list[SampledScene]:
     """Random scenes with sets of a method."""
     rng = np.random.default_rng(len(kind))
     made = [
-        random_scene(rng, f"image-{i}", things=int(rng.integers(1, 9)), tree=kind == "hierarchy")
-        for i in range(count)
+        random_scene(rng, f"image-{i}", things=int(rng.integers(1, 9)), tree=kind == "hierarchy") for i in range(count)
     ]
     if kind in ("hierarchy", "containment"):
         return made
@@ -129,9 +128,7 @@ def test_the_hierarchy(tmp_path: Path) -> None:
                 pairs[path[1], path[0]] += 1
             if level is not None and len(path) > len(longest):
                 longest, image = path, sampled.scene.image_id
-    assert found.levels == Counter(
-        sorted(level for sampled in scenes for level in sampled.levels if level is not None)
-    )
+    assert found.levels == Counter(sorted(level for sampled in scenes for level in sampled.levels if level is not None))
     assert found.deepest is not None
     assert found.deepest.categories == tuple(reversed(longest))
     assert found.deepest.image_id == image

@@ -52,8 +52,7 @@ def same(first: TrainingItem, second: TrainingItem) -> bool:
     return all(
         torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
         for one, other in (
-            (getattr(first, field.name), getattr(second, field.name))
-            for field in dataclasses.fields(TrainingItem)
+            (getattr(first, field.name), getattr(second, field.name)) for field in dataclasses.fields(TrainingItem)
         )
     )
 
@@ -90,9 +89,7 @@ def test_clicks_are_positive_and_in_the_click_region(tmp_path: Path) -> None:
     sets = read_sets(tmp_path)
     dataset = DiverseSetDataset(tmp_path)
     regions = [decode(chosen.click_region) for chosen in sets]
-    smaller = [
-        bool((decode(chosen.masks[0]) & ~region).any()) for chosen, region in zip(sets, regions, strict=True)
-    ]
+    smaller = [bool((decode(chosen.masks[0]) & ~region).any()) for chosen, region in zip(sets, regions, strict=True)]
     assert any(smaller)
     for epoch in range(8):
         dataset.set_epoch(epoch)
@@ -176,13 +173,9 @@ def test_it_travels_to_other_processes(dataset: DiverseSetDataset) -> None:
 class TestImages:
     def put(self, folder: Path, name: str, change: int = 0) -> None:
         with Image.open(photo_path(name)) as photo:
-            photo.convert("RGB").resize((photo.width + change, photo.height)).save(
-                (folder / name).with_suffix(".png")
-            )
+            photo.convert("RGB").resize((photo.width + change, photo.height)).save((folder / name).with_suffix(".png"))
 
-    def test_a_folder_or_a_function_names_them(
-        self, shards: Path, dataset: DiverseSetDataset, tmp_path: Path
-    ) -> None:
+    def test_a_folder_or_a_function_names_them(self, shards: Path, dataset: DiverseSetDataset, tmp_path: Path) -> None:
         name = dataset.sets[0].file_name
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / name).write_bytes(photo_path(name).read_bytes())
@@ -207,9 +200,7 @@ class TestImages:
         self.put(tmp_path, chosen.file_name, change=1)
         height, width = chosen.click_region["size"]
         dataset = DiverseSetDataset(shards, lambda name: (tmp_path / name).with_suffix(".png"))
-        message = (
-            f"{width + 1} x {height} pixels, but the masks of image {chosen.image_id} have {width} x {height}"
-        )
+        message = f"{width + 1} x {height} pixels, but the masks of image {chosen.image_id} have {width} x {height}"
         with pytest.raises(InputError, match=message):
             dataset[0]
         self.put(tmp_path, chosen.file_name)

@@ -69,9 +69,7 @@ def test_a_source_that_does_not_count(tmp_path: Path) -> None:
             return 5000
 
     chunks = list(chunks_by_cost(Silent(), range(3, 5000), 2))  # type: ignore[arg-type]
-    assert [len(chunk) for chunk in chunks[:-1]] == [78] * (
-        len(chunks) - 1
-    )  # 4,997 over 32 chunks for each of two
+    assert [len(chunk) for chunk in chunks[:-1]] == [78] * (len(chunks) - 1)  # 4,997 over 32 chunks for each of two
     assert chunks[0].start == 3
 
 
@@ -132,9 +130,7 @@ def test_tasks_are_taken_as_workers_become_free(mode: str, crew: Crew[int, int])
 
 
 def test_a_task_that_ends_its_worker_each_time(crew: Crew[int, int]) -> None:
-    with pytest.raises(
-        InputError, match=rf"task 13: {ATTEMPTS} times, it was number 13 .*run the same command again"
-    ):
+    with pytest.raises(InputError, match=rf"task 13: {ATTEMPTS} times, it was number 13 .*run the same command again"):
         list(crew.in_order([1, 2, 13, 4]))
     told = crew.told  # type: ignore[attr-defined]
     assert told == [

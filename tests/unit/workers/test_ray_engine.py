@@ -105,18 +105,13 @@ def test_a_method_that_hangs_or_dies_costs_one_sample(cluster: Any, tmp_path: Pa
     """A worker there watches over the method as one here does."""
     source = ToySource(6, (0, 5, 0, 6))
     engine = open_engine("ray", 2)
-    run = run_benchmark(
-        spec("Misbehaves"), source, tmp_path / "run", SHORT, Execution(2, timeout=2.0), engine=engine
-    )
+    run = run_benchmark(spec("Misbehaves"), source, tmp_path / "run", SHORT, Execution(2, timeout=2.0), engine=engine)
     failed = {item["sample"]: item["reason"] for item in run.description["result"]["failed"]}
     assert failed.keys() == {"s1", "s3"}
     assert failed["s1"] == "predict: no answer within 2 s"
     assert failed["s3"] == "predict: the worker process ended (exit code 9)"
     (sentence,) = engine.lost
-    assert (
-        sentence
-        == "sample s3: predict: the worker process ended (exit code 9); another process does it again"
-    )
+    assert sentence == "sample s3: predict: the worker process ended (exit code 9); another process does it again"
 
 
 def test_a_killed_actor_is_replaced(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
@@ -128,18 +123,14 @@ def test_a_killed_actor_is_replaced(cluster: Any, source: AnnotatedImages, tmp_p
     undisturbed = SamplingWork(source, recipe)
     assert found == [undisturbed.do(task).batch for task in tasks]
     (sentence,) = engine.lost
-    assert sentence.startswith(
-        f"images {2 * SCENES} to {3 * SCENES - 1} of lvis: a worker of the Ray cluster was lost"
-    )
+    assert sentence.startswith(f"images {2 * SCENES} to {3 * SCENES - 1} of lvis: a worker of the Ray cluster was lost")
     assert sentence.endswith("another worker does it again")
 
 
 def test_an_actor_killed_each_time(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
     scenes = TroubledScenes(source, "suicide", 0, tmp_path)
     work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
-    with pytest.raises(
-        InputError, match="images 0 to 15 of lvis: 3 times, a worker of the Ray cluster was lost"
-    ):
+    with pytest.raises(InputError, match="images 0 to 15 of lvis: 3 times, a worker of the Ray cluster was lost"):
         list(open_engine("ray", 2).in_order(work, chunks_by_cost(scenes, range(len(source))), tmp_path))
 
 
@@ -226,9 +217,7 @@ def test_room_is_counted_machine_by_machine(cluster: Any) -> None:
         assert open_engine("ray", cores_per_worker=3).workers == 1
         assert open_engine("ray", cores_per_worker=2).workers == 2
         assert open_engine("ray").workers == 5
-        with pytest.raises(
-            InputError, match=r"needs 4 cores and 0 GPUs on one machine \(the cluster has 5 cores"
-        ):
+        with pytest.raises(InputError, match=r"needs 4 cores and 0 GPUs on one machine \(the cluster has 5 cores"):
             open_engine("ray", cores_per_worker=4)
     finally:
         cluster.remove_node(node)
@@ -236,9 +225,7 @@ def test_room_is_counted_machine_by_machine(cluster: Any) -> None:
 
 
 def test_no_room(cluster: Any) -> None:
-    with pytest.raises(
-        InputError, match=r"no room for a worker, which needs 3 cores and 0 GPUs .* has 2 cores"
-    ):
+    with pytest.raises(InputError, match=r"no room for a worker, which needs 3 cores and 0 GPUs .* has 2 cores"):
         open_engine("ray", cores_per_worker=3)
     with pytest.raises(InputError, match="needs 1 cores and 1 GPUs"):
         open_engine("ray", gpus_per_worker=1)
@@ -247,7 +234,5 @@ def test_no_room(cluster: Any) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere:what"])
 def test_no_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(
-        InputError, match=rf"--address {address}: no Ray cluster answers there .*ray start --head"
-    ):
+    with pytest.raises(InputError, match=rf"--address {address}: no Ray cluster answers there .*ray start --head"):
         open_engine("ray", address=address)

@@ -18,9 +18,7 @@ def ask(session: Any) -> Any:
     """Probabilities (height, width)."""
     if session.masks is None:
         height, width = session.predictor.original_image.shape[2:]
-        return session.predictor.get_prediction(session.clicker, np.zeros((height, width), np.float32), 0.0)[
-            0
-        ]
+        return session.predictor.get_prediction(session.clicker, np.zeros((height, width), np.float32), 0.0)[0]
     return session.predictor.get_prediction(session.clicker, session.masks[0], 1.0)[0]
 
 

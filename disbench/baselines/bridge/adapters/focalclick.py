@@ -31,9 +31,7 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> An
             infer_size=int(options["size"]),
             focus_crop_r=float(options["focus_ratio"]),
             with_flip=bool(options["flip"]),
-            zoom_in_params=SHARED["zoom"](
-                int(options["crop"]), expansion_ratio=float(options["target_ratio"])
-            ),
+            zoom_in_params=SHARED["zoom"](int(options["crop"]), expansion_ratio=float(options["target_ratio"])),
             predictor_params={},
         )
 

@@ -80,9 +80,7 @@ def load(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mo
     enter("interformer.segmentors")
     files = sorted(Path(checkpoint).parent.glob("*.py"))
     if len(files) != 1:
-        raise FileNotFoundError(
-            f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there"
-        )
+        raise FileNotFoundError(f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there")
     config = mmcv.Config.fromfile(str(files[0]))
     config.model.pretrained = None
     config.model.train_cfg = None

@@ -52,9 +52,7 @@ def answer(model: Any, image: Any, clicks: Any) -> Any:
     crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
     resized = helpers.fixed_resize(crop, (side, side), flagval=linear)
     scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
-    inside, first, second = (
-        (np.array(point) - box[:2]) * scale for point in [(inside_x, inside_y), *corners]
-    )
+    inside, first, second = ((np.array(point) - box[:2]) * scale for point in [(inside_x, inside_y), *corners])
     points = marked(inside, first, second, model.options["margin"], side)
     maps = helpers.make_gt(resized[..., 0], points, sigma=model.options["sigma"], one_mask_per_point=False)
     maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
@@ -62,9 +60,7 @@ def answer(model: Any, image: Any, clicks: Any) -> Any:
     with torch.no_grad():
         fine = model.network(torch.from_numpy(both).to(model.device))[-1]
     probability = torch.sigmoid(fine)[0, 0].cpu().numpy()
-    return helpers.crop2fullmask(
-        probability, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False
-    )
+    return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False)
 
 
 def marked(inside: Any, first: Any, second: Any, margin: int, side: int) -> Any:

@@ -17,9 +17,7 @@ SHARED = runpy.run_path(str(Path(__file__).with_name("_peers.py")))
 def keep(session: Any, index: int) -> None:
     """Feed a mask back: at the next click it is the previous one, and the zoom-in follows it."""
     before = session.predictor.prev_prediction
-    mask = session.model.torch.tensor(
-        session.masks[index][None, None], dtype=before.dtype, device=before.device
-    )
+    mask = session.model.torch.tensor(session.masks[index][None, None], dtype=before.dtype, device=before.device)
     session.predictor.prev_prediction = mask
     session.predictor.set_prev_for_zoom_in(index)
 

@@ -48,9 +48,7 @@ def _bilinear(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) ->
     return (upper * (1 - down[:, None]) + lower * down[:, None]) * inside
 
 
-def _weights(
-    positions: torch.Tensor, size: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _weights(positions: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Both neighbours of each position, the weight of the second, and whether it counts at all."""
     inside = (positions >= -1) & (positions <= size)
     kept = positions.clamp(0, size - 1)
