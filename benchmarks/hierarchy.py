@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from inputs import annotations_and_rounds
 
 from disbench.core import masks
+from disbench.core.arrays import BoolArray, FloatArray
 from disbench.datasets.instances import AnnotationFile
 from disbench.sampling.hierarchy import BOX_SHARE, MASK_SHARE, containment_matrix, grow_forest
 
@@ -67,7 +67,7 @@ def full_frames(image: Image, *, product: bool) -> Parents:
     return grow_forest(contains, area).parents
 
 
-def frame_box_shares(frames: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def frame_box_shares(frames: BoolArray) -> FloatArray:
     spans = []
     for axis in (1, 2):
         line = frames.any(axis=axis)

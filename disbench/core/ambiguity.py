@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.metrics import bootstrap_interval
 
-FloatArray = npt.NDArray[np.float64]
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
 THRESHOLDS = (0.5, 0.75, 0.9)
 """IoUs from which on a member counts as found."""
@@ -56,7 +56,7 @@ def recall(ious: npt.ArrayLike, threshold: float) -> float:
     return float(np.mean(_reached(best_ious(ious), threshold)))
 
 
-def own_order(scores: Scores, candidates: int) -> npt.NDArray[np.int64] | None:
+def own_order(scores: Scores, candidates: int) -> IntArray | None:
     """The candidates by the method's own score, the best first; ties by the lower index, nan last.
 
     Returns:
@@ -269,7 +269,7 @@ def _greedy(values: FloatArray) -> FloatArray:
     return np.array(found, dtype=np.float64)
 
 
-def _reached(values: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
+def _reached(values: FloatArray, threshold: float) -> BoolArray:
     return np.asarray(values.astype(np.float32) >= np.float32(threshold))
 
 

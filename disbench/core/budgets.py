@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.clicks import BoolArray, Click, checked_target, next_click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click, checked_target, next_click
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.clicks import (
-    NO_ERROR,
-    BoolArray,
-    Click,
-    check_clicks,
-    checked_mask,
-    checked_target,
-    error_masks,
-    next_click,
-)
+from disbench.core.arrays import BoolArray, IntArray
+from disbench.core.clicks import NO_ERROR, Click, check_clicks, checked_mask, checked_target, error_masks, next_click
 from disbench.core.depths import Depth, deepest, transform
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.opencv import opencv
@@ -288,7 +280,7 @@ def _removed_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click
 
 
 def _random(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
-    best: tuple[int, bool, npt.NDArray[np.int64]] | None = None
+    best: tuple[int, bool, IntArray] | None = None
     for errors, positive in ((excess, False), (missed, True)):
         pixels = _largest_component(errors, clicks)
         if len(pixels) and (best is None or len(pixels) > best[0]):
@@ -298,7 +290,7 @@ def _random(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws
     return Click(x, y, best[1])
 
 
-def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> npt.NDArray[np.int64]:
+def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> IntArray:
     """Flat indices, ascending, of the component's pixels that were not clicked before."""
     count, labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)
     if count == 1:

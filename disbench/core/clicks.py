@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.depths import deepest
 from disbench.core.opencv import opencv
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Click(NamedTuple):

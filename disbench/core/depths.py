@@ -13,14 +13,9 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray, ByteArray, Float32Array, IntArray
 from disbench.core.opencv import opencv
-
-BoolArray = npt.NDArray[np.bool_]
-ByteArray = npt.NDArray[np.uint8]
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 _Box = tuple[tuple[int, int], tuple[int, int]]
 """(first, behind last) row and column."""
@@ -96,7 +91,7 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     return max(found, key=lambda depth: (depth.distance, not depth.missed))
 
 
-def transform(mask: ByteArray) -> FloatArray:
+def transform(mask: ByteArray) -> Float32Array:
     """OpenCV's own precise Euclidean distance transform: distances to the nearest zero.
 
     They are the float32 square roots of whole numbers, so equal distances are exactly equal. Some builds of
@@ -257,7 +252,7 @@ def _deepest_of_all(kind: _Kind) -> Depth:
     return kind.depth(float(distances[row, column]), row, column)
 
 
-def _distances(mask: BoolArray, pixels: _Pixels, around: _Surroundings, sure: int, bound: int) -> FloatArray:
+def _distances(mask: BoolArray, pixels: _Pixels, around: _Surroundings, sure: int, bound: int) -> Float32Array:
     """float32 (n,): the distances of the deepest of some pixels; of the others these or less."""
     part = pixels.box(math.isqrt(bound) + 1, mask.shape)
     if bound <= _RADIUS**2 and len(pixels.rows) * bound < _area(part):

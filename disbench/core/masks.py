@@ -19,12 +19,10 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
+from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 Raster = Literal["pycocotools", "fillpoly"]
 
 POLYGON_MARGIN = 1.0

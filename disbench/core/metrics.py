@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.clicks import BoolArray, checked_mask, checked_target
+from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from disbench.core.clicks import checked_mask, checked_target
 from disbench.core.depths import squares_of
 from disbench.core.errors import unknown_name
 
 FailureRule = Literal["strict", "ritm"]
-FloatArray = npt.NDArray[np.float64]
 IoUs = Sequence[Sequence[float] | npt.NDArray[np.floating[Any]]] | npt.NDArray[np.floating[Any]]
 """A sequence a sample, or an array (samples, clicks)."""
 _RESAMPLES_AT_ONCE = 1 << 22
@@ -72,7 +72,7 @@ def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
     return float(np.mean(clicks_to_reach(ious, threshold, max_clicks)))
 
 
-def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> npt.NDArray[np.int64]:
+def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> IntArray:
     """NoC of each sample: int64 (samples,). Arguments and errors as of `noc`."""
     return np.minimum(_first_clicks(ious, threshold, max_clicks), max_clicks)
 
@@ -244,7 +244,7 @@ def _is_small_and_whole(values: FloatArray) -> bool:
     return bool((values == np.rint(values)).all()) and len(values) * float(np.ptp(values)) < _LONGEST_SUM
 
 
-def _exact_quantiles(values: npt.NDArray[np.int64], shares: tuple[float, float]) -> tuple[float, float]:
+def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:
     """Quantiles of the mean of a resample: of all resamples, by the distribution of the sum of n drawn values."""
     from scipy import fft  # noqa: PLC0415  (slow to load)
 
@@ -273,7 +273,7 @@ def _means(drawn: FloatArray) -> FloatArray:
     return np.asarray(drawn.mean(axis=-1))
 
 
-def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> npt.NDArray[np.int64]:
+def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
     """Of each sample the first click that reaches the threshold; max_clicks + 1 where none does."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold = {threshold}: an IoU lies above 0 and at most at 1")
@@ -289,7 +289,7 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> npt.NDArray[
     return firsts.astype(np.int64)
 
 
-def _as_stored(ious: IoUs, max_clicks: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
 
     nan passes; it also stands behind a sample's end.

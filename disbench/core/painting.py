@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-RgbImage = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
+from disbench.core.arrays import BoolArray, ByteArray, FloatArray
+
+RgbImage = ByteArray
 Colour = tuple[int, int, int]
 
 BLUE: Colour = (0, 114, 178)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
 
-RgbImage = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
+RgbImage = ByteArray
 
 
 @dataclass(frozen=True, slots=True)

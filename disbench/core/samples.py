@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray, ByteArray
 from disbench.core.clicks import Click
 
 Target = npt.NDArray[np.int8]
@@ -27,9 +28,9 @@ class Sample:
     """
 
     id: str
-    image: npt.NDArray[np.uint8]
+    image: ByteArray
     target: Target
-    initial: npt.NDArray[np.bool_] | None = None
+    initial: BoolArray | None = None
     first_click: Click | None = None
 
 

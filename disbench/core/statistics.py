@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.metrics import FloatArray, bootstrap_interval
+from disbench.core.arrays import FloatArray
+from disbench.core.metrics import bootstrap_interval
 
 RESAMPLES = 10_000
 """Draws of each test; the smallest p-value is 1 / (RESAMPLES + 1)."""

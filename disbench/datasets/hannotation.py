@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, areas, boxes, check_total, encode
@@ -434,7 +435,7 @@ def _place(path: Path, index: int, place: Any, layers: int) -> Place:
     return int(place[0]), int(place[1])
 
 
-def _decode_layer(where: str, layer: Any) -> npt.NDArray[np.uint8]:
+def _decode_layer(where: str, layer: Any) -> ByteArray:
     """The label map of a layer: uint8 (height, width)."""
     from PIL import Image  # noqa: PLC0415  (not needed to say --help)
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses
@@ -19,7 +19,7 @@ from disbench.io.files import open_regular, stays_inside
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-RgbImage = npt.NDArray[np.uint8]
+RgbImage = ByteArray
 
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages")
 """Where datasets keep their images below the folder that people name."""

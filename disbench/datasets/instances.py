@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 
 from disbench.core import masks
+from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Raster, Rle
@@ -217,7 +218,7 @@ class AnnotationFile:
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; mend the file") from None
 
-    def _segment(self, segment: Mapping[str, Any], ids: masks.IntArray) -> SceneObject:
+    def _segment(self, segment: Mapping[str, Any], ids: IntArray) -> SceneObject:
         category, number = self._category(segment), _number(segment)
         if number is None:
             raise ValueError("a segment without an id")
@@ -235,7 +236,7 @@ class AnnotationFile:
         )
 
 
-def segment_ids(path: Path, height: int, width: int) -> masks.IntArray:
+def segment_ids(path: Path, height: int, width: int) -> IntArray:
     """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width).
 
     Raises:
@@ -508,7 +509,7 @@ class AnnotatedImages:
             if other is not file.path:
                 raise InputError(f"{file.path}: the same annotations as {other}; name each file once")
 
-    def _join(self, join: Join) -> tuple[masks.IntArray, dict[str, int]]:
+    def _join(self, join: Join) -> tuple[IntArray, dict[str, int]]:
         """Image ids in ascending order, and what the join left out."""
         by_dataset: dict[str, set[int]] = {}
         for file in self.files:

@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from disbench.core.arrays import BoolArray, ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_ARRAYS, MAX_RECORD_BYTES
 from disbench.io.files import open_regular
 
-Offsets = npt.NDArray[np.int64]
+Offsets = IntArray
 _CHUNK = 4 * 2**20
 _SPACE = b" \t\r\n"
 """What JSON allows between its tokens."""
@@ -206,7 +207,7 @@ class _Scan:
         places: Offsets,
         steps: npt.NDArray[np.int8],
         depths: Offsets,
-        kinds: npt.NDArray[np.uint8],
+        kinds: ByteArray,
     ) -> None:
         """Arrays that open or close at the top level, and the records in between."""
         opens = (depths == 2) & (steps == 1) & (kinds == ord("["))
@@ -281,7 +282,7 @@ class _Scan:
         return np.stack([begins, ends], axis=1)
 
 
-def _escaped(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def _escaped(data: ByteArray) -> BoolArray:
     """Which bytes follow an odd run of backslashes."""
     slash = np.flatnonzero(data == ord("\\"))
     first = np.concatenate([[True], np.diff(slash) > 1])

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core import masks
+from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
-from disbench.core.masks import IntArray
 from disbench.core.scenes import SceneObject
 from disbench.datasets.images import opened_image, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
@@ -53,7 +53,7 @@ _LONGEST_NAME = 200
 """Characters of a name in a list: with its ending it must be one that a file can have."""
 
 
-def read_label_png(path: Path, channels: int = 1) -> npt.NDArray[np.uint8]:
+def read_label_png(path: Path, channels: int = 1) -> ByteArray:
     """The numbers of a label PNG.
 
     Args:
@@ -92,7 +92,7 @@ def read_label_map(path: Path) -> npt.NDArray[np.integer]:
     return values[..., 0] if values.shape[2] == 2 else values[..., :3]
 
 
-def read_palette(path: Path) -> npt.NDArray[np.int64]:
+def read_palette(path: Path) -> IntArray:
     """The colours of a palette PNG: int64 (256, 3) of red, green, blue; numbers beyond its palette are black.
 
     Raises:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_MATLAB_BYTES
 from disbench.io.files import open_regular
@@ -174,7 +175,7 @@ def _numbers(name: str, content: memoryview, order: str) -> Numbers:
     return np.frombuffer(raw, dtype).reshape(matrix.shape, order="F")
 
 
-def whole_numbers(values: Numbers) -> npt.NDArray[np.int64]:
+def whole_numbers(values: Numbers) -> IntArray:
     """The numbers, which must be whole, as int64.
 
     Raises:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb
@@ -107,7 +107,7 @@ class FileSamples:
         images = len({record.image for record in self._records})
         return {**self._facts, "rule": self.rule, "images": images}
 
-    def _initial(self, record: Record, image: RgbImage) -> npt.NDArray[np.bool_] | None:
+    def _initial(self, record: Record, image: RgbImage) -> BoolArray | None:
         if record.initial is None:
             return None
         path = self.folder / record.initial

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Target
 from disbench.datasets.images import read_rgb
@@ -160,7 +161,7 @@ def _first_values(path: Path) -> ValueMap:
     return values if values.ndim == 2 else np.asarray(values[..., 0])
 
 
-def _target(is_object: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_] | None = None) -> Target:
+def _target(is_object: BoolArray, ignored: BoolArray | None = None) -> Target:
     target = np.asarray(is_object, dtype=np.int8)
     if ignored is not None:
         target[ignored] = -1

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.core.scenes import Scene
@@ -123,7 +123,7 @@ def instance_numbers(path: Path, ids: Ids = "palette") -> list[int]:
     return [int(number) for number in np.unique(numbers)]
 
 
-def instance_categories(instances: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]) -> dict[int, str]:
+def instance_categories(instances: ByteArray, classes: ByteArray) -> dict[int, str]:
     """The category of each instance: the class of most of its pixels.
 
     Args:

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray, ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
 from disbench.core.opencv import opencv
@@ -165,7 +165,7 @@ def thumbnail_png(pixels: RgbImage) -> bytes:
     return _png(np.asarray(small))
 
 
-def overlay_png(mask: npt.NDArray[np.bool_], colour: int) -> bytes:
+def overlay_png(mask: BoolArray, colour: int) -> bytes:
     """A mask to be laid over its photo: transparent outside, tinted inside, with a solid edge.
 
     Args:
@@ -185,12 +185,12 @@ def overlay_png(mask: npt.NDArray[np.bool_], colour: int) -> bytes:
     return buffer.getvalue()
 
 
-def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
+def mask_png(mask: BoolArray) -> bytes:
     """A mask as a PNG of 0 and 255, as `disbench predict` writes it."""
     return _png(mask.astype(np.uint8) * np.uint8(255))
 
 
-def _png(pixels: npt.NDArray[np.uint8], **options: int) -> bytes:
+def _png(pixels: ByteArray, **options: int) -> bytes:
     from PIL import Image  # noqa: PLC0415
 
     buffer = io.BytesIO()

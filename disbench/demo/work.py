@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method, RgbImage
@@ -61,11 +61,11 @@ class Work:
         return self._image.shape[0], self._image.shape[1]
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def mask(self) -> BoolArray:
         """The kept mask, boolean (height, width); empty before the first click."""
         if self.found is None:
             return np.zeros(self.size, dtype=bool)
-        mask: npt.NDArray[np.bool_] = self.found.masks[self.kept]
+        mask: BoolArray = self.found.masks[self.kept]
         return mask
 
     @property

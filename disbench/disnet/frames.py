@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.sam.session import inner_size, unpadded
+from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.opencv import opencv
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
 Size = tuple[int, int]
 STRIDE = 4
 """Pixels of the input to a cell of F^-1, where masks are predicted."""
@@ -81,12 +80,12 @@ class Frame:
             result[number, :height, :width] = _shares(mask, (height, width)) >= 0.5
         return result
 
-    def to_image(self, logits: FloatArray, size: Size) -> FloatArray:
+    def to_image(self, logits: Float32Array, size: Size) -> Float32Array:
         """A mask's logits (grid, grid) at an image's size (height, width), bilinear: float32."""
         if self.kind == "padded":
             return unpadded(logits, size, self.side)
         cv2 = opencv()
-        found: FloatArray = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
+        found: Float32Array = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
         return found
 
 
@@ -97,15 +96,15 @@ def _shares(mask: BoolArray, size: Size) -> npt.NDArray[np.floating]:
     """
     if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
         cv2 = opencv()
-        shares: FloatArray = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+        shares: Float32Array = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
         return shares
     rows, columns = (_overlaps(*pair) for pair in zip(size, mask.shape, strict=True))
     return rows @ mask @ columns.T
 
 
-def _overlaps(cells: int, pixels: int) -> npt.NDArray[np.float64]:
+def _overlaps(cells: int, pixels: int) -> FloatArray:
     """Which share of each cell each pixel covers, along one axis: (cells, pixels)."""
     edges = np.arange(cells + 1) * pixels / cells
     covered = np.clip(edges[:, None] - np.arange(pixels), 0, 1)
-    overlaps: npt.NDArray[np.float64] = np.diff(covered, axis=0) * cells / pixels
+    overlaps: FloatArray = np.diff(covered, axis=0) * cells / pixels
     return overlaps

@@ -24,7 +24,6 @@ from disbench.disnet.training.settings import Training
 from disbench.io import definitions
 from disbench.workers import threads
 
-FloatArray = npt.NDArray[np.float32]
 STORED = "disnet-small.safetensors"
 """The small network that is part of this package."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from disbench.baselines.sam.mobilesam import MobileSamEncoder
 from disbench.baselines.weights import locate
+from disbench.core.arrays import ByteArray, Float32Array
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
@@ -53,9 +53,9 @@ class EncodedInput:
     def __init__(self, settings: NetworkSettings, cache: str = "") -> None:
         self._encoder = MobileSamEncoder(settings.weights, cache)
 
-    def __call__(self, image: RgbImage) -> npt.NDArray[np.float32]:
+    def __call__(self, image: RgbImage) -> Float32Array:
         """Features, float32 (256, 64, 64), of an image, uint8 (height, width, 3)."""
-        encoding: npt.NDArray[np.float32] = self._encoder(image)[0]
+        encoding: Float32Array = self._encoder(image)[0]
         return encoding
 
 
@@ -69,7 +69,7 @@ class ImageInput:
     def __init__(self, side: int) -> None:
         self._side = side
 
-    def __call__(self, image: RgbImage) -> npt.NDArray[np.uint8]:
+    def __call__(self, image: RgbImage) -> ByteArray:
         """The image, uint8 (height, width, 3), stretched to the frame: uint8 (3, side, side), RGB."""
         cv2, side = opencv(), self._side
         height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from disbench.core.arrays import Float32Array, IntArray
 from disbench.core.errors import InputError
 from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, parse_description, unfinished
 from disbench.io.files import naming, whole_file
@@ -188,7 +188,7 @@ class StoredAnswers:
         """
         return _read(self.folder / ANSWERS, ANSWERS_SCHEMA, columns)
 
-    def ious(self, answers: pa.Table) -> list[npt.NDArray[np.float32]]:
+    def ious(self, answers: pa.Table) -> list[Float32Array]:
         """IoU of each member with each candidate, float32 (members, candidates), one array a row of `answers()`.
 
         Raises:
@@ -255,7 +255,7 @@ def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -
             return written_out(file.read(names), schema)
 
 
-def _places(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
     """For each of so many entries a row: the number of its row, and its own number in it."""
     row = np.repeat(np.arange(len(counts)), counts)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.harness.protocol import Selection
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 class MethodError(Exception):

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
-from disbench.harness.candidates import BoolArray, MethodError
+from disbench.harness.candidates import MethodError
 from disbench.harness.tasks import Loop, Row, Task
 
 _REASON_LENGTH = 300

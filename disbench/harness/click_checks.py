@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from disbench.core import masks
+from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.budgets import budget_points
 from disbench.core.click_policies import REPLAY, ClickPolicy
-from disbench.core.clicks import BoolArray, Click, error_masks
-from disbench.core.depths import Depth, FloatArray, transform
+from disbench.core.clicks import Click, error_masks
+from disbench.core.depths import Depth, transform
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample, Target
 from disbench.harness.candidates import Candidates, choose
@@ -202,7 +203,7 @@ class ClickChecks:
             self._problems.add(kind, f"{where} ({row['kept']}, not {chosen})")
 
 
-def _distances(errors: BoolArray, clicked: Sequence[Click]) -> FloatArray:
+def _distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
     """Distance of every error to what is none; 0 where it was clicked before. float32 (height, width)."""
     found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
     for click in clicked:

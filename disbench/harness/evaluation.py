@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from disbench.core import metrics
+from disbench.core.arrays import Float32Array, FloatArray
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
@@ -37,7 +37,7 @@ class Results:
     protocol: Protocol
 
     @property
-    def ious(self) -> dict[str, npt.NDArray[np.float32]]:
+    def ious(self) -> dict[str, Float32Array]:
         """IoU after each click, by sample; early ends are filled up to `max_clicks` as `StoredRun.by_sample` does."""
         found: dict[str, list[float]] = {}
         for row in self.rows:
@@ -78,7 +78,7 @@ class Results:
                 f"with a budget ({self.protocol.budget}) there is one IoU a sample, and no number of clicks"
             )
 
-    def miou_curve(self) -> npt.NDArray[np.float64]:
+    def miou_curve(self) -> FloatArray:
         """Mean IoU after click 1 to `max_clicks` (`disbench.core.metrics.miou_curve`).
 
         Raises:

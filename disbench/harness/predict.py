@@ -9,9 +9,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.bridge.process import BridgeError
+from disbench.core.arrays import BoolArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -37,9 +37,9 @@ class Answer:
     kept: int
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def mask(self) -> BoolArray:
         """The mask, boolean (height, width)."""
-        mask: npt.NDArray[np.bool_] = self.candidates.masks[self.kept]
+        mask: BoolArray = self.candidates.masks[self.kept]
         return mask
 
 
@@ -104,7 +104,7 @@ def predict(
     return Answer(found, kept)
 
 
-def overlay(image: RgbImage, masks: Sequence[npt.NDArray[np.bool_]], clicks: Sequence[Click]) -> RgbImage:
+def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
     """The image with masks tinted and the clicks marked: green with a cross inside, red with a bar.
 
     Args:
@@ -137,7 +137,7 @@ def overlay(image: RgbImage, masks: Sequence[npt.NDArray[np.bool_]], clicks: Seq
     return np.asarray(picture, dtype=np.uint8)
 
 
-def write_png(path: Path, pixels: npt.NDArray[np.bool_] | RgbImage) -> None:
+def write_png(path: Path, pixels: BoolArray | RgbImage) -> None:
     """Write a mask (0 and 255) or a picture as a PNG that is whole or not there."""
     from PIL import Image  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ def write_png(path: Path, pixels: npt.NDArray[np.bool_] | RgbImage) -> None:
         file.write(buffer.getvalue())
 
 
-def _kept(found: Candidates, number: int, previous: npt.NDArray[np.bool_], keep: int | None) -> int:
+def _kept(found: Candidates, number: int, previous: BoolArray, keep: int | None) -> int:
     if number > 1:
         return choose("oracle-first", number, found, (), previous)
     if keep is None:

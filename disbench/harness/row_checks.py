@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core import masks
+from disbench.core.arrays import FloatArray
 from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
 from disbench.core.clicks import NO_ERROR, Click
 from disbench.core.errors import InputError
-from disbench.core.metrics import FloatArray
 from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems

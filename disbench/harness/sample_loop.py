@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.core import masks
+from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
 from disbench.core.clicks import Click
 from disbench.core.metrics import TargetBoundary, iou
@@ -62,7 +62,7 @@ class SampleLoop:
         return self.sample.image
 
     @property
-    def initial(self) -> npt.NDArray[np.bool_] | None:
+    def initial(self) -> BoolArray | None:
         """The mask that the user corrects from, where the protocol uses it."""
         return self.sample.initial if self.protocol.initial_masks and not self.protocol.budget else None
 
@@ -155,7 +155,7 @@ class SampleLoop:
             self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
         )
 
-    def _first_mask(self) -> npt.NDArray[np.bool_]:
+    def _first_mask(self) -> BoolArray:
         if self.initial is not None:
             return self.initial
         return np.zeros(self.sample.target.shape, dtype=bool)

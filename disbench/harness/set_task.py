@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core import masks
-from disbench.core.clicks import BoolArray, Click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle, decode

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from disbench.core.arrays import FloatArray
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.io.files import naming, whole_file
@@ -380,7 +381,7 @@ class StoredRun:
             raise InputError(f"{self.place(RUN)}: protocol.max_clicks is {said!r}"[:300] + f"; {_RERUN}")
         return said
 
-    def by_sample(self, column: str = "iou") -> dict[str, npt.NDArray[np.float64]]:
+    def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
 
         A sample that failed before its last click is filled up with zeros to `max_clicks`, so that no mean
@@ -400,9 +401,7 @@ class StoredRun:
         return replays(str(self.protocol["policy"]))
 
 
-def filled_up(
-    values: npt.NDArray[np.float64], max_clicks: int, *, failed: bool, replayed: bool
-) -> npt.NDArray[np.float64]:
+def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
     """The values of one sample as means count them: `StoredRun.by_sample` tells what an early end comes to."""
     missing = max(0, max_clicks - len(values))
     if failed or not replayed:
@@ -410,9 +409,7 @@ def filled_up(
     return np.pad(values, (0, missing), mode="edge")
 
 
-def split_by_sample(
-    table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False
-) -> dict[str, npt.NDArray[np.float64]]:
+def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
     """The values of one numeric column, a sequence a sample, in the rows' order; failed samples as `by_sample` does.
 
     Args:
@@ -431,7 +428,7 @@ def split_by_sample(
     filled = len(starts) if replayed else int(failed.sum())
     if filled * max_clicks > MOST_IOUS:
         raise ValueError(f"{filled} samples that may end early, of {max_clicks} clicks each")
-    found: dict[str, npt.NDArray[np.float64]] = {}
+    found: dict[str, FloatArray] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
         found[str(names[begin])] = filled_up(
             values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed

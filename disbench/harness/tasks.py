@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from disbench.core.clicks import BoolArray, Click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
 from disbench.core.prediction import RgbImage, Session
 from disbench.core.samples import Sample
 from disbench.harness.answers import AnswerRow

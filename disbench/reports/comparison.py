@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
-from disbench.core.metrics import FloatArray, clicks_to_reach
+from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries

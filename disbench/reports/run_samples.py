@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from disbench.core.clicks import BoolArray, Click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, SampleSource
 from disbench.harness.run_dataset import open_run_dataset

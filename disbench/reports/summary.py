@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import IoUs, bootstrap_interval, clicks_to_reach, miou_curve, nof
 from disbench.harness import figures
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 
-FloatArray = npt.NDArray[np.float64]
 PERCENTS = figures.PERCENTS
 """The IoUs to reach."""
 SOLVED = 90

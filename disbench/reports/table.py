@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from disbench.core.arrays import FloatArray
 from disbench.reports.entries import Entry, by_dataset
 from disbench.reports.render.text import DASH, counted, listed, plain, seconds
-from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, Estimate, FloatArray
+from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, Estimate
 
 OVERVIEW = (85, 90)
 """IoUs of the overview, those of the paper's Table 1."""

@@ -13,8 +13,9 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 
+from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.diverse_sets import Combination, SetOfObjects
-from disbench.core.masks import BoolArray, IntArray, Rle, areas, contained_shares, difference, union
+from disbench.core.masks import Rle, areas, contained_shares, difference, union
 from disbench.sampling.hierarchy import Forest, ancestors
 
 Nest = Literal["annotated", "union"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
-import numpy.typing as npt
 
-from disbench.core.masks import BoolArray, IntArray, Rle, areas, boxes, contained_shares
+from disbench.core.arrays import BoolArray, FloatArray, IntArray
+from disbench.core.masks import Rle, areas, boxes, contained_shares
 
 BOX_SHARE = 0.70
 """A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""
@@ -162,7 +162,7 @@ def _descend(
     return None
 
 
-def _box_shares(box: IntArray) -> npt.NDArray[np.float64]:
+def _box_shares(box: IntArray) -> FloatArray:
     """[i, j]: the share of box j that lies in box i."""
     start, size = box[:, :2], box[:, 2:]
     end = start + size

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from disbench.core.masks import BoolArray, FloatArray, IntArray, Rle, areas, boxes, difference, ious, union
+from disbench.core.arrays import BoolArray, FloatArray, IntArray
+from disbench.core.masks import Rle, areas, boxes, difference, ious, union
 
 BOX_IOU = 0.70
 COCO_IOU = 0.70

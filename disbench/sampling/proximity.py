@@ -8,7 +8,8 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 
-from disbench.core.masks import IntArray, Rle, areas, boxes, contained_shares, dilate
+from disbench.core.arrays import IntArray
+from disbench.core.masks import Rle, areas, boxes, contained_shares, dilate
 from disbench.sampling.hierarchy import check_masks
 
 Dilated = Literal["one", "both"]

@@ -13,16 +13,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from disbench.core.arrays import BoolArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
-from disbench.core.masks import (
-    BoolArray,
-    Rle,
-    are_well_formed,
-    areas,
-    boxes,
-    contained_shares,
-    from_foreign_rle,
-)
+from disbench.core.masks import Rle, are_well_formed, areas, boxes, contained_shares, from_foreign_rle
 from disbench.core.scenes import Kind
 from disbench.sampling.hierarchy import containment_matrix
 from disbench.sampling.recipes import Recipe

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from disbench.core.arrays import FloatArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import InputError
-from disbench.core.masks import FloatArray, Rle, areas, decode
+from disbench.core.masks import Rle, areas, decode
 from disbench.core.painting import BLACK, BLUE, ORANGE, WHITE, coverage, fitted, resized, tinted
 from disbench.datasets.images import RgbImage, find_image, read_rgb
 from disbench.io.files import whole_file

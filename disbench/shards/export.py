@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
+from disbench.core.arrays import ByteArray
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle, areas, boxes, decode
@@ -25,7 +25,7 @@ MASKS_A_LAYER = 255
 _LONGEST_NAME = 200
 """Bytes of an image id that becomes a file's name, with an ending and a mark of what is not finished."""
 
-Labels = npt.NDArray[np.uint8]
+Labels = ByteArray
 Place = tuple[int, int]
 
 

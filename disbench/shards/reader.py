@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from disbench.core.arrays import IntArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import InputError
-from disbench.core.masks import IntArray, Rle
+from disbench.core.masks import Rle
 from disbench.core.scenes import MOST_PIXELS, Scene, SceneObject
 from disbench.io.parquet import complaining, has_columns, open_parquet, weigh, written_out
 from disbench.io.parquet_footer import RowGroup

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from disbench.core.arrays import IntArray
 from disbench.core.diverse_sets import Combination, SampledScene
-from disbench.core.masks import IntArray, Rle, areas, contained_shares, ious, union
+from disbench.core.masks import Rle, areas, contained_shares, ious, union
 from disbench.core.scenes import SceneObject
 from disbench.shards.reader import ShardReader
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
@@ -104,7 +104,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         )
         return self.transform(item) if self.transform else item
 
-    def _image(self, chosen: DiverseSet) -> npt.NDArray[np.uint8]:
+    def _image(self, chosen: DiverseSet) -> ByteArray:
         path = self._path(chosen.file_name)
         image = read_rgb(path)
         height, width = chosen.click_region["size"]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.child import MAGIC, PROTOCOL, WireError, packed, read_message
+from disbench.core.arrays import ByteArray
 from disbench.workers.processes import interrupts_held_back
 
 _WORDS = 4096
@@ -180,7 +181,7 @@ class Child:
         found: Answer = read_message(lambda count: self._read_exactly(count, end), most_bytes)
         return found
 
-    def _read_exactly(self, count: int, end: float) -> npt.NDArray[np.uint8]:
+    def _read_exactly(self, count: int, end: float) -> ByteArray:
         content = np.empty(count, dtype=np.uint8)  # unlike a bytearray it is not filled with zeros first
         view, done = content.data, 0
         while done < count:

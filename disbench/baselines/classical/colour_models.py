@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.classical.seeds import SignMap
+from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
@@ -15,14 +16,14 @@ BINS = 32
 FLOOR = 0.05
 
 
-def lab(image: RgbImage) -> npt.NDArray[np.uint8]:
+def lab(image: RgbImage) -> ByteArray:
     """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does.
 
     Args:
         image: uint8 (height, width, 3), RGB.
     """
     cv2 = opencv()
-    converted: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    converted: ByteArray = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     return converted
 
 
@@ -36,9 +37,7 @@ def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
     return (quantised[..., 0] * BINS + quantised[..., 1]) * BINS + quantised[..., 2]
 
 
-def log_likelihood(
-    bins: npt.NDArray[np.intp], chosen: npt.NDArray[np.bool_], bandwidth: float
-) -> npt.NDArray[np.float64]:
+def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: float) -> FloatArray:
     """Each pixel's log-likelihood under the colours of the chosen ones.
 
     A kernel density estimate on the bins' grid: the histogram, smoothed by a Gaussian, and mixed with a
@@ -57,11 +56,11 @@ def log_likelihood(
     counts = np.bincount(bins[chosen], minlength=BINS**3).reshape(BINS, BINS, BINS) / chosen.sum()
     smooth = ndimage.gaussian_filter(counts, bandwidth * BINS / 256, mode="nearest").ravel()
     density: npt.NDArray[Any] = np.log((1 - FLOOR) * smooth + FLOOR / BINS**3)
-    found: npt.NDArray[np.float64] = density[bins]
+    found: FloatArray = density[bins]
     return found
 
 
-def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> npt.NDArray[np.float64]:
+def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> FloatArray:
     """ln(Pr(colour | object) / Pr(colour | background)) of each pixel.
 
     Args:

@@ -22,10 +22,10 @@ from disbench.baselines.classical.seeds import (
     shrink,
     side_limit,
 )
+from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.prediction import RgbImage
 
 Weight = Literal["likelihood", "colour"]
-FloatArray = npt.NDArray[np.float64]
 
 
 class Geodesic:
@@ -96,7 +96,7 @@ def gradient(values: FloatArray) -> FloatArray:
     return np.sqrt(squares)
 
 
-def geodesic_distance(cost: FloatArray, sources: npt.NDArray[np.bool_]) -> FloatArray:
+def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
     """Length of the cheapest path from any source, over the eight neighbours.
 
     Args:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.classical.seeds import (
     SignMap,
@@ -19,12 +18,13 @@ from disbench.baselines.classical.seeds import (
     side_limit,
     whole_number,
 )
+from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 
 Continuation = Literal["kept", "fresh"]
-Labels = npt.NDArray[np.uint8]
+Labels = ByteArray
 
 # OpenCV's four labels of a pixel.
 BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3
@@ -78,7 +78,7 @@ class GrabCutSession:
 
     def __init__(
         self,
-        image: npt.NDArray[np.uint8],
+        image: ByteArray,
         size: tuple[int, int],
         radius: float,
         iterations: int,
@@ -135,8 +135,8 @@ def _with_seeds(labels: Labels | None, seeds: SignMap) -> Labels:
     return found
 
 
-def _is_object(labels: Labels) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (labels == OBJECT) | (labels == PROBABLY_OBJECT)
+def _is_object(labels: Labels) -> BoolArray:
+    found: BoolArray = (labels == OBJECT) | (labels == PROBABLY_OBJECT)
     return found
 
 
@@ -146,6 +146,6 @@ def _has_both(labels: Labels) -> bool:
     return bool(found.any()) and not bool(found.all())
 
 
-def _new_models() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _new_models() -> tuple[FloatArray, FloatArray]:
     """Empty mixtures of background and object, in the order in which OpenCV takes them."""
     return np.zeros((1, MODEL_SIZE)), np.zeros((1, MODEL_SIZE))

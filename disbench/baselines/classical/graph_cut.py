@@ -24,12 +24,11 @@ from disbench.baselines.classical.seeds import (
     shrink,
     side_limit,
 )
+from disbench.core.arrays import BoolArray, FloatArray, Int32Array
 from disbench.core.errors import InputError
 from disbench.core.prediction import RgbImage
 
 Solver = Literal["scipy", "pymaxflow"]
-IntArray = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
 
 FINEST = 100  # capacities are counted in hundredths where the image's size allows it
 LARGEST = 2**31 - 1
@@ -61,7 +60,7 @@ class Links:
 
     first: npt.NDArray[np.intp]
     second: npt.NDArray[np.intp]
-    cost: npt.NDArray[np.float64]
+    cost: FloatArray
 
 
 class GraphCut:
@@ -154,7 +153,7 @@ def capacity_unit(pixels: int, gamma: float) -> int:
     return unit
 
 
-def terminal_links(ratio: npt.NDArray[np.float64], seeds: SignMap, gamma: float, unit: int) -> IntArray:
+def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -> Int32Array:
     """The t-links: what it costs to make each pixel background, less what it costs to make it object.
 
     Only the difference of a pixel's two t-links decides the cut. A seed's is more than all its n-links
@@ -173,7 +172,7 @@ def terminal_links(ratio: npt.NDArray[np.float64], seeds: SignMap, gamma: float,
     return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)
 
 
-def minimum_cut(terminals: IntArray, links: Links, unit: int, solver: Solver) -> Cut:
+def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: Solver) -> Cut:
     """The cheapest cut between object and background.
 
     Args:
@@ -189,7 +188,7 @@ def minimum_cut(terminals: IntArray, links: Links, unit: int, solver: Solver) ->
     return (_cut_scipy if solver == "scipy" else _cut_pymaxflow)(terminals, links, capacities)
 
 
-def _cut_scipy(terminals: IntArray, links: Links, capacities: IntArray) -> Cut:
+def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> Cut:
     from scipy.sparse import csr_matrix  # noqa: PLC0415  (slow to load)
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow  # noqa: PLC0415
 
@@ -210,7 +209,7 @@ def _cut_scipy(terminals: IntArray, links: Links, capacities: IntArray) -> Cut:
     return Cut(int(flow.flow_value), is_object[: flat.size].reshape(terminals.shape))
 
 
-def _cut_pymaxflow(terminals: IntArray, links: Links, capacities: IntArray) -> Cut:
+def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) -> Cut:
     maxflow = _pymaxflow()
     flat = terminals.ravel()
     graph = maxflow.GraphInt(flat.size, links.first.size)

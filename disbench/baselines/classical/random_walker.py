@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.classical.seeds import (
     FRAMES,
@@ -16,6 +15,7 @@ from disbench.baselines.classical.seeds import (
     shrink,
     side_limit,
 )
+from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
 
 
@@ -51,12 +51,12 @@ class RandomWalker:
         size = checked_image(image).shape[:2]
         working = _uneven(shrink(image, self.max_side))
 
-        def walk(seeds: SignMap) -> npt.NDArray[np.float64]:
+        def walk(seeds: SignMap) -> FloatArray:
             return self.probabilities(working, seeds)
 
         return SeededSession(size, working.shape[:2], self.radius, self.frame, walk)
 
-    def probabilities(self, image: npt.NDArray[np.float64], seeds: SignMap) -> npt.NDArray[np.float64]:
+    def probabilities(self, image: FloatArray, seeds: SignMap) -> FloatArray:
         """The object's probability at each pixel (the paper's Dirichlet problem).
 
         Solved directly: conjugate gradients take from a tenth of a second to many seconds, as weights across
@@ -74,7 +74,7 @@ class RandomWalker:
         if seeds.all():
             return (seeds > 0).astype(np.float64)
         labels = np.where(seeds > 0, 1, np.where(seeds < 0, 2, 0))
-        both: npt.NDArray[np.float64] = random_walker(
+        both: FloatArray = random_walker(
             image,
             labels,
             beta=self.beta,
@@ -82,11 +82,11 @@ class RandomWalker:
             return_full_prob=True,
             channel_axis=-1,
         )
-        found: npt.NDArray[np.float64] = np.clip(both[0], 0, 1)
+        found: FloatArray = np.clip(both[0], 0, 1)
         return found
 
 
-def _uneven(image: RgbImage) -> npt.NDArray[np.float64]:
+def _uneven(image: RgbImage) -> FloatArray:
     """The image in [0, 1], with one pixel of an even image changed by a millionth.
 
     scikit-image divides by the standard deviation, and 0 makes every weight NaN.

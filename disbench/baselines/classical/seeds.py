@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.opencv import opencv
@@ -112,7 +113,7 @@ def shrink(image: RgbImage, max_side: int) -> RgbImage:
     return small
 
 
-def enlarge(values: FloatMap, height: int, width: int) -> npt.NDArray[np.float32]:
+def enlarge(values: FloatMap, height: int, width: int) -> Float32Array:
     """A map of the working image at the image's own size, by bilinear interpolation.
 
     Args:

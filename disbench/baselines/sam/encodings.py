@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import Float32Array
 from disbench.core.prediction import RgbImage
 from disbench.io.files import naming, whole_file
 
-FloatArray = npt.NDArray[np.float32]
 Encoding = TypeVar("Encoding")
 IN_MEMORY = 4
 """Images whose encodings stay in memory: objects of one image follow each other in a dataset."""
@@ -50,7 +49,7 @@ def image_hash(image: RgbImage) -> str:
     return digest.hexdigest()
 
 
-def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], FloatArray]) -> FloatArray:
+def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
     """A float32 array that is kept as `NAME.npy` in a folder; made and written if it is not there or damaged.
 
     Several processes may do so at once: each writes under a name of its own and then gives it the right one.
@@ -78,7 +77,7 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
     return made
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> FloatArray | None:
+def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
     try:
         # Mapped: a header that tells of more than the file has is an error before memory is taken for it.
         found = np.load(path, mmap_mode="r", allow_pickle=False)

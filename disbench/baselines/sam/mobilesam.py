@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.sam.encodings import Encodings, image_hash, stored
 from disbench.baselines.sam.session import (
@@ -31,12 +30,12 @@ from disbench.baselines.sam.session import (
     unpadded,
 )
 from disbench.baselines.weights import locate, sha256_of
+from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.workers import threads
 
-FloatArray = npt.NDArray[np.float32]
 SIDE = 1024
 """Pixels of the encoder's square input: the image's long side is resized to it."""
 LOW = 256
@@ -92,7 +91,7 @@ class MobileSam:
         """`predict` of several sessions with one call of the decoder."""
         return predict_together(self, sessions, clicks)
 
-    def encoding(self, image: RgbImage) -> FloatArray:
+    def encoding(self, image: RgbImage) -> Float32Array:
         """What the encoder makes of an image: float32 (1, 256, 64, 64)."""
         return self._encodings.of(image)
 
@@ -112,7 +111,7 @@ class MobileSam:
             for number, prompt in enumerate(prompts)
         ]
 
-    def upsampled(self, low: FloatArray, size: tuple[int, int]) -> FloatArray:
+    def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
         """A mask's logits (256, 256) at the image's size (height, width)."""
         return unpadded(low, size, SIDE)
 
@@ -136,21 +135,21 @@ class MobileSamEncoder:
         self._name = sha256_of(self._path)[:16]
         self._encoder: Any = None
 
-    def __call__(self, image: RgbImage) -> FloatArray:
+    def __call__(self, image: RgbImage) -> Float32Array:
         """What the encoder makes of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
         make = partial(self._run, image)
         if self._cache is None:
             return make()
         return stored(self._cache, f"{image_hash(image)}-{self._name}", ENCODING, make)
 
-    def _run(self, image: RgbImage) -> FloatArray:
+    def _run(self, image: RgbImage) -> Float32Array:
         if self._encoder is None:
             self._encoder = _session(str(self._path))
-        encoding: FloatArray = self._encoder.run(None, {"input": padded_input(image, SIDE)})[0]
+        encoding: Float32Array = self._encoder.run(None, {"input": padded_input(image, SIDE)})[0]
         return encoding
 
 
-def point_coords(clicks: Sequence[Click], size: tuple[int, int]) -> FloatArray:
+def point_coords(clicks: Sequence[Click], size: tuple[int, int]) -> Float32Array:
     """Clicks in the encoder's frame and SAM's padding point (0, 0): float32 (1, clicks + 1, 2) of x, y."""
     scale = SIDE / max(size)
     return np.concatenate([points(clicks, (scale, scale)), np.zeros((1, 2), dtype=np.float32)])[None]
@@ -161,11 +160,11 @@ def point_labels(clicks: Sequence[Click]) -> list[float]:
     return [*(float(click.positive) for click in clicks), -1.0]
 
 
-def _mask_input(previous: FloatArray | None) -> FloatArray:
+def _mask_input(previous: Float32Array | None) -> Float32Array:
     return (np.zeros((LOW, LOW), dtype=np.float32) if previous is None else previous)[None]
 
 
-def _offered(low: FloatArray, scores: FloatArray, offer: Offer, clicks: int) -> Decoded:
+def _offered(low: Float32Array, scores: Float32Array, offer: Offer, clicks: int) -> Decoded:
     """Of four masks, the single-mask token's first, those that are offered."""
     if clicks == 1 or offer.three(clicks):
         three = Decoded(low[1:], scores[1:])

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 
-FloatArray = npt.NDArray[np.float32]
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 """Of SAM's normalisation: red, green, blue, 8-bit levels."""
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
@@ -38,7 +37,7 @@ class Prompt:
     encoding: Any
     size: tuple[int, int]
     clicks: tuple[Click, ...]
-    previous: FloatArray | None
+    previous: Float32Array | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class Decoded:
         scores: float32 (candidates,), the model's estimates of the IoUs.
     """
 
-    low: FloatArray
-    scores: FloatArray
+    low: Float32Array
+    scores: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Decoder(Protocol):
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts that have equally many clicks and all, or none, previous logits."""
 
-    def upsampled(self, low: FloatArray, size: tuple[int, int]) -> FloatArray:
+    def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
         """One mask's logits (low, low) at the image's size (height, width)."""
 
 
@@ -108,7 +107,7 @@ class SamSession:
 
     def __init__(self, decoder: Decoder, encoding: Any, size: tuple[int, int]) -> None:
         self._decoder, self._encoding, self._size = decoder, encoding, size
-        self._low: FloatArray | None = None
+        self._low: Float32Array | None = None
         self._kept = 0
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
@@ -158,7 +157,7 @@ def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
-def padded_input(image: RgbImage, side: int) -> FloatArray:
+def padded_input(image: RgbImage, side: int) -> Float32Array:
     """SAM's encoder input: the long side resized to the frame's, normalised, zeros at the bottom and right.
 
     Args:
@@ -177,7 +176,7 @@ def padded_input(image: RgbImage, side: int) -> FloatArray:
     return np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
 
 
-def points(clicks: Sequence[Click], scale: tuple[float, float]) -> FloatArray:
+def points(clicks: Sequence[Click], scale: tuple[float, float]) -> Float32Array:
     """Clicks in the encoder's frame: float32 (clicks, 2) of x, y.
 
     Args:
@@ -187,7 +186,7 @@ def points(clicks: Sequence[Click], scale: tuple[float, float]) -> FloatArray:
     return np.array([(click.x * scale[0], click.y * scale[1]) for click in clicks], dtype=np.float32)
 
 
-def unpadded(low: FloatArray, size: tuple[int, int], side: int) -> FloatArray:
+def unpadded(low: Float32Array, size: tuple[int, int], side: int) -> Float32Array:
     """Logits at the image's size, as SAM does it: bilinear to the frame, padding cut off, bilinear to the image.
 
     Args:
@@ -201,5 +200,5 @@ def unpadded(low: FloatArray, size: tuple[int, int], side: int) -> FloatArray:
     cv2 = opencv()
     height, width = inner_size(size, side)
     square = cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR)
-    logits: FloatArray = cv2.resize(square[:height, :width], size[::-1], interpolation=cv2.INTER_LINEAR)
+    logits: Float32Array = cv2.resize(square[:height, :width], size[::-1], interpolation=cv2.INTER_LINEAR)
     return logits

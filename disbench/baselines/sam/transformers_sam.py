@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.sam.encodings import Encodings
 from disbench.baselines.sam.session import (
@@ -33,12 +32,12 @@ from disbench.baselines.sam.session import (
     predict_together,
     unpadded,
 )
+from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 
-FloatArray = npt.NDArray[np.float32]
 Size = tuple[int, int]
 
 
@@ -66,9 +65,9 @@ class Family:
     hub: str
     since: str
     config: str
-    encoder_input: Callable[[RgbImage, int], FloatArray]
+    encoder_input: Callable[[RgbImage, int], Float32Array]
     scale: Callable[[Size, int], tuple[float, float]]
-    upsampled: Callable[[FloatArray, Size, int], FloatArray]
+    upsampled: Callable[[Float32Array, Size, int], Float32Array]
     encode: Callable[[Any, Any], dict[str, Any]]
     most_logit: float | None = None
 
@@ -108,7 +107,7 @@ class TransformersSam:
         answers = [Decoded(*answer) for answer in zip(masks, scores, strict=True)]
         return answers if self.offer.three(clicks) else [best(answer) for answer in answers]
 
-    def upsampled(self, low: FloatArray, size: Size) -> FloatArray:
+    def upsampled(self, low: Float32Array, size: Size) -> Float32Array:
         """A mask's logits (low, low) at the image's size (height, width)."""
         return self.family.upsampled(low, size, self.side)
 
@@ -118,7 +117,7 @@ class TransformersSam:
         with torch.inference_mode():
             return self.family.encode(self.model, self._tensor(self.family.encoder_input(image, self.side)))
 
-    def _points(self, prompts: Sequence[Prompt]) -> FloatArray:
+    def _points(self, prompts: Sequence[Prompt]) -> Float32Array:
         """Clicks in the encoder's frame: float32 (prompts, 1, clicks, 2); the model adds the padding point."""
         return np.stack([points(prompt.clicks, self.family.scale(prompt.size, self.side))[None] for prompt in prompts])
 
@@ -130,7 +129,7 @@ class TransformersSam:
         joined, most = np.stack(logits)[:, None], self.family.most_logit
         return self._tensor(joined if most is None else joined.clip(-most, most))
 
-    def _tensor(self, array: FloatArray) -> Any:
+    def _tensor(self, array: Float32Array) -> Any:
         import torch  # noqa: PLC0415
 
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device)
@@ -296,7 +295,7 @@ def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: join([encoding[name] for encoding in encodings]) for name in encodings[0]}
 
 
-def stretched_input(image: RgbImage, side: int) -> FloatArray:
+def stretched_input(image: RgbImage, side: int) -> Float32Array:
     """SAM 2's encoder input: the image stretched to the frame (bilinear, antialiased) and normalised.
 
     Args:
@@ -310,7 +309,7 @@ def stretched_input(image: RgbImage, side: int) -> FloatArray:
 
     planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
     square = torch.nn.functional.interpolate(planes, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    normalised: FloatArray = (square.numpy() - MEAN[:, None, None]) / STD[:, None, None]
+    normalised: Float32Array = (square.numpy() - MEAN[:, None, None]) / STD[:, None, None]
     return normalised
 
 
@@ -323,9 +322,9 @@ def _stretched_scale(size: Size, side: int) -> tuple[float, float]:
     return side / size[1], side / size[0]
 
 
-def _unstretched(low: FloatArray, size: Size, side: int) -> FloatArray:
+def _unstretched(low: Float32Array, size: Size, side: int) -> Float32Array:
     cv2 = opencv()
-    logits: FloatArray = cv2.resize(low, size[::-1], interpolation=cv2.INTER_LINEAR)
+    logits: Float32Array = cv2.resize(low, size[::-1], interpolation=cv2.INTER_LINEAR)
     return logits
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click, next_click
 from disbench.core.opencv import opencv
 
-BoolArray = npt.NDArray[np.bool_]
 MOST = 24
 """Random clicks of one sign, at most."""
 GAMMA = 0.8

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
@@ -26,7 +27,6 @@ from disbench.disnet.training.matching import cut_set, distinct
 from disbench.disnet.training.views import Augmentation, View, draw_view, fixed_view
 from disbench.shards.reader import DiverseSets, diverse_set
 
-BoolArray = npt.NDArray[np.bool_]
 NetworkInput = Callable[[RgbImage], npt.NDArray[np.generic]]
 _FIXED_SEED = 0
 """Fixed views are the same in trainings of all seeds: features that are kept for them serve all."""

@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError
-from disbench.core.masks import BoolArray, IntArray
 from disbench.disnet.batches import Proposals
 from disbench.disnet.training.losses import (
     FOCAL_ALPHA,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from disbench.core.arrays import BoolArray
 from disbench.core.clicks import NO_ERROR, Click
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.network import Disnet
@@ -20,7 +21,6 @@ from disbench.disnet.training.matching import chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
 THRESHOLD = 0.49
-BoolArray = npt.NDArray[np.bool_]
 Answer = Callable[[ClickBatch, Tensor], Tensor]
 """Clicks so far and the rows of the batch that they are of -> the current masks' logits."""
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.prediction import RgbImage
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

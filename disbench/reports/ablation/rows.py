@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
-from disbench.core.metrics import FloatArray, bootstrap_interval, clicks_to_reach
+from disbench.core.metrics import bootstrap_interval, clicks_to_reach
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries

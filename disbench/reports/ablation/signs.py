@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import numpy as np
 
+from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
-from disbench.core.metrics import FloatArray
 from disbench.reports.ablation.plans import AblationPlan, Contrast
 from disbench.reports.ablation.rows import CellRun, Estimate, Quantity, Results, estimate
 from disbench.reports.paper.definitions import TableDefinition

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from disbench.core import ambiguity
+from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.harness.answers import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.reports.entries import run_label
 from disbench.reports.render.text import plain
-from disbench.reports.summary import Estimate, FloatArray
+from disbench.reports.summary import Estimate
 
 FAMILIES = (
     "self",
@@ -193,7 +194,7 @@ class _Answer:
 
     click: int
     moved: bool
-    ious: npt.NDArray[np.float32]
+    ious: Float32Array
     scores: Sequence[float] | None
     agreement: Sequence[float]
     unmoved: Sequence[float] | None
@@ -391,7 +392,7 @@ def _read_sets(run: StoredAnswers) -> list[_Set]:
     return [_joined(known[name], answers, wanted) for name, answers in asked.items()]
 
 
-def _check_values(answers: pa.Table, ious: Sequence[npt.NDArray[np.float32]]) -> None:
+def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
     """Overlaps are from 0 to 1 or not a number, seconds are finite and not negative.
 
     Raises:
@@ -406,7 +407,7 @@ def _check_values(answers: pa.Table, ious: Sequence[npt.NDArray[np.float32]]) ->
             raise ValueError(f"{name} with what is no time")
 
 
-def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+def _flat(column: pa.ChunkedArray) -> Float32Array:
     return np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
@@ -454,7 +455,7 @@ def _by_size(
     return found
 
 
-def _group(values: FloatArray, images: npt.NDArray[np.str_], chosen: npt.NDArray[np.bool_]) -> Group:
+def _group(values: FloatArray, images: npt.NDArray[np.str_], chosen: BoolArray) -> Group:
     return Group(int(chosen.sum()), _estimated(values[chosen], images[chosen]), _recalls(values[chosen]))
 
 

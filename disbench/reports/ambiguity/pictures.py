@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from disbench.core import ambiguity, masks
-from disbench.core.clicks import BoolArray, Click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.samples import Target

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from disbench.core.arrays import FloatArray
 from disbench.reports.figures.drawing import fitted_lines, own_style, saved, text_width
-from disbench.reports.summary import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from disbench.core.clicks import BoolArray, Click
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
 from disbench.core.painting import BLUE, WHITE, RgbImage, coverage, dashed, fitted, hatched, resized, tinted
 from disbench.core.samples import Target
 from disbench.reports.figures.drawing import FORMS, fitted_lines, own_style, saved

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from disbench.core.clicks import BoolArray
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.harness.store import StoredRun
 from disbench.io import definitions

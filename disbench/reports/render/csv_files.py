@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from disbench.core.arrays import FloatArray
 from disbench.reports.entries import Entry, by_dataset
 from disbench.reports.render.text import plain
-from disbench.reports.summary import AT_CLICKS, PERCENTS, FloatArray, Seconds, Summary
+from disbench.reports.summary import AT_CLICKS, PERCENTS, Seconds, Summary
 from disbench.reports.table import deviation, failures, ran_out, undefined
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")

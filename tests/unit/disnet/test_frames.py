@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.baselines.sam.session import padded_input
-from disbench.disnet.frames import STRIDE, BoolArray, Frame
+from disbench.core.arrays import BoolArray
+from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import ImageInput
 
 cv2 = pytest.importorskip("cv2", exc_type=ImportError)
