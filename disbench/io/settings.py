@@ -1,74 +1,121 @@
-"""Settings from TOML: a table's values checked against a dataclass, nested tables against its fields' dataclasses."""
+"""The one reader of tables from TOML and JSON: into dataclasses, each value of its field's kind, or one clear error."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from disbench.core.errors import InputError, shown, unknown_name
 
 Settings = TypeVar("Settings")
+Unknown = Literal["refuse", "skip"]
 LARGEST = 1 << 53
 """Of counts: a float holds them exactly, and so does every column and library."""
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def settings_from(cls: type[Settings], content: Mapping[str, Any], where: str) -> Settings:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The range of a number or of a list's values: `Annotated[int, Bounds(1, 20)]`. Both ends belong to it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def check(self, key: str, value: Any, where: str) -> None:
+        """Raise `InputError` if a number, or one of a list, lies outside."""
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and item < self.low:
+                raise InputError(f"{where}: {key} = {shown(item)} is too small; it starts at {self.low:,}")
+            if item is not None and item > self.high:
+                raise InputError(f"{where}: {key} = {shown(item)} is too large; it ends at {self.high:,}")
+
+
+Count = Annotated[int, Bounds(0, LARGEST)]
+Number = Annotated[float, Bounds(-LARGEST, LARGEST)]
+
+
+def settings_from(
+    cls: type[Settings], content: Mapping[str, Any], where: str, *, unknown: Unknown = "refuse"
+) -> Settings:
     """A dataclass from a table: every value of its field's kind, nothing unknown, nothing missing.
 
+    Fields are of plain kinds, `Any`, literals, other dataclasses, tuples or mappings (by text) of these, a choice of
+    plain kinds (`int | str`) or optional; `Annotated` with `Bounds` where they have a range. A dataclass checks in
+    its `__post_init__` what concerns several fields, and raises `InputError` without the place.
+
     Args:
-        cls: a dataclass; its fields are of plain kinds, literals, tuples of these, optional ones, or dataclasses.
+        cls: a dataclass.
         content: field -> value. A list has one value or more, or as few as its field's default.
-        where: what to name in errors.
+        where: what to name in errors: the file, first of all.
+        unknown: what to do with keys that no field has: `skip` for records that a later version may have written.
 
     Raises:
-        InputError: a missing or unknown field, or a value of the wrong kind.
+        InputError: a missing or unknown key, a value of the wrong kind or out of its range.
     """
-    hints = get_type_hints(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    hints, required, may_be_empty = _fields_of(cls)  # type: ignore[arg-type]
     for key in content:
-        if key not in hints:
-            raise unknown_name("option", key, hints, where)
-    for field in fields:
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in content:
-            raise InputError(f"{where}: the option {field.name!r} is missing; add it")
-    empty = {field.name for field in fields if field.default == ()}  # may stay so
+        if key not in hints and unknown == "refuse":
+            raise unknown_name("key", key, hints, where)
+    for key in required:
+        if key not in content:
+            raise InputError(f"{where}: the key {key!r} is missing; add it")
     values = {
-        key: () if key in empty and value in ([], ()) else checked(key, value, hints[key], where)
+        key: () if key in may_be_empty and value in ([], ()) else checked(key, value, hints[key], where, unknown)
         for key, value in content.items()
+        if key in hints
     }
     try:
         return cls(**values)
-    except InputError as error:  # of the dataclass itself: values that do not go together
+    except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def checked(key: str, value: Any, hint: Any, where: str) -> Any:
+def table_from(record: Any) -> dict[str, Any]:
+    """The table that `settings_from` reads as this record, JSON-ready: without the fields that have their default."""
+    table = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if value != default:
+            table[field.name] = _plain(value)
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return table_from(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@cache
+def _fields_of(cls: type) -> tuple[dict[str, Any], list[str], set[str]]:
+    """The kinds of a dataclass's fields, those without a default, and the lists that may be empty."""
+    fields = dataclasses.fields(cls)
+    required = [field.name for field in fields if field.default is MISSING and field.default_factory is MISSING]
+    return get_type_hints(cls, include_extras=True), required, {field.name for field in fields if field.default == ()}
+
+
+def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "refuse") -> Any:
     """The value, if it is of the kind that the hint says.
 
     Raises:
         InputError: it is not.
     """
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None:  # from JSON, where a checkpoint keeps its settings; TOML has no word for it
-            return None
-        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {key} is a table, not {shown(value)}")
-        return settings_from(hint, value, f"{where}: {key}")  # type: ignore[arg-type]
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise unknown_name(f"value of {key}", str(value), [str(v) for v in get_args(hint)], where)
+    if hint is Any:
         return value
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{where}: {key} is a list of one value or more, not {shown(value)}")
-        return tuple(checked(key, item, get_args(hint)[0], where) for item in value)
+    if get_origin(hint) in _READERS:
+        return _READERS[get_origin(hint)](key, value, get_args(hint), where, unknown)
+    if dataclasses.is_dataclass(hint):
+        content = _mapping(key, value, where)
+        return settings_from(hint, content, f"{where}: {key}", unknown=unknown)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
@@ -78,6 +125,61 @@ def checked(key: str, value: Any, hint: Any, where: str) -> Any:
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {shown(value)}")
     return value
+
+
+def _mapping(key: str, value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: {key} is a table, not {shown(value)}")
+    return value
+
+
+def _bounded(key: str, value: Any, notes: Sequence[Any], where: str, unknown: Unknown) -> Any:
+    found = checked(key, value, notes[0], where, unknown)
+    for note in notes[1:]:
+        if isinstance(note, Bounds):
+            note.check(key, found, where)
+    return found
+
+
+def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
+    """A value of an optional field, or of the first of several kinds that takes it."""
+    if value is None and type(None) in hints:  # from JSON; TOML has no word for it
+        return None
+    kinds = [hint for hint in hints if hint is not type(None)]
+    if len(kinds) == 1:
+        return checked(key, value, kinds[0], where, unknown)
+    for hint in kinds:
+        with contextlib.suppress(InputError):
+            return checked(key, value, hint, where, unknown)
+    names = " or ".join(_KINDS.get(hint, "a list") for hint in kinds)
+    raise InputError(f"{where}: {key} is {names}, not {shown(value)}")
+
+
+def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: Unknown) -> Any:
+    if value not in choices:
+        raise unknown_name(f"value of {key}", str(value), map(str, choices), where)
+    return value
+
+
+def _list(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(f"{where}: {key} is a list of one value or more, not {shown(value)}")
+    names = [f"{key}[{place}]" if dataclasses.is_dataclass(hints[0]) else key for place in range(len(value))]
+    return tuple(checked(name, item, hints[0], where, unknown) for name, item in zip(names, value, strict=True))
+
+
+def _table(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
+    content = _mapping(key, value, where)
+    return {name: checked(f"{key}.{name}", item, hints[1], where, unknown) for name, item in content.items()}
+
+
+_READERS: Mapping[Any, Callable[..., Any]] = {
+    Annotated: _bounded,
+    **dict.fromkeys((Union, types.UnionType), _one_of),
+    Literal: _literal,
+    tuple: _list,
+    **dict.fromkeys((Mapping, dict), _table),
+}
 
 
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:

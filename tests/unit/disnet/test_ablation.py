@@ -223,7 +223,7 @@ def test_the_rows_are_the_papers(name: str) -> None:
         (lambda text: text.replace('before = "plain"', 'before = "plan"'), "unknown row 'plan'; did you mean"),
         (lambda text: text.replace('trained_as = "full"', 'trained_as = "full-refined"'), "is not trained itself"),
         (lambda text: text.replace("steps = 2", "steps = 0"), "steps and every start at 1, seeds at 0"),
-        (lambda text: text.replace("steps = 2", "step = 2"), "unknown option 'step'; did you mean 'steps'"),
+        (lambda text: text.replace("steps = 2", "step = 2"), "unknown key 'step'; did you mean 'steps'"),
         (lambda text: text.replace('method = ["refine', 'set = ["a=1"]\nmethod = ["refine'), "leave its set and"),
     ],
 )  # fmt: skip

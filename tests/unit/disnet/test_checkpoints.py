@@ -118,7 +118,7 @@ def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
             load_network(path)
     newer = TRAINING.as_dict() | {"momentum": 3}
     path = rewritten(stored, tmp_path / "newer.safetensors", {"training": json.dumps(newer)})
-    with pytest.raises(InputError, match=r"newer.safetensors: its settings: unknown option 'momentum'"):
+    with pytest.raises(InputError, match=r"newer.safetensors: its settings: unknown key 'momentum'"):
         load_network(path)
 
 

@@ -6,15 +6,16 @@ import copy
 import dataclasses
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
-from disbench.io.settings import checked, settings_from, with_overrides
+from disbench.io.settings import Bounds, Count, checked, settings_from, table_from, with_overrides
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ class Bicycle:
     bell: Bell = field(default_factory=Bell)
     front: Wheel = field(default_factory=lambda: Wheel(28.0))
     wheels: tuple[Wheel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The kinds that records have besides."""
+
+    lap: Count = 0
+    share: Annotated[float, Bounds(0, 1)] = 0.5
+    value: int | str | tuple[str, ...] = 1
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    bells: Mapping[str, Bell] = field(default_factory=dict)
+    best: Annotated[float | None, Bounds(0)] = None
 
 
 def made(text: str, *overrides: str) -> Bicycle:
@@ -88,9 +101,9 @@ def test_every_kind_of_field() -> None:
 
 
 WRONG: list[tuple[str, str]] = [
-    ("", r"^bicycle.toml: the option 'name' is missing; add it$"),
+    ("", r"^bicycle.toml: the key 'name' is missing; add it$"),
     ("name = 1", "name is a text, not 1"),
-    ("name = 'a'\ngear = 1", "unknown option 'gear'; did you mean 'gears'"),
+    ("name = 'a'\ngear = 1", "unknown key 'gear'; did you mean 'gears'"),
     ("name = 'a'\ngears = 1.5", "gears is a whole number, not 1.5"),
     ("name = 'a'\ngears = true", "gears is a whole number, not True"),
     ("name = 'a'\nweight = true", "weight is a number, not True"),
@@ -105,9 +118,9 @@ WRONG: list[tuple[str, str]] = [
     ("name = 'a'\nratios = []", "ratios is a list of one value or more"),
     ("name = 'a'\nowner = 1", "owner is a text, not 1"),
     ("name = 'a'\nbell = true", "bell is a table, not True"),
-    ("name = 'a'\nwheels = [28]", "wheels is a table, not 28"),
-    ("name = 'a'\nwheels = [{ spokes = 2 }]", "bicycle.toml: wheels: the option 'size' is missing"),
-    ("name = 'a'\nfront = { size = 1, spoke = 2 }", "bicycle.toml: front: unknown option 'spoke'.*spokes"),
+    ("name = 'a'\nwheels = [28]", r"wheels\[0\] is a table, not 28"),
+    ("name = 'a'\nwheels = [{ spokes = 2 }]", r"bicycle.toml: wheels\[0\]: the key 'size' is missing"),
+    ("name = 'a'\nfront = { size = 1, spoke = 2 }", "bicycle.toml: front: unknown key 'spoke'.*spokes"),
     ("name = 'a'\nfront = { size = 'big' }", "bicycle.toml: front: size is a number, not 'big'"),
 ]
 
@@ -211,7 +224,7 @@ def test_overrides_leave_the_table_as_it_was() -> None:
         ("colour=rot", "unknown value of colour 'rot'"),
         ("ratios=1,b", "ratios is a number"),
         ("front=28", "front is a table, not '28'"),
-        ("wheels=28", "wheels is a table, not '28'"),
+        ("wheels=28", r"wheels\[0\] is a table, not '28'"),
     ],
 )
 def test_what_an_override_gets_wrong(override: str, words: str) -> None:
@@ -222,3 +235,37 @@ def test_what_an_override_gets_wrong(override: str, words: str) -> None:
 def test_a_file_whose_table_is_none_is_not_set_in_part() -> None:
     with pytest.raises(InputError, match="front is not a table"):
         made("name = 'a'\nfront = 28", "front.size=20")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"lap": 3, "share": 1.0, "value": "a", "best": 2.5},
+        {"value": ["a", "b"], "facts": {"a": {"b": [1, None]}}, "bells": {"door": {"loud": True}, "bike": {}}},
+    ],
+)
+def test_a_record_is_written_as_it_was_read(content: dict[str, Any]) -> None:
+    assert table_from(settings_from(Stored, content, "")) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"lap": -1}, "a.json: lap = -1 is too small; it starts at 0"),
+        ({"lap": 1 << 60}, "lap = 1152921504606846976 is too large; it ends at 9,007,199,254,740,992"),
+        ({"share": 1.5}, "share = 1.5 is too large; it ends at 1"),
+        ({"best": -1}, "best = -1.0 is too small"),
+        ({"value": 1.5}, "value is a whole number or a text or a list, not 1.5"),
+        ({"facts": []}, "facts is a table"),
+        ({"bells": {"door": {"loud": 1}}}, "a.json: bells.door: loud is true or false, not 1"),
+    ],
+)
+def test_what_a_record_gets_wrong(content: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        settings_from(Stored, content, "a.json")
+
+
+def test_keys_of_a_later_version_are_skipped_on_request() -> None:
+    found = settings_from(Stored, {"lap": 1, "new": 2, "bells": {"a": {"tone": 3}}}, "", unknown="skip")
+    assert found == Stored(lap=1, bells={"a": Bell()})
