@@ -32,7 +32,7 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path) -> None:
     ]
     assert len(commands) == 2
     for command in commands:
-        result = disbench(*shlex.split(command)[1:], cwd=tmp_path)
+        result = disbench(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     code = "\n".join([*blocks(README, "python"), *blocks(ROOT / "docs" / "datasets.md", "python")])
     code += "\nassert len(frame) == 8 and item.masks.any() and diverse_set.masks"

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("aiohttp")
 pytest.importorskip("cv2", exc_type=ImportError)
 from aiohttp.test_utils import TestClient, TestServer
-from tests.unit.test_demo_work import png
+from tests.unit.demo.test_demo_work import png
 
 from disbench.core.prediction import Prediction
 from disbench.demo.pictures import Pictures

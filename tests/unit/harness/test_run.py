@@ -217,7 +217,7 @@ def test_killed_and_resumed(tmp_path: Path, workers: int) -> None:
     whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
     out = tmp_path / "killed"
     code = (
-        "from tests.unit.test_run import *\n"
+        "from tests.unit.harness.test_run import *\n"
         "if __name__ == '__main__':\n"
         f"    run_benchmark(spec('Interrupted', 'seconds=0.3'), ToySource(), Path({str(out)!r}), SHORT, "
         f"Execution({workers}))\n"
