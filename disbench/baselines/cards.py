@@ -63,6 +63,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "weights": list,
     "variants": list,
 }
+_BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _WEIGHT_KINDS: dict[str, type] = {
     "file": str,
     "npm": str,
@@ -209,7 +210,8 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
 
 def _bridge_spec(card: MethodCard, overrides: Sequence[str]) -> MethodSpec:
     """A method in a child process: options of the bridge, of its adapter, and which adapter that is."""
-    tables = {**bridge.OPTIONS, **card.content.get("options", {})}
+    own = card.content.get("options", {})
+    tables = {**bridge.OPTIONS, **{name: {**bridge.OPTIONS.get(name, {}), **table} for name, table in own.items()}}
     options = read_options(tables, overrides, card.name)
     here = addresses.local_options(options)
     bridge.child_command(
@@ -233,6 +235,17 @@ def _of_checkpoint(card: MethodCard, checkpoint: str) -> dict[str, Any]:
     if len(found) != 1:
         return {}
     return {"backbone": found[0].backbone, "training_data": list(found[0].training_data)}
+
+
+def execution_options(card: Mapping[str, Any]) -> set[str]:
+    """The options that say where and how a method runs, not what it computes: they are not part of its name.
+
+    Args:
+        card: as a run records it. Cards of this package that were recorded before they had the mark are known.
+    """
+    marked = {name for name, table in card.get("options", {}).items() if table.get("execution")}
+    own = card.get("status") == "bridge" or str(card.get("entry", "")).startswith("disbench.")
+    return marked or (set(_BEFORE_THE_MARK) if own else set())
 
 
 def card_names() -> list[str]:

@@ -21,6 +21,7 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "help": str,
     "choices": list,
     "minimum": (int, float),
+    "execution": bool,
 }
 
 
@@ -32,7 +33,8 @@ def read_options(tables: Mapping[str, Mapping[str, Any]], overrides: Sequence[st
 
     Args:
         tables: option -> its table: `default`, and optionally `help`, `choices` (all that the value, or
-            each text of a list, may be) and `minimum` (of a number).
+            each text of a list, may be), `minimum` (of a number) and `execution` (it says where or how something
+            runs, not what is computed).
         overrides: each `option=value`; a list is written with commas, `true` and `false` in any case.
         where: whose options they are, to begin errors with (a card's name or path).
 
@@ -75,7 +77,8 @@ def _default(name: str, table: object, where: str) -> Any:
     for key, found in table.items():
         if key not in _KEYS:
             raise unknown_name("key", key, _KEYS, f"{where}: option {shown(name)}")
-        if key != "default" and (not isinstance(found, _KEYS[key]) or isinstance(found, bool)):
+        is_kind = isinstance(found, _KEYS[key]) and (key == "execution" or not isinstance(found, bool))
+        if key != "default" and not is_kind:
             raise InputError(f"{where}: {key} of option {shown(name)} is of the wrong kind")
     value = table["default"]
     if type(value) not in _KINDS or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from disbench.baselines.bridge.method import PLACES
-from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.baselines.cards import STANDARD_THRESHOLD, execution_options
 from disbench.core.budgets import BUDGETS
 from disbench.core.click_policies import DRAWING, ClickPolicy, replays
 from disbench.core.errors import InputError
@@ -304,14 +303,14 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
 def run_label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
     """The name, with the options that are not the card's defaults; all options where there is no card."""
     defaults = {key: table["default"] for key, table in card.get("options", {}).items()}
-    bridged = card.get("status") == "bridge"
-    if bridged:  # where the files are is no part of a method's name
+    if card.get("status") == "bridge":
         defaults["adapter"] = card.get("adapter")
         options = {**options, "checkpoint": Path(str(options.get("checkpoint", ""))).name}
+    details = execution_options(card)
     changed = [
         f"{key}={option_value(value)}"
         for key, value in options.items()
-        if (key not in defaults or value != defaults[key]) and not (bridged and key in PLACES)
+        if (key not in defaults or value != defaults[key]) and key not in details
     ]
     if threshold != card_threshold(card):
         changed.append(f"threshold={threshold:g}")

@@ -25,20 +25,24 @@ from disbench.io.files import file_sha256
 
 ADAPTERS = Path(__file__).with_name("adapters")
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "repo": {"default": "", "help": "Folder of the method's own repository (a checkout of its code)."},
-    "python": {"default": "", "help": "The Python of the environment that its code runs in."},
+    "repo": {"default": "", "help": "Checkout of the method's own code.", "execution": True},
+    "python": {"default": "", "help": "The Python of the environment that its code runs in.", "execution": True},
     "checkpoint": {"default": "", "help": "File of the trained weights, in the method's own format."},
-    "device": {"default": "cpu", "help": "Device of torch: cpu, cuda, cuda:1."},
-    "timeout": {"default": 55.0, "minimum": 0.1, "help": "Seconds that one call may take."},
-    "start_timeout": {"default": 300.0, "minimum": 0.1, "help": "Seconds until the model must be there."},
+    "device": {"default": "cpu", "help": "Device of torch: cpu, cuda, cuda:1.", "execution": True},
+    "timeout": {"default": 55.0, "minimum": 0.1, "help": "Seconds that one call may take.", "execution": True},
+    "start_timeout": {
+        "default": 300.0,
+        "minimum": 0.1,
+        "help": "Seconds until the model must be there.",
+        "execution": True,
+    },
     "command": {
         "default": "",
         "help": "A program that speaks the protocol, with its arguments, in place of python and the adapter.",
+        "execution": True,
     },
 }
 """Options that every method of the bridge has; its card adds its own."""
-PLACES = ("repo", "python", "device", "timeout", "start_timeout", "command")
-"""Those that do not say what runs: tables leave them out of a method's name."""
 _STARTS = 3
 _MOST_CANDIDATES = 64
 _LARGEST = sys.float_info.max

@@ -365,7 +365,7 @@ import numpy as np
 method = Bridge(adapter={adapter!r}, repo=".", python={python!r}, fault="hangs-always", timeout=600.0)
 print(method.child._process.pid, flush=True)
 session = method.open(np.zeros((4, 4, 3), dtype=np.uint8))
-from disbench.clicks import Click
+from disbench.core.clicks import Click
 session.predict([Click(0, 0, True), Click(1, 1, True)])
 """
 

@@ -195,6 +195,20 @@ def test_labels_name_what_is_not_the_default(tmp_path: Path) -> None:
     assert labels == ["toy (beta=2.5)", "toy (beta=2.5, max_side=640)", "toy (on=true, sides=a,b)"]
 
 
+def test_labels_leave_out_what_does_not_decide_the_answer(tmp_path: Path) -> None:
+    places = {"cache": "encodings", "weights": "there"}
+    unmarked = CARD | {"options": {**CARD["options"], **{name: {"default": ""} for name in places}}}
+    marked = CARD | {"options": {**CARD["options"], "weights": {"default": "", "execution": True}}}
+    options = {"max_side": 320, **places}
+    write_run(tmp_path / "a", method={"options": options, "card": unmarked})
+    write_run(tmp_path / "b", method={"options": options, "card": unmarked | {"entry": "own:Toy"}})
+    write_run(tmp_path / "c", method={"options": options, "card": marked | {"entry": "own:Toy"}})
+    write_run(tmp_path / "d", method={"options": options, "card": unmarked | {"entry": "disbench.toy:Toy"}})
+    labels = [entry.label.partition(" #")[0] for entry in entries_of(tmp_path)]
+    shown = [f"toy ({text})" for text in ("cache=encodings, weights=there", "cache=encodings")]
+    assert labels == [shown[0], shown[0], shown[1], "toy"]
+
+
 def test_the_same_job_twice_is_numbered(tmp_path: Path) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", versions={"disbench": "0.2.0"})
