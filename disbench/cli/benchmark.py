@@ -194,7 +194,7 @@ def run(
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
     from disbench.harness.run import JOB_FILES, Execution, run_benchmark, run_diverse  # noqa: PLC0415
     from disbench.harness.store import RUN  # noqa: PLC0415
-    from disbench.io.mirror import output  # noqa: PLC0415
+    from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
 
     spec = method_spec(method, set_ or [])
@@ -366,7 +366,7 @@ def report(
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
     from disbench.core.errors import InputError  # noqa: PLC0415
-    from disbench.io.mirror import output  # noqa: PLC0415
+    from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.reports.failures import failure_pictures  # noqa: PLC0415
     from disbench.reports.report import FILES, make_report  # noqa: PLC0415
 

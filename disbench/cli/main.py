@@ -154,7 +154,7 @@ def sample(
     ] = False,
 ) -> None:
     """Make shards of diverse sets from a dataset's annotations."""
-    from disbench.io.mirror import output  # noqa: PLC0415
+    from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.sampling.job import JOB_FILES, make_shards  # noqa: PLC0415
     from disbench.sampling.parts import parse_part  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
@@ -214,7 +214,7 @@ def merge(
     existing: ExistingOption = Existing.RESUME,
 ) -> None:
     """Put the parts of a dataset together: the same bytes as if it had been sampled in one piece."""
-    from disbench.io.mirror import output  # noqa: PLC0415
+    from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.sampling.job import JOB_FILES  # noqa: PLC0415
     from disbench.sampling.merge_parts import merge_parts  # noqa: PLC0415
     from disbench.shards.reader import MANIFEST  # noqa: PLC0415
@@ -295,7 +295,7 @@ def export(
     """Hand shards to other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
     import glob  # noqa: PLC0415
 
-    from disbench.io.mirror import output, split_file  # noqa: PLC0415
+    from disbench.io.outputs import output, split_file  # noqa: PLC0415
     from disbench.shards.export import export_coco, export_ritm  # noqa: PLC0415
 
     addresses.here(folder)

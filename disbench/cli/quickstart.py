@@ -11,9 +11,10 @@ from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.protocol import Protocol
 from disbench.harness.run import Execution, run_benchmark
+from disbench.io.files import Existing
 from disbench.reports.failures import failure_pictures
 from disbench.reports.report import LEADERBOARD, make_report
-from disbench.sampling.job import Existing, make_shards
+from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.statistics import as_text, statistics

@@ -6,15 +6,14 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from disbench.core.errors import InputError
 from disbench.datasets.cards import DatasetCard, RemoteFile, load_card
 from disbench.io import addresses
 from disbench.io.archives import safe_path, unpack
 from disbench.io.download import download
+from disbench.io.files import Existing
 
-Existing = Literal["resume", "overwrite", "fail"]
 DOWNLOADS = ".downloads"
 """Where archives are kept below the root of the datasets until they are unpacked."""
 _DEEPEST = 4

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from disbench import __version__
 from disbench.baselines.bridge.method import provenance
@@ -39,9 +39,9 @@ from disbench.harness.store import (
 from disbench.harness.tasks import TargetsTask, Task
 from disbench.harness.workers import EvaluationWork, Job
 from disbench.io import addresses
+from disbench.io.files import Existing
 from disbench.workers import Engine, LocalEngine
 
-Existing = Literal["resume", "overwrite", "fail"]
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from disbench.core.errors import InputError
 
+Existing = Literal["resume", "overwrite", "fail"]
+"""What to do with results that are there already."""
 MISSING = "there is no such file; the dataset is incomplete, get it again"
 
 

@@ -15,14 +15,14 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from disbench import __version__
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.io.files import whole_file
+from disbench.io.files import Existing, whole_file
 from disbench.sampling.chunks import SamplingWork, chunks_by_cost
 from disbench.sampling.parts import describe_part, slice_of
 from disbench.sampling.recipes import Recipe
@@ -30,7 +30,6 @@ from disbench.shards.reader import MANIFEST, SCHEMA_VERSION, file_sha256, read_m
 from disbench.shards.writer import Chunk, ShardWriter, other_job
 from disbench.workers import Engine, LocalEngine
 
-Existing = Literal["resume", "overwrite", "fail"]
 JOB_FILES = ("shard-*.parquet", MANIFEST)
 """Shell patterns of the files of a job, finished or under way."""
 _LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")

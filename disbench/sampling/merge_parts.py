@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
+from disbench.io.files import Existing
 from disbench.sampling.job import (
-    Existing,
     differences,
     prepare_folder,
     progress_bar,

@@ -63,7 +63,7 @@ class RayEngine(Notices):
 
     @contextlib.contextmanager
     def _crew(self, work: Work[Task, Result]) -> Iterator[Crew[Task, Result]]:
-        stored = self._ray.put((pickle.dumps(work), addresses.localised_addresses()))
+        stored = self._ray.put((pickle.dumps(work), addresses.copied()))
         crew: Crew[Task, Result] = Crew(self.workers, partial(self._begun, stored), work.describe, self.tell)
         try:
             yield crew
@@ -156,7 +156,7 @@ class _Actor:
 
     def __init__(self, stored: tuple[bytes, list[tuple[str, str]]]) -> None:
         pickled, inputs = stored
-        addresses.localise_again(inputs)
+        addresses.copy_again(inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="disbench-")
         path = Path(self._folder.name) / "work"
         path.write_bytes(pickled)

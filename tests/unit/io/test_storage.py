@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
-from disbench.io import addresses, mirror
-from disbench.io.mirror import Mirror
+from disbench.io import addresses, outputs
+from disbench.io.outputs import Output, output
 
 Names = st.text(
     st.characters(exclude_characters="/\\\0", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12
@@ -35,8 +34,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def switch_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("DISBENCH_CACHE", str(cache))
-    for known in ("_places", "_inputs", "_localised"):
-        monkeypatch.setattr(addresses, known, {})
+    monkeypatch.setattr(addresses, "_copied", {})
+
+
+def localised(address: str) -> Path:
+    """The copy of an address, as a new process would ask for it."""
+    addresses._copied.clear()
+    return addresses.here(addresses.path_of(address))
 
 
 def memory() -> Any:
@@ -61,7 +65,7 @@ def test_addresses_and_paths() -> None:
     assert not any(map(addresses.is_address, ("a/b", "/a//b", "C:/x", "http:/x", "card:Name", Path("/x"))))
     assert addresses.path_of("a/b") == Path("a/b")
     assert addresses.path_of("file:///folder/x") == Path("/folder/x")
-    assert addresses.localised("file:///folder/x") == Path("/folder/x")
+    assert localised("file:///folder/x") == Path("/folder/x")
     assert addresses.path_of("s3://b/x/y.json").parts[-4:] == ("s3", "b", "x", "y.json")
     assert addresses.with_addresses(f"{addresses.path_of('s3://b/x')}/y: bad") == "s3://b/x/y: bad"
 
@@ -81,7 +85,7 @@ def test_addresses_and_paths() -> None:
 )
 def test_addresses_that_cannot_be_used(address: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
-        addresses.localised(address)
+        localised(address)
     assert "hunter2" not in str(caught.value)
 
 
@@ -91,31 +95,31 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     with pytest.raises(InputError, match=r'pip install "disbench\[remote\]"'):
-        addresses.localised("s3://bucket/x")
+        localised("s3://bucket/x")
 
 
 def test_a_folder_is_copied_once_and_follows_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     put("b/set/images/ä b.png", b"one")
     put("b/set/list.txt", b"two")
-    place = addresses.localised("memory://b/set")
+    place = localised("memory://b/set")
     assert place.name == "set"
     assert contents(place) == {"images/ä b.png": b"one", "list.txt": b"two"}
     copied = spy_on_copies(monkeypatch)
-    addresses.localised("memory://b/set/")
+    localised("memory://b/set/")
     assert copied == []
     put("b/set/list.txt", b"TWO")  # of the same size
     memory().rm_file("/b/set/images/ä b.png")
-    assert contents(addresses.localised("memory://b/set")) == {"list.txt": b"TWO"}
+    assert contents(localised("memory://b/set")) == {"list.txt": b"TWO"}
     assert len(copied) == 1
-    assert addresses.localised("memory://b/set/list.txt") == place / "list.txt"
+    assert localised("memory://b/set/list.txt") == place / "list.txt"
     assert len(copied) == 1
 
 
 def test_a_copy_that_was_changed_here_is_made_again() -> None:
     put("b/x.json", b"true")
-    place = addresses.localised("memory://b/x.json")
+    place = localised("memory://b/x.json")
     place.write_bytes(b"fals")
-    assert addresses.localised("memory://b/x.json").read_bytes() == b"true"
+    assert localised("memory://b/x.json").read_bytes() == b"true"
 
 
 def spy_on_copies(monkeypatch: pytest.MonkeyPatch, then: Callable[[str], None] = lambda name: None) -> list[str]:
@@ -135,7 +139,7 @@ def test_a_file_that_changes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -
     put("b/x.json", b"old")
     spy_on_copies(monkeypatch, lambda name: put("b/x.json", b"new"))
     with pytest.raises(InputError, match=r"memory://b/x\.json: it changed while it was read"):
-        addresses.localised("memory://b/x.json")
+        localised("memory://b/x.json")
     assert not addresses.path_of("memory://b/x.json").exists()
     assert not [path for path in addresses.cache_folder().rglob("*") if path.is_file() and path.stat().st_size]
 
@@ -145,8 +149,8 @@ def test_names_that_leave_the_folder_are_refused(monkeypatch: pytest.MonkeyPatch
     put("b/set/good", b"good")
     info = {"name": name, "size": 4, "type": "file", "created": 0}
     monkeypatch.setattr(type(memory()), "find", lambda *_, **__: {name: info})
-    with pytest.raises(InputError, match="cannot be the path of a file below it"):
-        addresses.localised("memory://b/set")
+    with pytest.raises(InputError, match="memory://b/set: "):
+        localised("memory://b/set")
     assert not list(addresses.cache_folder().rglob("*evil*"))
 
 
@@ -165,12 +169,12 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
 def test_another_machine_copies_the_same_to_the_same_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put("b/x.json", b"x")
     put("b/set/y", b"y")
-    places = [addresses.localised("memory://b/x.json"), addresses.localised("memory://b/set")]
-    record = addresses.localised_addresses()
+    places = [addresses.here(addresses.path_of(f"memory://b/{name}")) for name in ("x.json", "set")]
+    record = addresses.copied()
     assert record == [("memory://b/x.json", str(places[0])), ("memory://b/set", str(places[1]))]
     (tmp_path / "machine-1").rename(tmp_path / "gone")
     switch_machine(monkeypatch, tmp_path / "machine-2")
-    addresses.localise_again(record)
+    addresses.copy_again(record)
     assert places[0].read_bytes() == b"x" and (places[1] / "y").read_bytes() == b"y"
 
 
@@ -199,7 +203,7 @@ def test_two_threads_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None
         put(f"b/set/{number}", bytes([number]) * 100)
     copied = spy_on_copies(monkeypatch)
     with ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(addresses.localised, ["memory://b/set"] * 4))
+        places = list(pool.map(localised, ["memory://b/set"] * 4))
     assert len(contents(places[0])) == len(copied) == 20
 
 
@@ -211,7 +215,7 @@ def test_a_full_disk_stays_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(type(memory()), "get_file", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        addresses.localised("memory://b/x")
+        localised("memory://b/x")
     assert Path(caught.value.filename) == addresses.path_of("memory://b/x")
 
 
@@ -221,19 +225,19 @@ def test_round_trip(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         memory().store.clear()
         switch_machine(patch, tmp_path_factory.mktemp("cache"))
-        with Mirror("memory://b/out", ("*",)) as there:
+        with output("memory://b/out", ("*",)) as there:
             for name, content in files.items():
                 (there.folder / name).write_bytes(content)
         assert stored("b/out") == files
         assert not there.folder.exists()
         switch_machine(patch, tmp_path_factory.mktemp("other"))
         if files:
-            assert contents(addresses.localised("memory://b/out")) == files
-        with Mirror("memory://b/out", ("*",)) as again:
+            assert contents(localised("memory://b/out")) == files
+        with output("memory://b/out", ("*",)) as again:
             assert contents(again.folder) == files
 
 
-def write_shards(there: Mirror, first: int, end: int) -> None:
+def write_shards(there: Output, first: int, end: int) -> None:
     for number in range(first, end):
         path = there.folder / f"shard-{number}"
         path.write_bytes(b"%d" % number * 10)
@@ -241,7 +245,7 @@ def write_shards(there: Mirror, first: int, end: int) -> None:
 
 
 def test_a_job_is_resumed_by_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Mirror("memory://b/out", ("shard-*", "end"), last="end") as there:
+    with pytest.raises(KeyboardInterrupt), output("memory://b/out", ("shard-*", "end"), last="end") as there:
         write_shards(there, 0, 2)
         (there.folder / "shard-2").write_bytes(b"22")  # finished and not sent
         (there.folder / "shard-3.partial").write_bytes(b"3")
@@ -251,7 +255,7 @@ def test_a_job_is_resumed_by_another_machine(monkeypatch: pytest.MonkeyPatch, tm
     put("b/out/notes.txt", b"not of the job")
     switch_machine(monkeypatch, tmp_path / "machine-2")
     copied = spy_on_copies(monkeypatch)
-    with Mirror("memory://b/out", ("shard-*", "end"), last="end") as there:
+    with output("memory://b/out", ("shard-*", "end"), last="end") as there:
         assert set(contents(there.folder)) == {"shard-0", "shard-1", "shard-2"}
         (there.folder / "end").write_bytes(b"all")
     assert len(copied) == 3
@@ -259,13 +263,13 @@ def test_a_job_is_resumed_by_another_machine(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_same_machine_brings_only_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError), Mirror("memory://b/out", ("shard-*",)) as there:
+    with pytest.raises(InputError), output("memory://b/out", ("shard-*",)) as there:
         write_shards(there, 0, 2)
         raise InputError("a bad record")
     put("b/out/shard-1", b"another machine's")
     put("b/out/shard-2", b"further")
     copied = spy_on_copies(monkeypatch)
-    with Mirror("memory://b/out", ("shard-*",)) as there:
+    with output("memory://b/out", ("shard-*",)) as there:
         assert (there.folder / "shard-1").read_bytes() == b"another machine's"
     assert sorted(copied) == ["/b/out/shard-1", "/b/out/shard-2"]
 
@@ -277,9 +281,9 @@ def test_overwrite_removes_the_last_file_first(monkeypatch: pytest.MonkeyPatch) 
     real = type(memory()).rm_file
     monkeypatch.setattr(type(memory()), "rm_file", lambda self, path: (removed.append(path), real(self, path)))
     with pytest.raises(InputError, match="memory://b/out: there are results already"):
-        Mirror("memory://b/out", ("*",), last="end", existing="fail").__enter__()
+        output("memory://b/out", ("*",), last="end", existing="fail").__enter__()
     removed.clear()
-    with Mirror("memory://b/out", ("*",), last="end", existing="overwrite") as there:
+    with output("memory://b/out", ("*",), last="end", existing="overwrite") as there:
         assert removed[1:] == ["/b/out/end", "/b/out/a", "/b/out/z"]
         assert not contents(there.folder)
         (there.folder / "end").write_bytes(b"new")
@@ -294,7 +298,7 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(monkeypatch: pytest.MonkeyPa
         attempts.append(rpath)
         raise ConnectionError("the network is gone")
 
-    with Mirror("memory://b/out", ("shard-*",)) as there, pytest.MonkeyPatch.context() as patch:
+    with output("memory://b/out", ("shard-*",)) as there, pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(memory()), "put_file", broken)
         with pytest.raises(InputError, match=r"memory://b/out/shard-0: the network is gone; check .* kept"):
             write_shards(there, 0, 1)
@@ -315,7 +319,7 @@ def test_no_object_is_ever_half_written(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(type(memory()), "put_file", slow)
     for content in (b"first", b"second"):
-        with Mirror("memory://b/out", ("x",)) as there:
+        with output("memory://b/out", ("x",)) as there:
             (there.folder / "x").write_bytes(content)
         assert stored("b/out") == {"x": content}
     assert set(seen) == {None, b"first"}
@@ -323,8 +327,8 @@ def test_no_object_is_ever_half_written(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_journal_is_sent_as_a_consistent_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [0.0]
-    monkeypatch.setattr(mirror.time, "monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), Mirror("memory://b/run", ("j.sqlite", "end"), last="end") as there:
+    monkeypatch.setattr(outputs.time, "monotonic", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt), output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
         journal = sqlite3.connect(there.folder / "j.sqlite", isolation_level=None)
         journal.execute("CREATE TABLE rows (row INTEGER)")
         there.save()
@@ -342,7 +346,7 @@ def test_a_journal_is_sent_as_a_consistent_copy(monkeypatch: pytest.MonkeyPatch,
     assert rows_at_the_address(tmp_path) == 4
     journal.execute("INSERT INTO rows VALUES (4)")  # as if killed before it could be sent
     journal.close()
-    with Mirror("memory://b/run", ("j.sqlite", "end"), last="end") as there:
+    with output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
         assert rows_at_the_address(tmp_path) == 5
         (there.folder / "j.sqlite").unlink()
         (there.folder / "end").write_bytes(b"all")
@@ -359,22 +363,18 @@ def rows_at_the_address(folder: Path) -> int:
 
 def test_one_process_at_a_time() -> None:
     with (
-        Mirror("memory://b/out", ("*",)),
+        output("memory://b/out", ("*",)),
         pytest.raises(InputError, match="another process"),
-        Mirror("memory://b/out", ("*",)),
+        output("memory://b/out", ("*",)),
     ):
         pytest.fail("two of them have the address at once")
 
 
-def test_leftovers_of_killed_processes_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_a_killed_process_go_away() -> None:
     put("b/x", b"x")
-    place = addresses.localised("memory://b/x")
-    left = place.parents[2] / ".arriving" / "left"
-    left.write_bytes(b"half")
-    addresses.localised("memory://b/x")
-    assert left.exists()
-    now = time.time()
-    monkeypatch.setattr(addresses.time, "time", lambda: now + 2 * 86400)
-    addresses.localised("memory://b/x")
-    assert not left.exists()
-    assert not list(left.parent.iterdir())
+    (scratch,) = (lock.with_suffix("") for lock in localised("memory://b/x").parents[2].glob(".arriving/*.lock"))
+    scratch.mkdir()
+    (scratch / "left").write_bytes(b"half")
+    put("b/x", b"another")
+    assert localised("memory://b/x").read_bytes() == b"another"
+    assert not scratch.exists()

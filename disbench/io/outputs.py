@@ -1,0 +1,294 @@
+"""Outputs at paths or addresses; of an address, a working folder on this machine whose finished files are sent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from disbench.core.errors import InputError
+from disbench.io import addresses
+from disbench.io.files import Existing, whole_file
+
+ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Kinds of addresses at which a file appears whole when its upload has ended; elsewhere it is renamed then."""
+JOURNAL_PAUSE = 60.0
+"""Seconds, at least, from one copy of a journal to the next."""
+_JOURNAL = ".sqlite"
+_PARTIAL = ".partial"
+
+
+class Output:
+    """Where a job writes: a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def push(self, path: Path) -> None:
+        """Say that a file of the folder is finished."""
+
+    def save(self) -> None:
+        """Say that a journal (SQLite) of the folder has grown; call it as often as you like."""
+
+
+@contextmanager
+def output(
+    place: str, names: Sequence[str], *, last: str = "", existing: Existing = "resume", pull: bool = True
+) -> Iterator[Output]:
+    """Where to write what a user wants at a path or an address.
+
+    What is at an address and not here is brought first, so that a job that another machine began can be resumed. A
+    block that ends well sends what `push` has not sent, `last` at the very end, and removes the working folder; one
+    that ends with an error sends what is finished and keeps the folder.
+
+    Args:
+        place: a folder's path, or its address.
+        names: shell patterns of the job's files; others at the address are left alone.
+        last: the file that says that the job is complete; it is removed first when the job begins again.
+        existing: `resume` brings what is there, `overwrite` removes it, `fail` refuses it. Of addresses alone: the
+            job looks after its own folder.
+        pull: whether files at the address are brought here at all.
+
+    Raises:
+        InputError: the address cannot be written, something is there and must not be, another process of this machine
+            writes to it, or a file cannot be sent.
+    """
+    address = addresses.address_of(addresses.path_of(place))
+    if address is None:
+        yield Output(addresses.path_of(place))
+        return
+    from filelock import FileLock, Timeout  # noqa: PLC0415
+
+    mirror = Mirror(address, names, last)
+    try:
+        with FileLock(f"{mirror.own}.lock", timeout=0):
+            mirror.begin(existing, pull)
+            try:
+                yield mirror
+            except BaseException:
+                mirror.send_finished()
+                raise
+            mirror.complete()
+    except Timeout:
+        raise InputError(f"{address}: another process of this machine writes to it; wait for its end") from None
+
+
+def split_file(place: str) -> tuple[str, str]:
+    """The folder and the name of a file that is to be written at a path or an address."""
+    folder, _, name = place.rstrip("/").rpartition("/")
+    return folder or ("/" if place.startswith("/") else "."), name
+
+
+class Mirror(Output):
+    """A folder at an address, and the working folder on this machine that a job writes (`output` makes it)."""
+
+    def __init__(self, address: str, names: Sequence[str], last: str) -> None:
+        self.address, self.names, self.last = address, names, last
+        self.own = addresses.cache_folder() / "outputs" / hashlib.sha256(address.encode()).hexdigest()[:16]
+        super().__init__(self.own.joinpath(*address.replace("://", "/").split("/")))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._is_atomic = address.partition("://")[0] in ATOMIC
+        self._system, self._root = addresses.connected(address)
+        self._sent: dict[str, tuple[str, int, int]] = {}
+        """File -> its version at the address, and size and time of change of the same content here."""
+        self._failed = False
+        self._journal_sent, self._pause = time.monotonic(), JOURNAL_PAUSE
+
+    def begin(self, existing: Existing, pull: bool) -> None:
+        """Bring, remove or refuse what is at the address; fail now, not after an hour, if nothing can be written."""
+        with contextlib.suppress(OSError, ValueError):  # without it, all is brought again
+            self._sent = {name: tuple(sent) for name, sent in json.loads(self._state.read_bytes()).items()}
+        self._prove_writable()
+        present = addresses.patiently(self._listed, self.address)
+        if existing == "fail" and present:
+            raise InputError(
+                f"{self.address}: there are results already; name another folder or use --existing overwrite"
+            )
+        if existing == "overwrite":
+            for name in sorted(present, key=lambda name: name != self.last):
+                self._remove(name)
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+            self._sent = {}
+        elif pull:
+            self._bring(present)
+            self._send_changed(self._finished())
+
+    def push(self, path: Path) -> None:
+        """Send a finished file of the folder.
+
+        Raises:
+            InputError: it cannot be sent, after several attempts; it stays here, and resuming goes on from it.
+        """
+        self._send(path, path)
+
+    def save(self) -> None:
+        """Send copies of journals, if the last ones are old enough.
+
+        Raises:
+            InputError: as `push`.
+        """
+        begun = time.monotonic()
+        if begun - self._journal_sent < self._pause:
+            return
+        self._send_changed([path for path in self._finished() if path.suffix == _JOURNAL])
+        self._journal_sent = time.monotonic()
+        self._pause = max(JOURNAL_PAUSE, 10 * (self._journal_sent - begun))  # a tenth of the time, at most
+
+    def send_finished(self) -> None:
+        """Send what is finished after an error of the job, which is the one to report; no error of its own."""
+        if not self._failed:
+            with contextlib.suppress(InputError, OSError):
+                self._send_changed(self._finished())
+
+    def complete(self) -> None:
+        """Make the address what the folder is: new files, the last, then removals; and remove the folder.
+
+        Raises:
+            InputError: as `push`.
+        """
+        self._send_changed([*self._finished(), *([self.folder / self.last] if self.last else [])])
+        for name in [name for name in self._sent if not (self.folder / name).exists()]:
+            self._remove(name)
+        shutil.rmtree(self.own, ignore_errors=True)
+
+    @property
+    def _state(self) -> Path:
+        return self.own / "sent.json"
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _prove_writable(self) -> None:
+        probe = self.own / "probe"
+        probe.write_bytes(b"disbench")
+
+        def write() -> None:
+            if not self._is_atomic:  # object stores have no folders, and would make a bucket
+                self._system.makedirs(self._root, exist_ok=True)
+            self._system.put_file(str(probe), self._at(f"disbench{_PARTIAL}"))
+
+        addresses.patiently(write, self.address)
+        with contextlib.suppress(Exception):  # a user who may write and not remove can still sample and run
+            self._system.rm_file(self._at(f"disbench{_PARTIAL}"))
+
+    def _listed(self) -> dict[str, addresses.Entry]:
+        """Name -> file, of the job's files at the address."""
+        self._system.invalidate_cache()
+        try:
+            found = self._system.ls(self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        entries = [addresses.entry_of(info) for info in found if info["type"] == "file"]
+        named = {entry.name.rpartition("/")[2]: entry for entry in entries}
+        return {name: named[name] for name in sorted(named) if self._is_ours(name)}
+
+    def _is_ours(self, name: str) -> bool:
+        return bool(name) and not name.endswith(_PARTIAL) and any(fnmatchcase(name, known) for known in self.names)
+
+    def _bring(self, present: Mapping[str, addresses.Entry]) -> None:
+        """Copy files from the address, unless those here are the same or go on from them."""
+        with addresses.scratch_folder(self.own / "arriving") as scratch:
+            for name, entry in present.items():
+                path = self.folder / name
+                if path.is_file() and self._sent.get(name, ("",))[0] == entry.version:
+                    continue
+                addresses.copy_file(self._system, entry, path, f"{self.address}/{name}", scratch)
+                self._note(name, entry.version, path.stat())
+
+    def _finished(self) -> list[Path]:
+        """The job's files here, without the last."""
+        files = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
+        return [files[name] for name in sorted(files) if self._is_ours(name) and name != self.last]
+
+    def _send_changed(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            status = path.stat()
+            sent = self._sent.get(path.relative_to(self.folder).as_posix())
+            if sent is not None and sent[1:] == (status.st_size, status.st_mtime_ns):
+                continue
+            if path.suffix == _JOURNAL:
+                with _copied_journal(path, self.own / "journal") as copy:
+                    self._send(copy, path)
+            else:
+                self._send(path, path)
+
+    def _send(self, content: Path, path: Path) -> None:
+        """Send a file's content under the name that a path of the folder has."""
+        name, status = path.relative_to(self.folder).as_posix(), path.stat()
+
+        def upload() -> addresses.Entry:
+            self._put(content, self._at(name))
+            self._system.invalidate_cache()
+            entry = addresses.entry_of(self._system.info(self._at(name)))
+            if entry.size not in (None, content.stat().st_size):
+                raise OSError(f"{entry.size} bytes arrived of {content.stat().st_size}")
+            return entry
+
+        try:
+            entry = addresses.patiently(upload, f"{self.address}/{name}")
+        except InputError as error:
+            self._failed = True
+            raise InputError(f"cannot be sent to {error}; what is finished is kept on this machine") from error
+        self._note(name, entry.version, status)
+
+    def _put(self, content: Path, target: str) -> None:
+        from fsspec import AbstractFileSystem  # noqa: PLC0415
+
+        if self._is_atomic:
+            self._system.put_file(str(content), target)
+            return
+        partial = f"{target}{_PARTIAL}"
+        self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._system.put_file(str(content), partial)
+        if self._system.exists(target):  # not every file system renames over another file
+            self._system.rm_file(target)
+        if type(self._system).mv is not AbstractFileSystem.mv:
+            self._system.mv(partial, target)
+        else:  # what fsspec does for it, without reading "[" and "*" in names as patterns
+            self._system.cp_file(partial, target)
+            self._system.rm_file(partial)
+
+    def _remove(self, name: str) -> None:
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(self._at(name))
+
+        addresses.patiently(remove, f"{self.address}/{name}")
+        self._sent.pop(name, None)
+        self._write_state()
+
+    def _note(self, name: str, version: str, status: os.stat_result) -> None:
+        """Note that a file is the same at both places."""
+        self._sent[name] = (version, status.st_size, status.st_mtime_ns)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        with whole_file(self._state) as file:
+            file.write(json.dumps(self._sent).encode())
+
+
+@contextmanager
+def _copied_journal(path: Path, copy: Path) -> Iterator[Path]:
+    """A consistent copy of a SQLite file that may be written to meanwhile.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    copy.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as to:
+            source.backup(to)
+        yield copy
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot be copied ({error}); run the same command again") from error
+    finally:
+        copy.unlink(missing_ok=True)
