@@ -25,8 +25,7 @@ from disbench.disnet.options import DisnetOptions, ViTConfig
 from disbench.disnet.profile import Profile, profile
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
-from disbench.reports.render.terminal import table
-from disbench.reports.table import Cell, Column, Table
+from disbench.reports.render.table import Cell, Column, Table, as_text
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def main() -> None:
     measured = partial(profile, proposal, refinement, side=arguments.side, later=arguments.later)
     flops = measured()
     timed = [measured(meter=milliseconds) for _ in range(1 + arguments.repeats)]
-    print(table(costs(flops, timed[1:])))
+    print(as_text(costs(flops, timed[1:])))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,20 @@ from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.figures.pictures import LEGEND, Sheet, Strip, draw_sheet
-from disbench.reports.figures.sample_panels import image_panel, mask_panels, target_panel, window_of
-from disbench.reports.render import markdown, terminal
-from disbench.reports.render.csv_files import csv_text
-from disbench.reports.render.text import DASH, counted, plain
+from disbench.reports.render import markdown
+from disbench.reports.render.table import Cell, Column, Footnotes, Table, as_text
+from disbench.reports.render.text import DASH, counted, csv_text, plain
 from disbench.reports.report import write_files
-from disbench.reports.run_samples import open_same_dataset, read_samples
+from disbench.reports.run_samples import (
+    image_panel,
+    mask_panels,
+    open_same_dataset,
+    read_samples,
+    target_panel,
+    window_of,
+)
 from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED
-from disbench.reports.table import Cell, Column, Footnotes, Table, deviation, failures, undefined
+from disbench.reports.tables import deviation, failures, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (
@@ -154,7 +160,7 @@ def lines_of(comparison: Comparison) -> list[str]:
         *_heading(comparison),
         *(f"warning: {text}" for text in comparison.warnings),
         "",
-        terminal.table(comparison_table(comparison)),
+        as_text(comparison_table(comparison)),
         "",
         HOW,
     ]

@@ -15,12 +15,18 @@ from disbench.core.metrics import clicks_to_reach
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.figures.pictures import LEGEND, Panel, Sheet, Strip, draw_sheet
-from disbench.reports.figures.sample_panels import clicks_panel, image_panel, mask_panels, window_of
-from disbench.reports.render.csv_files import csv_text
 from disbench.reports.render.html import Picture
-from disbench.reports.render.text import counted, plain
+from disbench.reports.render.text import counted, csv_text, plain
 from disbench.reports.report import write_files
-from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples
+from disbench.reports.run_samples import (
+    RunSample,
+    clicks_panel,
+    image_panel,
+    mask_panels,
+    open_same_dataset,
+    read_samples,
+    window_of,
+)
 from disbench.reports.summary import SOLVED
 
 LISTED = "failures.csv"

@@ -13,16 +13,22 @@ from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity.tables import overview as overview_of_sets
 from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
-from disbench.reports.facts import dataset_facts, run_facts
 from disbench.reports.figures.curves import Curve, Panel, draw_curves
-from disbench.reports.page.page import page_html
+from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.csv_files import curves_csv, results_csv
-from disbench.reports.render.html import Picture
-from disbench.reports.render.templates import render
+from disbench.reports.render.html import Picture, render
+from disbench.reports.render.table import Table
 from disbench.reports.render.text import counted
 from disbench.reports.summary import SOLVED
-from disbench.reports.table import Table, budget_table, clicks_table, overview_table, quality_table, reference
+from disbench.reports.tables import (
+    budget_table,
+    clicks_table,
+    curves_csv,
+    overview_table,
+    quality_table,
+    reference,
+    results_csv,
+)
 
 PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "tables.tex"
 LEADERBOARD = "leaderboard.html"

@@ -44,11 +44,10 @@ from disbench.harness.verification import verify_run
 from disbench.reports.comparison import compare_runs
 from disbench.reports.entries import read_entries
 from disbench.reports.failures import hard_samples
-from disbench.reports.page.page import page_html
+from disbench.reports.page import page_html
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.csv_files import curves_csv, results_csv
 from disbench.reports.report import make_report
-from disbench.reports.table import budget_table, clicks_table, overview_table, quality_table
+from disbench.reports.tables import budget_table, clicks_table, curves_csv, overview_table, quality_table, results_csv
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
     changed,

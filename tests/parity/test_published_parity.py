@@ -16,7 +16,7 @@ from disbench.reports.paper.published import published_lines, read_published
 from disbench.reports.paper.rows import paper_blocks
 from disbench.reports.paper.runs import PaperRuns
 from disbench.reports.paper.tables import paper_table
-from disbench.reports.table import Cell, Table
+from disbench.reports.render.table import Cell, Table
 
 FOLDER = definitions.folder("reports") / "published"
 FILES = {

@@ -14,10 +14,9 @@ from disbench.reports.paper.definitions import TableDefinition, read_table_defin
 from disbench.reports.paper.published import read_published
 from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown
-from disbench.reports.render.csv_files import csv_text
-from disbench.reports.render.text import DASH, counted
+from disbench.reports.render.table import Cell, Column, Footnotes, Table
+from disbench.reports.render.text import DASH, counted, csv_text
 from disbench.reports.report import Report, write_files
-from disbench.reports.table import Cell, Column, Footnotes, Table
 
 
 def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:

@@ -17,7 +17,7 @@ from disbench.core.metrics import bootstrap_interval, clicks_to_reach
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.table import stopped
+from disbench.reports.tables import stopped
 
 _ONE_BUDGET = ("steps", "epochs", "batch", "accumulate")
 

@@ -20,12 +20,10 @@ from disbench.reports.ambiguity.tables import (
 )
 from disbench.reports.entries import split_runs
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.csv_files import csv_text
-from disbench.reports.render.html import content_policy, embedded, page, table_section
-from disbench.reports.render.templates import render, text_of
-from disbench.reports.render.text import counted
+from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
+from disbench.reports.render.table import Table
+from disbench.reports.render.text import counted, csv_text
 from disbench.reports.report import write_files
-from disbench.reports.table import Table
 
 PAGE, HTML, NUMBERS, TABLES, PNG, SVG = (
     "ambiguity.md",

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, PERCENTS, Group, Intents, Numbers, Who
+from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.render.text import DASH, seconds
 from disbench.reports.summary import Estimate
-from disbench.reports.table import Cell, Column, Table
 
 Run = TypeVar("Run", Numbers, Intents)
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."

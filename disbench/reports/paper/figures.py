@@ -13,10 +13,10 @@ from disbench.reports.figures.curves import Panel, draw_as
 from disbench.reports.figures.drawing import FORMS
 from disbench.reports.paper.published import Dataset, Published, read_published
 from disbench.reports.paper.runs import departures, is_method, not_shown, notes_on_samples, read_paper_runs
-from disbench.reports.render.csv_files import curves_csv
+from disbench.reports.render.table import Footnotes
 from disbench.reports.render.text import counted
 from disbench.reports.report import Report, run_curve, write_files
-from disbench.reports.table import Footnotes, by_setting, most_common_opencv
+from disbench.reports.tables import by_setting, curves_csv, most_common_opencv
 
 FORMATS = (*FORMS, "csv")
 _PANELS_BESIDE = 2

@@ -16,11 +16,10 @@ from disbench.io import definitions
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
 from disbench.reports.figures.drawing import FORMS
 from disbench.reports.figures.pictures import Panel, Sheet, Strip, Window, draw_sheet, window_around
-from disbench.reports.figures.sample_panels import target_panel
 from disbench.reports.render.text import counted, plain
 from disbench.reports.report import write_files
-from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples
-from disbench.reports.table import deviation
+from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples, target_panel
+from disbench.reports.tables import deviation
 
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "

@@ -21,7 +21,7 @@ from disbench.reports.paper.runs import (
     notes_on_samples,
 )
 from disbench.reports.render.text import option_value, plain
-from disbench.reports.table import by_setting, most_common_opencv, stopped
+from disbench.reports.tables import by_setting, most_common_opencv, stopped
 
 NOT_RUN, NOT_PRINTED = "not run", "not printed"
 

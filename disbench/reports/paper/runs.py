@@ -14,7 +14,7 @@ from disbench.io import addresses
 from disbench.reports.entries import Entry, card_threshold, find_runs, read_entries
 from disbench.reports.paper.published import Dataset, Published
 from disbench.reports.render.text import counted
-from disbench.reports.table import deviation_from, notes_on_dataset
+from disbench.reports.tables import deviation_from, notes_on_dataset
 
 _DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
 """Short names of training data."""

@@ -12,10 +12,9 @@ from disbench.reports.paper.published import Measure, Published, read_published
 from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Value, paper_blocks
 from disbench.reports.paper.runs import read_paper_runs
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.csv_files import csv_text
-from disbench.reports.render.text import counted
+from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table
+from disbench.reports.render.text import counted, csv_text
 from disbench.reports.report import Report, write_files
-from disbench.reports.table import Cell, Column, Emphasis, Footnotes, Table
 
 FORMATS = ("markdown", "latex", "csv")
 _NOT_AVAILABLE = "not available"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from disbench.core.errors import InputError
-from disbench.reports.render.templates import render
+from disbench.reports.render.table import Table
 from disbench.reports.render.text import plain, visible
-from disbench.reports.table import Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -79,3 +79,40 @@ def content_policy(style: str, script: str = "") -> str:
 
 def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def text_of(name: str) -> str:
+    """The text of a file in `templates/`."""
+    return resources.files("disbench.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def render(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    autoescape: bool = False,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    finalize: Callable[[Any], Any] | None = None,
+) -> str:
+    """A template of Jinja, filled in.
+
+    Args:
+        name: of a file in `templates/`.
+        values: by the names that the template uses; a name that is missing is an error.
+        autoescape: whether texts are escaped for HTML.
+        filters: the template's own, by name.
+        finalize: what is done to each value before it is escaped and set.
+    """
+    import jinja2  # noqa: PLC0415  (heavy)
+
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=autoescape,
+        finalize=finalize,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
+    environment.filters.update(filters or {})
+    return environment.from_string(text_of(name)).render(values)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
+from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.render.text import DASH, plain
-from disbench.reports.table import Cell, Column, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

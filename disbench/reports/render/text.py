@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DASH = "–"
 """Where there is no number."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""The wide ones are as good as the others to some spreadsheets."""
 
 
 def plain(text: object) -> str:
@@ -53,3 +58,21 @@ def listed(texts: Sequence[str], most: int = 3) -> str:
     """The first few, and how many more."""
     more = len(texts) - most
     return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows that have the same keys, with a heading; texts from outside cannot become formulas."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _field(value) for key, value in row.items()})
+    return file.getvalue()
+
+
+def _field(value: object) -> object:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

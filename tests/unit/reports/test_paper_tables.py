@@ -23,8 +23,8 @@ from disbench.reports.paper.rows import paper_blocks
 from disbench.reports.paper.runs import PaperRuns, Pattern, parse_rows
 from disbench.reports.paper.tables import make_paper_table, paper_table, signed
 from disbench.reports.render import latex, markdown
+from disbench.reports.render.table import Table
 from disbench.reports.render.text import DASH
-from disbench.reports.table import Table
 
 TABLES = ("table1", "table2", "table3", "table4", "table5")
 PUBLISHED = read_published()

@@ -21,10 +21,10 @@ from run_tools import HASH, draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.page.page import page_html
+from disbench.reports.page import page_html
 from disbench.reports.render.text import plain
 from disbench.reports.report import LEADERBOARD, make_report
-from disbench.reports.table import clicks_table, quality_table
+from disbench.reports.tables import clicks_table, quality_table
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",

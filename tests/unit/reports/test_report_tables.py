@@ -15,8 +15,9 @@ from run_tools import CARD, DESCRIPTION, draw_ious, write_run
 from disbench.core.errors import InputError
 from disbench.harness.store import JOURNAL, RUN, StoredRun
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
+from disbench.reports.render.table import Table
 from disbench.reports.render.text import DASH
-from disbench.reports.table import Table, clicks_table, overview_table, quality_table
+from disbench.reports.tables import clicks_table, overview_table, quality_table
 
 
 def entries_of(folder: Path) -> list[Entry]:

@@ -1,106 +1,24 @@
-"""Tables before they are Markdown or LaTeX: what stands in each cell, and the footnotes that keep it honest."""
+"""Tables and CSV of runs: what stands in each cell, and the footnotes that keep it honest."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 from disbench.core.arrays import FloatArray
 from disbench.reports.entries import Entry, by_dataset
-from disbench.reports.render.text import DASH, counted, listed, plain, seconds
-from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, Estimate
+from disbench.reports.render.table import Cell, Column, Footnotes, Table
+from disbench.reports.render.text import DASH, counted, csv_text, listed, plain, seconds
+from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED, Estimate, Seconds, Summary
 
 OVERVIEW = (85, 90)
 """IoUs of the overview, those of the paper's Table 1."""
 NOF = (90, 95)
 _EVERY_RUN = ("samples", "OpenCV")
 """Conditions that may differ within a row of the overview, so that its cells are marked instead."""
-
-
-Emphasis = Literal["", "best", "second"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's heading: of a group of columns, and its own.
-
-    Attributes:
-        name: its own.
-        group: "" or what it shares with its neighbours.
-        number: set flush right.
-    """
-
-    name: str
-    group: str = ""
-    number: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What stands in a cell.
-
-    Attributes:
-        text: unescaped, one line.
-        marks: of footnotes.
-        interval: "" or the ends of an interval, to be set smaller where that can be done.
-        emphasis: the best of its column is set bold, the second best underlined.
-        behind: "" or what follows the text without its emphasis.
-    """
-
-    text: str
-    marks: tuple[str, ...] = ()
-    interval: str = ""
-    emphasis: Emphasis = ""
-    behind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that has only to be set.
-
-    Attributes:
-        name: of letters, digits and hyphens.
-        title: names the dataset and its content hash.
-        caption: what holds for all rows.
-        columns: headings.
-        rows: a cell a column.
-        footnotes: mark -> text.
-        groups: number of a row -> what the rows from there on have in common.
-    """
-
-    name: str
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    footnotes: Mapping[str, str]
-    groups: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass
-class Footnotes:
-    """The footnotes of a table while it grows: the same text gets the same mark.
-
-    Attributes:
-        texts: text -> mark.
-    """
-
-    texts: dict[str, str] = field(default_factory=dict)
-
-    def mark(self, text: str) -> str:
-        """The mark of a text: a, b, ... z, aa, ab, ..."""
-        return self.texts.setdefault(text, _letters(len(self.texts)))
-
-    def marks(self, *texts: str) -> tuple[str, ...]:
-        """The marks of those that are no empty text."""
-        return tuple(self.mark(text) for text in texts if text)
-
-    def by_mark(self) -> dict[str, str]:
-        """Mark -> text, in the order of the marks."""
-        return {mark: text for text, mark in self.texts.items()}
 
 
 def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[str, str]:
@@ -476,10 +394,111 @@ def _title(entry: Entry, what: str) -> str:
     return f"{_dataset(entry)}: {what}"
 
 
-def _letters(number: int) -> str:
-    text = ""
-    number += 1
-    while number:
-        number, digit = divmod(number - 1, 26)
-        text = chr(ord("a") + digit) + text
-    return text
+def results_csv(entries: Sequence[Entry]) -> str:
+    """One row a run: who it is, how it was made, every number; an empty field where there is none."""
+    groups = by_dataset(entries)
+    return csv_text([_result(entry, groups[entry.dataset_key]) for entry in entries])
+
+
+def curves_csv(entries: Sequence[Entry]) -> str:
+    """One row a click of each run that has curves."""
+    return csv_text(
+        [
+            {
+                "run": entry.folder,
+                "label": entry.label,
+                "dataset": entry.dataset,
+                "content_hash": entry.content_hash,
+                "click": click + 1,
+                "mean_iou": _point(entry.summary.miou, click),
+                "mean_boundary_iou": _point(entry.summary.boundary, click),
+            }
+            for entry in entries
+            if entry.summary.miou is not None
+            for click in range(entry.max_clicks)
+        ]
+    )
+
+
+def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
+    method, summary = entry.description["method"], entry.summary
+    protocol, versions = entry.description["protocol"], entry.description["versions"]
+    machine, execution = entry.description["machine"], entry.description["execution"]
+    return {
+        "run": entry.folder,
+        "method": entry.method,
+        "label": entry.label,
+        "options": json.dumps(method["options"], sort_keys=True),
+        "resolution": entry.resolution,
+        "training_data": entry.training_data,
+        "backbone": entry.backbone,
+        "dataset": entry.dataset,
+        "content_hash": entry.content_hash,
+        "dataset_samples": entry.dataset_samples,
+        "every": protocol["every"],
+        "limit": protocol["limit"],
+        "samples": summary.samples,
+        "clicks": summary.clicks,
+        "failed": len(summary.failures),
+        "not_a_number": len(summary.undefined),
+        "loop": entry.conditions["loop"],
+        "selection": entry.conditions["selection"],
+        "policy": entry.conditions["click policy"],
+        "seed": protocol["seed"],
+        "threshold": entry.threshold,
+        "max_clicks": entry.max_clicks,
+        "stop_at": entry.stop_at,
+        "budget": protocol.get("budget", ""),
+        "preset": entry.preset,
+        "initial_masks": entry.conditions["initial masks"],
+        **_csv_budget(summary),
+        **_reached(entry),
+        **{f"mean_iou_{click}": _point(summary.miou, click - 1) for click in AT_CLICKS},
+        **{f"mean_boundary_iou_{click}": _point(summary.boundary, click - 1) for click in AT_CLICKS},
+        "never_solved_90": summary.never_solved,
+        **_csv_seconds("model", summary.model),
+        **_csv_seconds("harness", summary.harness),
+        "disbench": versions.get("disbench"),
+        "opencv": entry.conditions["OpenCV"],
+        "processor": machine["processor"],
+        "cores": machine["cores"],
+        "workers": execution["workers"],
+        "threads": execution["threads"],
+        "batch": execution["batch"],
+        "notes": ". ".join(
+            filter(None, (deviation(entry, group), failures(entry), undefined(entry), ran_out(entry))),
+        ),
+    }
+
+
+def _csv_budget(summary: Summary) -> dict[str, float | None]:
+    found = summary.at_budget
+    values = (None, None, None) if found is None else (found.mean, found.low, found.high)
+    return dict(zip(("iou_at_budget", "iou_at_budget_low", "iou_at_budget_high"), values, strict=True))
+
+
+def _reached(entry: Entry) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for percent in PERCENTS:
+        estimate, fails = entry.summary.noc.get(percent), entry.summary.nof.get(percent)
+        found[f"noc_{percent}"] = None if estimate is None else estimate.mean
+        found[f"noc_{percent}_low"] = None if estimate is None else estimate.low
+        found[f"noc_{percent}_high"] = None if estimate is None else estimate.high
+        found[f"nof_{percent}_ritm"] = None if fails is None else fails.ritm
+        found[f"nof_{percent}_strict"] = None if fails is None else fails.strict
+    return found
+
+
+def _csv_seconds(whose: str, found: Seconds) -> dict[str, Any]:
+    return {
+        f"{whose}_seconds": found.every,
+        f"{whose}_seconds_first_click": found.first,
+        f"{whose}_seconds_later_clicks": found.later,
+    }
+
+
+def _point(curve: FloatArray | None, index: int) -> float | None:
+    """A value of a curve; None beyond its end or where it is not a number."""
+    if curve is None or index >= len(curve) or curve[index] != curve[index]:
+        return None
+    return float(curve[index])
