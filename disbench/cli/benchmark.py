@@ -305,8 +305,9 @@ def predict(
     """Segment one image by clicks."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.core.errors import InputError  # noqa: PLC0415
+    from disbench.core.painting import overlay  # noqa: PLC0415
     from disbench.datasets.images import read_rgb  # noqa: PLC0415
-    from disbench.harness.predict import overlay, parse_click, write_png  # noqa: PLC0415
+    from disbench.harness.predict import parse_click, write_png  # noqa: PLC0415
     from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
     from disbench.harness.replay import recorded_clicks  # noqa: PLC0415
 

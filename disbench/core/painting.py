@@ -1,101 +1,113 @@
-"""Masks painted on photographs, in Okabe and Ito's colours, which the colour-blind can tell apart."""
+"""Masks and clicks painted on photographs, in Okabe and Ito's colours, which colour-blind people can tell apart.
+
+Pictures are uint8 (height, width, 3), RGB. `shares` is float (height, width) in [0, 1]: how much of each pixel a mask
+covers.
+"""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
+from disbench.core.clicks import Click
+from disbench.core.prediction import RgbImage
 
-RgbImage = ByteArray
 Colour = tuple[int, int, int]
 
 BLUE: Colour = (0, 114, 178)
-ORANGE: Colour = (230, 159, 0)
+SKY: Colour = (86, 180, 233)
+GREEN: Colour = (0, 158, 115)
 YELLOW: Colour = (240, 228, 66)
+ORANGE: Colour = (230, 159, 0)
+VERMILLION: Colour = (213, 94, 0)
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
-_SMALL = 40
+CANDIDATES = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION)
+"""Colours of the candidates of one click; of more candidates they repeat."""
+_FEW_PIXELS = 40
+_OPACITY = 120
+"""Opacity of the inside of `overlay_png`, of 255."""
+
+
+def png(pixels: ByteArray, compression: int = 6) -> bytes:
+    """A PNG without metadata."""
+    from PIL import Image  # noqa: PLC0415
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=compression)
+    return file.getvalue()
 
 
 def fitted(width: int, height: int, cell: float, tallest: float) -> tuple[int, int]:
-    """(width, height) in pixels of an image that fills its cell as far as it can, nothing cut off.
+    """The (width, height) of an image that is scaled to fill a cell without being cut.
 
     Args:
-        width: of the image, pixels.
-        height: of the image, pixels.
+        width: pixels of the image.
+        height: pixels of the image.
         cell: width of the cell, pixels.
-        tallest: height of the picture over the width of the cell, at most.
+        tallest: height of the cell over its width.
     """
     scale = min(cell / width, tallest * cell / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resized(rgb: RgbImage, size: tuple[int, int]) -> RgbImage:
-    """An image at another (width, height)."""
+def resized(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
+    """A picture at another (width, height)."""
     from PIL import Image  # noqa: PLC0415
 
-    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def coverage(mask: BoolArray, size: tuple[int, int]) -> FloatArray:
-    """Share of each picture's pixel that a mask covers, at another (width, height)."""
+    """Share of each pixel that a mask covers, at another (width, height)."""
     from PIL import Image  # noqa: PLC0415
 
     whole = Image.fromarray(mask.astype(np.float32))
     return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
 
 
-def inside(shares: FloatArray) -> BoolArray:
-    """The picture's pixels that belong to a mask: half covered; of a mask of a few pixels, touched at all."""
-    half = shares >= 0.5
-    return half if half.sum() >= _SMALL else shares > 0
-
-
-def tinted(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour, *, around: Colour) -> RgbImage:
-    """A mask filled with a colour, edged with the same colour, and a thin line around the edge.
-
-    Args:
-        picture: (height, width, 3) in [0, 255].
-        shares: (height, width) in [0, 1], how much of each pixel the mask covers.
-        colour: of the mask.
-        around: colour of the line.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
+def tinted(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour = BLUE, rim: Colour = WHITE) -> RgbImage:
+    """A mask filled and edged with a colour, with a thin rim around the edge."""
     from scipy import ndimage  # noqa: PLC0415
 
-    within = inside(shares)
-    square = np.ones((3, 3), dtype=bool)
+    inside, square = _inside(shares), np.ones((3, 3), dtype=bool)
     alpha = (0.4 * shares)[..., None]
     painted = (1 - alpha) * picture + alpha * np.array(colour)
-    painted[ndimage.binary_dilation(within, square) & ~within] = around
-    painted[within & ~ndimage.binary_erosion(within, square, iterations=2)] = colour
+    painted[ndimage.binary_dilation(inside, square) & ~inside] = rim
+    painted[inside & ~ndimage.binary_erosion(inside, square, iterations=2)] = colour
     return np.asarray(np.rint(painted), dtype=np.uint8)
 
 
+def faded(picture: RgbImage) -> RgbImage:
+    """A photograph turned nearly grey, so that a mask stands out."""
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.asarray(np.rint(0.75 * grey + 0.25 * picture), dtype=np.uint8)
+
+
+def on_grey(picture: RgbImage, shares: FloatArray) -> RgbImage:
+    """A mask in blue with a white rim on a faded photograph."""
+    return tinted(faded(picture), shares)
+
+
+def spotlit(picture: RgbImage, shares: FloatArray) -> RgbImage:
+    """A mask in orange with a black rim; the photograph outside it is dark and faded."""
+    lit = shares[..., None]
+    return tinted(lit * picture + (1 - lit) * 0.5 * faded(picture), shares, ORANGE, BLACK)
+
+
 def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
-    """A mask's outline in yellow and black dashes, which stand out on every photograph.
-
-    Args:
-        picture: uint8 (height, width, 3).
-        shares: (height, width) in [0, 1], how much of each pixel the mask covers.
-        dash: length of a dash, pixels.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
+    """A mask's outline in yellow and black dashes of some pixels, visible on every photograph."""
     from scipy import ndimage  # noqa: PLC0415
 
-    within = inside(shares)
-    square = np.ones((3, 3), dtype=bool)
-    line = ndimage.binary_dilation(within, square) & ~ndimage.binary_erosion(
-        within, square, iterations=2, border_value=1
-    )
-    rows, columns = np.indices(within.shape)
+    inside, square = _inside(shares), np.ones((3, 3), dtype=bool)
+    eroded = ndimage.binary_erosion(inside, square, iterations=2, border_value=1)
+    line = ndimage.binary_dilation(inside, square) & ~eroded
+    rows, columns = np.indices(inside.shape)
     yellow = (rows // dash + columns // dash) % 2 == 0
     painted = picture.copy()
     painted[line & yellow], painted[line & ~yellow] = YELLOW, BLACK
@@ -103,19 +115,65 @@ def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
 
 
 def hatched(picture: RgbImage, shares: FloatArray) -> RgbImage:
-    """A region under grey diagonal lines.
+    """A region under grey diagonal stripes."""
+    rows, columns = np.indices(shares.shape)
+    inside, stripe = shares >= 0.5, (rows + columns) % 6
+    painted = picture.copy()
+    painted[inside & (stripe < 2)] = 235
+    painted[inside & (stripe >= 3)] = 90
+    return painted
+
+
+def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
+    """An image with masks tinted and clicks marked: green with a plus on the object, red with a minus outside.
 
     Args:
-        picture: uint8 (height, width, 3).
-        shares: (height, width) in [0, 1], how much of each pixel the region covers.
+        image: uint8 (height, width, 3), RGB.
+        masks: boolean (height, width) each, drawn one over the other in the colours of `CANDIDATES`.
+        clicks: drawn on top.
 
     Returns:
-        uint8 (height, width, 3).
+        uint8 (height, width, 3), RGB.
     """
-    rows, columns = np.indices(shares.shape)
-    within = shares >= 0.5
-    stripe = (rows + columns) % 6
-    painted = picture.copy()
-    painted[within & (stripe < 2)] = 235
-    painted[within & (stripe >= 3)] = 90
-    return painted
+    from PIL import Image, ImageDraw  # noqa: PLC0415
+
+    drawn = image.astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.asarray(CANDIDATES[number % len(CANDIDATES)], dtype=np.float32)
+        drawn[mask] += np.float32(0.45) * (colour - drawn[mask])
+    picture = Image.fromarray(drawn.round().astype(np.uint8))
+    pen, radius = ImageDraw.Draw(picture), max(3, round(min(image.shape[:2]) / 80))
+    for x, y, positive in clicks:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), GREEN if positive else VERMILLION, WHITE)
+        pen.line((x - radius // 2, y, x + radius // 2, y), WHITE)
+        if positive:
+            pen.line((x, y - radius // 2, x, y + radius // 2), WHITE)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def overlay_png(mask: BoolArray, number: int) -> bytes:
+    """A PNG to lay over a photograph: transparent outside the mask, tinted inside, with a solid edge.
+
+    Args:
+        mask: boolean (height, width).
+        number: of the candidate, for its colour.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    from disbench.core.opencv import opencv  # noqa: PLC0415
+
+    thickness = max(1, round(max(mask.shape) / 250))
+    inside = np.ascontiguousarray(mask, dtype=np.uint8)
+    inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
+    picture = Image.fromarray(np.where(inside > inner, np.uint8(2), inside))
+    tint = CANDIDATES[number % len(CANDIDATES)]
+    picture.putpalette([*BLACK, *tint, *tint])
+    file = io.BytesIO()
+    picture.save(file, format="PNG", transparency=bytes((0, _OPACITY, 255)), compress_level=4)
+    return file.getvalue()
+
+
+def _inside(shares: FloatArray) -> BoolArray:
+    """The pixels of a mask: those half covered; of a mask of a few pixels, those touched at all."""
+    half = shares >= 0.5
+    return half if half.sum() >= _FEW_PIXELS else shares > 0

@@ -12,14 +12,13 @@ from threading import Lock
 
 import numpy as np
 
-from disbench.core.arrays import BoolArray, ByteArray
+from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
-from disbench.core.opencv import opencv
+from disbench.core.painting import png
 from disbench.core.prediction import RgbImage
 from disbench.datasets.images import checked_image, opened_image, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
-from disbench.harness.predict import COLOURS
 from disbench.io.files import open_regular
 
 _MISSING = "there is no such image; check its path"
@@ -28,8 +27,6 @@ _DECODED = 2
 """Photos whose pixels stay in memory."""
 _THUMBNAIL = 160
 """Long side, pixels."""
-_FILL = 120
-"""Opacity of a mask inside its edge, of 255."""
 _PLAIN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -153,7 +150,7 @@ def too_many_bytes(name: str) -> str:
 
 def photo_png(pixels: RgbImage) -> bytes:
     """A photo as a PNG without metadata, so that a browser does not turn it."""
-    return _png(pixels, compress_level=1)
+    return png(pixels, compression=1)
 
 
 def thumbnail_png(pixels: RgbImage) -> bytes:
@@ -162,40 +159,12 @@ def thumbnail_png(pixels: RgbImage) -> bytes:
 
     small = Image.fromarray(pixels)
     small.thumbnail((_THUMBNAIL, _THUMBNAIL), reducing_gap=2.0)
-    return _png(np.asarray(small))
-
-
-def overlay_png(mask: BoolArray, colour: int) -> bytes:
-    """A mask to be laid over its photo: transparent outside, tinted inside, with a solid edge.
-
-    Args:
-        mask: boolean (height, width).
-        colour: number of one of `disbench.harness.predict.COLOURS`; they repeat.
-    """
-    from PIL import Image  # noqa: PLC0415
-
-    thickness = max(1, round(max(mask.shape) / 250))
-    inside = np.ascontiguousarray(mask, dtype=np.uint8)
-    inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
-    picture = Image.fromarray(np.where(inside > inner, np.uint8(2), inside))
-    tint = COLOURS[colour % len(COLOURS)]
-    picture.putpalette([0, 0, 0, *tint, *tint])
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", transparency=bytes((0, _FILL, 255)), compress_level=4)
-    return buffer.getvalue()
+    return png(np.asarray(small))
 
 
 def mask_png(mask: BoolArray) -> bytes:
     """A mask as a PNG of 0 and 255, as `disbench predict` writes it."""
-    return _png(mask.astype(np.uint8) * np.uint8(255))
-
-
-def _png(pixels: ByteArray, **options: int) -> bytes:
-    from PIL import Image  # noqa: PLC0415
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", **options)
-    return buffer.getvalue()
+    return png(mask.astype(np.uint8) * np.uint8(255))
 
 
 def _embedded() -> list[tuple[Path, tuple[tuple[str, str], ...]]]:

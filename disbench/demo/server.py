@@ -31,8 +31,9 @@ from aiohttp import web
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_UPLOAD_BYTES
+from disbench.core.painting import overlay_png
 from disbench.core.prediction import Method, RgbImage
-from disbench.demo.pictures import Picture, Pictures, overlay_png, photo_png, thumbnail_png, too_many_bytes
+from disbench.demo.pictures import Picture, Pictures, photo_png, thumbnail_png, too_many_bytes
 from disbench.demo.saved import command as predict_command
 from disbench.demo.saved import save_into, saved
 from disbench.demo.work import MethodFailedError, Work

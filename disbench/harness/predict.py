@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,13 +14,10 @@ from disbench.core.arrays import BoolArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
+from disbench.core.painting import png
 from disbench.core.prediction import Method, RgbImage
 from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
 from disbench.io.files import whole_file
-
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
-"""Okabe and Ito's colours, which the colour-blind tell apart."""
-_TINT = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,48 +100,10 @@ def predict(
     return Answer(found, kept)
 
 
-def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
-    """The image with masks tinted and the clicks marked: green with a cross inside, red with a bar.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        masks: boolean (height, width) each, drawn one over the other.
-        clicks: drawn on top.
-
-    Returns:
-        uint8 (height, width, 3), RGB.
-    """
-    from PIL import Image, ImageDraw  # noqa: PLC0415
-
-    drawn = image.astype(np.float32)
-    for number, mask in enumerate(masks):
-        colour = np.asarray(COLOURS[number % len(COLOURS)], dtype=np.float32)
-        drawn[mask] += _TINT * (colour - drawn[mask])
-    picture = Image.fromarray(drawn.round().astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
-    radius = max(3, round(min(image.shape[:2]) / 80))
-    for click in clicks:
-        x, y = click.x, click.y
-        pen.ellipse(
-            (x - radius, y - radius, x + radius, y + radius),
-            fill=(0, 158, 115) if click.positive else (213, 94, 0),
-            outline=(255, 255, 255),
-        )
-        pen.line((x - radius // 2, y, x + radius // 2, y), fill=(255, 255, 255))
-        if click.positive:
-            pen.line((x, y - radius // 2, x, y + radius // 2), fill=(255, 255, 255))
-    return np.asarray(picture, dtype=np.uint8)
-
-
 def write_png(path: Path, pixels: BoolArray | RgbImage) -> None:
-    """Write a mask (0 and 255) or a picture as a PNG that is whole or not there."""
-    from PIL import Image  # noqa: PLC0415
-
-    stored = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
-    buffer = io.BytesIO()
-    Image.fromarray(stored).save(buffer, format="PNG")
+    """Write a mask (0 and 255) or a picture as a PNG."""
     with whole_file(path) as file:
-        file.write(buffer.getvalue())
+        file.write(png(pixels.astype(np.uint8) * np.uint8(255 if pixels.dtype == np.bool_ else 1)))
 
 
 def _kept(found: Candidates, number: int, previous: BoolArray, keep: int | None) -> int:

@@ -12,10 +12,10 @@ import numpy as np
 from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
+from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.figures.pictures import LEGEND, Sheet, Strip, draw_sheet
 from disbench.reports.render import markdown
 from disbench.reports.render.table import Cell, Column, Footnotes, Table, as_text
 from disbench.reports.render.text import DASH, counted, csv_text, plain
@@ -221,7 +221,7 @@ def draw_differences(
         "most; of equal ones, those whose IoUs differ most.",
         LEGEND,
     )
-    return draw_sheet(Sheet("Where two runs differ most", texts, tuple(strips)))["png"]
+    return draw_sheet(sheet_of("Where two runs differ most", texts, strips))["png"]
 
 
 def _check_same_samples(

@@ -12,9 +12,9 @@ import numpy as np
 
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
+from disbench.core.sheets import LEGEND, Panel, Strip, draw_sheet, sheet_of
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.figures.pictures import LEGEND, Panel, Sheet, Strip, draw_sheet
 from disbench.reports.render.html import Picture
 from disbench.reports.render.text import counted, csv_text, plain
 from disbench.reports.report import write_files
@@ -113,7 +113,7 @@ def draw_failures(
         LEGEND,
     )
     heading = f"{entry.label} on {entry.dataset} ({entry.short_hash}): what fails"
-    return draw_sheet(Sheet(heading, texts, strips))["png"]
+    return draw_sheet(sheet_of(heading, texts, strips))["png"]
 
 
 def write_failures(

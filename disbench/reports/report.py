@@ -122,7 +122,7 @@ def make_report(
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
-        contents[PNG], contents[SVG] = draw_curves(panels)
+        contents[PNG], contents[SVG] = draw_curves(panels).values()
     lines = _lines(entries, out)
     if page:
         lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")

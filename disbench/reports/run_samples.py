@@ -12,9 +12,9 @@ from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, SampleSource
+from disbench.core.sheets import Panel, Window, window_around
 from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
-from disbench.reports.figures.pictures import Panel, Window, window_around
 from disbench.reports.render.text import plain
 
 SHOWN_CLICKS = (1, 5, 20)
@@ -145,7 +145,7 @@ def _joined(sample: Sample, rows: Sequence[ClickRow], place: str) -> RunSample:
 
 
 def window_of(*found: RunSample) -> Window | None:
-    """The part of an image that holds the target and every run's clicks, if that is worth enlarging."""
+    """The part of an image that holds the target and every run's clicks; None where that is most of it."""
     clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
     return window_around(found[0].sample.target, clicks)
 
@@ -153,6 +153,12 @@ def window_of(*found: RunSample) -> Window | None:
 def image_panel(found: RunSample, window: Window | None = None) -> Panel:
     """The whole photograph; a rectangle shows what the other panels enlarge."""
     return Panel("image", found.sample.image, outlined=window)
+
+
+def first_click_panel(found: RunSample, window: Window | None) -> Panel:
+    """The whole photograph with the first click."""
+    image = found.sample.image
+    return Panel("image, first click", image, clicks=found.clicks(1), marks="first", outlined=window)
 
 
 def target_panel(found: RunSample, window: Window | None = None) -> Panel:
@@ -166,26 +172,25 @@ def clicks_panel(found: RunSample, window: Window | None = None) -> Panel:
     return Panel("target and clicks", sample.image, target=sample.target, clicks=clicks, window=window)
 
 
-def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "") -> Panel:
-    """The photograph with the mask kept after a click, the target, and the clicks so far.
+def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "", *, target: bool = True) -> Panel:
+    """The photograph with the mask kept after a click, and the clicks so far.
 
     Args:
         found: the sample.
         number: of the click, from 1.
         window: the part of the image that is shown.
-        who: "" or the method's name, to begin the title.
+        who: the method's name, to begin the title.
+        target: whether the target is drawn.
     """
     row, sample = found.rows[number - 1], found.sample
-    mask = found.mask(number)
-    absent = "" if mask is not None else "mask not stored"
     return Panel(
         f"{f'{who}, ' if who else ''}click {number}: IoU {row.iou:.3f}",
         sample.image,
-        target=sample.target,
-        mask=mask,
+        target=sample.target if target else None,
+        mask=found.mask(number),
         clicks=found.clicks(number),
         marks="dots",
-        absent="the method failed" if row.failure else absent,
+        absent=_absent(found, number),
         window=window,
     )
 
@@ -195,3 +200,61 @@ def mask_panels(found: RunSample, window: Window | None, who: str = "") -> tuple
     last = len(found.rows)
     numbers = dict.fromkeys(min(number, last) for number in SHOWN_CLICKS)
     return tuple(mask_panel(found, number, window, who) for number in numbers)
+
+
+def candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
+    """Candidates of the first click in the method's order, the kept one among them and framed.
+
+    Raises:
+        InputError: the run did not store them.
+    """
+    row, every = found.rows[0], found.candidates(1)
+    if row.failure:
+        return [Panel("no candidates", found.sample.image, absent=_absent(found, 1), window=window)]
+    if every is None:
+        raise InputError(
+            f"{found.place}: the candidates of sample {plain(found.sample.id)} were not stored; run it again with "
+            "--store all"
+        )
+    shown = list(range(len(every)))[:most]
+    if row.kept not in shown:
+        shown[-1] = row.kept
+    return [_candidate(found, number, f"candidate {number + 1}", every[number], window) for number in shown]
+
+
+def first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
+    """What a method gives at the first click: the kept mask, then its other candidates if they were stored."""
+    row, every = found.rows[0], found.candidates(1)
+    if row.failure or every is None:
+        remark = "IoU 0" if row.failure else f"IoU {row.iou:.3f}"
+        if row.candidates > 1:
+            remark += f", of {row.candidates} candidates"
+        absent = _absent(found, 1)
+        mask = None if absent else found.mask(1)
+        clicks = () if row.failure else found.clicks(1)
+        return [Panel(label, found.sample.image, remark, None, mask, clicks, "first", absent, window=window)]
+    order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
+    titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
+    return [_candidate(found, *one, every[one[0]], window) for one in zip(order, titles, strict=True)]
+
+
+def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, window: Window | None) -> Panel:
+    row = found.rows[0]
+    kept = number == row.kept and row.candidates > 1
+    score = "" if row.candidate_scores is None else f", score {row.candidate_scores[number]:.2f}"
+    return Panel(
+        f"{title}, kept" if kept else title,
+        found.sample.image,
+        f"IoU {row.candidate_ious[number]:.3f}{score}",
+        mask=mask,
+        clicks=found.clicks(1),
+        marks="first",
+        window=window,
+        framed=kept,
+    )
+
+
+def _absent(found: RunSample, number: int) -> str:
+    """Why there is no mask after a click."""
+    row = found.rows[number - 1]
+    return "the method failed" if row.failure else "" if row.mask is not None else "mask not stored"

@@ -85,6 +85,11 @@ class Who:
     moved: int
 
     @property
+    def title(self) -> str:
+        """The sets, by name and content hash."""
+        return f"{self.dataset} ({self.content_hash[:8]})"
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """Runs on the same sets, with the same first clicks, share it."""
         return self.dataset, self.content_hash, self.asked

@@ -15,11 +15,11 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.samples import Target
+from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
 from disbench.harness.answers import ANSWERS, StoredAnswers
 from disbench.harness.set_source import Choice, SetSource
 from disbench.harness.set_task import SetSample
 from disbench.reports.ambiguity.numbers import Numbers
-from disbench.reports.figures.pictures import Panel, Sheet, Strip, draw_sheet
 from disbench.reports.render.text import counted, plain
 from disbench.shards.reader import content_hash, read_manifest
 
@@ -93,7 +93,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     strips = tuple(_strip(samples[name], relations[name], offered[name]) for name in chosen)
     who = stored[0][0].who
     heading = f"What a first click may mean, and what is offered: {who.dataset} ({who.content_hash[:8]})"
-    return draw_sheet(Sheet(heading, (_LEGEND,), strips, place=2.2, dpi=100, letters=8.0))["png"]
+    return draw_sheet(sheet_of(heading, (_LEGEND,), strips, place=2.2, dpi=100, letters=8.0))["png"]
 
 
 def _has_masks(run: StoredAnswers) -> bool:

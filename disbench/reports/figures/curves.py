@@ -1,4 +1,4 @@
-"""Curves of mean IoU by click, in the manner of the paper's Figure 4: a panel a dataset, a curve a run."""
+"""Panels of curves or of points, one for each dataset, with their legends below: mean IoU by click, and the like."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from disbench.core.arrays import FloatArray
-from disbench.reports.figures.drawing import fitted_lines, own_style, saved, text_width
+from disbench.core.figures import fitted_lines, own_style, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,41 +18,41 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 """Panels beside each other, at most."""
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows.
+# Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
 """With sizes, in points, that look alike."""
 LINES = ("-", "--", ":", "-.")
 
-# Inches.
-_WIDTH, _HEIGHT = 4.4, 3.0
-_LEFT, _RIGHT, _TOP, _AXIS = 0.62, 0.15, 0.12, 0.55
-_SAMPLE = 0.42
-_GAP = 0.12
-# Points.
-_TITLE, _LABEL, _LEGEND, _NOTE = 10.0, 9.0, 8.0, 7.0
-_LEADING = 1.35
+_WIDTH, _HEIGHT, _AXIS, _PAD = 4.4, 3.0, 0.55, 0.1  # inches: of a panel, of its axes, of the labels below them
+_LEGEND_LEFT, _SAMPLE = 0.45, 0.35  # inches: the legend begins left of the axes, with a piece of the curve
+_TITLE, _LABEL, _LEGEND, _NOTE = 10.0, 9.0, 8.0, 7.0  # points
+_LEADING = 1.45
 _DPI = 150
-_CLICKS = 20
-"""The axis of a panel without curves."""
 _MOST_MARKERS = 25
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve and what the legend says of it.
+    """A curve and its legend.
 
     Attributes:
-        label: of the run; a long one is cut.
-        remark: behind the label, never cut.
-        values: (clicks,) mean IoU after click 1, 2, ...
-        style: number of its colour, marker and line; the same method has the same in all panels.
+        label: wrapped, and cut if very long.
+        remark: follows the label, never cut.
+        values: of 1, 2, ...
+        style: number of its colour, marker and line.
+        bound: a second curve, dotted with hollow markers.
+        spread: (2, n) lengths of error bars below and above; then there are points instead of a curve.
+        hollow: whether the markers are hollow.
     """
 
     label: str
     remark: str
     values: FloatArray
     style: int
+    bound: FloatArray | None = None
+    spread: FloatArray | None = None
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,134 +60,131 @@ class Panel:
     """The curves of one dataset.
 
     Attributes:
-        title: above.
-        curves: where there are none, the panel says `not run`.
+        title: above the axes.
+        curves: without any, the panel says `not run`.
         notes: below the legend.
+        x_label: below the axes.
+        y_label: beside the axes.
+        names: what 1, 2, ... stand for; none: numbers.
     """
 
     title: str
     curves: tuple[Curve, ...]
     notes: tuple[str, ...] = ()
+    x_label: str = "Number of clicks"
+    y_label: str = "Mean IoU"
+    names: tuple[str, ...] = ()
 
 
-def draw_curves(panels: Sequence[Panel]) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG; the same panels give the same bytes with the same matplotlib.
-
-    Args:
-        panels: at least one.
-    """
-    drawn = draw_as(panels, ("png", "svg"))
-    return drawn["png"], drawn["svg"]
-
-
-def draw_as(panels: Sequence[Panel], forms: Iterable[str], columns: int = COLUMNS) -> dict[str, bytes]:
+def draw_curves(
+    panels: Sequence[Panel], forms: Iterable[str] = ("png", "svg"), columns: int = COLUMNS
+) -> dict[str, bytes]:
     """The figure in some forms; the same panels give the same bytes with the same matplotlib.
 
     Args:
         panels: at least one.
-        forms: some of `drawing.FORMS`.
+        forms: some of `disbench.core.figures.FORMS`.
         columns: panels beside each other, at most.
     """
     with own_style():
-        figure = _draw(panels, columns)
+        figure = _draw(panels, min(columns, len(panels)))
         return {form: saved(figure, form) for form in forms}
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """A panel's texts, broken into lines that fit."""
-
-    title: list[str]
-    labels: list[list[str]]
-    notes: list[list[str]]
-
-    @property
-    def title_height(self) -> float:
-        return len(self.title) * _line_height(_TITLE) + 2 * _TOP
-
-    @property
-    def legend_height(self) -> float:
-        labels = sum(map(len, self.labels)) * _line_height(_LEGEND)
-        notes = sum(map(len, self.notes)) * _line_height(_NOTE)
-        return labels + notes + _GAP * (2 if self.notes else 1)
-
-
-def _draw(panels: Sequence[Panel], most: int) -> Figure:
-    """Panels in a grid, each with its legend below; all places are reckoned in inches."""
+def _draw(panels: Sequence[Panel], columns: int) -> Figure:
+    """Panels in a grid. A row is as high as its longest legend needs; constrained layout places the parts."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
+    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
-    texts = [_broken(panel) for panel in panels]
-    columns = min(most, len(panels))
-    rows = [range(at, min(at + columns, len(panels))) for at in range(0, len(panels), columns)]
-    tops = [max(texts[i].title_height for i in row) for row in rows]
-    bottoms = [max(texts[i].legend_height for i in row) for row in rows]
-    height = sum(tops) + sum(bottoms) + len(rows) * (_HEIGHT + _AXIS)
-    figure = Figure(figsize=(columns * _WIDTH, height), dpi=_DPI, facecolor="white")
-    y = height
-    for row, top, bottom in zip(rows, tops, bottoms, strict=True):
-        for place, number in enumerate(row):
-            _draw_panel(figure, panels[number], texts[number], place * _WIDTH, y - top)
-        y -= top + _HEIGHT + _AXIS + bottom
+    figure = Figure(dpi=_DPI, facecolor="white")
+    rows = -(-len(panels) // columns)
+    heights = [0.0] * rows
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        row = number // columns
+        heights[row] = max(heights[row], _draw_panel(axes, panel))
+    figure.set_size_inches(columns * _WIDTH, sum(heights) + rows * (_HEIGHT + _AXIS + 2 * _PAD))
+    ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD, wspace=0, hspace=0).execute(figure)  # once for all forms
     return figure
 
 
-def _draw_panel(figure: Figure, panel: Panel, texts: _Texts, left: float, top: float) -> None:
-    width, height = figure.get_size_inches()
-    inner = _WIDTH - _LEFT - _RIGHT
-    box = ((left + _LEFT) / width, (top - _HEIGHT) / height, inner / width, _HEIGHT / height)
-    axes = figure.add_axes(box)
-    for curve in panel.curves:
-        _plot(axes, range(1, len(curve.values) + 1), curve.values, curve.style)
+def _draw_panel(axes: Axes, panel: Panel) -> float:
+    """Draw a panel; inches that its title and its legend take."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415  (heavy)
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415
+
+    for place, curve in enumerate(panel.curves):
+        _plot(axes, curve, 0.6 * ((place + 0.5) / len(panel.curves) - 0.5))
     _decorate(axes, panel)
-    _write(figure, texts.title, left + _LEFT + inner / 2, top + texts.title_height - _TOP, _TITLE, ha="center")
-    y = top - _HEIGHT - _AXIS
-    for curve, lines in zip(panel.curves, texts.labels, strict=True):
-        _legend_sample(figure, left + _LEFT / 2, y - _line_height(_LEGEND) / 2, curve.style)
-        y = _write(figure, lines, left + _LEFT / 2 + _SAMPLE, y, _LEGEND)
-    y -= _GAP / 2
-    for lines in texts.notes:
-        y = _write(figure, lines, left + _LEFT / 2, y, _NOTE, color="#333333")
+    title = fitted_lines(panel.title, _TITLE, _WIDTH - 1)
+    axes.set_title("\n".join(title), fontsize=_TITLE)
+    width = _WIDTH - 2 * _PAD - _SAMPLE - 0.1
+    labels = [_label(curve, width) for curve in panel.curves]
+    notes = ["\n".join(fitted_lines(note, _NOTE, width)) for note in panel.notes]
+    samples = [Line2D([], [], **_look(curve)) for curve in panel.curves]
+    legend = axes.legend(
+        [*samples, *(Line2D([], [], linestyle="none") for _ in notes)],
+        [*labels, *notes],
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(-_LEGEND_LEFT, -_AXIS, axes.figure.dpi_scale_trans),
+        borderaxespad=0,
+        borderpad=0,
+        labelspacing=0.3,
+        handlelength=72 * _SAMPLE / _LEGEND,
+        handletextpad=0.6,
+        frameon=False,
+        fontsize=_LEGEND,
+    )
+    for text in legend.get_texts()[len(labels) :]:
+        text.set(fontsize=_NOTE, color="#333333")
+    lines = [text.count("\n") + 1 for text in (*labels, *notes)]
+    return (len(title) * _TITLE + sum(lines) * _LEGEND) * _LEADING / 72
 
 
-def _plot(axes: Axes, clicks: Sequence[int], values: FloatArray | list[float], style: int) -> None:
-    every = math.ceil(len(values) / _MOST_MARKERS)
-    axes.plot(clicks, values, markevery=every, clip_on=False, zorder=3, **_look(style))
+def _plot(axes: Axes, curve: Curve, shift: float) -> None:
+    look, xs = _look(curve), np.arange(1, len(curve.values) + 1)
+    if curve.spread is not None:
+        axes.errorbar(xs + shift, curve.values, yerr=curve.spread, capsize=2, **look)
+        return
+    every = max(1, math.ceil(len(xs) / _MOST_MARKERS))
+    axes.plot(xs, curve.values, markevery=every, clip_on=False, zorder=3, **look)
+    if curve.bound is not None:
+        dotted = {**look, "linestyle": ":", "markerfacecolor": "white", "markeredgecolor": look["color"]}
+        axes.plot(np.arange(1, len(curve.bound) + 1), curve.bound, clip_on=False, **dotted)
 
 
-def _look(style: int) -> dict[str, Any]:
+def _look(curve: Curve) -> dict[str, Any]:
     """Colour, line and marker."""
-    marker, size = MARKERS[style % len(MARKERS)]
+    marker, size = MARKERS[curve.style % len(MARKERS)]
+    colour = COLOURS[curve.style % len(COLOURS)]
     return {
-        "color": COLOURS[style % len(COLOURS)],
+        "color": colour,
         "marker": marker,
-        "linestyle": LINES[style // len(COLOURS) % len(LINES)],
+        "linestyle": LINES[curve.style // len(COLOURS) % len(LINES)] if curve.spread is None else "none",
         "linewidth": 1.3,
         "markersize": size,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.4,
+        "markerfacecolor": "white" if curve.hollow else colour,
+        "markeredgecolor": colour if curve.hollow else "white",
+        "markeredgewidth": 1.0 if curve.hollow else 0.4,
     }
 
 
 def _decorate(axes: Axes, panel: Panel) -> None:
-    longest = max((len(curve.values) for curve in panel.curves), default=_CLICKS)
+    drawn = [values for curve in panel.curves for values in (curve.values, curve.bound) if values is not None]
+    longest = max(map(len, drawn), default=20)
     if not panel.curves:
-        axes.text(
-            *(0.5, 0.5, "not run"),
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            fontsize=_TITLE,
-            color="#333333",
-        )
-    values = [value for curve in panel.curves for value in curve.values if not math.isnan(value)]
-    low = math.floor(min(values, default=0.0) * 20 - 0.2) / 20
-    high = math.ceil(max(values, default=1.0) * 20 + 0.2) / 20
-    axes.set_ylim(max(0.0, low), min(1.0, high))
+        how = {"ha": "center", "va": "center", "fontsize": _TITLE, "color": "#333333"}
+        axes.text(0.5, 0.5, "not run", transform=axes.transAxes, **how)  # type: ignore[arg-type]
     axes.set_xlim(0.5, longest + 0.5)
-    step = 1 if longest <= 10 else 5 if longest <= 40 else 20
-    axes.set_xticks(sorted({1, *range(step, longest + 1, step)}))
-    axes.set_xlabel("Number of clicks", fontsize=_LABEL)
-    axes.set_ylabel("Mean IoU", fontsize=_LABEL)
+    if panel.names:
+        axes.set_xticks(range(1, longest + 1), panel.names)
+    else:
+        step = 1 if longest <= 10 else 5 if longest <= 40 else 20
+        axes.set_xticks(sorted({1, *range(step, longest + 1, step)}))
+        axes.set_ylim(*_limits(drawn))
+    axes.set_xlabel(panel.x_label, fontsize=_LABEL)
+    axes.set_ylabel(panel.y_label, fontsize=_LABEL)
     axes.tick_params(labelsize=_LEGEND)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -193,43 +192,16 @@ def _decorate(axes: Axes, panel: Panel) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _legend_sample(figure: Figure, left: float, middle: float, style: int) -> None:
-    """A piece of the curve before its name."""
-    from matplotlib.lines import Line2D  # noqa: PLC0415  (heavy)
-
-    width, height = figure.get_size_inches()
-    ends = [left / width, (left + _SAMPLE - 0.1) / width]
-    y, look = middle / height, _look(style)
-    for xs, without in ((ends, {"marker": ""}), ([sum(ends) / 2], {})):
-        line = Line2D(xs, [y] * len(xs), transform=figure.transFigure, **{**look, **without})
-        figure.add_artist(line)
+def _limits(curves: Sequence[FloatArray]) -> tuple[float, float]:
+    """Of shares: multiples of 0.05 around all values."""
+    values = [value for curve in curves for value in curve if not math.isnan(value)]
+    low = math.floor(min(values, default=0.0) * 20 - 0.2) / 20
+    high = math.ceil(max(values, default=1.0) * 20 + 0.2) / 20
+    return max(0.0, low), min(1.0, high)
 
 
-def _write(figure: Figure, lines: Sequence[str], left: float, top: float, size: float, **how: Any) -> float:
-    """Write lines downwards from the top; the place below them."""
-    width, height = figure.get_size_inches()
-    for line in lines:
-        top -= _line_height(size)
-        y = (top + 0.28 * size / 72) / height
-        figure.text(left / width, y, line, fontsize=size, va="baseline", parse_math=False, **how)
-    return top
-
-
-def _line_height(size: float) -> float:
-    """Inches."""
-    return _LEADING * size / 72
-
-
-def _broken(panel: Panel) -> _Texts:
-    inner = _WIDTH - _LEFT / 2 - _RIGHT
-    return _Texts(
-        fitted_lines(panel.title, _TITLE, _WIDTH - _LEFT - _RIGHT),
-        [_label(curve, inner - _SAMPLE) for curve in panel.curves],
-        [fitted_lines(note, _NOTE, inner) for note in panel.notes],
-    )
-
-
-def _label(curve: Curve, width: float) -> list[str]:
-    *lines, last = fitted_lines(curve.label, _LEGEND, width)
-    whole = f"{last}  {curve.remark}"
-    return [*lines, whole] if text_width(whole, _LEGEND) <= width else [*lines, last, curve.remark]
+def _label(curve: Curve, width: float) -> str:
+    lines = fitted_lines(curve.label, _LEGEND, width)
+    whole = f"{lines[-1]}  {curve.remark}"
+    gap = "  " if len(fitted_lines(whole, _LEGEND, width)) == 1 else "\n"
+    return "\n".join(lines) + gap + curve.remark

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disbench.core.errors import InputError, unknown_name
+from disbench.core.figures import FORMS
 from disbench.io import definitions
 from disbench.reports.entries import Entry
-from disbench.reports.figures.curves import Panel, draw_as
-from disbench.reports.figures.drawing import FORMS
+from disbench.reports.figures.curves import Panel, draw_curves
 from disbench.reports.paper.published import Dataset, Published, read_published
 from disbench.reports.paper.runs import departures, is_method, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render.table import Footnotes
@@ -70,7 +70,7 @@ def make_curves_figure(
     shown, remarks = shown_runs(definition, entries)
     chosen = [form for form in FORMATS if form in formats]
     panels = [_panel(dataset, entries, shown, published) for dataset in definition.datasets]
-    drawn = draw_as(panels, [form for form in FORMS if form in chosen], _PANELS_BESIDE)
+    drawn = draw_curves(panels, [form for form in FORMS if form in chosen], _PANELS_BESIDE)
     contents: dict[str, bytes | None] = {f"{definition.name}.{form}": drawn[form] for form in drawn}
     if "csv" in chosen:
         curves = [entry for members in shown for entry in members if entry.summary.miou is not None]

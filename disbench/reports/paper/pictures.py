@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
+from disbench.core.figures import FORMS
+from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
 from disbench.harness.store import StoredRun
 from disbench.io import definitions
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
-from disbench.reports.figures.drawing import FORMS
-from disbench.reports.figures.pictures import Panel, Sheet, Strip, Window, draw_sheet, window_around
 from disbench.reports.render.text import counted, plain
 from disbench.reports.report import write_files
-from disbench.reports.run_samples import RunSample, open_same_dataset, read_samples, target_panel
+from disbench.reports.run_samples import RunSample, candidate_panels, first_click_panel, first_masks, mask_panel, open_same_dataset, read_samples, target_panel
 from disbench.reports.tables import deviation
 
 LEGEND = (
@@ -27,7 +26,6 @@ LEGEND = (
     "was kept. A rectangle on an image: the part that the others enlarge."
 )
 """What the drawing of both figures means."""
-_PLACE, _DPI, _LETTERS = 1.3, 220, 7.5
 
 
 @dataclass(frozen=True)
@@ -67,17 +65,20 @@ def draw_figure5(
         InputError: a sample's candidates were not stored, or its run lengths are damaged.
     """
     windows = [window_around(found.sample.target, found.clicks(max(refined, default=1)), room=2) for found in samples]
-    offered = [_candidate_panels(found, candidates, window) for found, window in zip(samples, windows, strict=True)]
+    offered = [candidate_panels(found, candidates, window) for found, window in zip(samples, windows, strict=True)]
     places = max(map(len, offered))
     strips = tuple(
         Strip(
             plain(found.sample.id),
             (
                 (
-                    _image(found, window),
+                    first_click_panel(found, window),
                     *panels,
                     *[None] * (places - len(panels)),
-                    *(_refined(found, number, window) for number in refined),
+                    *(
+                        mask_panel(found, number, window, target=False) if number <= len(found.rows) else None
+                        for number in refined
+                    ),
                     target_panel(found, window),
                 ),
             ),
@@ -111,12 +112,11 @@ def draw_figure6(
     for found in zip(*(method.samples for method in methods), strict=True):
         window = window_around(found[0].sample.target, found[0].clicks(1), room=3)
         columns = [
-            _first_masks(sample, method.label, candidates, window)
-            for method, sample in zip(methods, found, strict=True)
+            first_masks(sample, method.label, candidates, window) for method, sample in zip(methods, found, strict=True)
         ]
         rows = []
         for row in range(max(map(len, columns))):
-            before = (_image(found[0], window), target_panel(found[0], window)) if row == 0 else (None, None)
+            before = (first_click_panel(found[0], window), target_panel(found[0], window)) if row == 0 else (None, None)
             rows.append((*before, *(column[row] if row < len(column) else None for column in columns)))
         strips.append(Strip(plain(found[0].sample.id), tuple(rows)))
     return _drawn(heading, texts, tuple(strips))
@@ -272,90 +272,8 @@ def _names(ids: Sequence[str], definition: Mapping[str, Any], samples: Sequence[
     return [ids[number] for number in order], f"{counted(len(order), 'sample')} of {len(ids):,}, drawn with seed {seed}"
 
 
-def _image(found: RunSample, window: Window | None) -> Panel:
-    """The whole photograph with the first click."""
-    image = found.sample.image
-    return Panel("image, first click", image, clicks=found.clicks(1), marks="first", outlined=window)
-
-
-def _candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
-    """Candidates of stage 1 in the method's order, the kept one framed."""
-    row, every = found.rows[0], found.candidates(1)
-    if row.failure:
-        return [Panel("no candidates", found.sample.image, absent="the method failed", window=window)]
-    if every is None:
-        raise InputError(
-            f"{found.place}: the candidates of sample {plain(found.sample.id)} were not stored; run it again with "
-            "--store all"
-        )
-    shown = list(range(len(every)))[:most]
-    if row.kept not in shown:
-        shown[-1] = row.kept
-    return [_candidate(found, number, f"candidate {number + 1}", every[number], window) for number in shown]
-
-
-def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, window: Window | None) -> Panel:
-    row = found.rows[0]
-    kept = number == row.kept
-    score = "" if row.candidate_scores is None else f", score {row.candidate_scores[number]:.2f}"
-    return Panel(
-        f"{title}, kept" if kept and row.candidates > 1 else title,
-        found.sample.image,
-        f"IoU {row.candidate_ious[number]:.3f}{score}",
-        mask=mask,
-        clicks=found.clicks(1),
-        marks="first",
-        window=window,
-        framed=kept and row.candidates > 1,
-    )
-
-
-def _refined(found: RunSample, number: int, window: Window | None) -> Panel | None:
-    if number > len(found.rows):
-        return None
-    row, mask = found.rows[number - 1], found.mask(number)
-    return Panel(
-        f"after click {number}",
-        found.sample.image,
-        f"IoU {row.iou:.3f}",
-        mask=mask,
-        clicks=found.clicks(number),
-        marks="dots",
-        window=window,
-        absent="the method failed" if row.failure else "" if mask is not None else "mask not stored",
-    )
-
-
-def _first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
-    """What a method gives at the first click: the kept mask, then its other candidates."""
-    row, every = found.rows[0], found.candidates(1)
-    if row.failure:
-        return [Panel(label, found.sample.image, "IoU 0", absent="the method failed", window=window)]
-    if every is None:
-        mask = found.mask(1)
-        absent = "" if mask is not None else "mask not stored"
-        remark = f"IoU {row.iou:.3f}" + (f", of {row.candidates} candidates" if row.candidates > 1 else "")
-        return [
-            Panel(
-                label,
-                found.sample.image,
-                remark,
-                mask=mask,
-                clicks=found.clicks(1),
-                marks="first",
-                window=window,
-                absent=absent,
-            )
-        ]
-    order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
-    titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
-    return [
-        _candidate(found, number, title, every[number], window) for number, title in zip(order, titles, strict=True)
-    ]
-
-
 def _drawn(heading: str, texts: Sequence[str], strips: tuple[Strip, ...]) -> dict[str, bytes]:
-    return draw_sheet(Sheet(heading, tuple(texts), strips, _PLACE, _DPI, _LETTERS), FORMS)
+    return draw_sheet(sheet_of(heading, texts, strips, place=1.3, dpi=220, letters=7.5), FORMS)
 
 
 def _write(name: str, figures: Sequence[Mapping[str, bytes]], out: Path) -> list[Path]:

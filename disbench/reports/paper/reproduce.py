@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disbench.core.errors import InputError
+from disbench.core.figures import FORMS
 from disbench.io import definitions
-from disbench.reports.figures.drawing import FORMS
 from disbench.reports.paper import (
     figures as paper_figures,
 )

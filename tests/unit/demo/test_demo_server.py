@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("aiohttp")
 pytest.importorskip("cv2", exc_type=ImportError)
 from aiohttp.test_utils import TestClient, TestServer
-from tests.unit.demo.test_demo_work import png
 
 from disbench.core.prediction import Prediction
 from disbench.demo.pictures import Pictures
 from disbench.demo.server import NAME, TOKEN, Demo, application
 from tests.toy_methods import Discs, DiscsSession, Misbehaves
+from tests.unit.demo.test_demo_work import png
 
 Client = Any
 

@@ -14,8 +14,9 @@ from pycocotools import mask as coco_mask
 
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
+from disbench.core.painting import overlay_png
 from disbench.core.prediction import Prediction
-from disbench.demo.pictures import Pictures, overlay_png, photo_png, thumbnail_png
+from disbench.demo.pictures import Pictures, photo_png, thumbnail_png
 from disbench.demo.saved import save_into, saved
 from disbench.demo.work import MOST_CLICKS, MethodFailedError, Work
 from disbench.harness.predict import predict

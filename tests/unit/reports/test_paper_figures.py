@@ -13,7 +13,7 @@ from PIL import Image
 from run_tools import draw_ious, write_run
 
 from disbench.core.errors import InputError
-from disbench.reports.figures.curves import Panel, draw_as
+from disbench.reports.figures.curves import Panel, draw_curves
 from disbench.reports.paper.figures import make_curves_figure, read_curves_definition, shown_runs
 from disbench.reports.paper.published import read_published
 
@@ -122,8 +122,8 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_pdf_without_a_date() -> None:
     panels = [Panel("GrabCut", ())]
-    drawn = draw_as(panels, ("pdf", "svg"))
-    assert drawn == draw_as(panels, ("pdf", "svg"))
+    drawn = draw_curves(panels, ("pdf", "svg"))
+    assert drawn == draw_curves(panels, ("pdf", "svg"))
     for word in (b"/CreationDate", b"/Producer", b"/Creator"):
         assert word not in drawn["pdf"]
     assert drawn["pdf"].rstrip().endswith(b"%%EOF")

@@ -43,7 +43,7 @@ def pixels(png: bytes) -> npt.NDArray[np.uint8]:
     ids=["one", "three", "long", "mixed"],
 )
 def test_a_picture_is_whole(panels: list[Panel]) -> None:
-    png, svg = draw_curves(panels)
+    png, svg = draw_curves(panels).values()
     found = pixels(png)
     height, width, _ = found.shape
     assert width == round(min(3, len(panels)) * 4.4 * 150)
@@ -60,21 +60,21 @@ def test_a_picture_is_whole(panels: list[Panel]) -> None:
 @pytest.mark.parametrize("letter", ["t", "i", "l1", "m ", "from that ", "[a] of 0 "])
 def test_no_text_reaches_over_the_edge(letter: str) -> None:
     """Letters are set on whole pixels, which makes some lines wider than their outlines are."""
-    found = pixels(draw_curves([replace(panel(1, (letter * 200,)), title=letter * 100)])[0])
+    found = pixels(draw_curves([replace(panel(1, (letter * 200,)), title=letter * 100)])["png"])
     assert found[:, -12:].min() == 255
     assert found[:, :3].min() == 255
 
 
 def test_bytes_are_the_same_and_undated() -> None:
     panels = [panel(3), panel(2, LONG)]
-    png, svg = draw_curves(panels)
-    assert draw_curves(panels) == (png, svg)
+    png, svg = draw_curves(panels).values()
+    assert draw_curves(panels) == {"png": png, "svg": svg}
     for word in (b"dc:date", b"Matplotlib v", b"Software"):
         assert word not in svg + png
 
 
 def test_seven_curves_have_seven_colours() -> None:
-    found = pixels(draw_curves([panel(7)])[0])
+    found = pixels(draw_curves([panel(7)])["png"])
     colours = {tuple(int(value) for value in colour) for colour in found.reshape(-1, 3)}
     okabe_ito = {
         (0, 114, 178),
@@ -91,7 +91,7 @@ def test_seven_curves_have_seven_colours() -> None:
 def test_a_value_that_is_not_a_number_leaves_a_gap() -> None:
     values = draw_ious(5).mean(axis=0).astype(float)
     values[3] = math.nan
-    png, _ = draw_curves([Panel("d", (Curve("m", "NoC@90 3.00", values, 0),))])
+    png = draw_curves([Panel("d", (Curve("m", "NoC@90 3.00", values, 0),))])["png"]
     assert pixels(png).min() < 128
     draw_curves([Panel("d", (Curve("m", "", np.full(20, math.nan), 0),))])
     draw_curves([Panel("d", (Curve("m", "", np.zeros(20), 0), Curve("n", "", np.ones(20), 1)))])

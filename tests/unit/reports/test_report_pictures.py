@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from disbench.core.clicks import Click
+from disbench.core.errors import InputError
 from disbench.core.painting import BLACK, BLUE, WHITE, YELLOW
-from disbench.reports.figures.pictures import Panel, Sheet, Strip, draw_sheet, painted, placed, window_around
+from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet, painted, placed, sheet_of, window_around
 
 NASTY = "=2*|x|<b>&amp; $d$ _#~^{e}\\ 漢字 " + "long-name-" * 12
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency, 2009.
@@ -121,7 +122,7 @@ def sheet() -> Sheet:
             replace(panel, window=(10, 5, 55, 35)),
         ),
     )
-    return Sheet(NASTY, (NASTY, "second"), (Strip(NASTY, rows), Strip("", ((panel,),))), place=1.5)
+    return sheet_of(NASTY, (NASTY, "second"), (Strip(NASTY, rows), Strip("", ((panel,),))), place=1.5)
 
 
 def test_the_same_bytes_in_every_form() -> None:
@@ -139,16 +140,14 @@ def test_clicks_at_one_place_share_a_number() -> None:
     panel = scene()
     many = replace(panel, clicks=(Click(20, 10, True), *[Click(0, 0, False)] * 9))
     once = replace(panel, clicks=(Click(20, 10, True), Click(0, 0, False)))
-    drawn = [draw_sheet(Sheet("", (), (Strip("", ((one,),)),)), ("svg",))["svg"] for one in (many, once)]
+    drawn = [draw_sheet(sheet_of("", (), (Strip("", ((one,),)),)), ("svg",))["svg"] for one in (many, once)]
     assert [picture.count(b"<!-- 2+ -->") for picture in drawn] == [1, 0]
     assert [picture.count(b"<!-- 2 -->") for picture in drawn] == [0, 1]
 
 
 def test_what_is_no_sheet() -> None:
-    with pytest.raises(ValueError, match="forms of a figure"):
-        draw_sheet(sheet(), ("gif",))
     with pytest.raises(ValueError, match="at least one picture"):
-        draw_sheet(Sheet("", (), ()))
+        draw_sheet(sheet_of("", (), ()))
     tall = tuple(Strip("", ((scene(),),)) for _ in range(300))
-    with pytest.raises(ValueError, match="too high"):
-        draw_sheet(Sheet("", (), tall))
+    with pytest.raises(InputError, match="too high"):
+        draw_sheet(sheet_of("", (), tall))

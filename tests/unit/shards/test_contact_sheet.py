@@ -15,11 +15,12 @@ from shard_tools import random_scene, scene_object, unrelated, write_shards
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.scenes import Scene
+from disbench.core.sheets import MAX_HEIGHT
 from disbench.datasets.images import find_image
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
-from disbench.shards.contact_sheet import MAX_HEIGHT, WIDTH, draw_contact_sheet
+from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
 from disbench.shards.reader import MANIFEST
 
 Pixels = npt.NDArray[np.uint8]
@@ -68,7 +69,7 @@ def test_the_png_has_the_width_and_all_that_belongs_on_it(tmp_path: Path) -> Non
     folder = write_shards(tmp_path / "shards", scenes)
     sheet = draw_contact_sheet(folder, put_images(tmp_path, scenes), tmp_path / "sheet.png", rows=3)
     pixels = pixels_of(sheet.path)
-    assert pixels.shape[1] == WIDTH
+    assert WIDTH - 6 < pixels.shape[1] <= WIDTH
     assert 3 * 150 < pixels.shape[0] < 3 * 600
     assert len(sheet.image_ids) == len(sheet.centers) == len(set(sheet.image_ids)) == 3
     assert sheet.missing == ()
@@ -186,9 +187,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rows"):
         draw_contact_sheet(folder, None, tmp_path / "a.png", rows=0)
     many = write_shards(tmp_path / "many", scenes_of(60))
-    with pytest.raises(InputError, match=r"pixels high; draw fewer rows") as caught:
+    with pytest.raises(InputError, match=f"more than {MAX_HEIGHT:,} pixels"):
         draw_contact_sheet(many, None, tmp_path / "a.png", rows=10_000)
-    assert int(str(caught.value).split(" would be ")[1].split()[0]) > MAX_HEIGHT
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_a_damaged_shard_is_an_input_error(tmp_path: Path) -> None:

@@ -1,0 +1,389 @@
+"""Sheets of pictures: photographs with a mask, a target and clicks, readable without telling colours apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from disbench.core.arrays import BoolArray, FloatArray
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.figures import fitted_lines, own_style, saved
+from disbench.core.painting import coverage, dashed, faded, fitted, hatched, on_grey, resized
+from disbench.core.prediction import RgbImage
+from disbench.core.samples import Target
+
+LEGEND = (
+    "Blue area: the method's mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. White "
+    "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands "
+    "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
+)
+"""What a sheet's drawing means."""
+TALLEST = 1.3
+"""Height of a picture over the width of its place, at most."""
+MAX_HEIGHT = 60_000
+"""Pixels of a PNG; few programs open a taller one."""
+Window = tuple[int, int, int, int]
+"""Part of an image: left, top, right, bottom in pixels, right and bottom exclusive."""
+_DARK, _GREY, _YELLOW = "#1A1A1A", "#444444", "#F0E442"
+_LEADING = 1.35
+_LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 0.12, 0.7, 24
+"""Side of an enlarged part: as a share of the image's, at least and at most; in pixels, at least."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture.
+
+    Attributes:
+        title: above it.
+        image: uint8 (height, width, 3), RGB.
+        remark: a smaller line below the title.
+        target: int8 (height, width): 1 object, 0 background, -1 ignored.
+        mask: boolean (height, width).
+        clicks: in their order.
+        marks: how clicks are drawn: numbered, as small marks with a larger last one, or the first alone as a yellow
+            dot.
+        absent: why there is no mask where one is expected; written into the lower left corner.
+        framed: sets the picture off with a thick frame.
+        window: the part of the image that is shown, of the image's own aspect; None shows all of it.
+        outlined: a part that a rectangle is drawn around.
+        paint: how the mask is painted, one of `disbench.core.painting`.
+    """
+
+    title: str
+    image: RgbImage
+    remark: str = ""
+    target: Target | None = None
+    mask: BoolArray | None = None
+    clicks: tuple[Click, ...] = ()
+    marks: Literal["numbers", "dots", "first"] = "numbers"
+    absent: str = ""
+    framed: bool = False
+    window: Window | None = None
+    outlined: Window | None = None
+    paint: Callable[[RgbImage, FloatArray], RgbImage] = on_grey
+
+    @property
+    def shown(self) -> Window:
+        """The part of the image that is shown."""
+        return self.window or (0, 0, self.image.shape[1], self.image.shape[0])
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of pictures of one image below a title; None leaves a place empty."""
+
+    title: str
+    rows: tuple[tuple[Panel | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All that is drawn, and how large.
+
+    Attributes:
+        heading: above everything.
+        texts: paragraphs below the heading.
+        strips: drawn one after another; a generator spares the memory of the images.
+        columns: pictures beside each other, at most.
+        place: width of a picture's place, inches.
+        dpi: pixels per inch.
+        letters: size of the letters, points.
+        title_lines: lines of a picture's title, at most.
+    """
+
+    heading: str
+    texts: tuple[str, ...]
+    strips: Iterable[Strip]
+    columns: int
+    place: float = 3.0
+    dpi: int = 110
+    letters: float = 9.0
+    title_lines: int = 1
+
+
+def sheet_of(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size: Any) -> Sheet:
+    """A sheet as wide as the longest row of its strips."""
+    columns = max((len(row) for strip in strips for row in strip.rows), default=0)
+    return Sheet(heading, tuple(texts), strips, columns, **size)
+
+
+def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
+    """A sheet as files of some forms; the same sheet gives the same bytes with the same matplotlib.
+
+    Raises:
+        InputError: the sheet would be taller than `MAX_HEIGHT`.
+        ValueError: no pictures.
+    """
+    if not sheet.columns:
+        raise ValueError("a sheet has at least one picture")
+    with own_style():
+        figure = _Painter(sheet).figure
+        return {form: saved(figure, form) for form in forms}
+
+
+def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
+    """A panel's picture without its clicks.
+
+    Args:
+        panel: image, target and mask of one height and width.
+        size: (width, height) of the picture, pixels.
+        dash: length of the target's dashes, pixels.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: a target or a mask of another size than the image's.
+    """
+    for drawn in (panel.target, panel.mask):
+        if drawn is not None and drawn.shape != panel.image.shape[:2]:
+            raise ValueError(f"a mask of {drawn.shape} on an image of {panel.image.shape[:2]}")
+    left, top, right, bottom = panel.shown
+    part = (slice(top, bottom), slice(left, right))
+    picture = resized(panel.image[part], size)
+    if panel.target is not None and (panel.target[part] < 0).any():
+        picture = hatched(picture, coverage(panel.target[part] < 0, size))
+    if panel.mask is not None:
+        picture = panel.paint(picture, coverage(panel.mask[part], size))
+    elif panel.absent:
+        picture = faded(picture)
+    if panel.target is not None and (panel.target[part] > 0).any():
+        picture = dashed(picture, coverage(panel.target[part] > 0, size), dash)
+    return picture
+
+
+def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) -> Window | None:
+    """The part of an image that holds target and clicks with room around them, of the image's own aspect.
+
+    Args:
+        target: int8 (height, width), 1 object.
+        clicks: any number.
+        room: side of the part over that of what it holds.
+
+    Returns:
+        None where that is most of the image, which is then better shown whole.
+    """
+    height, width = target.shape
+    rows, columns = np.nonzero(target > 0)
+    ys = [rows[0], rows[-1], *(click.y for click in clicks)]
+    xs = [columns.min(), columns.max(), *(click.x for click in clicks)]
+    share = max((max(xs) - min(xs) + 1) / width, (max(ys) - min(ys) + 1) / height)
+    share = max(room * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
+    if share > _MOST_SHARE:
+        return None
+    across, down = round(share * width), round(share * height)
+    left = min(max(0, round((min(xs) + max(xs) - across) / 2)), width - across)
+    top = min(max(0, round((min(ys) + max(ys) - down) / 2)), height - down)
+    return left, top, left + across, top + down
+
+
+def placed(
+    points: Sequence[tuple[float, float]], radius: float, size: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Where the numbers of clicks go so that they do not cover each other, as near to their clicks as possible.
+
+    Args:
+        points: (x, y) of the clicks.
+        radius: of a number's badge.
+        size: (width, height) of the picture; badges stay within it where possible.
+
+    Returns:
+        (x, y) of each badge: on its click, or beside it.
+    """
+    taken: list[tuple[float, float]] = []
+    for point in points:
+        best, widest = point, -math.inf
+        for place in _places(point, radius):
+            if not (radius <= place[0] <= size[0] - radius and radius <= place[1] <= size[1] - radius):
+                continue
+            room = min((math.dist(place, other) - 2.1 * radius for other in taken), default=math.inf)
+            if place != point:
+                room = min(room, *(math.dist(place, other) - 1.3 * radius for other in points))
+            if room > widest:
+                best, widest = place, room
+            if room >= 0:
+                break
+        taken.append(best)
+    return taken
+
+
+def _places(point: tuple[float, float], radius: float) -> Iterator[tuple[float, float]]:
+    """The click itself, and rings of places around it, the nearest first."""
+    yield point
+    for distance in np.arange(1, 7) * 1.2 + 0.9:
+        for angle in np.arange(12) * math.pi / 6:
+            yield (
+                point[0] + distance * radius * math.cos(angle),
+                point[1] + distance * radius * math.sin(angle),
+            )
+
+
+class _Painter:
+    """A sheet on one pair of axes whose unit is the PNG's pixel, y down."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
+
+        self.sheet = sheet
+        self.margin, self.gap, self.place = map(self._pixels, (0.16, 0.08, sheet.place))
+        self.width = 2 * self.margin + sheet.columns * self.place + (sheet.columns - 1) * self.gap
+        self.figure = Figure(dpi=sheet.dpi, facecolor="white")
+        self.axes: Any = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        y = self._write(sheet.heading, self.margin, self.margin, size=sheet.letters + 3, most=2, weight="bold")
+        for text in sheet.texts:
+            y = self._write(text, self.margin, y, most=6)
+        y += self.gap
+        for strip in sheet.strips:
+            y = self._paint_strip(strip, y)
+            if y > MAX_HEIGHT:
+                raise InputError(f"a sheet of more than {MAX_HEIGHT:,} pixels is too high; draw fewer samples")
+        slack = 1e-6  # a size in inches that is not exact must not lose a pixel
+        self.figure.set_size_inches((self.width + slack) / sheet.dpi, (y + slack) / sheet.dpi)
+        self.axes.set(xlim=(0, self.width), ylim=(y, 0), aspect="auto")
+
+    def _paint_strip(self, strip: Strip, y: int) -> int:
+        letters = self.sheet.letters
+        y = self._write(strip.title, self.margin, y, size=letters + 1, most=2, weight="bold")
+        panels = [panel for row in strip.rows for panel in row if panel is not None]
+        height, width = panels[0].image.shape[:2]
+        size = fitted(width, height, self.place, TALLEST)
+        for row in strip.rows:
+            labels = {
+                self.margin + column * (self.place + self.gap): panel
+                for column, panel in enumerate(row)
+                if panel is not None
+            }
+            texts = {
+                left: fitted_lines(panel.title, letters, self.sheet.place, most=self.sheet.title_lines)
+                for left, panel in labels.items()
+            }
+            lines = max(map(len, texts.values()), default=0)
+            below = self._line(letters - 1) if any(panel.remark for panel in panels) else 0
+            top = y + lines * self._line(letters) + below
+            for left, panel in labels.items():
+                start = y + (lines - len(texts[left])) * self._line(letters)
+                start = self._write_lines(texts[left], left, start, letters)
+                self._write(panel.remark, left, start, self.sheet.place, letters - 1, most=1, color=_GREY)
+                self._paint_panel(panel, left, top, size)
+            y = top + size[1] + self.gap
+        return y + self._pixels(0.14)
+
+    def _paint_panel(self, panel: Panel, left: int, top: int, size: tuple[int, int]) -> None:
+        width, height = size
+        picture = painted(panel, size, max(3, self._pixels(0.045)))
+        self.axes.imshow(picture, extent=(left, left + width, top + height, top), interpolation="none", aspect="auto")
+        scale = width / (panel.shown[2] - panel.shown[0])
+        if panel.framed:
+            inset = self._pixels(2 / 72)  # half of the frame's width, so that it covers no text
+            self._rectangle((left + inset, top + inset, left + width - inset, top + height - inset), _YELLOW, 2.4, 4.0)
+        if panel.outlined is not None:
+            a, b, c, d = (scale * value for value in panel.outlined)
+            self._rectangle((left + a, top + b, left + c, top + d), "white", 1.4, 3.0)
+        if panel.clicks:
+            self._paint_clicks(panel, scale, (left, top), size)
+        if panel.absent:
+            lines = fitted_lines(panel.absent, self.sheet.letters, 0.8 * self.sheet.place, most=3)
+            box = {"facecolor": "white", "edgecolor": "black", "boxstyle": "square,pad=0.3"}
+            at = (left + self.gap, top + height - self.gap)
+            self._text(*at, "\n".join(lines), self.sheet.letters, va="bottom", bbox=box)
+
+    def _paint_clicks(self, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]) -> None:
+        left, top, right, bottom = panel.shown
+        letters = self.sheet.letters - 2.2
+
+        def centre(click: Click) -> tuple[float, float]:
+            """Of the clicked pixel, from the picture's corner."""
+            return (click.x - left + 0.5) * scale, (click.y - top + 0.5) * scale
+
+        def on_sheet(point: tuple[float, float]) -> tuple[float, float]:
+            return corner[0] + point[0], corner[1] + point[1]
+
+        if panel.marks == "first":
+            self._mark(on_sheet(centre(panel.clicks[0])), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
+            return
+        numbers: dict[Click, list[int]] = {}
+        for number, click in enumerate(panel.clicks, start=1):
+            if left <= click.x < right and top <= click.y < bottom:
+                numbers.setdefault(click, []).append(number)
+        if panel.marks == "dots":
+            for click in numbers:
+                last = click[:2] == panel.clicks[-1][:2]
+                self._click(on_sheet(centre(click)), click.positive, 7.0 if last else 4.0)
+            return
+        points = list(map(centre, numbers))
+        badges = placed(points, 0.85 * letters * self.sheet.dpi / 72, size)
+        for (click, found), point, badge in zip(numbers.items(), points, badges, strict=True):
+            start, end = on_sheet(point), on_sheet(badge)
+            if point != badge:
+                for width, colour in ((2.4, "white"), (1.0, "black")):
+                    self.axes.plot(*zip(start, end, strict=True), color=colour, linewidth=width, zorder=4)
+                self._click(start, click.positive, 3.5)
+            self._click(end, click.positive, 1.62 * letters, zorder=6)
+            text = f"{found[0]}{'+' if len(found) > 1 else ''}"
+            smaller = letters * (1 if len(text) < 3 else 0.8)
+            colour = "black" if click.positive else "white"
+            self._text(*end, text, smaller, ha="center", va="center_baseline", color=colour, zorder=7)
+
+    def _click(self, at: tuple[float, float], positive: bool, diameter: float, zorder: float = 5) -> None:
+        """A white disc with a black rim, or a black square with a white one."""
+        if positive:
+            self._mark(at, "o", diameter, "white", "black", zorder)
+        else:
+            self._mark(at, "s", 0.92 * diameter, "black", "white", zorder)
+
+    def _mark(
+        self, at: tuple[float, float], marker: str, diameter: float, face: str, edge: str, zorder: float = 5
+    ) -> None:
+        look = {"markersize": diameter, "markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 1}
+        self.axes.plot([at[0]], [at[1]], marker, zorder=zorder, **look)
+
+    def _rectangle(self, box: tuple[float, float, float, float], colour: str, inner: float, outer: float) -> None:
+        """A coloured line on a wider black one."""
+        from matplotlib.patches import Rectangle  # noqa: PLC0415  (heavy)
+
+        left, top, right, bottom = box
+        for line, edge in ((outer, "black"), (inner, colour)):
+            frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=edge, linewidth=line)
+            self.axes.add_patch(frame)
+
+    def _write(
+        self,
+        text: str,
+        left: int,
+        top: int,
+        width: float | None = None,
+        size: float | None = None,
+        *,
+        most: int,
+        **how: Any,
+    ) -> int:
+        """Write a text in lines that fit a width in inches (the sheet's); the place below them."""
+        if not text:
+            return top
+        size = size or self.sheet.letters
+        whole = (self.width - 2 * self.margin) / self.sheet.dpi
+        lines = fitted_lines(text, size, width or whole, most=most, weight=how.get("weight", "normal"))
+        return self._write_lines(lines, left, top, size, **how)
+
+    def _write_lines(self, lines: Sequence[str], left: int, top: int, size: float, **how: Any) -> int:
+        for line in lines:
+            top += self._line(size)
+            self._text(left, top - 0.35 * size * self.sheet.dpi / 72, line, size, **how)
+        return top
+
+    def _text(self, x: float, y: float, text: str, size: float, **how: Any) -> None:
+        self.axes.text(x, y, text, fontsize=size, **{"color": _DARK, **how})
+
+    def _pixels(self, inches: float) -> int:
+        return round(inches * self.sheet.dpi)
+
+    def _line(self, size: float) -> int:
+        """Height of a line, pixels."""
+        return math.ceil(_LEADING * size * self.sheet.dpi / 72)
