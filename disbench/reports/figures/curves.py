@@ -118,7 +118,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> float:
     _decorate(axes, panel)
     title = fitted_lines(panel.title, _TITLE, _WIDTH - 1)
     axes.set_title("\n".join(title), fontsize=_TITLE)
-    width = _WIDTH - 2 * _PAD - _SAMPLE - 0.1
+    width = _WIDTH - 2 * _PAD - _SAMPLE - 0.25
     labels = [_label(curve, width) for curve in panel.curves]
     notes = ["\n".join(fitted_lines(note, _NOTE, width)) for note in panel.notes]
     samples = [Line2D([], [], **_look(curve)) for curve in panel.curves]
@@ -150,7 +150,7 @@ def _plot(axes: Axes, curve: Curve, shift: float) -> None:
     every = max(1, math.ceil(len(xs) / _MOST_MARKERS))
     axes.plot(xs, curve.values, markevery=every, clip_on=False, zorder=3, **look)
     if curve.bound is not None:
-        dotted = {**look, "linestyle": ":", "markerfacecolor": "white", "markeredgecolor": look["color"]}
+        dotted = {**look, "linestyle": ":", "markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.0}
         axes.plot(np.arange(1, len(curve.bound) + 1), curve.bound, clip_on=False, **dotted)
 
 

@@ -59,7 +59,6 @@ def test_a_picture_is_whole(panels: list[Panel]) -> None:
 
 @pytest.mark.parametrize("letter", ["t", "i", "l1", "m ", "from that ", "[a] of 0 "])
 def test_no_text_reaches_over_the_edge(letter: str) -> None:
-    """Letters are set on whole pixels, which makes some lines wider than their outlines are."""
     found = pixels(draw_curves([replace(panel(1, (letter * 200,)), title=letter * 100)])["png"])
     assert found[:, -12:].min() == 255
     assert found[:, :3].min() == 255

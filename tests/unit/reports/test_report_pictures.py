@@ -79,7 +79,7 @@ def test_colours_stay_apart_for_the_colour_blind(blindness: str) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=20),
+    st.lists(st.tuples(st.floats(60, 240), st.floats(60, 140)), min_size=1, max_size=20),
     st.sampled_from([6.0, 8.0]),
 )
 @settings(max_examples=60)
