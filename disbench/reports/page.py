@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
-from disbench.reports.figures.curves import COLOURS, LINES, MARKERS
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
 from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.render.text import counted, plain, seconds

@@ -12,8 +12,8 @@ from disbench.io.files import whole_file
 from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity.tables import overview as overview_of_sets
+from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
-from disbench.reports.figures.curves import Curve, Panel, draw_curves
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import Picture, render

@@ -8,7 +8,7 @@ import numpy as np
 
 from disbench.reports.ambiguity.numbers import FAMILIES, Intents, Numbers
 from disbench.reports.ambiguity.tables import by_sets
-from disbench.reports.figures.curves import Curve, Panel, draw_curves
+from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.summary import SOLVED
 
 FIGURE = "Coverage against candidates kept; clicks to be understood"

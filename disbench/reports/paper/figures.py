@@ -9,8 +9,8 @@ from pathlib import Path
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.figures import FORMS
 from disbench.io import definitions
+from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry
-from disbench.reports.figures.curves import Panel, draw_curves
 from disbench.reports.paper.published import Dataset, Published, read_published
 from disbench.reports.paper.runs import departures, is_method, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render.table import Footnotes

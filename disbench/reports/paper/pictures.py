@@ -17,7 +17,16 @@ from disbench.io import definitions
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
 from disbench.reports.render.text import counted, plain
 from disbench.reports.report import write_files
-from disbench.reports.run_samples import RunSample, candidate_panels, first_click_panel, first_masks, mask_panel, open_same_dataset, read_samples, target_panel
+from disbench.reports.run_samples import (
+    RunSample,
+    candidate_panels,
+    first_click_panel,
+    first_masks,
+    mask_panel,
+    open_same_dataset,
+    read_samples,
+    target_panel,
+)
 from disbench.reports.tables import deviation
 
 LEGEND = (

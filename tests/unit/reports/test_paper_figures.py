@@ -13,7 +13,7 @@ from PIL import Image
 from run_tools import draw_ious, write_run
 
 from disbench.core.errors import InputError
-from disbench.reports.figures.curves import Panel, draw_curves
+from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.paper.figures import make_curves_figure, read_curves_definition, shown_runs
 from disbench.reports.paper.published import read_published
 

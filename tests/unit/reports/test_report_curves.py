@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from run_tools import draw_ious
 
-from disbench.reports.figures.curves import Curve, Panel, draw_curves
+from disbench.reports.curves import Curve, Panel, draw_curves
 
 LONG = ("W" * 150, "a name of many words " * 12, "joined-by-hyphens-" * 20, "$x_1$ {a} _b 漢字 --> <b>")
 

@@ -150,8 +150,9 @@ def _plot(axes: Axes, curve: Curve, shift: float) -> None:
     every = max(1, math.ceil(len(xs) / _MOST_MARKERS))
     axes.plot(xs, curve.values, markevery=every, clip_on=False, zorder=3, **look)
     if curve.bound is not None:
-        dotted = {**look, "linestyle": ":", "markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.0}
-        axes.plot(np.arange(1, len(curve.bound) + 1), curve.bound, clip_on=False, **dotted)
+        hollow = {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.0}
+        look |= {"linestyle": ":", **hollow}
+        axes.plot(np.arange(1, len(curve.bound) + 1), curve.bound, clip_on=False, **look)
 
 
 def _look(curve: Curve) -> dict[str, Any]:

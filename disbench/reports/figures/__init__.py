@@ -1,1 +1,0 @@
-"""Drawing: curves, and pictures of samples."""
