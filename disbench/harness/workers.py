@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import signal
 import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from disbench.baselines.cards import MethodSpec
@@ -22,7 +20,7 @@ from disbench.harness.chunks import Began, Clicked, Ended, Event, Repeated, run_
 from disbench.harness.evaluation import check_batch
 from disbench.harness.tasks import Row, Task
 from disbench.workers import threads
-from disbench.workers.processes import die_with_parent, exit_words, started_worker
+from disbench.workers.processes import WorkerProcess
 from disbench.workers.work import WorkerLost
 
 _STARTING_TIMEOUT = 600.0
@@ -133,7 +131,7 @@ class WatchedWorker:
 
     def __init__(self, path: Path, job: Job) -> None:
         self._path, self._job = path, job
-        self._process: BaseProcess | None = None
+        self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # a process is begun by one thread, and ended by another
         self._ended = False
         self._begun: Began | None = None
@@ -147,12 +145,11 @@ class WatchedWorker:
         """
         chunk = Chunk(tuple(numbers))
         while chunk.left:
-            if self._process is None:
-                self._begin_process()
+            process = self._process or self._begin_process()
             self._begun = None
             try:
-                self._connection.send((chunk.left, chunk.alone))
-                while not self._hear(self._next(), chunk):
+                process.connection.send((chunk.left, chunk.alone))
+                while not self._hear(process.receive(self._deadline), chunk):
                     pass
             except TimeoutError:  # an OSError, too
                 self._lost(chunk, f"no answer within {self._job.timeout:g} s")
@@ -166,14 +163,14 @@ class WatchedWorker:
             self._ended = True
             self._end_process()
 
-    def _begin_process(self) -> None:
+    def _begin_process(self) -> WorkerProcess:
         with self._lock:
             if self._ended:
                 raise WorkerLost("the worker was ended")
-            self._process, self._connection = started_worker(_work, self._path)
+            process = self._process = WorkerProcess(_work, self._path)
         self._deadline = time.monotonic() + _STARTING_TIMEOUT
         try:
-            said = self._next()
+            said = process.receive(self._deadline)
         except TimeoutError:
             self._end_process()
             raise InputError(
@@ -183,34 +180,18 @@ class WatchedWorker:
             self._lost(None, f"the worker process ended ({self._exit_words()})")
         else:
             self._hear(said, Chunk(()))
+        return process
 
     def _exit_words(self) -> str:
         with self._lock:
             if self._process is None:  # ended from outside
                 return "killed"
-            self._process.join(10.0)
-            return exit_words(self._process.exitcode)
+            return self._process.ended()
 
     def _end_process(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.join()
             self._process = None
-
-    def _next(self) -> Event | _Ready | _Stopped:
-        """What the process says next.
-
-        Raises:
-            EOFError, OSError: it has ended.
-            TimeoutError: it was due.
-        """
-        while not self._connection.poll():
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            wait([self._connection], min(left, 3600.0))
-        said: Event | _Ready | _Stopped = self._connection.recv()
-        return said
 
     def _hear(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
         """Take in what the process says; whether it has finished what it was given."""
@@ -268,8 +249,6 @@ class WatchedWorker:
 
 def _work(path: Path, connection: Connection) -> None:
     """A process's whole life: make the method once, then evaluate what it is given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ending the workers is the parent's job
-    die_with_parent()
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
     job = work.job

@@ -1,49 +1,55 @@
-"""A crew: as many threads as workers, each hands a task to one; who is lost is replaced, the task done again."""
+"""Supervision of workers: one thread for each hands it tasks; a lost worker is replaced and its task repeated."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol
 
 from disbench.core.errors import InputError
 from disbench.workers.processes import interrupts_held_back
-from disbench.workers.work import Result, Task, Worker, WorkerLost
+from disbench.workers.work import Result, Task, Work, Worker, WorkerLost
 
 ATTEMPTS = 3
-"""How often a task is tried before a worker that is lost each time ends the job."""
+"""Times that a task is tried before losing its worker ends the job."""
 TASKS_AHEAD = 4
-"""Tasks a worker that may be under way or wait to be taken: this bounds the memory."""
+"""Tasks for each worker that may be under way or wait to be taken; this bounds memory."""
+
+_logger = logging.getLogger("disbench.workers")
 
 
 class Hiring(Protocol):
-    """What one who makes a worker may ask meanwhile."""
+    """What the maker of a worker may ask while it waits for room."""
 
     def others(self) -> bool:
-        """Whether there are workers."""
+        """Whether there are workers already."""
 
     def over(self) -> bool:
-        """Whether no worker is wanted any more."""
+        """Whether no more workers are wanted."""
 
 
 Make = Callable[[Hiring], Worker[Any, Any]]
-"""Makes a worker, and may take its time; raises `WorkerLost` if it was lost at once."""
+"""Makes a worker; may block; raises `WorkerLost` if the worker was lost at once."""
 
 
 class Crew(Generic[Task, Result]):
-    """Workers that begin when they are needed, and the threads that wait for them.
+    """Up to `count` workers, started when needed, and the threads that wait for them.
 
-    The threads take results while the caller does something with others, so that no worker waits for it. Workers are
-    made by threads of their own: while there is no room for one, those that are there do the work.
+    Threads take results while the caller handles others, so no worker waits for it. Workers are made by threads of
+    their own: while there is no room for one, those that exist do the work.
 
     Args:
         count: workers at most.
         make: makes one.
         describe: a task in words, for messages.
-        tell: told of every worker that is lost.
+        tell: called with a sentence for every worker that is lost.
     """
 
     def __init__(self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]) -> None:
@@ -55,16 +61,14 @@ class Crew(Generic[Task, Result]):
         self._hirings: list[threading.Thread] = []
         self._idle: SimpleQueue[Worker[Any, Any] | Exception] = SimpleQueue()
 
-    def others(self) -> bool:
-        """Whether there are workers."""
+    def others(self) -> bool:  # noqa: D102  (Hiring)
         return bool(self._workers)
 
-    def over(self) -> bool:
-        """Whether no worker is wanted any more."""
+    def over(self) -> bool:  # noqa: D102  (Hiring)
         return self._ending
 
     def in_order(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
-        """The results in the tasks' order; only a few are under way or waiting."""
+        """The results in the order of the tasks."""
         waiting: deque[Future[Result]] = deque()
         for task in tasks:
             waiting.append(self._submit(task))
@@ -74,7 +78,7 @@ class Crew(Generic[Task, Result]):
             yield waiting.popleft().result()
 
     def as_finished(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
-        """The results as they come; only a few are under way or waiting."""
+        """The results in the order in which they finish."""
         waiting: set[Future[Result]] = set()
         for task in tasks:
             waiting.add(self._submit(task))
@@ -84,7 +88,7 @@ class Crew(Generic[Task, Result]):
             yield from self._some(waiting)
 
     def end(self) -> None:
-        """End all workers, whatever they do."""
+        """Stop all workers at once."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._ending = True
@@ -145,7 +149,6 @@ class Crew(Generic[Task, Result]):
         hiring.start()
 
     def _make_one(self) -> None:
-        """Make a worker, or let those who wait for one know why there is none."""
         try:
             self._introduce(self._made())
         except Exception as error:
@@ -162,7 +165,7 @@ class Crew(Generic[Task, Result]):
                     if self._ending:
                         raise
                     self._tell(reason)
-        raise _lost_each_time("beginning to work", reason)
+        raise _lost_each_time("starting a worker", reason)
 
     def _introduce(self, worker: Worker[Any, Any]) -> None:
         with self._lock:
@@ -180,3 +183,62 @@ def _lost_each_time(what: str, reason: str) -> InputError:
         f"{what}: {ATTEMPTS} times, {reason} (out of memory?); run the same command again to resume, with fewer "
         "workers; a script must call this under `if __name__ == '__main__':`"
     )
+
+
+class Engine(ABC):
+    """Hands tasks to workers and yields their results.
+
+    A worker that is lost (killed, out of memory, its machine gone) is replaced and its task repeated, at most three
+    times; what a task itself raises ends the job at once.
+
+    Attributes:
+        name: `local` or `ray`.
+        workers: how many.
+        lost: one sentence for every worker that was lost.
+    """
+
+    name: str
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.lost: list[str] = []
+
+    def tell(self, sentence: str) -> None:
+        """Remember that a worker was lost, and warn through the logger `disbench.workers` (standard error)."""
+        self.lost.append(sentence)
+        _logger.warning("%s", sentence)
+
+    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
+        """The results in the order of the tasks.
+
+        Args:
+            work: what every worker starts with.
+            tasks: taken as workers become free; at most four for each worker are under way or waiting.
+            folder: of the results; holds the pickled work while there are workers.
+
+        Raises:
+            InputError: a task lost its worker each time, or there is no room for a worker.
+            Exception: what a task raised.
+        """
+        with self._crew(work, folder) as crew:
+            yield from crew.in_order(tasks)
+
+    def as_finished(
+        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
+    ) -> Generator[Result, None, None]:
+        """The results in the order in which they finish; otherwise like `in_order`."""
+        with self._crew(work, folder) as crew:
+            yield from crew.as_finished(tasks)
+
+    @contextmanager
+    def _crew(self, work: Work[Task, Result], folder: Path) -> Iterator[Crew[Task, Result]]:
+        with self._making(work, folder) as make:
+            crew: Crew[Task, Result] = Crew(self.workers, make, work.describe, self.tell)
+            try:
+                yield crew
+            finally:
+                crew.end()
+
+    @abstractmethod
+    def _making(self, work: Work[Any, Any], folder: Path) -> AbstractContextManager[Make]:
+        """What makes a worker, for the duration of a job."""

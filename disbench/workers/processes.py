@@ -1,4 +1,4 @@
-"""Worker processes and their parent: who hears Ctrl-C, and who ends with whom."""
+"""Worker processes: started so that they share nothing, deaf to Ctrl-C, ended with their parent."""
 
 from __future__ import annotations
 
@@ -7,38 +7,71 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any
 
 
-def started_worker(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
-    """Start a worker process that shares nothing with another one, so that its death harms no other.
+class WorkerProcess:
+    """A spawned process behind a pipe that no other process writes to.
+
+    In a shared pipe, a process killed while it writes would leave half a message and a held lock for all. Here its
+    death closes the pipe: receiving raises EOFError or OSError, even in the middle of a message.
 
     Args:
-        target: a function of a module: called there with the arguments, and its end of a pipe.
-        arguments: small, since they travel by a pipe that a process which dies at its start never empties.
-
-    Returns:
-        The process, and this end of the pipe. When the process has ended, however it went, even amidst a
-        message, receiving raises EOFError or OSError.
+        target: a module-level function, called in the process with the arguments and its end of the pipe.
+        arguments: small; they travel through a pipe that a process which dies at its start never empties.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    with interrupts_held_back():
-        process = context.Process(target=target, args=(*arguments, theirs), daemon=True)
-        process.start()
-    theirs.close()  # the process has the only copy: its death ends the pipe
-    return process, ours
+
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        with interrupts_held_back():
+            self._process = context.Process(target=_run, args=(target, *arguments, theirs), daemon=True)
+            self._process.start()
+        theirs.close()  # the process holds the only copy
+
+    def receive(self, deadline: float) -> Any:
+        """The next message.
+
+        Args:
+            deadline: by `time.monotonic()`; may be infinite.
+
+        Raises:
+            TimeoutError: none came in time.
+            EOFError, OSError: the process has ended.
+        """
+        while not self.connection.poll():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            wait([self.connection], min(left, 3600.0))
+        return self.connection.recv()
+
+    def ended(self) -> str:
+        """How the process ended, once its pipe is closed: "killed by SIGKILL", "exit code 1"."""
+        self._process.join(10.0)
+        self.kill()  # one that only closed the pipe
+        return exit_words(self._process.exitcode)
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for a message hears so. May be called twice."""
+        self._process.kill()
+        self._process.join()
+
+
+def _run(target: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping the workers is the parent's job
+    die_with_parent()
+    target(*arguments)
 
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; processes that are started in it never see one.
+    """Ctrl-C waits until the end of the block, and processes started in it never see it.
 
-    A terminal sends it to the workers too, which would all print a traceback; ending them is this process's
-    job.
+    A terminal sends it to all processes, and each would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -51,7 +84,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """End this process when its parent is gone, however it went."""
+    """End this process when its parent is gone, for any reason."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -63,7 +96,7 @@ def _wait_for_parent() -> None:
 
 
 def exit_words(exitcode: int | None) -> str:
-    """How a process ended, in words: "killed by SIGKILL", "exit code 1"."""
+    """How a process ended: "killed by SIGKILL", "exit code 1"."""
     if exitcode is not None and exitcode < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-exitcode).name}"

@@ -8,27 +8,25 @@ import pickle
 import socket
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from disbench.core.errors import InputError
 from disbench.io import addresses
-from disbench.workers.crew import Crew, Hiring
-from disbench.workers.notices import Notices
-from disbench.workers.work import Result, Task, Work, Worker, WorkerLost, answer
+from disbench.workers.crew import Engine, Hiring, Make
+from disbench.workers.work import Work, Worker, WorkerLost, answer
 
 PATIENCE = 300.0
 """Seconds to wait for room for a worker while there is none."""
 
 
-class RayEngine(Notices):
+class RayEngine(Engine):
     """Workers as actors of a Ray cluster, wherever it has room.
 
-    Every machine needs disbench, and the input under the same paths; what came from an address, each copies for
-    itself. The work travels once to each machine;
-    results come to this process, which writes them, and to no other.
+    Every machine needs disbench and the input under the same paths; inputs at addresses are copied by each machine.
+    The work travels once to each machine; only this process receives and writes results.
 
     Args:
         workers: how many; None takes as many as the cluster has room for.
@@ -44,31 +42,13 @@ class RayEngine(Notices):
     name = "ray"
 
     def __init__(self, workers: int | None, address: str | None, cores: int, gpus: float) -> None:
-        super().__init__()
         self._ray = _connected(address, workers, cores)
         self._room = {"num_cpus": cores, "num_gpus": gpus}
-        self.workers = workers or self._places()
-
-    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
-        """The results in the tasks' order (`Engine.in_order`)."""
-        with self._crew(work) as crew:
-            yield from crew.in_order(tasks)
-
-    def as_finished(
-        self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
-    ) -> Generator[Result, None, None]:
-        """The results as they come (`Engine.as_finished`)."""
-        with self._crew(work) as crew:
-            yield from crew.as_finished(tasks)
+        super().__init__(workers or self._places())
 
     @contextlib.contextmanager
-    def _crew(self, work: Work[Task, Result]) -> Iterator[Crew[Task, Result]]:
-        stored = self._ray.put((pickle.dumps(work), addresses.copied()))
-        crew: Crew[Task, Result] = Crew(self.workers, partial(self._begun, stored), work.describe, self.tell)
-        try:
-            yield crew
-        finally:
-            crew.end()
+    def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
+        yield partial(self._begun, self._ray.put((pickle.dumps(work), addresses.copied())))
 
     def _places(self) -> int:
         """How many workers the cluster has room for when nothing else uses it; a worker lives on one machine."""
@@ -91,7 +71,7 @@ class RayEngine(Notices):
         while not worker.ready():
             if hiring.over():
                 worker.end()
-                raise WorkerLost("it is not needed any more")
+                raise WorkerLost("it is no longer needed")
             if hiring.others():
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > PATIENCE:
@@ -129,14 +109,12 @@ class _Remote:
         return bool(done)
 
     def do(self, task: object) -> Any:
-        """What the actor makes of a task; waits for it."""
         answered = self._result(self._actor.do.remote(task))
         if isinstance(answered, Exception):
             raise answered
         return answered
 
     def end(self) -> None:
-        """Kill the actor; whoever waits for it in `do` hears so."""
         with contextlib.suppress(Exception):  # it, its machine, or the cluster is gone
             self._ray.kill(self._actor)
 
@@ -164,7 +142,7 @@ class _Actor:
         self._worker = work.begin(path)
 
     def ready(self) -> None:
-        """Come back once the worker is there."""
+        """Return once the worker is there."""
 
     def do(self, task: object) -> object:
         """The result of a task, or the error as a value."""
@@ -209,7 +187,7 @@ def _check_somebody_listens(address: str) -> None:
 def _no_cluster(place: str, error: Exception) -> InputError:
     said = " ".join(str(error).split())
     return InputError(
-        f"--address {place}: no Ray cluster answers there ({said}); begin one with `ray start --head`, give this "
+        f"--address {place}: no Ray cluster answers there ({said}); start one with `ray start --head`, give this "
         "machine the token of one that asks for it (~/.ray/auth_token of its head), or leave --address out to use "
         "this machine alone"
     )

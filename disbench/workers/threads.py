@@ -1,7 +1,7 @@
-"""How many threads a numeric library may use: one setting for all of them.
+"""How many threads numeric libraries may use.
 
-A benchmark's workers are processes; each keeps to its share of the cores, so that times mean something and
-the order of floating-point sums, and with it every result, does not depend on the machine's load.
+Each worker process keeps to its share of the cores, so that times are comparable and the order of floating-point
+sums, and with it every result, does not depend on the machine's load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 
 def limit(threads: int) -> None:
-    """Hold numeric libraries to so many threads: those loaded later, and OpenCV and torch if they are loaded."""
+    """Limit numeric libraries to this many threads: those loaded later, and OpenCV and torch if already loaded."""
     for variable in _VARIABLES:
         os.environ[variable] = str(threads)
     if "cv2" in sys.modules:
@@ -23,5 +23,5 @@ def limit(threads: int) -> None:
 
 
 def allowed() -> int:
-    """The threads that this process may use: for libraries that must be told (ONNX Runtime, OpenCV)."""
+    """Threads that this process may use, for libraries that must be told (ONNX Runtime, OpenCV)."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

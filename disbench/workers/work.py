@@ -1,4 +1,4 @@
-"""What an engine is given: work that every worker begins once, and tasks that any of them can do."""
+"""What an engine is given: work that every worker starts with once, and tasks that any of them can do."""
 
 from __future__ import annotations
 

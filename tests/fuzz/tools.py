@@ -7,13 +7,12 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from disbench.workers.processes import started_worker
+from disbench.workers.processes import WorkerProcess
 from tests.fuzz import reader_process
 
 pytestmark_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
@@ -38,7 +37,7 @@ class Reader:
     """The process that reads; a new one takes the place of one that died."""
 
     def __init__(self) -> None:
-        self._process: Any = None
+        self._process: WorkerProcess | None = None
 
     def __call__(self, name: str, path: Path, *, root: Path | None = None, allowed: int) -> str | None:
         """Read a file or folder in the other process and see that the promise holds.
@@ -53,18 +52,18 @@ class Reader:
             The refusal; None for a result.
         """
         if self._process is None:
-            self._process, self._connection = started_worker(reader_process.serve)
-        self._connection.send((name, str(path), str(root or path.parent), allowed))
-        if not self._connection.poll(PATIENCE):
+            self._process = WorkerProcess(reader_process.serve)
+        connection = self._process.connection
+        connection.send((name, str(path), str(root or path.parent), allowed))
+        if not connection.poll(PATIENCE):
             self._process.kill()
             self._process = None
             raise AssertionError(f"reading {path} as {name} takes more than {PATIENCE} s")
         try:
-            answer = self._connection.recv()
+            answer = connection.recv()
         except (EOFError, OSError):
-            self._process.join()
-            code, self._process = self._process.exitcode, None
-            raise AssertionError(f"the process that read {path} as {name} died ({code})") from None
+            how, self._process = self._process.ended(), None
+            raise AssertionError(f"the process that read {path} as {name} died ({how})") from None
         assert answer["fault"] is None, answer["fault"]
         assert answer["seen"] == []
         assert answer["peak"] <= allowed, f"{answer['peak']} bytes, where {allowed} are stated"
@@ -77,8 +76,7 @@ class Reader:
 
     def close(self) -> None:
         if self._process is not None:
-            self._connection.close()
-            self._process.join()
+            self._process.kill()
 
 
 def reader_of_a_module() -> Iterator[Reader]:
