@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+
+from disbench.core.arrays import IntArray
 from disbench.core.masks import Rle
 
 Kind = Literal["thing", "crowd", "stuff"]
@@ -69,6 +72,16 @@ class Scene:
     def rles(self) -> list[Rle]:
         """The masks of all objects, in order."""
         return [item.rle for item in self.objects]
+
+    @property
+    def areas(self) -> IntArray:
+        """Pixels of all objects: int64 (n,)."""
+        return np.array([item.area for item in self.objects], dtype=np.int64)
+
+    @property
+    def boxes(self) -> IntArray:
+        """Boxes of all objects: int64 (n, 4) of x, y, width, height."""
+        return np.array([item.box for item in self.objects], dtype=np.int64).reshape(-1, 4)
 
 
 class SceneSource(Protocol):

@@ -401,7 +401,7 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
         sizes.add((labels.shape[0], labels.shape[1]))
         found.update((index, encode(labels == value)) for index, value in wanted)
         try:
-            check_total(list(found.values()))
+            check_total(sum(len(rle["counts"]) for rle in found.values()))
         except ValueError as error:
             raise InputError(f"{path}: {error}; {_CURE}") from None
     if len(sizes) != 1:

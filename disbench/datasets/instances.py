@@ -28,6 +28,8 @@ from disbench.io.files import Stamp, stays_inside
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
+_BLOCK_BYTES = 1 << 22
+"""Bytes of JSON whose annotations are read together; parsed, they take up to 60 times as much."""
 _LONGEST_NAME = 1000
 """Characters of a file's name, its folders among them."""
 CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
@@ -113,11 +115,12 @@ class AnnotationFile:
         Raises:
             ValueError: the segmentation is not as it should be.
         """
-        image = self.images[annotation["image_id"]]
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, list):
-            return masks.from_polygons(segmentation, image.height, image.width, raster)
-        return masks.from_foreign_rle(segmentation, image.height, image.width)
+        return self._masks([annotation], raster)[0]
+
+    def _masks(self, annotations: Sequence[Mapping[str, Any]], raster: Raster) -> list[Rle]:
+        image = self.images[annotations[0]["image_id"]]
+        segmentations = [annotation.get("segmentation") for annotation in annotations]
+        return masks.from_segmentations(segmentations, image.height, image.width, raster)
 
     def png_paths(self) -> Iterator[Path]:
         """The PNGs that panoptic annotations name, by ascending image id."""
@@ -151,31 +154,53 @@ class AnnotationFile:
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, bad, dropped)
-        found: list[tuple[int | None, Category, Kind, Rle]] = []
-        for annotation in self.annotations(image_id):
-            try:
-                kind: Kind = "crowd" if annotation.get("iscrowd") else "thing"
-                category, number = self._category(annotation), _number(annotation)
-                found.append((number, category, kind, self.mask(annotation, raster)))
-            except ValueError as error:
-                self._complain(annotation, image_id, error, bad, dropped)
-            self._check_total([rle for *_, rle in found], image_id)
-        rles = [rle for *_, rle in found]
-        return [
-            SceneObject(
-                rle=rle,
-                area=area,
-                box=box,
-                category=category.name,
-                synset=category.synset,
-                annotation_id=number,
-                source=self.dialect,
-                kind=kind,
-            )
-            for (number, category, kind, rle), area, box in zip(
-                found, masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist()), strict=True
-            )
-        ]
+        found: list[SceneObject] = []
+        size = 0
+        for block in self._blocks(image_id):
+            for one in self._read_together(block, image_id, raster, bad, dropped):
+                found.append(one)
+                size += len(one.rle["counts"])
+                self._check_total(size, image_id)
+        return found
+
+    def _blocks(self, image_id: int) -> Iterator[list[dict[str, Any]]]:
+        """The annotations of an image in parts of a bounded size."""
+        block: list[dict[str, Any]] = []
+        first, end = self.slices.get(image_id, (0, 0))
+        size = 0
+        for place, (begin, stop) in enumerate(self.spans[first:end].tolist(), first):
+            if block and size + stop - begin > _BLOCK_BYTES:
+                yield block
+                block, size = [], 0
+            block.append(parse_record(self.path, self._records.read(begin, stop), "annotations", place))
+            size += stop - begin
+        if block:
+            yield block
+
+    def _read_together(
+        self,
+        annotations: Sequence[Mapping[str, Any]],
+        image_id: int,
+        raster: Raster,
+        bad: BadAnnotations,
+        dropped: Counter[str],
+    ) -> Iterator[SceneObject]:
+        """The objects of some annotations; one by one only where one of them is bad."""
+        try:
+            kinds: list[Kind] = ["crowd" if annotation.get("iscrowd") else "thing" for annotation in annotations]
+            categories = [self._category(annotation) for annotation in annotations]
+            numbers = [_number(annotation) for annotation in annotations]
+            rles = self._masks(annotations, raster)
+        except ValueError as error:
+            if len(annotations) == 1:
+                self._complain(annotations[0], image_id, error, bad, dropped)
+            else:
+                for annotation in annotations:
+                    yield from self._read_together([annotation], image_id, raster, bad, dropped)
+            return
+        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
+        for rle, area, box, category, number, kind in zip(rles, areas, boxes, categories, numbers, kinds, strict=True):
+            yield SceneObject(rle, area, tuple(box), category.name, category.synset, number, self.dialect, kind)
 
     def _complain(
         self,
@@ -193,7 +218,7 @@ class AnnotationFile:
 
     def _category(self, annotation: Mapping[str, Any]) -> Category:
         number = annotation.get("category_id")
-        category = self.categories.get(number) if is_whole(number) else None
+        category = self.categories.get(number) if type(number) is int else None
         if category is None:
             raise ValueError(f"unknown category {shown(number)}")
         return category
@@ -209,12 +234,12 @@ class AnnotationFile:
                     objects.append(self._segment(segment, ids))
                 except ValueError as error:
                     self._complain(segment, image_id, error, bad, dropped)
-                self._check_total([item.rle for item in objects], image_id)
+                self._check_total(sum(len(item.rle["counts"]) for item in objects), image_id)
         return objects
 
-    def _check_total(self, rles: Sequence[Rle], image_id: int) -> None:
+    def _check_total(self, size: int, image_id: int) -> None:
         try:
-            masks.check_total(rles)
+            masks.check_total(size)
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; mend the file") from None
 
@@ -370,7 +395,7 @@ def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
 
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value of JSON is a whole number of 64 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _number(annotation: Mapping[str, Any]) -> int | None:
@@ -397,6 +422,9 @@ class AnnotatedImages:
 
     Scenes come in ascending order of image id. Within a scene COCO's objects come first, then LVIS's, each
     in the order of their file, then COCO's stuff.
+
+    Attributes:
+        name: the datasets joined: "lvis", "coco", "coco+lvis" or "photos".
 
     Args:
         files: LVIS, COCO or panoptic annotation files; of one kind there can be several (the images of LVIS
@@ -425,16 +453,12 @@ class AnnotatedImages:
             raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
+        self.name = "+".join(sorted({_dataset(file) for file in self.files}))
         self.raster, self.bad = raster, bad
         self.coco_masks = coco_masks
         self._check_files()
         self.image_ids, self._unjoined = self._join(join)
         self._check_sizes()
-
-    @property
-    def name(self) -> str:
-        """The datasets joined: "lvis", "coco", "coco+lvis" or "photos"."""
-        return "+".join(sorted({_dataset(file) for file in self.files}))
 
     @property
     def dropped(self) -> Counter[str]:

@@ -13,12 +13,14 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.masks import Rle, areas, boxes, contained_shares
+from disbench.core.masks import Rle, areas, boxes, contained_share_table
 
 BOX_SHARE = 0.70
 """A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""
 MASK_SHARE = 0.80
 """A mask contains another if it covers more than this share of the inner mask's pixels (>)."""
+_COMPARED = 16
+"""Inner masks that are compared in one call with all masks that may contain one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,12 @@ def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
     return graph
 
 
-def containment_matrix(rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_share: float = MASK_SHARE) -> BoolArray:
+def containment_matrix(
+    rles: Sequence[Rle],
+    box_share: float = BOX_SHARE,
+    mask_share: float = MASK_SHARE,
+    measured: tuple[IntArray, IntArray] | None = None,
+) -> BoolArray:
     """Which mask contains which.
 
     `contains(i, j)` holds for area(i) >= area(j) if the boxes' intersection is at least `box_share` of
@@ -66,6 +73,7 @@ def containment_matrix(rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_s
         rles: masks of one size, none empty.
         box_share: in [0, 1].
         mask_share: in [0, 1].
+        measured: `areas` and `boxes` of the masks where the caller has them; the masks are then not checked.
 
     Returns:
         bool (n, n): [i, j] is contains(i, j); the diagonal is False.
@@ -73,15 +81,20 @@ def containment_matrix(rles: Sequence[Rle], box_share: float = BOX_SHARE, mask_s
     Raises:
         ValueError: an empty mask, or masks of different sizes.
     """
-    check_masks(rles)
-    area, box = areas(rles), boxes(rles)
-    possible = (area[:, None] >= area[None, :]) & (_box_shares(box) >= box_share)
+    if measured is None:
+        check_masks(rles)
+        measured = areas(rles), boxes(rles)
+    area, box = measured
+    possible = (area[:, None] >= area) & (_box_shares(box) >= box_share)
     np.fill_diagonal(possible, val=False)
     contains = np.zeros_like(possible)
-    for inner in np.flatnonzero(possible.any(axis=0)).tolist():
-        outer = np.flatnonzero(possible[:, inner]).tolist()
-        shares = contained_shares(rles[inner], [rles[i] for i in outer])
-        contains[outer, inner] = shares > mask_share
+    inner = np.flatnonzero(possible.any(axis=0))
+    for start in range(0, len(inner), _COMPARED):
+        some = inner[start : start + _COMPARED]
+        outer = np.flatnonzero(possible[:, some].any(axis=1))
+        pairs = np.ix_(outer, some)
+        shares = contained_share_table([rles[i] for i in some.tolist()], [rles[i] for i in outer.tolist()]).T
+        contains[pairs] = possible[pairs] & (shares > mask_share)
     return contains
 
 
@@ -97,19 +110,20 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
         area: int (n,), pixels.
     """
     count = len(area)
-    order = np.argsort(area, kind="stable")[::-1]
     parents, levels = [-1] * count, [0] * count
     children: list[list[int]] = [[] for _ in range(count)]
-    orphan = np.ones(count, dtype=bool)
-    for place, root in enumerate(order):
-        later = order[place + 1 :]
-        for child in later[contains[root, later] & orphan[later]].tolist():
-            parent = _descend(int(root), child, contains, area, children)
-            if parent is None:
+    order = np.argsort(area, kind="stable")[::-1]
+    rank = np.empty_like(order)
+    rank[order] = np.arange(count)
+    for root in order[contains[order].any(axis=1)].tolist():
+        later = np.flatnonzero(contains[root] & (rank > rank[root]))
+        for child in later[np.argsort(rank[later])].tolist():
+            if parents[child] >= 0:
                 continue
-            parents[child], levels[child] = parent, levels[parent] + 1
-            children[parent].append(child)
-            orphan[child] = False
+            parent = _descend(root, child, contains, area, children)
+            if parent is not None:
+                parents[child], levels[child] = parent, levels[parent] + 1
+                children[parent].append(child)
     return Forest(tuple(parents), tuple(levels), tuple(map(tuple, children)))
 
 
@@ -166,6 +180,6 @@ def _box_shares(box: IntArray) -> FloatArray:
     """[i, j]: the share of box j that lies in box i."""
     start, size = box[:, :2], box[:, 2:]
     end = start + size
-    overlap = np.minimum(end[:, None], end[None]) - np.maximum(start[:, None], start[None])
-    sides = np.clip(overlap, 0, None)
-    return np.asarray(sides.prod(axis=2) / size.prod(axis=1)[None, :], dtype=np.float64)
+    sides = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
+    overlap = np.maximum(sides, 0)
+    return np.asarray(overlap[..., 0] * overlap[..., 1] / (size[:, 0] * size[:, 1]), dtype=np.float64)

@@ -34,39 +34,48 @@ def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
     """
     start, other_start = first[:, None, :2], second[None, :, :2]
     end, other_end = start + first[:, None, 2:], other_start + second[None, :, 2:]
-    inner = np.clip(np.minimum(end, other_end) - np.maximum(start, other_start), 0, None)
+    inner = np.maximum(np.minimum(end, other_end) - np.maximum(start, other_start), 0)
     outer = np.maximum(end, other_end) - np.minimum(start, other_start)
-    return np.asarray((inner / outer).prod(axis=2), dtype=np.float64)
+    shares = inner / outer
+    return np.asarray(shares[..., 0] * shares[..., 1], dtype=np.float64)
 
 
-def coco_repeated_in_lvis(coco: Sequence[Rle], lvis: Sequence[Rle]) -> BoolArray:
+def coco_repeated_in_lvis(
+    coco: Sequence[Rle], lvis: Sequence[Rle], box: IntArray | None = None, lvis_box: IntArray | None = None
+) -> BoolArray:
     """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask.
 
     Args:
         coco: n masks, none empty.
         lvis: m masks of the same size, none empty.
+        box: `boxes` of the COCO masks where the caller has them.
+        lvis_box: `boxes` of the LVIS masks, likewise.
 
     Returns:
         bool (n,): True for the masks to drop.
     """
-    near = interval_box_ious(boxes(coco), boxes(lvis)) > BOX_IOU
-    return _repeated(coco, lvis, near, COCO_IOU)
+    if not coco or not lvis:
+        return np.zeros(len(coco), dtype=bool)
+    near = interval_box_ious(boxes(coco) if box is None else box, boxes(lvis) if lvis_box is None else lvis_box)
+    return _repeated(coco, lvis, near > BOX_IOU, COCO_IOU)
 
 
-def lvis_repeated_later(lvis: Sequence[Rle]) -> BoolArray:
+def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> BoolArray:
     """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask.
 
     The later mask counts even if it is dropped itself.
 
     Args:
         lvis: n masks of one size, none empty, in the order of the file.
+        box: their `boxes` where the caller has them.
 
     Returns:
         bool (n,): True for the masks to drop.
     """
-    box = boxes(lvis)
-    near = np.triu(interval_box_ious(box, box) > BOX_IOU, k=1)
-    return _repeated(lvis, lvis, near, LVIS_IOU)
+    if len(lvis) < 2:
+        return np.zeros(len(lvis), dtype=bool)
+    box = boxes(lvis) if box is None else box
+    return _repeated(lvis, lvis, np.triu(interval_box_ious(box, box) > BOX_IOU, k=1), LVIS_IOU)
 
 
 def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
@@ -79,6 +88,8 @@ def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle 
     Returns:
         One mask a region, None where no more than 500 pixels are left.
     """
+    if not stuff:
+        return []
     covered = [union(instances)] if instances else []
     left = [difference(region, covered) for region in stuff]
     return [rle if area > STUFF_AREA else None for rle, area in zip(left, areas(left), strict=True)]

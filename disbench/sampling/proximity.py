@@ -16,7 +16,12 @@ Dilated = Literal["one", "both"]
 
 
 def proximity_graph(
-    rles: Sequence[Rle], *, dilated: Dilated = "one", iterations: int = 1, min_overlap: int = 1
+    rles: Sequence[Rle],
+    *,
+    dilated: Dilated = "one",
+    iterations: int = 1,
+    min_overlap: int = 1,
+    box: IntArray | None = None,
 ) -> nx.Graph:
     """Neighbourhood of an image's masks: an edge where two touch.
 
@@ -29,6 +34,7 @@ def proximity_graph(
         dilated: `one` of the two masks (if either choice overlaps enough, they are neighbours) or `both`.
         iterations: how often the 3 x 3 dilation is repeated, at least 1.
         min_overlap: pixels of overlap after dilation that make two masks neighbours, at least 1.
+        box: `boxes` of the masks where the caller has them; the masks are then not checked.
 
     Returns:
         An undirected graph with nodes 0..n-1 in the order given.
@@ -40,7 +46,9 @@ def proximity_graph(
         raise ValueError(f"iterations ({iterations}) and min_overlap ({min_overlap}) start at 1")
     if dilated not in ("one", "both"):
         raise ValueError(f"dilated is 'one' or 'both', not {dilated!r}")
-    check_masks(rles)
+    if box is None:
+        check_masks(rles)
+        box = boxes(rles)
     graph = nx.Graph()
     graph.add_nodes_from(range(len(rles)))
     reach = iterations * (2 if dilated == "both" else 1)
@@ -51,7 +59,7 @@ def proximity_graph(
             grown[index] = dilate(rles[index], iterations)
         return grown[index]
 
-    for first, near in enumerate(_near_boxes(rles, reach)):
+    for first, near in enumerate(_near_boxes(box, reach)):
         if not near:
             continue
         others = [grow(second) if dilated == "both" else rles[second] for second in near]
@@ -64,9 +72,8 @@ def proximity_graph(
     return graph
 
 
-def _near_boxes(rles: Sequence[Rle], reach: int) -> list[list[int]]:
+def _near_boxes(box: IntArray, reach: int) -> list[list[int]]:
     """For each mask the later masks whose boxes come within `reach` pixels of its own."""
-    box = boxes(rles)
     start, end = box[:, :2], box[:, :2] + box[:, 2:]
     gaps = np.maximum(start[:, None], start[None]) - np.minimum(end[:, None], end[None])
     near = np.triu((gaps < reach).all(axis=2), k=1)

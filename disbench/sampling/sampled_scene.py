@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.diverse_sets import SampledScene
-from disbench.core.masks import Rle, areas, boxes
+from disbench.core.masks import areas, boxes
 from disbench.core.scenes import Scene, SceneObject
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
@@ -26,25 +26,30 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     the image's id.
     """
     chosen = choose_objects(scene, recipe)
-    given, chosen = (
-        chosen.parents,
-        dataclasses.replace(chosen, parents=None),
-    )  # the row has columns of its own
+    given = chosen.parents
+    if given is not None:
+        chosen = dataclasses.replace(chosen, parents=None)  # a row of a shard has the tree in columns of its own
     rles = chosen.rles
-    nodes = [i for i, item in enumerate(chosen.objects) if item.kind != "stuff"]
-    things = [i for i, item in enumerate(chosen.objects) if item.kind == "thing"]
     count = len(rles)
+    unrelated: tuple[None, ...] = (None,) * count
+    alone = ((),) * count
     if recipe.method == "hierarchy":
         # Stuff comes after the instances, so the nodes are the first objects and keep their numbers.
-        forest = _forest(rles[: len(nodes)], given, recipe)
-        padding = (None,) * (count - len(nodes))
-        sets = hierarchy_sets(rles[: len(nodes)], forest, recipe.nest)
-        return SampledScene(chosen, forest.parents + padding, forest.levels + padding, ((),) * count, tuple(sets))
-    unrelated = (None,) * count
+        nodes = sum(item.kind != "stuff" for item in chosen.objects)
+        area, box = chosen.areas[:nodes], chosen.boxes[:nodes]
+        if given is not None:
+            forest = _given_forest(given[:nodes])
+        else:
+            contains = containment_matrix(rles[:nodes], recipe.box_share, recipe.mask_share, (area, box))
+            forest = grow_forest(contains, area)
+        sets = hierarchy_sets(rles[:nodes], forest, recipe.nest, area)
+        padding = unrelated[nodes:]
+        return SampledScene(chosen, forest.parents + padding, forest.levels + padding, alone, tuple(sets))
     if recipe.method == "containment":
-        contains = containment_matrix(rles, recipe.box_share, recipe.mask_share)
-        sets = containment_sets(contains, areas(rles))
-        return SampledScene(chosen, unrelated, unrelated, ((),) * count, tuple(sets))
+        area = chosen.areas
+        contains = containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, chosen.boxes))
+        return SampledScene(chosen, unrelated, unrelated, alone, tuple(containment_sets(contains, area)))
+    things = [i for i, item in enumerate(chosen.objects) if item.kind == "thing"]
     graph = _neighbourhood(chosen, things, recipe)
     sets = proximity_sets(rles, graph, things, recipe.cap)
     if recipe.method == "random-merge":
@@ -98,16 +103,14 @@ def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) 
     """COCO masks that LVIS does not have, then LVIS masks that do not come again later."""
     coco = [i for i in keep if scene.objects[i].source == "coco"]
     lvis = [i for i in keep if scene.objects[i].source != "coco"]
-    lvis_rles = [scene.objects[i].rle for i in lvis]
-    in_lvis = coco_repeated_in_lvis([scene.objects[i].rle for i in coco], lvis_rles)
-    again = lvis_repeated_later(lvis_rles)
+    rles, box = scene.rles, scene.boxes
+    lvis_rles = [rles[i] for i in lvis]
+    in_lvis = coco_repeated_in_lvis([rles[i] for i in coco], lvis_rles, box[coco], box[lvis])
+    again = lvis_repeated_later(lvis_rles, box[lvis])
     for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, "LVIS mask that comes again")):
         if flags.any():
             dropped[reason] += int(flags.sum())
-    return [
-        *(i for i, repeated in zip(coco, in_lvis, strict=True) if not repeated),
-        *(i for i, repeated in zip(lvis, again, strict=True) if not repeated),
-    ]
+    return [i for i, repeated in zip([*coco, *lvis], [*in_lvis, *again], strict=True) if not repeated]
 
 
 def _cut_stuff(
@@ -139,13 +142,6 @@ def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int], stu
     return (*(nearest(index) for index in keep), *(-1 for _ in range(stuff)))
 
 
-def _forest(rles: Sequence[Rle], given: tuple[int, ...] | None, recipe: Recipe) -> Forest:
-    """The dataset's own tree, where it brings one; otherwise that of containment."""
-    if given is not None:
-        return _given_forest(given[: len(rles)])
-    return grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share), areas(rles))
-
-
 def _given_forest(parents: tuple[int, ...]) -> Forest:
     children: list[list[int]] = [[] for _ in parents]
     for node, parent in enumerate(parents):
@@ -165,6 +161,7 @@ def _neighbourhood(scene: Scene, things: Sequence[int], recipe: Recipe) -> nx.Gr
     """The proximity graph of the things, under the numbers that they have in the scene."""
     graph = proximity_graph(
         [scene.objects[i].rle for i in things],
+        box=scene.boxes[things],
         dilated=recipe.dilated,
         iterations=recipe.iterations,
         min_overlap=recipe.min_overlap,

@@ -28,6 +28,7 @@ from disbench.core.masks import (
     from_foreign_rle,
     from_label_map,
     from_polygons,
+    from_segmentations,
     intersection,
     ious,
     pixel,
@@ -434,9 +435,12 @@ def test_decoding_gives_the_same_values_in_either_order(drawn: Masks) -> None:
 
 
 def test_the_masks_of_a_scene_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    rle = encode(np.eye(30, dtype=bool))
-    check_total([rle] * 1000)
-    monkeypatch.setattr("disbench.core.masks.MAX_MASK_BYTES", 10 * len(rle["counts"]))
-    check_total([rle] * 10)
-    with pytest.raises(ValueError, match="more than"):
-        check_total([rle] * 11)
+    segmentations: list[object] = [[[0, 0, 8, 0, 8, 8]], *([[0, 0, 8, 0, 8, number]] for number in range(1, 9))]
+    size = sum(len(rle["counts"]) for rle in from_segmentations(segmentations, 9, 9))
+    check_total(size)
+    monkeypatch.setattr("disbench.core.masks.MAX_MASK_BYTES", size)
+    check_total(size)
+    from_segmentations(segmentations, 9, 9)
+    for call in (lambda: check_total(size + 1), lambda: from_segmentations([*segmentations, segmentations[0]], 9, 9)):
+        with pytest.raises(ValueError, match="more than"):
+            call()
