@@ -7,8 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from disbench.baselines.bridge.method import OPTIONS
-from disbench.baselines.cards import STANDARD_THRESHOLD, MethodCard, Status, Variant, card_names, load_card
+from disbench.baselines.cards import MethodCard, Status, Variant, card_names, load_card
 from disbench.baselines.weights import is_right, weights_folder
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import unknown_name
@@ -51,7 +50,7 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
     """
     if status is not None and status not in get_args(Status):
         raise unknown_name("status", status, get_args(Status))
-    cards = [card for card in map(load_card, card_names()) if status in (None, card.text("status"))]
+    cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
     rows = [_HEADING, *map(_row, cards)]
     widths = _column_widths(rows, width or shutil.get_terminal_size((_WIDTH, 24)).columns)
     for row in rows:
@@ -69,17 +68,17 @@ def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
         InputError: no such card, or one that is not as it should be.
     """
     card = load_card(name)
-    yield f"{card.name}: {card.text('title')}"
+    yield f"{card.name}: {card.title}"
     for key in _FACTS:
-        value = card.content.get(key)
-        if value not in (None, "", []):
+        value = getattr(card, key)
+        if value:
             between = "; " if key == "tricks" else ", "
-            text = between.join(value) if isinstance(value, list) else str(value)
+            text = between.join(value) if isinstance(value, tuple) else str(value)
             yield from _wrapped(key.replace("_", " "), text)
-    if card.text("status") != "published-only":
-        yield from _wrapped("threshold", f"{card.content.get('threshold', STANDARD_THRESHOLD):g}")
-    if card.text("budget"):
-        yield from _wrapped("budget", f"{BUDGETS[card.text('budget')].words}, given at once")
+    if card.status != "published-only":
+        yield from _wrapped("threshold", f"{card.standard_threshold:g}")
+    if card.budget:
+        yield from _wrapped("budget", f"{BUDGETS[card.budget].words}, given at once")
     yield from _weights_of(card)
     yield from _options(card)
     if published:
@@ -91,11 +90,11 @@ def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
 def _row(card: MethodCard) -> tuple[str, ...]:
     return (
         card.name,
-        str(card.content.get("year", "")),
-        card.text("status"),
-        card.text("backbone") or _DASH,
-        ", ".join(card.content.get("training_data", [])) or _DASH,
-        card.text("title"),
+        str(card.year or ""),
+        card.status,
+        card.backbone or _DASH,
+        ", ".join(card.training_data) or _DASH,
+        card.title,
     )
 
 
@@ -117,10 +116,10 @@ def _cut(text: str, width: int) -> str:
 
 
 def _weights_of(card: MethodCard) -> Iterator[str]:
-    if card.weights or card.text("hub"):
-        where = card.text("hub") or weights_folder(card.name)
+    if card.weights or card.hub:
+        where = card.hub or weights_folder(card.name)
         yield from _wrapped("weights", f"{_weights(card)}; {where}")
-    elif card.text("status") == "native":
+    elif card.status == "native":
         yield from _wrapped("weights", _weights(card))
     for variant in card.variants:
         yield from _wrapped("network", _variant(variant))
@@ -140,32 +139,30 @@ def _variant(variant: Variant) -> str:
 
 
 def _options(card: MethodCard) -> Iterator[str]:
-    tables = dict(card.content.get("options", {}))
-    if card.text("status") == "bridge":
-        tables = {**OPTIONS, **tables}
-    for option, table in tables.items():
-        default = table["default"]
-        shown = str(default).lower() if isinstance(default, bool) else default
-        choices = f" (one of {', '.join(map(str, table['choices']))})" if "choices" in table else ""
-        yield from _wrapped(f"--set {option}={shown}", f"{table.get('help', '')}{choices}")
+    if card.status == "published-only":
+        return
+    for name, option in card.all_options().items():
+        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+        choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
+        yield from _wrapped(f"--set {name}={default}", f"{option.help}{choices}")
 
 
 def _commands(card: MethodCard, name: str) -> Iterator[str]:
-    if card.text("status") == "published-only":
-        yield f"  it cannot be run here: {card.text('reason')}"
+    if card.status == "published-only":
+        yield f"  it cannot be run here: {card.reason}"
         return
-    terms = f"--protocol {card.text('protocol')} " if card.text("protocol") else ""
+    terms = f"--protocol {card.protocol} " if card.protocol else ""
     run, out = f"    disbench run --method {name}", f"{terms}--dataset grabcut --out runs/{card.name}-grabcut"
     yield "  commands:"
-    if card.text("extra"):
-        yield f'    pip install "disbench[{card.text("extra")}]"'
-    if card.text("status") == "bridge":
-        yield from (f"    git clone {address}" for address in (card.text("code"),) if address)
+    if card.extra:
+        yield f'    pip install "disbench[{card.extra}]"'
+    if card.status == "bridge":
+        yield from (f"    git clone {address}" for address in (card.code,) if address)
         checkpoint = next((variant.file for variant in card.variants if variant.file), "FILE")
         yield f"{run} --set repo=PATH --set python=PATH/bin/python --set checkpoint={checkpoint} \\"
         yield f"      {out}"
         return
-    if card.weights or card.text("hub"):
+    if card.weights or card.hub:
         yield f"    disbench methods fetch {name}"
     yield f"{run} {out}"
     yield f"    disbench predict IMAGE --click x,y,+ --method {name} --out mask.png"
@@ -173,7 +170,7 @@ def _commands(card: MethodCard, name: str) -> Iterator[str]:
 
 def _weights(card: MethodCard) -> str:
     """In a few words: whether a method needs weights, and whether they are here."""
-    if card.text("hub"):
+    if card.hub:
         return "Hugging Face"
     if not card.weights:
         return "none needed"

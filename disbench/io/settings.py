@@ -30,10 +30,10 @@ class Bounds:
     def check(self, key: str, value: Any, where: str) -> None:
         """Raise `InputError` if a number, or one of a list, lies outside."""
         for item in value if isinstance(value, tuple) else (value,):
-            if item is not None and item < self.low:
-                raise InputError(f"{where}: {key} = {shown(item)} is too small; it starts at {self.low:,}")
-            if item is not None and item > self.high:
-                raise InputError(f"{where}: {key} = {shown(item)} is too large; it ends at {self.high:,}")
+            if item is None or self.low <= item <= self.high:
+                continue
+            too = f"large; it ends at {self.high:,}" if item > self.high else f"small; it starts at {self.low:,}"
+            raise InputError(f"{where}: {key} = {shown(item)} is too {too}")
 
 
 Count = Annotated[int, Bounds(0, LARGEST)]
@@ -93,6 +93,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def check_fields(record: Any) -> None:
+    """Check a dataclass's own values against its fields' kinds and ranges, for classes that are made in Python.
+
+    Raises:
+        InputError: a value of the wrong kind or out of its range.
+    """
+    hints, _, _ = _fields_of(type(record))  # type: ignore[arg-type]
+    for key, hint in hints.items():
+        checked(key, getattr(record, key), hint, type(record).__name__)
 
 
 @cache

@@ -17,7 +17,7 @@ pytest.importorskip("cv2", exc_type=ImportError)
 pytestmark = pytest.mark.slow
 PERFECT = """
 import numpy as np
-from disbench.prediction import Prediction
+from disbench.core.prediction import Prediction
 class Perfect:
     threshold = 0.9
     def __init__(self, level: float = 1.0):

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,27 +22,23 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import file_sha256
+from disbench.io.options import Option
+from disbench.io.settings import Bounds
 
 ADAPTERS = Path(__file__).with_name("adapters")
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "repo": {"default": "", "help": "Checkout of the method's own code.", "execution": True},
-    "python": {"default": "", "help": "The Python of the environment that its code runs in.", "execution": True},
-    "checkpoint": {"default": "", "help": "File of the trained weights, in the method's own format."},
-    "device": {"default": "cpu", "help": "Device of torch: cpu, cuda, cuda:1.", "execution": True},
-    "timeout": {"default": 55.0, "minimum": 0.1, "help": "Seconds that one call may take.", "execution": True},
-    "start_timeout": {
-        "default": 300.0,
-        "minimum": 0.1,
-        "help": "Seconds until the model must be there.",
-        "execution": True,
-    },
-    "command": {
-        "default": "",
-        "help": "A program that speaks the protocol, with its arguments, in place of python and the adapter.",
-        "execution": True,
-    },
+OPTIONS = {
+    "repo": Option(help="Checkout of the method's own code.", execution=True),
+    "python": Option(help="The Python of the environment that its code runs in.", execution=True),
+    "checkpoint": Option(help="File of the trained weights, in the method's own format."),
+    "device": Option(help="Device of torch: cpu, cuda, cuda:1.", execution=True),
+    "timeout": Option(help="Seconds that one call may take.", execution=True),
+    "start_timeout": Option(help="Seconds until the model must be ready.", execution=True),
+    "command": Option(
+        help="A program that speaks the protocol, with its arguments, in place of python and the adapter.",
+        execution=True,
+    ),
 }
-"""Options that every method of the bridge has; its card adds its own."""
+"""Options that every method of the bridge has, with the defaults of `Bridge`; its card adds its own."""
 _STARTS = 3
 _MOST_CANDIDATES = 64
 _LARGEST = sys.float_info.max
@@ -74,8 +70,8 @@ class Bridge:
         python: str = "",
         checkpoint: str = "",
         device: str = "cpu",
-        timeout: float = 55.0,
-        start_timeout: float = 300.0,
+        timeout: Annotated[float, Bounds(0.1)] = 55.0,
+        start_timeout: Annotated[float, Bounds(0.1)] = 300.0,
         command: str = "",
         **options: object,
     ) -> None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from disbench.baselines.classical.seeds import checked_image, number, seed_discs
+from disbench.baselines.classical.seeds import check_options, checked_image, seed_discs
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.settings import Bounds
 
 
+@dataclass(frozen=True)
 class Disk:
     """The object is what lies within a radius of a positive click, and nearer to it than to a negative one.
 
     The image's content is not looked at. Of clicks that are equally near the latest counts.
 
-    Args:
-        radius: of the discs, as a part of the image's shorter side, in (0, 2].
+    Attributes:
+        radius: of the discs, as a part of the image's shorter side.
 
     Raises:
         InputError: a radius out of range.
     """
 
-    def __init__(self, radius: float = 0.2) -> None:
-        self.radius = number("radius", radius, 0.001, 2)
+    radius: Annotated[float, Bounds(0.001, 2)] = 0.2
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def open(self, image: RgbImage) -> DiskSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""

@@ -5,38 +5,38 @@ Bai and Sapiro, "A geodesic framework for fast interactive image and video segme
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.classical.colour_models import colour_bins, lab, log_likelihood_ratio
 from disbench.baselines.classical.seeds import (
-    FRAMES,
+    Bandwidth,
     Frame,
+    Radius,
     SeededSession,
+    Side,
     SignMap,
+    check_options,
     checked_image,
-    number,
-    one_of,
     shrink,
-    side_limit,
 )
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.prediction import RgbImage
+from disbench.io.settings import Bounds
 
 Weight = Literal["likelihood", "colour"]
 
 
+@dataclass(frozen=True)
 class Geodesic:
     """Each pixel goes to the seeds that are nearer on a path that crosses few edges.
 
-    Args:
-        max_side: long side of the working image, pixels; 0 for the image's own size.
-        radius: of the seed discs, pixels of the working image.
+    Attributes:
         weight: what is an edge: `likelihood`, a change of the object's likelihood under the seeds' colours
             (the paper's); or `colour`, a change of the colour itself.
-        bandwidth: of the colour models, 8-bit levels.
         step: what a pixel of the way costs where there is no edge at all; the strongest edge costs 1.
         frame: when the image's outermost pixels are background seeds.
 
@@ -44,22 +44,15 @@ class Geodesic:
         InputError: an option out of range.
     """
 
-    def __init__(
-        self,
-        max_side: int = 320,
-        radius: float = 3.0,
-        weight: Weight = "likelihood",
-        bandwidth: float = 10.0,
-        step: float = 0.001,
-        frame: Frame = "always",
-    ) -> None:
-        self.max_side = side_limit(max_side)
-        self.radius = number("radius", radius, 0, 100)
-        self.weight = one_of("weight", weight, ("likelihood", "colour"))
-        self.bandwidth = number("bandwidth", bandwidth, 1, 255)
-        self.step = number("step", step, 1e-6, 1)
-        one_of("frame", frame, FRAMES)
-        self.frame: Frame = frame
+    max_side: Side = 320
+    radius: Radius = 3.0
+    weight: Weight = "likelihood"
+    bandwidth: Bandwidth = 10.0
+    step: Annotated[float, Bounds(1e-6, 1)] = 0.001
+    frame: Frame = "always"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def open(self, image: RgbImage) -> SeededSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""

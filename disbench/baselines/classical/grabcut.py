@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
 from disbench.baselines.classical.seeds import (
+    Radius,
+    Side,
     SignMap,
     at_image_size,
+    check_options,
     checked_image,
-    number,
-    one_of,
     seed_discs,
     shrink,
-    side_limit,
-    whole_number,
 )
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.settings import Bounds
 
 Continuation = Literal["kept", "fresh"]
 Labels = ByteArray
@@ -32,12 +33,11 @@ MODEL_SIZE = 65  # numbers in one of OpenCV's models: five Gaussians with weight
 SEED = 0
 
 
+@dataclass(frozen=True)
 class GrabCut:
     """Gaussian mixtures of object and background, and graph cuts between them, in turns.
 
-    Args:
-        max_side: long side of the working image, pixels; 0 for the image's own size.
-        radius: of the seed discs, pixels of the working image.
+    Attributes:
         iterations: rounds of learning the mixtures and cutting, at each click.
         continuation: `kept`: a click goes on from the labels and mixtures of the one before (the paper's user
             editing); `fresh`: every click begins anew, with all clicks as seeds.
@@ -46,17 +46,13 @@ class GrabCut:
         InputError: an option out of range.
     """
 
-    def __init__(
-        self,
-        max_side: int = 320,
-        radius: float = 3.0,
-        iterations: int = 5,
-        continuation: Continuation = "kept",
-    ) -> None:
-        self.max_side = side_limit(max_side)
-        self.radius = number("radius", radius, 0, 100)
-        self.iterations = whole_number("iterations", iterations, 1, 1000)
-        self.continuation = one_of("continuation", continuation, ("kept", "fresh"))
+    max_side: Side = 320
+    radius: Radius = 3.0
+    iterations: Annotated[int, Bounds(1, 1000)] = 5
+    continuation: Continuation = "kept"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def open(self, image: RgbImage) -> GrabCutSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""

@@ -7,26 +7,27 @@ ICCV 2001.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.classical.colour_models import colour_bins, log_likelihood_ratio
 from disbench.baselines.classical.seeds import (
-    FRAMES,
+    Bandwidth,
     Frame,
+    Radius,
     SeededSession,
+    Side,
     SignMap,
+    check_options,
     checked_image,
-    number,
-    one_of,
     shrink,
-    side_limit,
 )
 from disbench.core.arrays import BoolArray, FloatArray, Int32Array
 from disbench.core.errors import InputError
 from disbench.core.prediction import RgbImage
+from disbench.io.settings import Bounds
 
 Solver = Literal["scipy", "pymaxflow"]
 
@@ -63,14 +64,12 @@ class Links:
     cost: FloatArray
 
 
+@dataclass(frozen=True)
 class GraphCut:
     """The labelling of least energy: colour likelihoods, plus what it costs to part similar neighbours.
 
-    Args:
-        max_side: long side of the working image, pixels; 0 for the image's own size.
-        radius: of the seed discs, pixels of the working image.
+    Attributes:
         gamma: weight of the boundary (n-links) against the colours (t-links, in nats).
-        bandwidth: of the colour models, 8-bit levels.
         solver: `scipy`, or `pymaxflow` (extra `maxflow`; GPL): the same labels, in less time.
         frame: when the image's outermost pixels are background seeds.
 
@@ -78,24 +77,16 @@ class GraphCut:
         InputError: an option out of range, or a solver that is not installed.
     """
 
-    def __init__(
-        self,
-        max_side: int = 320,
-        radius: float = 3.0,
-        gamma: float = 50.0,
-        bandwidth: float = 10.0,
-        solver: Solver = "scipy",
-        frame: Frame = "always",
-    ) -> None:
-        self.max_side = side_limit(max_side)
-        self.radius = number("radius", radius, 0, 100)
-        self.gamma = number("gamma", gamma, 0, 10000)
-        self.bandwidth = number("bandwidth", bandwidth, 1, 255)
-        one_of("solver", solver, ("scipy", "pymaxflow"))
-        self.solver: Solver = solver
-        one_of("frame", frame, FRAMES)
-        self.frame: Frame = frame
-        if solver == "pymaxflow":
+    max_side: Side = 320
+    radius: Radius = 3.0
+    gamma: Annotated[float, Bounds(0, 10000)] = 50.0
+    bandwidth: Bandwidth = 10.0
+    solver: Solver = "scipy"
+    frame: Frame = "always"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.solver == "pymaxflow":
             _pymaxflow()
 
     def open(self, image: RgbImage) -> SeededSession:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
 
 from disbench.baselines.classical.seeds import (
-    FRAMES,
     Frame,
+    Radius,
     SeededSession,
+    Side,
     SignMap,
+    check_options,
     checked_image,
-    number,
-    one_of,
     shrink,
-    side_limit,
 )
 from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
+from disbench.io.settings import Bounds
 
 
+@dataclass(frozen=True)
 class RandomWalker:
     """The probability that a walker who starts at a pixel meets a seed of the object first.
 
-    Args:
-        max_side: long side of the working image, pixels; 0 for the image's own size.
-        radius: of the seed discs, pixels of the working image.
+    Attributes:
         beta: how much a colour difference hinders the walker (the paper's only parameter; scikit-image
             divides the squared differences by ten times the image's standard deviation).
         frame: when the image's outermost pixels are background seeds.
@@ -33,18 +35,13 @@ class RandomWalker:
         InputError: an option out of range.
     """
 
-    def __init__(
-        self,
-        max_side: int = 256,
-        radius: float = 3.0,
-        beta: float = 130.0,
-        frame: Frame = "always",
-    ) -> None:
-        self.max_side = side_limit(max_side)
-        self.radius = number("radius", radius, 0, 100)
-        self.beta = number("beta", beta, 0)
-        one_of("frame", frame, FRAMES)
-        self.frame: Frame = frame
+    max_side: Side = 256
+    radius: Radius = 3.0
+    beta: Annotated[float, Bounds(0)] = 130.0
+    frame: Frame = "always"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def open(self, image: RgbImage) -> SeededSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""

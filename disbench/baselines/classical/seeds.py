@@ -2,73 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, unknown_name
+from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.settings import Bounds, check_fields
 
 SignMap = npt.NDArray[np.int8]
 FloatMap = npt.NDArray[np.floating[Any]]
 Frame = Literal["until-negative", "always", "never"]
 
-FRAMES = ("until-negative", "always", "never")
+Side = Annotated[int, Bounds(0)]
+"""Long side of the working image, pixels: 0 for the image's own size, or at least 16."""
+Radius = Annotated[float, Bounds(0, 100)]
+"""Of the seed discs, pixels of the working image."""
+Bandwidth = Annotated[float, Bounds(1, 255)]
+"""Standard deviation of the colour models' kernel, 8-bit levels."""
 
 
-def number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """An option that is a finite number in [low, high].
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} = {value!r}: give a finite number")
-    if not low <= value <= high:
-        raise InputError(f"{name} = {value}: give a number {_range(low, high)}")
-    return float(value)
-
-
-def whole_number(name: str, value: object, low: int, high: float = math.inf) -> int:
-    """An option that is a whole number in [low, high].
+def check_options(method: Any) -> None:
+    """Check a method's fields.
 
     Raises:
-        InputError: it is not.
+        InputError: one of the wrong kind or out of its range.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{name} = {value!r}: give a whole number")
-    if not low <= value <= high:
-        raise InputError(f"{name} = {value}: give a whole number {_range(low, high)}")
-    return value
-
-
-def side_limit(value: object) -> int:
-    """The option `max_side`: 0 for the image's own size, or at least 16 pixels.
-
-    Raises:
-        InputError: it is neither.
-    """
-    limit = whole_number("max_side", value, 0)
-    if 0 < limit < 16:
-        raise InputError(f"max_side = {limit}: give 0 (the image's own size) or at least 16 pixels")
-    return limit
-
-
-def one_of(name: str, value: str, choices: Sequence[str]) -> str:
-    """An option that is one of a few texts.
-
-    Raises:
-        InputError: it is not; the message has the nearest ones.
-    """
-    if value not in choices:
-        raise unknown_name(f"value of {name}", str(value), choices)
-    return value
+    check_fields(method)
+    if 0 < getattr(method, "max_side", 0) < 16:
+        raise InputError(f"max_side = {method.max_side}: give 0 (the image's own size) or at least 16 pixels")
 
 
 def checked_image(image: RgbImage) -> RgbImage:
@@ -165,7 +132,7 @@ def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, column
         InputError: a click is not on the image.
     """
     checked_clicks(clicks, *size)
-    nearest = np.full((rows, columns), radius * radius)
+    nearest = np.full((rows, columns), float(radius) ** 2)
     signs = np.zeros((rows, columns), dtype=np.int8)
     reach = int(radius)
     for click in clicks:
@@ -259,7 +226,3 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
         return enlarge(values, height, width)
     labels: npt.NDArray[Any] = enlarge(values.astype(np.float32), height, width) > 0.5
     return labels
-
-
-def _range(low: float, high: float) -> str:
-    return f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"

@@ -19,6 +19,7 @@ import numpy as np
 
 from disbench.baselines.sam.encodings import Encodings, image_hash, stored
 from disbench.baselines.sam.session import (
+    Candidates,
     Decoded,
     Offer,
     Prompt,
@@ -74,8 +75,8 @@ class MobileSam:
     def __init__(
         self,
         feedback: bool = True,
-        candidates: int = 3,
-        later: int = 3,
+        candidates: Candidates = 3,
+        later: Candidates = 3,
         weights: str = "",
         cache: str = "",
     ) -> None:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.settings import check_fields
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 """Of SAM's normalisation: red, green, blue, 8-bit levels."""
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+
+
+Candidates = Literal[1, 3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,11 @@ class Offer:
         later: 3 or 1, from the second click on; of no effect where `candidates` is 1.
     """
 
-    candidates: int = 3
-    later: int = 3
+    candidates: Candidates = 3
+    later: Candidates = 3
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "later"):
-            if getattr(self, name) not in (1, 3):
-                raise InputError(f"{name} = {getattr(self, name)}: it is 1 or 3")
+        check_fields(self)
 
     def three(self, clicks: int) -> bool:
         """Whether all three multi-mask candidates are offered after so many clicks.

@@ -21,6 +21,7 @@ from disbench.baselines.sam.encodings import Encodings
 from disbench.baselines.sam.session import (
     MEAN,
     STD,
+    Candidates,
     Decoded,
     Offer,
     Prompt,
@@ -139,8 +140,8 @@ def sam(
     model: str = "facebook/sam-vit-base",
     revision: str = "main",
     feedback: bool = True,
-    candidates: int = 3,
-    later: int = 3,
+    candidates: Candidates = 3,
+    later: Candidates = 3,
     device: str = "cpu",
 ) -> TransformersSam:
     """SAM (Kirillov et al., ICCV 2023).
@@ -163,8 +164,8 @@ def sam_hq(
     model: str = "syscv-community/sam-hq-vit-base",
     revision: str = "main",
     feedback: bool = True,
-    candidates: int = 3,
-    later: int = 3,
+    candidates: Candidates = 3,
+    later: Candidates = 3,
     device: str = "cpu",
 ) -> TransformersSam:
     """SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added; see `sam`.
@@ -178,8 +179,8 @@ def sam2(
     model: str = "facebook/sam2.1-hiera-tiny",
     revision: str = "main",
     feedback: bool = True,
-    candidates: int = 3,
-    later: int = 3,
+    candidates: Candidates = 3,
+    later: Candidates = 3,
     device: str = "cpu",
 ) -> TransformersSam:
     """SAM 2 (Ravi et al., 2024) on single images; see `sam`."""

@@ -212,10 +212,10 @@ class Peer:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(textwrap.dedent(text))
         (folder / "weights.pth").write_bytes(b"")
-        content = load_card(card).content
-        options = {name: table["default"] for name, table in content.get("options", {}).items()}
+        found = load_card(card)
+        options = {name: option.default for name, option in found.options.items()}
         self.method = Bridge(
-            adapter=content["adapter"],
+            adapter=found.adapter,
             repo=str(folder),
             python=sys.executable,
             checkpoint=str(folder / "weights.pth"),
@@ -497,15 +497,15 @@ def options_read(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("card", [name for name in card_names() if load_card(name).content["status"] == "bridge"])
+@pytest.mark.parametrize("card", [name for name in card_names() if load_card(name).status == "bridge"])
 def test_cards_offer_what_their_adapters_read(card: str) -> None:
-    content = load_card(card).content
-    assert content["adapter"] in adapter_names()
+    found = load_card(card)
+    assert found.adapter in adapter_names()
     unused = {"flip"} if card == "piclick" else set()  # it always flips
-    read = options_read(ADAPTERS / f"{content['adapter']}.py") - unused
-    assert set(content.get("options", {})) == read
+    read = options_read(ADAPTERS / f"{found.adapter}.py") - unused
+    assert set(found.options) == read
 
 
 def test_every_adapter_has_a_card() -> None:
-    adapters = {load_card(name).content.get("adapter") for name in card_names()}
+    adapters = {load_card(name).adapter for name in card_names()}
     assert set(adapter_names()) <= adapters

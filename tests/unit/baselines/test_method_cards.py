@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from disbench.baselines.bridge.method import adapter_file, adapter_names
-from disbench.baselines.cards import Status, _load_class, card_names, load_card, method_spec
+from disbench.baselines.cards import Status, card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
+from disbench.baselines.loading import load_class
 from disbench.baselines.weights import fetch
 from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
@@ -25,7 +26,6 @@ from disbench.reports.paper.published import published_methods, read_published
 from tests import toy_methods
 
 TOY = str(Path(toy_methods.__file__))
-HASHED = "file = 'a'\nsha256 = 'x'\nbytes = 1\n"
 SMALL = 'title = "Toy"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n'
 
 
@@ -56,43 +56,44 @@ def test_every_card_is_sound_and_shown(name: str) -> None:
     found = load_card(name)
     assert any(line.split()[0] == name for line in list_methods())
     shown = "\n".join(show_method(name))
-    assert found.text("title") in shown
-    for option in found.content.get("options", {}):
+    assert found.title in shown
+    for option, table in found.options.items():
         assert f"--set {option}=" in shown
-    status = found.text("status")
+        assert table.help.endswith("."), f"{name}: {option} has no help"
+    status = found.status
     if status == "native":
         spec = method_spec(name)
         assert pickle.loads(pickle.dumps(spec)) == spec
     assert (f"disbench run --method {name}" in shown) == (status != "published-only")
-    assert (f"it cannot be run here: {found.text('reason')}" in shown) == (status == "published-only")
+    assert (f"it cannot be run here: {found.reason}" in shown) == (status == "published-only")
     for key in ("citation", "licence", "year", "venue", "authors"):
-        assert found.content.get(key), f"{name} has no {key}"
+        assert getattr(found, key), f"{name} has no {key}"
     for variant in found.variants:
         assert not variant.url or variant.url.startswith("https://")
         assert f"network: {variant.backbone} on" in shown
-    if "selection" in found.content:
-        assert found.text("selection").split()[0].strip(":;,") in SELECTIONS
-    if "protocol" in found.content:
-        assert load_preset(found.text("protocol")).title
-        assert f"--protocol {found.text('protocol')} " in shown or status == "published-only"
+    if found.selection:
+        assert found.selection.split()[0].strip(":;,") in SELECTIONS
+    if found.protocol:
+        assert load_preset(found.protocol).title
+        assert f"--protocol {found.protocol} " in shown or status == "published-only"
 
 
 def test_every_system_that_the_tables_print_has_a_card() -> None:
     assert set(PUBLISHED.values()) == set(published_methods(read_published()))
     for card, method in PUBLISHED.items():
-        assert load_card(card).content["published"] == [method]
+        assert load_card(card).published == (method,)
     assert set(NAMED) <= set(card_names())
 
 
 def test_the_cards_name_the_adapters_that_there_are() -> None:
-    bridged = [load_card(name) for name in card_names() if load_card(name).text("status") == "bridge"]
-    assert {card.text("adapter") for card in bridged} == set(adapter_names())
+    bridged = [load_card(name) for name in card_names() if load_card(name).status == "bridge"]
+    assert {card.adapter for card in bridged} == set(adapter_names())
     for card in bridged:
         assert card.variants
-        assert card.text("code").startswith("https://github.com/")
+        assert card.code.startswith("https://github.com/")
         for key in ("threshold", "input_size", "backbone", "training_data", "tricks"):
-            assert key in card.content, f"{card.name} has no {key}"
-    budgets = {card.name: card.text("budget") for card in bridged if "budget" in card.content}
+            assert getattr(card, key) not in (None, "", ()), f"{card.name} has no {key}"
+    budgets = {card.name: card.budget for card in bridged if card.budget}
     assert budgets == {"dextr": "extreme-points", "iog": "inside-and-corners"}
 
 
@@ -115,14 +116,31 @@ def test_rows_of_the_papers_table_are_found_by_the_checkpoints_name(tmp_path: Pa
         assert (spec.card["backbone"], spec.card["training_data"]) == expected
 
 
-@pytest.mark.parametrize("name", [n for n in card_names() if load_card(n).text("status") == "native"])
+@pytest.mark.parametrize("name", [n for n in card_names() if load_card(n).status == "native"])
 def test_a_cards_options_are_the_arguments_of_its_class(name: str) -> None:
     """Names and defaults: a method that is made in Python is the one that its card makes."""
-    found = load_card(name)
-    parameters = inspect.signature(_load_class(found.text("entry"))).parameters
+    parameters = inspect.signature(load_class(load_card(name).entry)).parameters
     assert {key: p.default for key, p in parameters.items()} == dict(method_spec(name).options)
-    for option, table in found.content.get("options", {}).items():
-        assert table.get("help", "").endswith("."), f"{name}: {option} has no help"
+
+
+def test_what_a_card_leaves_out_is_taken_from_the_class() -> None:
+    recorded = method_spec("geodesic").card["options"]
+    assert {key: recorded["step"][key] for key in ("default", "minimum", "maximum")} == {
+        "default": 0.001,
+        "minimum": 1e-6,
+        "maximum": 1,
+    }
+    assert recorded["frame"]["choices"] == ["until-negative", "always", "never"]
+    for override in ("step=2", "frame=often", "radius=-1"):
+        with pytest.raises(InputError, match=f"^geodesic: .*{override.partition('=')[0]}"):
+            method_spec("geodesic", [override])
+
+
+def test_a_card_is_recorded_with_the_keys_of_its_file() -> None:
+    for name in card_names():
+        card = load_card(name)
+        content = dict(definitions.load(definitions.find("baselines", name)))
+        assert card.table() == {key: value for key, value in content.items() if value != []}
 
 
 def test_the_list_has_a_column_for_each_fact() -> None:
@@ -197,44 +215,39 @@ def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
     assert made.radius == 7.0
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("status = 'native'\n", "'title' is missing"),
-        ("title = 'T'\nstatus = 'natve'\n", "did you mean 'native'"),
-        ("title = 'T'\nstatus = 'native'\n", "names its class"),
-        (f"{SMALL}thresold = 0.5\n", "did you mean 'threshold'"),
-        (f"{SMALL}threshold = 'high'\n", "wrong kind"),
-        (f"{SMALL}threshold = nan\n", "finite"),
-        (f"{SMALL}[options.radius]\nhelp = 'no default'\n", "no default"),
-        (f"{SMALL}tricks = 'flip'\n", "wrong kind"),
-        (f"{SMALL}tricks = [1]\n", "not a list of texts"),
-        (f"{SMALL}published = ['']\n", "not a list of texts"),
-        (f"{SMALL}adapter = 'ritm'\n", "'adapter' goes with status = 'bridge'"),
-        (f"{SMALL}reason = 'no code'\n", "'reason' goes with status = 'published-only'"),
-        ("title = 'T'\nstatus = 'published-only'\n", "says why not: reason"),
-        ("title = 'T'\nstatus = 'published-only'\nreason = ''\n", "says why not: reason"),
-        ("title = 'T'\nstatus = 'bridge'\n", "names its adapter"),
-        ("title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'\n", "'entry' goes with"),
-        (f"{SMALL}variants = ['a']\n", r"table \[\[variants\]\]"),
-        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\n", "needs training_data"),
-        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = 'SBD'\n", "wrong kind"),
-        (f"{SMALL}[[variants]]\nbackbone = 'ViT-B'\ntraining_data = [1]\n", "not a list of texts"),
-        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfiles = 'a'\n", "did you mean 'file'"),
-        (f"{SMALL}[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\nfile = '../a'\n", "plain file name"),
-        (f"{SMALL}[[weights]]\nfile = 'a'\n", "needs file, sha256, bytes"),
-        (
-            f"{SMALL}[[weights]]\nfile = '../a'\nsha256 = 'x'\nbytes = 1\nurl = 'https://x'\n",
-            "plain file name",
-        ),
-        (f"{SMALL}[[weights]]\n{HASHED}npm = 'p@1'\nurl = 'https://x'\n", "either npm or url"),
-        (f"{SMALL}[[weights]]\n{HASHED}npm = 'p@1'\n", "needs member"),
-        (f"{SMALL}[[weights]]\n{HASHED}url = 'https://x'\nmember = 'a'\n", "needs member"),
-        (f"{SMALL}weights = ['a']\n", r"table \[\[weights\]\]"),
-        (f"{SMALL}[options.radius]\ndefault = 1\nmin = 0\n", "did you mean 'minimum'|unknown key 'min'"),
-        ("title = ", "not a readable TOML"),
-    ],
-)
+WEIGHT = "[[weights]]\nfile = 'a'\nsha256 = 'x'\nbytes = 1\n"
+VARIANT = "[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\n"
+BAD_CARDS = {
+    "status = 'native'": "'title' is missing",
+    "title = 'T'\nstatus = 'natve'": "did you mean 'native'",
+    "title = 'T'\nstatus = 'native'": "names its class",
+    "title = 'T'\nstatus = 'published-only'": "says why not: reason",
+    "title = 'T'\nstatus = 'bridge'": "names its adapter",
+    "title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'": "'entry' goes with",
+    "title = ": "not a readable TOML",
+    f"{SMALL}thresold = 0.5": "did you mean 'threshold'",
+    f"{SMALL}threshold = 'high'": "threshold is a number",
+    f"{SMALL}threshold = nan": "threshold is a number",
+    f"{SMALL}budget = 'points'": "unknown budget",
+    f"{SMALL}tricks = 'flip'": "tricks is a list",
+    f"{SMALL}tricks = [1]": "tricks is a text",
+    f"{SMALL}adapter = 'ritm'": "'adapter' goes with status = 'bridge'",
+    f"{SMALL}reason = 'no code'": "'reason' goes with status = 'published-only'",
+    f"{SMALL}[options.size]\nhelp = 'no default'": "no default",
+    f"{SMALL}[options.radius]\ndefault = 1\nmin = 0": "unknown key 'min'",
+    f"{SMALL}variants = ['a']": r"variants\[0\] is a table",
+    f"{SMALL}[[variants]]\nbackbone = 'B'": "'training_data' is missing",
+    f"{SMALL}{VARIANT}files = 'a'": "did you mean 'file'",
+    f"{SMALL}{VARIANT}file = '../a'": "plain file name",
+    f"{SMALL}[[weights]]\nfile = 'a'": "'sha256' is missing",
+    f"{SMALL}{WEIGHT}url = 'https://x'".replace("'a'", "'../a'"): "plain file name",
+    f"{SMALL}{WEIGHT}npm = 'p@1'\nmember = 'a'\nurl = 'https://x'": "give url, or npm",
+    f"{SMALL}{WEIGHT}npm = 'p@1'": "give url, or npm",
+    f"{SMALL}{WEIGHT}npm = './folder'\nmember = 'a'": "not a package and its version",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_CARDS.items())
 def test_a_bad_card_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         method_spec(card(tmp_path, text))
@@ -283,7 +296,7 @@ def test_a_class_that_cannot_be_had(name: str, overrides: list[str], words: str)
         ("class Broken(:\n    pass\n", r"own.py, line 1: SyntaxError"),
         ("import nothing_of_this_name\n", r"own.py, line 1: ModuleNotFoundError"),
         ("import sys\nsys.exit(4)\n", r"own.py, line 2: SystemExit: 4"),
-        ("def fail():\n    raise KeyError\n\nfail()\n", r"own.py, line 2: KeyError; mend"),
+        ("def fail():\n    raise KeyError\n\nfail()\n", r"own.py, line 2: KeyError; fix"),
         ("class Needs:\n    def __init__(self, folder): ...\n", "has no default"),
         ("class Needs:\n    threshold = 'high'\n", "threshold is 'high'"),
         ("class Needs:\n    threshold = float('nan')\n", "threshold is nan"),
@@ -359,4 +372,4 @@ def test_a_spec_makes_its_method_in_another_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", card_names())
 def test_a_card_of_the_bridge_has_an_adapter(name: str) -> None:
     card = load_card(name)
-    assert card.text("status") != "bridge" or adapter_file(card.text("adapter")).is_file()
+    assert card.status != "bridge" or adapter_file(card.adapter).is_file()

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from disbench.core.errors import InputError
 from tests import fake_npm
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake npm is a shell script")
+TOY = MethodCard("toy", "Toy", "native", entry="toys:Toy")
 SHA256 = hashlib.sha256(fake_npm.WEIGHTS).hexdigest()
 
 
@@ -35,7 +37,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MethodCard:
         (tools / tool).symlink_to(str(shutil.which(tool)))
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), str(tools)]))
     weight = Weight("w.onnx", SHA256, len(fake_npm.WEIGHTS), npm="toy@1.0.0", member=fake_npm.MEMBER)
-    return MethodCard("toy", {"title": "Toy"}, (weight,))
+    return replace(TOY, weights=(weight,))
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_weights_are_fetched_once_and_mended(toy: MethodCard, tmp_path: Path) -> None:
+def test_weights_are_fetched_once_and_again_if_damaged(toy: MethodCard, tmp_path: Path) -> None:
     fake_npm.install(tmp_path)
     assert "fetched" in weights.fetch(toy)[0]
     path = tmp_path / "weights" / "toy" / "w.onnx"
@@ -74,7 +76,7 @@ def test_weights_are_fetched_once_and_mended(toy: MethodCard, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "name", "kind", "words"),
     [
-        (b"wrights", fake_npm.MEMBER, tarfile.REGTYPE, "another SHA-256"),
+        (b"wrights", fake_npm.MEMBER, tarfile.REGTYPE, "SHA-256"),
         (b"longer than it should be", fake_npm.MEMBER, tarfile.REGTYPE, "not the file"),
         (b"", fake_npm.MEMBER, tarfile.SYMTYPE, "not the file|cannot be read"),
         (b"", fake_npm.MEMBER, tarfile.LNKTYPE, "not the file|cannot be read"),
@@ -97,7 +99,7 @@ def test_wrong_weights_leave_what_was_there(toy: MethodCard, tmp_path: Path) -> 
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
     fake_npm.install(tmp_path, b"wrights")
-    with pytest.raises(InputError, match="another SHA-256"):
+    with pytest.raises(InputError, match="SHA-256"):
         weights.fetch(toy)
     assert path.read_bytes() == b"damaged"
 
@@ -119,18 +121,18 @@ def test_no_npm_a_failing_one_and_one_that_hangs(
         weights.fetch(toy)
     fake_npm.script(tmp_path, "while true; do :; done")
     monkeypatch.setattr(weights, "_NPM_TIMEOUT", 0.2)
-    with pytest.raises(InputError, match=r"no end after 0\.2 s"):
+    with pytest.raises(InputError, match=r"did not end within 0\.2 s"):
         weights.fetch(toy)
     (tmp_path / "bin" / "npm").unlink()
     with pytest.raises(InputError, match=r"install Node\.js, or put package/dist/w\.onnx"):
         weights.fetch(toy)
     with pytest.raises(InputError, match="names no weights"):
-        weights.fetch(MethodCard("toy", {}, ()))
+        weights.fetch(TOY)
 
 
 def test_weights_from_an_address(toy: MethodCard, tmp_path: Path, served: str) -> None:
     weight = Weight("w.onnx", SHA256, len(fake_npm.WEIGHTS), url=f"{served}/w.onnx")
-    card = MethodCard("toy", {"title": "Toy"}, (weight,))
+    card = replace(TOY, weights=(weight,))
     with pytest.raises(InputError, match="404"):
         weights.fetch(card)
     (tmp_path / "served" / "w.onnx").write_bytes(b"wrights")
@@ -146,7 +148,7 @@ def test_weights_from_an_address(toy: MethodCard, tmp_path: Path, served: str) -
 
 def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    card, asked = MethodCard("toy", {"hub": "someone/some-model"}, ()), []
+    card, asked = replace(TOY, hub="someone/some-model"), []
 
     def snapshot(repository: str, allow_patterns: list[str]) -> str:
         asked.append((repository, allow_patterns))

@@ -46,8 +46,8 @@ def test_every_card_is_complete(name: str) -> None:
     if name != "folder":
         assert card.citation
         assert card.terms
-    for table in card.options.values():
-        assert table["help"]
+    for option in card.options.values():
+        assert option.help
     for file in card.files:
         assert file.url.startswith(("https://", "http://"))
         assert not file.sha256 or (len(file.sha256) == 64 and int(file.sha256, 16))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from disbench.core.errors import InputError
-from disbench.io.options import overrides, read_options
+from disbench.io.options import Option, overrides, read_options
+from disbench.io.settings import checked
 
 TABLES: dict[str, dict[str, Any]] = {
     "side": {"default": 320, "minimum": 1, "help": "pixels"},
@@ -18,8 +20,13 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
+def values_of(tables: dict[str, dict[str, Any]], *given: str) -> dict[str, Any]:
+    """As a card's options and the command line give them."""
+    return read_options(checked("options", tables, Mapping[str, Option], "card"), given, "card")
+
+
 def test_defaults() -> None:
-    found = read_options(TABLES, (), "card")
+    found = values_of(TABLES)
     assert found == {"side": 320, "share": 0.5, "flip": False, "rule": "a", "sets": ["x", "y"]}
     found["sets"].append("z")
     assert TABLES["sets"]["default"] == ["x", "y"]
@@ -41,13 +48,13 @@ def test_defaults() -> None:
     ],
 )
 def test_overrides_have_the_kind_of_the_default(override: str, name: str, value: object) -> None:
-    found = read_options(TABLES, [override], "card")
+    found = values_of(TABLES, override)
     assert found[name] == value
     assert type(found[name]) is type(TABLES[name]["default"])
 
 
 def test_the_last_override_counts_and_a_value_may_hold_an_equals_sign() -> None:
-    assert read_options({"a": {"default": ""}}, ["a=1", "a=x=y"], "card") == {"a": "x=y"}
+    assert values_of({"a": {"default": ""}}, "a=1", "a=x=y") == {"a": "x=y"}
 
 
 @pytest.mark.parametrize(
@@ -67,14 +74,14 @@ def test_the_last_override_counts_and_a_value_may_hold_an_equals_sign() -> None:
 )
 def test_wrong_overrides(override: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_options(TABLES, [override], "card")
+        values_of(TABLES, override)
     assert message in str(caught.value)
 
 
 def test_a_card_without_options() -> None:
-    assert read_options({}, (), "card") == {}
+    assert values_of({}) == {}
     with pytest.raises(InputError, match="it has no options at all"):
-        read_options({}, ["a=1"], "card")
+        values_of({}, "a=1")
 
 
 @pytest.mark.parametrize(
@@ -86,11 +93,13 @@ def test_a_card_without_options() -> None:
         ({"default": 1, "minimun": 0}, "did you mean 'minimum'"),
         ({"default": "x", "choices": ["y"]}, "unknown value of a 'x'"),
         ({"default": 0, "minimum": 1}, "too small"),
+        ({"default": float("nan")}, "is too small"),
+        ({"default": "a", "minimum": 1}, "only a number has a minimum"),
     ],
 )
 def test_tables_that_are_not_as_they_should_be(table: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_options({"a": table}, (), "card")
+        values_of({"a": table})
     assert message in str(caught.value)
 
 
@@ -104,4 +113,4 @@ def test_values_are_written_as_they_are_read() -> None:
         "none": {"default": []},
     }
     values = {"yes": False, "share": 0.1 + 0.2, "count": -7, "name": "", "names": ["x"], "none": []}
-    assert read_options(tables, overrides(values), "card") == values
+    assert values_of(tables, *overrides(values)) == values

@@ -131,7 +131,7 @@ def test_every_preset_is_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", definitions.names("baselines"))
 def test_a_cards_protocol_is_one_of_them(name: str) -> None:
-    protocol = load_method_card(name).text("protocol")
+    protocol = load_method_card(name).protocol
     assert not protocol or protocol in definitions.names("baselines/protocols")
 
 
