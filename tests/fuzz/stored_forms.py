@@ -146,7 +146,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 _CHILD = """
 import gc, resource, sys
-from disbench.errors import InputError
+from disbench.core.errors import InputError
 {code}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
