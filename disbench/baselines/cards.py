@@ -270,14 +270,17 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
     )
 
 
-def execution_options(card: Mapping[str, Any]) -> set[str]:
+def execution_options(options: Mapping[str, Mapping[str, Any]], status: str, entry: str) -> set[str]:
     """The options that say where and how a method runs, not what it computes: they are not part of its name.
 
     Args:
-        card: as a run records it. Cards of this package that were recorded before they had the mark are known.
+        options: tables of a card as a run records it. Cards of this package that were recorded before they had the
+            mark are known.
+        status: of the card.
+        entry: of the card.
     """
-    marked = {name for name, table in card.get("options", {}).items() if table.get("execution")}
-    own = card.get("status") == "bridge" or str(card.get("entry", "")).startswith("disbench.")
+    marked = {name for name, table in options.items() if table.get("execution")}
+    own = status == "bridge" or entry.startswith("disbench.")
     return marked or (set(_BEFORE_THE_MARK) if own else set())
 
 

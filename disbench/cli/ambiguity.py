@@ -134,9 +134,10 @@ def images_at(text: str | None) -> Path | str | None:
 
 def set_task(clicks: int, seed: int, move: int, threshold: float, store: str) -> SetTask:
     """How a method is asked; masks are stored for `kept` as for `all`, since no candidate is kept."""
+    from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
     from disbench.harness.set_task import SetTask  # noqa: PLC0415
 
-    return SetTask(clicks, seed, move, threshold, "none" if store == "none" else "all")
+    return SetTask(SetProtocol(clicks, seed, move, threshold), "none" if store == "none" else "all")
 
 
 def say_answers(out: str, run: StoredAnswers) -> None:
@@ -145,17 +146,17 @@ def say_answers(out: str, run: StoredAnswers) -> None:
     Raises:
         typer.Exit: the method failed on some sets.
     """
-    result = run.description["result"]
+    result = run.record.result
     typer.echo(
-        f"{out}: {result['samples']} sets, {result['clicks']} clicks (moved ones among them); method "
-        f"{result['model_seconds']:.1f} s, harness {result['harness_seconds']:.1f} s, wall "
-        f"{result['wall_seconds']:.1f} s; next: disbench ambiguity {out}"
+        f"{out}: {result.samples} sets, {result.clicks} clicks (moved ones among them); method "
+        f"{result.model_seconds:.1f} s, harness {result.harness_seconds:.1f} s, wall "
+        f"{result.wall_seconds:.1f} s; next: disbench ambiguity {out}"
     )
-    if result["failed"]:
-        first = result["failed"][0]
+    if result.failed:
+        first = result.failed[0]
         typer.echo(
-            f"the method failed on {len(result['failed'])} of {result['samples']} sets, which count as not covered "
-            f"from that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
+            f"the method failed on {len(result.failed)} of {result.samples} sets, which count as not covered "
+            f"from that click on; the first: {first.sample}, click {first.click}: {first.reason}",
             err=True,
         )
         raise typer.Exit(FAILED_SAMPLES)

@@ -192,7 +192,8 @@ def run(
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import Protocol  # noqa: PLC0415
-    from disbench.harness.run import JOB_FILES, Execution, run_benchmark, run_diverse  # noqa: PLC0415
+    from disbench.harness.record import Execution  # noqa: PLC0415
+    from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse  # noqa: PLC0415
     from disbench.harness.store import RUN  # noqa: PLC0415
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
@@ -249,19 +250,19 @@ def run(
             source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
         finished = run_benchmark(spec, source, place.folder, conduct, execution, **how)
         figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
-    result = finished.description["result"]
+    result = finished.record.result
     typer.echo(
-        f"{out}: {result['samples']} samples, {result['clicks']} clicks; method {result['model_seconds']:.1f} s, "
-        f"harness {result['harness_seconds']:.1f} s, wall {result['wall_seconds']:.1f} s; next: disbench "
+        f"{out}: {result.samples} samples, {result.clicks} clicks; method {result.model_seconds:.1f} s, "
+        f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench "
         f"{'ambiguity' if task is Task.INTENTS else 'report'} {out}"
     )
     if figures:
         typer.echo(figures)
-    if result["failed"]:
-        first = result["failed"][0]
+    if result.failed:
+        first = result.failed[0]
         typer.echo(
-            f"the method failed on {len(result['failed'])} of {result['samples']} samples, whose IoU counts as 0 from "
-            f"that click on; the first: {first['sample']}, click {first['click']}: {first['reason']}",
+            f"the method failed on {len(result.failed)} of {result.samples} samples, whose IoU counts as 0 from "
+            f"that click on; the first: {first.sample}, click {first.click}: {first.reason}",
             err=True,
         )
         raise typer.Exit(FAILED_SAMPLES)

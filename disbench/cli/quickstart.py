@@ -10,7 +10,8 @@ from disbench.datasets.cards import open_dataset
 from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.protocol import Protocol
-from disbench.harness.run import Execution, run_benchmark
+from disbench.harness.record import Execution
+from disbench.harness.run import run_benchmark
 from disbench.io.files import Existing
 from disbench.reports.failures import failure_pictures
 from disbench.reports.report import LEADERBOARD, make_report

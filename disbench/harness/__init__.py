@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from disbench.harness.evaluation import Results as Results
     from disbench.harness.evaluation import evaluate as evaluate
     from disbench.harness.protocol import Protocol as Protocol
-    from disbench.harness.run import Execution as Execution
+    from disbench.harness.record import Execution as Execution
     from disbench.harness.run import run_benchmark as run_benchmark
     from disbench.harness.store import StoredRun as StoredRun
     from disbench.harness.store import read_run as read_run
@@ -24,7 +24,7 @@ _PUBLIC = {
     "Results": "disbench.harness.evaluation",
     "evaluate": "disbench.harness.evaluation",
     "Protocol": "disbench.harness.protocol",
-    "Execution": "disbench.harness.run",
+    "Execution": "disbench.harness.record",
     "run_benchmark": "disbench.harness.run",
     "StoredRun": "disbench.harness.store",
     "read_run": "disbench.harness.store",

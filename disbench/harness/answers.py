@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 
 from disbench.core.arrays import Float32Array, IntArray
 from disbench.core.errors import InputError
-from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, parse_description, unfinished
+from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
+from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, unfinished
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import MOST_VALUES, complaining, has_columns, open_parquet, size_of, written_out
 
-DIVERSE = "diverse"
-"""The task, as `run.json` names it; a run without a task is one of targets."""
 FORMAT = 1
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
 _FORM = {"disbench.diverse": str(FORMAT)}
@@ -166,11 +165,11 @@ class StoredAnswers:
 
     Attributes:
         folder: where it lies.
-        description: the content of `run.json`.
+        record: the content of `run.json`.
     """
 
     folder: Path
-    description: dict[str, Any]
+    record: SetRunRecord
 
     def sets(self) -> pa.Table:
         """The sets, of `SETS_SCHEMA`.
@@ -217,19 +216,19 @@ def read_answers(folder: Path) -> StoredAnswers:
     path = folder / RUN
     if not path.is_file():
         raise unfinished(folder)
-    description = parse_description(path.read_bytes(), str(path))
-    if description.get("task") != DIVERSE:
+    record = parse_record(path.read_bytes(), str(path))
+    if not isinstance(record, SetRunRecord):
         raise InputError(f"{folder}: not a run of --task {DIVERSE}; disbench report reads it")
     for name in (SETS, ANSWERS, OVERLAPS):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; run it again with --existing overwrite")
-    return StoredAnswers(folder, description)
+    return StoredAnswers(folder, record)
 
 
 def is_diverse(folder: Path) -> bool:
     """Whether a folder has a finished run of the diverse task."""
     path = folder / RUN
-    return path.is_file() and parse_description(path.read_bytes(), str(path)).get("task") == DIVERSE
+    return path.is_file() and isinstance(parse_record(path.read_bytes(), str(path)), SetRunRecord)
 
 
 def read_sets_table(folder: Path) -> pa.Table:

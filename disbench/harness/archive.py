@@ -26,8 +26,8 @@ import pyarrow as pa
 from disbench.core.errors import InputError
 from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
-from disbench.harness.row_checks import RowChecks, check_description, check_schema
-from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, parse_description, read_run, write_clicks
+from disbench.harness.row_checks import RowChecks, check_schema
+from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
 from disbench.io.files import file_sha256, whole_file
 from disbench.io.plain_data import parse_json_table
 
@@ -135,9 +135,9 @@ def read_packed(archive: Path) -> PackedRun:
             raise InputError(
                 f"{archive}: {name} is not what {MANIFEST} says ({found}); get the archive again, or pack the run again"
             )
-    description = parse_description(content[RUN].to_pybytes(), f"{archive}: {RUN}")
+    record = run_record(content[RUN].to_pybytes(), f"{archive}: {RUN}")
     folder = archive.with_suffix("")
-    return PackedRun(StoredRun(folder, description, archive, content[CLICKS]), manifest)
+    return PackedRun(StoredRun(folder, record, archive, content[CLICKS]), manifest)
 
 
 def _checked(run: StoredRun, progress: bool) -> tuple[str, Figures]:
@@ -149,12 +149,10 @@ def _checked(run: StoredRun, progress: bool) -> tuple[str, Figures]:
     from tqdm import tqdm  # noqa: PLC0415
 
     problems = Problems()
-    protocol = check_description(run, problems)
-    if protocol is not None and check_schema(run, problems):
-        store = str(run.description["execution"]["store"])
-        checks = RowChecks(run, protocol, store, problems)
-        total = run.description["result"]["samples"]
-        for table in tqdm(run.samples(), total=total, unit="sample", disable=not progress):
+    if check_schema(run, problems):
+        store = run.record.execution.store
+        checks = RowChecks(run, run.protocol, store, problems)
+        for table in tqdm(run.samples(), total=run.record.result.samples, unit="sample", disable=not progress):
             checks.add(table)
         figures = checks.end()
         if figures is not None and not len(problems):

@@ -19,8 +19,9 @@ from disbench.core.prediction import Method
 from disbench.core.samples import Sample, SampleSource
 from disbench.harness.chunks import Clicked, run_chunk
 from disbench.harness.protocol import Protocol, Selection
+from disbench.harness.record import Store
 from disbench.harness.replay import check_samples, with_recording
-from disbench.harness.store import ClickRow, Store, filled_up, to_table
+from disbench.harness.store import ClickRow, filled_up, to_table
 from disbench.harness.tasks import TargetsTask
 
 

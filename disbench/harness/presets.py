@@ -10,8 +10,8 @@ from disbench.core.click_policies import ClickPolicy
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.metrics import FailureRule, noc, nof
 from disbench.harness.figures import reached_percents
-from disbench.harness.protocol import SELECTIONS, Selection
-from disbench.harness.store import MOST_CLICKS, StoredRun
+from disbench.harness.protocol import MOST_CLICKS, SELECTIONS, Protocol, Selection
+from disbench.harness.store import StoredRun
 from disbench.io import definitions
 from disbench.io.options import overrides
 from disbench.io.settings import LARGEST
@@ -72,8 +72,8 @@ class Preset:
         Raises:
             InputError: the run's rows are damaged.
         """
-        ious, cap = list(run.by_sample().values()), run.max_clicks
-        percents = reached_percents(run.protocol["stop_at"])
+        ious, cap = list(run.by_sample().values()), run.protocol.max_clicks
+        percents = reached_percents(run.protocol.stop_at)
         parts = [f"NoC@{percent} {noc(ious, percent / 100, cap):.2f}" for percent in percents]
         parts += [f"NoF@{percent} {nof(ious, percent / 100, cap, self.failures)}" for percent in percents]
         return f"as {self.name} counts: {', '.join(parts)} (failures: {self.failures})"
@@ -124,14 +124,10 @@ def load_preset(name: str) -> Preset:
     return preset
 
 
-def departures(protocol: Mapping[str, Any]) -> list[str]:
-    """Names of the values that a run has otherwise than the preset that it was asked for.
-
-    Args:
-        protocol: as a run records it.
-    """
-    asked = protocol.get("preset_values") or {}
-    return [key for key in _VALUES if key in asked and asked[key] != protocol.get(key)]
+def departures(protocol: Protocol) -> list[str]:
+    """Names of the values in which a run differs from the preset that it was asked for."""
+    asked = protocol.preset_values
+    return [key for key in _VALUES if key in asked and asked[key] != getattr(protocol, key)]
 
 
 def list_presets() -> list[str]:

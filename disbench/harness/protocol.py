@@ -14,6 +14,10 @@ from disbench.core.errors import InputError, unknown_name
 
 Selection = Literal["oracle-first", "oracle-all", "score"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+LOOP = "ritm"
+"""The click simulation and loop, the only one so far."""
+MOST_CLICKS = (1 << 15) - 1
+"""The column `click` of the rows is an int16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,20 @@ class Protocol:
     seed: int = 0
     stop_at: float | None = None
     initial_masks: bool = True
-    name: str = "ritm"
+    name: str = LOOP
     budget: str = ""
     preset: str = ""
     preset_values: Mapping[str, Any] = field(default_factory=dict)
-    recording: Recording | None = field(default=None, repr=False, compare=False)
+    recording: Recording | None = field(default=None, repr=False, compare=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", str(self.selection), SELECTIONS)
-        if self.max_clicks < 1:
-            raise InputError(f"max_clicks = {self.max_clicks}: a sample gets at least 1 click")
+        if self.name != LOOP:
+            raise unknown_name("name of a click loop", self.name, [LOOP])
+        ClickPolicy.parse(self.policy)
+        if not 1 <= self.max_clicks <= MOST_CLICKS:
+            raise InputError(f"max_clicks = {self.max_clicks}: a sample gets from 1 to {MOST_CLICKS:,} clicks")
         if not math.isfinite(self.threshold):
             raise InputError(f"threshold = {self.threshold}: give a finite number")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
@@ -102,3 +109,31 @@ class Protocol:
             if not found[name]:
                 del found[name]
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class SetProtocol:
+    """The protocol of the diverse task: how a method is asked what a first click may mean.
+
+    Attributes:
+        clicks: first clicks drawn for each set, at least 1.
+        seed: of the draws.
+        move: pixels by which each click is moved in eight directions (those that stay in the click region); 0: none.
+        threshold: a pixel belongs to a candidate if its probability is above this, strictly.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    clicks: int = 1
+    seed: int = 0
+    move: int = 3
+    threshold: float = 0.49
+
+    def __post_init__(self) -> None:
+        if self.clicks < 1 or self.seed < 0 or self.move < 0:
+            raise InputError(f"clicks = {self.clicks}, seed = {self.seed}, move = {self.move}: at least 1, 0 and 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dataclasses.asdict(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -13,99 +12,35 @@ import pyarrow as pa
 
 from disbench.core import masks
 from disbench.core.arrays import FloatArray
-from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
+from disbench.core.click_policies import CLICKING_ON, REPLAY
 from disbench.core.clicks import NO_ERROR, Click
 from disbench.core.errors import InputError
 from disbench.harness.candidates import choose_by_numbers
 from disbench.harness.figures import Figures, figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import CLICKS, MOST_CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
+from disbench.harness.record import Failure
+from disbench.harness.store import CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
 Row = Mapping[str, Any]
 """One row of `clicks.parquet`: the columns of `SCHEMA`."""
 
-_LOOP = Protocol().name
 _LISTS = ("candidate_ious", "candidate_scores", "candidate_masks")
-_NUMBER = (int, float)
-_DESCRIPTION: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "method": {"name": (str,), "entry": (str,), "options": (dict,), "card": (dict,)},
-    "dataset": {"name": (str,), "samples": (int,), "content_hash": (str,), "facts": (dict,)},
-    "protocol": {
-        "max_clicks": (int,),
-        "threshold": _NUMBER,
-        "selection": (str,),
-        "policy": (str,),
-        "seed": (int,),
-        "stop_at": (*_NUMBER, type(None)),
-        "initial_masks": (bool,),
-        "name": (str,),
-        "every": (int,),
-        "limit": (int, type(None)),
-    },
-    "versions": {"disbench": (str,), "opencv": (str,)},
-    "execution": {"workers": (int,), "threads": (int,), "batch": (int,), "store": (str,)},
-    "machine": {"system": (str,), "processor": (str,), "cores": (int, type(None))},
-    "result": {
-        "samples": (int,),
-        "clicks": (int,),
-        "failed": (list,),
-        "wall_seconds": _NUMBER,
-        **dict.fromkeys(SECONDS, _NUMBER),
-    },
-}
-"""Keys that a description has, and the kinds of their values."""
-_OPTIONAL: Mapping[str, tuple[type, ...]] = {"budget": (str,), "preset": (str,), "preset_values": (dict,)}
-"""Keys of the protocol that only some descriptions have."""
 _COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
 """What is stored -> the columns that are not null."""
 _SECONDS_OFF = 1e-9
 """By which share sums of seconds may differ: the order of the additions is not recorded."""
-_LARGEST = 1 << 62
 _LONGEST = 200
 """Characters of a text from outside that a problem quotes."""
 _EXACT_IOU = 1 << 24
 """Up to so many pixels an IoU of 1 as float32 has no wrong pixel behind it."""
 
 
-def check_description(run: StoredRun, problems: Problems) -> Protocol | None:
-    """Look for what is missing or odd in `run.json`.
-
-    Args:
-        run: its description alone is looked at.
-        problems: added to.
-
-    Returns:
-        The protocol; None where the rows cannot be held against the description.
-    """
-    kind = f"part of {RUN} that is missing or not as it should be"
-    found = list(_odd_kinds(run.description)) or list(_out_of_range(run.description))
-    for text in found:
-        problems.add(kind, text)
-    if found:
-        return None
-    try:
-        protocol = Protocol(
-            **{f.name: run.protocol[f.name] for f in dataclasses.fields(Protocol) if f.name in run.protocol}
-        )
-        ClickPolicy.parse(protocol.policy)
-    except InputError as error:
-        problems.add(kind, f"protocol: {error}")
-        return None
-    return protocol
-
-
-def chosen_numbers(description: Mapping[str, Any]) -> range:
-    """Numbers, in the dataset's order, of the samples that a run should have."""
-    protocol = description["protocol"]
-    return range(0, description["dataset"]["samples"], protocol["every"])[: protocol["limit"]]
-
-
 class RowChecks:
     """Holds rows against each other and against `run.json`, sample by sample.
 
     Args:
-        run: with a description that `check_description` let pass.
+        run: its record and the place of its rows.
         protocol: of the run.
         stored: which masks the rows should have: `none`, `kept` or `all`.
         problems: added to.
@@ -113,14 +48,14 @@ class RowChecks:
 
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
         self._place = run.place(CLICKS)
-        self._description, self._protocol, self._problems = run.description, protocol, problems
+        self._record, self._protocol, self._problems = run.record, protocol, problems
         self._masks = _COLUMNS_OF_MASKS[stored]
         self._policy = protocol.click_policy
         self._replayed = self._policy.name == REPLAY
         self._clicks_on = self._replayed or self._policy.name in CLICKING_ON
         self._seen: set[str] = set()
         self._ious: list[tuple[FloatArray, bool]] = []
-        self._failed: list[dict[str, Any]] = []
+        self._failed: list[Failure] = []
         self._clicks = 0
         self._seconds = dict.fromkeys(SECONDS, 0.0)
 
@@ -153,19 +88,20 @@ class RowChecks:
         Returns:
             The figures; None where the rows have none.
         """
-        result, expected = self._description["result"], len(chosen_numbers(self._description))
+        result, expected = self._record.result, len(self._record.numbers)
         kind = f"figure of {RUN} that its rows do not have"
-        counts = [("samples", result["samples"], len(self._seen)), ("clicks", result["clicks"], self._clicks)]
+        counts = [("samples", result.samples, len(self._seen)), ("clicks", result.clicks, self._clicks)]
         if not self._replayed:  # which samples have recorded clicks is seen with the dataset
             counts.append(("samples by dataset, every and limit", expected, len(self._seen)))
         for name, said, found in counts:
             if said != found:
                 self._problems.add(kind, f"{name}: {said}, in the rows {found}")
-        if result["failed"] != self._failed:
-            self._problems.add(kind, _difference_of_failures(result["failed"], self._failed))
+        if list(result.failed) != self._failed:
+            self._problems.add(kind, _difference_of_failures(result.failed, self._failed))
         for name, seconds in self._seconds.items():
-            if not math.isclose(result[name], seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
-                self._problems.add(kind, f"{name}: {result[name]}, in the rows {seconds}")
+            said = getattr(result, name)
+            if not math.isclose(said, seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
+                self._problems.add(kind, f"{name}: {said}, in the rows {seconds}")
         try:
             protocol = self._protocol
             most, replayed = protocol.max_clicks, self._replayed
@@ -185,7 +121,7 @@ class RowChecks:
         self._clicks += len(rows)
         last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
         if last["failure"] is not None:
-            self._failed.append({"sample": last["sample"], "click": last["click"], "reason": last["failure"]})
+            self._failed.append(Failure(last["sample"], last["click"], last["failure"]))
         failed, most = last["failure"] is not None, self._protocol.max_clicks
         early = len(self._ious) + 1 if self._replayed else len(self._failed)
         if early * most > MOST_IOUS:
@@ -346,41 +282,3 @@ def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
     one, other = next((pair for pair in zip_longest(said, found) if pair[0] != pair[1]), (said, found))
     differing = f"{one}"[:_LONGEST], f"{other}"[:_LONGEST]
     return f"failed: {len(said)}, in the rows {len(found)}; the first that differs: {differing[0]}, {differing[1]}"
-
-
-def _odd_kinds(description: Mapping[str, Any]) -> Iterator[str]:
-    """What is missing, unknown or of another kind in a description."""
-    for part, keys in _DESCRIPTION.items():
-        content = description.get(part)
-        for key, kinds in keys.items():
-            if not isinstance(content, Mapping) or key not in content:
-                yield f"{part}.{key} is missing"
-            elif type(content[key]) not in kinds or not _is_sane(content[key]):
-                yield f"{part}.{key} is {content[key]!r}"[:_LONGEST]
-    for key, value in description["protocol"].items():
-        if key in _OPTIONAL and type(value) not in _OPTIONAL[key]:
-            yield f"protocol.{key} is {value!r}"[:_LONGEST]
-        elif key not in _DESCRIPTION["protocol"] and key not in _OPTIONAL:
-            yield f"protocol: {key!r} is not known to this version"[:_LONGEST]
-
-
-def _is_sane(value: object) -> bool:
-    return not isinstance(value, _NUMBER) or -_LARGEST < value < _LARGEST  # neither is nan
-
-
-def _out_of_range(description: Mapping[str, Any]) -> Iterator[str]:
-    dataset, protocol = description["dataset"], description["protocol"]
-    for name, value, least, most in (
-        ("dataset.samples", dataset["samples"], 1, _LARGEST),
-        ("protocol.every", protocol["every"], 1, _LARGEST),
-        ("protocol.limit", protocol["limit"], 1, _LARGEST),
-        ("protocol.max_clicks", protocol["max_clicks"], 1, MOST_CLICKS),
-        ("result.wall_seconds", description["result"]["wall_seconds"], 0, _LARGEST),
-    ):
-        if value is not None and not least <= value <= most:
-            yield f"{name} is {value}; it lies from {least} to {most}"
-    store = description["execution"]["store"]
-    if store not in _COLUMNS_OF_MASKS:
-        yield f"execution.store is {store!r}"
-    if protocol["name"] != _LOOP:
-        yield f"protocol.name is {protocol['name']!r}, where this version verifies {_LOOP!r}"

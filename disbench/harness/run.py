@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -10,7 +11,6 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,24 @@ from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource, Source
-from disbench.harness.answers import ANSWERS, DIVERSE, OVERLAPS, SETS, StoredAnswers, read_answers
+from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import Protocol
+from disbench.harness.record import (
+    DatasetRecord,
+    Execution,
+    ExecutionRecord,
+    Failure,
+    Machine,
+    MethodRecord,
+    Record,
+    RepeatedBatches,
+    Result,
+    RunRecord,
+    SetRunRecord,
+)
 from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.set_task import SetTask
-from disbench.harness.store import (
-    CLICKS,
-    FORMAT,
-    JOURNAL,
-    RUN,
-    SECONDS,
-    Journal,
-    Store,
-    StoredRun,
-    read_run,
-    write_json,
-)
+from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
 from disbench.harness.tasks import TargetsTask, Task
 from disbench.harness.workers import EvaluationWork, Job
 from disbench.io import addresses
@@ -51,36 +53,6 @@ _PACKAGES_OF_EXTRAS = {
     "maxflow": ("PyMaxflow",),
 }
 """What a method may compute with: its card's extra tells; a class without a card may use any of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How a run is carried out: nothing here changes a row but its seconds, masks and time-outs.
-
-    Attributes:
-        workers: processes.
-        threads: that each worker's libraries may use.
-        batch: samples in lockstep, for methods with `predict_batch`.
-        timeout: seconds that one call of the method may take a sample; None waits for ever.
-        store: which masks are stored: `none`, `kept` or `all`.
-    """
-
-    workers: int = 1
-    threads: int = 1
-    batch: int = 1
-    timeout: float | None = 60.0
-    store: Store = "none"
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "threads", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} = {getattr(self, name)}: at least 1")
-        if self.timeout is not None and not self.timeout > 0:
-            raise InputError(f"timeout = {self.timeout}: a time limit is above 0 seconds")
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {name: getattr(self, name) for name in ("workers", "threads", "batch", "timeout", "store")}
 
 
 def run_benchmark(
@@ -117,7 +89,7 @@ def run_benchmark(
 
     Returns:
         The finished run. Samples on which the method failed are in its rows, with the reason, and listed in
-        `description["result"]["failed"]`.
+        `record.result.failed`.
 
     Raises:
         InputError: the folder has another job's run, the method cannot be made, a sample cannot be read; recorded
@@ -126,11 +98,11 @@ def run_benchmark(
     execution = execution or Execution()
     protocol = with_recording(protocol)
     numbers = recorded_numbers(protocol, source, _chosen(source, every, limit))
-    job = _describe_job(method, source, {**protocol.as_dict(), "every": every, "limit": limit})
     task = TargetsTask(protocol, execution.store)
+    record = _begun_record(method, source, task, every, limit, execution, command)
     out.mkdir(parents=True, exist_ok=True)
-    if not _finished(out, job, existing, read_run):
-        _carry_out(method, source, out, task, job, execution, numbers, engine, command, progress, grown)
+    if not _finished(out, record, existing, read_run):
+        _carry_out(method, source, out, task, record, numbers, engine, progress, grown)
     return read_run(out)
 
 
@@ -173,11 +145,10 @@ def run_diverse(
     """
     execution = execution or Execution()
     numbers = _chosen(source, every, limit)
-    conduct = {**task.as_dict(), "every": every, "limit": limit}
-    job = {"task": DIVERSE, **_describe_job(method, source, conduct)}
+    record = _begun_record(method, source, task, every, limit, execution, command)
     out.mkdir(parents=True, exist_ok=True)
-    if not _finished(out, job, existing, read_answers):
-        _carry_out(method, source, out, task, job, execution, numbers, engine, command, progress, grown)
+    if not _finished(out, record, existing, read_answers):
+        _carry_out(method, source, out, task, record, numbers, engine, progress, grown)
     return read_answers(out)
 
 
@@ -186,43 +157,32 @@ def _carry_out(
     source: Source,
     out: Path,
     task: Task,
-    job: dict[str, Any],
-    execution: Execution,
+    record: Record,
     numbers: Sequence[int],
     engine: Engine | None,
-    command: str,
     progress: bool,
     grown: Callable[[], None],
 ) -> None:
     begun = time.monotonic()
     journal = Journal(out, task.schema)
     try:
-        _check_journal(journal, job, out)
+        _check_journal(journal, record, out)
+        execution = record.execution
         work = EvaluationWork(Job(method, source, task, execution.batch, execution.threads, execution.timeout))
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, engine, out, progress, grown)
-        _check_unchanged(source, job, journal, out)
+        _check_unchanged(source, record, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
         task.write(out, journal.tables())
         if (write_tables := getattr(source, "write_tables", None)) is not None:
             write_tables(out)
-        result = _summary(journal, wall_seconds)
+        result = _result(journal, wall_seconds)
     finally:
         journal.close()
-    description = {
-        "format": FORMAT,
-        **job,
-        "execution": {
-            **execution.as_dict(),
-            "engine": engine.name,
-            "workers": engine.workers,
-            "workers_lost": len(engine.lost),
-        },
-        "machine": _machine(),
-        "command": command,
-        "result": result,
-    }
-    write_json(out / RUN, description)
+    carried_out = dataclasses.replace(
+        execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
+    )
+    write_json(out / RUN, dataclasses.replace(record, execution=carried_out, result=result).as_json())
     (out / JOURNAL).unlink()
 
 
@@ -259,15 +219,15 @@ def _evaluate(
                 bar.set_postfix(failed=failed)
 
 
-def _check_unchanged(source: Source, job: Mapping[str, Any], journal: Journal, out: Path) -> None:
+def _check_unchanged(source: Source, record: Record, journal: Journal, out: Path) -> None:
     """See that the rows are those of the files that the run says it read.
 
     Raises:
         InputError: a file was changed in the meantime. The journal is told: nobody resumes it.
     """
-    if source.content_hash() != job["dataset"]["content_hash"]:
+    if source.content_hash() != record.dataset.content_hash:
         journal.spoil(f"the files of {source.name} were changed while they were read")
-        _check_journal(journal, job, out)
+        _check_journal(journal, record, out)
 
 
 def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
@@ -282,26 +242,37 @@ def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
     return list(range(0, len(ids), every))[:limit]
 
 
-def _describe_job(method: MethodSpec, source: Source, conduct: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides the rows."""
-    return {
-        "method": {
-            "name": method.name,
-            "entry": _portable_entry(method.entry),
-            "options": dict(method.options),
-            "card": dict(method.card),
-            "source_sha256": _file_hash(method.entry),
-            **({"provenance": provenance(addresses.local_options(method.options))} if method.entry == BRIDGE else {}),
-        },
-        "dataset": {
-            "name": source.name,
-            "samples": len(source.ids),
-            "content_hash": source.content_hash(),
-            "facts": dict(source.facts()),
-        },
-        "protocol": dict(conduct),
+def _begun_record(
+    method: MethodSpec,
+    source: Source,
+    task: TargetsTask | SetTask,
+    every: int,
+    limit: int | None,
+    execution: Execution,
+    command: str,
+) -> RunRecord | SetRunRecord:
+    """The record of a run before its first sample."""
+    parts: dict[str, Any] = {
+        "method": MethodRecord(
+            name=method.name,
+            entry=_portable_entry(method.entry),
+            options=dict(method.options),
+            card=dict(method.card),
+            source_sha256=_file_hash(method.entry),
+            provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
+        ),
+        "dataset": DatasetRecord(source.name, len(source.ids), source.content_hash(), dict(source.facts())),
+        "every": every,
+        "limit": limit,
         "versions": _versions(method),
+        "execution": ExecutionRecord(**dataclasses.asdict(execution)),
+        "machine": Machine(platform.system(), processor(), os.cpu_count()),
+        "command": command,
+        "result": Result(samples=0, clicks=0, wall_seconds=0.0, model_seconds=0.0, harness_seconds=0.0),
     }
+    if isinstance(task, SetTask):
+        return SetRunRecord(protocol=task.protocol, **parts)
+    return RunRecord(protocol=task.protocol, **parts)
 
 
 def _portable_entry(entry: str) -> str:
@@ -335,10 +306,6 @@ def _versions(method: MethodSpec) -> dict[str, str]:
     return found
 
 
-def _machine() -> dict[str, Any]:
-    return {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
-
-
 def processor() -> str:
     """The processor's name, as the system tells it."""
     info = Path("/proc/cpuinfo")
@@ -351,7 +318,7 @@ def processor() -> str:
 
 def _finished(
     out: Path,
-    job: Mapping[str, Any],
+    record: Record,
     existing: Existing,
     read: Callable[[Path], StoredRun | StoredAnswers],
 ) -> bool:
@@ -364,25 +331,25 @@ def _finished(
     if existing == "fail" and present:
         raise InputError(f"{out}: there is a run already; name another folder or use --existing overwrite")
     if (out / RUN).is_file():
-        check_same(read(out).description, job, out)
+        check_same(read(out).record.job(), record.job(), out)
         (out / JOURNAL).unlink(missing_ok=True)
         return True
     return False
 
 
-def _check_journal(journal: Journal, job: Mapping[str, Any], out: Path) -> None:
+def _check_journal(journal: Journal, record: Record, out: Path) -> None:
     if spoiled := journal.spoiled():
         raise InputError(
             f"{out}: {spoiled}, so some of its rows are of other files; run it again with --existing overwrite"
         )
     begun = journal.job()
     if begun is None:
-        journal.begin(job)
+        journal.begin(record.job())
     else:
-        check_same(begun, job, out)
+        check_same(begun, record.job(), out)
 
 
-def check_same(there: Mapping[str, Any], job: Mapping[str, Any], out: Path, what: str = "run") -> None:
+def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
     """Refuse a folder whose run was made otherwise.
 
     Args:
@@ -416,29 +383,25 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _summary(journal: Journal, wall_seconds: float) -> dict[str, Any]:
-    """What came out, for `run.json`."""
-    failed: list[dict[str, Any]] = []
+def _result(journal: Journal, wall_seconds: float) -> Result:
+    """What came out."""
+    failed: list[Failure] = []
     samples = clicks = 0
     seconds = dict.fromkeys(SECONDS, 0.0)
     for table in journal.tables():
         ends = table.select(["sample", "click", "failure"]).to_pylist()
-        failed += [
-            {"sample": row["sample"], "click": row["click"], "reason": row["failure"]}
-            for row in ends
-            if row["failure"] is not None
-        ]
+        failed += [Failure(row["sample"], row["click"], row["failure"]) for row in ends if row["failure"] is not None]
         samples += len({row["sample"] for row in ends})
         clicks += table.num_rows
         for name in SECONDS:
             seconds[name] += float(sum(table[name].to_pylist()))
-    repeated, versions = journal.repeated(), journal.versions()
-    return {
-        "samples": samples,
-        "clicks": clicks,
-        "failed": failed,
-        "batches_repeated": {"count": len(repeated), "first_reason": repeated[0] if repeated else None},
-        "wall_seconds": wall_seconds,
+    repeated = journal.repeated()
+    return Result(
+        samples=samples,
+        clicks=clicks,
+        failed=tuple(failed),
+        batches_repeated=RepeatedBatches(len(repeated), repeated[0] if repeated else None),
+        wall_seconds=wall_seconds,
+        method_versions=tuple(journal.versions()),
         **seconds,
-        **({"method_versions": versions} if versions else {}),
-    }
+    )

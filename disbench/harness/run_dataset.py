@@ -28,13 +28,12 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
     Raises:
         InputError: the run's dataset is no card of ours and no other is named, or it is not here.
     """
-    facts = run.description["dataset"].get("facts")
-    if isinstance(facts, Mapping) and "choice" in facts:
+    facts = run.record.dataset.facts
+    if "choice" in facts:
         return _intents(run, facts["choice"], data, dataset)
     if dataset is None and run.dataset not in definitions.names("datasets"):
         raise InputError(f"{run.dataset!r} is no dataset of disbench's own; name its card or folder with --dataset")
-    options = facts.get("options", {}) if isinstance(facts, Mapping) else {}
-    wanted = overrides(options) if isinstance(options, Mapping) else []
+    wanted = overrides(run.record.dataset.options)
     for text in wanted if dataset is None else []:  # a stranger's options name no folder outside the dataset's
         for part in text.partition("=")[2].split(","):
             safe_path(part, f"{run.place(RUN)}: option {text.partition('=')[0]!r} of the dataset")

@@ -17,7 +17,8 @@ from disbench.core.prediction import RgbImage, Session
 from disbench.core.samples import Sample
 from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import Protocol
-from disbench.harness.store import ClickRow, Store
+from disbench.harness.record import Store
+from disbench.harness.store import ClickRow
 
 
 class SampleLoop:

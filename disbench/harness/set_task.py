@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,11 @@ from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
-from disbench.core.errors import InputError
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage, Session
 from disbench.harness.answers import JOURNAL_SCHEMA, AnswerRow, to_journal, write_answers
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
-
-MOVE = 3
-"""Pixels by which a click is moved to see whether the answer holds."""
+from disbench.harness.protocol import SetProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +50,12 @@ class SetTask:
     """How a method is asked.
 
     Attributes:
-        clicks: first clicks drawn for each set, at least 1.
-        seed: of the draws.
-        move: pixels by which each click is moved in eight directions (those that stay in the click region); 0 moves
-            none.
-        threshold: a pixel belongs to a candidate if its probability is above this.
+        protocol: how many clicks, and how they are drawn and moved.
         store: whether the candidates of clicks that were not moved are stored.
-
-    Raises:
-        InputError: a value out of range.
     """
 
-    clicks: int = 1
-    seed: int = 0
-    move: int = MOVE
-    threshold: float = 0.49
+    protocol: SetProtocol
     store: Literal["none", "all"] = "none"
-
-    def __post_init__(self) -> None:
-        if self.clicks < 1 or self.seed < 0 or self.move < 0:
-            raise InputError(f"clicks = {self.clicks}, seed = {self.seed}, move = {self.move}: at least 1, 0 and 0")
-
-    def as_dict(self) -> dict[str, Any]:
-        """All that decides the rows, JSON-ready."""
-        return {"clicks": self.clicks, "seed": self.seed, "move": self.move, "threshold": self.threshold}
 
     @property
     def schema(self) -> pa.Schema:
@@ -209,7 +188,7 @@ class SetLoop:
         """
         begun = time.perf_counter()
         height, width = self.sample.image.shape[:2]
-        found = checked_candidates(prediction, height, width, self.task.threshold)
+        found = checked_candidates(prediction, height, width, self.task.protocol.threshold)
         row = replace(
             self.pending,
             candidates=len(found.masks),
@@ -238,13 +217,15 @@ class SetLoop:
 
     def _all_clicks(self) -> list[tuple[int, Click, Click]]:
         """Number of each click, where it was drawn, and where it is set."""
-        sample, task = self.sample, self.task
+        sample, protocol = self.sample, self.task.protocol
         drawn = [
-            (number, first_click(sample.click_region, task.seed, sample.image_id, sample.center, number))
-            for number in range(1, task.clicks + 1)
+            (number, first_click(sample.click_region, protocol.seed, sample.image_id, sample.center, number))
+            for number in range(1, protocol.clicks + 1)
         ]
         region = decode(sample.click_region)
-        moved = [(number, click, there) for number, click in drawn for there in moved_clicks(click, task.move, region)]
+        moved = [
+            (number, click, there) for number, click in drawn for there in moved_clicks(click, protocol.move, region)
+        ]
         return [*((number, click, click) for number, click in drawn), *moved]
 
     def _timed(self, row: AnswerRow) -> AnswerRow:

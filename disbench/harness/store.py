@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from disbench.core.arrays import FloatArray
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
+from disbench.harness.protocol import MOST_CLICKS, Protocol
+from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import (
     MOST_TEXT,
@@ -36,21 +38,16 @@ from disbench.io.parquet import (
 from disbench.io.parquet_footer import RowGroup
 from disbench.io.plain_data import parse_json, parse_json_table
 
-FORMAT = 1
 Kind = TypeVar("Kind")
-Store = Literal["none", "kept", "all"]
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
 _ROWS_AT_ONCE = 128
-MOST_CLICKS = (1 << 15) - 1
-"""Of a sample: what the column `click` can number."""
 MOST_IOUS = 1 << 27
 """Samples times clicks, when failed samples are filled up: 1 GiB of numbers."""
 _FEW_ROWS = 1 << 19
 """So many rows any file may have; a larger one no more than it has bytes, since each row has times of its own."""
 _NAMES = ("job", "chunks", "seconds", "spoiled", "versions", "versions_1")
 """Of a journal's tables, and of the index of the last one."""
-_RERUN = "run it again with --existing overwrite"
 
 SCHEMA = pa.schema(
     [
@@ -281,30 +278,30 @@ class StoredRun:
 
     Attributes:
         folder: where it lies; of a packed run (`disbench.harness.archive`), the archive's path without its ending.
-        description: the content of `run.json`.
+        record: the content of `run.json`.
         archive: that it is packed in, or None.
         clicks: the bytes of `clicks.parquet` in the archive, or None.
     """
 
     folder: Path
-    description: dict[str, Any]
+    record: RunRecord
     archive: Path | None = None
     clicks: pa.Buffer | None = field(default=None, repr=False)
 
     @property
     def method(self) -> str:
         """The method's name."""
-        return str(self.description["method"]["name"])
+        return self.record.method.name
 
     @property
     def dataset(self) -> str:
         """The dataset's name."""
-        return str(self.description["dataset"]["name"])
+        return self.record.dataset.name
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> Protocol:
         """How it was evaluated."""
-        return dict(self.description["protocol"])
+        return self.record.protocol
 
     def place(self, name: str) -> str:
         """How errors name one of the run's files."""
@@ -369,18 +366,6 @@ class StoredRun:
     def _complaining(self) -> AbstractContextManager[None]:
         return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
 
-    @property
-    def max_clicks(self) -> int:
-        """Clicks that a sample got.
-
-        Raises:
-            InputError: the description does not say how many, or more than a run can have.
-        """
-        said = self.description["protocol"].get("max_clicks")
-        if type(said) is not int or not 1 <= said <= MOST_CLICKS:
-            raise InputError(f"{self.place(RUN)}: protocol.max_clicks is {said!r}"[:300] + f"; {_RERUN}")
-        return said
-
     def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
         """The values of one numeric column, a sequence a sample, in the dataset's order.
 
@@ -393,12 +378,12 @@ class StoredRun:
         """
         table = self.rows(["sample", "failure", column])
         with self._complaining():
-            return split_by_sample(table, column, self.max_clicks, replayed=self.replayed)
+            return split_by_sample(table, column, self.protocol.max_clicks, replayed=self.replayed)
 
     @property
     def replayed(self) -> bool:
         """Whether its clicks are recorded ones."""
-        return replays(str(self.protocol["policy"]))
+        return replays(self.protocol.policy)
 
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
@@ -445,12 +430,10 @@ def read_run(folder: Path) -> StoredRun:
     path = folder / RUN
     if not path.is_file():
         raise unfinished(folder)
-    description = parse_description(path.read_bytes(), str(path))
-    if "task" in description:
-        raise InputError(f"{folder}: a run of --task {description['task']}; disbench ambiguity reads it")
+    record = run_record(path.read_bytes(), str(path))
     if not (folder / CLICKS).is_file():
         raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
-    return StoredRun(folder, description)
+    return StoredRun(folder, record)
 
 
 def check_counts(groups: Sequence[RowGroup], size: int) -> None:
@@ -475,29 +458,16 @@ def unfinished(folder: Path) -> InputError:
     return InputError(f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made")
 
 
-def parse_description(content: bytes, where: str) -> dict[str, Any]:
-    """A run's description from the bytes of its `run.json`.
-
-    Args:
-        content: UTF-8.
-        where: what to name in errors.
+def run_record(content: bytes, where: str) -> RunRecord:
+    """The record of a run of targets from the bytes of its `run.json`.
 
     Raises:
-        InputError: not a description of a run, or one of a later version's form.
+        InputError: as `parse_record`, or a run of the diverse task.
     """
-    try:
-        description = parse_json_table(content)
-        form = description["format"]
-        if form == FORMAT:
-            for key in ("method", "dataset", "protocol"):
-                description[key].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: not a description of a run ({error}); run it again") from error
-    if form != FORMAT:
-        raise InputError(
-            f"{where}: form {repr(form)[:80]} of a run, where {FORMAT} is known; use another version of disbench"
-        )
-    return description
+    record = parse_record(content, where)
+    if isinstance(record, SetRunRecord):
+        raise InputError(f"{where}: a run of --task {record.task}; disbench ambiguity reads it")
+    return record
 
 
 def _split_samples(table: pa.Table) -> Iterator[pa.Table]:

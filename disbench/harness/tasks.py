@@ -19,8 +19,9 @@ from disbench.core.prediction import RgbImage, Session
 from disbench.core.samples import Sample
 from disbench.harness.answers import AnswerRow
 from disbench.harness.protocol import Protocol as Conduct
+from disbench.harness.record import Store
 from disbench.harness.sample_loop import SampleLoop
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, Store, to_table, write_clicks
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, to_table, write_clicks
 
 Row = ClickRow | AnswerRow
 """What one call of a method came to."""

@@ -18,7 +18,7 @@ from disbench.harness.figures import Figures
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import find_recording, unknown_samples
-from disbench.harness.row_checks import RowChecks, check_description, check_schema, chosen_numbers
+from disbench.harness.row_checks import RowChecks, check_schema
 from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import StoredRun, read_run
 
@@ -101,10 +101,9 @@ def verify_run(
     """
     run, manifest = _opened(place)
     problems = Problems()
-    protocol = check_description(run, problems)
-    if protocol is None or not check_schema(run, problems):
+    if not check_schema(run, problems):
         return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
-    protocol, unseen = _recorded(protocol, place, recording)
+    protocol, unseen = _recorded(run.protocol, place, recording)
     stored = _stored(run, manifest, problems)
     found, unchecked = _samples(run, source, data, dataset, problems)
     unchecked += unseen
@@ -150,7 +149,7 @@ def _opened(place: Path) -> tuple[StoredRun, Mapping[str, Any] | None]:
 
 def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Problems) -> str:
     """Which masks the rows should have."""
-    store = str(run.description["execution"]["store"])
+    store = run.record.execution.store
     if manifest is None or manifest["masks"] == store:
         return store
     if manifest["masks"] != LEFT_OUT or store == "none":
@@ -176,15 +175,15 @@ def _samples(
 
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
     """Why a dataset is not the run's; "" if it is."""
-    said = run.description["dataset"]
+    said = run.record.dataset
     found = source.content_hash()
-    if found != said["content_hash"]:
+    if found != said.content_hash:
         return (
-            f"the dataset {said['name']!r} here has the content hash {found[:16]}..., the run's had "
-            f"{said['content_hash'][:16]!r}...: other files, or other options"
+            f"the dataset {said.name!r} here has the content hash {found[:16]}..., the run's had "
+            f"{said.content_hash[:16]!r}...: other files, or other options"
         )
-    if len(source.ids) != said["samples"]:
-        problems.add("number of samples that the dataset does not have", f"{said['samples']}, not {len(source.ids)}")
+    if len(source.ids) != said.samples:
+        problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")
         return "the number of samples is wrong"
     return ""
 
@@ -201,7 +200,7 @@ def _moved(run: StoredRun, clicks: ClickChecks) -> str:
     return (
         f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
         f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
-        f"{run.description['versions']['opencv']!r}, here {opencv_version()!r})"
+        f"{run.record.versions['opencv']!r}, here {opencv_version()!r})"
     )
 
 
@@ -216,8 +215,8 @@ def _read_rows(
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    expected = None if source is None else _Expected(source, chosen_numbers(run.description), problems, protocol)
-    bar = tqdm(run.samples(), total=run.description["result"]["samples"], unit="sample", disable=not progress)
+    expected = None if source is None else _Expected(source, run.record.numbers, problems, protocol)
+    bar = tqdm(run.samples(), total=run.record.result.samples, unit="sample", disable=not progress)
     for table in bar:
         sound = rows.add(table)
         if source is not None and expected is not None:

@@ -13,47 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from disbench.baselines.cards import STANDARD_THRESHOLD, execution_options
+from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
-from disbench.core.click_policies import DRAWING, ClickPolicy, replays
+from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.presets import departures
-from disbench.harness.store import RUN, StoredRun
-from disbench.io.settings import LARGEST
+from disbench.harness.record import CardFacts, MethodRecord, RunRecord
+from disbench.harness.store import StoredRun
 from disbench.reports.render.text import counted, option_value, ordinal, plain
 from disbench.reports.summary import Summary, summarise
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options that say at what size a method works: tables name them even at their defaults."""
-_NUMBER = (int, float)
-_PARTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "method": {"name": (str,), "entry": (str,), "options": (dict,), "card": (dict,)},
-    "dataset": {"name": (str,), "samples": (int,), "content_hash": (str,)},
-    "protocol": {
-        **{"name": (str,), "max_clicks": (int,), "threshold": _NUMBER, "selection": (str,), "policy": (str,)},
-        **{"seed": (int,), "stop_at": (*_NUMBER, type(None)), "initial_masks": (bool,), "every": (int,)},
-        "limit": (int, type(None)),
-    },
-    "versions": {},
-    "execution": {"workers": (int,), "threads": (int, type(None)), "batch": (int,)},
-    "machine": {"system": (str,), "processor": (str,), "cores": (int, type(None))},
-    "result": {"samples": (int,), "wall_seconds": _NUMBER},
-}
-"""What a report reads of `run.json`, and the kinds of it."""
-_OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "method": {"source_sha256": (str, type(None))},
-    "dataset": {"facts": (dict,)},
-    "protocol": {"budget": (str,), "preset": (str,), "preset_values": (dict,)},
-    "result": {"batches_repeated": (dict,)},
-}
-"""What it reads where it is there."""
-_CARD: Mapping[str, tuple[type, ...]] = {
-    **{"threshold": _NUMBER, "training_data": (list,), "options": (dict,), "weights": (list,)},
-    **dict.fromkeys(("title", "citation", "code", "licence", "backbone", "input_size"), (str,)),
-}
-"""The same of the card in it."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
 """What must agree before two runs of one dataset are compared."""
 
@@ -80,7 +53,7 @@ class Entry:
         stop_at: the IoU at which samples ended, or None.
         execution: machine, processes and threads, on which the seconds depend.
         command: that made it.
-        description: the content of `run.json`.
+        record: the content of `run.json`.
         summary: the numbers.
     """
 
@@ -100,7 +73,7 @@ class Entry:
     stop_at: float | None
     execution: str
     command: str
-    description: Mapping[str, Any]
+    record: RunRecord
     summary: Summary
 
     @property
@@ -111,15 +84,14 @@ class Entry:
     @property
     def budget(self) -> str:
         """What points the method gets at once, in words; "" for a loop of clicks."""
-        name = str(self.description["protocol"].get("budget", ""))
-        return BUDGETS[name].words if name in BUDGETS else plain(name)
+        name = self.record.protocol.budget
+        return BUDGETS[name].words if name else ""
 
     @property
     def preset(self) -> str:
         """Whose protocol as a whole was asked for, and what the run has otherwise; "" for the standard one."""
-        protocol = self.description["protocol"]
-        changed = departures(protocol)
-        return plain(protocol.get("preset", "") + (f", but its own {' and '.join(changed)}" if changed else ""))
+        changed = departures(self.record.protocol)
+        return plain(self.record.protocol.preset + (f", but its own {' and '.join(changed)}" if changed else ""))
 
     @property
     def dataset_key(self) -> tuple[str, str]:
@@ -185,7 +157,7 @@ def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAns
     runs: dict[Path, StoredRun] = {}
     for run in map(open_run, (place for place in places.values() if place not in diverse)):
         there = runs.setdefault(run.folder.resolve(), run)
-        if there.description != run.description:
+        if there.record != run.record:
             raise InputError(f"{run.folder}: the folder and the archive of this name are two runs; move one")
     return list(runs.values()), list(map(read_answers, diverse))
 
@@ -207,11 +179,6 @@ def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     for entry in entries:
         groups.setdefault(entry.dataset_key, []).append(entry)
     return groups
-
-
-def card_threshold(card: Mapping[str, Any]) -> float:
-    """The threshold that a method's card asks for; the standard one where there is no card."""
-    return float(card.get("threshold", STANDARD_THRESHOLD))
 
 
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
@@ -244,136 +211,86 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     return [plain(folder.relative_to(root).as_posix()) for folder in whole]
 
 
-def _check_parts(run: StoredRun) -> None:
-    for part, keys in _PARTS.items():
-        content = run.description.get(part)
-        if not isinstance(content, Mapping):
-            raise InputError(f"{run.place(RUN)}: {part} is missing; run it again")
-        for key in keys:
-            if key not in content:
-                raise InputError(f"{run.place(RUN)}: {part}.{key} is missing; run it again")
-        _check_kinds(run, part, content, {**keys, **_OPTIONAL.get(part, {})})
-    _check_kinds(run, "method.card", run.description["method"]["card"], _CARD)
-    protocol = run.description["protocol"]
-    if protocol["every"] < 1 or (protocol["stop_at"] is not None and not 0 < protocol["stop_at"] <= 1):
-        raise InputError(f"{run.place(RUN)}: protocol.every or protocol.stop_at is out of its range; run it again")
-
-
-def _check_kinds(run: StoredRun, part: str, content: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
-    for key, allowed in kinds.items():
-        value = content.get(key)
-        wrong = key in content and type(value) not in allowed
-        if wrong or (isinstance(value, int | float) and not abs(value) <= LARGEST):  # nan is not, either
-            raise InputError(f"{run.place(RUN)}: {part}.{key} is {repr(value)[:80]}; run it again")
-
-
 def _read_entry(run: StoredRun, name: str) -> Entry:
-    _check_parts(run)
-    try:
-        method, dataset, protocol = run.description["method"], run.description["dataset"], run.protocol
-        card, options = method["card"], method["options"]
-        return Entry(
-            folder=name,
-            method=plain(method["name"]),
-            label=run_label(plain(method["name"]), options, card, float(protocol["threshold"])),
-            build=_build(method),
-            resolution=_resolution(options, card),
-            training_data=plain(", ".join(map(str, card.get("training_data", [])))),
-            backbone=plain(card.get("backbone", "")),
-            dataset=plain(dataset["name"]),
-            content_hash=plain(dataset["content_hash"]),
-            dataset_samples=int(dataset["samples"]),
-            conditions=_conditions(run.description),
-            threshold=float(protocol["threshold"]),
-            max_clicks=int(protocol["max_clicks"]),
-            stop_at=None if protocol["stop_at"] is None else float(protocol["stop_at"]),
-            execution=_execution(run.description),
-            command=str(run.description.get("command", "")),
-            description=run.description,
-            summary=summarise(run),
-        )
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(
-            f"{run.place(RUN)}: not as a description of a run should be ({error!r}); run it again"
-        ) from error
+    method, dataset, protocol = run.record.method, run.record.dataset, run.protocol
+    return Entry(
+        folder=name,
+        method=plain(method.name),
+        label=run_label(plain(method.name), method.options, method.facts, protocol.threshold),
+        build=_build(method),
+        resolution=_resolution(method.options, method.facts),
+        training_data=plain(", ".join(method.facts.training_data)),
+        backbone=plain(method.facts.backbone),
+        dataset=plain(dataset.name),
+        content_hash=plain(dataset.content_hash),
+        dataset_samples=dataset.samples,
+        conditions=_conditions(run.record),
+        threshold=protocol.threshold,
+        max_clicks=protocol.max_clicks,
+        stop_at=protocol.stop_at,
+        execution=_execution(run.record),
+        command=run.record.command,
+        record=run.record,
+        summary=summarise(run),
+    )
 
 
-def run_label(name: str, options: Mapping[str, Any], card: Mapping[str, Any], threshold: float) -> str:
+def run_label(name: str, options: Mapping[str, Any], card: CardFacts, threshold: float) -> str:
     """The name, with the options that are not the card's defaults; all options where there is no card."""
-    defaults = {key: table["default"] for key, table in card.get("options", {}).items()}
-    if card.get("status") == "bridge":
-        defaults["adapter"] = card.get("adapter")
+    defaults = {key: table.get("default") for key, table in card.options.items()}
+    if card.status == "bridge":
+        defaults["adapter"] = card.adapter
         options = {**options, "checkpoint": Path(str(options.get("checkpoint", ""))).name}
-    details = execution_options(card)
+    details = execution_options(card.options, card.status, card.entry)
     changed = [
         f"{key}={option_value(value)}"
         for key, value in options.items()
         if (key not in defaults or value != defaults[key]) and key not in details
     ]
-    if threshold != card_threshold(card):
+    if threshold != card.threshold:
         changed.append(f"threshold={threshold:g}")
     return plain(f"{name} ({', '.join(changed)})" if changed else name)
 
 
-def _build(method: Mapping[str, Any]) -> str:
-    weights = [weight.get("sha256") for weight in method["card"].get("weights", [])]
-    content = json.dumps([method["entry"], method.get("source_sha256"), weights, *_peer(method)])
+def _build(method: MethodRecord) -> str:
+    weights = [weight.get("sha256") for weight in method.facts.weights]
+    content = json.dumps([method.entry, method.source_sha256, weights, *_peer(method)])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _peer(method: Mapping[str, Any]) -> list[Any]:
+def _peer(method: MethodRecord) -> list[Any]:
     """What decides a bridged method besides."""
-    found = method.get("provenance")
     decisive = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
-    return [found.get(name) for name in decisive] if isinstance(found, Mapping) else []
+    return [] if method.provenance is None else [method.provenance.get(name) for name in decisive]
 
 
-def _resolution(options: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+def _resolution(options: Mapping[str, Any], card: CardFacts) -> str:
     named = [f"{key}={option_value(options[key])}" for key in _RESOLUTIONS if key in options]
-    return plain(", ".join(named) or card.get("input_size", ""))
+    return plain(", ".join(named) or card.input_size)
 
 
-def _conditions(description: Mapping[str, Any]) -> dict[str, str]:
-    protocol = description["protocol"]
-    policy = _policy(str(protocol["policy"]))
+def _conditions(record: RunRecord) -> dict[str, str]:
+    protocol = record.protocol
+    policy = protocol.click_policy
     values = (
-        protocol["name"],
-        protocol["selection"],
+        protocol.name,
+        protocol.selection,
         policy,
-        protocol["seed"] if _draws(policy) else "none",
-        protocol["max_clicks"],
-        "used" if protocol["initial_masks"] else "ignored",
-        _samples(description),
-        description["versions"].get("opencv", "unknown"),
+        protocol.seed if policy.name in DRAWING else "none",
+        protocol.max_clicks,
+        "used" if protocol.initial_masks else "ignored",
+        _samples(record),
+        record.versions["opencv"],
     )
     return dict(zip(CONDITIONS, map(plain, values), strict=True))
 
 
-def _policy(text: str) -> str:
-    """The policy with all its options; as it stands if this version does not know it."""
-    try:
-        return str(ClickPolicy.parse(text))
-    except InputError:
-        return text
-
-
-def _draws(policy: str) -> bool:
-    """Whether the seed decides a click; of a policy that this version does not know it may."""
-    try:
-        return ClickPolicy.parse(policy).name in DRAWING
-    except InputError:
-        return True
-
-
-def _samples(description: Mapping[str, Any]) -> str:
+def _samples(record: RunRecord) -> str:
     """Which samples a run has."""
-    protocol = description["protocol"]
-    subset = _subset(int(description["dataset"]["samples"]), int(protocol["every"]), protocol["limit"])
-    if not replays(str(protocol["policy"])):
+    subset = _subset(record.dataset.samples, record.every, record.limit)
+    if not replays(record.protocol.policy):
         return subset
-    return f"{subset}, of them {int(description['result']['samples'])} with recorded clicks"
+    return f"{subset}, of them {record.result.samples} with recorded clicks"
 
 
 def _subset(samples: int, every: int, limit: int | None) -> str:
@@ -384,11 +301,11 @@ def _subset(samples: int, every: int, limit: int | None) -> str:
     return ", of them ".join(parts) or "all"
 
 
-def _execution(description: Mapping[str, Any]) -> str:
-    machine, execution = description["machine"], description["execution"]
+def _execution(record: RunRecord) -> str:
+    machine, execution = record.machine, record.execution
     return plain(
-        f"{machine['processor']} with {machine['cores']} cores; workers {execution['workers']}, "
-        f"threads {execution['threads']}, batch {execution['batch']}"
+        f"{machine.processor} with {machine.cores} cores; workers {execution.workers}, "
+        f"threads {execution.threads}, batch {execution.batch}"
     )
 
 

@@ -60,12 +60,12 @@ def hard_samples(run: StoredRun) -> tuple[list[Hard], list[Hard]]:
     Raises:
         InputError: samples of this run end below 0.90, its method answers once, or the run is damaged.
     """
-    rows, cap, goal = run.by_sample(), run.max_clicks, np.float32(SOLVED / 100)
-    if run.protocol.get("budget"):
+    rows, cap, goal = run.by_sample(), run.protocol.max_clicks, np.float32(SOLVED / 100)
+    if run.protocol.budget:
         raise InputError(f"{run.folder}: its method gets a fixed budget of points; there are no clicks to look at")
     if _ends_early(run):
         raise InputError(
-            f"{run.folder}: its samples end at an IoU of {run.protocol['stop_at']:g}, so which of them never "
+            f"{run.folder}: its samples end at an IoU of {run.protocol.stop_at:g}, so which of them never "
             f"reach {SOLVED / 100:.2f} is not known; run it without --stop-at"
         )
     needed = clicks_to_reach(list(rows.values()), SOLVED / 100, cap)
@@ -188,7 +188,7 @@ def failure_pictures(
     runs = find_runs(folders)
     found: dict[Path, list[Picture]] = {}
     for run, entry in zip(runs, read_entries(runs), strict=True):
-        if _ends_early(run) or run.protocol.get("budget"):
+        if _ends_early(run) or run.protocol.budget:
             continue
         never, late = hard_samples(run)
         drawn = draw_failures(run, entry, data, samples, dataset)
@@ -210,7 +210,7 @@ def _small(picture: bytes) -> bytes:
 
 
 def _ends_early(run: StoredRun) -> bool:
-    stop = run.protocol["stop_at"]
+    stop = run.protocol.stop_at
     return stop is not None and bool(np.float32(stop) < np.float32(SOLVED / 100))
 
 

@@ -132,9 +132,7 @@ def make_report(
 def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Picture]:
     """What the leaderboard shows of ambiguity. A packed run has no sets beside it: it is not in the figure."""
     intents = [
-        read_intents(run)
-        for run in runs
-        if is_on_intents(run) and run.archive is None and run.protocol["stop_at"] is None
+        read_intents(run) for run in runs if is_on_intents(run) and run.archive is None and run.protocol.stop_at is None
     ]
     if not numbers and not intents:
         return []

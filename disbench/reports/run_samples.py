@@ -85,7 +85,7 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
         source = open_run_dataset(run, data, dataset)
     except InputError as error:
         raise InputError(f"no pictures of {run.folder}: {error}") from error
-    told, found = run.description["dataset"].get("content_hash"), source.content_hash()
+    told, found = run.record.dataset.content_hash, source.content_hash()
     if found != told:
         raise InputError(
             f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(told)[:8]}, "

@@ -105,8 +105,8 @@ def summarise(run: StoredRun) -> Summary:
     Raises:
         InputError: the rows are damaged, or not those that `run.json` describes.
     """
-    max_clicks, stop_at = run.max_clicks, run.protocol["stop_at"]
-    budget = str(run.protocol.get("budget", ""))
+    max_clicks, stop_at = run.protocol.max_clicks, run.protocol.stop_at
+    budget = run.protocol.budget
     looped = stop_at is None and not budget
     rows = run.rows(_COLUMNS)
     _check_numbers(run, rows)
@@ -148,7 +148,7 @@ def _check_numbers(run: StoredRun, rows: pa.Table) -> None:
 
 
 def _check_count(run: StoredRun, samples: int) -> None:
-    said = run.description["result"]["samples"]
+    said = run.record.result.samples
     if samples != said:
         raise InputError(
             f"{run.place(CLICKS)}: {samples} samples, where run.json says {said}; run it again with "

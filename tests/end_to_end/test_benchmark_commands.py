@@ -46,7 +46,7 @@ def test_run_and_report_on_a_folder(folder: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         assert "3 samples, 15 clicks" in result.stdout
     run = read_run(tmp_path / "runs" / "discs-8")
-    assert run.description["command"].startswith("disbench run --method")
+    assert run.record.command.startswith("disbench run --method")
     assert run.rows(["mask"])["mask"].null_count == 0
     result = disbench("report", "runs", "--out", "report", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

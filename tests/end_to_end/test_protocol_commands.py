@@ -67,7 +67,7 @@ def test_what_a_paper_does_otherwise_is_done_recorded_verified_and_reported(plac
     assert [iou for *_, iou in found["focalclick"]] == [0, 0, 0]  # and not above 0.5
     assert found["focuscut"] == [(*first, 1.0)] * 3  # it begins again
     assert found["interformer"][0][:3] in {(x, 9, True) for x in range(11, 16)}  # any centre of the box
-    recorded = read_run(place / "runs" / "focuscut").protocol["preset_values"]
+    recorded = read_run(place / "runs" / "focuscut").protocol.preset_values
     assert recorded == {
         **{"threshold": 0.5, "max_clicks": 20, "selection": "oracle-first", "policy": "scipy-restart"},
         **{"failures": "strict", "datasets": {"pascalvoc": {"ids": "palette"}}},

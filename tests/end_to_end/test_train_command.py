@@ -123,7 +123,7 @@ def test_what_came_out_is_a_method(trained: Path) -> None:
     assert "2 samples, 6 clicks" in result.stdout
     stored = read_run(trained.parent / "run")
     assert stored.rows(["candidates"])["candidates"].to_pylist() == [3, 1, 1] * 2
-    assert stored.description["method"]["options"]["training_seed"] == 0
+    assert stored.record.method.options["training_seed"] == 0
 
 
 def test_interrupted_and_gone_on_with_by_the_same_command(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
+from disbench.harness.protocol import SetProtocol
 from disbench.harness.run import run_diverse
 from disbench.harness.set_source import Choice, SetSource
 from disbench.harness.set_task import SetTask
@@ -50,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredA
     source = SetSource(photo_shards, "embedded", choice=Choice(3, min_members=2))
     out = tmp_path_factory.mktemp("runs") / "run"
     method = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=2"])
-    return run_diverse(method, source, out, SetTask(store="all"))
+    return run_diverse(method, source, out, SetTask(SetProtocol(), store="all"))
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def test_the_run_itself_is_read(run: StoredAnswers, photo_shards: Path) -> None:
 @examples(40)
 @given(data=st.data())
 def test_descriptions(run: StoredAnswers, photo_shards: Path, data: st.DataObject) -> None:
-    description = json.dumps(data.draw(changed(run.description))).encode()
+    description = json.dumps(data.draw(changed(run.record.as_json()))).encode()
     with stored(run, run=description) as folder:
         read_everything(folder, photo_shards)
 
@@ -149,7 +150,7 @@ def test_values(run: StoredAnswers, photo_shards: Path, name: str, data: st.Data
 
 def test_numbers_without_end(run: StoredAnswers, photo_shards: Path) -> None:
     for clicks in (10**400, 2**31, -1, True, "2"):
-        description = run.description | {"protocol": run.description["protocol"] | {"clicks": clicks}}
+        description = run.record.as_json() | {"protocol": run.record.as_json()["protocol"] | {"clicks": clicks}}
         with stored(run, run=json.dumps(description).encode()) as folder:
             assert result_or_refusal(lambda at=folder: read_numbers(read_answers(at)), folder) is None
 

@@ -119,7 +119,7 @@ def read_everything(place: Path) -> None:
 @examples(150)
 @given(data=st.data())
 def test_descriptions(run: StoredRun, data: st.DataObject) -> None:
-    with stored(data.draw(changed(run.description)), (run.folder / CLICKS).read_bytes()) as folder:
+    with stored(data.draw(changed(run.record.as_json())), (run.folder / CLICKS).read_bytes()) as folder:
         read_everything(folder)
 
 
@@ -135,7 +135,7 @@ def test_descriptions_that_are_none(run: StoredRun, content: bytes) -> None:
 @examples(60)
 @given(data=st.data())
 def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
-    with stored(run.description, data.draw(damaged((run.folder / CLICKS).read_bytes()))) as folder:
+    with stored(run.record.as_json(), data.draw(damaged((run.folder / CLICKS).read_bytes()))) as folder:
         read_everything(folder)
 
 
@@ -144,7 +144,7 @@ def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
 def test_the_end_of_rows(run: StoredRun, data: st.DataObject) -> None:
     content = (run.folder / CLICKS).read_bytes()
     end = 8 + int.from_bytes(content[-8:-4], "little")
-    with stored(run.description, content[:-end] + data.draw(damaged(content[-end:]))) as folder:
+    with stored(run.record.as_json(), content[:-end] + data.draw(damaged(content[-end:]))) as folder:
         read_everything(folder)
 
 
@@ -167,7 +167,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 @given(data=st.data())
 def test_rows(run: StoredRun, data: st.DataObject) -> None:
     rows = run.rows().to_pylist()
-    description = copy.deepcopy(run.description)
+    description = copy.deepcopy(run.record.as_json())
     description["execution"]["store"] = data.draw(st.sampled_from(("none", "none", "kept", "all")))
     for _ in range(data.draw(st.integers(1, 3))):
         row = data.draw(st.sampled_from(rows)) if rows else {}
@@ -187,7 +187,7 @@ KINDS = st.sampled_from([pa.int8(), pa.string(), pa.binary(), pa.null(), pa.list
 @given(names=st.lists(st.sampled_from((*SCHEMA.names, "other")), max_size=20), data=st.data())
 def test_other_columns(run: StoredRun, names: list[str], data: st.DataObject) -> None:
     table = pa.table([pa.nulls(3, data.draw(KINDS)) for _ in names], names=names) if names else pa.table({})
-    with stored(run.description, parquet_bytes(table)) as folder:
+    with stored(run.record.as_json(), parquet_bytes(table)) as folder:
         result_or_refusal(lambda: read_run(folder).rows(), folder)
         read_everything(folder)
 
@@ -364,9 +364,9 @@ texts_from_outside = nasty_texts.filter(lambda text: "\ud800" not in text)
 @given(text=texts_from_outside)
 def test_no_text_is_markup_or_a_formula(run: StoredRun, text: str) -> None:
     clicks = (run.folder / CLICKS).read_bytes()
-    with stored(with_texts(run.description, "harmless"), clicks) as folder:
+    with stored(with_texts(run.record.as_json(), "harmless"), clicks) as folder:
         plain = structure(page_html(read_entries([read_run(folder)])))
-    with stored(with_texts(run.description, text), clicks) as folder:
+    with stored(with_texts(run.record.as_json(), text), clicks) as folder:
         entries = read_entries([read_run(folder)])
         found = structure(page_html(entries))
         assert set(found.elements) <= set(plain.elements)
@@ -439,7 +439,7 @@ def test_a_whole_report_of_nasty_texts(run: StoredRun, tmp_path: Path) -> None:
     for number, text in enumerate(NASTY_TEXTS[:-2]):
         folder = tmp_path / "runs" / f"{number}"
         folder.mkdir(parents=True)
-        (folder / RUN).write_text(json.dumps(with_texts(run.description, text)))
+        (folder / RUN).write_text(json.dumps(with_texts(run.record.as_json(), text)))
         (folder / CLICKS).write_bytes(clicks)
     report = make_report([tmp_path / "runs"], tmp_path / "out", page=True)
     assert {path.parent for path in report.paths} == {tmp_path / "out"}
@@ -485,7 +485,7 @@ def attempt():
 
 
 def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
-    description, rows = copy.deepcopy(run.description), run.rows().to_pylist()
+    description, rows = copy.deepcopy(run.record.as_json()), run.rows().to_pylist()
     if what == "clicks":  # each failed sample is filled up
         description["protocol"]["max_clicks"] = 2**15 - 1
         row = next(row for row in rows if row["failure"])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from disbench.harness import Protocol, StoredRun, evaluate, read_run
-from disbench.harness.store import CLICKS, RUN, SECONDS, ClickRow, Store, to_table, write_clicks, write_json
+from disbench.harness.record import Store
+from disbench.harness.store import CLICKS, RUN, SECONDS, ClickRow, to_table, write_clicks, write_json
 from tests.toy_methods import Discs
 from tests.toy_samples import ToySource
 from tests.unit.run_tools import DESCRIPTION

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run_tools import CARD, draw_ious, write_run
 
 from disbench.reports.entries import Entry, find_runs, read_entries
+from tests.unit.run_tools import CARD, draw_ious, write_run
 
 HASHES = {
     "grabcut": "b04d9de7f560a068cdd21f0a6af734d8cb8e297a426eff0f2d3d1ad0564d20d5",

@@ -8,14 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from run_tools import DESCRIPTION
-
 from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.cards import open_dataset
 from disbench.harness.protocol import Protocol
 from disbench.harness.sample_loop import SampleLoop
 from disbench.harness.store import CLICKS, RUN, StoredRun, read_run, to_table, write_clicks, write_json
 from tests.toy_methods import Discs
+from tests.unit.run_tools import DESCRIPTION
 
 
 @cache

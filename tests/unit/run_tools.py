@@ -41,7 +41,7 @@ DESCRIPTION: dict[str, Any] = {
     },
     "dataset": {
         "name": "grabcut",
-        "samples": 0,
+        "samples": 1,
         "content_hash": HASH,
         "facts": {"title": "GrabCut", "options": {"rule": "trimap"}},
     },
@@ -61,7 +61,7 @@ DESCRIPTION: dict[str, Any] = {
     "execution": {"workers": 2, "threads": 1, "batch": 1, "timeout": 60.0, "store": "none"},
     "machine": {"system": "Linux", "processor": "A processor", "cores": 4},
     "command": "disbench run --method toy --dataset grabcut --out runs/toy",
-    "result": {"wall_seconds": 12.5},
+    "result": {"samples": 1, "clicks": 1, "wall_seconds": 12.5, "model_seconds": 0.0, "harness_seconds": 0.0},
 }
 
 

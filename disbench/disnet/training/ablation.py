@@ -22,7 +22,8 @@ from disbench.disnet.training.settings import Training, load_training, resolved
 from disbench.disnet.training.train import TRAINED, begin
 from disbench.disnet.training.train import train as train_network
 from disbench.harness.protocol import Protocol
-from disbench.harness.run import Execution, check_same, run_benchmark
+from disbench.harness.record import Execution
+from disbench.harness.run import check_same, run_benchmark
 from disbench.io import definitions
 from disbench.io.options import overrides
 from disbench.reports.ablation.plans import (
@@ -344,9 +345,9 @@ def _measure(cell: Cell, task: Task, dataset: PlannedDataset, conduct: Conduct) 
         command=conduct.command,
         progress=conduct.progress,
     )
-    result = run.description["result"]
-    failed = f", failed on {len(result['failed'])}" if result["failed"] else ""
-    return f"{source.name}: {counted(result['samples'], 'sample')}, {counted(result['clicks'], 'click')}{failed}"
+    result = run.record.result
+    failed = f", failed on {len(result.failed)}" if result.failed else ""
+    return f"{source.name}: {counted(result.samples, 'sample')}, {counted(result.clicks, 'click')}{failed}"
 
 
 def _lines_of_jobs(tasks: Sequence[Task], jobs: int, conduct: Conduct, train: Train) -> Iterator[str]:

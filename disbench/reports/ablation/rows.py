@@ -141,7 +141,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
 
 
 def _check_options(run: StoredRun, record: CellRecord) -> None:
-    options = run.description["method"]["options"]
+    options = run.record.method.options
     for name, value in record.method.items():
         if options.get(name) != value:
             raise InputError(

@@ -19,6 +19,7 @@ from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.harness.answers import ANSWERS, SETS, StoredAnswers, read_sets_table
+from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.reports.entries import run_label
 from disbench.reports.render.text import plain
@@ -246,8 +247,7 @@ def _fitting(folder: Path) -> Iterator[None]:
 
 def is_on_intents(run: StoredRun) -> bool:
     """Whether a run was made on each intent of diverse sets."""
-    facts = run.description["dataset"].get("facts")
-    return isinstance(facts, Mapping) and "choice" in facts
+    return "choice" in run.record.dataset.facts
 
 
 def read_intents(run: StoredRun) -> Intents:
@@ -261,7 +261,7 @@ def read_intents(run: StoredRun) -> Intents:
 
 
 def _intents(run: StoredRun) -> Intents:
-    if run.protocol["stop_at"] is not None:
+    if run.protocol.stop_at is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
         raise InputError(f"{run.folder}: there is no {SETS}, which a packed run has not; name the run's folder")
@@ -273,14 +273,14 @@ def _intents(run: StoredRun) -> Intents:
     rows = run.by_sample()
     if unknown := [name for name in rows if name not in relations]:
         raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
-    cap = int(run.protocol["max_clicks"])
+    cap = run.protocol.max_clicks
     ious = np.stack([values[:cap] for values in rows.values()])
     families = np.array([relations[name] for name in rows])
     images = np.array([name.rsplit("/", 2)[0] for name in rows])
     present = [name for name in FAMILIES if (families == name).any()]
     return Intents(
-        who=_who(run.folder, run.description),
-        selection=plain(run.protocol["selection"]),
+        who=_who(run.folder, run.record),
+        selection=run.protocol.selection,
         samples=len(rows),
         all=_intent(ious, images, cap),
         by_relation={name: _intent(ious[families == name], images[families == name], cap) for name in present},
@@ -299,10 +299,10 @@ def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
     )
 
 
-def _who(folder: Path, description: Mapping[str, Any]) -> Who:
-    method, dataset, protocol = (description[name] for name in ("method", "dataset", "protocol"))
-    facts = dataset["facts"]
-    options = {name: value for name, value in method["options"].items() if name != "cache"}  # it changes no answer
+def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
+    method, dataset, facts = record.method, record.dataset, record.dataset.facts
+    protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
+    options = {name: value for name, value in method.options.items() if name != "cache"}  # it changes no answer
     shown = {
         name: protocol[name]
         for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
@@ -312,12 +312,12 @@ def _who(folder: Path, description: Mapping[str, Any]) -> Who:
     asked = {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
-        label=run_label(plain(method["name"]), options, method["card"], float(protocol["threshold"])),
-        dataset=plain(dataset["name"]),
-        content_hash=plain(dataset["content_hash"]),
+        label=run_label(plain(method.name), options, method.facts, record.protocol.threshold),
+        dataset=plain(dataset.name),
+        content_hash=plain(dataset.content_hash),
         shards=plain(facts["shards"]["content_hash"]),
         sets=plain(f"of {facts['shards']['sets']:,} in the shards"),
-        command=str(description.get("command", "")),
+        command=record.command,
         settings=_in_words({**choice, **shown}),
         asked=_in_words(asked),
         moved=int(protocol.get("move", 0)),
@@ -338,11 +338,11 @@ def _numbers(run: StoredAnswers) -> Numbers:
     scored = [(image, answer) for image, (_, answer) in zip(images, drawn, strict=True) if answer.scores]
     moved = [(one.image, pair) for one in sets for pair in _pairs(one)]
     return Numbers(
-        who=_who(run.folder, run.description),
+        who=_who(run.folder, run.record),
         sets=len(sets),
         images=len(set(images.tolist())),
         clicks=len(drawn),
-        failed=len(run.description["result"]["failed"]),
+        failed=len(run.record.result.failed),
         candidates=float(np.mean([answer.ious.shape[1] for _, answer in drawn])),
         coverage=_estimated([values.mean() for values in best], images),
         recall={
@@ -391,9 +391,9 @@ def _read_sets(run: StoredAnswers) -> list[_Set]:
     known = {row["sample"]: row for row in run.sets().to_pylist()}
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
-    wanted = run.description["protocol"]["clicks"]
-    if type(wanted) is not int or not 1 <= wanted * len(asked) <= MOST_ANSWERS:
-        raise ValueError(f"{wanted!r} clicks for each of {len(asked)} sets")
+    wanted = run.record.protocol.clicks
+    if not 1 <= wanted * len(asked) <= MOST_ANSWERS:
+        raise ValueError(f"{wanted} clicks for each of {len(asked)} sets")
     return [_joined(known[name], answers, wanted) for name, answers in asked.items()]
 
 

@@ -105,7 +105,7 @@ def _source(numbers: Numbers, run: StoredAnswers, options: PictureOptions) -> Se
     for folder in options.shards:
         if content_hash(read_manifest(folder)) == numbers.who.shards:
             try:
-                choice = Choice(**run.description["dataset"]["facts"]["choice"])
+                choice = Choice(**run.record.dataset.facts["choice"])
             except TypeError as error:
                 raise InputError(f"{run.folder}: it does not say which sets it took; run it again") from error
             source = SetSource(folder, options.images, options.data, choice)

@@ -257,8 +257,7 @@ def _definition(name: str) -> Mapping[str, Any]:
 
 
 def _store(run: StoredRun) -> str:
-    execution = run.description.get("execution")
-    return str(execution.get("store", "none")) if isinstance(execution, Mapping) else "none"
+    return run.record.execution.store
 
 
 def _has(run: StoredRun, samples: Sequence[str] | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.io import addresses
-from disbench.reports.entries import Entry, card_threshold, find_runs, read_entries
+from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.paper.published import Dataset, Published
 from disbench.reports.render.text import counted
 from disbench.reports.tables import deviation_from, notes_on_dataset
@@ -147,13 +147,12 @@ def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
 
 def method_options(entry: Entry) -> Mapping[str, Any]:
     """The options with which the method ran."""
-    options: Mapping[str, Any] = entry.description["method"]["options"]
-    return options
+    return entry.record.method.options
 
 
 def departures(entry: Entry, published: Published) -> tuple[str, ...]:
     """How a run was made otherwise than the paper's protocol asks, on whatever dataset."""
-    usual = card_threshold(entry.description["method"]["card"])
+    usual = entry.record.method.facts.threshold
     found = (
         deviation_from(entry, published.protocol),
         f"threshold {entry.threshold:g} instead of the method's own {usual:g}" if entry.threshold != usual else "",

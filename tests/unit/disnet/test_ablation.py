@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-from ablation_tools import failing_train, fake_train, write_world
-from run_tools import write_run
 from typer.testing import CliRunner
 
 from disbench.cli import ablate as cli_ablate
@@ -27,6 +25,8 @@ from disbench.reports.ablation.plans import AblationPlan, chosen_datasets, load_
 from disbench.reports.paper.definitions import read_table_definition
 from disbench.reports.paper.published import read_published
 from tests.annotations import annotation, write_annotations
+from tests.unit.ablation_tools import failing_train, fake_train, write_world
+from tests.unit.run_tools import write_run
 
 CONFIG = Choice(config="base.toml")
 CELLS = [f"{row}/seed-{seed}" for row in ("full", "full-refined", "plain") for seed in (0, 1)]
@@ -51,9 +51,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             own = {"name": spec.name, "options": dict(spec.options), "card": dict(spec.card)}
             data = {"name": source.name, "content_hash": source.content_hash()}
             write_run(out, [[0.95] * 20] * 3, method=own, dataset=data)
-        done = read_run(out)
-        done.description["result"]["failed"] = []
-        return done
+        return read_run(out)
 
     monkeypatch.setattr(ablation, "run_benchmark", run)
     return folders
@@ -88,7 +86,7 @@ def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str
     )
     assert record.training["warmup_steps"] == 1, "what all rows share"
     assert read_record(Path("out/two/plain/seed-0")).method["mca"] is False
-    options = read_run(Path("out/two/full-refined/seed-1/runs/DATA")).description["method"]["options"]
+    options = read_run(Path("out/two/full-refined/seed-1/runs/DATA")).record.method.options
     assert options["checkpoint"] == "out/two/full/seed-1/training/disnet.safetensors"
     files = {path.name: path.read_bytes() for path in Path("out/two/report").iterdir()}
     assert sorted(files) == ["rows-two.csv", "signs-two.csv", "signs-two.md"]

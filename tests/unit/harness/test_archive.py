@@ -64,7 +64,7 @@ def remanifested(packed: Path, out: Path, change: Callable[[dict[str, Any]], obj
 
 def test_a_packed_run_is_the_run(run: StoredRun, packed: Path) -> None:
     found = open_run(packed)
-    assert found.description == run.description
+    assert found.record == run.record
     assert found.rows() == run.rows()
     assert found.rows(["iou", "sample"]) == run.rows(["iou", "sample"])
     assert [table.num_rows for table in found.samples()] == [5, 5, 5]
@@ -90,7 +90,7 @@ def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
     assert pack(run.folder, tmp_path / "again.zip", masks=False).read_bytes() == path.read_bytes()
     found = open_run(path)
     masks = ["mask", "candidate_masks"]
-    assert found.description == run.description
+    assert found.record == run.record
     assert found.schema().equals(run.schema())
     assert found.rows().drop_columns(masks) == run.rows().drop_columns(masks)
     assert [found.rows()[name].null_count for name in masks] == [15, 15]
@@ -246,7 +246,7 @@ def test_a_changed_byte_is_refused_or_says_nothing(packed: Path, data: st.DataOb
             assert str(path) in str(error)
             return
         original = open_run(packed)
-        assert found.description == original.description
+        assert found.record == original.record
         assert found.rows() == original.rows()
 
 

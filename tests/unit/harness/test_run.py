@@ -73,11 +73,11 @@ def test_every_kind_of_fault_costs_one_sample(tmp_path: Path, batch: int) -> Non
     faults = (0, 1, 2, 3, 4, 5, 6, 0)
     execution = Execution(2, batch=batch, timeout=1.0)
     run = run_benchmark(spec("Misbehaves"), ToySource(8, faults), tmp_path / "run", SHORT, execution)
-    failed = {failure["sample"]: failure for failure in run.description["result"]["failed"]}
+    failed = {failure.sample: failure for failure in run.record.result.failed}
     assert sorted(failed) == ["s1", "s2", "s3", "s4", "s5", "s6"]
-    assert failed["s5"]["reason"] == "predict: no answer within 1 s"
-    assert failed["s6"]["reason"] == "predict: the worker process ended (exit code 9)"
-    assert failed["s5"]["click"] == failed["s6"]["click"] == 3
+    assert failed["s5"].reason == "predict: no answer within 1 s"
+    assert failed["s6"].reason == "predict: the worker process ended (exit code 9)"
+    assert failed["s5"].click == failed["s6"].click == 3
     by_sample = run.by_sample()
     assert len(by_sample) == 8
     assert all(len(ious) == 4 for ious in by_sample.values())
@@ -91,9 +91,9 @@ def test_every_kind_of_fault_costs_one_sample(tmp_path: Path, batch: int) -> Non
 def test_a_broken_batch_is_told(tmp_path: Path) -> None:
     source = ToySource(4, (0, 7, 0, 0))
     run = run_benchmark(spec("Misbehaves"), source, tmp_path / "run", SHORT, Execution(1, batch=2))
-    assert run.description["result"]["batches_repeated"]["count"] == 4
-    assert "the batch does not work" in run.description["result"]["batches_repeated"]["first_reason"]
-    assert run.description["result"]["failed"] == []
+    assert run.record.result.batches_repeated.count == 4
+    assert "the batch does not work" in run.record.result.batches_repeated.first_reason
+    assert run.record.result.failed == ()
 
 
 def test_what_no_other_sample_would_mend_stops_the_run(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_an_existing_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="already"):
         run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="fail")
     changed = run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT, existing="overwrite")
-    assert changed.description["method"]["options"]["radius"] == 3.0
+    assert changed.record.method.options["radius"] == 3.0
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCapture
         stop.set()
         killer.join()
     assert rows(run) == rows(whole)
-    assert run.description["result"]["failed"] == []
-    assert len(caplog.messages) == run.description["execution"]["workers_lost"] <= len(killed)
+    assert run.record.result.failed == ()
+    assert len(caplog.messages) == run.record.execution.workers_lost <= len(killed)
 
 
 @pytest.mark.fault

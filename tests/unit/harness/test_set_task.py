@@ -32,6 +32,7 @@ from disbench.harness.answers import (
     to_journal,
 )
 from disbench.harness.chunks import Clicked, run_chunk
+from disbench.harness.protocol import SetProtocol
 from disbench.harness.run import run_diverse
 from disbench.harness.set_source import Choice, IntentSource, SetSource, relation
 from disbench.harness.set_task import SetSample, SetTask, first_click, moved_clicks
@@ -90,7 +91,7 @@ def ious(row: AnswerRow) -> npt.NDArray[np.float64]:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_method_that_returns_the_set_itself(seed: int) -> None:
     masks = nested(seed)
-    rows = answers(Offers(masks, [0.2, 0.9, 0.4]), sample_of(masks), SetTask(clicks=2))
+    rows = answers(Offers(masks, [0.2, 0.9, 0.4]), sample_of(masks), SetTask(SetProtocol(clicks=2)))
     assert {row.click for row in rows} == {1, 2}
     for row in rows:
         found = ious(row)
@@ -111,7 +112,7 @@ def test_a_method_that_repeats_one_mask(seed: int) -> None:
     """Of nested masks a < b < c, repeating a: coverage (1 + |a|/|b| + |a|/|c|) / 3 whatever is kept; redundancy 1."""
     masks = nested(seed)
     area = [int(mask.sum()) for mask in masks]
-    (row,) = answers(Offers([masks[0]] * 4, [0.1, 0.2, 0.3, 0.4]), sample_of(masks), SetTask(move=0))
+    (row,) = answers(Offers([masks[0]] * 4, [0.1, 0.2, 0.3, 0.4]), sample_of(masks), SetTask(SetProtocol(move=0)))
     expected = np.mean([area[0] / other for other in area])
     assert ambiguity.coverage(ious(row)) == pytest.approx(expected)
     for curve in (
@@ -128,7 +129,7 @@ def test_a_method_that_repeats_one_mask(seed: int) -> None:
 def test_each_click_has_a_session_of_its_own() -> None:
     masks = nested(0)
     method = Offers(masks)
-    rows = answers(method, sample_of(masks), SetTask(clicks=2, move=3))
+    rows = answers(method, sample_of(masks), SetTask(SetProtocol(clicks=2, move=3)))
     assert method.opened == len(rows)
     assert [(row.click, row.dx, row.dy) for row in rows[:2]] == [(1, 0, 0), (2, 0, 0)]
     assert all(row.unmoved is not None and row.candidate_masks is None for row in rows[2:])
@@ -197,13 +198,13 @@ def rows_of(run: StoredAnswers) -> list[list[dict[str, object]]]:
 def whole(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredAnswers:
     """Two clicks on each of three sets, with the candidates."""
     folder = tmp_path_factory.mktemp("diverse") / "whole"
-    return run_diverse(DISCS, small(photo_shards), folder, SetTask(clicks=2, store="all"))
+    return run_diverse(DISCS, small(photo_shards), folder, SetTask(SetProtocol(clicks=2), store="all"))
 
 
 def test_rows_do_not_depend_on_workers_or_interruptions(
     tmp_path: Path, photo_shards: Path, whole: StoredAnswers
 ) -> None:
-    source, task = small(photo_shards), SetTask(clicks=2, store="all")
+    source, task = small(photo_shards), SetTask(SetProtocol(clicks=2), store="all")
     assert sorted(path.name for path in whole.folder.iterdir()) == sorted([RUN, SETS, ANSWERS, OVERLAPS])
     two = run_diverse(DISCS, source, tmp_path / "two", task, Execution(2, batch=2))
     broken = Broken(photo_shards, "embedded", choice=source.choice)
@@ -214,13 +215,13 @@ def test_rows_do_not_depend_on_workers_or_interruptions(
         read_answers(tmp_path / "part")
     resumed = run_diverse(DISCS, source, tmp_path / "part", task)
     assert rows_of(whole) == rows_of(two) == rows_of(resumed)
-    assert whole.description["task"] == "diverse"
-    assert whole.description["protocol"]["clicks"] == 2
+    assert whole.record.task == "diverse"
+    assert whole.record.protocol.clicks == 2
     before = (whole.folder / ANSWERS).stat().st_mtime_ns
     run_diverse(DISCS, source, whole.folder, task)
     assert (whole.folder / ANSWERS).stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"protocol\.seed: 0, now 1"):
-        run_diverse(DISCS, source, whole.folder, SetTask(clicks=2, seed=1, store="all"))
+        run_diverse(DISCS, source, whole.folder, SetTask(SetProtocol(clicks=2, seed=1), store="all"))
 
 
 class Broken(SetSource):
@@ -268,8 +269,8 @@ def test_overlaps_of_answers_with_and_without_scores() -> None:
 
 def test_a_method_that_fails_ends_its_set(tmp_path: Path, photo_shards: Path) -> None:
     spec = method_spec(f"{__file__}:Fails")
-    run = run_diverse(spec, small(photo_shards), tmp_path / "run", SetTask(clicks=2))
-    assert len(run.description["result"]["failed"]) == 3
+    run = run_diverse(spec, small(photo_shards), tmp_path / "run", SetTask(SetProtocol(clicks=2)))
+    assert len(run.record.result.failed) == 3
     rows = run.answers().to_pylist()
     assert [(row["click"], row["candidates"]) for row in rows[:2]] == [(1, 1), (2, 0)]
     assert "predict raised RuntimeError: the second time" in rows[1]["failure"]
@@ -308,7 +309,7 @@ def test_which_sets_are_taken(photo_shards: Path) -> None:
     with pytest.raises(InputError, match="at least 1"):
         Choice(0)
     with pytest.raises(InputError, match="at least 1"):
-        SetTask(clicks=0)
+        SetTask(SetProtocol(clicks=0))
 
 
 def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from ablation_tools import HASHES, write_cell
 from scipy import stats
 
 from disbench.core.errors import InputError
@@ -22,6 +21,7 @@ from disbench.reports.ablation.report import report_ablation
 from disbench.reports.ablation.rows import Estimate, Quantity, estimate, read_results
 from disbench.reports.ablation.signs import PaperDifference, Sign
 from disbench.reports.paper.tables import make_paper_table
+from tests.unit.ablation_tools import HASHES, write_cell
 
 PLAN = load_plan("table5")
 DATASETS = tuple(HASHES)

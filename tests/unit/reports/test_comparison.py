@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_tools import write_photo_run
-from run_tools import HASH, draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.core.metrics import bootstrap_interval
 from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
 from tests.toy_methods import Discs
+from tests.unit.picture_tools import write_photo_run
+from tests.unit.run_tools import HASH, draw_ious, write_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
 NASTY = "=x|<b>$1$_\\\u202e\n`"

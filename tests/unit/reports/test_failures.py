@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_tools import write_photo_run
-from run_tools import draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.reports.failures import hard_samples, write_failures
 from tests.toy_methods import Discs
+from tests.unit.picture_tools import write_photo_run
+from tests.unit.run_tools import draw_ious, write_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
 

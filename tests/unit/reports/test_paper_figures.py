@@ -8,14 +8,14 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from paper_runs_pool import dataset, method, read_pool
 from PIL import Image
-from run_tools import draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.paper.figures import make_curves_figure, read_curves_definition, shown_runs
 from disbench.reports.paper.published import read_published
+from tests.unit.paper_runs_pool import dataset, method, read_pool
+from tests.unit.run_tools import draw_ious, write_run
 
 METHODS = (
     "geodesic",

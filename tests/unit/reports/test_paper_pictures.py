@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from picture_tools import photos, write_photo_run
-from run_tools import write_run
 
 from disbench.core.errors import InputError
 from disbench.reports.paper.pictures import reproduce_figure5, reproduce_figure6
 from tests.toy_methods import Discs
+from tests.unit.picture_tools import photos, write_photo_run
+from tests.unit.run_tools import write_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paper_runs_pool import NASTY, dataset, method, read_pool, write_pool
-from run_tools import write_run
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
@@ -25,6 +23,8 @@ from disbench.reports.paper.tables import make_paper_table, paper_table, signed
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Table
 from disbench.reports.render.text import DASH
+from tests.unit.paper_runs_pool import NASTY, dataset, method, read_pool, write_pool
+from tests.unit.run_tools import write_run
 
 TABLES = ("table1", "table2", "table3", "table4", "table5")
 PUBLISHED = read_published()

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from run_tools import draw_ious
 
 from disbench.reports.curves import Curve, Panel, draw_curves
+from tests.unit.run_tools import draw_ious
 
 LONG = ("W" * 150, "a name of many words " * 12, "joined-by-hyphens-" * 20, "$x_1$ {a} _b 漢字 --> <b>")
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_tools import HASH, draw_ious, write_run
 
 from disbench.harness.store import RUN
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.report import make_report
 from disbench.reports.summary import PERCENTS
+from tests.unit.run_tools import HASH, draw_ious, write_run
 
 NASTY = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h\n\tnext\u202e"
 FILES = {"report.md", "results.csv", "tables.tex", "curves.csv", "curves.png", "curves.svg"}

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from run_tools import HASH, draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.reports.entries import Entry, find_runs, read_entries
@@ -25,6 +24,7 @@ from disbench.reports.page import page_html
 from disbench.reports.render.text import plain
 from disbench.reports.report import LEADERBOARD, make_report
 from disbench.reports.tables import clicks_table, quality_table
+from tests.unit.run_tools import HASH, draw_ious, write_run
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",

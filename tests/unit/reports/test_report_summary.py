@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_tools import draw_ious, write_run
 
 from disbench.core.errors import InputError
 from disbench.core.metrics import bootstrap_interval
 from disbench.reports.summary import PERCENTS, Seconds, summarise
+from tests.unit.run_tools import draw_ious, write_run
 
 
 def first_click(row: list[float], percent: int) -> int | None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from run_tools import CARD, DESCRIPTION, draw_ious, write_run
 
 from disbench.core.errors import InputError
-from disbench.harness.store import JOURNAL, RUN, StoredRun
+from disbench.harness.store import JOURNAL
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
 from disbench.reports.render.table import Table
 from disbench.reports.render.text import DASH
 from disbench.reports.tables import clicks_table, overview_table, quality_table
+from tests.unit.run_tools import CARD, draw_ious, write_run
 
 
 def entries_of(folder: Path) -> list[Entry]:
@@ -267,39 +266,3 @@ def test_no_run_and_an_unfinished_one(tmp_path: Path) -> None:
     (tmp_path / "b" / JOURNAL).touch()
     with pytest.raises(InputError, match="b: the run is not finished"):
         find_runs([tmp_path])
-
-
-@pytest.mark.parametrize(
-    ("part", "key"),
-    [
-        (part, key)
-        for part in ("method", "dataset", "protocol", "execution", "machine")
-        for key in DESCRIPTION[part]
-        if key not in ("facts", "source_sha256", "timeout", "store")
-    ]
-    + [("versions", ""), ("result", ""), ("result", "samples"), ("result", "wall_seconds")],
-)  # fmt: skip
-def test_a_damaged_description_is_named(tmp_path: Path, part: str, key: str) -> None:
-    run = write_run(tmp_path / "run", draw_ious(2))
-    for broken in filter(None, (_without(run, part, key), _with_nonsense(run, part, key))):
-        (tmp_path / "run" / RUN).write_text(json.dumps(broken))
-        with pytest.raises(InputError, match=r"(run\.json|clicks\.parquet): "):
-            read_entries(find_runs([tmp_path]))
-
-
-def _without(run: StoredRun, part: str, key: str) -> dict[str, Any]:
-    broken = copy.deepcopy(run.description)
-    if key:
-        del broken[part][key]
-    else:
-        broken[part] = None
-    return broken
-
-
-def _with_nonsense(run: StoredRun, part: str, key: str) -> dict[str, Any] | None:
-    """A value of another kind, where the kind matters."""
-    if key not in ("options", "card", "samples", "max_clicks", "threshold", "every", "limit", "stop_at"):
-        return None
-    broken = copy.deepcopy(run.description)
-    broken[part][key] = [None]
-    return broken

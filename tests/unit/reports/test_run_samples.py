@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from picture_tools import photos, sample, write_photo_run
-from run_tools import write_run
 
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import iou
 from disbench.harness.store import CLICKS, StoredRun, write_clicks
 from disbench.reports.run_samples import open_same_dataset, read_samples
+from tests.unit.picture_tools import photos, sample, write_photo_run
+from tests.unit.run_tools import write_run
 
 pytest.importorskip("cv2", exc_type=ImportError)
 NAMES = [photos().ids[number] for number in (60, 3)]

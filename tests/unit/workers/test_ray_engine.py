@@ -17,8 +17,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 from disbench.baselines.cards import MethodSpec, method_spec  # noqa: E402
 from disbench.core.errors import InputError  # noqa: E402
 from disbench.datasets.instances import AnnotatedImages, open_annotations  # noqa: E402
-from disbench.harness import Protocol, StoredRun  # noqa: E402
-from disbench.harness.run import Execution, run_benchmark  # noqa: E402
+from disbench.harness import Execution, Protocol, StoredRun, run_benchmark  # noqa: E402  # noqa: E402
 from disbench.harness.store import SECONDS  # noqa: E402
 from disbench.sampling.chunks import SamplingWork, chunks_by_cost  # noqa: E402
 from disbench.sampling.job import make_shards  # noqa: E402
@@ -97,7 +96,7 @@ def test_the_same_rows(cluster: Any, tmp_path: Path) -> None:
         for name, engine in (("local", None), ("ray", open_engine("ray", 2)))
     }
     assert rows(runs["ray"]) == rows(runs["local"])
-    assert runs["ray"].description["execution"]["engine"] == "ray"
+    assert runs["ray"].record.execution.engine == "ray"
     assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["clicks.parquet", "run.json"]
 
 
@@ -106,7 +105,7 @@ def test_a_method_that_hangs_or_dies_costs_one_sample(cluster: Any, tmp_path: Pa
     source = ToySource(6, (0, 5, 0, 6))
     engine = open_engine("ray", 2)
     run = run_benchmark(spec("Misbehaves"), source, tmp_path / "run", SHORT, Execution(2, timeout=2.0), engine=engine)
-    failed = {item["sample"]: item["reason"] for item in run.description["result"]["failed"]}
+    failed = {item.sample: item.reason for item in run.record.result.failed}
     assert failed.keys() == {"s1", "s3"}
     assert failed["s1"] == "predict: no answer within 2 s"
     assert failed["s3"] == "predict: the worker process ended (exit code 9)"

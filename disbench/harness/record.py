@@ -1,0 +1,316 @@
+"""The record of a run, `run.json`: how it was made and what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Literal
+
+from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.core.errors import InputError, shown
+from disbench.harness.protocol import Protocol, SetProtocol
+from disbench.io.plain_data import parse_json_table
+from disbench.io.settings import settings_from
+
+FORMAT = 1
+DIVERSE: Final = "diverse"
+"""The task of a `SetRunRecord`; in the record of a run of targets there is none."""
+Store = Literal["none", "kept", "all"]
+_DECISIVE = ("task", "method", "dataset", "protocol", "versions")
+"""The parts of `run.json` that decide the rows."""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What reports read of the method card in a run's record; any other key of a card is left alone."""
+
+    title: str = ""
+    status: str = ""
+    citation: str = ""
+    code: str = ""
+    licence: str = ""
+    backbone: str = ""
+    input_size: str = ""
+    adapter: str = ""
+    threshold: float = STANDARD_THRESHOLD
+    training_data: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    weights: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> CardFacts:
+        """The facts of a card's content, {} for a method without a card."""
+        known = {found.name for found in dataclasses.fields(cls)}
+        return settings_from(cls, {key: value for key, value in card.items() if key in known}, "card")
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """The method of a run.
+
+    Attributes:
+        name: the card's name, or the class's.
+        entry: "package.module:Name" or "file.py:Name".
+        options: every option with its value.
+        card: content of its card; {} without one.
+        source_sha256: of the file that an entry names, or None.
+        provenance: of a bridged method: its repository, adapter, checkpoint and their hashes.
+    """
+
+    name: str
+    entry: str
+    options: Mapping[str, Any]
+    card: Mapping[str, Any]
+    source_sha256: str | None = None
+    provenance: Mapping[str, Any] | None = None
+
+    @cached_property
+    def facts(self) -> CardFacts:
+        """What reports read of the card."""
+        return CardFacts.of(self.card)
+
+    def __post_init__(self) -> None:
+        _ = self.facts  # refuses a wrong card where the record is read
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """The dataset of a run: its name, number of samples, SHA-256 of its content, and what its source says of itself."""
+
+    name: str
+    samples: int
+    content_hash: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples = {self.samples}: a dataset has at least 1")
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"facts.options is a table, not {shown(self.options)}")
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """How its masks were read, where its source says so."""
+        found: Mapping[str, Any] = self.facts.get("options", {})
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a run is carried out: nothing here changes a row but its seconds, masks and time-outs.
+
+    Attributes:
+        workers: processes.
+        threads: that each worker's libraries may use.
+        batch: samples in lockstep, for methods with `predict_batch`.
+        timeout: seconds that one call of the method may take a sample; None sets no limit.
+        store: which masks are stored: `none`, `kept` or `all`.
+    """
+
+    workers: int = 1
+    threads: int = 1
+    batch: int = 1
+    timeout: float | None = 60.0
+    store: Store = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}: at least 1")
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout = {self.timeout}: a time limit is above 0 seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRecord(Execution):
+    """How a run was carried out: with the engine's name, and the number of workers that it lost."""
+
+    engine: str = ""
+    workers_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a run was carried out."""
+
+    system: str
+    processor: str
+    cores: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample on which the method failed, the click, and why."""
+
+    sample: str
+    click: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedBatches:
+    """Batches on which the method failed, so that their samples were asked one by one."""
+
+    count: int = 0
+    first_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        samples: that were evaluated.
+        clicks: rows.
+        failed: in the order of the samples.
+        batches_repeated: that failed as a whole.
+        wall_seconds: over all sittings.
+        model_seconds: sum over the rows.
+        harness_seconds: sum over the rows.
+        method_versions: what the method said that it computes with; several if a run was resumed elsewhere.
+    """
+
+    samples: int
+    clicks: int
+    failed: tuple[Failure, ...] = ()
+    batches_repeated: RepeatedBatches = RepeatedBatches()
+    wall_seconds: float
+    model_seconds: float
+    harness_seconds: float
+    method_versions: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "clicks", "wall_seconds", "model_seconds", "harness_seconds"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)}: at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of `run.json`: what the records of both tasks have in common.
+
+    Attributes:
+        method: that was run.
+        dataset: on which it was run.
+        protocol: how it was evaluated.
+        every: only every n-th sample was taken, from the first.
+        limit: of these, how many from the first; None takes all.
+        versions: package -> version of what may decide a row; `disbench` and `opencv` among them.
+        execution: workers, threads, time limit.
+        machine: where.
+        command: what a user types to get this run.
+        result: what came out.
+    """
+
+    method: MethodRecord
+    dataset: DatasetRecord
+    protocol: Protocol | SetProtocol
+    every: int
+    limit: int | None
+    versions: Mapping[str, str]
+    execution: ExecutionRecord
+    machine: Machine
+    command: str = ""
+    result: Result
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or (self.limit is not None and self.limit < 1):
+            raise InputError(f"every = {self.every}, limit = {self.limit}: both are at least 1")
+        for name in ("disbench", "opencv"):
+            if name not in self.versions:
+                raise InputError(f"versions.{name} is missing")
+
+    @property
+    def numbers(self) -> range:
+        """Numbers, in the dataset's order, of the samples that `every` and `limit` leave."""
+        return range(0, self.dataset.samples, self.every)[: self.limit]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `run.json`, in its order."""
+        method, result = _table(self.method), _table(self.result)
+        if self.method.provenance is None:
+            del method["provenance"]
+        if not self.result.method_versions:
+            del result["method_versions"]
+        return {
+            "format": FORMAT,
+            **({"task": DIVERSE} if isinstance(self, SetRunRecord) else {}),
+            "method": method,
+            "dataset": _table(self.dataset),
+            "protocol": {**self.protocol.as_dict(), "every": self.every, "limit": self.limit},
+            "versions": self.versions,
+            "execution": _table(self.execution),
+            "machine": _table(self.machine),
+            "command": self.command,
+            "result": {
+                **result,
+                "failed": [_table(failure) for failure in self.result.failed],
+                "batches_repeated": _table(self.result.batches_repeated),
+            },
+        }
+
+    def job(self) -> dict[str, Any]:
+        """The parts of `run.json` that decide the rows: two runs of one job have the same rows."""
+        content = self.as_json()
+        return {part: content[part] for part in _DECISIVE if part in content}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """The record of a run of targets."""
+
+    protocol: Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetRunRecord(Record):
+    """The record of a run of the diverse task."""
+
+    protocol: SetProtocol
+    task: Literal["diverse"] = DIVERSE
+
+
+def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
+    """A run's record from the bytes of its `run.json`. Nothing behind it checks the record again.
+
+    Args:
+        content: UTF-8.
+        where: the file, for errors.
+
+    Raises:
+        InputError: not the record of a run, with a key missing, unknown or out of range, or of another version's form.
+    """
+    try:
+        table = parse_json_table(content)
+    except ValueError as error:
+        raise InputError(f"{where}: not the record of a run ({error}); run it again") from error
+    form = table.pop("format", None)
+    if form != FORMAT:
+        raise InputError(
+            f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version of disbench"
+        )
+    is_diverse = "task" in table
+    asked = SetProtocol() if is_diverse else Protocol()
+    for part, keys in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
+        _check_keys(table.get(part), part, keys, where)
+    protocol = table["protocol"]
+    table |= {key: protocol.pop(key) for key in ("every", "limit") if key in protocol}
+    if is_diverse:
+        return settings_from(SetRunRecord, table, where)
+    return settings_from(RunRecord, table, where)
+
+
+def _check_keys(table: object, part: str, keys: Iterable[str], where: str) -> None:
+    """A record names every value, defaults too."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: {part} is a table, not {shown(table)}")
+    for key in keys:
+        if key not in table:
+            raise InputError(f"{where}: {part}.{key} is missing; run it again")
+
+
+def _table(record: Any) -> dict[str, Any]:
+    """A record's fields, not copied."""
+    return {found.name: getattr(record, found.name) for found in dataclasses.fields(record)}
