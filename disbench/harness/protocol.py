@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 from disbench.core.budgets import BUDGETS
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.core.errors import InputError, unknown_name
+from disbench.io.settings import LARGEST, Count, Number
 
 Selection = Literal["oracle-first", "oracle-all", "score"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -57,7 +57,7 @@ class Protocol:
     budget: str = ""
     preset: str = ""
     preset_values: Mapping[str, Any] = field(default_factory=dict)
-    recording: Recording | None = field(default=None, repr=False, compare=False, metadata={"stored": False})
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -67,7 +67,7 @@ class Protocol:
         ClickPolicy.parse(self.policy)
         if not 1 <= self.max_clicks <= MOST_CLICKS:
             raise InputError(f"max_clicks = {self.max_clicks}: a sample gets from 1 to {MOST_CLICKS:,} clicks")
-        if not math.isfinite(self.threshold):
+        if not abs(self.threshold) <= LARGEST:
             raise InputError(f"threshold = {self.threshold}: give a finite number")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
             raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
@@ -125,10 +125,10 @@ class SetProtocol:
         InputError: a value out of range.
     """
 
-    clicks: int = 1
+    clicks: Count = 1
     seed: int = 0
-    move: int = 3
-    threshold: float = 0.49
+    move: Count = 3
+    threshold: Number = 0.49
 
     def __post_init__(self) -> None:
         if self.clicks < 1 or self.seed < 0 or self.move < 0:

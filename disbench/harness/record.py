@@ -6,18 +6,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from disbench.baselines.cards import STANDARD_THRESHOLD
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, shown, unknown_name
 from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.io.plain_data import parse_json_table
-from disbench.io.settings import settings_from
+from disbench.io.settings import LARGEST, Bounds, Count, Number, settings_from
 
 FORMAT = 1
 DIVERSE: Final = "diverse"
 """The task of a `SetRunRecord`; in the record of a run of targets there is none."""
 Store = Literal["none", "kept", "all"]
+Positive = Annotated[int, Bounds(1, LARGEST)]
+Seconds = Annotated[float, Bounds(0, LARGEST)]
 _DECISIVE = ("task", "method", "dataset", "protocol", "versions")
 """The parts of `run.json` that decide the rows."""
 
@@ -34,7 +36,7 @@ class CardFacts:
     backbone: str = ""
     input_size: str = ""
     adapter: str = ""
-    threshold: float = STANDARD_THRESHOLD
+    threshold: Number = STANDARD_THRESHOLD
     training_data: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: tuple[Mapping[str, Any], ...] = ()
@@ -42,8 +44,7 @@ class CardFacts:
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> CardFacts:
         """The facts of a card's content, {} for a method without a card."""
-        known = {found.name for found in dataclasses.fields(cls)}
-        return settings_from(cls, {key: value for key, value in card.items() if key in known}, "card")
+        return settings_from(cls, card, "card", unknown="skip")
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,11 @@ class DatasetRecord:
     """The dataset of a run: its name, number of samples, SHA-256 of its content, and what its source says of itself."""
 
     name: str
-    samples: int
+    samples: Positive
     content_hash: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples = {self.samples}: a dataset has at least 1")
         if not isinstance(self.options, Mapping):
             raise InputError(f"facts.options is a table, not {shown(self.options)}")
 
@@ -109,9 +108,9 @@ class Execution:
         store: which masks are stored: `none`, `kept` or `all`.
     """
 
-    workers: int = 1
-    threads: int = 1
-    batch: int = 1
+    workers: Positive = 1
+    threads: Positive = 1
+    batch: Positive = 1
     timeout: float | None = 60.0
     store: Store = "none"
 
@@ -128,7 +127,7 @@ class ExecutionRecord(Execution):
     """How a run was carried out: with the engine's name, and the number of workers that it lost."""
 
     engine: str = ""
-    workers_lost: int = 0
+    workers_lost: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Machine:
 
     system: str
     processor: str
-    cores: int | None
+    cores: Count | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class Failure:
     """A sample on which the method failed, the click, and why."""
 
     sample: str
-    click: int
+    click: Count
     reason: str
 
 
@@ -153,7 +152,7 @@ class Failure:
 class RepeatedBatches:
     """Batches on which the method failed, so that their samples were asked one by one."""
 
-    count: int = 0
+    count: Count = 0
     first_reason: str | None = None
 
 
@@ -172,19 +171,14 @@ class Result:
         method_versions: what the method said that it computes with; several if a run was resumed elsewhere.
     """
 
-    samples: int
-    clicks: int
+    samples: Count
+    clicks: Count
     failed: tuple[Failure, ...] = ()
     batches_repeated: RepeatedBatches = RepeatedBatches()
-    wall_seconds: float
-    model_seconds: float
-    harness_seconds: float
+    wall_seconds: Seconds
+    model_seconds: Seconds
+    harness_seconds: Seconds
     method_versions: tuple[Mapping[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "clicks", "wall_seconds", "model_seconds", "harness_seconds"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} = {getattr(self, name)}: at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +201,8 @@ class Record:
     method: MethodRecord
     dataset: DatasetRecord
     protocol: Protocol | SetProtocol
-    every: int
-    limit: int | None
+    every: Positive
+    limit: Positive | None
     versions: Mapping[str, str]
     execution: ExecutionRecord
     machine: Machine
@@ -216,8 +210,6 @@ class Record:
     result: Result
 
     def __post_init__(self) -> None:
-        if self.every < 1 or (self.limit is not None and self.limit < 1):
-            raise InputError(f"every = {self.every}, limit = {self.limit}: both are at least 1")
         for name in ("disbench", "opencv"):
             if name not in self.versions:
                 raise InputError(f"versions.{name} is missing")
@@ -296,6 +288,8 @@ def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
     for part, keys in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
         _check_keys(table.get(part), part, keys, where)
     protocol = table["protocol"]
+    if "recording" in protocol:
+        raise unknown_name("key", "recording", asked.as_dict(), f"{where}: protocol")
     table |= {key: protocol.pop(key) for key in ("every", "limit") if key in protocol}
     if is_diverse:
         return settings_from(SetRunRecord, table, where)
