@@ -30,6 +30,7 @@ class CardFacts:
 
     title: str = ""
     status: str = ""
+    entry: str = ""
     citation: str = ""
     code: str = ""
     licence: str = ""

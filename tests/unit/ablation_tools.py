@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from shard_tools import write_shards
 
 from disbench.disnet.method import described
 from disbench.disnet.training.ablation import Conduct
@@ -19,6 +18,7 @@ from disbench.disnet.training.settings import Training
 from disbench.disnet.training.train import TRAINED
 from disbench.reports.ablation.plans import CellRecord, write_record
 from tests.unit.run_tools import CARD, write_run
+from tests.unit.shard_tools import write_shards
 
 BUDGET = {"name": "small", "steps": 75, "epochs": 55.0, "batch": 4, "accumulate": 1}
 HASHES = {

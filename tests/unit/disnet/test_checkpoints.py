@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
 
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -26,6 +25,7 @@ from disbench.disnet.checkpoints import (
 from disbench.disnet.network import Disnet, NetworkSettings, build_network, trained_parameters
 from disbench.disnet.training.averages import AveragedWeights
 from disbench.disnet.training.settings import Training
+from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 safetensors = pytest.importorskip("safetensors.torch")

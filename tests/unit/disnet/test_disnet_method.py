@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disnet_tools import SIDE, tiny_network, tiny_training
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
@@ -24,6 +23,7 @@ from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
 from disbench.disnet.network import Disnet, ImageInput, NetworkSettings, build_network
 from disbench.disnet.training.settings import Training
 from disbench.harness import evaluate
+from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 pytest.importorskip("cv2", exc_type=ImportError)

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import chisquare
-from shard_tools import related, scene_object, unrelated, write_shards
 
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
@@ -29,6 +28,7 @@ from disbench.disnet.network import ImageInput
 from disbench.disnet.training.examples import Batch, Example, Examples, Shards, collate, refinement_clicks
 from disbench.disnet.training.views import Augmentation
 from disbench.shards.reader import DiverseSet, read_sets
+from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
 
 pytest.importorskip("cv2", exc_type=ImportError)
 FRAMES = [Frame("stretched", 64), Frame("padded", 128)]

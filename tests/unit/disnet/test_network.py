@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from disnet_tools import SIDE, tiny_network, tiny_settings
 
 from disbench.baselines.sam.mobilesam import ENCODING
 from disbench.core.clicks import Click
@@ -22,6 +21,7 @@ from disbench.disnet.network import (
     input_of,
     trained_parameters,
 )
+from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 CLICKS = click_batch([[Click(20, 30, True)], [Click(40, 9, True), Click(50, 50, False)]], [(1, 1)] * 2)

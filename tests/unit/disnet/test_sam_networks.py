@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disnet_tools import without_gradient
 from torch import Tensor
 
 from disbench.baselines.cards import load_card
@@ -28,6 +27,7 @@ from disbench.disnet.sam_networks import (
     point_tokens,
 )
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
+from tests.unit.disnet_tools import without_gradient
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 DECODER = weights_folder("mobilesam") / "sam.onnx"

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disnet_tools import tiny_network, tiny_settings, tiny_training
 
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
@@ -27,6 +26,7 @@ from disbench.disnet.training.examples import Shards
 from disbench.disnet.training.train import EpochSampler, begin, dry_run, parameter_groups, total_steps, train
 from disbench.disnet.training.two_stages import TwoStageLoss
 from disbench.harness import evaluate
+from tests.unit.disnet_tools import tiny_network, tiny_settings, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 accelerate = pytest.importorskip("accelerate")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, nor
 from disbench.disnet.training.matching import MatchWeights
 from disbench.disnet.training.settings import RefinementLoss
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds, refinement_loss
+from tests.unit.disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 ROUNDS = [2, 0, 1]

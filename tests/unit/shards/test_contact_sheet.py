@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from shard_tools import random_scene, scene_object, unrelated, write_shards
 
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
@@ -22,6 +21,7 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
 from disbench.shards.reader import MANIFEST
+from tests.unit.shard_tools import random_scene, scene_object, unrelated, write_shards
 
 Pixels = npt.NDArray[np.uint8]
 ORANGE, BLUE, YELLOW = (230, 159, 0), (0, 114, 178), (240, 228, 66)

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
-from shard_tools import random_rectangles, random_scene, related, scene_object, unrelated, write_shards
 
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
@@ -22,6 +21,7 @@ from disbench.core.masks import decode, encode
 from disbench.core.scenes import Scene
 from disbench.datasets.hannotation import HannotationSource
 from disbench.shards.export import export_coco, export_ritm, pack_masks
+from tests.unit.shard_tools import random_rectangles, random_scene, related, scene_object, unrelated, write_shards
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from shard_tools import random_scene, unrelated, write_shards
 
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
@@ -22,6 +21,7 @@ from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.reader import MANIFEST
 from disbench.shards.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, statistics
+from tests.unit.shard_tools import random_scene, unrelated, write_shards
 
 Mask = npt.NDArray[np.bool_]
 HALF_A_BIN = 0.0005 + 1e-9
