@@ -86,15 +86,11 @@ class DatasetRecord:
     content_hash: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.options, Mapping):
-            raise InputError(f"facts.options is a table, not {shown(self.options)}")
-
     @property
     def options(self) -> Mapping[str, Any]:
-        """How its masks were read, where its source says so."""
-        found: Mapping[str, Any] = self.facts.get("options", {})
-        return found
+        """How its masks were read; {} where its source does not say so in a table."""
+        found = self.facts.get("options")
+        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,22 +421,21 @@ def curves_csv(entries: Sequence[Entry]) -> str:
 
 
 def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
-    method, summary = entry.description["method"], entry.summary
-    protocol, versions = entry.description["protocol"], entry.description["versions"]
-    machine, execution = entry.description["machine"], entry.description["execution"]
+    record, summary = entry.record, entry.summary
+    machine, execution = record.machine, record.execution
     return {
         "run": entry.folder,
         "method": entry.method,
         "label": entry.label,
-        "options": json.dumps(method["options"], sort_keys=True),
+        "options": json.dumps(record.method.options, sort_keys=True),
         "resolution": entry.resolution,
         "training_data": entry.training_data,
         "backbone": entry.backbone,
         "dataset": entry.dataset,
         "content_hash": entry.content_hash,
         "dataset_samples": entry.dataset_samples,
-        "every": protocol["every"],
-        "limit": protocol["limit"],
+        "every": record.every,
+        "limit": record.limit,
         "samples": summary.samples,
         "clicks": summary.clicks,
         "failed": len(summary.failures),
@@ -444,11 +443,11 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "loop": entry.conditions["loop"],
         "selection": entry.conditions["selection"],
         "policy": entry.conditions["click policy"],
-        "seed": protocol["seed"],
+        "seed": record.protocol.seed,
         "threshold": entry.threshold,
         "max_clicks": entry.max_clicks,
         "stop_at": entry.stop_at,
-        "budget": protocol.get("budget", ""),
+        "budget": record.protocol.budget,
         "preset": entry.preset,
         "initial_masks": entry.conditions["initial masks"],
         **_csv_budget(summary),
@@ -458,13 +457,13 @@ def _result(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "never_solved_90": summary.never_solved,
         **_csv_seconds("model", summary.model),
         **_csv_seconds("harness", summary.harness),
-        "disbench": versions.get("disbench"),
+        "disbench": record.versions["disbench"],
         "opencv": entry.conditions["OpenCV"],
-        "processor": machine["processor"],
-        "cores": machine["cores"],
-        "workers": execution["workers"],
-        "threads": execution["threads"],
-        "batch": execution["batch"],
+        "processor": machine.processor,
+        "cores": machine.cores,
+        "workers": execution.workers,
+        "threads": execution.threads,
+        "batch": execution.batch,
         "notes": ". ".join(
             filter(None, (deviation(entry, group), failures(entry), undefined(entry), ran_out(entry))),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,18 @@ WRONG = [
     ("method", "card", {"options": {"radius": 3}}),
     ("method", "card", {"training_data": [1]}),
     ("dataset", "samples", 0),
-    ("dataset", "samples", 2**53 + 1),
-    ("dataset", "facts", {"options": 3}),
+    ("dataset", "samples", 10**30),
+    ("dataset", "samples", True),
+    ("dataset", "facts", None),
+    ("versions", "opencv", 5),
+    ("execution", "store", ["all"]),
     ("protocol", "every", 0),
     ("protocol", "limit", 0),
     ("protocol", "max_clicks", 2**15),
     ("protocol", "max_clicks", True),
+    ("protocol", "max_clicks", "5"),
+    ("protocol", "threshold", math.nan),
+    ("protocol", "selection", "best"),
     ("protocol", "threshold", 10**400),
     ("protocol", "stop_at", 1.5),
     ("protocol", "policy", "clairvoyant"),

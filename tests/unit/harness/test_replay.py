@@ -48,7 +48,7 @@ def test_the_rows_are_the_recorded_clicks(run: StoredRun) -> None:
     rows = run.rows().to_pylist()
     found = [(row["sample"], row["click"], (row["x"], row["y"], row["positive"])) for row in rows]
     assert found == [(s, n, click) for s, made in ANN.items() for n, click in enumerate(made, 1)]
-    policy = run.protocol["policy"]
+    policy = run.protocol.policy
     assert policy.startswith("replay:study.parquet,user=ann,clicks=")
     assert str(run.folder.parent) not in policy
 

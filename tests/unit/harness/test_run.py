@@ -65,7 +65,7 @@ def test_workers_and_batches_change_no_row(tmp_path: Path) -> None:
 def test_every_and_limit(tmp_path: Path) -> None:
     run = run_benchmark(spec("Discs"), ToySource(), tmp_path / "run", SHORT, every=2, limit=2)
     assert list(run.by_sample()) == ["s0", "s2"]
-    assert run.protocol["every"] == 2
+    assert run.record.every == 2
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -152,7 +152,7 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clicks.parquet: not a whole file"):
         read_run(out).rows()
     (out / RUN).write_text("{")
-    with pytest.raises(InputError, match=r"run.json: not a description"):
+    with pytest.raises(InputError, match=r"run.json: not the record of a run"):
         read_run(out)
     (out / RUN).write_text('{"format": 99}')
     with pytest.raises(InputError, match="another version"):

@@ -164,7 +164,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
                 "facts": {"title": NASTY, "options": {NASTY: NASTY}},
             },
             machine={"processor": NASTY},
-            protocol={"selection": NASTY if number else "score"},
+            protocol={"selection": "oracle-all" if number else "score"},
             command=NASTY,
         )
         description = folder / "runs" / str(number) / RUN  # halves of pairs of characters can stand in JSON

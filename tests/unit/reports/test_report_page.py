@@ -222,7 +222,7 @@ def test_hostile_names(tmp_path: Path, page: Page, text: str) -> None:
             dataset={"name": text, "content_hash": text, "facts": {"title": text, "options": {text: text}}},
             machine={"processor": text},
             versions={"opencv": text},
-            protocol={"selection": text if number else "score", "policy": text},
+            protocol={"selection": "oracle-all" if number else "score"},
             command=text,
         )
     entries = read_entries(find_runs([tmp_path]))

@@ -46,7 +46,6 @@ def three_runs(folder: Path, **changes: Mapping[str, Any]) -> list[Entry]:
         ({"protocol": {"policy": "jitter"}}, "click policy jitter:sigma=0.3 instead of center; seed 0 instead of none"),
         ({"protocol": {"max_clicks": 10}}, "max_clicks 10 instead of 20"),
         ({"protocol": {"initial_masks": False}}, "initial masks ignored instead of used"),
-        ({"protocol": {"name": "f-brs"}}, "loop f-brs instead of ritm"),
         ({"protocol": {"every": 3}, "dataset": {"samples": 34}}, "samples every 3rd instead of all"),
         ({"protocol": {"limit": 12}, "dataset": {"samples": 34}}, "samples the first 12 instead of all"),
         (
