@@ -8,18 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from disbench.baselines.bridge import method as bridge
 from disbench.baselines.loading import argument_options, load_class
 from disbench.core.budgets import BUDGETS
+from disbench.core.choices import MethodStatus
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.prediction import Method
 from disbench.io import addresses, definitions
 from disbench.io.options import Option, read_options
 from disbench.io.settings import Count, Number, settings_from, table_from
 
-Status = Literal["native", "bridge", "published-only"]
 STANDARD_THRESHOLD = 0.49
 """Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
 BRIDGE = "disbench.baselines.bridge.method:Bridge"
@@ -96,7 +96,7 @@ class MethodCard:
 
     name: str
     title: str
-    status: Status
+    status: MethodStatus
     entry: str = ""
     adapter: str = ""
     reason: str = ""

@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from disbench.baselines.cards import MethodCard, Status, Variant, card_names, load_card
+from disbench.baselines.cards import MethodCard, Variant, card_names, load_card
 from disbench.baselines.weights import is_right, weights_folder
 from disbench.core.budgets import BUDGETS
+from disbench.core.choices import MethodStatus
 from disbench.core.errors import unknown_name
 
 _WIDTH = 110
@@ -48,8 +49,8 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
     Raises:
         InputError: no such status.
     """
-    if status is not None and status not in get_args(Status):
-        raise unknown_name("status", status, get_args(Status))
+    if status is not None and status not in get_args(MethodStatus):
+        raise unknown_name("status", status, get_args(MethodStatus))
     cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
     rows = [_HEADING, *map(_row, cards)]
     widths = _column_widths(rows, width or shutil.get_terminal_size((_WIDTH, 24)).columns)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from disbench.cli.options import DataOption, Existing, ExistingOption, local_path, print_definitions
+from disbench.cli.options import DataOption, ExistingOption, local_path, print_definitions
 
 
 def _line(name: str, content: Mapping[str, Any]) -> str:
@@ -20,14 +20,10 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 def ablate(
     table: Annotated[str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")],
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out", parser=local_path, help="Folder of ablations: TABLE/ROW/seed-S/ and TABLE/report/ in it."
-        ),
+        Path, typer.Option("--out", parser=local_path, help="Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")
     ] = Path("ablations"),
     config: Annotated[
-        str,
-        typer.Option("--config", help="The base training: small, or any that disbench train takes."),
+        str, typer.Option("--config", help="Base training: small, or any that disbench train takes.")
     ] = "small",
     set_: Annotated[
         list[str] | None,
@@ -36,14 +32,11 @@ def ablate(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps",
-            min=0,
-            help="Steps of every row (default: the ablation's; 0: the base training's length).",
+            "--steps", min=0, help="Steps of every row (default: the ablation's; 0: the base training's length)."
         ),
     ] = None,
     rows: Annotated[
-        list[str] | None,
-        typer.Option("--rows", help="Only this row; may be repeated (default: all)."),
+        list[str] | None, typer.Option("--rows", help="Only this row; may be repeated (default: all).")
     ] = None,
     seeds: Annotated[
         list[int] | None,
@@ -55,10 +48,10 @@ def ablate(
     ] = None,
     every: Annotated[
         list[str] | None,
-        typer.Option("--every", help="Only every so-many-th sample of a dataset: davis=3; may be repeated."),
+        typer.Option("--every", help="Use every n-th sample of a dataset, e.g. davis=3; may be repeated."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Of each dataset only the first so many samples.")
+        int | None, typer.Option("--limit", min=1, help="Use only the first N samples of each dataset.")
     ] = None,
     stop_at: Annotated[
         float,
@@ -69,18 +62,18 @@ def ablate(
         ),
     ] = 0.9,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, help="Rows and seeds at once (the results do not depend on it).")
+        int, typer.Option("--jobs", min=1, help="Rows and seeds to run at once; results do not depend on it.")
     ] = 1,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that evaluate, of each job.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="Device of torch: cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Evaluation processes of each job.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per process.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="torch device: cpu or cuda.")] = "cpu",
     make_shards: Annotated[
-        bool, typer.Option("--make-shards", help="Make shards that are missing, where the ablation says how.")
+        bool, typer.Option("--make-shards", help="Make missing shards where the ablation says how.")
     ] = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Train and measure nothing: report on what is finished.")
+        bool, typer.Option("--report", help="Only report on finished rows; train and measure nothing.")
     ] = False,
-    existing: ExistingOption = Existing.RESUME,
+    existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
         bool,
@@ -92,7 +85,7 @@ def ablate(
         ),
     ] = False,
 ) -> None:
-    """Train the rows of a table for one budget, measure them, and compare the signs with the paper's; resumable."""
+    """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
     from disbench.disnet.training import ablation  # noqa: PLC0415
     from disbench.reports.ablation.plans import chosen_datasets, load_plan  # noqa: PLC0415
 
@@ -116,15 +109,10 @@ def ablate(
             workers=workers,
             threads=threads,
             device=device,
-            existing=existing.value,
+            existing=existing,
             progress=True,
             command=shlex.join(["disbench", *sys.argv[1:]]),
         )
         done = ablation.ablate(plan, out, choice, conduct, jobs=jobs, say=typer.echo)
     for line in done.lines:
         typer.echo(line)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(ablate)

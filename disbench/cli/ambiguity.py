@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,51 +22,39 @@ FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed."""
 
 
-class Task(StrEnum):
-    """What a run asks of a method."""
-
-    TARGETS = "targets"
-    DIVERSE = "diverse"
-    INTENTS = "intents"
-
-
+Task = Literal["targets", "diverse", "intents"]
 TaskOption = Annotated[
     Task,
     typer.Option(
         "--task",
-        help="targets: clicks until one target is met, on --dataset; diverse: how far a method's candidates for a "
+        help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a "
         "first click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
     ),
 ]
 ShardsOption = Annotated[
-    Path | None,
-    typer.Option("--shards", parser=path, help="Finished folder of shards, for --task diverse and intents."),
+    Path | None, typer.Option("--shards", parser=path, help="Folder of shards, for --task diverse and intents.")
 ]
 ImagesOption = Annotated[
-    str | None,
-    typer.Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places)."),
+    str | None, typer.Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places).")
 ]
 SetsOption = Annotated[
-    int | None, typer.Option("--sets", min=1, help="So many sets, drawn by lot with --seed (default: all).")
+    int | None, typer.Option("--sets", min=1, help="Number of sets, drawn at random with --seed (default: all).")
 ]
-MinMembersOption = Annotated[int, typer.Option("--min-members", min=1, help="Only sets of so many masks or more.")]
-ClicksOption = Annotated[
-    int, typer.Option("--clicks", min=1, help="With --task diverse: first clicks drawn for each set.")
-]
+MinMembersOption = Annotated[int, typer.Option("--min-members", min=1, help="Only sets with at least this many masks.")]
+ClicksOption = Annotated[int, typer.Option("--clicks", min=1, help="With --task diverse: first clicks per set.")]
 MoveOption = Annotated[
     int,
     typer.Option(
         "--move",
         min=0,
-        help="With --task diverse: pixels by which each click is moved in 8 directions, to see whether the answer "
-        "holds; 0 moves none.",
+        help="With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: off.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class SetOptions:
-    """The options of `run` that choose diverse sets, as they were typed."""
+    """The options of `run` that choose diverse sets."""
 
     task: Task
     shards: Path | None
@@ -88,7 +75,7 @@ class SetOptions:
         Raises:
             InputError: they do not.
         """
-        if self.task is Task.TARGETS:
+        if self.task == "targets":
             if not dataset:
                 raise InputError(
                     "--dataset is missing: name a card (disbench data list), your own card.toml, or a folder"
@@ -102,7 +89,7 @@ class SetOptions:
             raise InputError(f"--task {self.task}: name a folder of shards with --shards, and no --dataset")
         if budget:
             raise InputError(f"--task {self.task}: a method that gets all its points at once has no first click")
-        if self.task is Task.DIVERSE:
+        if self.task == "diverse":
             for option in (name for name, given in typed.items() if given):
                 raise InputError(f"{option} belongs to loops of clicks; leave it out with --task diverse")
 
@@ -141,7 +128,7 @@ def set_task(clicks: int, seed: int, move: int, threshold: float, store: str) ->
 
 
 def say_answers(out: str, run: StoredAnswers) -> None:
-    """Tell of a finished run of the diverse task.
+    """Print the summary of a finished run of the diverse task.
 
     Raises:
         typer.Exit: the method failed on some sets.
@@ -165,24 +152,21 @@ def say_answers(out: str, run: StoredAnswers) -> None:
 def ambiguity(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            parser=path,
-            help="Folders of finished runs of --task diverse and --task intents, or folders with some below them.",
-        ),
+        typer.Argument(parser=path, help="Runs of --task diverse and --task intents, or folders that contain them."),
     ],
     out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the report.")] = Path("ambiguity"),
     shards: Annotated[
         list[Path] | None,
-        typer.Option("--shards", parser=path, help="Shards of the runs, for pictures of their sets; may be repeated."),
+        typer.Option("--shards", parser=path, help="Shards that the runs used, to draw their sets; may be repeated."),
     ] = None,
     images: ImagesOption = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=1, max=50, help="With --shards: sets drawn for each dataset.")
     ] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the lot that chooses the pictures.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for choosing the pictures.")] = 0,
     data: DataOption = None,
 ) -> None:
-    """Tell how far candidates cover what a first click may mean: tables, figures, pictures from stored runs."""
+    """Report how well candidates cover what a first click may mean: tables, figures and pictures from stored runs."""
     from disbench.reports.ambiguity.pictures import PictureOptions  # noqa: PLC0415
     from disbench.reports.ambiguity.report import make_ambiguity_report  # noqa: PLC0415
 
@@ -190,8 +174,3 @@ def ambiguity(
     wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
     for line in make_ambiguity_report([addresses.here(run) for run in runs], out, wanted):
         say(line)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(ambiguity)

@@ -21,14 +21,14 @@ def pack(
         typer.Option(
             "--out",
             parser=local_path,
-            help="The archive, NAME.zip (default: beside the folder, with its name; of an address, here).",
+            help="The archive, NAME.zip (default: beside the folder; for an address, in the current folder).",
         ),
     ] = None,
     without_masks: Annotated[
         bool, typer.Option("--without-masks", help="Leave stored masks out; verify can then check less.")
     ] = False,
 ) -> None:
-    """Pack a finished run into one file that holds all that a leaderboard needs."""
+    """Pack a finished run into one file for submission."""
     from disbench.harness.archive import ENDING  # noqa: PLC0415
     from disbench.harness.archive import pack as pack_run  # noqa: PLC0415
 
@@ -40,31 +40,29 @@ def pack(
 
 def verify(
     place: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards."),
+        Path, typer.Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards.")
     ],
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="The run's dataset: card or folder, where its name alone does not find it."),
+        typer.Option("--dataset", help="The run's dataset (card or folder), if its name alone does not find it."),
     ] = None,
     quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Shards: only hold them against the manifest; masks and sets are left alone."),
+        bool, typer.Option("--quick", help="Shards: compare files with the manifest only; skip masks and sets.")
     ] = False,
     recording: Annotated[
         Path | None,
         typer.Option(
             "--recording",
             parser=path,
-            help="A run of recorded clicks: their file, where it lies neither here nor beside the run.",
+            help="Recorded clicks of the run, if their file is neither in the current folder nor beside the run.",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Shards: processes (the result does not depend on it).")
+        int, typer.Option("--workers", min=1, help="Shards: worker processes; results do not depend on it.")
     ] = os.cpu_count() or 1,
     data: DataOption = None,
 ) -> None:
-    """Recompute a run's figures and hold its clicks and IoUs against the protocol; or shards against their recipe."""
+    """Recompute a run's numbers, clicks and IoUs, or check shards against their recipe."""
     from disbench.harness.archive import is_run  # noqa: PLC0415
     from disbench.harness.verification import verify_run  # noqa: PLC0415
     from disbench.sampling.verify import verify_shards  # noqa: PLC0415
@@ -82,9 +80,3 @@ def verify(
         say(line, err=not holds)
     if not holds:
         raise typer.Exit(_DOES_NOT_HOLD)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(pack)
-    app.command()(verify)

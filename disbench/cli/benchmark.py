@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +18,6 @@ from disbench.cli.ambiguity import (
     SetOptions,
     SetsOption,
     ShardsOption,
-    Task,
     TaskOption,
     say_answers,
     set_task,
@@ -27,9 +25,7 @@ from disbench.cli.ambiguity import (
 from disbench.cli.options import (
     AddressOption,
     DataOption,
-    EngineName,
     EngineOption,
-    Existing,
     ExistingOption,
     MethodOption,
     SetOption,
@@ -38,43 +34,13 @@ from disbench.cli.options import (
     path,
     say,
 )
+from disbench.core.choices import MethodStatus, Selection, Store
 from disbench.io import addresses
 
 if TYPE_CHECKING:
     from disbench.core.samples import SampleSource
 
 _BAD_INPUT = 2
-
-
-class Selection(StrEnum):
-    """How one of several candidates is kept."""
-
-    ORACLE_FIRST = "oracle-first"
-    ORACLE_ALL = "oracle-all"
-    SCORE = "score"
-
-
-class Store(StrEnum):
-    """Which masks a run stores."""
-
-    NONE = "none"
-    KEPT = "kept"
-    ALL = "all"
-
-
-class MethodStatus(StrEnum):
-    """How a method can be run."""
-
-    NATIVE = "native"
-    BRIDGE = "bridge"
-    PUBLISHED_ONLY = "published-only"
-
-
-class InitialMasks(StrEnum):
-    """What to do with initial masks."""
-
-    USE = "use"
-    IGNORE = "ignore"
 
 
 def _show_protocols(asked: bool) -> None:
@@ -89,17 +55,13 @@ def _show_protocols(asked: bool) -> None:
 def run(
     method: MethodOption,
     out: Annotated[
-        str,
-        typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...)."),
+        str, typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...).")
     ],
     dataset: Annotated[
         str | None,
-        typer.Option(
-            "--dataset",
-            help="Name of a card (disbench data list), your own card.toml, or a folder.",
-        ),
+        typer.Option("--dataset", help="Name of a card (disbench data list), your own card.toml, or a folder."),
     ] = None,
-    task: TaskOption = Task.TARGETS,
+    task: TaskOption = "targets",
     shards: ShardsOption = None,
     images: ImagesOption = None,
     sets: SetsOption = None,
@@ -136,55 +98,50 @@ def run(
         ),
     ] = None,
     seed: Annotated[
-        int,
-        typer.Option("--seed", min=0, help="Seed of the policies that draw, of the draw of sets and clicks."),
+        int, typer.Option("--seed", min=0, help="Seed of random policies, and of the choice of sets and clicks.")
     ] = 0,
     max_clicks: Annotated[
         int | None,
         typer.Option(
             "--max-clicks",
             min=1,
-            help="Clicks a sample gets; a method with a budget of points answers once (default: the protocol's, 20).",
+            help="Clicks per sample (default: the protocol's, 20); a method with a budget of points answers once.",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."),
+        typer.Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
     ] = None,
     stop_at: Annotated[
-        float | None,
-        typer.Option("--stop-at", help="End a sample at this IoU; saves time, and no curve can be drawn."),
+        float | None, typer.Option("--stop-at", help="End a sample at this IoU: faster, but no curve can be drawn.")
     ] = None,
     initial_masks: Annotated[
-        InitialMasks,
-        typer.Option("--initial-masks", help="Begin from a sample's initial mask where it has one."),
-    ] = InitialMasks.USE,
-    every: Annotated[int, typer.Option("--every", min=1, help="Only every so-many-th sample.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many samples.")] = None,
+        Literal["use", "ignore"],
+        typer.Option("--initial-masks", help="Start from a sample's initial mask where it has one."),
+    ] = "use",
+    every: Annotated[int, typer.Option("--every", min=1, help="Use every n-th sample.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N samples.")] = None,
     workers: WorkersOption = None,
-    engine: EngineOption = EngineName.LOCAL,
+    engine: EngineOption = "local",
     address: AddressOption = None,
     gpus_per_worker: Annotated[
-        float,
-        typer.Option("--gpus-per-worker", min=0, help="GPUs that Ray keeps for each worker; 0.5 lets two share one."),
+        float, typer.Option("--gpus-per-worker", min=0, help="GPUs per worker on Ray; with 0.5, two share one.")
     ] = 0.0,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each process's libraries.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per process.")] = 1,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Samples in lockstep, for methods with predict_batch.")
     ] = 1,
     timeout: Annotated[
-        float,
-        typer.Option("--timeout", min=0, help="Seconds one call of the method may take; 0 waits for ever."),
+        float, typer.Option("--timeout", min=0, help="Seconds that one call of the method may take; 0: no limit.")
     ] = 60.0,
-    store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = Store.NONE,
-    existing: ExistingOption = Existing.RESUME,
+    store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = "none",
+    existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
-        bool,
-        typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols."),
+        bool, typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols.")
     ] = False,
 ) -> None:
-    """Run a method on a dataset: one row a click, resumable; then see `disbench report`.
+    """Run a method on a dataset, resumable; then see `disbench report`.
 
     With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
     """
@@ -217,30 +174,28 @@ def run(
         max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
         budget=spec.budget,
         threshold=own if threshold is None else threshold,
-        selection=selection.value if selection else preset.selection,
+        selection=selection or preset.selection,
         policy=policy or preset.policy,
         preset="" if protocol == STANDARD else preset.name,
         preset_values={} if protocol == STANDARD else preset.as_dict(),
         seed=seed,
         stop_at=stop_at,
-        initial_masks=initial_masks is InitialMasks.USE,
+        initial_masks=initial_masks == "use",
     )
-    where = open_engine(
-        engine.value, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker
-    )
-    execution = Execution(where.workers, threads, batch, timeout or None, store.value)
-    with output(out, JOB_FILES, last=RUN, existing=existing.value) as place:
+    where = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
+    execution = Execution(where.workers, threads, batch, timeout or None, store)
+    with output(out, JOB_FILES, last=RUN, existing=existing) as place:
         how: dict[str, Any] = {
             "engine": where,
             "every": every,
             "limit": limit,
-            "existing": existing.value,
+            "existing": existing,
             "command": _command(),
             "progress": True,
             "grown": place.save,
         }
-        if task is Task.DIVERSE:
-            answers = set_task(clicks, seed, move, conduct.threshold, store.value)
+        if task == "diverse":
+            answers = set_task(clicks, seed, move, conduct.threshold, store)
             told = run_diverse(spec, asked.sets_source(), place.folder, answers, execution, **how)
             say_answers(out, told)
             return
@@ -254,7 +209,7 @@ def run(
     typer.echo(
         f"{out}: {result.samples} samples, {result.clicks} clicks; method {result.model_seconds:.1f} s, "
         f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench "
-        f"{'ambiguity' if task is Task.INTENTS else 'report'} {out}"
+        f"{'ambiguity' if task == 'intents' else 'report'} {out}"
     )
     if figures:
         typer.echo(figures)
@@ -271,36 +226,35 @@ def run(
 def predict(
     image: Annotated[Path, typer.Argument(parser=path, help="The image.")],
     method: MethodOption,
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="The mask: a PNG of 0 and 255.")],
+    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Mask to write: a PNG with values 0 and 255.")],
     click: Annotated[
         list[str] | None,
         typer.Option(
-            "--click",
-            help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated.",
+            "--click", help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated."
         ),
     ] = None,
     recorded: Annotated[
         str | None,
-        typer.Option("--recorded", help="Take recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."),
+        typer.Option("--recorded", help="Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."),
     ] = None,
     sample: Annotated[
-        str | None,
-        typer.Option("--sample", help="Whose recorded clicks, where the file has several samples."),
+        str | None, typer.Option("--sample", help="Sample whose recorded clicks to use, if the file has several.")
     ] = None,
     set_: SetOption = None,
     keep: Annotated[
         int | None,
         typer.Option(
-            "--keep", min=0, help="Candidate that the first click means, from 0 (default: the highest score)."
+            "--keep",
+            min=0,
+            help="Candidate to keep after the first click, counted from 0 (default: the highest score).",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="A pixel belongs to a mask above this probability (default: the card's)."),
+        typer.Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
     ] = None,
     every: Annotated[
-        bool,
-        typer.Option("--all", help="Also write every candidate and an overlay beside it, and print the scores."),
+        bool, typer.Option("--all", help="Also write every candidate and an overlay, and print scores.")
     ] = False,
 ) -> None:
     """Segment one image by clicks."""
@@ -343,17 +297,12 @@ def predict(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=path, help="Folders of finished runs, packed runs, or folders that have some below them."
-        ),
-    ],
+    runs: Annotated[list[Path], typer.Argument(parser=path, help="Runs, packed runs, or folders that contain them.")],
     out: Annotated[
         str, typer.Option("--out", metavar="<path>", help="Folder for the report: a path or an address.")
     ] = "report",
     page: Annotated[
-        bool, typer.Option("--page", help="Also write leaderboard.html: one file, to sort, filter and hover.")
+        bool, typer.Option("--page", help="Also write leaderboard.html: one file to sort, filter and hover.")
     ] = False,
     failures: Annotated[
         int,
@@ -361,12 +310,12 @@ def report(
             "--failures",
             min=0,
             max=20,
-            help="With --page: show so many samples of each run that are never solved, and as many solved late.",
+            help="With --page: show this many samples per run that are never solved, and as many that are solved late.",
         ),
     ] = 0,
     data: DataOption = None,
 ) -> None:
-    """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and the leaderboard (HTML) from stored runs."""
+    """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
     from disbench.core.errors import InputError  # noqa: PLC0415
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.reports.failures import failure_pictures  # noqa: PLC0415
@@ -382,15 +331,15 @@ def report(
         say(line)
 
 
-data_app = typer.Typer(help="Datasets: what is here, is it whole, get it.", no_args_is_help=True)
-methods_app = typer.Typer(help="Methods: their cards and weights.", no_args_is_help=True)
+data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
+methods_app = typer.Typer(help="List methods, show their cards, fetch their weights.", no_args_is_help=True)
 DatasetArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
 CardArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
 
 
 @data_app.command("list")
 def data_list(data: DataOption = None) -> None:
-    """List every dataset that has a card, and whether it is here."""
+    """List the datasets and whether they are installed."""
     from disbench.datasets.verify import list_datasets  # noqa: PLC0415
 
     for listing in list_datasets(data):
@@ -406,7 +355,7 @@ def data_verify(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Read all of a dataset and compare it with its card: counts, sizes, content hash."""
+    """Check a dataset against its card: counts, sizes, content hash."""
     from disbench.datasets.verify import verify  # noqa: PLC0415
 
     found = verify(dataset, data, dataset_option or [], progress=True)
@@ -420,15 +369,15 @@ def data_verify(
 def data_fetch(
     dataset: DatasetArgument,
     no_hash: Annotated[
-        bool, typer.Option("--no-hash", help="Take files that the card has no SHA-256 for; it is printed.")
+        bool, typer.Option("--no-hash", help="Accept files without a SHA-256 in the card, and print it.")
     ] = False,
-    existing: ExistingOption = Existing.RESUME,
+    existing: ExistingOption = "resume",
     data: DataOption = None,
 ) -> None:
-    """Download a dataset from its card's addresses, checked and resumable."""
+    """Download a dataset, resumable and checked by SHA-256."""
     from disbench.datasets.fetch import fetch  # noqa: PLC0415
 
-    for line in fetch(dataset, data, unverified=no_hash, existing=existing.value, progress=True):
+    for line in fetch(dataset, data, unverified=no_hash, existing=existing, progress=True):
         typer.echo(line)
 
 
@@ -436,19 +385,19 @@ def data_fetch(
 def methods_list(
     status: Annotated[
         MethodStatus | None,
-        typer.Option("--status", help="Only the methods that run here, over the bridge, or not at all."),
+        typer.Option("--status", help="Only methods that run natively, over the bridge, or not at all."),
     ] = None,
 ) -> None:
-    """List every system that has a card, as a table."""
+    """List the methods as a table."""
     from disbench.baselines.listing import list_methods  # noqa: PLC0415
 
-    for line in list_methods(status.value if status else None):
+    for line in list_methods(status):
         typer.echo(line)
 
 
 @methods_app.command("show")
 def methods_show(method: CardArgument) -> None:
-    """Show all that a card knows, what is published of the method, and the commands that run it."""
+    """Show a method's card, its published numbers, and the commands that run it."""
     from disbench.baselines.cards import load_card  # noqa: PLC0415
     from disbench.baselines.listing import show_method  # noqa: PLC0415
     from disbench.reports.paper.published import published_lines  # noqa: PLC0415
@@ -460,7 +409,7 @@ def methods_show(method: CardArgument) -> None:
 
 @methods_app.command("fetch")
 def methods_fetch(method: CardArgument) -> None:
-    """Get a method's weights, checked by SHA-256."""
+    """Download a method's weights, checked by SHA-256."""
     from disbench.baselines.cards import load_card  # noqa: PLC0415
     from disbench.baselines.weights import fetch  # noqa: PLC0415
 
@@ -469,14 +418,5 @@ def methods_fetch(method: CardArgument) -> None:
 
 
 def _command() -> str:
-    """What the user typed, without the folders of this machine in the program's own name."""
+    """The command as typed, without the path of the program."""
     return shlex.join(["disbench", *sys.argv[1:]])
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(run)
-    app.command()(report)
-    app.command()(predict)
-    app.add_typer(data_app, name="data")
-    app.add_typer(methods_app, name="methods")

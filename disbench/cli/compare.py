@@ -12,10 +12,7 @@ from disbench.io import addresses
 
 DatasetOption = Annotated[
     str | None,
-    typer.Option(
-        "--dataset",
-        help="Where the runs' dataset is, if it is not one of disbench's cards: your card.toml, or the folder.",
-    ),
+    typer.Option("--dataset", help="The runs' dataset, if it has no card in disbench: your card.toml, or its folder."),
 ]
 
 
@@ -26,8 +23,7 @@ def compare(
         "comparison"
     ),
     samples: Annotated[
-        int,
-        typer.Option("--samples", min=0, max=50, help="Samples in the picture, those that differ most; 0 draws none."),
+        int, typer.Option("--samples", min=0, max=50, help="Samples to draw, those that differ most; 0: no picture.")
     ] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
@@ -52,31 +48,19 @@ def compare(
 
 
 def failures(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(parser=path, help="Folders of finished runs, or folders that have some below them."),
-    ],
+    runs: Annotated[list[Path], typer.Argument(parser=path, help="Runs, or folders that contain them.")],
     out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path("failures"),
     samples: Annotated[
         int,
         typer.Option(
-            "--samples",
-            min=1,
-            max=50,
-            help="Samples never solved in each picture, at most, and as many solved late.",
+            "--samples", min=1, max=50, help="Samples to draw that are never solved, and as many that are solved late."
         ),
     ] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
 ) -> None:
-    """Draw what fails: samples that never reach an IoU of 0.90, and those that take longest."""
+    """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.failures import write_failures  # noqa: PLC0415
 
     for line in write_failures([addresses.here(run) for run in runs], out, data, samples, dataset):
         say(line)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(compare)
-    app.command()(failures)

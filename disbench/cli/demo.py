@@ -24,18 +24,16 @@ def demo(
         ),
     ] = "geodesic",
     set_: SetOption = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1 (default: a free one).")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1 (default: a free one).")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            parser=local_path,
-            help="Folder for masks and clicks, when the page says so (default: the browser saves them).",
+            "--out", parser=local_path, help="Folder for saved masks and clicks (default: the browser downloads them)."
         ),
     ] = None,
 ) -> None:
-    """Click on photos in a page on this machine: candidates, a choice, refinement; save mask and clicks."""
+    """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
     from disbench.demo.launch import demo as serve_demo  # noqa: PLC0415
 
     def ready(address: str) -> None:
@@ -47,8 +45,3 @@ def demo(
 
     serve_demo([addresses.here(image) for image in images or ()], method, set_ or [], port=port, out=out, ready=ready)
     typer.echo("the demo has ended")
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(demo)

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
 from disbench.io import addresses
+from disbench.io.files import Existing
 
 if TYPE_CHECKING:
     from disbench.io.definitions import Kind
 
 
-class Existing(StrEnum):
-    """What to do with results that are there already."""
-
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-    FAIL = "fail"
-
-
-class EngineName(StrEnum):
-    """Where the workers are."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
 def path(text: str) -> Path:
-    """What an option that names an input holds: a path, or the path of the copy of an address, not made yet."""
+    """Parse an input: a path, or an address as the path of its local copy, which is made later."""
     try:
         return addresses.path_of(text)
     except InputError as error:  # typer takes it for the error of a conversion otherwise, and rewrites it
@@ -40,24 +26,19 @@ def path(text: str) -> Path:
 
 
 def local_path(text: str) -> Path:
-    """What an option holds that names an output of this machine alone."""
+    """Parse an output that is written to this machine only."""
     if addresses.is_address(text):
         raise typer.BadParameter(f"{text}: written on this machine alone; name a path, and copy it there yourself")
     return Path(text)
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a line, with addresses where copies of them are named."""
+    """Print a line, with addresses in place of the paths of their local copies."""
     typer.echo(addresses.with_addresses(str(text)), err=err)
 
 
 def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
-    """The callback of an option `--list`: a line for each definition of a kind, and the end.
-
-    Args:
-        kind: which folder of definitions.
-        line: what is printed of one, from its name and its content.
-    """
+    """The callback of an option `--list`: prints a line for each definition of a kind and exits."""
 
     def show(asked: bool) -> None:
         if not asked:
@@ -85,7 +66,7 @@ DataOption = Annotated[
         help="Root of the datasets; relative paths are looked up there too.",
     ),
 ]
-ExistingOption = Annotated[Existing, typer.Option("--existing", help="What to do with results that are there already.")]
+ExistingOption = Annotated[Existing, typer.Option("--existing", help="What to do with existing results.")]
 MethodOption = Annotated[
     str,
     typer.Option(
@@ -94,18 +75,16 @@ MethodOption = Annotated[
     ),
 ]
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Set an option of the method: option=value; may be repeated."),
+    list[str] | None, typer.Option("--set", help="Set an option of the method: option=value; may be repeated.")
 ]
 EngineOption = Annotated[
-    EngineName,
-    typer.Option("--engine", help="Where the workers are: on this machine, or on a Ray cluster (extra ray)."),
+    EngineName, typer.Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Of the Ray cluster; auto: the one that this machine belongs to (default: begin one here).",
+        help="Address of the Ray cluster; auto: the one that this machine belongs to (default: start one here).",
     ),
 ]
 WorkersOption = Annotated[
@@ -113,6 +92,6 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Processes; they do not change the result (default: one a core, or as many as the cluster has room for).",
+        help="Worker processes; results do not depend on them (default: one per core, or what the cluster fits).",
     ),
 ]

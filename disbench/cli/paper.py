@@ -13,8 +13,7 @@ from disbench.io import addresses
 
 def reproduce(
     name: Annotated[
-        str | None,
-        typer.Argument(help="A table or figure: table1 ... table5, figure4 ... figure6; without one, they are listed."),
+        str | None, typer.Argument(help="table1 ... table5 or figure4 ... figure6 (default: list them).")
     ] = None,
     runs: Annotated[
         list[Path] | None,
@@ -22,14 +21,12 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path("paper"),
     map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", help='A run for a row whatever its card says: "ROW=RUN_FOLDER"; may be repeated.'),
+        list[str] | None, typer.Option("--map", help='Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.')
     ] = None,
     sample: Annotated[
         list[str] | None,
         typer.Option(
-            "--sample",
-            help="Id of a sample that figure5 or figure6 shows; may be repeated (default: drawn by lot).",
+            "--sample", help="Id of a sample that figure5 or figure6 shows; may be repeated (default: random)."
         ),
     ] = None,
     data: DataOption = None,
@@ -40,7 +37,7 @@ def reproduce(
     svg: Annotated[bool, typer.Option("--svg", help="A figure as SVG.")] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="A figure as PDF.")] = False,
 ) -> None:
-    """Make a table or figure of the paper from stored runs, beside the published numbers; in all formats, or some."""
+    """Make a table or figure of the paper from stored runs, beside the published numbers."""
     from disbench.reports.paper.reproduce import reproduce as make  # noqa: PLC0415
     from disbench.reports.paper.reproduce import reproducible  # noqa: PLC0415
     from disbench.reports.paper.runs import parse_rows  # noqa: PLC0415
@@ -65,9 +62,9 @@ def reproduce(
 
 
 def published(
-    method: Annotated[str | None, typer.Argument(help="Name of a method; without one, all methods are listed.")] = None,
+    method: Annotated[str | None, typer.Argument(help="Name of a method (default: list all).")] = None,
 ) -> None:
-    """List the numbers that are published for a method, with sources, differences and remarks."""
+    """List the published numbers of a method, with sources and remarks."""
     from disbench.reports.paper.published import (  # noqa: PLC0415
         published_lines,
         published_methods,
@@ -76,9 +73,3 @@ def published(
 
     for line in published_methods(read_published()) if method is None else published_lines(method):
         typer.echo(line)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(reproduce)
-    app.command()(published)

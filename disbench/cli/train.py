@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disbench.cli.options import (
-    DataOption,
-    Existing,
-    ExistingOption,
-    described_line,
-    local_path,
-    print_definitions,
-)
+from disbench.cli.options import DataOption, ExistingOption, described_line, local_path, print_definitions
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -28,22 +21,21 @@ _VALIDATION_CLICKS = 5
 def train(
     config: Annotated[str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")],
     out: Annotated[
-        Path,
-        typer.Option("--out", parser=local_path, help="Folder for the network, its checkpoint and its logs."),
+        Path, typer.Option("--out", parser=local_path, help="Folder for the network, its checkpoint and its logs.")
     ] = Path("training"),
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override an option: option=value or table.option=value; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, shapes and one step, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, shapes and one step, then exit.")] = False,
     until: Annotated[
-        int, typer.Option("--until", min=0, help="End after this step, with a checkpoint; 0 goes to the end.")
+        int, typer.Option("--until", min=0, help="Stop after this step, with a checkpoint; 0: train to the end.")
     ] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda (default: what accelerate finds).")] = "",
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of torch (default: its own choice).")
+        int | None, typer.Option("--threads", min=1, help="torch threads (default: torch's own).")
     ] = None,
-    existing: ExistingOption = Existing.RESUME,
+    existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
         bool,
@@ -55,7 +47,7 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a DISNet from shards; several GPUs by `accelerate launch -m disbench train ...`."""
+    """Train a DISNet from shards; for several GPUs: `accelerate launch -m disbench train ...`."""
     from tqdm import tqdm  # noqa: PLC0415
 
     from disbench.disnet.training import train as training_of  # noqa: PLC0415
@@ -71,7 +63,7 @@ def train(
         return
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate launched
     if is_first:
-        training_of.begin(out, existing.value)
+        training_of.begin(out, existing)
     benchmark = _benchmark(training, data) if training.validation else None
     with tqdm(unit="step", disable=None if is_first else True) as bar:
 
@@ -107,12 +99,11 @@ def _benchmark(training: Training, data: Path | None) -> Benchmark:
 
 def profile(
     method: Annotated[
-        str,
-        typer.Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file)."),
+        str, typer.Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file).")
     ] = "disnet",
-    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Clicks that are given at the later click.")] = 5,
+    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Number of clicks at the later click.")] = 5,
 ) -> None:
-    """Print parameters and FLOPs of a DISNet by part, for the first click and for a later one."""
+    """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
     from disbench.disnet.network import NetworkSettings  # noqa: PLC0415
     from disbench.disnet.profile import profile_lines, profile_of  # noqa: PLC0415
     from disbench.disnet.training.settings import load_training  # noqa: PLC0415
@@ -120,9 +111,3 @@ def profile(
     settings = NetworkSettings() if method == "disnet" else load_training(method).network
     for line in profile_lines(profile_of(settings, clicks)):
         typer.echo(line)
-
-
-def register(app: typer.Typer, methods_app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(train)
-    methods_app.command("profile")(profile)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from disbench.core.budgets import BUDGETS
+from disbench.core.choices import Selection
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.core.errors import InputError, unknown_name
 from disbench.io.settings import LARGEST, Count, Number
 
-Selection = Literal["oracle-first", "oracle-all", "score"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 LOOP = "ritm"
 """The click simulation and loop, the only one so far."""

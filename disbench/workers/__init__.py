@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
+from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
 from disbench.workers.crew import Engine
 from disbench.workers.local import LocalEngine
 from disbench.workers.work import Work, Worker, WorkerLost
 
 __all__ = ["Engine", "EngineName", "LocalEngine", "Work", "Worker", "WorkerLost", "open_engine"]
-
-EngineName = Literal["local", "ray"]
 
 
 def open_engine(

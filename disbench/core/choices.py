@@ -1,0 +1,14 @@
+"""Choices that the command line and the library share; imported by the command line, so it loads nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Selection = Literal["oracle-first", "oracle-all", "score"]
+"""How one of several candidates is kept (`disbench.harness.protocol.Protocol`)."""
+Store = Literal["none", "kept", "all"]
+"""Which masks a run stores."""
+EngineName = Literal["local", "ray"]
+"""Where workers run: processes of this machine, or actors of a Ray cluster."""
+MethodStatus = Literal["native", "bridge", "published-only"]
+"""How a method can be run: in this process's Python, over the bridge, or not at all."""
