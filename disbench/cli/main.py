@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ def _options(
     pass
 
 
-COMMANDS = (
+COMMANDS: list[Callable[..., None]] = [
     sample,
     merge,
     inspect,
@@ -67,11 +68,8 @@ COMMANDS = (
     predict,
     ambiguity,
     pack,
-    verify,
-    compare,
-    failures,
-)
-COMMANDS += (demo, reproduce, published, train, ablate)
+]
+COMMANDS += [verify, compare, failures, demo, reproduce, published, train, ablate]
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disbench.core.arrays import BoolArray
-from disbench.harness.protocol import Selection
+from disbench.core.choices import Selection
 
 
 class MethodError(Exception):

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from disbench.core.choices import Selection
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.metrics import FailureRule, noc, nof
 from disbench.harness.figures import reached_percents
-from disbench.harness.protocol import MOST_CLICKS, SELECTIONS, Protocol, Selection
+from disbench.harness.protocol import MOST_CLICKS, SELECTIONS, Protocol
 from disbench.harness.store import StoredRun
 from disbench.io import definitions
 from disbench.io.options import overrides
