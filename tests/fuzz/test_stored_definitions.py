@@ -22,8 +22,7 @@ from disbench.datasets.fetch import fetch
 from disbench.harness.presets import load_preset
 from disbench.io import definitions
 from disbench.reports.ablation.plans import RECORD, load_plan, read_record
-from disbench.reports.paper.definitions import read_table_definition
-from disbench.reports.paper.published import read_published
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.sampling.recipes import load_recipe
 from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, result_or_refusal
 from tests.fuzz.tools import examples
@@ -50,7 +49,7 @@ def _method(path: str) -> object:
 
 
 def _table(path: str) -> object:
-    return read_table_definition(path, read_published())
+    return read_definition(PaperTable, path)
 
 
 READERS: dict[str, tuple[definitions.Kind, Callable[[str], object]]] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from disbench.io import definitions
-from disbench.reports.paper.definitions import read_table_definition
-from disbench.reports.paper.published import published_lines, read_published
+from disbench.reports.paper.definitions import PaperTable, read_definition
+from disbench.reports.paper.published import published_lines
 from disbench.reports.paper.rows import paper_blocks
 from disbench.reports.paper.runs import PaperRuns
 from disbench.reports.paper.tables import paper_table
@@ -46,10 +46,8 @@ def numbers_of(row: dict[str, str]) -> dict[tuple[str, str], str]:
 
 
 def table_of(name: str) -> Table:
-    published = read_published()
-    definition = read_table_definition(name, published)
-    blocks, remarks = paper_blocks(definition, published, PaperRuns((), {}))
-    return paper_table(definition, published, blocks, remarks)
+    definition = read_definition(PaperTable, name)
+    return paper_table(definition, *paper_blocks(definition, PaperRuns((), {})))
 
 
 def printed_lines(table: Table) -> list[tuple[list[str], dict[tuple[str, str], Cell]]]:

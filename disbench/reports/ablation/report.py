@@ -10,8 +10,7 @@ from typing import Any
 from disbench.reports.ablation.plans import AblationPlan
 from disbench.reports.ablation.rows import CellRun, Quantity, Results, estimate, read_results
 from disbench.reports.ablation.signs import HOW, Sign, datasets_of, find_signs, quantities_of, values_of
-from disbench.reports.paper.definitions import TableDefinition, read_table_definition
-from disbench.reports.paper.published import read_published
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown
 from disbench.reports.render.table import Cell, Column, Footnotes, Table
@@ -34,7 +33,7 @@ def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
         InputError: nothing is finished, or rows cannot be compared.
     """
     results = read_results(folder)
-    definition = read_table_definition(plan.table, read_published()) if plan.table else None
+    definition = read_definition(PaperTable, plan.table) if plan.table else None
     quantities, signs = quantities_of(definition), find_signs(plan, definition, results)
     contents: dict[str, bytes | None] = {
         f"signs-{plan.name}.md": _page(plan, definition, results, quantities, signs).encode(),
@@ -47,7 +46,7 @@ def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
 
 def _page(
     plan: AblationPlan,
-    definition: TableDefinition | None,
+    definition: PaperTable | None,
     results: Results,
     quantities: Sequence[Quantity],
     signs: Sequence[Sign],
@@ -56,7 +55,7 @@ def _page(
     measured = {dataset for _, dataset in results}
     unmeasured = dict.fromkeys(
         measure.dataset.title
-        for measure in (definition.columns if definition else ())
+        for measure in (definition.measures if definition else ())
         if measure.dataset.card not in measured
     )
     facts = [

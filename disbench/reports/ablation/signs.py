@@ -12,8 +12,7 @@ from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
 from disbench.reports.ablation.plans import AblationPlan, Contrast
 from disbench.reports.ablation.rows import CellRun, Estimate, Quantity, Results, estimate
-from disbench.reports.paper.definitions import TableDefinition
-from disbench.reports.paper.published import Printed
+from disbench.reports.paper.definitions import PaperTable
 from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN
 
 HOW = (
@@ -102,7 +101,7 @@ class Sign:
         return "better" if self.ours.side == self.quantity.better else "worse"
 
 
-def find_signs(plan: AblationPlan, definition: TableDefinition | None, results: Results) -> list[Sign]:
+def find_signs(plan: AblationPlan, definition: PaperTable | None, results: Results) -> list[Sign]:
     """Every contrast on every dataset that was measured, in every quantity.
 
     Args:
@@ -121,9 +120,9 @@ def find_signs(plan: AblationPlan, definition: TableDefinition | None, results: 
     ]
 
 
-def quantities_of(definition: TableDefinition | None) -> list[Quantity]:
+def quantities_of(definition: PaperTable | None) -> list[Quantity]:
     """What the paper's table prints, NoC and NoF at 0.90 in any case, and the IoU at the first click."""
-    printed = {Quantity(measure.kind, measure.percent) for measure in definition.columns} if definition else set()
+    printed = {Quantity(measure.kind, measure.percent) for measure in definition.measures} if definition else set()
     wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
     return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
 
@@ -136,7 +135,7 @@ def datasets_of(plan: AblationPlan, results: Results) -> list[str]:
 
 def _sign(
     plan: AblationPlan,
-    definition: TableDefinition | None,
+    definition: PaperTable | None,
     results: Results,
     contrast: Contrast,
     dataset: str,
@@ -170,7 +169,7 @@ def values_of(runs: Sequence[CellRun], quantity: Quantity) -> FloatArray:
 
 def _printed(
     plan: AblationPlan,
-    definition: TableDefinition | None,
+    definition: PaperTable | None,
     contrast: Contrast,
     dataset: str,
     quantity: Quantity,
@@ -184,22 +183,15 @@ def _printed(
     return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
 
 
-def _number(definition: TableDefinition, row: str, dataset: str, quantity: Quantity) -> str:
+def _number(definition: PaperTable, row: str, dataset: str, quantity: Quantity) -> str:
     """The number that is printed for a row, or ""."""
     if not row:
         return ""
-    entry = _entry(definition, row)
+    if row not in definition.rows:
+        raise InputError(f"{definition.name}: it has no row {row!r}; fix the ablation that names it")
     columns = [
         measure.column
-        for measure in definition.columns
+        for measure in definition.measures
         if measure.dataset.card == dataset and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
     ]
-    return entry.numbers.get(columns[0], "") if columns else ""
-
-
-def _entry(definition: TableDefinition, name: str) -> Printed:
-    for group in definition.groups:
-        for row in group.rows:
-            if row.name == name:
-                return row.entry
-    raise InputError(f"{definition.name}: it has no row {name!r}; mend the ablation that names it")
+    return definition.printed(row).numbers.get(columns[0], "") if columns else ""

@@ -1,23 +1,19 @@
-"""Definitions of the paper's tables (`reports/table*.toml`): columns, groups, rows, and which runs fill them."""
+"""Definitions of the paper's tables and figures (`reports/*.toml`), as records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
 
-from disbench.core.errors import InputError, unknown_name
+from disbench.core.errors import InputError
 from disbench.io import definitions
-from disbench.reports.paper.published import Measure, Printed, Published
+from disbench.io.settings import settings_from
+from disbench.reports.paper.published import Dataset, Measure, Printed, read_published
 from disbench.reports.paper.runs import Pattern
 
-_TABLE_KEYS = (
-    *("title", "source", "published", "set_off_best", "runs_without_a_row"),
-    *("columns", "labels", "groups", "run"),
-)
-_ROW_KEYS = ("name", "entry", "run")
-_RUN_KEYS = ("method", "backbone", "training_data", "options", "lacking")
+Definition = TypeVar("Definition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +23,7 @@ class Label:
     Attributes:
         heading: of the column.
         published: the column of the published table that has it.
-        run: of a run without a row: `label`, `training_data`, `backbone`, or an option of its method.
+        run: what a run without a row has there: `label`, `training_data`, `backbone`, or an option of its method.
     """
 
     heading: str
@@ -41,13 +37,13 @@ class Row:
 
     Attributes:
         name: unique, to map runs to it.
-        entry: what is printed.
-        pattern: which runs belong to it.
+        entry: labels of the published row, and its `file` if it is not the table's.
+        run: which runs belong to it, beside what all rows share.
     """
 
     name: str
-    entry: Printed
-    pattern: Pattern
+    entry: Mapping[str, str]
+    run: Pattern
 
 
 @dataclass(frozen=True)
@@ -55,119 +51,137 @@ class Group:
     """Rows that have something in common: their training data, in the paper."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
-class TableDefinition:
+class PaperTable:
     """A table of the paper.
 
     Attributes:
-        name: short, of letters and digits.
+        name: of its files.
         title: of the table.
         source: where the numbers were printed.
-        file: with the published numbers.
-        set_off_best: whether the paper sets off the best and the second best of each group.
-        runs_without_a_row: patterns of methods whose runs stand in the last group if no row is theirs.
-        columns: of numbers.
+        published: file with the published numbers.
+        columns: of numbers, as the file calls them.
         labels: columns before them.
-        groups: the last one is for what is not in the paper's table.
+        groups: the last one is for runs without a row.
+        runs_without_a_row: patterns of methods whose runs are in the last group if no row is theirs.
+        set_off_best: whether the paper sets off the best and the second best of each group.
+        run: what all rows share.
     """
 
     name: str
     title: str
     source: str
-    file: str
-    set_off_best: bool
-    runs_without_a_row: tuple[str, ...]
-    columns: tuple[Measure, ...]
+    published: str
+    columns: tuple[str, ...]
     labels: tuple[Label, ...]
     groups: tuple[Group, ...]
+    runs_without_a_row: tuple[str, ...]
+    set_off_best: bool = False
+    run: Pattern = field(default_factory=Pattern)
+
+    def __post_init__(self) -> None:
+        """Find what the definition names.
+
+        Raises:
+            InputError: something unknown, or two rows of one name.
+        """
+        if len(self.rows) < sum(len(group.rows) for group in self.groups):
+            names = [row.name for group in self.groups for row in group.rows]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"two rows are called {twice!r}; give them different names")
+        if self.measures:
+            for name in self.rows:
+                self.printed(name)
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """All rows by their names."""
+        return {row.name: row for group in self.groups for row in group.rows}
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the columns of numbers hold."""
+        return tuple(map(read_published().measure, self.columns))
+
+    def printed(self, name: str) -> Printed:
+        """What is printed in a row."""
+        return read_published().find({"file": self.published, **self.rows[name].entry})
+
+    def pattern(self, name: str) -> Pattern:
+        """Which runs belong to a row."""
+        return self.rows[name].run.beside(self.run, read_published().sources.full_models)
+
+
+@dataclass(frozen=True)
+class PaperCurves:
+    """A figure of curves.
+
+    Attributes:
+        name: of its files.
+        title: what it shows.
+        source: where it was printed.
+        datasets: a panel each, as published columns name them.
+        most_methods: curves in a panel, at most.
+        order: patterns of methods, those first that are drawn first.
+        remarks: on the paper's figure.
+    """
+
+    name: str
+    title: str
+    source: str
+    datasets: tuple[str, ...]
+    most_methods: int
+    order: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for an unknown dataset."""
+        self.panels  # noqa: B018
 
     @property
-    def patterns(self) -> dict[str, Pattern]:
-        """Which runs belong to each row, by its name."""
-        return {row.name: row.pattern for group in self.groups for row in group.rows}
+    def panels(self) -> list[Dataset]:
+        """The datasets of the panels."""
+        return [read_published().dataset(name) for name in self.datasets]
 
 
-def read_table_definition(name: str, published: Published) -> TableDefinition:
-    """The definition of a table.
+@dataclass(frozen=True)
+class PaperPictures:
+    """A figure of pictures.
+
+    Attributes:
+        name: of its files.
+        title: what it shows.
+        source: where it was printed.
+        samples: rows, drawn at random.
+        seed: of the draw.
+        candidates: of a method that are shown, at most; the kept one is always among them.
+        refined: clicks after which the refined mask is shown.
+        remarks: on the paper's figure.
+    """
+
+    name: str
+    title: str
+    source: str
+    samples: int
+    seed: int
+    candidates: int
+    refined: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def read_definition(kind: type[Definition], name: str) -> Definition:
+    """The definition of a table or figure.
 
     Args:
+        kind: `PaperTable`, `PaperCurves` or `PaperPictures`.
         name: of the package's own (`table1`), or the path of a TOML file.
-        published: the numbers that rows name.
 
     Raises:
-        InputError: no such definition, or not as it should be.
+        InputError: no such definition, or something in it is missing, unknown or of the wrong kind.
     """
     path = definitions.find("reports", name)
-    content = definitions.load(path)
-    _check_keys(path, content, _TABLE_KEYS, "key")
-    try:
-        groups = tuple(
-            Group(group["title"], tuple(_row(path, row, content, published) for row in group.get("rows", ())))
-            for group in content["groups"]
-        )
-        definition = TableDefinition(
-            name=path.stem,
-            title=content["title"],
-            source=content["source"],
-            file=content["published"],
-            set_off_best=bool(content.get("set_off_best", False)),
-            runs_without_a_row=tuple(content["runs_without_a_row"]),
-            columns=tuple(map(published.measure, content["columns"])),
-            labels=tuple(Label(**label) for label in content["labels"]),
-            groups=groups,
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: not as a table's definition should be ({error!r}); mend it") from error
-    _check_rows(path, definition)
-    return definition
-
-
-def _row(path: Path, row: Mapping[str, Any], table: Mapping[str, Any], published: Published) -> Row:
-    _check_keys(path, row, _ROW_KEYS, "key of a row")
-    labels = {key: value for key, value in row["entry"].items() if key != "file"}
-    entry = published.find(row["entry"].get("file", table["published"]), labels)
-    shared = table.get("run", {})
-    run = {**shared, **row["run"]}
-    _check_keys(path, run, _RUN_KEYS, "key of a run")
-    for key in ("options", "lacking"):
-        run[key] = {**shared.get(key, {}), **row["run"].get(key, {})}
-    return Row(str(row["name"]), entry, _pattern(run, published))
-
-
-def _pattern(run: Mapping[str, Any], published: Published) -> Pattern:
-    """What a row asks of its runs, with what the full model of its method means beside it."""
-    methods = tuple(text.lower() for text in _several(run["method"]))
-    full: dict[str, Any] = {}
-    for method in methods:
-        full |= published.full_models.get(method, {})
-    return Pattern(
-        methods,
-        _several(run.get("backbone", ())),
-        _several(run.get("training_data", ())),
-        {key: _several(value) for key, value in {**full, **run["options"]}.items()},
-        {**full, **run["lacking"]},
-    )
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _check_keys(path: Path, content: Mapping[str, Any], known: Sequence[str], what: str) -> None:
-    for key in content:
-        if key not in known:
-            raise unknown_name(what, key, known, str(path))
-
-
-def _check_rows(path: Path, definition: TableDefinition) -> None:
-    if not definition.groups:
-        raise InputError(f"{path}: there are no groups; the last one is for runs without a row")
-    names = [row.name for group in definition.groups for row in group.rows]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: two rows are called {name!r}; give them different names")
+    content: dict[str, Any] = {**definitions.load(path), "name": path.stem}
+    return settings_from(kind, content, str(path))

@@ -1,62 +1,55 @@
-"""The paper's Figure 4 from stored runs: mean IoU by click, a panel a dataset."""
+"""The paper's figures from stored runs: mean IoU by click (4), the output of each stage (5), the first click (6)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from disbench.core.errors import InputError, unknown_name
+import numpy as np
+
+from disbench.core.errors import InputError
 from disbench.core.figures import FORMS
-from disbench.io import definitions
+from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
+from disbench.harness.store import StoredRun
 from disbench.reports.curves import Panel, draw_curves
-from disbench.reports.entries import Entry
-from disbench.reports.paper.published import Dataset, Published, read_published
+from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
+from disbench.reports.paper.definitions import PaperCurves, PaperPictures, read_definition
+from disbench.reports.paper.published import Dataset
 from disbench.reports.paper.runs import departures, is_method, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render.table import Footnotes
-from disbench.reports.render.text import counted
+from disbench.reports.render.text import counted, plain
 from disbench.reports.report import Report, run_curve, write_files
-from disbench.reports.tables import by_setting, curves_csv, most_common_opencv
+from disbench.reports.run_samples import (
+    RunSample,
+    candidate_panels,
+    first_click_panel,
+    first_masks,
+    mask_panel,
+    open_same_dataset,
+    read_samples,
+    target_panel,
+)
+from disbench.reports.tables import by_setting, curves_csv, deviation, most_common_opencv
 
 FORMATS = (*FORMS, "csv")
-_PANELS_BESIDE = 2
+"""Of a figure of curves; `csv` has the curves' values."""
+LEGEND = (
+    "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
+    "click; white disc: a positive click, black square: a negative one, the last one larger. Frame: the candidate that "
+    "was kept. A rectangle on an image: the part that the others enlarge."
+)
+"""What the drawing of the figures of pictures means."""
 
 
-@dataclass(frozen=True)
-class CurvesDefinition:
-    """A figure of curves.
-
-    Attributes:
-        name: short, of letters and digits.
-        title: what it shows.
-        datasets: a panel each.
-        most_methods: curves in a panel, at most.
-        order: patterns of methods, those first that are drawn first.
-        remarks: on the paper's figure.
-    """
-
-    name: str
-    title: str
-    datasets: tuple[Dataset, ...]
-    most_methods: int
-    order: tuple[str, ...]
-    remarks: tuple[str, ...]
-
-
-def make_curves_figure(
-    name: str,
-    runs: Sequence[Path],
-    out: Path,
-    *,
-    formats: Iterable[str] = FORMATS,
-) -> Report:
+def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: Collection[str] = FORMATS) -> Report:
     """Draw a figure of curves; a panel without a run says so.
 
     Args:
         name: of the figure's definition (`figure4`).
         runs: folders, each a run or with runs below it.
         out: folder for the files; made if missing.
-        formats: of `FORMATS`; `csv` has the curves' values.
+        formats: of `FORMATS`.
 
     Returns:
         The files, and what is not shown, and why. The same runs give the same bytes.
@@ -64,16 +57,14 @@ def make_curves_figure(
     Raises:
         InputError: an unknown figure, or a run that cannot be read.
     """
-    published = read_published()
-    definition = read_curves_definition(name, published)
+    definition = read_definition(PaperCurves, name)
     entries = read_paper_runs(runs).entries
     shown, remarks = shown_runs(definition, entries)
-    chosen = [form for form in FORMATS if form in formats]
-    panels = [_panel(dataset, entries, shown, published) for dataset in definition.datasets]
-    drawn = draw_curves(panels, [form for form in FORMS if form in chosen], _PANELS_BESIDE)
-    contents: dict[str, bytes | None] = {f"{definition.name}.{form}": drawn[form] for form in drawn}
-    if "csv" in chosen:
-        curves = [entry for members in shown for entry in members if entry.summary.miou is not None]
+    panels = [_panel(dataset, entries, shown) for dataset in definition.panels]
+    drawn = draw_curves(panels, [form for form in FORMS if form in formats], columns=2)
+    contents: dict[str, bytes | None] = {f"{definition.name}.{form}": content for form, content in drawn.items()}
+    if "csv" in formats:
+        curves = [entry for members in shown for entry in members]
         contents[f"{definition.name}.csv"] = curves_csv(curves).encode() if curves else None
     paths = write_files(contents, out)
     without = [panel.title for panel in panels if not panel.curves]
@@ -87,41 +78,14 @@ def make_curves_figure(
     return Report(tuple(paths), tuple(lines))
 
 
-def read_curves_definition(name: str, published: Published) -> CurvesDefinition:
-    """The definition of a figure of curves.
-
-    Raises:
-        InputError: no such definition, or not as it should be.
-    """
-    path = definitions.find("reports", name)
-    content = definitions.load(path)
-    try:
-        datasets = content["datasets"]
-        for key in datasets:
-            if key not in published.datasets:
-                raise unknown_name("dataset", key, published.datasets, str(path))
-        return CurvesDefinition(
-            path.stem,
-            content["title"],
-            tuple(published.datasets[key] for key in datasets),
-            int(content["most_methods"]),
-            tuple(pattern.lower() for pattern in content["order"]),
-            tuple(content.get("remarks", ())),
-        )
-    except InputError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: not as a figure's definition should be ({error!r}); mend it") from error
-
-
-def shown_runs(definition: CurvesDefinition, entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[str]]:
+def shown_runs(definition: PaperCurves, entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[str]]:
     """The runs whose curves are drawn, those of one method and setting together, and sentences on the rest."""
-    cards = {dataset.card for dataset in definition.datasets}
+    cards = {dataset.card for dataset in definition.panels}
     elsewhere = [entry for entry in entries if entry.dataset not in cards]
     here = [entry for entry in entries if entry.dataset in cards]
     stopped = [entry for entry in here if entry.summary.miou is None]
     settings = list(by_setting([entry for entry in here if entry.summary.miou is not None]).values())
-    settings.sort(key=lambda members: _place(members[0], definition.order))
+    settings.sort(key=lambda members: [not is_method(members[0], [pattern]) for pattern in definition.order])
     shown, more = settings[: definition.most_methods], settings[definition.most_methods :]
     remarks = [
         not_shown(elsewhere, "since the figure has no panel for their datasets"),
@@ -134,21 +98,169 @@ def shown_runs(definition: CurvesDefinition, entries: Sequence[Entry]) -> tuple[
     return shown, [text for text in remarks if text]
 
 
-def _place(entry: Entry, order: Sequence[str]) -> int:
-    return next((place for place, pattern in enumerate(order) if is_method(entry, [pattern])), len(order))
-
-
-def _panel(dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[Entry]], published: Published) -> Panel:
+def _panel(dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[Entry]]) -> Panel:
     """The curves of one dataset; a method has the same style in all panels."""
     notes = Footnotes()
     curves = []
     for style, members in enumerate(shown):
         for entry in members:
             if entry.dataset == dataset.card:
-                texts = (
-                    *departures(entry, published),
-                    *notes_on_samples(entry, dataset, most_common_opencv(entries)),
-                )
+                texts = (*departures(entry), *notes_on_samples(entry, dataset, most_common_opencv(entries)))
                 curves.append(run_curve(entry, notes.marks(*texts), style))
     marked = tuple(f"[{mark}] {text}" for mark, text in notes.by_mark().items())
     return Panel(dataset.title, tuple(curves), marked)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    heading: str
+    texts: tuple[str, ...]
+    strips: tuple[Strip, ...]
+
+
+def make_pictures_figure(
+    name: str,
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    data: Path | None = None,
+    samples: Sequence[str] = (),
+    formats: Collection[str] = FORMS,
+) -> Report:
+    """Draw a figure of pictures. Runs of any method can fill it.
+
+    Figure 5 has a row for each sample, and one figure for each run that stored its candidates (`--store all`): image
+    and first click, the candidates of stage 1, the refined masks, the target. Figure 6 has one figure for each
+    dataset with runs that stored masks (`--store kept` or `all`), on samples that all of them have: image and target,
+    and beside them what each method gives at the first click, other candidates below the kept one.
+
+    Args:
+        name: `figure5` or `figure6`.
+        runs: each a run, or a folder with runs below it, at any depth.
+        out: folder for `figure5.png` and so on; of several figures `figure5-1.png` and so on.
+        data: root of the datasets.
+        samples: ids of those to show; none: drawn with the seed of the figure's definition.
+        formats: of `disbench.core.figures.FORMS`.
+
+    Raises:
+        InputError: no run stored its masks, none has the samples, or a dataset that is missing or not the one that a
+            run was made on.
+    """
+    definition = read_definition(PaperPictures, name)
+    make, store, what = (_stages, "all", "all candidates") if name == "figure5" else (_methods, "kept", "masks")
+    stored = find_runs(runs)
+    pairs = list(zip(stored, read_entries(stored), strict=True))
+    usable = [pair for pair in pairs if pair[0].record.execution.store in (store, "all") and _has(pair[0], samples)]
+    if not usable:
+        named = f" and has the samples {', '.join(map(plain, samples))}" if samples else ""
+        raise InputError(
+            f"none of {counted(len(stored), 'run')} stored {what}{named}; make one with disbench run --store {store}"
+        )
+    figures = make(definition, pairs, usable, data, samples)
+    stems = [name] if len(figures) == 1 else [f"{name}-{number}" for number in range(1, len(figures) + 1)]
+    contents: dict[str, bytes | None] = {}
+    for stem, figure in zip(stems, figures, strict=True):
+        texts = (*figure.texts, LEGEND, *definition.remarks)
+        sheet = sheet_of(figure.heading, texts, figure.strips, place=1.3, dpi=220, letters=7.5)
+        drawn = draw_sheet(sheet, [form for form in FORMS if form in formats])
+        contents |= {f"{stem}.{form}": content for form, content in drawn.items()}
+    paths = write_files(contents, out)
+    return Report(tuple(paths), tuple(f"look at: {path}" for path in paths))
+
+
+_Pair = tuple[StoredRun, Entry]
+
+
+def _stages(
+    definition: PaperPictures,
+    pairs: Sequence[_Pair],
+    usable: Sequence[_Pair],
+    data: Path | None,
+    samples: Sequence[str],
+) -> list[_Figure]:
+    figures = []
+    for run, entry in usable:
+        names, how = _names(list(run.by_sample()), definition, samples)
+        found = read_samples(run, open_same_dataset(run, data), names)
+        heading = f"{definition.title}, {entry.label} on {entry.dataset} ({entry.short_hash})"
+        figures.append(_Figure(heading, (f"{entry.protocol}; {how}.",), _stage_strips(definition, found)))
+    return figures
+
+
+def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> tuple[Strip, ...]:
+    last = max(definition.refined, default=1)
+    windows = [window_around(found.sample.target, found.clicks(last), room=2) for found in samples]
+    offered = [
+        candidate_panels(found, definition.candidates, window) for found, window in zip(samples, windows, strict=True)
+    ]
+    places = max(map(len, offered))
+    strips = []
+    for found, panels, window in zip(samples, offered, windows, strict=True):
+        refined = [
+            mask_panel(found, number, window, target=False) if number <= len(found.rows) else None
+            for number in definition.refined
+        ]
+        empty = [None] * (places - len(panels))
+        row = (first_click_panel(found, window), *panels, *empty, *refined, target_panel(found, window))
+        strips.append(Strip(plain(found.sample.id), (row,)))
+    return tuple(strips)
+
+
+def _methods(
+    definition: PaperPictures,
+    pairs: Sequence[_Pair],
+    usable: Sequence[_Pair],
+    data: Path | None,
+    samples: Sequence[str],
+) -> list[_Figure]:
+    figures = []
+    runs = {entry.folder: run for run, entry in usable}
+    for group in by_dataset([entry for _, entry in pairs]).values():
+        shown = [entry for entry in group if entry.folder in runs]
+        if not shown:
+            continue
+        first = runs[shown[0].folder]
+        ids = [list(runs[entry.folder].by_sample()) for entry in shown]
+        common = [name for name in ids[0] if all(name in own for own in map(frozenset, ids))]
+        if not common:
+            raise InputError(
+                f"{first.folder} and {runs[shown[1].folder].folder}: no sample that all runs have; give runs made with "
+                "the same --every and --limit"
+            )
+        names, how = _names(common, definition, samples)
+        source = open_same_dataset(first, data)
+        found = [read_samples(runs[entry.folder], source, names) for entry in shown]
+        notes = [f"{entry.label}: {text}." for entry in shown if (text := deviation(entry, shown))]
+        hidden = [entry.label for entry in group if entry not in shown]
+        if hidden:
+            notes.append(f"Without stored masks, and so not shown: {', '.join(hidden)}.")
+        labels = [entry.label for entry in shown]
+        strips = tuple(_method_strip(labels, sample, definition.candidates) for sample in zip(*found, strict=True))
+        heading = f"{definition.title}, on {shown[0].dataset} ({shown[0].short_hash})"
+        figures.append(_Figure(heading, (f"{how[:1].upper()}{how[1:]}.", *notes), strips))
+    return figures
+
+
+def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidates: int) -> Strip:
+    first = samples[0]
+    window = window_around(first.sample.target, first.clicks(1), room=3)
+    columns = [first_masks(found, label, candidates, window) for label, found in zip(labels, samples, strict=True)]
+    columns = [[first_click_panel(first, window)], [target_panel(first, window)], *columns]
+    rows = range(max(map(len, columns)))
+    return Strip(
+        plain(first.sample.id),
+        tuple(tuple(column[row] if row < len(column) else None for column in columns) for row in rows),
+    )
+
+
+def _has(run: StoredRun, samples: Sequence[str]) -> bool:
+    return not samples or set(samples) <= set(run.by_sample())
+
+
+def _names(ids: Sequence[str], definition: PaperPictures, samples: Sequence[str]) -> tuple[list[str], str]:
+    """The samples to show, and how they were chosen."""
+    if samples:
+        return list(samples), "samples named by the user"
+    order = np.random.default_rng(definition.seed).permutation(len(ids))[: definition.samples]
+    how = f"{counted(len(order), 'sample')} of {len(ids):,}, drawn with seed {definition.seed}"
+    return [ids[number] for number in order], how

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.io import definitions
+from disbench.io.settings import settings_from
 
 _MEASURE = re.compile(r"([a-z0-9-]+)_(noc|nof)(80|85|90|95)")
 _SOURCE = "source"
-_SOURCES = "sources.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,17 @@ class Dataset:
     """A dataset of the paper.
 
     Attributes:
-        name: as columns begin with it.
         title: as the paper prints it.
-        card: name of its card, which runs on it bear.
-        content_hash: as the card has it, or "".
+        card: name of its card, and of the dataset of runs on it.
     """
 
-    name: str
     title: str
     card: str
-    content_hash: str
+
+    @property
+    def content_hash(self) -> str:
+        """As the card has it, or ""."""
+        return _content_hash(self.card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Printed:
         source: where it was printed.
         method: whose numbers they are.
         labels: column -> text, of all columns that hold no numbers.
-        numbers: column -> the number as it was printed; "" where none was.
+        numbers: column -> the number as printed; "" where none was.
     """
 
     file: str
@@ -75,15 +77,14 @@ class Printed:
     labels: Mapping[str, str]
     numbers: Mapping[str, str]
 
+    def has(self, labels: Mapping[str, str]) -> bool:
+        """Whether these are among its labels."""
+        return all(self.labels.get(key) == value for key, value in labels.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Numbers that another source prints for an entry, and that are not the entry's own.
-
-    Attributes:
-        entry: of the other source.
-        numbers: column -> the other number as printed.
-    """
+    """Numbers of another source's entry that differ from a row's own: column -> number as printed."""
 
     entry: Printed
     numbers: Mapping[str, str]
@@ -95,42 +96,60 @@ class Remark:
 
     Attributes:
         file: of which table.
+        text: a sentence.
         where: labels of the rows that it is about; none: the whole table.
         columns: that it is about; none: whole rows.
-        text: a sentence.
     """
 
     file: str
-    where: Mapping[str, str]
-    columns: tuple[str, ...]
     text: str
+    where: Mapping[str, str] | None = None
+    columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """Entries that are shown beside each other, or `one_way` beside the first alone."""
+@dataclass(frozen=True)
+class File:
+    """The source of a file's numbers where no column has it, and their method where no column names it."""
 
-    entries: tuple[Printed, ...]
-    one_way: bool
+    source: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Entries that are shown beside each other, or `one_way` beside the first alone; each is a file and labels."""
+
+    entries: tuple[Mapping[str, str], ...]
+    one_way: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`sources.toml`.
+
+    Attributes:
+        datasets: name in columns -> dataset.
+        protocol: under which the paper's numbers hold: condition of a run -> value.
+        full_models: pattern of method names -> options of the paper's full model.
+        files: name of a CSV file -> what its columns leave out.
+        compared: entries of several sources for the same model.
+        remarks: what is odd.
+    """
+
+    datasets: Mapping[str, Dataset]
+    protocol: Mapping[str, str]
+    full_models: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, File]
+    compared: tuple[Compared, ...]
+    remarks: tuple[Remark, ...]
 
 
 @dataclass(frozen=True)
 class Published:
-    """All published numbers.
+    """All published numbers: the rows of all files, and what `sources.toml` says of them."""
 
-    Attributes:
-        datasets: name -> dataset.
-        rows: of all files, in their order.
-        protocol: under which the paper's numbers hold: condition of a run -> value.
-        full_models: pattern of method names -> options of the paper's full model.
-    """
-
-    datasets: Mapping[str, Dataset]
     rows: tuple[Printed, ...]
-    protocol: Mapping[str, str]
-    full_models: Mapping[str, Mapping[str, Any]]
-    _compared: tuple[_Compared, ...]
-    _remarks: tuple[Remark, ...]
+    sources: Sources
 
     def measure(self, column: str) -> Measure:
         """What a column holds.
@@ -140,58 +159,66 @@ class Published:
         """
         found = _MEASURE.fullmatch(column)
         if found is None:
-            raise InputError(f"{column!r} is no column of numbers; name it like grabcut_noc85 or sbd_nof90")
+            raise InputError(f"{column!r} is not a column of numbers; name it like grabcut_noc85 or sbd_nof90")
         name, kind, percent = found.groups()
-        if name not in self.datasets:
-            raise unknown_name("dataset", name, self.datasets, column)
-        return Measure(column, self.datasets[name], "noc" if kind == "noc" else "nof", int(percent))
+        return Measure(column, self.dataset(name), "noc" if kind == "noc" else "nof", int(percent))
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset by its name in columns.
+
+        Raises:
+            InputError: an unknown name.
+        """
+        if name not in self.sources.datasets:
+            raise unknown_name("dataset", name, self.sources.datasets)
+        return self.sources.datasets[name]
 
     def title(self, column: str) -> str:
         """Dataset and measure of a column: `SBD NoC@90`."""
         measure = self.measure(column)
         return f"{measure.dataset.title} {measure.title}"
 
-    def find(self, file: str, labels: Mapping[str, str]) -> Printed:
-        """The row of a file that has some labels.
+    def find(self, entry: Mapping[str, str]) -> Printed:
+        """The row that an entry names: by its `file` and some labels.
 
         Raises:
             InputError: none, or several.
         """
-        found = [row for row in self.rows if row.file == file and _has(row, labels)]
+        file = entry.get("file", "")
+        labels = {key: value for key, value in entry.items() if key != "file"}
+        found = [row for row in self.rows if row.file == file and row.has(labels)]
         if len(found) != 1:
             what = ", ".join(f"{key} {value!r}" for key, value in labels.items())
             raise InputError(f"{file}: {len(found)} rows with {what}; labels must pick exactly one")
         return found[0]
 
+    @cached_property
+    def compared(self) -> list[tuple[list[Printed], bool]]:
+        """The entries that are compared, and whether one way."""
+        return [([self.find(entry) for entry in group.entries], group.one_way) for group in self.sources.compared]
+
     def elsewhere(self, row: Printed) -> list[Elsewhere]:
         """Where other sources print another number for a row, or print one where the row has none."""
-        others = [
-            other
-            for group in self._compared
-            if row in (group.entries[:1] if group.one_way else group.entries)
-            for other in group.entries
-            if other is not row
-        ]
         found = []
-        for other in others:
-            numbers = {
-                column: other.numbers[column]
-                for column, number in row.numbers.items()
-                if other.numbers.get(column) and not _equal(number, other.numbers[column])
-            }
-            if numbers:
-                found.append(Elsewhere(other, numbers))
+        for entries, one_way in self.compared:
+            for other in entries if row in (entries[:1] if one_way else entries) else ():
+                numbers = {
+                    column: other.numbers[column]
+                    for column, number in row.numbers.items()
+                    if other.numbers.get(column) and not _equal(number, other.numbers[column])
+                }
+                if numbers:
+                    found.append(Elsewhere(other, numbers))
         return found
 
     def remarks_on_table(self, file: str) -> list[str]:
         """What holds for a whole table."""
-        return [remark.text for remark in self._remarks if remark.file == file and not remark.where]
+        return [remark.text for remark in self.sources.remarks if remark.file == file and not remark.where]
 
     def remarks_on(self, row: Printed) -> list[Remark]:
         """What holds for a row, or for some of its numbers."""
-        return [
-            remark for remark in self._remarks if remark.file == row.file and remark.where and _has(row, remark.where)
-        ]
+        remarks = [remark for remark in self.sources.remarks if remark.file == row.file]
+        return [remark for remark in remarks if remark.where and row.has(remark.where)]
 
     def sentence(self, row: Printed, other: Elsewhere) -> str:
         """What another source prints, in words."""
@@ -203,6 +230,7 @@ class Published:
         return f"{other.entry.source} prints{whose} {', '.join(parts)}"
 
 
+@cache
 def read_published(folder: Path | None = None) -> Published:
     """All published numbers and what is known of them.
 
@@ -210,29 +238,21 @@ def read_published(folder: Path | None = None) -> Published:
         folder: with the CSV files and `sources.toml`; the package's own if not given.
 
     Raises:
-        InputError: a file is missing or not as it should be.
+        InputError: a file is missing or damaged.
     """
     folder = folder or definitions.folder("reports") / "published"
-    path = folder / _SOURCES
-    content = definitions.load(path)
+    path = folder / "sources.toml"
+    sources = settings_from(Sources, definitions.load(path), str(path))
+    rows = tuple(row for name, file in sources.files.items() for row in _rows(folder / name, file))
+    published = Published(rows, sources)
     try:
-        rows = tuple(row for file, facts in content["files"].items() for row in _rows(folder / file, facts))
-        datasets = {name: _dataset(name, **facts) for name, facts in content["datasets"].items()}
-        bare = Published(datasets, rows, content["protocol"], content["full_models"], (), ())
-        compared = tuple(
-            _Compared(tuple(_picked(bare, entry) for entry in group["entries"]), bool(group.get("one_way", False)))
-            for group in content["compared"]
-        )
-        remarks = tuple(
-            Remark(facts["file"], facts.get("where", {}), tuple(facts.get("columns", ())), facts["text"])
-            for facts in content["remarks"]
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not as it should be ({error!r}); install disbench again") from error
-    for row in rows:
-        for column in row.numbers:
-            bare.measure(column)
-    return Published(datasets, rows, content["protocol"], content["full_models"], compared, remarks)
+        for row in rows:
+            for column in row.numbers:
+                published.measure(column)
+            published.elsewhere(row)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    return published
 
 
 def published_lines(method: str) -> list[str]:
@@ -245,7 +265,7 @@ def published_lines(method: str) -> list[str]:
         InputError: no such method.
     """
     published = read_published()
-    rows = [row for row in published.rows if _key(row.method) == _key(method)]
+    rows = [row for row in published.rows if bare(row.method) == bare(method)]
     if not rows:
         raise unknown_name("method", method, published_methods(published))
     lines = []
@@ -255,8 +275,7 @@ def published_lines(method: str) -> list[str]:
             about = ", ".join(published.title(column) for column in remark.columns)
             lines.append(f"    remark{about and f' on {about}'}: {remark.text}")
         lines += [f"    differs: {published.sentence(row, other)}" for other in published.elsewhere(row)]
-    for file in dict.fromkeys(row.file for row in rows):
-        source = next(row.source for row in rows if row.file == file)
+    for file, source in {row.file: row.source for row in reversed(rows)}.items():
         lines += [f"remark on {source}: {text}" for text in published.remarks_on_table(file)]
     return lines
 
@@ -266,7 +285,12 @@ def published_methods(published: Published) -> list[str]:
     return list(dict.fromkeys(row.method for row in published.rows))
 
 
-def _rows(path: Path, facts: Mapping[str, str]) -> Iterable[Printed]:
+def bare(name: str) -> str:
+    """A name without case and punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _rows(path: Path, about: File) -> Iterator[Printed]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -274,48 +298,35 @@ def _rows(path: Path, facts: Mapping[str, str]) -> Iterable[Printed]:
         raise InputError(f"{path}: not a readable CSV file ({error}); install disbench again") from error
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise InputError(f"{path}: line {number} has not as many fields as the heading; mend it")
+            raise InputError(f"{path}: line {number} has more or fewer fields than the heading; fix it")
         numbers = {column: text for column, text in row.items() if _MEASURE.fullmatch(column)}
         for column, text in numbers.items():
-            _check_number(path, number, column, text)
+            if not _is_number(text):
+                raise InputError(f"{path}: line {number}, {column}: {text!r} is not a number; fix it")
         yield Printed(
             file=path.name,
-            source=row.get(_SOURCE) or facts["source"],
-            method=row.get("method") or facts["method"],
+            source=row.get(_SOURCE) or about.source,
+            method=row.get("method") or about.method,
             labels={key: text for key, text in row.items() if key not in (*numbers, _SOURCE)},
             numbers=numbers,
         )
 
 
-def _dataset(name: str, title: str, card: str) -> Dataset:
-    facts = definitions.load(definitions.find("datasets", card))
-    return Dataset(name, title, card, str(facts.get("content_hash", "")))
+@cache
+def _content_hash(card: str) -> str:
+    return str(definitions.load(definitions.find("datasets", card)).get("content_hash", ""))
 
 
-def _check_number(path: Path, line: int, column: str, text: str) -> None:
+def _is_number(text: str) -> bool:
     try:
-        ok = not text or Decimal(text) >= 0
+        return not text or Decimal(text) >= 0
     except InvalidOperation:
-        ok = False
-    if not ok:
-        raise InputError(f"{path}: line {line}, {column}: {text!r} is no number; mend it")
-
-
-def _picked(published: Published, entry: Mapping[str, str]) -> Printed:
-    return published.find(entry["file"], {key: value for key, value in entry.items() if key != "file"})
-
-
-def _has(row: Printed, labels: Mapping[str, str]) -> bool:
-    return all(row.labels.get(key) == value for key, value in labels.items())
+        return False
 
 
 def _equal(one: str, other: str) -> bool:
     """As numbers: 14.3 and 14.30 are equal."""
     return bool(one) and Decimal(one) == Decimal(other)
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _called(row: Printed) -> str:

@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from disbench.core.errors import InputError
 from disbench.core.figures import FORMS
 from disbench.io import definitions
-from disbench.reports.paper import (
-    figures as paper_figures,
-)
-from disbench.reports.paper import (
-    pictures as paper_pictures,
-)
-from disbench.reports.paper import (
-    tables as paper_tables,
-)
+from disbench.reports.paper import figures, tables
 from disbench.reports.report import Report
 
-
-@dataclass(frozen=True)
-class Request:
-    """What a table or figure is made from.
-
-    Attributes:
-        name: of the table or figure.
-        runs: folders, each a run or with runs below it.
-        out: folder for the files.
-        formats: which files to write.
-        rows: name of a table's row, and a folder whose runs belong to it whatever they are.
-        data: root of the datasets, for figures that show images.
-        samples: ids of those that such a figure shows; none: drawn by lot.
-    """
-
-    name: str
-    runs: Sequence[Path]
-    out: Path
-    formats: Collection[str]
-    rows: Sequence[tuple[str, Path]] = ()
-    data: Path | None = None
-    samples: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Maker:
-    """What makes a table or a figure.
-
-    Attributes:
-        kind: what it is: a table, a figure of curves, or one of pictures.
-        make: the function.
-        formats: that it can write.
-    """
-
-    kind: str
-    make: Callable[[Request], Report]
-    formats: tuple[str, ...]
+_TABLE, _CURVES, _PICTURES = "table", "figure", "figure of pictures"
+_FORMATS = {_TABLE: tables.FORMATS, _CURVES: figures.FORMATS, _PICTURES: FORMS}
+KINDS = {
+    **dict.fromkeys(("table1", "table2", "table3", "table4", "table5"), _TABLE),
+    "figure4": _CURVES,
+    **dict.fromkeys(("figure5", "figure6"), _PICTURES),
+}
+"""Name -> what it is."""
 
 
 def reproduce(
@@ -72,60 +34,38 @@ def reproduce(
     """Make a table or figure of the paper from stored runs.
 
     Args:
-        name: of `MAKERS`, or the path of your own definition of a table (`.toml`).
+        name: of `KINDS`, or the path of your own definition of a table (`.toml`).
         runs: folders, each a run or with runs below it; without any, everything is "not run".
         out: folder for the files; made if missing.
-        rows: name of a table's row, and a folder whose runs belong to it whatever they are.
-        formats: which files to write; none: all that there are.
+        rows: name of a table's row, and a folder whose runs belong to it.
+        formats: which files to write; none: all.
         data: root of the datasets, for figures that show images.
-        samples: ids of those that such a figure shows; none: drawn by lot.
+        samples: ids of those that such a figure shows; none: drawn at random.
 
     Raises:
         InputError: an unknown name, a format or an option that it does not have, or runs or images that cannot
             be read.
     """
-    if name not in MAKERS and not name.endswith(".toml"):
-        raise InputError(f"unknown table or figure {name!r}; there are {', '.join(MAKERS)}")
-    maker = MAKERS.get(name, _TABLE)
+    if name not in KINDS and not name.endswith(".toml"):
+        raise InputError(f"unknown table or figure {name!r}; there are {', '.join(KINDS)}")
+    kind = KINDS.get(name, _TABLE)
     for form in formats:
-        if form not in maker.formats:
-            known = ", ".join(f"--{known}" for known in maker.formats)
-            raise InputError(f"{name} is a {maker.kind} and has no --{form}; choose from {known}")
-    if rows and maker is not _TABLE:
-        raise InputError(f"{name} is a {maker.kind}, and --map is for tables; leave it out")
-    if samples and maker.kind != _PICTURES:
-        raise InputError(f"{name} is a {maker.kind} and shows no samples; leave --sample out")
-    return maker.make(Request(name, runs, out, formats or maker.formats, rows, data, samples))
-
-
-def _table(asked: Request) -> Report:
-    return paper_tables.make_paper_table(asked.name, asked.runs, asked.out, rows=asked.rows, formats=asked.formats)
-
-
-def _curves(asked: Request) -> Report:
-    return paper_figures.make_curves_figure(asked.name, asked.runs, asked.out, formats=asked.formats)
-
-
-def _pictures(asked: Request) -> Report:
-    make = {"figure5": paper_pictures.reproduce_figure5, "figure6": paper_pictures.reproduce_figure6}
-    paths = make[asked.name](asked.runs, asked.out, asked.data, asked.samples or None, forms=tuple(asked.formats))
-    return Report(tuple(paths), tuple(f"look at: {path}" for path in paths))
-
-
-_PICTURES = "figure of pictures"
-_TABLE = Maker("table", _table, paper_tables.FORMATS)
-MAKERS = {
-    **dict.fromkeys(("table1", "table2", "table3", "table4", "table5"), _TABLE),
-    "figure4": Maker("figure", _curves, paper_figures.FORMATS),
-    **dict.fromkeys(("figure5", "figure6"), Maker(_PICTURES, _pictures, FORMS)),
-}
-"""Name -> what makes it."""
+        if form not in _FORMATS[kind]:
+            known = ", ".join(f"--{known}" for known in _FORMATS[kind])
+            raise InputError(f"{name} is a {kind} and has no --{form}; choose from {known}")
+    if rows and kind != _TABLE:
+        raise InputError(f"{name} is a {kind}, and --map is for tables; leave it out")
+    if samples and kind != _PICTURES:
+        raise InputError(f"{name} is a {kind} and shows no samples; leave --sample out")
+    formats = formats or _FORMATS[kind]
+    if kind == _TABLE:
+        return tables.make_paper_table(name, runs, out, rows=rows, formats=formats)
+    if kind == _CURVES:
+        return figures.make_curves_figure(name, runs, out, formats=formats)
+    return figures.make_pictures_figure(name, runs, out, data=data, samples=samples, formats=formats)
 
 
 def reproducible() -> list[str]:
     """A line for each table and figure: its name and title."""
-    lines = []
-    for name in MAKERS:
-        title = definitions.load(definitions.find("reports", name))["title"]
-        lines.append(f"{name:<10} {title}")
-    return lines
+    titles = {name: definitions.load(definitions.find("reports", name))["title"] for name in KINDS}
+    return [f"{name:<10} {title}" for name, title in titles.items()]

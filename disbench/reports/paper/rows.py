@@ -1,4 +1,4 @@
-"""Rows of the paper's tables with what is printed, what stored runs measured, and what must be said of both."""
+"""Rows of the paper's tables: what is printed, what stored runs measured, and what must be said of both."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import Label, Row, TableDefinition
-from disbench.reports.paper.published import Measure, Printed, Published
+from disbench.reports.paper.definitions import Label, PaperTable
+from disbench.reports.paper.published import Measure, Printed, read_published
 from disbench.reports.paper.runs import (
     PaperRuns,
     assign,
     departures,
-    early_stop,
     is_comparable,
     is_method,
     method_options,
@@ -66,12 +65,12 @@ class Block:
         group: number of the group.
         row: its name, or "" for a run without a row.
         entry: what is printed, or None.
-        labels: a text a label column.
+        labels: a text for each label column.
         first: of the row's blocks; it has the printed numbers.
-        runs: of one method and setting, by dataset; none if the row was not run.
+        runs: of one method and setting, by dataset.
         row_notes: footnotes on the printed row.
         run_notes: footnotes on the runs.
-        values: one a column of numbers.
+        values: one for each column of numbers.
     """
 
     group: int
@@ -85,27 +84,26 @@ class Block:
     values: tuple[Value, ...]
 
 
-def paper_blocks(definition: TableDefinition, published: Published, runs: PaperRuns) -> tuple[list[Block], list[str]]:
+def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[str]]:
     """The rows of a table with the runs that belong to them; then the runs without a row, and what is not shown.
 
     Raises:
-        InputError: the user named a row that there is not.
+        InputError: the user named an unknown row.
     """
-    by_row, rest = assign(runs, definition.patterns)
-    cards = {measure.dataset.card for measure in definition.columns}
-    extra = [entry for entry in rest if is_method(entry, definition.runs_without_a_row)]
-    others = [entry for entry in rest if not is_method(entry, definition.runs_without_a_row)]
+    by_row, rest = assign(runs, {name: table.pattern(name) for name in table.rows})
+    cards = {measure.dataset.card for measure in table.measures}
+    extra = [entry for entry in rest if is_method(entry, table.runs_without_a_row)]
+    others = [entry for entry in rest if not is_method(entry, table.runs_without_a_row)]
     elsewhere = [entry for entry in chain(extra, *by_row.values()) if entry.dataset not in cards]
     opencv = most_common_opencv(runs.entries) if runs.entries else ""
     blocks = []
-    for group, content in enumerate(definition.groups):
+    for group, content in enumerate(table.groups):
         for row in content.rows:
             settings = by_setting([entry for entry in by_row[row.name] if entry.dataset in cards]).values()
             for number, entries in enumerate(settings or [[]]):
-                blocks.append(_block(definition, published, group, row, entries, number == 0, opencv))
-    last = len(definition.groups) - 1
+                blocks.append(_block(table, group, row.name, entries, number == 0, opencv))
     for entries in by_setting([entry for entry in extra if entry.dataset in cards]).values():
-        blocks.append(_block(definition, published, last, None, entries, True, opencv))
+        blocks.append(_block(table, len(table.groups) - 1, "", entries, True, opencv))
     remarks = [
         not_shown(others, "since the table is about other methods"),
         not_shown(elsewhere, "since the table has no column for their datasets"),
@@ -113,43 +111,38 @@ def paper_blocks(definition: TableDefinition, published: Published, runs: PaperR
     return blocks, [text for text in remarks if text]
 
 
-def _block(
-    definition: TableDefinition,
-    published: Published,
-    group: int,
-    row: Row | None,
-    entries: Sequence[Entry],
-    first: bool,
-    opencv: str,
-) -> Block:
-    entry = row.entry if row else None
-    by_card = {run.dataset: run for run in entries}
-    remarks = published.remarks_on(entry) if entry else []
+def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first: bool, opencv: str) -> Block:
+    entry = table.printed(row) if row else None
+    by_card = {run.dataset: run for run in runs}
+    remarks = read_published().remarks_on(entry) if entry else []
+    run_notes: tuple[str, ...] = ()
+    if runs:
+        run_notes = departures(runs[0])
+        if runs[0].stop_at is not None:
+            end = f"samples end at an IoU of {runs[0].stop_at:g}"
+            run_notes += (f"{end}, which changes no number of clicks up to it",)
     return Block(
         group=group,
-        row=row.name if row else "",
+        row=row,
         entry=entry,
-        labels=tuple(_label(label, entry, entries, published) for label in definition.labels),
+        labels=tuple(_label(label, entry, runs) for label in table.labels),
         first=first,
-        runs=tuple(entries),
+        runs=tuple(runs),
         row_notes=tuple(remark.text for remark in remarks if not remark.columns),
-        run_notes=tuple(filter(None, (*departures(entries[0], published), early_stop(entries[0])))) if entries else (),
-        values=tuple(
-            _value(measure, entry, by_card.get(measure.dataset.card), published, opencv)
-            for measure in definition.columns
-        ),
+        run_notes=run_notes,
+        values=tuple(_value(measure, entry, by_card.get(measure.dataset.card), opencv) for measure in table.measures),
     )
 
 
-def _label(label: Label, entry: Printed | None, entries: Sequence[Entry], published: Published) -> str:
+def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
     """As printed; of a run without a row, its own."""
     if entry is not None:
-        text = entry.labels.get(label.published, "")
-        return (_method_title(entry) if label.published == "method" else text) or "none"
-    run = entries[0]
+        text = _method_title(entry) if label.published == "method" else entry.labels.get(label.published, "")
+        return text or "none"
+    run = runs[0]
     if label.run in ("label", "training_data", "backbone"):
         return str(getattr(run, label.run)) or "none"
-    full = next((o for p, o in published.full_models.items() if is_method(run, [p])), {})
+    full = next((o for p, o in read_published().sources.full_models.items() if is_method(run, [p])), {})
     value = method_options(run).get(label.run, full.get(label.run))
     if value is None:
         return "no such option"
@@ -170,10 +163,10 @@ def _method_title(entry: Printed) -> str:
     )
 
 
-def _value(measure: Measure, entry: Printed | None, run: Entry | None, published: Published, opencv: str) -> Value:
-    others, notes = [], []
-    number = entry.numbers.get(measure.column, "") if entry else ""
+def _value(measure: Measure, entry: Printed | None, run: Entry | None, opencv: str) -> Value:
+    published, others, notes, number = read_published(), [], [], ""
     if entry:
+        number = entry.numbers.get(measure.column, "")
         for other in published.elsewhere(entry):
             if measure.column in other.numbers:
                 others.append(other.numbers[measure.column])
@@ -189,7 +182,7 @@ def _value(measure: Measure, entry: Printed | None, run: Entry | None, published
         interval=interval,
         missing=missing,
         measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
-        comparable=run is not None and is_comparable(run, measure.dataset, published),
+        comparable=run is not None and is_comparable(run, measure.dataset),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from disbench.core.errors import InputError, unknown_name
 from disbench.io import addresses
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.paper.published import Dataset, Published
+from disbench.reports.paper.published import Dataset, bare, read_published
 from disbench.reports.render.text import counted
 from disbench.reports.tables import deviation_from, notes_on_dataset
 
@@ -22,21 +22,35 @@ _DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which runs belong to a row of a table.
+    """Which runs belong to a row of a table. Several values mean any of them.
 
     Attributes:
-        methods: names in lower case, with `*` for any letters.
-        backbones: any of them; none: every backbone.
-        training_data: any of them; none: whatever data.
-        options: option of the method -> the values, any of which it has.
+        method: names, with `*` for any letters.
+        backbone: none: any.
+        training_data: none: any.
+        options: option of the method -> value.
         lacking: option -> its value in a run that does not have the option.
     """
 
-    methods: tuple[str, ...]
-    backbones: tuple[str, ...] = ()
-    training_data: tuple[str, ...] = ()
-    options: Mapping[str, tuple[Any, ...]] | None = None
-    lacking: Mapping[str, Any] | None = None
+    method: str | tuple[str, ...] = ()
+    backbone: str | tuple[str, ...] = ()
+    training_data: str | tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lacking: Mapping[str, Any] = field(default_factory=dict)
+
+    def beside(self, shared: Pattern, full_models: Mapping[str, Mapping[str, Any]]) -> Pattern:
+        """The pattern with what all rows of its table share, and what its method's full model means."""
+        methods = _several(self.method or shared.method)
+        full: dict[str, Any] = {}
+        for method in methods:
+            full |= full_models.get(method.lower(), {})
+        return Pattern(
+            methods,
+            self.backbone or shared.backbone,
+            self.training_data or shared.training_data,
+            {**full, **shared.options, **self.options},
+            {**full, **shared.lacking, **self.lacking},
+        )
 
     def fits(self, entry: Entry) -> bool:
         """Whether a run belongs here.
@@ -44,35 +58,26 @@ class Pattern:
         A run's backbone and training data are those of its options of these names where it has them, else its
         card's; spelling does not matter (`HRNet-18s`, `hrnet18s`; `C+L`, `COCO+LVIS`).
         """
-        options = method_options(entry)
-        backbone = str(options.get("backbone", entry.backbone))
-        data = options.get("training_data", entry.training_data)
-        lacking = self.lacking or {}
+        options = {**self.lacking, **method_options(entry)}
+        backbone = bare(str(options.get("backbone", entry.backbone)))
+        data = _data(options.get("training_data", entry.training_data))
         return (
-            is_method(entry, self.methods)
-            and (not self.backbones or _bare(backbone) in map(_bare, self.backbones))
-            and (not self.training_data or _data(data) in map(_data, self.training_data))
+            is_method(entry, _several(self.method))
+            and (not self.backbone or backbone in map(bare, _several(self.backbone)))
+            and (not self.training_data or data in map(_data, _several(self.training_data)))
             and all(
-                any(_same(options.get(name, lacking.get(name)), value) for value in values)
-                for name, values in (self.options or {}).items()
+                any(_same(options.get(name), value) for value in _several(values))
+                for name, values in self.options.items()
             )
         )
 
 
 @dataclass(frozen=True)
 class PaperRuns:
-    """Runs, and the rows that the user named for some of them.
-
-    Attributes:
-        entries: the runs.
-        named: folder of an entry -> name of its row.
-    """
+    """Runs, and the rows that the user named for some of them: folder of an entry -> name of its row."""
 
     entries: tuple[Entry, ...]
     named: Mapping[str, str]
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
@@ -80,7 +85,7 @@ def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = 
 
     Args:
         folders: each a run, or a folder with runs below it, at any depth.
-        rows: name of a row, and a folder whose runs belong to it whatever they are.
+        rows: name of a row, and a folder whose runs belong to it.
 
     Raises:
         InputError: no run in a folder, one that is damaged or not finished, or one that is named for two rows.
@@ -126,7 +131,7 @@ def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, 
         patterns: by the names of rows.
 
     Raises:
-        InputError: the user named a row that there is not.
+        InputError: the user named an unknown row.
     """
     for name in runs.named.values():
         if name not in patterns:
@@ -142,7 +147,7 @@ def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, 
 
 def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
     """Whether a run is of a method whose name fits some pattern."""
-    return any(fnmatchcase(entry.method.lower(), pattern) for pattern in patterns)
+    return any(fnmatchcase(entry.method.lower(), pattern.lower()) for pattern in patterns)
 
 
 def method_options(entry: Entry) -> Mapping[str, Any]:
@@ -150,38 +155,24 @@ def method_options(entry: Entry) -> Mapping[str, Any]:
     return entry.record.method.options
 
 
-def departures(entry: Entry, published: Published) -> tuple[str, ...]:
-    """How a run was made otherwise than the paper's protocol asks, on whatever dataset."""
+def departures(entry: Entry) -> tuple[str, ...]:
+    """How a run departs from the paper's protocol, on any dataset."""
     usual = entry.record.method.facts.threshold
     found = (
-        deviation_from(entry, published.protocol),
+        deviation_from(entry, read_published().sources.protocol),
         f"threshold {entry.threshold:g} instead of the method's own {usual:g}" if entry.threshold != usual else "",
     )
     return tuple(filter(None, found))
 
 
-def early_stop(entry: Entry) -> str:
-    """That samples end early, where they do."""
-    if entry.stop_at is None:
-        return ""
-    return f"samples end at an IoU of {entry.stop_at:g}, which changes no number of clicks up to it"
-
-
 def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
-    """What concerns a run on one dataset: other samples, another OpenCV, failures.
-
-    Args:
-        entry: the run.
-        dataset: on which.
-        opencv: the version that most runs have.
-    """
+    """Remarks on a run that concern one dataset: other samples, another OpenCV than most runs', failures."""
     return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
 
 
-def is_comparable(entry: Entry, dataset: Dataset, published: Published) -> bool:
+def is_comparable(entry: Entry, dataset: Dataset) -> bool:
     """Whether a run followed the paper's protocol on all samples of the dataset."""
-    all_samples = entry.conditions["samples"] == "all" and not _other_data(entry, dataset)
-    return all_samples and not departures(entry, published)
+    return entry.conditions["samples"] == "all" and not _other_data(entry, dataset) and not departures(entry)
 
 
 def not_shown(entries: Sequence[Entry], why: str) -> str:
@@ -201,18 +192,18 @@ def _other_data(entry: Entry, dataset: Dataset) -> str:
     return f"another {dataset.title}: content hash {entry.short_hash} instead of the card's {dataset.content_hash[:8]}"
 
 
-def _bare(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _several(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _data(names: str | Sequence[str]) -> frozenset[str]:
     text = names if isinstance(names, str) else ",".join(map(str, names))
-    parts = {_bare(part) for part in re.split(r"[+,&/]", text)} - {""}
+    parts = {bare(part) for part in re.split(r"[+,&/]", text)} - {""}
     return frozenset(_DATA.get(part, part) for part in parts)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """1 is no true value, 5 and 5.0 are one number, letters may be large or small."""
+    """1 is not true, 5 and 5.0 are one number, case does not matter."""
     if isinstance(one, str) and isinstance(other, str):
         return one.lower() == other.lower()
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import TableDefinition, read_table_definition
-from disbench.reports.paper.published import Measure, Published, read_published
+from disbench.reports.paper.definitions import PaperTable, read_definition
+from disbench.reports.paper.published import Measure, read_published
 from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Value, paper_blocks
 from disbench.reports.paper.runs import read_paper_runs
 from disbench.reports.render import latex, markdown
@@ -35,7 +34,7 @@ def make_paper_table(
         name: of the table's definition (`table1`), or the path of one.
         runs: folders, each a run or with runs below it; without any, every row is "not run".
         out: folder for the files; made if missing.
-        rows: name of a row, and a folder whose runs belong to it whatever they are.
+        rows: name of a row, and a folder whose runs belong to it.
         formats: of `FORMATS`.
 
     Returns:
@@ -44,11 +43,9 @@ def make_paper_table(
     Raises:
         InputError: an unknown table or row, or a run that cannot be read.
     """
-    published = read_published()
-    definition = read_table_definition(name, published)
-    found = read_paper_runs(runs, rows)
-    blocks, remarks = paper_blocks(definition, published, found)
-    table = paper_table(definition, published, blocks, remarks)
+    definition = read_definition(PaperTable, name)
+    blocks, remarks = paper_blocks(definition, read_paper_runs(runs, rows))
+    table = paper_table(definition, blocks, remarks)
     texts = {
         "markdown": f"# {markdown.escape(table.title)}\n\n{markdown.table(table)}\n",
         "latex": f"% Needs the packages booktabs and graphicx.\n{latex.table(table, table.name)}\n",
@@ -61,15 +58,13 @@ def make_paper_table(
     return Report(tuple(paths), tuple(_lines(definition, blocks, remarks, paths)))
 
 
-def paper_table(
-    definition: TableDefinition, published: Published, blocks: Sequence[Block], remarks: Sequence[str]
-) -> Table:
+def paper_table(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str]) -> Table:
     """Blocks as a table: lines for the printed and the measured numbers, and for their difference."""
     notes = Footnotes()
     columns = (
         *(Column(label.heading, number=False) for label in definition.labels),
         Column("Number", number=False),
-        *(Column(measure.title, measure.dataset.title) for measure in definition.columns),
+        *(Column(measure.title, measure.dataset.title) for measure in definition.measures),
     )
     rows: list[tuple[Cell, ...]] = []
     groups: dict[int, str] = {}
@@ -79,36 +74,32 @@ def paper_table(
         if not members:
             continue
         groups[len(rows)] = group.title
-        own = all(block.entry and block.entry.file == definition.file for block in members)
+        own = all(block.entry and block.entry.file == definition.published for block in members)
         for block, best in zip(members, _emphases(members, definition.set_off_best and own), strict=True):
             rows += _block_lines(block, best, notes, labelled)
-    caption = _caption(definition, published, remarks)
+    caption = _caption(definition, remarks)
     return Table(definition.name, definition.title, caption, columns, tuple(rows), notes.by_mark(), groups)
 
 
-_Emphases = tuple[tuple[Emphasis, Emphasis], ...]
+_Emphases = Sequence[tuple[Emphasis, Emphasis]]
 """Of a block: for each column, of the printed and of the measured number."""
 
 
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
     """The best and the second best of a group, for printed and measured numbers apart; equal numbers are equal."""
-    columns = range(len(blocks[0].values))
     if not set_off:
-        return [tuple(("", "") for _ in columns) for _ in blocks]
-    printed = [
-        _ranks([float(b.values[c].published) if b.first and b.values[c].published else None for b in blocks])
-        for c in columns
-    ]
-    measured = [
-        _ranks(
-            [
-                round(value.measured, 2) if value.measured is not None and value.comparable else None
-                for value in (block.values[c] for block in blocks)
-            ]
-        )
-        for c in columns
-    ]
-    return [tuple((printed[c][at], measured[c][at]) for c in columns) for at in range(len(blocks))]
+        return [[("", "")] * len(block.values) for block in blocks]
+    columns = []
+    for values in zip(*(block.values for block in blocks), strict=True):
+        printed = [
+            float(value.published) if block.first and value.published else None
+            for block, value in zip(blocks, values, strict=True)
+        ]
+        measured = [
+            round(value.measured, 2) if value.measured is not None and value.comparable else None for value in values
+        ]
+        columns.append(list(zip(_ranks(printed), _ranks(measured), strict=True)))
+    return list(zip(*columns, strict=True))
 
 
 def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
@@ -156,14 +147,10 @@ def _printed_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
 
 def _measured_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
     if value.measured is None:
-        return _no_number(value, notes)
+        return Cell(NOT_RUN) if value.missing == NOT_RUN else Cell(_NOT_AVAILABLE, notes.marks(value.missing))
     interval = f"{value.interval[0]:.2f}, {value.interval[1]:.2f}" if value.interval else ""
     marks = notes.marks(*value.measured_notes)
     return Cell(_number(value.measure, value.measured), marks, interval, emphasis)
-
-
-def _no_number(value: Value, notes: Footnotes) -> Cell:
-    return Cell(NOT_RUN) if value.missing == NOT_RUN else Cell(_NOT_AVAILABLE, notes.marks(value.missing))
 
 
 def _difference_cell(value: Value) -> Cell:
@@ -185,9 +172,10 @@ def signed(measure: Measure, difference: float) -> str:
     return f"{'+' if difference > 0 else '−'}{size}"
 
 
-def _caption(definition: TableDefinition, published: Published, remarks: Sequence[str]) -> str:
-    protocol = ", ".join(f"{key} {value}" for key, value in published.protocol.items() if value != "none")
-    has_failures = any(measure.kind == "nof" for measure in definition.columns)
+def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
+    published = read_published()
+    protocol = ", ".join(f"{key} {value}" for key, value in published.sources.protocol.items() if value != "none")
+    has_failures = any(measure.kind == "nof" for measure in definition.measures)
     has_methods = any(label.published == "method" for label in definition.labels)
     parts = [
         f"Published: as printed ({definition.source}); a number behind a stroke is another source's, see the mark; "
@@ -203,19 +191,21 @@ def _caption(definition: TableDefinition, published: Published, remarks: Sequenc
         if definition.set_off_best
         else "",
         f"Protocol where no mark says otherwise: {protocol}, samples all.",
-        *published.remarks_on_table(definition.file),
+        *published.remarks_on_table(definition.published),
         *remarks,
     ]
     return " ".join(filter(None, parts))
 
 
-def _records(definition: TableDefinition, block: Block) -> list[dict[str, Any]]:
+def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
     """A row of the CSV for each number, unrounded."""
     by_card = {run.dataset: run for run in block.runs}
     records = []
     for value in block.values:
         run = by_card.get(value.measure.dataset.card)
         low, high = value.interval or (None, None)
+        not_printed = "" if value.published else NOT_PRINTED if block.entry else "no row in the paper's table"
+        own = (*block.run_notes, *value.measured_notes) if run else ()
         records.append(
             {
                 "table": definition.name,
@@ -231,30 +221,17 @@ def _records(definition: TableDefinition, block: Block) -> list[dict[str, Any]]:
                 "low": low,
                 "high": high,
                 "difference": value.difference,
-                "reason": _reason(block, value),
+                "reason": "; ".join(filter(None, (value.missing, not_printed))),
                 "run": run.folder if run else "",
                 "label": run.label if run else "",
                 "protocol": run.protocol if run else "",
-                "notes": ". ".join(_notes(block, value, run)),
+                "notes": ". ".join((*block.row_notes, *value.published_notes, *own)),
             }
         )
     return records
 
 
-def _reason(block: Block, value: Value) -> str:
-    """Why a number is missing; never empty where one is."""
-    printed = "" if value.published else NOT_PRINTED if block.entry else "no row in the paper's table"
-    return "; ".join(filter(None, (value.missing, printed)))
-
-
-def _notes(block: Block, value: Value, run: Entry | None) -> list[str]:
-    own = (*block.run_notes, *value.measured_notes) if run else ()
-    return [*block.row_notes, *value.published_notes, *own]
-
-
-def _lines(
-    definition: TableDefinition, blocks: Sequence[Block], remarks: Sequence[str], paths: Sequence[Path]
-) -> list[str]:
+def _lines(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str], paths: Sequence[Path]) -> list[str]:
     filled = [block for block in blocks if block.runs]
     rows = {block.row for block in blocks if block.row}
     run = {block.row for block in filled if block.row}
@@ -263,18 +240,17 @@ def _lines(
     for block in filled:
         for value in block.values:
             if value.measured is not None:
-                lines.append(f"  {_line(block, value)}")
+                lines.append(_line(block, value, value.measured))
     without = [block.row for block in blocks if block.row and not block.runs]
     if without:
         lines.append(f"not run: {'; '.join(without)}")
     return [*lines, *remarks]
 
 
-def _line(block: Block, value: Value) -> str:
-    assert value.measured is not None  # the caller's condition
+def _line(block: Block, value: Value, measured: float) -> str:
     text = (
-        f"{block.row or block.runs[0].label} on {value.measure.dataset.title}: {value.measure.title} "
-        f"measured {_number(value.measure, value.measured)}"
+        f"  {block.row or block.runs[0].label} on {value.measure.dataset.title}: {value.measure.title} "
+        f"measured {_number(value.measure, measured)}"
     )
     if value.difference is None:
         return f"{text}, {NOT_PRINTED}" if block.entry else text

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from disbench.core.errors import InputError
+from disbench.io import definitions
 from disbench.reports.curves import Panel, draw_curves
-from disbench.reports.paper.figures import make_curves_figure, read_curves_definition, shown_runs
-from disbench.reports.paper.published import read_published
+from disbench.reports.paper.definitions import PaperCurves, read_definition
+from disbench.reports.paper.figures import make_curves_figure, shown_runs
 from tests.unit.paper_runs_pool import dataset, method, read_pool
 from tests.unit.run_tools import draw_ious, write_run
 
@@ -67,8 +68,7 @@ def test_a_figure_of_runs(tmp_path: Path) -> None:
 
 def test_at_most_seven_methods_the_papers_first(tmp_path: Path) -> None:
     write_methods(tmp_path)
-    published = read_published()
-    shown, remarks = shown_runs(read_curves_definition("figure4", published), read_pool(tmp_path))
+    shown, remarks = shown_runs(read_definition(PaperCurves, "figure4"), read_pool(tmp_path))
     assert [members[0].method for members in shown] == [
         *("disnet", "piclick", "simpleclick", "focalclick", "ritm"),
         *("geodesic", "graph-cut"),
@@ -102,14 +102,14 @@ def test_a_run_of_another_protocol_is_marked_in_its_panel(tmp_path: Path) -> Non
 def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
     made = make_curves_figure("figure4", [], tmp_path / "out")
     assert "not run: GrabCut, Berkeley, SBD, DAVIS" in made.lines
-    own = tmp_path / "own.toml"
+    own, good = tmp_path / "own.toml", definitions.find("reports", "figure4").read_text()
     for content, words in (
-        ('title = "x"', "not as a figure's definition should be"),
-        ('datasets = ["sdb"]', "unknown dataset 'sdb'; did you mean 'sbd'"),
+        ('title = "x"', "own.toml: the key 'source' is missing"),
+        (good.replace('"sbd"', '"sdb"'), "own.toml: unknown dataset 'sdb'; did you mean 'sbd'"),
     ):
         own.write_text(content)
         with pytest.raises(InputError, match=words):
-            read_curves_definition(str(own), read_published())
+            read_definition(PaperCurves, str(own))
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:

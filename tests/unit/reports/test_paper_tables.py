@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import read_table_definition
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.published import read_published
 from disbench.reports.paper.rows import paper_blocks
 from disbench.reports.paper.runs import PaperRuns, Pattern, parse_rows
@@ -28,7 +28,7 @@ from tests.unit.run_tools import write_run
 
 TABLES = ("table1", "table2", "table3", "table4", "table5")
 PUBLISHED = read_published()
-DEFINITIONS = {name: read_table_definition(name, PUBLISHED) for name in TABLES}
+DEFINITIONS = {name: read_definition(PaperTable, name) for name in TABLES}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
 
 
 def build(name: str, entries: list[Entry], named: dict[str, str] | None = None) -> Table:
-    blocks, remarks = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(entries), named or {}))
-    return paper_table(DEFINITIONS[name], PUBLISHED, blocks, remarks)
+    blocks, remarks = paper_blocks(DEFINITIONS[name], PaperRuns(tuple(entries), named or {}))
+    return paper_table(DEFINITIONS[name], blocks, remarks)
 
 
 def lines_of(table: Table, *labels: str) -> dict[str, dict[str, Any]]:
@@ -60,7 +60,7 @@ def notes(table: Table, cell: Any) -> list[str]:
 
 def rows_with(pool: list[Entry], name: str) -> dict[str, list[str]]:
     """Row -> folders of the runs that fill it."""
-    blocks, _ = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(pool), {}))
+    blocks, _ = paper_blocks(DEFINITIONS[name], PaperRuns(tuple(pool), {}))
     found: dict[str, list[str]] = {}
     for block in blocks:
         found.setdefault(block.row, []).extend(run.folder for run in block.runs)
@@ -82,7 +82,7 @@ def test_which_run_fills_which_row(pool: list[Entry]) -> None:
     assert found["table1"]["FCANet ResNet-101 VOC"] == ["other-hash"]
     assert "grabcut/geodesic" in found["table1"][""]
     assert "grabcut/no-fcg" in found["table1"][""], "an ablation is no DISNet of Table 1"
-    assert set(found["table1"]) <= {"", *DEFINITIONS["table1"].patterns}
+    assert set(found["table1"]) <= {"", *DEFINITIONS["table1"].rows}
     assert found["table2"]["AC ConvFFN"] == ["berkeley/disnet", "grabcut/disnet"]
     assert found["table2"]["ConvFFN"] == ["berkeley/no-ac", "grabcut/no-ac"]
     assert set(found["table2"]) == {"AC ConvFFN", "ConvFFN", ""}
@@ -97,7 +97,7 @@ def test_which_run_fills_which_row(pool: list[Entry]) -> None:
 
 def test_every_run_is_in_the_table_or_said_to_be_left_out(pool: list[Entry]) -> None:
     for name in TABLES:
-        blocks, remarks = paper_blocks(DEFINITIONS[name], PUBLISHED, PaperRuns(tuple(pool), {}))
+        blocks, remarks = paper_blocks(DEFINITIONS[name], PaperRuns(tuple(pool), {}))
         shown = [run.folder for block in blocks for run in block.runs]
         assert len(shown) == len(set(shown))
         for entry in pool:
@@ -420,14 +420,14 @@ def test_own_definition_and_what_is_wrong_with_one(tmp_path: Path) -> None:
     made = make_paper_table(str(own), [], tmp_path / "out")
     assert made.paths[0].name == "own.md"
     for old, new, words in (
-        ("sbd_noc85", "sbd_noc84", "'sbd_noc84' is no column of numbers"),
+        ("sbd_noc85", "sbd_noc84", "'sbd_noc84' is not a column of numbers"),
         ("sbd_noc85", "sdb_noc85", "unknown dataset 'sdb'; did you mean 'sbd'"),
         ('"SBD & Proximity"', '"SBD"', "0 rows with dataset_and_sampling 'SBD'"),
         ('name = "C+L Proximity"', 'name = "SBD Proximity"', "two rows are called 'SBD Proximity'"),
         ("title = ", "titel = ", "unknown key 'titel'; did you mean 'title'"),
-        ("lacking = {", "laking = {", "unknown key of a run 'laking'"),
+        ("lacking = {", "laking = {", "unknown key 'laking'"),
         ('published = "table4_sampling.csv"', "published = 4", "own.toml: "),
-        ('title = "DISNet"\n', "", "not as a table's definition should be"),
+        ('title = "DISNet"\n', "", "the key 'title' is missing"),
     ):  # fmt: skip
         own.write_text(good.replace(old, new))
         with pytest.raises(InputError) as error:

@@ -23,7 +23,7 @@ def test_columns(published: Published) -> None:
     measure = published.measure("sbd_nof90")
     assert (measure.dataset.title, measure.dataset.card, measure.title) == ("SBD", "sbd-val", "NoF@90")
     assert published.title("grabcut_noc85") == "GrabCut NoC@85"
-    with pytest.raises(InputError, match="no column of numbers"):
+    with pytest.raises(InputError, match="not a column of numbers"):
         published.measure("sbd_iou90")
     with pytest.raises(InputError, match="unknown dataset 'dabis'; did you mean 'davis'"):
         published.measure("dabis_noc90")
@@ -31,16 +31,16 @@ def test_columns(published: Published) -> None:
 
 def test_datasets_are_those_of_the_cards(published: Published) -> None:
     card = definitions.load(definitions.find("datasets", "davis"))
-    assert published.datasets["davis"].content_hash == card["content_hash"]
-    for dataset in published.datasets.values():
+    assert published.dataset("davis").content_hash == card["content_hash"]
+    for dataset in published.sources.datasets.values():
         assert definitions.find("datasets", dataset.card).is_file()
 
 
 def test_a_row_is_found_by_its_labels(published: Published) -> None:
-    row = published.find("table1.csv", {"method": "DISNet", "training_data": "SBD"})
+    row = published.find({"file": "table1.csv", "method": "DISNet", "training_data": "SBD"})
     assert row.numbers["berkeley_noc85"] == "1.39"
     with pytest.raises(InputError, match="2 rows with method 'DISNet'"):
-        published.find("table1.csv", {"method": "DISNet"})
+        published.find({"file": "table1.csv", "method": "DISNet"})
 
 
 def test_every_source_is_named(published: Published) -> None:
@@ -52,18 +52,18 @@ def test_every_source_is_named(published: Published) -> None:
 
 
 def test_a_number_printed_elsewhere_alone_is_shown(published: Published) -> None:
-    row = published.find("table1.csv", {"method": "f-BRS-B"})
+    row = published.find({"file": "table1.csv", "method": "f-BRS-B"})
     assert row.numbers["berkeley_noc85"] == ""
     (other,) = published.elsewhere(row)
     assert other.numbers["berkeley_noc85"] == "2.61"
 
 
 def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
-    mixed = published.find("table1.csv", {"method": "CDNet"})
+    mixed = published.find({"file": "table1.csv", "method": "CDNet"})
     sentences = [published.sentence(mixed, other) for other in published.elsewhere(mixed)]
     assert sentences[0].startswith("the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,")
     assert sentences[1].startswith("the ClickSEG repository's README prints for ResNet-34, C+L: GrabCut NoC@85 1.40,")
-    own = published.find("peers_own_tables.csv", {"method": "CDNet", "training_data": "SBD"})
+    own = published.find({"file": "peers_own_tables.csv", "method": "CDNet", "training_data": "SBD"})
     assert published.elsewhere(own) == []
 
 
@@ -86,13 +86,13 @@ def test_the_list_of_a_method() -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("table1.csv", "8.02", "8.o2", "table1.csv: line 2, grabcut_noc85: '8.o2' is no number"),
-        ("table1.csv", "8.02", "-8.02", "'-8.02' is no number"),
-        ("table1.csv", "8.02,", "", "table1.csv: line 2 has not as many fields as the heading"),
-        ("table1.csv", "8.02", "8.02,1", "table1.csv: line 2 has not as many fields as the heading"),
+        ("table1.csv", "8.02", "8.o2", "table1.csv: line 2, grabcut_noc85: '8.o2' is not a number"),
+        ("table1.csv", "8.02", "-8.02", "'-8.02' is not a number"),
+        ("table1.csv", "8.02,", "", "table1.csv: line 2 has more or fewer fields"),
+        ("table1.csv", "8.02", "8.02,1", "table1.csv: line 2 has more or fewer fields"),
         ("table1.csv", "sbd_noc85", "sdb_noc85", "unknown dataset 'sdb'"),
         ("table1.csv", "f-BRS-B", "f-BRS", "table1.csv: 0 rows with method 'f-BRS-B'"),
-        ("sources.toml", 'title = "SBD", ', "", "sources.toml: not as it should be"),
+        ("sources.toml", 'title = "SBD", ', "", "sources.toml: datasets.sbd: the key 'title' is missing"),
         ("sources.toml", "[[remarks]]", "[[remarks]", "not a readable TOML file"),
         ("sources.toml", '"table1.csv" = { source', '"table9.csv" = { source', "not a readable CSV file"),
     ],
