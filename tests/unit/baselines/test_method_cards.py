@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from disbench.baselines.bridge.method import adapter_file, adapter_names
-from disbench.baselines.cards import Status, card_names, load_card, method_spec
+from disbench.baselines.cards import card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.loading import load_class
 from disbench.baselines.weights import fetch
+from disbench.core.choices import MethodStatus
 from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
 from disbench.harness.protocol import SELECTIONS
@@ -167,7 +168,7 @@ def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_list_can_be_filtered() -> None:
-    found = {status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(Status)}
+    found = {status: [line.split()[0] for line in list(list_methods(status))[1:]] for status in get_args(MethodStatus)}
     assert sorted(name for names in found.values() for name in names) == card_names()
     assert "ritm" in found["bridge"]
     assert "ld" in found["published-only"]
