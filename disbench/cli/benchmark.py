@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -324,7 +325,7 @@ def report(
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
     folders = [addresses.here(run) for run in runs]
-    pictures = failure_pictures(folders, data, failures) if failures else None
+    pictures = partial(failure_pictures, data=data, samples=failures) if failures else None
     with output(out, FILES) as place:
         lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
     for line in lines:

@@ -37,9 +37,8 @@ def compare(
         write_comparison,
     )
 
-    runs = (one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
-    comparison = compare_runs(*runs)
-    picture = draw_differences(comparison, runs, data, samples, dataset) if samples else None
+    comparison = compare_runs(one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
+    picture = draw_differences(comparison, data, samples, dataset) if samples else None
     for line in lines_of(comparison):
         say(line)
     typer.echo("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from disbench.baselines.cards import method_spec
@@ -66,7 +67,9 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             progress=True,
         )
         runs.append(folder)
-    report = make_report(runs, out / "report", page=True, pictures=failure_pictures(runs, None, PICTURED))
+    report = make_report(
+        runs, out / "report", page=True, pictures=partial(failure_pictures, data=None, samples=PICTURED)
+    )
     for line in report.lines:
         print(line)  # noqa: T201
     return [path for path in report.paths if path.name in ("report.md", "curves.png", LEADERBOARD)]

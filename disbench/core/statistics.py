@@ -20,6 +20,15 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Two methods on the same samples, A less B.
 

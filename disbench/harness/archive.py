@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from disbench.core.errors import InputError
-from disbench.harness.figures import Figures
+from disbench.harness.measures import Value, as_claims
 from disbench.harness.problems import Problems
 from disbench.harness.row_checks import RowChecks, check_schema
 from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
@@ -54,7 +54,7 @@ class PackedRun:
     Attributes:
         run: with its rows read from the archive.
         manifest: `form`, `files` (bytes and SHA-256 of each), `masks` (`none`, `kept`, `all` or `left out`),
-            `figures` as claimed (`disbench.harness.figures.Figures.as_dict`).
+            `figures` as claimed (`disbench.harness.measures.as_claims`).
     """
 
     run: StoredRun
@@ -96,7 +96,7 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
                 CLICKS: {"bytes": clicks.stat().st_size, "sha256": file_sha256(clicks)},
             },
             "masks": LEFT_OUT if leave_out else store,
-            "figures": figures.as_dict(),
+            "figures": as_claims(figures),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file, clicks.open("rb") as rows:
@@ -140,7 +140,7 @@ def read_packed(archive: Path) -> PackedRun:
     return PackedRun(StoredRun(folder, record, archive, content[CLICKS]), manifest)
 
 
-def _checked(run: StoredRun, progress: bool) -> tuple[str, Figures]:
+def _checked(run: StoredRun, progress: bool) -> tuple[str, dict[str, Value]]:
     """Which masks a run has stored, and its figures.
 
     Raises:

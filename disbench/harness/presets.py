@@ -9,8 +9,8 @@ from typing import Any, get_args
 from disbench.core.choices import Selection
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.errors import InputError, shown, unknown_name
-from disbench.core.metrics import FailureRule, noc, nof
-from disbench.harness.figures import reached_percents
+from disbench.core.metrics import FailureRule
+from disbench.harness.measures import MEASURES, PERCENTS, read_rows
 from disbench.harness.protocol import MOST_CLICKS, SELECTIONS, Protocol
 from disbench.harness.store import StoredRun
 from disbench.io import definitions
@@ -73,10 +73,10 @@ class Preset:
         Raises:
             InputError: the run's rows are damaged.
         """
-        ious, cap = list(run.by_sample().values()), run.protocol.max_clicks
-        percents = reached_percents(run.protocol.stop_at)
-        parts = [f"NoC@{percent} {noc(ious, percent / 100, cap):.2f}" for percent in percents]
-        parts += [f"NoF@{percent} {nof(ious, percent / 100, cap, self.failures)}" for percent in percents]
+        rows = read_rows(run)
+        percents = [percent for percent in PERCENTS if rows.reaches(percent)]
+        names = [f"noc_{percent}" for percent in percents] + [f"nof_{percent}_{self.failures}" for percent in percents]
+        parts = [f"{MEASURES[name].title} {MEASURES[name].text(MEASURES[name].of(rows))}" for name in names]
         return f"as {self.name} counts: {', '.join(parts)} (failures: {self.failures})"
 
     def line(self) -> str:

@@ -16,7 +16,7 @@ from disbench.core.click_policies import CLICKING_ON, REPLAY
 from disbench.core.clicks import NO_ERROR, Click
 from disbench.core.errors import InputError
 from disbench.harness.candidates import choose_by_numbers
-from disbench.harness.figures import Figures, figures
+from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import Failure
@@ -82,11 +82,11 @@ class RowChecks:
             self._problems.add(kind, example)
         return rows if not order and len(sound) == len(rows) else None
 
-    def end(self) -> Figures | None:
+    def end(self) -> dict[str, Value] | None:
         """Hold the sums of all rows against `run.json`.
 
         Returns:
-            The figures; None where the rows have none.
+            The measures that a packed run claims; None where none follow from the rows.
         """
         result, expected = self._record.result, len(self._record.numbers)
         kind = f"figure of {RUN} that its rows do not have"
@@ -103,15 +103,17 @@ class RowChecks:
             if not math.isclose(said, seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
                 self._problems.add(kind, f"{name}: {said}, in the rows {seconds}")
         try:
-            protocol = self._protocol
-            most, replayed = protocol.max_clicks, self._replayed
-            return figures(
-                [filled_up(ious, most, failed=failed, replayed=replayed) for ious, failed in self._ious],
-                self._clicks,
-                len(self._failed),
-                protocol.max_clicks,
-                protocol.stop_at,
-                protocol.budget,
+            protocol, most = self._protocol, self._protocol.max_clicks
+            return claimed_values(
+                RunRows(
+                    samples=list(self._seen),
+                    ious=[filled_up(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious],
+                    clicks=self._clicks,
+                    failures=[(failure.sample, failure.reason) for failure in self._failed],
+                    max_clicks=most,
+                    stop_at=protocol.stop_at,
+                    budget=protocol.budget,
+                )
             )
         except ValueError as error:
             self._problems.add("run whose rows have no figures", str(error))

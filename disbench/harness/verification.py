@@ -14,7 +14,7 @@ from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
 from disbench.harness.click_checks import TOLERANCE, ClickChecks
-from disbench.harness.figures import Figures
+from disbench.harness.measures import Value, as_claims, as_lines
 from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import find_recording, unknown_samples
@@ -33,7 +33,7 @@ class Verification:
     Attributes:
         place: its folder or archive.
         problems: a line a kind: how many, and the first; none if the run holds.
-        figures: recomputed from the rows; None where they have none.
+        figures: measure -> value, recomputed from the rows; None where they have none.
         clicks: how many were held against the masks before them, or against the recording that they come from.
         moved: how many of these are not where they are simulated here, and within the tolerance.
         measured: rows whose IoUs were recomputed from their masks.
@@ -44,7 +44,7 @@ class Verification:
 
     place: Path
     problems: tuple[str, ...]
-    figures: Figures | None = None
+    figures: Mapping[str, Value] | None = None
     clicks: int = 0
     moved: int = 0
     measured: int = 0
@@ -62,7 +62,7 @@ class Verification:
         why = "are the recorded ones" if self.recorded else "follow from the masks before them"
         followed = f"{self.clicks:,} clicks {why}" if self.clicks else ""
         measured = f"{self.measured:,} IoUs and boundary IoUs follow from their masks" if self.measured else ""
-        found = [*(self.figures.lines() if self.figures else []), followed, measured]
+        found = [*as_lines(self.figures or {}), followed, measured]
         holds = "the run holds, as far as it could be checked" if self.unchecked else "the run holds"
         return [
             f"{self.place}: {holds if self.holds else 'the run does not hold'}",
@@ -115,7 +115,7 @@ def verify_run(
     _read_rows(run, found, rows, clicks, problems, progress, protocol)
     figures = rows.end()
     if manifest is not None and figures is not None:
-        _check_claims(manifest["figures"], figures.as_dict(), problems)
+        _check_claims(manifest["figures"], as_claims(figures), problems)
     return Verification(
         place,
         tuple(problems.lines()),

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from disbench.core.arrays import FloatArray
+from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
+from disbench.harness.measures import (
+    NOT_A_NUMBER,
+    PERCENTS,
+    SOLVED,
+    Measure,
+    RunRows,
+    UnavailableError,
+    measures_in,
+)
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import markdown
@@ -28,7 +38,6 @@ from disbench.reports.run_samples import (
     target_panel,
     window_of,
 )
-from disbench.reports.summary import AT_CLICKS, PERCENTS, SOLVED
 from disbench.reports.tables import deviation, failures, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
@@ -36,27 +45,24 @@ HOW = (
     "Each measure is taken on the same samples with both runs, and A's value less B's is averaged. Interval: 95 % "
     "percentile bootstrap of that mean over samples. p: two-sided, bootstrap under the null hypothesis (differences "
     f"centred on their mean, {RESAMPLES:,} resamples). p (signs): two-sided, the signs of the differences are flipped "
-    f"by lot ({RESAMPLES:,} draws); trust it more where samples are few. Both are (b + 1) / (B + 1), and not corrected "
-    "for the number of measures. Of NoC less is better, of IoU more; better and tie count samples."
+    f"at random ({RESAMPLES:,} draws); trust it more where samples are few. Both are (b + 1) / (B + 1), and not "
+    "corrected for the number of measures. Of NoC less is better, of IoU more; better and tie count samples."
 )
 """How the numbers are made, in words."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One line of a comparison.
+class Compared:
+    """One line of a comparison: a measure, and its difference or why there is none."""
 
-    Attributes:
-        name: `NoC@90`, `IoU at click 1`.
-        key: for a column of CSV.
-        difference: None where the runs cannot give it.
-        reason: "" or why.
-    """
-
-    name: str
-    key: str
+    measure: Measure
     difference: Difference | None
     reason: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name in `comparison.csv`: one sample has no mean."""
+        return self.measure.name.removeprefix("mean_")
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,7 @@ class Comparison:
     Attributes:
         a: the first.
         b: the second.
-        names: ids of the samples, in the dataset's order.
-        measures: NoC at four IoUs, IoU after some clicks.
+        measures: a line a measure.
         warnings: what makes the comparison doubtful, a sentence each.
         clicks: NoC at `percent` of A and of B, int64 (samples,) each.
         percent: the IoU that `clicks` are for: 90, or the highest below it that both runs go on to.
@@ -76,12 +81,16 @@ class Comparison:
 
     a: Entry
     b: Entry
-    names: tuple[str, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[Compared, ...]
     warnings: tuple[str, ...]
-    clicks: tuple[Any, Any]
+    clicks: tuple[IntArray, IntArray]
     percent: int
     order: tuple[int, ...]
+
+    @property
+    def samples(self) -> Sequence[str]:
+        """Ids, in the dataset's order."""
+        return self.a.rows.samples
 
 
 def one_run(folder: Path) -> StoredRun:
@@ -97,59 +106,48 @@ def one_run(folder: Path) -> StoredRun:
 
 
 def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
-    """Compare two runs, sample by sample.
-
-    Clicks are counted up to the smaller of the two runs' caps.
+    """Compare two runs, sample by sample; clicks are counted up to the smaller of the two runs' caps.
 
     Raises:
-        InputError: the runs are of other samples than each other, or a run is damaged.
+        InputError: the runs are of different samples or have nothing in common to compare, or a run is damaged.
     """
-    entry_a, entry_b = read_entries([a, b])
-    for entry, run in ((entry_a, a), (entry_b, b)):
-        if entry.summary.at_budget is not None:
-            raise InputError(f"{run.folder}: its method got a fixed budget of points; there are no clicks to compare")
-    rows_a, rows_b = a.by_sample(), b.by_sample()
-    _check_same_samples((entry_a, entry_b), (list(rows_a), list(rows_b)), (a.folder, b.folder))
-    ious = (list(rows_a.values()), list(rows_b.values()))
-    cap = min(entry_a.max_clicks, entry_b.max_clicks)
-    common = [p for p in PERCENTS if p in entry_a.summary.noc and p in entry_b.summary.noc]
-    percent = max((p for p in common if p <= SOLVED), default=0)
+    first, second = read_entries([a, b])
+    for entry in (first, second):
+        if entry.budget:
+            raise InputError(
+                f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to compare"
+            )
+    _check_same_samples(first, second)
+    cap = min(first.max_clicks, second.max_clicks)
+    of_a, of_b = (dataclasses.replace(entry.rows, max_clicks=cap) for entry in (first, second))
+    percent = max((p for p in PERCENTS if p <= SOLVED and of_a.reaches(p) and of_b.reaches(p)), default=0)
     if not percent:
         raise InputError(
             f"{a.folder} and {b.folder}: samples end before an IoU of {PERCENTS[0] / 100:g}, and nothing can be "
             "compared; run them without --stop-at"
         )
-    measures = [
-        *(_clicks(p, ious, cap, (entry_a, entry_b)) for p in PERCENTS),
-        *(_quality(click, ious, cap, (entry_a, entry_b)) for click in AT_CLICKS),
-    ]
-    clicks = tuple(clicks_to_reach(of_run, percent / 100, cap) for of_run in ious)
+    clicks_a, clicks_b = (clicks_to_reach(rows.ious, percent / 100, cap) for rows in (of_a, of_b))
     return Comparison(
-        entry_a,
-        entry_b,
-        tuple(rows_a),
-        tuple(measures),
-        tuple(_warnings(entry_a, entry_b, cap)),
-        (clicks[0], clicks[1]),
-        percent,
-        tuple(_order(clicks[0] - clicks[1], ious)),
+        first,
+        second,
+        measures=tuple(_compared(measure, of_a, of_b) for measure in measures_in("comparison")),
+        warnings=tuple(_warnings(first, second, cap)),
+        clicks=(clicks_a, clicks_b),
+        percent=percent,
+        order=tuple(_order(clicks_a - clicks_b, of_a, of_b)),
     )
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row a measure."""
     notes = Footnotes()
-    columns = (
-        Column("Measure", number=False),
-        *(Column(name) for name in ("A", "B", "A − B", "95 % interval", "p", "p (signs)")),
-        *(Column(name) for name in ("A better", "tie", "B better")),
-    )
+    columns = ("A", "B", "A − B", "95 % interval", "p", "p (signs)", "A better", "tie", "B better")
     return Table(
         "comparison",
         f"{plain(comparison.a.dataset)} ({comparison.a.short_hash}): A against B",
         HOW,
-        columns,
-        tuple(_line(measure, notes) for measure in comparison.measures),
+        (Column("Measure", number=False), *map(Column, columns)),
+        tuple(_line(compared, notes) for compared in comparison.measures),
         notes.by_mark(),
     )
 
@@ -176,37 +174,30 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
     """
     contents = {
         PAGE: _page(comparison, picture is not None).encode(),
-        RESULTS: csv_text([_record(comparison, measure) for measure in comparison.measures]).encode(),
+        RESULTS: csv_text([_record(comparison, compared) for compared in comparison.measures]).encode(),
         PICTURE: picture,
     }
     return write_files(contents, out)
 
 
-def draw_differences(
-    comparison: Comparison,
-    runs: tuple[StoredRun, StoredRun],
-    data: Path | None,
-    samples: int = 8,
-    dataset: str | None = None,
-) -> bytes:
+def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes:
     """The samples on which two runs differ most, with the masks of both, as a PNG.
 
-    The order is that of `Comparison.order`. Where a run did not store its masks, its clicks and IoUs are
-    shown alone.
+    Where a run did not store its masks, its clicks and IoUs are shown alone.
 
     Args:
-        comparison: of the runs.
-        runs: A and B.
+        comparison: of two runs.
         data: root of the datasets.
-        samples: how many, at least 1.
-        dataset: where the dataset is, if the runs' own name for it is no card.
+        samples: how many, in the order of the comparison; at least 1.
+        dataset: where the dataset is, if the runs' own name for it is not a card's.
 
     Raises:
         InputError: the dataset is not here or not the one that the runs were made on, or a run is damaged.
     """
+    runs = (comparison.a.run, comparison.b.run)
     source = open_same_dataset(runs[0], data, dataset)
     chosen = comparison.order[:samples]
-    names = [comparison.names[number] for number in chosen]
+    names = [comparison.samples[number] for number in chosen]
     strips = []
     for number, of_a, of_b in zip(chosen, *(read_samples(run, source, names) for run in runs), strict=True):
         window = window_of(of_a, of_b)
@@ -214,26 +205,25 @@ def draw_differences(
             (image_panel(of_a, window), *mask_panels(of_a, window, "A")),
             (target_panel(of_b, window), *mask_panels(of_b, window, "B")),
         )
-        strips.append(Strip(_told(comparison, number), rows))
+        a, b = (int(clicks[number]) for clicks in comparison.clicks)
+        strips.append(Strip(f"{plain(comparison.samples[number])}: NoC@{comparison.percent} A {a}, B {b}", rows))
     texts = (
         *_heading(comparison),
-        f"The {counted(len(chosen), 'sample')} of {len(comparison.names):,} on which NoC@{comparison.percent} differs "
-        "most; of equal ones, those whose IoUs differ most.",
+        f"The {counted(len(chosen), 'sample')} of {len(comparison.samples):,} on which NoC@{comparison.percent} "
+        "differs most; of equal ones, those whose IoUs differ most.",
         LEGEND,
     )
     return draw_sheet(sheet_of("Where two runs differ most", texts, strips))["png"]
 
 
-def _check_same_samples(
-    entries: tuple[Entry, Entry], names: tuple[list[str], list[str]], folders: tuple[Path, Path]
-) -> None:
-    a, b = entries
+def _check_same_samples(a: Entry, b: Entry) -> None:
+    folders, names = (a.run.folder, b.run.folder), (a.rows.samples, b.rows.samples)
     if a.content_hash != b.content_hash:
         raise InputError(
-            f"{folders[0]} was made on {a.dataset} ({a.short_hash}) and {folders[1]} on {b.dataset} ({b.short_hash}); "
+            f"{folders[0]} was made on {a.dataset_name} and {folders[1]} on {b.dataset_name}; "
             "a paired comparison needs runs on the same samples"
         )
-    if names[0] != names[1]:
+    if list(names[0]) != list(names[1]):
         alone = sorted(set(names[0]).symmetric_difference(names[1]))
         which = f"{len(alone):,} only in one, such as {plain(alone[0])}" if alone else "in another order"
         raise InputError(
@@ -243,51 +233,38 @@ def _check_same_samples(
         )
 
 
-def _clicks(
-    percent: int, ious: tuple[list[FloatArray], list[FloatArray]], cap: int, entries: tuple[Entry, Entry]
-) -> Measure:
-    name, key = f"NoC@{percent}", f"noc_{percent}"
-    if reason := _stopped([entry for entry in entries if percent not in entry.summary.noc]):
-        return Measure(name, key, None, reason)
-    a, b = (clicks_to_reach(of_run, percent / 100, cap) for of_run in ious)
-    return Measure(name, key, paired_difference(a, b, lower_is_better=True))
+def _compared(measure: Measure, a: RunRows, b: RunRows) -> Compared:
+    assert measure.by_sample is not None  # as of every measure that comparisons show
+    values, reasons = [], {}
+    for letter, rows in (("A", a), ("B", b)):
+        try:
+            values.append(measure.by_sample(rows))
+        except UnavailableError as error:
+            reasons[letter] = str(error)
+    if reasons:
+        alike = len(reasons) == 2 and len(set(reasons.values())) == 1
+        texts = [reasons["A"]] if alike else [f"{letter}: {reason}" for letter, reason in reasons.items()]
+        return Compared(measure, None, "; ".join(texts))
+    if not all(np.isfinite(of_run).all() for of_run in values):
+        return Compared(measure, None, NOT_A_NUMBER)
+    return Compared(measure, paired_difference(*values, lower_is_better=measure.better == "lower"))
 
 
-def _quality(
-    click: int, ious: tuple[list[FloatArray], list[FloatArray]], cap: int, entries: tuple[Entry, Entry]
-) -> Measure:
-    name, key = f"IoU at click {click}", f"iou_{click}"
-    if reason := _stopped([entry for entry in entries if entry.summary.miou is None]):
-        return Measure(name, key, None, reason)
-    if click > cap:
-        return Measure(name, key, None, f"not available: a run has {counted(cap, 'click')} a sample")
-    a, b = (np.array([row[click - 1] for row in of_run]) for of_run in ious)
-    if not np.isfinite(a - b).all():
-        return Measure(name, key, None, "not available: the value of some sample is not a number")
-    return Measure(name, key, paired_difference(a, b, lower_is_better=False))
-
-
-def _stopped(entries: Sequence[Entry]) -> str:
-    return f"not available: samples of {entries[0].label} end at an IoU of {entries[0].stop_at:g}" if entries else ""
-
-
-def _warnings(a: Entry, b: Entry, cap: int) -> list[str]:
-    found = []
+def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
     if text := deviation(b, [a, b]):
-        found.append(f"A and B differ in more than the method, B has {text}")
+        yield f"A and B differ in more than the method, B has {text}"
     if a.max_clicks != b.max_clicks:
-        found.append(f"only the first {counted(cap, 'click')} of each sample are compared")
+        yield f"only the first {counted(cap, 'click')} of each sample are compared"
     for letter, entry in (("A", a), ("B", b)):
-        found += [f"{letter}: {text}" for text in (failures(entry), undefined(entry)) if text]
-    return found
+        yield from (f"{letter}: {text}" for text in (failures(entry), undefined(entry)) if text)
 
 
-def _order(clicks: Any, ious: tuple[list[FloatArray], list[FloatArray]]) -> list[int]:
+def _order(clicks: IntArray, a: RunRows, b: RunRows) -> list[int]:
     """Samples by the difference of clicks, then by that of IoUs over the clicks that both have, then as they stand."""
-    areas = [
-        float(np.nanmean(np.abs(a[: len(b)] - b[: len(a)]))) if np.isfinite(a[: len(b)] - b[: len(a)]).any() else 0.0
-        for a, b in zip(*ious, strict=True)
-    ]
+    areas = []
+    for of_a, of_b in zip(a.ious, b.ious, strict=True):
+        apart = np.abs(of_a[: len(of_b)].astype(np.float64) - of_b[: len(of_a)])
+        areas.append(float(np.nanmean(apart)) if np.isfinite(apart).any() else 0.0)
     return sorted(range(len(areas)), key=lambda number: (-abs(int(clicks[number])), -areas[number], number))
 
 
@@ -296,63 +273,59 @@ def _heading(comparison: Comparison) -> list[str]:
     return [
         f"A: {a.label}; {a.protocol}",
         f"B: {b.label}; {b.protocol}",
-        f"On {a.dataset} ({a.short_hash}), {counted(len(comparison.names), 'sample')}",
+        f"On {a.dataset_name}, {counted(len(comparison.samples), 'sample')}",
     ]
 
 
-def _told(comparison: Comparison, number: int) -> str:
-    a, b = (int(of_run[number]) for of_run in comparison.clicks)
-    return f"{plain(comparison.names[number])}: NoC@{comparison.percent} A {a}, B {b}"
-
-
-def _line(measure: Measure, notes: Footnotes) -> tuple[Cell, ...]:
-    found = measure.difference
+def _line(compared: Compared, notes: Footnotes) -> tuple[Cell, ...]:
+    found, measure = compared.difference, compared.measure
+    title = Cell(measure.headings["comparison"][1])
     if found is None:
-        return (Cell(measure.name), *[Cell(DASH, notes.marks(measure.reason))] * 9)
-    places = 2 if measure.key.startswith("noc") else 3
-    return (
-        Cell(measure.name),
-        *(Cell(f"{value:.{places}f}") for value in (found.mean_a, found.mean_b)),
-        Cell(f"{found.mean:+.{places}f}"),
-        Cell(f"{found.low:+.{places}f}, {found.high:+.{places}f}"),
-        *(Cell(f"{p:.4f}") for p in (found.p, found.p_signs)),
-        *(Cell(f"{count:,}") for count in (found.a_better, found.ties, found.b_better)),
+        return (title, *[Cell(DASH, notes.marks(compared.reason))] * 9)
+
+    def signed(value: float) -> str:
+        return f"{'+' if value >= 0 else ''}{measure.text(value)}"
+
+    texts = (
+        *map(measure.text, (found.mean_a, found.mean_b)),
+        signed(found.mean),
+        f"{signed(found.low)}, {signed(found.high)}",
+        *(f"{p:.4f}" for p in (found.p, found.p_signs)),
+        *(f"{count:,}" for count in (found.a_better, found.ties, found.b_better)),
     )
+    return (title, *map(Cell, texts))
 
 
-def _record(comparison: Comparison, measure: Measure) -> dict[str, Any]:
-    found = measure.difference
-    numbers = (
-        *("mean_a", "mean_b", "mean", "low", "high", "p", "p_signs"),
-        *("a_better", "ties", "b_better"),
-    )
-    columns = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
+_RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
+"""Fields of `Difference` that `comparison.csv` names otherwise."""
+
+
+def _record(comparison: Comparison, compared: Compared) -> dict[str, Any]:
     return {
-        "measure": measure.key,
+        "measure": compared.key,
         "run_a": comparison.a.folder,
         "run_b": comparison.b.folder,
         "label_a": comparison.a.label,
         "label_b": comparison.b.label,
         "dataset": comparison.a.dataset,
         "content_hash": comparison.a.content_hash,
-        "samples": len(comparison.names),
-        **{columns.get(name, name): None if found is None else getattr(found, name) for name in numbers},
-        "notes": ". ".join(filter(None, (measure.reason, *comparison.warnings))),
+        "samples": len(comparison.samples),
+        **{
+            _RENAMED.get(field.name, field.name): getattr(compared.difference, field.name, None)
+            for field in dataclasses.fields(Difference)
+        },
+        "notes": ". ".join(filter(None, (compared.reason, *comparison.warnings))),
     }
 
 
 def _page(comparison: Comparison, pictured: bool) -> str:
-    escape = markdown.escape
     table = comparison_table(comparison)
     paragraphs = [
-        f"# {escape(table.title)}",
-        "\n".join(f"- {escape(line)}" for line in _heading(comparison)),
-        *(f"**Warning:** {escape(text)}." for text in comparison.warnings),
+        f"# {markdown.escape(table.title)}",
+        "\n".join(f"- {markdown.escape(line)}" for line in _heading(comparison)),
+        *(f"**Warning:** {markdown.escape(text)}." for text in comparison.warnings),
         markdown.table(table),
     ]
     if pictured:
-        paragraphs += [
-            "## Where they differ most",
-            f"![The samples on which the runs differ most]({PICTURE})",
-        ]
+        paragraphs += ["## Where they differ most", f"![The samples on which the runs differ most]({PICTURE})"]
     return "\n\n".join(paragraphs) + "\n"

@@ -19,11 +19,11 @@ from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
+from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.record import CardFacts, MethodRecord, RunRecord
 from disbench.harness.store import StoredRun
 from disbench.reports.render.text import counted, option_value, ordinal, plain
-from disbench.reports.summary import Summary, summarise
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options that say at what size a method works: tables name them even at their defaults."""
@@ -53,8 +53,9 @@ class Entry:
         stop_at: the IoU at which samples ended, or None.
         execution: machine, processes and threads, on which the seconds depend.
         command: that made it.
-        record: the content of `run.json`.
-        summary: the numbers.
+        run: as it is stored.
+        rows: as arrays.
+        values: measure -> its value.
     """
 
     folder: str
@@ -73,13 +74,29 @@ class Entry:
     stop_at: float | None
     execution: str
     command: str
-    record: RunRecord
-    summary: Summary
+    run: StoredRun
+    rows: RunRows
+    values: Mapping[str, Value]
+
+    @property
+    def record(self) -> RunRecord:
+        """The content of `run.json`."""
+        return self.run.record
 
     @property
     def short_hash(self) -> str:
         """The first digits of the dataset's content hash."""
         return self.content_hash[:8]
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset with the first digits of its content hash."""
+        return f"{self.dataset} ({self.short_hash})"
+
+    def measured(self, name: str) -> str:
+        """A measure's title and its number, for a line of text."""
+        measure, number = MEASURES[name], self.values[name].number
+        return f"{measure.title} {'not available' if number is None else measure.text(number)}"
 
     @property
     def budget(self) -> str:
@@ -132,12 +149,20 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
         InputError: no run in a folder, one that is not finished or damaged, or an archive beside a folder of
             its name that has another run.
     """
-    found, answers = split_runs(folders)
-    if answers and not found:
+    return require_runs(*split_runs(folders))
+
+
+def require_runs(runs: list[StoredRun], answers: Sequence[StoredAnswers]) -> list[StoredRun]:
+    """The runs of `split_runs`, if there are any.
+
+    Raises:
+        InputError: there are none.
+    """
+    if answers and not runs:
         raise InputError(f"{answers[0].folder}: a run of --task diverse; disbench ambiguity reads it")
-    if not found:
+    if not runs:
         raise InputError("there are no runs to report; name folders that disbench run made")
-    return found
+    return runs
 
 
 def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAnswers]]:
@@ -184,7 +209,7 @@ def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
     """Setting -> number of its colour, marker and line: the same on all datasets, those with curves first."""
     ordered = [entry for group in by_dataset(entries).values() for entry in group]
-    ordered.sort(key=lambda entry: entry.summary.miou is None)
+    ordered.sort(key=lambda entry: entry.rows.miou is None)
     styles: dict[tuple[str, ...], int] = {}
     for entry in ordered:
         styles.setdefault(entry.setting, len(styles))
@@ -213,6 +238,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _read_entry(run: StoredRun, name: str) -> Entry:
     method, dataset, protocol = run.record.method, run.record.dataset, run.protocol
+    rows = read_rows(run)
     return Entry(
         folder=name,
         method=plain(method.name),
@@ -230,8 +256,9 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
         stop_at=protocol.stop_at,
         execution=_execution(run.record),
         command=run.record.command,
-        record=run.record,
-        summary=summarise(run),
+        run=run,
+        rows=rows,
+        values=measure_run(run, rows),
     )
 
 

@@ -7,28 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from disbench.harness.measures import MEASURES, SOLVED, measures_in, significant
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
-from disbench.reports.render.table import Cell, Column, Table
-from disbench.reports.render.text import counted, plain, seconds
-from disbench.reports.summary import PERCENTS, SOLVED, Estimate
+from disbench.reports.render.table import Cell, Table
+from disbench.reports.render.text import counted, plain
 from disbench.reports.tables import deviation, failures, leaderboard_table, ran_out, reference_machine
 
-
-@dataclass(frozen=True)
-class _Field:
-    """A cell of the page.
-
-    Attributes:
-        cell: what stands in it.
-        value: by which it is sorted; None where there is no number, or where the text itself is sorted.
-        bar: the ends of the interval and the mean, per cent of the width of the cell's bar; None without.
-    """
-
-    cell: Cell
-    value: float | None
-    bar: tuple[float, float, float] | None = None
+_SORTED_BY = f"noc_{SOLVED}"
 
 
 @dataclass(frozen=True)
@@ -38,14 +25,16 @@ class _Row:
     Attributes:
         number: of the run in the report, from 0.
         entry: the run.
-        fields: one a column.
+        cells: one a column.
+        bars: for each cell the ends of its interval and its number, in percent of the width of its bar; or None.
         deviation: how its protocol differs from that of most runs on its dataset, or "".
         facts: heading and text of each.
     """
 
     number: int
     entry: Entry
-    fields: tuple[_Field, ...]
+    cells: tuple[Cell, ...]
+    bars: tuple[tuple[float, float, float] | None, ...]
     deviation: str
     facts: list[tuple[str, str]]
 
@@ -56,7 +45,7 @@ class _Group:
 
     Attributes:
         table: its cells, and the footnotes that its rows point to.
-        facts: of the dataset.
+        facts: about the dataset.
         machine: on which most of its runs were made.
         rows: the runs.
     """
@@ -90,6 +79,7 @@ def page_html(
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     groups = _groups(entries)
+    highest_first = {m.headings["leaderboard"][1] for m in measures_in("leaderboard") if m.better == "higher"}
     style, script = text_of("page.css"), text_of("page.js")
     return page(
         "page.html.jinja",
@@ -98,8 +88,8 @@ def page_html(
             "style": Markup(style),
             "script": Markup(script),
             "summary": f"{counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}",
-            "columns": [(column, _order(column)) for column in groups[0].table.columns],
-            "sorted_by": f"NoC@{SOLVED}",
+            "columns": [(c, "descending" if c.name in highest_first else "ascending") for c in groups[0].table.columns],
+            "sorted_by": MEASURES[_SORTED_BY].title,
             "groups": groups,
             "choices": _choices(entries),
             "plain_tables": [table_section(table) for table in tables],
@@ -118,74 +108,33 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
     numbers = {id(entry): number for number, entry in enumerate(entries)}
     groups = []
     for members in by_dataset(entries).values():
-        table, ranges = leaderboard_table(members), _ranges(members)
+        table = leaderboard_table(members)
+        bars = zip(*map(_bars, zip(*table.rows, strict=True)), strict=True)
         rows = [
-            _Row(
-                numbers[id(entry)],
-                entry,
-                _fields(entry, cells, ranges),
-                deviation(entry, members),
-                run_facts(entry),
-            )
-            for entry, cells in zip(members, table.rows, strict=True)
+            _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, members), run_facts(entry))
+            for entry, cells, of_run in zip(members, table.rows, bars, strict=True)
         ]
-        rows.sort(key=lambda row: _clicks(row.entry))
+        rows.sort(key=lambda row: _or_last(row.entry.values[_SORTED_BY].number))
         groups.append(_Group(table, dataset_facts(members[0]), reference_machine(members), tuple(rows)))
     return groups
 
 
-def _clicks(entry: Entry) -> float:
-    found = entry.summary.noc.get(SOLVED)
-    return float("inf") if found is None else found.mean
+def _or_last(number: float | None) -> float:
+    return math.inf if number is None else number
 
 
-def _ranges(entries: Sequence[Entry]) -> dict[int, tuple[float, float]]:
-    """Percent -> the lowest and the highest end of an interval of NoC, for the bars of a column."""
-    found: dict[int, list[Estimate]] = {percent: [] for percent in PERCENTS}
-    for entry in entries:
-        for percent, estimate in entry.summary.noc.items():
-            found[percent].append(estimate)
-    return {
-        percent: (min(e.low for e in estimates), max(e.high for e in estimates))
-        for percent, estimates in found.items()
-        if estimates
-    }
+def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
+    """The intervals of a column, drawn from its lowest end to its highest."""
+    ends = [end for cell in column for end in cell.ends]
+    least, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
 
+    def bar(cell: Cell) -> tuple[float, float, float] | None:
+        if not cell.ends or cell.value is None:
+            return None
+        low, mean, high = (round(100 * (v - least) / width, 1) for v in (cell.ends[0], cell.value, cell.ends[1]))
+        return low, mean, high
 
-def _fields(entry: Entry, cells: Sequence[Cell], ranges: Mapping[int, tuple[float, float]]) -> tuple[_Field, ...]:
-    summary = entry.summary
-    fails = summary.nof.get(SOLVED)
-    first = None if summary.miou is None or math.isnan(summary.miou[0]) else float(summary.miou[0])
-    clicks = [summary.noc.get(percent) for percent in PERCENTS]
-    bars = [
-        None if estimate is None else _bar(estimate, *ranges[percent])
-        for percent, estimate in zip(PERCENTS, clicks, strict=True)
-    ]
-    values = (
-        None,
-        *(None if estimate is None else estimate.mean for estimate in clicks),
-        *((None, None) if fails is None else (fails.ritm, fails.strict)),
-        first,
-        summary.never_solved,
-        summary.model.every,
-        *(None, None, None),
-        summary.samples,
-        len(summary.failures),
-        *(None, None),
-    )
-    drawn = (None, *bars, *[None] * (len(values) - 1 - len(bars)))
-    return tuple(_Field(*parts) for parts in zip(cells, values, drawn, strict=True))
-
-
-def _bar(estimate: Estimate, least: float, most: float) -> tuple[float, float, float]:
-    width = (most - least) or 1.0
-    low, mean, high = (100 * (end - least) / width for end in (estimate.low, estimate.mean, estimate.high))
-    return round(low, 1), round(mean, 1), round(high, 1)
-
-
-def _order(column: Column) -> str:
-    """What a first click on a heading does: the best first."""
-    return "descending" if column.name == "mIoU@1" else "ascending"
+    return list(map(bar, column))
 
 
 def _choices(entries: Sequence[Entry]) -> list[tuple[str, str, list[str]]]:
@@ -204,7 +153,7 @@ def _choices(entries: Sequence[Entry]) -> list[tuple[str, str, list[str]]]:
 
 def _filtered_by(entry: Entry) -> dict[str, str]:
     return {
-        "dataset": f"{entry.dataset} ({entry.short_hash})",
+        "dataset": entry.dataset_name,
         "training": entry.training_data or "none stated",
         "selection": entry.conditions["selection"],
         "policy": entry.conditions["click policy"],
@@ -217,23 +166,25 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
     runs: dict[int, dict[str, Any]] = {}
     for place, group in enumerate(groups):
         for row in group.rows:
-            entry, summary = row.entry, row.entry.summary
-            found = summary.noc.get(SOLVED)
+            entry = row.entry
+            clicks, curve = entry.values[_SORTED_BY], entry.rows.miou
+            interval = [round(v, 2) for v in (clicks.number, clicks.low, clicks.high) if v is not None]
+            seconds = entry.values["model_seconds"].number or 0.0
             alike = not row.deviation and entry.execution == group.machine and entry.stop_at is None
             runs[row.number] = {
                 **_filtered_by(entry),
                 "group": place,
                 "label": entry.label,
-                "marks": ", ".join(row.fields[0].cell.marks),
+                "marks": ", ".join(row.cells[0].marks),
                 "style": styles[entry.setting],
                 "standard": not row.deviation,
                 "comparable": alike,
-                "noc": None if found is None else [round(v, 2) for v in (found.mean, found.low, found.high)],
-                "seconds": float(f"{summary.model.every:.4g}"),
-                "secondsText": seconds(summary.model.every),
+                "noc": interval or None,
+                "seconds": float(f"{seconds:.4g}"),
+                "secondsText": significant(seconds),
                 "curve": None
-                if summary.miou is None
-                else [None if math.isnan(value) else round(float(value), 3) for value in summary.miou],
+                if curve is None
+                else [None if math.isnan(value) else round(float(value), 3) for value in curve],
             }
     return {
         "runs": [runs[number] for number in range(len(entries))],
@@ -274,7 +225,7 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
         "Threshold": f"{entry.threshold:g}",
         "Protocol of": entry.preset,
         "Stop": "" if entry.stop_at is None else f"at an IoU of {entry.stop_at:g}",
-        "Result": f"{counted(entry.summary.samples, 'sample')}, {counted(entry.summary.clicks, 'click')}, "
+        "Result": f"{counted(len(entry.rows.samples), 'sample')}, {counted(entry.rows.clicks, 'click')}, "
         f"{record.result.wall_seconds:.1f} s of wall time",
         "Failed": failures(entry),
         "Recorded clicks": ran_out(entry),

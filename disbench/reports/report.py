@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from disbench.core.errors import InputError
+from disbench.harness.measures import SOLVED
 from disbench.harness.store import StoredRun
 from disbench.io.files import whole_file
 from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity.tables import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.entries import Entry, by_dataset, curve_styles, find_runs, read_entries, split_runs
+from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, require_runs, split_runs
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import Picture, render
 from disbench.reports.render.table import Table
 from disbench.reports.render.text import counted
-from disbench.reports.summary import SOLVED
 from disbench.reports.tables import (
     budget_table,
     clicks_table,
@@ -34,6 +34,7 @@ PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "table
 LEADERBOARD = "leaderboard.html"
 PNG, SVG = "curves.png", "curves.svg"
 FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG)
+Pictures = Mapping[Path, Sequence[Picture]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Section:
-    """The part of the page that a dataset has."""
+    """The part of the page on one dataset."""
 
     heading: str
     facts: str
@@ -59,29 +60,12 @@ class _Section:
     quality: Table
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """Tables over all datasets, where there are runs for them."""
-
-    overview: Table | None
-    budgets: Table | None
-    ambiguity: Table | None = None
-
-    def all(self) -> list[Table]:
-        """Those that there are."""
-        return [table for table in (self.overview, self.budgets, self.ambiguity) if table is not None]
-
-    def plain(self) -> list[Table]:
-        """Those that the leaderboard has beside its own."""
-        return [table for table in (self.budgets, self.ambiguity) if table is not None]
-
-
 def make_report(
     folders: Sequence[Path],
     out: Path,
     *,
     page: bool = False,
-    pictures: Mapping[Path, Sequence[Picture]] | None = None,
+    pictures: Pictures | Callable[[Sequence[Entry]], Pictures] | None = None,
 ) -> Report:
     """Write tables, curves and the text that joins them; only stored runs are read.
 
@@ -90,7 +74,8 @@ def make_report(
             get one table; `disbench.reports.ambiguity.report` tells all of them.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
-        pictures: folder of a run -> captions and small images of it (PNG, JPEG, WebP) for the leaderboard.
+        pictures: for the leaderboard: folder of a run -> captions and small images of it (PNG, JPEG, WebP), or a
+            function that makes them from the runs.
 
     Returns:
         The files: `report.md`, `results.csv`, `tables.tex`, where a run has curves `curves.csv`, `curves.png`
@@ -100,25 +85,23 @@ def make_report(
         InputError: no run in a folder, one that is not finished or damaged, a picture of another form, or
             pictures of a folder that is not among the runs.
     """
-    runs, answers = find_runs(folders), split_runs(folders)[1]
-    entries = read_entries(runs)
-    shown = _by_entry(pictures or {}, dict(zip((run.folder for run in runs), entries, strict=True)))
+    runs, answers = split_runs(folders)
+    entries = read_entries(require_runs(runs, answers))
+    shown = _by_entry((pictures(entries) if callable(pictures) else pictures) or {}, entries)
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
     if page and not clicked:
         raise InputError("every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks")
     sections = [_section(group) for group in by_dataset(clicked).values()]
-    overview = overview_table(clicked) if clicked else None
-    budgets = budget_table(once) if once else None
+    overview = [overview_table(clicked)] if clicked else []
     numbers = [read_numbers(run) for run in answers]
-    ambiguity = overview_of_sets(numbers) if numbers else None
-    tables = _Tables(overview, budgets, ambiguity)
+    plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
     panels = _panels(clicked, sections)
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, tables, sections, panels).encode(),
+        PAGE: _page(entries, overview, plain, sections, panels).encode(),
         RESULTS: results_csv(entries).encode(),
-        TABLES: _latex(tables, sections).encode(),
+        TABLES: _latex([*overview, *plain], sections).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(clicked, shown, tables.plain(), _figures(numbers, runs)).encode() if page else None,
+        LEADERBOARD: page_html(clicked, shown, plain, _figures(numbers, runs)).encode() if page else None,
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
@@ -139,11 +122,9 @@ def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Pict
     return [(FIGURE, draw_ambiguity(numbers, intents)["png"])]
 
 
-def _by_entry(
-    pictures: Mapping[Path, Sequence[Picture]], entries: Mapping[Path, Entry]
-) -> dict[str, Sequence[Picture]]:
+def _by_entry(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Sequence[Picture]]:
     """Pictures by the entries' own names of their folders."""
-    places = {folder.resolve(): entry.folder for folder, entry in entries.items()}
+    places = {entry.run.folder.resolve(): entry.folder for entry in entries}
     for folder in pictures:
         if folder.resolve() not in places:
             raise InputError(f"{folder}: pictures of a run that is not in the report; name the run as well")
@@ -153,7 +134,7 @@ def _by_entry(
 def _section(entries: Sequence[Entry]) -> _Section:
     first = entries[0]
     return _Section(
-        f"{first.dataset} ({first.short_hash})",
+        first.dataset_name,
         dataset_facts(first),
         clicks_table(entries),
         quality_table(entries),
@@ -168,12 +149,12 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
         curves: list[Curve] = []
         used: set[str] = set()
         for entry, row in zip(group, section.clicks.rows, strict=True):
-            if entry.summary.miou is None:
+            if entry.rows.miou is None:
                 continue
             used.update(row[0].marks)
             curves.append(run_curve(entry, row[0].marks, styles[entry.setting]))
         notes = [f"[{mark}] {text}" for mark, text in section.clicks.footnotes.items() if mark in used]
-        left_out = [entry.label for entry in group if entry.summary.miou is None]
+        left_out = [entry.label for entry in group if entry.rows.miou is None]
         if left_out:
             notes.append(f"Without curves, since their samples end early: {', '.join(left_out)}")
         if curves:
@@ -185,18 +166,23 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
 
 def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
     """The curve of a run whose samples do not end early, with its marks and its NoC in the legend."""
-    assert entry.summary.miou is not None  # the caller's condition
+    assert entry.rows.miou is not None  # the caller's condition
     before = f"[{', '.join(marks)}] " if marks else ""
-    remark = f"{before}NoC@{SOLVED} {entry.summary.noc[SOLVED].mean:.2f}"
-    return Curve(entry.label, remark, entry.summary.miou, style)
+    return Curve(entry.label, f"{before}{entry.measured(f'noc_{SOLVED}')}", entry.rows.miou, style)
 
 
-def _page(entries: Sequence[Entry], tables: _Tables, sections: Sequence[_Section], panels: Sequence[Panel]) -> str:
+def _page(
+    entries: Sequence[Entry],
+    overview: Sequence[Table],
+    plain: Sequence[Table],
+    sections: Sequence[_Section],
+    panels: Sequence[Panel],
+) -> str:
     return render(
         "report.md.jinja",
         {
-            "overview": tables.overview,
-            "plain_tables": tables.plain(),
+            "overview": overview[0] if overview else None,
+            "plain_tables": plain,
             "sections": sections,
             "panels": panels,
             "stopped": [entry for entry in entries if entry.stop_at is not None],
@@ -211,18 +197,18 @@ def _page(entries: Sequence[Entry], tables: _Tables, sections: Sequence[_Section
     )
 
 
-def _latex(shared: _Tables, sections: Sequence[_Section]) -> str:
-    tables = [latex.table(table, table.name) for table in shared.all()]
+def _latex(shared: Sequence[Table], sections: Sequence[_Section]) -> str:
+    tables = [latex.table(table, table.name) for table in shared]
     for number, section in enumerate(sections, start=1):
         tables += [latex.table(part, f"{part.name}-{number}") for part in (section.clicks, section.quality)]
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"
 
 
 def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write what there is; what there is not goes away, so that no earlier report's part stays.
+    """Write files whole, and remove those that an earlier report wrote and this one does not have.
 
     Args:
-        contents: name of a file -> its bytes, or None for one that there shall not be.
+        contents: name of a file -> its bytes; None removes it.
         out: folder; made if missing.
 
     Returns:
@@ -244,13 +230,7 @@ def _lines(entries: Sequence[Entry], out: Path) -> list[str]:
     groups = by_dataset(entries)
     lines = [f"{out / PAGE}: {counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}"]
     for entry in entries:
-        if entry.summary.at_budget is not None:
-            lines.append(
-                f"  {entry.label} on {entry.dataset} ({entry.short_hash}): IoU {entry.summary.at_budget.mean:.3f} "
-                f"({entry.budget})"
-            )
-            continue
-        estimate = entry.summary.noc.get(SOLVED)
-        value = "not available" if estimate is None else f"{estimate.mean:.2f}"
-        lines.append(f"  {entry.label} on {entry.dataset} ({entry.short_hash}): NoC@{SOLVED} {value}")
+        found = entry.measured("iou_at_budget" if entry.budget else f"noc_{SOLVED}")
+        points = f" ({entry.budget})" if entry.budget else ""
+        lines.append(f"  {entry.label} on {entry.dataset_name}: {found}{points}")
     return lines

@@ -107,7 +107,7 @@ def read_everything(place: Path) -> None:
         texts.append(page_html(entries))
         for text in texts:
             text.encode()
-        hard_samples(found)
+        hard_samples(entries[0])
 
     result_or_refusal(report, place.name)
     result_or_refusal(lambda: "\n".join(verify_run(place).lines()).encode("utf-8", "replace"), place.name)

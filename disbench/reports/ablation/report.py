@@ -128,7 +128,7 @@ def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes)
     text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in intervals)
     samples = own[0].entry.conditions["samples"]
     note = "" if samples == "all" else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
-    failed = sum(len(run.entry.summary.failures) for run in own)
+    failed = sum(len(run.entry.rows.failures) for run in own)
     fault = f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
     return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
 

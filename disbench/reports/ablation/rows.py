@@ -17,7 +17,6 @@ from disbench.core.metrics import bootstrap_interval, clicks_to_reach
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.tables import stopped
 
 _ONE_BUDGET = ("steps", "epochs", "batch", "accumulate")
 
@@ -83,8 +82,8 @@ class CellRun:
 
     def missing(self, quantity: Quantity) -> str:
         """Why there are no values; "" if there are."""
-        if quantity.percent and quantity.percent not in self.entry.summary.noc:
-            return stopped(self.entry)
+        if quantity.percent and not self.entry.rows.reaches(quantity.percent):
+            return self.entry.rows.without_curves
         if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.ious.values()):
             return "not available: the value of some sample is not a number"
         return ""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from disbench.harness.measures import SOLVED
 from disbench.reports.ambiguity.numbers import FAMILIES, Intents, Numbers
 from disbench.reports.ambiguity.tables import by_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.summary import SOLVED
 
 FIGURE = "Coverage against candidates kept; clicks to be understood"
 """What the figure shows."""

@@ -18,12 +18,12 @@ from disbench.core import ambiguity
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
+from disbench.core.statistics import Estimate
 from disbench.harness.answers import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.reports.entries import run_label
 from disbench.reports.render.text import plain
-from disbench.reports.summary import Estimate
 
 FAMILIES = (
     "self",

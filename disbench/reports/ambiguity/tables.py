@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from disbench.core.statistics import Estimate
+from disbench.harness.measures import significant
 from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, PERCENTS, Group, Intents, Numbers, Who
 from disbench.reports.render.table import Cell, Column, Table
-from disbench.reports.render.text import DASH, seconds
-from disbench.reports.summary import Estimate
+from disbench.reports.render.text import DASH
 
 Run = TypeVar("Run", Numbers, Intents)
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
@@ -48,7 +49,7 @@ def coverage_table(runs: Sequence[Numbers], number: int = 1) -> Table:
             Cell(DASH if run.own is None else f"{run.own[min(2, len(run.own) - 1)]:.3f}"),
             Cell(f"{run.oracle[min(2, len(run.oracle) - 1)]:.3f}"),
             Cell(str(run.failed)),
-            Cell(seconds(run.seconds)),
+            Cell(significant(run.seconds)),
         )
         for run in runs
     )

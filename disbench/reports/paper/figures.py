@@ -83,8 +83,8 @@ def shown_runs(definition: PaperCurves, entries: Sequence[Entry]) -> tuple[list[
     cards = {dataset.card for dataset in definition.panels}
     elsewhere = [entry for entry in entries if entry.dataset not in cards]
     here = [entry for entry in entries if entry.dataset in cards]
-    stopped = [entry for entry in here if entry.summary.miou is None]
-    settings = list(by_setting([entry for entry in here if entry.summary.miou is not None]).values())
+    stopped = [entry for entry in here if entry.rows.miou is None]
+    settings = list(by_setting([entry for entry in here if entry.rows.miou is not None]).values())
     settings.sort(key=lambda members: [not is_method(members[0], [pattern]) for pattern in definition.order])
     shown, more = settings[: definition.most_methods], settings[definition.most_methods :]
     remarks = [

@@ -20,7 +20,7 @@ from disbench.reports.paper.runs import (
     notes_on_samples,
 )
 from disbench.reports.render.text import option_value, plain
-from disbench.reports.tables import by_setting, most_common_opencv, stopped
+from disbench.reports.tables import by_setting, most_common_opencv
 
 NOT_RUN, NOT_PRINTED = "not run", "not printed"
 
@@ -190,9 +190,6 @@ def _measured(measure: Measure, run: Entry | None) -> tuple[float | None, tuple[
     """A run's number, its interval, and why there is none."""
     if run is None:
         return None, None, NOT_RUN
-    if measure.percent not in run.summary.noc:
-        return None, None, stopped(run)
-    if measure.kind == "nof":
-        return float(run.summary.nof[measure.percent].ritm), None, ""
-    estimate = run.summary.noc[measure.percent]
-    return estimate.mean, (estimate.low, estimate.high), ""
+    found = run.values[f"nof_{measure.percent}_ritm" if measure.kind == "nof" else f"noc_{measure.percent}"]
+    interval = None if found.low is None or found.high is None else (found.low, found.high)
+    return None if found.number is None else float(found.number), interval, found.missing

@@ -36,6 +36,8 @@ class Cell:
         interval: "" or the ends of an interval, to be set smaller where that can be done.
         emphasis: the best of its column is set bold, the second best underlined.
         behind: "" or what follows the text without its emphasis.
+        value: the number itself, for sorting; None where the text is sorted.
+        ends: of the interval; empty without one.
     """
 
     text: str
@@ -43,6 +45,8 @@ class Cell:
     interval: str = ""
     emphasis: Emphasis = ""
     behind: str = ""
+    value: float | None = None
+    ends: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

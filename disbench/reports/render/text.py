@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,13 +39,6 @@ def ordinal(number: int) -> str:
     """1st, 2nd, 3rd, 4th, ..."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-def seconds(value: float) -> str:
-    """Three significant digits, never an exponent."""
-    if value <= 0:
-        return "0"
-    return f"{value:.{max(0, min(6, 2 - math.floor(math.log10(value))))}f}"
 
 
 def counted(number: int, noun: str) -> str:

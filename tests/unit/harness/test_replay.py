@@ -74,7 +74,7 @@ def test_the_last_mask_stands(run: StoredRun) -> None:
 
 def test_tables_say_so(run: StoredRun, tmp_path: Path) -> None:
     entry = read_entries([run])[0]
-    assert entry.summary.ran_out == 2
+    assert entry.rows.ran_out == 2
     assert entry.conditions["samples"] == "all, of them 2 with recorded clicks"
     make_report([run.folder], tmp_path, page=True)
     for name in ("report.md", "results.csv"):

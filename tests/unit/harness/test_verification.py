@@ -74,7 +74,7 @@ def test_an_honest_run_holds(runs: dict[str, StoredRun], stored: str) -> None:
     found = verify(runs[stored])
     assert found.problems == ()
     assert found.figures is not None
-    assert (found.figures.samples, found.figures.clicks) == (6, 30)
+    assert [found.figures[name].number for name in ("samples", "clicks")] == [6, 30]
     assert (found.clicks, found.measured) == ((6, 0) if stored == "none" else (30, 30))
     assert found.moved == 0
     assert ["there are no masks" in what for what in found.unchecked] == [True] * (stored == "none")
@@ -111,7 +111,7 @@ def test_failures_are_verified(tmp_path: Path) -> None:
     found = verify(run, source)
     assert found.problems == ()
     assert found.figures is not None
-    assert found.figures.failed == 4
+    assert found.figures["failed"].number == 4
     changed = forged(run, tmp_path / "forged", lambda rows: rows[5].update(failure="another"))
     assert any("failed: 4, in the rows 4" in problem for problem in verify(changed, source).problems)
     changed = forged(run, tmp_path / "result", lambda rows: rows[5].update(iou=0.5))

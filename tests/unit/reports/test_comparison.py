@@ -146,8 +146,8 @@ def test_the_picture(tmp_path: Path) -> None:
         write_photo_run(tmp_path / "b", "none", name="small", method=Discs(8.0)),
     )
     found = compare_runs(*runs)
-    first = draw_differences(found, runs, None, 2)
-    assert first == draw_differences(found, runs, None, 2)
+    first = draw_differences(found, None, 2)
+    assert first == draw_differences(found, None, 2)
     assert first.startswith(b"\x89PNG")
 
 

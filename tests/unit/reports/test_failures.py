@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from disbench.core.errors import InputError
+from disbench.reports.entries import read_entries
 from disbench.reports.failures import hard_samples, write_failures
 from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run
@@ -22,7 +23,7 @@ def test_hard_samples_against_loops_over_the_rows(tmp_path: Path) -> None:
     ious[3:5] = 0.6  # equal ones stand in the dataset's order
     ious[5, :19], ious[5, 19] = 0.5, 0.9  # at the very last click: solved
     run = write_run(tmp_path / "run", ious)
-    never, late = hard_samples(run)
+    never, late = hard_samples(*read_entries([run]))
     firsts = [next((c for c, v in enumerate(row, 1) if v >= np.float32(0.9)), None) for row in ious]
     assert {one.sample for one in never} == {f"s{i}" for i, first in enumerate(firsts) if first is None}
     assert {one.sample for one in late} == {f"s{i}" for i, first in enumerate(firsts) if first and first > 1}
@@ -34,13 +35,13 @@ def test_hard_samples_against_loops_over_the_rows(tmp_path: Path) -> None:
 
 def test_a_failed_sample_is_the_worst(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [[0.5] * 20, [0.6, 0.7], [0.1] * 20], failed={1: "a bad day"})
-    assert next((one.sample, one.final) for one in hard_samples(run)[0]) == ("s1", 0.0)
+    assert next((one.sample, one.final) for one in hard_samples(*read_entries([run]))[0]) == ("s1", 0.0)
 
 
 def test_runs_that_end_before(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [[0.86]], protocol={"stop_at": 0.85})
     with pytest.raises(InputError, match="run it without --stop-at"):
-        hard_samples(run)
+        hard_samples(*read_entries([run]))
 
 
 def test_sheets(tmp_path: Path) -> None:

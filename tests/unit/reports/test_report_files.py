@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disbench.harness.measures import PERCENTS
 from disbench.harness.store import RUN
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.report import make_report
-from disbench.reports.summary import PERCENTS
 from tests.unit.run_tools import HASH, draw_ious, write_run
 
 NASTY = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h\n\tnext\u202e"

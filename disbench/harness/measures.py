@@ -1,0 +1,450 @@
+"""The measures of a run: one table that every report, comparison and verification reads.
+
+A new measure is one entry of `MEASURES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from disbench.core.budgets import BUDGETS
+from disbench.core.errors import InputError
+from disbench.core.metrics import FailureRule, bootstrap_interval, clicks_to_reach, miou_curve, nof
+from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
+
+PERCENTS = (80, 85, 90, 95)
+"""The IoUs to reach."""
+SOLVED = 90
+"""A sample that never reaches this IoU is never solved."""
+AT_CLICKS = (1, 3, 5, 20)
+"""The clicks after which mean IoUs are reported."""
+OVERVIEW = (85, 90)
+"""IoUs of the overview, those of the paper's Table 1."""
+NOT_A_NUMBER = "not available: the value of some sample is not a number"
+
+Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comparison"]
+"""The tables that show measures."""
+Group = Literal["counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds"]
+GROUPS: Sequence[Group] = ("counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds")
+"""In the order of a table's columns."""
+IoUs = Float32Array | Sequence[Float32Array | FloatArray]
+"""An array (samples, clicks), or one array a sample where samples have different numbers of clicks."""
+
+
+class UnavailableError(Exception):
+    """Why a run does not have a measure."""
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """A run's rows as arrays: all that measures, curves and comparisons are computed from.
+
+    Attributes:
+        samples: ids, in the dataset's order.
+        ious: after each click; a sample that ended early is filled up to `max_clicks` (`StoredRun.by_sample`).
+        clicks: number of rows.
+        failures: id and reason of each sample on which the method failed.
+        max_clicks: clicks a sample gets.
+        stop_at: the IoU at which samples ended, or None.
+        budget: name of the points that the method got at once; "" for a loop of clicks.
+        boundary_ious: as `ious`.
+        ran_out: number of samples whose recorded clicks ended before `max_clicks`.
+        first: which rows are a sample's first click, (clicks,).
+        seconds: column of seconds -> (clicks,); opening the image belongs to the method's first click.
+    """
+
+    samples: Sequence[str]
+    ious: IoUs
+    clicks: int
+    failures: Sequence[tuple[str, str]]
+    max_clicks: int
+    stop_at: float | None = None
+    budget: str = ""
+    boundary_ious: IoUs = ()
+    ran_out: int = 0
+    first: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    seconds: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def without_curves(self) -> str:
+        """Why the run has no mean IoU after each click; "" if it has."""
+        if self.budget:
+            points = BUDGETS[self.budget].words if self.budget in BUDGETS else self.budget
+            return f"not available: the method gets {points} and answers once"
+        if self.stop_at is not None:
+            return f"not available: samples of this run end at an IoU of {self.stop_at:g}"
+        return ""
+
+    def reaches(self, percent: int) -> bool:
+        """Whether samples go on until this IoU; compared as results are, as float32."""
+        if self.budget or self.stop_at is None:
+            return not self.budget
+        return bool(np.float32(percent / 100) <= np.float32(self.stop_at))
+
+    @cached_property
+    def miou(self) -> FloatArray | None:
+        """Mean IoU after each click, (max_clicks,), nan where a sample has none; None if samples end early."""
+        return None if self.without_curves else miou_curve(self.ious, self.max_clicks)
+
+    @cached_property
+    def boundary_miou(self) -> FloatArray | None:
+        """As `miou`, of the boundary IoU."""
+        return None if self.without_curves else miou_curve(self.boundary_ious, self.max_clicks)
+
+    @cached_property
+    def undefined(self) -> list[str]:
+        """Samples with an IoU over an empty union, which is not a number and reaches nothing."""
+        return [name for name, row in zip(self.samples, self.ious, strict=True) if np.isnan(row).any()]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A measure of one run: its number and, where it has one, its 95 % bootstrap interval; or why it is missing."""
+
+    number: float | None = None
+    low: float | None = None
+    high: float | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure.
+
+    Attributes:
+        name: its column in `results.csv`.
+        title: its name in a sentence.
+        group: measures of a group are neighbours in a table.
+        of: its number for a run; may raise `UnavailableError`.
+        text: a number as tables print it.
+        unit: of the number.
+        better: which numbers are better; "" where runs are not ranked by it.
+        headings: table that shows it -> heading of its group of columns ("" without one), heading of its own.
+        by_sample: its values (samples,), for comparisons and intervals; may raise `UnavailableError`.
+        interval: whether reports give the 95 % bootstrap interval over samples.
+        claim: where a packed run's manifest claims it: the keys down to the number.
+        in_csv: whether `results.csv` has it.
+    """
+
+    name: str
+    title: str
+    group: Group
+    of: Callable[[RunRows], float]
+    text: Callable[[float], str]
+    unit: str = ""
+    better: Literal["lower", "higher", ""] = ""
+    headings: Mapping[Place, tuple[str, str]] = field(default_factory=dict)
+    by_sample: Callable[[RunRows], npt.NDArray[Any]] | None = None
+    interval: bool = False
+    claim: tuple[str, ...] = ()
+    in_csv: bool = True
+
+    def value(self, rows: RunRows, *, interval: bool = True) -> Value:
+        """The measure of a run, and its interval unless that is not wanted."""
+        try:
+            number = self.of(rows)
+            if math.isnan(number):
+                return Value(missing=NOT_A_NUMBER)
+            if not interval or not self.interval or self.by_sample is None:
+                return Value(number)
+            return Value(number, *bootstrap_interval(self.by_sample(rows)))
+        except UnavailableError as reason:
+            return Value(missing=str(reason))
+
+
+def measures_in(place: Place) -> list[Measure]:
+    """The measures that a table shows, in the order of its columns."""
+    shown = [measure for measure in MEASURES.values() if place in measure.headings]
+    return sorted(shown, key=lambda measure: GROUPS.index(measure.group))
+
+
+def read_rows(run: StoredRun) -> RunRows:
+    """The rows of a stored run; the Parquet file is read once.
+
+    Raises:
+        InputError: the file is damaged, has numbers outside their range, or is not the one that `run.json` describes.
+    """
+    place, protocol = run.place(CLICKS), run.protocol
+    table = run.rows(("sample", "click", "failure", "iou", "boundary_iou", *SECONDS))
+    _check_numbers(table, place)
+    ious, boundary_ious = (
+        split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in ("iou", "boundary_iou")
+    )
+    said = run.record.result.samples
+    if len(ious) != said or not ious:
+        raise InputError(
+            f"{place}: {len(ious)} samples, where run.json says {said}; run it again with --existing overwrite"
+        )
+    failed = table.filter(table["failure"].is_valid())
+    failures = list(zip(failed["sample"].to_pylist(), failed["failure"].to_pylist(), strict=True))
+    names, counts = np.unique(table["sample"].to_numpy(), return_counts=True)
+    ended = set(names[counts < protocol.max_clicks]) - {name for name, _ in failures}
+    return RunRows(
+        samples=list(ious),
+        ious=_stacked(ious),
+        clicks=len(table),
+        failures=failures,
+        max_clicks=protocol.max_clicks,
+        stop_at=protocol.stop_at,
+        budget=protocol.budget,
+        boundary_ious=_stacked(boundary_ious),
+        ran_out=len(ended) if run.replayed else 0,
+        first=table["click"].to_numpy() == 1,
+        seconds={name: table[name].to_numpy() for name in SECONDS},
+    )
+
+
+def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
+    """Every measure of a stored run, by name.
+
+    Raises:
+        InputError: no measures follow from the rows, such as those of samples that end before they may.
+    """
+    try:
+        return {measure.name: measure.value(rows) for measure in MEASURES.values()}
+    except ValueError as error:
+        raise InputError(f"{run.place(CLICKS)}: {error}; run it again with --existing overwrite") from error
+
+
+def claimed_values(rows: RunRows) -> dict[str, Value]:
+    """The measures that a packed run's manifest claims, by name, without intervals.
+
+    Raises:
+        ValueError: no measures follow from the rows.
+    """
+    return {measure.name: measure.value(rows, interval=False) for measure in MEASURES.values() if measure.claim}
+
+
+def as_claims(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Values of `claimed_values` as the manifest has them."""
+    claims: dict[str, Any] = {}
+    for name, value in values.items():
+        *tables, key = MEASURES[name].claim
+        table = claims
+        for part in tables:
+            table = table.setdefault(part, {})
+        if value.number is not None:
+            table[key] = value.number
+    return claims
+
+
+def as_lines(values: Mapping[str, Value]) -> list[str]:
+    """Values for people to read, a line a group."""
+    lines: dict[Group, list[str]] = {}
+    for name, value in values.items():
+        if value.number is not None:
+            measure = MEASURES[name]
+            lines.setdefault(measure.group, []).append(f"{measure.title} {measure.text(value.number)}")
+    return [", ".join(texts) for texts in lines.values()]
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value <= 0:
+        return "0"
+    return f"{value:.{max(0, min(6, 2 - math.floor(math.log10(value))))}f}"
+
+
+def _check_numbers(table: pa.Table, place: str) -> None:
+    """IoUs are from 0 to 1 or not a number; seconds are finite and not negative."""
+    for name in ("iou", "boundary_iou", *SECONDS):
+        values = table[name].to_numpy()
+        timed = name in SECONDS
+        bad = (values < 0) | (np.isinf(values) if timed else values > 1)
+        if bad.any() or (timed and np.isnan(values).any()):
+            raise InputError(f"{place}: {name} has numbers that it cannot have; run it again")
+
+
+def _stacked(by_sample: Mapping[str, FloatArray]) -> IoUs:
+    """One array where all samples have as many clicks, which is far faster to measure."""
+    rows = [row.astype(np.float32) for row in by_sample.values()]
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
+
+
+def _clicks_to_reach(rows: RunRows, percent: int) -> IntArray:
+    if not rows.reaches(percent):
+        raise UnavailableError(rows.without_curves)
+    return clicks_to_reach(rows.ious, percent / 100, rows.max_clicks)
+
+
+def _failing(rows: RunRows, percent: int, rule: FailureRule) -> int:
+    if not rows.reaches(percent):
+        raise UnavailableError(rows.without_curves)
+    return nof(rows.ious, percent / 100, rows.max_clicks, rule)
+
+
+def _on_curve(curve: FloatArray | None, rows: RunRows, click: int) -> float:
+    if curve is None:
+        raise UnavailableError(rows.without_curves)
+    if click > rows.max_clicks:
+        clicks = "1 click" if rows.max_clicks == 1 else f"{rows.max_clicks:,} clicks"
+        raise UnavailableError(f"not available: the run has {clicks} a sample")
+    return float(curve[click - 1])
+
+
+def _ious_at(rows: RunRows, click: int) -> FloatArray:
+    _on_curve(rows.miou, rows, click)
+    return np.array([row[click - 1] for row in rows.ious], dtype=np.float64)
+
+
+def _at_budget(rows: RunRows, ious: IoUs) -> FloatArray:
+    if not rows.budget:
+        raise UnavailableError("not available: the method answers click by click")
+    return np.array([row[0] for row in ious], dtype=np.float64)
+
+
+def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
+    values = rows.seconds[column]
+    if which != "all":
+        values = values[rows.first == (which == "first")]
+    if not len(values):
+        raise UnavailableError(f"not available: the run has no {which} clicks")
+    return float(values.mean())
+
+
+def _mean(
+    name: str, title: str, group: Group, by_sample: Callable[[RunRows], npt.NDArray[Any]], **more: Any
+) -> Measure:
+    """A measure that is the mean of one value a sample, with its interval."""
+    of = lambda rows: float(by_sample(rows).mean())  # noqa: E731
+    return Measure(name, title, group, of, by_sample=by_sample, interval=True, **more)
+
+
+def _count(name: str, title: str, of: Callable[[RunRows], float], *claim: str) -> Measure:
+    return Measure(
+        name, title, "counts", of, "{:,}".format, unit="clicks" if name == "clicks" else "samples", claim=claim
+    )
+
+
+def _budget(name: str, title: str, column: str, **more: Any) -> Measure:
+    return _mean(
+        name,
+        title,
+        "budget",
+        lambda rows: _at_budget(rows, getattr(rows, column)),
+        text="{:.3f}".format,
+        better="higher",
+        headings={"budgets": ("", title)},
+        **more,
+    )
+
+
+def _noc(percent: int) -> Measure:
+    title = f"NoC@{percent}"
+    places: list[Place] = ["clicks", "leaderboard", "comparison"]
+    if percent in OVERVIEW:
+        places.append("overview")
+    return _mean(
+        f"noc_{percent}",
+        title,
+        "clicks",
+        partial(_clicks_to_reach, percent=percent),
+        text="{:.2f}".format,
+        unit="clicks",
+        better="lower",
+        headings=dict.fromkeys(places, ("", title)),
+        claim=("noc", str(percent)),
+    )
+
+
+def _nof(percent: int, rule: FailureRule) -> Measure:
+    title = f"NoF@{percent} {rule}"
+    headings: dict[Place, tuple[str, str]] = {"clicks": (f"NoF@{percent}", rule)} if percent >= SOLVED else {}
+    return Measure(
+        f"nof_{percent}_{rule}",
+        title,
+        "failures",
+        partial(_failing, percent=percent, rule=rule),
+        "{:,}".format,
+        unit="samples",
+        better="lower",
+        headings={**headings, **({"leaderboard": ("", title)} if percent == SOLVED else {})},
+        claim=(f"nof_{rule}", str(percent)),
+    )
+
+
+def _iou(click: int) -> Measure:
+    headings: dict[Place, tuple[str, str]] = {
+        "quality": ("mean IoU at click", str(click)),
+        "comparison": ("", f"IoU at click {click}"),
+    }
+    return Measure(
+        f"mean_iou_{click}",
+        f"mIoU@{click}",
+        "iou",
+        lambda rows: _on_curve(rows.miou, rows, click),
+        "{:.3f}".format,
+        better="higher",
+        headings={**headings, **({"leaderboard": ("", "mIoU@1")} if click == 1 else {})},
+        by_sample=partial(_ious_at, click=click),
+    )
+
+
+def _boundary(click: int) -> Measure:
+    return Measure(
+        f"mean_boundary_iou_{click}",
+        f"boundary mIoU@{click}",
+        "boundary",
+        lambda rows: _on_curve(rows.boundary_miou, rows, click),
+        "{:.3f}".format,
+        better="higher",
+        headings={"quality": ("boundary IoU at click", str(click))},
+    )
+
+
+def _seconds(whose: str, which: str, headings: Mapping[Place, tuple[str, str]]) -> Measure:
+    return Measure(
+        f"{whose}_seconds{'' if which == 'all' else f'_{which}_click'}{'s' if which == 'later' else ''}",
+        f"{whose} s/click, {which}",
+        "seconds",
+        partial(_mean_seconds, column=f"{whose}_seconds", which=which),
+        significant,
+        unit="s",
+        better="lower",
+        headings=headings,
+    )
+
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        _budget("iou_at_budget", "IoU at the budget", "ious", claim=("iou_at_budget",)),
+        _budget("boundary_iou_at_budget", "boundary IoU", "boundary_ious", in_csv=False),
+        _count("samples", "samples", lambda rows: len(rows.samples), "samples"),
+        _count("clicks", "clicks", lambda rows: rows.clicks, "clicks"),
+        _count("failed", "failed samples", lambda rows: len(rows.failures), "failed"),
+        _count("not_a_number", "samples over an empty union", lambda rows: len(rows.undefined)),
+        *(make for percent in PERCENTS for make in (_noc(percent), _nof(percent, "ritm"), _nof(percent, "strict"))),
+        *map(_iou, AT_CLICKS),
+        *map(_boundary, AT_CLICKS),
+        Measure(
+            f"never_solved_{SOLVED}",
+            "never solved",
+            "solved",
+            lambda rows: _failing(rows, SOLVED, "strict") / len(rows.samples),
+            lambda share: f"{100 * share:.1f} %",
+            better="lower",
+            headings=dict.fromkeys(("quality", "leaderboard"), ("", "never solved")),
+        ),
+        _seconds(
+            "model",
+            "all",
+            {"quality": ("method s/click", "all"), "leaderboard": ("", "s/click"), "budgets": ("", "method s")},
+        ),
+        _seconds("model", "first", {"quality": ("method s/click", "first")}),
+        _seconds("model", "later", {"quality": ("method s/click", "later")}),
+        _seconds("harness", "all", {"quality": ("", "harness s/click")}),
+        _seconds("harness", "first", {}),
+        _seconds("harness", "later", {}),
+    )
+}
+"""By name, in the order of the columns of `results.csv`."""
