@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-ADAPTERS = Path(__file__).resolve().parents[2] / "disbench/baselines/bridge/adapters"
+CHILD = Path(__file__).resolve().parents[2] / "disbench/baselines/bridge/child.py"
 CLICKS = [(0.5, 0.5, True), (0.2, 0.3, False), (0.6, 0.4, True)]
 HRNET: dict[str, Any] = {
     "width": 8,
@@ -320,9 +320,10 @@ def main() -> None:
     write(recipe, net, arguments.out)
     if not recipe.last:
         return
-    model = adapter(arguments.peer).load(arguments.repo, arguments.out, recipe.options, "cpu")
+    model = child().adapter_load(arguments.peer)(arguments.repo, arguments.out, recipe.options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
-    predictor = model if hasattr(model, "net") else model.predictor()
+    begun = model.open(images[0])
+    predictor = getattr(begun, "predictor", begun)
     used = predictor.net if hasattr(predictor, "net") else predictor.model
 
     def ask() -> None:
@@ -346,9 +347,9 @@ def write(recipe: Recipe, net: Any, out: str) -> None:
     torch.save({"state_dict": weights, "config": net._config} if recipe.described else weights, out)
 
 
-def adapter(name: str) -> Any:
-    """The adapter's module."""
-    spec = importlib.util.spec_from_file_location("adapter", ADAPTERS / f"{name}.py")
+def child() -> Any:
+    """The module that runs adapters."""
+    spec = importlib.util.spec_from_file_location("child", CHILD)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -164,14 +164,18 @@ def _numbers(scores: Any) -> list[float] | None:
     return found
 
 
-def load_adapter(path: str) -> Any:
-    """The module of an adapter's file."""
-    spec = importlib.util.spec_from_file_location("disbench_adapter", path)
+def adapter_load(adapter: str) -> Callable[..., Any]:
+    """The function `load` of an adapter: of a file (`.py`), or of a name in the folder `adapters`."""
+    is_file = adapter.endswith(".py")
+    path = Path(adapter) if is_file else Path(__file__).with_name("adapters") / "__init__.py"
+    folder = None if is_file else [str(path.parent)]
+    spec = importlib.util.spec_from_file_location("disbench_adapter", path, submodule_search_locations=folder)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["disbench_adapter"] = module
     spec.loader.exec_module(module)
-    return module
+    found: Callable[..., Any] = module.load if is_file else module.loaders()[adapter]
+    return found
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
@@ -195,8 +199,8 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
     """Make the model, say so, and answer until the input ends; the exit code."""
     try:
         options = json.loads(arguments.options)
-        module = load_adapter(arguments.adapter)
-        server = Server(module.load(arguments.repo, arguments.checkpoint, options, arguments.device))
+        load = adapter_load(arguments.adapter)
+        server = Server(load(arguments.repo, arguments.checkpoint, options, arguments.device))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         write(packed(error_of(error)))

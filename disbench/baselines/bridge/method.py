@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from disbench.baselines.bridge.process import BridgeError, Child, child_file
+from disbench.baselines.bridge.adapters import loaders
+from disbench.baselines.bridge.process import Answer, BridgeError, Child
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import file_sha256
 from disbench.io.options import Option
-from disbench.io.settings import Bounds
+from disbench.io.settings import LARGEST, Bounds
 
-ADAPTERS = Path(__file__).with_name("adapters")
+CHILD = Path(__file__).with_name("child.py")
+"""The program that runs adapters."""
 OPTIONS = {
     "repo": Option(help="Checkout of the method's own code.", execution=True),
     "python": Option(help="The Python of the environment that its code runs in.", execution=True),
@@ -41,21 +41,20 @@ OPTIONS = {
 """Options that every method of the bridge has, with the defaults of `Bridge`; its card adds its own."""
 _STARTS = 3
 _MOST_CANDIDATES = 64
-_LARGEST = sys.float_info.max
 
 
 class Bridge:
-    """A method in a child process, which is started anew when it ended.
+    """A method in a child process, which is started again when it ended.
 
     Args:
         adapter: name of one in `adapters/`, or a file of the user's (`.py`); of no effect with a command.
-        repo: as in `OPTIONS`, like the next ones.
-        python: see there.
-        checkpoint: see there.
-        device: see there.
-        timeout: see there.
-        start_timeout: see there.
-        command: see there.
+        repo: as in `OPTIONS`, like the following.
+        python: likewise.
+        checkpoint: likewise.
+        device: likewise.
+        timeout: likewise.
+        start_timeout: likewise.
+        command: likewise.
         options: the adapter's own.
 
     Raises:
@@ -117,10 +116,10 @@ class Bridge:
         self._ending()
 
     def make_ready(self) -> None:
-        """Start the child anew if it ended; the harness calls this before a sample, where no time limit holds.
+        """Start the child again if it ended; the harness calls this before a sample, where no time limit holds.
 
         Raises:
-            InputError: it cannot be started any more, however often that is tried.
+            InputError: it cannot be started, after three attempts.
         """
         if self.child.alive:
             return
@@ -132,8 +131,8 @@ class Bridge:
             except BridgeError as error:
                 if tried == _STARTS:
                     raise InputError(
-                        f"{self._name}: the program ended and could not be started anew in {_STARTS} attempts: "
-                        f"{error}; mend that and run the same command again to resume"
+                        f"{self._name}: the program ended and could not be started again in {_STARTS} attempts: "
+                        f"{error}; fix that and run the same command again to resume"
                     ) from error
 
     def _start(self) -> None:
@@ -155,7 +154,7 @@ class BridgeSession:
         """Candidates for all clicks so far.
 
         Raises:
-            BridgeError: the child ended, is late, raised, or answers something that is no prediction.
+            BridgeError: the child ended, is late, raised, or its answer has no masks of the image.
         """
         height, width = self._size
         header, arrays = self._ask(
@@ -163,48 +162,42 @@ class BridgeSession:
             most_bytes=_MOST_CANDIDATES * height * width * 4,
         )
         if len(arrays) != 1:
-            raise self._refused(f"{len(arrays)} arrays, not one of masks")
+            raise _refused(f"{len(arrays)} arrays, not one of masks")
         (masks,) = arrays
         if masks.ndim != 3 or masks.shape[1:] != self._size or not len(masks) or masks.dtype == np.uint8:
-            raise self._refused(
+            raise _refused(
                 f"masks of shape {masks.shape} and type {masks.dtype}, not (candidates, {height}, {width}) of bool or "
                 "float32"
             )
-        return Prediction(masks, self._scores(header.get("scores"), len(masks)))
+        return Prediction(masks, _scores(header.get("scores"), len(masks)))
 
     def keep(self, index: int) -> None:
         """Tell the child which candidate was kept."""
         self._ask({"type": "keep", "index": index})
 
-    def _ask(self, header: dict[str, Any], most_bytes: int = 0) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    def _ask(self, header: dict[str, Any], most_bytes: int = 0) -> Answer:
         if self._child is not self._method.child or not self._child.alive:
             raise BridgeError("the program ended, and what it knew of this sample is gone")
         header["session"] = self._number
         return self._child.ask(header, timeout=self._method.timeout, most_bytes=most_bytes)
 
-    def _scores(self, scores: object, count: int) -> list[float] | None:
-        if scores is None:
-            return None
-        if not isinstance(scores, list) or len(scores) != count:
-            raise self._refused(f"scores {scores!r:.80} for {count} masks")
-        if not all(type(score) in (int, float) and abs(score) <= _LARGEST for score in scores):
-            raise self._refused(f"scores that are no finite numbers ({scores!r:.80})")
-        return [float(score) for score in scores]
 
-    def _refused(self, what: str) -> BridgeError:
-        return BridgeError(f"the program was asked to predict and answered {what}")
+def _scores(scores: object, count: int) -> list[float] | None:
+    if scores is None:
+        return None
+    if not isinstance(scores, list) or len(scores) != count:
+        raise _refused(f"scores {scores!r:.80} for {count} masks")
+    if not all(type(score) in (int, float) and abs(score) <= LARGEST for score in scores):
+        raise _refused(f"scores that are not finite numbers ({scores!r:.80})")
+    return [float(score) for score in scores]
+
+
+def _refused(what: str) -> BridgeError:
+    return BridgeError(f"the program was asked to predict and answered {what}")
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:
-    """What starts the child, checked as far as that can be done before.
-
-    Args:
-        adapter: as of `Bridge`, like the next ones.
-        repo: see there.
-        python: see there.
-        checkpoint: see there.
-        command: see there.
-        name: of the method, for errors.
+    """What starts the child: the arguments of `Bridge`, checked before anything starts; `name` is for errors.
 
     Raises:
         InputError: an option, a file or an adapter is missing.
@@ -225,7 +218,7 @@ def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, comm
     program = _found(python)
     if program is None:
         raise InputError(f"python = {python}: no program is there; name the Python of the method's environment")
-    return [program, str(child_file()), "--adapter", str(adapter_file(adapter)), *places]
+    return [program, str(CHILD), "--adapter", checked_adapter(adapter), *places]
 
 
 def _program_of(command: str) -> list[str]:
@@ -246,8 +239,8 @@ def _found(program: str) -> str | None:
     return shutil.which(str(place.absolute()) if os.sep in program else program)
 
 
-def adapter_file(name: str) -> Path:
-    """The file of an adapter.
+def checked_adapter(name: str) -> str:
+    """An adapter as `child.py` takes it: a known name, or the whole path of a file.
 
     Raises:
         InputError: no such file, or no adapter of this name.
@@ -255,24 +248,15 @@ def adapter_file(name: str) -> Path:
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise InputError(f"{name}: there is no such file; name the adapter's file")
-        return Path(name).resolve()
-    known = adapter_names()
+        return str(Path(name).resolve())
+    known = loaders()
     if name not in known:
         raise unknown_name("adapter", name, known)
-    return ADAPTERS / f"{name}.py"
-
-
-def adapter_names() -> list[str]:
-    """The names of all adapters that come with the package."""
-    return sorted(path.stem for path in ADAPTERS.glob("*.py") if not path.stem.startswith("_"))
+    return name
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run records of a bridged method: commit of the repository, SHA-256 of checkpoint and adapter.
-
-    Args:
-        options: of the method.
-    """
+    """What a run records of a bridged method: commit of the repository, SHA-256 of checkpoint and user's adapter."""
     found: dict[str, Any] = {}
     for name, ending in (("checkpoint", ""), ("adapter", ".py")):
         path = Path(str(options.get(name) or "")).expanduser()

@@ -9,16 +9,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.child import MAGIC, PROTOCOL, WireError, packed, read_message
-from disbench.core.arrays import ByteArray
-from disbench.workers.processes import interrupts_held_back
+from disbench.workers.processes import exit_words, interrupts_held_back
 
 _WORDS = 4096
 """Bytes of the child's standard error that are kept."""
@@ -30,14 +28,14 @@ _BEGINNING = 60
 _PIPE_BYTES = 1 << 20
 _PARTING_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
-"""How often a child that is silent is looked at: what it started may hold its pipes open when it is gone."""
+"""How often a silent child is looked at: what it started may hold its pipes open when it is gone."""
 _ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept"}
 
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
 
 class BridgeError(Exception):
-    """The program did not answer as it should; one sentence that says how."""
+    """The program did not give the answer that the protocol asks for; one sentence that says what it did."""
 
 
 class Child:
@@ -51,11 +49,13 @@ class Child:
         versions: what it said of itself when it was ready.
 
     Raises:
-        BridgeError: it cannot be started, ends, is late, or says something else than that it is ready.
+        BridgeError: it cannot be started, ends, is late, or says something other than that it is ready.
     """
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         self._words, self._heard, self._over = bytearray(), bytearray(), False
+        # The child has a Python of its own, so what points this one to its modules is left out.
+        environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             with interrupts_held_back():
                 self._process = subprocess.Popen(
@@ -64,7 +64,7 @@ class Child:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     bufsize=0,
-                    env=_environment(),
+                    env=environment,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -76,7 +76,7 @@ class Child:
         _widen(self._outgoing)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        header, _ = self._guarded("start", timeout, lambda end: self._read(end, 0))
+        header, _ = self._converse("start", (), timeout, 0)
         if header.get("protocol") != PROTOCOL:
             self.end()
             raise BridgeError(
@@ -111,77 +111,68 @@ class Child:
         Raises:
             BridgeError: it ended, is late, answers nonsense (it is ended then), or tells of an error of its own.
         """
+        return self._converse(header["type"], packed(header, arrays), timeout, most_bytes)
 
-        def talk(end: float) -> Answer:
-            for piece in packed(header, arrays):
-                self._write(piece, end)
-            return self._read(end, most_bytes)
-
-        return self._guarded(header["type"], timeout, talk)
-
-    def end(self) -> None:
-        """End it, whatever it does, and what it started."""
-        if self._over:
-            return
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PARTING_SECONDS)
-        self._kill()
-
-    def _kill(self) -> None:
+    def end(self, patience: float = _PARTING_SECONDS) -> None:
+        """End it and what it started; when its input ends, it has `patience` seconds to end by itself."""
         if self._over:
             return  # its number may be another's by now
         self._over = True
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        self._wait_for_end(patience)
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._listener.join(_PARTING_SECONDS)
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
 
-    def _guarded(self, verb: str, timeout: float, talk: Callable[[float], Answer]) -> Answer:
-        """A conversation; what goes wrong in it ends the child and becomes a sentence.
+    def _wait_for_end(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def _converse(self, verb: str, pieces: Sequence[Any], timeout: float, most_bytes: int) -> Answer:
+        """A message and its answer; what goes wrong ends the child and becomes a sentence.
 
         One that is broken off ends it too: the rest of an answer would be taken for the answer to the next question.
         """
         asked = f"the program was asked to {verb} and"
+        end = time.monotonic() + timeout
+        self._heard.clear()
         try:
-            header, arrays = talk(time.monotonic() + timeout)
-        except TimeoutError:
-            wrote = self._garbage("wrote {}, and ")
-            self._kill()
-            raise self._told(f"{asked} {wrote}did not answer within {timeout:g} s") from None
-        except WireError as error:
-            wrote = self._garbage("{} where a message was due") or str(error)
-            self._kill()
-            raise self._told(f"{asked} wrote {wrote}; its standard output is for the protocol alone") from None
-        except (EOFError, OSError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_PARTING_SECONDS)
-            wrote, ended = self._garbage("wrote {}, and "), self._process.poll()
-            self._kill()
-            raise self._told(f"{asked} {wrote}{_how(ended)}") from None
+            for piece in pieces:
+                self._write(piece, end)
+            header, arrays = read_message(lambda count: self._read(count, end), most_bytes)
+        except (WireError, EOFError, OSError) as error:
+            happened = self._what_happened(error, timeout)
+            self.end(0)
+            raise self._told(f"{asked} {happened}") from None
         except BaseException:
-            self._kill()
+            self.end(0)
             raise
         if header["type"] == "error":
             if verb == "start":
-                self._kill()
+                self.end(0)
             raise BridgeError(f"{asked} raised {_error_of(header, _SENTENCE - len(asked) - 8)}")
         if header["type"] != _ANSWERS[verb]:
-            self._kill()
+            self.end(0)
             raise BridgeError(f"{asked} answered {_plain(header['type'])[:40]!r} where {_ANSWERS[verb]!r} was due")
         return header, arrays
 
-    def _read(self, end: float, most_bytes: int) -> Answer:
-        self._heard.clear()
-        found: Answer = read_message(lambda count: self._read_exactly(count, end), most_bytes)
-        return found
+    def _what_happened(self, error: Exception, timeout: float) -> str:
+        """Why a conversation broke off."""
+        if isinstance(error, WireError):
+            wrote = f"{found} where a message was due" if (found := self._garbage()) else str(error)
+            return f"wrote {wrote}; its standard output is for the protocol alone"
+        if isinstance(error, TimeoutError):
+            happened = f"did not answer within {timeout:g} s"
+        else:
+            self._wait_for_end(_PARTING_SECONDS)
+            happened = _how(self._process.poll())
+        wrote = self._garbage()
+        return f"wrote {wrote}, and {happened}" if wrote else happened
 
-    def _read_exactly(self, count: int, end: float) -> ByteArray:
+    def _read(self, count: int, end: float) -> npt.NDArray[np.uint8]:
         content = np.empty(count, dtype=np.uint8)  # unlike a bytearray it is not filled with zeros first
         view, done = content.data, 0
         while done < count:
@@ -225,14 +216,14 @@ class Child:
                 raise EOFError
         raise TimeoutError
 
-    def _garbage(self, words: str) -> str:
-        """What it wrote where a message was due, put into words; "" if that may be the beginning of a message."""
+    def _garbage(self) -> str:
+        """What it wrote where a message was due; "" if that may be the beginning of a message."""
         heard = bytes(self._heard)
         if heard.startswith(MAGIC[: len(heard)]):
             return ""
         if select.select([self._incoming], [], [], 0)[0]:
             heard += os.read(self._incoming, _BEGINNING)
-        return words.format(repr(heard[:_BEGINNING]))
+        return repr(heard[:_BEGINNING])
 
     def _told(self, sentence: str) -> BridgeError:
         """An error, with as many of the child's last words as fit."""
@@ -243,12 +234,12 @@ class Child:
 
 
 def _plain(text: object) -> str:
-    """A text of the child's on one line, without what a terminal or a file would not take."""
+    """A text of the child's on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _error_of(header: Mapping[str, Any], length: int) -> str:
-    """The words of an error, and where it was raised, in so many characters."""
+    """The words of an error, and where it was raised, in at most `length` characters."""
     where = f" ({_plain(header['where'])[:60]})" if header.get("where") else ""
     return _plain(header.get("error") or "an error without words")[: length - len(where)] + where
 
@@ -261,21 +252,8 @@ def _widen(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _environment() -> dict[str, str]:
-    """The child's: it has a Python of its own, so what points this one to its modules is left out."""
-    return {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-
-
 def _how(code: int | None) -> str:
+    """How a process ended."""
     if code is None:
         return "closed its standard output"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"was killed by signal {-code}"
-    return f"ended with exit code {code}"
-
-
-def child_file() -> Path:
-    """The program that runs adapters."""
-    return Path(__file__).with_name("child.py")
+    return f"{'was' if code < 0 else 'ended with'} {exit_words(code)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import ADAPTERS, Bridge, adapter_names
+from disbench.baselines.bridge import adapters
+from disbench.baselines.bridge.adapters import loaders
+from disbench.baselines.bridge.method import Bridge
 from disbench.baselines.cards import card_names, load_card
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -457,55 +460,35 @@ def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
         )
 
 
-SOURCES = sorted(ADAPTERS.glob("*.py"))
-ALLOWED = {"numpy", *sys.stdlib_module_names}
+SOURCES = [path.read_text() for path in Path(adapters.__file__).parent.glob("*.py")]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_adapters_are_python_3_7_and_import_little(path: Path) -> None:
-    tree = ast.parse(path.read_text(), feature_version=(3, 7))
-    found = {
-        name.partition(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else []
-        )
-    }
-    assert found <= ALLOWED
-    if not path.stem.startswith("_"):
-        (load,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load"]
-        assert [argument.arg for argument in load.args.args] == ["repo", "checkpoint", "options", "device"]
-
-
-def options_read(path: Path) -> set[str]:
-    """The names under which an adapter looks into its options, in the shared functions that it names too."""
-    shared = {node.name: node for node in ast.parse((ADAPTERS / "_peers.py").read_text()).body if hasattr(node, "name")}
-    trees: list[ast.AST] = [ast.parse(path.read_text())]
-    names = [node.value for node in ast.walk(trees[0]) if isinstance(node, ast.Constant)]
-    trees += [node for name, node in shared.items() if name in names]
-    return {
-        node.slice.value
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
-        and isinstance(node.slice, ast.Constant)
-        and ast.unparse(node.value).rpartition(".")[2] == "options"
-    }
+def options_read(adapter: str) -> set[str]:
+    """The names under which an adapter looks into its options: in its function and in all that this one names."""
+    for source in SOURCES:
+        tree = ast.parse(source)
+        defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        tables = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
+        entries = {ast.literal_eval(key): value for table in tables for key, value in zip(table.keys, table.values)}  # type: ignore[arg-type]  # noqa: B905
+        if adapter in entries:
+            break
+    found, seen, waiting = set(), set(), [entries[adapter]]
+    while waiting:
+        for node in ast.walk(waiting.pop()):
+            if isinstance(node, ast.Name) and node.id in defined and node.id not in seen:
+                seen.add(node.id)
+                waiting.append(defined[node.id])
+            text = ast.unparse(node) if isinstance(node, ast.Subscript) else ""
+            found |= set(re.findall(r"\boptions\['(\w+)'\]$", text))
+    return found
 
 
 @pytest.mark.parametrize("card", [name for name in card_names() if load_card(name).status == "bridge"])
 def test_cards_offer_what_their_adapters_read(card: str) -> None:
     found = load_card(card)
-    assert found.adapter in adapter_names()
     unused = {"flip"} if card == "piclick" else set()  # it always flips
-    read = options_read(ADAPTERS / f"{found.adapter}.py") - unused
-    assert set(found.options) == read
+    assert set(found.options) == options_read(found.adapter) - unused
 
 
 def test_every_adapter_has_a_card() -> None:
-    adapters = {load_card(name).adapter for name in card_names()}
-    assert set(adapter_names()) <= adapters
+    assert set(loaders()) <= {load_card(name).adapter for name in card_names()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import Bridge, adapter_file, child_command, provenance
+from disbench.baselines.bridge.method import Bridge, checked_adapter, child_command, provenance
 from disbench.baselines.bridge.process import BridgeError
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
@@ -120,7 +120,7 @@ def test_starting_again_has_an_end(tmp_path: Path) -> None:
     method = bridge(tmp_path)
     method._command = [sys.executable, "-c", "import sys; sys.exit(4)"]
     method.close()
-    words = "could not be started anew in 3 attempts: the program was asked to start and ended with exit code 4"
+    words = "could not be started again in 3 attempts: the program was asked to start and ended with exit code 4"
     with pytest.raises(InputError, match=words):
         method.open(IMAGE)
     with pytest.raises(InputError, match=words):
@@ -237,9 +237,9 @@ OWN = f"import json\n{OWN}"
             '"type": "kept"',
             "was asked to open and answered 'kept' where 'opened' was due",
         ),
-        ('"scores": None', '"scores": [10 ** 400]', r"scores that are no finite numbers \(\[1000"),
-        ('"scores": None', '"scores": [float("nan")]', r"scores that are no finite numbers \(\[nan\]\)"),
-        ('"scores": None', '"scores": [True]', "scores that are no finite numbers"),
+        ('"scores": None', '"scores": [10 ** 400]', r"scores that are not finite numbers \(\[1000"),
+        ('"scores": None', '"scores": [float("nan")]', r"scores that are not finite numbers \(\[nan\]\)"),
+        ('"scores": None', '"scores": [True]', "scores that are not finite numbers"),
         ('"scores": None', '"scores": 1', "answered scores 1 for 1 masks"),
         ('"|b1", "shape"', '"|u1", "shape"', r"answered masks of shape \(1, 20, 30\) and type uint8"),
         ("[1, height, width]", "[0, height, width]", r"answered masks of shape \(0, 20, 30\)"),
@@ -331,7 +331,7 @@ def test_what_is_missing_is_told_before_anything_starts(options: dict[str, str],
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"checkpoint = .*none\.pth: there is no such file"):
         bridge(tmp_path, checkpoint=str(tmp_path / "none.pth"))
-    assert adapter_file(ADAPTER) == Path(ADAPTER)
+    assert checked_adapter(ADAPTER) == ADAPTER
 
 
 def test_provenance(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from disbench.baselines.bridge import child
+from disbench.baselines.bridge import adapters, child
 from disbench.baselines.bridge.child import DTYPES, LENGTH, MAGIC, WireError, packed, read_message
-from disbench.baselines.bridge.method import ADAPTERS
 
 names = st.text(max_size=8)
 plain = (
@@ -140,29 +139,16 @@ def test_the_bytes_of_the_document() -> None:
     assert masks.tolist() == [[[False, False, False], [False, False, True]]]
 
 
-CHILD_SIDE = [Path(str(child.__file__)), *sorted(ADAPTERS.glob("*.py"))]
+CHILD_SIDE = [Path(str(child.__file__)), *sorted(Path(adapters.__file__).parent.glob("*.py"))]
 
 
 @pytest.mark.parametrize("path", CHILD_SIDE, ids=lambda path: path.name)
 def test_the_childs_files_are_python_3_7_and_need_numpy_alone(path: Path) -> None:
-    """An adapter's imports of the peer's code, and of what that needs, stand in its functions."""
-    tree = ast.parse(path.read_text(), feature_version=(3, 7))
-    at_top = {
-        name.partition(".")[0]
-        for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
-    }
-    assert at_top <= {*sys.stdlib_module_names, "numpy"}
-    everywhere = [
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
-    ]
-    assert not any(name.partition(".")[0] == "disbench" for name in everywhere)
+    """Modules of the peer's are imported by name, once its checkout is on the path."""
+    nodes = list(ast.walk(ast.parse(path.read_text(), feature_version=(3, 7))))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.partition(".")[0] for name in imported} <= {*sys.stdlib_module_names, "numpy"}
     new = {"removeprefix", "removesuffix", "file_digest", "batched"}
-    assert not [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in new]
-    assert not [
-        k.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords if k.arg == "strict"
-    ]
+    assert not [node.attr for node in nodes if isinstance(node, ast.Attribute) and node.attr in new]
+    assert not [k.arg for node in nodes if isinstance(node, ast.Call) for k in node.keywords if k.arg == "strict"]

@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import adapter_file, adapter_names
+from disbench.baselines.bridge.adapters import loaders
 from disbench.baselines.cards import card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.loading import load_class
@@ -88,7 +88,7 @@ def test_every_system_that_the_tables_print_has_a_card() -> None:
 
 def test_the_cards_name_the_adapters_that_there_are() -> None:
     bridged = [load_card(name) for name in card_names() if load_card(name).status == "bridge"]
-    assert {card.adapter for card in bridged} == set(adapter_names())
+    assert {card.adapter for card in bridged} == set(loaders())
     for card in bridged:
         assert card.variants
         assert card.code.startswith("https://github.com/")
@@ -368,9 +368,3 @@ def test_a_spec_makes_its_method_in_another_process(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.strip() == "9", done.stderr
-
-
-@pytest.mark.parametrize("name", card_names())
-def test_a_card_of_the_bridge_has_an_adapter(name: str) -> None:
-    card = load_card(name)
-    assert card.status != "bridge" or adapter_file(card.adapter).is_file()
