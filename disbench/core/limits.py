@@ -41,3 +41,12 @@ MAX_SHOWN_PIXELS: Final = 2**25
 
 MAX_UPLOAD_BYTES: Final = 2**25
 """Bytes of a file that is handed to the demo's page."""
+
+MAX_UNPACKED_RATIO: Final = 100
+"""Times its own size that an archive may unpack to ..."""
+
+MAX_UNPACKED_BYTES: Final = 2**26
+"""... or bytes, if that is more."""
+
+MAX_FOLDERS: Final = 64
+"""Folders in each other, in a path that an archive or a card names."""

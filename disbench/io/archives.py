@@ -1,4 +1,8 @@
-"""Archives from elsewhere, unpacked without trust: nothing leaves the folder, nothing but files and folders."""
+"""Archives from elsewhere, unpacked without trust: nothing leaves the folder, nothing but files and folders.
+
+`zipfile` and `tarfile` write the files. Beyond `tarfile.data_filter`, which lets links inside the folder pass and bounds
+no bytes, links are refused (what is unpacked is moved later) and the unpacked size is bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +14,33 @@ import re
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import Any, cast
 
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_FOLDERS, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 
-RATIO = 100
-"""An archive may grow by this factor at most ..."""
-ALLOWED = 64 * 2**20
-"""... or to this many bytes, whichever is more."""
 _OVERHEAD = 512
 """Bytes that a file or folder counts beside its content: archives of a million empty files are bombs too."""
 _CHUNK = 2**20
-_SHOWN = 200
-"""Characters of a name that an error quotes."""
 _SKIPPED = ("__MACOSX", ".DS_Store")
 """What one system's archiver adds to everything."""
-_LONGEST_READ = _CHUNK
-"""Bytes that are read at once: the name of a tar's member is read whole, and may say that it has gigabytes."""
-_DEEPEST = 64
-"""Folders in each other."""
 _OPENERS: Mapping[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-"""How a compressed tar begins -> what opens it."""
-_UNUSABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP)
+"""First bytes of a compressed tar -> what opens it."""
+_NAME_ERRORS = (
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+)
 """Errors of the system that are about a name in the archive, not about the disk."""
 
 
@@ -50,31 +53,21 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
         limit: bytes that the files may have together; by default 100 times the archive's size or 64 MiB.
 
     Raises:
-        InputError: no archive, a damaged one, or one with a path that leaves the folder, a link, a device,
-            an encrypted file, a file twice, or more bytes than allowed. What was unpacked so far is left.
+        InputError: no archive, a damaged or encrypted one, or one with a path that leaves the folder, a link, a device,
+            a sparse file, or more bytes than allowed. What was unpacked so far is left.
     """
-    left = limit if limit is not None else max(ALLOWED, RATIO * archive.stat().st_size)
+    allowed = limit if limit is not None else max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * archive.stat().st_size)
     try:
-        for name, file in _members(archive):
-            left = _spend(_OVERHEAD, left, archive)
-            path = safe_path(name, archive)
-            skipped = any(part in _SKIPPED for part in path.parts)
-            left = _drain(file, left, archive) if skipped else _put(file, folder / path, left, archive)
+        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, folder, allowed)
     except InputError:
         raise
-    except OSError as error:
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            raise InputError(f"{archive}: {Path(error.filename).name!r} stands twice in it; get it elsewhere") from None
-        if error.errno is not None and error.errno not in _UNUSABLE:
-            raise
-        raise _damaged(archive, error) from None
     except Exception as error:  # damaged bytes make each library fail in its own ways: EOFError, zlib.error ...
-        raise _damaged(archive, error) from None
-
-
-def _damaged(archive: Path, error: Exception) -> InputError:
-    words = " ".join(str(error).split())[:200]
-    return InputError(f"{archive}: not a whole archive ({words or type(error).__name__}); get it again")
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_ERRORS:
+            raise
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{archive}: not a whole zip or tar archive ({words}); get it again, or correct the card (unpack = false)"
+        ) from None
 
 
 def safe_path(name: str, where: object) -> PurePosixPath:
@@ -90,114 +83,64 @@ def safe_path(name: str, where: object) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     odd = "\\" in name or re.match("[A-Za-z]:", name) or re.search("[\0-\x1f\x7f\ud800-\udfff]", name)
-    if path.is_absolute() or ".." in path.parts or odd or len(path.parts) > _DEEPEST:
-        shown = repr(name)[:_SHOWN]
-        raise InputError(f"{where}: the path {shown} would leave its folder, or is no path; nothing of it is used")
+    if path.is_absolute() or ".." in path.parts or odd or len(path.parts) > MAX_FOLDERS:
+        raise InputError(f"{where}: the path {shown(name)} is not a relative path that stays in its folder")
     return path
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and content of every file in its order; None stands for a folder."""
-    if zipfile.is_zipfile(archive):
-        yield from _zip_members(archive)
-    else:
-        yield from _tar_members(archive)
-
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _unpack_zip(archive: Path, folder: Path, allowed: int) -> None:
     with zipfile.ZipFile(archive) as content:
-        for info in content.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise InputError(f"{archive}: {info.filename!r} is a link or a device; nothing of it is used")
-            if info.flag_bits & 1:
-                raise InputError(f"{archive}: {info.filename!r} is encrypted; unpack it by hand")
-            if info.is_dir():
-                yield info.filename, None
-            else:
-                with content.open(info) as file:
-                    yield info.filename, file
+        members = content.infolist()
+        if sum(member.file_size + _OVERHEAD for member in members) > allowed:  # no more than that is ever read of one
+            raise _bomb(archive)
+        for member in members:
+            is_plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+            if _is_wanted(archive, member.filename, is_plain):
+                content.extract(member, folder)
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    with _tar_bytes(archive) as stream, _opened_tar(archive, stream) as content:
-        while (member := content.next()) is not None:
-            content.members.clear()  # type: ignore[attr-defined]  # it keeps them all, of millions
-            if member.isdir():
-                yield member.name, None
-            elif member.isreg():
-                yield member.name, content.extractfile(member)
-            else:
-                raise InputError(f"{archive}: {member.name!r} is a link or a device; nothing of it is used")
-        _read_to_the_end(content.fileobj)
-
-
-def _tar_bytes(archive: Path) -> Any:
-    """The bytes of a tar, not compressed."""
+def _unpack_tar(archive: Path, folder: Path, allowed: int) -> None:
     with archive.open("rb") as file:
         begin = file.read(6)
     opener = next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None)
-    return archive.open("rb") if opener is None else opener(archive)
+    with archive.open("rb") if opener is None else opener(archive) as stream:
+        bounded = _Bounded(stream, archive, allowed)
+        with tarfile.TarFile(fileobj=cast(Any, bounded)) as content:
+            while (member := content.next()) is not None:
+                content.members.clear()  # type: ignore[attr-defined]  # it keeps them all, of millions
+                is_plain = member.isdir() or (member.isreg() and not member.issparse() and member.size >= 0)
+                if _is_wanted(archive, member.name, is_plain):
+                    content.extract(member.replace(mode=cast(Any, None)), folder, set_attrs=False, filter="data")
+        while bounded.read(_CHUNK):  # the checksum of a compressed tar is at its very end
+            pass
 
 
-def _opened_tar(archive: Path, stream: Any) -> tarfile.TarFile:
-    try:
-        return tarfile.TarFile(fileobj=cast(Any, _InSips(stream)))
-    except tarfile.ReadError as error:
-        if stream.tell() > tarfile.BLOCKSIZE:
-            raise
-        raise InputError(
-            f"{archive}: not a zip or tar archive ({error}); get it again, or mend the card (unpack = false)"
-        ) from None
+def _is_wanted(archive: Path, name: str, is_plain: bool) -> bool:
+    path = safe_path(name, archive)
+    if not is_plain:
+        raise InputError(f"{archive}: {shown(name)} is a link, a device or a sparse file; nothing of it is used")
+    return not any(part in _SKIPPED for part in path.parts)
 
 
-class _InSips:
-    """A stream that gives little at a time, whatever a header in it asks for."""
+class _Bounded:
+    """A stream that gives a mebibyte at a time at most, and a bounded number of bytes in all.
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    tarfile reads names whole, and a header may say that a name has gigabytes.
+    """
+
+    def __init__(self, stream: Any, archive: Path, left: int) -> None:
+        self._stream, self._archive, self._left = stream, archive, left
         self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
 
-    def read(self, size: int = -1) -> bytes:
-        """At most `_LONGEST_READ` bytes.
-
-        Raises:
-            ValueError: more are asked for.
-        """
-        if not 0 <= size <= _LONGEST_READ:
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK:
             raise ValueError(f"a header of {size} bytes")
         found: bytes = self._stream.read(size)
+        self._left -= len(found)
+        if self._left < 0:
+            raise _bomb(self._archive)
         return found
 
 
-def _read_to_the_end(stream: Any) -> None:
-    """Read what follows a tar's last member: the checksum of a compressed one stands at its very end."""
-    padding = ALLOWED
-    while padding > 0 and (chunk := stream.read(_CHUNK)):
-        padding -= len(chunk)
-
-
-def _put(file: IO[bytes] | None, path: Path, left: int, archive: Path) -> int:
-    """Make one folder, or copy one file; the bytes that are left to the others."""
-    if file is None:
-        path.mkdir(parents=True, exist_ok=True)
-        return left
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out:
-        while chunk := file.read(_CHUNK):
-            left = _spend(len(chunk), left, archive)
-            out.write(chunk)
-    return left
-
-
-def _drain(file: IO[bytes] | None, left: int, archive: Path) -> int:
-    """Read a file that is not kept: it counts as the others do."""
-    while file is not None and (chunk := file.read(_CHUNK)):
-        left = _spend(len(chunk), left, archive)
-    return left
-
-
-def _spend(count: int, left: int, archive: Path) -> int:
-    if count > left:
-        raise InputError(f"{archive}: it unpacks to far more than its size allows; get it elsewhere")
-    return left - count
+def _bomb(archive: Path) -> InputError:
+    return InputError(f"{archive}: it unpacks to far more than its size allows; get it elsewhere")

@@ -1,24 +1,24 @@
-"""Downloads that can be interrupted: resumed by HTTP ranges, checked by SHA-256, whole or not there."""
+"""Downloads over HTTP that can be interrupted: resumed by ranges, checked by SHA-256, whole or not there.
+
+`urllib` rather than fsspec: its HTTP file system needs aiohttp (a second to import) and cannot resume.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
-import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from disbench import __version__
 from disbench.core.errors import InputError
 from disbench.io.files import file_sha256, naming, whole_file
-from disbench.io.plain_data import parse_json_table
 
 ATTEMPTS = 5
 """Attempts in a row that bring nothing new before a download is given up."""
@@ -27,22 +27,12 @@ BREAK = 1.0
 _CHUNK = 2**20
 _TIMEOUT = 60.0
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP statuses that may be gone a moment later."""
-_RANGE_NOT_SATISFIABLE = 416
-_PARTIAL = 206
+"""HTTP statuses that another attempt may not meet."""
+_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 
 
 class _TryAgainError(Exception):
     """A transfer that broke off, or that has to begin anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What is known of the partial file: where it comes from, which version, and how long it will be."""
-
-    url: str
-    validator: str = ""
-    total: int | None = None
 
 
 def download(
@@ -56,13 +46,13 @@ def download(
 ) -> str:
     """Download a file; where an earlier attempt broke off, only the rest of it; nothing if it is there.
 
-    Until it is whole it is called `NAME.part`, with `NAME.part.json` beside it. A server that ignores ranges,
-    or whose file has changed since, sends it from the start again.
+    Until it is whole it is called `NAME.part`, with `NAME.part.json` beside it. A server that ignores ranges, or whose
+    file has changed since, sends it from the start again.
 
     Args:
         url: http or https.
         path: where to put it; its folder exists.
-        sha256: of the file (hex); empty to take what comes.
+        sha256: of the file (hex); empty to take any file.
         size: bytes of the file; 0 if not known.
         progress: show a progress bar on standard error.
         pause: called with seconds between attempts.
@@ -71,177 +61,168 @@ def download(
         SHA-256 (hex) of the file.
 
     Raises:
-        InputError: another kind of address, an answer such as 404, a transfer that keeps breaking off, or a
-            file that is not the expected one.
+        InputError: another kind of address, an answer such as 404, a transfer that keeps breaking off, or a file of
+            another hash or size.
     """
     if path.is_file():  # it gets this name only when it is whole
         digest = file_sha256(path)
-        if not sha256 or digest == sha256.lower():
+        if sha256.lower() in ("", digest):
             return digest
-    if not _is_address(url):
+    if not _is_web(url):
         raise InputError(f"{url!r}: not an address that can be fetched; it begins with http:// or https://")
-    part = path.with_name(f"{path.name}.part")
-    if not _is_whole(part, url):
-        _transfer_all(url, part, size, progress=progress, pause=pause)
-    digest = file_sha256(part)
-    held = part.stat().st_size
-    if size and held != size:
-        _refuse(url, part, f"{held} bytes arrived, where the card has {size}")
+    part = _Part(path, url)
+    _transfer_all(part, size, progress=progress, pause=pause)
+    digest = file_sha256(part.path)
+    if size and part.held != size:
+        raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
     if sha256 and digest != sha256.lower():
-        _refuse(url, part, f"its SHA-256 is {digest}, where the card has {sha256}")
-    part.replace(path)
-    _state_path(part).unlink(missing_ok=True)
+        raise part.refused(f"its SHA-256 is {digest}, where the card has {sha256}")
+    part.path.replace(path)
+    part.forget()
     return digest
 
 
-def _is_address(url: str) -> bool:
+def _is_web(url: str) -> bool:
     try:
         return urlsplit(url).scheme in ("http", "https") and url.isprintable()
     except ValueError:  # half an IPv6 address
         return False
 
 
-def _refuse(url: str, part: Path, reason: str) -> NoReturn:
-    _forget(part)
-    raise InputError(f"{url}: {reason}; it was thrown away, so get it elsewhere or mend the card")
+class _Part:
+    """What has arrived of a file, and a note of the version that it is part of."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path, self.url = path.with_name(f"{path.name}.part"), url
+        self._note = path.with_name(f"{path.name}.part.json")
+
+    @property
+    def held(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    @property
+    def version(self) -> str:
+        """The version at the server; empty where what has arrived cannot be continued."""
+        try:
+            url, version = json.loads(self._note.read_bytes())
+        except (OSError, ValueError, TypeError):
+            return ""
+        return str(version) if url == self.url else ""
+
+    def begin(self, version: str) -> None:
+        with whole_file(self._note) as file:
+            file.write(json.dumps([self.url, version]).encode())
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+    def refused(self, reason: str) -> InputError:
+        self.forget()
+        return InputError(f"{self.url}: {reason}; it was thrown away, so get it elsewhere or correct the card")
 
 
-def _transfer_all(url: str, part: Path, size: int, *, progress: bool, pause: Callable[[float], None]) -> None:
+def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[float], None]) -> None:
     """Transfers until the file is whole; an attempt that brought something does not count as failed."""
     from tqdm import tqdm  # noqa: PLC0415
 
     most, failed, reason = 0, 0, ""
-    with tqdm(
-        total=size or None, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
-    ) as bar:
+    name = part.path.stem
+    with tqdm(total=size or None, desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress) as bar:
         while failed < ATTEMPTS:
             if reason:
                 pause(BREAK * 2.0**failed)
             try:
-                _transfer(url, part, bar, size)
+                _transfer(part, size, bar)
                 return
             except _TryAgainError as error:
                 reason = str(error)
-            failed = 0 if _size(part) > most else failed + 1
-            most = max(most, _size(part))
-    raise InputError(f"{url}: {reason}; what arrived is kept, run the same command again to go on")
+            failed = 0 if part.held > most else failed + 1
+            most = max(most, part.held)
+    raise InputError(f"{part.url}: {reason}; what arrived is kept, run the same command again to go on")
 
 
-def _transfer(url: str, part: Path, bar: Any, size: int) -> None:
+def _transfer(part: _Part, size: int, bar: Any) -> None:
     """One request: the whole file, or what is missing of it.
 
     Raises:
         InputError: an answer that another attempt will not change.
-        _TryAgainError: anything that another attempt may mend.
+        _TryAgainError: anything that another attempt may get past.
     """
-    state, held = _read_state(part), _size(part)
-    if state is None or state.url != url or not state.validator:
-        state, held = _State(url), 0
-    with _request(url, state, held, part) as response:
+    version = part.version
+    held = part.held if version else 0
+    response = _answer(part, held, version)
+    if response is None:
+        return
+    with response:
         headers = response.headers
-        if held and not _continues(response.status, headers, state, held):
+        if held and not _continues(response, held, version):
             if response.status == _PARTIAL:
-                _forget(part)
+                part.forget()
                 raise _TryAgainError("the server sent another part than was asked for")
             held = 0
-        length = headers.get("Content-Length")
-        total = held + int(length) if length and length.isdigit() else None
-        _write_state(part, _State(url, _validator(headers), total))
+        length = headers.get("Content-Length", "")
+        total = held + int(length) if length.isdigit() else None
+        part.begin(_version(headers))
         bar.total, bar.n = total, held
-        arrived = _copy(response, part, held, bar, size)
-        if arrived > size > 0:
-            _refuse(url, part, f"{arrived} bytes arrived, where the card has {size}")
-    if total is not None and _size(part) != total:
-        raise _TryAgainError(f"the transfer broke off after {_size(part)} of {total} bytes")
+        _copy(response, part, held, size, bar)
+    if part.held > size > 0:
+        raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
+    if total not in (None, part.held):
+        raise _TryAgainError(f"the transfer broke off after {part.held} of {total} bytes")
 
 
-def _request(url: str, state: _State, held: int, part: Path) -> Any:
+def _answer(part: _Part, held: int, version: str) -> Any:
+    """The server's answer; None if nothing is missing."""
     headers = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
     if held:
-        headers |= {"Range": f"bytes={held}-", "If-Range": state.validator}
+        headers |= {"Range": f"bytes={held}-", "If-Range": version}
     try:
-        return _OPENER.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+        return _OPENER.open(urllib.request.Request(part.url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
+        said = f"the server answers {error.code} {error.reason}"
         if error.code == _RANGE_NOT_SATISFIABLE and held:
-            _forget(part)
+            if error.headers.get("Content-Range") == f"bytes */{held}":
+                return None
+            part.forget()
             raise _TryAgainError("the server has another file by now") from None
         if error.code in _PASSING:
-            raise _TryAgainError(f"the server answers {error.code} {error.reason}") from None
-        raise InputError(
-            f"{url}: the server answers {error.code} {error.reason}; mend the card's address, or get the file by hand"
-        ) from None
+            raise _TryAgainError(said) from None
+        raise InputError(f"{part.url}: {said}; correct the card's address, or get the file by hand") from None
     except InputError:
         raise
-    except (http.client.InvalidURL, ValueError) as error:  # a host's name that is none is a ValueError
-        raise InputError(f"{url}: not an address ({error}); mend the card") from None
+    except (http.client.InvalidURL, ValueError) as error:  # such as a host's name that is none
+        raise InputError(f"{part.url}: not an address ({error}); correct the card") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _TryAgainError(f"no connection ({getattr(error, 'reason', error)})") from None
 
 
-def _continues(status: int, headers: Message, state: _State, held: int) -> bool:
-    """Whether an answer is the rest of the file that is held."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if status != _PARTIAL or found is None or int(found[1]) != held:
-        return False
-    same_length = found[2] == "*" or state.total is None or int(found[2]) == state.total
-    return same_length and _validator(headers) in ("", state.validator)
+def _continues(response: Any, held: int, version: str) -> bool:
+    """Whether an answer is the rest of what is held."""
+    begins = response.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+    return response.status == _PARTIAL and begins and _version(response.headers) in ("", version)
 
 
-def _copy(response: Any, part: Path, held: int, bar: Any, size: int) -> int:
-    """Write what comes, as far as a known size and a little beyond; how much there is of it."""
-    with naming(part), part.open("r+b" if held else "wb") as file:
+def _copy(response: Any, part: _Part, held: int, size: int, bar: Any) -> None:
+    """Write what comes, as far as a known size and a little beyond."""
+    with naming(part.path), part.path.open("r+b" if held else "wb") as file:
         file.seek(held)
-        while True:
+        while not file.tell() > size > 0:
             try:
                 chunk = response.read1(_CHUNK)
             except (OSError, http.client.HTTPException) as error:
                 raise _TryAgainError(f"the transfer broke off ({error})") from None
-            if not chunk or file.tell() > size > 0:
-                return file.tell()
+            if not chunk:
+                return
             file.write(chunk)
             bar.update(len(chunk))
 
 
-def _validator(headers: Message) -> str:
+def _version(headers: Message) -> str:
     """What names a version of a remote file: its strong ETag, or when it was changed."""
     etag = str(headers.get("ETag", ""))
     return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified", ""))
-
-
-def _is_whole(part: Path, url: str) -> bool:
-    state = _read_state(part)
-    return state is not None and state.url == url and state.total is not None and _size(part) == state.total
-
-
-def _state_path(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_state(part: Path) -> _State | None:
-    """What was noted of a partial file; a damaged note is none."""
-    if not part.is_file():
-        return None
-    try:
-        content = parse_json_table(_state_path(part).read_bytes())
-        state = _State(str(content["url"]), str(content["validator"]), content["total"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return state if state.validator.isprintable() else None  # it goes into a header
-
-
-def _write_state(part: Path, state: _State) -> None:
-    with whole_file(_state_path(part)) as file:
-        file.write(json.dumps(asdict(state)).encode())
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _state_path(part).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -257,20 +238,4 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """An opener for http and https alone: no files, no FTP, no data addresses."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Redirects(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-_OPENER = _opener()
+_OPENER = urllib.request.build_opener(_Redirects)

@@ -126,7 +126,7 @@ def test_names_that_are_none(mode: str, name: str) -> None:
 BOMB = """
 import sys
 from pathlib import Path
-from disbench.datasets.unpack import unpack
+from disbench.io.archives import unpack
 place = Path(sys.argv[1])
 def attempt():
     (place / "in").mkdir()

@@ -81,7 +81,9 @@ class Server:
         if asked and self.ranges and fresh:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
-                request.send_error(416)
+                request.send_response(416)
+                request.send_header("Content-Range", f"bytes */{len(content)}")
+                request.end_headers()
                 return
         request.send_response(206 if start else 200)
         if start:
@@ -156,10 +158,9 @@ class TestDownload:
 
     def test_killed_after_the_last_byte(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
         (tmp_path / "a.bin.part").write_bytes(CONTENT)
-        note = {"url": f"{server.url}/a.bin", "validator": '"1"', "total": len(CONTENT)}
-        (tmp_path / "a.bin.part.json").write_text(json.dumps(note))
+        (tmp_path / "a.bin.part.json").write_text(json.dumps([f"{server.url}/a.bin", '"1"']))
         assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
-        assert not server.seen
+        assert server.seen == [("/a.bin", f"bytes={len(CONTENT)}-")]
 
     @pytest.mark.parametrize("note", [None, "{", '{"url": 1}', "[]", '{"url":"http://elsewhere"}'])
     def test_a_part_of_unknown_origin_is_not_continued(
@@ -471,7 +472,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("../evil", "would leave its folder"), ("img/a.png", "no folder in it holds img and gt")],
+        [("../evil", "relative path"), ("img/a.png", "no folder in it holds img and gt")],
     )
     def test_archives_that_mean_harm_or_hold_something_else(
         self, card: Path, data: Path, server: Server, name: str, message: str
@@ -493,7 +494,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         whole = server.files["/d.zip"]
         self.write(card, server, sha256="")
         server.files["/d.zip"] = whole[:-9]
-        with pytest.raises(InputError, match="not a zip or tar archive"):
+        with pytest.raises(InputError, match=r"d\.zip: "):
             list(fetch(str(card), data, unverified=True))
         assert not self.tree(data)
         server.files["/d.zip"] = whole
@@ -503,8 +504,8 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ('to = "../.."', "would leave its folder"),
-            ('to = "/absolute"', "would leave its folder"),
+            ('to = "../.."', "relative path"),
+            ('to = "/absolute"', "relative path"),
             ("unpack = 1", "unpack is true or false"),
         ],
     )

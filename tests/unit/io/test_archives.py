@@ -1,0 +1,184 @@
+"""Archives that mean harm, or that came damaged: nothing is written outside, and one sentence says why."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_UNPACKED_BYTES
+from disbench.io.archives import unpack
+
+Content = Iterable[tuple[str, bytes]]
+Maker = Callable[[Path, Content], Path]
+TAR_MODES = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
+NOISE = np.random.default_rng(0).bytes(200_000)
+
+
+def zip_of(path: Path, content: Content) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content:
+            archive.writestr(name, data)
+    return path
+
+
+def tar_of(path: Path, content: Content) -> Path:
+    with tarfile.open(path, TAR_MODES.get(path.suffix, "w")) as archive:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tar_with(path: Path, kind: bytes, target: str) -> Path:
+    """A tar whose member "a" is a link or a device, with a file below it."""
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("a")
+        info.type, info.linkname = kind, target
+        archive.addfile(info)
+        info = tarfile.TarInfo("a/evil")
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"x"))
+    return path
+
+
+def zip_with(path: Path, kind: int) -> Path:
+    info = zipfile.ZipInfo("a")
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "inner" / "out"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def refused(archive: Path, out: Path, limit: int | None = None) -> None:
+    with pytest.raises(InputError) as caught:
+        unpack(archive, out, limit)
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert not list(out.parents[1].rglob("*evil*"))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "dat"])
+def test_what_is_unpacked(tmp_path: Path, out: Path, ending: str) -> None:
+    content = [("a/b.txt", b"one"), ("a/c/d.bin", bytes(3_000_000)), ("e", b"")]
+    path = tmp_path / f"x.{ending}"
+    (zip_of if ending in ("zip", "dat") else tar_of)(path, content)
+    unpack(path, out)
+    found = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert found == dict(content)
+    assert all(stat.S_IMODE(p.stat().st_mode) & 0o111 == 0 for p in out.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
+def test_what_one_system_adds_is_left_out(tmp_path: Path, out: Path, make: Maker) -> None:
+    unpack(make(tmp_path / "x", [("a/b", b""), ("__MACOSX/a/._b", b""), ("a/.DS_Store", b"")]), out)
+    assert [p.name for p in out.rglob("*")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/../../evil", "/evil", "C:\\evil", "C:evil", "..\\evil", "a/b/../../../../evil"]
+)
+def test_paths_that_leave_the_folder(tmp_path: Path, out: Path, make: Maker, name: str) -> None:
+    refused(make(tmp_path / "x", [("good", b"1"), (name, b"2")]), out)
+    assert not Path("/evil").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            lambda path, kind=kind, target=target: tar_with(path, kind, target)
+            for kind, target in (
+                (tarfile.SYMTYPE, "/etc"),
+                (tarfile.SYMTYPE, "good"),
+                (tarfile.SYMTYPE, "../.."),
+                (tarfile.LNKTYPE, "../../secret"),
+                (tarfile.CHRTYPE, ""),
+                (tarfile.BLKTYPE, ""),
+                (tarfile.FIFOTYPE, ""),
+            )
+        ),
+        *(lambda path, kind=kind: zip_with(path, kind) for kind in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO)),
+    ],
+)
+def test_links_and_devices(tmp_path: Path, out: Path, make: Callable[[Path], Path]) -> None:
+    refused(make(tmp_path / "x"), out)
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar.gz"])
+def test_bombs(tmp_path: Path, out: Path, make: Maker) -> None:
+    path = make(tmp_path / "x.gz", [(str(number), bytes(2**20)) for number in range(80)])
+    assert path.stat().st_size * 100 < 80 * 2**20
+    refused(path, out)
+    assert sum(p.stat().st_size for p in out.iterdir()) <= MAX_UNPACKED_BYTES
+    empty = make(tmp_path / "empty.gz", [(str(number), b"") for number in range(30)])
+    refused(empty, out, limit=29 * 512)
+
+
+def test_a_header_that_lies_about_the_size(tmp_path: Path, out: Path) -> None:
+    """The central directory says 10 bytes, the data is a megabyte: no more than 10 are read."""
+    path = zip_of(tmp_path / "x.zip", [("a", bytes(2**20))])
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    data[start + 24 : start + 28] = (10).to_bytes(4, "little")
+    path.write_bytes(data)
+    refused(path, out)
+    assert sum(p.stat().st_size for p in out.iterdir()) <= 10
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
+def test_a_file_that_is_a_folder_too(tmp_path: Path, out: Path, make: Maker) -> None:
+    refused(make(tmp_path / "x", [("c", b"1"), ("c/b", b"2")]), out)
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_damaged_archives(tmp_path: Path, out: Path, ending: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    whole = (zip_of if ending == "zip" else tar_of)(path, [("a", NOISE)]).read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle])
+    refused(path, out)
+    if ending != "tar":  # a plain tar has no checksum of its content
+        path.write_bytes(whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 9]) + whole[middle + 9 :])
+        refused(path, out)
+
+
+def test_what_is_no_archive(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "x.zip").write_text("<html>please log in</html>")
+    refused(tmp_path / "x.zip", out)
+
+
+def test_an_encrypted_zip(tmp_path: Path, out: Path) -> None:
+    path = zip_of(tmp_path / "x.zip", [("a", b"1")])
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + offset] |= 1
+    path.write_bytes(data)
+    refused(path, out)
+
+
+def test_a_full_disk_is_no_damaged_archive(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, os.strerror(28), "somewhere")
+
+    path = zip_of(tmp_path / "x.zip", [("a/b", b"1")])
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(path, out)
