@@ -10,8 +10,8 @@ from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import StoredRun
 from disbench.io.files import whole_file
-from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
+from disbench.reports.ambiguity.tables import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.tables import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, require_runs, split_runs
@@ -198,10 +198,10 @@ def _page(
 
 
 def _latex(shared: Sequence[Table], sections: Sequence[_Section]) -> str:
-    tables = [latex.table(table, table.name) for table in shared]
+    tables = {table.name: table for table in shared}
     for number, section in enumerate(sections, start=1):
-        tables += [latex.table(part, f"{part.name}-{number}") for part in (section.clicks, section.quality)]
-    return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(tables) + "\n"
+        tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
+    return latex.document(tables)
 
 
 def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:

@@ -27,8 +27,7 @@ from disbench.io import recorded_clicks
 from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
 from disbench.reports.ambiguity.numbers import read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
-from disbench.reports.ambiguity.report import diverse_tables
-from disbench.reports.ambiguity.tables import csv_rows
+from disbench.reports.ambiguity.tables import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
 from tests.fuzz.stored_forms import (
@@ -70,7 +69,7 @@ def read_everything(folder: Path, shards: Path, *, drawn: bool = True) -> None:
     def report() -> None:
         found = read_answers(folder)
         numbers = read_numbers(found)
-        for table in diverse_tables([numbers]):
+        for table in tables_of([numbers], []):
             (markdown.table(table) + latex.table(table, table.name)).encode()
         json.dumps(csv_rows([numbers], []), default=str)
         if drawn:

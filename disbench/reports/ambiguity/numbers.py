@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +35,16 @@ FAMILIES = (
     "with several neighbours",
     "with other objects",
 )
-"""What a report tells of the relation of a mask to the clicked object."""
+"""Relations of a mask to the clicked object, as a report groups them."""
 NOTHING = "nothing"
-"""What a top candidate means that is near to no member."""
+"""What a chosen candidate means that is near no member."""
 SIZES = ("1", "2", "3", "4 or more")
 """Masks of a set."""
 MOST_ANSWERS = 1 << 24
 """First clicks of all sets of a run together."""
 PERCENTS = (85, 90)
 """IoUs that a user's mask has to reach."""
+RECALLS = tuple(round(100 * threshold) for threshold in ambiguity.THRESHOLDS)
 
 
 def family(relation: str) -> str:
@@ -58,6 +59,82 @@ def family(relation: str) -> str:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One click, as stored.
+
+    Attributes:
+        click: number of the draw, from 1.
+        moved: whether the click was moved.
+        ious: float32 (members, candidates).
+        scores: of the candidates.
+        agreement: IoU of each pair of candidates.
+        unmoved: IoU of each candidate of the unmoved click with each of this one's, row by row.
+        failed: whether the method failed.
+    """
+
+    click: int
+    moved: bool
+    ious: Float32Array
+    scores: Sequence[float] | None
+    agreement: Sequence[float]
+    unmoved: Sequence[float] | None
+    failed: bool
+
+    @property
+    def nearest(self) -> FloatArray:
+        """IoU of each candidate with the member that it is nearest to."""
+        return np.asarray(np.nan_to_num(self.ious).max(axis=0), dtype=np.float64)
+
+    @property
+    def chosen(self) -> int | None:
+        """The candidate that the method itself chooses; None where it offers none or has no order."""
+        return ambiguity.top1(self.scores, self.ious.shape[1])
+
+    def between(self, after: Answer) -> FloatArray:
+        """IoU of each candidate of this click with each of a moved one's."""
+        shape = self.ious.shape[1], after.ious.shape[1]
+        return np.asarray(after.unmoved, dtype=np.float64).reshape(shape)
+
+
+def _own_choice(answer: Answer) -> float:
+    """Coverage by the chosen candidate alone."""
+    if answer.failed:
+        return 0.0
+    return math.nan if answer.chosen is None else float(answer.ious[:, answer.chosen].mean())
+
+
+def _rank_within(answer: Answer) -> float:
+    return ambiguity.rank_correlation(answer.scores, answer.nearest) if answer.scores else math.nan
+
+
+def _held_own_choice(before: Answer, after: Answer) -> float:
+    return 0.0 if after.failed else ambiguity.held_top1(before.scores, after.scores, before.between(after))
+
+
+def _held_best(before: Answer, after: Answer) -> float:
+    return 0.0 if after.failed else ambiguity.held_best(before.ious, after.ious, before.between(after))
+
+
+def _recall(threshold: float) -> Callable[[Answer], float]:
+    return lambda answer: ambiguity.recall(answer.ious, threshold)
+
+
+OF_CLICKS: Mapping[str, Callable[[Answer], float]] = {
+    "coverage": lambda answer: ambiguity.coverage(answer.ious),
+    **{f"recall_{round(100 * threshold)}": _recall(threshold) for threshold in ambiguity.THRESHOLDS},
+    "coverage_own_choice": _own_choice,
+    "redundancy": lambda answer: ambiguity.redundancy(answer.agreement),
+    "waste": lambda answer: ambiguity.waste(answer.ious),
+}
+"""Measures of one click: nan where one does not apply. A run's number is the mean over clicks where it applies."""
+OF_MOVED: Mapping[str, Callable[[Answer, Answer], float]] = {
+    "held_own_choice": _held_own_choice,
+    "held_best": _held_best,
+}
+"""Measures of a click and of the same click moved."""
+
+
+@dataclass(frozen=True)
 class Who:
     """A run as a report on ambiguity names it; every text is one printable line.
 
@@ -66,11 +143,11 @@ class Who:
         label: the method, with the options that are not its card's defaults.
         dataset: the sets' name.
         content_hash: of the sets.
-        shards: content hash of the shards that they are of.
+        shards: content hash of the shards that they are from.
         sets: how many were taken, of how many.
         command: that made it.
         settings: how it was asked, in words.
-        asked: that part of it which rows of one table must share: what decides the first clicks, and when they end.
+        asked: the settings that runs of one table share: what decides the first clicks, and when they end.
         moved: pixels by which first clicks were moved; 0 where none was.
     """
 
@@ -98,13 +175,7 @@ class Who:
 
 @dataclass(frozen=True)
 class Group:
-    """A measure of some members or sets.
-
-    Attributes:
-        count: how many.
-        coverage: mean IoU of the best candidate.
-        recall: IoU in per cent -> share of members that reach it.
-    """
+    """Coverage of some members or sets, and IoU in per cent -> share of members that reach it."""
 
     count: int
     coverage: Estimate
@@ -122,22 +193,15 @@ class Numbers:
         clicks: first clicks, without the moved ones.
         failed: sets on which the method failed.
         candidates: mean number a click.
-        coverage: of all members.
-        recall: IoU in per cent -> recall.
+        estimates: name of `OF_CLICKS` or `OF_MOVED`, `calibration_error` (expected, of the score), or
+            `rank_correlation_within` (of the scores with the IoUs, within each click).
         by_relation: family -> its members, in the order of `FAMILIES`.
         by_size: number of masks -> the sets of that size, in the order of `SIZES`.
         own: coverage where the first 1, 2, ... candidates by the method's own score are kept.
-        oracle: the largest that so many candidates could have.
-        redundancy: mean IoU between candidates.
-        waste: share of candidates that match nothing.
-        calibration: expected calibration error of the score.
+        oracle: the largest coverage that 1, 2, ... candidates could have.
         rank: rank correlation of the score with the IoU, over all candidates.
-        rank_within: the same within each click, mean over clicks.
-        top1: coverage by the one candidate that the method chooses.
         meant: in sets of two masks or more, family (or `NOTHING`) -> share of clicks at which the chosen candidate
             means it.
-        held_top1: IoU of the chosen candidates before and after a click is moved.
-        held_best: IoU of the candidates nearest to each member before and after.
         seconds: mean seconds of the method a click.
     """
 
@@ -147,27 +211,25 @@ class Numbers:
     clicks: int
     failed: int
     candidates: float
-    coverage: Estimate
-    recall: Mapping[int, Estimate]
+    estimates: Mapping[str, Estimate | None]
     by_relation: Mapping[str, Group]
     by_size: Mapping[str, Group]
     own: FloatArray | None
     oracle: FloatArray
-    redundancy: Estimate | None
-    waste: Estimate | None
-    calibration: Estimate | None
     rank: float | None
-    rank_within: Estimate | None
-    top1: Estimate | None
     meant: Mapping[str, float]
-    held_top1: Estimate | None
-    held_best: Estimate | None
     seconds: float
+
+    @property
+    def coverage(self) -> float:
+        """Mean coverage."""
+        found = self.estimates["coverage"]
+        return math.nan if found is None else found.mean
 
 
 @dataclass(frozen=True)
 class Intent:
-    """Clicks that it costs to be understood, of one family of relations."""
+    """Clicks until the mask reaches an IoU (in per cent), and the IoU after clicks 1 and 2, of some targets."""
 
     count: int
     noc: Mapping[int, Estimate]
@@ -182,29 +244,12 @@ class Intents:
     Attributes:
         who: the run.
         selection: how a candidate is kept.
-        samples: how many.
-        all: of all targets.
-        by_relation: family -> its targets, in the order of `FAMILIES`.
+        groups: `any` -> all targets, then family -> its targets, in the order of `FAMILIES`.
     """
 
     who: Who
     selection: str
-    samples: int
-    all: Intent
-    by_relation: Mapping[str, Intent]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """One click, as stored."""
-
-    click: int
-    moved: bool
-    ious: Float32Array
-    scores: Sequence[float] | None
-    agreement: Sequence[float]
-    unmoved: Sequence[float] | None
-    failed: bool
+    groups: Mapping[str, Intent]
 
 
 @dataclass(frozen=True)
@@ -213,28 +258,13 @@ class _Set:
 
     image: str
     families: tuple[str, ...]
-    drawn: tuple[_Answer, ...]
-    moved: tuple[_Answer, ...]
-
-    @property
-    def size(self) -> str:
-        count = len(self.families)
-        return SIZES[min(count, len(SIZES)) - 1]
-
-
-def read_numbers(run: StoredAnswers) -> Numbers:
-    """The numbers of a run of the diverse task.
-
-    Raises:
-        InputError: its files are damaged, or do not fit each other.
-    """
-    with _fitting(run.folder):
-        return _numbers(run)
+    drawn: tuple[Answer, ...]
+    moved: tuple[Answer, ...]
 
 
 @contextmanager
 def _fitting(folder: Path) -> Iterator[None]:
-    """A stranger's description and tables need not fit each other: whatever that comes to is one kind of error."""
+    """Report a stranger's tables that do not fit each other as one kind of error."""
     try:
         yield
     except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
@@ -254,7 +284,7 @@ def read_intents(run: StoredRun) -> Intents:
     """The numbers of a run on each intent.
 
     Raises:
-        InputError: not such a run, one that ends early, or without its table of sets.
+        InputError: a run that ends early, or without its table of sets.
     """
     with _fitting(run.folder):
         return _intents(run)
@@ -264,7 +294,7 @@ def _intents(run: StoredRun) -> Intents:
     if run.protocol.stop_at is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
-        raise InputError(f"{run.folder}: there is no {SETS}, which a packed run has not; name the run's folder")
+        raise InputError(f"{run.folder}: {SETS} is missing, which a packed run does not have; name the run's folder")
     relations = {
         f"{row['sample']}/{member}": family(name)
         for row in read_sets_table(run.folder).to_pylist()
@@ -277,25 +307,20 @@ def _intents(run: StoredRun) -> Intents:
     ious = np.stack([values[:cap] for values in rows.values()])
     families = np.array([relations[name] for name in rows])
     images = np.array([name.rsplit("/", 2)[0] for name in rows])
-    present = [name for name in FAMILIES if (families == name).any()]
+    chosen = {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}
     return Intents(
         who=_who(run.folder, run.record),
         selection=run.protocol.selection,
-        samples=len(rows),
-        all=_intent(ious, images, cap),
-        by_relation={name: _intent(ious[families == name], images[families == name], cap) for name in present},
+        groups={name: _intent(ious[which], images[which], cap) for name, which in chosen.items()},
     )
 
 
 def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
-    def estimate(values: npt.NDArray[Any]) -> Estimate:
-        return Estimate(float(values.mean()), *ambiguity.mean_interval(values, images))
-
     return Intent(
         count=len(ious),
-        noc={percent: estimate(clicks_to_reach(ious, percent / 100, cap)) for percent in PERCENTS},
-        first=estimate(np.nan_to_num(ious[:, 0])),
-        second=estimate(np.nan_to_num(ious[:, 1])) if ious.shape[1] > 1 else None,
+        noc={percent: _estimated(clicks_to_reach(ious, percent / 100, cap), images) for percent in PERCENTS},
+        first=_estimated(np.nan_to_num(ious[:, 0]), images),
+        second=_estimated(np.nan_to_num(ious[:, 1]), images) if ious.shape[1] > 1 else None,
     )
 
 
@@ -328,66 +353,63 @@ def _in_words(settings: Mapping[str, Any]) -> str:
     return plain(", ".join(f"{name} {value}" for name, value in settings.items()))
 
 
+def read_numbers(run: StoredAnswers) -> Numbers:
+    """The numbers of a run of the diverse task.
+
+    Raises:
+        InputError: its files are damaged, or do not fit each other.
+    """
+    with _fitting(run.folder):
+        return _numbers(run)
+
+
 def _numbers(run: StoredAnswers) -> Numbers:
-    sets = _read_sets(run)
-    drawn = [(one, answer) for one in sets for answer in one.drawn]
-    images = np.array([one.image for one, _ in drawn])
-    best = [ambiguity.best_ious(answer.ious) for _, answer in drawn]
-    curves = _curves([answer for _, answer in drawn])
-    seconds = run.answers(["model_seconds"])["model_seconds"].to_numpy()
-    scored = [(image, answer) for image, (_, answer) in zip(images, drawn, strict=True) if answer.scores]
-    moved = [(one.image, pair) for one in sets for pair in _pairs(one)]
+    table = run.answers()
+    sets = _read_sets(run, table)
+    answers = [answer for one in sets for answer in one.drawn]
+    images = np.array([one.image for one in sets for _ in one.drawn])
+    own, oracle = _curves(answers)
     return Numbers(
         who=_who(run.folder, run.record),
         sets=len(sets),
         images=len(set(images.tolist())),
-        clicks=len(drawn),
+        clicks=len(answers),
         failed=len(run.record.result.failed),
-        candidates=float(np.mean([answer.ious.shape[1] for _, answer in drawn])),
-        coverage=_estimated([values.mean() for values in best], images),
-        recall={
-            round(100 * t): _estimated([ambiguity.recall(a.ious, t) for _, a in drawn], images)
-            for t in ambiguity.THRESHOLDS
-        },
-        by_relation=_by_relation(drawn, best, images),
-        by_size=_by_size(drawn, best, images),
-        own=curves[0],
-        oracle=curves[1],
-        redundancy=_known([ambiguity.redundancy(a.agreement) for _, a in drawn], images),
-        waste=_known([ambiguity.waste(a.ious) for _, a in drawn], images),
-        calibration=_calibration(scored),
-        rank=_rank(scored),
-        rank_within=_known(
-            [ambiguity.rank_correlation(a.scores or (), _nearest(a)) for _, a in scored],
-            [image for image, _ in scored],
-        ),
-        top1=_known([_top1(answer) for _, answer in drawn], images),
-        meant=_meant([(one, answer) for one, answer in drawn if len(one.families) > 1]),
-        held_top1=_known([_held_top1(*pair) for _, pair in moved], [image for image, _ in moved]),
-        held_best=_known([_held_best(*pair) for _, pair in moved], [image for image, _ in moved]),
-        seconds=float(seconds.mean()),
+        candidates=float(np.mean([answer.ious.shape[1] for answer in answers])),
+        estimates=_estimates(sets, answers, images),
+        by_relation=_by_relation(sets),
+        by_size=_by_size(sets),
+        own=own,
+        oracle=oracle,
+        rank=_rank([answer for answer in answers if answer.scores]),
+        meant=_meant(sets),
+        seconds=float(table["model_seconds"].to_numpy().mean()),
     )
 
 
-def _read_sets(run: StoredAnswers) -> list[_Set]:
+def _estimates(
+    sets: Sequence[_Set], answers: Sequence[Answer], images: npt.NDArray[np.str_]
+) -> dict[str, Estimate | None]:
+    pairs = [(one.image, one.drawn[after.click - 1], after) for one in sets for after in one.moved]
+    moved_images = np.array([image for image, _, _ in pairs])
+    found = {name: _known([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
+    found["calibration_error"] = _calibration(answers, images)
+    found["rank_correlation_within"] = _known([_rank_within(answer) for answer in answers], images)
+    for name, of_moved in OF_MOVED.items():
+        found[name] = _known([of_moved(before, after) for _, before, after in pairs], moved_images)
+    return found
+
+
+def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
     """Sets that were asked about, with their clicks, in the order of the run."""
-    table = run.answers()
     ious = run.ious(table)
     _check_values(table, ious)
-    asked: dict[str, list[_Answer]] = {}
+    asked: dict[str, list[Answer]] = {}
     columns = ["sample", "click", "dx", "dy", "scores", "agreement", "unmoved", "failure"]
     for row, values in zip(table.select(columns).to_pylist(), ious, strict=True):
-        asked.setdefault(row["sample"], []).append(
-            _Answer(
-                click=row["click"],
-                moved=bool(row["dx"] or row["dy"]),
-                ious=values,
-                scores=row["scores"],
-                agreement=row["agreement"],
-                unmoved=row["unmoved"],
-                failed=row["failure"] is not None,
-            )
-        )
+        moved, failed = bool(row["dx"] or row["dy"]), row["failure"] is not None
+        answer = Answer(row["click"], moved, values, row["scores"], row["agreement"], row["unmoved"], failed)
+        asked.setdefault(row["sample"], []).append(answer)
     known = {row["sample"]: row for row in run.sets().to_pylist()}
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
@@ -398,144 +420,114 @@ def _read_sets(run: StoredAnswers) -> list[_Set]:
 
 
 def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
-    """Overlaps are from 0 to 1 or not a number, seconds are finite and not negative.
-
-    Raises:
-        ValueError: some are not.
-    """
+    """Raise `ValueError` for overlaps outside 0 to 1 (nan is none), and for seconds that are not a time."""
     shares = [*ious, *(_flat(answers[name]) for name in ("agreement", "unmoved"))]
     if any((values < 0).any() or (values > 1).any() for values in shares):
         raise ValueError("overlaps outside 0 to 1")
     for name in SECONDS:
         values = answers[name].to_numpy()
         if not (np.isfinite(values) & (values >= 0)).all():
-            raise ValueError(f"{name} with what is no time")
+            raise ValueError(f"{name} that are not a time")
 
 
 def _flat(column: pa.ChunkedArray) -> Float32Array:
     return np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
-def _joined(row: Mapping[str, Any], answers: Sequence[_Answer], wanted: int) -> _Set:
+def _joined(row: Mapping[str, Any], answers: Sequence[Answer], wanted: int) -> _Set:
     families = tuple(map(family, row["relations"]))
     drawn = [answer for answer in answers if not answer.moved]
     nothing = np.zeros((len(families), 0), dtype=np.float32)
-    drawn += [_Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)]
+    drawn += [Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)]
+    if [answer.click for answer in drawn] != list(range(1, len(drawn) + 1)):
+        raise ValueError(f"clicks of {row['sample']} that are not 1, 2, ...")
     return _Set(row["image_id"], families, tuple(drawn), tuple(answer for answer in answers if answer.moved))
 
 
-def _curves(answers: Sequence[_Answer]) -> tuple[FloatArray | None, FloatArray]:
+def _curves(answers: Sequence[Answer]) -> tuple[FloatArray | None, FloatArray]:
     """Coverage by candidates kept, by own score and by oracle; a click with fewer candidates keeps its last value."""
     longest = max(1, *(answer.ious.shape[1] for answer in answers)) if answers else 1
 
     def stretched(curve: FloatArray) -> FloatArray:
         return np.pad(curve, (0, longest - len(curve)), mode="edge") if len(curve) else np.zeros(longest)
 
-    own = [ambiguity.coverage_by_own_order(a.ious, a.scores) for a in answers]
-    oracle = [stretched(ambiguity.coverage_by_oracle(a.ious)) for a in answers]
+    own = [ambiguity.coverage_by_own_order(answer.ious, answer.scores) for answer in answers]
+    oracle = [stretched(ambiguity.coverage_by_oracle(answer.ious)) for answer in answers]
     whole = [stretched(curve) for curve in own if curve is not None]
     return np.mean(whole, axis=0) if len(whole) == len(own) else None, np.mean(oracle, axis=0)
 
 
-def _by_relation(
-    drawn: Sequence[tuple[_Set, _Answer]], best: Sequence[FloatArray], images: npt.NDArray[np.str_]
-) -> dict[str, Group]:
+def _by_relation(sets: Sequence[_Set]) -> dict[str, Group]:
+    """Of members."""
+    drawn = [(one, answer) for one in sets for answer in one.drawn]
     families = np.array([name for one, _ in drawn for name in one.families])
-    of_image = np.repeat(images, [len(one.families) for one, _ in drawn])
-    values = np.concatenate(best)
-    return {name: _group(values, of_image, families == name) for name in FAMILIES if (families == name).any()}
+    images = np.array([one.image for one, _ in drawn for _ in one.families])
+    values = np.concatenate([ambiguity.best_ious(answer.ious) for _, answer in drawn])
+    return {
+        name: Group(int(which.sum()), _estimated(values[which], images[which]), _recalls(values[which]))
+        for name, which in _masks(families, FAMILIES).items()
+    }
 
 
-def _by_size(
-    drawn: Sequence[tuple[_Set, _Answer]], best: Sequence[FloatArray], images: npt.NDArray[np.str_]
-) -> dict[str, Group]:
-    sizes = np.array([one.size for one, _ in drawn])
-    means = np.array([values.mean() for values in best])
+def _by_size(sets: Sequence[_Set]) -> dict[str, Group]:
+    """Of sets; counted in clicks."""
     found = {}
-    for size in SIZES:
-        chosen = sizes == size
-        if chosen.any():
-            members = np.concatenate([values for values, own in zip(best, chosen, strict=True) if own])
-            found[size] = Group(int(chosen.sum()), _estimated(means[chosen], images[chosen]), _recalls(members))
+    for place, size in enumerate(SIZES, start=1):
+        chosen = [one for one in sets if min(len(one.families), len(SIZES)) == place]
+        if chosen:
+            best = [ambiguity.best_ious(answer.ious) for one in chosen for answer in one.drawn]
+            images = [one.image for one in chosen for _ in one.drawn]
+            coverage = _estimated([values.mean() for values in best], images)
+            found[size] = Group(len(best), coverage, _recalls(np.concatenate(best)))
     return found
 
 
-def _group(values: FloatArray, images: npt.NDArray[np.str_], chosen: BoolArray) -> Group:
-    return Group(int(chosen.sum()), _estimated(values[chosen], images[chosen]), _recalls(values[chosen]))
+def _masks(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
+    """For each name that occurs, in an order, where it does."""
+    return {name: names == name for name in order if (names == name).any()}
 
 
 def _recalls(values: FloatArray) -> dict[int, float]:
     return {round(100 * t): ambiguity.recall(values[:, None], t) for t in ambiguity.THRESHOLDS}
 
 
-def _calibration(scored: Sequence[tuple[str, _Answer]]) -> Estimate | None:
+def _calibration(answers: Sequence[Answer], images: npt.NDArray[np.str_]) -> Estimate | None:
+    scored = [(image, answer) for image, answer in zip(images, answers, strict=True) if answer.scores]
     if not scored:
         return None
-    sums = np.stack([ambiguity.calibration_sums(a.scores or (), _nearest(a)) for _, a in scored])
-    images = [image for image, _ in scored]
+    sums = np.stack([ambiguity.calibration_sums(answer.scores or (), answer.nearest) for _, answer in scored])
     error = float(ambiguity.calibration_error(sums.sum(axis=0)))
-    return Estimate(error, *ambiguity.interval_over_groups(sums, images, ambiguity.calibration_error))
+    groups = [image for image, _ in scored]
+    return Estimate(error, *ambiguity.interval_over_groups(sums, groups, ambiguity.calibration_error))
 
 
-def _rank(scored: Sequence[tuple[str, _Answer]]) -> float | None:
+def _rank(scored: Sequence[Answer]) -> float | None:
     if not scored:
         return None
-    scores = np.concatenate([np.asarray(a.scores, dtype=np.float64) for _, a in scored])
-    found = ambiguity.rank_correlation(scores, np.concatenate([_nearest(a) for _, a in scored]))
+    scores = np.concatenate([np.asarray(answer.scores, dtype=np.float64) for answer in scored])
+    found = ambiguity.rank_correlation(scores, np.concatenate([answer.nearest for answer in scored]))
     return None if math.isnan(found) else found
 
 
-def _nearest(answer: _Answer) -> FloatArray:
-    """Of each candidate the IoU with the member that it is nearest to."""
-    return np.asarray(np.nan_to_num(answer.ious).max(axis=0), dtype=np.float64)
-
-
-def _top1(answer: _Answer) -> float:
-    """Coverage by the chosen candidate alone; nan where a method has no order, 0 where it failed."""
-    if answer.failed:
-        return 0.0
-    chosen = ambiguity.top1(answer.scores, answer.ious.shape[1])
-    return math.nan if chosen is None else float(answer.ious[:, chosen].mean())
-
-
-def _meant(drawn: Sequence[tuple[_Set, _Answer]]) -> dict[str, float]:
+def _meant(sets: Sequence[_Set]) -> dict[str, float]:
     """Shares of families that the chosen candidates mean; empty where a method has no order."""
     names = []
-    for one, answer in drawn:
-        chosen = ambiguity.top1(answer.scores, answer.ious.shape[1])
-        if chosen is None and not answer.failed:
-            return {}
-        member = None if chosen is None else ambiguity.meant_member(answer.ious, chosen)
-        names.append(NOTHING if member is None else one.families[member])
+    for one in sets:
+        for answer in one.drawn if len(one.families) > 1 else ():
+            if answer.chosen is None and not answer.failed:
+                return {}
+            member = None if answer.chosen is None else ambiguity.meant_member(answer.ious, answer.chosen)
+            names.append(NOTHING if member is None else one.families[member])
     return {name: names.count(name) / len(names) for name in (*FAMILIES, NOTHING) if name in names}
 
 
-def _pairs(one: _Set) -> list[tuple[_Answer, _Answer]]:
-    """Each moved click with the one that it was moved from."""
-    by_number = {answer.click: answer for answer in one.drawn}
-    return [(by_number[answer.click], answer) for answer in one.moved]
-
-
-def _held_top1(before: _Answer, after: _Answer) -> float:
-    return 0.0 if after.failed else ambiguity.held_top1(before.scores, after.scores, _between(before, after))
-
-
-def _held_best(before: _Answer, after: _Answer) -> float:
-    return 0.0 if after.failed else ambiguity.held_best(before.ious, after.ious, _between(before, after))
-
-
-def _between(before: _Answer, after: _Answer) -> FloatArray:
-    shape = before.ious.shape[1], after.ious.shape[1]
-    return np.asarray(after.unmoved, dtype=np.float64).reshape(shape)
-
-
-def _estimated(values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate:
+def _estimated(values: Sequence[float] | npt.NDArray[Any], images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate:
     given = np.asarray(values, dtype=np.float64)
     return Estimate(float(given.mean()), *ambiguity.mean_interval(given, images))
 
 
-def _known(values: Sequence[float] | FloatArray, images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate | None:
-    """Of those that are numbers; None if none is."""
+def _known(values: Sequence[float], images: npt.NDArray[np.str_]) -> Estimate | None:
+    """The estimate where values are numbers; None if none is."""
     given = np.asarray(values, dtype=np.float64)
     there = ~np.isnan(given)
-    return _estimated(given[there], np.asarray(images)[there]) if there.any() else None
+    return _estimated(given[there], images[there]) if there.any() else None

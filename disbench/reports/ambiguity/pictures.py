@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from disbench.core import ambiguity, masks
-from disbench.core.arrays import BoolArray
+from disbench.core import ambiguity
+from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.masks import decode
-from disbench.core.samples import Target
+from disbench.core.masks import decode, from_foreign_rle
 from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
 from disbench.harness.answers import ANSWERS, StoredAnswers
 from disbench.harness.set_source import Choice, SetSource
 from disbench.harness.set_task import SetSample
-from disbench.reports.ambiguity.numbers import Numbers
+from disbench.reports.ambiguity.numbers import Numbers, Who
 from disbench.reports.render.text import counted, plain
 from disbench.shards.reader import content_hash, read_manifest
 
@@ -28,7 +27,7 @@ _MOST_MEMBERS = 4
 _LEGEND = (
     "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
     "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
-    "area). The sets are drawn by lot among those of two masks or more, not chosen for their look."
+    "area). The sets are drawn at random from those of two masks or more, not chosen for their look."
 )
 
 
@@ -42,7 +41,7 @@ class PictureOptions:
         images: folder of the images, or `embedded`; None looks in the usual places.
         data: root of the datasets.
         count: sets a dataset, at least 1.
-        seed: of the lot.
+        seed: of the draw.
     """
 
     shards: Sequence[Path] = ()
@@ -53,14 +52,36 @@ class PictureOptions:
 
 
 @dataclass(frozen=True)
-class _Offered:
-    """What a method offers for the first click on a set."""
+class _Answer:
+    """The stored answer of a method to the first click on a set."""
 
-    label: str
-    click: Click
-    candidates: tuple[BoolArray, ...]
-    ious: Any
-    scores: Sequence[float] | None
+    who: Who
+    row: Mapping[str, Any]
+    ious: Float32Array
+
+    @property
+    def click(self) -> Click:
+        return Click(self.row["x"], self.row["y"], positive=True)
+
+    def candidates(self, sample: SetSample) -> list[BoolArray]:
+        """All candidates; `InputError` if a mask is damaged."""
+        height, width = sample.image.shape[:2]
+        found = self.row["candidate_masks"] or ()
+        try:
+            if len(found) != self.row["candidates"] or self.row["members"] != len(sample.members):
+                raise ValueError(f"{len(found)} masks stored of {self.row['candidates']} candidates")
+            rles = [{"size": [height, width], "counts": counts} for counts in found]
+            return [decode(from_foreign_rle(rle, height, width), order="C") for rle in rles]
+        except ValueError as error:
+            raise InputError(f"{self.who.folder / ANSWERS}: a damaged mask ({error}); run it again") from error
+
+
+def pictures_by_name(
+    groups: Sequence[Sequence[tuple[Numbers, StoredAnswers]]], options: PictureOptions
+) -> dict[str, bytes]:
+    """File name -> sheet, for each group of runs on the same sets that has one."""
+    drawn = [draw_pictures(group, options) for group in groups]
+    return {f"pictures-{number}.png": sheet for number, sheet in enumerate(drawn, start=1) if sheet is not None}
 
 
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
@@ -76,151 +97,96 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     Raises:
         InputError: none of the shards is that of the runs, an image is missing, a stored mask is damaged.
     """
-    stored = [(numbers, run) for numbers, run in runs if _has_masks(run)]
+    stored = [(run, answers) for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
     if not stored or not options.shards:
         return None
-    source = _source(stored[0][0], stored[0][1], options)
-    chosen = _lot(stored, options)
-    if not chosen:
-        return None
-    relations = {row["sample"]: row["relations"] for row in stored[0][1].sets().to_pylist()}
-    offered: dict[str, list[_Offered]] = {name: [] for name in chosen}
+    run, first = stored[0]
+    who = next(iter(first.values())).who
+    source = _source(who, run, options)
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    samples = {name: source.read(numbers_of[name]) for name in chosen}
-    for numbers, run in stored:
-        for name, found in _offers(numbers, run, samples).items():
-            offered[name].append(found)
-    strips = tuple(_strip(samples[name], relations[name], offered[name]) for name in chosen)
-    who = stored[0][0].who
-    heading = f"What a first click may mean, and what is offered: {who.dataset} ({who.content_hash[:8]})"
+    relations = {row["sample"]: row["relations"] for row in run.sets().to_pylist()}
+    strips = []
+    for name in _chosen([answers for _, answers in stored], options):
+        sample = source.read(numbers_of[name])
+        strips.append(_strip(sample, relations[name], [answers[name] for _, answers in stored]))
+    if not strips:
+        return None
+    heading = f"What a first click may mean, and what is offered: {who.title}"
     return draw_sheet(sheet_of(heading, (_LEGEND,), strips, place=2.2, dpi=100, letters=8.0))["png"]
 
 
-def _has_masks(run: StoredAnswers) -> bool:
-    column = run.answers(["candidate_masks"])["candidate_masks"]
-    return bool(len(column) > column.null_count)
+def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
+    """The answers to the first click on each set of two masks or more; none where no masks are stored."""
+    table = run.answers()
+    found = {
+        row["sample"]: _Answer(who, row, ious)
+        for row, ious in zip(table.to_pylist(), run.ious(table), strict=True)
+        if row["click"] == 1 and row["members"] > 1 and not (row["dx"] or row["dy"] or row["failure"])
+    }
+    return found if any(answer.row["candidate_masks"] for answer in found.values()) else {}
 
 
-def _source(numbers: Numbers, run: StoredAnswers, options: PictureOptions) -> SetSource:
+def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
     for folder in options.shards:
-        if content_hash(read_manifest(folder)) == numbers.who.shards:
+        if content_hash(read_manifest(folder)) == who.shards:
             try:
                 choice = Choice(**run.record.dataset.facts["choice"])
             except TypeError as error:
                 raise InputError(f"{run.folder}: it does not say which sets it took; run it again") from error
             source = SetSource(folder, options.images, options.data, choice)
-            if source.content_hash() != numbers.who.content_hash:
+            if source.content_hash() != who.content_hash:
                 raise InputError(
                     f"{folder}: its images are not those of {run.folder}; name the right ones with --images"
                 )
             return source
     raise InputError(
-        f"{run.folder}: made of the shards {numbers.who.shards[:8]}, which none of the --shards is; name their folder"
+        f"{run.folder}: made of the shards {who.shards[:8]}, which none of the --shards is; name their folder"
     )
 
 
-def _lot(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> list[str]:
-    """Sets of two masks or more that all runs answer for, of as many images as can be."""
-    columns = ["sample", "image_id", "members", "click", "dx", "dy", "failure"]
-    asked = [
-        {
-            row["sample"]: row["image_id"]
-            for row in run.answers(columns).to_pylist()
-            if row["click"] == 1 and not (row["dx"] or row["dy"] or row["failure"]) and row["members"] > 1
-        }
-        for _, run in runs
-    ]
-    names = [name for name in asked[0] if all(name in own for own in asked)]
+def _chosen(answers: Sequence[Mapping[str, _Answer]], options: PictureOptions) -> list[str]:
+    """Sets that all runs answer for, drawn at random, of as many images as possible."""
+    names = [name for name in answers[0] if all(name in own for own in answers)]
     mixed = [names[i] for i in np.random.default_rng(options.seed).permutation(len(names))]
     first_of_image: dict[str, str] = {}
     for name in mixed:
-        first_of_image.setdefault(asked[0][name], name)
+        first_of_image.setdefault(answers[0][name].row["image_id"], name)
     return list(dict.fromkeys([*first_of_image.values(), *mixed]))[: options.count]
 
 
-def _offers(numbers: Numbers, run: StoredAnswers, samples: Mapping[str, SetSample]) -> dict[str, _Offered]:
-    table = run.answers()
-    found = {}
-    for row, ious in zip(table.to_pylist(), run.ious(table), strict=True):
-        if row["sample"] in samples and row["click"] == 1 and not (row["dx"] or row["dy"]):
-            found[row["sample"]] = _Offered(
-                numbers.who.label,
-                Click(row["x"], row["y"], positive=True),
-                _candidates(row, samples[row["sample"]], run),
-                ious,
-                row["scores"],
-            )
-    return found
-
-
-def _candidates(row: Mapping[str, Any], sample: SetSample, run: StoredAnswers) -> tuple[BoolArray, ...]:
-    height, width = sample.image.shape[:2]
-    found = row["candidate_masks"] or ()
-    try:
-        if len(found) != row["candidates"] or row["members"] != len(sample.members):
-            raise ValueError(f"{len(found)} masks stored of {row['candidates']} candidates")
-        return tuple(
-            decode(masks.from_foreign_rle({"size": [height, width], "counts": counts}, height, width), order="C")
-            for counts in found
-        )
-    except ValueError as error:
-        raise InputError(f"{run.folder / ANSWERS}: a damaged mask ({error}); run it again") from error
-
-
-def _strip(sample: SetSample, relations: Sequence[str], offered: Sequence[_Offered]) -> Strip:
-    members: list[Target] = [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
-    click = offered[0].click
-    first = (
-        Panel("the click", sample.image, clicks=(click,), marks="first"),
+def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answer]) -> Strip:
+    members = [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
+    clicks = (answers[0].click,)
+    first = [
+        Panel("the click", sample.image, clicks=clicks, marks="first"),
         *(
-            Panel(plain(name), sample.image, target=member, clicks=(click,), marks="first")
+            Panel(plain(name), sample.image, target=member, clicks=clicks, marks="first")
             for name, member in zip(relations, members, strict=False)
         ),
-    )
+    ]
+    rows = [first]
+    for answer in answers:
+        candidates = answer.candidates(sample)
+        scores, count = answer.row["scores"], len(candidates)
+        chosen = ambiguity.top1(scores, count)
+        own = Panel(
+            answer.who.label,
+            sample.image,
+            "its own choice",
+            mask=None if chosen is None else candidates[chosen],
+            clicks=(answer.click,),
+            marks="first",
+            absent="no score" if chosen is None else "",
+        )
+        panels = [own]
+        for member, relation, ious in zip(members, relations, answer.ious, strict=False):
+            nearest = int(ious.argmax())
+            score = "" if scores is None else f", score {scores[nearest]:.2f}"
+            title = f"candidate {nearest + 1} of {count}{score}"
+            remark = f"IoU {ious[nearest]:.3f} with {plain(relation)}"
+            panels.append(Panel(title, sample.image, remark, target=member, mask=candidates[nearest]))
+        rows.append(panels)
     left_out = len(sample.members) - len(members)
     more = f", of which the {left_out} outermost are not drawn" if left_out > 0 else ""
     title = f"{plain(sample.id)}: {counted(len(sample.members), 'mask')}{more}"
-    return Strip(title, (first, *(_row(sample, members, relations, one) for one in offered)))
-
-
-def _row(
-    sample: SetSample, members: Sequence[Target], relations: Sequence[str], offered: _Offered
-) -> tuple[Panel, ...]:
-    count = len(offered.candidates)
-    chosen = ambiguity.top1(offered.scores, count)
-    own: dict[str, Any] = {"absent": "no score"} if chosen is None else {"mask": offered.candidates[chosen]}
-    panels = [
-        Panel(
-            offered.label,
-            sample.image,
-            remark="its own choice",
-            clicks=(offered.click,),
-            marks="first",
-            **own,
-        )
-    ]
-    for number, member in enumerate(members):
-        nearest = int(offered.ious[number].argmax())
-        score = "" if offered.scores is None else f", score {offered.scores[nearest]:.2f}"
-        panels.append(
-            Panel(
-                f"candidate {nearest + 1} of {count}{score}",
-                sample.image,
-                remark=f"IoU {offered.ious[number][nearest]:.3f} with {plain(relations[number])}",
-                target=member,
-                mask=offered.candidates[nearest],
-            )
-        )
-    return tuple(panels)
-
-
-def pictures_by_name(
-    groups: Sequence[Sequence[tuple[Numbers, StoredAnswers]]], options: PictureOptions
-) -> Mapping[str, bytes]:
-    """File name -> sheet, for each group of runs on the same sets that has one."""
-    found = {}
-    for number, group in enumerate(groups, start=1):
-        drawn = draw_pictures(group, options)
-        if drawn is not None:
-            found[f"pictures-{number}.png"] = drawn
-    return found
+    return Strip(title, tuple(map(tuple, rows)))

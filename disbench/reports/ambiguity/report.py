@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from disbench.core.errors import InputError
-from disbench.reports.ambiguity.figure import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.numbers import Intents, Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
-from disbench.reports.ambiguity.tables import (
-    by_sets,
-    candidates_table,
-    coverage_table,
-    csv_rows,
-    groups_table,
-    intents_table,
-    meant_table,
-)
+from disbench.reports.ambiguity.tables import FIGURE, by_sets, csv_rows, draw_ambiguity, tables_of
 from disbench.reports.entries import split_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
-from disbench.reports.render.table import Table
 from disbench.reports.render.text import counted, csv_text
 from disbench.reports.report import write_files
 
-PAGE, HTML, NUMBERS, TABLES, PNG, SVG = (
-    "ambiguity.md",
-    "ambiguity.html",
-    "ambiguity.csv",
-    "tables.tex",
-    "ambiguity.png",
-    "ambiguity.svg",
-)
+PAGE, HTML, NUMBERS, TABLES = "ambiguity.md", "ambiguity.html", "ambiguity.csv", "tables.tex"
+PNG, SVG = "ambiguity.png", "ambiguity.svg"
 SHEET = "Clicks, the masks that they may mean, and the candidates nearest to them"
 
 
@@ -63,16 +48,19 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
         [(one, run) for one, run in zip(numbers, answers, strict=True) if one in group] for group in by_sets(numbers)
     ]
     sheets = pictures_by_name(groups, pictures or PictureOptions())
-    tables = [
-        *diverse_tables(numbers),
-        *(intents_table(g, i) for i, g in enumerate(by_sets(intents), start=1)),
-    ]
+    tables = tables_of(numbers, intents)
     drawn = draw_ambiguity(numbers, intents)
+    shown = {
+        "tables": tables,
+        "figure": FIGURE,
+        "sheet": SHEET,
+        "runs": [*(run.who for run in numbers), *(run.who for run in intents)],
+    }
     contents: dict[str, bytes | None] = {
-        PAGE: _page(numbers, intents, tables, sheets).encode(),
-        HTML: _html(numbers, intents, tables, drawn["png"], list(sheets.values())).encode(),
+        PAGE: _page(shown, list(sheets)).encode(),
+        HTML: _html(shown, drawn["png"], list(sheets.values())).encode(),
         NUMBERS: csv_text(csv_rows(numbers, intents)).encode(),
-        TABLES: _latex(tables).encode(),
+        TABLES: latex.document({table.name: table for table in tables}).encode(),
         PNG: drawn["png"],
         SVG: drawn["svg"],
         **{path.name: None for path in out.glob("pictures-*.png")},
@@ -82,75 +70,35 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     return _lines(numbers, intents, sheets, out)
 
 
-def diverse_tables(numbers: Sequence[Numbers]) -> list[Table]:
-    """All tables of runs of the diverse task, dataset by dataset."""
-    found: list[Table | None] = []
-    for place, group in enumerate(by_sets(numbers), start=1):
-        found += [make(group, place) for make in (coverage_table, candidates_table, groups_table, meant_table)]
-    return [table for table in found if table is not None]
+def _page(shown: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    names = {"png": PNG, "svg": SVG, "numbers": NUMBERS, "latex": TABLES, "pictures": pictures}
+    filters: dict[str, Any] = {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block}
+    return render("ambiguity.md.jinja", {**shown, **names}, filters=filters)
 
 
-def _page(
-    numbers: Sequence[Numbers],
-    intents: Sequence[Intents],
-    tables: Sequence[Table],
-    sheets: Mapping[str, bytes],
-) -> str:
-    return render(
-        "ambiguity.md.jinja",
-        {
-            "tables": tables,
-            "png": PNG,
-            "figure": FIGURE,
-            "sheet": SHEET,
-            "svg": SVG,
-            "numbers": NUMBERS,
-            "latex": TABLES,
-            "pictures": list(sheets),
-            "runs": [*(run.who for run in numbers), *(run.who for run in intents)],
-        },
-        filters={"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
-    )
-
-
-def _html(
-    numbers: Sequence[Numbers],
-    intents: Sequence[Intents],
-    tables: Sequence[Table],
-    figure: bytes,
-    pictures: Sequence[bytes],
-) -> str:
+def _html(shown: Mapping[str, Any], figure: bytes, pictures: Sequence[bytes]) -> str:
     """The same as one file for a browser, which holds its pictures and needs nothing else."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     style = text_of("page.css")
-    return page(
-        "ambiguity.html.jinja",
-        {
-            "policy": content_policy(style),
-            "style": Markup(style),
-            "figure": embedded((FIGURE, figure), "the report"),
-            "pictures": [embedded((SHEET, picture), "the report") for picture in pictures],
-            "sections": [table_section(table) for table in tables],
-            "runs": [*(one.who for one in numbers), *(one.who for one in intents)],
-        },
-    )
-
-
-def _latex(tables: Sequence[Table]) -> str:
-    return (
-        "% Needs the packages booktabs and graphicx.\n"
-        + "\n\n".join(latex.table(table, table.name) for table in tables)
-        + "\n"
-    )
+    parts = {
+        "policy": content_policy(style),
+        "style": Markup(style),
+        "figure": embedded((FIGURE, figure), "the report"),
+        "pictures": [embedded((SHEET, picture), "the report") for picture in pictures],
+        "sections": [table_section(table) for table in shown["tables"]],
+    }
+    return page("ambiguity.html.jinja", {**shown, **parts})
 
 
 def _lines(numbers: Sequence[Numbers], intents: Sequence[Intents], sheets: Mapping[str, bytes], out: Path) -> list[str]:
     lines = [f"{out / PAGE}: {counted(len(numbers) + len(intents), 'run')}"]
     for run in numbers:
-        own = "no choice of its own" if run.top1 is None else f"by its own choice alone {run.top1.mean:.3f}"
-        lines.append(f"  {run.who.label} on {run.who.dataset}: coverage {run.coverage.mean:.3f}, {own}")
+        chosen = run.estimates["coverage_own_choice"]
+        own = "no choice of its own" if chosen is None else f"by its own choice alone {chosen.mean:.3f}"
+        lines.append(f"  {run.who.label} on {run.who.dataset}: coverage {run.coverage:.3f}, {own}")
     for one in intents:
-        lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {one.all.noc[90].mean:.2f}")
+        noc = one.groups["any"].noc[90]
+        lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {noc.mean:.2f}")
     lines.append(f"{out / HTML}: the same for a browser, in one file")
     return [*lines, *(f"{out / name}: pictures" for name in (PNG, *sheets))]

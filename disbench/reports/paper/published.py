@@ -275,7 +275,10 @@ def published_lines(method: str) -> list[str]:
             about = ", ".join(published.title(column) for column in remark.columns)
             lines.append(f"    remark{about and f' on {about}'}: {remark.text}")
         lines += [f"    differs: {published.sentence(row, other)}" for other in published.elsewhere(row)]
-    for file, source in {row.file: row.source for row in reversed(rows)}.items():
+    sources: dict[str, str] = {}
+    for row in rows:
+        sources.setdefault(row.file, row.source)
+    for file, source in sources.items():
         lines += [f"remark on {source}: {text}" for text in published.remarks_on_table(file)]
     return lines
 

@@ -48,7 +48,7 @@ def make_paper_table(
     table = paper_table(definition, blocks, remarks)
     texts = {
         "markdown": f"# {markdown.escape(table.title)}\n\n{markdown.table(table)}\n",
-        "latex": f"% Needs the packages booktabs and graphicx.\n{latex.table(table, table.name)}\n",
+        "latex": latex.document({table.name: table}),
         "csv": csv_text([record for block in blocks for record in _records(definition, block)]),
     }
     chosen: dict[str, bytes | None] = {

@@ -3,6 +3,7 @@ r"""Tables as LaTeX, for `\input` or to copy from; they need the packages bookta
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import groupby
 
 from disbench.reports.render.table import Cell, Column, Table
@@ -59,6 +60,12 @@ def escape(text: object) -> str:
     '50 \\% of max\\_side'
     """
     return _ANY.sub(lambda found: _SPECIAL[found.group()], plain(text))
+
+
+def document(tables: Mapping[str, Table]) -> str:
+    """The tables of a file, by their labels."""
+    texts = [table(one, name) for name, one in tables.items()]
+    return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(texts) + "\n"
 
 
 def table(content: Table, name: str) -> str:
