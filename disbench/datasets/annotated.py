@@ -15,9 +15,9 @@ from disbench.core import masks
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import Sample, SampleSource
+from disbench.datasets.file_samples import check_target, in_threads, joint_hash
 from disbench.datasets.images import find_image, read_rgb
 from disbench.datasets.instances import CURE, AnnotationFile, Dialect, is_whole, open_annotations
-from disbench.datasets.records import check_target, in_threads, joint_hash
 from disbench.io.files import file_sha256
 
 FileFinder = Callable[[str], Path]

@@ -1,35 +1,35 @@
-"""Cards of datasets: what a TOML file in `datasets/` says, and the samples behind a name."""
+"""Cards of datasets: the TOML files of `datasets/`, and the samples that a name stands for."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, unknown_name
 from disbench.core.samples import SampleSource
 from disbench.io import addresses, definitions
 from disbench.io.options import Option, read_options
-from disbench.io.settings import LARGEST, checked
+from disbench.io.settings import Count, settings_from
 
 Loader = Callable[[str, Path, Mapping[str, Any], Mapping[str, object]], SampleSource]
 """Opens a dataset: name of the card, its folder, its options, facts to record."""
 
 LOADERS: Mapping[str, str] = {
-    "pairs": "disbench.datasets.pairs:open_pairs",
-    "davis585": "disbench.datasets.davis585:open_davis585",
-    "sbd": "disbench.datasets.sbd:open_sbd",
-    "voc": "disbench.datasets.voc:open_voc",
-    "hqseg": "disbench.datasets.hqseg:open_hqseg",
+    "pairs": "disbench.datasets.layouts:open_pairs",
+    "davis585": "disbench.datasets.layouts:open_davis585",
+    "sbd": "disbench.datasets.layouts:open_sbd",
+    "voc": "disbench.datasets.layouts:open_voc",
+    "hqseg": "disbench.datasets.layouts:open_hqseg",
+    "folder": "disbench.datasets.layouts:open_folder",
     "coco": "disbench.datasets.annotated:open_coco",
     "lvis": "disbench.datasets.annotated:open_lvis",
     "photos": "disbench.datasets.annotated:open_photo_samples",
-    "folder": "disbench.datasets.folder:open_folder",
 }
-"""Loader of a card -> where its function is; a card may also name one as `package.module:function`."""
+"""Loader of a card -> its function; a card may also name one of its own as `package.module:function`."""
 ANY_FOLDER = "folder"
 """The card that a folder is opened with."""
 
@@ -39,14 +39,13 @@ class RemoteFile:
     """A file that a dataset is fetched from: one table of `[[files]]`.
 
     Attributes:
-        url: where it is, http or https.
+        url: http or https.
         file: its name while it is downloaded, or its path in the dataset's folder if it is not unpacked.
-        holds: what is taken out of an archive: the names that lie together in one folder of it, wherever
-            in the archive that folder is. Empty: everything, as it lies in the archive.
-        to: the folder below the dataset's that they are put in.
+        holds: what is taken out of an archive: names that lie together in one of its folders.
+        to: subfolder of the dataset that they are put in.
         unpack: whether it is an archive (zip, tar, tar.gz, tar.bz2).
-        sha256: of the file; empty where it is not known.
-        bytes: of the file; 0 where it is not known.
+        sha256: hex; empty if unknown.
+        bytes: size; 0 if unknown.
     """
 
     url: str
@@ -55,32 +54,24 @@ class RemoteFile:
     to: str = ""
     unpack: bool = True
     sha256: str = ""
-    bytes: int = 0
+    bytes: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
-    """What a card says.
+    """The content of a card.
 
     Attributes:
-        name: of the card: its file's stem.
-        path: of the card.
-        title: one line.
+        name: stem of the card's file.
         loader: a name of `LOADERS`, or `package.module:function`.
-        folder: where the dataset lies below the root of the datasets; None for one that needs no root.
-        marker: paths below the folder that show that the dataset lies there; `{option}` stands for the
-            value of an option.
+        folder: the dataset's folder below the root of the datasets; None if it needs no root.
+        marker: paths in the folder that show that the dataset is there; `{option}` is replaced by its value.
         layout: the folder as a small tree.
         target: how masks become targets, in a sentence.
-        citation: one text.
-        terms: licence and usage.
-        homepage: address.
-        get: where to get it.
-        notes: what else one should know.
-        images: how many image files the samples lie on, with the card's own options; None if unknown.
-        samples: how many samples, likewise.
-        content_hash: of the samples, likewise; empty if unknown.
-        options: by name.
+        get: where to get the dataset.
+        images: number of image files with the card's own options; None if unknown.
+        samples: number of samples, likewise.
+        content_hash: hash of the samples, likewise; empty if unknown.
         files: what `fetch` downloads.
     """
 
@@ -97,11 +88,20 @@ class DatasetCard:
     homepage: str = ""
     get: str = ""
     notes: str = ""
-    images: int | None = None
-    samples: int | None = None
+    images: Count | None = None
+    samples: Count | None = None
     content_hash: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     files: tuple[RemoteFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.loader not in LOADERS and ":" not in self.loader:
+            raise unknown_name("loader", self.loader, LOADERS)
+        options = self.values()
+        for mark in self.marker:
+            for option in re.findall(r"{(.*?)}", mark):
+                if option not in options:
+                    raise unknown_name("option", option, options, f"marker {mark!r}")
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
         """The value of every option, with `option=value` overrides applied.
@@ -116,20 +116,13 @@ class DatasetCard:
         if self.folder is None:
             return [self.path.parent]
         found = [] if data is None else [data / self.folder, *([data] if self.marker else [])]
-        if not is_known(self):
+        if self.path.parent != definitions.folder("datasets"):
             found.append(self.path.parent / self.folder)
         return list(dict.fromkeys(found))
 
     def marks(self, options: Mapping[str, Any]) -> list[str]:
-        """The marker's paths, with the values of options in them.
-
-        Raises:
-            InputError: a path names an option that the card does not have.
-        """
-        try:
-            return ["".join(_marked(mark, options)) for mark in self.marker]
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{self.path}: its marker is not as it should be ({error}); mend it") from None
+        """The marker's paths with the values of options filled in."""
+        return [re.sub(r"{(.*?)}", lambda found: str(options[found[1]]), mark) for mark in self.marker]
 
     def find(self, data: Path | None, options: Mapping[str, Any]) -> Path | None:
         """The dataset's folder, or None if it is nowhere."""
@@ -142,47 +135,14 @@ class DatasetCard:
         return None
 
 
-def _marked(mark: str, options: Mapping[str, Any]) -> Iterator[str]:
-    """A marker's parts: texts and values of options. No widths and no attributes, which format would take, too."""
-    for text, name, form, conversion in Formatter().parse(mark):
-        yield text
-        if name is not None:
-            if form or conversion:
-                raise ValueError(f"{{{name}}} with more than a name")
-            yield str(options[name])
-
-
 def load_card(name: str) -> DatasetCard:
     """The card of a name, or of a path to the user's own TOML file.
 
     Raises:
-        InputError: no such card, or one that is not as it should be.
+        InputError: an unknown name, a missing file, or a card with a missing, unknown or wrong key.
     """
-    known = definitions.names("datasets")
-    if not name.endswith(".toml") and name not in known:
-        raise unknown_name("dataset", name, known)
     path = definitions.find("datasets", name)
-    return parse_card(definitions.load(path), path)
-
-
-def parse_card(content: Mapping[str, Any], path: Path) -> DatasetCard:
-    """A card from the content of its file, its keys and kinds checked.
-
-    Raises:
-        InputError: a missing or unknown key, a value of the wrong kind, an unknown loader.
-    """
-    where = str(path)
-    values = _checked(content, _CARD, ("title", "loader"), where)
-    if values["loader"] not in LOADERS and ":" not in values["loader"]:
-        raise unknown_name("loader", values["loader"], LOADERS, where)
-    files = tuple(
-        RemoteFile(**_checked(table, _FILE, ("url", "file"), f"{where}: [[files]]"))
-        for table in values.pop("files", [])
-    )
-    options = checked("options", values.pop("options", {}), Mapping[str, Option], where)
-    card = DatasetCard(name=path.stem, path=path, files=files, options=options, **values)
-    card.values()
-    return card
+    return settings_from(DatasetCard, {**definitions.load(path), "name": path.stem, "path": path}, str(path))
 
 
 def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) -> SampleSource:
@@ -190,13 +150,13 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
 
     Args:
         name: a card's name, a path to the user's own card (`.toml`), or a folder of images and masks.
-        data: root of the datasets (`--data` or DISBENCH_DATA); the dataset lies in the card's folder below
-            it, or in the root itself.
+        data: root of the datasets (`--data` or DISBENCH_DATA); the dataset is in the card's folder below it, or in
+            the root itself.
         overrides: `option=value` for the card's options.
 
     Raises:
-        InputError: no such dataset, one that is not here (with where to get it), an unknown option, or
-            files that are not as the card says.
+        InputError: an unknown or missing dataset (with where to get it), an unknown option, or files that do not
+            fit the card.
     """
     name = addresses.local_text(name)
     if is_folder(name):
@@ -206,7 +166,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
     options = card.values(overrides)
     place = card.find(data, options)
     if place is None:
-        raise missing(card, data, options)
+        raise _missing(card, data, options)
     return _open(card, card.name, addresses.here(place), options)
 
 
@@ -215,69 +175,33 @@ def is_folder(name: str) -> bool:
     return not name.endswith(".toml") and name not in definitions.names("datasets") and Path(name).is_dir()
 
 
-def is_known(card: DatasetCard) -> bool:
-    """Whether a card is one of disbench's own."""
-    return card.path.parent == definitions.folder("datasets")
-
-
-def missing(card: DatasetCard, data: Path | None, options: Mapping[str, Any]) -> InputError:
-    """The error of a dataset that is not here: where it was looked for, and the cure."""
+def _missing(card: DatasetCard, data: Path | None, options: Mapping[str, Any]) -> InputError:
+    """The error for a dataset that is not found: where it was looked for, and where to get it."""
     places = card.places(data)
     if not places:
-        return InputError(f"{card.name}: where are the datasets? give their root with --data or DISBENCH_DATA")
+        return InputError(f"{card.name}: the root of the datasets is unknown; name it with --data or DISBENCH_DATA")
     wanted = " and ".join(card.marks(options))
     looked = " or ".join(map(str, places))
     content = f"{wanted} in {looked}" if wanted else looked
-    cure = f"get it with 'disbench data fetch {card.name}'" if card.files else card.get or "get the dataset"
-    return InputError(f"{card.name}: there is no {content}; {cure}, or name another root with --data")
+    fix = f"get it with 'disbench data fetch {card.name}'" if card.files else card.get or "get the dataset"
+    return InputError(f"{card.name}: no {content}; {fix}, or name another root with --data")
 
 
 def _open(card: DatasetCard, name: str, folder: Path, options: Mapping[str, Any]) -> SampleSource:
     facts = {"title": card.title, "options": dict(options)}
-    return _loader(card)(name, folder, options, facts)
+    load = _loader(card)
+    try:
+        return load(name, folder, options, facts)
+    except KeyError as error:  # an option that the card lacks, or a choice that it does not restrict
+        raise InputError(
+            f"{card.path}: loader {card.loader!r} stops at {error}; compare the options with a card of disbench"
+        ) from error
 
 
 def _loader(card: DatasetCard) -> Loader:
     module, _, function = LOADERS.get(card.loader, card.loader).partition(":")
     try:
         found: Loader = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the module is the card's: anything can happen in it
+    except Exception as error:  # the module is the user's: anything can happen in it
         raise InputError(f"{card.path}: its loader {card.loader!r} cannot be imported ({error})") from error
     return found
-
-
-_CARD: Mapping[str, type] = {
-    **dict.fromkeys(("title", "loader", "folder", "layout", "target", "citation", "terms"), str),
-    **dict.fromkeys(("homepage", "get", "notes", "content_hash"), str),
-    **dict.fromkeys(("images", "samples"), int),
-    "marker": list,
-    "options": dict,
-    "files": list,
-}
-_FILE: Mapping[str, type] = {
-    **dict.fromkeys(("url", "file", "to", "sha256"), str),
-    "holds": list,
-    "unpack": bool,
-    "bytes": int,
-}
-_TEXTS = ("marker", "holds")
-_KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
-
-
-def _checked(content: object, kinds: Mapping[str, type], required: Sequence[str], where: str) -> dict[str, Any]:
-    """The keys of a table, if they are known and of the right kind; lists of texts become tuples."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{where} is not a table")
-    for key in required:
-        if key not in content:
-            raise InputError(f"{where}: the key {shown(key)} is missing; add it")
-    for key, value in content.items():
-        if key not in kinds:
-            raise unknown_name("key", key, kinds, where)
-        if type(value) is not kinds[key]:
-            raise InputError(f"{where}: {key} is {_KINDS[kinds[key]]}, not {shown(value)}")
-        if isinstance(value, int) and not 0 <= value <= LARGEST:
-            raise InputError(f"{where}: {key} is a count, which starts at 0 and ends at {LARGEST:,}")
-        if isinstance(value, list) and key in _TEXTS and not all(isinstance(item, str) for item in value):
-            raise InputError(f"{where}: {key} is a list of texts, not {shown(value)}")
-    return {key: tuple(value) if key in _TEXTS else value for key, value in content.items()}

@@ -1,10 +1,11 @@
-"""Label maps: PNGs whose pixels are numbers, and scenes whose objects are the numbers of one map."""
+"""Label maps: images whose pixels are numbers, SBD's and PascalVOC's layouts of them, and scenes made of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,73 +16,58 @@ from disbench.core import masks
 from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
-from disbench.core.scenes import SceneObject
+from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import opened_image, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
-from disbench.io.files import MISSING, open_regular, stays_inside
+from disbench.io.files import MISSING, file_sha256, open_regular, stays_inside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Labels = npt.NDArray[np.integer]
+
 VOC_CATEGORIES = [
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
+    "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
+    "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]  # fmt: skip
 """Names of PascalVOC's and SBD's category numbers."""
+VOID = 255
+"""PascalVOC's palette index of pixels that belong to nothing."""
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
-"""Pillow's modes with one whole number a pixel."""
+"""Pillow's modes with one whole number per pixel."""
 _LONGEST_NAME = 200
-"""Characters of a name in a list: with its ending it must be one that a file can have."""
+"""Characters of a name in a split list; with its ending it has to be a valid file name."""
 
 
 def read_label_png(path: Path, channels: int = 1) -> ByteArray:
     """The numbers of a label PNG.
 
     Args:
-        path: of the PNG.
-        channels: 1 for palette numbers or grey values, 3 for colours.
+        path: the PNG.
+        channels: 1 for palette indices or grey values, 3 for colours.
 
     Returns:
         uint8 (height, width), or (height, width, 3).
 
     Raises:
-        InputError: missing, damaged, not an image, or with other channels than asked for.
+        InputError: missing, damaged, not an image, or with another number of channels.
     """
-    modes = ("P", "L", "1") if channels == 1 else ("RGB",)
-    with _opened(path, modes) as image:
+    with _opened(path, ("P", "L", "1") if channels == 1 else ("RGB",)) as image:
         return np.array(image, dtype=np.uint8)
 
 
-def read_label_map(path: Path) -> npt.NDArray[np.integer]:
-    """The numbers of a label image of any kind, up to 32 bits a pixel; transparency is dropped.
+def read_label_map(path: Path) -> Labels:
+    """The numbers of a label image of any kind, up to 32 bits per pixel; transparency is dropped.
 
-    Memory: 24 bytes a pixel, of `MAX_PIXELS` at most.
+    Memory: 24 bytes per pixel, of `MAX_PIXELS` at most.
 
     Returns:
-        (height, width) of palette numbers or grey values, or (height, width, 3) of colours, in the file's own
-        kind of whole numbers.
+        (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own
+        integer type.
 
     Raises:
-        InputError: missing, damaged, not an image, or of a kind that holds no whole numbers.
+        InputError: missing, damaged, not an image, or of a kind without whole numbers.
     """
     with _opened(path, (*_ONE_CHANNEL, "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
@@ -93,7 +79,7 @@ def read_label_map(path: Path) -> npt.NDArray[np.integer]:
 
 
 def read_palette(path: Path) -> IntArray:
-    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; numbers beyond its palette are black.
+    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; indices beyond its palette are black.
 
     Raises:
         InputError: missing, damaged, or without a palette.
@@ -107,83 +93,17 @@ def read_palette(path: Path) -> IntArray:
 
 @contextmanager
 def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image]:
-    """An image file of one of Pillow's modes, its errors made sentences."""
+    """An image file in one of the given Pillow modes."""
     with opened_image(path, MISSING) as image, whole_image(path):
         if image.mode not in modes:
-            raise InputError(f"{path}: pixels of mode {image.mode}, where {' or '.join(modes)} is expected")
+            raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
         yield image
-
-
-def read_split(path: Path) -> list[str]:
-    """The image names of a split list, in order, blank lines left out.
-
-    Memory: 64 bytes a byte of the list, of `MAX_LIST_BYTES` at most.
-
-    Raises:
-        InputError: missing, not text, too large, empty, or with a name that leads out of its folder.
-    """
-    known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-    with open_regular(path, f"there is no such list; splits here: {known}") as file:
-        data = file.read(MAX_LIST_BYTES + 1)
-    if len(data) > MAX_LIST_BYTES:
-        raise InputError(f"{path}: more than {MAX_LIST_BYTES} bytes; is this a list of names?")
-    try:
-        names = [line.split()[0] for line in data.decode("utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; get it again") from None
-    if not names:
-        raise InputError(f"{path}: the list is empty; choose another split or get it again")
-    for name in names:
-        if not (stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME):
-            raise InputError(f"{path}: {shown(name)} is not the name of an image; mend the list")
-    return names
-
-
-def objects_of_labels(
-    labels: npt.NDArray[np.integer], categories: Mapping[int, str], source: str, ignored: Sequence[int] = (0,)
-) -> tuple[SceneObject, ...]:
-    """One object for each number of a map, in ascending order.
-
-    Args:
-        labels: integer (height, width).
-        categories: number -> category name.
-        source: of the objects.
-        ignored: numbers that are no objects (background, void).
-    """
-    objects = []
-    found = masks.from_label_map(labels, ignored)
-    for value, rle in found.items():
-        x, y, width, height = masks.boxes([rle])[0].tolist()
-        objects.append(
-            SceneObject(
-                rle=rle,
-                area=int(masks.areas([rle])[0]),
-                box=(x, y, width, height),
-                category=categories[value],
-                annotation_id=value,
-                source=source,
-            )
-        )
-    return tuple(objects)
-
-
-def joint_sha256(paths: Iterable[Path]) -> str:
-    """One SHA-256 of several files: of the lines `name sha256`, in the order given.
-
-    Raises:
-        InputError: a file is missing.
-    """
-    joint = hashlib.sha256()
-    for path in paths:
-        with open_regular(path) as file:
-            joint.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return joint.hexdigest()
 
 
 def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     """The instance map of an SBD file and the category number of each instance.
 
-    Memory: twice the decompressed variable, and 24 bytes a pixel.
+    Memory: twice the decompressed variable, and 24 bytes per pixel.
 
     Returns:
         int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.
@@ -194,7 +114,7 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     try:
         found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
         if found is None:
-            raise InputError(f"{path}: there is no 'GTinst' in it; is this a file of SBD's folder inst/?")
+            raise InputError(f"{path}: no variable 'GTinst'; use a file of SBD's folder inst/")
         if found["Segmentation"].size > MAX_PIXELS:
             raise ValueError(f"its map has more than {MAX_PIXELS} pixels")
         labels = whole_numbers(found["Segmentation"])
@@ -202,7 +122,177 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{path}: its 'GTinst' is not as in SBD ({error}); get it again") from None
+        raise InputError(f"{path}: its 'GTinst' differs from SBD's ({error}); get the file again") from None
     if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > len(numbers):
         raise InputError(f"{path}: an instance of its map has no category; get the file again")
     return labels, numbers
+
+
+@dataclass(frozen=True, slots=True)
+class MapLayout:
+    """Where a dataset keeps its split lists, images and label maps, and how the maps are read.
+
+    Attributes:
+        name: the dataset ("sbd").
+        split_list: path of a list, `{}` for the split's name.
+        image: path of an image, `{}` for a name of the list.
+        maps: paths of the label maps, likewise; the first holds the instances.
+        read: the maps' paths -> instance numbers (height, width), and number -> category name.
+        ignored: numbers that are not instances.
+    """
+
+    name: str
+    split_list: str
+    image: str
+    maps: tuple[str, ...]
+    read: Callable[[Sequence[Path]], tuple[Labels, Mapping[int, str]]]
+    ignored: tuple[int, ...] = (0,)
+
+    def names(self, folder: Path, split: str) -> list[str]:
+        """The image names of a split, in the order of its list (see `read_split`)."""
+        return read_split(folder / self.split_list.format(split))
+
+
+class MapScenes:
+    """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list.
+
+    Args:
+        layout: `SBD` or `VOC`.
+        folder: the dataset's folder.
+        split: name of a list, such as `train` or `val`.
+
+    Raises:
+        InputError: the list is missing or empty.
+    """
+
+    def __init__(self, layout: MapLayout, folder: Path, split: str = "train") -> None:
+        self.layout, self.folder, self.split = layout, folder, split
+        self.names = layout.names(folder, split)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.layout.name
+
+    def __len__(self) -> int:
+        """Number of images in the list."""
+        return len(self.names)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order."""
+        for index in indices:
+            name = self.names[index]
+            labels, categories = self.layout.read([self.folder / path.format(name) for path in self.layout.maps])
+            height, width = labels.shape
+            yield Scene(
+                image_id=name,
+                file_name=self.layout.image.format(name),
+                height=height,
+                width=width,
+                source=self.name,
+                objects=self._objects(labels, categories),
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the list, and one for each kind of map over all its files."""
+        split_list = Path(self.layout.split_list.format(self.split))
+        found = {f"{self.name}:{split_list.name}": joint_sha256([self.folder / split_list])}
+        for path in self.layout.maps:
+            files = (self.folder / path.format(name) for name in self.names)
+            found[f"{self.name}:{path.partition('/')[0]}"] = joint_sha256(files)
+        return found
+
+    def _objects(self, labels: Labels, categories: Mapping[int, str]) -> tuple[SceneObject, ...]:
+        """One object for each number of a map, in ascending order."""
+        found = masks.from_label_map(labels, self.layout.ignored)
+        rles = list(found.values())
+        return tuple(
+            SceneObject(
+                rle=rle,
+                area=area,
+                box=(x, y, width, height),
+                category=categories[number],
+                annotation_id=number,
+                source=self.name,
+            )
+            for (number, rle), area, (x, y, width, height) in zip(
+                found.items(), masks.areas(rles).tolist(), masks.boxes(rles).tolist(), strict=True
+            )
+        )
+
+
+def _read_sbd(paths: Sequence[Path]) -> tuple[Labels, Mapping[int, str]]:
+    labels, numbers = read_instances(paths[0])
+    return labels, {instance: _category(number, first=1) for instance, number in enumerate(numbers, start=1)}
+
+
+def _read_voc(paths: Sequence[Path]) -> tuple[Labels, Mapping[int, str]]:
+    instances, classes = map(read_label_png, paths)
+    if classes.shape != instances.shape:
+        raise InputError(f"{paths[1]}: its size differs from that of {paths[0]}; get both files again")
+    return instances, instance_categories(instances, classes)
+
+
+SBD = MapLayout("sbd", "{}.txt", "img/{}.jpg", ("inst/{}.mat",), _read_sbd)
+VOC = MapLayout(
+    "voc",
+    "ImageSets/Segmentation/{}.txt",
+    "JPEGImages/{}.jpg",
+    ("SegmentationObject/{}.png", "SegmentationClass/{}.png"),
+    _read_voc,
+    ignored=(0, VOID),
+)
+
+
+def instance_categories(instances: ByteArray, classes: ByteArray) -> dict[int, str]:
+    """The category of each instance: the class of most of its pixels.
+
+    Args:
+        instances: uint8 (height, width), instance numbers.
+        classes: uint8 (height, width), class numbers 0..20, 255 void.
+    """
+    return {
+        number: _category(int(np.bincount(classes[instances == number]).argmax()))
+        for number in np.unique(instances).tolist()
+    }
+
+
+def _category(number: int, first: int = 0) -> str:
+    return VOC_CATEGORIES[number] if first <= number < len(VOC_CATEGORIES) else f"category {number}"
+
+
+def read_split(path: Path) -> list[str]:
+    """The image names of a split list, in order, without blank lines.
+
+    Memory: 64 bytes per byte of the list, of `MAX_LIST_BYTES` at most.
+
+    Raises:
+        InputError: missing, not text, too large, empty, or with a name that leads out of its folder.
+    """
+    known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+    with open_regular(path, f"no such list; splits here: {known}") as file:
+        data = file.read(MAX_LIST_BYTES + 1)
+    if len(data) > MAX_LIST_BYTES:
+        raise InputError(f"{path}: more than {MAX_LIST_BYTES} bytes; name a list of image names")
+    try:
+        names = [line.split()[0] for line in data.decode("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file; get it again") from None
+    if not names:
+        raise InputError(f"{path}: the list is empty; choose another split or get it again")
+    for name in names:
+        if not (stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME):
+            raise InputError(f"{path}: {shown(name)} is not the name of an image; fix the list")
+    return names
+
+
+def joint_sha256(paths: Iterable[Path]) -> str:
+    """One SHA-256 over several files: of the lines `name sha256`, in the given order.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    joint = hashlib.sha256()
+    for path in paths:
+        joint.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return joint.hexdigest()

@@ -1,13 +1,14 @@
-"""What a mask file means as a target: one rule a family of datasets.
+"""Target rules: how a mask file becomes a target, one rule for each family of datasets.
 
-Each rule takes the path of a mask and, for maps of several instances, the number of the instance, and gives
-an int8 map: 1 object, 0 background, -1 ignored. A rule's name is part of a dataset's content hash, so a rule
-is never changed: another meaning is another rule.
+A rule takes the path of a mask and, for instance maps, the number of the instance; it returns an int8 map of the
+mask's size: 1 object, 0 background, -1 ignored. A rule's name is part of a dataset's content hash, so the meaning of
+a name never changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,103 +19,125 @@ from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Target
 from disbench.datasets.images import read_rgb
-from disbench.datasets.label_maps import read_instances, read_label_map, read_label_png, read_palette
+from disbench.datasets.label_maps import VOID, Labels, read_instances, read_label_map, read_label_png, read_palette
 
 Rule = Callable[[Path, int], Target]
-ValueMap = npt.NDArray[np.integer]
 Number = TypeVar("Number", bound=np.integer[Any])
 
 UNDECIDED = 128
 """GrabCut's grey value of pixels that are neither object nor background."""
-VOID = 255
-"""PascalVOC's palette index of pixels that belong to nothing."""
 _GRAY_WEIGHTS = np.array([4899, 9617, 1868])
 """Red, green, blue in 1/16384: OpenCV's conversion of 8-bit colours to grey."""
 
 
 def trimap(path: Path, instance: int = 0) -> Target:
-    """GrabCut's and Berkeley's rule: 128 is ignored, more is object (channel 0 as OpenCV counts: blue)."""
+    """GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue)."""
     values = read_rgb(path)[..., 2]
     return _target(values > UNDECIDED, ignored=values == UNDECIDED)
 
 
 def any_channel(path: Path, instance: int = 0) -> Target:
-    """DAVIS's and COCO_MVal's rule: object where any colour channel is above 0; all objects are merged."""
+    """DAVIS, COCO_MVal: object where any colour channel is above 0; all objects are merged."""
     return _target(_brightest(read_rgb(path)) > 0)
 
 
 def bright(path: Path, instance: int = 0) -> Target:
-    """DAVIS-585's and HQSeg-44K's rule: object where the first channel is above 128, nothing ignored."""
+    """DAVIS-585, HQSeg-44K: object where the first channel is above 128, nothing ignored."""
     return _target(read_rgb(path)[..., 0] > UNDECIDED)
 
 
 def first_value(path: Path, instance: int = 0) -> Target:
-    """FCANet's reading of DAVIS: palette index, grey value or first channel above 0, nothing ignored."""
+    """DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored."""
     return _target(_first_values(path) > 0)
 
 
 def first_value_128(path: Path, instance: int = 0) -> Target:
-    """FCANet's reading of Berkeley: the same, at least 128."""
+    """Berkeley as FCANet reads it: palette index, grey value or first channel of 128 or more, nothing ignored."""
     return _target(_first_values(path) >= UNDECIDED)
-
-
-def sbd_instance(path: Path, instance: int) -> Target:
-    """SBD's rule: one number of the instance map; all other instances are background."""
-    labels, _ = read_instances(path)
-    return _target(labels == instance)
-
-
-def voc_palette(path: Path, instance: int) -> Target:
-    """PascalVOC's rule: one palette index; void is ignored, all other instances are background."""
-    labels = read_label_png(path)
-    return _target(labels == instance, ignored=labels == VOID)
-
-
-def voc_gray(path: Path, instance: int) -> Target:
-    """PascalVOC as RITM's family reads it: one grey value of the palette's colours, which some instances share."""
-    labels = read_label_png(path)
-    return _target((gray_of_index(path) == instance)[labels], ignored=labels == VOID)
-
-
-def gray_of_index(path: Path) -> ValueMap:
-    """The grey value of every palette index of a PNG: int64 (256,), as OpenCV's BGR2GRAY rounds it.
-
-    Raises:
-        InputError: the PNG has no palette.
-    """
-    return np.asarray((read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.int64)
 
 
 def any_value(path: Path, instance: int = 0) -> Target:
     """A folder's binary masks: object where the pixel is not 0 (palette index, grey value, or any channel)."""
-    return _target(_values(path, merge=True) != 0)
+    return _target(_brightest(read_label_map(path)) != 0)
 
 
 def any_value_void(path: Path, instance: int = 0) -> Target:
-    """The same with the value 255 ignored."""
-    values = _values(path, merge=True)
+    """A folder's binary masks in which the value 255 is ignored."""
+    values = _brightest(read_label_map(path))
     return _target(values != 0, ignored=values == VOID)
 
 
-def one_value(path: Path, instance: int) -> Target:
-    """A folder's instance maps: object where the pixel has this number, all others are background."""
-    return _target(_values(path) == instance)
+def _one_number(read: Callable[[Path], tuple[Labels, BoolArray | None]], path: Path, instance: int) -> Target:
+    """Instance maps: one number is the object, all other instances are background."""
+    numbers, ignored = read(path)
+    return _target(numbers == instance, ignored)
 
 
-def one_value_void(path: Path, instance: int) -> Target:
-    """The same with the number 255 ignored."""
-    values = _values(path)
-    return _target(values == instance, ignored=values == VOID)
+def instance_numbers(path: Path, rule: str) -> list[int]:
+    """The numbers of the instances with a pixel in a map, ascending; 0 is background, what is ignored does not count.
 
-
-def instance_numbers(path: Path, *, void: bool) -> list[int]:
-    """The numbers of a folder's instance map, ascending: all but 0, and but 255 where that is void.
+    Args:
+        path: the instance map.
+        rule: a name of `INSTANCE_MAPS`.
 
     Raises:
-        InputError: missing, damaged, or with coloured pixels.
+        InputError: a missing or damaged map, or one that the rule cannot read.
     """
-    return [int(value) for value in np.unique(_values(path)) if value != 0 and not (void and value == VOID)]
+    numbers, ignored = INSTANCE_MAPS[rule](path)
+    counted = numbers.ravel() if ignored is None else numbers[~ignored]
+    # Counting is much faster than sorting, but reserves memory for the largest number.
+    few = counted.size and counted.min() >= 0 and counted.max() < 2**16
+    found = np.flatnonzero(np.bincount(counted)) if few else np.unique(counted)
+    return [int(number) for number in found if number]
 
+
+def gray_of_index(path: Path) -> npt.NDArray[np.uint8]:
+    """The grey value of every palette index of a PNG: uint8 (256,), as OpenCV's BGR2GRAY rounds it.
+
+    Raises:
+        InputError: the PNG has no palette.
+    """
+    return np.asarray((read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.uint8)
+
+
+def _sbd(path: Path) -> tuple[Labels, None]:
+    return read_instances(path)[0], None
+
+
+def _voc(path: Path) -> tuple[Labels, BoolArray]:
+    labels = read_label_png(path)
+    return labels, labels == VOID
+
+
+def _voc_gray(path: Path) -> tuple[Labels, BoolArray]:
+    """Instances numbered by the grey value of their colour, which some share: RITM reads the maps in grey."""
+    labels = read_label_png(path)
+    return gray_of_index(path)[labels], labels == VOID
+
+
+def _folder_map(path: Path) -> tuple[Labels, None]:
+    values = read_label_map(path)
+    if values.ndim == 3 and (values != values[..., :1]).any():
+        raise InputError(
+            f"{path}: coloured pixels in an instance map; write a palette or grey PNG of 8 or 16 bits, or use "
+            "mode=binary"
+        )
+    return _brightest(values), None
+
+
+def _folder_map_void(path: Path) -> tuple[Labels, BoolArray]:
+    numbers, _ = _folder_map(path)
+    return numbers, numbers == VOID
+
+
+INSTANCE_MAPS: Mapping[str, Callable[[Path], tuple[Labels, BoolArray | None]]] = {
+    "sbd-instance": _sbd,
+    "voc-palette": _voc,
+    "voc-gray": _voc_gray,
+    "one-value": _folder_map,
+    "one-value-void-255": _folder_map_void,
+}
+"""Rules for maps of several instances: how the numbers and the ignored pixels are read."""
 
 RULES: Mapping[str, Rule] = {
     "trimap": trimap,
@@ -122,41 +145,26 @@ RULES: Mapping[str, Rule] = {
     "bright": bright,
     "first-value": first_value,
     "first-value-128": first_value_128,
-    "sbd-instance": sbd_instance,
-    "voc-palette": voc_palette,
-    "voc-gray": voc_gray,
     "any-value": any_value,
     "any-value-void-255": any_value_void,
-    "one-value": one_value,
-    "one-value-void-255": one_value_void,
+    **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }
 """Every rule by its name."""
 
 
-def _values(path: Path, *, merge: bool = False) -> ValueMap:
-    """One number a pixel; colours are merged by their maximum, or refused."""
-    values = read_label_map(path)
-    if values.ndim == 2:
-        return values
-    if not merge and (values != values[..., :1]).any():
-        raise InputError(
-            f"{path}: coloured pixels, where numbers are needed; write a palette or grey PNG of 8 or 16 bits, "
-            "or use mode=binary"
-        )
-    return _brightest(values)
-
-
-def _brightest(colours: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """The largest channel of each pixel: (height, width, 3) to (height, width).
+def _brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged.
 
     Channel by channel: NumPy reduces an axis of three a hundred times more slowly.
     """
-    red, green, blue = np.moveaxis(colours, 2, 0)
+    if values.ndim == 2:
+        return values
+    red, green, blue = np.moveaxis(values, 2, 0)
     brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
     return brightest
 
 
-def _first_values(path: Path) -> ValueMap:
+def _first_values(path: Path) -> Labels:
     values = read_label_map(path)
     return values if values.ndim == 2 else np.asarray(values[..., 0])
 

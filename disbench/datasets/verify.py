@@ -1,4 +1,4 @@
-"""Is a dataset here, and is it whole?"""
+"""Which datasets are here, and whether one is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from disbench.core.samples import SampleSource
 from disbench.datasets.cards import ANY_FOLDER, DatasetCard, is_folder, load_card, open_dataset
 from disbench.io import addresses, definitions
 
-_READERS = 4
+_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,9 @@ class Listing:
     """A dataset that disbench has a card for.
 
     Attributes:
-        name: of the card.
-        title: one line.
-        samples: how many there should be, None where that is not known or depends on the user's files.
-        folder: where it lies, None if it is not here.
-        state: in words: `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
+        samples: number of samples on the card; None if unknown or if it depends on the user's files.
+        folder: where it was found, or None.
+        state: `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
     """
 
     name: str
@@ -42,15 +40,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found out about a dataset.
+    """The result of verifying a dataset.
 
     Attributes:
-        name: of the dataset.
-        samples: how many there are; 0 where it cannot be opened.
-        images: on how many image files they lie.
-        content_hash: of the samples; empty where it cannot be computed.
+        samples: number of samples; 0 if it cannot be opened.
+        images: number of image files.
+        content_hash: hash of the samples; empty if it cannot be computed.
         checked_hash: whether the card has a hash to compare with.
-        problems: everything that is wrong, one sentence each; none if the dataset is whole.
+        problems: everything that is wrong, one sentence each.
     """
 
     name: str
@@ -80,11 +77,7 @@ class Verification:
 
 
 def list_datasets(data: Path | None) -> list[Listing]:
-    """Every dataset with a card, sorted by name, and whether it is below the root of the datasets.
-
-    Args:
-        data: root of the datasets, or None.
-    """
+    """Every dataset with a card, sorted by name, and whether it is below the root of the datasets."""
     return [_listing(load_card(name), data) for name in definitions.names("datasets")]
 
 
@@ -141,7 +134,7 @@ def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
     """A sentence for every sample that cannot be read; the same sentence once."""
     from tqdm import tqdm  # noqa: PLC0415
 
-    pool = ThreadPoolExecutor(_READERS)
+    pool = ThreadPoolExecutor(_THREADS)
     try:
         results = pool.map(partial(_problem, source), range(len(source.ids)))
         bar = tqdm(results, total=len(source.ids), desc=source.name, unit="sample", disable=not progress)

@@ -26,6 +26,7 @@ Kind = Literal[
 
 _NOUNS = {
     "sampling": "recipe",
+    "datasets": "dataset",
     "reports": "table or figure",
     "baselines/configs": "training",
     "baselines/configs/ablations": "ablation",

@@ -145,17 +145,17 @@ def _open_photos(recipe: Recipe, paths: SourcePaths) -> SceneSource:
 
 
 def _open_sbd(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.sbd import SbdScenes  # noqa: PLC0415
+    from disbench.datasets.label_maps import SBD, MapScenes  # noqa: PLC0415
 
     assert paths.sbd is not None
-    return SbdScenes(paths.find(paths.sbd), paths.split)
+    return MapScenes(SBD, paths.find(paths.sbd), paths.split)
 
 
 def _open_voc(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.voc import VocScenes  # noqa: PLC0415
+    from disbench.datasets.label_maps import VOC, MapScenes  # noqa: PLC0415
 
     assert paths.voc is not None
-    return VocScenes(paths.find(paths.voc), paths.split)
+    return MapScenes(VOC, paths.find(paths.voc), paths.split)
 
 
 def _open_hannotation(recipe: Recipe, paths: SourcePaths) -> SceneSource:

@@ -246,7 +246,7 @@ class TestOtherDatasets:
         lists.mkdir(parents=True)
         (lists / "val.txt").write_text("a\n")
         result = disbench("sample", "voc-proximity", "--voc", tmp_path, "--out", tmp_path / "out")
-        refused(result, lists / "train.txt", "there is no such list", "splits here: val")
+        refused(result, lists / "train.txt", "splits here: val")
 
     def test_a_panoptic_png_that_is_not_there(self, tmp_path: Path) -> None:
         record = {"image_id": 1, "file_name": "1.png", "segments_info": []}

@@ -21,7 +21,7 @@ from typing import Any
 from disbench.core import masks
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.datasets import davis585, folder, images, label_maps, pairs, sbd, targets, voc
+from disbench.datasets import images, label_maps, layouts, targets
 from disbench.datasets.annotated import open_annotated
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
@@ -111,21 +111,21 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "colours": partial(label_maps.read_label_png, channels=3),
     "map": label_maps.read_label_map,
     "rules": every_rule,
-    "matlab": sbd.read_instances,
+    "matlab": label_maps.read_instances,
     "pickle": load_plain_pickle,
     "hannotation": lambda path: all_scenes(HannotationSource(path)),
     "list": label_maps.read_split,
-    "sbd": lambda path: all_scenes(sbd.SbdScenes(path)),
-    "sbd samples": lambda path: every_sample(sbd.open_sbd("sbd", path, {"split": "train"}, {})),
-    "voc": lambda path: all_scenes(voc.VocScenes(path)),
-    "voc samples": lambda path: every_sample(voc.open_voc("voc", path, {"split": "train", "ids": "gray"}, {})),
+    "sbd": lambda path: all_scenes(label_maps.MapScenes(label_maps.SBD, path)),
+    "sbd samples": lambda path: every_sample(layouts.open_sbd("sbd", path, {"split": "train"}, {})),
+    "voc": lambda path: all_scenes(label_maps.MapScenes(label_maps.VOC, path)),
+    "voc samples": lambda path: every_sample(layouts.open_voc("voc", path, {"split": "train", "ids": "gray"}, {})),
     "pairs": lambda path: every_sample(
-        pairs.open_pairs("pairs", path, {"images": "images", "masks": "masks", "rule": "trimap"}, {})
+        layouts.open_pairs("pairs", path, {"images": "images", "masks": "masks", "rule": "trimap"}, {})
     ),
     "folder": lambda path: every_sample(
-        folder.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
+        layouts.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
-    "davis585": lambda path: every_sample(davis585.open_davis585("davis", path, {"initial": "none"}, {})),
+    "davis585": lambda path: every_sample(layouts.open_davis585("davis", path, {"initial": "none"}, {})),
     "find": lambda path: images.find_image(path.parent, path.read_text(errors="surrogateescape")),
 }
 

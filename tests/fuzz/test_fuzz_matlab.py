@@ -16,7 +16,7 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csc_array
 
 from disbench.core.limits import MAX_MATLAB_BYTES
-from disbench.datasets.sbd import read_instances
+from disbench.datasets.label_maps import read_instances
 from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

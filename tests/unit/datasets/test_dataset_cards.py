@@ -58,17 +58,17 @@ def test_every_card_is_complete(name: str) -> None:
 def test_names_that_nothing_answers_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown dataset 'grabcat'; did you mean 'grabcut'"):
         open_dataset("grabcat", tmp_path)
-    with pytest.raises(InputError, match=r"nowhere\.toml: there is no such file"):
+    with pytest.raises(InputError, match=r"nowhere\.toml: "):
         open_dataset(str(tmp_path / "nowhere.toml"), tmp_path)
 
 
 def test_a_dataset_that_is_not_here_says_where_it_was_looked_for_and_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="where are the datasets") as caught:
+    with pytest.raises(InputError, match="grabcut: ") as caught:
         open_dataset("grabcut", None)
     assert "--data or DISBENCH_DATA" in str(caught.value)
     with pytest.raises(InputError) as caught:
         open_dataset("grabcut", tmp_path)
-    assert f"there is no data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};" in str(caught.value)
+    assert f"no data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};" in str(caught.value)
     assert "'disbench data fetch grabcut'" in str(caught.value)
     with pytest.raises(InputError, match="see the homepage"):
         open_dataset("davis-585", tmp_path)
@@ -86,7 +86,7 @@ class TestOnesOwnCard:
         pictures(tmp_path / "data" / "mine")
         source = open_dataset(str(card), tmp_path / "data")
         assert (source.name, list(source.ids)) == ("mine", ["0", "1"])
-        with pytest.raises(InputError, match=r"mine: there is no .*cards/mine; get the dataset"):
+        with pytest.raises(InputError, match=r"mine: .*cards/mine"):
             open_dataset(str(card), None)
         pictures(card.parent / "mine", 1)
         assert list(open_dataset(str(card), None).ids) == ["0"]
@@ -99,7 +99,7 @@ class TestOnesOwnCard:
 
     def test_a_loader_of_ones_own(self, card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "my_loader.py").write_text(
-            "from disbench.datasets.pairs import open_pairs\n"
+            "from disbench.datasets.layouts import open_pairs\n"
             "def load(name, folder, options, facts):\n"
             "    return open_pairs(name, folder, {'images': 'a', 'masks': 'b', 'rule': 'any-channel'}, facts)\n"
         )
@@ -113,25 +113,26 @@ class TestOnesOwnCard:
         sys.modules.pop("my_loader")
 
     @pytest.mark.parametrize(
-        ("content", "message"),
+        ("content", "named"),
         [
-            ("title = 1", "the key 'loader' is missing"),
-            ('title = 1\nloader = "folder"', "title is a text, not 1"),
-            ('title = "x"\nloader = "floder"', "unknown loader 'floder'; did you mean 'folder'"),
-            ('title = "x"\nloader = "folder"\nfodler = "y"', "unknown key 'fodler'; did you mean 'folder'"),
-            ('title = "x"\nloader = "folder"\nmarker = [1]', "marker is a list of texts"),
-            ('title = "x"\nloader = "folder"\n[[files]]\nurl = "u"', "[[files]]: the key 'file' is missing"),
-            ('title = "x"\nloader = "folder"\nfiles = [1]', "[[files]] is not a table"),
-            ('title = "x"\nloader = "folder"\n[options.a]\nhelp = "y"', "option 'a' has no default"),
-            ('title = "x"\nloader = "folder"\nfolder = "."\nmarker = ["{b}"]', "its marker is not as it"),
-            ("title = ", "not a readable TOML file"),
+            ('title = "x"', "'loader'"),
+            ('title = 1\nloader = "folder"', "title"),
+            ('title = "x"\nloader = "floder"', "did you mean 'folder'"),
+            ('title = "x"\nloader = "folder"\nfodler = "y"', "did you mean 'folder'"),
+            ('title = "x"\nloader = "folder"\nmarker = [1]', "marker"),
+            ('title = "x"\nloader = "folder"\n[[files]]\nurl = "u"', "files[0]: the key 'file'"),
+            ('title = "x"\nloader = "folder"\nfiles = [1]', "files[0]"),
+            ('title = "x"\nloader = "folder"\n[options.a]\nhelp = "y"', "'a'"),
+            ('title = "x"\nloader = "folder"\nfolder = "."\nmarker = ["{b}"]', "'b'"),
+            ('title = "x"\nloader = "pairs"\nfolder = "."', "'rule'"),
+            ("title = ", "TOML"),
         ],
     )
-    def test_cards_that_are_not_as_they_should_be(self, card: Path, content: str, message: str) -> None:
+    def test_bad_cards_are_refused(self, card: Path, content: str, named: str) -> None:
         card.write_text(content)
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=r"mine\.toml: ") as caught:
             open_dataset(str(card), card.parent)
-        assert message in str(caught.value)
+        assert named in str(caught.value)
 
 
 class TestVerify:

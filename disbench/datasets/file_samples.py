@@ -1,4 +1,4 @@
-"""Samples that are files: an image, a mask, and what of the mask is the target."""
+"""Samples stored as an image file and a mask file, and the content hash of a dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from disbench.io.files import file_sha256
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 HASH_FORMAT = "disbench samples 1"
-"""First line of what a content hash is taken of; another format is another number."""
-_READERS = 8
-_NAMES_IN_A_SENTENCE = 5
+"""First value of the first line that a content hash is computed from."""
+_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +32,8 @@ class Record:
     """One sample on disk; paths are relative to the dataset's folder, with forward slashes.
 
     Attributes:
-        id: of the sample.
-        image: the photograph.
-        mask: the mask or map.
-        instance: the number of the object in the map; 0 where the mask has one object only.
-        initial: the mask that the user corrects from, where the dataset has one.
+        instance: number of the object in an instance map, 0 for a mask of one object.
+        initial: the mask that the user corrects, in datasets that have one.
     """
 
     id: str
@@ -48,7 +44,7 @@ class Record:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All its files, in the order in which the content hash takes them."""
+        """All files, in the order in which the content hash takes them."""
         return (self.image, self.mask) if self.initial is None else (self.image, self.mask, self.initial)
 
 
@@ -56,26 +52,27 @@ class FileSamples:
     """A dataset of image and mask files (a `SampleSource`).
 
     Args:
-        name: of the dataset's card.
-        folder: that the records' paths are relative to.
-        rule: what masks mean, a name of `targets.RULES`.
+        name: name of the dataset's card.
+        folder: the dataset's folder.
+        rule: how masks become targets, a name of `targets.RULES`.
         records: the samples, in the dataset's order.
         facts: JSON-ready facts to record: title, options.
 
     Raises:
-        InputError: no record, or two of one id.
+        InputError: no records, or two with one id.
     """
 
     def __init__(
         self, name: str, folder: Path, rule: str, records: Sequence[Record], facts: Mapping[str, object]
     ) -> None:
         self.name, self.folder, self.rule = name, folder, rule
+        self._target_of = RULES[rule]
         self._records, self._facts = tuple(records), dict(facts)
         if not records:
-            raise InputError(f"{folder}: there is no sample in it; check the folder's layout and the options")
-        (most, times), *_ = Counter(self.ids).most_common(1)
+            raise InputError(f"{folder}: no samples found; check the folder's layout and the options")
+        (repeated, times), *_ = Counter(self.ids).most_common(1)
         if times > 1:
-            raise InputError(f"{folder}: two samples have the id {most!r}; rename one of the files")
+            raise InputError(f"{folder}: two samples have the id {repeated!r}; rename one of the files")
 
     @property
     def ids(self) -> Sequence[str]:
@@ -83,15 +80,15 @@ class FileSamples:
         return [record.id for record in self._records]
 
     def read(self, index: int) -> Sample:
-        """The sample of a number.
+        """One sample by its index.
 
         Raises:
-            InputError: a file that is missing or damaged, sizes that differ, or a target without an object.
+            InputError: a missing or damaged file, sizes that differ, or a target without an object.
         """
         record = self._records[index]
         image = read_rgb(self.folder / record.image)
         mask = self.folder / record.mask
-        target = RULES[self.rule](mask, record.instance)
+        target = self._target_of(mask, record.instance)
         check_target(target, image, mask, record.id)
         return Sample(record.id, image, target, self._initial(record, image))
 
@@ -103,7 +100,7 @@ class FileSamples:
         return joint_hash(self.rule, parts)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, the target's rule, and how many image files there are."""
+        """Title and options of the card, the target rule, and the number of image files."""
         images = len({record.image for record in self._records})
         return {**self._facts, "rule": self.rule, "images": images}
 
@@ -111,41 +108,32 @@ class FileSamples:
         if record.initial is None:
             return None
         path = self.folder / record.initial
-        mask = RULES[self.rule](path, record.instance)
-        check_size(mask.shape, image, path, record.id)
+        mask = self._target_of(path, record.instance)
+        _check_size(mask.shape, image, path, record.id)
         return np.asarray(mask == 1)
 
 
-def check_target(target: Target, image: RgbImage, path: Path, name: str) -> None:
-    """See that a target has its image's size and an object.
-
-    Raises:
-        InputError: names the mask's file and the sample.
-    """
-    check_size(target.shape, image, path, name)
+def check_target(target: Target, image: RgbImage, path: Path, sample: str) -> None:
+    """Raise `InputError` if a target (of the mask at `path`) is empty or differs from its image in size."""
+    _check_size(target.shape, image, path, sample)
     if not (target == 1).any():
-        raise InputError(f"{path}: sample {name!r} has no object pixel; mend the mask or leave the sample out")
+        raise InputError(f"{path}: sample {sample!r} has no object pixel; fix the mask or leave the sample out")
 
 
-def check_size(shape: tuple[int, ...], image: RgbImage, path: Path, name: str) -> None:
-    """See that a mask has its image's size.
-
-    Raises:
-        InputError: names the mask's file and the sample.
-    """
+def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str) -> None:
     if shape != image.shape[:2]:
         raise InputError(
-            f"{path}: the mask of sample {name!r} has {shape[1]} x {shape[0]} pixels, its image "
-            f"{image.shape[1]} x {image.shape[0]}; get the two that belong together"
+            f"{path}: the mask of sample {sample!r} has {shape[1]} x {shape[0]} pixels, its image "
+            f"{image.shape[1]} x {image.shape[0]}; get matching files"
         )
 
 
 def joint_hash(rule: str, parts: Iterable[Sequence[object]]) -> str:
-    """SHA-256 (hex) of lines of JSON: format and rule, then one line a sample.
+    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample.
 
     Args:
-        rule: what decides how files become targets.
-        parts: of each sample its id, the number of its object, and the SHA-256 of each of its files.
+        rule: how files become targets.
+        parts: for each sample its id, the number of its object, and the SHA-256 of each of its files.
     """
     digest = hashlib.sha256()
     for line in ([HASH_FORMAT, rule], *parts):
@@ -154,14 +142,6 @@ def joint_hash(rule: str, parts: Iterable[Sequence[object]]) -> str:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The function of every item, in order; reading and hashing files leave the interpreter free."""
-    with ThreadPoolExecutor(_READERS) as pool:
+    """The function's result for every item, in order; reading and hashing files release the interpreter lock."""
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))
-
-
-def listed(names: Iterable[Any]) -> str:
-    """The first few names, for a sentence: "a, b, c and 7 more"."""
-    found = [str(name) for name in names]
-    first = ", ".join(found[:_NAMES_IN_A_SENTENCE])
-    more = len(found) - _NAMES_IN_A_SENTENCE
-    return f"{first} and {more} more" if more > 0 else first

@@ -1,0 +1,204 @@
+"""How benchmark datasets lie on disk: one loader for each layout, from a folder and options to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
+from disbench.datasets.file_samples import FileSamples, Record, in_threads
+from disbench.datasets.label_maps import SBD, VOC, MapLayout
+from disbench.datasets.targets import instance_numbers
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
+"""Lossless formats; JPEG changes values."""
+USUAL = (("images", "masks"), ("img", "gt"))
+"""Subfolders of images and masks that `open_folder` finds by itself."""
+HQSEG_SETS = {
+    "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
+    "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
+    "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
+    "ThinObject": ("thin_object_detection/ThinObject5K/images_test", "thin_object_detection/ThinObject5K/masks_test"),
+}
+"""Folders of images and masks of the four sets that HQ-SAM evaluates on."""
+_INITIAL = "init_"
+_NAMES_SHOWN = 5
+
+
+def open_pairs(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """GrabCut, Berkeley, DAVIS, COCO_MVal: one sample for each image, with the mask of the same stem.
+
+    Args:
+        name: name of the card.
+        folder: the dataset's folder.
+        options: `images` and `masks`, its subfolders, and `rule`, a name of `targets.RULES`.
+        facts: JSON-ready facts to record.
+
+    Raises:
+        InputError: a missing or empty folder, an image without a mask or the reverse.
+    """
+    return FileSamples(name, folder, options["rule"], pairs(folder, options["images"], options["masks"]), facts)
+
+
+def open_hqseg(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """HQSeg-44K: one sample for each image of the chosen sets, with the id SET/STEM.
+
+    Options: `sets`, names of `HQSEG_SETS` in the wanted order; `rule`, a name of `targets.RULES`.
+    """
+    records = [record for part in options["sets"] for record in pairs(folder, *HQSEG_SETS[part], prefix=f"{part}/")]
+    return FileSamples(name, folder, options["rule"], records, facts)
+
+
+def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """Any folder of images and masks: one sample for each image, or for each number of an instance map.
+
+    Args:
+        name: name of the card or of the folder.
+        folder: contains the two subfolders.
+        options: `images` and `masks`, the subfolders (both empty: one of `USUAL`); `mode`: `binary` (0 is
+            background, all else object), `trimap` (128 is ignored, more is object) or `instances` (each number but
+            0 is an object); `void_255`: 255 is ignored (`binary` and `instances`).
+        facts: JSON-ready facts to record.
+
+    Raises:
+        InputError: a missing or empty folder, an image without a mask or the reverse, an instance map with
+            coloured pixels, or options that exclude each other.
+    """
+    mode, void = options["mode"], options["void_255"]
+    if mode == "trimap" and void:
+        raise InputError(f"{name}: void_255 needs mode=binary or mode=instances; in a trimap 128 is void")
+    records = pairs(folder, *_subfolders(folder, options["images"], options["masks"]))
+    rule = {"binary": "any-value", "trimap": "trimap", "instances": "one-value"}[mode]
+    rule = f"{rule}-void-255" if void else rule
+    if mode == "instances":
+        records = _each_instance(folder, rule, records)
+    return FileSamples(name, folder, rule, records, facts)
+
+
+def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """DAVIS-585: one sample for each mask `SEQUENCE/OBJECT_FRAME.png`, with the initial mask FocalClick corrects.
+
+    The image of `bear/object1_00009.png` is `bear/00009.jpg`, its initial masks are `bear/init_sp_object1_00009.png`
+    and `bear/init_stm_object1_00009.png`. Option `initial`: `sp`, `stm` or `none`.
+    """
+    masks = sorted(path for path in folder.glob("*/*.png") if not path.name.startswith((_INITIAL, ".")))
+    records = [_davis_record(folder, mask, options["initial"]) for mask in masks]
+    return FileSamples(name, folder, "bright", records, facts)
+
+
+def _open_maps(
+    layout: MapLayout, name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
+) -> SampleSource:
+    """SBD and PascalVOC: one sample for each instance with a pixel, in the order of the split's list, then by number.
+
+    Every map is read once when the dataset is opened. Options: `split`, the name of a list; for PascalVOC `ids`,
+    the instances' numbers: `palette` index, or `gray` value of the palette's colour (as RITM; some instances merge).
+    """
+    rule = f"voc-{options['ids']}" if layout is VOC else "sbd-instance"
+    records = [
+        Record(stem, layout.image.format(stem), layout.maps[0].format(stem))
+        for stem in layout.names(folder, options["split"])
+    ]
+    return FileSamples(name, folder, rule, _each_instance(folder, rule, records), facts)
+
+
+open_sbd = partial(_open_maps, SBD)
+open_voc = partial(_open_maps, VOC)
+
+
+def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]:
+    """One record for each image of a folder, with the mask of the same stem, sorted by stem.
+
+    Args:
+        root: the dataset's folder.
+        images: subfolder of the images.
+        masks: subfolder of the masks; it may be the same.
+        prefix: put before the stem in a sample's id.
+
+    Raises:
+        InputError: a missing or empty folder, an image without a mask or the reverse, or two files of one stem.
+    """
+    pictures = _files_by_stem(root / images, set(IMAGES) - set(MASKS if images == masks else ()), "image")
+    labels = _files_by_stem(root / masks, set(MASKS), "mask")
+    _check_partners(pictures, labels, root / masks, "image", "mask")
+    _check_partners(labels, pictures, root / images, "mask", "image")
+    return [
+        Record(f"{prefix}{stem}", _relative(images, pictures[stem]), _relative(masks, labels[stem]))
+        for stem in sorted(pictures)
+    ]
+
+
+def _files_by_stem(folder: Path, endings: set[str], kind: str) -> dict[str, str]:
+    """Stem -> name of the files of a folder with one of the endings (in any case), without hidden ones."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of {kind}s; check the dataset's layout")
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in endings:
+            continue
+        if path.stem in found:
+            raise InputError(f"{folder}: {found[path.stem]} and {path.name} have the same stem; keep one of them")
+        found[path.stem] = path.name
+    if not found:
+        raise InputError(f"{folder}: no {kind} found; put files of a known format there ({', '.join(sorted(endings))})")
+    return found
+
+
+def _check_partners(
+    found: Mapping[str, str], partners: Mapping[str, str], folder: Path, kind: str, partner: str
+) -> None:
+    if alone := sorted(name for stem, name in found.items() if stem not in partners):
+        raise InputError(
+            f"{folder}: no {partner} for {len(alone)} of {len(found)} {kind}s ({_listed(alone)}); add the "
+            f"{partner}s or move these {kind}s away"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names: "a, b, c and 7 more"."""
+    first, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
+    return f"{first} and {more} more" if more > 0 else first
+
+
+def _relative(folder: str, name: str) -> str:
+    return name if folder in ("", ".") else f"{folder}/{name}"
+
+
+def _subfolders(folder: Path, images: str, masks: str) -> tuple[str, str]:
+    if images and masks:
+        return images, masks
+    if images or masks:
+        raise InputError(f"{folder}: name both folders, images=... and masks=..., or neither")
+    for pair in USUAL:
+        if all((folder / part).is_dir() for part in pair):
+            return pair
+    usual = " or ".join(f"{first}/ and {second}/" for first, second in USUAL)
+    raise InputError(f"{folder}: no {usual} found; name the two folders with images=... and masks=...")
+
+
+def _each_instance(folder: Path, rule: str, records: Iterable[Record]) -> list[Record]:
+    """One record for each number of each map, with the id STEM/NUMBER."""
+    records = list(records)
+    found = in_threads(lambda record: instance_numbers(folder / record.mask, rule), records)
+    return [
+        Record(f"{record.id}/{number}", record.image, record.mask, number)
+        for record, numbers in zip(records, found, strict=True)
+        for number in numbers
+    ]
+
+
+def _davis_record(folder: Path, mask: Path, initial: str) -> Record:
+    sequence = mask.parent.name
+    item, underscore, frame = mask.stem.rpartition("_")
+    if not (item and underscore and frame):
+        raise InputError(f"{mask}: not a name such as object1_00009.png; name the folder of DAVIS-585's sequences")
+    image = f"{sequence}/{frame}.jpg"
+    first = None if initial == "none" else f"{sequence}/{_INITIAL}{initial}_{mask.name}"
+    for needed in (image, first):
+        if needed and not (folder / needed).is_file():
+            raise InputError(f"{folder / needed}: no such file, but {sequence}/{mask.name} needs it; get it again")
+    return Record(f"{sequence}/{mask.stem}", image, f"{sequence}/{mask.name}", initial=first)
