@@ -1,18 +1,33 @@
-"""How often the paired tests call a difference where there is none: python benchmarks/paired_tests.py.
+"""How often the paired tests find a difference where there is none, and what the same tests cost with scipy.stats.
 
-Both methods' clicks are drawn from one skewed distribution, 1 to 20, so that every "p <= 0.05" is an error.
+    python benchmarks/paired_tests.py
+    python benchmarks/paired_tests.py --scipy
+
+Clicks of both methods are drawn from one skewed distribution, 1 to 20, so that every "p <= 0.05" is an error.
+`--scipy` prints p-values, interval and CPU seconds of `disbench.core.statistics` beside those of `scipy.stats`.
 """
 
 from __future__ import annotations
 
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from scipy import stats
 
-from disbench.core.statistics import bootstrap_p, sign_flip_p
+from disbench.core.arrays import FloatArray
+from disbench.core.statistics import RESAMPLES, bootstrap_interval, bootstrap_p, sign_flip_p
 
-EXPERIMENTS, RESAMPLES = 2000, 999
+EXPERIMENTS, FEW_RESAMPLES = 2000, 999
+AT_ONCE = 1 << 22
+"""Drawn numbers that scipy may hold at a time, as many as disbench does."""
 
 
-def main() -> None:
+def print_errors() -> None:
     """Print the share of errors by the number of samples."""
     print("samples  bootstrap  signs")
     for samples in (10, 20, 50, 100):
@@ -21,8 +36,89 @@ def main() -> None:
         for experiment in range(EXPERIMENTS):
             a, b = np.clip(np.ceil(noise.exponential(5, (2, samples))), 1, 20)
             tests = (bootstrap_p, sign_flip_p)
-            wrong += [test(a - b, RESAMPLES, seed=experiment) <= 0.05 for test in tests]
+            wrong += [test(a - b, FEW_RESAMPLES, seed=experiment) <= 0.05 for test in tests]
         print(f"{samples:7}  {wrong[0] / EXPERIMENTS:9.3f}  {wrong[1] / EXPERIMENTS:5.3f}")
+
+
+def print_scipy() -> None:
+    """Print what both libraries find, and their seconds."""
+    for module in ("disbench.core.statistics", "scipy.stats"):
+        code = f"import time; begun = time.process_time(); import {module}; print(time.process_time() - begun)"
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        print(f"loading {module}: {float(done.stdout):.2f} s of CPU")
+    for samples in (50, 500, 6671):
+        noise = np.random.default_rng(samples)
+        for kind, pair in (
+            ("clicks", np.clip(np.ceil(noise.exponential(5, (2, samples))), 1, 20)),
+            ("IoUs", noise.uniform(0.5, 1, (2, samples))),
+        ):
+            differences = pair[0] - pair[1]
+            print(f"{samples} samples, differences of {kind}")
+            for name, ours, scipys in (
+                ("interval", bootstrap_interval, scipy_interval),
+                ("p, bootstrap", bootstrap_p, scipy_bootstrap_p),
+                ("p, signs", sign_flip_p, scipy_sign_flip_p),
+            ):
+                texts = [timed(function, differences) for function in (ours, scipys)]
+                print(f"  {name:<13} disbench {texts[0]}, scipy {texts[1]}")
+
+
+def timed(function: Callable[[FloatArray], Any], differences: FloatArray) -> str:
+    """The result and its CPU seconds, the best of three calls."""
+    seconds = []
+    for _ in range(3):
+        begun = time.process_time()
+        found = function(differences)
+        seconds.append(time.process_time() - begun)
+    return f"{np.round(found, 4)} in {min(seconds):.3f} s"
+
+
+def scipy_bootstrap(values: FloatArray) -> Any:
+    """`scipy.stats.bootstrap` of the mean, with disbench's generator."""
+    return stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, batch=AT_ONCE // len(values), method="percentile", rng=generator()
+    )
+
+
+def scipy_interval(differences: FloatArray) -> tuple[float, float]:
+    """The percentile interval."""
+    low, high = scipy_bootstrap(differences).confidence_interval
+    return low, high
+
+
+def scipy_bootstrap_p(differences: FloatArray) -> float:
+    """The bootstrap test from the distribution of the centred differences."""
+    mean = differences.mean()
+    found = scipy_bootstrap(differences - mean).bootstrap_distribution
+    return float((1 + np.sum(np.abs(found) >= abs(mean) - 1e-12)) / (RESAMPLES + 1))
+
+
+def scipy_sign_flip_p(differences: FloatArray) -> float:
+    """`scipy.stats.permutation_test` with paired samples, which flips signs."""
+    found = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=AT_ONCE // len(differences),
+        rng=generator(),
+    )
+    return float(found.pvalue)
+
+
+def generator() -> np.random.Generator:
+    """As disbench draws."""
+    return np.random.Generator(np.random.PCG64(0))
+
+
+def main() -> None:
+    """Print one of the two."""
+    parser = argparse.ArgumentParser(description="The paired tests: their errors, or their cost beside scipy's.")
+    parser.add_argument("--scipy", action="store_true", help="compare with scipy.stats")
+    if parser.parse_args().scipy:
+        print_scipy()
+    else:
+        print_errors()
 
 
 if __name__ == "__main__":

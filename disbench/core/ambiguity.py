@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.metrics import bootstrap_interval
+from disbench.core.statistics import bootstrap_interval
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
 THRESHOLDS = (0.5, 0.75, 0.9)
@@ -234,7 +234,7 @@ def interval_over_groups(
         sums: (n, ...), what adds up over clicks.
         groups: (n,), the image of each.
         statistic: of sums over a resample, (resamples, ...), gives (resamples,).
-        level: as of `disbench.core.metrics.bootstrap_interval`.
+        level: as of `disbench.core.statistics.bootstrap_interval`.
         resamples: likewise.
         seed: likewise.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,12 +17,6 @@ from disbench.core.errors import unknown_name
 FailureRule = Literal["strict", "ritm"]
 IoUs = Sequence[Sequence[float] | npt.NDArray[np.floating[Any]]] | npt.NDArray[np.floating[Any]]
 """A sequence a sample, or an array (samples, clicks)."""
-_RESAMPLES_AT_ONCE = 1 << 22
-"""Drawn indices in memory at a time."""
-_LONGEST_SUM = 1 << 22
-"""Up to this range of the sum of a resample of whole numbers its distribution is computed, not drawn."""
-_ROUNDING = 1e-9
-"""What the sums of a distribution's floating-point numbers may be off."""
 
 
 def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
@@ -197,80 +191,6 @@ def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], B
         height, width = inner.shape
         band[distance : distance + height, distance : distance + width] &= ~inner
     return box, band
-
-
-def bootstrap_interval(
-    values: npt.ArrayLike,
-    statistic: Callable[[FloatArray], FloatArray] | None = None,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval over samples (Efron): the same seed gives the same interval.
-
-    Of the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the
-    convolution of their distribution, so `resamples` and `seed` have no effect.
-
-    Args:
-        values: (samples,), one number a sample.
-        statistic: of (resamples, samples), along the last axis; None is the mean.
-        level: share of the resampled statistics within the interval, in (0, 1).
-        resamples: how many.
-        seed: of the draws.
-
-    Returns:
-        (low, high).
-
-    Raises:
-        ValueError: no values, values that are not finite, more than one axis, or a level out of range.
-    """
-    given = np.asarray(values, dtype=np.float64)
-    if given.ndim != 1 or not len(given):
-        raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
-    if not np.isfinite(given).all():
-        raise ValueError(f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first")
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"level = {level}, resamples = {resamples}: a level in (0, 1), at least one resample")
-    ends = ((1 - level) / 2, (1 + level) / 2)
-    if statistic is None and _is_small_and_whole(given):
-        return _exact_quantiles(given.astype(np.int64), ends)
-    draws = np.random.Generator(np.random.PCG64(seed))
-    found = np.concatenate(list(_resampled(given, statistic or _means, resamples, draws)))
-    low, high = np.quantile(found, ends)
-    return float(low), float(high)
-
-
-def _is_small_and_whole(values: FloatArray) -> bool:
-    return bool((values == np.rint(values)).all()) and len(values) * float(np.ptp(values)) < _LONGEST_SUM
-
-
-def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:
-    """Quantiles of the mean of a resample: of all resamples, by the distribution of the sum of n drawn values."""
-    from scipy import fft  # noqa: PLC0415  (slow to load)
-
-    count, least = len(values), int(values.min())
-    of_one = np.bincount(values - least) / count
-    length = count * (len(of_one) - 1) + 1
-    padded = fft.next_fast_len(length, real=True)
-    of_sum = fft.irfft(fft.rfft(of_one, padded) ** count, padded)[:length]
-    below = np.cumsum(of_sum)
-    low, high = (min(int((below < share - _ROUNDING).sum()), length - 1) for share in shares)
-    return least + low / count, least + high / count
-
-
-def _resampled(
-    values: FloatArray,
-    statistic: Callable[[FloatArray], FloatArray],
-    resamples: int,
-    draws: np.random.Generator,
-) -> Iterator[FloatArray]:
-    step = max(1, _RESAMPLES_AT_ONCE // len(values))
-    for begin in range(0, resamples, step):
-        yield statistic(values[draws.integers(0, len(values), (min(step, resamples - begin), len(values)))])
-
-
-def _means(drawn: FloatArray) -> FloatArray:
-    return np.asarray(drawn.mean(axis=-1))
 
 
 def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:

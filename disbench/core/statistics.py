@@ -1,4 +1,9 @@
-"""Statistics of two methods on the same samples: the difference, its interval, and whether chance explains it."""
+"""Bootstrap intervals, and paired tests of two methods on the same samples.
+
+They are written out here, not taken from `scipy.stats`: its permutation test takes 5 to 10 times as long, loading it
+takes over a second, and it draws where all resamples of whole numbers can be counted; where both draw, results are
+equal (`benchmarks/paired_tests.py --scipy`).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.arrays import FloatArray
-from disbench.core.metrics import bootstrap_interval
+from disbench.core.arrays import FloatArray, IntArray
 
 RESAMPLES = 10_000
 """Draws of each test; the smallest p-value is 1 / (RESAMPLES + 1)."""
-_AT_ONCE = 1 << 22
+_DRAWN_AT_ONCE = 1 << 22
 """Drawn numbers in memory at a time."""
-_ROUNDING = 1e-12
+_LONGEST_SUM = 1 << 22
+"""Up to this range of the sum of a resample of whole numbers, its distribution is computed instead of drawn."""
+_QUANTILE_ROUNDING = 1e-9
+"""Rounding error of the sums of a distribution's floating-point numbers."""
+_SUM_ROUNDING = 1e-12
 """Sums that differ by less, relative to the sum of all sizes, are equal: they were added in another order."""
 
 
@@ -60,17 +68,17 @@ class Difference:
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bool, seed: int = 0) -> Difference:
     """All statistics of two methods' values on the same samples.
 
-    The interval is the percentile interval of `bootstrap_interval` on the differences: whole samples are drawn
-    again, so that what makes a sample hard for both methods cancels.
+    The interval is that of `bootstrap_interval` on the differences: whole samples are drawn again, so that what
+    makes a sample hard for both methods cancels.
 
     Args:
         a: (samples,) finite, one value a sample.
         b: (samples,) finite, of the same samples in the same order.
-        lower_is_better: as of clicks; not of IoUs.
+        lower_is_better: true for clicks, false for IoUs.
         seed: of the draws.
 
     Raises:
-        ValueError: no samples, other shapes than these, or a value that is not finite.
+        ValueError: no samples, arrays of different shapes, or a value that is not finite.
     """
     of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if of_a.shape != of_b.shape:
@@ -92,13 +100,50 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bo
     )
 
 
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray] | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval over samples (Efron): the same seed gives the same interval.
+
+    For the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the convolution
+    of their distribution, so `resamples` and `seed` have no effect.
+
+    Args:
+        values: (samples,), one number a sample.
+        statistic: of (resamples, samples), along the last axis; None is the mean.
+        level: share of the resampled statistics within the interval, in (0, 1).
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        (low, high).
+
+    Raises:
+        ValueError: no values, values that are not finite, more than one axis, or a level out of range.
+    """
+    given = _checked(values)
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: between 0 and 1")
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    if statistic is None and (given == np.rint(given)).all() and len(given) * float(np.ptp(given)) < _LONGEST_SUM:
+        return _exact_quantiles(given.astype(np.int64), ends)
+    of_drawn = statistic or _means
+    found = _drawn(len(given), resamples, seed, lambda draws, rows: of_drawn(_resampled(given, draws, rows)))
+    low, high = np.quantile(found, ends)
+    return float(low), float(high)
+
+
 def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of a mean difference by the bootstrap under the null hypothesis of no difference.
 
     The differences are centred on their mean, which makes the null true, and resampled with replacement; b
     counts the resamples whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1)
     (Efron and Tibshirani, An Introduction to the Bootstrap, section 16.4; Davison and Hinkley, Bootstrap
-    Methods, section 4.2). Of few samples it is somewhat too small; `sign_flip_p` is not.
+    Methods, section 4.2). With few samples it is somewhat too small; `sign_flip_p` is not.
 
     Args:
         differences: (samples,) finite.
@@ -112,22 +157,18 @@ def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
         ValueError: as `paired_difference`, or no resamples.
     """
     given = _checked(differences)
-    count, total = len(given), float(given.sum())
-
-    def sums(draws: np.random.Generator, rows: int) -> FloatArray:
-        drawn = given[draws.integers(0, count, (rows, count))]
-        return np.asarray(drawn.sum(axis=1) - total)  # centred afterwards: whole numbers stay exact
-
-    return _share_as_far(given, sums, resamples, seed)
+    total = given.sum()  # centred afterwards: whole numbers stay exact
+    sums = _drawn(len(given), resamples, seed, lambda draws, rows: _resampled(given, draws, rows).sum(axis=1) - total)
+    return _share_as_far(sums, given)
 
 
 def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of a mean difference by a permutation test: in each pair A and B change places by lot.
+    """Two-sided p-value of a mean difference by a permutation test: in random pairs A and B change places.
 
     If the methods are exchangeable, each difference is as likely to have the other sign; b counts the draws of
     signs whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1) (Phipson and
-    Smyth, Permutation p-values should never be zero, 2010). It holds for any number of samples; of n, no p
-    can be expected below 2 to the power of 1 - n.
+    Smyth, Permutation p-values should never be zero, 2010). It holds for any number of samples n; no p below
+    2 to the power of 1 - n can be expected.
 
     Args:
         differences: (samples,) finite.
@@ -146,25 +187,51 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
         signs = draws.integers(0, 2, (rows, len(given)), dtype=np.int8) * 2 - 1
         return np.asarray(signs @ given)
 
-    return _share_as_far(given, sums, resamples, seed)
+    return _share_as_far(_drawn(len(given), resamples, seed, sums), given)
 
 
-def _share_as_far(
-    given: FloatArray, sums: Callable[[np.random.Generator, int], FloatArray], resamples: int, seed: int
-) -> float:
+def _share_as_far(sums: FloatArray, given: FloatArray) -> float:
+    """(b + 1) / (B + 1), where b of B sums are at least as far from 0 as the sum that was found."""
+    reached = abs(float(given.sum())) - _SUM_ROUNDING * float(np.abs(given).sum())
+    return (int((np.abs(sums) >= reached).sum()) + 1) / (len(sums) + 1)
+
+
+def _drawn(
+    samples: int, resamples: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]
+) -> FloatArray:
+    """Statistics (resamples,), drawn in parts that fit memory: `draw` gets a generator and a number of resamples."""
     if resamples < 1:
         raise ValueError(f"resamples = {resamples}: at least one")
     draws = np.random.Generator(np.random.PCG64(seed))
-    reached = abs(float(given.sum())) - _ROUNDING * float(np.abs(given).sum())
-    step = max(1, _AT_ONCE // len(given))
-    found = sum(
-        int((np.abs(sums(draws, min(step, resamples - begin))) >= reached).sum()) for begin in range(0, resamples, step)
-    )
-    return (found + 1) / (resamples + 1)
+    step = max(1, _DRAWN_AT_ONCE // samples)
+    return np.concatenate([draw(draws, min(step, resamples - begin)) for begin in range(0, resamples, step)])
 
 
-def _checked(differences: npt.ArrayLike) -> FloatArray:
-    given = np.asarray(differences, dtype=np.float64)
+def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> FloatArray:
+    """Resamples with replacement, (rows, samples)."""
+    return values[draws.integers(0, len(values), (rows, len(values)))]
+
+
+def _means(drawn: FloatArray) -> FloatArray:
+    return np.asarray(drawn.mean(axis=-1))
+
+
+def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:
+    """Quantiles of the mean over all resamples, by the distribution of the sum of n drawn values."""
+    from scipy import fft  # noqa: PLC0415  (slow to load)
+
+    count, least = len(values), int(values.min())
+    of_one = np.bincount(values - least) / count
+    length = count * (len(of_one) - 1) + 1
+    padded = fft.next_fast_len(length, real=True)
+    of_sum = fft.irfft(fft.rfft(of_one, padded) ** count, padded)[:length]
+    below = np.cumsum(of_sum)
+    low, high = (min(int((below < share - _QUANTILE_ROUNDING).sum()), length - 1) for share in shares)
+    return least + low / count, least + high / count
+
+
+def _checked(values: npt.ArrayLike) -> FloatArray:
+    given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or not len(given):
         raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
     if not np.isfinite(given).all():

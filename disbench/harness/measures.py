@@ -18,7 +18,8 @@ import pyarrow as pa
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import InputError
-from disbench.core.metrics import FailureRule, bootstrap_interval, clicks_to_reach, miou_curve, nof
+from disbench.core.metrics import FailureRule, clicks_to_reach, miou_curve, nof
+from disbench.core.statistics import bootstrap_interval
 from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
 
 PERCENTS = (80, 85, 90, 95)

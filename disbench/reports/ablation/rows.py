@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
-from disbench.core.metrics import bootstrap_interval, clicks_to_reach
+from disbench.core.metrics import clicks_to_reach
+from disbench.core.statistics import bootstrap_interval
 from disbench.harness.store import RUN, StoredRun
 from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries

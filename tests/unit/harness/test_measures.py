@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from disbench.core.errors import InputError
-from disbench.core.metrics import bootstrap_interval
+from disbench.core.statistics import bootstrap_interval
 from disbench.harness.measures import MEASURES, PERCENTS, Measure, Place, RunRows, Value, measure_run, read_rows
 from disbench.harness.store import StoredRun
 from disbench.reports.comparison import compare_runs, lines_of

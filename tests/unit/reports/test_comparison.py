@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from disbench.core.errors import InputError
-from disbench.core.metrics import bootstrap_interval
+from disbench.core.statistics import bootstrap_interval
 from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
 from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run

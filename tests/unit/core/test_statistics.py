@@ -1,7 +1,9 @@
-"""Paired statistics: known answers, and how often a test errs where nothing differs."""
+"""Intervals and paired tests: known answers, and how often a test errs where nothing differs."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.core.statistics import bootstrap_p, paired_difference, sign_flip_p
+from disbench.core import statistics
+from disbench.core.statistics import bootstrap_interval, bootstrap_p, paired_difference, sign_flip_p
 
 Test = Callable[..., float]
 
@@ -75,7 +78,55 @@ def test_a_true_difference_is_found() -> None:
 def test_what_has_no_statistics(values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"values of shape|not finite"):
         paired_difference(values, values, lower_is_better=True)
-    with pytest.raises(ValueError, match="same samples"):
-        paired_difference([1.0], [1.0, 2.0], lower_is_better=True)
-    with pytest.raises(ValueError, match="at least one"):
-        sign_flip_p([1.0], resamples=0)
+
+
+def test_bootstrap_is_repeatable_and_covers() -> None:
+    noise = np.random.default_rng(0)
+    values = noise.normal(5, 1, 300)
+    low, high = bootstrap_interval(values, seed=3)
+    assert (low, high) == bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    half = 1.96 * values.std() / math.sqrt(300)
+    assert low == pytest.approx(values.mean() - half, abs=0.02)
+    assert high == pytest.approx(values.mean() + half, abs=0.02)
+    narrow = bootstrap_interval(values, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+    assert bootstrap_interval([2.0]) == (2.0, 2.0)
+
+
+@given(st.lists(st.integers(-3, 20), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.95]))
+def test_bootstrap_of_whole_numbers_counts_every_resample(values: list[int], level: float) -> None:
+    means = sorted(sum(drawn) / len(values) for drawn in itertools.product(values, repeat=len(values)))
+    ends = [means[max(0, math.ceil(share * len(means) - 1e-6) - 1)] for share in ((1 - level) / 2, (1 + level) / 2)]
+    assert bootstrap_interval(values, level=level) == pytest.approx(ends)
+
+
+def test_bootstrap_of_many_whole_numbers_is_what_drawing_comes_to() -> None:
+    clicks = np.random.default_rng(2).integers(1, 21, 6671)
+    drawn = bootstrap_interval(clicks, lambda drawn: drawn.mean(axis=-1), resamples=4000)
+    assert bootstrap_interval(clicks) == pytest.approx(drawn, abs=0.01)
+
+
+def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).exponential(size=41)
+    median = bootstrap_interval(values, lambda drawn: np.median(drawn, axis=-1), resamples=500)
+    assert median[0] < np.median(values) < median[1]
+    whole = bootstrap_interval(values, resamples=500)
+    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 100)
+    assert bootstrap_interval(values, resamples=500) == whole
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: bootstrap_interval([]), "one number for each"),
+        (lambda: bootstrap_interval([[1.0]]), "one number for each"),
+        (lambda: bootstrap_interval([1.0, math.nan]), "value 1 is not finite"),
+        (lambda: bootstrap_interval([1.0], level=1.0), "level = 1.0"),
+        (lambda: bootstrap_interval([1.5, 2.0], resamples=0), "resamples = 0"),
+        (lambda: sign_flip_p([1.0], resamples=0), "resamples = 0"),
+        (lambda: paired_difference([1.0], [1.0, 2.0], lower_is_better=True), "same samples"),
+    ],
+)
+def test_refusals(call: Callable[[], object], part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        call()
