@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.classical.seeds import SignMap
-from disbench.core.arrays import BoolArray, ByteArray, FloatArray
+from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
@@ -16,23 +14,15 @@ BINS = 32
 FLOOR = 0.05
 
 
-def lab(image: RgbImage) -> ByteArray:
-    """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
-    """
+def lab(image: RgbImage) -> npt.NDArray[np.uint8]:
+    """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does."""
     cv2 = opencv()
-    converted: ByteArray = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    converted: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     return converted
 
 
 def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
-    """The bin of each pixel's colour: L*a*b* in 32 x 32 x 32 bins.
-
-    Returns:
-        (height, width), from 0 to 32 ** 3 - 1.
-    """
+    """The bin of each pixel's colour: L*a*b* in 32 x 32 x 32 bins; (height, width), from 0 to 32 ** 3 - 1."""
     quantised = lab(image).astype(np.intp) * BINS // 256
     return (quantised[..., 0] * BINS + quantised[..., 1]) * BINS + quantised[..., 2]
 
@@ -55,17 +45,11 @@ def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: flo
 
     counts = np.bincount(bins[chosen], minlength=BINS**3).reshape(BINS, BINS, BINS) / chosen.sum()
     smooth = ndimage.gaussian_filter(counts, bandwidth * BINS / 256, mode="nearest").ravel()
-    density: npt.NDArray[Any] = np.log((1 - FLOOR) * smooth + FLOOR / BINS**3)
+    density: FloatArray = np.log((1 - FLOOR) * smooth + FLOOR / BINS**3)
     found: FloatArray = density[bins]
     return found
 
 
 def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> FloatArray:
-    """ln(Pr(colour | object) / Pr(colour | background)) of each pixel.
-
-    Args:
-        bins: (height, width), as `colour_bins` gives them.
-        seeds: int8 (height, width), with pixels of both signs.
-        bandwidth: as in `log_likelihood`.
-    """
+    """ln(Pr(colour | object) / Pr(colour | background)) of each pixel; `seeds` has pixels of both signs."""
     return log_likelihood(bins, seeds > 0, bandwidth) - log_likelihood(bins, seeds < 0, bandwidth)

@@ -41,13 +41,7 @@ class Disk:
 
 
 class DiskSession:
-    """One image being segmented.
-
-    Args:
-        height: of the image, pixels.
-        width: of the image, pixels.
-        radius: of the discs, pixels.
-    """
+    """One image being segmented; all lengths are pixels."""
 
     def __init__(self, height: int, width: int, radius: float) -> None:
         self._size, self._radius = (height, width), radius

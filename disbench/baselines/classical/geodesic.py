@@ -1,6 +1,7 @@
 """Geodesic segmentation.
 
-Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007.
+Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007. No
+library has the method; scikit-image finds the cheapest paths.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from disbench.baselines.classical.seeds import (
     SeededSession,
     Side,
     SignMap,
+    Solver,
     check_options,
-    checked_image,
-    shrink,
 )
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.prediction import RgbImage
@@ -56,8 +56,9 @@ class Geodesic:
 
     def open(self, image: RgbImage) -> SeededSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
-        size = checked_image(image).shape[:2]
-        working = shrink(image, self.max_side)
+        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
+
+    def _prepared(self, working: RgbImage) -> Solver:
         bins = colour_bins(working)
         edges = gradient(lab(working) / 255.0) if self.weight == "colour" else None
 
@@ -65,7 +66,7 @@ class Geodesic:
             found = edges if edges is not None else self._likelihood_edges(bins, seeds)
             return nearness(found + self.step, seeds)
 
-        return SeededSession(size, working.shape[:2], self.radius, self.frame, compare)
+        return compare
 
     def _likelihood_edges(self, bins: npt.NDArray[np.intp], seeds: SignMap) -> FloatArray:
         """Size of the gradient of P = Pr(colour | object) / (Pr(colour | object) + Pr(colour | background))."""
@@ -74,14 +75,7 @@ class Geodesic:
 
 
 def gradient(values: FloatArray) -> FloatArray:
-    """Size of the gradient over all channels, by central differences.
-
-    Args:
-        values: (height, width, channels).
-
-    Returns:
-        (height, width), change a pixel.
-    """
+    """Change a pixel, over all channels, by central differences: (height, width) of (height, width, channels)."""
     squares = np.zeros(values.shape[:2])
     for axis in (0, 1):
         if values.shape[axis] > 1:
@@ -90,14 +84,11 @@ def gradient(values: FloatArray) -> FloatArray:
 
 
 def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
-    """Length of the cheapest path from any source, over the eight neighbours.
+    """Length of the cheapest path from any source, over the eight neighbours: (height, width), 0 on the sources.
 
     Args:
         cost: (height, width), what a pixel of the way costs, > 0.
         sources: bool (height, width), at least one pixel.
-
-    Returns:
-        (height, width), 0 on the sources.
     """
     from skimage.graph import MCP_Geometric  # noqa: PLC0415  (slow to load)
 
@@ -110,10 +101,7 @@ def nearness(cost: FloatArray, seeds: SignMap) -> FloatArray:
 
     Args:
         cost: (height, width), > 0.
-        seeds: int8 (height, width), with pixels of both signs.
-
-    Returns:
-        (height, width) in [0, 1]; 1 and 0 on the seeds.
+        seeds: with pixels of both signs, on which the result is 1 and 0.
     """
     to_object = geodesic_distance(cost, seeds > 0)
     to_background = geodesic_distance(cost, seeds < 0)

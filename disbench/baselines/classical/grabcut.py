@@ -25,7 +25,6 @@ from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds
 
 Continuation = Literal["kept", "fresh"]
-Labels = ByteArray
 
 # OpenCV's four labels of a pixel.
 BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3
@@ -56,35 +55,18 @@ class GrabCut:
 
     def open(self, image: RgbImage) -> GrabCutSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
-        height, width = checked_image(image).shape[:2]
-        working = np.ascontiguousarray(shrink(image, self.max_side)[..., ::-1])
-        return GrabCutSession(working, (height, width), self.radius, self.iterations, self.continuation == "kept")
+        return GrabCutSession(self, image)
 
 
 class GrabCutSession:
-    """One image being segmented: labels and mixtures stay from click to click.
+    """One image being segmented: labels and mixtures stay from click to click."""
 
-    Args:
-        image: the working image, uint8 (rows, columns, 3), in OpenCV's order BGR.
-        size: (height, width) of the image.
-        radius: of the seed discs, pixels of the working image.
-        iterations: at each click.
-        keep_state: go on from the click before.
-    """
-
-    def __init__(
-        self,
-        image: ByteArray,
-        size: tuple[int, int],
-        radius: float,
-        iterations: int,
-        keep_state: bool,
-    ) -> None:
-        self._image, self._size, self._radius = image, size, radius
-        self._working: tuple[int, int] = (image.shape[0], image.shape[1])
-        self._iterations, self._keep_state = iterations, keep_state
+    def __init__(self, method: GrabCut, image: RgbImage) -> None:
+        self._method = method
+        self._size: tuple[int, int] = checked_image(image).shape[:2]
+        self._image = np.ascontiguousarray(shrink(image, method.max_side)[..., ::-1])  # OpenCV's order, BGR
         self._seen: tuple[Click, ...] = ()
-        self._labels: Labels | None = None
+        self._labels: ByteArray | None = None
         self._models = _new_models()
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
@@ -95,17 +77,19 @@ class GrabCutSession:
         Raises:
             InputError: a click is not on the image.
         """
-        seeds = seed_discs(clicks, self._size, *self._working, self._radius)
+        rows, columns = self._image.shape[:2]
+        seeds = seed_discs(clicks, self._size, rows, columns, self._method.radius)
         if not (seeds > 0).any():
             self._seen, self._labels = (), None
             return Prediction(np.zeros((1, *self._size), dtype=bool))
         labels = self._update(tuple(clicks), seeds)
         return Prediction(at_image_size(_is_object(labels), *self._size)[None])
 
-    def _update(self, clicks: tuple[Click, ...], seeds: SignMap) -> Labels:
+    def _update(self, clicks: tuple[Click, ...], seeds: SignMap) -> ByteArray:
         if self._labels is not None and clicks == self._seen:
             return self._labels
-        goes_on = self._keep_state and self._labels is not None and clicks[: len(self._seen)] == self._seen
+        follows = self._labels is not None and clicks[: len(self._seen)] == self._seen
+        goes_on = follows and self._method.continuation == "kept"
         labels = _with_seeds(self._labels if goes_on else None, seeds)
         if goes_on and not _has_both(labels):
             goes_on, labels = False, _with_seeds(None, seeds)
@@ -116,27 +100,27 @@ class GrabCutSession:
         self._seen, self._labels = clicks, labels
         return labels
 
-    def _cut(self, labels: Labels, goes_on: bool) -> None:
+    def _cut(self, labels: ByteArray, goes_on: bool) -> None:
         """Learn and cut, in place; the same whatever drew random numbers before (k-means does at the start)."""
         cv2 = opencv()
         cv2.setRNGSeed(SEED)
         mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
-        cv2.grabCut(self._image, labels, None, *self._models, self._iterations, mode)
+        cv2.grabCut(self._image, labels, None, *self._models, self._method.iterations, mode)
 
 
-def _with_seeds(labels: Labels | None, seeds: SignMap) -> Labels:
+def _with_seeds(labels: ByteArray | None, seeds: SignMap) -> ByteArray:
     """The labels of the click before with the seeds set; all else is probably background at a new start."""
     found = np.full(seeds.shape, PROBABLY_BACKGROUND, dtype=np.uint8) if labels is None else labels.copy()
     found[seeds > 0], found[seeds < 0] = OBJECT, BACKGROUND
     return found
 
 
-def _is_object(labels: Labels) -> BoolArray:
+def _is_object(labels: ByteArray) -> BoolArray:
     found: BoolArray = (labels == OBJECT) | (labels == PROBABLY_OBJECT)
     return found
 
 
-def _has_both(labels: Labels) -> bool:
+def _has_both(labels: ByteArray) -> bool:
     """Whether there are pixels to learn both mixtures from."""
     found = _is_object(labels)
     return bool(found.any()) and not bool(found.all())

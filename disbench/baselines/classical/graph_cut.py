@@ -1,7 +1,7 @@
 """Interactive graph cuts.
 
 Boykov and Jolly, "Interactive graph cuts for optimal boundary & region segmentation of objects in N-D images",
-ICCV 2001.
+ICCV 2001. The graph is built here, as no library of a permissive licence has the method; SciPy finds its maximum flow.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from disbench.baselines.classical.seeds import (
     SeededSession,
     Side,
     SignMap,
+    Solver,
     check_options,
-    checked_image,
-    shrink,
 )
 from disbench.core.arrays import BoolArray, FloatArray, Int32Array
 from disbench.core.errors import InputError
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds
 
-Solver = Literal["scipy", "pymaxflow"]
+FlowSolver = Literal["scipy", "pymaxflow"]
 
 FINEST = 100  # capacities are counted in hundredths where the image's size allows it
 LARGEST = 2**31 - 1
@@ -41,8 +40,8 @@ class Cut:
 
     Attributes:
         value: its cost, in the capacities' unit.
-        is_object: bool (height, width): the pixels that the object's terminal still reaches. Where several
-            cuts cost the same this is the smallest object, whichever algorithm found the flow.
+        is_object: (height, width): the pixels that the object's terminal still reaches. Where several cuts cost the
+            same this is the smallest object, whichever algorithm found the flow.
     """
 
     value: int
@@ -51,12 +50,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The n-links of an image: one between every pixel and each of its eight neighbours.
+    """The n-links of an image, one between every pixel and each of its eight neighbours.
 
     Attributes:
         first: (links,), the number of one pixel, row-major.
         second: (links,), the number of the other.
-        cost: float64 (links,), of cutting between them.
+        cost: (links,), of cutting between them.
     """
 
     first: npt.NDArray[np.intp]
@@ -81,7 +80,7 @@ class GraphCut:
     radius: Radius = 3.0
     gamma: Annotated[float, Bounds(0, 10000)] = 50.0
     bandwidth: Bandwidth = 10.0
-    solver: Solver = "scipy"
+    solver: FlowSolver = "scipy"
     frame: Frame = "always"
 
     def __post_init__(self) -> None:
@@ -91,8 +90,9 @@ class GraphCut:
 
     def open(self, image: RgbImage) -> SeededSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
-        size = checked_image(image).shape[:2]
-        working = shrink(image, self.max_side)
+        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
+
+    def _prepared(self, working: RgbImage) -> Solver:
         bins, links = colour_bins(working), neighbour_links(working, self.gamma)
         unit = capacity_unit(working.shape[0] * working.shape[1], self.gamma)
 
@@ -100,7 +100,7 @@ class GraphCut:
             ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
             return minimum_cut(terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver).is_object
 
-        return SeededSession(size, working.shape[:2], self.radius, self.frame, cut)
+        return cut
 
 
 def neighbour_links(image: RgbImage, gamma: float) -> Links:
@@ -108,10 +108,6 @@ def neighbour_links(image: RgbImage, gamma: float) -> Links:
 
     Beta is 1 / (2 * the mean of the squared differences over the image), as in GrabCut (Rother et
     al. 2004); the paper leaves sigma open.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        gamma: weight, >= 0.
     """
     height, width = image.shape[:2]
     numbers, colours = np.arange(height * width).reshape(height, width), image.astype(np.float64)
@@ -152,9 +148,9 @@ def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -
 
     Args:
         ratio: (height, width), ln(Pr(colour | object) / Pr(colour | background)).
-        seeds: int8 (height, width).
+        seeds: (height, width).
         gamma: weight of the n-links.
-        unit: of the capacities.
+        unit: of the capacities, as `capacity_unit` gives it.
 
     Returns:
         int32 (height, width), positive towards the object.
@@ -163,18 +159,8 @@ def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -
     return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)
 
 
-def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: Solver) -> Cut:
-    """The cheapest cut between object and background.
-
-    Args:
-        terminals: int32 (height, width), as `terminal_links` gives them.
-        links: the n-links.
-        unit: of the capacities.
-        solver: which library looks for it; both give the same cut.
-
-    Raises:
-        InputError: the solver is not installed.
-    """
+def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: FlowSolver) -> Cut:
+    """The cheapest cut between object and background; both solvers give the same."""
     capacities = np.rint(links.cost * unit).astype(np.int32)
     return (_cut_scipy if solver == "scipy" else _cut_pymaxflow)(terminals, links, capacities)
 

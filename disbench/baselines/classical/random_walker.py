@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -13,9 +14,8 @@ from disbench.baselines.classical.seeds import (
     SeededSession,
     Side,
     SignMap,
+    Solver,
     check_options,
-    checked_image,
-    shrink,
 )
 from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
@@ -45,50 +45,29 @@ class RandomWalker:
 
     def open(self, image: RgbImage) -> SeededSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
-        size = checked_image(image).shape[:2]
-        working = _uneven(shrink(image, self.max_side))
+        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
 
-        def walk(seeds: SignMap) -> FloatArray:
-            return self.probabilities(working, seeds)
-
-        return SeededSession(size, working.shape[:2], self.radius, self.frame, walk)
+    def _prepared(self, working: RgbImage) -> Solver:
+        scaled = working / 255.0
+        if working.min() == working.max():  # scikit-image divides by the standard deviation; 0 makes weights NaN
+            scaled[0, 0] += 1e-6
+        return partial(self.probabilities, scaled)
 
     def probabilities(self, image: FloatArray, seeds: SignMap) -> FloatArray:
-        """The object's probability at each pixel (the paper's Dirichlet problem).
+        """The object's probability at each pixel (the paper's Dirichlet problem): (height, width) in [0, 1].
 
         Solved directly: conjugate gradients take from a tenth of a second to many seconds, as weights across
         strong edges are as small as 1e-10, and end with errors of a hundredth.
 
         Args:
             image: (height, width, 3), RGB.
-            seeds: int8 (height, width): 1 object, -1 background, with pixels of both signs.
-
-        Returns:
-            (height, width) in [0, 1]; 1 and 0 on the seeds.
+            seeds: with pixels of both signs, on which the result is 1 and 0.
         """
         from skimage.segmentation import random_walker  # noqa: PLC0415  (slow to load)
 
         if seeds.all():
             return (seeds > 0).astype(np.float64)
         labels = np.where(seeds > 0, 1, np.where(seeds < 0, 2, 0))
-        both: FloatArray = random_walker(
-            image,
-            labels,
-            beta=self.beta,
-            mode="bf",
-            return_full_prob=True,
-            channel_axis=-1,
-        )
+        both = random_walker(image, labels, beta=self.beta, mode="bf", return_full_prob=True, channel_axis=-1)
         found: FloatArray = np.clip(both[0], 0, 1)
         return found
-
-
-def _uneven(image: RgbImage) -> FloatArray:
-    """The image in [0, 1], with one pixel of an even image changed by a millionth.
-
-    scikit-image divides by the standard deviation, and 0 makes every weight NaN.
-    """
-    scaled = image / 255.0
-    if image.min() == image.max():
-        scaled[0, 0] += 1e-6
-    return scaled

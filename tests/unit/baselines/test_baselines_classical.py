@@ -110,7 +110,7 @@ def test_working_size(size: tuple[int, int], limit: int, expected: tuple[int, in
 
 def test_enlarged_values_stay_in_their_range() -> None:
     values = np.random.default_rng(0).random((7, 9))
-    large = seeds.enlarge(values, 30, 41)
+    large = seeds.at_image_size(values, 30, 41)
     assert large.shape == (30, 41) and large.dtype == np.float32
     assert values.min() - 1e-6 <= large.min() and large.max() <= values.max() + 1e-6
 
