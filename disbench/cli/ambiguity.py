@@ -14,9 +14,8 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 
 if TYPE_CHECKING:
-    from disbench.harness.answers import StoredAnswers
     from disbench.harness.set_source import IntentSource, SetSource
-    from disbench.harness.set_task import SetTask
+    from disbench.harness.set_task import SetTask, StoredAnswers
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed."""
@@ -99,7 +98,8 @@ class SetOptions:
         Raises:
             InputError: no finished shards, or none of their sets can be taken.
         """
-        from disbench.harness.set_source import Choice, SetSource  # noqa: PLC0415
+        from disbench.harness.record import Choice  # noqa: PLC0415
+        from disbench.harness.set_source import SetSource  # noqa: PLC0415
 
         assert self.shards is not None  # checked
         choice = Choice(self.sets, self.seed, self.min_members)

@@ -11,7 +11,7 @@ from disbench.baselines.cards import MethodSpec, method_spec
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
-from disbench.harness.chunks import reason
+from disbench.harness.tasks import reason
 
 DEFAULT_METHOD = "geodesic"
 """It needs no weights and answers at once; it has one candidate."""

@@ -11,7 +11,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method, RgbImage
 from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
-from disbench.harness.chunks import reason
+from disbench.harness.tasks import reason
 
 MOST_CLICKS = 200
 """Clicks on one photo: far more than any task asks for."""

@@ -7,6 +7,7 @@ read where it lies, and the same run gives the same archive on every machine.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -19,23 +20,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, Literal
 
 import pyarrow as pa
 
+from disbench.core.choices import Store
 from disbench.core.errors import InputError
+from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims
-from disbench.harness.problems import Problems
-from disbench.harness.row_checks import RowChecks, check_schema
 from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
 from disbench.io.files import file_sha256, whole_file
 from disbench.io.plain_data import parse_json_table
+from disbench.io.settings import Count, settings_from
 
-FORM = 1
 MANIFEST = "manifest.json"
 ENDING = ".zip"
-LEFT_OUT = "left out"
-"""What the manifest says of masks that the run had and the archive has not."""
+LEFT_OUT: Final = "left out"
+"""The run had masks, and the archive does not."""
 _MEMBERS = (MANIFEST, RUN, CLICKS)
 _MASKS = ("mask", "candidate_masks")
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -48,17 +49,36 @@ _SIGNATURE = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
-class PackedRun:
-    """A packed run whose sizes and hashes are those of its manifest.
+class FileFacts:
+    """Size and SHA-256 (hex) of a member."""
+
+    bytes: Count
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a packed run says of itself (`manifest.json`).
 
     Attributes:
-        run: with its rows read from the archive.
-        manifest: `form`, `files` (bytes and SHA-256 of each), `masks` (`none`, `kept`, `all` or `left out`),
-            `figures` as claimed (`disbench.harness.measures.as_claims`).
+        form: of the archive.
+        files: name of a member -> its size and hash.
+        masks: which masks its rows have.
+        figures: the numbers that the run claims (`disbench.harness.measures.as_claims`).
     """
 
+    form: Literal[1]
+    files: Mapping[str, FileFacts]
+    masks: Literal["none", "kept", "all", "left out"]
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A packed run whose files are those of its manifest."""
+
     run: StoredRun
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bool = False) -> Path:
@@ -88,19 +108,15 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
         if leave_out:
             clicks = Path(scratch) / CLICKS
             write_clicks(clicks, map(_without_masks, stored.samples()))
-        description = (run / RUN).read_bytes()
-        manifest = {
-            "form": FORM,
-            "files": {
-                RUN: {"bytes": len(description), "sha256": hashlib.sha256(description).hexdigest()},
-                CLICKS: {"bytes": clicks.stat().st_size, "sha256": file_sha256(clicks)},
-            },
-            "masks": LEFT_OUT if leave_out else store,
-            "figures": as_claims(figures),
+        record = (run / RUN).read_bytes()
+        files = {
+            RUN: FileFacts(len(record), hashlib.sha256(record).hexdigest()),
+            CLICKS: FileFacts(clicks.stat().st_size, file_sha256(clicks)),
         }
+        manifest = Manifest(1, files, LEFT_OUT if leave_out else store, as_claims(figures))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file, clicks.open("rb") as rows:
-            _write(file, manifest, description, rows)
+            _write(file, manifest, record, rows)
     return path
 
 
@@ -130,22 +146,19 @@ def read_packed(archive: Path) -> PackedRun:
     content = _members(archive)
     manifest = _read_manifest(content[MANIFEST].to_pybytes(), archive)
     for name in (RUN, CLICKS):
-        found = {"bytes": content[name].size, "sha256": hashlib.sha256(content[name]).hexdigest()}
-        if manifest["files"].get(name) != found:
+        found = FileFacts(content[name].size, hashlib.sha256(content[name]).hexdigest())
+        if manifest.files.get(name) != found:
             raise InputError(
-                f"{archive}: {name} is not what {MANIFEST} says ({found}); get the archive again, or pack the run again"
+                f"{archive}: {name} is not what {MANIFEST} says ({found.bytes} bytes, SHA-256 {found.sha256}); get the "
+                "archive again, or pack the run again"
             )
     record = run_record(content[RUN].to_pybytes(), f"{archive}: {RUN}")
     folder = archive.with_suffix("")
     return PackedRun(StoredRun(folder, record, archive, content[CLICKS]), manifest)
 
 
-def _checked(run: StoredRun, progress: bool) -> tuple[str, dict[str, Value]]:
-    """Which masks a run has stored, and its figures.
-
-    Raises:
-        InputError: its rows do not fit.
-    """
+def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
+    """Which masks a run has stored, and its figures."""
     from tqdm import tqdm  # noqa: PLC0415
 
     problems = Problems()
@@ -158,7 +171,7 @@ def _checked(run: StoredRun, progress: bool) -> tuple[str, dict[str, Value]]:
         if figures is not None and not len(problems):
             return store, figures
     raise InputError(
-        f"{run.folder}: the run does not hold: {problems.lines()[0]}; disbench verify tells all of it; run it again"
+        f"{run.folder}: the run does not hold: {problems.lines()[0]}; see disbench verify for all; run it again"
     )
 
 
@@ -170,10 +183,10 @@ def _without_masks(table: pa.Table) -> pa.Table:
     return table
 
 
-def _write(file: BinaryIO, manifest: Mapping[str, Any], description: bytes, rows: BinaryIO) -> None:
-    content = (json.dumps(manifest, indent=1) + "\n").encode()
-    sizes = (len(content), len(description), manifest["files"][CLICKS]["bytes"])
-    sources = (io.BytesIO(content), io.BytesIO(description), rows)
+def _write(file: BinaryIO, manifest: Manifest, record: bytes, rows: BinaryIO) -> None:
+    content = (json.dumps(dataclasses.asdict(manifest), indent=1) + "\n").encode()
+    sizes = (len(content), len(record), manifest.files[CLICKS].bytes)
+    sources = (io.BytesIO(content), io.BytesIO(record), rows)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, size, source in zip(_MEMBERS, sizes, sources, strict=True):
             info = zipfile.ZipInfo(name, _DATE)
@@ -200,20 +213,20 @@ def _complaining(archive: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # bytes that are no zip fail in any way: headers, numbers, names, methods
+    except Exception as error:  # zipfile raises many kinds on damaged bytes
         raise InputError(f"{archive}: not a whole packed run ({error}); get it again, or pack the run again") from error
 
 
 def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
-    cure = "a packed run is what disbench pack makes; pack the run again"
+    fix = "pack the run again with disbench pack"
     names = [info.filename for info in infos]
     if names != list(_MEMBERS):
-        raise InputError(f"{archive}: it holds {_some(names)}, not {', '.join(_MEMBERS)}; {cure}")
+        raise InputError(f"{archive}: it holds {_some(names)}, not {', '.join(_MEMBERS)}; {fix}")
     for info in infos:
         plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
         regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
         if not plain or not regular or info.flag_bits & 1:
-            raise InputError(f"{archive}: {info.filename} is compressed, encrypted or no plain file; {cure}")
+            raise InputError(f"{archive}: {info.filename} is compressed, encrypted or not a plain file; {fix}")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -224,24 +237,20 @@ def _some(names: Sequence[str]) -> str:
 def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
     """The part of an archive that is a stored member."""
     if not 0 <= info.header_offset <= content.size - _HEADER.size:
-        raise ValueError(f"{info.filename} does not lie in the file")
+        raise ValueError(f"{info.filename} begins outside the file")
     header = content.slice(info.header_offset, _HEADER.size).to_pybytes()
     signature, name, extra = _HEADER.unpack(header)
     begin = info.header_offset + _HEADER.size + name + extra
     if signature != _SIGNATURE or begin + info.file_size > content.size:
-        raise ValueError(f"{info.filename} does not lie in the file")
+        raise ValueError(f"{info.filename} ends outside the file")
     return content.slice(begin, info.file_size)
 
 
-def _read_manifest(content: bytes, archive: Path) -> Mapping[str, Any]:
+def _read_manifest(content: bytes, archive: Path) -> Manifest:
+    where = f"{archive}: {MANIFEST}"
     try:
-        manifest = parse_json_table(content)
-        form, files, _, _ = (manifest[key] for key in ("form", "files", "masks", "figures"))
-        names = sorted(files.keys())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{archive}: {MANIFEST} is not a packed run's ({error}); pack the run again") from error
-    if form != FORM:
-        raise InputError(f"{archive}: form {repr(form)[:80]} of a packed run, where {FORM} is known; update disbench")
-    if names != sorted((RUN, CLICKS)):
-        raise InputError(f"{archive}: {MANIFEST} names {_some(names)}; pack the run again")
-    return manifest
+        return settings_from(Manifest, parse_json_table(content), where)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error}); pack the run again") from error

@@ -13,17 +13,16 @@ import pyarrow as pa
 
 from disbench.core import metrics
 from disbench.core.arrays import Float32Array, FloatArray
-from disbench.core.choices import Selection
+from disbench.core.choices import Selection, Store
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
 from disbench.core.samples import Sample, SampleSource
-from disbench.harness.chunks import Clicked, run_chunk
 from disbench.harness.protocol import Protocol
-from disbench.harness.record import Store
 from disbench.harness.replay import check_samples, with_recording
+from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import ClickRow, filled_up, to_table
-from disbench.harness.tasks import TargetsTask
+from disbench.harness.tasks import Clicked, run_chunk
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from disbench.core.choices import Selection
 from disbench.core.click_policies import ClickPolicy
-from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.metrics import FailureRule
 from disbench.harness.measures import MEASURES, PERCENTS, read_rows
-from disbench.harness.protocol import MOST_CLICKS, SELECTIONS, Protocol
+from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.store import StoredRun
 from disbench.io import definitions
 from disbench.io.options import overrides
-from disbench.io.settings import LARGEST
+from disbench.io.settings import Bounds, Number, settings_from
 
 STANDARD = "ritm"
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("title", "source", "selection", "policy", "failures", "notes"), str),
-    "threshold": (int, float),
-    "max_clicks": int,
-    "datasets": dict,
-}
-
-
 _VALUES = ("threshold", "max_clicks", "selection", "policy")
 
 
@@ -34,8 +25,7 @@ class Preset:
     """A protocol as a whole.
 
     Attributes:
-        name: of its file.
-        title: whose it is.
+        title: the paper or code that it is of.
         source: where it is read.
         threshold: a pixel belongs to a mask above it; None: the method's own.
         max_clicks: clicks a sample gets.
@@ -44,35 +34,35 @@ class Preset:
         failures: which NoF is published.
         datasets: name of a dataset's card -> its options.
         notes: what a protocol cannot say.
+        name: of its file.
     """
 
-    name: str
     title: str
     source: str = ""
-    threshold: float | None = None
-    max_clicks: int = 20
+    threshold: Number | None = None
+    max_clicks: Annotated[int, Bounds(1, MOST_CLICKS)] = 20
     selection: Selection = "oracle-first"
     policy: str = "center"
     failures: FailureRule = "ritm"
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        ClickPolicy.parse(self.policy)
 
     def reading(self, dataset: str) -> list[str]:
-        """Options of a dataset, `option=value` each: how this protocol reads its masks."""
+        """How this protocol reads the masks of a dataset: its options, `option=value` each."""
         return overrides(self.datasets.get(dataset, {}))
 
     def as_dict(self) -> dict[str, Any]:
-        """What it sets, JSON-ready, as runs record it; what it leaves to the method is not there."""
+        """What it sets, as runs record it; without what it leaves to the method."""
         values = {key: getattr(self, key) for key in _VALUES if getattr(self, key) is not None}
         readings = {name: dict(options) for name, options in self.datasets.items()}
         return {**values, "failures": self.failures, "datasets": readings}
 
     def figures(self, run: StoredRun) -> str:
-        """NoC and NoF of a finished run of a loop of clicks, failures counted as here, for people to read.
-
-        Raises:
-            InputError: the run's rows are damaged.
-        """
+        """NoC and NoF of a finished run, failures counted as the protocol does, in words."""
         rows = read_rows(run)
         percents = [percent for percent in PERCENTS if rows.reaches(percent)]
         names = [f"noc_{percent}" for percent in percents] + [f"nof_{percent}_{self.failures}" for percent in percents]
@@ -96,33 +86,10 @@ def load_preset(name: str) -> Preset:
     """The preset of a name, or of a path that ends in `.toml`.
 
     Raises:
-        InputError: no such preset, or one that is not as it should be.
+        InputError: no such preset, an unknown key, or a value of the wrong kind or out of range.
     """
     path = definitions.find("baselines/protocols", name)
-    content = definitions.load(path)
-    for key, value in content.items():
-        if key not in _KINDS:
-            raise unknown_name("key", key, _KINDS, str(path))
-        if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
-            raise InputError(f"{path}: {key} = {shown(value)} is of the wrong kind")
-    if "title" not in content:
-        raise InputError(f"{path}: 'title' is missing; add it")
-    for key, known in (("selection", SELECTIONS), ("failures", get_args(FailureRule))):
-        if key in content and content[key] not in known:
-            raise unknown_name(key, content[key], known, str(path))
-    if not 1 <= content.get("max_clicks", 1) <= MOST_CLICKS:
-        raise InputError(f"{path}: max_clicks is not from 1 to {MOST_CLICKS}")
-    if not abs(content.get("threshold", 0)) <= LARGEST:  # nan is not, either
-        raise InputError(f"{path}: threshold is no number that is computed with; mend it")
-    for dataset, options in content.get("datasets", {}).items():
-        if not isinstance(options, dict):
-            raise InputError(f"{path}: write a dataset's options as a table [datasets.{dataset}]")
-    preset = Preset(path.stem, **content)
-    try:
-        ClickPolicy.parse(preset.policy)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return preset
+    return replace(settings_from(Preset, definitions.load(path), str(path)), name=path.stem)
 
 
 def departures(protocol: Protocol) -> list[str]:

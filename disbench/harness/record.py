@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from disbench.baselines.cards import STANDARD_THRESHOLD
+from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.io.plain_data import parse_json_table
@@ -17,7 +18,6 @@ from disbench.io.settings import LARGEST, Bounds, Count, Number, settings_from
 FORMAT = 1
 DIVERSE: Final = "diverse"
 """The task of a `SetRunRecord`; in the record of a run of targets there is none."""
-Store = Literal["none", "kept", "all"]
 Positive = Annotated[int, Bounds(1, LARGEST)]
 Seconds = Annotated[float, Bounds(0, LARGEST)]
 _DECISIVE = ("task", "method", "dataset", "protocol", "versions")
@@ -78,6 +78,46 @@ class MethodRecord:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which sets of a folder of shards are taken.
+
+    Attributes:
+        sets: how many, drawn at random; None takes all.
+        seed: of the draw, and of the first clicks.
+        min_members: only sets of at least this many masks.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    sets: int | None = None
+    seed: int = 0
+    min_members: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.sets is not None and self.sets < 1) or self.seed < 0 or self.min_members < 1:
+            raise InputError(
+                f"sets = {self.sets}, seed = {self.seed}, min_members = {self.min_members}: at least 1, 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """The shards that sets were taken from: SHA-256 of their content, and how many sets they have."""
+
+    content_hash: str
+    sets: Count
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """What a dataset of diverse sets says of itself."""
+
+    shards: ShardFacts
+    choice: Choice
+
+
+@dataclass(frozen=True)
 class DatasetRecord:
     """The dataset of a run: its name, number of samples, SHA-256 of its content, and what its source says of itself."""
 
@@ -85,6 +125,24 @@ class DatasetRecord:
     samples: Positive
     content_hash: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.has_sets:
+            _ = self.sets  # refuses wrong facts where the record is read
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether its samples come from diverse sets."""
+        return {"shards", "choice"} <= self.facts.keys()
+
+    @cached_property
+    def sets(self) -> SetFacts:
+        """The facts of a dataset of diverse sets.
+
+        Raises:
+            InputError: it is another dataset.
+        """
+        return settings_from(SetFacts, self.facts, "facts", unknown="skip")
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -259,6 +317,10 @@ class SetRunRecord(Record):
 
     protocol: SetProtocol
     task: Literal["diverse"] = DIVERSE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.dataset.sets
 
 
 def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:

@@ -20,7 +20,6 @@ from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource, Source
-from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import (
     DatasetRecord,
@@ -36,9 +35,10 @@ from disbench.harness.record import (
     SetRunRecord,
 )
 from disbench.harness.replay import recorded_numbers, with_recording
-from disbench.harness.set_task import SetTask
+from disbench.harness.sample_loop import TargetsTask
+from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
-from disbench.harness.tasks import TargetsTask, Task
+from disbench.harness.tasks import Task
 from disbench.harness.workers import EvaluationWork, Job
 from disbench.io import addresses
 from disbench.io.files import Existing
@@ -52,7 +52,7 @@ _PACKAGES_OF_EXTRAS = {
     "models": ("torch", "transformers"),
     "maxflow": ("PyMaxflow",),
 }
-"""What a method may compute with: its card's extra tells; a class without a card may use any of it."""
+"""What a method may compute with, by its card's extra; a class without a card may use all of it."""
 
 
 def run_benchmark(
@@ -74,21 +74,21 @@ def run_benchmark(
 
     Args:
         method: what makes the method in each worker.
-        source: of the samples.
+        source: the samples.
         out: folder of the run; made if missing.
         protocol: how to evaluate; with recorded clicks, only samples that have some.
         execution: processes, threads, time limit, stored masks.
         engine: where the workers are; by default `execution.workers` processes on this machine.
-        every: only every so-many-th sample, from the first.
-        limit: then only the first so many.
-        existing: `resume` goes on with an unfinished run of the same job and leaves a finished one; `overwrite`
-            begins again; `fail` refuses a folder that has a run.
+        every: only every n-th sample, from the first.
+        limit: then only the first n.
+        existing: `resume` continues an unfinished run of the same job and leaves a finished one; `overwrite` begins
+            again; `fail` refuses a folder that has a run.
         command: recorded: what a user types to get this run.
         progress: show a progress bar.
         grown: called each time that the journal in `out` has grown.
 
     Returns:
-        The finished run. Samples on which the method failed are in its rows, with the reason, and listed in
+        The finished run. Samples on which the method failed are in its rows, with the reason, and in
         `record.result.failed`.
 
     Raises:
@@ -121,27 +121,11 @@ def run_diverse(
     progress: bool = False,
     grown: Callable[[], None] = lambda: None,
 ) -> StoredAnswers:
-    """Ask a method what a first click may mean, for each set of a dataset, and store its answers.
+    """Ask a method what a first click may mean, for each diverse set, and store its answers.
 
-    Args:
-        source: of the sets (`disbench.harness.set_source.SetSource`).
-        task: how many clicks, and how they are drawn and moved.
-        method: as of `run_benchmark`, as are all others.
-        out: as there.
-        execution: as there; what is stored, the task says.
-        engine: as there.
-        every: as there.
-        limit: as there.
-        existing: as there.
-        command: as there.
-        progress: as there.
-        grown: as there.
-
-    Returns:
-        The finished run. A set on which the method failed ends with that click, with the reason.
-
-    Raises:
-        InputError: as `run_benchmark`.
+    `source` is a `disbench.harness.set_source.SetSource`; `task` says how clicks are drawn and moved, and which masks
+    are stored. The other arguments and errors are those of `run_benchmark`. A set on which the method failed ends with
+    that click, with the reason.
     """
     execution = execution or Execution()
     numbers = _chosen(source, every, limit)
@@ -220,11 +204,7 @@ def _evaluate(
 
 
 def _check_unchanged(source: Source, record: Record, journal: Journal, out: Path) -> None:
-    """See that the rows are those of the files that the run says it read.
-
-    Raises:
-        InputError: a file was changed in the meantime. The journal is told: nobody resumes it.
-    """
+    """Refuse, now and when resumed, a run whose files were changed while it was under way."""
     if source.content_hash() != record.dataset.content_hash:
         journal.spoil(f"the files of {source.name} were changed while they were read")
         _check_journal(journal, record, out)
@@ -290,7 +270,7 @@ def _file_hash(entry: str) -> str | None:
 
 
 def _versions(method: MethodSpec) -> dict[str, str]:
-    """Of everything that may decide a row; what is installed but not used is left out."""
+    """Versions of everything that may decide a row; packages that the method does not use are left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
     extras = str(method.card["extra"]).split(",") if "extra" in method.card else []
     used = [
@@ -307,7 +287,7 @@ def _versions(method: MethodSpec) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():
@@ -322,14 +302,14 @@ def _finished(
     existing: Existing,
     read: Callable[[Path], StoredRun | StoredAnswers],
 ) -> bool:
-    """Clear the folder as asked; whether there is this very job's finished run."""
+    """Clear the folder as asked; whether it has the finished run of this job."""
     present = [name for name in JOB_FILES if (out / name).exists()]
     if existing == "overwrite":
         for name in (RUN, *present):  # the description first: without it nothing is a finished run
             (out / name).unlink(missing_ok=True)
         return False
     if existing == "fail" and present:
-        raise InputError(f"{out}: there is a run already; name another folder or use --existing overwrite")
+        raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
     if (out / RUN).is_file():
         check_same(read(out).record.job(), record.job(), out)
         (out / JOURNAL).unlink(missing_ok=True)
@@ -350,27 +330,17 @@ def _check_journal(journal: Journal, record: Record, out: Path) -> None:
 
 
 def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
-    """Refuse a folder whose run was made otherwise.
-
-    Args:
-        there: how it was made, JSON-ready as `job`.
-        job: how it would be made now.
-        out: the folder.
-        what: it holds.
-
-    Raises:
-        InputError: they differ; the message names the first place where they do.
-    """
+    """Refuse a folder whose run (or what `what` says) was made with other settings, and name the first difference."""
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
-                f"{out}: its {what} was made otherwise ({place}: {_short(before)}, now {_short(now)}); name another "
-                "folder or use --existing overwrite"
+                f"{out}: its {what} was made with other settings ({place}: {_short(before)}, now {_short(now)}); name "
+                "another folder or use --existing overwrite"
             )
 
 
 def _differences(place: str, there: object, wanted: object) -> Iterator[tuple[str, object, object]]:
-    """Where two descriptions differ, and what stands there in each."""
+    """Where two records differ, with both values."""
     if isinstance(there, Mapping) and isinstance(wanted, Mapping):
         for key in sorted({*there, *wanted}):
             yield from _differences(f"{place}.{key}", there.get(key), wanted.get(key))
@@ -384,7 +354,7 @@ def _short(value: object) -> str:
 
 
 def _result(journal: Journal, wall_seconds: float) -> Result:
-    """What came out."""
+    """The sums over all rows."""
     failed: list[Failure] = []
     samples = clicks = 0
     seconds = dict.fromkeys(SECONDS, 0.0)

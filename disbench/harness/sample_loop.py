@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
+from disbench.core.choices import Store
 from disbench.core.clicks import Click
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.prediction import RgbImage, Session
 from disbench.core.samples import Sample
 from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import Protocol
-from disbench.harness.record import Store
-from disbench.harness.store import ClickRow
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, to_table, write_clicks
 
 
 class SampleLoop:
-    """The state of one sample while it is evaluated.
+    """The state of one sample while it is evaluated (`disbench.harness.tasks.Loop`).
 
-    The first click is made at once. The caller runs the method on `clicks` and hands the outcome to `take` or
-    `fail`; each gives the finished row, and `take` makes the next click unless the sample is done. So one loop
-    can be stepped alone or beside others.
-
-    Attributes:
-        clicks: all clicks so far.
-        session: the method's, once the caller has opened it.
-        pending: the row of the last click, as it stands if the method fails on it.
-        done: no click is due any more.
+    The first click is made at once. The caller runs the method on `clicks` and hands the outcome to `take` or `fail`;
+    each gives the finished row, and `take` makes the next click unless the sample is done.
 
     Args:
         sample: image and target.
         protocol: how to evaluate.
         store: which masks the rows carry.
-        harness_seconds: what was spent on the sample before (reading it).
+        harness_seconds: already spent on the sample (reading it).
     """
 
     def __init__(self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0) -> None:
@@ -78,11 +73,8 @@ class SampleLoop:
             prediction: as the method returned it.
             keep: told which candidate was kept; its time is the method's.
 
-        Returns:
-            The finished row of this click.
-
         Raises:
-            MethodError: the prediction is not as it should be.
+            MethodError: the prediction is malformed.
         """
         begun, model_before = time.perf_counter(), self._model_seconds
         height, width = self.sample.target.shape
@@ -178,3 +170,28 @@ class SampleLoop:
         )
         self._model_seconds = self._harness_seconds = 0.0
         return row
+
+
+@dataclass(frozen=True)
+class TargetsTask:
+    """Clicks until one target is met: the benchmark's own task (`disbench.harness.tasks.Task`)."""
+
+    protocol: Protocol
+    store: Store = "none"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of `clicks.parquet`."""
+        return SCHEMA
+
+    def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
+        """The loop of a sample."""
+        return SampleLoop(sample, self.protocol, self.store, harness_seconds)
+
+    def table(self, rows: Sequence[ClickRow]) -> pa.Table:
+        """Rows as an Arrow table."""
+        return to_table(rows)
+
+    def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
+        """Write `clicks.parquet`."""
+        write_clicks(folder / CLICKS, tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ from disbench.core.prediction import RgbImage
 from disbench.core.samples import Sample
 from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
-from disbench.harness.answers import SETS, write_sets
-from disbench.harness.set_task import SetSample, first_click
+from disbench.harness.record import Choice
+from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.shards.images import lookup
 from disbench.shards.reader import ShardReader, content_hash, file_sha256
 
@@ -29,37 +30,9 @@ EMBEDDED = "embedded"
 _IMAGES_KEPT = 2
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which sets of a folder are taken.
-
-    Attributes:
-        sets: so many, drawn by lot; None takes all.
-        seed: of the lot, and of the first clicks.
-        min_members: only sets of so many masks or more.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    sets: int | None = None
-    seed: int = 0
-    min_members: int = 1
-
-    def __post_init__(self) -> None:
-        if (self.sets is not None and self.sets < 1) or self.seed < 0 or self.min_members < 1:
-            raise InputError(
-                f"sets = {self.sets}, seed = {self.seed}, min_members = {self.min_members}: at least 1, 0 and 1"
-            )
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"sets": self.sets, "seed": self.seed, "min_members": self.min_members}
-
-
 @dataclass
 class SetSource:
-    """The chosen diverse sets of a folder of shards, a sample each. Picklable.
+    """The chosen diverse sets of a folder of shards, a sample each (`disbench.core.samples.Source`). Picklable.
 
     Attributes:
         folder: a finished folder of shards.
@@ -125,7 +98,7 @@ class SetSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of all that decides the samples: shards, the sets' choice, images' bytes."""
+        """SHA-256 (hex) of all that decides the samples: shards, choice, images."""
         digest = hashlib.sha256(f"disbench sets 1\n{content_hash(self.reader.manifest)}\n".encode())
         digest.update("\n".join(self.ids).encode())
         for name in dict.fromkeys(self._names[1][scene] for scene, *_ in self.chosen):
@@ -133,7 +106,7 @@ class SetSource:
         return digest.hexdigest()
 
     def facts(self) -> dict[str, object]:
-        """What a run records: recipe, hash of the shards, how many sets they have, which were taken."""
+        """What a run records (`disbench.harness.record.SetFacts`)."""
         manifest = self.reader.manifest
         recipe = manifest.get("recipe", {})
         return {
@@ -143,7 +116,7 @@ class SetSource:
                 "recipe": recipe,
                 "sets": int(self.reader.sets_a_scene().sum()),
             },
-            "choice": self.choice.as_dict(),
+            "choice": dataclasses.asdict(self.choice),
         }
 
     def write_tables(self, folder: Path) -> None:
@@ -207,15 +180,11 @@ class IntentSource:
 
     @property
     def name(self) -> str:
-        """The sets' own, which says what was made of them."""
+        """The name of the sets, with what was made of them."""
         return f"{self.sets.name}-intents"
 
     def read(self, index: int) -> Sample:
-        """The target of a number.
-
-        Raises:
-            InputError: as `SetSource.read`.
-        """
+        """The target of a number; errors as of `SetSource.read`."""
         number, member = self._members[index]
         found = self.sets.read(number)
         return Sample(
@@ -226,17 +195,17 @@ class IntentSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the sets', and of the rule that makes targets and clicks of them."""
+        """SHA-256 (hex) of the sets and of the rule that makes targets and clicks of them."""
         seed = self.sets.choice.seed
         return hashlib.sha256(f"disbench intents 1\n{seed}\n{self.sets.content_hash()}".encode()).hexdigest()
 
     def facts(self) -> dict[str, object]:
-        """Those of the sets."""
+        """The facts of the sets."""
         facts = self.sets.facts()
         return {**facts, "title": f"Each intent of a first click: {facts['title']}"}
 
     def write_tables(self, folder: Path) -> None:
-        """Write `sets.parquet` into a run's folder: the relation of each target is there."""
+        """Write `sets.parquet`, which has the relation of each target, into a run's folder."""
         self.sets.write_tables(folder)
 
 

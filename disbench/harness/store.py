@@ -1,7 +1,7 @@
 """The stored run: a folder with `run.json` and `clicks.parquet`, one row a click.
 
-While a run is under way, finished chunks of samples lie in `journal.sqlite`, each written whole or not at
-all; at the end they become `clicks.parquet` in the dataset's order, and the journal goes away.
+During a run, `journal.sqlite` has the finished chunks of samples; at the end they become `clicks.parquet` in the
+dataset's order, and the journal is removed.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
 _ROWS_AT_ONCE = 128
 MOST_IOUS = 1 << 27
-"""Samples times clicks, when failed samples are filled up: 1 GiB of numbers."""
+"""Samples times clicks, when early ends are padded: 1 GiB of numbers."""
 _FEW_ROWS = 1 << 19
-"""So many rows any file may have; a larger one no more than it has bytes, since each row has times of its own."""
+"""Rows that any file may have; a larger file has at most one row a byte, since each row has times of its own."""
 _NAMES = ("job", "chunks", "seconds", "spoiled", "versions", "versions_1")
-"""Of a journal's tables, and of the index of the last one."""
+"""Tables of a journal, and the index of the last one."""
 
 SCHEMA = pa.schema(
     [
@@ -84,7 +84,7 @@ SECONDS = ("model_seconds", "harness_seconds")
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """What one click came to; the fields are the columns of `SCHEMA`."""
+    """The outcome of one click; the fields are the columns of `SCHEMA`."""
 
     sample: str
     click: int
@@ -113,14 +113,10 @@ def to_table(rows: Sequence[ClickRow]) -> pa.Table:
 
 
 class Journal:
-    """Finished chunks of a run that is under way: `journal.sqlite` in its folder.
-
-    Args:
-        folder: of the run.
-        schema: of the rows.
+    """The finished chunks of a run: `journal.sqlite` in its folder.
 
     Raises:
-        InputError: the file is there and not a journal.
+        InputError: the file is damaged or not a journal.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
@@ -138,25 +134,25 @@ class Journal:
             self._connection.execute("CREATE TABLE IF NOT EXISTS spoiled (reason TEXT)")
 
     def _check_tables(self) -> None:
-        """A file that is there has tables alone: no views and no triggers, which are programs."""
+        """An existing file has tables only: views and triggers are programs."""
         self._connection.execute("PRAGMA trusted_schema = OFF")
         for kind, name in self._connection.execute("SELECT type, name FROM sqlite_master"):
             if kind not in ("table", "index") or name.removeprefix("sqlite_autoindex_") not in _NAMES:
                 raise ValueError(f"a {kind} {name!r}"[:200])
 
     def job(self) -> dict[str, Any] | None:
-        """The description of the job that began this journal, or None for a new one."""
+        """The job that began this journal (`disbench.harness.record.Record.job`), or None for a new one."""
         with self._complaining():
             found = self._connection.execute("SELECT description FROM job").fetchone()
             return None if found is None else parse_json_table(_of(str, found[0]))
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Write the job's description into a new journal."""
+        """Write the job into a new journal."""
         with self._complaining():
             self._connection.execute("INSERT INTO job VALUES (?)", (json.dumps(job, sort_keys=True),))
 
     def finished(self) -> dict[int, int]:
-        """Number of the first sample of each chunk that is finished -> samples in it."""
+        """Number of the first sample of each finished chunk -> samples in it."""
         with self._complaining():
             rows = self._connection.execute("SELECT first, samples FROM chunks").fetchall()
             if any(type(number) is not int or number < 0 for row in rows for number in row):
@@ -164,7 +160,7 @@ class Journal:
             return dict(rows)
 
     def add(self, first: int, samples: int, rows: pa.Table, repeated: Sequence[str] = ()) -> None:
-        """Write a finished chunk: all of its rows, or none if the machine stops here."""
+        """Write a finished chunk, whole or not at all."""
         buffer = io.BytesIO()
         with pa.ipc.new_stream(buffer, rows.schema) as stream:
             stream.write_table(rows)
@@ -186,42 +182,42 @@ class Journal:
                 yield table
 
     def repeated(self) -> list[str]:
-        """Why batches were asked again one by one, in the order of their samples."""
+        """Why batches were repeated one by one, in the order of their samples."""
         with self._complaining():
             found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
             return [str(reason) for (reasons,) in found for reason in list(parse_json(_of(str, reasons)))]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
-        """Keep what a method said that it computes with, once."""
+        """Keep the versions that a method reports, once."""
         with self._complaining():
             said = json.dumps(dict(versions), sort_keys=True)
             self._connection.execute("INSERT OR IGNORE INTO versions VALUES (?)", (said,))
 
     def versions(self) -> list[dict[str, str]]:
-        """All that was noted: several where a run was resumed in another environment."""
+        """All noted versions: several where a run was resumed in another environment."""
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
             return [{name: str(text) for name, text in parse_json_table(_of(str, said)).items()} for (said,) in found]
 
     def spoil(self, reason: str) -> None:
-        """Mark the rows as not to be trusted."""
+        """Mark the rows as unusable."""
         with self._complaining():
             self._connection.execute("INSERT INTO spoiled VALUES (?)", (reason,))
 
     def spoiled(self) -> str | None:
-        """Why the rows are not to be trusted, if they are not."""
+        """Why the rows are unusable, or None."""
         with self._complaining():
             found = self._connection.execute("SELECT reason FROM spoiled").fetchone()
             return None if found is None else str(found[0])
 
     def spend(self, seconds: float) -> float:
-        """Account for wall time; the sum over all sittings that ended here."""
+        """Add wall time; the sum over all sittings."""
         with self._complaining():
             self._connection.execute("INSERT INTO seconds VALUES (?)", (seconds,))
             return float(self._connection.execute("SELECT SUM(wall) FROM seconds").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file."""
         self._connection.close()
 
     @contextmanager
@@ -237,24 +233,21 @@ class Journal:
 
 
 def _of(kind: type[Kind], value: object) -> Kind:
-    """A value of a journal, if it is of its column's kind: SQLite keeps any, and a text of rows would be a path."""
+    """A value of a journal if it is of its column's kind: SQLite keeps any, and Arrow would open a text as a path."""
     if not isinstance(value, kind):
-        raise ValueError(f"{value!r} where {kind.__name__} should be"[:200])
+        raise ValueError(f"{value!r} instead of {kind.__name__}"[:200])
     return value
 
 
 def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write tables of rows, in order, as one Parquet file that is whole or not there.
-
-    Row groups end after a fixed number of samples, whatever chunks the rows came in.
-    """
+    """Write tables of rows, in order, as one Parquet file; chunks do not change its bytes."""
     with naming(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for table in grouped(tables):
             writer.write_table(table)
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of tables, in order, anew: a fixed number of samples a table, whatever chunks they came in."""
+    """The rows of tables, in order, regrouped: a fixed number of samples a table."""
     waiting: list[pa.Table] = []
     for table in tables:
         for sample in _split_samples(table):
@@ -267,7 +260,7 @@ def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file that is whole or not there."""
+    """Write a JSON file."""
     with whole_file(path) as file:
         file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -277,10 +270,10 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        folder: where it lies; of a packed run (`disbench.harness.archive`), the archive's path without its ending.
+        folder: its folder; for a packed run (`disbench.harness.archive`) the archive's path without its ending.
         record: the content of `run.json`.
-        archive: that it is packed in, or None.
-        clicks: the bytes of `clicks.parquet` in the archive, or None.
+        archive: the archive of a packed run, or None.
+        clicks: `clicks.parquet` in the archive, or None.
     """
 
     folder: Path
@@ -311,30 +304,22 @@ class StoredRun:
         """The rows, or some of their columns.
 
         Raises:
-            InputError: the file is damaged or not of this form: another number of rows than a file of its size has,
-                columns that `SCHEMA` has otherwise, texts of more than `disbench.io.parquet.MOST_TEXT` bytes.
+            InputError: the file is damaged, too large, or has other columns than `SCHEMA`.
         """
         with self._opened(columns) as file:
             return written_out(file.read(None if columns is None else list(columns)), SCHEMA)
 
     def schema(self) -> pa.Schema:
-        """The schema of the rows.
-
-        Raises:
-            InputError: as `rows`.
-        """
+        """The schema of the file; errors as of `rows`."""
         with self._complaining():
             file, _ = open_parquet(self._source(), SCHEMA)
             with file:
                 return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
-        """The rows, a table a sample, in the file's order; memory stays that of some rows.
+        """The rows, one table a sample, in the file's order and bounded memory; errors as of `rows`.
 
-        A sample with more rows than its clicks can be numbered comes in several tables.
-
-        Raises:
-            InputError: as `rows`.
+        A sample with more rows than `MOST_CLICKS` comes in several tables.
         """
         waiting: list[pa.Table] = []
         with self._opened(None) as file:
@@ -350,7 +335,7 @@ class StoredRun:
 
     @contextmanager
     def _opened(self, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
-        """The rows' file, once it is clear that they can be read."""
+        """The file, with its size and columns checked."""
         source = self._source()
         with self._complaining():
             file, groups = open_parquet(source, SCHEMA)
@@ -367,14 +352,10 @@ class StoredRun:
         return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
 
     def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
-        """The values of one numeric column, a sequence a sample, in the dataset's order.
+        """The values of one numeric column, a sequence a sample, in the dataset's order; errors as of `rows`.
 
-        A sample that failed before its last click is filled up with zeros to `max_clicks`, so that no mean
-        leaves it out: its IoU is 0 from the failing click on. One whose recorded clicks ended before is filled up
-        with its last value: the mask at which the person stopped stands.
-
-        Raises:
-            InputError: as `rows`.
+        A sample that failed is padded with zeros to `max_clicks`: its IoU is 0 from the failing click on. One whose
+        recorded clicks ended early is padded with its last value: the person was content with that mask.
         """
         table = self.rows(["sample", "failure", column])
         with self._complaining():
@@ -387,7 +368,7 @@ class StoredRun:
 
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
-    """The values of one sample as means count them: `StoredRun.by_sample` tells what an early end comes to."""
+    """The values of one sample as means count them (`StoredRun.by_sample`)."""
     missing = max(0, max_clicks - len(values))
     if failed or not replayed:
         return np.pad(values, (0, missing if failed else 0))
@@ -395,16 +376,16 @@ def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bo
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
-    """The values of one numeric column, a sequence a sample, in the rows' order; failed samples as `by_sample` does.
+    """The values of a column, a sequence a sample, padded as by `StoredRun.by_sample`.
 
     Args:
-        table: rows with the columns `sample`, `failure` and the one that is wanted.
-        column: its name.
-        max_clicks: to which samples that ended early are filled up.
+        table: rows with the columns `sample`, `failure` and `column`.
+        column: a numeric one.
+        max_clicks: length to which samples that ended early are padded.
         replayed: whether the clicks are recorded ones.
 
     Raises:
-        ValueError: samples that ended early are too many to be filled up, of `MOST_IOUS` values in all.
+        ValueError: more than `MOST_IOUS` values after padding.
     """
     values = table[column].to_numpy().astype(np.float64)
     names = table["sample"].to_numpy()
@@ -412,7 +393,7 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
     starts = _starts(names)
     filled = len(starts) if replayed else int(failed.sum())
     if filled * max_clicks > MOST_IOUS:
-        raise ValueError(f"{filled} samples that may end early, of {max_clicks} clicks each")
+        raise ValueError(f"{filled} samples of up to {max_clicks} clicks are more than any run has")
     found: dict[str, FloatArray] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
         found[str(names[begin])] = filled_up(
@@ -422,10 +403,10 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
 
 
 def read_run(folder: Path) -> StoredRun:
-    """A finished run.
+    """The finished run of a folder.
 
     Raises:
-        InputError: no run there, not finished, damaged, or of a later version's form.
+        InputError: no run there, not finished, damaged, or of another version's form.
     """
     path = folder / RUN
     if not path.is_file():
@@ -437,33 +418,21 @@ def read_run(folder: Path) -> StoredRun:
 
 
 def check_counts(groups: Sequence[RowGroup], size: int) -> None:
-    """See that a file of rows with times of their own says to have no more than its bytes can hold.
-
-    Args:
-        groups: its row groups.
-        size: bytes.
-
-    Raises:
-        ValueError: more rows than `_FEW_ROWS` and than bytes, or more values than `MOST_IOUS` and than 64 a byte.
-    """
+    """Raise `ValueError` if a file of `size` bytes claims more rows (each with times of its own) than it can hold."""
     rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
     if rows > max(_FEW_ROWS, size) or values > max(MOST_IOUS, 64 * size):
         raise ValueError(f"{rows} rows with {values} values in {size} bytes")
 
 
 def unfinished(folder: Path) -> InputError:
-    """What is wrong with a folder without `run.json`."""
+    """The error for a folder without `run.json`."""
     if (folder / JOURNAL).is_file():
         return InputError(f"{folder}: the run is not finished; run the same command again to resume")
-    return InputError(f"{folder}: there is no run ({RUN} is missing); name a folder that disbench run made")
+    return InputError(f"{folder}: no run here ({RUN} is missing); name a folder that disbench run made")
 
 
 def run_record(content: bytes, where: str) -> RunRecord:
-    """The record of a run of targets from the bytes of its `run.json`.
-
-    Raises:
-        InputError: as `parse_record`, or a run of the diverse task.
-    """
+    """The record of a run of targets; refuses one of the diverse task."""
     record = parse_record(content, where)
     if isinstance(record, SetRunRecord):
         raise InputError(f"{where}: a run of --task {record.task}; disbench ambiguity reads it")

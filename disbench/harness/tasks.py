@@ -1,13 +1,16 @@
-"""What is asked of a method: a loop of answers for each sample, and the rows that come of it.
+"""What is asked of a method: the loop of a sample, and samples stepped alone or in lockstep as a stream of events.
 
-The harness steps loops, alone or in lockstep, in worker processes that it watches, and keeps rows in a journal; a
-task says what a loop asks and what its rows are. So every task is resumed, watched and spread alike.
+A task says what a loop asks and what its rows are; so every task is resumed, watched and spread alike. The events say
+what begins and what ended, so that a worker's parent can tell a method that hangs from one that works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,20 +18,20 @@ import pyarrow as pa
 
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
-from disbench.core.prediction import RgbImage, Session
-from disbench.core.samples import Sample
-from disbench.harness.answers import AnswerRow
-from disbench.harness.protocol import Protocol as Conduct
-from disbench.harness.record import Store
-from disbench.harness.sample_loop import SampleLoop
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, to_table, write_clicks
+from disbench.core.errors import InputError
+from disbench.core.prediction import Method, RgbImage, Session
+from disbench.harness.candidates import MethodError
+from disbench.harness.set_task import AnswerRow
+from disbench.harness.store import ClickRow
 
 Row = ClickRow | AnswerRow
-"""What one call of a method came to."""
+"""The outcome of one call of a method."""
+_REASON_LENGTH = 300
+"""Characters of an error's message that a result keeps."""
 
 
 class Loop(Protocol):
-    """The state of one sample: who steps it opens a session, lets it answer `clicks`, and hands the outcome over.
+    """The state of one sample: the caller opens a session, lets it answer `clicks`, and hands over the prediction.
 
     Attributes:
         session: the method's; None where the caller must open one before the next answer.
@@ -46,11 +49,11 @@ class Loop(Protocol):
 
     @property
     def pending(self) -> Row:
-        """The row of the pending answer, as it stands if the method fails on it."""
+        """The row of the pending answer if the method fails on it."""
 
     @property
     def done(self) -> bool:
-        """No answer is due any more."""
+        """No more answers are due."""
 
     @property
     def initial(self) -> BoolArray | None:
@@ -63,7 +66,7 @@ class Loop(Protocol):
         """Check and measure an answer; the finished row.
 
         Raises:
-            MethodError: it is not as it should be.
+            MethodError: the answer is malformed.
         """
 
     def fail(self, reason: str) -> Row:
@@ -71,47 +74,198 @@ class Loop(Protocol):
 
 
 class Task(Protocol):
-    """Picklable: every worker has it."""
+    """What a run asks for. Picklable: every worker has it."""
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows as they lie in the journal; `sample`, `click`, `failure` and the seconds are among them."""
+        """Schema of the rows in the journal; `sample`, `click`, `failure` and the seconds are among them."""
 
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
-        """The loop of a sample, on which so much time was spent already (reading it)."""
+        """The loop of a sample; reading it took `harness_seconds`."""
 
     def table(self, rows: Sequence[Any]) -> pa.Table:
-        """Rows as they lie in the journal."""
+        """Rows as the journal keeps them."""
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write the rows of a finished run, in the order of the samples, as files that are whole or not there."""
+        """Write the rows of a finished run, in the order of the samples."""
 
 
-@dataclass(frozen=True)
-class TargetsTask:
-    """Clicks until one target is met: the benchmark's own task.
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A call of the method (`what`) begins; `rows`: sample number -> its row if the call never ends."""
 
-    Attributes:
-        protocol: how to evaluate.
-        store: which masks the rows carry.
+    rows: dict[int, Row]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clicked:
+    """A row of a sample is finished; `done`: it is the sample's last."""
+
+    number: int
+    row: Row
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """`predict_batch` failed for this reason, and the sessions are asked one by one."""
+
+    reason: str
+
+
+Event = Began | Ended | Clicked | Repeated
+
+
+def run_chunk(
+    method: Method,
+    samples: Sequence[tuple[int, Callable[[], Any]]],
+    task: Task,
+    *,
+    batched: bool = False,
+) -> Iterator[Event]:
+    """Evaluate a method on a few samples.
+
+    Args:
+        method: with `predict_batch` if `batched`.
+        samples: number of each, and how to read it.
+        task: what is asked of the method.
+        batched: step all samples in lockstep, one `predict_batch` a click; otherwise one after another.
+
+    Yields:
+        Events in order; each sample ends with a `Clicked` that is `done`.
+
+    Raises:
+        InputError: a sample cannot be read, or the method cannot start from its initial mask or is broken for good.
     """
+    for group in [samples] if batched and samples else [[one] for one in samples]:
+        yield from _run_together(method, group, task, batched=batched)
 
-    protocol: Conduct
-    store: Store = "none"
 
-    @property
-    def schema(self) -> pa.Schema:
-        """`disbench.harness.store.SCHEMA`."""
-        return SCHEMA
+def _run_together(
+    method: Method,
+    samples: Sequence[tuple[int, Callable[[], Any]]],
+    task: Task,
+    *,
+    batched: bool,
+) -> Iterator[Event]:
+    going: dict[int, Loop] = {}
+    for number, read in samples:
+        begun = time.perf_counter()
+        sample = read()
+        loop = task.begin(sample, time.perf_counter() - begun)
+        if (yield from _open(method, number, loop)):
+            going[number] = loop
+    while going:
+        predictions = (yield from _predict_batch(method, going)) if batched else {}
+        for number, loop in going.items():
+            yield from _step(number, loop, predictions)
+        going = {number: loop for number, loop in going.items() if not loop.done}
+        for number, loop in list(going.items()):
+            if loop.session is None and not (yield from _open(method, number, loop)):
+                del going[number]
 
-    def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
-        """The loop of a sample."""
-        return SampleLoop(sample, self.protocol, self.store, harness_seconds)
 
-    def table(self, rows: Sequence[ClickRow]) -> pa.Table:
-        """Rows as `disbench.harness.store.SCHEMA` says."""
-        return to_table(rows)
+def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
+    """Open a session for a loop; whether that worked."""
+    try:
+        _make_ready(method)
+        loop.session = yield from _calling({number: loop}, "open", partial(method.open, loop.image))
+        if loop.initial is not None:
+            yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
+    except MethodError as failure:
+        yield Clicked(number, loop.fail(str(failure)), done=True)
+        return False
+    return True
 
-    def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write `clicks.parquet`."""
-        write_clicks(folder / CLICKS, tables)
+
+def _make_ready(method: Method) -> None:
+    """Let a method restore what it lost; an `InputError` of its own ends the run."""
+    make_ready = getattr(method, "make_ready", None)
+    if make_ready is None:
+        return
+    try:
+        make_ready()
+    except InputError:
+        raise
+    except Exception as error:
+        raise MethodError(reason("make_ready", error)) from error
+
+
+def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
+    start = getattr(loop.session, "start", None)
+    if start is None:
+        raise InputError(
+            f"{loop.pending.sample}: the method cannot start from the sample's initial mask (its session has no "
+            "'start'); use --initial-masks ignore to start from nothing"
+        )
+    return partial(start, initial)
+
+
+def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
+    """One click of one sample, predicted already or now."""
+    assert loop.session is not None
+    try:
+        if number in predictions:
+            prediction = predictions[number]
+        else:
+            call = partial(loop.session.predict, list(loop.clicks))
+            prediction = yield from _calling({number: loop}, "predict", call)
+        row = loop.take(prediction, partial(_keep, loop))
+        yield Clicked(number, row, done=loop.done)
+    except MethodError as failure:
+        yield Clicked(number, loop.fail(str(failure)), done=True)
+
+
+def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
+    """The predictions of all samples in one call; none if that fails, and each is asked alone."""
+    sessions = [loop.session for loop in going.values()]
+    clicks = [list(loop.clicks) for loop in going.values()]
+    try:
+        found = yield from _calling(going, "predict_batch", partial(method.predict_batch, sessions, clicks))
+        if not isinstance(found, Sequence) or len(found) != len(going):
+            raise MethodError(f"predict_batch did not return a list of {len(going)} predictions")
+    except MethodError as failure:
+        yield Repeated(str(failure))
+        return {}
+    return dict(zip(going, found, strict=True))
+
+
+def _keep(loop: Loop, index: int) -> None:
+    keep = getattr(loop.session, "keep", None)
+    if keep is not None:
+        _timed({0: loop}, "keep", partial(keep, index))
+
+
+def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Generator[Event, None, Any]:
+    yield Began({number: loop.pending for number, loop in loops.items()}, what)
+    try:
+        return _timed(loops, what, call)
+    finally:
+        yield Ended()
+
+
+def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any:
+    """Call the method; its time is shared by the samples of the call."""
+    begun = time.perf_counter()
+    try:
+        return call()
+    except Exception as error:
+        raise MethodError(reason(what, error)) from error
+    finally:
+        share = (time.perf_counter() - begun) / len(loops)
+        for loop in loops.values():
+            loop.spend(share)
+
+
+def reason(what: str, error: Exception) -> str:
+    """One line: the verb, the error, and where in the method's code it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = " ".join(str(error).split())[:_REASON_LENGTH]
+    return f"{what} raised {type(error).__name__}: {message}{place}"

@@ -12,15 +12,17 @@ from disbench.core.click_policies import replays
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
-from disbench.harness.archive import LEFT_OUT, MANIFEST, read_packed
-from disbench.harness.click_checks import TOLERANCE, ClickChecks
+from disbench.datasets.cards import open_dataset
+from disbench.harness.archive import LEFT_OUT, MANIFEST, Manifest, read_packed
+from disbench.harness.checks import TOLERANCE, ClickChecks, Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims, as_lines
-from disbench.harness.problems import Problems
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import find_recording, unknown_samples
-from disbench.harness.row_checks import RowChecks, check_schema
-from disbench.harness.run_dataset import open_run_dataset
-from disbench.harness.store import StoredRun, read_run
+from disbench.harness.set_source import IntentSource, SetSource
+from disbench.harness.store import RUN, StoredRun, read_run
+from disbench.io import definitions
+from disbench.io.archives import safe_path
+from disbench.io.options import overrides
 
 _LONGEST = 100
 """Characters of a claim that a problem quotes."""
@@ -28,18 +30,18 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a run.
+    """The outcome of `verify_run`.
 
     Attributes:
-        place: its folder or archive.
-        problems: a line a kind: how many, and the first; none if the run holds.
+        place: folder or archive of the run.
+        problems: one line for each kind of problem; empty if the run holds.
         figures: measure -> value, recomputed from the rows; None where they have none.
-        clicks: how many were held against the masks before them, or against the recording that they come from.
-        moved: how many of these are not where they are simulated here, and within the tolerance.
+        clicks: clicks compared with the masks before them, or with the recording.
+        moved: clicks among these that are elsewhere than simulated here, within the tolerance.
         measured: rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
-        notes: what else one should know.
-        recorded: whether the clicks are recorded ones.
+        notes: remarks.
+        recorded: the clicks are recorded ones.
     """
 
     place: Path
@@ -81,19 +83,17 @@ def verify_run(
     recording: Path | None = None,
     progress: bool = False,
 ) -> Verification:
-    """Recompute a run's figures from its rows, and hold the rows against its protocol.
+    """Recompute a run's figures from its rows, and check the rows by its protocol.
 
     Always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
-    click. With stored masks too: each click follows from the mask before it, each IoU from its mask. The rows
-    are read sample by sample.
+    click. With stored masks too: each click follows from the mask before it, each IoU from its mask.
 
     Args:
         place: a run's folder, or a packed run.
         data: root of the datasets.
         source: the dataset, if it is open already.
         dataset: name, card or folder of the dataset, where the name in `run.json` does not find it.
-        recording: the file of recorded clicks, if the run has some and the file is not where its name leads to: in
-            the present folder, or beside the run.
+        recording: the file of recorded clicks, if it is neither in the present folder nor beside the run.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -108,14 +108,14 @@ def verify_run(
     found, unchecked = _samples(run, source, data, dataset, problems)
     unchecked += unseen
     if found is not None and stored == "none":
-        left_out = manifest is not None and manifest["masks"] == LEFT_OUT
+        left_out = manifest is not None and manifest.masks == LEFT_OUT
         why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
         unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
     rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
     _read_rows(run, found, rows, clicks, problems, progress, protocol)
     figures = rows.end()
     if manifest is not None and figures is not None:
-        _check_claims(manifest["figures"], as_claims(figures), problems)
+        _check_claims(manifest.figures, as_claims(figures), problems)
     return Verification(
         place,
         tuple(problems.lines()),
@@ -129,8 +129,33 @@ def verify_run(
     )
 
 
+def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
+    """Open the dataset of a run, with the run's own options; its content hash is not compared here.
+
+    Args:
+        run: finished.
+        data: root of the datasets.
+        dataset: name, card.toml or folder of the dataset, or the folder of the shards for a run on diverse sets.
+            Without it the run's own name is followed to the cards of this package only.
+
+    Raises:
+        InputError: no card has the run's name and no other is given, or the dataset is not here.
+    """
+    if run.record.dataset.has_sets:
+        if dataset is None:
+            raise InputError(f"{run.dataset!r} is made of diverse sets; name the folder of its shards with --dataset")
+        return IntentSource(SetSource(Path(dataset), data=data, choice=run.record.dataset.sets.choice))
+    if dataset is None and run.dataset not in definitions.names("datasets"):
+        raise InputError(f"{run.dataset!r} is no dataset of disbench's own; name its card or folder with --dataset")
+    wanted = overrides(run.record.dataset.options)
+    for text in wanted if dataset is None else []:  # a stranger's options name no folder outside the dataset's
+        for part in text.partition("=")[2].split(","):
+            safe_path(part, f"{run.place(RUN)}: option {text.partition('=')[0]!r} of the dataset")
+    return open_dataset(dataset or run.dataset, data, wanted)
+
+
 def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[Protocol, list[str]]:
-    """The protocol with its recorded clicks, if it has some and they are here; and what is not checked without them."""
+    """The protocol with its recorded clicks where they are found, and what is not checked without them."""
     named = protocol.click_policy.recording
     if named is None:
         return protocol, []
@@ -140,28 +165,27 @@ def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[
         return protocol, [f"that the clicks are the recorded ones ({error})"]
 
 
-def _opened(place: Path) -> tuple[StoredRun, Mapping[str, Any] | None]:
+def _opened(place: Path) -> tuple[StoredRun, Manifest | None]:
     if not place.is_file():
         return read_run(place), None
     packed = read_packed(place)
     return packed.run, packed.manifest
 
 
-def _stored(run: StoredRun, manifest: Mapping[str, Any] | None, problems: Problems) -> str:
+def _stored(run: StoredRun, manifest: Manifest | None, problems: Problems) -> str:
     """Which masks the rows should have."""
     store = run.record.execution.store
-    if manifest is None or manifest["masks"] == store:
+    if manifest is None or manifest.masks == store:
         return store
-    if manifest["masks"] != LEFT_OUT or store == "none":
-        claim = repr(manifest["masks"])[:_LONGEST]
-        problems.add(f"{MANIFEST} with other masks than its run", f"{claim}, not {store!r}")
+    if manifest.masks != LEFT_OUT or store == "none":
+        problems.add(f"{MANIFEST} with other masks than its run", f"{manifest.masks!r}, not {store!r}")
     return "none"
 
 
 def _samples(
     run: StoredRun, source: SampleSource | None, data: Path | None, dataset: str | None, problems: Problems
 ) -> tuple[SampleSource | None, list[str]]:
-    """The dataset that a run was made on; None, and what is not checked for it, where it is not here."""
+    """The dataset of a run, or None with what is not checked without it."""
     reason = ""
     if source is None:
         try:
@@ -174,7 +198,7 @@ def _samples(
 
 
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
-    """Why a dataset is not the run's; "" if it is."""
+    """Why a dataset is not the run's, or ""."""
     said = run.record.dataset
     found = source.content_hash()
     if found != said.content_hash:
@@ -188,11 +212,10 @@ def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> 
     return ""
 
 
-def _check_claims(claimed: object, figures: Mapping[str, Any], problems: Problems) -> None:
-    said = claimed if isinstance(claimed, Mapping) else {}
+def _check_claims(claimed: Mapping[str, Any], figures: Mapping[str, Any], problems: Problems) -> None:
     for name, value in figures.items():
-        if said.get(name) != value:
-            claim = repr(said.get(name))[:_LONGEST]
+        if claimed.get(name) != value:
+            claim = repr(claimed.get(name))[:_LONGEST]
             problems.add(f"figure of {MANIFEST} that the rows do not have", f"{name}: {claim}, not {value}")
 
 
@@ -228,7 +251,7 @@ def _read_rows(
 
 
 class _Expected:
-    """The samples that a run should have, held against those that come."""
+    """The samples that a run should have, compared with those that it has."""
 
     def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol) -> None:
         recording = protocol.recording
@@ -238,7 +261,7 @@ class _Expected:
             if recording is None or source.ids[number] in recording.clicks
         }
         self._problems = problems
-        # Which samples had recorded clicks is not known without the recording.
+        # Without the recording it is not known which samples had recorded clicks.
         known = recording is not None or not replays(protocol.policy)
         self._missing = dict.fromkeys(self._numbers if known else ())
         for name in unknown_samples(recording, source.ids):
@@ -246,7 +269,7 @@ class _Expected:
         self._last = -1
 
     def number(self, name: str) -> int | None:
-        """The number of a sample in the dataset; None if it should not be here."""
+        """The number of a sample in the dataset; None if the run should not have it."""
         number = self._numbers.get(name)
         if number is None:
             self._problems.add("sample that the dataset, every and limit do not give", repr(name))
@@ -258,6 +281,6 @@ class _Expected:
         return number
 
     def end(self) -> None:
-        """Tell which did not come."""
+        """Add the samples that did not come to the problems."""
         for name in self._missing:
             self._problems.add("sample that is missing", repr(name))

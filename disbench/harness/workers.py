@@ -16,9 +16,8 @@ from disbench.baselines.cards import MethodSpec
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
 from disbench.core.samples import Source
-from disbench.harness.chunks import Began, Clicked, Ended, Event, Repeated, run_chunk
 from disbench.harness.evaluation import check_batch
-from disbench.harness.tasks import Row, Task
+from disbench.harness.tasks import Began, Clicked, Ended, Event, Repeated, Row, Task, run_chunk
 from disbench.workers import threads
 from disbench.workers.processes import WorkerProcess
 from disbench.workers.work import WorkerLost

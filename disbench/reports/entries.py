@@ -17,11 +17,11 @@ from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
 from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
-from disbench.harness.answers import StoredAnswers, is_diverse, read_answers
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.record import CardFacts, MethodRecord, RunRecord
+from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
 from disbench.harness.store import StoredRun
 from disbench.reports.render.text import counted, option_value, ordinal, plain
 

@@ -13,8 +13,8 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, SampleSource
 from disbench.core.sheets import Panel, Window, window_around
-from disbench.harness.run_dataset import open_run_dataset
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
+from disbench.harness.verification import open_run_dataset
 from disbench.reports.render.text import plain
 
 SHOWN_CLICKS = (1, 5, 20)

@@ -55,7 +55,7 @@ def test_what_does_not_hold_ends_with_2(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: runs/none: the run does not hold: ")
     done = disbench("verify", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere: there is no run")
+    assert done.stderr.startswith("error: nowhere: no run here")
 
 
 def test_shards_are_verified(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
-from disbench.harness.answers import ANSWERS, OVERLAPS, SETS, StoredAnswers, read_answers
 from disbench.harness.protocol import SetProtocol
+from disbench.harness.record import Choice
 from disbench.harness.run import run_diverse
-from disbench.harness.set_source import Choice, SetSource
-from disbench.harness.set_task import SetTask
+from disbench.harness.set_source import SetSource
+from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.io import recorded_clicks
 from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
 from disbench.reports.ambiguity.numbers import read_numbers

@@ -351,7 +351,7 @@ def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
         "content_hash": text,
         "facts": {"title": text, "options": {text: text}},
     }
-    found["protocol"] |= {"policy": text, "selection": text, "name": text, "preset": text}
+    found["protocol"] |= {"preset": text}
     found["versions"] = {"disbench": text, "opencv": text, text or "x": text}
     found["machine"] |= {"system": text, "processor": text}
     return found | {"command": text}

@@ -13,7 +13,7 @@ from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import Click
 from disbench.datasets.cards import open_dataset
 from disbench.harness import evaluate, verify_run
-from disbench.harness.click_checks import judge_click
+from disbench.harness.checks import judge_click
 from tests.parity.click_restatement import Array, next_click
 from tests.toy_methods import Discs
 from tests.unit.forged_runs import forged, toy_run

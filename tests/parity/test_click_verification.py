@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import Click, next_click
-from disbench.harness.click_checks import judge_click
+from disbench.harness.checks import judge_click
 from tests.parity.click_restatement import Array, exact_distances
 
 pytest.importorskip("cv2", exc_type=ImportError)

@@ -7,7 +7,7 @@ import pytest
 
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import NO_ERROR, Click
-from disbench.harness.click_checks import judge_click
+from disbench.harness.checks import judge_click
 from tests.parity import click_restatement as restatement
 from tests.parity.click_restatement import Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import Estimate
-from disbench.harness.answers import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.record import RunRecord, SetRunRecord
+from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.reports.entries import run_label
 from disbench.reports.render.text import plain
@@ -277,7 +277,7 @@ def _fitting(folder: Path) -> Iterator[None]:
 
 def is_on_intents(run: StoredRun) -> bool:
     """Whether a run was made on each intent of diverse sets."""
-    return "choice" in run.record.dataset.facts
+    return run.record.dataset.has_sets
 
 
 def read_intents(run: StoredRun) -> Intents:
@@ -325,7 +325,7 @@ def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
 
 
 def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
-    method, dataset, facts = record.method, record.dataset, record.dataset.facts
+    method, dataset, sets = record.method, record.dataset, record.dataset.sets
     protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
     options = {name: value for name, value in method.options.items() if name != "cache"}  # it changes no answer
     shown = {
@@ -333,15 +333,15 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
         for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
         if protocol.get(name) is not None and not (name == "every" and protocol[name] == 1)
     }
-    choice = {name: value for name, value in facts["choice"].items() if value is not None}
+    choice = {name: value for name, value in asdict(sets.choice).items() if value is not None}
     asked = {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
         label=run_label(plain(method.name), options, method.facts, record.protocol.threshold),
         dataset=plain(dataset.name),
         content_hash=plain(dataset.content_hash),
-        shards=plain(facts["shards"]["content_hash"]),
-        sets=plain(f"of {facts['shards']['sets']:,} in the shards"),
+        shards=plain(sets.shards.content_hash),
+        sets=f"of {sets.shards.sets:,} in the shards",
         command=record.command,
         settings=_in_words({**choice, **shown}),
         asked=_in_words(asked),

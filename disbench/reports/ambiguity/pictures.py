@@ -15,9 +15,8 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, from_foreign_rle
 from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
-from disbench.harness.answers import ANSWERS, StoredAnswers
-from disbench.harness.set_source import Choice, SetSource
-from disbench.harness.set_task import SetSample
+from disbench.harness.set_source import SetSource
+from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers
 from disbench.reports.ambiguity.numbers import Numbers, Who
 from disbench.reports.render.text import counted, plain
 from disbench.shards.reader import content_hash, read_manifest
@@ -129,11 +128,7 @@ def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
 def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
     for folder in options.shards:
         if content_hash(read_manifest(folder)) == who.shards:
-            try:
-                choice = Choice(**run.record.dataset.facts["choice"])
-            except TypeError as error:
-                raise InputError(f"{run.folder}: it does not say which sets it took; run it again") from error
-            source = SetSource(folder, options.images, options.data, choice)
+            source = SetSource(folder, options.images, options.data, run.record.dataset.sets.choice)
             if source.content_hash() != who.content_hash:
                 raise InputError(
                     f"{folder}: its images are not those of {run.folder}; name the right ones with --images"

@@ -20,10 +20,10 @@ from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.harness import evaluate
-from disbench.harness.chunks import Began, run_chunk
 from disbench.harness.predict import predict
 from disbench.harness.protocol import Protocol
-from disbench.harness.tasks import TargetsTask
+from disbench.harness.sample_loop import TargetsTask
+from disbench.harness.tasks import Began, run_chunk
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples

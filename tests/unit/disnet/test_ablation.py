@@ -127,14 +127,14 @@ def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]
     with pytest.raises(InputError, match=r"^out/two/plain/seed-0: there are results already; name another --out$"):
         go(plan, one, existing="fail")
     other = replace(one, steps=3)
-    with pytest.raises(InputError, match=r"its row was made otherwise \(training\.steps: 2, now 3\)"):
+    with pytest.raises(InputError, match=r"its row was made with other settings \(training\.steps: 2, now 3\)"):
         go(plan, other)
     go(plan, other, existing="overwrite")
     assert len(measured) == 2
     assert read_record(Path("out/two/plain/seed-0")).training["steps"] == 3
     manifest = Path("shards/manifest.json")
     manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "00'))
-    with pytest.raises(InputError, match=r"made otherwise \(shards\.shards: "):
+    with pytest.raises(InputError, match=r"made with other settings \(shards\.shards: "):
         go(plan, other)
 
 

@@ -165,19 +165,22 @@ def test_what_peers_do_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text",
     [
-        ("threshold = 0.5", "'title' is missing"),
-        ('title = "T"\nthreshold = true', "threshold = True is of the wrong kind"),
-        ('title = "T"\ntreshold = 0.5', "did you mean 'threshold'"),
-        ('title = "T"\nselection = "oracle"', "did you mean 'oracle-all'|did you mean 'oracle-first'"),
-        ('title = "T"\npolicy = "centre"', "did you mean 'center'"),
-        ('title = "T"\n[datasets]\ndavis = "x"', "write a dataset's options as a table"),
+        "threshold = 0.5",
+        'title = "T"\nthreshold = true',
+        'title = "T"\nthreshold = nan',
+        'title = "T"\nmax_clicks = 0',
+        'title = "T"\nmax_clicks = 32768',
+        'title = "T"\ntreshold = 0.5',
+        'title = "T"\nselection = "oracle"',
+        'title = "T"\npolicy = "centre"',
+        'title = "T"\n[datasets]\ndavis = "x"',
     ],
 )
-def test_what_is_wrong_with_ones_own(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_wrong_with_ones_own(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=r"mine\.toml: "):
         load_preset(str(tmp_path / "mine.toml"))
 
 

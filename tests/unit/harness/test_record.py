@@ -15,8 +15,10 @@ from disbench.harness.archive import open_run
 from disbench.harness.record import RunRecord, SetRunRecord, parse_record
 from tests.unit.run_tools import DESCRIPTION
 
+FACTS = {"shards": {"content_hash": "0", "sets": 5}, "choice": {"sets": 2, "seed": 0, "min_members": 1}}
 DIVERSE = {**DESCRIPTION, "task": "diverse"} | {
-    "protocol": {"clicks": 2, "seed": 0, "move": 3, "threshold": 0.49, "every": 1, "limit": None}
+    "dataset": {**DESCRIPTION["dataset"], "facts": FACTS},
+    "protocol": {"clicks": 2, "seed": 0, "move": 3, "threshold": 0.49, "every": 1, "limit": None},
 }
 STORED = sorted(Path("reports").glob("leaderboard/runs/*/*.zip"))
 
@@ -70,6 +72,9 @@ WRONG = [
     ("dataset", "facts", None),
     ("versions", "opencv", 5),
     ("execution", "store", ["all"]),
+    ("dataset", "facts", {**FACTS, "choice": None}),
+    ("dataset", "facts", {**FACTS, "choice": {"sets": 0}}),
+    ("dataset", "facts", {**FACTS, "shards": {"sets": 5}}),
     ("protocol", "every", 0),
     ("protocol", "limit", 0),
     ("protocol", "max_clicks", 2**15),

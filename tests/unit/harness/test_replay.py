@@ -161,7 +161,7 @@ def test_other_errors(tmp_path: Path) -> None:
 
 def test_another_recording_is_another_run(run: StoredRun, tmp_path: Path) -> None:
     path = recording(tmp_path / "study.parquet", {**ANN, "s4": ((8, 8, True),)})
-    with pytest.raises(InputError, match=r"made otherwise \(protocol.policy"):
+    with pytest.raises(InputError, match=r"made with other settings \(protocol.policy"):
         replayed(run.folder, f"replay:{path}")
 
 

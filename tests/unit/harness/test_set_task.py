@@ -19,24 +19,28 @@ from disbench.core.masks import decode, encode
 from disbench.core.prediction import Prediction
 from disbench.core.scenes import Scene
 from disbench.harness import Execution, Protocol, run_benchmark, verify_run
-from disbench.harness.answers import (
+from disbench.harness.protocol import SetProtocol
+from disbench.harness.record import Choice
+from disbench.harness.run import run_diverse
+from disbench.harness.set_source import IntentSource, SetSource, relation
+from disbench.harness.set_task import (
     ANSWERS,
     JOURNAL_SCHEMA,
     OVERLAPS,
     SETS,
     AnswerRow,
+    SetSample,
+    SetTask,
     StoredAnswers,
+    first_click,
     is_diverse,
+    moved_clicks,
     overlaps_of,
     read_answers,
     to_journal,
 )
-from disbench.harness.chunks import Clicked, run_chunk
-from disbench.harness.protocol import SetProtocol
-from disbench.harness.run import run_diverse
-from disbench.harness.set_source import Choice, IntentSource, SetSource, relation
-from disbench.harness.set_task import SetSample, SetTask, first_click, moved_clicks
 from disbench.harness.store import JOURNAL, RUN, read_run
+from disbench.harness.tasks import Clicked, run_chunk
 from tests import toy_methods
 from tests.unit.shard_tools import random_scene, scene_object, unrelated
 

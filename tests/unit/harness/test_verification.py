@@ -188,7 +188,7 @@ def test_the_dataset_alone_tells_the_first_click(runs: dict[str, StoredRun], tmp
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        (lambda rows: rows.insert(0, rows.pop()), "do not stand together"),
+        (lambda rows: rows.insert(0, rows.pop()), "are not together"),
         (
             lambda rows: rows.extend(rows[:5]) or rows.__delitem__(slice(5)),
             "1 x sample out of the dataset's order: 's0'",
@@ -202,8 +202,8 @@ def test_the_dataset_alone_tells_the_first_click(runs: dict[str, StoredRun], tmp
         (lambda rows: rows[3].update(mask=b"garbage"), "no mask of the image"),
         (lambda rows: rows[3].update(candidate_masks=None), "other masks than"),
         (lambda rows: rows[3].update(x=1000), "outside the image"),
-        (lambda rows: rows[3].update(model_seconds=math.nan), "no time"),
-        (lambda rows: rows[3].update(model_seconds=-1.0), "no time"),
+        (lambda rows: rows[3].update(model_seconds=math.nan), "time that is negative or not finite"),
+        (lambda rows: rows[3].update(model_seconds=-1.0), "time that is negative or not finite"),
         (lambda rows: rows[3].update(iou=7.0, candidate_ious=(7.0,) * 3), "outside [0, 1]"),
         (lambda rows: rows[3].update(x=rows[2]["x"], y=rows[2]["y"]), "nothing is left to correct"),
         (lambda rows: [row.update(width=row["width"] + 1) for row in rows[:5]], "no mask of the image"),
@@ -354,7 +354,7 @@ def test_a_sample_without_end_is_read_in_pieces(
     monkeypatch.setattr(store, "MOST_CLICKS", 600)
     run = forged(runs["none"], tmp_path / "run", repeat)
     assert [len(table) for table in run.samples()] == [640, 640, 640, 81, 5, 5, 5, 5, 5]
-    assert any("do not stand together: 's0'" in problem for problem in verify(run).problems)
+    assert any("are not together: 's0'" in problem for problem in verify(run).problems)
 
 
 def test_what_cannot_be_told_is_as_documented(runs: dict[str, StoredRun], tmp_path: Path) -> None:

@@ -1,0 +1,474 @@
+"""The checks of verification: do a run's rows fit each other, `run.json`, the targets, and the stored masks?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice, zip_longest
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from disbench.core import masks
+from disbench.core.arrays import BoolArray, Float32Array, FloatArray
+from disbench.core.budgets import budget_points
+from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
+from disbench.core.clicks import NO_ERROR, Click, error_masks
+from disbench.core.depths import Depth, transform
+from disbench.core.errors import InputError
+from disbench.core.metrics import TargetBoundary, iou
+from disbench.core.samples import Sample, Target
+from disbench.harness.candidates import Candidates, choose, choose_by_numbers
+from disbench.harness.measures import RunRows, Value, claimed_values
+from disbench.harness.protocol import Protocol
+from disbench.harness.record import Failure
+from disbench.harness.store import CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
+
+Row = Mapping[str, Any]
+"""One row of `clicks.parquet`: the columns of `SCHEMA`."""
+
+Judgement = Literal["same", "moved", "wrong"]
+TOLERANCE = 1e-3
+"""Pixels by which the distance at a click may be below the largest: OpenCV's releases differ in the last bits."""
+_LISTS = ("candidate_ious", "candidate_scores", "candidate_masks")
+_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
+"""Stored masks -> the columns that are not null."""
+_SECONDS_OFF = 1e-9
+"""Relative difference allowed between sums of seconds: the order of the additions is not recorded."""
+_LONGEST = 200
+"""Characters of an id that a problem quotes."""
+_EXACT_IOU = 1 << 24
+"""Pixels of an image up to which an IoU of 1 as float32 means that no pixel is wrong."""
+_CENTRES = 100
+"""Centres within the tolerance that a jittered click is tried around."""
+_EXAMPLES = 3
+"""Examples kept for each kind of problem."""
+
+
+class Problems:
+    """Problems counted by kind, with a few examples of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def add(self, kind: str, example: str) -> None:
+        """Add a problem: its kind (the same text for all of a kind), and where it was found."""
+        self._counts[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
+
+    def lines(self) -> list[str]:
+        """One line for each kind: the number of problems and the first examples."""
+        return [
+            f"{count:,} x {kind}: {'; '.join(self._examples[kind])}"
+            + (f"; and {count - _EXAMPLES:,} more" if count > _EXAMPLES else "")
+            for kind, count in self._counts.items()
+        ]
+
+
+class RowChecks:
+    """Compares rows with each other and with `run.json`, sample by sample.
+
+    Args:
+        run: its record and the place of its rows.
+        protocol: the run's, with its recording where that is known.
+        stored: the masks that the rows should have: `none`, `kept` or `all`.
+        problems: added to.
+    """
+
+    def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
+        self._place = run.place(CLICKS)
+        self._record, self._protocol, self._problems = run.record, protocol, problems
+        self._masks = _COLUMNS_OF_MASKS[stored]
+        self._policy = protocol.click_policy
+        self._replayed = self._policy.name == REPLAY
+        self._clicks_on = self._replayed or self._policy.name in CLICKING_ON
+        self._seen: set[str] = set()
+        self._ious: list[tuple[FloatArray, bool]] = []
+        self._failed: list[Failure] = []
+        self._clicks = 0
+        self._seconds = dict.fromkeys(SECONDS, 0.0)
+
+    def add(self, table: pa.Table) -> list[dict[str, Any]] | None:
+        """Check the rows of one sample.
+
+        Returns:
+            The rows; None if they cannot be compared with images: out of order, outside the image, or with other
+            masks than they should have.
+        """
+        try:
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except UnicodeDecodeError as error:
+            self._problems.add("sample with a text that is not UTF-8", str(error))
+            return None
+        self._count(rows)
+        if any(_has_holes(row) for row in rows):
+            self._problems.add("sample with an empty entry in a list", repr(rows[0]["sample"]))
+            return None
+        order = list(self._order(rows))
+        forms = [list(self._form(row)) for row in rows]
+        sound = [row for row, problems in zip(rows, forms, strict=True) if not problems]
+        for kind, example in [*order, *chain.from_iterable(forms), *self._values(sound)]:
+            self._problems.add(kind, example)
+        return rows if not order and len(sound) == len(rows) else None
+
+    def end(self) -> dict[str, Value] | None:
+        """Compare the sums of all rows with `run.json`; the measures that a packed run claims, or None."""
+        result, expected = self._record.result, len(self._record.numbers)
+        kind = f"figure of {RUN} that its rows do not have"
+        counts = [("samples", result.samples, len(self._seen)), ("clicks", result.clicks, self._clicks)]
+        if not self._replayed:  # which samples have recorded clicks is seen with the dataset
+            counts.append(("samples by dataset, every and limit", expected, len(self._seen)))
+        for name, said, found in counts:
+            if said != found:
+                self._problems.add(kind, f"{name}: {said}, in the rows {found}")
+        if list(result.failed) != self._failed:
+            self._problems.add(kind, _difference_of_failures(result.failed, self._failed))
+        for name, seconds in self._seconds.items():
+            said = getattr(result, name)
+            if not math.isclose(said, seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
+                self._problems.add(kind, f"{name}: {said}, in the rows {seconds}")
+        try:
+            protocol, most = self._protocol, self._protocol.max_clicks
+            return claimed_values(
+                RunRows(
+                    samples=list(self._seen),
+                    ious=[filled_up(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious],
+                    clicks=self._clicks,
+                    failures=[(failure.sample, failure.reason) for failure in self._failed],
+                    max_clicks=most,
+                    stop_at=protocol.stop_at,
+                    budget=protocol.budget,
+                )
+            )
+        except ValueError as error:
+            self._problems.add("run whose rows have no figures", str(error))
+            return None
+
+    def _count(self, rows: Sequence[Row]) -> None:
+        self._clicks += len(rows)
+        last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
+        if last["failure"] is not None:
+            self._failed.append(Failure(last["sample"], last["click"], last["failure"]))
+        failed, most = last["failure"] is not None, self._protocol.max_clicks
+        early = len(self._ious) + 1 if self._replayed else len(self._failed)
+        if early * most > MOST_IOUS:
+            raise InputError(
+                f"{self._place}: {early} samples of up to {most} clicks are more than any run has; get the file again"
+            )
+        self._ious.append((ious, failed))  # padded when all are counted
+        for name in SECONDS:
+            self._seconds[name] += sum(row[name] for row in rows)
+
+    def _order(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+        """The rows of a sample are those that the protocol gives it."""
+        sample, count, most = rows[0]["sample"], len(rows), self._protocol.max_clicks
+        if sample in self._seen:
+            yield "sample whose rows are not together", repr(sample)
+        self._seen.add(sample)
+        if [row["click"] for row in rows] != list(range(1, count + 1)):
+            yield "sample whose clicks are not numbered 1, 2, 3, ...", repr(sample)
+        if len({(row["height"], row["width"]) for row in rows}) > 1:
+            yield "sample whose height and width change", repr(sample)
+        ends = [self._ends(row) for row in rows]
+        if any(ends[:-1]):
+            yield "row after a sample's end", f"{_where(rows[ends.index(True) + 1])}"
+        if count > most:
+            yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
+        if count < most and not ends[-1] and not self._may_end(sample, count):
+            yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
+
+    def _may_end(self, sample: str, clicks: int) -> bool:
+        """Whether recorded clicks may end there; without the recording they may end anywhere."""
+        return self._replayed and (self._protocol.recording is None or self._policy.ends(sample, clicks))
+
+    def _ends(self, row: Row) -> bool:
+        """Whether a row ends its sample: a failure, or the IoU at which samples stop."""
+        stop_at = self._protocol.stop_at
+        reached = stop_at is not None and bool(np.float32(row["iou"]) >= np.float32(stop_at))
+        return reached or row["failure"] is not None
+
+    def _form(self, row: Row) -> Iterator[tuple[str, str]]:
+        """A row's click, masks and lists fit each other, so that its values can be compared."""
+        if not (0 <= row["x"] < row["width"] and 0 <= row["y"] < row["height"]):
+            place = f"x {row['x']}, y {row['y']} in {row['width']} x {row['height']} pixels"
+            yield "click outside the image", f"{_where(row)} ({place})"
+        good = row["failure"] is None
+        stored = [name for name in ("mask", "candidate_masks") if row[name] is not None]
+        if stored != list(self._masks if good else ()):
+            yield f"row with other masks than {RUN} says", f"{_where(row)} ({' and '.join(stored) or 'none'})"
+            return
+        size = (row["height"], row["width"])
+        for mask in _stored_masks(row):
+            try:
+                masks.from_foreign_rle({"size": list(size), "counts": mask}, *size)
+            except ValueError as error:
+                yield "mask that does not fit the image", f"{_where(row)} ({error})"
+        if good and (row["candidates"] < 1 or row["candidates"] != len(row["candidate_ious"])):
+            example = f"{_where(row)} ({row['candidates']}, {len(row['candidate_ious'])} IoUs)"
+            yield "row whose number of candidates is not that of their IoUs", example
+        elif good and not 0 <= row["kept"] < row["candidates"]:
+            yield "row that keeps a missing candidate", f"{_where(row)} ({row['kept']} of {row['candidates']})"
+        elif good:
+            yield from self._scores(row)
+
+    def _scores(self, row: Row) -> Iterator[tuple[str, str]]:
+        scores, count = row["candidate_scores"], row["candidates"]
+        if scores is None and count > 1 and self._protocol.selection == "score":
+            yield "candidates without the scores that the selection needs", _where(row)
+        if scores is not None and not (len(scores) == count and all(map(math.isfinite, scores))):
+            yield "row whose scores are not one finite number a candidate", _where(row)
+
+    def _values(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+        clicked: set[tuple[int, int]] = set()
+        before: Row | None = None
+        for row in rows:
+            click = Click(row["x"], row["y"], row["positive"])
+            again = (row["x"], row["y"]) in clicked or _is_perfect(before, row)
+            if again and click != NO_ERROR and not self._clicks_on:
+                yield "click where nothing is left to correct", _where(row)
+            clicked.add((row["x"], row["y"]))
+            before = row
+            for name in SECONDS:
+                if not (math.isfinite(row[name]) and row[name] >= 0):
+                    yield "time that is negative or not finite", f"{_where(row)} ({name} {row[name]})"
+            yield from self._failure(row) if row["failure"] is not None else self._measures(row)
+
+    def _failure(self, row: Row) -> Iterator[tuple[str, str]]:
+        found = [row[name] for name in ("iou", "boundary_iou", "kept", "candidates", "candidate_scores")]
+        if found != [0.0, 0.0, -1, 0, None] or row["candidate_ious"] or not row["failure"]:
+            yield "failure with a result", _where(row)
+
+    def _measures(self, row: Row) -> Iterator[tuple[str, str]]:
+        for value in (row["iou"], row["boundary_iou"], *row["candidate_ious"]):
+            if not (math.isnan(value) or 0 <= value <= 1):
+                yield "IoU outside [0, 1]", f"{_where(row)} ({value})"
+        own = row["candidate_ious"][row["kept"]]
+        if not _same(own, row["iou"]):
+            yield "IoU that is not its kept candidate's", f"{_where(row)} ({row['iou']}, {own})"
+        kept = choose_by_numbers(self._protocol.selection, row["click"], row["candidate_ious"], row["candidate_scores"])
+        if kept is not None and kept != row["kept"]:
+            kind = f"candidate that the selection '{self._protocol.selection}' does not keep"
+            yield kind, f"{_where(row)} ({row['kept']}, not {kept})"
+
+
+def check_schema(run: StoredRun, problems: Problems) -> bool:
+    """Whether the rows have the columns of `SCHEMA`, in their order and of their types."""
+    schema = run.schema()
+    form = (schema.metadata or {}).get(b"disbench.run")
+    if schema.equals(SCHEMA) and form == SCHEMA.metadata[b"disbench.run"]:
+        return True
+    known = {field.name: field for field in SCHEMA}
+    odd = [field.name for field in schema if not known.pop(field.name, field.with_name("")).equals(field)]
+    example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
+    problems.add("file whose columns are not this version's", example[:_LONGEST])
+    return False
+
+
+def _stored_masks(row: Row) -> list[bytes]:
+    return [*([] if row["mask"] is None else [row["mask"]]), *(row["candidate_masks"] or [])]
+
+
+def _same(first: float, second: float) -> bool:
+    """Equal, or both nan."""
+    return first == second or (math.isnan(first) and math.isnan(second))
+
+
+def _has_holes(row: Row) -> bool:
+    return any(None in (row[name] or ()) for name in _LISTS)
+
+
+def _where(row: Row) -> str:
+    return f"{repr(row['sample'])[:_LONGEST]}, click {row['click']}"
+
+
+def _is_perfect(before: Row | None, row: Row) -> bool:
+    """Whether the click before left nothing to correct."""
+    if before is None or before["click"] != row["click"] - 1:
+        return False
+    return bool(before["iou"] == 1 and row["height"] * row["width"] <= _EXACT_IOU)
+
+
+def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
+    one, other = next((pair for pair in zip_longest(said, found) if pair[0] != pair[1]), (said, found))
+    differing = f"{one}"[:_LONGEST], f"{other}"[:_LONGEST]
+    return f"failed: {len(said)}, in the rows {len(found)}; the first that differs: {differing[0]}, {differing[1]}"
+
+
+def judge_click(
+    policy: ClickPolicy,
+    target: Target,
+    prediction: BoolArray,
+    before: Sequence[Click],
+    click: Click,
+    *,
+    seed: int = 0,
+    sample: str = "",
+) -> Judgement:
+    """Compare a click with the policy.
+
+    Args:
+        policy: the run's.
+        target: int8 (height, width): 1 object, 0 background, -1 ignored.
+        prediction: boolean (height, width), what the click corrects.
+        before: earlier clicks.
+        click: within the image.
+        seed: of the policy.
+        sample: id of the sample.
+
+    Returns:
+        `same`: the click that is simulated here. `moved`: another, whose distance is within `TOLERANCE` of the
+        largest over both kinds of error, at a pixel of the kind that its sign says (for `jitter`: the click
+        around another centre of that kind). `wrong`: neither.
+    """
+    if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
+        return "same"
+    if policy.name in ("random", "removed-center"):
+        return "wrong"  # a draw decides it
+    missed, excess = error_masks(target, prediction)
+    distances = {True: _distances(missed, before), False: _distances(excess, before)}
+    largest = max(float(of_kind.max()) for of_kind in distances.values())
+    if largest == 0:
+        return "wrong"
+    own, least = distances[click.positive], largest - TOLERANCE
+    if policy.name in ("center", "scipy-center", "scipy-restart"):
+        return "moved" if own[click.y, click.x] >= least else "wrong"
+    errors = missed if click.positive else excess
+    for y, x in islice(np.argwhere(own >= least).tolist(), _CENTRES):
+        center = Depth(float(own[y, x]), x, y, click.positive)
+        if policy.jittered(errors, center, before, seed=seed, sample=sample) == click:
+            return "moved"
+    return "wrong"
+
+
+class ClickChecks:
+    """Follows samples click by click.
+
+    Attributes:
+        clicks: clicks compared.
+        moved: clicks within the tolerance that are elsewhere than simulated here.
+        measured: rows whose IoUs were recomputed.
+    """
+
+    def __init__(self, protocol: Protocol, problems: Problems) -> None:
+        self._protocol, self._problems = protocol, problems
+        self._policy = protocol.click_policy
+        self.clicks = self.moved = self.measured = 0
+
+    def add(self, sample: Sample, rows: Sequence[Row]) -> None:
+        """Follow one sample as far as its masks allow: without masks its first click.
+
+        Args:
+            sample: image and target.
+            rows: as returned by `RowChecks.add`.
+        """
+        size = sample.target.shape
+        if size != (rows[0]["height"], rows[0]["width"]):
+            found = f"{rows[0]['height']} x {rows[0]['width']}, not {size[0]} x {size[1]}"
+            self._problems.add("sample of another size than in the dataset", f"{sample.id!r} ({found})")
+            return
+        boundary = TargetBoundary(sample.target)
+        kept: BoolArray | None = self._first_mask(sample)
+        before: list[Click] = []
+        for row in rows:
+            assert kept is not None
+            click = Click(row["x"], row["y"], row["positive"])
+            self._judge(sample, kept, before, click)
+            before.append(click)
+            previous, kept = kept, _decoded(row)
+            if kept is None:
+                return
+            self._measure(sample, boundary, row, kept, previous)
+
+    def _first_mask(self, sample: Sample) -> BoolArray:
+        if self._protocol.initial_masks and sample.initial is not None and not self._protocol.budget:
+            return sample.initial
+        return np.zeros(sample.target.shape, dtype=bool)
+
+    def _judge(self, sample: Sample, kept: BoolArray, before: Sequence[Click], click: Click) -> None:
+        if self._policy.name == REPLAY:
+            self._judge_recorded(sample.id, before, click)
+            return
+        self.clicks += 1
+        if self._protocol.budget:
+            expected = budget_points(self._protocol.budget, sample.target)[0]
+            if click != expected:
+                example = f"{sample.id!r} ({_text(click)}, not {_text(expected)})"
+                self._problems.add("point that does not follow from the target", example)
+            return
+        if sample.first_click is not None and not before:
+            if click != sample.first_click:
+                example = f"{sample.id!r} ({_text(click)}, not {_text(sample.first_click)})"
+                self._problems.add("first click that is not the sample's own", example)
+            return
+        seed = self._protocol.seed
+        judgement = judge_click(self._policy, sample.target, kept, before, click, seed=seed, sample=sample.id)
+        if judgement == "moved":
+            self.moved += 1
+        elif judgement == "wrong":
+            expected = self._policy.simulate(sample.target, kept, before, seed=seed, sample=sample.id)
+            example = f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, not {_text(expected)})"
+            self._problems.add("click that does not follow from the mask before it", example)
+
+    def _judge_recorded(self, sample: str, before: Sequence[Click], click: Click) -> None:
+        """Compare a click with the recording, where there is one."""
+        recording = self._protocol.recording
+        if recording is None:
+            return
+        self.clicks += 1
+        recorded = recording.clicks.get(sample, ())[len(before) : len(before) + 1]
+        if list(recorded) != [click]:
+            said = f"not {_text(recorded[0])}" if recorded else "after the last recorded one"
+            example = f"{sample!r}, click {len(before) + 1} ({_text(click)}, {said})"
+            self._problems.add("click that is not the recorded one", example)
+
+    def _measure(
+        self, sample: Sample, boundary: TargetBoundary, row: Row, kept: BoolArray, previous: BoolArray
+    ) -> None:
+        self.measured += 1
+        where = f"{sample.id!r}, click {row['click']}"
+        for name, found in (("iou", iou(sample.target, kept)), ("boundary_iou", boundary.iou(kept))):
+            if not _same(row[name], found):
+                self._problems.add(f"{name} that its mask does not have", f"{where} ({row[name]}, {found})")
+        if row["candidate_masks"] is None:
+            return
+        every = np.stack([_mask(counts, row) for counts in row["candidate_masks"]])
+        ious = [iou(sample.target, mask) for mask in every]
+        for number, (said, found) in enumerate(zip(row["candidate_ious"], ious, strict=True)):
+            if not _same(said, found):
+                example = f"{where}, candidate {number} ({said}, {found})"
+                self._problems.add("candidate's IoU that its mask does not have", example)
+        if not np.array_equal(every[row["kept"]], kept):
+            self._problems.add("mask that is not its kept candidate's", where)
+        offered = Candidates(every, row["candidate_scores"])
+        chosen = choose(self._protocol.selection, row["click"], offered, ious, previous)
+        if chosen != row["kept"]:
+            kind = f"candidate that the selection '{self._protocol.selection}' does not keep, by its masks"
+            self._problems.add(kind, f"{where} ({row['kept']}, not {chosen})")
+
+
+def _distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
+    """Distance of every error pixel to the nearest other pixel; 0 where it was clicked. float32 (height, width)."""
+    found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
+    for click in clicked:
+        found[click.y, click.x] = 0
+    return found
+
+
+def _decoded(row: Row) -> BoolArray | None:
+    return None if row["mask"] is None else _mask(row["mask"], row)
+
+
+def _mask(counts: bytes, row: Row) -> BoolArray:
+    return masks.decode({"size": [row["height"], row["width"]], "counts": counts})
+
+
+def _text(click: Click) -> str:
+    return f"{click.x},{click.y},{'+' if click.positive else '-'}"
