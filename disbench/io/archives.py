@@ -1,7 +1,7 @@
 """Archives from elsewhere, unpacked without trust: nothing leaves the folder, nothing but files and folders.
 
-`zipfile` and `tarfile` write the files. Beyond `tarfile.data_filter`, which lets links inside the folder pass and bounds
-no bytes, links are refused (what is unpacked is moved later) and the unpacked size is bounded.
+`zipfile` and `tarfile` write the files. Beyond `tarfile.data_filter`, which lets links inside the folder pass and
+bounds no bytes, links are refused (what is unpacked is moved later) and the unpacked size is bounded.
 """
 
 from __future__ import annotations

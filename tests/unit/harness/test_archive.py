@@ -51,15 +51,15 @@ def repacked(packed: Path, out: Path, change: Callable[[Members], object]) -> Pa
     return out
 
 
-def remanifested(packed: Path, out: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """An archive whose manifest says something else."""
+def manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Members], object]:
+    """Changes the manifest of an archive."""
 
     def rewrite(members: Members) -> None:
         content = json.loads(members[0][1])
         change(content)
         members[0] = (members[0][0], json.dumps(content).encode())
 
-    return repacked(packed, out, rewrite)
+    return rewrite
 
 
 def test_a_packed_run_is_the_run(run: StoredRun, packed: Path) -> None:
@@ -71,8 +71,8 @@ def test_a_packed_run_is_the_run(run: StoredRun, packed: Path) -> None:
     assert found.folder == packed.parent / "toy"
     verified = verify_run(packed, source=ToySource(3))
     assert verified == type(verified)(**{**vars(verify_run(run.folder, source=ToySource(3))), "place": packed})
-    manifest = read_packed(packed).manifest
-    assert (manifest["masks"], manifest["figures"]["clicks"]) == ("all", 15)
+    said = read_packed(packed).manifest
+    assert (said.masks, said.figures["clicks"]) == ("all", 15)
 
 
 def test_the_same_run_gives_the_same_bytes(run: StoredRun, packed: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
     verified = verify_run(path, source=ToySource(3))
     assert (verified.holds, verified.clicks) == (True, 3)
     assert "packed without its masks" in verified.unchecked[0]
-    claimed = remanifested(path, tmp_path / "claimed.zip", lambda said: said.update(masks="all"))
+    claimed = repacked(path, tmp_path / "claimed.zip", manifest(lambda said: said.update(masks="all")))
     assert not verify_run(claimed, source=ToySource(3)).holds
     bare = toy_run(tmp_path / "bare", store="none")
     assert pack(bare.folder).read_bytes() == pack(bare.folder, tmp_path / "b.zip", masks=False).read_bytes()
@@ -144,49 +144,38 @@ def link(members: Members) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
-    ("change", "words"),
+    "change",
     [
-        (add("extra.txt"), r"it holds .*'extra\.txt', not manifest\.json, run\.json, clicks\.parquet"),
-        (add("../evil"), r"it holds .*'\.\./evil'"),
-        (add("/etc/evil"), "it holds .*'/etc/evil'"),
-        (add(RUN), r"it holds .*'run\.json'"),
-        (lambda members: members.pop(), r"it holds 'manifest\.json', 'run\.json', not"),
-        (lambda members: members.clear(), "it holds nothing"),
-        (lambda members: members.reverse(), r"it holds 'clicks\.parquet', "),
-        (lambda members: [add(f"{i}")(members) for i in range(100)], "it holds .* and 98 more"),
-        (compress, r"clicks\.parquet is compressed"),
-        (link, r"run\.json is compressed, encrypted or no plain file"),
-        (replace(2, b"PAR1"), r"clicks\.parquet is not what manifest\.json says"),
-        (replace(1, b"{}"), r"run\.json is not what manifest\.json says"),
-        (replace(0, b"{}"), r"manifest\.json is not a packed run's"),
-        (replace(0, b"[" * 100_000), r"manifest\.json is not a packed run's"),
-        (replace(0, b"\xff"), r"manifest\.json is not a packed run's"),
+        add("extra.txt"),
+        add("../evil"),
+        add("/etc/evil"),
+        add(RUN),
+        lambda members: members.pop(),
+        lambda members: members.clear(),
+        lambda members: members.reverse(),
+        lambda members: [add(f"{i}")(members) for i in range(100)],
+        compress,
+        link,
+        replace(2, b"PAR1"),
+        replace(1, b"{}"),
+        replace(0, b"{}"),
+        replace(0, b"[" * 100_000),
+        replace(0, b"\xff"),
+        manifest(lambda said: said.update(form=2)),
+        manifest(lambda said: said["files"].update(more={})),
+        manifest(lambda said: said["files"][CLICKS].update(sha256="0" * 64)),
+        manifest(lambda said: said["files"][CLICKS].update(bytes=1)),
+        manifest(lambda said: said["files"].update({RUN: None})),
+        manifest(lambda said: said.update(files=[])),
+        manifest(lambda said: said.update(figures=None)),
+        manifest(lambda said: said.pop("figures")),
     ],
 )
-def test_what_is_no_packed_run(packed: Path, tmp_path: Path, change: Callable[[Members], object], words: str) -> None:
+def test_what_is_not_a_packed_run(packed: Path, tmp_path: Path, change: Callable[[Members], object]) -> None:
     path = repacked(packed, tmp_path / "x.zip", change)
-    with pytest.raises(InputError, match=rf"x\.zip: {words}"):
+    with pytest.raises(InputError, match=r"x\.zip: "):
         open_run(path)
     assert [item.name for item in tmp_path.iterdir()] == ["x.zip"]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda said: said.update(form=2), "form 2 of a packed run"),
-        (lambda said: said["files"].update(more={}), "names"),
-        (lambda said: said["files"][CLICKS].update(sha256="0" * 64), "is not what"),
-        (lambda said: said["files"][CLICKS].update(bytes=1), "is not what"),
-        (lambda said: said["files"].update({RUN: None}), "is not what"),
-        (lambda said: said.update(files=[]), "not a packed run's"),
-        (lambda said: said.pop("figures"), "not a packed run's"),
-    ],
-)
-def test_a_manifest_of_something_else(
-    packed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
-) -> None:
-    with pytest.raises(InputError, match=words):
-        open_run(remanifested(packed, tmp_path / "x.zip", change))
 
 
 @pytest.mark.parametrize(
@@ -194,14 +183,13 @@ def test_a_manifest_of_something_else(
     [
         lambda said: said["figures"]["noc"].update({"90": 1.0}),
         lambda said: said["figures"].update(failed=1),
-        lambda said: said.update(figures=None),
         lambda said: said.update(masks="none"),
     ],
 )
 def test_a_manifest_that_claims_too_much(
     packed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    path = remanifested(packed, tmp_path / "x.zip", change)
+    path = repacked(packed, tmp_path / "x.zip", manifest(change))
     problems = verify_run(path, source=ToySource(3)).problems
     assert any("manifest.json" in problem for problem in problems)
 
