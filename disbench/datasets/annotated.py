@@ -1,4 +1,4 @@
-"""COCO, LVIS and the embedded photos: one sample for every annotation of a JSON file."""
+"""COCO, LVIS and the embedded photos: one sample for each annotation of a JSON file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy as np
 import orjson
 
 from disbench.core import masks
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.file_samples import check_target, in_threads, joint_hash
 from disbench.datasets.images import find_image, read_rgb
-from disbench.datasets.instances import CURE, AnnotationFile, Dialect, is_whole, open_annotations
+from disbench.datasets.instances import AnnotationFile, Dialect, is_whole, open_annotations
 from disbench.io.files import file_sha256
 
 FileFinder = Callable[[str], Path]
 _SURELY_VISIBLE = 10.0
-"""Square pixels; an annotation of a smaller declared area may have no pixel and is drawn to find out."""
+"""Square pixels; an annotation of a smaller declared area is drawn to see whether it has a pixel."""
 
 
 class AnnotatedSamples:
-    """One sample for every annotation but crowd regions (a `SampleSource`).
+    """One sample for each annotation except crowd regions (a `SampleSource`).
 
-    Images come in ascending order of their id, annotations of one in the order of the file. The id of a
-    sample is the image file's stem and the annotation's id: "000000000139/230831". Annotations of less than
-    ten declared square pixels are drawn when the dataset is opened, and left out if they have no pixel.
+    Samples are in ascending order of image id, then in the order of the file. A sample's id is the stem of the image
+    file and the annotation's id: "000000000139/230831". Annotations of less than ten declared square pixels are drawn
+    when the dataset is opened, and left out if they have no pixel.
 
     Args:
-        name: of the dataset's card.
+        name: name of the dataset's card.
         file: the annotations.
         find: the path of an image from its name in the annotations.
         raster: how polygons become masks.
@@ -41,7 +41,7 @@ class AnnotatedSamples:
         digest: SHA-256 (hex) of an image for the content hash.
 
     Raises:
-        InputError: no annotation to sample; one without an id, or with one that another has.
+        InputError: no annotation to sample; a missing or repeated annotation id.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class AnnotatedSamples:
         self._left_out = {"crowd": 0, "no pixel": 0}
         chosen = list(self._chosen())
         if not chosen:
-            raise InputError(f"{file.path}: there is no annotation to sample in it; name another file")
+            raise InputError(f"{file.path}: no annotation to sample; name another file")
         self._places = np.array([place for _, place, _ in chosen], dtype=np.int64)
         self.ids: Sequence[str] = [sample_id for *_, sample_id in chosen]
         self._images = len({image_id for image_id, *_ in chosen})
         if len(set(self.ids)) < len(self.ids):
-            raise InputError(f"{file.path}: two annotations of an image have one id; mend the file")
+            raise InputError(f"{file.path}: two annotations of an image have the same id; fix the file")
 
     def read(self, index: int) -> Sample:
-        """The sample of a number.
+        """One sample by its index.
 
         Raises:
-            InputError: an image that is missing or damaged or of another size than the annotations say, or
-                an annotation that is not as it should be.
+            InputError: a missing or damaged image, one whose size differs from the annotations', or a malformed
+                annotation.
         """
         annotation = self._file.annotation(int(self._places[index]))
         path = self._find(self._image_name(annotation))
@@ -81,7 +81,7 @@ class AnnotatedSamples:
 
     def content_hash(self) -> str:
         """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
-        found = [self._deciding(place) for place in self._places.tolist()]
+        found = [self._hashed(place) for place in self._places.tolist()]
         names = list(dict.fromkeys(name for name, _ in found))
         digests = dict(zip(names, in_threads(lambda name: self._digest(self._find(name)), names), strict=True))
         parts = (
@@ -91,7 +91,7 @@ class AnnotatedSamples:
         return joint_hash(f"annotation-{self.raster}", parts)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, how many images have a sample, and what was left out."""
+        """Title and options of the card, the number of images with a sample, and what was left out."""
         return {
             **self._facts,
             "rule": f"annotation-{self.raster}",
@@ -109,8 +109,10 @@ class AnnotatedSamples:
                     self._left_out["crowd"] += 1
                 elif self._is_empty(annotation):
                     self._left_out["no pixel"] += 1
+                elif not is_whole(number := annotation.get("id")):
+                    raise self._file.error(annotation, image_id, "samples are named by the id, a whole number")
                 else:
-                    yield image_id, place, f"{stem}/{self._number(annotation)}"
+                    yield image_id, place, f"{stem}/{number}"
 
     def _is_empty(self, annotation: Mapping[str, Any]) -> bool:
         area = annotation.get("area")
@@ -118,87 +120,57 @@ class AnnotatedSamples:
             return False
         return not masks.areas([self._mask(annotation)])[0]
 
-    def _number(self, annotation: Mapping[str, Any]) -> int:
-        number = annotation.get("id")
-        if not is_whole(number):
-            raise InputError(
-                f"{self._file.path}: an annotation of image {annotation['image_id']} has the id {shown(number)}; "
-                "samples are named by it, so give it a whole number"
-            )
-        return number
-
     def _mask(self, annotation: Mapping[str, Any]) -> Rle:
         try:
             return self._file.mask(annotation, self.raster)
         except ValueError as error:
-            raise InputError(
-                f"{self._file.path}: annotation {shown(annotation.get('id'))} (image {annotation['image_id']}): "
-                f"{error}; mend the file"
-            ) from None
+            raise self._file.error(annotation, annotation["image_id"], error) from None
 
     def _image_name(self, annotation: Mapping[str, Any]) -> str:
         return self._file.images[annotation["image_id"]].file_name
 
-    def _deciding(self, place: int) -> tuple[str, str]:
-        """The image's name and the segmentation's SHA-256 of an annotation."""
+    def _hashed(self, place: int) -> tuple[str, str]:
+        """Image name and SHA-256 of the segmentation, which does not depend on how the JSON is written."""
         annotation = self._file.annotation(place)
         try:
-            return self._image_name(annotation), _segmentation_sha256(annotation)
-        except TypeError:  # what is nested too deep, or a number of more than 64 bits
-            raise InputError(
-                f"{self._file.path}: annotation {shown(annotation.get('id'))} (image {annotation['image_id']}): "
-                "the segmentation is neither polygons nor run lengths; mend the file"
-            ) from None
+            text = orjson.dumps(annotation.get("segmentation"), option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # nested too deep, or a number of more than 64 bits
+            problem = "the segmentation is neither polygons nor run lengths"
+            raise self._file.error(annotation, annotation["image_id"], problem) from None
+        return self._image_name(annotation), hashlib.sha256(text).hexdigest()
 
 
-def open_annotated(
-    name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object], dialect: Dialect
+def _open_annotated(
+    dialect: Dialect, name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
 ) -> SampleSource:
     """The samples of an annotation file of COCO's or LVIS's layout.
 
-    Args:
-        name: of the card.
-        folder: that the options' paths are relative to.
-        options: `annotations`, the JSON; `images`, folders in which images are looked for, in this order;
-            `raster`, how polygons become masks.
-        facts: to record.
-        dialect: `coco` or `lvis`.
-
-    Raises:
-        InputError: the JSON is missing, damaged, or has no annotation to sample.
+    Options: `annotations`, the JSON; `images`, folders in which images are looked for, in this order; both relative
+    to `folder`; `raster`, how polygons become masks.
     """
-    try:
-        file = open_annotations(folder / options["annotations"], dialect)
-    except InputError as error:  # its cure is an option of recipes
-        raise InputError(str(error).replace(CURE, "mend the file")) from None
+    file = open_annotations(folder / options["annotations"], dialect)
     find = partial(_find, tuple(folder / part for part in options["images"]))
     return AnnotatedSamples(name, file, find, options["raster"], facts)
 
 
-def open_coco(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """The samples of COCO's instance annotations; see `open_annotated`."""
-    return open_annotated(name, folder, options, facts, "coco")
-
-
-def open_lvis(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """The samples of LVIS's annotations, v0.5 or v1; see `open_annotated`."""
-    return open_annotated(name, folder, options, facts, "lvis")
+open_coco = partial(_open_annotated, "coco")
+open_lvis = partial(_open_annotated, "lvis")
 
 
 def open_photo_samples(
     name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
 ) -> SampleSource:
-    """The objects of the embedded photos; `folder` and `options` are not needed."""
+    """The objects of the embedded photos; `folder` and `options` are not used."""
     from disbench.datasets.photos import open_photos, photo_path  # noqa: PLC0415
 
-    return AnnotatedSamples(name, open_photos(), photo_path, "pycocotools", facts, photo_sha256)
+    return AnnotatedSamples(name, open_photos(), photo_path, "pycocotools", facts, _photo_sha256)
 
 
-def photo_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a photo's pixels if its format keeps them (PNG), else of its bytes.
+def _photo_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a PNG photo's pixels, or of a JPEG's bytes.
 
-    The packages that bring the photos may compress a PNG anew without changing a pixel; a JPEG's pixels
-    depend on who decodes it, its bytes do not.
+    The packages that contain the photos may compress a PNG differently without changing a pixel; a JPEG's pixels
+    depend on the decoder, its bytes do not.
     """
     if path.suffix.lower() != ".png":
         return file_sha256(path)
@@ -211,10 +183,4 @@ def _find(folders: Sequence[Path], file_name: str) -> Path:
         if path := find_image(folder, file_name):
             return path
     looked = " or ".join(map(str, folders))
-    raise InputError(f"{file_name}: there is no such image in {looked}; name its folder with images=...")
-
-
-def _segmentation_sha256(annotation: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a segmentation, however the JSON around it is written."""
-    text = orjson.dumps(annotation.get("segmentation"), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).hexdigest()
+    raise InputError(f"{file_name}: no such image in {looked}; name its folder with images=...")

@@ -1,8 +1,8 @@
 """Instance annotations in JSON: LVIS v0.5 and v1, COCO instances, COCO panoptic, and COCO joined with LVIS.
 
-The three share one layout (images, annotations, categories). LVIS adds WordNet synsets and, from v1 on,
-names images by `coco_url` only; COCO adds crowd regions as run lengths; panoptic annotations point to PNG
-files whose colours number the segments.
+All have the arrays images, annotations and categories. LVIS adds WordNet synsets and, from v1 on, names images by
+`coco_url` only; COCO adds crowd regions as run lengths; panoptic annotations name PNG files whose colours are the
+segments' numbers.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
 _BLOCK_BYTES = 1 << 22
-"""Bytes of JSON whose annotations are read together; parsed, they take up to 60 times as much."""
+"""Bytes of JSON that are parsed together; parsed, they take up to 60 times as much memory."""
 _LONGEST_NAME = 1000
-"""Characters of a file's name, its folders among them."""
-CURE = "mend the file, or leave such annotations out with --set bad_annotations=drop"
+"""Characters of a file name, folders included."""
+_FIX = "fix the file, or sample without such annotations: --set bad_annotations=drop"
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category of an annotation file: its name, its WordNet synset if told, thing or stuff."""
+    """A category of an annotation file, with its WordNet synset where the file has one."""
 
     name: str
     synset: str | None = None
@@ -55,21 +55,19 @@ class ImageRecord:
 
 @dataclass
 class AnnotationFile:
-    """One annotation file, indexed: which bytes belong to which image.
+    """An annotation file with an index of the bytes that belong to each image; made by `open_annotations`.
 
-    Picklable; memory is a few dozen bytes an annotation. Build it with `open_annotations`.
+    Picklable; memory is a few dozen bytes per annotation.
 
     Attributes:
-        path: of the JSON.
-        dialect: whose layout; it is also the `source` of the objects.
-        sha256: of the JSON.
+        dialect: the file's layout, and the `source` of its objects.
         images: image id -> record.
         categories: category id -> category.
-        spans: int64 (n, 2), bytes of the annotations, grouped by image in the order of the file.
+        spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`.
-        dropped: annotations of no image that were left out, by reason.
-        png_folder: where the PNGs of panoptic annotations are.
-        stamp: of the JSON when it was opened.
+        dropped: number of annotations left out because their image is missing, by reason.
+        png_folder: folder of the PNGs of panoptic annotations.
+        stamp: size and time of change when the file was opened.
     """
 
     path: Path
@@ -87,15 +85,11 @@ class AnnotationFile:
         self._records = RecordFile(self.path)
 
     def check_unchanged(self) -> None:
-        """See that the file is the one that was opened, by size and time of its last change.
-
-        Raises:
-            InputError: it is not.
-        """
+        """Raise `InputError` if size or time of change differ from those when the file was opened."""
         if self.stamp is not None and not self.stamp.holds(self.path):
             raise InputError(
-                f"{self.path}: changed while it was read; let it be as it was and run the same command again, or take "
-                "the new one with --existing overwrite"
+                f"{self.path}: changed while it was read; restore it and run the same command again, or use the new "
+                "one with --existing overwrite"
             )
 
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
@@ -105,7 +99,7 @@ class AnnotationFile:
             yield self.annotation(place)
 
     def annotation(self, place: int) -> dict[str, Any]:
-        """The annotation at a place of `spans`."""
+        """The annotation at an index of `spans`."""
         begin, stop = self.spans[place].tolist()
         return parse_record(self.path, self._records.read(begin, stop), "annotations", place)
 
@@ -113,9 +107,14 @@ class AnnotationFile:
         """The mask of an annotation of this file, of its image's size; it may be empty.
 
         Raises:
-            ValueError: the segmentation is not as it should be.
+            ValueError: the segmentation is malformed.
         """
         return self._masks([annotation], raster)[0]
+
+    def error(self, annotation: Mapping[str, Any], image_id: int, problem: object) -> InputError:
+        """The error for a problem with an annotation of an image."""
+        number = shown(annotation.get("id"))
+        return InputError(f"{self.path}: annotation {number} (image {image_id}): {problem}; {_FIX}")
 
     def _masks(self, annotations: Sequence[Mapping[str, Any]], raster: Raster) -> list[Rle]:
         image = self.images[annotations[0]["image_id"]]
@@ -123,34 +122,33 @@ class AnnotationFile:
         return masks.from_segmentations(segmentations, image.height, image.width, raster)
 
     def png_paths(self) -> Iterator[Path]:
-        """The PNGs that panoptic annotations name, by ascending image id."""
+        """The PNGs of panoptic annotations, by ascending image id."""
         assert self.png_folder is not None
         for image_id in sorted(self.slices):
             for annotation in self.annotations(image_id):
                 yield self._png_path(annotation, image_id)
 
     def _png_path(self, annotation: Mapping[str, Any], image_id: int) -> Path:
-        """The PNG of a panoptic annotation, which lies in the folder of PNGs."""
         assert self.png_folder is not None
         name = annotation.get("file_name")
-        if not isinstance(name, str) or not is_plain_name(name):
+        if not isinstance(name, str) or not _is_plain_name(name):
             raise InputError(
-                f"{self.path}: the annotation of image {image_id} has the file_name {shown(name)}, which is "
-                f"not one of a file in {self.png_folder}; mend the file"
+                f"{self.path}: the annotation of image {image_id} has the file_name {shown(name)}; name a file in "
+                f"{self.png_folder}"
             )
         return self.png_folder / name
 
     def objects(self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
-        """The objects of an image; empty masks have area 0 and are for the sampler to drop.
+        """The objects of an image, those with an empty mask (area 0) included.
 
         Args:
-            image_id: an image of this file or not; without annotations the list is empty.
+            image_id: any id; the list is empty for images that the file does not have.
             raster: how polygons become masks.
-            bad: what happens to an annotation that is not as it should be.
-            dropped: is told how many were left out, by reason.
+            bad: whether malformed annotations raise or are left out.
+            dropped: counts those left out, by reason; it is changed.
 
         Raises:
-            InputError: an annotation that is not as it should be, where `bad` is "fail".
+            InputError: a malformed annotation, if `bad` is "fail".
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, bad, dropped)
@@ -210,10 +208,9 @@ class AnnotationFile:
         bad: BadAnnotations,
         dropped: Counter[str],
     ) -> None:
-        """Stop at an annotation that is not as it should be, or count it."""
+        """Raise for a malformed annotation, or count it."""
         if bad == "fail":
-            number = shown(annotation.get("id"))
-            raise InputError(f"{self.path}: annotation {number} (image {image_id}): {error}; {CURE}") from None
+            raise self.error(annotation, image_id, error) from None
         dropped["annotation that is not as it should be"] += 1
 
     def _category(self, annotation: Mapping[str, Any]) -> Category:
@@ -224,11 +221,11 @@ class AnnotationFile:
         return category
 
     def _panoptic_objects(self, image_id: int, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
-        """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always fails."""
+        """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
         objects: list[SceneObject] = []
         for annotation in self.annotations(image_id):
             image = self.images[image_id]
-            ids = segment_ids(self._png_path(annotation, image_id), image.height, image.width)
+            ids = _segment_ids(self._png_path(annotation, image_id), image.height, image.width)
             for segment in _listed(annotation.get("segments_info")):
                 try:
                     objects.append(self._segment(segment, ids))
@@ -241,37 +238,26 @@ class AnnotationFile:
         try:
             masks.check_total(size)
         except ValueError as error:
-            raise InputError(f"{self.path}: image {image_id}: {error}; mend the file") from None
+            raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 
     def _segment(self, segment: Mapping[str, Any], ids: IntArray) -> SceneObject:
         category, number = self._category(segment), _number(segment)
         if number is None:
-            raise ValueError("a segment without an id")
+            raise ValueError("the segment has no id")
         rle = masks.encode(ids == number)
-        x, y, width, height = masks.boxes([rle])[0].tolist()
+        (area,), (box,) = masks.areas([rle]).tolist(), masks.boxes([rle]).tolist()
         thing: Kind = "crowd" if segment.get("iscrowd") else "thing"
-        return SceneObject(
-            rle=rle,
-            area=int(masks.areas([rle])[0]),
-            box=(x, y, width, height),
-            category=category.name,
-            annotation_id=number,
-            source="coco",
-            kind=thing if category.is_thing else "stuff",
-        )
+        kind = thing if category.is_thing else "stuff"
+        return SceneObject(rle, area, tuple(box), category.name, None, number, "coco", kind)
 
 
-def segment_ids(path: Path, height: int, width: int) -> IntArray:
-    """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width).
-
-    Raises:
-        InputError: missing, not a PNG of three channels, or of another size than its image.
-    """
+def _segment_ids(path: Path, height: int, width: int) -> IntArray:
+    """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width)."""
     colours = read_label_png(path, channels=3)
     if colours.shape[:2] != (height, width):
         raise InputError(
             f"{path}: {colours.shape[1]} x {colours.shape[0]} pixels, but its image has {width} x {height}; "
-            "get the file that belongs to the annotations"
+            "get matching files"
         )
     return np.asarray(colours.astype(np.int64) @ np.array([1, 256, 65536]), dtype=np.int64)
 
@@ -283,22 +269,22 @@ def open_annotations(
 
     Args:
         path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic.
-        dialect: which of them.
-        bad: `drop` counts annotations of missing images instead of stopping at them.
-        png_folder: panoptic only: the folder of PNGs, by default the JSON's path without its ending.
+        dialect: the file's layout.
+        bad: `drop` counts annotations of missing images instead of raising.
+        png_folder: folder of the PNGs of panoptic annotations, by default the JSON's path without its ending.
 
     Raises:
-        InputError: missing, empty, truncated or not JSON; an image twice or without a size; an annotation
-            of an image that the file does not have.
+        InputError: missing, empty, truncated or not JSON; a duplicate image, or one without a size; an annotation
+            of a missing image.
     """
     stamp = Stamp.of(path)  # before a byte is read
     index = index_json(path)
     for name in ("images", "annotations", "categories"):
         if name not in index.records:
-            raise InputError(f"{path}: there is no array {name!r}; this is not a file of {dialect} annotations")
+            raise InputError(f"{path}: no array {name!r}; name a file of {dialect} annotations")
     images = {_whole(record, "id", path): _image(record, path) for record in index.iterate("images")}
     if len(images) != len(index.records["images"]):
-        raise InputError(f"{path}: an image id stands twice in 'images'; mend the file")
+        raise InputError(f"{path}: two records of 'images' have the same image id; fix the file")
     categories = {
         _whole(record, "id", path): Category(
             _text(record, "name", path) or "",
@@ -325,7 +311,7 @@ def open_annotations(
 def _group_by_image(
     index: JsonArrays, images: Mapping[int, ImageRecord], bad: BadAnnotations
 ) -> tuple[Offsets, dict[int, tuple[int, int]], Counter[str]]:
-    """Bytes of the annotations, sorted by image; the order within an image is the file's."""
+    """Spans of the annotations sorted by image (in file order within one), their slices, and what was dropped."""
     owners = np.empty(len(index.records["annotations"]), dtype=np.int64)
     known = np.ones(len(owners), dtype=bool)
     for number, annotation in enumerate(index.iterate("annotations")):
@@ -334,7 +320,7 @@ def _group_by_image(
             if bad == "fail":
                 raise InputError(
                     f"{index.path}: annotation {shown(annotation.get('id'))} is of image {owner}, which is missing "
-                    f"from 'images'; {CURE}"
+                    f"from 'images'; {_FIX}"
                 )
             known[number] = False
     order = np.argsort(owners, kind="stable")
@@ -352,34 +338,34 @@ def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
     height, width = _whole(record, "height", path), _whole(record, "width", path)
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise InputError(
-            f"{path}: image {shown(record.get('id'))} has the size {width} x {height}, where 1 to {MAX_PIXELS} "
-            "pixels are read; mend the file"
+            f"{path}: image {shown(record.get('id'))} has the size {width} x {height}; images have 1 to {MAX_PIXELS} "
+            "pixels"
         )
     name = _text(record, "file_name", path)
-    if name is None:  # LVIS v1 has only the address that the image was published under
+    if name is None:  # LVIS v1 only has the address of the image
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
-    if not is_plain_name(name):
+    if not _is_plain_name(name):
         raise InputError(
-            f"{path}: image {shown(record.get('id'))} has the file_name {shown(name)}, which is not one of a file "
-            "in the folder of images; mend the file"
+            f"{path}: image {shown(record.get('id'))} has the file_name {shown(name)}; name a file in the folder of "
+            "images"
         )
     return ImageRecord(name, height, width)
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether an annotation may name a file so: inside the folder, on one line, not endless."""
+def _is_plain_name(name: str) -> bool:
+    """Whether a file name from an annotation file stays inside the folder, and can be printed."""
     return stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME
 
 
 def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:
-    """A text of a record, or None; numbers are taken as they are written."""
+    """A text of a record, or None; numbers become text."""
     value = record.get(key)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) or is_whole(value):
         return str(value)
     raise InputError(
-        f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a text; mend the file"
+        f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a text; fix the file"
     )
 
 
@@ -388,13 +374,13 @@ def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     if not is_whole(value):
         raise InputError(
             f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a whole number; "
-            "mend the file"
+            "fix the file"
         )
     return value
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value of JSON is a whole number of 64 bits."""
+    """Whether a JSON value is a whole number of 64 bits."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
@@ -407,36 +393,36 @@ def _number(annotation: Mapping[str, Any]) -> int | None:
 
 
 def _listed(segments: object) -> list[Mapping[str, Any]]:
-    """The segments of a panoptic annotation; what is none becomes an empty one, to be complained of."""
+    """The segments of a panoptic annotation; malformed ones become empty, and are refused later."""
     found = segments if isinstance(segments, list) else [segments]
     return [segment if isinstance(segment, dict) else {} for segment in found]
 
 
 def _dataset(file: AnnotationFile) -> str:
-    """Which dataset a file belongs to; panoptic annotations are COCO's."""
+    """The dataset of a file; panoptic annotations are COCO's."""
     return "coco" if file.dialect == "panoptic" else file.dialect
 
 
 class AnnotatedImages:
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
-    Scenes come in ascending order of image id. Within a scene COCO's objects come first, then LVIS's, each
-    in the order of their file, then COCO's stuff.
+    Scenes are in ascending order of image id. In a scene COCO's objects come first, then LVIS's, each in the order
+    of their file, then COCO's stuff.
 
     Attributes:
         name: the datasets joined: "lvis", "coco", "coco+lvis" or "photos".
 
     Args:
-        files: LVIS, COCO or panoptic annotation files; of one kind there can be several (the images of LVIS
-            v1 come from two of COCO's splits).
+        files: LVIS, COCO or panoptic annotation files, also several of one kind.
         raster: how polygons become masks.
-        coco_masks: COCO's things from the `instances` files or from the `panoptic` ones.
-        bad: what happens to annotations that are not as they should be.
-        join: with COCO and LVIS, `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
-            `outer` all images of either.
+        coco_masks: take COCO's things from the `instances` or the `panoptic` files.
+        bad: whether malformed annotations raise or are left out.
+        join: for COCO with LVIS: `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
+            `outer` the images of either.
 
     Raises:
-        InputError: files that disagree about an image's size, or panoptic things without panoptic files.
+        InputError: files that disagree about an image's size, the same file twice, or panoptic things without
+            panoptic files.
     """
 
     def __init__(
@@ -462,41 +448,37 @@ class AnnotatedImages:
 
     @property
     def dropped(self) -> Counter[str]:
-        """What was left out before any scene: annotations of no image, images that only one dataset has."""
+        """Number of annotations and images left out when the files were joined, by reason."""
         return sum((file.dropped for file in self.files), Counter(self._unjoined))
 
     def __len__(self) -> int:
-        """Images after the join, those without a mask included."""
+        """Number of images after the join, including those without a mask."""
         return len(self.image_ids)
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes of these numbers, in this order."""
+        """The scenes with these indices, in this order."""
         for index in indices:
             yield self._scene(int(self.image_ids[index]))
 
     def object_counts(self, images: range) -> list[int]:
-        """How many annotations all files have of each image of a range."""
+        """Number of annotations of each image of a range, over all files."""
         ids = self.image_ids[images.start : images.stop].tolist()
         spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
         return [sum(end - first for first, end in each) for each in spans]
 
     def check_unchanged(self) -> None:
-        """See that the annotation files are those that were opened.
-
-        Raises:
-            InputError: one was changed, replaced or removed.
-        """
+        """Raise `InputError` if a file was changed, replaced or removed since it was opened."""
         for file in self.files:
             file.check_unchanged()
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the annotation files by name, and one of all PNGs of each panoptic file."""
+        """SHA-256 of each annotation file by name, and one for all PNGs of each panoptic file."""
         several = Counter(file.dialect for file in self.files)
         seen: Counter[str] = Counter()
         found = {}
         for file in self.files:
             seen[file.dialect] += 1
-            # Numbered, for their order decides that of the objects, and two may have one name.
+            # Numbered, because their order decides that of the objects, and two may have the same name.
             number = f" {seen[file.dialect]}" if several[file.dialect] > 1 else ""
             found[f"{file.dialect}{number}:{file.path.name}"] = file.sha256
             if file.dialect == "panoptic":
@@ -513,7 +495,7 @@ class AnnotatedImages:
             if file.dialect == "panoptic" and self.coco_masks == "instances":
                 found = [item for item in found if item.kind == "stuff"]
             objects += found
-        # Things of panoptic files come after LVIS here; the stable sort puts COCO first again, stuff last.
+        # The stable sort puts COCO's things before LVIS's, also those of panoptic files, and stuff last.
         objects.sort(key=lambda item: (item.kind == "stuff", item.source != "coco"))
         image = next(file.images[image_id] for file in self.files if image_id in file.images)
         return Scene(
@@ -531,10 +513,10 @@ class AnnotatedImages:
         for file in self.files:
             other = seen.setdefault((file.dialect, file.sha256), file.path)
             if other is not file.path:
-                raise InputError(f"{file.path}: the same annotations as {other}; name each file once")
+                raise InputError(f"{file.path}: same content as {other}; name each file once")
 
     def _join(self, join: Join) -> tuple[IntArray, dict[str, int]]:
-        """Image ids in ascending order, and what the join left out."""
+        """Image ids in ascending order, and the number of images left out, by reason."""
         by_dataset: dict[str, set[int]] = {}
         for file in self.files:
             by_dataset.setdefault(_dataset(file), set()).update(file.images)

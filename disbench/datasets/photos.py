@@ -1,8 +1,7 @@
-"""The embedded photos: a small real dataset on every machine that has disbench.
+"""The embedded photos: a small real dataset that is there wherever disbench is installed.
 
-Eight photographs that come inside the wheels of scikit-image and matplotlib, annotated by hand in LVIS's
-format (`photos.json`): objects, their parts, and things that stand on or touch each other. Only the
-annotations are ours; the pixels are read from those packages.
+Eight photographs from the wheels of scikit-image and matplotlib, annotated by hand in LVIS's format (`photos.json`):
+objects, their parts, and things that stand on or touch each other. The pixels are read from those packages.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def open_photos() -> AnnotationFile:
 
 
 def photo_path(file_name: str) -> Path:
-    """Where a photo lies in the installed packages; neither package is imported.
+    """The path of a photo in the installed packages, found without importing them.
 
     Raises:
         InputError: no installed package has a photo of that name.

@@ -22,7 +22,7 @@ from disbench.core import masks
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
 from disbench.datasets import images, label_maps, layouts, targets
-from disbench.datasets.annotated import open_annotated
+from disbench.datasets.annotated import open_coco
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 
@@ -63,7 +63,7 @@ def annotations(path: Path, dialect: Any, bad: Any = "fail", raster: Any = "pyco
 def annotated(path: Path) -> None:
     """The samples of an annotation file with all its images."""
     options = {"annotations": path.name, "images": ["."], "raster": "pycocotools"}
-    every_sample(open_annotated("coco", path.parent, options, {}, "coco"))
+    every_sample(open_coco("coco", path.parent, options, {}))
 
 
 def every_sample(source: Any) -> None:

@@ -242,7 +242,7 @@ SIZES = (
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_absurd_sizes_are_refused(read: Reader, root: Path, height: Any, width: Any) -> None:
     content = {**CONTENT, "images": [image(1, height=height, width=width), image(2)]}
-    assert "mend the file" in str(check(read, "coco", root, json.dumps(content).encode()))
+    assert check(read, "coco", root, json.dumps(content).encode()) is not None
 
 
 @pytest.mark.parametrize("raster", ["lvis", "lvis, dropped"])

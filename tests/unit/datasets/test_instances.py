@@ -365,21 +365,21 @@ class TestPanoptic:
             scenes(source)
 
     @pytest.mark.parametrize(
-        ("segments", "message"),
+        "segments",
         [
-            ([{"id": 5, "category_id": 9}], "unknown category 9"),
-            ([{"category_id": 1}], "without an id"),
-            ([{"id": "5", "category_id": 1}], "its id '5' is not a whole number"),
-            ([[5, 1]], "unknown category None"),
-            (None, "unknown category None"),
+            [{"id": 5, "category_id": 9}],
+            [{"category_id": 1}],
+            [{"id": "5", "category_id": 1}],
+            [[5, 1]],
+            None,
         ],
     )
-    def test_segments_that_are_not_as_they_should_be(
-        self, tmp_path: Path, labels: np.ndarray[Any, Any], segments: Any, message: str
+    def test_bad_segments_are_named_or_dropped(
+        self, tmp_path: Path, labels: np.ndarray[Any, Any], segments: Any
     ) -> None:
         good = {"id": 300, "category_id": 3}
         path = self.write(tmp_path / "p.json", labels, [*segments, good] if segments else segments)
-        with pytest.raises(InputError, match=r"p\.json: "):
+        with pytest.raises(InputError, match=r"p\.json: annotation .*image 1"):
             scenes(read((path, "panoptic")))
         (scene,) = scenes(read((path, "panoptic"), bad="drop"))
         assert ids(scene) == ([300] if segments else [])
@@ -392,35 +392,35 @@ class TestPanoptic:
         assert ids(scene) == [300, 2**24 - 1]
 
 
-BAD_RECORDS: list[tuple[dict[str, Any], str]] = [
-    ({"segmentation": []}, "no ring"),
-    ({"segmentation": [[1, 2, 3, 4]]}, "fewer than three"),
-    ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "not a flat list of x, y pairs"),
-    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "not a flat list of x, y pairs"),
-    ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "not a finite number"),
-    ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "not a finite number"),
-    ({"segmentation": [[1, 2, 3, 4, 5, "x"]]}, "not all numbers"),
-    ({"segmentation": [[1, 2, 3, 4, 5, HEIGHT + 9]]}, "outside its image"),
-    ({"segmentation": None}, "neither polygons nor an RLE"),
-    ({"segmentation": {"size": [HEIGHT, WIDTH + 1], "counts": [0]}}, "size"),
-    ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "add up to 10"),
-    ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~"}}, "not run lengths in COCO's"),
-    ({"category_id": 3}, "unknown category 3"),
-    ({"category_id": None}, "unknown category None"),
-    ({"category_id": [1]}, r"unknown category \[1\]"),
-    ({"category_id": True}, "unknown category True"),
-    ({"id": "x"}, "its id 'x' is not a whole number"),
-    ({"id": 2**63}, "its id 9223372036854775808 is not a whole number"),
+BAD_RECORDS: list[dict[str, Any]] = [
+    {"segmentation": []},
+    {"segmentation": [[1, 2, 3, 4]]},
+    {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+    {"segmentation": [1, 2, 3, 4, 5, 6]},
+    {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
+    {"segmentation": [[1, 2, 3, 4, 5, float("inf")]]},
+    {"segmentation": [[1, 2, 3, 4, 5, "x"]]},
+    {"segmentation": [[1, 2, 3, 4, 5, HEIGHT + 9]]},
+    {"segmentation": None},
+    {"segmentation": {"size": [HEIGHT, WIDTH + 1], "counts": [0]}},
+    {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}},
+    {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~"}},
+    {"category_id": 3},
+    {"category_id": None},
+    {"category_id": [1]},
+    {"category_id": True},
+    {"id": "x"},
+    {"id": 2**63},
 ]
 
 
 class TestBadRecords:
-    @pytest.mark.parametrize(("change", "message"), BAD_RECORDS)
-    def test_a_bad_annotation_is_named_or_dropped(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    @pytest.mark.parametrize("change", BAD_RECORDS)
+    def test_a_bad_annotation_is_named_or_dropped(self, tmp_path: Path, change: dict[str, Any]) -> None:
         records = [annotation(1), annotation(2, **{"id": 99, **change}), annotation(3), annotation(4, 2)]
         path = write_annotations(tmp_path / "a.json", records, [image(1), image(2)])
         source = read((path, "lvis"))
-        with pytest.raises(InputError, match=r"a\.json: "):
+        with pytest.raises(InputError, match=r"a\.json: annotation .*image 1"):
             scenes(source)
         assert ids(next(source.read([1]))) == [4]
         first, second = scenes(read((path, "lvis"), bad="drop"))
@@ -439,23 +439,23 @@ class TestBadRecords:
         assert [ids(scene) for scene in scenes(source)] == [[2]]
 
     @pytest.mark.parametrize(
-        ("records", "message"),
+        "records",
         [
-            ([image(1), image(2), image(1)], "an image id stands twice"),
-            ([image(1, height=0)], "image 1 has the size 60 x 0"),
-            ([image(1, width=-5)], "image 1 has the size -5 x 40"),
-            ([image(1, width=2**31, height=2)], "image 1 has the size"),
-            ([image(1, height=None)], "'height' of a record .id 1. is None"),
-            ([image(1, height=40.0)], "'height' of a record .id 1. is 40.0"),
-            ([image(1, id="1")], "'id' of a record .id '1'. is '1'"),
-            ([image(1, id=True)], "'id' of a record .id True. is True"),
-            ([image(1, id=2**63)], "not a whole number"),
-            ([image(1, file_name="\ud800")], "record 0 of 'images' is not valid JSON"),
+            [image(1), image(2), image(1)],
+            [image(1, height=0)],
+            [image(1, width=-5)],
+            [image(1, width=2**31, height=2)],
+            [image(1, height=None)],
+            [image(1, height=40.0)],
+            [image(1, id="1")],
+            [image(1, id=True)],
+            [image(1, id=2**63)],
+            [image(1, file_name="\ud800")],
         ],
     )
-    def test_bad_images(self, tmp_path: Path, records: list[dict[str, Any]], message: str) -> None:
+    def test_bad_images(self, tmp_path: Path, records: list[dict[str, Any]]) -> None:
         path = write_annotations(tmp_path / "a.json", [], records)
-        with pytest.raises(InputError, match=r"a\.json: "):
+        with pytest.raises(InputError, match=r"a\.json: .*(image|record)"):
             read((path, "lvis"))
 
     @pytest.mark.parametrize("number", ["1", None, 1.0, 2**64, [1]])
