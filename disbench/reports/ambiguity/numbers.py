@@ -64,12 +64,9 @@ class Answer:
 
     Attributes:
         click: number of the draw, from 1.
-        moved: whether the click was moved.
         ious: float32 (members, candidates).
-        scores: of the candidates.
         agreement: IoU of each pair of candidates.
         unmoved: IoU of each candidate of the unmoved click with each of this one's, row by row.
-        failed: whether the method failed.
     """
 
     click: int
@@ -139,13 +136,10 @@ class Who:
     """A run as a report on ambiguity names it; every text is one printable line.
 
     Attributes:
-        folder: where it lies.
         label: the method, with the options that are not its card's defaults.
-        dataset: the sets' name.
         content_hash: of the sets.
         shards: content hash of the shards that they are from.
-        sets: how many were taken, of how many.
-        command: that made it.
+        sets: from how many they were taken.
         settings: how it was asked, in words.
         asked: the settings that runs of one table share: what decides the first clicks, and when they end.
         moved: pixels by which first clicks were moved; 0 where none was.
@@ -187,16 +181,13 @@ class Numbers:
     """The numbers of a run of the diverse task; None where a measure does not apply.
 
     Attributes:
-        who: the run.
-        sets: how many.
-        images: how many.
         clicks: first clicks, without the moved ones.
         failed: sets on which the method failed.
         candidates: mean number a click.
         estimates: name of `OF_CLICKS` or `OF_MOVED`, `calibration_error` (expected, of the score), or
             `rank_correlation_within` (of the scores with the IoUs, within each click).
-        by_relation: family -> its members, in the order of `FAMILIES`.
-        by_size: number of masks -> the sets of that size, in the order of `SIZES`.
+        by_relation: family -> its members.
+        by_size: number of masks -> the clicks on sets of that size.
         own: coverage where the first 1, 2, ... candidates by the method's own score are kept.
         oracle: the largest coverage that 1, 2, ... candidates could have.
         rank: rank correlation of the score with the IoU, over all candidates.
@@ -239,13 +230,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Intents:
-    """The numbers of a run on each intent.
-
-    Attributes:
-        who: the run.
-        selection: how a candidate is kept.
-        groups: `any` -> all targets, then family -> its targets, in the order of `FAMILIES`.
-    """
+    """The numbers of a run on each intent: `any` -> all targets, then family -> its targets."""
 
     who: Who
     selection: str
@@ -286,33 +271,25 @@ def read_intents(run: StoredRun) -> Intents:
     Raises:
         InputError: a run that ends early, or without its table of sets.
     """
-    with _fitting(run.folder):
-        return _intents(run)
-
-
-def _intents(run: StoredRun) -> Intents:
     if run.protocol.stop_at is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
         raise InputError(f"{run.folder}: {SETS} is missing, which a packed run does not have; name the run's folder")
-    relations = {
-        f"{row['sample']}/{member}": family(name)
-        for row in read_sets_table(run.folder).to_pylist()
-        for member, name in enumerate(row["relations"])
-    }
-    rows = run.by_sample()
-    if unknown := [name for name in rows if name not in relations]:
-        raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
-    cap = run.protocol.max_clicks
-    ious = np.stack([values[:cap] for values in rows.values()])
-    families = np.array([relations[name] for name in rows])
-    images = np.array([name.rsplit("/", 2)[0] for name in rows])
-    chosen = {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}
-    return Intents(
-        who=_who(run.folder, run.record),
-        selection=run.protocol.selection,
-        groups={name: _intent(ious[which], images[which], cap) for name, which in chosen.items()},
-    )
+    with _fitting(run.folder):
+        relations = {
+            f"{row['sample']}/{member}": family(name)
+            for row in read_sets_table(run.folder).to_pylist()
+            for member, name in enumerate(row["relations"])
+        }
+        rows, cap = run.by_sample(), run.protocol.max_clicks
+        if unknown := [name for name in rows if name not in relations]:
+            raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
+        ious = np.stack([values[:cap] for values in rows.values()])
+        families = np.array([relations[name] for name in rows])
+        images = np.array([name.rsplit("/", 2)[0] for name in rows])
+        chosen = {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}
+        groups = {name: _intent(ious[which], images[which], cap) for name, which in chosen.items()}
+        return Intents(_who(run.folder, run.record), run.protocol.selection, groups)
 
 
 def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
@@ -360,31 +337,27 @@ def read_numbers(run: StoredAnswers) -> Numbers:
         InputError: its files are damaged, or do not fit each other.
     """
     with _fitting(run.folder):
-        return _numbers(run)
-
-
-def _numbers(run: StoredAnswers) -> Numbers:
-    table = run.answers()
-    sets = _read_sets(run, table)
-    answers = [answer for one in sets for answer in one.drawn]
-    images = np.array([one.image for one in sets for _ in one.drawn])
-    own, oracle = _curves(answers)
-    return Numbers(
-        who=_who(run.folder, run.record),
-        sets=len(sets),
-        images=len(set(images.tolist())),
-        clicks=len(answers),
-        failed=len(run.record.result.failed),
-        candidates=float(np.mean([answer.ious.shape[1] for answer in answers])),
-        estimates=_estimates(sets, answers, images),
-        by_relation=_by_relation(sets),
-        by_size=_by_size(sets),
-        own=own,
-        oracle=oracle,
-        rank=_rank([answer for answer in answers if answer.scores]),
-        meant=_meant(sets),
-        seconds=float(table["model_seconds"].to_numpy().mean()),
-    )
+        table = run.answers()
+        sets = _read_sets(run, table)
+        answers = [answer for one in sets for answer in one.drawn]
+        images = np.array([one.image for one in sets for _ in one.drawn])
+        own, oracle = _curves(answers)
+        return Numbers(
+            who=_who(run.folder, run.record),
+            sets=len(sets),
+            images=len(set(images.tolist())),
+            clicks=len(answers),
+            failed=len(run.record.result.failed),
+            candidates=float(np.mean([answer.ious.shape[1] for answer in answers])),
+            estimates=_estimates(sets, answers, images),
+            by_relation=_by_relation(sets),
+            by_size=_by_size(sets),
+            own=own,
+            oracle=oracle,
+            rank=_rank([answer for answer in answers if answer.scores]),
+            meant=_meant(sets),
+            seconds=float(table["model_seconds"].to_numpy().mean()),
+        )
 
 
 def _estimates(
@@ -421,17 +394,13 @@ def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
 
 def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
     """Raise `ValueError` for overlaps outside 0 to 1 (nan is none), and for seconds that are not a time."""
-    shares = [*ious, *(_flat(answers[name]) for name in ("agreement", "unmoved"))]
-    if any((values < 0).any() or (values > 1).any() for values in shares):
+    pairs = (pc.list_flatten(answers[name]).to_numpy(zero_copy_only=False) for name in ("agreement", "unmoved"))
+    if any(((values < 0) | (values > 1)).any() for values in (*ious, *(pair.astype(np.float32) for pair in pairs))):
         raise ValueError("overlaps outside 0 to 1")
     for name in SECONDS:
         values = answers[name].to_numpy()
         if not (np.isfinite(values) & (values >= 0)).all():
             raise ValueError(f"{name} that are not a time")
-
-
-def _flat(column: pa.ChunkedArray) -> Float32Array:
-    return np.asarray(pc.list_flatten(column).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
 def _joined(row: Mapping[str, Any], answers: Sequence[Answer], wanted: int) -> _Set:

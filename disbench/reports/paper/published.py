@@ -58,6 +58,11 @@ class Measure:
         """As tables head it: `NoC@90`."""
         return f"{'NoC' if self.kind == 'noc' else 'NoF'}@{self.percent}"
 
+    @property
+    def name(self) -> str:
+        """Of `disbench.harness.measures.MEASURES`."""
+        return f"noc_{self.percent}" if self.kind == "noc" else f"nof_{self.percent}_ritm"
+
 
 @dataclass(frozen=True)
 class Printed:
@@ -80,14 +85,6 @@ class Printed:
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether these are among its labels."""
         return all(self.labels.get(key) == value for key, value in labels.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Numbers of another source's entry that differ from a row's own: column -> number as printed."""
-
-    entry: Printed
-    numbers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -197,8 +194,8 @@ class Published:
         """The entries that are compared, and whether one way."""
         return [([self.find(entry) for entry in group.entries], group.one_way) for group in self.sources.compared]
 
-    def elsewhere(self, row: Printed) -> list[Elsewhere]:
-        """Where other sources print another number for a row, or print one where the row has none."""
+    def elsewhere(self, row: Printed) -> list[tuple[Printed, dict[str, str]]]:
+        """Rows of other sources, with their numbers that differ from a row's own: column -> as printed."""
         found = []
         for entries, one_way in self.compared:
             for other in entries if row in (entries[:1] if one_way else entries) else ():
@@ -208,7 +205,7 @@ class Published:
                     if other.numbers.get(column) and not _equal(number, other.numbers[column])
                 }
                 if numbers:
-                    found.append(Elsewhere(other, numbers))
+                    found.append((other, numbers))
         return found
 
     def remarks_on_table(self, file: str) -> list[str]:
@@ -220,14 +217,12 @@ class Published:
         remarks = [remark for remark in self.sources.remarks if remark.file == row.file]
         return [remark for remark in remarks if remark.where and row.has(remark.where)]
 
-    def sentence(self, row: Printed, other: Elsewhere) -> str:
+    def sentence(self, row: Printed, other: Printed, numbers: Mapping[str, str]) -> str:
         """What another source prints, in words."""
-        differing = [
-            text for key, text in other.entry.labels.items() if row.labels.get(key) not in (None, text) and text
-        ]
+        differing = [text for key, text in other.labels.items() if row.labels.get(key) not in (None, text) and text]
         whose = f" for {', '.join(differing)}:" if differing else ""
-        parts = [f"{self.title(column)} {number}" for column, number in other.numbers.items()]
-        return f"{other.entry.source} prints{whose} {', '.join(parts)}"
+        parts = [f"{self.title(column)} {number}" for column, number in numbers.items()]
+        return f"{other.source} prints{whose} {', '.join(parts)}"
 
 
 @cache
@@ -274,7 +269,7 @@ def published_lines(method: str) -> list[str]:
         for remark in published.remarks_on(row):
             about = ", ".join(published.title(column) for column in remark.columns)
             lines.append(f"    remark{about and f' on {about}'}: {remark.text}")
-        lines += [f"    differs: {published.sentence(row, other)}" for other in published.elsewhere(row)]
+        lines += [f"    differs: {published.sentence(row, *other)}" for other in published.elsewhere(row)]
     sources: dict[str, str] = {}
     for row in rows:
         sources.setdefault(row.file, row.source)

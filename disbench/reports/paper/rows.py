@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from disbench.harness.measures import Value
 from disbench.reports.entries import Entry
 from disbench.reports.paper.definitions import Label, PaperTable
 from disbench.reports.paper.published import Measure, Printed, read_published
@@ -26,7 +27,7 @@ NOT_RUN, NOT_PRINTED = "not run", "not printed"
 
 
 @dataclass(frozen=True)
-class Value:
+class Number:
     """One number of a row: as printed, and as measured by one run.
 
     Attributes:
@@ -34,9 +35,7 @@ class Value:
         published: as printed, or "".
         elsewhere: other numbers that other sources print for the same.
         published_notes: footnotes on the printed number.
-        measured: by the run, or None.
-        interval: its 95 % bootstrap interval, or None.
-        missing: why there is no measured number, or "".
+        measured: by the run.
         measured_notes: footnotes on the measured number.
         comparable: the run followed the paper's protocol on all samples.
     """
@@ -45,16 +44,15 @@ class Value:
     published: str
     elsewhere: tuple[str, ...]
     published_notes: tuple[str, ...]
-    measured: float | None
-    interval: tuple[float, float] | None
-    missing: str
+    measured: Value
     measured_notes: tuple[str, ...]
     comparable: bool
 
     @property
     def difference(self) -> float | None:
         """Measured minus published."""
-        return None if self.measured is None or not self.published else self.measured - float(self.published)
+        number = self.measured.number
+        return None if number is None or not self.published else number - float(self.published)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Block:
         runs: of one method and setting, by dataset.
         row_notes: footnotes on the printed row.
         run_notes: footnotes on the runs.
-        values: one for each column of numbers.
+        numbers: one for each column of numbers.
     """
 
     group: int
@@ -81,7 +79,7 @@ class Block:
     runs: tuple[Entry, ...]
     row_notes: tuple[str, ...]
     run_notes: tuple[str, ...]
-    values: tuple[Value, ...]
+    numbers: tuple[Number, ...]
 
 
 def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[str]]:
@@ -130,7 +128,7 @@ def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first
         runs=tuple(runs),
         row_notes=tuple(remark.text for remark in remarks if not remark.columns),
         run_notes=run_notes,
-        values=tuple(_value(measure, entry, by_card.get(measure.dataset.card), opencv) for measure in table.measures),
+        numbers=tuple(_number(measure, entry, by_card.get(measure.dataset.card), opencv) for measure in table.measures),
     )
 
 
@@ -163,33 +161,21 @@ def _method_title(entry: Printed) -> str:
     )
 
 
-def _value(measure: Measure, entry: Printed | None, run: Entry | None, opencv: str) -> Value:
-    published, others, notes, number = read_published(), [], [], ""
+def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: str) -> Number:
+    published, others, notes, printed = read_published(), [], [], ""
     if entry:
-        number = entry.numbers.get(measure.column, "")
-        for other in published.elsewhere(entry):
-            if measure.column in other.numbers:
-                others.append(other.numbers[measure.column])
-                notes.append(published.sentence(entry, other))
+        printed = entry.numbers.get(measure.column, "")
+        for other, numbers in published.elsewhere(entry):
+            if measure.column in numbers:
+                others.append(numbers[measure.column])
+                notes.append(published.sentence(entry, other, numbers))
         notes += [remark.text for remark in published.remarks_on(entry) if measure.column in remark.columns]
-    measured, interval, missing = _measured(measure, run)
-    return Value(
+    return Number(
         measure=measure,
-        published=number,
+        published=printed,
         elsewhere=tuple(dict.fromkeys(others)),
         published_notes=tuple(notes),
-        measured=measured,
-        interval=interval,
-        missing=missing,
+        measured=run.values[measure.name] if run else Value(missing=NOT_RUN),
         measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
         comparable=run is not None and is_comparable(run, measure.dataset),
     )
-
-
-def _measured(measure: Measure, run: Entry | None) -> tuple[float | None, tuple[float, float] | None, str]:
-    """A run's number, its interval, and why there is none."""
-    if run is None:
-        return None, None, NOT_RUN
-    found = run.values[f"nof_{measure.percent}_ritm" if measure.kind == "nof" else f"noc_{measure.percent}"]
-    interval = None if found.low is None or found.high is None else (found.low, found.high)
-    return None if found.number is None else float(found.number), interval, found.missing

@@ -8,7 +8,7 @@ from typing import Any
 
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.published import Measure, read_published
-from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Value, paper_blocks
+from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Number, paper_blocks
 from disbench.reports.paper.runs import read_paper_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table
@@ -88,16 +88,15 @@ _Emphases = Sequence[tuple[Emphasis, Emphasis]]
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
     """The best and the second best of a group, for printed and measured numbers apart; equal numbers are equal."""
     if not set_off:
-        return [[("", "")] * len(block.values) for block in blocks]
+        return [[("", "")] * len(block.numbers) for block in blocks]
     columns = []
-    for values in zip(*(block.values for block in blocks), strict=True):
+    for numbers in zip(*(block.numbers for block in blocks), strict=True):
         printed = [
-            float(value.published) if block.first and value.published else None
-            for block, value in zip(blocks, values, strict=True)
+            float(number.published) if block.first and number.published else None
+            for block, number in zip(blocks, numbers, strict=True)
         ]
-        measured = [
-            round(value.measured, 2) if value.measured is not None and value.comparable else None for value in values
-        ]
+        found = [number.measured.number if number.comparable else None for number in numbers]
+        measured = [None if value is None else round(value, 2) for value in found]
         columns.append(list(zip(_ranks(printed), _ranks(measured), strict=True)))
     return list(zip(*columns, strict=True))
 
@@ -123,50 +122,46 @@ def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool
     lines: list[tuple[Cell, ...]] = []
     if block.entry and block.first:
         head = Cell("published", notes.marks(*block.row_notes))
-        numbers = (_printed_cell(v, b[0], notes) for v, b in zip(block.values, best, strict=True))
-        lines.append((*labels, head, *numbers))
+        cells = (_printed_cell(number, mark, notes) for number, (mark, _) in zip(block.numbers, best, strict=True))
+        lines.append((*labels, head, *cells))
     bare = not block.runs or (labelled and not block.entry)
     shown = "measured" if bare else f"measured: {block.runs[0].label}"
     head = Cell(shown, notes.marks(*block.run_notes))
-    numbers = (_measured_cell(v, b[1], notes) for v, b in zip(block.values, best, strict=True))
-    lines.append((*labels, head, *numbers))
+    cells = (_measured_cell(number, mark, notes) for number, (_, mark) in zip(block.numbers, best, strict=True))
+    lines.append((*labels, head, *cells))
     if block.entry and block.runs:
-        lines.append((*labels, Cell("difference"), *map(_difference_cell, block.values)))
+        lines.append((*labels, Cell("difference"), *map(_difference_cell, block.numbers)))
     return lines
 
 
-def _printed_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
-    others = " / ".join(value.elsewhere)
-    return Cell(
-        value.published or NOT_PRINTED,
-        notes.marks(*value.published_notes),
-        emphasis=emphasis,
-        behind=f"/ {others}" if others else "",
-    )
+def _printed_cell(number: Number, emphasis: Emphasis, notes: Footnotes) -> Cell:
+    behind = f"/ {' / '.join(number.elsewhere)}" if number.elsewhere else ""
+    marks = notes.marks(*number.published_notes)
+    return Cell(number.published or NOT_PRINTED, marks, emphasis=emphasis, behind=behind)
 
 
-def _measured_cell(value: Value, emphasis: Emphasis, notes: Footnotes) -> Cell:
-    if value.measured is None:
-        return Cell(NOT_RUN) if value.missing == NOT_RUN else Cell(_NOT_AVAILABLE, notes.marks(value.missing))
-    interval = f"{value.interval[0]:.2f}, {value.interval[1]:.2f}" if value.interval else ""
-    marks = notes.marks(*value.measured_notes)
-    return Cell(_number(value.measure, value.measured), marks, interval, emphasis)
+def _measured_cell(number: Number, emphasis: Emphasis, notes: Footnotes) -> Cell:
+    found = number.measured
+    if found.number is None:
+        return Cell(NOT_RUN) if found.missing == NOT_RUN else Cell(_NOT_AVAILABLE, notes.marks(found.missing))
+    interval = "" if found.low is None or found.high is None else f"{found.low:.2f}, {found.high:.2f}"
+    return Cell(_text(number.measure, found.number), notes.marks(*number.measured_notes), interval, emphasis)
 
 
-def _difference_cell(value: Value) -> Cell:
-    if value.difference is None:
-        missing = NOT_RUN if value.missing == NOT_RUN else _NOT_AVAILABLE
-        return Cell(missing if value.missing else NOT_PRINTED)
-    return Cell(signed(value.measure, value.difference))
+def _difference_cell(number: Number) -> Cell:
+    if number.difference is not None:
+        return Cell(signed(number.measure, number.difference))
+    missing = number.measured.missing
+    return Cell(NOT_RUN if missing == NOT_RUN else _NOT_AVAILABLE if missing else NOT_PRINTED)
 
 
-def _number(measure: Measure, number: float) -> str:
+def _text(measure: Measure, number: float) -> str:
     return f"{number:.2f}" if measure.kind == "noc" else f"{number:.0f}"
 
 
 def signed(measure: Measure, difference: float) -> str:
     """A difference as tables print it: `+0.04`, `−3`, `0.00`."""
-    size = _number(measure, abs(difference))
+    size = _text(measure, abs(difference))
     if not float(size):
         return size
     return f"{'+' if difference > 0 else '−'}{size}"
@@ -201,31 +196,31 @@ def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
     """A row of the CSV for each number, unrounded."""
     by_card = {run.dataset: run for run in block.runs}
     records = []
-    for value in block.values:
-        run = by_card.get(value.measure.dataset.card)
-        low, high = value.interval or (None, None)
-        not_printed = "" if value.published else NOT_PRINTED if block.entry else "no row in the paper's table"
-        own = (*block.run_notes, *value.measured_notes) if run else ()
+    for number in block.numbers:
+        run = by_card.get(number.measure.dataset.card)
+        not_printed = "" if number.published else NOT_PRINTED if block.entry else "no row in the paper's table"
+        own = (*block.run_notes, *number.measured_notes) if run else ()
+        measured = number.measured
         records.append(
             {
                 "table": definition.name,
                 "group": definition.groups[block.group].title,
                 "row": block.row,
                 **{label.heading: text for label, text in zip(definition.labels, block.labels, strict=True)},
-                "dataset": value.measure.dataset.title,
-                "measure": value.measure.title,
-                "published": value.published,
+                "dataset": number.measure.dataset.title,
+                "measure": number.measure.title,
+                "published": number.published,
                 "published_source": block.entry.source if block.entry else "",
-                "published_elsewhere": " / ".join(value.elsewhere),
-                "measured": value.measured,
-                "low": low,
-                "high": high,
-                "difference": value.difference,
-                "reason": "; ".join(filter(None, (value.missing, not_printed))),
+                "published_elsewhere": " / ".join(number.elsewhere),
+                "measured": None if measured.number is None else float(measured.number),
+                "low": measured.low,
+                "high": measured.high,
+                "difference": number.difference,
+                "reason": "; ".join(filter(None, (measured.missing, not_printed))),
                 "run": run.folder if run else "",
                 "label": run.label if run else "",
                 "protocol": run.protocol if run else "",
-                "notes": ". ".join((*block.row_notes, *value.published_notes, *own)),
+                "notes": ". ".join((*block.row_notes, *number.published_notes, *own)),
             }
         )
     return records
@@ -238,20 +233,20 @@ def _lines(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[st
     lines = [str(path) for path in paths]
     lines.append(f"{definition.title}: {len(run)} of {counted(len(rows), 'row')} with a run")
     for block in filled:
-        for value in block.values:
-            if value.measured is not None:
-                lines.append(_line(block, value, value.measured))
+        for number in block.numbers:
+            if number.measured.number is not None:
+                lines.append(_line(block, number, number.measured.number))
     without = [block.row for block in blocks if block.row and not block.runs]
     if without:
         lines.append(f"not run: {'; '.join(without)}")
     return [*lines, *remarks]
 
 
-def _line(block: Block, value: Value, measured: float) -> str:
+def _line(block: Block, number: Number, measured: float) -> str:
     text = (
-        f"  {block.row or block.runs[0].label} on {value.measure.dataset.title}: {value.measure.title} "
-        f"measured {_number(value.measure, measured)}"
+        f"  {block.row or block.runs[0].label} on {number.measure.dataset.title}: {number.measure.title} "
+        f"measured {_text(number.measure, measured)}"
     )
-    if value.difference is None:
+    if number.difference is None:
         return f"{text}, {NOT_PRINTED}" if block.entry else text
-    return f"{text}, published {value.published} ({signed(value.measure, value.difference)})"
+    return f"{text}, published {number.published} ({signed(number.measure, number.difference)})"

@@ -54,13 +54,13 @@ def test_every_source_is_named(published: Published) -> None:
 def test_a_number_printed_elsewhere_alone_is_shown(published: Published) -> None:
     row = published.find({"file": "table1.csv", "method": "f-BRS-B"})
     assert row.numbers["berkeley_noc85"] == ""
-    (other,) = published.elsewhere(row)
-    assert other.numbers["berkeley_noc85"] == "2.61"
+    ((_, numbers),) = published.elsewhere(row)
+    assert numbers["berkeley_noc85"] == "2.61"
 
 
 def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
     mixed = published.find({"file": "table1.csv", "method": "CDNet"})
-    sentences = [published.sentence(mixed, other) for other in published.elsewhere(mixed)]
+    sentences = [published.sentence(mixed, *other) for other in published.elsewhere(mixed)]
     assert sentences[0].startswith("the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,")
     assert sentences[1].startswith("the ClickSEG repository's README prints for ResNet-34, C+L: GrabCut NoC@85 1.40,")
     own = published.find({"file": "peers_own_tables.csv", "method": "CDNet", "training_data": "SBD"})
