@@ -93,26 +93,25 @@ def ablate(
     if report:
         done = ablation.report_on(plan, out)
     else:
-        choice = ablation.Choice(
+        options = ablation.AblationOptions(
             config=config,
             changes=tuple(set_ or ()),
             steps=steps,
             rows=tuple(rows or ()),
             seeds=tuple(seeds or ()),
             datasets=chosen_datasets(plan, dataset or (), every or ()),
-        )
-        conduct = ablation.Conduct(
             data=data,
-            build_shards=make_shards,
+            make_shards=make_shards,
             stop_at=stop_at or None,
             limit=limit,
             workers=workers,
             threads=threads,
             device=device,
+            jobs=jobs,
             existing=existing,
             progress=True,
             command=shlex.join(["disbench", *sys.argv[1:]]),
         )
-        done = ablation.ablate(plan, out, choice, conduct, jobs=jobs, say=typer.echo)
+        done = ablation.ablate(plan, out, options, say=typer.echo)
     for line in done.lines:
         typer.echo(line)

@@ -104,7 +104,7 @@ def profile(
     clicks: Annotated[int, typer.Option("--clicks", min=2, help="Number of clicks at the later click.")] = 5,
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
-    from disbench.disnet.network import NetworkSettings  # noqa: PLC0415
+    from disbench.disnet.options import NetworkSettings  # noqa: PLC0415
     from disbench.disnet.profile import profile_lines, profile_of  # noqa: PLC0415
     from disbench.disnet.training.settings import load_training  # noqa: PLC0415
 

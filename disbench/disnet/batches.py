@@ -1,4 +1,4 @@
-"""What travels between DISNet's parts: clicks, proposals, and the proposal that was kept."""
+"""What DISNet's parts exchange: clicks, proposals, and the proposal that was kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from disbench.core.clicks import Click
 
+Rows = Tensor | slice
+"""Samples of a batch: int64 or bool (n,), or a slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClickBatch:
@@ -19,7 +22,7 @@ class ClickBatch:
         points: float32 (batch, clicks, 2): x to the right, y down, pixels of the network's input; whole numbers
             are pixel centers.
         positive: bool (batch, clicks).
-        given: bool (batch, clicks), False where a sample has fewer clicks; what stands there changes nothing.
+        given: bool (batch, clicks), False for padding, whose points and signs have no effect.
     """
 
     points: Tensor
@@ -39,12 +42,9 @@ class ClickBatch:
         """The same on another device."""
         return ClickBatch(self.points.to(device), self.positive.to(device), self.given.to(device))
 
-    def row(self, number: int) -> ClickBatch:
-        """One sample's clicks without padding: a batch of one."""
-        kept = self.given[number]
-        return ClickBatch(
-            self.points[number, kept][None], self.positive[number, kept][None], self.given[number, kept][None]
-        )
+    def rows(self, rows: Rows) -> ClickBatch:
+        """The clicks of some samples."""
+        return ClickBatch(self.points[rows], self.positive[rows], self.given[rows])
 
 
 def click_batch(
@@ -55,40 +55,40 @@ def click_batch(
     """Clicks on images as the network takes them: point = scale * click + offset.
 
     Args:
-        clicks: of each sample, at least one.
-        scales: of each sample, (x, y): pixels of the network's input to one of the image.
-        offsets: of each sample, (x, y), pixels of the input; none without a word.
+        clicks: at least one for each sample.
+        scales: (x, y) for each sample: pixels of the network's input to one of the image.
+        offsets: (x, y) for each sample, pixels of the input; None: no offsets.
 
     Raises:
         ValueError: a sample without a click.
     """
     if not all(clicks):
         raise ValueError("each sample needs at least one click")
+    offsets = offsets or [(0.0, 0.0)] * len(clicks)
     most = max(len(given) for given in clicks)
     points = torch.zeros(len(clicks), most, 2)
     positive = torch.zeros(len(clicks), most, dtype=torch.bool)
     given = torch.zeros(len(clicks), most, dtype=torch.bool)
-    shifts = offsets or [(0.0, 0.0)] * len(clicks)
-    for number, (own, scale, shift) in enumerate(zip(clicks, scales, shifts, strict=True)):
+    for number, (own, scale, offset) in enumerate(zip(clicks, scales, offsets, strict=True)):
         count = len(own)
-        places = torch.tensor([(float(c.x), float(c.y)) for c in own])
-        points[number, :count] = places * torch.tensor(scale) + torch.tensor(shift)
-        positive[number, :count] = torch.tensor([c.positive for c in own])
+        places = torch.tensor([(float(click.x), float(click.y)) for click in own])
+        points[number, :count] = places * torch.tensor(scale) + torch.tensor(offset)
+        positive[number, :count] = torch.tensor([click.positive for click in own])
         given[number, :count] = True
     return ClickBatch(points, positive, given)
 
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What the proposal network answers to first clicks (paper, eq. 2).
+    """The proposal network's output (paper, eq. 2).
 
     Attributes:
-        logits: float (batch, N, h, w), of the masks, on the grid of F^-1 (a quarter of the input's side).
+        logits: float (batch, N, h, w), the masks on the grid of F^-1 (a quarter of the input's side).
         objectness: float (batch, N), logits of "this candidate is an object that the click may mean".
-        queries: float (batch, N, width of a query), Q after the decoder.
+        queries: float (batch, N, query width), Q after the decoder.
         features: float (batch, channels, h, w), F^-1.
-        context: what the refinement network needs besides (an encoding of the image), or None.
-        earlier: logits and objectness after the earlier decoder layers, for losses of their own.
+        context: what else the refinement network needs (an encoding of the image), or None.
+        earlier: logits and objectness after the earlier decoder layers, which have losses of their own.
     """
 
     logits: Tensor
@@ -103,15 +103,20 @@ class Proposals:
         rows = torch.arange(len(index), device=index.device)
         return Kept(self.queries[rows, index], self.features, self.logits[rows, index], self.context)
 
+    def rows(self, rows: Rows) -> Proposals:
+        """The proposals of some samples, without those of earlier layers."""
+        context = None if self.context is None else self.context[rows]
+        return Proposals(self.logits[rows], self.objectness[rows], self.queries[rows], self.features[rows], context)
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the refinement network knows of stage 1 (paper, eq. 3); it stays as it is after the first click.
+    """What the refinement network knows of stage 1 (paper, eq. 3); fixed after the first click.
 
     Attributes:
-        query: float (batch, width of a query), Q_s.
+        query: float (batch, query width), Q_s.
         features: float (batch, channels, h, w), F^-1.
-        logits: float (batch, h, w), of M_s.
+        logits: float (batch, h, w), the logits of M_s.
         context: as in `Proposals`.
     """
 
@@ -121,5 +126,21 @@ class Kept:
     context: Tensor | None = None
 
     def detached_mask(self) -> Kept:
-        """The same, with no gradient to M_s: the two stages are trained in one run (a reading of section 4.2)."""
+        """The same without a gradient to M_s: the two stages train in one run (a reading of section 4.2)."""
         return Kept(self.query, self.features, self.logits.detach(), self.context)
+
+    def rows(self, rows: Rows) -> Kept:
+        """The kept proposals of some samples."""
+        context = None if self.context is None else self.context[rows]
+        return Kept(self.query[rows], self.features[rows], self.logits[rows], context)
+
+
+def stacked(kept: Sequence[Kept]) -> Kept:
+    """Several samples as one batch."""
+    contexts = [own.context for own in kept if own.context is not None]
+    return Kept(
+        torch.cat([own.query for own in kept]),
+        torch.cat([own.features for own in kept]),
+        torch.cat([own.logits for own in kept]),
+        torch.cat(contexts) if contexts else None,
+    )

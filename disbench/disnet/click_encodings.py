@@ -12,31 +12,15 @@ from disbench.disnet.batches import ClickBatch
 from disbench.disnet.options import ClickAttentionOptions
 
 DISK_RADIUS = 5.0
-"""Pixels of the network's input: the disks of the click map S."""
+"""Radius of the disks of the click map S, pixels of the network's input."""
 INPUT_SIDE = 448
 """Side of the input that the paper's radii are given for, pixels."""
 
 
-def grid_centers(size: tuple[int, int], stride: int, device: torch.device | None = None) -> Tensor:
-    """Centers of a feature grid's cells: float32 (height, width, 2) of x, y in pixels of the input.
-
-    Args:
-        size: (height, width) of the grid.
-        stride: pixels of the input to a cell; 1 gives the pixels themselves.
-        device: of the result.
-    """
-    y = (torch.arange(size[0], device=device) + 0.5) * stride - 0.5
-    x = (torch.arange(size[1], device=device) + 0.5) * stride - 0.5
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-
-
-def click_distances(clicks: ClickBatch, centers: Tensor) -> Tensor:
-    """Distances of cells from clicks: float (batch, clicks, height, width), pixels of the input.
-
-    Args:
-        clicks: of the batch.
-        centers: (height, width, 2), from `grid_centers`.
-    """
+def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
+    """Distances of a grid's cells from clicks given in cells: float (batch, clicks, height, width)."""
+    y, x = (torch.arange(side, device=clicks.points.device, dtype=torch.float32) for side in size)
+    centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     differences = centers[None, None] - clicks.points[:, :, None, None, :]
     return differences.square().sum(dim=-1).sqrt()
 
@@ -45,14 +29,14 @@ def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -
     """Enc2D: 1 within `DISK_RADIUS` pixels of a click of the sign, 0 elsewhere (paper, section 3.1).
 
     Args:
-        clicks: of the batch; for S_F, the first clicks alone.
+        clicks: the first clicks alone for S_F.
         size: (height, width) of the network's input, pixels.
         positive: the sign.
 
     Returns:
         float32 (batch, 1, height, width).
     """
-    distances = click_distances(clicks, grid_centers(size, 1, clicks.points.device))
+    distances = click_distances(clicks, size)
     inside = (distances <= DISK_RADIUS) & clicks.signed(positive)[:, :, None, None]
     return inside.any(dim=1, keepdim=True).float()
 
@@ -60,13 +44,13 @@ def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -
 def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: tuple[float, float]) -> Tensor:
     """Linear decay around the clicks of one sign: G_p or G_n (paper, eq. 5).
 
-    1 on a click, 0 from its radius on; where clicks overlap, the largest. The first click has a radius of its own.
+    1 on a click, 0 from its radius on; the maximum where clicks overlap. The first click has a radius of its own.
 
     Args:
-        clicks: of the batch, with points in cells of the map, or any unit that the map's cells are 1 of.
+        clicks: points in cells of the map.
         positive: the sign.
         size: (height, width) of the map.
-        radii: r_0 of the first click and of the others, in the same unit, > 0.
+        radii: r_0 of the first click and of the others, cells, > 0.
 
     Returns:
         float32 (batch, height, width) in [0, 1]; zeros without a click of the sign.
@@ -75,29 +59,23 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
         ValueError: a radius that is not positive.
     """
     if min(radii) <= 0:
-        raise ValueError(f"radii {radii}: each must be above 0")
+        raise ValueError(f"radii {radii} must be positive")
     own = torch.full((clicks.points.shape[1],), radii[1], device=clicks.points.device)
     own[0] = radii[0]
     own = own[None, :, None, None]
-    distances = click_distances(clicks, grid_centers(size, 1, clicks.points.device))
+    distances = click_distances(clicks, size)
     decay = 1 - torch.minimum(distances, own) / own
     decay = decay * clicks.signed(positive)[:, :, None, None]
     return decay.amax(dim=1)
 
 
 def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:
-    """The same clicks in cells of a grid: a point in the middle of a cell has whole numbers."""
+    """The same clicks in cells of a grid, whose centers are whole numbers."""
     return ClickBatch((clicks.points + 0.5) / stride - 0.5, clicks.positive, clicks.given)
 
 
 def grid_radii(options: ClickAttentionOptions, stride: int, input_side: int) -> tuple[float, float]:
-    """r_0 of the first click and of the others, in cells of F^-1.
-
-    Args:
-        options: the radii and their unit.
-        stride: pixels of the input to a cell.
-        input_side: of the network's input, pixels: radii in "input" units grow with it.
-    """
+    """r_0 of the first click and of the others, in cells of `stride` pixels of an input of `input_side` pixels."""
     factor = 1.0 if options.radius_unit == "feature" else input_side / INPUT_SIDE / stride
     return options.first_click_radius * factor, options.other_click_radius * factor
 
@@ -106,18 +84,18 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
     """Sine-cosine code of positions (the dense part of Enc1D; paper, section 3.3).
 
     A quarter of the channels each: sines of x, cosines of x, sines of y, cosines of y, at wavelengths from the
-    input's side, which is one turn, down in geometric steps, 64 turns to the side at most.
+    input's side down to a 64th of it in geometric steps.
 
     Args:
         points: float (..., 2) of x, y, pixels of the input.
         channels: a multiple of 4.
-        input_side: of the network's input, pixels.
+        input_side: side of the network's input, pixels.
 
     Returns:
         float (..., channels) in [-1, 1].
 
     Raises:
-        ValueError: channels that are no multiple of 4.
+        ValueError: channels that are not a multiple of 4.
     """
     if channels % 4:
         raise ValueError(f"{channels} channels: a position code needs a multiple of 4")
@@ -129,7 +107,7 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
 
 
 def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
-    """Features at points, bilinear between cell centers; beyond the outermost centers, the border's.
+    """Features at points, bilinear between cell centers, constant beyond the outermost centers.
 
     Args:
         features: float (batch, channels, height, width).
@@ -171,7 +149,7 @@ class ClickCodes(nn.Module):
 
 
 class ClickVectors(nn.Module):
-    """F': one vector a click, of F^-1 at the click and its code (paper, eq. 9).
+    """F': one vector for each click, from F^-1 at the click and the click's code (paper, eq. 9).
 
     Args:
         channels: d.

@@ -11,11 +11,11 @@ from disbench.disnet.batches import ClickBatch
 class RelationalVector(nn.Module):
     """V = MHA(F'_fc, F'_pos or F'_neg): the first click asks the others of a sign (paper, eq. 10).
 
-    Where there are none, a learned "no click" vector stands in, so that padding never enters the result.
+    Without such clicks a learned "no click" vector is attended to instead, so that padding has no effect.
 
     Args:
         channels: d.
-        heads: of the attention, a divisor of d.
+        heads: heads of the attention, a divisor of d.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -29,11 +29,10 @@ class RelationalVector(nn.Module):
         Args:
             first: F'_fc, float (batch, d).
             others: F', float (batch, n, d), of any clicks.
-            chosen: bool (batch, n), the clicks that take part.
+            chosen: bool (batch, n), the clicks to attend to.
         """
-        batch = len(first)
-        stand_in = self.no_click.to(others.dtype).expand(batch, 1, -1)
-        keys = torch.cat([stand_in, others], dim=1)
+        no_click = self.no_click.to(others.dtype).expand(len(first), 1, -1)
+        keys = torch.cat([no_click, others], dim=1)
         hidden = torch.cat([chosen.any(dim=1, keepdim=True), ~chosen], dim=1)
         found, _ = self.attention(first[:, None], keys, keys, key_padding_mask=hidden, need_weights=False)
         vector: Tensor = found[:, 0]
@@ -41,16 +40,11 @@ class RelationalVector(nn.Module):
 
 
 class Gate(nn.Module):
-    """SENet's gate of a vector: two fully connected layers and a sigmoid, one value a channel.
+    """SENet's gate of a vector of d channels: two fully connected layers and a sigmoid, one value for each channel."""
 
-    Args:
-        channels: d.
-        reduction: how many times narrower the hidden layer is.
-    """
-
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(channels // reduction, 4)
+        hidden = max(channels // 4, 4)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
 
@@ -65,7 +59,7 @@ class FirstClickGuidance(nn.Module):
 
     Args:
         channels: d.
-        heads: of the relational vectors' attention.
+        heads: heads of the relational vectors' attention.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -82,7 +76,7 @@ class FirstClickGuidance(nn.Module):
             features: F^-1, float (batch, height, width, d).
             vectors: F', float (batch, clicks, d).
             mask: M_s, float (batch, height, width), probabilities.
-            clicks: of the batch.
+            clicks: the clicks that the vectors are of.
         """
         first, others = vectors[:, 0], vectors[:, 1:]
         positive = self.positive_vector(first, others, clicks.signed(True)[:, 1:])
@@ -94,19 +88,14 @@ class FirstClickGuidance(nn.Module):
 
 
 class PlainGuidance(nn.Module):
-    """Attention of every cell to the clicks' vectors, as SAM's decoder has it: FCG switched off (Table 5).
-
-    Args:
-        channels: d.
-        heads: of the attention, a divisor of d.
-    """
+    """Attention from every cell to the click vectors, as in SAM's decoder: FCG switched off (Table 5)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
 
-    def forward(self, features: Tensor, vectors: Tensor, clicks: ClickBatch) -> Tensor:
-        """Float (batch, height, width, d); features and vectors as in `FirstClickGuidance`."""
+    def forward(self, features: Tensor, vectors: Tensor, _: Tensor, clicks: ClickBatch) -> Tensor:
+        """Float (batch, height, width, d); arguments as for `FirstClickGuidance`, the mask unused."""
         found, _ = self.attention(
             features.flatten(1, 2), vectors, vectors, key_padding_mask=~clicks.given, need_weights=False
         )
@@ -115,22 +104,17 @@ class PlainGuidance(nn.Module):
 
 
 class ConvFfn(nn.Module):
-    """Depth-wise ConvFFN: 1x1, 3x3 depth-wise, 1x1, with GELU between (paper, section 3.3).
+    """Depth-wise ConvFFN: 1x1 to twice the d channels, 3x3 depth-wise, GELU, 1x1 (paper, section 3.3)."""
 
-    Args:
-        channels: d.
-        expansion: how many times wider it is within.
-    """
-
-    def __init__(self, channels: int, expansion: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        wide = channels * expansion
-        self.widen = nn.Linear(channels, wide)  # 1x1 convolutions: on a CPU several times faster as linear layers
+        wide = 2 * channels
+        self.widen = nn.Linear(channels, wide)  # 1x1 convolutions are several times faster as linear layers on a CPU
         self.spread = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
         self.narrow = nn.Linear(wide, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Float (batch, height, width, d) of the same."""
+        """Float (batch, height, width, d) to the same shape."""
         wide = self.widen(features).permute(0, 3, 1, 2)
         spread = nn.functional.gelu(self.spread(wide)).permute(0, 2, 3, 1)
         result: Tensor = self.narrow(spread)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from disbench.baselines.sam.session import inner_size, unpadded
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
@@ -22,8 +21,8 @@ class Frame:
     """The network's input, and the grid of its masks, a quarter as wide.
 
     Attributes:
-        kind: "stretched": the whole image at side x side, its aspect not kept (the paper's); "padded": the long
-            side at the input's side, the rest zeros (SAM's).
+        kind: "stretched": the whole image at side x side, aspect ratio not kept (the paper's); "padded": the long
+            side fills the input, the rest is zeros (SAM's).
         side: pixels, a multiple of 4.
     """
 
@@ -42,9 +41,9 @@ class Frame:
         return self.side / size[1], self.side / size[0]
 
     def offset(self, size: Size) -> tuple[float, float]:
-        """(x, y): what is added to a scaled click, pixels of the input.
+        """(x, y) to add to a scaled click, pixels of the input.
 
-        Stretched: what keeps a pixel's center its center. Padded: nothing, as SAM scales its points.
+        Stretched: it keeps pixel centers at pixel centers. Padded: 0, as SAM scales its points.
         """
         if self.kind == "padded":
             return 0.0, 0.0
@@ -59,40 +58,32 @@ class Frame:
         return max(height, 1), max(width, 1)
 
     def valid(self, size: Size) -> BoolArray:
-        """Which cells of the grid lie in the image: bool (grid, grid)."""
+        """Cells of the grid that lie in the image: bool (grid, grid)."""
         height, width = self.inner(size)
         cells = np.zeros((self.grid, self.grid), dtype=np.bool_)
         cells[:height, :width] = True
         return cells
 
     def masks(self, masks: BoolArray) -> BoolArray:
-        """Masks on the grid: a cell belongs to one if at least half of it does.
-
-        Args:
-            masks: bool (k, height, width) of an image.
-
-        Returns:
-            bool (k, grid, grid).
-        """
+        """Masks on the grid, bool (k, height, width) to (k, grid, grid): cells of which at least half is object."""
         height, width = self.inner((masks.shape[1], masks.shape[2]))
         result = np.zeros((len(masks), self.grid, self.grid), dtype=np.bool_)
         for number, mask in enumerate(masks):
-            result[number, :height, :width] = _shares(mask, (height, width)) >= 0.5
+            result[number, :height, :width] = _object_share(mask, (height, width)) >= 0.5
         return result
 
     def to_image(self, logits: Float32Array, size: Size) -> Float32Array:
-        """A mask's logits (grid, grid) at an image's size (height, width), bilinear: float32."""
+        """A mask's logits, float32 (grid, grid), at an image's size (height, width), bilinear."""
         if self.kind == "padded":
             return unpadded(logits, size, self.side)
-        cv2 = opencv()
-        found: Float32Array = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
+        found: Float32Array = opencv().resize(logits, size[::-1])
         return found
 
 
-def _shares(mask: BoolArray, size: Size) -> npt.NDArray[np.floating]:
-    """Which share of each cell of a grid of this size belongs to a mask.
+def _object_share(mask: BoolArray, size: Size) -> Float32Array | FloatArray:
+    """The share of each cell of a grid of this size that belongs to a mask.
 
-    OpenCV knows it where no axis grows; where one does, it looks at single pixels of the other.
+    OpenCV computes it where no axis grows; where one does, it samples single pixels along the other.
     """
     if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
         cv2 = opencv()
@@ -103,7 +94,7 @@ def _shares(mask: BoolArray, size: Size) -> npt.NDArray[np.floating]:
 
 
 def _overlaps(cells: int, pixels: int) -> FloatArray:
-    """Which share of each cell each pixel covers, along one axis: (cells, pixels)."""
+    """The share of each cell that each pixel covers, along one axis: (cells, pixels)."""
     edges = np.arange(cells + 1) * pixels / cells
     covered = np.clip(edges[:, None] - np.arange(pixels), 0, 1)
     overlaps: FloatArray = np.diff(covered, axis=0) * cells / pixels

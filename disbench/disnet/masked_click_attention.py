@@ -12,7 +12,7 @@ from disbench.disnet.click_encodings import decay_map, grid_radii, on_grid
 from disbench.disnet.options import ClickAttentionOptions, Modulation
 
 FIRST_BETA = 4.0
-"""What the learned weight of an additive decay map starts from."""
+"""Initial value of the learned weight of an additive decay map."""
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
@@ -31,14 +31,14 @@ def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Ten
 
 
 def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
-    """QK' / sqrt(d), where K = key(cells), without ever making K: one query meets tens of thousands of cells.
+    """QK' / sqrt(d) with K = key(cells), without computing K: one query meets tens of thousands of cells.
 
-    q . (W x + b) = (W' q) . x + q . b. For the same reason, V's projection is applied to the gathered vector: the
-    weights of eq. 4 add up to 1. Both give what the equations say, at a d-th of the cost.
+    q . (W x + b) = (W' q) . x + q . b. Likewise V's projection is applied to the gathered vector, since the weights
+    of eq. 4 add up to 1. Both equal the equations at 1 / d of the cost.
 
     Args:
         query: Q, float (batch, d).
-        key: the projection of K.
+        key: K's projection.
         cells: float (batch, cells, d).
 
     Returns:
@@ -49,13 +49,9 @@ def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
 
 
 def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
-    """QK' / sqrt(d) under a decay map G: as printed in eq. 7 and 8 ("product"), or as the option says.
+    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product".
 
-    Args:
-        products: float (batch, cells).
-        decay: G, float (batch, cells).
-        modulation: "product", "one-plus" or "additive".
-        beta: weight of an additive G.
+    `beta` is the weight of an "additive" G.
     """
     if modulation == "product":
         return products * decay
@@ -75,7 +71,7 @@ class MaskedClickAttention(nn.Module):
 
     Args:
         channels: d.
-        options: the readings.
+        options: readings of the equations.
     """
 
     def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
@@ -92,9 +88,9 @@ class MaskedClickAttention(nn.Module):
 
         Args:
             token: Q_s, float (batch, d).
-            features: F^-1, float (batch, height, width, d): channels last, where linear layers are fast.
+            features: F^-1, float (batch, height, width, d).
             mask: M_s, float (batch, height, width), probabilities.
-            clicks: of the batch, pixels of the input.
+            clicks: in pixels of the input.
             stride: pixels of the input to a cell.
         """
         size = (features.shape[1], features.shape[2])
@@ -119,14 +115,14 @@ class MaskedClickAttention(nn.Module):
         return gathered
 
     def _share(self, clicks: ClickBatch, positive: bool) -> Tensor | float:
-        """1, or 0 for samples without a click of the sign if those are to be left out."""
+        """1, or with `gate_unclicked` 0 for samples without a click of the sign."""
         if not self.options.gate_unclicked:
             return 1.0
         return clicks.signed(positive).any(dim=1, keepdim=True).float()
 
 
 class PlainAttention(nn.Module):
-    """Attention of the token to the features without mask and clicks: MCA switched off (Table 5)."""
+    """Attention from the token to the features without mask and clicks: MCA switched off (Table 5)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -134,8 +130,8 @@ class PlainAttention(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
 
-    def forward(self, token: Tensor, features: Tensor) -> Tensor:
-        """Float (batch, d); token (batch, d), features (batch, height, width, d)."""
+    def forward(self, token: Tensor, features: Tensor, *_: object) -> Tensor:
+        """Float (batch, d); token (batch, d), features (batch, height, width, d), other arguments unused."""
         cells = features.flatten(1, 2)
         products = scaled_products(self.query(token), self.key, cells)
         gathered: Tensor = self.value(masked_attention(products, torch.zeros_like(products), cells))

@@ -1,12 +1,13 @@
-"""DISNet whole: two stages, the frame of their input, and what they take of an image."""
+"""The whole DISNet: two stages, the frame of their input, and what makes that input from an image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from disbench.baselines.sam.mobilesam import MobileSamEncoder
@@ -17,60 +18,36 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.frames import Frame
-from disbench.disnet.options import DisnetOptions, ViTConfig
+from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
 from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
 from disbench.disnet.sam_weights import sam_parts
 
-
-@dataclass(frozen=True, slots=True)
-class NetworkSettings:
-    """How a DISNet is built: the table `network` of a training's file.
-
-    Attributes:
-        architecture: "vit": the paper's, on a plain ViT; "sam": the small one, on the features of a frozen SAM
-            encoder.
-        vit: sizes and weights of the ViT.
-        weights: folder of the SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
-        options: the paper's switches and the readings.
-    """
-
-    architecture: Literal["vit", "sam"] = "vit"
-    vit: ViTConfig = field(default_factory=ViTConfig)
-    weights: str = ""
-    options: DisnetOptions = field(default_factory=DisnetOptions)
+NetworkInput = Callable[[RgbImage], npt.NDArray[Any]]
+"""Makes the network's input from an image, uint8 (height, width, 3)."""
 
 
 class EncodedInput:
-    """A frozen encoder's features as the network's input; they may be kept in a folder.
+    """The features of a frozen SAM encoder as the network's input, optionally cached in a folder."""
 
-    Args:
-        settings: of the network.
-        cache: folder of the features of images, "" keeps none.
-    """
-
-    def __init__(self, settings: NetworkSettings, cache: str = "") -> None:
-        self._encoder = MobileSamEncoder(settings.weights, cache)
+    def __init__(self, weights: str, cache: str) -> None:
+        self._encoder = MobileSamEncoder(weights, cache)
 
     def __call__(self, image: RgbImage) -> Float32Array:
-        """Features, float32 (256, 64, 64), of an image, uint8 (height, width, 3)."""
+        """Features, float32 (256, 64, 64)."""
         encoding: Float32Array = self._encoder(image)[0]
         return encoding
 
 
 class ImageInput:
-    """An image in its frame as the network's input.
-
-    Args:
-        side: of the frame, pixels.
-    """
+    """The image as the network's input, stretched to `side` x `side` pixels."""
 
     def __init__(self, side: int) -> None:
         self._side = side
 
     def __call__(self, image: RgbImage) -> ByteArray:
-        """The image, uint8 (height, width, 3), stretched to the frame: uint8 (3, side, side), RGB."""
+        """The stretched image, uint8 (3, side, side), RGB."""
         cv2, side = opencv(), self._side
         height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other
         smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -83,16 +60,10 @@ class Disnet(nn.Module):
 
     Attributes:
         proposal: the proposal network P.
-        refinement: the refinement network R, or None with `first_click` off: there is one stage then.
+        refinement: the refinement network R, or None with `first_click` off, where there is one stage.
         frame: how an image lies in the input.
         options: the switches and readings.
-        fixed: names of parameters that could be trained, but stay as they are in this training.
-
-    Args:
-        proposal: stage 1.
-        refinement: stage 2, or None.
-        frame: of the input.
-        options: of both.
+        fixed: names of parameters that could be trained, but are kept fixed in this training.
     """
 
     def __init__(self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions) -> None:
@@ -102,24 +73,25 @@ class Disnet(nn.Module):
         self.fixed: tuple[str, ...] = ()
 
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
-        """Candidates (paper, eq. 2): for the first clicks, or with `first_click` off for all and the mask before."""
+        """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
+
+        Args:
+            inputs: of `input_of`, stacked.
+            clicks: in pixels of the input.
+            previous: logits of the previous mask, float (batch, grid, grid).
+        """
         proposals: Proposals = self.proposal(inputs, clicks, previous)
         return proposals
 
     def refine(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid).
-
-        Raises:
-            ValueError: `first_click` is off, so that there is no second stage.
-        """
-        if self.refinement is None:
-            raise ValueError("with first_click off there is no refinement network")
+        """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid). Needs `first_click`."""
+        assert self.refinement is not None
         logits: Tensor = self.refinement(kept, clicks)
         return logits
 
 
 def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
-    """The network of some settings, in float32 on the CPU; what is random comes from torch's generator.
+    """Build a network, float32 on the CPU; random weights come from torch's generator.
 
     Args:
         settings: what to build.
@@ -138,40 +110,38 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     return Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options)
 
 
-def input_of(settings: NetworkSettings, cache: str = "") -> EncodedInput | ImageInput:
-    """What makes the network's input of an image.
+def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
+    """What makes a network's input from an image.
 
     Args:
         settings: of the network.
-        cache: folder that keeps a frozen encoder's features; of no effect where there is none.
+        cache: folder for a frozen encoder's features, "" for none; without such an encoder it has no effect.
 
     Raises:
         InputError: a frozen encoder's weights are missing.
     """
     if settings.architecture == "vit":
         return ImageInput(settings.vit.input_side)
-    return EncodedInput(settings, cache)
+    return EncodedInput(settings.weights, cache)
 
 
-def trained_parameters(network: nn.Module) -> dict[str, Any]:
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training changes, by name."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
-def train_only(network: Disnet, beginnings: Sequence[str]) -> None:
-    """Fix every parameter whose name has none of these beginnings; none given: fix nothing.
+def train_only(network: Disnet, prefixes: Sequence[str]) -> None:
+    """Fix every parameter whose name has none of these prefixes; without prefixes, fix nothing.
 
     Raises:
-        InputError: a beginning that no trained parameter has.
+        InputError: a prefix that no trained parameter has.
     """
-    names = trained_parameters(network)
-    for beginning in beginnings:
-        if not any(name.startswith(beginning) for name in names):
-            parts = sorted({".".join(name.split(".")[:2]) for name in names})
-            raise InputError(
-                f"trained: no parameter's name begins with {beginning!r}; they begin with {', '.join(parts)}"
-            )
-    if beginnings:
-        network.fixed = tuple(name for name in names if not name.startswith(tuple(beginnings)))
+    parameters = trained_parameters(network)
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in parameters):
+            parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
+            raise InputError(f"trained: no parameter's name begins with {prefix!r}; they begin with {', '.join(parts)}")
+    if prefixes:
+        network.fixed = tuple(name for name in parameters if not name.startswith(tuple(prefixes)))
     for name in network.fixed:
-        names[name].requires_grad_(False)
+        parameters[name].requires_grad_(False)

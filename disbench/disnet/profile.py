@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from disbench.baselines.sam.mobilesam import ENCODING
 from disbench.disnet.batches import ClickBatch
-from disbench.disnet.network import NetworkSettings, build_network
+from disbench.disnet.network import build_network
+from disbench.disnet.options import NetworkSettings
 
 REST = "rest"
 """The part that stands for what a stage does outside of its parts."""

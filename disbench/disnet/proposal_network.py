@@ -1,7 +1,7 @@
 """The proposal network P: from an image and its first click to N candidate masks (paper, eq. 2, section 3.2).
 
-Pixel decoder and mask decoder are Mask2Former's (Cheng et al., CVPR 2022) as transformers has them. A layer of
-the mask decoder does what section 3.2 lists, in Mask2Former's order: masked cross-attention, self-attention, FFN.
+Pixel decoder and mask decoder are transformers' Mask2Former (Cheng et al., CVPR 2022). A layer of the mask decoder
+has the parts of section 3.2 in Mask2Former's order: masked cross-attention, self-attention, FFN.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int
     """What the image encoder sees besides the image.
 
     Args:
-        clicks: of the batch.
-        previous: float (batch, h, w), logits of the mask that was kept before; None before there is one.
-        size: (height, width) of the network's input, pixels; the mask is brought to it, bilinear.
-        first_click: S_F alone, the disk of the first click, whatever the other arguments are.
+        clicks: in pixels of the input.
+        previous: logits of the previous mask, float (batch, h, w), resized bilinearly; None before the first answer.
+        size: (height, width) of the network's input, pixels.
+        first_click: S_F alone, the disk of the first click.
 
     Returns:
-        float32 (batch, 1, height, width), or (batch, 3, height, width): disks of positive clicks, of negative
-        clicks, the mask's probabilities (0 before there is one).
+        float32 (batch, 1, height, width) with `first_click`; else (batch, 3, height, width): disks of positive
+        clicks, disks of negative clicks, probabilities of the previous mask or zeros.
     """
     if first_click:
         return disk_map(clicks.first, size)
@@ -59,7 +59,7 @@ class ProposalNetwork(nn.Module):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """What is counted apart: the mask head lies within the decoder, which calls it between its layers."""
+        """The rows of a profile; the decoder calls the mask head, which is part of it, between its layers."""
         return {
             "backbone": self.backbone,
             "pyramid": self.pyramid,
@@ -70,16 +70,16 @@ class ProposalNetwork(nn.Module):
         }
 
     def forward(self, images: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
-        """The candidates.
+        """The candidates, float32 under autocast too.
 
-        Their `queries` are Mask2Former's mask embeddings, an MLP of the object queries after the last layer:
-        the dot product of query s with F^-1 gives the logits of M_s. `earlier` holds what the object queries
-        say before the first layer and after each but the last. All are float32, under autocast too.
+        Their `queries` are Mask2Former's mask embeddings, an MLP of the object queries after the last layer: the dot
+        product of query s with F^-1 gives the logits of M_s. `earlier` has the predictions before the first layer
+        and after each but the last.
 
         Args:
             images: uint8 or float (batch, 3, height, width), RGB, 0 to 255; sides multiples of 32.
             clicks: in pixels of the images.
-            previous: float (batch, h, w), logits; see `click_maps`.
+            previous: as for `click_maps`.
         """
         size = (images.shape[-2], images.shape[-1])
         maps = click_maps(clicks, previous, size, self.first_click)
@@ -104,16 +104,13 @@ class ProposalNetwork(nn.Module):
         return decoder.decoder.mask_predictor
 
     def _pixels(self, levels: list[Tensor]) -> Any:
-        """F_1 to F_3 and F^-1, always in float32, as Mask2Former has it: bfloat16 would blur sampling points."""
+        """F_1 to F_3 and F^-1, always in float32 as in Mask2Former: bfloat16 would blur sampling points."""
         with torch.autocast(levels[0].device.type, enabled=False):
             return self.pixel_decoder([level.float() for level in levels])
 
 
 def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
-    """The pixel decoder and the mask decoder, with Mask2Former's initial weights.
-
-    transformers initialises what belongs to a model of the family; so both belong to one for a moment.
-    """
+    """The pixel decoder and the mask decoder, initialised by `post_init` as parts of a Mask2Former model."""
     transformers = library()
     from transformers.models.mask2former import modeling_mask2former as mask2former  # noqa: PLC0415
 
@@ -124,7 +121,7 @@ def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tu
         encoder_feedforward_dim=4 * config.channels,
         dim_feedforward=8 * config.channels,
         encoder_layers=config.pixel_layers,
-        decoder_layers=config.decoder_layers + 1,  # it counts the prediction before the first layer as one
+        decoder_layers=config.decoder_layers + 1,  # the prediction before the first layer counts as one
         num_queries=outputs,
     )
     model: Any = mask2former.Mask2FormerPreTrainedModel(sizes)

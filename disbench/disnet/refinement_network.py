@@ -20,8 +20,8 @@ class DamcBlock(nn.Module):
 
     Args:
         channels: d.
-        heads: of the attention among click vectors.
-        options: which parts are there.
+        heads: heads of the attention among click vectors.
+        options: which parts the block has.
         stride: pixels of the network's input to a cell of the features.
     """
 
@@ -39,36 +39,22 @@ class DamcBlock(nn.Module):
 
     def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         """The token, float (batch, d), and the features, float (batch, height, width, d), corrected."""
-        token = self.attention_norm(token + self._attended(token, features, mask, clicks))
+        token = self.attention_norm(token + self.attention(token, features, mask, clicks, self.stride))
         token = self.ffn_norm(token + self.ffn(token))
-        features = features + self._guided(features, mask, clicks)
+        vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, self.stride)
+        features = features + self.guidance(features, vectors, mask, clicks)
         if self.conv_ffn is not None:
             features = features + self.conv_ffn(features)
         return token, features
-
-    def _attended(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
-        if isinstance(self.attention, MaskedClickAttention):
-            attended: Tensor = self.attention(token, features, mask, clicks, self.stride)
-        else:
-            attended = self.attention(token, features)
-        return attended
-
-    def _guided(self, features: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
-        vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, self.stride)
-        if isinstance(self.guidance, FirstClickGuidance):
-            guided: Tensor = self.guidance(features, vectors, mask, clicks)
-        else:
-            guided = self.guidance(features, vectors, clicks)
-        return guided
 
 
 class RefinementNetwork(nn.Module):
     """R: the mask's logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3).
 
     Args:
-        channels: d, of F^-1 and of Q_s.
-        options: which parts are there, and how many blocks.
-        heads: of the attention among click vectors.
+        channels: d, the width of F^-1 and of Q_s.
+        options: number and parts of the blocks.
+        heads: heads of the attention among click vectors.
     """
 
     def __init__(self, channels: int, options: DisnetOptions, heads: int = 8) -> None:
@@ -76,7 +62,7 @@ class RefinementNetwork(nn.Module):
         self.blocks = nn.ModuleList(DamcBlock(channels, heads, options) for _ in range(options.blocks))
 
     def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits: float (batch, height, width), on the grid of F^-1."""
+        """Logits on the grid of F^-1: float (batch, height, width)."""
         token, features = kept.query, kept.features.permute(0, 2, 3, 1)
         mask = kept.logits.sigmoid()
         for block in self.blocks:

@@ -1,9 +1,9 @@
 """The small DISNet: both stages start from the decoder of a SAM, on the features of its frozen encoder.
 
 Stage 1 is the decoder with N candidate tokens grown from its mask tokens. F^-1 is its upscaled embedding (32
-channels), Q its tokens (256). Stage 2 starts as the same decoder, told M_s as SAM is told a mask and all clicks as
-points; Q_s and F^-1 are projected to one d = 32 and added, at first with weight 0; then DAMC blocks, on a grid half
-as fine, correct both, at first with weight 0 too: so the network begins as SAM does.
+channels), Q its tokens (256). Stage 2 is the same decoder, prompted with M_s as SAM's mask and all clicks as points.
+Q_s and F^-1 are projected to d = 32 and added to its token and its embedding; DAMC blocks on a grid half as fine
+correct both. Both additions have initial weight 0, so the network starts as SAM.
 """
 
 from __future__ import annotations
@@ -22,27 +22,21 @@ from disbench.disnet.refinement_network import DamcBlock
 from disbench.disnet.sam_weights import SamParts, image_positions
 
 CHANNELS = 32
-"""d: of the upscaled embedding."""
+"""d, the width of the upscaled embedding."""
 HEADS = 4
 FINE = 2
-"""Cells of F^-1 along a side of one of the DAMC blocks': at F^-1's own 256 x 256 they would cost three times as much
-as the rest of the decoder."""
+"""Cells of F^-1 along a side of a cell of the DAMC blocks: on F^-1's own 256 x 256 cells they would cost three times as
+much as the rest of the decoder."""
 TOKEN_NOISE = 0.1
-"""Standard deviation of what sets a grown token apart from the one it was copied from, as a share of that one's."""
+"""Standard deviation of the noise on tokens that copy a mask token again, relative to the tokens' own."""
 FIRST_ORDER = (1, 2, 3, 0)
-"""SAM's mask tokens in the order in which candidates are grown from them: the three of several masks first."""
+"""SAM's mask tokens in the order in which candidates copy them: the three of several masks first."""
 SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7
-"""Objectness starts as SLOPE * (the decoder's estimate of the IoU - MIDDLE)."""
+"""Objectness starts as SLOPE * (the decoder's estimated IoU - MIDDLE)."""
 
 
 class TwoWay(nn.Module):
-    """SAM's two-way transformer and upscaling, with points that may be padding.
-
-    transformers' own forward knows no padding: here padded points take no part in any attention.
-
-    Args:
-        decoder: transformers' SamMaskDecoder, whose modules are taken over.
-    """
+    """The two-way transformer and upscaling of transformers' SamMaskDecoder, with padded points masked out."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -57,7 +51,7 @@ class TwoWay(nn.Module):
             tokens: float (batch, t, 256).
             given: bool (batch, t), False for padding.
             image: float (batch, 256, h, w).
-            positions: float (1, 256, h, w), the code of the cells' positions.
+            positions: position code of the cells, float (1, 256, h, w).
         """
         batch, channels, height, width = image.shape
         points, place = tokens[:, None], positions.flatten(2).transpose(1, 2)[:, None]
@@ -77,12 +71,7 @@ class TwoWay(nn.Module):
 
 
 class SamProposalNetwork(nn.Module):
-    """The proposal network (paper, eq. 2) on a SAM's decoder.
-
-    Args:
-        parts: of a SAM; they are copied.
-        options: `first_click`, `candidates` and `multiple_output` matter here.
-    """
+    """The proposal network (paper, eq. 2) on a copy of SAM's decoder."""
 
     def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
         super().__init__()
@@ -102,7 +91,7 @@ class SamProposalNetwork(nn.Module):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """What a profile counts apart."""
+        """The rows of a profile."""
         return {
             "prompt encoder": self.prompts,
             "two-way transformer, upscaling": self.two_way,
@@ -111,12 +100,12 @@ class SamProposalNetwork(nn.Module):
         }
 
     def forward(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
-        """Candidates for the first click; with `first_click` off, for all clicks and the mask kept before.
+        """Candidates for the first click; with `first_click` off, for all clicks and the previous mask.
 
         Args:
             inputs: the encoder's features, float (batch, 256, 64, 64).
-            clicks: of the batch, pixels of the input.
-            previous: float (batch, 256, 256), logits of the mask that was kept before, with `first_click` off.
+            clicks: in pixels of the input.
+            previous: logits of the previous mask, float (batch, 256, 256).
         """
         seen = clicks.first if self.options.first_click else clicks
         points, given = point_tokens(self.prompts, seen)
@@ -139,12 +128,7 @@ class SamProposalNetwork(nn.Module):
 
 
 class SamRefinementNetwork(nn.Module):
-    """The refinement network (paper, eq. 3): SAM's decoder, with DAMC blocks behind it.
-
-    Args:
-        parts: of a SAM; they are copied.
-        options: which parts are there.
-    """
+    """The refinement network (paper, eq. 3): a copy of SAM's decoder, followed by DAMC blocks."""
 
     def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
         super().__init__()
@@ -167,13 +151,7 @@ class SamRefinementNetwork(nn.Module):
         _drop_unused(self.prompts, masks=True, no_mask=False)
 
     def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits: float (batch, 256, 256).
-
-        Args:
-            kept: of stage 1; its context is the encoder's features.
-            clicks: all so far, pixels of the input.
-        """
-        assert kept.context is not None
+        """Logits, float (batch, 256, 256), for all clicks in pixels of the input; the context is SAM's features."""
         token, features = self._decoded(kept, clicks)
         features = features.permute(0, 2, 3, 1)
         features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
@@ -205,13 +183,13 @@ class SamRefinementNetwork(nn.Module):
 
 
 def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-    """SAM's codes of the clicks and of its padding point, which it always has without a box.
+    """SAM's codes of the clicks and of its padding point, which it always adds without a box.
 
-    Always in float32: bfloat16 knows a place only to a few pixels, and the cells' own codes are exact.
+    Always in float32: bfloat16 resolves positions only to a few pixels.
 
     Args:
         prompts: transformers' SamPromptEncoder.
-        clicks: pixels of the input.
+        clicks: in pixels of the input.
 
     Returns:
         (codes, float (batch, clicks + 1, 256); given, bool (batch, clicks + 1)).
@@ -231,7 +209,7 @@ def _finer(logits: Tensor) -> Tensor:
 def _layer(
     layer: Any, queries: Tensor, keys: Tensor, points: Tensor, place: Tensor, hidden: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One layer of SAM's two-way transformer (transformers' SamTwoWayAttentionBlock), padding left out."""
+    """One layer of SAM's two-way transformer (transformers' SamTwoWayAttentionBlock), padding masked out."""
     if layer.skip_first_layer_pe:
         queries = _attend(layer.self_attn, queries, queries, queries, hidden)
     else:
@@ -248,17 +226,17 @@ def _layer(
 
 def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
     found = attention(query=query, key=key, value=value, attention_similarity=hidden)
-    result: Tensor = found[0] if isinstance(found, tuple) else found  # transformers before 4.49 gives it alone
+    result: Tensor = found[0] if isinstance(found, tuple) else found  # a tensor before transformers 4.49
     return result
 
 
 def _place_again(stage: SamProposalNetwork | SamRefinementNetwork, _: object) -> None:
-    """The codes of the cells' positions follow from weights that were loaded."""
+    """Compute the position codes again from the loaded weights."""
     stage.positions = image_positions(stage.prompts).detach()
 
 
 def _growth(outputs: int) -> list[int]:
-    """Which of SAM's mask tokens each candidate grows from; a single one from the single-mask token."""
+    """Which of SAM's mask tokens each candidate copies; a single candidate copies the single-mask token."""
     return [0] if outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in range(outputs)]
 
 
@@ -270,7 +248,7 @@ def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def _grown_head(head: Any, order: Sequence[int]) -> Any:
-    """The decoder's estimates of the IoUs as logits, one a candidate."""
+    """The decoder's IoU head with an output for each candidate, scaled to a logit."""
     grown = copy.deepcopy(head)
     last: nn.Linear = grown.proj_out
     wide = nn.Linear(last.in_features, len(order))
@@ -288,7 +266,7 @@ def _zero(layer: nn.Linear) -> nn.Linear:
 
 
 def _drop_unused(prompts: Any, *, masks: bool, no_mask: bool = True) -> None:
-    """Take away, or fix, what a stage never uses of a prompt encoder, so that it is neither trained nor kept."""
+    """Remove or fix what a stage never uses of a prompt encoder, so that it is neither trained nor stored."""
     prompts.point_embed = nn.ModuleList(list(prompts.point_embed)[:2])  # the others are a box's corners
     if not masks:
         prompts.mask_embed = nn.Identity()

@@ -1,8 +1,8 @@
 """SAM's prompt encoder and mask decoder in torch, with the weights of an exported decoder.
 
-The file is `sam.onnx` of the MobileSAM-architecture weights (`disbench methods fetch mobilesam`). The export kept
-the names of most tensors; the others are known by the node that uses them: a linear layer's weight by its
-`MatMul`, where it stands transposed, a norm's by its `Mul` and `Add`, the tokens by their `Expand`.
+The file is `sam.onnx` of the MobileSAM-architecture weights, whose SHA-256 `disbench.baselines.weights.locate` checks.
+The export kept the names of most tensors; the others are identified by the node that uses them: a linear layer's
+weight by its `MatMul`, where it is transposed, a norm's by its `Mul` and `Add`, the tokens by their `Expand`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _RENAMED = (
     (r"point_embeddings\.", "point_embed."),
     (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
 )
-"""From SAM's own names of weights to those of transformers: pattern, replacement; one after the other."""
+"""From SAM's names of weights to transformers': pattern and replacement, applied in this order."""
 _NORM = re.compile(r"^/(mask_downscaling|output_upscaling)/\1\.(\d)/(Mul|Add_1)$")
 _LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
 
 
 @dataclass(frozen=True, slots=True)
 class SamParts:
-    """The two modules of SAM that come after its image encoder, float32, on the CPU, in evaluation mode.
+    """The two modules of SAM after its image encoder, float32, on the CPU, in evaluation mode.
 
     Attributes:
         prompt_encoder: transformers' `SamPromptEncoder`; clicks in the frame of 1024 x 1024 pixels, x before y,
@@ -61,27 +61,29 @@ class SamParts:
 
 
 def sam_parts(path: Path | None) -> SamParts:
-    """SAM's prompt encoder and mask decoder.
-
-    The matrix of the positional code is fixed, as in SAM: it takes no gradient.
+    """SAM's prompt encoder and mask decoder. The matrix of the position code is fixed, as in SAM.
 
     Args:
-        path: of the decoder's ONNX file; None leaves the weights random, as torch makes them (a seed is the
-            caller's: `torch.manual_seed`).
+        path: the decoder's ONNX file, from `locate`; None: random weights from torch's generator.
 
     Raises:
-        InputError: transformers or onnx is missing, or the file is not such a decoder.
+        InputError: transformers or onnx is missing.
     """
-    parts = _random_parts()
+    sam = _sam_module()
+    config = _config(sam)
+    prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config)).eval()
+    matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
+    nn.init.normal_(matrix)  # as SAM does; the library's would be 384 times as large, its code noise
+    parts = SamParts(prompt_encoder, sam.SamMaskDecoder(config.mask_decoder_config).eval())
     if path is not None:
-        tensors = _finite_tensors(path)
-        _load(parts.prompt_encoder, _under("prompt_encoder.", tensors), path)
-        _load(parts.mask_decoder, _under("mask_decoder.", tensors), path)
+        tensors = _tensors(path)
+        parts.prompt_encoder.load_state_dict(_under("prompt_encoder.", tensors))
+        parts.mask_decoder.load_state_dict(_under("mask_decoder.", tensors))
     return parts
 
 
 def image_positions(prompt_encoder: nn.Module) -> Tensor:
-    """The dense positional code: that of the middle of each cell of an image's encoding.
+    """The position code of the centers of an encoding's cells.
 
     Args:
         prompt_encoder: of `sam_parts`.
@@ -99,17 +101,8 @@ def image_positions(prompt_encoder: nn.Module) -> Tensor:
     return code.permute(2, 0, 1)[None]
 
 
-def _random_parts() -> SamParts:
-    sam = _transformers_sam()
-    config = _config(sam)
-    prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config))
-    matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
-    nn.init.normal_(matrix)  # as SAM does; the library's would be 384 times as large, its code noise
-    return SamParts(prompt_encoder.eval(), sam.SamMaskDecoder(config.mask_decoder_config).eval())
-
-
 def _encoder_arguments(sam: Any, config: Any) -> tuple[Any, ...]:
-    """What the encoder's class takes: the whole configuration, or in older releases its own and the code."""
+    """The whole configuration, or in older releases of transformers the encoder's own and the position code."""
     if len(inspect.signature(sam.SamPromptEncoder).parameters) == 1:
         return (config,)
     return config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
@@ -128,13 +121,13 @@ def _config(library: Any) -> Any:
         num_attention_heads=8,
         attention_downsample_rate=2,
         num_multimask_outputs=3,
-        layer_norm_eps=1e-5,  # of the exported decoder; the library's is 1e-6
+        layer_norm_eps=1e-5,  # the exported decoder's; the library's is 1e-6
         attn_implementation="sdpa",
     )
     return config
 
 
-def _transformers_sam() -> Any:
+def _sam_module() -> Any:
     try:
         from transformers.models.sam import modeling_sam  # noqa: PLC0415
     except ImportError as error:
@@ -142,31 +135,14 @@ def _transformers_sam() -> Any:
     return modeling_sam
 
 
-def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    if wrong:
-        raise _another_file(path, f"weights missing, unknown or of another shape: {len(wrong)}, such as {wrong[0]}")
-    module.load_state_dict(weights)
-
-
-def _finite_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = _tensors(path)
-    except InputError:
-        raise
-    except Exception as error:  # a tensor whose bytes are not those of its shape fails in any way
-        raise _another_file(path, " ".join(str(error).split())[:200]) from error
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise _another_file(path, "it holds numbers that are not finite")
-    return tensors
-
-
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """A decoder's tensors under transformers' names, behind "prompt_encoder." or "mask_decoder."."""
-    graph = _graph(path)
-    arrays = {tensor.name: _array(tensor) for tensor in graph.initializer}
+    """A decoder's tensors under transformers' names, with the prefix "prompt_encoder." or "mask_decoder."."""
+    try:
+        import onnx  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("onnx", error) from error
+    graph = onnx.load(path, load_external_data=False).graph
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     named = {_renamed(name): array for name, array in arrays.items() if not _anonymous(name)}
     for node in graph.node:
         for name in filter(_anonymous, node.input):
@@ -181,7 +157,7 @@ def _anonymous(name: str) -> bool:
 
 
 def _by_use(node: Any, array: Array) -> Iterator[tuple[str, Array]]:
-    """The weights that an anonymous tensor holds, known by the node that uses it, under SAM's own names."""
+    """The weights in an anonymous tensor, identified by the node that uses it, under SAM's names."""
     linear, norm = _LINEAR.match(node.name), _NORM.match(node.name)
     if linear:
         yield f"mask_decoder.{linear[1].replace('/', '.')}.weight", array.T
@@ -203,33 +179,6 @@ def _renamed(name: str) -> str:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _graph(path: Path) -> Any:
-    try:
-        import onnx  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("onnx", error) from error
-    try:
-        return onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # of the operating system, of protobuf, of onnx: there is no common class
-        raise _another_file(path, " ".join(str(error).split())[:200]) from error
-
-
-def _array(tensor: Any) -> Array:
-    from onnx import TensorProto, numpy_helper  # noqa: PLC0415
-
-    if tensor.data_location == TensorProto.EXTERNAL:
-        raise ValueError("a tensor that lies in another file")
-    array: Array = numpy_helper.to_array(tensor)
-    return array
-
-
-def _another_file(path: Path, why: str) -> InputError:
-    return InputError(
-        f"{path}: not the decoder of the MobileSAM-architecture weights ({why}); "
-        "run: disbench methods fetch mobilesam, and name its sam.onnx"
-    )
 
 
 def _missing(package: str, error: ImportError) -> InputError:

@@ -19,6 +19,9 @@ from disbench.core.masks import decode
 from disbench.datasets.images import find_image, read_rgb
 from disbench.shards.reader import DiverseSet, DiverseSets
 
+Images = str | Path | Callable[[str], Path | None] | None
+"""A folder of images, or a function from `file_name` to a path; None: the embedded photos."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
@@ -62,7 +65,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
     def __init__(
         self,
         folder: str | Path,
-        images: str | Path | Callable[[str], Path | None] | None = None,
+        images: Images = None,
         *,
         seed: int = 0,
         transform: Callable[[TrainingItem], Any] | None = None,
@@ -93,7 +96,8 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         """
         chosen: DiverseSet = self.sets[index]
         generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
-        image = self._image(chosen)
+        height, width = chosen.click_region["size"]
+        image = read_image(self.images, chosen.file_name, chosen.image_id, (height, width))
         item = TrainingItem(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             masks=torch.from_numpy(np.stack([decode(rle, order="C") for rle in chosen.masks])),
@@ -104,27 +108,34 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         )
         return self.transform(item) if self.transform else item
 
-    def _image(self, chosen: DiverseSet) -> ByteArray:
-        path = self._path(chosen.file_name)
-        image = read_rgb(path)
-        height, width = chosen.click_region["size"]
-        if image.shape[:2] != (height, width):
-            raise InputError(
-                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {chosen.image_id} "
-                f"have {width} x {height}; use the images that the shards were made for"
-            )
-        return image
 
-    def _path(self, file_name: str) -> Path:
-        if self.images is None:
-            from disbench.datasets.photos import photo_path  # noqa: PLC0415
+def read_image(images: Images, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
+    """The image of a scene: uint8 (height, width, 3), RGB.
 
-            return photo_path(file_name)
-        path = self.images(file_name) if callable(self.images) else find_image(Path(self.images), file_name)
-        if path is None:
-            place = "by the given function" if callable(self.images) else f"in {self.images}"
-            raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
-        return path
+    Args:
+        images: its folder, or a function from `file_name` to a path; None takes the embedded photos.
+        file_name: as the shards have it.
+        image_id: named in errors.
+        size: (height, width) of the scene's masks.
+
+    Raises:
+        InputError: the image is missing, damaged, or not of the size of its masks.
+    """
+    if images is None:
+        from disbench.datasets.photos import photo_path  # noqa: PLC0415
+
+        images = photo_path
+    path = images(file_name) if callable(images) else find_image(Path(images), file_name)
+    if path is None:
+        place = "by the given function" if callable(images) else f"in {images}"
+        raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
+    image = read_rgb(path)
+    if image.shape[:2] != size:
+        raise InputError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
+            f"{size[0]}; use the images that the shards were made for"
+        )
+    return image
 
 
 def list_collate(items: Sequence[TrainingItem]) -> list[TrainingItem]:

@@ -22,13 +22,14 @@ class WorkerProcess:
     Args:
         target: a module-level function, called in the process with the arguments and its end of the pipe.
         arguments: small; they travel through a pipe that a process which dies at its start never empties.
+        daemon: False for a process that starts processes of its own.
     """
 
-    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+    def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         with interrupts_held_back():
-            self._process = context.Process(target=_run, args=(target, *arguments, theirs), daemon=True)
+            self._process = context.Process(target=_run, args=(target, *arguments, theirs), daemon=daemon)
             self._process.start()
         theirs.close()  # the process holds the only copy
 

@@ -30,6 +30,7 @@ from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, Pl
 from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, GuidanceOptions
 from disbench.disnet.refinement_network import DamcBlock, RefinementNetwork
+from tests.unit.disnet_tools import without_padding
 
 AnyClick = tuple[float, float, bool]
 GRID = (6, 9)
@@ -186,7 +187,7 @@ def test_plain_guidance() -> None:
     module = random_weights(PlainGuidance(CHANNELS, HEADS))
     _, features, _ = drawn_inputs()
     vectors = drawn_vectors()
-    found = module(features, vectors, batch_of(SAMPLES))
+    found = module(features, vectors, torch.empty(0), batch_of(SAMPLES))
     for row, clicks in enumerate(SAMPLES):
         own = list(vectors[row, : len(clicks)].numpy())
         for cell in np.ndindex(*GRID):
@@ -237,7 +238,7 @@ def test_attention_of_a_batch_is_that_of_its_samples(options: ClickAttentionOpti
     together = module(token, features, mask, clicks, literal.STRIDE)
     for row in range(len(SAMPLES)):
         one = slice(row, row + 1)
-        alone = module(token[one], features[one], mask[one], clicks.row(row), literal.STRIDE)
+        alone = module(token[one], features[one], mask[one], without_padding(clicks, row), literal.STRIDE)
         torch.testing.assert_close(together[one], alone, rtol=1e-6, atol=1e-6)
 
 
@@ -250,7 +251,7 @@ def test_a_batch_is_its_samples(options: DisnetOptions) -> None:
     for row in range(len(SAMPLES)):
         one = slice(row, row + 1)
         kept = Kept(token[one], features[one].permute(0, 3, 1, 2), logits[one])
-        torch.testing.assert_close(together[one], network(kept, clicks.row(row)), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(together[one], network(kept, without_padding(clicks, row)), rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_of_a_batch_are_those_of_its_samples() -> None:
@@ -263,7 +264,7 @@ def test_gradients_of_a_batch_are_those_of_its_samples() -> None:
     apart = [torch.zeros_like(parameter) for parameter in parameters]
     for row in range(len(SAMPLES)):
         one = slice(row, row + 1)
-        answer = network(Kept(token[one], planes[one], logits[one]), clicks.row(row))
+        answer = network(Kept(token[one], planes[one], logits[one]), without_padding(clicks, row))
         slopes = torch.autograd.grad(answer.sum(), parameters)
         apart = [total + slope for total, slope in zip(apart, slopes, strict=True)]
     torch.testing.assert_close(list(together), apart, rtol=1e-6, atol=1e-6)
@@ -351,7 +352,7 @@ def test_click_batches(samples: list[list[Click]]) -> None:
     found = click_batch(samples, [(1.0, 1.0)] * len(samples))
     assert found.points.shape == (len(samples), max(map(len, samples)), 2)
     for row, clicks in enumerate(samples):
-        own = found.row(row)
+        own = without_padding(found, row)
         assert found.given[row].tolist() == [number < len(clicks) for number in range(found.given.shape[1])]
         assert own.given.all()
         assert [tuple(point) for point in own.points[0].tolist()] == [(c.x, c.y) for c in clicks]
@@ -411,7 +412,7 @@ def test_decay_maps(clicks: list[AnyClick], positive: bool) -> None:
 
 @pytest.mark.parametrize("radii", [(0.0, 5.0), (15.0, -1.0)])
 def test_decay_maps_refuse_radii(radii: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="must be positive"):
         decay_map(batch_of([[(0, 0, True)]]), True, INPUT, radii)
 
 

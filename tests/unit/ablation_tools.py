@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from disbench.disnet.method import described
-from disbench.disnet.training.ablation import Conduct
+from disbench.disnet.training.ablation import AblationOptions
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.train import TRAINED
-from disbench.reports.ablation.plans import CellRecord, write_record
+from disbench.reports.ablation.plans import RowRecord, write_record
 from tests.unit.run_tools import CARD, write_run
 from tests.unit.shard_tools import write_shards
 
@@ -49,15 +49,15 @@ after = "full"
 OPTIONS = {"checkpoint": "", "refine_first": False, "weights": "", "cache": "", "device": "cpu"}
 
 
-def fake_train(training: Training, folder: Path, conduct: Conduct) -> None:
+def fake_train(training: Training, folder: Path, options: AblationOptions) -> None:
     """Write what the network is; every call leaves a line."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "calls").open("a") as file:
-        file.write(f"{training.steps} steps on {conduct.device}\n")
+        file.write(f"{training.steps} steps on {options.device}\n")
     (folder / TRAINED).write_text(json.dumps(described(training)))
 
 
-def failing_train(training: Training, folder: Path, conduct: Conduct) -> None:
+def failing_train(training: Training, folder: Path, options: AblationOptions) -> None:
     """As a process that is killed for its memory."""
     os._exit(9)
 
@@ -94,7 +94,7 @@ def write_cell(
     """A finished row and seed made of numbers: dataset -> IoUs, a sequence a sample."""
     place = folder / row / f"seed-{seed}"
     method = {"training_seed": seed, **(options or {})}
-    write_record(place, CellRecord(folder.name, row, seed, {**BUDGET, **(training or {})}, {"shards": "f" * 8}, method))
+    write_record(place, RowRecord(folder.name, row, seed, {**BUDGET, **(training or {})}, {"shards": "f" * 8}, method))
     card = {**CARD, "backbone": "TinyViT", "options": {key: {"default": "another"} for key in method}}
     for dataset, ious in runs.items():
         write_run(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from disbench.disnet.batches import ClickBatch
 from disbench.disnet.frames import Frame
-from disbench.disnet.network import Disnet, NetworkSettings, build_network, input_of
-from disbench.disnet.options import DisnetOptions, ViTConfig
-from disbench.disnet.training.examples import Batch, Examples, Shards, collate
-from disbench.disnet.training.settings import Training
-from disbench.disnet.training.views import Augmentation
+from disbench.disnet.network import Disnet, build_network, input_of
+from disbench.disnet.options import DisnetOptions, NetworkSettings, ViTConfig
+from disbench.disnet.training.examples import Batch, Examples, collate
+from disbench.disnet.training.settings import Augmentation, Shards, Training
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for a core cost a hundred times the work
 SIDE = 64
@@ -55,6 +55,12 @@ def photo_batch(shards: Path, numbers: Sequence[int] = (0, 40, 200), epoch: int 
     sources, frame = [Shards(str(shards))], Frame("stretched", SIDE)
     examples = Examples(sources, frame, input_of(settings), Augmentation(), settings.options.outputs, 0, **more)
     return collate([examples[epoch, number] for number in numbers])
+
+
+def without_padding(clicks: ClickBatch, row: int) -> ClickBatch:
+    """One sample's clicks: a batch of one."""
+    kept = clicks.given[row]
+    return ClickBatch(*(part[row, kept][None] for part in (clicks.points, clicks.positive, clicks.given)))
 
 
 def without_gradient(module: nn.Module) -> list[str]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from disbench.baselines.cards import method_spec
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.disnet.checkpoints import MAY_DIFFER
 from disbench.disnet.method import described
-from disbench.disnet.training.examples import Shards
-from disbench.disnet.training.settings import Training, load_training, resolved
+from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.disnet.training.train import TRAINED, begin
 from disbench.disnet.training.train import train as train_network
 from disbench.harness.protocol import Protocol
@@ -30,9 +27,9 @@ from disbench.reports.ablation.plans import (
     RECORD,
     RUNS,
     AblationPlan,
-    CellRecord,
     PlannedDataset,
     PlannedRow,
+    RowRecord,
     RowShards,
     read_record,
     write_record,
@@ -46,24 +43,37 @@ from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
 from disbench.shards.reader import content_hash, read_manifest
 from disbench.workers import threads
-from disbench.workers.processes import die_with_parent, interrupts_held_back
+from disbench.workers.processes import WorkerProcess
 
 REPORT, TRAINING = "report", "training"
 _PLACES = ("checkpoint", "weights", "cache", "device")
-"""Options of the method that say where something is, not what it does."""
+"""Options of the method that name a place, not what it computes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which rows are wanted, and how they are trained.
+class AblationOptions:
+    """What to train and measure of an ablation, and how.
 
     Attributes:
         config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.
         changes: options of the training, `option=value` each; a row's own come after them.
-        steps: of every row in place of the plan's; 0 leaves the training's own length.
-        rows: names; none: all.
-        seeds: in place of the plan's.
-        datasets: in place of the plan's.
+        steps: of every row, instead of the plan's; 0 keeps the base training's length.
+        rows: names; empty: all.
+        seeds: instead of the plan's.
+        datasets: instead of the plan's.
+        data: root of the datasets.
+        make_shards: make missing shards where the plan says how.
+        method: name or path of the card that measures a network.
+        stop_at: the IoU that ends a sample, or None. NoC and NoF up to it, and the IoU at click 1, stay exact.
+        limit: measure only the first samples of each dataset.
+        workers: evaluation processes of each job.
+        threads: of each process.
+        device: of torch.
+        jobs: processes that work at once; 1 works in this process. With more, a script must call `ablate` under
+            `if __name__ == "__main__":`.
+        existing: what to do with earlier results of the rows and seeds.
+        progress: show progress bars.
+        command: what the user typed, for the runs' records.
     """
 
     config: str = "small"
@@ -72,56 +82,31 @@ class Choice:
     rows: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     datasets: tuple[PlannedDataset, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Conduct:
-    """How an ablation is carried out.
-
-    Attributes:
-        data: root of the datasets.
-        build_shards: make shards that are missing, where the plan says how.
-        method: name or path of the card that measures a network.
-        stop_at: the IoU that ends a sample, or None. NoC and NoF up to it, and the IoU at click 1, are exact.
-        limit: of each dataset only the first so many samples.
-        workers: processes that evaluate, of each job.
-        threads: of each process.
-        device: of torch.
-        existing: what to do with earlier results of the rows and seeds.
-        progress: show progress bars.
-        command: recorded: what a user types.
-    """
-
     data: Path | None = None
-    build_shards: bool = False
+    make_shards: bool = False
     method: str = "disnet"
     stop_at: float | None = 0.9
     limit: int | None = None
     workers: int = 1
     threads: int = 1
     device: str = "cpu"
+    jobs: int = 1
     existing: Literal["resume", "overwrite", "fail"] = "resume"
     progress: bool = False
     command: str = ""
 
 
 Say = Callable[[str], None]
-Train = Callable[[Training, Path, Conduct], None]
-"""Trains a network into a folder, or goes on with it; then the folder has `disnet.safetensors`."""
+Train = Callable[[Training, Path, AblationOptions], None]
+"""Trains a network into a folder, or resumes it; afterwards the folder has `disnet.safetensors`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row with a seed.
-
-    Attributes:
-        folder: of its results.
-        record: what decides its numbers.
-        options: of the method, `option=value` each, but for the places of files.
-    """
+    """A row with a seed: its folder, what decides its numbers, and the method's options but for places."""
 
     folder: Path
-    record: CellRecord
+    record: RowRecord
     options: tuple[str, ...]
 
     @property
@@ -131,13 +116,13 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One network: trained if it is not there, then measured as one row or as several.
+class Job:
+    """One network: trained if it is not there, then measured for one row or several.
 
     Attributes:
-        training: its settings, folders found.
+        training: its settings, folders resolved.
         trained: the row that it is trained for.
-        measured: the rows that are wanted, all of this network.
+        measured: the wanted rows with this network.
         datasets: to measure on.
     """
 
@@ -152,68 +137,57 @@ class Task:
         return self.trained.folder / TRAINING / TRAINED
 
 
-def train_with_bar(training: Training, folder: Path, conduct: Conduct) -> None:
-    """Train with a progress bar, if one is wanted; see `disbench.disnet.training.train.train`."""
+def train_with_bar(training: Training, folder: Path, options: AblationOptions) -> None:
+    """Train as `disbench train` does, with a progress bar if one is wanted."""
     from tqdm import tqdm  # noqa: PLC0415
 
-    threads.limit(conduct.threads)
-    with tqdm(unit="step", disable=None if conduct.progress else True) as bar:
+    threads.limit(options.threads)
+    with tqdm(unit="step", disable=None if options.progress else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
             bar.total = steps
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{figures['loss']:.3g}")
 
-        train_network(training, folder, report=show, device=conduct.device)
+        train_network(training, folder, report=show, device=options.device)
 
 
 def ablate(
     plan: AblationPlan,
     out: Path,
-    choice: Choice | None = None,
-    conduct: Conduct | None = None,
+    options: AblationOptions | None = None,
     *,
-    jobs: int = 1,
     train: Train = train_with_bar,
     say: Say = print,
 ) -> Report:
-    """Train and measure the rows of an ablation, and report on all that its folder then has.
+    """Train and measure the rows of an ablation, and report on all results in its folder.
 
-    What is finished is left as it is: networks, runs. Rows and seeds do not depend on each other, so any number of
-    jobs gives the same results.
+    Finished networks and runs are kept. Rows and seeds are independent, so any number of jobs gives the same results.
 
     Args:
         plan: the ablation.
-        out: folder of ablations; results lie in `PLAN/ROW/seed-S/` with `training/` and `runs/DATASET/`, the report
+        out: folder of ablations; results are in `PLAN/ROW/seed-S/` with `training/` and `runs/DATASET/`, the report
             in `PLAN/report/`.
-        choice: which rows, and how they are trained.
-        conduct: how it is carried out.
-        jobs: processes that work at once, at least 1; 1 works in this process. With more, a script must make this
-            call under `if __name__ == "__main__":` (they are started by "spawn").
-        train: what trains; with several jobs it travels to other processes.
-        say: told a line for each thing that is finished.
+        options: what to train and measure, and how.
+        train: trains a network; with several jobs it is sent to other processes.
+        say: receives a line for each finished network and run.
 
     Raises:
-        InputError: an unknown name, missing data or shards, earlier results of other settings, a job that ends.
+        InputError: an unknown name, missing data or shards, earlier results of other settings, a job that died.
     """
-    conduct = conduct or Conduct()
-    tasks = plan_tasks(plan, out, choice or Choice(), conduct)
-    if jobs <= 1:
-        for task in tasks:
-            carry_out(task, conduct, train, say)
+    options = options or AblationOptions()
+    jobs = plan_jobs(plan, out, options)
+    if options.jobs == 1:
+        for job in jobs:
+            _carry_out(job, options, train, say)
     else:
-        quiet = replace(conduct, progress=False)
-        for line in _lines_of_jobs(tasks, jobs, quiet, train):
+        for line in _lines_of_workers(jobs, replace(options, progress=False), train):
             say(line)
     return report_on(plan, out)
 
 
 def report_on(plan: AblationPlan, out: Path) -> Report:
-    """Write the report on what an ablation's folder has: measured rows, signs, and the paper's table.
-
-    Args:
-        plan: the ablation.
-        out: folder of ablations.
+    """Write the report on an ablation's folder: measured rows, signs, and the paper's table.
 
     Raises:
         InputError: nothing is finished there, or rows that cannot be compared.
@@ -227,64 +201,63 @@ def report_on(plan: AblationPlan, out: Path) -> Report:
     return Report((*signs.paths, *table.paths), (*map(str, table.paths), *signs.lines))
 
 
-def plan_tasks(plan: AblationPlan, out: Path, choice: Choice, conduct: Conduct) -> list[Task]:
-    """What is to be done, all of it checked before anything is: trainings, shards, options, datasets.
+def plan_jobs(plan: AblationPlan, out: Path, options: AblationOptions) -> list[Job]:
+    """All jobs of an ablation, after trainings, shards, options and datasets are checked.
 
     Raises:
-        InputError: an unknown row, option or dataset, shards that are missing (with the command that makes them),
-            or results where there shall be none.
+        InputError: an unknown row, option or dataset, missing shards (with the command that makes them), or results
+            where `existing` is "fail".
     """
-    chosen = [plan.row(name) for name in choice.rows] or list(plan.rows)
-    datasets = choice.datasets or plan.datasets
+    chosen = [plan.row(name) for name in options.rows] or list(plan.rows)
+    datasets = options.datasets or plan.datasets
     for dataset in datasets:
-        open_dataset(dataset.name, conduct.data)
-    tasks = []
+        open_dataset(dataset.name, options.data)
+    jobs = []
     for row in [row for row in plan.rows if not row.trained_as]:
         wanted = [other for other in plan.rows if other in chosen and row.name in (other.name, other.trained_as)]
-        for seed in (choice.seeds or plan.seeds) if wanted else ():
-            training = _training(plan, row, seed, choice, conduct)
-            trained, *cells = (_cell(plan, other, training, out, conduct) for other in (row, *wanted))
-            tasks.append(Task(training, trained, tuple(cells), datasets))
-    for cell in [cell for task in tasks for cell in task.measured]:
-        if conduct.existing == "fail" and (cell.folder / RECORD).exists():
+        for seed in (options.seeds or plan.seeds) if wanted else ():
+            training = _training(plan, row, seed, options)
+            trained, *cells = (_cell(plan, other, training, out, options) for other in (row, *wanted))
+            jobs.append(Job(training, trained, tuple(cells), datasets))
+    for cell in [cell for job in jobs for cell in job.measured]:
+        if options.existing == "fail" and (cell.folder / RECORD).exists():
             raise InputError(f"{cell.folder}: there are results already; name another --out")
-    return tasks
+    return jobs
 
 
-def _training(plan: AblationPlan, row: PlannedRow, seed: int, choice: Choice, conduct: Conduct) -> Training:
-    known = definitions.names("baselines/configs")
-    name = choice.config if choice.config in known else f"disnet-{choice.config}"
-    steps = plan.steps if choice.steps is None else choice.steps
+def _training(plan: AblationPlan, row: PlannedRow, seed: int, options: AblationOptions) -> Training:
+    known, prefixed = definitions.names("baselines/configs"), f"disnet-{options.config}"
+    steps = plan.steps if options.steps is None else options.steps
     length = (f"steps={steps}",) if steps else ()
     training = load_training(
-        name if name in known else choice.config,
-        (*plan.set, *choice.changes, *row.set, *length, f"seed={seed}"),
+        prefixed if prefixed in known else options.config,
+        (*plan.set, *options.changes, *row.set, *length, f"seed={seed}"),
     )
     if row.shards:
         for source in row.shards:
-            _see_shards(source, conduct)
+            _require_shards(source, options)
         training = replace(training, shards=tuple(Shards(s.folder, s.images) for s in row.shards))
-    return resolved(training, conduct.data)
+    return resolved(training, options.data)
 
 
-def _see_shards(source: RowShards, conduct: Conduct) -> None:
-    """Shards are here or below the root of the datasets, or are made now."""
-    places = [Path(source.folder), *([conduct.data / source.folder] if conduct.data else [])]
+def _require_shards(source: RowShards, options: AblationOptions) -> None:
+    """Check that shards are here or below the root of the datasets, or make them."""
+    places = [Path(source.folder), *([options.data / source.folder] if options.data else [])]
     if any(place.is_dir() for place in places):
         return
-    if not source.command or not conduct.build_shards:
-        cure = f"add --make-shards, or run: {source.command}" if source.command else "make them with disbench sample"
-        raise InputError(f"{source.folder}: there are no such shards; {cure}")
+    if not source.command or not options.make_shards:
+        fix = f"add --make-shards, or run: {source.command}" if source.command else "make them with disbench sample"
+        raise InputError(f"{source.folder}: no such shards; {fix}")
     recipe = load_recipe(source.recipe)
-    scenes = open_source(recipe, SourcePaths(coco=[Path(source.coco)], data=conduct.data))
-    make_shards(scenes, recipe, source.folder, progress=conduct.progress)
+    scenes = open_source(recipe, SourcePaths(coco=[Path(source.coco)], data=options.data))
+    make_shards(scenes, recipe, source.folder, progress=options.progress)
 
 
-def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, conduct: Conduct) -> Cell:
-    options = (*overrides(described(training)), *row.method)
-    values = method_spec(conduct.method, options).options
+def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, options: AblationOptions) -> Cell:
+    given = (*overrides(described(training)), *row.method)
+    values = method_spec(options.method, given).options
     manifests = {Path(s.folder).name: read_manifest(Path(s.folder)) for s in training.shards}
-    record = CellRecord(
+    record = RowRecord(
         ablation=plan.name,
         row=row.name,
         seed=training.seed,
@@ -292,28 +265,24 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, co
         shards={name: content_hash(manifest) for name, manifest in manifests.items()},
         method={name: value for name, value in values.items() if name not in _PLACES},
     )
-    return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, options)
+    return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, given)
 
 
-def carry_out(task: Task, conduct: Conduct, train: Train, say: Say) -> None:
-    """Train a task's network, if it is not there, and measure its rows.
-
-    Raises:
-        InputError: as `ablate`.
-    """
-    again = conduct.existing == "overwrite"
-    for cell in (task.trained, *(cell for cell in task.measured if cell != task.trained)):
-        _begin(cell, again and cell in task.measured)
-    if not task.checkpoint.is_file():
-        train(task.training, task.checkpoint.parent, conduct)
-        say(f"{task.trained.name}: trained for {task.trained.record.budget}")
-    for cell in task.measured:
-        for dataset in task.datasets:
-            say(f"{cell.name}, {_measure(cell, task, dataset, conduct)}")
+def _carry_out(job: Job, options: AblationOptions, train: Train, say: Say) -> None:
+    """Train a job's network, if it is not there, and measure its rows."""
+    again = options.existing == "overwrite"
+    for cell in (job.trained, *(cell for cell in job.measured if cell != job.trained)):
+        _begin(cell, again and cell in job.measured)
+    if not job.checkpoint.is_file():
+        train(job.training, job.checkpoint.parent, options)
+        say(f"{job.trained.name}: trained for {job.trained.record.budget}")
+    for cell in job.measured:
+        for dataset in job.datasets:
+            say(f"{cell.name}, {_measure(cell, job, dataset, options)}")
 
 
 def _begin(cell: Cell, again: bool) -> None:
-    """See that what is there is of the same settings, or remove it; then say what will be there."""
+    """Check that earlier results have the same settings, or remove them; then record the settings."""
     if again:
         shutil.rmtree(cell.folder / RUNS, ignore_errors=True)
         begin(cell.folder / TRAINING, "overwrite")
@@ -324,77 +293,69 @@ def _begin(cell: Cell, again: bool) -> None:
     write_record(cell.folder, cell.record)
 
 
-def _measure(cell: Cell, task: Task, dataset: PlannedDataset, conduct: Conduct) -> str:
-    """Run the benchmark; what it came to, in words."""
+def _measure(cell: Cell, job: Job, dataset: PlannedDataset, options: AblationOptions) -> str:
+    """Run the benchmark; a summary in words."""
     places = {
-        "checkpoint": task.checkpoint,
-        "weights": task.training.network.weights,
-        "cache": task.training.features,
-        "device": conduct.device,
+        "checkpoint": job.checkpoint,
+        "weights": job.training.network.weights,
+        "cache": job.training.features,
+        "device": options.device,
     }
-    spec = method_spec(conduct.method, (*cell.options, *overrides(places)))
-    source = open_dataset(dataset.name, conduct.data)
+    spec = method_spec(options.method, (*cell.options, *overrides(places)))
+    source = open_dataset(dataset.name, options.data)
     run = run_benchmark(
         spec,
         source,
         cell.folder / RUNS / source.name,
-        Protocol(threshold=spec.threshold, stop_at=conduct.stop_at),
-        Execution(workers=conduct.workers, threads=conduct.threads),
+        Protocol(threshold=spec.threshold, stop_at=options.stop_at),
+        Execution(workers=options.workers, threads=options.threads),
         every=dataset.every,
-        limit=conduct.limit,
-        command=conduct.command,
-        progress=conduct.progress,
+        limit=options.limit,
+        command=options.command,
+        progress=options.progress,
     )
     result = run.record.result
     failed = f", failed on {len(result.failed)}" if result.failed else ""
     return f"{source.name}: {counted(result.samples, 'sample')}, {counted(result.clicks, 'click')}{failed}"
 
 
-def _lines_of_jobs(tasks: Sequence[Task], jobs: int, conduct: Conduct, train: Train) -> Iterator[str]:
-    """Tasks in processes of their own, so many at once; their lines as they come."""
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(tasks)
-    crew: dict[Connection, tuple[Task, BaseProcess]] = {}
+def _lines_of_workers(jobs: Sequence[Job], options: AblationOptions, train: Train) -> Iterator[str]:
+    """Carry out jobs in processes of their own, `options.jobs` at once; their lines as they come."""
+    waiting = deque(jobs)
+    running: dict[Connection, tuple[Job, WorkerProcess]] = {}
     try:
-        while waiting or crew:
-            while waiting and len(crew) < jobs:
-                ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_work, args=(waiting[0], conduct, train, theirs))
-                with interrupts_held_back():
-                    process.start()
-                theirs.close()
-                crew[ours] = (waiting.popleft(), process)
-            for ours in [each for each in wait(list(crew)) if isinstance(each, Connection)]:
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                job = waiting.popleft()
+                worker = WorkerProcess(_work, job, options, train, daemon=False)
+                running[worker.connection] = (job, worker)
+            for connection in cast(list[Connection], wait(list(running))):
                 try:
-                    yield _heard(ours.recv())
+                    said = connection.recv()
                 except (EOFError, OSError):
-                    _ended(*crew.pop(ours))
+                    job, worker = running.pop(connection)
+                    _check_end(job, worker.ended())
+                else:
+                    if isinstance(said, InputError):
+                        raise said
+                    yield said
     finally:
-        for _, process in crew.values():
-            process.kill()
-            process.join()
+        for _, worker in running.values():
+            worker.kill()
 
 
-def _heard(said: str | InputError) -> str:
-    if isinstance(said, InputError):
-        raise said
-    return said
-
-
-def _ended(task: Task, process: BaseProcess) -> None:
-    process.join()
-    if process.exitcode:
+def _check_end(job: Job, how: str) -> None:
+    if how != "exit code 0":
         raise InputError(
-            f"{task.trained.name}: its process ended (exit code {process.exitcode}; out of memory?); run the same "
-            "command again to resume, with fewer jobs"
+            f"{job.trained.name}: its process died ({how}; out of memory?); run the same command again to resume, "
+            "with fewer jobs"
         )
 
 
-def _work(task: Task, conduct: Conduct, train: Train, connection: Connection) -> None:
-    """A job's whole life."""
-    die_with_parent()
-    threads.limit(conduct.threads)
+def _work(job: Job, options: AblationOptions, train: Train, connection: Connection) -> None:
+    """The main function of a worker."""
+    threads.limit(options.threads)
     try:
-        carry_out(task, conduct, train, connection.send)
+        _carry_out(job, options, train, connection.send)
     except (InputError, OSError) as error:
-        connection.send(InputError(f"{task.trained.name}: {error}"))
+        connection.send(InputError(f"{job.trained.name}: {error}"))

@@ -1,17 +1,16 @@
-"""Training examples from shards: a view of an image, its diverse set on the masks' grid, the clicks to begin with."""
+"""Training examples from shards: a view of an image, its diverse set on the masks' grid, and the first clicks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
@@ -19,33 +18,22 @@ from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, union
 from disbench.core.prediction import RgbImage
-from disbench.datasets.images import find_image, read_rgb
+from disbench.core.scenes import Scene
 from disbench.disnet.batches import ClickBatch, click_batch
 from disbench.disnet.frames import STRIDE, Frame
+from disbench.disnet.network import NetworkInput
 from disbench.disnet.training.clicks import MOST, random_clicks
 from disbench.disnet.training.matching import cut_set, distinct
-from disbench.disnet.training.views import Augmentation, View, draw_view, fixed_view
+from disbench.disnet.training.settings import Augmentation, Shards
+from disbench.disnet.training.views import View, draw_view, fixed_view
 from disbench.shards.reader import DiverseSets, diverse_set
+from disbench.shards.training_set import read_image
 
-NetworkInput = Callable[[RgbImage], npt.NDArray[np.generic]]
 _FIXED_SEED = 0
-"""Fixed views are the same in trainings of all seeds: features that are kept for them serve all."""
+"""Fixed views are the same in trainings of all seeds, which can share cached features."""
 _DRAWS = 8
 _SMALLEST_TARGET = 16
-"""Cells: a view in which less of the supervised mask is left is drawn again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shards:
-    """One source of training examples.
-
-    Attributes:
-        folder: a finished folder of shards.
-        images: folder of their images; "" takes the embedded photos.
-    """
-
-    folder: str
-    images: str = ""
+"""Cells: a view with less of the supervised mask is drawn again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +41,11 @@ class Example:
     """One diverse set as the network sees it.
 
     Attributes:
-        input: what the network takes of the view: an encoding, or the image in its frame.
+        input: the network's input for the view: an encoding, or the image in its frame.
         valid: bool (grid, grid), the cells of the image.
         masks: bool (k, grid, grid), the set, inner to outer, k at most the number of candidates.
         target: number of the mask that supervises stage 2.
-        first: the first click, in pixels of the input.
+        first: the first click, (x, y) in pixels of the input.
         clicks: the first click and the random ones, in cells of the grid.
     """
 
@@ -71,15 +59,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples together.
+    """Several examples.
 
     Attributes:
         inputs: of the network, stacked.
         valid: bool (batch, grid, grid).
-        masks: of each example, bool (k, grid, grid).
+        masks: bool (k, grid, grid) of each example.
         targets: bool (batch, grid, grid), the masks that supervise stage 2.
         first: the first clicks.
-        clicks: of each example, first and random ones, in cells.
+        clicks: first and random clicks of each example, in cells.
     """
 
     inputs: Tensor
@@ -90,7 +78,7 @@ class Batch:
     clicks: list[tuple[Click, ...]]
 
     def signed_targets(self) -> npt.NDArray[np.int8]:
-        """The supervising masks as the click simulator takes them: int8, -1 beyond the image."""
+        """The supervising masks for the click simulator: int8 (batch, grid, grid), -1 beyond the image."""
         signed = self.targets.cpu().numpy().astype(np.int8)
         signed[~self.valid.cpu().numpy()] = -1
         return signed
@@ -110,20 +98,20 @@ class Batch:
 class Examples(Dataset[Example]):
     """Map-style dataset over several folders of shards.
 
-    What is drawn depends on the seed, the epoch and the item alone, so any number of loader processes gives the
-    same examples. An item is (epoch, number): `EpochSampler` hands them out.
+    Random draws depend on the seed, the epoch and the item alone: any number of loader processes gives the same
+    examples. An item is (epoch, number), from an `EpochSampler`.
 
     Args:
         sources: folders of shards and of images.
         frame: of the network's input.
-        network_input: makes the network's input of an image, a NumPy array.
+        network_input: makes the network's input from an image.
         augmentation: what views are drawn from.
         outputs: N; larger sets are cut.
         seed: of the draws.
         random: draw random clicks of stage 2 besides the first.
 
     Raises:
-        InputError: a folder is not a finished folder of shards, or has no set.
+        InputError: a folder is not a finished folder of shards, or none has a set.
     """
 
     def __init__(
@@ -145,7 +133,7 @@ class Examples(Dataset[Example]):
             raise InputError("no diverse set in the shards that the training names; sample again")
 
     def __len__(self) -> int:
-        """How many diverse sets there are."""
+        """Number of diverse sets."""
         return int(self._starts[-1])
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
@@ -154,25 +142,13 @@ class Examples(Dataset[Example]):
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         sampled, place = self._sets[source].place(number - int(self._starts[source]))
-        image = self._image(self.sources[source], sampled)
-        return self._seen(sampled, sampled.sets[place], image, generator)
+        image = self._image(self.sources[source], sampled.scene)
+        return self._example(sampled, sampled.sets[place], image, generator)
 
-    def views(self) -> list[tuple[int, int, int]]:
-        """One item for every fixed view of every image: (source, scene, view), for filling a cache."""
-        return [
-            (source, scene, view)
-            for view in range(self.augmentation.views)
-            for source, sets in enumerate(self._sets)
-            for scene in range(len(sets.reader))
-        ]
+    def _image(self, source: Shards, scene: Scene) -> RgbImage:
+        return read_image(source.images or None, scene.file_name, scene.image_id, (scene.height, scene.width))
 
-    def encode_view(self, source: int, scene: int, view: int) -> None:
-        """Make the network's input of one fixed view, for its cache's sake."""
-        sampled = self._sets[source].reader[scene]
-        image = self._image(self.sources[source], sampled)
-        self.network_input(self._fixed(sampled, view).image(image))
-
-    def _seen(
+    def _example(
         self, sampled: SampledScene, chosen: SetOfObjects, image: RgbImage, generator: np.random.Generator
     ) -> Example:
         whole = diverse_set(sampled.scene, chosen)
@@ -180,9 +156,21 @@ class Examples(Dataset[Example]):
         supervised = int(generator.integers(len(whole.masks)))
         view, masks = self._usable_view(sampled, planes, supervised, generator)
         own, target = self._cut(masks[:-1], supervised, generator)
-        click = self._first_click(view.planes(planes[-1:])[0], generator)
-        scene = view.planes(decode(union([o.rle for o in sampled.scene.objects]))[None])
-        return self._example(view.image(image), own, target, click, self.frame.masks(scene)[0], generator)
+        seen = view.image(image)
+        size = (seen.shape[0], seen.shape[1])
+        valid = self.frame.valid(size)
+        first = self._first_click(view.planes(planes[-1:])[0], generator)
+        everything = view.planes(decode(union([item.rle for item in sampled.scene.objects]))[None])
+        others = self.frame.masks(everything)[0] & ~own[target]
+        more = random_clicks(own[target], valid, others, generator, MOST if self.random else 0)
+        return Example(
+            input=torch.from_numpy(np.ascontiguousarray(self.network_input(seen))),
+            valid=valid,
+            masks=own,
+            target=target,
+            first=first,
+            clicks=(Click(*self._cell(first, size), True), *more),
+        )
 
     def _cut(self, masks: BoolArray, supervised: int, generator: np.random.Generator) -> tuple[BoolArray, int]:
         """The distinct masks of a set, at most N, and the supervised one's number among them."""
@@ -191,48 +179,27 @@ class Examples(Dataset[Example]):
         cut = cut_set(left, place, self.outputs, generator)
         return left[cut], int(np.flatnonzero(cut == place)[0])
 
-    def _example(
-        self,
-        image: RgbImage,
-        masks: BoolArray,
-        target: int,
-        click: Click,
-        scene: BoolArray,
-        generator: np.random.Generator,
-    ) -> Example:
-        size = (image.shape[0], image.shape[1])
-        valid = self.frame.valid(size)
-        (scale_x, scale_y), (shift_x, shift_y) = self.frame.scale(size), self.frame.offset(size)
-        first = (click.x * scale_x + shift_x, click.y * scale_y + shift_y)
-        own = masks[target]
-        more = random_clicks(own, valid, scene & ~own, generator, MOST if self.random else 0)
-        return Example(
-            input=torch.from_numpy(np.ascontiguousarray(self.network_input(image))),
-            valid=valid,
-            masks=masks,
-            target=target,
-            first=first,
-            clicks=(Click(*self._cell(first, size), True), *more),
-        )
-
     def _usable_view(
         self, sampled: SampledScene, planes: BoolArray, supervised: int, generator: np.random.Generator
     ) -> tuple[View, BoolArray]:
-        """A view that has the click region and enough of the supervised mask, and the masks on its grid.
+        """A view with the click region and enough of the supervised mask, and the masks on its grid.
 
-        After a few draws it is the whole image, where the mask may be small, but is there.
+        After a few draws it is the whole image, where the mask has at least one cell.
         """
-        for draw in range(_DRAWS + 1):
-            view = self._view(sampled, generator) if draw < _DRAWS else self._fixed(sampled, 0)
+        for _ in range(_DRAWS):
+            view = self._view(sampled, generator)
             seen = view.planes(planes)
             masks = self.frame.masks(seen)
             if seen[-1].any() and masks[supervised].sum() >= _SMALLEST_TARGET:
                 return view, masks
-        masks[supervised] |= self._at_least_a_cell(seen[supervised])
+        view = self._fixed(sampled, 0)
+        masks = self.frame.masks(planes)
+        if masks[supervised].sum() < _SMALLEST_TARGET:
+            masks[supervised] |= self._at_least_a_cell(planes[supervised])
         return view, masks
 
     def _at_least_a_cell(self, mask: BoolArray) -> BoolArray:
-        """The cell that has most of a mask too small for the grid's rule."""
+        """The cell with the middle pixel of a mask that may be too small for the grid."""
         y, x = np.argwhere(mask)[mask.sum() // 2]
         size = (mask.shape[0], mask.shape[1])
         scale_x, scale_y = self.frame.scale(size)
@@ -242,8 +209,8 @@ class Examples(Dataset[Example]):
         return cells
 
     def _cell(self, point: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
-        """(column, row) of a point in pixels of the input, among the cells of an image of this size."""
-        height, width = self.frame.inner(size)  # rounded: the image may end within its last cell's neighbour
+        """(column, row) of a point in pixels of the input, within the cells of an image of this size."""
+        height, width = self.frame.inner(size)
         column, row = (int((place + 0.5) / STRIDE) for place in point)
         return min(column, width - 1), min(row, height - 1)
 
@@ -257,33 +224,42 @@ class Examples(Dataset[Example]):
         seed = (_FIXED_SEED, int.from_bytes(name, "little"))
         return fixed_view((sampled.scene.height, sampled.scene.width), self.augmentation, view, seed)
 
-    def _image(self, source: Shards, sampled: SampledScene) -> RgbImage:
-        path = _path(source, sampled.scene.file_name)
-        image = read_rgb(path)
-        if image.shape[:2] != (sampled.scene.height, sampled.scene.width):
-            raise InputError(
-                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image "
-                f"{sampled.scene.image_id} have {sampled.scene.width} x {sampled.scene.height}; use the images "
-                "that the shards were made for"
-            )
-        return image
-
-    @staticmethod
-    def _first_click(region: BoolArray, generator: np.random.Generator) -> Click:
+    def _first_click(self, region: BoolArray, generator: np.random.Generator) -> tuple[float, float]:
+        """A random pixel of a region of the view, in pixels of the input."""
+        size = (region.shape[0], region.shape[1])
+        (scale_x, scale_y), (shift_x, shift_y) = self.frame.scale(size), self.frame.offset(size)
         places = np.flatnonzero(region)
-        y, x = divmod(int(places[int(generator.integers(len(places)))]), region.shape[1])
-        return Click(x, y, True)
+        y, x = divmod(int(places[int(generator.integers(len(places)))]), size[1])
+        return x * scale_x + shift_x, y * scale_y + shift_y
 
 
-def _path(source: Shards, file_name: str) -> Path:
-    if not source.images:
-        from disbench.datasets.photos import photo_path  # noqa: PLC0415
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Items (epoch, number) in an order that depends on the seed and the epoch alone.
 
-        return photo_path(file_name)
-    path = find_image(Path(source.images), file_name)
-    if path is None:
-        raise InputError(f"{file_name}: no such image in {source.images}; give the folder that has it")
-    return path
+    Args:
+        length: of the dataset.
+        seed: of the order.
+        start: number of items taken before.
+        stop: number of items after the last one.
+        share: (rank, processes): the items are dealt out to the processes in turn.
+    """
+
+    def __init__(self, length: int, seed: int, start: int, stop: int, share: tuple[int, int] = (0, 1)) -> None:
+        self.length, self.seed, self.start, self.stop, self.share = length, seed, start, stop, share
+
+    def __len__(self) -> int:
+        """Number of items left for this process."""
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The items."""
+        rank, processes = self.share
+        current, order = -1, np.empty(0, dtype=np.int64)
+        for place in range(self.start, self.stop):
+            epoch, number = divmod(place * processes + rank, self.length)
+            if epoch != current:
+                current, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            yield epoch, int(order[number])
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -302,11 +278,11 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> ClickBatch:
-    """All clicks of stage 2 in pixels of the input: the first as it fell, the others at their cells' centers.
+    """All clicks of stage 2 in pixels of the input: the first at its own place, the others at their cells' centers.
 
     Args:
         first: the first clicks, pixels of the input.
-        clicks: of each sample in cells, the first one among them.
+        clicks: all clicks of each sample in cells, the first one among them.
     """
     middle = (STRIDE - 1) / 2
     found = click_batch(clicks, [(STRIDE, STRIDE)] * len(clicks), [(middle, middle)] * len(clicks))

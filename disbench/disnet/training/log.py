@@ -1,27 +1,33 @@
-"""The log of a training: a CSV file that a resumed training continues, and TensorBoard's if it is installed."""
+"""The log of a training: a CSV file that a resumed training continues, TensorBoard's if it is installed, and speed."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from disbench.core.errors import InputError
-from disbench.io.files import naming, whole_file
+from disbench.io.files import whole_file
 
 
 class TrainingLog:
     """Rows of numbers by step.
 
     Args:
-        folder: gets `NAME.csv`, and the folder `tensorboard`.
-        name: of the file, and of the group of TensorBoard's curves.
+        folder: gets `NAME.csv` and the folder `tensorboard`.
+        name: of the file, and of TensorBoard's group of curves.
         step: rows of this step and of later ones are dropped from an older file: they come again.
 
     Raises:
-        InputError: an older file that is no such log.
+        InputError: an older file that is not such a log.
     """
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
@@ -30,7 +36,7 @@ class TrainingLog:
         self._board = _board(folder / "tensorboard")
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
-        """A row; the file is whole after it."""
+        """Add a row; the file on disk has it at once."""
         self.rows.append({"step": str(step), **{key: f"{value:.6g}" for key, value in numbers.items()}})
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO(newline="")
@@ -44,7 +50,7 @@ class TrainingLog:
                 self._board.add_scalar(f"{self.name}/{key}", value, step)
 
     def close(self) -> None:
-        """Write out what TensorBoard holds back."""
+        """Flush TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
@@ -53,12 +59,11 @@ def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     try:
-        with naming(path), path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = [dict(row) for row in csv.DictReader(file, strict=True)]
-        if any(None in row or None in row.values() or not row["step"].isdecimal() for row in rows):
+        if not all(row["step"].isdecimal() and None not in row for row in rows):
             raise ValueError("a row without a step, or of another length")
-        _ = [int(row["step"]) for row in rows]
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, KeyError, AttributeError, csv.Error) as error:
         raise InputError(
             f"{path}: not the log of a training ({error}); move it away, or start anew with --existing overwrite"
         ) from error
@@ -71,3 +76,43 @@ def _board(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder))
+
+
+class Meter:
+    """Examples per second, share of time spent waiting for data, peak memory."""
+
+    def __init__(self, examples_a_step: int) -> None:
+        self._examples, self._steps, self._waited = examples_a_step, 0, 0.0
+        self._began = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time within the block as waiting."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+
+    def step(self) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last reading."""
+        spent = max(time.monotonic() - self._began, 1e-9)
+        figures = {
+            "seconds": spent,
+            "examples_a_second": self._steps * self._examples / spent,
+            "waiting_share": self._waited / spent,
+            "peak_gib": _peak_gib(),
+        }
+        self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
+        return figures
+
+
+def _peak_gib() -> float:
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,10 +1,8 @@
-"""Candidates and diverse sets: which candidate answers for which mask, and what the proposals lose by it."""
+"""Candidates and diverse sets: which candidate is matched to which mask, and the loss of the proposals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,52 +24,27 @@ from disbench.disnet.training.losses import (
     focal_loss,
     focal_terms,
 )
+from disbench.disnet.training.settings import MatchWeights, Selection
 
 Pairs = tuple[Tensor, Tensor]
-"""Numbers of candidates and of the masks that they answer for: int64 (k,) each."""
-Selection = Literal["current", "any-gt"]
+"""Numbers of candidates and of the masks matched to them: int64 (k,) each."""
 
 THRESHOLD = 0.49
-"""A probability strictly above it belongs to the mask."""
-
-
-@dataclass(frozen=True, slots=True)
-class MatchWeights:
-    """Weights of the proposals' losses, PiClick's.
-
-    Attributes:
-        mask: of the loss of each pixel.
-        dice: of the Dice loss.
-        objectness: of "this candidate is an object that the click may mean".
-        no_object: what a candidate without a mask counts in the mean of the objectness loss; one with a mask
-            counts 1.
-        mask_loss: "bce" or "focal" (alpha 0.25, gamma 2).
-        objectness_target: what the objectness is to say. "matched" (the paper): 1 for a candidate with a mask, 0
-            for one without. Otherwise an IoU of the candidate, without a gradient, and every candidate counts 1:
-            "best-iou" with the best of the set's masks; "own-iou" with the first one, that of the object that was
-            clicked at.
-    """
-
-    mask: float = 5.0
-    dice: float = 5.0
-    objectness: float = 2.0
-    no_object: float = 0.1
-    mask_loss: Literal["bce", "focal"] = "bce"
-    objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
+"""Probabilities strictly above it belong to the mask."""
 
 
 def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:
-    """What it costs that a candidate answers for a mask: the weighted losses of the pair.
+    """The cost of matching a candidate to a mask: the weighted losses of the pair.
 
-    Pixel and Dice losses are those of `losses`, by products of matrices. The objectness costs minus its
-    probability, not its logarithm, so that it weighs like the others (DETR, section 3.1).
+    Pixel and Dice losses are those of `losses`, computed as matrix products. The objectness enters as minus its
+    probability, not its logarithm, so that it is commensurate with the others (DETR, section 3.1).
 
     Args:
-        logits: float (N, height, width), of the candidates.
-        targets: bool or float (K, height, width), of the set.
+        logits: the candidates, float (N, height, width).
+        targets: the set, bool or float (K, height, width).
         valid: bool (height, width), the pixels that count.
         objectness: float (N,), logits.
-        weights: of the three.
+        weights: of the three terms.
 
     Returns:
         float (N, K).
@@ -94,12 +67,12 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
 def match(
     logits: Tensor, objectness: Tensor, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> list[Pairs]:
-    """Hungarian matching: the cheapest way to give every mask of a set a candidate of its own.
+    """Hungarian matching: the cheapest assignment of a different candidate to every mask of a set.
 
     Args:
-        logits: float (batch, N, height, width), of the candidates.
+        logits: the candidates, float (batch, N, height, width).
         objectness: float (batch, N), logits.
-        targets: the set of each sample, bool or float (K, height, width); K may differ, and be 0.
+        targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
         valid: bool (batch, height, width), the pixels that count.
         weights: of the costs.
 
@@ -107,17 +80,14 @@ def match(
         The pairs of each sample, by the candidates' numbers, on the device of the logits.
 
     Raises:
-        ValueError: a set with more masks than there are candidates.
-        InputError: a cost that is no finite number: training came to nothing, which a user can mend.
+        ValueError: a set with more masks than candidates.
+        InputError: a cost is not finite: the training diverged.
     """
     outputs = logits.shape[1]
-    for sample, masks in enumerate(targets):
-        if len(masks) > outputs:
-            raise ValueError(
-                f"sample {sample}: {len(masks)} masks for {outputs} candidates; cut the set with cut_set first"
-            )
+    if any(len(masks) > outputs for masks in targets):
+        raise ValueError(f"a set has more masks than the {outputs} candidates; cut it with cut_set first")
     costs = [pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)]
-    table = torch.cat(costs, dim=1).cpu().numpy()  # one wait for the device, not one a sample
+    table = torch.cat(costs, dim=1).cpu().numpy()  # waits for the device once
     ends = np.cumsum([len(masks) for masks in targets])[:-1]
     return [_assigned(sample, part, logits.device) for sample, part in enumerate(np.split(table, ends, axis=1))]
 
@@ -138,10 +108,10 @@ def proposal_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The bipartite matching loss of stage 1, of the last decoder layer and of each earlier one.
 
-    Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole
-    batch (not over samples of their means); its objectness loss is the mean over all candidates of the batch,
-    weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other goals). So a mask
-    weighs the same however the masks are spread over the samples. Layers are added, as in Mask2Former.
+    Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole batch
+    (not over samples of their means), so that every mask has the same weight; its objectness loss is the mean over all
+    candidates of the batch, weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other
+    goals). The layers' losses are added, as in Mask2Former.
 
     Args:
         proposals: of the batch.
@@ -190,7 +160,7 @@ def _objectness_loss(objectness: Tensor, goals: Tensor, shares: Tensor) -> Tenso
 def _goals(
     logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> tuple[Tensor, Tensor]:
-    """What every candidate's objectness is to be, and what it counts: float (batch, N) each, at least float32."""
+    """The target of every candidate's objectness, and its weight: float (batch, N) each, at least float32."""
     goals = torch.zeros(logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
     if weights.objectness_target == "matched":
         for row, (candidates, _) in zip(goals, pairs, strict=True):
@@ -204,14 +174,7 @@ def _goals(
 
 
 def distinct(masks: BoolArray) -> IntArray:
-    """Which masks of a set are left after a crop: those that are not empty and repeat no earlier one.
-
-    Args:
-        masks: bool (K, height, width).
-
-    Returns:
-        int64 (k,), rising.
-    """
+    """Numbers of the masks, bool (K, height, width), that are not empty and repeat no earlier one: int64 (k,)."""
     seen: set[bytes] = set()
     kept = []
     for number, mask in enumerate(masks):
@@ -223,26 +186,21 @@ def distinct(masks: BoolArray) -> IntArray:
 
 
 def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
-    """Which masks of a set are matched, where it has more than there are candidates.
+    """Which masks of a set are matched if it has more masks than candidates.
 
-    The center's (the first), the one that supervises stage 2, and a random rest; where only one is to be
-    left, the one that supervises.
+    The center's (the first), the one that supervises stage 2, and random others; if only one fits, the one that
+    supervises.
 
     Args:
         masks: bool (K, height, width), inner to outer.
-        supervised: number of the mask that supervises stage 2.
-        outputs: how many masks are left at most, at least 1.
-        generator: decides the rest.
+        supervised: number of the mask that supervises stage 2, 0 to K - 1.
+        outputs: largest number of masks, at least 1.
+        generator: draws the others.
 
     Returns:
-        int64 (k,), rising: inner to outer as before.
-
-    Raises:
-        ValueError: no mask with the supervised number, or outputs below 1.
+        int64 (k,), ascending: inner to outer as before.
     """
     count = len(masks)
-    if not 0 <= supervised < count or outputs < 1:
-        raise ValueError(f"mask {supervised} of {count} cannot be kept among {outputs}")
     if count <= outputs:
         return np.arange(count, dtype=np.int64)
     kept = sorted({0, supervised}) if outputs > 1 else [supervised]
@@ -255,7 +213,7 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 def chosen_candidates(
     logits: Tensor, supervised: Tensor, valid: Tensor, rule: Selection, sets: Sequence[Tensor]
 ) -> Tensor:
-    """The candidate of each sample that goes on to stage 2, by its IoU with the truth.
+    """The candidate of each sample that goes on to stage 2, by its IoU with the ground truth.
 
     Args:
         logits: float (batch, N, height, width).
@@ -263,17 +221,12 @@ def chosen_candidates(
         valid: bool (batch, height, width), the pixels that count.
         rule: "current": the largest IoU with the supervised mask (paper, section 4.2); "any-gt": the largest
             IoU with any mask of the set (section 3.2).
-        sets: of each sample, bool or float (K, height, width); only "any-gt" looks at them.
+        sets: of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
 
     Returns:
-        int64 (batch,); of equals the lowest number. An empty union counts as an IoU of 0.
-
-    Raises:
-        ValueError: "any-gt" with an empty set.
+        int64 (batch,), the lowest number among equals. An empty union counts as an IoU of 0.
     """
     goals = list(supervised[:, None]) if rule == "current" else sets
-    if not all(len(masks) for masks in goals):
-        raise ValueError('"any-gt" needs at least one mask in each set')
     best = [
         _ious(own.sigmoid() > THRESHOLD, masks > 0.5, counts).amax(dim=1).argmax()
         for own, masks, counts in zip(logits, goals, valid, strict=True)

@@ -3,29 +3,85 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from disbench.core.errors import InputError
-from disbench.disnet.network import NetworkSettings
-from disbench.disnet.training.examples import Shards
-from disbench.disnet.training.matching import MatchWeights
-from disbench.disnet.training.views import Augmentation
+from disbench.disnet.options import NetworkSettings
 from disbench.io import addresses, definitions
-from disbench.io.settings import LARGEST, settings_from, with_overrides
+from disbench.io.settings import LARGEST, Bounds, Count, settings_from, with_overrides
+
+Selection = Literal["current", "any-gt"]
+Positive = Annotated[int, Bounds(1, LARGEST)]
+Size = Annotated[float, Bounds(0, LARGEST)]
+"""A rate, a number of epochs or a norm."""
+Share = Annotated[float, Bounds(0, 1)]
+Decay = Annotated[float, Bounds(0, 0.999999)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """One source of training examples.
+
+    Attributes:
+        folder: a finished folder of shards.
+        images: folder of their images; "" takes the embedded photos.
+    """
+
+    folder: str
+    images: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What views are drawn from.
+
+    Attributes:
+        smallest_crop: sides of a crop, as a share of the image's, are drawn uniformly from here to 1.
+        horizontal_flip: probability.
+        vertical_flip: probability.
+        brightness: largest change either way, as a share of the full range.
+        contrast: largest change of the factor either way.
+        views: number of fixed views of an image, the first two being the image itself and its mirror; 0 draws a view
+            for each example. Only features of fixed views can be cached.
+    """
+
+    smallest_crop: Annotated[float, Bounds(0.01, 1)] = 0.5
+    horizontal_flip: Share = 0.5
+    vertical_flip: Share = 0.5
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    views: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MatchWeights:
+    """Weights of the proposals' losses; the defaults are PiClick's.
+
+    Attributes:
+        mask: the pixel loss.
+        dice: the Dice loss.
+        objectness: the loss of "this candidate is an object that the click may mean".
+        no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
+        mask_loss: "bce" or "focal" (alpha 0.25, gamma 2).
+        objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
+            candidate without a gradient, where every candidate has weight 1: "best-iou" with the best of the set's
+            masks, "own-iou" with the first one, the object that was clicked.
+    """
+
+    mask: float = 5.0
+    dice: float = 5.0
+    objectness: float = 2.0
+    no_object: float = 0.1
+    mask_loss: Literal["bce", "focal"] = "bce"
+    objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
 
 
 @dataclass(frozen=True, slots=True)
 class RefinementLoss:
-    """Weights of stage 2's losses.
-
-    Attributes:
-        normalized_focal: of the normalized focal loss (the paper's only one).
-        bce: of the binary cross-entropy.
-        dice: of the Dice loss.
-    """
+    """Weights of stage 2's losses; the paper has the normalized focal loss alone."""
 
     normalized_focal: float = 1.0
     bce: float = 0.0
@@ -34,48 +90,50 @@ class RefinementLoss:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training, whole. The defaults are the paper's (section 4.2).
+    """A whole training. The defaults are the paper's (section 4.2).
 
     Attributes:
         name: of the training.
         shards: sources of examples.
         description: one line.
-        sampling: how the shards' sets were made ("hierarchy", "proximity", ...): a label of results.
-        training_data: names of the datasets: a label of results.
+        sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
+        training_data: label for reports: names of the datasets.
         network: what is trained.
-        start: checkpoint whose weights the training begins with, of the same network; "" begins with the network's
-            own (`vit.weights`, or the SAM's decoder).
-        trained: how the names of the parameters begin that are trained ("refinement", "proposal.objectness"); all
-            others stay as they are, and a stage without one is not computed further than the other needs it.
-            None: all.
-        seed: of everything that is drawn.
-        epochs: over all diverse sets; `steps` takes its place if it is given.
+        start: checkpoint of the same network to start from; "" starts from the network's own weights (`vit.weights`,
+            or SAM's decoder).
+        trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
+            A stage without any is computed only as far as the other needs it.
+        seed: of all random draws.
+        epochs: passes over all diverse sets; `steps` replaces it if given.
         steps: optimiser steps, or 0.
-        batch: examples a step on each process, before accumulation.
-        accumulate: batches to a step.
+        batch: examples in a forward pass of each process.
+        accumulate: batches in an optimiser step.
         proposal_rate: learning rate of stage 1.
-        refinement_rate: of stage 2.
-        new_layers_factor: learning rates of layers that start without weights, as a multiple.
-        first_rate: at the start of the warm-up.
-        warmup_epochs: of the warm-up.
-        warmup_steps: takes their place where `steps` does.
-        betas: Adam's.
+        refinement_rate: learning rate of stage 2.
+        new_layers_factor: multiplies the rate of stage 2's layers that start without weights.
+        first_rate: learning rate at the start of the warm-up.
+        warmup_epochs: length of the warm-up; `warmup_steps` replaces it where `steps` is given.
+        warmup_steps: length of the warm-up, steps.
+        betas: Adam's two.
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses.
-        refinement: weights of stage 2's.
-        selection: which candidate goes on: "current" or "any-gt".
-        corrective_clicks: stage 2 gets 0 to so many clicks on its own prediction.
+        refinement: weights of stage 2's losses.
+        selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
+        corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
         augmentation: views of the images.
         ema: decay of the averaged weights, 0 for none.
-        precision: "no", "bf16" or "fp16" (mixed, by accelerate).
+        precision: "no", "bf16" or "fp16": mixed precision.
         workers: loader processes.
-        features: folder that keeps a frozen encoder's features, "" for none; it needs `augmentation.views`.
+        features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between benchmark runs, 0 for none.
-        validation: name or path of the dataset card of these runs.
-        validation_options: options of the dataset, `option=value`.
+        validation: name or path of the dataset card for these runs.
+        validation_options: options of that dataset, `option=value`.
         validation_samples: samples of these runs, spread over the dataset; 0 for all.
         log_every: steps between lines of the log.
+
+    Raises:
+        InputError: settings that contradict each other.
     """
 
     name: str
@@ -86,59 +144,48 @@ class Training:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     start: str = ""
     trained: tuple[str, ...] = ()
-    seed: int = 0
-    epochs: float = 55.0
-    steps: int = 0
-    batch: int = 32
-    accumulate: int = 1
-    proposal_rate: float = 5e-5
-    refinement_rate: float = 5e-6
+    seed: Annotated[int, Bounds(0)] = 0
+    epochs: Size = 55.0
+    steps: Count = 0
+    batch: Positive = 32
+    accumulate: Positive = 1
+    proposal_rate: Size = 5e-5
+    refinement_rate: Size = 5e-6
     new_layers_factor: float = 1.0
-    first_rate: float = 5e-8
-    warmup_epochs: float = 2.0
-    warmup_steps: int = 0
-    betas: tuple[float, ...] = (0.9, 0.99)
-    clip: float = 0.0
+    first_rate: Size = 5e-8
+    warmup_epochs: Size = 2.0
+    warmup_steps: Count = 0
+    betas: tuple[Decay, ...] = (0.9, 0.99)
+    clip: Size = 0.0
     matching: MatchWeights = field(default_factory=MatchWeights)
     refinement: RefinementLoss = field(default_factory=RefinementLoss)
-    selection: Literal["current", "any-gt"] = "current"
-    corrective_clicks: int = 3
+    selection: Selection = "current"
+    corrective_clicks: Count = 3
     augmentation: Augmentation = field(default_factory=Augmentation)
-    ema: float = 0.0
+    ema: Decay = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: int = 2
+    workers: Count = 2
     features: str = ""
-    checkpoint_every: int = 1000
-    validate_every: int = 0
+    checkpoint_every: Positive = 1000
+    validate_every: Count = 0
     validation: str = ""
     validation_options: tuple[str, ...] = ()
-    validation_samples: int = 0
-    log_every: int = 10
+    validation_samples: Count = 0
+    log_every: Positive = 10
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise InputError(f"betas = {self.betas}; give Adam's two")
+        if self.features and not self.augmentation.views:
+            raise InputError("features are cached for fixed views only; set augmentation.views, or leave features out")
+        if not self.epochs and not self.steps:
+            raise InputError("no epochs and no steps; give one of them")
+        if self.validate_every and not self.validation:
+            raise InputError("validate_every needs validation, the name of a dataset card")
 
     def as_dict(self) -> dict[str, Any]:
         """All settings, for a checkpoint; `training_from` reads them again."""
         return dataclasses.asdict(self)
-
-
-_AT_LEAST = {
-    "epochs": 0,
-    "steps": 0,
-    "batch": 1,
-    "accumulate": 1,
-    "proposal_rate": 0,
-    "refinement_rate": 0,
-    "first_rate": 0,
-    "warmup_epochs": 0,
-    "warmup_steps": 0,
-    "clip": 0,
-    "corrective_clicks": 0,
-    "workers": 0,
-    "checkpoint_every": 1,
-    "validate_every": 0,
-    "validation_samples": 0,
-    "log_every": 1,
-    "seed": 0,
-}
 
 
 def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
@@ -152,51 +199,20 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
         InputError: unknown name or option, a value of the wrong kind or out of range, a broken file.
     """
     path = definitions.find("baselines/configs", name)
-    content = dict(definitions.load(path))
-    content.setdefault("name", path.stem)
+    content = {"name": path.stem, **definitions.load(path)}
     return training_from(with_overrides(content, overrides, Training), str(path))
 
 
-def training_from(content: dict[str, Any], where: str) -> Training:
-    """A training from the content of its file.
-
-    Args:
-        content: option -> value.
-        where: what to name in errors.
-
-    Raises:
-        InputError: as `load_training`.
-    """
-    training = settings_from(Training, content, where)
-    for option, least in _AT_LEAST.items():
-        if getattr(training, option) < least:
-            raise InputError(f"{where}: {option} = {getattr(training, option)} is too small; it starts at {least}")
-        if option != "seed" and getattr(training, option) > LARGEST:
-            raise InputError(f"{where}: {option} is more than {LARGEST:,}; make it smaller")
-    if not 0 <= training.ema < 1:
-        raise InputError(f"{where}: ema = {training.ema}; it lies from 0 to below 1")
-    if len(training.betas) != 2 or not all(0 <= beta < 1 for beta in training.betas):
-        raise InputError(f"{where}: betas = {training.betas}; they are two numbers from 0 to below 1")
-    if training.features and not training.augmentation.views:
-        raise InputError(
-            f"{where}: features are kept for fixed views only; set augmentation.views, or leave features out"
-        )
-    if not training.epochs and not training.steps:
-        raise InputError(f"{where}: no epochs and no steps; give one of them")
-    if training.validate_every and not training.validation:
-        raise InputError(f"{where}: validate_every needs validation, the name of a dataset card")
-    return training
+def training_from(content: Mapping[str, Any], where: str) -> Training:
+    """A training from the content of a file; errors name it as `where`."""
+    return settings_from(Training, content, where)
 
 
 def resolved(training: Training, root: Path | None) -> Training:
-    """The training with relative paths of images looked up below a root of data too, as everywhere.
-
-    Args:
-        training: as read.
-        root: of the datasets, or None.
+    """The training with relative folders found here or below `root`, the root of the datasets.
 
     Raises:
-        InputError: a folder of shards or images is not there.
+        InputError: a folder of shards or images is missing.
     """
     shards = tuple(
         Shards(
@@ -217,5 +233,5 @@ def _found(folder: str, root: Path | None, what: str) -> str:
     if root is not None and addresses.here(root / folder, optional=True).is_dir():
         return str(root / folder)
     below = f" nor below {root}" if root is not None else ""
-    cure = "make them with disbench sample" if what == "shards" else "name the folder, or give --data"
-    raise InputError(f"{folder}: no such folder of {what} here{below}; {cure}")
+    fix = "make them with disbench sample" if what == "shards" else "name the folder, or give --data"
+    raise InputError(f"{folder}: no such folder of {what} here{below}; {fix}")

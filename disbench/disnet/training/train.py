@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.disnet.checkpoints import (
@@ -25,22 +20,16 @@ from disbench.disnet.checkpoints import (
     latest_state,
     load_network,
     load_state,
+    read_state,
     save_network,
     save_state,
 )
 from disbench.disnet.method import DisnetMethod
-from disbench.disnet.network import (
-    Disnet,
-    NetworkSettings,
-    build_network,
-    input_of,
-    train_only,
-    trained_parameters,
-)
-from disbench.disnet.training.averages import AveragedWeights
-from disbench.disnet.training.examples import Batch, Examples, collate
-from disbench.disnet.training.log import TrainingLog
-from disbench.disnet.training.schedule import learning_rate
+from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
+from disbench.disnet.options import NetworkSettings
+from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate
+from disbench.disnet.training.log import Meter, TrainingLog
+from disbench.disnet.training.optimizer import averaged, learning_rate, parameter_groups, total_steps, warmup_steps
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
@@ -50,59 +39,28 @@ from disbench.workers import threads
 from disbench.workers.processes import die_with_parent
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
-"""Evaluates the network in training and gives its figures by name."""
+"""Evaluates the network in training: figures by name."""
 Report = Callable[[int, int, Mapping[str, float]], None]
-"""Told the step, how many there are, and the figures of a line of the log."""
+"""Receives each line of the log: the step, the number of steps, the figures."""
 STATE = "checkpoint"
 TRAINED = "disnet.safetensors"
-_NEW = ("blocks", "kept_", "corrected_", "token_norm", "features_norm")
-"""Parameters of stage 2 that start without weights, by what their names contain."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a training came to.
+    """The result of a call of `train`.
 
     Attributes:
         checkpoint: the trained network's file.
-        steps: done in all.
-        seconds: of this call.
-        figures: of the last line of the log.
+        steps: number of finished steps, those of earlier calls included.
+        seconds: wall time of this call.
+        figures: the last line of the log.
     """
 
     checkpoint: Path
     steps: int
     seconds: float
     figures: Mapping[str, float]
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Items (epoch, number) in an order that the seed and the epoch decide, from any step on.
-
-    Args:
-        length: of the dataset.
-        seed: of the order.
-        start: how many items were taken before.
-        count: how many are taken in all.
-        share: (rank, processes): every process takes its part of each turn.
-    """
-
-    def __init__(self, length: int, seed: int, start: int, count: int, share: tuple[int, int] = (0, 1)) -> None:
-        self.length, self.seed, self.start, self.count, self.share = length, seed, start, count, share
-
-    def __len__(self) -> int:
-        """How many items are still taken by this process."""
-        return max(0, self.count - self.start)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The items."""
-        rank, processes = self.share
-        orders: dict[int, Any] = {}
-        for place in range(self.start, self.count):
-            epoch, number = divmod(place * processes + rank, self.length)
-            if epoch not in orders:
-                orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.length)}
-            yield epoch, int(orders[epoch][number])
 
 
 def train(
@@ -113,35 +71,43 @@ def train(
     report: Report | None = None,
     device: str = "",
     until: int = 0,
-    log_name: str = "log",
 ) -> TrainingResult:
-    """Train a network, or go on with a training that was interrupted; the same steps either way.
+    """Train a network, or resume an interrupted training with the same steps.
 
-    On a CPU a resumed training has the same losses as one in one go. With several processes (`accelerate launch`)
-    each takes its share of the examples, and the first writes.
+    On a CPU a resumed training has exactly the losses of an uninterrupted one. With several processes (`accelerate
+    launch`) each takes its share of the examples, and the first writes.
 
     Args:
-        training: the settings, its folders found (`training_settings.resolved`).
+        training: the settings, its folders resolved (`settings.resolved`).
         out: folder of the result: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
         benchmark: called every `validate_every` steps, with the averaged weights if there are any.
-        report: told each line of the log.
-        device: "cpu", "cuda"; "" takes what accelerate finds. One process can train in one precision only.
-        until: end after this step, with a checkpoint, as an interruption would; 0 goes to the end.
-        log_name: of the CSV file.
+        report: called with each line of the log.
+        device: "cpu", "cuda", or "" for accelerate's choice. One process can train in one precision only.
+        until: stop after this step, with a checkpoint; 0 trains to the end.
 
     Raises:
-        InputError: data, weights or the device are missing or damaged, memory does not suffice, a loss is not
-            finite, the folder holds a training with other settings.
+        InputError: data, weights or the device are missing or damaged, memory runs out, a loss is not finite, or the
+            folder has a training with other settings.
     """
-    return _Run(training, out, device, log_name).go(benchmark, report, until)
+    return _Run(training, out, device).go(benchmark, report, until)
+
+
+def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
+    """Check a training in seconds: its data, the shapes of a batch, one step's losses and gradients.
+
+    Arguments and errors are those of `train`; a checkpoint in `out` is checked, too. Nothing is written except cached
+    features.
+
+    Returns:
+        Figures by name: examples, steps, parameters, shapes, losses, the gradient's norm, seconds.
+    """
+    began = time.monotonic()
+    run = _Run(replace(training, workers=0), out, device)
+    return {**run.try_one(), "seconds": round(time.monotonic() - began, 2)}
 
 
 def begin(out: Path, existing: str) -> None:
-    """Make room for a training.
-
-    Args:
-        out: its folder.
-        existing: what to do with an earlier one: "resume" leaves it, "overwrite" removes it.
+    """Deal with an earlier training in a folder: "resume" keeps it, "overwrite" removes it.
 
     Raises:
         InputError: there is one, and `existing` is "fail".
@@ -154,59 +120,34 @@ def begin(out: Path, existing: str) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def total_steps(training: Training, examples: int, processes: int = 1) -> int:
-    """Optimiser steps of a training."""
-    if training.steps:
-        return training.steps
-    return math.ceil(training.epochs * examples / (training.batch * training.accumulate * processes))
-
-
-def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]]:
-    """Adam's groups: stage 1, stage 2, and of stage 2 what starts without weights, each with its rate."""
-    groups: dict[str, tuple[float, list[nn.Parameter]]] = {
-        "proposal": (training.proposal_rate, []),
-        "refinement": (training.refinement_rate, []),
-        "new": (training.refinement_rate * training.new_layers_factor, []),
-    }
-    for name, parameter in trained_parameters(network).items():
-        stage, _, rest = name.partition(".")
-        is_new = stage == "refinement" and rest.startswith(_NEW)
-        groups["new" if is_new else stage][1].append(parameter)
-    return [{"params": parameters, "lr": rate, "rate": rate} for rate, parameters in groups.values() if parameters]
-
-
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, training: Training, out: Path, device: str, log_name: str) -> None:
-        self.training, self.out, self.log_name = training, out, log_name
+    def __init__(self, training: Training, out: Path, device: str) -> None:
+        self.training, self.out = training, out
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
-        network, self.start = _begun(training)
+        network, self.start = _starting_network(training)
         self.network_input = input_of(training.network, training.features)
+        outputs = training.network.options.outputs
         self.examples = Examples(
-            training.shards,
-            network.frame,
-            self.network_input,
-            training.augmentation,
-            training.network.options.outputs,
-            training.seed,
+            training.shards, network.frame, self.network_input, training.augmentation, outputs, training.seed
         )
         self.steps = total_steps(training, len(self.examples), self.accelerator.num_processes)
         self.network = network.to(self.accelerator.device)
-        self.averages = AveragedWeights(self.network, training.ema) if training.ema else None
+        self.averages = averaged(self.network, training.ema) if training.ema else None
         groups = parameter_groups(self.network, training)
         self.optimizer = torch.optim.Adam(groups, betas=(training.betas[0], training.betas[1]))
-        self.step = self._taken_up()
+        self.step = self._resumed()
         loss = TwoStageLoss(self.network, training, clickers=max(training.workers, 1))
         self.loss, self.prepared = self.accelerator.prepare(loss, self.optimizer)
 
     def go(self, benchmark: Benchmark | None, report: Report | None, until: int) -> TrainingResult:
         """Train to the end, or to `until`."""
         began = time.monotonic()
-        log = self._log(self.log_name, self.step + 1)
+        log = self._log("log", self.step + 1)
         last = min(until or self.steps, self.steps)
-        meter = _Meter(self.training.batch * self.training.accumulate)
+        meter = Meter(self.training.batch * self.training.accumulate)
         figures: Mapping[str, float] = {}
         parts: list[dict[str, float]] = []
         batches = iter(self._loader(last))
@@ -215,7 +156,8 @@ class _Run:
             self.step += 1
             meter.step()
             if self._due(self.training.log_every) or self.step == self.steps:
-                figures = {**_means(parts), **meter.read(), "rate": self._rate()}
+                means = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+                figures = {**means, **meter.read(), "rate": float(self.optimizer.param_groups[0]["lr"])}
                 parts = []
                 if log is not None:
                     log.add(self.step, figures)
@@ -250,8 +192,10 @@ class _Run:
             **parts,
         }
 
-    def _one_step(self, batches: Iterator[Batch], meter: _Meter) -> list[dict[str, float]]:
-        self._set_rates()
+    def _one_step(self, batches: Iterator[Batch], meter: Meter) -> list[dict[str, float]]:
+        warmup = warmup_steps(self.training, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, warmup, group["rate"], self.training.first_rate)
         parts = []
         for part in range(self.training.accumulate):
             with meter.waiting():
@@ -268,11 +212,11 @@ class _Run:
         self.prepared.step()
         self.prepared.zero_grad()
         if self.averages is not None:
-            self.averages.update(self.network)
+            self.averages.update_parameters(self.network)
         return parts
 
     def _drawn_rounds(self, batch: Batch, part: int) -> list[int]:
-        """How many corrective clicks the examples get; torch's own draws (`drop_path`) begin anew with the step too."""
+        """The number of corrective clicks of each example; seeds torch's own draws (`drop_path`) for the step, too."""
         seed = (self.training.seed, self.step, part, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         return draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
@@ -291,37 +235,26 @@ class _Run:
     def _too_large(self, error: BaseException) -> InputError:
         words = " ".join(str(error).split())[:120]
         return InputError(
-            f"memory does not suffice for {self.training.batch} examples at once ({words}); "
-            f"lower batch and raise accumulate: batch = {max(self.training.batch // 2, 1)} with accumulate = "
-            f"{self.training.accumulate * 2} gives the same steps"
+            f"out of memory with {self.training.batch} examples at once ({words}); lower batch and raise accumulate: "
+            f"batch = {max(self.training.batch // 2, 1)} with accumulate = {self.training.accumulate * 2} gives the "
+            "same steps"
         )
 
     def _loader(self, last: int) -> DataLoader[Any]:
-        a_step = self.training.batch * self.training.accumulate
+        training, workers = self.training, self.training.workers
+        step_size = training.batch * training.accumulate
         share = (self.accelerator.process_index, self.accelerator.num_processes)
-        sampler = EpochSampler(len(self.examples), self.training.seed, self.step * a_step, last * a_step, share)
-        workers = self.training.workers
+        items = (self.step * step_size, last * step_size)
         return DataLoader(
             self.examples,
-            batch_size=self.training.batch,
-            sampler=sampler,
+            batch_size=training.batch,
+            sampler=EpochSampler(len(self.examples), training.seed, *items, share),
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if workers else None,
             multiprocessing_context="spawn" if workers else None,
         )
-
-    def _set_rates(self) -> None:
-        training = self.training
-        warmup = training.warmup_steps
-        if not training.steps:
-            warmup = round(self.steps * training.warmup_epochs / training.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, warmup, group["rate"], training.first_rate)
-
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
@@ -333,33 +266,26 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         return TrainingLog(self.out, name, step)
 
+    @property
+    def _result(self) -> Disnet:
+        """The network as it would be stored now: with averaged weights if there are any."""
+        averages: Any = self.averages
+        return self.network if averages is None else averages.module
+
     def _validate(self, benchmark: Benchmark) -> None:
         """A benchmark run of the network as it would be stored now."""
         log = self._log("validation", self.step)
         if log is None:
             return
-        self.network.eval()
-        method = DisnetMethod(self.network, self.network_input, str(self.accelerator.device))
-        if self.averages is None:
-            figures = benchmark(method)
-        else:
-            with self.averages.in_place(self.network):
-                figures = benchmark(method)
-        self.network.train()
-        log.add(self.step, figures)
+        network = self._result.eval()
+        log.add(self.step, benchmark(DisnetMethod(network, self.network_input, str(self.accelerator.device))))
         log.close()
+        network.train()
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            save_state(
-                self.out / STATE,
-                self.network,
-                self.optimizer,
-                self.averages,
-                self.training,
-                self.step,
-                self._facts(),
-            )
+            parts = (self.network, self.optimizer, self.averages, self.training, self.step, self._facts())
+            save_state(self.out / STATE, *parts)
 
     def _finish(self, path: Path) -> None:
         if not self.accelerator.is_main_process:
@@ -367,12 +293,7 @@ class _Run:
         facts = {"steps": str(self.step), "torch": torch.__version__}
         if self.start:
             facts["started from"] = json.dumps(self.start, sort_keys=True)
-        settings = replace(self.training, shards=(), features="")
-        if self.averages is None:
-            save_network(path, self.network, settings, facts, half=True)
-            return
-        with self.averages.in_place(self.network):
-            save_network(path, self.network, settings, facts, half=True)
+        save_network(path, self._result, replace(self.training, shards=(), features=""), facts, half=True)
 
     def _facts(self) -> dict[str, str]:
         """What decides the steps besides the settings."""
@@ -382,22 +303,25 @@ class _Run:
             facts["weights to start from"] = self.start["sha256"][:16]
         return facts
 
-    def _taken_up(self) -> int:
+    def _resumed(self) -> int:
+        """The number of finished steps, after the state of the last checkpoint is restored."""
         folder = latest_state(self.out / STATE)
         if folder is None:
             return 0
-        check_same_training(folder, self.training, self._facts())
-        return load_state(folder, self.network, self.optimizer, self.averages)
+        state = read_state(folder)
+        check_same_training(folder, state, self.training, self._facts())
+        load_state(folder, self.network, self.optimizer, self.averages)
+        return state.step
 
 
-def _begun(training: Training) -> tuple[Disnet, dict[str, Any]]:
-    """The network as the training begins, and what is known of the file that it starts from."""
+def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
+    """The network before the first step, and what is known of the file that it starts from."""
     start: dict[str, Any] = {}
     if not training.start:
         network = build_network(training.network)
     else:
         found = load_network(Path(addresses.local_text(training.start)))
-        if _built(found.training) != _built(training):
+        if _weights_of(found.training) != _weights_of(training):
             raise InputError(
                 f"{training.start}: of another network than this training's; set the table network as it was there"
             )
@@ -411,63 +335,19 @@ def _begun(training: Training) -> tuple[Disnet, dict[str, Any]]:
     return network, start
 
 
-def _built(training: Training) -> NetworkSettings:
-    """What decides which weights there are, and how they work together."""
+def _weights_of(training: Training) -> NetworkSettings:
+    """The settings that decide which weights a network has, and how they work together."""
     settings = training.network
     vit = replace(settings.vit, weights=None, revision="", drop_path=0.0)
     return replace(settings, vit=vit, weights="")
 
 
-class _Meter:
-    """Examples a second, share of time spent waiting for data, peak memory."""
-
-    def __init__(self, a_step: int) -> None:
-        self._a_step, self._steps, self._waited = a_step, 0, 0.0
-        self._began = time.monotonic()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time within the block is waiting."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waited += time.monotonic() - began
-
-    def step(self) -> None:
-        """A step is done."""
-        self._steps += 1
-
-    def read(self) -> dict[str, float]:
-        """The figures since the last reading."""
-        spent = max(time.monotonic() - self._began, 1e-9)
-        figures = {
-            "seconds": spent,
-            "examples_a_second": self._steps * self._a_step / spent,
-            "waiting_share": self._waited / spent,
-            "peak_gib": _peak_gib(),
-        }
-        self._began, self._waited, self._steps = time.monotonic(), 0.0, 0
-        return figures
-
-
-def _peak_gib() -> float:
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated()) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
 def _next(batches: Iterator[Batch]) -> Batch:
-    """The next batch; of an error in a loader process, where a traceback comes before it, the sentence alone."""
+    """The next batch; an error in a loader process without the traceback that DataLoader puts before it."""
     try:
         return next(batches)
     except InputError as error:
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
-
-
-def _means(parts: list[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 
 def _start_worker(_: int) -> None:
@@ -493,26 +373,5 @@ def _accelerator(training: Training, device: str) -> Any:
             f"training in the same process ({error})"
         ) from error
     if device and made.device.type != device:
-        raise InputError(f"there is no device {device!r} here; use cpu, or leave --device out")
+        raise InputError(f"no device {device!r} on this machine; use cpu, or leave --device out")
     return made
-
-
-def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
-    """Check a training in seconds: its data, the shapes of a batch, one step's losses and gradients.
-
-    Nothing is written but what a kept feature is worth; no weight changes.
-
-    Args:
-        training: as for `train`.
-        out: as for `train`: a checkpoint that is there is checked too.
-        device: as for `train`.
-
-    Returns:
-        What was found, by name: examples, steps, parameters, shapes, losses, the gradient's norm, seconds.
-
-    Raises:
-        InputError: as `train`.
-    """
-    began = time.monotonic()
-    run = _Run(replace(training, workers=0), out, device, "log")
-    return {**run.try_one(), "seconds": round(time.monotonic() - began, 2)}

@@ -6,47 +6,38 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from disbench.core.arrays import BoolArray
-from disbench.core.clicks import NO_ERROR, Click
-from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.core.clicks import NO_ERROR, Click, next_click
+from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.network import Disnet
-from disbench.disnet.training.clicks import corrective_clicks
 from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
-from disbench.disnet.training.matching import chosen_candidates, proposal_loss
+from disbench.disnet.training.matching import THRESHOLD, chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
-THRESHOLD = 0.49
 Answer = Callable[[ClickBatch, Tensor], Tensor]
-"""Clicks so far and the rows of the batch that they are of -> the current masks' logits."""
+"""Clicks so far and their rows of the batch -> the current masks' logits."""
 
 
 class TwoStageLoss(nn.Module):
-    """The loss of a batch, as one module: what trains on several devices wraps it whole.
+    """The loss of a batch as one module, which distributed training wraps as a whole.
 
     Args:
-        network: that is trained.
+        network: to train.
         training: its settings.
-        clickers: threads for the simulated clicks (OpenCV lets go of Python while it works).
+        clickers: threads that simulate clicks (OpenCV releases Python's lock).
     """
 
     def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
         super().__init__()
         self.network, self.training_settings = network, training
         self._first, self._second = _is_trained(network.proposal), _is_trained(network.refinement)
-        self._pool = ThreadPoolExecutor(clickers) if clickers > 1 else None
+        self._map = ThreadPoolExecutor(clickers).map if clickers > 1 else map
 
     def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its summands.
-
-        Args:
-            batch: of examples.
-            rounds: for each, how many corrective clicks it gets.
-        """
+        """The loss and its summands; rounds: the number of corrective clicks of each example."""
         if self.network.options.first_click:
             return self._two_stages(batch, rounds)
         return self._one_stage(batch, rounds)
@@ -59,7 +50,7 @@ class TwoStageLoss(nn.Module):
         parts["iou1"] = _mean_iou(kept.logits, batch)
         if not self._second:
             return loss, parts
-        clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(_rows(kept, rows), given))
+        clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
         refined = self.network.refine(kept, clicks)
         second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
         parts.update(more)
@@ -67,7 +58,7 @@ class TwoStageLoss(nn.Module):
         return loss + second, parts
 
     def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Without the first click's own stage: the answer to the first click, and that to all clicks after it."""
+        """With `first_click` off: the answer to the first click, and the answer to all clicks."""
         proposals = self.network.propose(batch.inputs, batch.first)
         loss, parts = self._proposal_loss(proposals, batch, batch.masks)
         chosen = self._chosen(proposals, batch)
@@ -91,8 +82,7 @@ class TwoStageLoss(nn.Module):
     def _proposal_loss(
         self, proposals: Proposals, batch: Batch, sets: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, parts = proposal_loss(proposals, list(sets), batch.valid, self.training_settings.matching)
-        return loss, dict(parts)
+        return proposal_loss(proposals, sets, batch.valid, self.training_settings.matching)
 
     def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
         rule = self.training_settings.selection
@@ -106,29 +96,20 @@ class TwoStageLoss(nn.Module):
         for number in range(max(rounds, default=0)):
             rows = [row for row, count in enumerate(rounds) if count > number]
             index = torch.tensor(rows, device=batch.inputs.device)
-            first = _click_rows(batch.first, index)
-            given = refinement_clicks(first, [clicks[row] for row in rows])
-            found = (answer(given, index).sigmoid() > THRESHOLD).cpu().numpy()
-            for row, click in zip(rows, self._next(targets[rows], found, [clicks[r] for r in rows]), strict=True):
+            given = [clicks[row] for row in rows]
+            logits = answer(refinement_clicks(batch.first.rows(index), given), index)
+            found = (logits.sigmoid() > THRESHOLD).cpu().numpy()
+            for row, click in zip(rows, list(self._map(next_click, targets[rows], found, given)), strict=True):
                 if click != NO_ERROR:
                     clicks[row].append(click)
-        torch.clear_autocast_cache()  # older releases of torch keep weights cast here, with no gradient
+        torch.clear_autocast_cache()  # older torch caches weights cast here, without gradients
         return refinement_clicks(batch.first, clicks)
-
-    def _next(self, targets: npt.NDArray[np.int8], found: BoolArray, clicks: Sequence[Sequence[Click]]) -> list[Click]:
-        if self._pool is None:
-            return corrective_clicks(targets, found, clicks)
-        jobs = [
-            self._pool.submit(corrective_clicks, targets[n : n + 1], found[n : n + 1], clicks[n : n + 1])
-            for n in range(len(targets))
-        ]
-        return [job.result()[0] for job in jobs]
 
 
 def refinement_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Stage 2's loss: the mean over the batch of the weighted losses, and its summands.
+    """Stage 2's loss, the mean over the batch of the weighted losses, and its summands.
 
     Args:
         logits: float (batch, h, w).
@@ -136,11 +117,7 @@ def refinement_loss(
         valid: bool (batch, h, w).
         weights: of the losses.
     """
-    losses = {
-        "normalized_focal": normalized_focal_loss,
-        "bce": binary_cross_entropy,
-        "dice": dice_loss,
-    }
+    losses = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
     parts = {
         f"refined_{name}": getattr(weights, name) * loss(logits, targets, valid).mean()
         for name, loss in losses.items()
@@ -151,7 +128,7 @@ def refinement_loss(
 
 
 def draw_rounds(count: int, most: int, seed: Sequence[int]) -> list[int]:
-    """How many corrective clicks each example gets: 0 to `most`, uniform."""
+    """The number of corrective clicks of each example: 0 to `most`, uniform."""
     generator = np.random.default_rng(list(seed))
     return [int(number) for number in generator.integers(most + 1, size=count)]
 
@@ -165,12 +142,3 @@ def _mean_iou(logits: Tensor, batch: Batch) -> Tensor:
     both = (found & batch.targets).flatten(1).sum(1)
     either = ((found | batch.targets) & batch.valid).flatten(1).sum(1)
     return (both / either.clamp(min=1)).mean()
-
-
-def _rows(kept: Kept, rows: Tensor) -> Kept:
-    context = None if kept.context is None else kept.context[rows]
-    return Kept(kept.query[rows], kept.features[rows], kept.logits[rows], context)
-
-
-def _click_rows(clicks: ClickBatch, rows: Tensor) -> ClickBatch:
-    return ClickBatch(clicks.points[rows], clicks.positive[rows], clicks.given[rows])

@@ -124,8 +124,7 @@ def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes)
     if missing := next(filter(None, (run.missing(quantity) for run in own)), ""):
         return Cell(DASH, notes.marks(missing))
     found = estimate(values_of(own, quantity), quantity)
-    intervals = [found.samples, *([found.seeds] if found.seeds else [])]
-    text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in intervals)
+    text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in found.intervals)
     samples = own[0].entry.conditions["samples"]
     note = "" if samples == "all" else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
     failed = sum(len(run.entry.rows.failures) for run in own)

@@ -1,4 +1,4 @@
-"""The rows of an ablation as they were measured: of each dataset, mean over seeds and samples, with both intervals."""
+"""The measured rows of an ablation: means over seeds and samples, with both intervals."""
 
 from __future__ import annotations
 
@@ -16,32 +16,25 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
 from disbench.harness.store import RUN, StoredRun
-from disbench.reports.ablation.plans import RUNS, CellRecord, read_record, recorded
+from disbench.reports.ablation.plans import RUNS, RowRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries
-
-_ONE_BUDGET = ("steps", "epochs", "batch", "accumulate")
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What is compared.
-
-    Attributes:
-        kind: number of clicks, number of failures by RITM's rule, or IoU at click 1.
-        percent: the IoU to reach, or 0.
-    """
+    """What is compared: clicks or failures (by RITM's rule) to an IoU of `percent`, or the IoU at click 1."""
 
     kind: Literal["noc", "nof", "iou"]
     percent: int = 0
 
     @property
     def title(self) -> str:
-        """As tables head it."""
+        """The heading of its column."""
         return {"noc": f"NoC@{self.percent}", "nof": f"NoF@{self.percent}", "iou": "mIoU@1"}[self.kind]
 
     @property
     def key(self) -> str:
-        """As published columns end: `noc90`."""
+        """As in the names of published columns: `noc90`."""
         return f"{self.kind}{self.percent}" if self.percent else "iou1"
 
     @property
@@ -50,7 +43,7 @@ class Quantity:
         return 1 if self.kind == "iou" else -1
 
     def text(self, value: float, *, sign: bool = False) -> str:
-        """A value as tables print it, or a difference with its sign."""
+        """A value, or with `sign` a difference, as tables print it."""
         places = {"noc": 2, "nof": 1, "iou": 3}[self.kind]
         size = f"{abs(value):.{places}f}"
         before = "−" if value < 0 else "+" if sign else ""
@@ -59,22 +52,15 @@ class Quantity:
 
 @dataclass(frozen=True)
 class CellRun:
-    """One run of a row and a seed.
+    """One run of a row and a seed; `ious` has the IoUs of each sample, click by click."""
 
-    Attributes:
-        record: of the row and seed.
-        run: as stored.
-        entry: as reports see it.
-        ious: sample -> its IoUs, click by click.
-    """
-
-    record: CellRecord
+    record: RowRecord
     run: StoredRun
     entry: Entry
     ious: Mapping[str, FloatArray]
 
     def values(self, quantity: Quantity) -> FloatArray:
-        """Of each sample, float64 (samples,); of failures 1 for one, else 0."""
+        """The quantity for each sample, float64 (samples,); 1 for a failure, else 0."""
         rows = list(self.ious.values())
         if quantity.kind == "iou":
             return np.array([row[0] for row in rows], dtype=np.float64)
@@ -82,7 +68,7 @@ class CellRun:
         return np.asarray(clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64)
 
     def missing(self, quantity: Quantity) -> str:
-        """Why there are no values; "" if there are."""
+        """Why there are no values, or ""."""
         if quantity.percent and not self.entry.rows.reaches(quantity.percent):
             return self.entry.rows.without_curves
         if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.ious.values()):
@@ -95,9 +81,9 @@ class Estimate:
     """A mean over seeds and samples.
 
     Attributes:
-        mean: of all; of failures their number, mean over seeds.
+        mean: over both; for failures, their number.
         samples: 95 % percentile bootstrap interval over samples of the seeds' mean; exact for clicks and failures.
-        seeds: 95 % t interval over the seeds' means; None of one seed.
+        seeds: 95 % t interval over the seeds' means; None for one seed.
     """
 
     mean: float
@@ -106,11 +92,15 @@ class Estimate:
 
     @property
     def side(self) -> int:
-        """The sign of the mean, if every interval that there is excludes 0; else 0."""
-        intervals = [self.samples, *([self.seeds] if self.seeds else [])]
-        if all(low > 0 for low, _ in intervals):
+        """The sign of the mean if every interval excludes 0, else 0."""
+        if all(low > 0 for low, _ in self.intervals):
             return 1
-        return -1 if all(high < 0 for _, high in intervals) else 0
+        return -1 if all(high < 0 for _, high in self.intervals) else 0
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """The interval over samples and, with several seeds, the one over seeds."""
+        return [self.samples, *([self.seeds] if self.seeds else [])]
 
 
 Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
@@ -118,11 +108,11 @@ Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
 
 
 def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
-    """What an ablation's folder has, as far as it is finished.
+    """The finished runs in an ablation's folder.
 
     Raises:
-        InputError: nothing is finished, a run or a record is damaged, or rows cannot be compared: other budgets,
-            other samples, other protocols.
+        InputError: nothing is finished, a run or a record is damaged, or rows cannot be compared because budgets,
+            samples or protocols differ.
     """
     records = {
         run.parent: read_record(cell) for cell in recorded(folder) for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
@@ -140,7 +130,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     return found
 
 
-def _check_options(run: StoredRun, record: CellRecord) -> None:
+def _check_options(run: StoredRun, record: RowRecord) -> None:
     options = run.record.method.options
     for name, value in record.method.items():
         if options.get(name) != value:
@@ -151,19 +141,18 @@ def _check_options(run: StoredRun, record: CellRecord) -> None:
 
 
 def _check_comparable(runs: Sequence[CellRun]) -> None:
-    """All rows have one budget, and all runs on a dataset the same samples and one protocol."""
+    """Check that all rows have one budget, and all runs on a dataset the same samples and protocol."""
     first_of: dict[str, CellRun] = {}
     for own in runs:
         first = first_of.setdefault(own.entry.dataset, own)
-        budget = [name for name in _ONE_BUDGET if own.record.training[name] != runs[0].record.training[name]]
-        if budget:
+        if own.record.length != runs[0].record.length:
             raise InputError(
                 f"{own.run.folder} is trained for {own.record.budget} and {runs[0].run.folder} for "
                 f"{runs[0].record.budget}; rows are compared at one budget: name another --out for the other"
             )
         if _how(own) != _how(first) or list(own.ious) != list(first.ious):
             raise InputError(
-                f"{own.run.folder} and {first.run.folder} are of other samples or another protocol; measure all rows "
+                f"{own.run.folder} and {first.run.folder} differ in samples or protocol; measure all rows "
                 "with the same --every, --limit and --stop-at"
             )
 
@@ -174,16 +163,11 @@ def _how(own: CellRun) -> tuple[object, ...]:
 
 
 def estimate(values: npt.ArrayLike, quantity: Quantity) -> Estimate:
-    """Mean and intervals of values, or of differences.
-
-    Args:
-        values: (seeds, samples), finite.
-        quantity: of failures the sum over samples is estimated, not the mean.
-    """
+    """Mean and intervals of values or differences, finite (seeds, samples); for failures, of their sum over samples."""
     given = np.asarray(values, dtype=np.float64)
     seeds, samples = given.shape
     scale = samples if quantity.kind == "nof" else 1
-    low, high = bootstrap_interval(given.sum(axis=0))  # of whole numbers: sums, unlike means, are exact
+    low, high = bootstrap_interval(given.sum(axis=0))  # sums of whole numbers, unlike means, are exact
     by_seed = given.mean(axis=1) * scale
     return Estimate(float(by_seed.mean()), (low * scale / seeds, high * scale / seeds), _t_interval(by_seed))
 

@@ -1,4 +1,4 @@
-"""An ablation beside the paper: has each component's measured difference the printed sign, beyond chance?"""
+"""An ablation beside the paper: the sign of each component's difference, measured and printed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,12 @@ HOW = (
     "paper prints no difference or 0; not decided: some interval has 0 in it. Nothing is corrected for the number of "
     "differences. Of NoC and NoF less is better, of mIoU@1 (after the first click) more; NoF counts by RITM's rule."
 )
-"""How the signs are found, in words."""
+"""The caption of a table of signs."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperDifference:
-    """What the paper prints for a contrast.
-
-    Attributes:
-        before: as printed, or "".
-        after: as printed, or "".
-        difference: after less before, or None.
-        source: of the number where it is not the table's, or "".
-    """
+    """What the paper prints for a contrast: two numbers or "", after less before, and a source if not the table."""
 
     before: str = ""
     after: str = ""
@@ -44,7 +37,7 @@ class PaperDifference:
 
     @property
     def side(self) -> int:
-        """The sign of the difference; 0 too where none is printed."""
+        """The sign of the difference, 0 if none is printed."""
         return 0 if self.difference is None else (self.difference > 0) - (self.difference < 0)
 
     @property
@@ -60,15 +53,11 @@ class Sign:
     """One measured difference beside the printed one.
 
     Attributes:
-        contrast: the rows.
         dataset: name of its card.
-        quantity: of what.
-        paper: what is printed.
-        before: mean of the row before, or None.
-        after: mean of the row after, or None.
+        before: mean of the row without the component, or None.
+        after: mean of the row with it, or None.
         ours: after less before, or None.
-        seeds: of both rows.
-        samples: how many.
+        seeds: those that both rows have.
         missing: why there is no difference, or "".
     """
 
@@ -85,13 +74,13 @@ class Sign:
 
     @property
     def agreement(self) -> str:
-        """Whether the sign is the printed one, chance or not; "" where one of the two is not there."""
+        """Whether the mean has the printed sign, chance or not; "" where one of the two is missing."""
         side = 0 if self.ours is None else (self.ours.mean > 0) - (self.ours.mean < 0)
         return "" if not side or not self.paper.side else "same" if side == self.paper.side else "opposite"
 
     @property
     def finding(self) -> str:
-        """See `HOW`."""
+        """The finding that `HOW` explains."""
         if self.ours is None:
             return self.missing
         if not self.ours.side:
@@ -102,7 +91,7 @@ class Sign:
 
 
 def find_signs(plan: AblationPlan, definition: PaperTable | None, results: Results) -> list[Sign]:
-    """Every contrast on every dataset that was measured, in every quantity.
+    """Every contrast on every measured dataset, in every quantity.
 
     Args:
         plan: the ablation.
@@ -121,14 +110,14 @@ def find_signs(plan: AblationPlan, definition: PaperTable | None, results: Resul
 
 
 def quantities_of(definition: PaperTable | None) -> list[Quantity]:
-    """What the paper's table prints, NoC and NoF at 0.90 in any case, and the IoU at the first click."""
+    """What the paper's table prints, NoC@90, NoF@90, and the IoU at the first click."""
     printed = {Quantity(measure.kind, measure.percent) for measure in definition.measures} if definition else set()
     wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
     return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
 
 
 def datasets_of(plan: AblationPlan, results: Results) -> list[str]:
-    """Those that were measured, the plan's first."""
+    """The measured datasets, the plan's first."""
     measured = [dataset for _, dataset in results]
     return list(dict.fromkeys([*(d.name for d in plan.datasets if d.name in measured), *measured]))
 
@@ -163,7 +152,7 @@ def _sign(
 
 
 def values_of(runs: Sequence[CellRun], quantity: Quantity) -> FloatArray:
-    """Of each seed and sample: (seeds, samples)."""
+    """The quantity for each seed and sample: (seeds, samples)."""
     return np.stack([run.values(quantity) for run in runs])
 
 
@@ -184,7 +173,7 @@ def _printed(
 
 
 def _number(definition: PaperTable, row: str, dataset: str, quantity: Quantity) -> str:
-    """The number that is printed for a row, or ""."""
+    """The printed number of a row, or ""."""
     if not row:
         return ""
     if row not in definition.rows:

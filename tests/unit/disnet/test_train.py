@@ -20,13 +20,13 @@ from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.disnet.checkpoints import load_network, save_network
 from disbench.disnet.method import DisnetMethod
-from disbench.disnet.network import NetworkSettings, build_network
 from disbench.disnet.training import train as training_of
-from disbench.disnet.training.examples import Shards
-from disbench.disnet.training.train import EpochSampler, begin, dry_run, parameter_groups, total_steps, train
+from disbench.disnet.training.examples import EpochSampler
+from disbench.disnet.training.settings import Shards
+from disbench.disnet.training.train import begin, dry_run, train
 from disbench.disnet.training.two_stages import TwoStageLoss
 from disbench.harness import evaluate
-from tests.unit.disnet_tools import tiny_network, tiny_settings, tiny_training
+from tests.unit.disnet_tools import tiny_settings, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 accelerate = pytest.importorskip("accelerate")
@@ -236,29 +236,7 @@ def test_averages_are_stored_and_the_state_has_the_weights_themselves(whole: Pat
     assert not all(torch.equal(state[name], value) for name, value in averages.items())
 
 
-def test_groups_and_rates() -> None:
-    torch.manual_seed(0)
-    training = tiny_training(proposal_rate=1.0, refinement_rate=2.0, new_layers_factor=10.0)
-    vit = tiny_network()
-    groups = parameter_groups(vit, training)
-    assert [group["rate"] for group in groups] == [1.0, 20.0], "the ViT's stage 2 is new as a whole"
-    sam = build_network(NetworkSettings(architecture="sam"), pretrained=False)
-    groups = parameter_groups(sam, training)
-    assert [group["rate"] for group in groups] == [1.0, 2.0, 20.0]
-    names = {id(weights): name for name, weights in sam.named_parameters()}
-    sorted_names = [[names[id(weights)] for weights in group["params"]] for group in groups]
-    assert all(name.startswith("proposal.") for name in sorted_names[0])
-    assert all(("block" in n or "kept_" in n or "corrected" in n or "_norm." in n) for n in sorted_names[2])
-    assert any("two_way" in name for name in sorted_names[1])
-    assert sum(map(len, sorted_names)) == sum(p.requires_grad for p in sam.parameters())
-    one_stage = parameter_groups(tiny_network(first_click=False), training)
-    assert [group["rate"] for group in one_stage] == [1.0]
-
-
-def test_steps_and_warm_up_of_epochs(photo_shards: Path, tmp_path: Path) -> None:
-    training = tiny_training(steps=0, epochs=2.5, batch=4, accumulate=2)
-    assert total_steps(training, 257) == math.ceil(2.5 * 257 / 8)
-    assert total_steps(training, 257, processes=4) == math.ceil(2.5 * 257 / 32)
+def test_a_warm_up_of_epochs(photo_shards: Path, tmp_path: Path) -> None:
     rows = trained(tmp_path, photo_shards, steps=0, epochs=6 / 257, warmup_epochs=4 / 257, batch=2)
     assert numbers(rows, "rate") == pytest.approx([1e-5, (1e-5 + 1e-3) / 2, 1e-3], rel=1e-4)
 

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from disbench.core.clicks import NO_ERROR, Click, next_click
+from disbench.core.clicks import Click
 from disbench.disnet.training.clicks import (
     BORDER_SHARE,
     GAMMA,
     MOST,
     NEGATIVE_KINDS,
     NEGATIVE_SHARES,
-    corrective_clicks,
     random_clicks,
 )
 
@@ -124,16 +123,3 @@ def test_positive_clicks_are_uniform_over_the_object() -> None:
         (c.x, c.y) for seed in range(300) for c in drawn(seed, target, valid, np.zeros(SIZE, dtype=bool)) if c.positive
     )
     assert len(found) == 5 and chisquare(list(found.values())).pvalue > 1e-4
-
-
-def test_corrective_clicks_are_the_protocols() -> None:
-    targets = np.zeros((3, *SIZE), dtype=np.int8)
-    targets[:, 10:40, 10:40] = 1
-    targets[:, 50:] = -1
-    predictions = np.zeros((3, *SIZE), dtype=bool)
-    predictions[1, 5:30, 5:70] = True
-    predictions[2] = targets[2] == 1
-    clicks = [[Click(25, 25, True)], [Click(20, 20, True), Click(60, 15, False)], [Click(20, 20, True)]]
-    found = corrective_clicks(targets, predictions, clicks)
-    assert found == [next_click(*each) for each in zip(targets, predictions, clicks, strict=True)]
-    assert found[2] == NO_ERROR

@@ -19,8 +19,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.network import Disnet, train_only
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
-from disbench.disnet.training.matching import MatchWeights
-from disbench.disnet.training.settings import RefinementLoss
+from disbench.disnet.training.settings import MatchWeights, RefinementLoss
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds, refinement_loss
 from tests.unit.disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
 

@@ -172,9 +172,9 @@ def test_failed_samples_and_subsets_are_marked(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"training": {"steps": 2}}, "rows are compared at one budget"),
-        ({"protocol": {"limit": 1}}, "of other samples or another protocol"),
-        ({"protocol": {"threshold": 0.6}}, "of other samples or another protocol"),
-        ({"runs": {"grabcut": ious([2, 3])}}, "of other samples or another protocol"),
+        ({"protocol": {"limit": 1}}, "differ in samples or protocol"),
+        ({"protocol": {"threshold": 0.6}}, "differ in samples or protocol"),
+        ({"runs": {"grabcut": ious([2, 3])}}, "differ in samples or protocol"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -196,10 +196,10 @@ def test_records_that_are_wrong(tmp_path: Path) -> None:
     text = record.read_text()
     for bad, words in (
         (text.replace('"training_seed": 0', '"training_seed": 1'), "its run is not of the row beside it"),
-        (text.replace('"format": 1', '"format": 2'), "not a record of form 1"),
-        (text.replace('"steps": 75, ', "").replace('"steps": 75,', ""), "not a record of form 1"),
-        (text[:-9], "not a record of an ablation's row"),
-        ("[]", "not a record of an ablation's row"),
+        (text.replace('"format": 1', '"format": 2'), "unknown value of format '2'"),
+        (text.replace('"steps": 75, ', "").replace('"steps": 75,', ""), "'steps' is missing"),
+        (text[:-9], "not the record of an ablation's row"),
+        ("[]", "not the record of an ablation's row"),
     ):
         record.write_text(bad)
         with pytest.raises(InputError, match=words):
