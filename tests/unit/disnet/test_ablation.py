@@ -237,7 +237,7 @@ def command(*arguments: str) -> str:
     """The command's output, or the sentence of its error."""
     app = typer.Typer()
     app.callback()(lambda: None)
-    cli_ablate.register(app)
+    app.command()(cli_ablate.ablate)
     done = CliRunner().invoke(app, ["ablate", *arguments], env={"DISBENCH_DATA": ""})
     return f"error: {done.exception}" if isinstance(done.exception, InputError) else done.output
 
