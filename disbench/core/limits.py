@@ -50,3 +50,15 @@ MAX_UNPACKED_BYTES: Final = 2**26
 
 MAX_FOLDERS: Final = 64
 """Folders in each other, in a path that an archive or a card names."""
+
+MAX_FOOTER_BYTES: Final = 2**26
+"""Bytes of a text in what a Parquet file says of itself at its end."""
+
+MAX_FOOTER_LIST: Final = 10_000
+"""Entries of a list there: columns, row groups. More columns in each other than a stack holds end the interpreter."""
+
+MAX_GROUP_VALUES: Final = 2**23
+"""Values of all columns of a row group of Parquet."""
+
+MAX_TEXT_BYTES: Final = 2**28
+"""Bytes of texts and masks of Parquet that are written out at once."""

@@ -24,6 +24,7 @@ from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_GROUP_VALUES
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage, Session
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
@@ -31,7 +32,7 @@ from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
 from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, unfinished
 from disbench.io.files import naming, whole_file
-from disbench.io.parquet import MOST_VALUES, complaining, has_columns, open_parquet, size_of, written_out
+from disbench.io.parquet import complaining, has_columns, open_parquet, size_of, written_out
 
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
 _FORM = {"disbench.diverse": "1"}
@@ -488,7 +489,7 @@ def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
 
 def _write(file: pq.ParquetWriter, table: pa.Table) -> None:
     """In row groups of a bounded number of values (of a byte or more), however many candidates there are."""
-    file.write_table(table, row_group_size=max(1, MOST_VALUES // 4 * len(table) // max(1, table.nbytes)))
+    file.write_table(table, row_group_size=max(1, MAX_GROUP_VALUES // 4 * len(table) // max(1, table.nbytes)))
 
 
 @contextmanager

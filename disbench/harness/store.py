@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from disbench.core.arrays import FloatArray
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import (
-    MOST_TEXT,
+    RowGroup,
     complaining,
     has_columns,
     open_parquet,
@@ -35,7 +36,6 @@ from disbench.io.parquet import (
     size_of,
     written_out,
 )
-from disbench.io.parquet_footer import RowGroup
 from disbench.io.plain_data import parse_json, parse_json_table
 
 Kind = TypeVar("Kind")
@@ -325,8 +325,8 @@ class StoredRun:
         with self._opened(None) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 table = written_out(pa.Table.from_batches([batch]), SCHEMA)
-                if sum(part.nbytes for part in [*waiting, table]) > MOST_TEXT:
-                    raise ValueError(f"a sample of more than {MOST_TEXT} bytes")
+                if sum(part.nbytes for part in [*waiting, table]) > MAX_TEXT_BYTES:
+                    raise ValueError(f"a sample of more than {MAX_TEXT_BYTES} bytes")
                 found = list(_split_samples(pa.concat_tables([*waiting, table])))
                 last = len(found) - 1 if found and len(found[-1]) <= MOST_CLICKS else len(found)
                 yield from found[:last]

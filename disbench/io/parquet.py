@@ -1,7 +1,9 @@
 """Parquet from elsewhere: its columns are known before anything is read, its memory before it is taken.
 
 A Parquet file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as
-numbers of a dictionary, weighed, and only then written out.
+numbers of a dictionary, weighed, and only then written out. The library itself meets damaged ends with an exception,
+within its limits for lists and texts; the one access that ends the interpreter instead, to a column beyond the schema,
+is not made.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
-from disbench.io.parquet_footer import RowGroup, read_footer
+from disbench.core.limits import MAX_FOOTER_BYTES, MAX_FOOTER_LIST, MAX_GROUP_VALUES, MAX_TEXT_BYTES
 
-MOST_TEXT = 1 << 28
-"""Bytes of texts and masks that are written out at once."""
 _LITTLE = 1 << 22
 """Bytes of texts of a column that are taken for granted, if all were as long as the longest."""
-MOST_VALUES = 1 << 23
-"""Values of all columns of a row group."""
+
+
+class RowGroup(NamedTuple):
+    """A row group as the end of its file tells: its rows, and the values of all columns, nulls and empty lists too."""
+
+    rows: int
+    values: int
 
 
 @contextmanager
@@ -56,18 +61,34 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
         schema: that it should have; its columns of texts are read as dictionaries.
 
     Raises:
-        ValueError: as `disbench.io.parquet_footer.read_footer`, or a row group of more than `MOST_VALUES` values.
+        ValueError: a row group with other columns than the file, a negative number, or more than `MAX_GROUP_VALUES`
+            values.
         OSError, ArrowException: not Parquet.
     """
-    groups = read_footer(source)
-    for number, group in enumerate(groups):
-        if group.values > MOST_VALUES:
-            raise ValueError(f"row group {number} says that it has {group.values} values")
-    place = pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
-    metadata = pq.read_metadata(place)
+    limits = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": MAX_FOOTER_LIST}
+    with pq.ParquetFile(_place(source), **limits) as file:
+        metadata = file.metadata
+    groups = _row_groups(metadata)
     there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     texts = [path for field in schema for path in _texts(field) if path in there]
-    return pq.ParquetFile(place, metadata=metadata, read_dictionary=texts), groups
+    return pq.ParquetFile(_place(source), metadata=metadata, read_dictionary=texts), groups
+
+
+def _place(source: Path | pa.Buffer) -> Any:
+    return pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
+
+
+def _row_groups(metadata: pq.FileMetaData) -> list[RowGroup]:
+    groups = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_columns != metadata.num_columns:
+            raise ValueError(f"row group {number} has other columns than the file")
+        values = [group.column(column).num_values for column in range(metadata.num_columns)]
+        if group.num_rows < 0 or min(values, default=0) < 0 or sum(values) > MAX_GROUP_VALUES:
+            raise ValueError(f"row group {number} says that it has {group.num_rows} rows and {sum(values)} values")
+        groups.append(RowGroup(group.num_rows, sum(values)))
+    return groups
 
 
 def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:
@@ -91,7 +112,7 @@ def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
         schema: of the columns.
 
     Raises:
-        ValueError: the texts would take more than `MOST_TEXT` bytes.
+        ValueError: the texts would take more than `MAX_TEXT_BYTES` bytes.
     """
     weigh(table)
     wanted = pa.schema([schema.field(name) for name in table.schema.names], schema.metadata)
@@ -102,11 +123,11 @@ def weigh(table: pa.Table) -> None:
     """See how much the texts of a table would take.
 
     Raises:
-        ValueError: more than `MOST_TEXT` bytes.
+        ValueError: more than `MAX_TEXT_BYTES` bytes.
     """
     total = sum(_weight(chunk) for column in table.columns for chunk in column.chunks)
-    if total > MOST_TEXT:
-        raise ValueError(f"its texts take {total} bytes; at most {MOST_TEXT} are read at once")
+    if total > MAX_TEXT_BYTES:
+        raise ValueError(f"its texts take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")
 
 
 def _weight(array: pa.Array) -> int:

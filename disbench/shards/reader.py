@@ -23,8 +23,7 @@ from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region,
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle
 from disbench.core.scenes import MOST_PIXELS, Scene, SceneObject
-from disbench.io.parquet import complaining, has_columns, open_parquet, weigh, written_out
-from disbench.io.parquet_footer import RowGroup
+from disbench.io.parquet import RowGroup, complaining, has_columns, open_parquet, weigh, written_out
 from disbench.io.plain_data import parse_json_table
 from disbench.shards.checks import check_manifest, check_row, masks_are_well_formed
 
@@ -194,7 +193,7 @@ class ShardReader:
 
     What is read is as good as what the sampler makes, whoever wrote the file: every mask decodes, every number names
     an object. One row group is decoded at a time; it holds `ROWS_A_GROUP` scenes and no more than
-    `disbench.io.parquet.MOST_VALUES` values and `MOST_TEXT` bytes of texts and masks.
+    `disbench.core.limits.MAX_GROUP_VALUES` values and `MAX_TEXT_BYTES` bytes of texts and masks.
     """
 
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
