@@ -21,6 +21,7 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import FailureRule, clicks_to_reach, miou_curve, nof
 from disbench.core.statistics import bootstrap_interval
 from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
+from disbench.io.parquet import complaining
 
 PERCENTS = (80, 85, 90, 95)
 """The IoUs to reach."""
@@ -177,9 +178,10 @@ def read_rows(run: StoredRun) -> RunRows:
     place, protocol = run.place(CLICKS), run.protocol
     table = run.rows(("sample", "click", "failure", "iou", "boundary_iou", *SECONDS))
     _check_numbers(table, place)
-    ious, boundary_ious = (
-        split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in ("iou", "boundary_iou")
-    )
+    with complaining(place, "not a whole file of a run", "run it again"):
+        ious, boundary_ious = (
+            split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in ("iou", "boundary_iou")
+        )
     said = run.record.result.samples
     if len(ious) != said or not ious:
         raise InputError(

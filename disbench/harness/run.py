@@ -33,12 +33,12 @@ from disbench.harness.record import (
     Result,
     RunRecord,
     SetRunRecord,
+    parse_record,
 )
 from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
-from disbench.harness.tasks import Task
 from disbench.harness.workers import EvaluationWork, Job
 from disbench.io import addresses
 from disbench.io.files import Existing
@@ -96,22 +96,43 @@ def run_benchmark(
             clicks that cannot be read, are of no sample, or lie outside its image.
     """
     execution = execution or Execution()
-    protocol = with_recording(protocol)
-    numbers = recorded_numbers(protocol, source, _chosen(source, every, limit))
-    task = TargetsTask(protocol, execution.store)
-    record = _begun_record(method, source, task, every, limit, execution, command)
-    out.mkdir(parents=True, exist_ok=True)
-    if not _finished(out, record, existing, read_run):
-        _carry_out(method, source, out, task, record, numbers, engine, progress, grown)
+    task = TargetsTask(with_recording(protocol), execution.store)
+    _run(
+        method,
+        source,
+        out,
+        task,
+        execution,
+        engine=engine,
+        every=every,
+        limit=limit,
+        existing=existing,
+        command=command,
+        progress=progress,
+        grown=grown,
+    )
     return read_run(out)
 
 
 def run_diverse(
+    method: MethodSpec, source: Source, out: Path, task: SetTask, execution: Execution | None = None, **options: Any
+) -> StoredAnswers:
+    """Ask a method what a first click may mean, for each diverse set, and store its answers.
+
+    `source` is a `disbench.harness.set_source.SetSource`; `task` says how clicks are drawn and moved, and which masks
+    are stored. The options and errors are those of `run_benchmark`. A set on which the method failed ends with that
+    click, with the reason.
+    """
+    _run(method, source, out, task, execution or Execution(), **options)
+    return read_answers(out)
+
+
+def _run(
     method: MethodSpec,
     source: Source,
     out: Path,
-    task: SetTask,
-    execution: Execution | None = None,
+    task: TargetsTask | SetTask,
+    execution: Execution,
     *,
     engine: Engine | None = None,
     every: int = 1,
@@ -120,38 +141,18 @@ def run_diverse(
     command: str = "",
     progress: bool = False,
     grown: Callable[[], None] = lambda: None,
-) -> StoredAnswers:
-    """Ask a method what a first click may mean, for each diverse set, and store its answers.
-
-    `source` is a `disbench.harness.set_source.SetSource`; `task` says how clicks are drawn and moved, and which masks
-    are stored. The other arguments and errors are those of `run_benchmark`. A set on which the method failed ends with
-    that click, with the reason.
-    """
-    execution = execution or Execution()
+) -> None:
     numbers = _chosen(source, every, limit)
+    if isinstance(task, TargetsTask):
+        numbers = recorded_numbers(task.protocol, source, numbers)
     record = _begun_record(method, source, task, every, limit, execution, command)
     out.mkdir(parents=True, exist_ok=True)
-    if not _finished(out, record, existing, read_answers):
-        _carry_out(method, source, out, task, record, numbers, engine, progress, grown)
-    return read_answers(out)
-
-
-def _carry_out(
-    method: MethodSpec,
-    source: Source,
-    out: Path,
-    task: Task,
-    record: Record,
-    numbers: Sequence[int],
-    engine: Engine | None,
-    progress: bool,
-    grown: Callable[[], None],
-) -> None:
+    if _is_finished(out, record, existing):
+        return
     begun = time.monotonic()
     journal = Journal(out, task.schema)
     try:
         _check_journal(journal, record, out)
-        execution = record.execution
         work = EvaluationWork(Job(method, source, task, execution.batch, execution.threads, execution.timeout))
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, engine, out, progress, grown)
@@ -164,7 +165,7 @@ def _carry_out(
     finally:
         journal.close()
     carried_out = dataclasses.replace(
-        execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
+        record.execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
     )
     write_json(out / RUN, dataclasses.replace(record, execution=carried_out, result=result).as_json())
     (out / JOURNAL).unlink()
@@ -296,22 +297,17 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _finished(
-    out: Path,
-    record: Record,
-    existing: Existing,
-    read: Callable[[Path], StoredRun | StoredAnswers],
-) -> bool:
+def _is_finished(out: Path, record: Record, existing: Existing) -> bool:
     """Clear the folder as asked; whether it has the finished run of this job."""
     present = [name for name in JOB_FILES if (out / name).exists()]
     if existing == "overwrite":
-        for name in (RUN, *present):  # the description first: without it nothing is a finished run
+        for name in (RUN, *present):  # the record first: without it nothing is a finished run
             (out / name).unlink(missing_ok=True)
         return False
     if existing == "fail" and present:
         raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
     if (out / RUN).is_file():
-        check_same(read(out).record.job(), record.job(), out)
+        check_same(parse_record((out / RUN).read_bytes(), str(out / RUN)).job(), record.job(), out)
         (out / JOURNAL).unlink(missing_ok=True)
         return True
     return False

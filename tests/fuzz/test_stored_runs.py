@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-import sqlite3
 import tempfile
 import zipfile
 from collections import Counter
@@ -254,58 +253,6 @@ def test_bytes_of_journals(data: st.DataObject) -> None:
         content = path.read_bytes()
         path.write_bytes(data.draw(damaged(content)))
         result_or_refusal(lambda: read_journal(Path(place)), place)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE job SET description = '[]'",
-        "UPDATE job SET description = printf('%.*c', 100000, '[')",
-        "UPDATE job SET description = x'ff'",
-        "UPDATE chunks SET rows = 'x'",
-        "UPDATE chunks SET rows = NULL",
-        "UPDATE chunks SET rows = zeroblob(100)",
-        "UPDATE chunks SET samples = 'many'",
-        "UPDATE chunks SET repeated = '7'",
-        "UPDATE chunks SET repeated = NULL",
-        "UPDATE versions SET said = 'x'",
-        "CREATE TRIGGER t AFTER INSERT ON seconds BEGIN DELETE FROM chunks; END",
-        "DROP TABLE versions; CREATE VIEW versions AS WITH RECURSIVE n(said) AS (SELECT 1 UNION ALL SELECT said + 1 "
-        "FROM n) SELECT said FROM n",
-        "DROP TABLE chunks; CREATE TABLE chunks (x)",
-        "CREATE TABLE other (x)",
-    ],
-)
-def test_journals_that_say_something_else(change: str, tmp_path: Path) -> None:
-    connection = sqlite3.connect(journal_of(tmp_path))
-    connection.executescript(change)
-    connection.close()
-    refused = []
-
-    def read() -> None:
-        journal = Journal(tmp_path)
-        try:
-            readers = (
-                journal.job,
-                journal.finished,
-                journal.repeated,
-                journal.versions,
-                lambda: list(journal.tables()),
-            )
-            for reader in readers:
-                try:
-                    reader()
-                except InputError as error:
-                    refused.append(str(error))
-        finally:
-            journal.close()
-
-    try:
-        read()
-    except InputError as error:
-        refused.append(str(error))
-    assert refused
-    assert all(str(tmp_path) in text for text in refused)
 
 
 # ------------------------------------------------------------------------------------------- texts in reports
