@@ -1,8 +1,8 @@
 """Measures of ambiguity: how a method's candidates for one click cover the set of masks that the click may mean.
 
-Pure functions of arrays (docs/ambiguity.md has the definitions). `ious` is float (members, candidates): the IoU of
-each mask of the set, inner to outer, with each candidate that a method offers for one click. A method that failed
-offers none: (members, 0). nan counts as an IoU of 0. `scores` is one number a candidate, the method's own, or None.
+Pure functions of arrays (docs/ambiguity.md has the definitions). `ious` is float (members, candidates) in [0, 1]: the
+IoU of each mask of the set, inner to outer, with each candidate that a method offers for one click; (members, 0) for
+a method that failed. nan counts as 0. `scores` is one number for each candidate, the method's own, or None.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from disbench.core.statistics import bootstrap_interval
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
 THRESHOLDS = (0.5, 0.75, 0.9)
-"""IoUs from which on a member counts as found."""
+"""IoUs at which a member counts as found."""
 MATCHED = 0.5
 """A candidate that reaches this IoU with no member is wasted."""
 MOST_EXACT = 10
-"""Up to so many candidates the oracle tries every choice of them; beyond, it takes one after another."""
+"""Up to this number of candidates the oracle tries every choice; of more, it takes one after another."""
 BINS = 10
 """Of equal width, for the calibration of scores."""
 
 
 def best_ious(ious: npt.ArrayLike) -> FloatArray:
-    """For each member the IoU of the candidate that is nearest to it: float64 (members,); 0 without candidates.
+    """IoU of each member with the candidate nearest to it: float64 (members,); 0 without candidates.
 
     >>> best_ious([[0.9, 0.2], [0.4, 0.5]]).tolist()
     [0.9, 0.5]
@@ -48,7 +48,7 @@ def coverage(ious: npt.ArrayLike) -> float:
 
 
 def recall(ious: npt.ArrayLike, threshold: float) -> float:
-    """Share of the members of which some candidate reaches an IoU; both compared as float32.
+    """Share of the members that some candidate reaches with an IoU; compared as float32.
 
     >>> recall([[0.9, 0.2], [0.4, 0.5]], 0.75)
     0.5
@@ -74,11 +74,7 @@ def own_order(scores: Scores, candidates: int) -> IntArray | None:
 
 
 def coverage_by_own_order(ious: npt.ArrayLike, scores: Scores) -> FloatArray | None:
-    """Coverage where only the first 1, 2, ... candidates by the method's own score are kept.
-
-    Returns:
-        float64 (candidates,), never falling; None as of `own_order`.
-    """
+    """Coverage by the first 1, 2, ... candidates in `own_order`: float64 (candidates,); None without an order."""
     values = _checked(ious)
     order = own_order(scores, values.shape[1])
     if order is None:
@@ -87,13 +83,10 @@ def coverage_by_own_order(ious: npt.ArrayLike, scores: Scores) -> FloatArray | N
 
 
 def coverage_by_oracle(ious: npt.ArrayLike, most_exact: int = MOST_EXACT) -> FloatArray:
-    """The largest coverage that 1, 2, ... candidates can have, whichever they are.
+    """The largest coverage that any 1, 2, ... candidates can have: float64 (candidates,).
 
     Up to `most_exact` candidates every choice is tried. Of more, the one that adds most is taken each time (of equal
-    ones the lower index): coverage is submodular, so that reaches at least 1 - 1/e of the largest.
-
-    Returns:
-        float64 (candidates,), never falling.
+    ones the lower index): coverage is submodular, so this reaches at least 1 - 1/e of the largest.
     """
     values = _checked(ious)
     count = values.shape[1]
@@ -133,14 +126,14 @@ def top1(scores: Scores, candidates: int) -> int | None:
 
 
 def meant_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCHED) -> int | None:
-    """The member that a candidate is nearest to, of equal ones the inner; None if it reaches the IoU with none."""
+    """The member that a candidate is nearest to, of equal ones the inner; None below the threshold with all."""
     column = _checked(ious)[:, candidate]
     member = int(column.argmax())
     return member if bool(_reached(column, threshold)[member]) else None
 
 
 def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BINS) -> FloatArray:
-    """What the calibration error is made of: float64 (bins, 3), in each bin of the score candidates, scores, IoUs.
+    """The sums of the calibration error: float64 (bins, 3), the candidates, scores and IoUs in each bin of the score.
 
     Args:
         scores: (n,), cut to [0, 1]; candidates whose score is nan are left out.
@@ -156,13 +149,10 @@ def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BIN
 
 
 def calibration_error(sums: FloatArray) -> Any:
-    """Expected calibration error: the mean over candidates of |mean score - mean IoU| of their bin.
+    """Expected calibration error: the mean over candidates of |mean score - mean IoU| of their bin; nan without any.
 
     Args:
-        sums: of `calibration_sums`, (..., bins, 3); sums over several clicks add up.
-
-    Returns:
-        float64 (...); nan without candidates.
+        sums: (..., bins, 3), added over clicks from `calibration_sums`.
     """
     count = sums[..., 0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -170,11 +160,7 @@ def calibration_error(sums: FloatArray) -> Any:
 
 
 def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
-    """Spearman's rank correlation of scores with IoUs; ties share their mean rank.
-
-    Returns:
-        In [-1, 1]; nan for fewer than two candidates with a score, or where all scores or all IoUs are equal.
-    """
+    """Spearman's rank correlation; nan for fewer than two scores, or where all scores or all IoUs are equal."""
     from scipy.stats import rankdata  # noqa: PLC0415  (slow to load)
 
     said, found = np.asarray(scores, dtype=np.float64), np.asarray(ious, dtype=np.float64)
@@ -188,15 +174,12 @@ def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
 
 
 def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
-    """IoU of the answers that a method chooses before and after a click is moved.
+    """IoU of the candidates that a method chooses before and after a click is moved; nan where it chooses none.
 
     Args:
-        before: scores of the candidates of the click that was not moved.
-        after: those of the moved one.
+        before: scores before.
+        after: scores after.
         between: (candidates before, candidates after), their IoUs.
-
-    Returns:
-        nan where one of them has no first candidate.
     """
     values = np.asarray(between, dtype=np.float64)
     first, second = top1(before, values.shape[0]), top1(after, values.shape[1])
@@ -204,15 +187,12 @@ def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
 
 
 def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLike) -> float:
-    """IoU of the candidates nearest to a member before and after a click is moved, mean over the members.
+    """IoU of the candidates nearest to a member before and after a click is moved, mean over members; nan without any.
 
     Args:
-        before: `ious` of the click that was not moved.
-        after: those of the moved one.
-        between: as of `held_top1`.
-
-    Returns:
-        nan where one of them has no candidates.
+        before: `ious` before.
+        after: `ious` after.
+        between: (candidates before, candidates after), their IoUs.
     """
     a, b = _checked(before), _checked(after)
     if not a.shape[1] or not b.shape[1]:
@@ -228,15 +208,15 @@ def interval_over_groups(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval where whole groups (images) are drawn, with all that lies in them.
+    """Percentile bootstrap interval where whole groups (images) are drawn.
 
     Args:
         sums: (n, ...), what adds up over clicks.
         groups: (n,), the image of each.
-        statistic: of sums over a resample, (resamples, ...), gives (resamples,).
-        level: as of `disbench.core.statistics.bootstrap_interval`.
-        resamples: likewise.
-        seed: likewise.
+        statistic: takes the sums of resamples, (resamples, ...), and gives (resamples,).
+        level: of the interval, as in `disbench.core.statistics.bootstrap_interval`.
+        resamples: number of draws.
+        seed: of the draws.
     """
     values = np.asarray(sums, dtype=np.float64)
     names, place = np.unique(np.asarray(groups), return_inverse=True)

@@ -36,7 +36,7 @@ class RunSample:
     place: str
 
     def clicks(self, number: int) -> tuple[Click, ...]:
-        """The first so many clicks."""
+        """The clicks up to a number."""
         return tuple(Click(row.x, row.y, row.positive) for row in self.rows[:number])
 
     def mask(self, number: int) -> BoolArray | None:
@@ -76,7 +76,7 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
     Args:
         run: finished.
         data: root of the datasets.
-        dataset: where it is if the run's own name for it is no card: a card.toml, or a folder.
+        dataset: a card.toml or a folder, if the run's own name for it is not a card.
 
     Raises:
         InputError: it is not here, or its content is not what the run was made on.

@@ -59,8 +59,6 @@ class PaperTable:
     """A table of the paper.
 
     Attributes:
-        name: of its files.
-        title: of the table.
         source: where the numbers were printed.
         published: file with the published numbers.
         columns: of numbers, as the file calls them.
@@ -83,18 +81,13 @@ class PaperTable:
     run: Pattern = field(default_factory=Pattern)
 
     def __post_init__(self) -> None:
-        """Find what the definition names.
-
-        Raises:
-            InputError: something unknown, or two rows of one name.
-        """
-        if len(self.rows) < sum(len(group.rows) for group in self.groups):
-            names = [row.name for group in self.groups for row in group.rows]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"two rows are called {twice!r}; give them different names")
-        if self.measures:
-            for name in self.rows:
-                self.printed(name)
+        """Raise `InputError` for an unknown column or published row, or two rows of one name."""
+        names = [row.name for group in self.groups for row in group.rows]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two rows are called {name!r}; give them different names")
+            self.printed(name)
+        _ = self.measures
 
     @cached_property
     def rows(self) -> dict[str, Row]:
@@ -120,9 +113,6 @@ class PaperCurves:
     """A figure of curves.
 
     Attributes:
-        name: of its files.
-        title: what it shows.
-        source: where it was printed.
         datasets: a panel each, as published columns name them.
         most_methods: curves in a panel, at most.
         order: patterns of methods, those first that are drawn first.
@@ -139,7 +129,7 @@ class PaperCurves:
 
     def __post_init__(self) -> None:
         """Raise `InputError` for an unknown dataset."""
-        self.panels  # noqa: B018
+        _ = self.panels
 
     @property
     def panels(self) -> list[Dataset]:
@@ -152,11 +142,7 @@ class PaperPictures:
     """A figure of pictures.
 
     Attributes:
-        name: of its files.
-        title: what it shows.
-        source: where it was printed.
-        samples: rows, drawn at random.
-        seed: of the draw.
+        samples: number of rows, drawn at random with the seed.
         candidates: of a method that are shown, at most; the kept one is always among them.
         refined: clicks after which the refined mask is shown.
         remarks: on the paper's figure.

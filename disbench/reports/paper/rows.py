@@ -31,12 +31,8 @@ class Number:
     """One number of a row: as printed, and as measured by one run.
 
     Attributes:
-        measure: of what.
         published: as printed, or "".
         elsewhere: other numbers that other sources print for the same.
-        published_notes: footnotes on the printed number.
-        measured: by the run.
-        measured_notes: footnotes on the measured number.
         comparable: the run followed the paper's protocol on all samples.
     """
 
@@ -62,12 +58,9 @@ class Block:
     Attributes:
         group: number of the group.
         row: its name, or "" for a run without a row.
-        entry: what is printed, or None.
         labels: a text for each label column.
         first: of the row's blocks; it has the printed numbers.
         runs: of one method and setting, by dataset.
-        row_notes: footnotes on the printed row.
-        run_notes: footnotes on the runs.
         numbers: one for each column of numbers.
     """
 

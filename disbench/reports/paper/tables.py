@@ -116,7 +116,7 @@ def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
 def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool) -> list[tuple[Cell, ...]]:
     """Printed numbers, measured numbers, difference: those lines that have something to say.
 
-    A run's label stands with its numbers, unless a column has it already (`labelled`) and no printed row is above.
+    A run's label is beside its numbers, unless a column has it already (`labelled`) and no printed row is above.
     """
     labels = tuple(map(Cell, block.labels))
     lines: list[tuple[Cell, ...]] = []
