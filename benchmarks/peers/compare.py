@@ -69,13 +69,7 @@ PEERS: dict[str, Peer] = {
     "fcfi": Peer(
         kind="fcfi",
         more=(
-            *(
-                "NoBRS",
-                "--backbone=h18s",
-                "--with-flip",
-                "--resume-path={checkpoint}",
-                "--save-path={folder}",
-            ),
+            *("NoBRS", "--backbone=h18s", "--with-flip", "--resume-path={checkpoint}", "--save-path={folder}"),
             *EVALUATE,
         ),
     ),

@@ -131,10 +131,7 @@ def fcanet() -> Any:
 def focuscut() -> Any:
     """FocusCut's ResNet-50."""
     return importlib.import_module("model.hrcnet_base.my_net").MyNet(
-        output_stride=16,
-        size=384,
-        special_lr=1.0,
-        aux_parameter={"backbone": "resnet50", "pretrained": False},
+        output_stride=16, size=384, special_lr=1.0, aux_parameter={"backbone": "resnet50", "pretrained": False}
     )
 
 
@@ -193,21 +190,12 @@ RECIPES: dict[str, Recipe] = {
     "fbrs": Recipe(old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False),
     "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
     "cfr_icl": Recipe(
-        plain_vit,
-        "head.conv_seg",
-        {"flip": True, "crop": 448, "cascade": 0, "cascade_clicks": 1, "adaptive": False},
+        plain_vit, "head.conv_seg", {"flip": True, "crop": 448, "cascade": 0, "cascade_clicks": 1, "adaptive": False}
     ),
     "focalclick": Recipe(
         lambda: hrnet(small=True, pipeline_version="s2"),
         OCR,
-        {
-            "mode": "FocalClick",
-            "flip": False,
-            "size": 256,
-            "crop": 400,
-            "target_ratio": 1.4,
-            "focus_ratio": 1.4,
-        },
+        {"mode": "FocalClick", "flip": False, "size": 256, "crop": 400, "target_ratio": 1.4, "focus_ratio": 1.4},
     ),
     "cdnet": Recipe(cdnet, "head.layers.2", {"crop": 400, "target_ratio": 1.4}),
     "emcclick": Recipe(refined_hrnet, OCR, {"flip": True, "short": 384}),
@@ -232,10 +220,7 @@ RECIPES |= {
     "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
     "sam": Recipe(lambda: prompted("vit_b"), "", {**PROMPTS, "backbone": "vit_b"}, described=False),
     "sam_hq": Recipe(
-        lambda: prompted("vit_tiny"),
-        "",
-        {**PROMPTS, "backbone": "vit_tiny", "hq_only": False},
-        described=False,
+        lambda: prompted("vit_tiny"), "", {**PROMPTS, "backbone": "vit_tiny", "hq_only": False}, described=False
     ),
 }
 

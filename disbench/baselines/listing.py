@@ -15,27 +15,12 @@ from disbench.core.errors import unknown_name
 
 _WIDTH = 110
 _FACTS = (
-    "status",
-    "year",
-    "venue",
-    "authors",
-    "citation",
-    "doi",
-    "url",
-    "code",
-    "licence",
-    "backbone",
-    "training_data",
-    "input_size",
-    "protocol",
-    "selection",
-    "tricks",
-    "seeds",
-    "notes",
+    *("status", "year", "venue", "authors", "citation", "doi", "url", "code", "licence", "backbone", "training_data"),
+    *("input_size", "protocol", "selection", "tricks", "seeds", "notes"),
 )
 _HEADING = ("name", "year", "status", "backbone", "training data", "title")
 _NARROWEST = 8
-"""Characters that are left of a column, however narrow the terminal."""
+"""Characters of a column in the narrowest terminal."""
 _DASH = "-"
 
 
@@ -66,22 +51,13 @@ def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
         published: lines of published numbers, to stand before the commands.
 
     Raises:
-        InputError: no such card, or one that is not as it should be.
+        InputError: no such card, or one with an error in it.
     """
     card = load_card(name)
     yield f"{card.name}: {card.title}"
-    for key in _FACTS:
-        value = getattr(card, key)
-        if value:
-            between = "; " if key == "tricks" else ", "
-            text = between.join(value) if isinstance(value, tuple) else str(value)
-            yield from _wrapped(key.replace("_", " "), text)
-    if card.status != "published-only":
-        yield from _wrapped("threshold", f"{card.standard_threshold:g}")
-    if card.budget:
-        yield from _wrapped("budget", f"{BUDGETS[card.budget].words}, given at once")
-    yield from _weights_of(card)
-    yield from _options(card)
+    for key, text in _facts(card):
+        if text:
+            yield from _wrapped(key, text)
     if published:
         yield "  published numbers:"
         yield from (f"    {line}" for line in published)
@@ -116,36 +92,39 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1].rstrip(' ,')}…"
 
 
-def _weights_of(card: MethodCard) -> Iterator[str]:
-    if card.weights or card.hub:
-        where = card.hub or weights_folder(card.name)
-        yield from _wrapped("weights", f"{_weights(card)}; {where}")
-    elif card.status == "native":
-        yield from _wrapped("weights", _weights(card))
-    for variant in card.variants:
-        yield from _wrapped("network", _variant(variant))
+def _facts(card: MethodCard) -> Iterator[tuple[str, str]]:
+    for key in _FACTS:
+        value = getattr(card, key)
+        between = "; " if key == "tricks" else ", "
+        yield key.replace("_", " "), between.join(value) if isinstance(value, tuple) else str(value or "")
+    runs = card.status != "published-only"
+    yield "threshold", f"{card.standard_threshold:g}" if runs else ""
+    yield "budget", f"{BUDGETS[card.budget].words}, given at once" if card.budget else ""
+    if card.weights or card.hub or card.status == "native":
+        yield "weights", _weights(card)
+    yield from (("network", _variant(variant)) for variant in card.variants)
+    for name, option in card.all_options().items() if runs else ():
+        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+        choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
+        yield f"--set {name}={default}", f"{option.help}{choices}"
+
+
+def _weights(card: MethodCard) -> str:
+    """Whether a method needs weights, and where they are."""
+    if card.hub:
+        return f"Hugging Face; {card.hub}"
+    if not card.weights:
+        return "none needed"
+    folder = weights_folder(card.name)
+    here = all(is_right(folder / weight.file, weight) for weight in card.weights)
+    return f"{'here' if here else 'to be fetched'}; {folder}"
 
 
 def _variant(variant: Variant) -> str:
-    known = "SHA-256 " + variant.sha256 if variant.sha256 else ""
     file = variant.file or ("file name not known" if variant.url else "")
-    parts = (
-        f"{variant.backbone} on {', '.join(variant.training_data)}",
-        variant.notes,
-        file,
-        variant.url,
-        known,
-    )
+    known = f"SHA-256 {variant.sha256}" if variant.sha256 else ""
+    parts = (f"{variant.backbone} on {', '.join(variant.training_data)}", variant.notes, file, variant.url, known)
     return "; ".join(filter(None, parts))
-
-
-def _options(card: MethodCard) -> Iterator[str]:
-    if card.status == "published-only":
-        return
-    for name, option in card.all_options().items():
-        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
-        choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
-        yield from _wrapped(f"--set {name}={default}", f"{option.help}{choices}")
 
 
 def _commands(card: MethodCard, name: str) -> Iterator[str]:
@@ -167,16 +146,6 @@ def _commands(card: MethodCard, name: str) -> Iterator[str]:
         yield f"    disbench methods fetch {name}"
     yield f"{run} {out}"
     yield f"    disbench predict IMAGE --click x,y,+ --method {name} --out mask.png"
-
-
-def _weights(card: MethodCard) -> str:
-    """In a few words: whether a method needs weights, and whether they are here."""
-    if card.hub:
-        return "Hugging Face"
-    if not card.weights:
-        return "none needed"
-    folder = weights_folder(card.name)
-    return "here" if all(is_right(folder / w.file, w) for w in card.weights) else "to be fetched"
 
 
 def _wrapped(key: str, text: str) -> Iterator[str]:

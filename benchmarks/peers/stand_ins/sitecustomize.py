@@ -14,17 +14,7 @@ import types
 
 import numpy as np
 
-EMPTY = (
-    "albumentations",
-    "matplotlib",
-    "mmcv",
-    "timm",
-    "pycocotools",
-    "skimage",
-    "thop",
-    "fast_slic",
-    "IPython",
-)
+EMPTY = ("albumentations", "matplotlib", "mmcv", "timm", "pycocotools", "skimage", "thop", "fast_slic", "IPython")
 
 
 class Nothing:

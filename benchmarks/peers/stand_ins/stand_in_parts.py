@@ -109,11 +109,7 @@ def cnn() -> dict[str, Any]:
             """One after the other."""
             return self.pointwise_conv(self.depthwise_conv(values))
 
-    return {
-        "Conv2d": nn.Conv2d,
-        "ConvModule": ConvModule,
-        "DepthwiseSeparableConvModule": DepthwiseSeparableConvModule,
-    }
+    return {"Conv2d": nn.Conv2d, "ConvModule": ConvModule, "DepthwiseSeparableConvModule": DepthwiseSeparableConvModule}
 
 
 def base_module() -> dict[str, Any]:

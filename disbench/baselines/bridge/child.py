@@ -1,7 +1,7 @@
 """The child's side of the bridge: runs a peer's own code, and answers through pipes (docs/bridge.md).
 
-This file is started by disbench with the peer's own Python. It needs Python 3.7 or later and NumPy, and imports nothing
-of disbench. The protocol has standard input and output for itself: what anybody prints goes to standard error.
+This file is started with the peer's own Python. It needs Python 3.7 or later and NumPy, and imports nothing of
+disbench. The protocol has standard input and output for itself: what anybody prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -39,16 +39,11 @@ _PARTING_SECONDS = 1.0
 
 
 class WireError(Exception):
-    """What was read is no message of the protocol."""
+    """What was read is not a message of the protocol."""
 
 
 def packed(header: Mapping[str, Any], arrays: Sequence[Any] = ()) -> list[Any]:
-    """A message as pieces to be written one after another.
-
-    Args:
-        header: JSON-ready, by name.
-        arrays: of the types in `DTYPES`.
-    """
+    """A message as pieces to be written one after another: a JSON-ready header, and arrays of the types in `DTYPES`."""
     flat = [np.ascontiguousarray(array) for array in arrays]
     listed = [{"dtype": array.dtype.str, "shape": list(array.shape)} for array in flat]
     text = json.dumps(dict(header, arrays=listed), allow_nan=False).encode()
@@ -61,7 +56,7 @@ def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str,
     """One message: (header, arrays).
 
     Args:
-        read: read(count) gives exactly so many bytes, as a writable buffer or bytes, or raises.
+        read: read(count) gives exactly `count` bytes, as a writable buffer or bytes, or raises.
         most_bytes: of all arrays together; a message that announces more is refused before it is read.
 
     Raises:
@@ -101,7 +96,7 @@ def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
         header = json.loads(text.decode())
         listed = header.pop("arrays")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise WireError(f"a header that is not as it should be: {text[:80]!r}") from error
+        raise WireError(f"a header that is not JSON with arrays: {text[:80]!r}") from error
     if not isinstance(header.get("type"), str) or not isinstance(listed, list) or len(listed) > 16:
         raise WireError(f"a header without a type or a list of arrays: {text[:80]!r}")
     return header, listed
@@ -111,7 +106,7 @@ def _bytes(entry: Any) -> int:
     """Size of an array that a header announces."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if shape is None or entry.get("dtype") not in DTYPES or not isinstance(shape, list) or len(shape) > 4:
-        raise WireError(f"an array that is not as it should be: {entry!r:.80}")
+        raise WireError(f"an array that the protocol does not have: {entry!r:.80}")
     size = int(np.dtype(entry["dtype"]).itemsize)
     for side in shape:
         if type(side) is not int or side < 0:
@@ -121,11 +116,7 @@ def _bytes(entry: Any) -> int:
 
 
 class Server:
-    """Answers messages with a model.
-
-    Args:
-        model: of an adapter: open(image) gives a session with predict(clicks) and perhaps keep(index).
-    """
+    """Answers messages with an adapter's model, whose sessions have predict(clicks) and perhaps keep(index)."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -179,7 +170,7 @@ def adapter_load(adapter: str) -> Callable[..., Any]:
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """The message that tells of an exception: its kind, its words, and where it was raised."""
+    """The message that tells of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     words = " ".join(str(error).split())[:_ERROR_LENGTH]

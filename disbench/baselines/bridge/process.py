@@ -93,12 +93,7 @@ class Child:
         return self._process.poll() is None
 
     def ask(
-        self,
-        header: Mapping[str, Any],
-        arrays: Sequence[npt.NDArray[Any]] = (),
-        *,
-        timeout: float,
-        most_bytes: int = 0,
+        self, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]] = (), *, timeout: float, most_bytes: int = 0
     ) -> Answer:
         """Send a message and wait for the answer.
 

@@ -8,15 +8,7 @@ from typing import Annotated
 
 import numpy as np
 
-from disbench.baselines.classical.seeds import (
-    Frame,
-    Radius,
-    SeededSession,
-    Side,
-    SignMap,
-    Solver,
-    check_options,
-)
+from disbench.baselines.classical.seeds import Frame, Radius, SeededSession, Side, SignMap, Solver, check_options
 from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds

@@ -21,18 +21,14 @@ IN_MEMORY = 4
 
 
 class Encodings(Generic[Encoding]):
-    """An encoder that knows the last few images again, by their content.
-
-    Args:
-        encode: what makes an encoding of an image, uint8 (height, width, 3), RGB.
-    """
+    """An encoder of images, uint8 (height, width, 3), RGB, that knows the last few again by their content."""
 
     def __init__(self, encode: Callable[[RgbImage], Encoding]) -> None:
         self._encode = encode
         self._known: OrderedDict[str, Encoding] = OrderedDict()
 
     def of(self, image: RgbImage) -> Encoding:
-        """The encoding of an image; made anew only if the image is none of the last few."""
+        """The encoding of an image."""
         key = image_hash(image)
         if key not in self._known:
             self._known[key] = self._encode(image)
@@ -53,12 +49,6 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
     """A float32 array that is kept as `NAME.npy` in a folder; made and written if it is not there or damaged.
 
     Several processes may do so at once: each writes under a name of its own and then gives it the right one.
-
-    Args:
-        folder: made if missing.
-        name: of what decides the array's content.
-        shape: that it must have.
-        make: what makes it.
 
     Raises:
         OSError: it cannot be written; names the file.

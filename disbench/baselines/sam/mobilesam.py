@@ -58,15 +58,7 @@ _OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _
 
 
 class MobileSam:
-    """The method.
-
-    Args:
-        feedback: feed the kept mask's logits back from click 2 on.
-        candidates: 3 or 1.
-        later: 3 or 1 from click 2 on, with `candidates=3`.
-        weights: folder with `encoder.onnx` and `sam.onnx`; "" is where `disbench methods fetch mobilesam` puts
-            them.
-        cache: folder that keeps the encodings of images (4 MiB each) from run to run; "" keeps none.
+    """The method; its card (`baselines/mobilesam.toml`) says what the options are.
 
     Raises:
         InputError: weights or packages are missing, or an option has another value.
@@ -108,8 +100,8 @@ class MobileSam:
         }
         low, scores = self._decoder.run(list(_OUTPUTS), given)
         return [
-            _offered(low[number], scores[number], self.offer, len(prompt.clicks))
-            for number, prompt in enumerate(prompts)
+            _offered(masks, estimates, self.offer, len(prompt.clicks))
+            for masks, estimates, prompt in zip(low, scores, prompts, strict=True)
         ]
 
     def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
@@ -118,13 +110,9 @@ class MobileSam:
 
 
 class MobileSamEncoder:
-    """The encoder alone: what it makes of an image, kept in a folder if one is named.
+    """The encoder alone; `weights` and `cache` as in `MobileSam`.
 
     It starts at its first image, so that it can travel to a worker process before that.
-
-    Args:
-        weights: as in `MobileSam`.
-        cache: as in `MobileSam`.
 
     Raises:
         InputError: weights are missing.

@@ -58,12 +58,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Which of a decoder's masks are offered.
-
-    Attributes:
-        candidates: 3 or 1, at the first click.
-        later: 3 or 1, from the second click on; of no effect where `candidates` is 1.
-    """
+    """How many masks are offered at the first click, and later (where there are 3 at first)."""
 
     candidates: Candidates = 3
     later: Candidates = 3
@@ -72,7 +67,7 @@ class Offer:
         check_fields(self)
 
     def three(self, clicks: int) -> bool:
-        """Whether all three multi-mask candidates are offered after so many clicks.
+        """Whether all three multi-mask candidates are offered after a number of clicks.
 
         Otherwise it is one mask: after one click the best of the three by score, later the single-mask token's.
         """
@@ -98,13 +93,7 @@ class Decoder(Protocol):
 
 
 class SamSession:
-    """One image being segmented; any number of sessions of one method may be open.
-
-    Args:
-        decoder: of the method.
-        encoding: of the image.
-        size: (height, width) of the image, pixels.
-    """
+    """One image of size (height, width) being segmented; any number of sessions of one method may be open."""
 
     def __init__(self, decoder: Decoder, encoding: Any, size: tuple[int, int]) -> None:
         self._decoder, self._encoding, self._size = decoder, encoding, size
@@ -134,13 +123,7 @@ class SamSession:
 def predict_together(
     decoder: Decoder, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
 ) -> list[Prediction]:
-    """`predict` of several sessions, with one call of the decoder for all that are alike.
-
-    Args:
-        decoder: of the sessions' method.
-        sessions: of any images.
-        clicks: of each session.
-    """
+    """`predict` of several sessions with their clicks, with one call of the decoder for all that are alike."""
     prompts = [session.prompt(given) for session, given in zip(sessions, clicks, strict=True)]
     alike: dict[tuple[int, bool], list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -178,12 +161,7 @@ def padded_input(image: RgbImage, side: int) -> Float32Array:
 
 
 def points(clicks: Sequence[Click], scale: tuple[float, float]) -> Float32Array:
-    """Clicks in the encoder's frame: float32 (clicks, 2) of x, y.
-
-    Args:
-        clicks: at least one.
-        scale: what x and y are multiplied by; the models themselves add half a pixel.
-    """
+    """Clicks in the encoder's frame, float32 (clicks, 2) of x, y times `scale`; the models add half a pixel."""
     return np.array([(click.x * scale[0], click.y * scale[1]) for click in clicks], dtype=np.float32)
 
 
@@ -194,9 +172,6 @@ def unpadded(low: Float32Array, size: tuple[int, int], side: int) -> Float32Arra
         low: float32 (low, low).
         size: (height, width) of the image.
         side: of the square frame, pixels.
-
-    Returns:
-        float32 (height, width).
     """
     cv2 = opencv()
     height, width = inner_size(size, side)

@@ -74,7 +74,7 @@ class Family:
 
 
 class TransformersSam:
-    """A method of the family; `sam`, `sam_hq` and `sam2` make one, and say what the arguments are."""
+    """A method of the family; `sam`, `sam_hq` and `sam2` make one."""
 
     def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
         self.family, self.feedback, self.offer = family, feedback, offer
@@ -91,7 +91,7 @@ class TransformersSam:
         return predict_together(self, sessions, clicks)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
-        """Answers to prompts with equally many clicks and all, or none, previous logits."""
+        """Answers to prompts with equally many clicks, and previous logits in all or none."""
         import torch  # noqa: PLC0415
 
         clicks = len(prompts[0].clicks)
@@ -136,65 +136,10 @@ class TransformersSam:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device)
 
 
-def sam(
-    model: str = "facebook/sam-vit-base",
-    revision: str = "main",
-    feedback: bool = True,
-    candidates: Candidates = 3,
-    later: Candidates = 3,
-    device: str = "cpu",
-) -> TransformersSam:
-    """SAM (Kirillov et al., ICCV 2023).
-
-    Args:
-        model: folder with `config.json` and safetensors, or a name on Hugging Face whose files are here already.
-        revision: of the name: branch, tag or commit.
-        feedback: feed the kept mask's logits back from click 2 on.
-        candidates: 3 or 1.
-        later: 3 or 1 from click 2 on, with `candidates=3`.
-        device: of torch ("cpu", "cuda"), in float32.
-
-    Raises:
-        InputError: the model is not on this machine, is another one, or an option has another value.
-    """
-    return TransformersSam(SAM, model, revision, feedback, Offer(candidates, later), device)
-
-
-def sam_hq(
-    model: str = "syscv-community/sam-hq-vit-base",
-    revision: str = "main",
-    feedback: bool = True,
-    candidates: Candidates = 3,
-    later: Candidates = 3,
-    device: str = "cpu",
-) -> TransformersSam:
-    """SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added; see `sam`.
-
-    The three candidates come sorted by score, as transformers has them; the authors' own code offers the best.
-    """
-    return TransformersSam(SAM_HQ, model, revision, feedback, Offer(candidates, later), device)
-
-
-def sam2(
-    model: str = "facebook/sam2.1-hiera-tiny",
-    revision: str = "main",
-    feedback: bool = True,
-    candidates: Candidates = 3,
-    later: Candidates = 3,
-    device: str = "cpu",
-) -> TransformersSam:
-    """SAM 2 (Ravi et al., 2024) on single images; see `sam`."""
-    return TransformersSam(SAM_2, model, revision, feedback, Offer(candidates, later), device)
-
-
 def load_model(family: Family, model: str, revision: str, device: str) -> Any:
     """A model in float32 on its device, from files that are on this machine; safetensors only, no pickles.
 
     Nothing is downloaded here: workers would do it all at once, each under a time limit.
-
-    Raises:
-        InputError: transformers is missing or too old, the files are not here, lack weights of this model, or
-            there is no such device.
     """
     model_class = _model_class(family)
     folder = Path(model).expanduser()
@@ -269,9 +214,9 @@ def _why_not(family: Family, model: str, revision: str, here: bool, error: Excep
         words = " ".join(str(error).split())[:300]
         return f"the folder {model} cannot be loaded ({words}); it needs config.json and model.safetensors"
     known = model == family.hub and revision == "main"
-    cure = f"disbench methods fetch {family.name}" if known else f"hf download {model} --revision {revision}"
+    fetch = f"disbench methods fetch {family.name}" if known else f"hf download {model} --revision {revision}"
     return (
-        f"the model {model} (revision {revision}) is not on this machine; run once, with a network: {cure}, "
+        f"the model {model} (revision {revision}) is not on this machine; run once, with a network: {fetch}, "
         "or name a folder that has it with --set model=FOLDER"
     )
 
@@ -285,7 +230,7 @@ def _on_device(model: Any, device: str, family: Family) -> Any:
 
 
 def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The encodings of several images as one batch: tensors, or lists of tensors, joined along axis 0."""
+    """The encodings of several images as one batch: tensors, or lists of them, joined along axis 0."""
     import torch  # noqa: PLC0415
 
     def join(parts: Sequence[Any]) -> Any:
@@ -297,15 +242,7 @@ def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def stretched_input(image: RgbImage, side: int) -> Float32Array:
-    """SAM 2's encoder input: the image stretched to the frame (bilinear, antialiased) and normalised.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        side: of the square frame, pixels.
-
-    Returns:
-        float32 (1, 3, side, side).
-    """
+    """SAM 2's encoder input, float32 (1, 3, side, side): the image stretched (bilinear, antialiased) and normalised."""
     import torch  # noqa: PLC0415
 
     planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
@@ -373,3 +310,30 @@ SAM_2 = Family(
     encode=_encode_plain,
     most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back
 )
+
+
+def method_of(family: Family) -> Callable[..., TransformersSam]:
+    """What makes a method of a family from the options of its card."""
+
+    def make(
+        model: str = family.hub,
+        revision: str = "main",
+        feedback: bool = True,
+        candidates: Candidates = 3,
+        later: Candidates = 3,
+        device: str = "cpu",
+    ) -> TransformersSam:
+        return TransformersSam(family, model, revision, feedback, Offer(candidates, later), device)
+
+    return make
+
+
+sam = method_of(SAM)
+"""SAM (Kirillov et al., ICCV 2023)."""
+sam_hq = method_of(SAM_HQ)
+"""SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added.
+
+The three candidates come sorted by score, as transformers has them; the authors' own code offers the best.
+"""
+sam2 = method_of(SAM_2)
+"""SAM 2 (Ravi et al., 2024) on single images."""

@@ -285,12 +285,7 @@ def test_sessions_keep_their_own_state(card: str, peers: Any) -> None:
 
 
 MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    (
-        "ritm",
-        {},
-        "NoBRS",
-        {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": {}},
-    ),
+    ("ritm", {}, "NoBRS", {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": {}}),
     (
         "ritm",
         {"crop": 0, "clicks_limit": 5, "flip": False, "mode": "f-BRS-B"},
@@ -301,27 +296,14 @@ MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         "ritm",
         {"fixed": True, "crop": 600},
         "NoBRS",
-        {
-            "with_flip": True,
-            "zoom_in_params": {"skip_clicks": -1, "target_size": [600, 600]},
-            "predictor_params": {},
-        },
+        {"with_flip": True, "zoom_in_params": {"skip_clicks": -1, "target_size": [600, 600]}, "predictor_params": {}},
     ),
-    (
-        "fbrs",
-        {},
-        "f-BRS-B",
-        {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": None},
-    ),
+    ("fbrs", {}, "f-BRS-B", {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": None}),
     (
         "simpleclick",
         {},
         "NoBRS",
-        {
-            "with_flip": True,
-            "zoom_in_params": {"skip_clicks": -1, "target_size": [448, 448]},
-            "predictor_params": {},
-        },
+        {"with_flip": True, "zoom_in_params": {"skip_clicks": -1, "target_size": [448, 448]}, "predictor_params": {}},
     ),
     (
         "cfr-icl",
@@ -349,11 +331,7 @@ MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         "cdnet",
         {},
         "CDNet",
-        {
-            "infer_size": 384,
-            "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400},
-            "predictor_params": {},
-        },
+        {"infer_size": 384, "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400}, "predictor_params": {}},
     ),
     (
         "emc-click",

@@ -97,12 +97,7 @@ def test_the_frame_is_background_until_a_negative_click() -> None:
 
 @pytest.mark.parametrize(
     ("size", "limit", "expected"),
-    [
-        ((375, 500), 320, (240, 320)),
-        ((100, 90), 320, (100, 90)),
-        ((700, 3), 64, (64, 1)),
-        ((50, 60), 0, (50, 60)),
-    ],
+    [((375, 500), 320, (240, 320)), ((100, 90), 320, (100, 90)), ((700, 3), 64, (64, 1)), ((50, 60), 0, (50, 60))],
 )
 def test_working_size(size: tuple[int, int], limit: int, expected: tuple[int, int]) -> None:
     assert seeds.shrink(np.zeros((*size, 3), dtype=np.uint8), limit).shape == (*expected, 3)

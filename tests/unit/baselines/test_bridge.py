@@ -69,11 +69,7 @@ def test_several_images_may_be_open_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "words", "failed_at"),
     [
-        (
-            "crashes",
-            "was asked to predict and ended with exit code 5; its last words: .*the peer fell over",
-            7,
-        ),
+        ("crashes", "was asked to predict and ended with exit code 5; its last words: .*the peer fell over", 7),
         ("killed", "was asked to predict and was killed by SIGKILL", 3),
         ("hangs", "was asked to predict and did not answer within 1 s", 2),
         ("raises", r"raised RuntimeError: CUDA out of memory \(bridge_adapter.py:\d+\)", 2),
@@ -232,11 +228,7 @@ OWN = f"import json\n{OWN}"
     ("there", "instead", "words"),
     [
         ('"type": "kept"', '"type": "done"', "was asked to keep and answered 'done' where 'kept' was due"),
-        (
-            '"type": "opened"',
-            '"type": "kept"',
-            "was asked to open and answered 'kept' where 'opened' was due",
-        ),
+        ('"type": "opened"', '"type": "kept"', "was asked to open and answered 'kept' where 'opened' was due"),
         ('"scores": None', '"scores": [10 ** 400]', r"scores that are not finite numbers \(\[1000"),
         ('"scores": None', '"scores": [float("nan")]', r"scores that are not finite numbers \(\[nan\]\)"),
         ('"scores": None', '"scores": [True]', "scores that are not finite numbers"),
@@ -302,24 +294,15 @@ def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             {"adapter": "ritmm", "repo": ".", "python": sys.executable, "checkpoint": __file__},
             "unknown adapter 'ritmm'",
         ),
-        (
-            {"adapter": ADAPTER, "repo": __file__, "python": sys.executable},
-            "there is no such folder; name a checkout",
-        ),
-        (
-            {"adapter": "nowhere.py", "repo": ".", "python": sys.executable},
-            "nowhere.py: there is no such file",
-        ),
+        ({"adapter": ADAPTER, "repo": __file__, "python": sys.executable}, "there is no such folder; name a checkout"),
+        ({"adapter": "nowhere.py", "repo": ".", "python": sys.executable}, "nowhere.py: there is no such file"),
         ({"adapter": ADAPTER, "repo": "", "python": sys.executable}, "add --set repo=PATH"),
         ({"adapter": ADAPTER, "repo": ".", "python": ""}, "add --set python=PATH"),
         (
             {"adapter": ADAPTER, "repo": "no/where", "python": sys.executable},
             "repo = no/where: there is no such folder",
         ),
-        (
-            {"adapter": ADAPTER, "repo": ".", "python": "/no/python"},
-            "python = /no/python: no program is there",
-        ),
+        ({"adapter": ADAPTER, "repo": ".", "python": "/no/python"}, "python = /no/python: no program is there"),
         ({"command": "a 'b"}, "quote it as for a shell"),
     ],
 )

@@ -85,16 +85,16 @@ def test_what_is_cut_or_changed_is_no_other_message(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"Loading model", "b'Loading " + "' where a message was due"[1:]),
+        (b"Loading model", "b'Loading"),
         (MAGIC + LENGTH.pack(1 << 30), "a header of 1073741824 bytes"),
-        (MAGIC + LENGTH.pack(2) + b"[]", "a header that is not as it should be"),
-        (MAGIC + LENGTH.pack(2) + b"{}", "a header that is not as it should be"),
+        (MAGIC + LENGTH.pack(2) + b"[]", "a header that is not JSON with arrays"),
+        (MAGIC + LENGTH.pack(2) + b"{}", "a header that is not JSON with arrays"),
     ],
 )
 def test_what_is_refused(content: bytes, words: str) -> None:
     with pytest.raises(WireError) as caught:
         read_message(reader(content + bytes(16)), MOST)
-    assert words[-20:] in str(caught.value)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,7 @@ def test_the_bytes_of_the_document() -> None:
     document = (Path(__file__).parents[3] / "docs" / "bridge.md").read_text()
     blocks = [block for block in document.split("```")[1::2] if block.startswith("\n44 53 42 31")]
     asked, answered = (bytes.fromhex("".join(line[:47] for line in block.split("\n"))) for block in blocks)
-    assert read_message(reader(asked), MOST) == (
-        {"type": "predict", "clicks": [[2, 1, True]], "session": 1},
-        [],
-    )
+    assert read_message(reader(asked), MOST) == ({"type": "predict", "clicks": [[2, 1, True]], "session": 1}, [])
     header, (masks,) = read_message(reader(answered), MOST)
     assert header == {"type": "prediction", "scores": [0.5]}
     assert masks.tolist() == [[[False, False, False], [False, False, True]]]

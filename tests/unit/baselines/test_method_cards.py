@@ -40,12 +40,7 @@ PUBLISHED = {
     **{"dos": "DOS w/o GC", "dos-gc": "DOS with GC", "dextr": "DEXTR", "fcanet": "FCANet", "iog": "IOG"},
     **{"multiseg": "MultiSeg", "fbrs": "f-BRS-B", "ld": "LD", "ia-sa": "IA+SA", "focuscut": "FocusCut"},
     **{"cdnet": "CDNet", "ritm": "RITM", "fcfi": "FCFI", "simpleclick": "SimpleClick"},
-    **{
-        "emc-click": "EMC-Click",
-        "icmformer": "ICMFormer",
-        "interformer": "InterFormer",
-        "piclick": "PiClick",
-    },
+    **{"emc-click": "EMC-Click", "icmformer": "ICMFormer", "interformer": "InterFormer", "piclick": "PiClick"},
     **{"disnet-paper": "DISNet", "focalclick": "FocalClick"},
 }
 """Every method of the published tables -> its card."""

@@ -97,10 +97,7 @@ def test_one_candidate_is_what_the_exported_decoder_picks(
 @needs_weights
 @pytest.mark.parametrize("size", [(45, 600), (600, 45), (300, 451), (1200, 900), (64, 64)])
 def test_masks_of_any_size_are_the_exported_decoders(
-    methods: dict[int, MobileSam],
-    photo: np.ndarray,
-    exported: Callable[..., list[np.ndarray]],
-    size: tuple[int, int],
+    methods: dict[int, MobileSam], photo: np.ndarray, exported: Callable[..., list[np.ndarray]], size: tuple[int, int]
 ) -> None:
     session = SamSession(methods[1], methods[1].encoding(photo), size)
     clicks = [Click(size[1] // 2, size[0] // 2, True)]

@@ -42,12 +42,7 @@ def sam_model(prefix: str) -> Any:
             **{"image_size": SIDE, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1]},
             **{"num_pos_feats": 16, "mlp_dim": 64},
         },
-        prompt_encoder_config={
-            "hidden_size": 32,
-            "image_size": SIDE,
-            "patch_size": 16,
-            "mask_input_channels": 8,
-        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 8},
         mask_decoder_config=part | ({"vit_dim": 32} if prefix == "SamHQ" else {}),
     )
     return getattr(transformers, f"{prefix}Model")(config)
@@ -67,15 +62,8 @@ def sam2_model() -> Any:
             "backbone_channel_list": [128, 64, 32, 16],
             "backbone_feature_sizes": [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2],
         },
-        prompt_encoder_config={
-            "hidden_size": 32,
-            "image_size": SIDE,
-            "patch_size": 16,
-            "mask_input_channels": 8,
-        },
-        mask_decoder_config={
-            **{"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
-        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 8},
+        mask_decoder_config={**{"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}},
     )
     return transformers.Sam2Model(config)
 

@@ -57,12 +57,7 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
     """
     load = enter(repo, "networks")
     network = load("networks.mainnetwork").Network(
-        nInputChannels=5,
-        num_classes=1,
-        backbone="resnet101",
-        output_stride=16,
-        sync_bn=None,
-        freeze_bn=False,
+        nInputChannels=5, num_classes=1, backbone="resnet101", output_stride=16, sync_bn=None, freeze_bn=False
     )
     network.load_state_dict(load("torch").load(checkpoint, map_location="cpu"))
     return Model(Session, answer_of_iog, network.to(device).eval(), options, device)
