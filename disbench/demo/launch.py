@@ -1,4 +1,4 @@
-"""Starting the demo: method, photos, server, browser."""
+"""Start the demo: method, photos, server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from disbench.core.prediction import Method
 from disbench.harness.tasks import reason
 
 DEFAULT_METHOD = "geodesic"
-"""It needs no weights and answers at once; it has one candidate."""
+"""It needs no weights, and answers at once with one candidate."""
 
 
 def demo(
@@ -29,15 +29,15 @@ def demo(
     """Serve the demo until the process is interrupted.
 
     Args:
-        images: to choose from; none takes the embedded photos.
-        method: any, by name (`disbench.baselines.cards.method_spec`).
-        overrides: its options, `option=value` each.
-        port: of 127.0.0.1; 0 takes a free one.
-        out: folder that masks and clicks are saved into when the page says so; None: the browser saves them.
-        ready: told the page's address once it is served.
+        images: photos to choose from; default: the embedded ones.
+        method: a card's name, a card, or a class (`disbench.baselines.cards.method_spec`).
+        overrides: options of the method, `option=value` each.
+        port: on 127.0.0.1; 0 takes a free one.
+        out: folder for saved masks and clicks; None: the browser downloads them.
+        ready: gets the page's address once it is served.
 
     Raises:
-        InputError: an image or method that cannot be had, a port that is taken, or the extra `demo` is missing.
+        InputError: an unreadable image, an unknown method, a port that is taken, or the extra `demo` is missing.
     """
     try:
         from disbench.demo.server import Demo, serve  # noqa: PLC0415

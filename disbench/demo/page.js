@@ -193,7 +193,7 @@
   function click({ x, y }, positive) {
     if (!shown) return;
     if (!positive && !state.clicks.length && !sent.length) {
-      complain(new Error("The first click says what is meant: make it on the object."));
+      complain(new Error("The first click must be on the object."));
       return;
     }
     const work = state.work;

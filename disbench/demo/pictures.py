@@ -1,4 +1,4 @@
-"""The demo's photos: those that were named when it began, and those that were handed to the page."""
+"""The demo's photos: from the command line, and uploaded in the page."""
 
 from __future__ import annotations
 
@@ -35,14 +35,11 @@ class Picture:
     """A photo that can be chosen.
 
     Attributes:
-        number: by which the page names it.
-        name: that people read.
-        stem: of files that are saved of it: letters, digits, hyphens and underscores.
-        height: pixels.
-        width: pixels.
-        path: where it lies; None if it was handed to the page.
-        content: the file's bytes if it was handed to the page.
-        samples: ids of samples of a dataset that are on it -> what they are.
+        number: its id in the page; `name` is shown, `stem` begins the names of saved files.
+        height, width: pixels.
+        path: of the file; None if it was uploaded.
+        content: bytes of the file if it was uploaded.
+        samples: (id, category) of the embedded photos' objects on it.
     """
 
     number: int
@@ -56,13 +53,10 @@ class Picture:
 
 
 class Pictures:
-    """All photos of a demo. Threads may share it.
-
-    Args:
-        paths: of images; none takes the embedded photos.
+    """All photos of a demo (default: the embedded ones); thread-safe.
 
     Raises:
-        InputError: a file that is missing, no image, or too large.
+        InputError: a file that is missing, not an image, or too large.
     """
 
     def __init__(self, paths: Sequence[Path] = ()) -> None:
@@ -75,34 +69,26 @@ class Pictures:
             self._add(path.name, path.stem, height, width, path=path, samples=samples)
 
     def all(self) -> list[Picture]:
-        """In the order in which they came."""
+        """The photos in the order in which they were added."""
         with self._lock:
             return list(self._all.values())
 
     def find(self, number: int) -> Picture:
-        """The photo of a number.
-
-        Raises:
-            InputError: there is none, or it was put away for later ones.
-        """
+        """The photo of a number; `InputError` if it does not exist or was dropped for later uploads."""
         with self._lock:
             found = self._all.get(number)
         if found is None:
-            raise InputError("this photo is not here any more; open it again")
+            raise InputError("this photo is no longer available; open it again")
         return found
 
     def add_upload(self, name: str, content: bytes) -> Picture:
-        """Take in a photo that was handed to the page; the oldest of too many such goes. It is never written anywhere.
-
-        Args:
-            name: of the file, as the browser tells it.
-            content: its bytes.
+        """Add an uploaded photo, in memory only; the oldest of too many uploads is dropped.
 
         Raises:
-            InputError: a name that is none of a plain file, too many bytes or pixels, or no whole image.
+            InputError: a name with a folder or control characters, too many bytes or pixels, or not a whole image.
         """
         if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
-            raise InputError(f"{shown(name)} is not the name of a file; hand the photo itself to the page")
+            raise InputError(f"{shown(name)} is not the name of a file; open the photo itself in the page")
         if len(content) > MAX_UPLOAD_BYTES:
             raise InputError(too_many_bytes(name))
         pixels = _decoded(content, name)
@@ -115,11 +101,7 @@ class Pictures:
         return self._add(name, f"upload-{self._next}", height, width, content=content)
 
     def pixels(self, number: int) -> RgbImage:
-        """The pixels as stored: the EXIF orientation is left alone, as everywhere in disbench.
-
-        Raises:
-            InputError: as `find`, or the file has changed since.
-        """
+        """The pixels as stored (EXIF orientation is ignored); `InputError` as `find`, or if the file has changed."""
         picture = self.find(number)
         with self._lock:
             if number in self._decoded:
@@ -144,12 +126,12 @@ class Pictures:
 
 
 def too_many_bytes(name: str) -> str:
-    """The sentence for a file that is too large."""
+    """The message for a file that is too large."""
     return f"{shown(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
 
 
 def photo_png(pixels: RgbImage) -> bytes:
-    """A photo as a PNG without metadata, so that a browser does not turn it."""
+    """A photo as a PNG without metadata, so that browsers do not rotate it."""
     return png(pixels, compression=1)
 
 
@@ -168,7 +150,7 @@ def mask_png(mask: BoolArray) -> bytes:
 
 
 def _embedded() -> list[tuple[Path, tuple[tuple[str, str], ...]]]:
-    """The embedded photos, each with the ids and names of the objects that the dataset `photos` has on it."""
+    """The embedded photos, each with the ids and categories of its objects."""
     file = open_photos()
     found = []
     for image_id, image in file.images.items():

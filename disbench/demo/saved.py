@@ -1,4 +1,4 @@
-"""What a person takes away: the mask, the clicks, and the command that makes the mask again."""
+"""What can be saved: the mask, the clicks, and the command that makes the mask again."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ RECORDED = "recorded-clicks.parquet"
 
 
 def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
-    """The bytes of a file to save.
+    """The bytes of a file to download.
 
     Args:
-        kind: one of `KINDS`: the mask as a PNG of 0 and 255; the mask as COCO compressed run lengths in JSON,
-            `size` and `counts`; the clicks as `disbench.io.recorded_clicks.SCHEMA` has them.
-        work: with one click or more.
-        sample: id that the clicks are recorded under.
+        kind: one of `KINDS`: the mask as a PNG of 0 and 255; as COCO compressed run lengths in JSON (`size`, `counts`);
+            the clicks as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
+        work: with at least one click.
+        sample: id recorded with the clicks.
         user: who clicked.
 
     Raises:
-        InputError: no click yet, an unknown kind, or a sample or user that cannot be recorded.
+        InputError: no click yet, an unknown kind, or an invalid sample or user.
     """
     if kind not in KINDS:
         raise unknown_name("kind of file", kind, KINDS)
@@ -50,9 +50,7 @@ def run_lengths(work: Work) -> bytes:
 
 
 def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
-    """Write the mask, in both forms, and add the clicks to the folder's recording; nothing but that is overwritten.
-
-    No name of a file comes from the page: the photo's own stem and a number make it.
+    """Write the mask in both forms under new names, and add the clicks to the folder's recording.
 
     Returns:
         The names of the files.
@@ -73,24 +71,11 @@ def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str
 
 
 def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:
-    """What a user types to get the same mask from `disbench predict`.
-
-    Args:
-        picture: the photo; one that was handed to the page stands by its name alone.
-        work: its clicks and choice.
-        asked: name of the method as it was asked for.
-        overrides: its options that were set.
-    """
+    """The `disbench predict` command that gives the same mask; an uploaded photo appears by its name only."""
     clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
     keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
     words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
-    words += [
-        *_each("--set", overrides),
-        *_each("--click", clicks),
-        *keep,
-        "--out",
-        f"{picture.stem}-mask.png",
-    ]
+    words += [*_each("--set", overrides), *_each("--click", clicks), *keep, "--out", f"{picture.stem}-mask.png"]
     return shlex.join(words)
 
 
@@ -105,4 +90,4 @@ def _sequence(work: Work, sample: str, user: str) -> Sequenced:
 
 def _check_begun(work: Work) -> None:
     if not work.clicks:
-        raise InputError("there is nothing to save yet; click on the photo first")
+        raise InputError("nothing to save yet; click on the photo first")

@@ -1,8 +1,8 @@
-"""The demo's server: one page on 127.0.0.1, and what that page asks for; nobody else is answered.
+"""The demo's server: one page on 127.0.0.1 that answers nobody but this page.
 
-A page of another site could make a browser ask 127.0.0.1, too, even under a name of its own (DNS rebinding). So a
-request is answered only if it names this very host and port, comes from the page's own origin, and, where it changes
-anything, brings the token that stands in the page. Nothing that a request says becomes a path.
+A page of another site could make a browser ask 127.0.0.1, even under its own name (DNS rebinding). So a request must
+name this host and port, come from the page's own origin, and, to change anything, bring the page's token. Nothing in a
+request becomes a path.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from disbench.demo.work import MethodFailedError, Work
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
-"""Headers of the page's requests: the token, and the name of a photo that is handed in (as in an address)."""
+"""Headers of the page's requests: the token, and the URL-encoded name of an uploaded photo."""
 _MOST_WORKS = 12
 _MOST_WAITING = 16
-"""Calls of the method that may wait for their turn."""
+"""Calls of the method that may be queued."""
 _MOST_JSON = 4096
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -64,18 +64,14 @@ Result = TypeVar("Result")
 
 
 class OneAtATime:
-    """Calls one after another in a thread of its own, which does not keep the process from ending."""
+    """Runs calls one after another in a daemon thread."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="the method", daemon=True).start()
 
     async def do(self, call: Callable[[], Result]) -> Result:
-        """What a call comes to, when its turn has come.
-
-        Raises:
-            InputError: too many wait already.
-        """
+        """The result of a call when its turn has come; `InputError` if too many are queued."""
         future: Future[Result] = Future()
         try:
             self._waiting.put_nowait((call, future))
@@ -90,26 +86,24 @@ class OneAtATime:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # one that ends a program ends none here
+            except BaseException as error:  # not even SystemExit ends the thread
                 future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
 @dataclass
 class Demo:
-    """What the server shows.
+    """The state of the server.
 
     Attributes:
-        method: that answers to clicks.
-        asked: its name, as it was asked for.
-        name: its short name.
-        title: its name for people.
-        threshold: of the masks.
-        pictures: to choose from.
-        overrides: options of the method that were set.
-        out: folder that masks and clicks are saved into when the page says so; None: the browser saves them.
-        token: that the page's requests bring.
-        works: photos that are being worked on, by the id that the page knows.
-        turns: the calls of the method.
+        method: answers to clicks.
+        asked: the method as typed; `name` and `title` are its short and full names.
+        threshold: probabilities above it belong to a mask.
+        pictures: photos to choose from.
+        overrides: options of the method, `option=value` each.
+        out: folder for saved masks and clicks; None: the browser downloads them.
+        token: required in the page's requests.
+        works: photos being segmented, by the id that the page knows.
+        turns: runs the calls of the method.
     """
 
     method: Method
@@ -125,7 +119,7 @@ class Demo:
     turns: OneAtATime = field(default_factory=OneAtATime)
 
     def begin(self, picture: Picture, pixels: RgbImage) -> str:
-        """Begin with a photo; the oldest of too many works is put away. Returns the id of the work."""
+        """Start on a photo and return the id of the work; the oldest of too many works is dropped."""
         name = secrets.token_urlsafe(9)
         self.works[name] = picture, Work(self.method, pixels, self.threshold)
         while len(self.works) > _MOST_WORKS:
@@ -133,19 +127,15 @@ class Demo:
         return name
 
     def work(self, name: str) -> tuple[Picture, Work]:
-        """The photo and the work of an id.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The photo and the work of an id; `InputError` if there is none."""
         if name not in self.works:
-            raise InputError("this work was put away; choose the photo again")
+            raise InputError("this work was dropped; choose the photo again")
         self.works.move_to_end(name)
         return self.works[name]
 
 
 def application(demo: Demo) -> web.Application:
-    """The server of a demo, to be run at any port of 127.0.0.1."""
+    """The aiohttp application of a demo."""
     handlers = _Handlers(demo)
     app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", handlers.page)
@@ -161,12 +151,7 @@ def application(demo: Demo) -> web.Application:
 
 
 async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until cancelled.
-
-    Args:
-        demo: to serve.
-        port: 0 takes a free one.
-        ready: told the page's address.
+    """Serve on a port (0: a free one) until cancelled; `ready` gets the page's address.
 
     Raises:
         InputError: the port is taken.
@@ -177,7 +162,7 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
         try:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
-            raise InputError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
+            raise InputError(f"port {port} is not available ({error.strerror}); choose another with --port") from error
         ready(f"http://{HOST}:{runner.addresses[0][1]}/")
         await asyncio.Event().wait()
     finally:
@@ -186,13 +171,13 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
 
 @web.middleware
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every answer with the headers that keep it on this page; every error as one sentence."""
+    """Add the security headers to every response; turn every error into one sentence."""
     try:
         response = await handler(request)
     except web.HTTPRequestEntityTooLarge:
         response = _error(413, too_many_bytes(unquote(request.headers.get(NAME, "the photo"))))
     except web.HTTPException as error:
-        response = _error(error.status, f"{error.reason}: the page asked for something that is not here")
+        response = _error(error.status, f"{error.reason}: the page asked for something that does not exist")
     except InputError as error:
         response = _error(400, str(error))
     except MethodFailedError as error:
@@ -205,7 +190,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def guard_of(token: str) -> Any:
-    """What refuses everybody but the page."""
+    """The middleware that refuses requests not made by the page itself."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -217,15 +202,13 @@ def guard_of(token: str) -> Any:
         if request.headers.get("Origin", own) != own or site not in ("none", "same-origin"):
             return _error(403, "only the demo's own page is answered")
         if request.method != "GET" and not hmac.compare_digest(request.headers.get(TOKEN, "").encode(), token.encode()):
-            return _error(403, "the demo was started again since this page was loaded; load it again")
+            return _error(403, "the demo was restarted since this page was loaded; reload it")
         return await handler(request)
 
     return guard
 
 
 class _Handlers:
-    """What each address answers."""
-
     def __init__(self, demo: Demo) -> None:
         self._demo = demo
 
@@ -296,7 +279,7 @@ class _Handlers:
         return await self._told(request.match_info["work"], change)
 
     async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
-        """Change a work when its turn has come, and tell what it looks like then."""
+        """Change a work when its turn has come, and return its new state."""
         picture, work = self._demo.work(name)
 
         def turn() -> dict[str, Any]:
@@ -307,7 +290,7 @@ class _Handlers:
 
 
 def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
-    """What the page shows of a work."""
+    """The state of a work as the page shows it."""
     height, width = work.size
     found = work.found
     return {
@@ -334,12 +317,7 @@ def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
 
 
 def page_html(demo: Demo, nonce: str) -> str:
-    """The page: one document with its style, its script and what they need to know.
-
-    Args:
-        demo: that it shows.
-        nonce: by which the browser tells the page's own style and script.
-    """
+    """The page with its style, script and configuration; `nonce` marks its own style and script."""
     import jinja2  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
 
@@ -383,20 +361,16 @@ def _error(status: int, sentence: str) -> web.Response:
 
 
 async def _asked(request: web.Request, **kinds: type) -> dict[str, Any]:
-    """The body of a request: an object of JSON with exactly these keys, each of its kind.
-
-    Raises:
-        InputError: anything else.
-    """
+    """The JSON object of a request, with exactly these keys, each of its type; `InputError` for anything else."""
     if request.content_type != "application/json" or (request.content_length or 0) > _MOST_JSON:
-        raise InputError("the page asks in JSON, and briefly")
+        raise InputError(f"a request is JSON of at most {_MOST_JSON} bytes")
     try:
         found = json.loads(await request.read())
     except (ValueError, RecursionError):
-        raise InputError("what was asked is not JSON") from None
+        raise InputError("the request is not JSON") from None
     if not isinstance(found, dict) or set(found) != set(kinds):
-        raise InputError(f"a request here has {', '.join(kinds)}, and nothing else")
+        raise InputError(f"the request must have exactly these keys: {', '.join(kinds)}")
     for name, kind in kinds.items():
         if type(found[name]) is not kind:
-            raise InputError(f"{name} is not of the kind {kind.__name__}")
+            raise InputError(f"{name} is not of type {kind.__name__}")
     return found

@@ -14,26 +14,25 @@ from disbench.harness.candidates import Candidates, MethodError, checked_candida
 from disbench.harness.tasks import reason
 
 MOST_CLICKS = 200
-"""Clicks on one photo: far more than any task asks for."""
+"""Clicks on one photo."""
 
 
 class MethodFailedError(Exception):
-    """The method failed on a click; the message is a sentence for the person who clicked."""
+    """The method failed on a click; the message is for the person who clicked."""
 
 
 class Work:
-    """One photo, the clicks so far, and what the method answered to the last of them.
+    """One photo, the clicks so far, and the method's answer to the last of them.
 
-    The method hears exactly what it hears from `disbench predict` and from the benchmark: each click once, and after
-    each answer which candidate was kept. Nothing can be taken back in a session; so undoing opens a new one, which gets
-    the clicks that are left and the same choice.
+    The method is called as in `disbench predict`: each click once, and after each answer `keep` with the candidate that
+    was kept. A session cannot take a click back, so undoing opens a new one with the remaining clicks.
 
     Attributes:
         clicks: so far.
         found: candidates for the last click; None before the first.
-        kept: index of the one that is the mask.
-        chosen: index of the candidate that is meant at the first click; None where the method's highest score decides.
-        meant: index of the candidate that was kept at the first click, by either.
+        kept: index of the candidate that is the mask.
+        chosen: index that the person chose at the first click; None: the highest score decides.
+        meant: index that was kept at the first click.
 
     Args:
         method: any object with `open(image)`.
@@ -47,7 +46,7 @@ class Work:
         self.reset()
 
     def reset(self) -> None:
-        """Take all clicks and the choice back."""
+        """Take back all clicks and the choice."""
         self.clicks: list[Click] = []
         self.found: Candidates | None = None
         self.kept = 0
@@ -70,45 +69,39 @@ class Work:
 
     @property
     def choosing(self) -> bool:
-        """Whether another candidate can be chosen: as long as there is one click."""
+        """Whether a candidate can be chosen: after the first click, before the second."""
         return len(self.clicks) == 1
 
     def click(self, click: Click) -> None:
-        """Let the method answer to one click more.
+        """Add a click.
 
         Raises:
-            InputError: outside the photo, on the background before anything is on the object, or one too many.
-            MethodFailedError: the method failed; the clicks before stand.
+            InputError: outside the photo, a first click on the background, or too many clicks.
+            MethodFailedError: the method failed; earlier clicks are kept.
         """
         height, width = self.size
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise InputError(f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels")
         if not self.clicks and not click.positive:
-            raise InputError("the first click says what is meant: make it on the object")
+            raise InputError("the first click must be on the object")
         if len(self.clicks) == MOST_CLICKS:
-            raise InputError(f"there are {MOST_CLICKS} clicks already; undo some, or begin again")
+            raise InputError(f"there are {MOST_CLICKS} clicks already; undo some or reset")
         if self._session is None:
             self._replay(self.clicks)
         self._advance(click)
 
     def choose(self, index: int) -> None:
-        """Say which candidate the first click means.
-
-        Raises:
-            InputError: there is none of that index, or more clicks than one were made.
-        """
+        """Choose a candidate of the first click; `InputError` after the second click or for an unknown index."""
         if self.found is None or not self.choosing:
-            raise InputError("a candidate is chosen after the first click and before the second; undo the others first")
+            raise InputError(
+                "candidates can be chosen only after the first click and before the second; undo the others first"
+            )
         if not 0 <= index < len(self.found.masks):
             raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
         self.chosen = self.kept = self.meant = index
 
     def undo(self) -> None:
-        """Take the last click back, if there is one; with the first goes the choice.
-
-        Raises:
-            MethodFailedError: the method failed on what it had answered to before; the clicks before stand.
-        """
+        """Take back the last click, and with the first click the choice; may raise `MethodFailedError`."""
         left = self.clicks[:-1]
         if left:
             self._replay(left)
@@ -116,7 +109,7 @@ class Work:
             self.reset()
 
     def _replay(self, clicks: list[Click]) -> None:
-        """Open a session and let it come to where these clicks lead."""
+        """Open a session and repeat these clicks."""
         before = self.clicks, self.found, self.kept
         try:
             self._session = self._open()
@@ -157,7 +150,7 @@ class Work:
         return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
 
     def _failure(self, verb: str, error: Exception) -> MethodFailedError:
-        """The sentence for an error of the method, whose session is not used any more."""
+        """The message for an error of the method; its session is dropped."""
         self._session = None
         words = str(error) if isinstance(error, MethodError) else reason(verb, error)
-        return MethodFailedError(f"{type(self._method).__name__} failed: {words}; the clicks before stand")
+        return MethodFailedError(f"{type(self._method).__name__} failed: {words}; earlier clicks are kept")

@@ -182,7 +182,7 @@ def test_uploads() -> None:
     assert (added.name, added.stem, added.width, added.height) == ("9.png", "upload-17", 39, 20)
     assert [picture.name for picture in pictures.all()[8:]] == [f"{number}.png" for number in range(2, 10)]
     assert pictures.pixels(added.number).shape == (20, 39, 3)
-    with pytest.raises(InputError, match="not here any more"):
+    with pytest.raises(InputError, match="no longer available"):
         pictures.pixels(8)
 
 
