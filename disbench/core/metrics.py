@@ -35,7 +35,9 @@ def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
     >>> iou([[1, 1, 0, -1]], [[True, False, False, True]])
     0.5
     """
-    goal, guess = _checked_pair(target, prediction)
+    goal, guess = checked_target(target), checked_mask(prediction)
+    if goal.shape != guess.shape:
+        raise ValueError(f"the target has shape {goal.shape}, the prediction {guess.shape}; they must agree")
     inside = goal > 0
     both = int(np.count_nonzero(inside & guess))
     # As unsigned bytes an ignored pixel is 255, above any prediction.
@@ -67,7 +69,7 @@ def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
 
 
 def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> IntArray:
-    """NoC of each sample: int64 (samples,). Arguments and errors as of `noc`."""
+    """NoC of each sample, int64 (samples,); arguments and errors as for `noc`."""
     return np.minimum(_first_clicks(ious, threshold, max_clicks), max_clicks)
 
 
@@ -75,15 +77,14 @@ def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = 
     """Number of samples that fail to reach an IoU (NoF@threshold).
 
     Args:
-        ious: as of `noc`.
+        ious: as for `noc`.
         threshold: in (0, 1].
         max_clicks: at least 1.
-        rule: `strict` counts the samples that never reach the threshold, `ritm` those whose NoC equals
-            `max_clicks`: one that succeeds at the very last click counts as failed. Published figures are
-            the latter.
+        rule: `strict` counts samples that never reach the threshold, `ritm` those whose NoC equals `max_clicks`,
+            also where they succeed at the very last click. Published numbers follow `ritm`.
 
     Raises:
-        ValueError: as of `noc`, or an unknown rule.
+        ValueError: as for `noc`, or an unknown rule.
 
     >>> [nof([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2, rule=rule) for rule in ("strict", "ritm")]
     [1, 2]
@@ -115,8 +116,8 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
     short = np.flatnonzero(lengths < max_clicks)
     if len(short):
         raise ValueError(
-            f"sample {short[0]} has {lengths[short[0]]} clicks, shorter than {max_clicks}: it ended early, and no "
-            "curve can be had from such a run"
+            f"sample {short[0]} has {lengths[short[0]]} clicks, shorter than {max_clicks}: it ended early, so there "
+            "is no curve"
         )
     return np.asarray(np.mean(values, axis=0, dtype=np.float64))
 
@@ -194,7 +195,7 @@ def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], B
 
 
 def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
-    """Of each sample the first click that reaches the threshold; max_clicks + 1 where none does."""
+    """The first click of each sample that reaches the threshold; max_clicks + 1 where none does."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold = {threshold}: an IoU lies above 0 and at most at 1")
     values, lengths = _as_stored(ious, max_clicks)
@@ -217,7 +218,10 @@ def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     Raises:
         ValueError: no samples, or a value outside [0, 1].
     """
-    _check_cap(ious, max_clicks)
+    if max_clicks < 1:
+        raise ValueError(f"max_clicks = {max_clicks}: at least 1")
+    if not len(ious):
+        raise ValueError("there are no samples to take a mean of")
     values = np.full((len(ious), max_clicks), np.nan, dtype=np.float32)
     if isinstance(ious, np.ndarray) and ious.ndim == 2:  # a row at a time would take a hundred times as long
         whole = ious[:, :max_clicks]
@@ -232,17 +236,3 @@ def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
         number, at = outside[0]
         raise ValueError(f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]")
     return values, lengths
-
-
-def _check_cap(ious: IoUs, max_clicks: int) -> None:
-    if max_clicks < 1:
-        raise ValueError(f"max_clicks = {max_clicks}: at least 1")
-    if not len(ious):
-        raise ValueError("there are no samples to take a mean of")
-
-
-def _checked_pair(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], BoolArray]:
-    goal, guess = checked_target(target), checked_mask(prediction)
-    if goal.shape != guess.shape:
-        raise ValueError(f"the target has shape {goal.shape}, the prediction {guess.shape}; they must agree")
-    return goal, guess

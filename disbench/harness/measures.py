@@ -38,8 +38,8 @@ Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comp
 Group = Literal["counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds"]
 GROUPS: Sequence[Group] = ("counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds")
 """In the order of a table's columns."""
-IoUs = Float32Array | Sequence[Float32Array | FloatArray]
-"""An array (samples, clicks), or one array a sample where samples have different numbers of clicks."""
+ByClick = Float32Array | Sequence[Float32Array | FloatArray]
+"""Values after each click: (samples, clicks), or an array a sample where samples have different numbers of clicks."""
 
 
 class UnavailableError(Exception):
@@ -65,13 +65,13 @@ class RunRows:
     """
 
     samples: Sequence[str]
-    ious: IoUs
+    ious: ByClick
     clicks: int
     failures: Sequence[tuple[str, str]]
     max_clicks: int
     stop_at: float | None = None
     budget: str = ""
-    boundary_ious: IoUs = ()
+    boundary_ious: ByClick = ()
     ran_out: int = 0
     first: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     seconds: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -189,8 +189,6 @@ def read_rows(run: StoredRun) -> RunRows:
         )
     failed = table.filter(table["failure"].is_valid())
     failures = list(zip(failed["sample"].to_pylist(), failed["failure"].to_pylist(), strict=True))
-    names, counts = np.unique(table["sample"].to_numpy(), return_counts=True)
-    ended = set(names[counts < protocol.max_clicks]) - {name for name, _ in failures}
     return RunRows(
         samples=list(ious),
         ious=_stacked(ious),
@@ -200,7 +198,7 @@ def read_rows(run: StoredRun) -> RunRows:
         stop_at=protocol.stop_at,
         budget=protocol.budget,
         boundary_ious=_stacked(boundary_ious),
-        ran_out=len(ended) if run.replayed else 0,
+        ran_out=_ran_out(table, protocol.max_clicks) if run.replayed else 0,
         first=table["click"].to_numpy() == 1,
         seconds={name: table[name].to_numpy() for name in SECONDS},
     )
@@ -267,7 +265,14 @@ def _check_numbers(table: pa.Table, place: str) -> None:
             raise InputError(f"{place}: {name} has numbers that it cannot have; run it again")
 
 
-def _stacked(by_sample: Mapping[str, FloatArray]) -> IoUs:
+def _ran_out(table: pa.Table, max_clicks: int) -> int:
+    """Samples with fewer clicks than they may have, and no failure."""
+    names, counts = np.unique(table["sample"].to_numpy(), return_counts=True)
+    failed = table.filter(table["failure"].is_valid())["sample"].to_pylist()
+    return len(set(names[counts < max_clicks]).difference(failed))
+
+
+def _stacked(by_sample: Mapping[str, FloatArray]) -> ByClick:
     """One array where all samples have as many clicks, which is far faster to measure."""
     rows = [row.astype(np.float32) for row in by_sample.values()]
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
@@ -299,7 +304,7 @@ def _ious_at(rows: RunRows, click: int) -> FloatArray:
     return np.array([row[click - 1] for row in rows.ious], dtype=np.float64)
 
 
-def _at_budget(rows: RunRows, ious: IoUs) -> FloatArray:
+def _at_budget(rows: RunRows, ious: ByClick) -> FloatArray:
     if not rows.budget:
         raise UnavailableError("not available: the method answers click by click")
     return np.array([row[0] for row in ious], dtype=np.float64)

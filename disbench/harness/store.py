@@ -347,10 +347,10 @@ class StoredRun:
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
     """The values of one sample as means count them (`StoredRun.by_sample`)."""
-    missing = max(0, max_clicks - len(values))
-    if failed or not replayed:
-        return np.pad(values, (0, missing if failed else 0))
-    return np.pad(values, (0, missing), mode="edge")
+    missing = max_clicks - len(values)
+    if missing <= 0 or not (failed or replayed):
+        return values
+    return np.pad(values, (0, missing), mode="constant" if failed else "edge")
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
