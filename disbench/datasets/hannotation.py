@@ -1,8 +1,8 @@
 """RITM's COCO+LVIS annotation as a source of scenes: `hannotation.pickle` and `masks/ID.pickle`.
 
-The format is described in docs/hierarchy.md. A pickle can run code when it is read,
-and these files come from strangers; they are read here by an unpickler that knows containers, numbers,
-text, bytes and arrays of numbers, and refuses the rest.
+docs/hierarchy.md describes the format. Reading a pickle can run code, so these files are read by an unpickler that
+knows containers, numbers, text, bytes and arrays of numbers, and refuses the rest. A whitelist in `find_class` of the
+unpickler in C is not enough: 1 MB of nested tuples as a key ends the process, and 7 bytes make it reserve 4 GiB.
 """
 
 from __future__ import annotations
@@ -21,66 +21,59 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError
-from disbench.core.limits import MAX_PIXELS
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle, areas, boxes, check_total, encode
 from disbench.core.scenes import Scene, SceneObject
-from disbench.io.files import open_regular
+from disbench.datasets.images import checked_image, whole_image
+from disbench.io.files import file_sha256, open_regular
 
 ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
 
-_CURE = "get the file again from a source that you trust, or make it with `disbench export`"
+_FIX = "get the file again from a source that you trust, or make it with `disbench export`"
 _LONGEST_NAME = 200
-"""Characters of an image's id: with its ending it must be a name that a file can have."""
-_NDARRAY = object()  # stands for numpy.ndarray in a pickle; the class itself could be called there
-_PNG_HEAD = struct.Struct(">8s4x4sIIBB")  # signature, length of the first chunk, its name, width, height, ...
+"""Characters of an image's id; with its ending it has to be a valid file name."""
+_NDARRAY = object()  # replaces numpy.ndarray, which a pickle could call
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_GREY_8_BIT = (8, 0)
 
 Place = tuple[int, int]
 
 
 def load_plain_pickle(path: Path) -> object:
-    """The content of a pickle, without running any code that it brings.
+    """The content of a pickle of protocol 0 to 5, without running any code in it.
 
-    Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays,
-    scalars and dtypes of numbers as NumPy 1 and 2 pickle them. Memory: 128 bytes a byte of the file at most.
-
-    Args:
-        path: a pickle of protocol 0 to 5.
+    Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays, scalars and
+    dtypes of numbers as NumPy 1 and 2 pickle them. Memory: at most 128 bytes per byte of the file.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no pickle, or it wants to load something else;
-            nothing of it has been run then.
+        InputError: the file is missing, empty, truncated or not a pickle, or it loads anything else.
     """
-    with open_regular(path, "there is no such file; check the path") as file:
+    with open_regular(path, "no such file; check the path") as file:
         data = file.read()
     if not data:
-        raise InputError(f"{path}: the file is empty; {_CURE}")
+        raise InputError(f"{path}: the file is empty; {_FIX}")
     try:
         content: object = _PlainUnpickler(path, data).load()
     except InputError:
         raise
-    except Exception as error:  # bytes that are no pickle fail in any way: key, index, overflow, memory ...
+    except Exception as error:  # damaged bytes fail in any way: key, index, overflow, memory ...
         name = type(error).__name__
-        raise InputError(f"{path}: the file is truncated or not a pickle ({name}); {_CURE}") from error
+        raise InputError(f"{path}: the file is truncated or not a pickle ({name}); {_FIX}") from error
     return content
 
 
 class HannotationSource:
     """The scenes of one split of RITM's COCO+LVIS, in ascending image id.
 
-    The first `num_instance_masks` objects of an image are things, related by the file's own tree; the others
-    are stuff. The file names no categories: things are "object", stuff is "stuff". Its `node_level` is not
-    read, for it follows from the parents. An object without a pixel has area 0.
+    The first `num_instance_masks` objects of an image are things, related by the file's own tree; the others are
+    stuff. The file has no categories: things are "object", stuff is "stuff". Its `node_level` follows from the
+    parents and is not read. An object without a pixel has area 0.
 
     Args:
-        folder: of the split; holds `hannotation.pickle` and `masks/ID.pickle` for every image in it.
+        folder: the split's folder, with `hannotation.pickle` and `masks/ID.pickle` for every image in it.
 
     Raises:
-        InputError: another folder, a file that `load_plain_pickle` refuses, or an annotation that
-            contradicts itself.
+        InputError: another folder, a file that `load_plain_pickle` refuses, or a contradictory annotation.
     """
 
     name = "hannotation"
@@ -92,20 +85,20 @@ class HannotationSource:
             raise _wrong_folder(self.folder)
         images = load_plain_pickle(path)
         if not isinstance(images, dict):
-            raise InputError(f"{path}: not a dictionary of images but a {type(images).__name__}; {_CURE}")
+            raise InputError(f"{path}: a {type(images).__name__} instead of a dictionary of images; {_FIX}")
         named = _by_name(path, images)
         trees = [_parents(f"{path}: image {name}", entry) for name, entry in named]
-        # Flat arrays instead of the dictionaries: this object travels to every worker process.
+        # Flat arrays instead of dictionaries, because this object is sent to every worker process.
         self._names = [name for name, _ in named]
         self._starts = np.cumsum([0, *map(len, trees)])
         self._parents = np.fromiter((parent for tree in trees for parent in tree), dtype=np.int32)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self._names)
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes of these numbers, in this order.
+        """The scenes with these indices, in this order.
 
         Raises:
             InputError: a file of masks that is missing, refused, or does not fit the annotation.
@@ -115,15 +108,11 @@ class HannotationSource:
             yield self._scene(self._names[index], self._parents[first:end].tolist())
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the annotation, and one of all its files of masks.
-
-        The latter is that of the text which `sha256sum` prints for the files of `masks` that the annotation
-        names, sorted by name: a line "HASH  ID.pickle" a file.
-        """
+        """SHA-256 of the annotation, and one of what `sha256sum` prints for its files of masks, sorted by name."""
         names = sorted(f"{name}.pickle" for name in self._names)
-        lines = "".join(f"{_sha256(self.folder / MASKS / name)}  {name}\n" for name in names)
+        lines = "".join(f"{file_sha256(self.folder / MASKS / name)}  {name}\n" for name in names)
         return {
-            ANNOTATION: _sha256(self.folder / ANNOTATION),
+            ANNOTATION: file_sha256(self.folder / ANNOTATION),
             MASKS: hashlib.sha256(lines.encode()).hexdigest(),
         }
 
@@ -131,7 +120,7 @@ class HannotationSource:
         path = self.folder / MASKS / f"{name}.pickle"
         (height, width), rles = _read_masks(path)
         if len(parents) > len(rles):
-            raise InputError(f"{path}: {len(rles)} masks, where {ANNOTATION} has {len(parents)} instances; {_CURE}")
+            raise InputError(f"{path}: {len(rles)} masks, but {ANNOTATION} has {len(parents)} instances; {_FIX}")
         return Scene(
             image_id=name,
             file_name=f"images/{name}.jpg",
@@ -144,17 +133,16 @@ class HannotationSource:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether an image's id can name its file of masks, and only a file in that folder."""
+    """Whether an image's id can be the name of a file in a folder."""
     plain = name.isprintable() and Path(name).name == name and "\\" not in name
     return 0 < len(name) <= _LONGEST_NAME and plain
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Reads plain data from a pickle, and of NumPy the few functions that rebuild arrays of numbers.
+    """Reads plain data, and arrays of numbers by checked replacements of the functions that rebuild them.
 
-    Those functions are replaced by methods of this class that check what they are given. It is the
-    unpickler written in Python, not the faster one in C: here the steps that set an object's state and
-    that fill a dictionary can be checked, and a forged memo index does not reserve memory.
+    It is the unpickler written in Python: here the steps that set an object's state and fill a dictionary can be
+    checked, and a forged memo index does not reserve memory.
     """
 
     stack: list[Any]
@@ -166,7 +154,7 @@ class _PlainUnpickler(pickle._Unpickler):
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self._path = path
-        # Honest arrays are together no larger than the file; old protocols copy each of them twice.
+        # The arrays of a genuine file are together not larger than the file; old protocols copy each of them twice.
         self._bytes_left = 2 * len(data)
         self._known = {
             ("numpy", "ndarray"): _NDARRAY,
@@ -179,15 +167,14 @@ class _PlainUnpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global name; NumPy 2 calls `numpy.core` `numpy._core`."""
+        """The replacement of a global name; NumPy 2 calls `numpy.core` `numpy._core`."""
         key = (module.replace("numpy._core.", "numpy.core.", 1), name)
         if key not in self._known:
-            wanted = ascii(f"{module}.{name}"[:80])  # quoted: the name is a stranger's, and is printed
-            raise self._refusal(f"wants to load {wanted}")
+            raise self._refusal(f"loads {f'{module}.{name}'[:80]!a}")
         return self._known[key]
 
     def load_build(self) -> None:
-        """Set the state of the object on top of the stack, which must be one that was made above."""
+        """Set the state of a dtype or of a new array."""
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, np.dtype):
@@ -221,15 +208,15 @@ class _PlainUnpickler(pickle._Unpickler):
     dispatch[pickle.DICT[0]] = load_dict
 
     def load_bytearray8(self) -> None:
-        """Bytes that can change; none are reserved before they are there."""
+        """A bytearray; memory is reserved only for bytes that are there."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def load_set(self) -> None:
-        """Sets have no place in the format."""
-        raise self._refusal("holds a set")
+        """Sets do not occur in the format."""
+        raise self._refusal("has a set")
 
     for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
         dispatch[_code[0]] = load_set
@@ -237,33 +224,33 @@ class _PlainUnpickler(pickle._Unpickler):
     def _set_items(self, items: list[Any]) -> None:
         # Hashing a tuple of tuples of tuples ... overflows the interpreter's stack and ends the process.
         if any(not isinstance(key, int | float | str | np.generic) for key in items[::2]):
-            raise self._refusal("holds a dictionary whose keys are neither numbers nor text")
+            raise self._refusal("has a dictionary whose keys are neither numbers nor text")
         target = self.stack[-1]
         if type(target) is not dict:
             raise self._refusal(f"sets items of a {type(target).__name__}")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _dtype(self, name: object, align: object = False, copy: object = True) -> np.dtype[Any]:
-        """A dtype of its own, for its byte order is set later."""
+        """A new dtype, because its byte order is set later."""
         if not isinstance(name, str) or not name.strip("<>|=").isalnum() or len(name) > 12:
-            raise self._refusal("holds a dtype that is not one of plain numbers")
+            raise self._refusal("has a dtype other than of plain numbers")
         dtype = np.dtype(name)
         if dtype.kind not in "biuf":
-            raise self._refusal(f"holds an array of {dtype.name}")
+            raise self._refusal(f"has an array of {dtype.name}")
         return np.dtype(dtype, copy=True)
 
     def _set_byte_order(self, dtype: np.dtype[Any], state: Any) -> None:
-        """Nothing but the byte order may change: a dtype's flags could make pointers of numbers."""
+        """Only the byte order may change: a dtype's flags could turn numbers into pointers."""
         own: tuple[Any, ...] = dtype.__reduce__()[2]  # type: ignore[assignment]
         if type(state) is not tuple or (*state[:1], *state[2:]) != (own[0], *own[2:]):
-            raise self._refusal("holds a dtype that is not one of plain numbers")
+            raise self._refusal("has a dtype other than of plain numbers")
         if not isinstance(state[1], str) or state[1] not in tuple("<>|="):
-            raise self._refusal("holds a dtype of an unknown byte order")
+            raise self._refusal("has a dtype of an unknown byte order")
         dtype.__setstate__((own[0], state[1], *own[2:]))  # type: ignore[attr-defined]
 
     def _empty_array(self, kind: object, shape: object, code: object) -> npt.NDArray[Any]:
         if kind is not _NDARRAY or shape != (0,) or code not in ("b", b"b"):
-            raise self._refusal("makes an array in a way that NumPy does not")
+            raise self._refusal("makes an array in a way that NumPy never does")
         return np.empty(0, dtype=np.int8)
 
     def _fill(self, array: npt.NDArray[Any], state: Any) -> None:
@@ -286,17 +273,17 @@ class _PlainUnpickler(pickle._Unpickler):
         return np.frombuffer(raw, dtype)[0]
 
     def _check_array(self, buffer: Any, dtype: Any, shape: Any) -> None:
-        """An array of numbers has as many bytes as its shape says, and so cannot be a gigantic one."""
+        """An array of numbers has exactly the bytes of its shape, so that it cannot be larger than the file."""
         if not isinstance(dtype, np.dtype) or type(buffer) not in (bytes, bytearray):
-            raise self._refusal("holds an array that is not one of plain numbers")
+            raise self._refusal("has an array other than of plain numbers")
         sides_whole = type(shape) is tuple and len(shape) <= 8 and all(type(side) is int for side in shape)
         if not sides_whole or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(buffer):
-            raise self._refusal("holds an array whose shape does not fit its bytes")
+            raise self._refusal("has an array whose shape does not fit its bytes")
 
     def _latin1(self, text: object, encoding: object) -> bytes:
         """Bytes, which protocols 0 to 2 write as text."""
         if not isinstance(text, str) or encoding != "latin1":
-            raise self._refusal("encodes text in a way that NumPy does not")
+            raise self._refusal("encodes text in a way that NumPy never does")
         self._spend(len(text))
         return text.encode("latin1")
 
@@ -307,23 +294,22 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
-            f"{self._path}: the pickle {what}, which files of masks never do and which can be an attack; "
-            f"it was not read: {_CURE}"
+            f"{self._path}: the pickle {what}, which this format never does and which can be an attack; {_FIX}"
         )
 
 
 def _wrong_folder(folder: Path) -> InputError:
-    """An error that names the splits in the folder, if that is what they are."""
+    """The error for a folder without an annotation; it names the splits in it, if there are any."""
     splits = sorted(path.parent.name for path in folder.glob(f"*/{ANNOTATION}")) if folder.is_dir() else []
     hint = f"name one of its splits: {', '.join(splits)}" if splits else "name the folder of one split"
-    return InputError(f"{folder}: no {ANNOTATION} here; {hint}, which holds {ANNOTATION} and {MASKS}/ID.pickle")
+    return InputError(f"{folder}: no {ANNOTATION} here; {hint}, with {ANNOTATION} and {MASKS}/ID.pickle in it")
 
 
 def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """The entries under their images' ids in text: numbers ascending, then other names in their order."""
+    """The entries by image id as text: numbers ascending, then other names in alphabetical order."""
     named = {_image_name(path, key): entry for key, entry in images.items()}
     if len(named) < len(images):
-        raise InputError(f"{path}: an image is there twice, as a number and as text; {_CURE}")
+        raise InputError(f"{path}: an image occurs twice, as a number and as text; {_FIX}")
     return sorted(named.items(), key=lambda item: _numbers_first(item[0]))
 
 
@@ -337,28 +323,22 @@ def _image_name(path: Path, key: Any) -> str:
         return str(int(key))
     if isinstance(key, str) and is_file_name(key):
         return key
-    shown = ascii(key[:80]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
-    raise InputError(f"{path}: {shown} is not the id of an image; {_CURE}")
+    raise InputError(f"{path}: {shown(key)!a} is not the id of an image; {_FIX}")
 
 
 def _parents(where: str, entry: Any) -> list[int]:
-    """The parents of an image's instances, -1 for a root; the whole entry is checked.
-
-    Args:
-        where: file and image, for errors.
-        entry: the image's value in `hannotation.pickle`.
-    """
+    """The parents of an image's instances, -1 for a root, from its entry in `hannotation.pickle`, which is checked."""
     count = entry.get("num_instance_masks") if isinstance(entry, dict) else None
     nodes = entry.get("hierarchy") if isinstance(entry, dict) else None
     if not _is_whole(count) or not isinstance(nodes, dict):
-        raise InputError(f"{where}: no 'num_instance_masks' and 'hierarchy' there; {_CURE}")
+        raise InputError(f"{where}: 'num_instance_masks' or 'hierarchy' is missing; {_FIX}")
     if len(nodes) != count or any(index not in nodes for index in range(len(nodes))):
-        raise InputError(f"{where}: the hierarchy has not one entry for each instance mask; {_CURE}")
+        raise InputError(f"{where}: the hierarchy needs one entry for each instance mask; {_FIX}")
     related = [_relations(where, index, nodes[index]) for index in range(len(nodes))]
     parents = [parent for parent, _ in related]
     listed = [(child, parent) for parent, (_, children) in enumerate(related) for child in children]
     if sorted(listed) != [(child, parent) for child, parent in enumerate(parents) if parent >= 0]:
-        raise InputError(f"{where}: the hierarchy's parents and children contradict each other; {_CURE}")
+        raise InputError(f"{where}: the hierarchy's parents and children contradict each other; {_FIX}")
     _check_acyclic(where, parents)
     return parents
 
@@ -368,28 +348,28 @@ def _relations(where: str, index: int, node: Any) -> tuple[int, list[int]]:
     if node is None:
         return -1, []
     if not isinstance(node, dict) or not isinstance(node.get("children"), list | tuple) or "parent" not in node:
-        raise InputError(f"{where}, mask {index}: no 'parent' and 'children' there; {_CURE}")
+        raise InputError(f"{where}, mask {index}: 'parent' or 'children' is missing; {_FIX}")
     parent, children = node["parent"], node["children"]
     if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
-        raise InputError(f"{where}, mask {index}: its parent or a child is not the number of a mask; {_CURE}")
+        raise InputError(f"{where}, mask {index}: its parent or a child is not the number of a mask; {_FIX}")
     return -1 if parent is None else int(parent), [int(child) for child in children]
 
 
 def _check_acyclic(where: str, parents: Sequence[int]) -> None:
-    """Every mask has a root above it: what is left when all that hang on roots are taken away is a circle."""
+    """Raise if there are cycles: masks that cannot be reached from a root."""
     children: list[list[int]] = [[] for _ in parents]
     for child, parent in enumerate(parents):
         if parent >= 0:
             children[parent].append(child)
     reached = [node for node, parent in enumerate(parents) if parent < 0]
-    for node in reached:  # grows while it is walked
+    for node in reached:  # grows during the loop
         reached.extend(children[node])
     if len(reached) < len(parents):
-        raise InputError(f"{where}: the hierarchy goes round in a circle; {_CURE}")
+        raise InputError(f"{where}: the hierarchy has a cycle; {_FIX}")
 
 
 def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
-    """All masks of a `masks/ID.pickle`, and their size (height, width); one layer is decoded at a time."""
+    """Size (height, width) and masks of a `masks/ID.pickle`; one layer is decoded at a time."""
     layers, places = _packed_masks(path)
     in_layer: list[list[tuple[int, int]]] = [[] for _ in layers]
     for index, (layer, value) in enumerate(places):
@@ -403,26 +383,26 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
         try:
             check_total(sum(len(rle["counts"]) for rle in found.values()))
         except ValueError as error:
-            raise InputError(f"{path}: {error}; {_CURE}") from None
+            raise InputError(f"{path}: {error}; {_FIX}") from None
     if len(sizes) != 1:
-        raise InputError(f"{path}: {'layers of different sizes' if sizes else 'no layers'}; {_CURE}")
+        raise InputError(f"{path}: {'layers of different sizes' if sizes else 'no layers'}; {_FIX}")
     return sizes.pop(), [found[index] for index in range(len(places))]
 
 
 def _packed_masks(path: Path) -> tuple[list[Any], list[Place]]:
-    """The layers as they are in the file, and the layer and value of each mask, checked."""
+    """The encoded layers, and the layer and value of each mask."""
     content = load_plain_pickle(path)
     if not isinstance(content, tuple | list) or len(content) != 2 or not isinstance(content[0], list | tuple):
-        raise InputError(f"{path}: not a pair of layers and a mapping; {_CURE}")
+        raise InputError(f"{path}: its content is not a pair of layers and a mapping; {_FIX}")
     layers, mapping = list(content[0]), content[1]
     if isinstance(mapping, dict) and all(index in mapping for index in range(len(mapping))):
         mapping = [mapping[index] for index in range(len(mapping))]
     if not isinstance(mapping, list | tuple):
-        raise InputError(f"{path}: the mapping does not number the masks from 0 on; {_CURE}")
+        raise InputError(f"{path}: the mapping does not number the masks from 0 on; {_FIX}")
     places = [_place(path, index, place, len(layers)) for index, place in enumerate(mapping)]
     again = [place for place, times in Counter(places).items() if times > 1]
     if again:
-        raise InputError(f"{path}: two masks are both value {again[0][1]} of layer {again[0][0]}; {_CURE}")
+        raise InputError(f"{path}: two masks are both value {again[0][1]} of layer {again[0][0]}; {_FIX}")
     return layers, places
 
 
@@ -430,61 +410,30 @@ def _place(path: Path, index: int, place: Any, layers: int) -> Place:
     pair = isinstance(place, tuple | list) and len(place) == 2 and all(map(_is_whole, place))
     if not pair or not 0 <= place[0] < layers or not 1 <= place[1] <= 255:
         raise InputError(
-            f"{path}: mask {index} is mapped to no value of 1 to 255 in one of the {layers} layers; {_CURE}"
+            f"{path}: mask {index} is not mapped to a value from 1 to 255 of one of the {layers} layers; {_FIX}"
         )
     return int(place[0]), int(place[1])
 
 
 def _decode_layer(where: str, layer: Any) -> ByteArray:
     """The label map of a layer: uint8 (height, width)."""
-    from PIL import Image  # noqa: PLC0415  (not needed to say --help)
-
     if not isinstance(layer, np.ndarray) or layer.dtype != np.uint8:
-        raise InputError(f"{where}: not an encoded image; {_CURE}")
-    png = np.ascontiguousarray(layer).reshape(-1)
-    _check_png_head(where, png[: _PNG_HEAD.size].tobytes())
-    try:
-        with Image.open(io.BytesIO(png.tobytes()), formats=["PNG"]) as image:
-            labels = np.array(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise InputError(f"{where}: damaged, it cannot be decoded to a grey image; {_CURE}") from error
-    whole = png[-len(_PNG_END) :].tobytes() == _PNG_END  # Pillow reads on where only the end is missing
-    if not whole or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise InputError(f"{where}: damaged, it cannot be decoded to a grey image; {_CURE}")
-    return labels
-
-
-def _check_png_head(where: str, head: bytes) -> None:
-    """Look at kind and size before anything is decoded."""
-    if len(head) < _PNG_HEAD.size or not head.startswith(b"\x89PNG\r\n\x1a\n") or head[12:16] != b"IHDR":
-        raise InputError(f"{where}: not a PNG image; {_CURE}")
-    *_, width, height, depth, colour = _PNG_HEAD.unpack(head)
-    if (depth, colour) != _GREY_8_BIT:
-        raise InputError(f"{where}: not a grey PNG image of 8 bits; {_CURE}")
-    if not 0 < width * height <= MAX_PIXELS:
-        raise InputError(f"{where}: {width} x {height} pixels, where 1 to {MAX_PIXELS} are read; {_CURE}")
+        raise InputError(f"{where}: not an encoded image; {_FIX}")
+    png = np.ascontiguousarray(layer).tobytes()
+    with checked_image(io.BytesIO(png), where) as image, whole_image(where):
+        if image.format != "PNG" or image.mode != "L" or not png.endswith(_PNG_END):  # Pillow accepts a missing end
+            raise InputError(f"{where}: not a whole grey PNG image of 8 bits; {_FIX}")
+        return np.array(image)
 
 
 def _scene_objects(rles: Sequence[Rle], things: int) -> tuple[SceneObject, ...]:
     rows = zip(rles, areas(rles).tolist(), boxes(rles).tolist(), strict=True)
     return tuple(
-        SceneObject(
-            rle=rle,
-            area=area,
-            box=(box[0], box[1], box[2], box[3]),
-            category="object" if index < things else "stuff",
-            source=HannotationSource.name,
-            kind="thing" if index < things else "stuff",
-        )
+        SceneObject(rle, area, tuple(box), "object", source=HannotationSource.name, kind="thing")
+        if index < things
+        else SceneObject(rle, area, tuple(box), "stuff", source=HannotationSource.name, kind="stuff")
         for index, (rle, area, box) in enumerate(rows)
     )
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path, f"there is no such file; {_CURE}") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

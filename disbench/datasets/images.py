@@ -1,4 +1,4 @@
-"""Finding and reading the photographs that annotations belong to."""
+"""Finding and reading image files."""
 
 from __future__ import annotations
 
@@ -22,43 +22,39 @@ if TYPE_CHECKING:
 RgbImage = ByteArray
 
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages")
-"""Where datasets keep their images below the folder that people name."""
+"""Usual subfolders of images."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-"""Pillow's names of the formats that are read, whatever a file's ending: some others start programs (EPS)."""
+"""Pillow's names of the formats that are read, with any file ending; some others start programs (EPS)."""
 _REASONS = {
-    "UnidentifiedImageError": "cut off, or of a kind that is not read",
-    "DecompressionBombError": f"it claims more than {MAX_PIXELS} pixels",
+    "UnidentifiedImageError": "cut off, or of an unknown format",
+    "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
-"""What two of Pillow's errors mean."""
+"""The meaning of two of Pillow's errors."""
 _NEW_COCO_NAME = 16
 """Characters of a name of COCO 2017: twelve digits and ".jpg"."""
 
 
 def find_image(root: Path, file_name: str) -> Path | None:
-    """The file of an image below a folder, whatever the dataset's habit of laying it out.
+    """The file of an image below a folder, or None.
 
-    Tried in this order, first in the folder itself, then in each of its `SUBFOLDERS`: the name as given,
-    its last part, and for a name of COCO 2014 ("COCO_val2014_000000266409.jpg") the name that the same image
-    has in COCO 2017 ("000000266409.jpg").
+    Looked for in the folder itself, then in each of its `SUBFOLDERS`: the name as given, its last part, and for a name
+    of COCO 2014 ("COCO_val2014_000000266409.jpg") the name of the same image in COCO 2017 ("000000266409.jpg").
 
     Args:
         root: the folder of images, or the dataset's folder.
-        file_name: as the annotations tell it, with forward slashes, relative.
-
-    Returns:
-        The path, or None if there is no such file.
+        file_name: relative path from the annotations, with forward slashes.
 
     Raises:
         InputError: a name that leads out of the folder.
     """
     if not stays_inside(file_name):
         raise InputError(
-            f"{root}: the annotations name an image {shown(file_name)}, which would lie outside; mend its file_name"
+            f"{root}: the annotations name an image {shown(file_name)} outside of the folder; fix its file_name"
         )
     names = list(_names(file_name))
     for folder in (root, *(root / name for name in SUBFOLDERS)):
         for name in names:
-            path = addresses.here(folder / name, optional=True)  # of a folder at an address: this file alone
+            path = addresses.here(folder / name, optional=True)  # from a remote folder only this file is copied
             if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
                 return path
     return None
@@ -67,10 +63,8 @@ def find_image(root: Path, file_name: str) -> Path | None:
 def read_rgb(path: Path) -> RgbImage:
     """The pixels of an image file.
 
-    The EXIF orientation is left alone, as COCO's annotators did: masks are in the coordinates of the stored
-    pixels. Grey, palette and CMYK images are converted; transparency is dropped.
-
-    Memory: 24 bytes a pixel, of `MAX_PIXELS` at most.
+    The EXIF orientation is ignored, as in COCO: masks are in the coordinates of the stored pixels. Grey, palette and
+    CMYK images are converted; transparency is dropped. Memory: 24 bytes per pixel, of `MAX_PIXELS` at most.
 
     Returns:
         uint8 (height, width, 3), RGB, row-major, y down.
@@ -78,37 +72,28 @@ def read_rgb(path: Path) -> RgbImage:
     Raises:
         InputError: the file is missing, truncated, too large or not an image.
     """
-    missing = "there is no such image; check the folder of images"
-    with opened_image(path, missing) as image:
+    with opened_image(path, "no such image; check the folder of images") as image:
         return rgb_pixels(image, path)
 
 
 def rgb_pixels(image: Image, place: object) -> RgbImage:
-    """The pixels of an opened image, as `read_rgb` gives them.
-
-    Args:
-        image: of `opened_image` or `checked_image`.
-        place: how errors name it.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The pixels of an image from `opened_image` or `checked_image`, as `read_rgb` returns them."""
     with whole_image(place):
-        # Converting would copy what is RGB already.
+        # Converting would copy an image that is already RGB.
         return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 @contextmanager
 def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
-    """An image file, its head read and its size checked; the first picture of an animated one.
+    """An image file with its head read and its size checked; the first picture of an animation.
 
     Args:
-        path: of the image.
-        missing: what to say where there is no such file.
-        most: pixels that it may have.
+        path: the image file.
+        missing: the end of the message if there is no such file.
+        most: maximum number of pixels.
 
     Raises:
-        InputError: missing, not an image of one of the `FORMATS`, empty, or of too many pixels.
+        InputError: missing, not an image of one of the `FORMATS`, empty, or with too many pixels.
     """
     with open_regular(path, missing) as file, checked_image(file, path, most) as image:
         yield image
@@ -116,44 +101,27 @@ def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[I
 
 @contextmanager
 def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Iterator[Image]:
-    """The same of an open file, or of bytes in memory.
+    """`opened_image` for an open file or bytes in memory; errors name `place`."""
+    from PIL import Image  # noqa: PLC0415  (only what draws or trains needs it)
 
-    Args:
-        file: of the image.
-        place: how errors name it.
-        most: pixels that it may have.
-
-    Raises:
-        InputError: as `opened_image`.
-    """
     with whole_image(place):
-        image = _identified(file)
+        image = Image.open(file, formats=FORMATS)
     with image:
         width, height = image.size
         if not 0 < width * height <= most:
-            raise InputError(f"{place}: {width} x {height} pixels, where 1 to {most} are read; make it smaller")
+            raise InputError(f"{place}: {width} x {height} pixels; images of 1 to {most} pixels are read")
         yield image
-
-
-def _identified(file: IO[bytes]) -> Image:
-    from PIL import Image  # noqa: PLC0415  (only what draws or trains needs it)
-
-    return Image.open(file, formats=FORMATS)
 
 
 @contextmanager
 def whole_image(path: object) -> Iterator[None]:
-    """Make a sentence of whatever Pillow raises on a damaged file in the `with` block.
-
-    Raises:
-        InputError: names the path.
-    """
+    """Turn any error that Pillow raises on a damaged file into an `InputError` that names the path."""
     try:
         yield
     except (InputError, MemoryError):
         raise
     except Exception as error:  # nearly anything: struct.error, KeyError, DecompressionBombError ...
-        # Only an error of the system has words worth repeating.
+        # Only errors of the operating system have a useful text.
         reason = getattr(error, "strerror", None) or _REASONS.get(type(error).__name__, "damaged or cut off")
         raise InputError(f"{path}: not a whole image ({reason}); get it again") from error
 

