@@ -409,7 +409,7 @@ def test_a_phone(open_page: Opener, scheme: str) -> None:
 
 def test_the_commands_own_errors(folder: Path) -> None:
     for arguments, words in (
-        ((folder / "none.png",), "there is no such image"),
+        ((folder / "none.png",), "none.png: "),
         ((folder / "slow.py",), "not a whole image"),
         (("--method", f"{ROOT / 'tests' / 'toy_methods.py'}:BoxOfPoints"), "nothing to refine"),
         (("--method", f"{ROOT / 'tests' / 'toy_methods.py'}:NotMade"), "cannot be made"),

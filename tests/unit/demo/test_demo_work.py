@@ -167,7 +167,7 @@ def test_uploads() -> None:
         ("x.png", b"no image", "not a whole image"),
         ("x.png", png(64, 64)[:45], "not a whole image"),
         ("big.png", png(20_000, 10_000), "more than|where 1 to"),
-        ("large.png", png(8_000, 8_000), "8000 x 8000 pixels, where 1 to 33554432 are read"),
+        ("large.png", png(8_000, 8_000), "8000 x 8000 pixels"),
         ("../../etc/passwd", png(4, 4), "not the name of a file"),
         ("a\\b.png", png(4, 4), "not the name of a file"),
         ("a\0.png", png(4, 4), "not the name of a file"),
