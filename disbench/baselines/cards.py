@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -152,28 +151,20 @@ class MethodCard:
         Raises:
             InputError: the class cannot be imported.
         """
-        if self.status == "bridge":
-            of_bridge = argument_options(bridge.Bridge, self.name)
-            known = {name: _joined(option, of_bridge[name]) for name, option in bridge.OPTIONS.items()}
-            return known | {name: _joined(option, known.get(name)) for name, option in self.options.items()}
-        if all(option.default is not None for option in self.options.values()):
+        bridged = self.status == "bridge"
+        if not bridged and all(option.default is not None for option in self.options.values()):
             return dict(self.options)
-        of_class = argument_options(load_class(self.entry, self.extra), self.name)
-        return {name: _joined(option, of_class.get(name)) for name, option in self.options.items()}
+        of_class = argument_options(bridge.Bridge if bridged else load_class(self.entry, self.extra), self.name)
+        of_class.pop("adapter", None)
+        joined = {
+            name: settings_from(Option, table_from(of_class.get(name, Option())) | table_from(option), self.name)
+            for name, option in self.options.items()
+        }
+        return of_class | joined if bridged else joined
 
     def table(self) -> dict[str, Any]:
         """The card's keys, JSON-ready, as a run records them."""
         return {key: value for key, value in table_from(self).items() if key != "name"}
-
-
-def _joined(option: Option, other: Option | None) -> Option:
-    """An option, with what it leaves open as another has it."""
-    if other is None:
-        return option
-    unset = Option()
-    fields = [own.name for own in dataclasses.fields(Option)]
-    own = {name: getattr(option, name) for name in fields if getattr(option, name) != getattr(unset, name)}
-    return replace(other, **own)
 
 
 @dataclass(frozen=True)

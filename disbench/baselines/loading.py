@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import traceback
 from dataclasses import replace
@@ -38,7 +39,7 @@ def load_class(entry: str, extra: str = "") -> Any:
 
 
 def argument_options(loaded: Any, name: str) -> dict[str, Option]:
-    """The keyword arguments of a class, as options: defaults, choices (`Literal`) and ranges (`Bounds`).
+    """The keyword arguments of a class, as options: defaults, and what `Literal`, `Bounds` and `Option` say of them.
 
     Arguments whose default is not a plain value keep it.
 
@@ -74,12 +75,13 @@ def _hints(loaded: Any) -> dict[str, Any]:
 
 
 def _option(default: Any, hint: Any) -> Option:
-    option = Option(default)
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    option = replace(next((note for note in notes if isinstance(note, Option)), Option()), default=default)
     if get_origin(hint) is Literal:
         option = replace(option, choices=get_args(hint))
-    for note in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+    for note in notes:
         if isinstance(note, Bounds):
-            low, high = (bound if abs(bound) != float("inf") else None for bound in (note.low, note.high))
+            low, high = (bound if math.isfinite(bound) else None for bound in (note.low, note.high))
             option = replace(option, minimum=low, maximum=high)
     return option
 

@@ -26,19 +26,6 @@ from disbench.io.settings import LARGEST, Bounds
 
 CHILD = Path(__file__).with_name("child.py")
 """The program that runs adapters."""
-OPTIONS = {
-    "repo": Option(help="Checkout of the method's own code.", execution=True),
-    "python": Option(help="The Python of the environment that its code runs in.", execution=True),
-    "checkpoint": Option(help="File of the trained weights, in the method's own format."),
-    "device": Option(help="Device of torch: cpu, cuda, cuda:1.", execution=True),
-    "timeout": Option(help="Seconds that one call may take.", execution=True),
-    "start_timeout": Option(help="Seconds until the model must be ready.", execution=True),
-    "command": Option(
-        help="A program that speaks the protocol, with its arguments, in place of python and the adapter.",
-        execution=True,
-    ),
-}
-"""Options that every method of the bridge has, with the defaults of `Bridge`; its card adds its own."""
 _STARTS = 3
 _MOST_CANDIDATES = 64
 
@@ -48,14 +35,7 @@ class Bridge:
 
     Args:
         adapter: name of one in `adapters/`, or a file of the user's (`.py`); of no effect with a command.
-        repo: as in `OPTIONS`, like the following.
-        python: likewise.
-        checkpoint: likewise.
-        device: likewise.
-        timeout: likewise.
-        start_timeout: likewise.
-        command: likewise.
-        options: the adapter's own.
+        options: the adapter's own; the others say themselves what they are.
 
     Raises:
         InputError: something is missing, or the program cannot be started.
@@ -65,13 +45,17 @@ class Bridge:
         self,
         *,
         adapter: str = "",
-        repo: str = "",
-        python: str = "",
-        checkpoint: str = "",
-        device: str = "cpu",
-        timeout: Annotated[float, Bounds(0.1)] = 55.0,
-        start_timeout: Annotated[float, Bounds(0.1)] = 300.0,
-        command: str = "",
+        repo: Annotated[str, Option(help="Checkout of the method's own code.", execution=True)] = "",
+        python: Annotated[str, Option(help="The Python of the environment that it runs in.", execution=True)] = "",
+        checkpoint: Annotated[str, Option(help="File of the trained weights, in the method's own format.")] = "",
+        device: Annotated[str, Option(help="Device of torch: cpu, cuda, cuda:1.", execution=True)] = "cpu",
+        timeout: Annotated[float, Bounds(0.1), Option(help="Seconds that one call may take.", execution=True)] = 55.0,
+        start_timeout: Annotated[
+            float, Bounds(0.1), Option(help="Seconds until the model must be ready.", execution=True)
+        ] = 300.0,
+        command: Annotated[
+            str, Option(help="A program that speaks the protocol, in place of python and the adapter.", execution=True)
+        ] = "",
         **options: object,
     ) -> None:
         if os.name != "posix":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +269,7 @@ def test_weights_that_are_not_whole(folders: dict[str, str], tmp_path: Path) -> 
         sam_transformers.sam(str(tmp_path))
 
 
-def test_a_release_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setattr(sam_transformers, "SAM_2", replace(SAM_2, model_class="Sam9Model", since="99"))
+def test_a_release_that_is_too_old() -> None:
+    later = replace(SAM_2, model_class="Sam9Model", since="99")
     with pytest.raises(InputError, match=r'has no Sam9Model; run: pip install "transformers>=99"'):
-        sam_transformers.sam2()
+        sam_transformers.method_of(later)()
