@@ -12,17 +12,12 @@ from disbench.core.choices import Selection
 
 
 class MethodError(Exception):
-    """What a method did wrong on a sample: recorded with the sample, and the run goes on."""
+    """A method failed on a sample: recorded with the sample, and the run continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a method offers for one click.
-
-    Attributes:
-        masks: boolean (n, height, width), n at least 1.
-        scores: n finite numbers, or None.
-    """
+    """The masks of one click, boolean (n, height, width) with n at least 1, and n finite scores or None."""
 
     masks: BoolArray
     scores: tuple[float, ...] | None
@@ -35,11 +30,10 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
         prediction: anything with `masks` and `scores`, as a method returned it.
         height: of the image, pixels.
         width: of the image, pixels.
-        threshold: probabilities strictly above it belong to the mask; booleans pass as they are.
+        threshold: probabilities strictly above it belong to the mask; booleans are not compared.
 
     Raises:
-        MethodError: no masks, a wrong shape or kind, NaN, values outside [0, 1], a score that is missing or
-            not finite.
+        MethodError: no masks, a wrong shape or dtype, values outside [0, 1], a score that is missing or not finite.
     """
     try:
         given, scores = prediction.masks, prediction.scores  # type: ignore[attr-defined]
@@ -49,11 +43,11 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
         ) from None
     masks = np.asarray(given)
     if masks.ndim != 3 or masks.shape[0] == 0 or masks.shape[1:] != (height, width):
-        raise MethodError(f"masks of shape {masks.shape}, where (candidates, {height}, {width}) is expected")
+        raise MethodError(f"masks of shape {masks.shape} instead of (candidates, {height}, {width})")
     if masks.dtype == np.bool_:
         return Candidates(masks, _checked_scores(scores, len(masks)))
     if masks.dtype.kind != "f":
-        raise MethodError(f"masks of kind {masks.dtype}; give booleans or probabilities")
+        raise MethodError(f"masks of dtype {masks.dtype}; give booleans or probabilities")
     low, high = float(masks.min()), float(masks.max())
     if np.isnan(low) or np.isnan(high):
         raise MethodError("masks with NaN in them")
@@ -74,8 +68,8 @@ def choose(
     Args:
         selection: the rule.
         click: number of the click, from 1.
-        candidates: what the method offers.
-        target_ious: IoU of each with the target (nan counts as the lowest); only the oracles look at it.
+        candidates: masks and scores of the click.
+        target_ious: IoU of each with the target (nan counts as the lowest); only oracles use it.
         previous: boolean (height, width), the mask that was kept before.
 
     Raises:
@@ -90,10 +84,7 @@ def choose(
 def choose_by_numbers(
     selection: Selection, click: int, target_ious: Sequence[float], scores: Sequence[float] | None
 ) -> int | None:
-    """Which candidate is kept, where IoUs and scores decide it; None where the masks themselves do.
-
-    Arguments and errors as of `choose`.
-    """
+    """Like `choose`, where IoUs and scores decide; None where the masks themselves do."""
     if len(target_ious) == 1:
         return 0
     if selection == "oracle-all" or (selection == "oracle-first" and click == 1):
@@ -106,7 +97,7 @@ def choose_by_numbers(
 
 
 def plain_iou(first: BoolArray, second: BoolArray) -> float:
-    """IoU of two masks over all pixels; two empty masks are the same: 1."""
+    """IoU of two masks over all pixels; 1 for two empty masks."""
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 1.0
 

@@ -21,34 +21,23 @@ from disbench.core.samples import Sample, SampleSource
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import check_samples, with_recording
 from disbench.harness.sample_loop import TargetsTask
-from disbench.harness.store import ClickRow, filled_up, to_table
+from disbench.harness.store import ClickRow, split_by_sample, to_table
 from disbench.harness.tasks import Clicked, run_chunk
 
 
 @dataclass(frozen=True)
 class Results:
-    """What an evaluation came to.
-
-    Attributes:
-        rows: one a click, in the order of the samples.
-        protocol: how it was evaluated.
-    """
+    """The outcome of an evaluation: one row a click, in the order of the samples."""
 
     rows: tuple[ClickRow, ...]
     protocol: Protocol
 
     @property
     def ious(self) -> dict[str, Float32Array]:
-        """IoU after each click, by sample; early ends are filled up to `max_clicks` as `StoredRun.by_sample` does."""
-        found: dict[str, list[float]] = {}
-        for row in self.rows:
-            found.setdefault(row.sample, []).append(row.iou)
-        failed, replayed = self.failures, replays(self.protocol.policy)
-        most = self.protocol.max_clicks
-        return {
-            sample: filled_up(np.asarray(ious), most, failed=sample in failed, replayed=replayed).astype(np.float32)
-            for sample, ious in found.items()
-        }
+        """IoU after each click, by sample; early ends are padded as by `StoredRun.by_sample`."""
+        protocol = self.protocol
+        found = split_by_sample(self.to_table(), "iou", protocol.max_clicks, replayed=replays(protocol.policy))
+        return {sample: ious.astype(np.float32) for sample, ious in found.items()}
 
     @property
     def failures(self) -> dict[str, str]:
@@ -59,17 +48,13 @@ class Results:
         """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); a failure has IoU 0 from its click on.
 
         Raises:
-            ValueError: there are no clicks to count: the method got a fixed budget of points.
+            ValueError: the method got a fixed budget of points, so there are no clicks to count.
         """
         self._refuse_budget()
         return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
 
     def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
-        """Samples that fail to reach an IoU (`disbench.core.metrics.nof`).
-
-        Raises:
-            ValueError: as `noc`.
-        """
+        """Samples that fail to reach an IoU (`disbench.core.metrics.nof`); errors as of `noc`."""
         self._refuse_budget()
         return metrics.nof(list(self.ious.values()), threshold, self.protocol.max_clicks, rule)
 
@@ -113,23 +98,22 @@ def evaluate(
 
     Args:
         method: any object with `open(image)`; see `disbench.core.prediction`.
-        samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples, each with its
-            own id.
+        samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples with different ids.
         max_clicks: clicks a sample gets.
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
         policy: how clicks are simulated: `center`, or another of `disbench.core.click_policies.POLICIES`; or recorded
             clicks, `replay:FILE,user=NAME`: samples that have none are left out.
-        seed: of the policies that draw.
+        seed: for policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
         budget: "", or the points that the method gets at once instead of a loop of clicks, one of
-            `disbench.core.budgets.BUDGETS`; a sample has one answer then, whatever `max_clicks` says.
+            `disbench.core.budgets.BUDGETS`; a sample has one answer then, and `max_clicks` is ignored.
         store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 
     Returns:
-        One row a click. A method that raises or returns nonsense fails that sample, with the reason recorded.
+        One row a click. A method that raises or returns a malformed prediction fails that sample; the row says why.
 
     Raises:
         InputError: a sample that cannot be read, two samples of one id, an unknown selection or policy, a
@@ -160,11 +144,7 @@ def evaluate(
 
 
 def check_batch(method: Any, batch: int) -> None:
-    """Refuse a batch for a method that cannot be asked for one.
-
-    Raises:
-        InputError: no `predict_batch`, or a batch below 1.
-    """
+    """Refuse a batch below 1, and one for a method without `predict_batch`."""
     if batch < 1:
         raise InputError(f"batch = {batch}: a batch has 1 sample or more")
     if batch > 1 and not hasattr(method, "predict_batch"):
@@ -183,7 +163,7 @@ def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Callable[[], 
 def _recorded(
     samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]
 ) -> Iterator[Callable[[], Sample]]:
-    """The readers of all samples; with recorded clicks of those that have some, and `seen` gets the ids of all."""
+    """The readers of the samples; with a recording, of those that it has clicks on, and `seen` gets all ids."""
     if protocol.recording is None:
         yield from _readers(samples)
         return

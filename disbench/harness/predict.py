@@ -22,12 +22,7 @@ from disbench.io.files import whole_file
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a method answers to the clicks.
-
-    Attributes:
-        candidates: of the last click.
-        kept: index of the one that is the mask.
-    """
+    """The candidates of the last click, and the index of the one that is kept."""
 
     candidates: Candidates
     kept: int
@@ -68,20 +63,20 @@ def predict(
         clicks: at least one.
         threshold: probabilities strictly above it belong to a mask.
         keep: index of the candidate that is meant at the first click; without it the highest score decides
-            (the first candidate where there are no scores), as it does at every later click.
+            (the first candidate where there are no scores).
         budget: "", or the points that the method gets at once, one of `disbench.core.budgets.BUDGETS`; there must be
             as many clicks.
 
     Raises:
         InputError: no click, another number of them than the budget has, a click outside the image, no candidate
-            of that index, the method returned something that is no prediction, or the program that it runs in failed.
+            of that index, or the method failed.
     """
     height, width = image.shape[:2]
     if not clicks:
         raise InputError("there is no click; give at least one")
     if budget and len(clicks) != BUDGETS[budget].count:
         raise InputError(
-            f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give so many --click"
+            f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give as many --click"
         )
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
@@ -96,7 +91,7 @@ def predict(
                 session.keep(kept)
             previous = found.masks[kept].copy()
     except (MethodError, BridgeError) as failure:
-        raise InputError(f"{type(method).__name__}: {failure}; this is a fault of the method") from failure
+        raise InputError(f"{type(method).__name__}: {failure}; the method is at fault") from failure
     return Answer(found, kept)
 
 

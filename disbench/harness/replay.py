@@ -1,4 +1,4 @@
-"""The policy `replay`: recorded clicks in the place of simulated ones (docs/clicks.md)."""
+"""The policy `replay`: recorded clicks instead of simulated ones (docs/clicks.md)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ _SHOWN = 5
 
 
 def with_recording(protocol: Protocol) -> Protocol:
-    """A protocol with the recorded clicks that its policy names, read once for all samples; any other as it is.
+    """The protocol, with the recorded clicks that its policy names, if it does.
 
-    Its policy says afterwards what a result records: the file's bare name, the user, and the clicks' digest.
-
-    Raises:
-        InputError: as `disbench.io.recorded_clicks.read_recording`.
+    The policy then names what a result records: the file's bare name, the user, and the digest of the clicks.
     """
     named = protocol.click_policy.recording
     if named is None or protocol.recording is not None:
@@ -35,12 +32,7 @@ def with_recording(protocol: Protocol) -> Protocol:
 
 
 def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
-    """Of samples those that have recorded clicks; with simulated clicks all.
-
-    Args:
-        protocol: with its recording.
-        source: of the samples.
-        numbers: of the samples, in the dataset's order.
+    """The numbers of samples that have recorded clicks; all of them with simulated clicks.
 
     Raises:
         InputError: clicks on a sample that the dataset does not have, or none on any of these.
@@ -58,21 +50,17 @@ def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence
 
 
 def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
-    """See that recorded clicks, if there are any, are on a dataset's samples.
-
-    Raises:
-        InputError: some are not.
-    """
+    """Refuse recorded clicks on samples that the dataset does not have."""
     if unknown := unknown_samples(protocol.recording, ids):
         assert protocol.recording is not None
         raise InputError(
             f"{protocol.recording.file}: clicks on {len(unknown)} samples that the dataset does not have, the first "
-            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}: mend the file"
+            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}; fix the file"
         )
 
 
 def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str]:
-    """Samples with recorded clicks that are none of the dataset's."""
+    """Samples with recorded clicks that the dataset does not have."""
     known = set(ids)
     return [] if recording is None else [sample for sample in recording.clicks if sample not in known]
 
@@ -82,10 +70,10 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
 
     Args:
         text: `FILE` or `FILE,user=NAME`, a path or an address.
-        sample: its id; None where the user has clicked on one alone.
+        sample: its id; None where the user has clicked on one only.
 
     Raises:
-        InputError: as `disbench.io.recorded_clicks.read_recording`, or no such sample, or several and none named.
+        InputError: a file that cannot be read, no such sample, or several and none named.
     """
     from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
 
@@ -100,15 +88,15 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
 
 
 def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
-    """The recorded clicks of a stored run.
+    """The recorded clicks that a stored run's policy names.
 
     Args:
-        named: as the run's policy says.
+        named: file, user and digest.
         place: the run's folder or archive.
-        given: the file; without it a file of that name in the present folder or beside the run is taken.
+        given: the file; without it, one of that name in the present folder or beside the run.
 
     Raises:
-        InputError: there is none, it cannot be read, or it has other clicks.
+        InputError: no such file, it cannot be read, or it has other clicks.
     """
     from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
 
@@ -118,5 +106,5 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     if path is None:
         raise InputError(f"{given or name}: there is no such file here; name it with --recording")
     if not named.digest:
-        raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} says of no clicks which they were")
+        raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} does not say which clicks (no digest)")
     return read_recording(path, named.user, named.digest)

@@ -39,7 +39,7 @@ from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
-from disbench.harness.workers import EvaluationWork, Job
+from disbench.harness.workers import EvaluationWork
 from disbench.io import addresses
 from disbench.io.files import Existing
 from disbench.workers import Engine, LocalEngine
@@ -153,7 +153,7 @@ def _run(
     journal = Journal(out, task.schema)
     try:
         _check_journal(journal, record, out)
-        work = EvaluationWork(Job(method, source, task, execution.batch, execution.threads, execution.timeout))
+        work = EvaluationWork(method, source, task, execution.batch, execution.threads, execution.timeout)
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, engine, out, progress, grown)
         _check_unchanged(source, record, journal, out)
@@ -182,7 +182,7 @@ def _evaluate(
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    finished, size = journal.finished(), work.job.batch
+    finished, size = journal.finished(), work.batch
     every_chunk = [tuple(numbers[i : i + size]) for i in range(0, len(numbers), size)]
     chunks = [chunk for chunk in every_chunk if chunk[0] not in finished]
     failed = 0
@@ -193,7 +193,7 @@ def _evaluate(
         for chunk in evaluated:
             for sentence in chunk.lost:
                 engine.tell(sentence)
-            rows = work.job.task.table(chunk.all_rows())
+            rows = work.task.table(chunk.all_rows())
             journal.add(chunk.numbers[0], len(chunk.numbers), rows, chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)

@@ -30,9 +30,9 @@ from disbench.core.prediction import RgbImage, Session
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
-from disbench.harness.store import MOST_IOUS, RUN, check_counts, grouped, unfinished
+from disbench.harness.store import MOST_IOUS, RUN, grouped, open_rows, unfinished
 from disbench.io.files import naming, whole_file
-from disbench.io.parquet import complaining, has_columns, open_parquet, size_of, written_out
+from disbench.io.parquet import written_out
 
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
 _FORM = {"disbench.diverse": "1"}
@@ -98,7 +98,7 @@ OVERLAPS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
-    """What one click came to; the fields are the columns of `JOURNAL_SCHEMA`."""
+    """The outcome of one click; the fields are the columns of `JOURNAL_SCHEMA`."""
 
     sample: str
     image_id: str
@@ -144,11 +144,7 @@ def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def overlaps_of(table: pa.Table) -> pa.Table:
-    """A row for each member and candidate of some answers.
-
-    Args:
-        table: of `JOURNAL_SCHEMA`.
-    """
+    """A row for each member and candidate of a table of `JOURNAL_SCHEMA`."""
     candidates = table["candidates"].to_numpy().astype(np.int64)
     row, within = _places(table["members"].to_numpy() * candidates)
     candidate = within % np.maximum(candidates[row], 1)
@@ -173,7 +169,7 @@ class SetSample:
     """One diverse set with its image.
 
     Attributes:
-        id: of the set: `image/center`.
+        id: `image/center`.
         image_id: the dataset's name for the image.
         center: number of the center object in its scene.
         image: uint8 (height, width, 3), RGB.
@@ -191,19 +187,14 @@ class SetSample:
 
 @dataclass(frozen=True)
 class SetTask:
-    """How a method is asked.
-
-    Attributes:
-        protocol: how many clicks, and how they are drawn and moved.
-        store: whether the candidates of clicks that were not moved are stored.
-    """
+    """The diverse task (`disbench.harness.tasks.Task`); `store`: whether candidates of unmoved clicks are stored."""
 
     protocol: SetProtocol
     store: Literal["none", "all"] = "none"
 
     @property
     def schema(self) -> pa.Schema:
-        """`disbench.harness.set_task.JOURNAL_SCHEMA`."""
+        """Schema of the rows in the journal."""
         return JOURNAL_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
@@ -211,7 +202,7 @@ class SetTask:
         return SetLoop(sample, self, harness_seconds)
 
     def table(self, rows: Sequence[AnswerRow]) -> pa.Table:
-        """Rows as `disbench.harness.set_task.JOURNAL_SCHEMA` says."""
+        """Rows as an Arrow table."""
         return to_journal(rows)
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
@@ -220,32 +211,24 @@ class SetTask:
 
 
 def first_click(region: Rle, seed: int, image_id: str, center: int, number: int = 1) -> Click:
-    """A first click on a set, uniform over its click region: the same in whatever order or process it is drawn.
+    """A first click on a set, uniform over its click region (not empty); order and processes do not change it.
 
-    Args:
-        region: where the click may fall, not empty.
-        seed: of the draws.
-        image_id: of the set.
-        center: of the set.
-        number: of the click, from 1.
-
-    Raises:
-        ValueError: the region is empty.
+    The generator is seeded by `seed`, the set (`image_id` and `center`), and the number of the click, from 1.
     """
     digest = hashlib.sha256(f"{seed}\n{number}\n{center}\n{image_id}".encode()).digest()
     return draw_click(region, np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big"))))
 
 
 def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
-    """A click moved in eight directions, by whole pixels nearest to a distance; those that stay in a region.
+    """A click moved in eight directions by a distance in pixels, rounded; those that stay in a region.
 
     Args:
         click: positive.
-        distance: pixels, at least 0; of 0 there are none.
+        distance: pixels; 0 gives none.
         region: boolean (height, width).
 
     Returns:
-        From the right, clockwise as seen (y down).
+        From the right, clockwise on the screen (y down).
     """
     diagonal = round(distance / 2**0.5)
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
@@ -260,19 +243,9 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
 
 
 class SetLoop:
-    """The state of one set while a method is asked: each click in a session of its own.
+    """The state of one set while a method is asked (`disbench.harness.tasks.Loop`): each click in its own session.
 
-    First all clicks that were drawn, then, click by click, where they are moved to.
-
-    Attributes:
-        session: the method's; None before each click.
-        pending: the row of the click, as it stands if the method fails on it.
-        done: no click is left.
-
-    Args:
-        sample: the set.
-        task: how to ask.
-        harness_seconds: what was spent on the set before (reading it).
+    First all clicks that were drawn, then, click by click, the moved ones.
     """
 
     initial = None
@@ -296,7 +269,7 @@ class SetLoop:
 
     @property
     def clicks(self) -> list[Click]:
-        """The click that is asked about, alone."""
+        """The click that is asked about."""
         return [self._asked[self._at][2]]
 
     @property
@@ -321,14 +294,10 @@ class SetLoop:
         self._model_seconds += seconds
 
     def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> AnswerRow:
-        """Check a method's candidates and measure them.
-
-        Args:
-            prediction: as the method returned it.
-            keep: not called: no candidate is chosen.
+        """Check a method's candidates and measure them; none is kept.
 
         Raises:
-            MethodError: the prediction is not as it should be.
+            MethodError: the prediction is malformed.
         """
         begun = time.perf_counter()
         height, width = self.sample.image.shape[:2]
@@ -360,7 +329,7 @@ class SetLoop:
         return self._timed(replace(self.pending, failure=reason))
 
     def _all_clicks(self) -> list[tuple[int, Click, Click]]:
-        """Number of each click, where it was drawn, and where it is set."""
+        """Number of each click, the click as drawn, and as moved."""
         sample, protocol = self.sample, self.task.protocol
         drawn = [
             (number, first_click(sample.click_region, protocol.seed, sample.image_id, sample.center, number))
@@ -388,38 +357,21 @@ def _iou(first: BoolArray, second: BoolArray) -> float:
 
 @dataclass(frozen=True)
 class StoredAnswers:
-    """A finished run of the diverse task.
-
-    Attributes:
-        folder: where it lies.
-        record: the content of `run.json`.
-    """
+    """A finished run of the diverse task; its readers raise `InputError` for a missing or damaged file."""
 
     folder: Path
     record: SetRunRecord
 
     def sets(self) -> pa.Table:
-        """The sets, of `SETS_SCHEMA`.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
+        """The sets, of `SETS_SCHEMA`."""
         return read_sets_table(self.folder)
 
     def answers(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The clicks, of `ANSWERS_SCHEMA`, or some of their columns.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
+        """The clicks, of `ANSWERS_SCHEMA`, or some of their columns."""
         return _read(self.folder / ANSWERS, ANSWERS_SCHEMA, columns)
 
     def ious(self, answers: pa.Table) -> list[Float32Array]:
-        """IoU of each member with each candidate, float32 (members, candidates), one array a row of `answers()`.
-
-        Raises:
-            InputError: the file is missing, damaged, or not that of these answers.
-        """
+        """IoU of each member with each candidate, float32 (members, candidates), one array a row of `answers()`."""
         found = _read(self.folder / OVERLAPS, OVERLAPS_SCHEMA, ["iou"])["iou"].to_numpy()
         members, candidates = (answers[name].to_numpy().astype(int) for name in ("members", "candidates"))
         if min(members.min(initial=0), candidates.min(initial=0)) < 0:
@@ -427,8 +379,8 @@ class StoredAnswers:
         ends = np.cumsum(members * candidates)
         if len(found) != (ends[-1] if len(ends) else 0):
             raise InputError(
-                f"{self.folder / OVERLAPS}: {len(found)} rows, where {ANSWERS} has candidates for another number; "
-                "run it again with --existing overwrite"
+                f"{self.folder / OVERLAPS}: {len(found)} rows, but {ANSWERS} has candidates for another number; run it "
+                "again with --existing overwrite"
             )
         parts = np.split(found, ends[:-1]) if len(ends) else []
         return [part.reshape(shape) for part, shape in zip(parts, zip(members, candidates, strict=True), strict=True)]
@@ -459,36 +411,24 @@ def is_diverse(folder: Path) -> bool:
 
 
 def read_sets_table(folder: Path) -> pa.Table:
-    """The table of sets of a run on diverse sets, of `SETS_SCHEMA`.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """The table of sets in a run's folder, of `SETS_SCHEMA`."""
     return _read(folder / SETS, SETS_SCHEMA)
 
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    names = list(schema.names if columns is None else columns)
-    with complaining(path, "not a whole file of a run", "run it again"):
-        file, groups = open_parquet(path, schema)
-        with file:
-            if names != ["iou"]:
-                check_counts(groups, size_of(path))
-            elif (rows := sum(group.rows for group in groups)) > MOST_IOUS:
-                raise ValueError(f"{rows} rows")
-            if not has_columns(file, schema, names):
-                raise ValueError("its columns are not a run's")
-            return written_out(file.read(names), schema)
+    most_rows = MOST_IOUS if schema is OVERLAPS_SCHEMA else None
+    with open_rows(path, str(path), schema, columns, most_rows) as file:
+        return written_out(file.read(None if columns is None else list(columns)), schema)
 
 
 def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """For each of so many entries a row: the number of its row, and its own number in it."""
+    """For each entry of rows with `counts` entries: the number of its row, and its own number in the row."""
     row = np.repeat(np.arange(len(counts)), counts)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _write(file: pq.ParquetWriter, table: pa.Table) -> None:
-    """In row groups of a bounded number of values (of a byte or more), however many candidates there are."""
+    """Write in row groups of a bounded number of values."""
     file.write_table(table, row_group_size=max(1, MAX_GROUP_VALUES // 4 * len(table) // max(1, table.nbytes)))
 
 

@@ -28,7 +28,6 @@ from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import (
-    RowGroup,
     complaining,
     has_columns,
     open_parquet,
@@ -44,7 +43,7 @@ _ROWS_AT_ONCE = 128
 MOST_IOUS = 1 << 27
 """Samples times clicks, when early ends are padded: 1 GiB of numbers."""
 _FEW_ROWS = 1 << 19
-"""Rows that any file may have; a larger file has at most one row a byte, since each row has times of its own."""
+"""Rows that any file may have."""
 
 SCHEMA = pa.schema(
     [
@@ -284,7 +283,7 @@ class StoredRun:
         Raises:
             InputError: the file is damaged, too large, or has other columns than `SCHEMA`.
         """
-        with self._opened(columns) as file:
+        with open_rows(self._source(), self.place(CLICKS), SCHEMA, columns) as file:
             return written_out(file.read(None if columns is None else list(columns)), SCHEMA)
 
     def schema(self) -> pa.Schema:
@@ -300,7 +299,7 @@ class StoredRun:
         A sample with more rows than `MOST_CLICKS` comes in several tables.
         """
         waiting: list[pa.Table] = []
-        with self._opened(None) as file:
+        with open_rows(self._source(), self.place(CLICKS), SCHEMA) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 table = written_out(pa.Table.from_batches([batch]), SCHEMA)
                 if sum(part.nbytes for part in [*waiting, table]) > MAX_TEXT_BYTES:
@@ -310,18 +309,6 @@ class StoredRun:
                 yield from found[:last]
                 waiting = found[last:]
             yield from waiting
-
-    @contextmanager
-    def _opened(self, columns: Sequence[str] | None) -> Iterator[pq.ParquetFile]:
-        """The file, with its size and columns checked."""
-        source = self._source()
-        with self._complaining():
-            file, groups = open_parquet(source, SCHEMA)
-            with file:
-                check_counts(groups, size_of(source))
-                if not has_columns(file, SCHEMA, columns):
-                    raise ValueError("its columns are not a run's")
-                yield file
 
     def _source(self) -> Path | pa.Buffer:
         return self.folder / CLICKS if self.clicks is None else self.clicks
@@ -395,11 +382,36 @@ def read_run(folder: Path) -> StoredRun:
     return StoredRun(folder, record)
 
 
-def check_counts(groups: Sequence[RowGroup], size: int) -> None:
-    """Raise `ValueError` if a file of `size` bytes claims more rows (each with times of its own) than it can hold."""
-    rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
-    if rows > max(_FEW_ROWS, size) or values > max(MOST_IOUS, 64 * size):
-        raise ValueError(f"{rows} rows with {values} values in {size} bytes")
+@contextmanager
+def open_rows(
+    source: Path | pa.Buffer,
+    place: str,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    most_rows: int | None = None,
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a run, with its size and columns checked.
+
+    Args:
+        source: the file, or its bytes.
+        place: its name in errors.
+        schema: that it must have.
+        columns: the columns that are wanted; None for all.
+        most_rows: rows that it may have; by default `_FEW_ROWS`, or one a byte, since rows have times of their own.
+
+    Raises:
+        InputError: the file is missing, damaged, too large, or has other columns.
+    """
+    with complaining(place, "not a whole file of a run", "run it again"):
+        file, groups = open_parquet(source, schema)
+        with file:
+            size = size_of(source)
+            rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
+            if rows > (most_rows or max(_FEW_ROWS, size)) or values > max(MOST_IOUS, 64 * size):
+                raise ValueError(f"{rows} rows with {values} values in {size} bytes")
+            if not has_columns(file, schema, columns):
+                raise ValueError("its columns are not a run's")
+            yield file
 
 
 def unfinished(folder: Path) -> InputError:

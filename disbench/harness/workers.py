@@ -26,40 +26,19 @@ _STARTING_TIMEOUT = 600.0
 """Seconds that a worker may take to make the method (loading weights)."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every worker of a run needs.
-
-    Attributes:
-        method: what makes the method.
-        source: of the samples.
-        task: what is asked of the method.
-        batch: samples in lockstep.
-        threads: that a worker's libraries may use.
-        timeout: seconds that one call of the method may take for each of its samples, or None.
-    """
-
-    method: MethodSpec
-    source: Source
-    task: Task
-    batch: int
-    threads: int
-    timeout: float | None
-
-
 @dataclass
 class Chunk:
     """Samples that are evaluated together, in this order.
 
     Attributes:
-        numbers: of the samples.
-        rows: of the samples so far.
-        finished: samples that need nothing more.
+        numbers: the samples.
+        rows: sample -> its rows so far.
+        finished: samples that are done.
         alone: one sample after another, since the chunk's process hung or died before.
         died: samples whose process ended once, and that are tried once more: it may have been killed from outside.
         lost: a sentence for each of them.
-        repeated: reasons for which a batch was asked again one by one.
-        versions: what the method computes with, as it says itself.
+        repeated: why batches were repeated one by one.
+        versions: what the method computes with, as it reports.
     """
 
     numbers: tuple[int, ...]
@@ -83,60 +62,66 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """A run as work for an engine; a task is the numbers of the samples of a chunk.
+    """A run as work for an engine (`disbench.workers.work.Work`); a task is the numbers of a chunk's samples.
 
     Attributes:
-        job: what every worker needs.
+        method: what makes the method.
+        source: the samples.
+        task: what is asked of the method.
+        batch: samples in lockstep.
+        threads: threads that a worker's libraries may use.
+        timeout: seconds that one call of the method may take for each of its samples, or None.
     """
 
-    job: Job
+    method: MethodSpec
+    source: Source
+    task: Task
+    batch: int
+    threads: int
+    timeout: float | None
     watched = True
 
     def begin(self, path: Path) -> WatchedWorker:
         """A worker with a process of its own."""
-        return WatchedWorker(path, self.job)
+        return WatchedWorker(path, self)
 
     def describe(self, numbers: Sequence[int]) -> str:
         """A chunk in words."""
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
-        return f"sample {self.job.source.ids[numbers[0]]}{more} of {self.job.source.name}"
+        return f"sample {self.source.ids[numbers[0]]}{more} of {self.source.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """The process has made the method, or has finished what it was given.
-
-    Attributes:
-        versions: the method's own.
-    """
+    """The process has made the method, or finished a chunk; with the versions that the method reports."""
 
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """The run cannot go on: something that no other sample would mend."""
+    """The run cannot go on: the same would happen on every sample."""
 
     reason: str
 
 
 class WatchedWorker:
-    """Evaluates one chunk at a time by a process, which is replaced when it hangs or dies.
+    """Evaluates one chunk at a time in a process, which is replaced when it hangs or dies.
 
     Args:
-        path: a file with the pickled `EvaluationWork`.
-        job: of that work.
+        path: a file with the pickled work.
+        work: the same.
     """
 
-    def __init__(self, path: Path, job: Job) -> None:
-        self._path, self._job = path, job
+    def __init__(self, path: Path, work: EvaluationWork) -> None:
+        self._path, self._work = path, work
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # a process is begun by one thread, and ended by another
         self._ended = False
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """The rows of some samples; those on which the method failed say so.
+        """The rows of some samples.
 
         Raises:
             InputError: the method cannot be made, or a sample cannot be read.
@@ -151,13 +136,13 @@ class WatchedWorker:
                 while not self._hear(process.receive(self._deadline), chunk):
                     pass
             except TimeoutError:  # an OSError, too
-                self._lost(chunk, f"no answer within {self._job.timeout:g} s")
+                self._lost(chunk, f"no answer within {self._work.timeout:g} s")
             except (EOFError, OSError):
                 self._lost(chunk, f"the worker process ended ({self._exit_words()})", once_more=True)
         return chunk
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         with self._lock:
             self._ended = True
             self._end_process()
@@ -173,7 +158,7 @@ class WatchedWorker:
         except TimeoutError:
             self._end_process()
             raise InputError(
-                f"{self._job.method.name}: the method was not made within {_STARTING_TIMEOUT:g} s"
+                f"{self._work.method.name}: the method was not made within {_STARTING_TIMEOUT:g} s"
             ) from None
         except (EOFError, OSError):
             self._lost(None, f"the worker process ended ({self._exit_words()})")
@@ -200,7 +185,7 @@ class WatchedWorker:
         if isinstance(said, Began):
             self._begun = said
             self._begun_at = time.monotonic()
-            allowed = self._job.timeout
+            allowed = self._work.timeout
             self._deadline = float("inf") if allowed is None else self._begun_at + allowed * len(said.rows)
         elif isinstance(said, Ended):
             self._begun, self._deadline = None, float("inf")
@@ -217,7 +202,7 @@ class WatchedWorker:
         return False
 
     def _lost(self, chunk: Chunk | None, reason: str, once_more: bool = False) -> None:
-        """The process hung or died: record it, or see to it that the samples are tried one by one.
+        """The process hung or died: record the failure, or have the samples tried one by one.
 
         Raises:
             WorkerLost: it was not the method.
@@ -247,18 +232,19 @@ class WatchedWorker:
 
 
 def _work(path: Path, connection: Connection) -> None:
-    """A process's whole life: make the method once, then evaluate what it is given."""
+    """The life of a process: make the method once, then evaluate what it is given."""
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
-    job = work.job
     try:
-        threads.limit(job.threads)
-        method = _build(job)
-        threads.limit(job.threads)  # OpenCV and torch are told when they are loaded
+        threads.limit(work.threads)
+        method = _build(work)
+        threads.limit(work.threads)  # OpenCV and torch are told when they are loaded
         connection.send(_Ready({}))
         while True:
             numbers, alone = connection.recv()
-            _evaluate(job, method, numbers, alone, connection)
+            samples = [(number, partial(work.source.read, number)) for number in numbers]
+            for event in run_chunk(method, samples, work.task, batched=work.batch > 1 and not alone):
+                connection.send(event)
             connection.send(_Ready(_versions(method)))
     except InputError as error:
         connection.send(_Stopped(str(error)))
@@ -266,29 +252,22 @@ def _work(path: Path, connection: Connection) -> None:
         return
 
 
-def _evaluate(job: Job, method: Method, numbers: Sequence[int], alone: bool, connection: Connection) -> None:
-    samples = [(number, partial(job.source.read, number)) for number in numbers]
-    batched = job.batch > 1 and not alone
-    for event in run_chunk(method, samples, job.task, batched=batched):
-        connection.send(event)
-
-
 def _versions(method: Method) -> dict[str, str]:
-    """Those that a method tells of itself."""
+    """The versions that a method reports."""
     said = getattr(method, "versions", None)
     return {str(name): str(text) for name, text in said.items()} if isinstance(said, Mapping) else {}
 
 
-def _build(job: Job) -> Method:
+def _build(work: EvaluationWork) -> Method:
     try:
-        method = job.method.build()
+        method = work.method.build()
     except InputError:
         raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
-            f"{job.method.name}: the method cannot be made: {type(error).__name__}: {error} "
+            f"{work.method.name}: the method cannot be made: {type(error).__name__}: {error} "
             f"({Path(last.filename).name}:{last.lineno})"
         ) from error
-    check_batch(method, job.batch)
+    check_batch(method, work.batch)
     return method
