@@ -105,9 +105,9 @@ def profile(
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
     from disbench.disnet.options import NetworkSettings  # noqa: PLC0415
-    from disbench.disnet.profile import profile_lines, profile_of  # noqa: PLC0415
+    from disbench.disnet.profile import profile_of, profile_table  # noqa: PLC0415
     from disbench.disnet.training.settings import load_training  # noqa: PLC0415
+    from disbench.reports.render.table import as_text  # noqa: PLC0415
 
     settings = NetworkSettings() if method == "disnet" else load_training(method).network
-    for line in profile_lines(profile_of(settings, clicks)):
-        typer.echo(line)
+    typer.echo(as_text(profile_table(profile_of(settings, clicks))))
