@@ -62,3 +62,24 @@ MAX_GROUP_VALUES: Final = 2**23
 
 MAX_TEXT_BYTES: Final = 2**28
 """Bytes of texts and masks of Parquet that are written out at once."""
+
+MAX_COUNT: Final = 2**53
+"""Of counts and sizes in TOML and JSON: a float holds them exactly, and so does every column and library."""
+
+MAX_NESTING: Final = 60
+"""Lists and tables in each other in TOML and JSON: functions that call themselves go through them later."""
+
+MAX_NAME: Final = 1000
+"""Characters of a name from elsewhere: of a sample, a user, an image's path."""
+
+MAX_FILE_NAME: Final = 200
+"""Characters of a name from elsewhere that becomes a file's; systems take 255 bytes with the ending."""
+
+MAX_ROWS: Final = 2**40
+"""Rows or bytes that a manifest of shards may state."""
+
+MAX_IOUS: Final = 2**27
+"""Samples times clicks of a run, when failed samples are filled up: 1 GiB of numbers."""
+
+MAX_ANSWERS: Final = 2**24
+"""First clicks of all sets of a run together."""

@@ -14,9 +14,6 @@ from disbench.core.masks import Rle
 
 Kind = Literal["thing", "crowd", "stuff"]
 
-MOST_PIXELS = 1 << 27
-"""Of an image, at most: a mask of it in hand is 128 MiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:

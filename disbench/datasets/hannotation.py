@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, check_total, encode
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import checked_image, whole_image
@@ -31,8 +32,6 @@ ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
 
 _FIX = "get the file again from a source that you trust, or make it with `disbench export`"
-_LONGEST_NAME = 200
-"""Characters of an image's id; with its ending it has to be a valid file name."""
 _NDARRAY = object()  # replaces numpy.ndarray, which a pickle could call
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -135,7 +134,7 @@ class HannotationSource:
 def is_file_name(name: str) -> bool:
     """Whether an image's id can be the name of a file in a folder."""
     plain = name.isprintable() and Path(name).name == name and "\\" not in name
-    return 0 < len(name) <= _LONGEST_NAME and plain
+    return 0 < len(name) <= MAX_FILE_NAME and plain
 
 
 class _PlainUnpickler(pickle._Unpickler):

@@ -18,7 +18,7 @@ import numpy as np
 from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_PIXELS
+from disbench.core.limits import MAX_NAME, MAX_PIXELS
 from disbench.core.masks import Raster, Rle
 from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
@@ -30,8 +30,6 @@ BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
 _BLOCK_BYTES = 1 << 22
 """Bytes of JSON that are parsed together; parsed, they take up to 60 times as much memory."""
-_LONGEST_NAME = 1000
-"""Characters of a file name, folders included."""
 _FIX = "fix the file, or sample without such annotations: --set bad_annotations=drop"
 
 
@@ -354,7 +352,7 @@ def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
 
 def _is_plain_name(name: str) -> bool:
     """Whether a file name from an annotation file stays inside the folder, and can be printed."""
-    return stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME
+    return stays_inside(name) and name.isprintable() and len(name) <= MAX_NAME
 
 
 def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:

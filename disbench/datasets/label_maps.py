@@ -15,7 +15,7 @@ import numpy.typing as npt
 from disbench.core import masks
 from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
+from disbench.core.limits import MAX_FILE_NAME, MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import opened_image, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
@@ -36,8 +36,6 @@ VOID = 255
 """PascalVOC's palette index of pixels that belong to nothing."""
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes with one whole number per pixel."""
-_LONGEST_NAME = 200
-"""Characters of a name in a split list; with its ending it has to be a valid file name."""
 
 
 def read_label_png(path: Path, channels: int = 1) -> ByteArray:
@@ -281,7 +279,7 @@ def read_split(path: Path) -> list[str]:
     if not names:
         raise InputError(f"{path}: the list is empty; choose another split or get it again")
     for name in names:
-        if not (stays_inside(name) and name.isprintable() and len(name) <= _LONGEST_NAME):
+        if not (stays_inside(name) and name.isprintable() and len(name) <= MAX_FILE_NAME):
             raise InputError(f"{path}: {shown(name)} is not the name of an image; fix the list")
     return names
 

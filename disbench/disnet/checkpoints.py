@@ -22,8 +22,7 @@ from disbench.core.errors import InputError
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training.settings import Training, training_from
 from disbench.io.files import file_sha256, naming, whole_file
-from disbench.io.plain_data import parse_json_table
-from disbench.io.settings import Count, settings_from
+from disbench.io.settings import Count, parse_json_table, settings_from
 
 NETWORK = "network.safetensors"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"

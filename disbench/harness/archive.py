@@ -30,8 +30,7 @@ from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims
 from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
 from disbench.io.files import file_sha256, whole_file
-from disbench.io.plain_data import parse_json_table
-from disbench.io.settings import Count, settings_from
+from disbench.io.settings import Count, parse_json_table, settings_from
 
 MANIFEST = "manifest.json"
 ENDING = ".zip"

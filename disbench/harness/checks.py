@@ -18,13 +18,14 @@ from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
 from disbench.core.clicks import NO_ERROR, Click, error_masks
 from disbench.core.depths import Depth, transform
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_IOUS
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample, Target
 from disbench.harness.candidates import Candidates, choose, choose_by_numbers
 from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import Failure
-from disbench.harness.store import CLICKS, MOST_IOUS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
+from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
 Row = Mapping[str, Any]
 """One row of `clicks.parquet`: the columns of `SCHEMA`."""
@@ -159,7 +160,7 @@ class RowChecks:
             self._failed.append(Failure(last["sample"], last["click"], last["failure"]))
         failed, most = last["failure"] is not None, self._protocol.max_clicks
         early = len(self._ious) + 1 if self._replayed else len(self._failed)
-        if early * most > MOST_IOUS:
+        if early * most > MAX_IOUS:
             raise InputError(
                 f"{self._place}: {early} samples of up to {most} clicks are more than any run has; get the file again"
             )

@@ -11,7 +11,8 @@ from disbench.core.budgets import BUDGETS
 from disbench.core.choices import Selection
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.core.errors import InputError, unknown_name
-from disbench.io.settings import LARGEST, Count, Number
+from disbench.core.limits import MAX_COUNT
+from disbench.io.settings import Count, Number
 
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 LOOP = "ritm"
@@ -67,7 +68,7 @@ class Protocol:
         ClickPolicy.parse(self.policy)
         if not 1 <= self.max_clicks <= MOST_CLICKS:
             raise InputError(f"max_clicks = {self.max_clicks}: a sample gets from 1 to {MOST_CLICKS:,} clicks")
-        if not abs(self.threshold) <= LARGEST:
+        if not abs(self.threshold) <= MAX_COUNT:
             raise InputError(f"threshold = {self.threshold}: give a finite number")
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
             raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")

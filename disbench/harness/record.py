@@ -11,15 +11,15 @@ from typing import Annotated, Any, Final, Literal
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.limits import MAX_COUNT
 from disbench.harness.protocol import Protocol, SetProtocol
-from disbench.io.plain_data import parse_json_table
-from disbench.io.settings import LARGEST, Bounds, Count, Number, settings_from
+from disbench.io.settings import Bounds, Count, Number, parse_json_table, settings_from
 
 FORMAT = 1
 DIVERSE: Final = "diverse"
 """The task of a `SetRunRecord`; in the record of a run of targets there is none."""
-Positive = Annotated[int, Bounds(1, LARGEST)]
-Seconds = Annotated[float, Bounds(0, LARGEST)]
+Positive = Annotated[int, Bounds(1, MAX_COUNT)]
+Seconds = Annotated[float, Bounds(0, MAX_COUNT)]
 _DECISIVE = ("task", "method", "dataset", "protocol", "versions")
 """The parts of `run.json` that decide the rows."""
 

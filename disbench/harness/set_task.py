@@ -24,13 +24,13 @@ from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
-from disbench.core.limits import MAX_GROUP_VALUES
+from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage, Session
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
-from disbench.harness.store import MOST_IOUS, RUN, grouped, open_rows, unfinished
+from disbench.harness.store import RUN, grouped, open_rows, unfinished
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import written_out
 
@@ -416,7 +416,7 @@ def read_sets_table(folder: Path) -> pa.Table:
 
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    most_rows = MOST_IOUS if schema is OVERLAPS_SCHEMA else None
+    most_rows = MAX_IOUS if schema is OVERLAPS_SCHEMA else None
     with open_rows(path, str(path), schema, columns, most_rows) as file:
         return written_out(file.read(None if columns is None else list(columns)), schema)
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from disbench.core.arrays import FloatArray
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
-from disbench.core.limits import MAX_TEXT_BYTES
+from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
@@ -35,13 +35,11 @@ from disbench.io.parquet import (
     size_of,
     written_out,
 )
-from disbench.io.plain_data import parse_json, parse_json_table
+from disbench.io.settings import parse_json, parse_json_table
 
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
 _ROWS_AT_ONCE = 128
-MOST_IOUS = 1 << 27
-"""Samples times clicks, when early ends are padded: 1 GiB of numbers."""
 _FEW_ROWS = 1 << 19
 """Rows that any file may have."""
 
@@ -350,14 +348,14 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
         replayed: whether the clicks are recorded ones.
 
     Raises:
-        ValueError: more than `MOST_IOUS` values after padding.
+        ValueError: more than `MAX_IOUS` values after padding.
     """
     values = table[column].to_numpy().astype(np.float64)
     names = table["sample"].to_numpy()
     failed = table["failure"].is_valid().to_numpy()
     starts = _starts(names)
     filled = len(starts) if replayed else int(failed.sum())
-    if filled * max_clicks > MOST_IOUS:
+    if filled * max_clicks > MAX_IOUS:
         raise ValueError(f"{filled} samples of up to {max_clicks} clicks are more than any run has")
     found: dict[str, FloatArray] = {}
     for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
@@ -407,7 +405,7 @@ def open_rows(
         with file:
             size = size_of(source)
             rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
-            if rows > (most_rows or max(_FEW_ROWS, size)) or values > max(MOST_IOUS, 64 * size):
+            if rows > (most_rows or max(_FEW_ROWS, size)) or values > max(MAX_IOUS, 64 * size):
                 raise ValueError(f"{rows} rows with {values} values in {size} bytes")
             if not has_columns(file, schema, columns):
                 raise ValueError("its columns are not a run's")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.io import addresses
-from disbench.io.plain_data import parse_toml
+from disbench.io.settings import parse_toml
 
 Kind = Literal[
     "sampling",

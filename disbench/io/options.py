@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from disbench.core.errors import InputError, shown, unknown_name
-from disbench.io.settings import LARGEST, Bounds
+from disbench.core.limits import MAX_COUNT
+from disbench.io.settings import Bounds
 
 _KINDS = {
     bool: "true or false",
@@ -18,7 +19,7 @@ _KINDS = {
     list: "a list of texts, separated by commas",
 }
 
-Bound = Annotated[int | float, Bounds(-LARGEST, LARGEST)]
+Bound = Annotated[int | float, Bounds(-MAX_COUNT, MAX_COUNT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _allowed(name: str, value: Any, option: Option, where: str) -> Any:
         if option.choices and item not in option.choices:
             raise unknown_name(f"value of {name}", str(item), map(str, option.choices), where)
     if type(value) in (int, float):
-        low = -LARGEST if option.minimum is None else option.minimum
-        high = LARGEST if option.maximum is None else option.maximum
+        low = -MAX_COUNT if option.minimum is None else option.minimum
+        high = MAX_COUNT if option.maximum is None else option.maximum
         Bounds(low, high).check(name, value, where)
     return value

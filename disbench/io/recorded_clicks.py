@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from disbench.core.click_policies import Recording
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name
-from disbench.core.limits import MAX_RECORDED_CLICKS
+from disbench.core.limits import MAX_NAME, MAX_RECORDED_CLICKS
 from disbench.io.files import open_regular, whole_file
 from disbench.io.parquet import open_parquet, weigh
 
@@ -39,8 +39,6 @@ SCHEMA = pa.schema(
 """One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
 not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they stand."""
 _VERSION = b"disbench.clicks"
-_LONGEST_NAME = 1000
-"""Characters of a sample's id or of a user's name."""
 _USERS_SHOWN = 8
 _DIGITS = 16
 """Hexadecimal digits of a digest that are kept."""
@@ -73,9 +71,9 @@ def check_name(name: str, what: str) -> str:
             options by it).
     """
     found = name.strip()
-    if not found or len(found) > _LONGEST_NAME or not found.isprintable() or (what == "user" and "," in found):
+    if not found or len(found) > MAX_NAME or not found.isprintable() or (what == "user" and "," in found):
         raise InputError(
-            f"the {what} {shown(name)}: give a name of 1 to {_LONGEST_NAME} printable characters"
+            f"the {what} {shown(name)}: give a name of 1 to {MAX_NAME} printable characters"
             + (", without a comma" if what == "user" else "")
         )
     return found

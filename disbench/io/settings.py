@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -12,11 +14,10 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.limits import MAX_COUNT, MAX_NESTING
 
 Settings = TypeVar("Settings")
 Unknown = Literal["refuse", "skip"]
-LARGEST = 1 << 53
-"""Of counts: a float holds them exactly, and so does every column and library."""
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -36,8 +37,55 @@ class Bounds:
             raise InputError(f"{where}: {key} = {shown(item)} is too {too}")
 
 
-Count = Annotated[int, Bounds(0, LARGEST)]
-Number = Annotated[float, Bounds(-LARGEST, LARGEST)]
+Count = Annotated[int, Bounds(0, MAX_COUNT)]
+Number = Annotated[float, Bounds(-MAX_COUNT, MAX_COUNT)]
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text; bytes are UTF-8. Memory is a small multiple of the text's size.
+
+    Raises:
+        ValueError: not UTF-8, not JSON, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
+    """
+    return _parsed(json.loads, content)
+
+
+def parse_json_table(content: bytes | str) -> dict[str, Any]:
+    """The object of a JSON text.
+
+    Raises:
+        ValueError: as `parse_json`, or it is not an object.
+    """
+    found = parse_json(content)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} where an object should be")
+    return found
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        ValueError: not UTF-8, not TOML, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
+    """
+    found: dict[str, Any] = _parsed(tomllib.loads, content)
+    return found
+
+
+def _parsed(parse: Callable[[str], Any], content: bytes | str) -> Any:
+    with contextlib.suppress(RecursionError):
+        value = parse(content if isinstance(content, str) else content.decode("utf-8"))
+        level = [value]  # looked through level by level, without a call that calls itself
+        for _ in range(MAX_NESTING + 1):
+            level = [item for part in level for item in _items(part)]
+            if not level:
+                return value
+    raise ValueError(f"it is nested more than {MAX_NESTING} deep")
+
+
+def _items(part: Any) -> list[Any]:
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return [item for item in inner if isinstance(item, dict | list)]
 
 
 def settings_from(

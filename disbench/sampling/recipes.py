@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_COUNT
 from disbench.core.masks import Raster
 from disbench.io import definitions
-from disbench.io.settings import LARGEST, settings_from, with_overrides
+from disbench.io.settings import settings_from, with_overrides
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
 
@@ -88,7 +89,7 @@ _LOWEST = {
 }
 _HIGHEST = {
     **{"iterations": 10_000, "cap": 1 << 16, "largest_merge": 1 << 16, "shard_bytes": 1 << 40},
-    **dict.fromkeys(("min_area", "min_overlap"), LARGEST),
+    **dict.fromkeys(("min_area", "min_overlap"), MAX_COUNT),
 }
 """Beyond them a scene would take for ever, or a shard fit into no memory."""
 _SHARES = ("min_box_fill", "box_share", "mask_share")

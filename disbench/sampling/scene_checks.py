@@ -15,6 +15,7 @@ import numpy as np
 
 from disbench.core.arrays import BoolArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, are_well_formed, areas, boxes, contained_shares, from_foreign_rle
 from disbench.core.scenes import Kind
 from disbench.sampling.hierarchy import containment_matrix
@@ -22,8 +23,6 @@ from disbench.sampling.recipes import Recipe
 from disbench.shards.reader import scene_of
 
 Row = Mapping[str, Any]
-MAX_PIXELS = 2**32 - 1
-"""What COCO's run lengths, of 32 bits, can count."""
 _OWN_TREE = "hannotation"
 """The source that brings its own tree, made from masks other than these: no containment is promised."""
 

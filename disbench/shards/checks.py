@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from disbench.core.limits import MAX_PIXELS, MAX_ROWS
 from disbench.core.masks import Rle, are_well_formed, areas, boxes, from_foreign_rle
-from disbench.core.scenes import MOST_PIXELS, Kind
+from disbench.core.scenes import Kind
 from disbench.io.archives import safe_path
-
-MOST_ROWS = 1 << 40
-"""Rows or bytes that a manifest may speak of."""
 
 Row = Mapping[str, Any]
 _KINDS = get_args(Kind)
@@ -59,7 +57,7 @@ def _check_entry(entry: object) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_ROWS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ROWS
 
 
 def masks_are_well_formed(rows: Iterable[Row]) -> bool:
@@ -77,11 +75,11 @@ def check_row(row: Row, *, well_formed: bool = False) -> None:
         well_formed: whether it is known that its masks are (`masks_are_well_formed`).
 
     Raises:
-        ValueError: a size that is none or larger than `MOST_PIXELS`, an image outside its folder, a mask that is none
+        ValueError: a size that is none or larger than `MAX_PIXELS`, an image outside its folder, a mask that is none
             of the image or has another area or box, relations that are none, or a number that names no object.
     """
     height, width, objects = row["height"], row["width"], row["objects"]
-    if min(height, width) < 1 or height * width > MOST_PIXELS:
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"an image of {width} x {height} pixels")
     safe_path(row["file_name"], "its image")
     if any(item["count"] < 0 for item in row["dropped"]):

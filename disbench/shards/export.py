@@ -16,14 +16,13 @@ import orjson
 from disbench.core.arrays import ByteArray
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
 from disbench.io.files import whole_file
 from disbench.shards.reader import ShardReader
 
 MASKS_A_LAYER = 255
-_LONGEST_NAME = 200
-"""Bytes of an image id that becomes a file's name, with an ending and a mark of what is not finished."""
 
 Labels = ByteArray
 Place = tuple[int, int]
@@ -175,7 +174,7 @@ def _count_instances(shards: Path, sampled: SampledScene) -> int:
 def _check_name(shards: Path, name: str, known: Iterable[str]) -> None:
     if name in known:
         raise InputError(f"{shards}: image {name} is there twice; sample again")
-    if not is_file_name(name) or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
+    if not is_file_name(name) or len(name.encode("utf-8", "replace")) > MAX_FILE_NAME:
         raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
 
 

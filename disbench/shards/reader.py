@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from disbench.core.arrays import IntArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle
-from disbench.core.scenes import MOST_PIXELS, Scene, SceneObject
+from disbench.core.scenes import Scene, SceneObject
 from disbench.io.parquet import RowGroup, complaining, has_columns, open_parquet, weigh, written_out
-from disbench.io.plain_data import parse_json_table
+from disbench.io.settings import parse_json_table
 from disbench.shards.checks import check_manifest, check_row, masks_are_well_formed
 
 SCHEMA_VERSION = "1"
@@ -79,13 +80,13 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     """Rows of a shard.
 
     Raises:
-        InputError: an image of more than `MOST_PIXELS` pixels.
+        InputError: an image of more than `MAX_PIXELS` pixels.
     """
     for scene in (sampled.scene for sampled in scenes):
-        if scene.height * scene.width > MOST_PIXELS:
+        if scene.height * scene.width > MAX_PIXELS:
             raise InputError(
                 f"image {scene.image_id}: {scene.width} x {scene.height} pixels; shards have images of at most "
-                f"{MOST_PIXELS:,}, so leave it out"
+                f"{MAX_PIXELS:,}, so leave it out"
             )
     objects = [item for sampled in scenes for item in sampled.scene.objects]
     sets = [item for sampled in scenes for item in sampled.sets]

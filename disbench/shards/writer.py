@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
 from disbench.io.files import naming
-from disbench.io.plain_data import parse_json_table
+from disbench.io.settings import parse_json_table
 from disbench.shards.reader import ROWS_A_GROUP, SCHEMA, file_sha256
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import areas, decode
-from disbench.core.scenes import MOST_PIXELS
 from disbench.sampling.job import make_shards
 from disbench.sampling.verify import verify_shards
 from disbench.shards.contact_sheet import draw_contact_sheet
@@ -318,6 +318,6 @@ def test_images_that_are_too_large_are_not_written(tmp_path: Path) -> None:
     from dataclasses import replace
 
     sampled = random_scene(np.random.default_rng(0), "1", things=1, stuff=0)
-    side = int(MOST_PIXELS**0.5) + 1
+    side = int(MAX_PIXELS**0.5) + 1
     large = replace(sampled, scene=replace(sampled.scene, height=side, width=side))
     assert result_or_refusal(lambda: write_shards(tmp_path, [large]), "image 1") is None

@@ -19,10 +19,11 @@ from disbench.baselines.bridge.adapters import loaders
 from disbench.baselines.bridge.process import Answer, BridgeError, Child
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
+from disbench.core.limits import MAX_COUNT
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import file_sha256
 from disbench.io.options import Option
-from disbench.io.settings import LARGEST, Bounds
+from disbench.io.settings import Bounds
 
 CHILD = Path(__file__).with_name("child.py")
 """The program that runs adapters."""
@@ -171,7 +172,7 @@ def _scores(scores: object, count: int) -> list[float] | None:
         return None
     if not isinstance(scores, list) or len(scores) != count:
         raise _refused(f"scores {scores!r:.80} for {count} masks")
-    if not all(type(score) in (int, float) and abs(score) <= LARGEST for score in scores):
+    if not all(type(score) in (int, float) and abs(score) <= MAX_COUNT for score in scores):
         raise _refused(f"scores that are not finite numbers ({scores!r:.80})")
     return [float(score) for score in scores]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_COUNT
 from disbench.disnet.options import NetworkSettings
 from disbench.io import addresses, definitions
-from disbench.io.settings import LARGEST, Bounds, Count, settings_from, with_overrides
+from disbench.io.settings import Bounds, Count, settings_from, with_overrides
 
 Selection = Literal["current", "any-gt"]
-Positive = Annotated[int, Bounds(1, LARGEST)]
-Size = Annotated[float, Bounds(0, LARGEST)]
+Positive = Annotated[int, Bounds(1, MAX_COUNT)]
+Size = Annotated[float, Bounds(0, MAX_COUNT)]
 """A rate, a number of epochs or a norm."""
 Share = Annotated[float, Bounds(0, 1)]
 Decay = Annotated[float, Bounds(0, 0.999999)]

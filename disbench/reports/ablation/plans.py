@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from disbench.core.errors import InputError, unknown_name
+from disbench.core.limits import MAX_COUNT
 from disbench.io import definitions
 from disbench.io.files import whole_file
-from disbench.io.plain_data import parse_json_table
-from disbench.io.settings import LARGEST, Bounds, settings_from
+from disbench.io.settings import Bounds, parse_json_table, settings_from
 
 RECORD = "row.json"
 """The record of a row and a seed, beside `training/` and `runs/`."""
 RUNS = "runs"
-Positive = Annotated[int, Bounds(1, LARGEST)]
+Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Seed = Annotated[int, Bounds(0)]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from disbench.core import ambiguity
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_ANSWERS
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import Estimate
 from disbench.harness.record import RunRecord, SetRunRecord
@@ -40,8 +41,6 @@ NOTHING = "nothing"
 """What a chosen candidate means that is near no member."""
 SIZES = ("1", "2", "3", "4 or more")
 """Masks of a set."""
-MOST_ANSWERS = 1 << 24
-"""First clicks of all sets of a run together."""
 PERCENTS = (85, 90)
 """IoUs that a user's mask has to reach."""
 RECALLS = tuple(round(100 * threshold) for threshold in ambiguity.THRESHOLDS)
@@ -387,7 +386,7 @@ def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
     wanted = run.record.protocol.clicks
-    if not 1 <= wanted * len(asked) <= MOST_ANSWERS:
+    if not 1 <= wanted * len(asked) <= MAX_ANSWERS:
         raise ValueError(f"{wanted} clicks for each of {len(asked)} sets")
     return [_joined(known[name], answers, wanted) for name, answers in asked.items()]
 
