@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.io import savemat
 
 from disbench.core.errors import InputError, shown
 from disbench.datasets.images import find_image
 from disbench.io.files import stays_inside
 from tests.annotations import CATEGORIES, annotation, image
-from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
+from tests.fuzz.datasets import MIB, write_all
+from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux
-MIB = 2**20
 ALLOWED = 96 * MIB
 OUTSIDE = ("../a", "a/../../b", "/etc/passwd", "..", "..\\a", "\\a", "C:\\a", "c:a", "a\0b", "a/..", "~/../a")
 
@@ -28,7 +27,7 @@ OUTSIDE = ("../a", "a/../../b", "/etc/passwd", "..", "..\\a", "\\a", "C:\\a", "c
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
     assert not stays_inside(name)
-    with pytest.raises(InputError, match="would lie outside"):
+    with pytest.raises(InputError, match="file_name"):
         find_image(tmp_path, name)
 
 
@@ -52,57 +51,20 @@ def test_what_a_message_shows_is_short_and_plain(value: object) -> None:
     assert len(shown(value)) < 1100
 
 
-def make_voc(root: Path) -> Path:
-    for folder in (
-        "SegmentationObject",
-        "SegmentationClass",
-        "JPEGImages",
-        "ImageSets/Segmentation",
-        "img",
-        "inst",
-    ):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    labels = np.array([[0, 1, 1, 255], [2, 2, 0, 0]], dtype=np.uint8)
-    picture = Image.fromarray(labels)
-    picture.putpalette(bytes(range(256)) * 3)
-    for folder in ("SegmentationObject", "SegmentationClass"):
-        picture.save(root / folder / "a.png")
-    for folder in ("JPEGImages", "img"):
-        Image.fromarray(np.zeros((2, 4, 3), dtype=np.uint8)).save(root / folder / "a.jpg")
-    truth = {"Segmentation": labels % 255, "Categories": np.array([[1], [2]])}
-    savemat(root / "inst" / "a.mat", {"GTinst": truth})
-    (root / "train.txt").write_text("a\n")
-    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
-    return root
-
-
 LINES = st.lists(
     st.sampled_from(
-        (
-            b"a",
-            b"a 1",
-            b"",
-            b"../x",
-            b"/etc/passwd",
-            b"a\0",
-            b"\xff",
-            b"\xe2\x80\xa8",
-            b"x" * 999,
-            b"\x1b[2J",
-            b"..",
-        )
+        (b"a", b"a 1", b"", b"../x", b"/etc/passwd", b"a\0", b"\xff", b"\xe2\x80\xa8", b"x" * 999, b"\x1b[2J", b"..")
     ),
     max_size=4,
 )
 
 
-@given(data=st.one_of(LINES.map(b"\n".join), damaged([b"a\na\n"]), st.binary(max_size=40)))
+@given(data=LINES.map(b"\n".join))
 @examples(25)
-def test_lists_of_any_bytes(read: Reader, tmp_path: Path, data: bytes) -> None:
-    root = make_voc(tmp_path)
+def test_lists_of_any_names(read: Reader, tmp_path: Path, data: bytes) -> None:
+    root = write_all(tmp_path)
     written(root / "train.txt", data)
     written(root / "ImageSets" / "Segmentation" / "train.txt", data)
-    read("list", root / "train.txt", allowed=ALLOWED)
     for name in ("sbd", "sbd samples", "voc", "voc samples"):
         read(name, root, root=root, allowed=ALLOWED)
 
@@ -111,20 +73,6 @@ def test_lists_are_bounded(read: Reader, tmp_path: Path) -> None:
     for data in (b"ab\n" * (MIB // 2), b"\n" * MIB, "é\n".encode() * (MIB // 2)):
         read("list", written(tmp_path / "train.txt", data), allowed=16 * MIB + 64 * len(data))
     assert "more than" in str(read("list", written(tmp_path / "train.txt", b"a\n" * 9 * MIB), allowed=40 * MIB))
-
-
-@given(
-    data=st.one_of(st.binary(max_size=50), damaged([b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"])),
-    where=st.sampled_from(("images", "masks")),
-)
-@examples(25)
-def test_folders_of_any_files(read: Reader, tmp_path: Path, data: bytes, where: str) -> None:
-    for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        written(tmp_path / folder / "a.ppm", b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")
-    written(tmp_path / where / "a.ppm", data)
-    for name in ("pairs", "folder"):
-        read(name, tmp_path, root=tmp_path, allowed=ALLOWED + 24 * 64 * MIB)
 
 
 def test_devices_and_pipes_are_not_waited_for(read: Reader, tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Small valid files of every format that datasets have, and a folder with all of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+from scipy.sparse import csc_array
+
+from disbench.core.limits import MAX_RECORD_BYTES
+from disbench.core.masks import encode
+from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image
+
+MIB = 2**20
+
+
+def json_bound(size: int) -> int:
+    """Bytes of memory for a JSON file: chunks, an index of 32 per byte, and 64 per byte of a record."""
+    return 144 * MIB + 32 * size + 64 * min(size, MAX_RECORD_BYTES)
+
+
+def pickle_bound(size: int) -> int:
+    """Bytes of memory for a pickle."""
+    return 8 * MIB + 128 * size
+
+
+CROWD_COUNTS = encode(np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5)["counts"].decode()
+COCO: dict[str, Any] = {
+    "info": {"year": 2017},
+    "images": [image(1), image(2, coco_url="http://images.cocodataset.org/val2017/000000000002.jpg")],
+    "annotations": [
+        annotation(1),
+        annotation(2, 2, segmentation={"size": [HEIGHT, WIDTH], "counts": CROWD_COUNTS}, iscrowd=1, area=50),
+        annotation(3, area=99.5),
+        annotation(4, segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 10, HEIGHT * WIDTH - 15]}, area=1),
+    ],
+    "categories": list(CATEGORIES),
+}
+SEGMENTS = [{"id": 7, "category_id": 1, "iscrowd": 0}, {"id": 300, "category_id": 2}]
+PANOPTIC = {
+    **COCO,
+    "annotations": [{"image_id": n, "file_name": f"{n}.png", "segments_info": SEGMENTS} for n in (1, 2)],
+    "categories": [{"id": 1, "name": "cup", "isthing": 1}, {"id": 2, "name": "sky", "isthing": 0}],
+}
+
+
+def mat(labels: Any = None, numbers: Any = ((3,), (15,), (7,)), *, compressed: bool = True, **more: Any) -> bytes:
+    """An instance file of SBD with three instances."""
+    usual = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) % 4
+    boundaries = np.empty((3, 1), dtype=object)
+    for k in range(3):
+        boundaries[k, 0] = csc_array(np.asarray(k + 1 == usual, dtype=bool))
+    labels = usual if labels is None else labels
+    truth = {"Boundaries": boundaries, "Segmentation": labels, "Categories": np.array(numbers)}
+    out = io.BytesIO()
+    savemat(out, {"before": "text", "GTinst": truth, **more}, do_compression=compressed)
+    return out.getvalue()
+
+
+MAT_HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
+
+
+def squeezed(data: bytes) -> bytes:
+    """A MATLAB file with one compressed element."""
+    return MAT_HEAD + struct.pack("<II", 15, len(packed := zlib.compress(data, 9))) + packed
+
+
+def layer(side: int = 8) -> Any:
+    """An encoded layer of two masks, as RITM's pickles hold it."""
+    out = io.BytesIO()
+    labels = np.zeros((side, side), dtype=np.uint8)
+    labels[1:5, 1:5], labels[2:4, 2:4] = 1, 2
+    Image.fromarray(labels).save(out, "PNG")
+    return np.frombuffer(out.getvalue(), dtype=np.uint8)
+
+
+NODES = {0: {"children": [1], "parent": None, "node_level": 0}, 1: {"children": [], "parent": 0, "node_level": 1}}
+TREE = {9: {"num_instance_masks": 2, "hierarchy": NODES}}
+PACKED = ([layer()], [(0, 1), (0, 2)])
+PROTOCOLS = (0, 2, 4, 5)
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (13, 17, 4)).astype(np.uint8)
+
+
+def picture(mode: str, kind: str, size: tuple[int, int] = (17, 13), **options: Any) -> bytes:
+    """An image file of noise."""
+    out = io.BytesIO()
+    noise = Image.fromarray(PICTURE, "RGBA").resize(size, Image.Resampling.NEAREST)
+    if mode in ("I;16", "I"):
+        values = np.asarray(noise)[..., 0].astype(np.uint16 if mode == "I;16" else np.int32) * 200
+        Image.fromarray(values).save(out, kind, **options)
+    else:
+        noise.convert("RGB").convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    """An animated image file."""
+    frames = [Image.fromarray(np.roll(PICTURE[..., :3], k, axis=1)) for k in range(3)]
+    out = io.BytesIO()
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+PICTURES = {
+    **{f"png {mode}": picture(mode, "PNG") for mode in ("1", "L", "P", "LA", "RGB", "RGBA", "I;16")},
+    **{f"jpeg {mode}": picture(mode, "JPEG") for mode in ("L", "RGB", "CMYK")},
+    "progressive jpeg": picture("RGB", "JPEG", progressive=True),
+    **{f"tiff {how}": picture("RGB", "TIFF", compression=how) for how in ("raw", "tiff_lzw", "tiff_deflate", "jpeg")},
+    "tiff of 16 bits": picture("I;16", "TIFF"),
+    "tiff of 32 bits": picture("I", "TIFF"),
+    "cmyk tiff": picture("CMYK", "TIFF"),
+    "gif": picture("P", "GIF"),
+    "bmp": picture("RGB", "BMP"),
+    "ppm": picture("RGB", "PPM"),
+    "webp": picture("RGB", "WEBP"),
+    **{f"animated {kind}": animation(kind) for kind in ("GIF", "PNG", "WEBP", "MPO", "TIFF")},
+}
+
+
+def write_all(root: Path) -> Path:
+    """A folder that every reader of `reader_process` accepts."""
+    for folder in ("a", "masks", "images", "img", "inst", "JPEGImages", "SegmentationObject", "SegmentationClass"):
+        (root / folder).mkdir(exist_ok=True)
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
+    colours = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    colours[2:9, 3:20], colours[20:, 5:] = (7, 0, 0), (44, 1, 0)
+    for number in (1, 2):
+        Image.fromarray(colours).save(root / "a" / f"{number}.png")
+        Image.fromarray(colours).save(root / f"{number:012d}.jpg")
+    (root / "a.json").write_text(json.dumps(COCO))
+    (root / "hannotation.pickle").write_bytes(pickle.dumps(TREE))
+    (root / "masks" / "9.pickle").write_bytes(pickle.dumps(PACKED))
+    labels = Image.fromarray(np.array([[0, 1, 1, 255], [2, 2, 0, 0]], dtype=np.uint8))
+    labels.putpalette(bytes(range(256)) * 3)
+    for folder in ("SegmentationObject", "SegmentationClass"):
+        labels.save(root / folder / "a.png")
+    for folder in ("JPEGImages", "img"):
+        Image.fromarray(np.zeros((2, 4, 3), dtype=np.uint8)).save(root / folder / "a.jpg")
+    (root / "inst" / "a.mat").write_bytes(mat(np.asarray(labels) % 255, ((1,), (2,))))
+    for split in ("train.txt", "ImageSets/Segmentation/train.txt"):
+        (root / split).write_text("a\n")
+    for folder in ("images", "masks"):
+        (root / folder / "a.ppm").write_bytes(b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")
+    return root

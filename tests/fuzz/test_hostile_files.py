@@ -1,0 +1,326 @@
+"""Damaged and hostile files of datasets: data, or one sentence; never code, never more memory than stated."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import loadmat
+
+from disbench.core.limits import MAX_ARRAYS, MAX_MATLAB_BYTES, MAX_PIXELS, MAX_RECORD_BYTES
+from disbench.datasets.label_maps import read_instances
+from tests.annotations import annotation, image
+from tests.fuzz.datasets import (
+    COCO,
+    MAT_HEAD,
+    MIB,
+    PACKED,
+    PANOPTIC,
+    PICTURES,
+    PROTOCOLS,
+    TREE,
+    json_bound,
+    mat,
+    pickle_bound,
+    picture,
+    squeezed,
+    write_all,
+)
+from tests.fuzz.tools import TIMES, Reader, damaged, examples, pytestmark_linux, written
+from tests.synthetic import lvis_content
+
+pytestmark = pytestmark_linux
+JSON_READERS = ("lvis", "lvis, dropped", "coco", "annotated")
+IMAGE_READERS = ("rgb", "label", "colours", "map", "rules")
+FEW = 96 * MIB
+"""Bytes of memory for a small file: libraries' tables and buffers."""
+SOME_PIXELS = FEW + 24 * 64 * MIB
+"""Bytes of memory for an image whose damaged head claims millions of pixels."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_all(tmp_path)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format with valid files to damage; `file` is damaged and `opened` (by default the same) is read."""
+
+    readers: Sequence[str]
+    whole: Sequence[bytes]
+    file: str
+    opened: str | None = None
+    allowed: Callable[[int], int] = lambda size: FEW
+    wrap: Callable[[bytes], bytes] = bytes
+
+
+FORMATS = {
+    "json": Format(
+        JSON_READERS, [json.dumps(c).encode() for c in (COCO, lvis_content(2, 3))], "a.json", None, json_bound
+    ),
+    "panoptic json": Format(["panoptic"], [json.dumps(PANOPTIC).encode()], "a.json", None, json_bound),
+    "matlab": Format(["matlab"], [mat(compressed=False), mat()], "a.mat"),
+    "matlab below the compression": Format(["matlab"], [mat(compressed=False)[128:]], "a.mat", wrap=squeezed),
+    "image": Format(IMAGE_READERS, list(PICTURES.values()), "a.png", allowed=lambda size: SOME_PIXELS),
+    "hierarchies": Format(
+        ["hannotation"], [pickle.dumps(TREE, p) for p in PROTOCOLS], "hannotation.pickle", ".", lambda size: FEW
+    ),
+    "masks": Format(
+        ["hannotation"], [pickle.dumps(PACKED, p) for p in PROTOCOLS], "masks/9.pickle", ".", lambda size: FEW
+    ),
+    "list": Format(["list", "sbd", "sbd samples"], [b"a\na\n"], "train.txt"),
+    "list of VOC": Format(["voc", "voc samples"], [b"a\na\n"], "ImageSets/Segmentation/train.txt", "."),
+    "images of a folder": Format(
+        ["pairs", "folder"], [b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"], "images/a.ppm", ".", lambda size: SOME_PIXELS
+    ),
+    "masks of a folder": Format(
+        ["pairs", "folder"], [b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"], "masks/a.ppm", ".", lambda size: SOME_PIXELS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(choices=st.data())
+@examples(50)
+def test_damaged_files(read: Reader, root: Path, name: str, choices: st.DataObject) -> None:
+    form = FORMATS[name]
+    reader = choices.draw(st.sampled_from(form.readers))
+    data = form.wrap(choices.draw(st.one_of(damaged(form.whole), damaged(form.whole), st.binary(max_size=60))))
+    path = written(root / form.file, data)
+    opened = path if form.opened is None else root / form.opened
+    if reader.startswith("sbd"):
+        opened = root
+    read(reader, opened, root=root, allowed=form.allowed(len(data)))
+
+
+@given(place=st.integers(0, 400), bit=st.integers(0, 7))
+@examples(20)
+def test_damaged_panoptic_pngs(read: Reader, root: Path, place: int, bit: int) -> None:
+    png = root / "a" / "2.png"
+    whole = bytearray(png.read_bytes())
+    whole[place % len(whole)] ^= 1 << bit
+    (root / "a" / "1.png").write_bytes(whole)
+    written(root / "a.json", json.dumps(PANOPTIC).encode())
+    read("panoptic", root / "a.json", root=root, allowed=json_bound(2000))
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_whole_images_are_read(read: Reader, tmp_path: Path, kind: str) -> None:
+    assert read("rgb", written(tmp_path / "a.png", PICTURES[kind]), allowed=FEW) is None
+
+
+@given(
+    kind=st.sampled_from(["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]),
+    sides=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    count=st.integers(1, 9),
+    compressed=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@examples(25)
+def test_whole_matlab_files_are_as_scipy_reads_them(
+    tmp_path: Path, kind: Any, sides: tuple[int, int], count: int, compressed: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, count + 1, sides).astype(kind)
+    numbers = random.integers(1, 21, (count, 1)).astype(kind)
+    path = written(tmp_path / "a.mat", mat(labels, numbers, compressed=compressed, z=labels))
+    found, categories = read_instances(path)
+    theirs = loadmat(path)["GTinst"][0, 0]
+    assert found.dtype == np.int64
+    assert np.array_equal(found, theirs["Segmentation"])
+    assert categories == theirs["Categories"].ravel().tolist()
+
+
+def nest(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+MANY = MIB
+HOSTILE_JSON = {
+    "brackets": b"[" * 100_000,
+    "pairs of brackets": nest(100_000),
+    "brackets in an array": b'{"images":' + nest(100_000) + b"}",
+    "brackets in a record": b'{"images":[{"id":' + nest(100_000) + b"}]}",
+    "objects in objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "nothing but brackets": b"[" * 9 * MIB,
+    "nothing but quotes": b'"' * 9 * MIB,
+    "nothing but backslashes": b'{"a":"' + b"\\" * 9 * MIB,
+    "records of nothing": b'{"images":[' + b"{}," * MANY + b'{}],"annotations":[],"categories":[]}',
+    "a record of lists": b'{"images":[{"a":[' + b"[]," * MANY + b"1]}]}",
+    "a record of lists and NaN": b'{"images":[{"a":[NaN,' + b"[]," * MANY + b"1]}]}",
+    "a top of lists": b'{"a":{"a":[' + b"[]," * MANY + b"1]}}",
+    "arrays": b"{" + b",".join(b'"%x":[{},{}]' % k for k in range(50_000)) + b"}",
+    "a record too large": b'{"images":[{"a":"' + b"x" * MAX_RECORD_BYTES + b'"}],"annotations":[],"categories":[]}',
+    **{
+        f"an image of {height} x {width}": json.dumps(
+            {**COCO, "images": [image(1, height=height, width=width), image(2)]}
+        ).encode()
+        for height, width in (
+            *((10**9, 10**9), (2**31 - 1, 1), (1, 2**31 - 1), (0, 5), (-1, 5)),
+            *((True, 5), (40.0, 60), (2**63, 2**63), ("40", 60)),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_json_is_refused(read: Reader, root: Path, name: str) -> None:
+    data = HOSTILE_JSON[name]
+    message = read("lvis", written(root / "a.json", data), root=root, allowed=json_bound(len(data)))
+    bounds = {"arrays": MAX_ARRAYS, "a record too large": MAX_RECORD_BYTES}
+    assert message is not None and str(bounds.get(name, "")) in message
+
+
+def test_many_categories_are_read(read: Reader, root: Path) -> None:
+    records = b",".join(b'{"id":%d}' % k for k in range(200_000))
+    data = b'{"images":[],"annotations":[],"categories":[' + records + b"]}"
+    assert read("lvis", written(root / "a.json", data), root=root, allowed=json_bound(len(data))) is None
+
+
+@pytest.mark.parametrize("raster", ["lvis", "lvis, dropped"])
+@pytest.mark.parametrize("sides", [(2**13, 2**13), (1, 2**26), (2**26, 1)])
+def test_outlines_that_fill_memory(read: Reader, root: Path, sides: tuple[int, int], raster: str) -> None:
+    """Zigzags across a large image: with as many corners they took gigabytes, or the process."""
+    height, width = sides
+    content = {**COCO, "images": [image(1, height=height, width=width), image(2)]}
+    content["annotations"] = [annotation(k, segmentation=[[0, 0, width, height] * 20000]) for k in range(3)]
+    data = json.dumps(content).encode()
+    message = read(raster, written(root / "a.json", data), root=root, allowed=json_bound(len(data)))
+    assert message is None if "dropped" in raster else "outline" in str(message)
+
+
+def element(kind: int, body: bytes) -> bytes:
+    return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+
+def matrix(kind: int, sides: tuple[int, ...], body: bytes = b"", name: bytes = b"GTinst") -> bytes:
+    head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
+    return element(14, head + element(1, name) + body)
+
+
+def nested_cells(depth: int) -> bytes:
+    inner = matrix(6, (0, 0), element(9, b""), b"")
+    head = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"")
+    sizes = [len(inner) + k * (8 + len(head)) for k in range(depth)]
+    return b"".join(struct.pack("<II", 14, len(head) + size) + head for size in reversed(sizes)) + inner
+
+
+LABELS = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) % 4
+HOSTILE_MATLAB = {
+    "a cell array of gigabytes": MAT_HEAD + matrix(1, (2**30, 1)),
+    "a struct array of gigabytes": MAT_HEAD + matrix(2, (2**30, 2**30), element(5, b"\x08\0\0\0") + element(1, b"")),
+    "cells in cells": MAT_HEAD + nested_cells(100_000),
+    "cells in cells, compressed": squeezed(nested_cells(100_000)),
+    "a matrix of gigabytes": MAT_HEAD + matrix(9, (2**31 - 1, 2**31 - 1), element(2, b"abc")),
+    "negative sides": MAT_HEAD + matrix(9, (-5, -5), element(2, bytes(25))),
+    "many sides": MAT_HEAD + matrix(9, (1,) * 1000, element(2, b"a")),
+    "no sides": MAT_HEAD + matrix(9, (), element(2, b"a")),
+    "an element of gigabytes": MAT_HEAD + struct.pack("<II", 14, 2**32 - 1) + bytes(40),
+    "compressed in compressed": squeezed(element(15, zlib.compress(matrix(9, (1, 1), element(2, b"a"))))),
+    "version 4": struct.pack("<iiiii", 0, 2**30, 2**30, 0, 7) + b"GTinst\0" + bytes(200),
+    "version 7.3": b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" + bytes(99),
+    "a fraction": mat(LABELS / 2),
+    "not a number": mat(LABELS * np.nan),
+    "infinity": mat(numbers=((np.inf,), (1,), (2,))),
+    "a giant": mat(LABELS * 1e300),
+    "complex": mat(LABELS * 1j),
+    "text": mat(numbers="abc"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_MATLAB)
+def test_hostile_matlab_files_are_refused(read: Reader, tmp_path: Path, name: str) -> None:
+    data = HOSTILE_MATLAB[name]
+    assert read("matlab", written(tmp_path / "a.mat", data), allowed=16 * MIB + 4 * len(data))
+
+
+def test_a_matlab_file_that_unfolds_to_gigabytes(read: Reader, tmp_path: Path) -> None:
+    packer = zlib.compressobj(1)
+    data = b"".join([*(packer.compress(bytes(8 * MIB)) for _ in range(34)), packer.flush()])
+    path = written(tmp_path / "a.mat", MAT_HEAD + struct.pack("<II", 15, len(data)) + data)
+    assert read("matlab", path, allowed=2 * MAX_MATLAB_BYTES + 64 * MIB)
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width: int, height: int, extra: bytes = b"") -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(b"", 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+HOSTILE_IMAGES = {
+    "png": png(100_000, 100_000),
+    "png as wide as numbers go": png(2**31 - 1, 2**31 - 1),
+    "png of one row": png(2**31 - 1, 1),
+    "png just too large": png(MAX_PIXELS // 2 + 1, 2),
+    "png without a pixel": png(0, 5),
+    "png text": png(3, 3, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(64 * MIB), 9))),
+    "png profile": png(3, 3, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(64 * MIB), 9))),
+    "bmp": PICTURES["bmp"][:18] + struct.pack("<ii", 100_000, 100_000) + PICTURES["bmp"][26:],
+    "bmp upside down": PICTURES["bmp"][:18] + struct.pack("<ii", 40_000, -40_000) + PICTURES["bmp"][26:],
+    "gif": PICTURES["gif"][:6] + b"\xff\xff\xff\xff" + PICTURES["gif"][10:],
+    "ppm": b"P6\n100000 100000\n255\nabc",
+    "ppm of digits": b"P6\n" + b"9" * 100_000 + b" 5\n255\nabc",
+    "jpeg": PICTURES["jpeg RGB"].replace(b"\x00\x0d\x00\x11", b"\xff\xff\xff\xff"),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n/x 1 def\nshowpage\n",
+    "pcx": b"\x0a\x05\x01\x08" + struct.pack("<HHHH", 0, 0, 65535, 65535) + bytes(120),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_IMAGES)
+def test_hostile_images_are_refused(read: Reader, tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "a.png", HOSTILE_IMAGES[kind])
+    for name in IMAGE_READERS:
+        message = read(name, path, allowed=32 * MIB)
+        assert message or kind in ("png text", "png profile")  # what is beside the pixels may be skipped
+
+
+@pytest.mark.parametrize("kind", ["PNG RGBA", "PNG P", "PNG I;16", "JPEG CMYK", "WEBP RGB", "GIF P", "TIFF RGB"])
+def test_an_image_takes_24_bytes_per_pixel(read: Reader, tmp_path: Path, kind: str) -> None:
+    side = 2048
+    form, mode = kind.split()
+    path = written(tmp_path / "a.png", picture(mode, form, (side, side)))
+    for name in ("rgb", "map", "label"):
+        read(name, path, allowed=24 * side**2 + 24 * MIB + 2 * path.stat().st_size)
+
+
+PIECES = (
+    *(b"]", b"}", b"(", b"]\x94", b"}\x94", b")\x94", b"N\x94", b"\x85", b"]q\x00", b"M\xff\xff", b"\x8c\x01a"),
+    *(b"\x8c\x02\xc3\xbf", b"G" + bytes(8), b"\x96" + bytes(8), b"C\x01a\x94", b"h\x00h\x01R"),
+)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_pickle_of_one_opcode_many_times(read: Reader, tmp_path: Path, piece: bytes) -> None:
+    head = b"\x80\x05\x8c\x05numpy\x8c\x05dtype\x93q\x00\x8c\x02u1\x85q\x01"
+    data = head + piece * (MIB // 4 // len(piece)) + b"."
+    read("pickle", written(tmp_path / "a.pickle", data), allowed=pickle_bound(len(data)))
+
+
+@pytest.mark.skipif(TIMES <= 1, reason="takes half a minute; DISBENCH_FUZZ_EXAMPLES is not above 1")
+def test_a_pickle_of_one_layer_many_times(read: Reader, root: Path) -> None:
+    """A pickle names one layer many times for two bytes each; its masks are bounded together."""
+    out = io.BytesIO()
+    labels = np.indices((4096, 4096)).sum(axis=0) % 2
+    Image.fromarray(labels.astype(np.uint8)).save(out, "PNG", compress_level=9)
+    one = np.frombuffer(out.getvalue(), dtype=np.uint8)
+    written(root / "masks" / "9.pickle", pickle.dumps(([one] * 100, [(k, 1) for k in range(100)])))
+    written(root / "hannotation.pickle", pickle.dumps({9: {"num_instance_masks": 0, "hierarchy": {}}}))
+    message = read("hannotation", root, root=root, allowed=2 * 2**28 + 24 * 4096**2 + 64 * MIB)
+    assert message is not None and "run lengths" in message

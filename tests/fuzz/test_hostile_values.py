@@ -1,0 +1,174 @@
+"""Any value in any place of an annotation file or a pickle: scenes and samples, or one sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.annotations import CATEGORIES, annotation, image
+from tests.fuzz.datasets import COCO, MIB, PACKED, TREE, json_bound, layer, pickle_bound, write_all
+from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
+
+pytestmark = pytestmark_linux
+JSON_READERS = ("lvis", "lvis, dropped", "coco", "annotated")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_all(tmp_path)
+
+
+def check(read: Reader, name: str, root: Path, data: bytes) -> None:
+    read(name, written(root / "a.json", data), root=root, allowed=json_bound(len(data)))
+
+
+def nest(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def rle(counts: bytes, size: bytes = b"[40,60]") -> bytes:
+    return b'{"size":' + size + b',"counts":' + counts + b"}"
+
+
+RAW = (
+    *b"NaN Infinity -Infinity 1e999 -0 0.0 1e-999 -1 0 2147483647 4294967296 9223372036854775808 1000000000".split(),
+    *b'134217728 1099511627776 1.5 true null "" "\\ud800" "\\u0000" "\xff\xfe" "\xed\xa0\x80" [] {} "1"'.split(),
+    *b'"../../etc/passwd" "/etc/passwd" "..\\\\..\\\\a" "C:\\\\a" "a\\u0000b" "\\u001b[2J" {"a":1,"a":2}'.split(),
+    *b"[[NaN,1,2,3,4,5]] [[1e999,1,2,3,4,5]] [[1,2,3,4,5]] [[1e308,1e308,1e308,1e308,5,6]] [{}] [null]".split(),
+    *b"[[9223372036854775807,1,2,3,4,5]] [[true,1,2,3,4,5]]".split(),
+    *(b"9" * 30, b"9" * 5000, b'"' + b"x" * 5000 + b'"', b'"' + b"a/" * 900 + b'"', b'["1 2 3 4 5 6"]'),
+    *map(nest, (3, 300, 900, 1010, 5000)),
+    *(b'[["' + b"x" * 20000 + b'"' + b',""' * 20001 + b"]]", b"[[" + b"0,0,59,39," * 9000 + b"5,6]]"),
+)
+RLES = (
+    *map(rle, b"[2400,1] [-1,2401] [1099511627776] [2400.0] [NaN] [true] [4294967296,0,2400] null []".split()),
+    *map(rle, b'"ooooooooooooooooooooo0" "\\u00e9" "`o" "o" ""'.split()),
+    *(rle(b"[" + b"0," * 99999 + b"2400]"), rle(b'"' + b"1" * 9999 + b'"')),
+    *(rle(b'"0"', size) for size in (b"[1000000000,1000000000]", b"[-40,-60]", b"[true,60]", nest(900))),
+)
+PLACES = [
+    *(("images", key) for key in (*image(1), "coco_url")),
+    *(("annotations", key) for key in (*annotation(1), "iscrowd", "area", "new")),
+    *(("categories", key) for key in (*CATEGORIES[0], "isthing")),
+    *(("top", key) for key in ("info", "images", "annotations", "categories")),
+]
+ENCODED = st.recursive(
+    st.sampled_from(RAW),
+    lambda inner: st.lists(inner, max_size=4).map(lambda parts: b"[" + b",".join(parts) + b"]"),
+    max_leaves=5,
+)
+
+
+@given(
+    place=st.sampled_from(PLACES),
+    value=st.one_of(ENCODED, st.sampled_from(RLES)),
+    name=st.sampled_from(JSON_READERS),
+)
+@example(place=("annotations", "id"), value=nest(900), name="coco")
+@example(place=("annotations", "segmentation"), value=nest(300), name="annotated")
+@example(place=("images", "file_name"), value=b'"../a.jpg"', name="annotated")
+@examples(100)
+def test_any_value_in_json(read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str) -> None:
+    array, key = place
+    content = json.loads(json.dumps(COCO))
+    (content if array == "top" else content[array][0])[key] = "@@"
+    if key == "segmentation":
+        content["annotations"][0]["area"] = 99
+    check(read, name, root, json.dumps(content).encode().replace(b'"@@"', value, 1))
+
+
+@given(place=st.sampled_from(PLACES), value=ENCODED)
+@examples(30)
+def test_duplicate_keys_in_json(read: Reader, root: Path, place: tuple[str, str], value: bytes) -> None:
+    array, key = place
+    text = json.dumps(COCO).encode()
+    begin = 1 if array == "top" else text.index(b"{", text.index(array.encode())) + 1
+    check(read, "coco", root, text[:begin] + f'"{key}":'.encode() + value + b"," + text[begin:])
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.sampled_from((None, True, -1, 0, 1, 2, 255, 2**31, 2**63, 10**400, 0.5, float("nan"), float("inf"))),
+        st.sampled_from(("", "..", "../a", "/etc/passwd", "a\0b", "x" * 5000, "\ud800", "\x1b[2J", b"", b"abc")),
+        st.just(np.uint8(3)),
+        st.just(np.zeros((0, 3), dtype=np.uint8)),
+        st.just(layer()),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.tuples(inner, inner),
+        st.dictionaries(st.sampled_from((0, 1, 9, "children", "parent", "hierarchy", "num_instance_masks")), inner),
+    ),
+    max_leaves=10,
+)
+
+
+@given(
+    tree=VALUES,
+    masks=VALUES,
+    key=st.sampled_from((9, -1, "9", "../a", "/etc/passwd", "a\0b", "x" * 5000, 2**70, 0.5)),
+)
+@examples(20)
+def test_any_value_in_pickles(read: Reader, root: Path, tree: Any, masks: Any, key: Any) -> None:
+    for left, right in (
+        (tree, PACKED),
+        ({key: tree}, PACKED),
+        ({key: TREE[9]}, PACKED),
+        (TREE, masks),
+        (TREE, ([layer()], masks)),
+    ):
+        files = pickle.dumps(left), pickle.dumps(right)
+        written(root / "hannotation.pickle", files[0])
+        written(root / "masks" / "9.pickle", files[1])
+        read("hannotation", root, root=root, allowed=pickle_bound(sum(map(len, files))) + 16 * MIB)
+
+
+NAMES = (
+    *("os system", "builtins eval", "builtins exec", "builtins getattr", "builtins __import__", "subprocess Popen"),
+    *("numpy ndarray", "numpy dtype", "numpy frombuffer", "numpy.core.multiarray _reconstruct", "numpy load"),
+    *("numpy._core.multiarray scalar", "numpy.core.numeric _frombuffer", "_codecs encode", "posix system"),
+    *("builtins bytearray", "numpy ndarray.tofile", "pathlib Path.unlink", "operator attrgetter"),
+    "copyreg _reconstructor",
+)
+
+
+def short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+OPCODES = st.one_of(
+    st.sampled_from((b"N", b"\x88", b"K\x00", b"K\x03", b"J\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 8 + b"\x7f")),
+    st.sampled_from((b"]", b"}", b")", b"C\x03abc", b"C\x00", b"B\x04\0\0\0abcd", b"\x96" + bytes(8))),
+    st.sampled_from(("u1", "i8", "O", "V9", "latin1", "rot13", "a", "touch x")).map(short),
+    st.sampled_from(NAMES).flatmap(
+        lambda text: st.sampled_from(
+            (
+                b"c" + text.replace(" ", "\n").encode() + b"\n",
+                b"".join(map(short, text.split())) + b"\x93",
+                b"i" + text.replace(" ", "\n").encode() + b"\n",
+            )
+        )
+    ),
+    st.sampled_from(
+        [bytes([code]) for code in b"(0129a}b]def)lsutRoQ\x81\x85\x86\x87\x8f\x90\x91\x92\x93\x94\x97\x98"]
+    ),
+    st.sampled_from((b"q\x00", b"h\x00", b"q\x05", b"h\x01", b"p9\n", b"g9\n")),
+    st.sampled_from((b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\xff", b"\x82\x01", b"\x83\x01\x02", b"\x84\x01\0\0\0")),
+    st.sampled_from((b"Pabc\n", b"S'a'\n", b"I99\n", b"L99L\n", b"F1e999\n", b"V\\u0041\n")),
+    st.sampled_from((b"\x95" + struct.pack("<Q", 2**62), b"\x8e" + struct.pack("<Q", 2**40), b"\x8b\xff\xff\xff\x7f")),
+)
+
+
+@given(protocol=st.integers(0, 6), parts=st.lists(OPCODES, max_size=30))
+@examples(100)
+def test_opcodes_in_any_order(read: Reader, tmp_path: Path, protocol: int, parts: list[bytes]) -> None:
+    data = b"\x80" + bytes([protocol]) + b"".join(parts) + b"."
+    read("pickle", written(tmp_path / "a.pickle", data), allowed=pickle_bound(len(data)))
