@@ -211,7 +211,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     if ":" in name and not name.endswith(".toml"):
         return _spec_of_class(name, overrides)
     if name.endswith(".py"):
-        raise InputError(f"{name}: name the class in it, too: {name}:Name")
+        raise InputError(f"{name}: name the class in it: {name}:Name")
     card = load_card(name)
     if card.status == "published-only":
         raise InputError(

@@ -170,7 +170,7 @@ def adapter_load(adapter: str) -> Callable[..., Any]:
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """The message that tells of an exception."""
+    """The message for an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     words = " ".join(str(error).split())[:_ERROR_LENGTH]
@@ -226,7 +226,7 @@ def end_with_parent(parent: int, incoming: int) -> None:
         parent: its process id.
         incoming: the descriptor that messages come from; its other end is closed when the parent is gone.
     """
-    if sys.platform.startswith("linux") and os.getppid() == parent:  # no wrapper stands between
+    if sys.platform.startswith("linux") and os.getppid() == parent:  # no wrapper in between
         with contextlib.suppress(ImportError, OSError, AttributeError):
             import ctypes  # noqa: PLC0415  (not every build of Python has it)
 
@@ -255,7 +255,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
     sys.stdout = sys.stderr
-    here = Path(__file__).resolve().parent  # the peer's own modules may be called as those that lie there
+    here = Path(__file__).resolve().parent  # the peer's own modules may have the names of those in it
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     end_with_parent(arguments.parent, incoming)
 

@@ -104,7 +104,7 @@ class Child:
             most_bytes: of the answer's arrays.
 
         Raises:
-            BridgeError: it ended, is late, answers nonsense (it is ended then), or tells of an error of its own.
+            BridgeError: it ended, is late, reports an error, or breaks the protocol (it is ended then).
         """
         return self._converse(header["type"], packed(header, arrays), timeout, most_bytes)
 

@@ -39,7 +39,7 @@ class GrabCut:
     Attributes:
         iterations: rounds of learning the mixtures and cutting, at each click.
         continuation: `kept`: a click goes on from the labels and mixtures of the one before (the paper's user
-            editing); `fresh`: every click begins anew, with all clicks as seeds.
+            editing); `fresh`: every click starts again, with all clicks as seeds.
 
     Raises:
         InputError: an option out of range.
@@ -72,7 +72,7 @@ class GrabCutSession:
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, bool (1, height, width).
 
-        Clicks that do not go on from those of the call before begin anew.
+        Clicks that do not continue those of the call before start again.
 
         Raises:
             InputError: a click is not on the image.
@@ -101,7 +101,7 @@ class GrabCutSession:
         return labels
 
     def _cut(self, labels: ByteArray, goes_on: bool) -> None:
-        """Learn and cut, in place; the same whatever drew random numbers before (k-means does at the start)."""
+        """Learn and cut, in place; seeded, since k-means draws at the start."""
         cv2 = opencv()
         cv2.setRNGSeed(SEED)
         mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK

@@ -126,7 +126,7 @@ def neighbour_links(image: RgbImage, gamma: float) -> Links:
 
 
 def capacity_unit(pixels: int, gamma: float) -> int:
-    """How many units of capacity stand for a cost of 1.
+    """Units of capacity for a cost of 1.
 
     SciPy's flow is counted in 32 bits. No cut costs more than all n-links (under 3.5 * gamma a pixel) and all
     t-links of pixels that are no seeds (under 12 nats, by the colour models' uniform part) together.

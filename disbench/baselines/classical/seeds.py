@@ -140,7 +140,7 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
 
 
 class SeededSession:
-    """An image being segmented by a method that looks at all seeds anew at each click.
+    """An image being segmented by a method that solves all seeds again at each click.
 
     Args:
         image: uint8 (height, width, 3), RGB.

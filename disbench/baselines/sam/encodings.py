@@ -48,7 +48,7 @@ def image_hash(image: RgbImage) -> str:
 def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
     """A float32 array that is kept as `NAME.npy` in a folder; made and written if it is not there or damaged.
 
-    Several processes may do so at once: each writes under a name of its own and then gives it the right one.
+    Several processes may do so at once: each writes under its own name and renames.
 
     Raises:
         OSError: it cannot be written; names the file.
@@ -69,7 +69,7 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
 
 def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
     try:
-        # Mapped: a header that tells of more than the file has is an error before memory is taken for it.
+        # Mapped: a header that announces more than the file has fails before memory is taken.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # a damaged header fails in any way: it is parsed as Python's literals
         return None

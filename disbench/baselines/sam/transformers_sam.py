@@ -1,6 +1,6 @@
 """SAM, SAM-HQ and SAM 2 through the library transformers, with preprocessing of our own.
 
-The library's image processors are not used (SAM 2's needs torchvision); what goes into a model here is what its
+The library's image processors are not used (SAM 2's needs torchvision); a model gets what its
 authors' predictors put in: SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square.
 `candidates=3` offers the three multi-mask candidates at every click, with `later=1` at the first only.
 `candidates=1` offers one: with one click the best of the three by the model's score, from two clicks on the
@@ -47,17 +47,15 @@ class Family:
     """How one model differs from the others.
 
     Attributes:
-        name: of its card.
-        model_class: of transformers.
         types: `model_type` in the configurations that it can load.
-        hub: name on Hugging Face of the model that is used if none is named.
+        hub: name on Hugging Face of the model that is used by default.
         since: the first release of transformers that has it.
         config: the part of the model's configuration that has `image_size`.
         encoder_input: image, side of the frame -> float32 (1, 3, side, side).
-        scale: size of an image, side of the frame -> what x and y are multiplied by.
+        inner: size of an image, side of the frame -> (height, width) of the image in the frame.
         upsampled: logits (low, low), size, side -> logits (height, width).
-        encode: model, input -> the model's keyword arguments that stand for the image.
-        most_logit: logits that are fed back are cut to minus and plus this; None leaves them.
+        encode: model, input -> the keyword arguments of the model that replace the image.
+        most_logit: logits that are fed back are clipped to this size; None leaves them.
     """
 
     name: str
@@ -67,7 +65,7 @@ class Family:
     since: str
     config: str
     encoder_input: Callable[[RgbImage, int], Float32Array]
-    scale: Callable[[Size, int], tuple[float, float]]
+    inner: Callable[[Size, int], Size]
     upsampled: Callable[[Float32Array, Size, int], Float32Array]
     encode: Callable[[Any, Any], dict[str, Any]]
     most_logit: float | None = None
@@ -120,7 +118,12 @@ class TransformersSam:
 
     def _points(self, prompts: Sequence[Prompt]) -> Float32Array:
         """Clicks in the encoder's frame: float32 (prompts, 1, clicks, 2); the model adds the padding point."""
-        return np.stack([points(prompt.clicks, self.family.scale(prompt.size, self.side))[None] for prompt in prompts])
+        scaled = []
+        for prompt in prompts:
+            inner = self.family.inner(prompt.size, self.side)
+            scale = inner[1] / prompt.size[1], inner[0] / prompt.size[0]
+            scaled.append(points(prompt.clicks, scale)[None])
+        return np.stack(scaled)
 
     def _previous(self, prompts: Sequence[Prompt]) -> Any:
         """The logits that are fed back, (prompts, 1, low, low), or None."""
@@ -141,57 +144,38 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
 
     Nothing is downloaded here: workers would do it all at once, each under a time limit.
     """
-    model_class = _model_class(family)
-    folder = Path(model).expanduser()
-    here = folder.is_dir()
+    model_class, folder = _model_class(family), Path(model).expanduser()
+    place = str(folder) if folder.is_dir() else model
     source = {"revision": revision, "local_files_only": True}
-    place = str(folder) if here else model
     try:
         with _quiet():
             config, _ = model_class.config_class.get_config_dict(place, **source)
-            _check_type(family, model, config)
+            found = config.get("model_type")
+            if found is None:
+                raise OSError("its configuration names no model_type")
+            if found not in family.types:
+                raise InputError(
+                    f"{family.name}: {model} is a model of type {found!r}, not {family.types[0]!r}; "
+                    "name another with --set model=..., or another method"
+                )
             loaded, report = model_class.from_pretrained(
                 place, use_safetensors=True, output_loading_info=True, **source
             )
     except InputError:
         raise
-    except Exception as error:  # of the library, of safetensors, of the network: there is no common class
-        raise InputError(f"{family.name}: {_why_not(family, model, revision, here, error)}") from error
+    except Exception as error:  # from the library, from safetensors, from the network: they share no class
+        raise InputError(f"{family.name}: {_why_not(family, model, revision, folder.is_dir(), error)}") from error
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise InputError(
             f"{family.name}: {model} lacks {len(lacking)} of the model's weights ({lacking[0]}); "
             "name another with --set model=..."
         )
-    return _on_device(loaded.float().eval(), device, family)
-
-
-def _check_type(family: Family, model: str, config: Mapping[str, Any]) -> None:
-    found = config.get("model_type")
-    if found is None:
-        raise OSError("there is no configuration of a model in it")
-    if found not in family.types:
-        raise InputError(
-            f"{family.name}: {model} is a model of type {found!r}, not {family.types[0]!r}; "
-            "name another with --set model=..., or another method"
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and printing reports: what is wrong is said in one sentence."""
-    from transformers import utils  # noqa: PLC0415
-
-    logging: Any = utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        return loaded.float().eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{family.name}: no device {device!r} on this machine ({words}); use cpu") from error
 
 
 def _model_class(family: Family) -> Any:
@@ -209,6 +193,23 @@ def _model_class(family: Family) -> Any:
     return getattr(transformers, family.model_class)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and printing reports: errors are one sentence."""
+    from transformers import utils  # noqa: PLC0415
+
+    logging: Any = utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _why_not(family: Family, model: str, revision: str, here: bool, error: Exception) -> str:
     if here:
         words = " ".join(str(error).split())[:300]
@@ -219,14 +220,6 @@ def _why_not(family: Family, model: str, revision: str, here: bool, error: Excep
         f"the model {model} (revision {revision}) is not on this machine; run once, with a network: {fetch}, "
         "or name a folder that has it with --set model=FOLDER"
     )
-
-
-def _on_device(model: Any, device: str, family: Family) -> Any:
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(f"{family.name}: there is no device {device!r} here ({words}); use cpu") from error
 
 
 def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -251,13 +244,8 @@ def stretched_input(image: RgbImage, side: int) -> Float32Array:
     return normalised
 
 
-def _padded_scale(size: Size, side: int) -> tuple[float, float]:
-    height, width = inner_size(size, side)
-    return width / size[1], height / size[0]
-
-
-def _stretched_scale(size: Size, side: int) -> tuple[float, float]:
-    return side / size[1], side / size[0]
+def _square(size: Size, side: int) -> Size:
+    return side, side
 
 
 def _unstretched(low: Float32Array, size: Size, side: int) -> Float32Array:
@@ -284,7 +272,7 @@ SAM = Family(
     since="4.44",
     config="vision_config",
     encoder_input=padded_input,
-    scale=_padded_scale,
+    inner=inner_size,
     upsampled=unpadded,
     encode=_encode_plain,
 )
@@ -305,7 +293,7 @@ SAM_2 = Family(
     since="4.56",
     config="prompt_encoder_config",
     encoder_input=stretched_input,
-    scale=_stretched_scale,
+    inner=_square,
     upsampled=_unstretched,
     encode=_encode_plain,
     most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back

