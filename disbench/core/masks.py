@@ -35,6 +35,9 @@ _MOST_GROUPS = 7
 _AT_ONCE = 1 << 20
 """Bytes of compressed masks that are decoded together; decoded, they take several dozen times as much."""
 
+_ROWS = 16
+"""Masks that `overlaps_where` compares in one call with all others that are wanted for one of them."""
+
 
 class Rle(TypedDict):
     """COCO compressed RLE: `size` is [height, width], `counts` the ASCII run lengths."""
@@ -98,17 +101,37 @@ def boxes(rles: Sequence[Rle]) -> IntArray:
 
 def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     """For each other mask, its share of this mask's area: |rle and other| / |rle|, float64 (n,)."""
-    return contained_share_table([rle], others).reshape(-1)
-
-
-def contained_share_table(rles: Sequence[Rle], others: Sequence[Rle]) -> FloatArray:
-    """[i, j]: the share of mask i's area that lies in other mask j, float64 (n, m)."""
-    return _coco_ious(rles, others, crowd=True)  # "crowd" in COCO's sense: the union is the first mask
+    return _coco_ious([rle], others, crowd=True).reshape(-1)
 
 
 def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
     return _coco_ious([rle], others, crowd=False).reshape(-1)
+
+
+def overlaps_where(
+    wanted: BoolArray, rles: Sequence[Rle], others: Sequence[Rle], measure: Literal["iou", "contained"]
+) -> FloatArray:
+    """How pairs of masks overlap, measured in a few calls.
+
+    Args:
+        wanted: bool (n, m), the pairs to measure.
+        rles: n masks.
+        others: m masks.
+        measure: `iou`, or `contained`: the share of mask i that lies in other mask j.
+
+    Returns:
+        float64 (n, m), 0 for the other pairs.
+    """
+    found = np.zeros(wanted.shape)
+    (rows,) = np.nonzero(wanted.any(axis=1))
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        (columns,) = np.nonzero(wanted[some].any(axis=0))
+        these, those = [rles[i] for i in some.tolist()], [others[j] for j in columns.tolist()]
+        found[some[:, None], columns] = _coco_ious(these, those, crowd=measure == "contained")
+    found[~wanted] = 0
+    return found
 
 
 def union(rles: Sequence[Rle]) -> Rle:
@@ -172,7 +195,7 @@ def from_polygons(rings: Sequence[Sequence[float]], height: int, width: int, ras
         raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
     if raster not in ("pycocotools", "fillpoly"):
         raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
-    return _drawn([checked], height, width, raster)[0]
+    return _drawn(checked, [len(checked)], height, width, raster)[0]
 
 
 def from_segmentations(
@@ -187,18 +210,18 @@ def from_segmentations(
     """
     polygons = [found for found in segmentations if isinstance(found, list)]
     rings = _plain_rings(polygons, height, width)
-    if len(rings) == len(polygons):
-        drawn = iter(_drawn(rings, height, width, raster))
+    if rings or not polygons:
+        drawn = iter(_drawn(rings, list(map(len, polygons)), height, width, raster))
         return [next(drawn) if isinstance(s, list) else from_foreign_rle(s, height, width) for s in segmentations]
     masks: list[Rle] = []
-    total = 0
+    size = 0
     for found in segmentations:
         if isinstance(found, list):
             masks.append(from_polygons(found, height, width, raster))
         else:
             masks.append(from_foreign_rle(found, height, width))
-        total += len(masks[-1]["counts"])
-        check_total(total)
+        size += len(masks[-1]["counts"])
+        check_total(size)
     return masks
 
 
@@ -312,47 +335,48 @@ def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,
 
 
 def _coco_ious(rles: Sequence[Rle], others: Sequence[Rle], *, crowd: bool) -> FloatArray:
+    """IoU of all pairs; of "crowds", in COCO's sense, the union is the first mask."""
     if not rles or not others:
         return np.zeros((len(rles), len(others)))
     return np.asarray(coco_mask.iou(list(rles), list(others), [crowd] * len(others)))
 
 
-def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list[list[FloatArray]]:
-    """The rings of each polygon, checked together; none where one of them has to be looked at by itself."""
+def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list[FloatArray]:
+    """The rings of all polygons, checked together; none where one of them has to be looked at by itself."""
     rings = list(chain.from_iterable(polygons))
     if not all(polygons) or set(map(type, rings)) != {list}:
         return []
     values = list(chain.from_iterable(rings))
     sizes = list(map(len, rings))
-    longest_side = _UPSAMPLED * (max(height, width) + 3)
+    side = _UPSAMPLED * (max(height, width) + 3)  # of a polygon in the image, at most
     if (
         not set(map(type, values)) <= {int, float}
         or min(sizes) < 6
         or any(size % 2 for size in sizes)
-        or longest_side * len(values) > MAX_MASK_BYTES  # a step of an outline gives a byte of run lengths at most
-        or longest_side * max(sum(map(len, polygon)) for polygon in polygons) > MAX_OUTLINE
+        or side * len(values) > MAX_MASK_BYTES  # a step along an outline gives a byte of run lengths at most
+        or side * max(sum(map(len, polygon)) for polygon in polygons) > MAX_OUTLINE
     ):
         return []
     try:
         points = np.array(values, dtype=np.float64)
     except OverflowError:
         return []
-    largest = points.reshape(-1, 2).max(axis=0)
-    if not (points.min() >= -POLYGON_MARGIN and (largest <= (width + POLYGON_MARGIN, height + POLYGON_MARGIN)).all()):
+    right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
+    if not (points.min() >= -POLYGON_MARGIN and right <= width + POLYGON_MARGIN and bottom <= height + POLYGON_MARGIN):
         return []  # outside of the image, or no finite number
-    ends = accumulate(sizes)
-    parts = iter([points[end - size : end] for size, end in zip(sizes, ends, strict=True)])
-    return [list(islice(parts, len(polygon))) for polygon in polygons]
+    return [points[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
-def _drawn(polygons: Sequence[Sequence[FloatArray]], height: int, width: int, raster: Raster) -> list[Rle]:
-    """The mask of each polygon from its checked rings."""
+def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, width: int, raster: Raster) -> list[Rle]:
+    """Masks from checked rings, of which each mask has so many as `counts` says."""
     if raster == "fillpoly":
-        return [_fill_polygons(rings, height, width) for rings in polygons]
-    if not polygons:
-        return []
-    masks = iter(coco_mask.frPyObjects(list(chain.from_iterable(polygons)), height, width))
-    return [union(list(islice(masks, len(rings)))) for rings in polygons]
+        parts = iter(rings)
+        return [_fill_polygons(list(islice(parts, count)), height, width) for count in counts]
+    drawn: list[Rle] = coco_mask.frPyObjects(list(rings), height, width) if rings else []
+    if len(drawn) == len(counts):
+        return drawn
+    masks = iter(drawn)
+    return [union(list(islice(masks, count))) for count in counts]
 
 
 def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:

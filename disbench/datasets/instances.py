@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_NAME, MAX_PIXELS
 from disbench.core.masks import Raster, Rle
 from disbench.core.scenes import Kind, Scene, SceneObject
-from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record
+from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.io.files import Stamp, stays_inside
 
@@ -151,52 +152,50 @@ class AnnotationFile:
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, bad, dropped)
         found: list[SceneObject] = []
-        size = 0
         for block in self._blocks(image_id):
-            for one in self._read_together(block, image_id, raster, bad, dropped):
-                found.append(one)
-                size += len(one.rle["counts"])
-                self._check_total(size, image_id)
+            try:
+                found += self._read(block, raster)
+            except ValueError:  # one by one, to name the bad one
+                for annotation in block:
+                    try:
+                        found += self._read([annotation], raster)
+                    except ValueError as error:
+                        self._complain(annotation, image_id, error, bad, dropped)
+                    self._check_total(found, image_id)
+            self._check_total(found, image_id)
         return found
 
     def _blocks(self, image_id: int) -> Iterator[list[dict[str, Any]]]:
         """The annotations of an image in parts of a bounded size."""
-        block: list[dict[str, Any]] = []
         first, end = self.slices.get(image_id, (0, 0))
-        size = 0
-        for place, (begin, stop) in enumerate(self.spans[first:end].tolist(), first):
-            if block and size + stop - begin > _BLOCK_BYTES:
-                yield block
-                block, size = [], 0
-            block.append(parse_record(self.path, self._records.read(begin, stop), "annotations", place))
-            size += stop - begin
-        if block:
-            yield block
-
-    def _read_together(
-        self,
-        annotations: Sequence[Mapping[str, Any]],
-        image_id: int,
-        raster: Raster,
-        bad: BadAnnotations,
-        dropped: Counter[str],
-    ) -> Iterator[SceneObject]:
-        """The objects of some annotations; one by one only where one of them is bad."""
-        try:
-            kinds: list[Kind] = ["crowd" if annotation.get("iscrowd") else "thing" for annotation in annotations]
-            categories = [self._category(annotation) for annotation in annotations]
-            numbers = [_number(annotation) for annotation in annotations]
-            rles = self._masks(annotations, raster)
-        except ValueError as error:
-            if len(annotations) == 1:
-                self._complain(annotations[0], image_id, error, bad, dropped)
-            else:
-                for annotation in annotations:
-                    yield from self._read_together([annotation], image_id, raster, bad, dropped)
+        spans = self.spans[first:end].tolist()
+        if spans and sum(stop - begin for begin, stop in spans) <= _BLOCK_BYTES:
+            yield parse_records(self.path, [self._records.read(*span) for span in spans], "annotations", first)
             return
-        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
-        for rle, area, box, category, number, kind in zip(rles, areas, boxes, categories, numbers, kinds, strict=True):
-            yield SceneObject(rle, area, tuple(box), category.name, category.synset, number, self.dialect, kind)
+        for place, span in enumerate(spans, first):
+            yield parse_records(self.path, [self._records.read(*span)], "annotations", place)
+
+    def _read(self, annotations: Sequence[Mapping[str, Any]], raster: Raster) -> Iterator[SceneObject]:
+        """The objects of some annotations of an image.
+
+        Raises:
+            ValueError: one of them is bad.
+        """
+        kinds = ["crowd" if annotation.get("iscrowd") else "thing" for annotation in annotations]
+        categories = [self._category(annotation) for annotation in annotations]
+        numbers = [_number(annotation) for annotation in annotations]
+        rles = self._masks(annotations, raster)
+        return map(
+            SceneObject,
+            rles,
+            masks.areas(rles).tolist(),
+            map(tuple, masks.boxes(rles).tolist()),
+            [category.name for category in categories],
+            [category.synset for category in categories],
+            numbers,
+            repeat(self.dialect),
+            cast("list[Kind]", kinds),
+        )
 
     def _complain(
         self,
@@ -229,12 +228,12 @@ class AnnotationFile:
                     objects.append(self._segment(segment, ids))
                 except ValueError as error:
                     self._complain(segment, image_id, error, bad, dropped)
-                self._check_total(sum(len(item.rle["counts"]) for item in objects), image_id)
+                self._check_total(objects, image_id)
         return objects
 
-    def _check_total(self, size: int, image_id: int) -> None:
+    def _check_total(self, objects: Sequence[SceneObject], image_id: int) -> None:
         try:
-            masks.check_total(size)
+            masks.check_total(sum(len(item.rle["counts"]) for item in objects))
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 

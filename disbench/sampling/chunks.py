@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class SamplingWork:
         Raises:
             InputError: a record that is not as it should be.
         """
-        return _sample_chunk(self.source, self.recipe, images)
+        with _no_collector():
+            return _sample_chunk(self.source, self.recipe, images)
 
     def end(self) -> None:
         """Nothing to end."""
@@ -106,13 +108,25 @@ def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iter
         yield range(begin, images.stop)
 
 
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """The garbage collector paused: in a chunk it finds nothing, and takes a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) -> Chunk:
     sampled: list[SampledScene] = []
     rows: list[int] = []
     tallies: list[Tally] = []
     for scene in source.read(images):
         result = sample_scene(scene, recipe)
-        tally = Tally(images=1, dropped=Counter(result.scene.dropped))
+        tally = Tally(images=1, dropped=result.scene.dropped.copy())
         if result.scene.objects:
             rows.append(len(sampled))
             sampled.append(result)

@@ -16,7 +16,7 @@ import numpy as np
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.diverse_sets import Combination, SetOfObjects
 from disbench.core.masks import Rle, areas, difference, union
-from disbench.sampling.hierarchy import Forest, ancestors
+from disbench.sampling.hierarchy import Forest
 
 Nest = Literal["annotated", "union"]
 
@@ -43,17 +43,17 @@ def hierarchy_sets(
         At most one set an object, in the order of the objects.
     """
     pixels = (areas(rles) if area is None else area).tolist()
+    paths: list[Combination] = [()] * len(rles)
+    for node in sorted(range(len(rles)), key=forest.levels.__getitem__):
+        parent = forest.parents[node]
+        paths[node] = (node, *paths[parent]) if parent >= 0 else (node,)
     sets = []
-    for center, children in enumerate(forest.children):
-        if not _pixels_left(center, children, rles, pixels):
+    for center, (path, children) in enumerate(zip(paths, forest.children, strict=True)):
+        if children and not _pixels_left(center, children, rles, pixels):
             continue
-        path = [center, *ancestors(forest, center)]
-        members = (
-            tuple((node,) for node in path)
-            if nest == "annotated"
-            else tuple(tuple(path[: depth + 1]) for depth in range(len(path)))
-        )
-        sets.append(SetOfObjects(center, members, tuple(children)))
+        starts = range(len(path)) if nest == "annotated" else [0] * len(path)
+        members = tuple([path[start : end + 1] for end, start in enumerate(starts)])
+        sets.append(SetOfObjects(center, members, children))
     return sets
 
 

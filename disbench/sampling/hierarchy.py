@@ -13,14 +13,12 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.masks import Rle, areas, boxes, contained_share_table
+from disbench.core.masks import Rle, areas, boxes, overlaps_where
 
 BOX_SHARE = 0.70
 """A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""
 MASK_SHARE = 0.80
 """A mask contains another if it covers more than this share of the inner mask's pixels (>)."""
-_COMPARED = 16
-"""Inner masks that are compared in one call with all masks that may contain one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +85,7 @@ def containment_matrix(
     area, box = measured
     possible = (area[:, None] >= area) & (_box_shares(box) >= box_share)
     np.fill_diagonal(possible, val=False)
-    contains = np.zeros_like(possible)
-    inner = np.flatnonzero(possible.any(axis=0))
-    for start in range(0, len(inner), _COMPARED):
-        some = inner[start : start + _COMPARED]
-        outer = np.flatnonzero(possible[:, some].any(axis=1))
-        pairs = np.ix_(outer, some)
-        shares = contained_share_table([rles[i] for i in some.tolist()], [rles[i] for i in outer.tolist()]).T
-        contains[pairs] = possible[pairs] & (shares > mask_share)
+    contains: BoolArray = mask_share < overlaps_where(possible.T, rles, rles, "contained").T
     return contains
 
 
@@ -112,15 +103,15 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
     count = len(area)
     parents, levels = [-1] * count, [0] * count
     children: list[list[int]] = [[] for _ in range(count)]
-    order = np.argsort(area, kind="stable")[::-1]
-    rank = np.empty_like(order)
-    rank[order] = np.arange(count)
-    for root in order[contains[order].any(axis=1)].tolist():
-        later = np.flatnonzero(contains[root] & (rank > rank[root]))
-        for child in later[np.argsort(rank[later])].tolist():
-            if parents[child] >= 0:
+    pairs = set(zip(*(places.tolist() for places in contains.nonzero()), strict=True))
+    if pairs:
+        sizes = area.tolist()
+        order = np.argsort(area, kind="stable")[::-1].tolist()
+        rank = {node: place for place, node in enumerate(order)}
+        for root, child in sorted(pairs, key=lambda pair: (rank[pair[0]], rank[pair[1]])):
+            if parents[child] >= 0 or rank[child] < rank[root]:
                 continue
-            parent = _descend(root, child, contains, area, children)
+            parent = _descend(root, child, pairs, sizes, children)
             if parent is not None:
                 parents[child], levels[child] = parent, levels[parent] + 1
                 children[parent].append(child)
@@ -156,7 +147,7 @@ def check_masks(rles: Sequence[Rle]) -> None:
 
 
 def _descend(
-    node: int, child: int, contains: BoolArray, area: IntArray, children: Sequence[Sequence[int]]
+    node: int, child: int, pairs: set[tuple[int, int]], area: Sequence[int], children: Sequence[Sequence[int]]
 ) -> int | None:
     """The innermost holder of `child` at or below `node`, first branch first; None where there is none.
 
@@ -169,7 +160,7 @@ def _descend(
         following = next((b for b in branches if area[b] >= area[child]), None)
         if following is not None:
             stack.append((following, iter(children[following])))
-        elif contains[current, child]:
+        elif (current, child) in pairs:
             return current
         else:
             stack.pop()
@@ -178,8 +169,9 @@ def _descend(
 
 def _box_shares(box: IntArray) -> FloatArray:
     """[i, j]: the share of box j that lies in box i."""
-    start, size = box[:, :2], box[:, 2:]
-    end = start + size
-    sides = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
-    overlap = np.maximum(sides, 0)
-    return np.asarray(overlap[..., 0] * overlap[..., 1] / (size[:, 0] * size[:, 1]), dtype=np.float64)
+    sides = []
+    for axis in (0, 1):
+        start = box[:, axis]
+        end = start + box[:, axis + 2]
+        sides.append(np.maximum(np.minimum(end[:, None], end) - np.maximum(start[:, None], start), 0))
+    return np.asarray(sides[0] * sides[1] / (box[:, 2] * box[:, 3]), dtype=np.float64)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.masks import Rle, areas, boxes, difference, ious, union
+from disbench.core.masks import Rle, areas, boxes, difference, overlaps_where, union
 
 BOX_IOU = 0.70
 COCO_IOU = 0.70
@@ -32,12 +32,13 @@ def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
     Returns:
         float64 (n, m) in [0, 1].
     """
-    start, other_start = first[:, None, :2], second[None, :, :2]
-    end, other_end = start + first[:, None, 2:], other_start + second[None, :, 2:]
-    inner = np.maximum(np.minimum(end, other_end) - np.maximum(start, other_start), 0)
-    outer = np.maximum(end, other_end) - np.minimum(start, other_start)
-    shares = inner / outer
-    return np.asarray(shares[..., 0] * shares[..., 1], dtype=np.float64)
+    shares = []
+    for axis in (0, 1):
+        start, other_start = first[:, None, axis], second[None, :, axis]
+        end, other_end = start + first[:, None, axis + 2], other_start + second[None, :, axis + 2]
+        inner = np.maximum(np.minimum(end, other_end) - np.maximum(start, other_start), 0)
+        shares.append(inner / (np.maximum(end, other_end) - np.minimum(start, other_start)))
+    return np.asarray(shares[0] * shares[1], dtype=np.float64)
 
 
 def coco_repeated_in_lvis(
@@ -56,8 +57,8 @@ def coco_repeated_in_lvis(
     """
     if not coco or not lvis:
         return np.zeros(len(coco), dtype=bool)
-    near = interval_box_ious(boxes(coco) if box is None else box, boxes(lvis) if lvis_box is None else lvis_box)
-    return _repeated(coco, lvis, near > BOX_IOU, COCO_IOU)
+    shares = interval_box_ious(boxes(coco) if box is None else box, boxes(lvis) if lvis_box is None else lvis_box)
+    return _any_above(COCO_IOU, shares > BOX_IOU, coco, lvis)
 
 
 def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> BoolArray:
@@ -75,7 +76,7 @@ def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> Boo
     if len(lvis) < 2:
         return np.zeros(len(lvis), dtype=bool)
     box = boxes(lvis) if box is None else box
-    return _repeated(lvis, lvis, np.triu(interval_box_ious(box, box) > BOX_IOU, k=1), LVIS_IOU)
+    return _any_above(LVIS_IOU, np.triu(interval_box_ious(box, box) > BOX_IOU, k=1), lvis, lvis)
 
 
 def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
@@ -95,9 +96,6 @@ def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle 
     return [rle if area > STUFF_AREA else None for rle, area in zip(left, areas(left), strict=True)]
 
 
-def _repeated(rles: Sequence[Rle], others: Sequence[Rle], near: BoolArray, threshold: float) -> BoolArray:
-    found = np.zeros(len(rles), dtype=bool)
-    for index in np.flatnonzero(near.any(axis=1)).tolist():
-        candidates = [others[j] for j in np.flatnonzero(near[index]).tolist()]
-        found[index] = bool((ious(rles[index], candidates) > threshold).any())
-    return found
+def _any_above(threshold: float, near: BoolArray, rles: Sequence[Rle], others: Sequence[Rle]) -> BoolArray:
+    """Which masks have a larger IoU than the threshold with one of the others that are near."""
+    return np.asarray((overlaps_where(near, rles, others, "iou") > threshold).any(axis=1), dtype=np.bool_)

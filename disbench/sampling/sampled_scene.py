@@ -108,8 +108,8 @@ def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) 
     in_lvis = coco_repeated_in_lvis([rles[i] for i in coco], lvis_rles, box[coco], box[lvis])
     again = lvis_repeated_later(lvis_rles, box[lvis])
     for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, "LVIS mask that comes again")):
-        if flags.any():
-            dropped[reason] += int(flags.sum())
+        if repeats := int(flags.sum()):
+            dropped[reason] += repeats
     return [i for i, repeated in zip([*coco, *lvis], [*in_lvis, *again], strict=True) if not repeated]
 
 

@@ -33,6 +33,9 @@ MANIFEST = "manifest.json"
 ROWS_A_GROUP = 32
 """Scenes a Parquet row group: what a reader decodes to get at one scene."""
 
+_MOST_LEFT_OUT = 2**1023
+"""Combinations that are counted at most: a float holds no more."""
+
 _OBJECT = pa.struct(
     [
         pa.field("id", pa.int32(), nullable=False),
@@ -109,8 +112,8 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
         "center": [item.center for item in sets],
         "members": [item.members for item in sets],
         "click_excludes": [item.click_excludes for item in sets],
-        "left_out": [_as_float(item.left_out) for item in sets],
-        "repeated": [_as_float(item.repeated) for item in sets],
+        "left_out": [float(min(item.left_out, _MOST_LEFT_OUT)) for item in sets],
+        "repeated": [float(min(item.repeated, _MOST_LEFT_OUT)) for item in sets],
     }
     rows = [sampled.scene for sampled in scenes]
     arrays = [
@@ -143,7 +146,7 @@ def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
 def row_bytes(sampled: SampledScene) -> int:
     """A scene's size in a shard before compression, within a few per cent; decides where shards end."""
     masks = sum(len(item.rle["counts"]) for item in sampled.scene.objects)
-    members = sum(len(member) for item in sampled.sets for member in item.members)
+    members = sum(sum(map(len, item.members)) for item in sampled.sets)
     return 128 + masks + 112 * len(sampled.scene.objects) + 48 * len(sampled.sets) + 8 * members
 
 
@@ -438,11 +441,6 @@ def is_shard(folder: Path, name: str) -> bool:
 def content_hash(manifest: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
     return hashlib.sha256("".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()).hexdigest()
-
-
-def _as_float(count: int) -> float:
-    """A count of combinations; from 2**1023 on (an object with that many neighbours) it says no more."""
-    return float(min(count, 2**1023))
 
 
 def file_sha256(path: Path) -> str:

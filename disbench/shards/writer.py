@@ -36,7 +36,8 @@ class Tally:
         self.scenes += other.scenes
         self.objects += other.objects
         self.sets += other.sets
-        self.dropped.update(other.dropped)
+        if other.dropped:
+            self.dropped.update(other.dropped)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, in a fixed order."""
