@@ -336,7 +336,7 @@ def _count(name: str, title: str, of: Callable[[RunRows], float], *claim: str) -
 def _budget(name: str, title: str, column: str, **more: Any) -> Measure:
     return _mean(
         name,
-        title,
+        f"mean {title}",
         "budget",
         lambda rows: _at_budget(rows, getattr(rows, column)),
         text="{:.3f}".format,

@@ -88,9 +88,9 @@ def test_a_report_of_them_alone(runs: Path) -> None:
     [
         (
             ("compare", "runs/BoxOfPoints", "runs/Discs"),
-            "fixed budget of points; there are no clicks to compare",
+            "fixed budget of points; there are no clicks",
         ),
-        (("failures", "runs/BoxOfPoints"), "fixed budget of points; there are no clicks to look at"),
+        (("failures", "runs/BoxOfPoints"), "fixed budget of points; there are no clicks"),
         (("report", "runs/BoxOfPoints", "--page", "--out", "page"), "needs a run with a loop of clicks"),
     ],
 )
