@@ -85,6 +85,11 @@ class Contrast:
     noc: float | None = None
     source: str = ""
 
+    @property
+    def rows(self) -> tuple[str, str]:
+        """The row without the component and the row with it."""
+        return self.before, self.after
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedDataset:

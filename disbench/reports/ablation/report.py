@@ -1,15 +1,15 @@
-"""Files on an ablation: its rows as measured, and the signs of its contrasts beside the paper's."""
+"""The report on an ablation: its measured rows, and the signs of its contrasts beside the paper's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from disbench.reports.ablation.plans import AblationPlan
-from disbench.reports.ablation.rows import CellRun, Quantity, Results, estimate, read_results
-from disbench.reports.ablation.signs import HOW, Sign, datasets_of, find_signs, quantities_of, values_of
+from disbench.reports.ablation.rows import CellRun, Quantity, estimate, read_results
+from disbench.reports.ablation.signs import HOW, MeasuredAblation, Sign, values_of
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown
@@ -17,9 +17,14 @@ from disbench.reports.render.table import Cell, Column, Footnotes, Table
 from disbench.reports.render.text import DASH, counted, csv_text
 from disbench.reports.report import Report, write_files
 
+_ROWS = (
+    "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
+    "seeds where there are several."
+)
+
 
 def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
-    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv`; only stored runs are read.
+    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from stored runs.
 
     Args:
         plan: the ablation.
@@ -32,57 +37,46 @@ def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
     Raises:
         InputError: nothing is finished, or rows cannot be compared.
     """
-    results = read_results(folder)
-    definition = read_definition(PaperTable, plan.table) if plan.table else None
-    quantities, signs = quantities_of(definition), find_signs(plan, definition, results)
+    paper = read_definition(PaperTable, plan.table) if plan.table else None
+    ablation = MeasuredAblation(plan, paper, read_results(folder))
     contents: dict[str, bytes | None] = {
-        f"signs-{plan.name}.md": _page(plan, definition, results, quantities, signs).encode(),
-        f"signs-{plan.name}.csv": csv_text([_record(plan, sign) for sign in signs]).encode(),
-        f"rows-{plan.name}.csv": csv_text(_row_records(plan, results, quantities)).encode(),
+        f"signs-{plan.name}.md": _page(ablation).encode(),
+        f"signs-{plan.name}.csv": csv_text([_sign_record(plan.name, sign) for sign in ablation.signs]).encode(),
+        f"rows-{plan.name}.csv": csv_text(list(_row_records(ablation))).encode(),
     }
     paths = write_files(contents, out)
-    return Report(tuple(paths), (*map(str, paths), *_lines(signs)))
+    return Report(tuple(paths), (*map(str, paths), *_lines(ablation.signs)))
 
 
-def _page(
-    plan: AblationPlan,
-    definition: PaperTable | None,
-    results: Results,
-    quantities: Sequence[Quantity],
-    signs: Sequence[Sign],
-) -> str:
-    budget = next(iter(next(iter(results.values())).values())).record.budget
-    measured = {dataset for _, dataset in results}
-    unmeasured = dict.fromkeys(
-        measure.dataset.title
-        for measure in (definition.measures if definition else ())
-        if measure.dataset.card not in measured
-    )
+def _page(ablation: MeasuredAblation) -> str:
+    budget = next(iter(next(iter(ablation.results.values())).values())).record.budget
+    printed = [measure.dataset for measure in ablation.paper.measures] if ablation.paper else []
+    unmeasured = dict.fromkeys(dataset.title for dataset in printed if dataset.card not in ablation.datasets)
     facts = [
         f"Every row is trained for {budget}.",
         f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run." if unmeasured else "",
-        _unmeasured(signs),
-        f"{_tally(signs)}.",
+        _unmeasured(ablation.signs),
+        f"{_tally(ablation.signs)}.",
     ]
     paragraphs = [
-        f"# {markdown.escape(plan.title)}",
+        f"# {markdown.escape(ablation.plan.title)}",
         markdown.escape(" ".join(filter(None, facts))),
         "## Rows",
-        markdown.table(_rows_table(plan, results, quantities)),
+        markdown.table(_rows_table(ablation)),
         "## Signs",
-        markdown.table(_signs_table(plan, _measured(signs))),
+        markdown.table(_signs_table(ablation)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
 
 def _measured(signs: Sequence[Sign]) -> list[Sign]:
-    """Those of contrasts that have a difference on some dataset."""
+    """The signs of contrasts with a difference on some dataset."""
     contrasts = [sign.contrast for sign in signs if sign.ours is not None]
     return [sign for sign in signs if sign.contrast in contrasts]
 
 
 def _unmeasured(signs: Sequence[Sign]) -> str:
-    """Which contrasts have no difference at all, in words."""
+    """The contrasts without any difference, in words."""
     measured = [sign.contrast for sign in _measured(signs)]
     names = dict.fromkeys(sign.contrast.name for sign in signs if sign.contrast not in measured)
     return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
@@ -97,24 +91,17 @@ def _tally(signs: Sequence[Sign]) -> str:
     return f"Of {counted(sum(counts.values()), 'sign')} that the paper prints: {', '.join(parts)}"
 
 
-def _rows_table(plan: AblationPlan, results: Results, quantities: Sequence[Quantity]) -> Table:
-    notes, datasets = Footnotes(), datasets_of(plan, results)
-    columns = (
-        Column("Row", number=False),
-        Column("Seeds", number=False),
-        *(Column(quantity.title, dataset) for dataset in datasets for quantity in quantities),
-    )
+def _rows_table(ablation: MeasuredAblation) -> Table:
+    plan, notes = ablation.plan, Footnotes()
+    columns = [Column(name, number=False) for name in ("Row", "Seeds")]
+    columns += [Column(quantity.title, dataset) for dataset in ablation.datasets for quantity in ablation.quantities]
     rows = []
     for row in plan.rows:
-        runs = {dataset: results.get((row.name, dataset), {}) for dataset in datasets}
-        seeds = sorted({seed for own in runs.values() for seed in own})
-        cells = [_row_cell(own, quantity, notes) for own in runs.values() for quantity in quantities]
+        runs = [ablation.results.get((row.name, dataset), {}) for dataset in ablation.datasets]
+        seeds = sorted({seed for own in runs for seed in own})
+        cells = [_row_cell(own, quantity, notes) for own in runs for quantity in ablation.quantities]
         rows.append((Cell(row.name), Cell(", ".join(map(str, seeds)) or NOT_RUN), *cells))
-    caption = (
-        "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
-        "seeds where there are several."
-    )
-    return Table(f"rows-{plan.name}", plan.title, caption, columns, tuple(rows), notes.by_mark())
+    return Table(f"rows-{plan.name}", plan.title, _ROWS, tuple(columns), tuple(rows), notes.by_mark())
 
 
 def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes) -> Cell:
@@ -132,21 +119,20 @@ def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes)
     return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
 
 
-def _signs_table(plan: AblationPlan, signs: Sequence[Sign]) -> Table:
-    notes = Footnotes()
+def _signs_table(ablation: MeasuredAblation) -> Table:
+    plan, notes = ablation.plan, Footnotes()
     columns = (
         *(Column(name, number=False) for name in ("Dataset", "Measure")),
         *(Column(name) for name in ("Paper", "Measured", "over samples", "over seeds")),
         *(Column(name, number=False) for name in ("Sign", "Finding")),
     )
-    groups: dict[str, int] = {}
+    titles: dict[str, int] = {}
     rows: list[tuple[Cell, ...]] = []
-    for sign in signs:
-        contrast = sign.contrast
-        groups.setdefault(f"{contrast.name}: {contrast.after} against {contrast.before}", len(rows))
+    for sign in _measured(ablation.signs):
+        titles.setdefault(f"{sign.contrast.name}: {sign.contrast.after} against {sign.contrast.before}", len(rows))
         rows.append(_sign_line(sign, notes))
-    by_row = {at: title for title, at in groups.items()}
-    return Table(f"signs-{plan.name}", plan.title, HOW, columns, tuple(rows), notes.by_mark(), by_row)
+    groups = {at: title for title, at in titles.items()}
+    return Table(f"signs-{plan.name}", plan.title, HOW, columns, tuple(rows), notes.by_mark(), groups)
 
 
 def _sign_line(sign: Sign, notes: Footnotes) -> tuple[Cell, ...]:
@@ -166,12 +152,12 @@ def _sign_line(sign: Sign, notes: Footnotes) -> tuple[Cell, ...]:
     return (*head, *map(Cell, texts))
 
 
-def _record(plan: AblationPlan, sign: Sign) -> dict[str, Any]:
+def _sign_record(ablation: str, sign: Sign) -> dict[str, Any]:
     ours = sign.ours
     low, high = ours.samples if ours else (None, None)
     seeds_low, seeds_high = ours.seeds if ours and ours.seeds else (None, None)
     return {
-        "ablation": plan.name,
+        "ablation": ablation,
         "contrast": sign.contrast.name,
         "before": sign.contrast.before,
         "after": sign.contrast.after,
@@ -195,28 +181,27 @@ def _record(plan: AblationPlan, sign: Sign) -> dict[str, Any]:
     }
 
 
-def _row_records(plan: AblationPlan, results: Results, quantities: Sequence[Quantity]) -> list[dict[str, Any]]:
+def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
     """A line for each row, seed, dataset and measure."""
-    return [
-        {
-            "ablation": plan.name,
-            "row": row,
-            "seed": seed,
-            "dataset": dataset,
-            "measure": quantity.key,
-            "value": None if run.missing(quantity) else estimate([run.values(quantity)], quantity).mean,
-            "samples": len(run.ious),
-            "run": run.entry.folder,
-            "reason": run.missing(quantity),
-        }
-        for (row, dataset), runs in results.items()
-        for seed, run in sorted(runs.items())
-        for quantity in quantities
-    ]
+    for (row, dataset), runs in ablation.results.items():
+        for seed, run in sorted(runs.items()):
+            for quantity in ablation.quantities:
+                missing = run.missing(quantity)
+                yield {
+                    "ablation": ablation.plan.name,
+                    "row": row,
+                    "seed": seed,
+                    "dataset": dataset,
+                    "measure": quantity.key,
+                    "value": None if missing else estimate([run.values(quantity)], quantity).mean,
+                    "samples": len(run.ious),
+                    "run": run.entry.folder,
+                    "reason": missing,
+                }
 
 
 def _lines(signs: Sequence[Sign]) -> list[str]:
-    """Of each contrast and dataset NoC@90, then what was not measured and how many signs hold."""
+    """NoC@90 for each contrast and dataset, then what was not measured and how many signs hold."""
     lines = []
     for sign in _measured(signs):
         if sign.quantity == Quantity("noc", 90):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -90,97 +92,84 @@ class Sign:
         return "better" if self.ours.side == self.quantity.better else "worse"
 
 
-def find_signs(plan: AblationPlan, definition: PaperTable | None, results: Results) -> list[Sign]:
-    """Every contrast on every measured dataset, in every quantity.
+@dataclass(frozen=True)
+class MeasuredAblation:
+    """A plan with its measured rows, beside the paper's table.
 
-    Args:
+    Attributes:
         plan: the ablation.
-        definition: of the paper's table, or None.
+        paper: the paper's table, or None.
         results: of `read_results`.
-
-    Raises:
-        InputError: the plan names a row that the paper's table does not have.
     """
-    return [
-        _sign(plan, definition, results, contrast, dataset, quantity)
-        for contrast in plan.contrasts
-        for dataset in datasets_of(plan, results)
-        for quantity in quantities_of(definition)
-    ]
 
+    plan: AblationPlan
+    paper: PaperTable | None
+    results: Results
 
-def quantities_of(definition: PaperTable | None) -> list[Quantity]:
-    """What the paper's table prints, NoC@90, NoF@90, and the IoU at the first click."""
-    printed = {Quantity(measure.kind, measure.percent) for measure in definition.measures} if definition else set()
-    wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
-    return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
+    @cached_property
+    def quantities(self) -> list[Quantity]:
+        """What the paper's table prints, NoC@90, NoF@90, and the IoU at the first click."""
+        printed = {Quantity(measure.kind, measure.percent) for measure in self.paper.measures} if self.paper else set()
+        wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
+        return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
 
+    @cached_property
+    def datasets(self) -> list[str]:
+        """The measured datasets, the plan's first."""
+        measured = [dataset for _, dataset in self.results]
+        return list(dict.fromkeys([*(d.name for d in self.plan.datasets if d.name in measured), *measured]))
 
-def datasets_of(plan: AblationPlan, results: Results) -> list[str]:
-    """The measured datasets, the plan's first."""
-    measured = [dataset for _, dataset in results]
-    return list(dict.fromkeys([*(d.name for d in plan.datasets if d.name in measured), *measured]))
+    @cached_property
+    def signs(self) -> list[Sign]:
+        """Every contrast on every measured dataset, in every quantity.
 
+        Raises:
+            InputError: the plan names a row that the paper's table does not have.
+        """
+        places = product(self.plan.contrasts, self.datasets, self.quantities)
+        return [self._sign(contrast, dataset, quantity) for contrast, dataset, quantity in places]
 
-def _sign(
-    plan: AblationPlan,
-    definition: PaperTable | None,
-    results: Results,
-    contrast: Contrast,
-    dataset: str,
-    quantity: Quantity,
-) -> Sign:
-    paper = _printed(plan, definition, contrast, dataset, quantity)
-    before, after = (results.get((row, dataset), {}) for row in (contrast.before, contrast.after))
-    seeds = tuple(sorted(before.keys() & after.keys()))
-    runs = [runs[seed] for runs in (before, after) for seed in seeds]
-    missing = next(filter(None, (run.missing(quantity) for run in runs)), "") if runs else NOT_RUN
-    if missing:
-        return Sign(contrast, dataset, quantity, paper, missing=missing)
-    of_before, of_after = (values_of([runs[seed] for seed in seeds], quantity) for runs in (before, after))
-    return Sign(
-        contrast,
-        dataset,
-        quantity,
-        paper,
-        before=estimate(of_before, quantity).mean,
-        after=estimate(of_after, quantity).mean,
-        ours=estimate(of_after - of_before, quantity),
-        seeds=seeds,
-        samples=of_before.shape[1],
-    )
+    def _sign(self, contrast: Contrast, dataset: str, quantity: Quantity) -> Sign:
+        paper = self._printed(contrast, dataset, quantity)
+        before, after = (self.results.get((row, dataset), {}) for row in contrast.rows)
+        seeds = tuple(sorted(before.keys() & after.keys()))
+        runs = [runs[seed] for runs in (before, after) for seed in seeds]
+        missing = next(filter(None, (run.missing(quantity) for run in runs)), "") if runs else NOT_RUN
+        if missing:
+            return Sign(contrast, dataset, quantity, paper, missing=missing)
+        of_before, of_after = (values_of([runs[seed] for seed in seeds], quantity) for runs in (before, after))
+        return Sign(
+            contrast,
+            dataset,
+            quantity,
+            paper,
+            before=estimate(of_before, quantity).mean,
+            after=estimate(of_after, quantity).mean,
+            ours=estimate(of_after - of_before, quantity),
+            seeds=seeds,
+            samples=of_before.shape[1],
+        )
+
+    def _printed(self, contrast: Contrast, dataset: str, quantity: Quantity) -> PaperDifference:
+        if contrast.noc is not None and quantity == Quantity("noc", 90):
+            return PaperDifference(difference=Decimal(str(contrast.noc)), source=contrast.source)
+        before, after = (self._number(self.plan.row(row).paper, dataset, quantity) for row in contrast.rows)
+        return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
+
+    def _number(self, row: str, dataset: str, quantity: Quantity) -> str:
+        """The printed number of a row, or ""."""
+        if self.paper is None or not row:
+            return ""
+        if row not in self.paper.rows:
+            raise InputError(f"{self.paper.name}: no row {row!r}; correct the ablation that names it")
+        columns = [
+            measure.column
+            for measure in self.paper.measures
+            if measure.dataset.card == dataset and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
+        ]
+        return self.paper.printed(row).numbers.get(columns[0], "") if columns else ""
 
 
 def values_of(runs: Sequence[CellRun], quantity: Quantity) -> FloatArray:
     """The quantity for each seed and sample: (seeds, samples)."""
     return np.stack([run.values(quantity) for run in runs])
-
-
-def _printed(
-    plan: AblationPlan,
-    definition: PaperTable | None,
-    contrast: Contrast,
-    dataset: str,
-    quantity: Quantity,
-) -> PaperDifference:
-    if contrast.noc is not None and quantity == Quantity("noc", 90):
-        return PaperDifference(difference=Decimal(str(contrast.noc)), source=contrast.source)
-    if definition is None:
-        return PaperDifference()
-    numbers = [_number(definition, plan.row(row).paper, dataset, quantity) for row in (contrast.before, contrast.after)]
-    before, after = numbers
-    return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
-
-
-def _number(definition: PaperTable, row: str, dataset: str, quantity: Quantity) -> str:
-    """The printed number of a row, or ""."""
-    if not row:
-        return ""
-    if row not in definition.rows:
-        raise InputError(f"{definition.name}: it has no row {row!r}; fix the ablation that names it")
-    columns = [
-        measure.column
-        for measure in definition.measures
-        if measure.dataset.card == dataset and (measure.kind, measure.percent) == (quantity.kind, quantity.percent)
-    ]
-    return definition.printed(row).numbers.get(columns[0], "") if columns else ""
