@@ -361,19 +361,19 @@ def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:
         return value
     if isinstance(value, float) or is_whole(value):
         return str(value)
-    raise InputError(
-        f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a text; fix the file"
-    )
+    raise _wrong(record, key, "a text", path)
 
 
 def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
     value = record.get(key)
     if not is_whole(value):
-        raise InputError(
-            f"{path}: {key!r} of a record (id {shown(record.get('id'))}) is {shown(value)}, not a whole number; "
-            "fix the file"
-        )
+        raise _wrong(record, key, "a whole number", path)
     return value
+
+
+def _wrong(record: Mapping[str, Any], key: str, kind: str, path: Path) -> InputError:
+    number, value = shown(record.get("id")), shown(record.get(key))
+    return InputError(f"{path}: {key!r} of a record (id {number}) is {value}, not {kind}; fix the file")
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -439,9 +439,8 @@ class AnnotatedImages:
         self.name = "+".join(sorted({_dataset(file) for file in self.files}))
         self.raster, self.bad = raster, bad
         self.coco_masks = coco_masks
-        self._check_files()
         self.image_ids, self._unjoined = self._join(join)
-        self._check_sizes()
+        self._check_files()
 
     @property
     def dropped(self) -> Counter[str]:
@@ -505,13 +504,6 @@ class AnnotatedImages:
             dropped=dropped,
         )
 
-    def _check_files(self) -> None:
-        seen: dict[tuple[str, str], Path] = {}
-        for file in self.files:
-            other = seen.setdefault((file.dialect, file.sha256), file.path)
-            if other is not file.path:
-                raise InputError(f"{file.path}: same content as {other}; name each file once")
-
     def _join(self, join: Join) -> tuple[IntArray, dict[str, int]]:
         """Image ids in ascending order, and the number of images left out, by reason."""
         by_dataset: dict[str, set[int]] = {}
@@ -523,11 +515,16 @@ class AnnotatedImages:
         left_out = {"image that only one of the datasets has": lost} if lost else {}
         return np.array(sorted(joined), dtype=np.int64), left_out
 
-    def _check_sizes(self) -> None:
-        seen: dict[int, tuple[ImageRecord, Path]] = {}
+    def _check_files(self) -> None:
+        """Raise if a file occurs twice, or if two disagree about the size of an image."""
+        contents: dict[tuple[str, str], Path] = {}
+        sizes: dict[int, tuple[ImageRecord, Path]] = {}
         for file in self.files:
+            same = contents.setdefault((file.dialect, file.sha256), file.path)
+            if same is not file.path:
+                raise InputError(f"{file.path}: same content as {same}; name each file once")
             for image_id, image in file.images.items():
-                other, path = seen.setdefault(image_id, (image, file.path))
+                other, path = sizes.setdefault(image_id, (image, file.path))
                 if (other.height, other.width) != (image.height, image.width):
                     raise InputError(
                         f"{file.path}: image {image_id} has {image.width} x {image.height} pixels, but "

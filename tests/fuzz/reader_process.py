@@ -25,7 +25,11 @@ from disbench.datasets import images, label_maps, layouts, targets
 from disbench.datasets.annotated import open_coco
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.sampling.recipes import Recipe
+from disbench.sampling.sampled_scene import sample_scene
+from disbench.shards.reader import to_batch
 
+CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
 SPARE = 512 * 2**20
 """Bytes of address space beyond the stated bounds: allocators and their arenas round up."""
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect")
@@ -58,6 +62,13 @@ def all_scenes(source: SceneSource) -> None:
 def annotations(path: Path, dialect: Any, bad: Any = "fail", raster: Any = "pycocotools") -> None:
     file = open_annotations(path, dialect, bad=bad)
     all_scenes(AnnotatedImages([file], bad=bad, raster=raster))
+
+
+def sampled(path: Path) -> None:
+    """The shard of an annotation file whose records may be malformed."""
+    source = AnnotatedImages([open_annotations(path, "lvis", bad="drop")], bad="drop")
+    batch = to_batch([sample_scene(scene, CONTAINMENT) for scene in source.read(range(len(source)))])
+    assert batch.num_rows == len(source)
 
 
 def annotated(path: Path) -> None:
@@ -102,6 +113,7 @@ def every_rule(path: Path) -> None:
 READERS: Mapping[str, Callable[[Path], object]] = {
     "lvis": partial(annotations, dialect="lvis"),
     "lvis, dropped": partial(annotations, dialect="lvis", bad="drop", raster="fillpoly"),
+    "sampled": sampled,
     "coco": partial(annotations, dialect="coco"),
     "panoptic": partial(annotations, dialect="panoptic"),
     "annotated": annotated,
@@ -159,6 +171,7 @@ def serve(connection: Connection) -> None:
     """Read what is asked for until nobody asks."""
     sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
+    to_batch([])  # Arrow opens the system's time zones when it is first used
     watch = Watch()
     while True:
         try:

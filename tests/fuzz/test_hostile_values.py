@@ -18,7 +18,7 @@ from tests.fuzz.datasets import COCO, MIB, PACKED, TREE, json_bound, layer, pick
 from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux
-JSON_READERS = ("lvis", "lvis, dropped", "coco", "annotated")
+JSON_READERS = ("lvis", "lvis, dropped", "sampled", "coco", "annotated")
 
 
 @pytest.fixture
@@ -75,7 +75,11 @@ ENCODED = st.recursive(
 @example(place=("annotations", "id"), value=nest(900), name="coco")
 @example(place=("annotations", "segmentation"), value=nest(300), name="annotated")
 @example(place=("images", "file_name"), value=b'"../a.jpg"', name="annotated")
-@examples(100)
+@example(place=("images", "file_name"), value=b'"\\ud800"', name="sampled")
+@example(place=("annotations", "id"), value=b"9223372036854775808", name="sampled")
+@example(place=("annotations", "segmentation"), value=b'{"size":5,"counts":""}', name="sampled")
+@example(place=("categories", "synset"), value=b"5", name="sampled")
+@examples(150)
 def test_any_value_in_json(read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str) -> None:
     array, key = place
     content = json.loads(json.dumps(COCO))

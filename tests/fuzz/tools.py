@@ -65,7 +65,7 @@ class Reader:
             how, self._process = self._process.ended(), None
             raise AssertionError(f"the process that read {path} as {name} died ({how})") from None
         assert answer["fault"] is None, answer["fault"]
-        assert answer["seen"] == []
+        assert answer["seen"] == [], answer["seen"]
         assert answer["peak"] <= allowed, f"{answer['peak']} bytes, where {allowed} are stated"
         message: str | None = answer["message"]
         if message is not None:

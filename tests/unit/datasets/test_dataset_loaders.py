@@ -17,6 +17,7 @@ from scipy.io import savemat
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.cards import open_dataset
+from disbench.datasets.layouts import HQSEG_SETS
 from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_annotations
 
 Pixels = npt.NDArray[np.uint8]
@@ -216,27 +217,16 @@ class TestDavis585:
             open_dataset("davis-585", tmp_path)
 
 
-HQ_FOLDERS = {
-    "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
-    "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
-    "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
-    "ThinObject": (
-        "thin_object_detection/ThinObject5K/images_test",
-        "thin_object_detection/ThinObject5K/masks_test",
-    ),
-}
-
-
 class TestHqSeg:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        for images, masks in HQ_FOLDERS.values():
+        for images, masks in HQSEG_SETS.values():
             pair(tmp_path / "HQSeg-44K", images, masks, ["b", "a"])
         return tmp_path
 
     def test_set_by_set(self, root: Path) -> None:
         source = open_dataset("hqseg-44k", root)
-        assert list(source.ids) == [f"{part}/{stem}" for part in HQ_FOLDERS for stem in "ab"]
+        assert list(source.ids) == [f"{part}/{stem}" for part in HQSEG_SETS for stem in "ab"]
         write(root / "HQSeg-44K/DIS5K/DIS-VD/gt/a.png", np.array([[0, 128, 0], [0, 0, 129]], dtype=np.uint8))
         assert source.read(0).target.tolist() == [[0, 0, 0], [0, 0, 1]]
 

@@ -6,15 +6,12 @@ import json
 import multiprocessing
 import pickle
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -23,12 +20,7 @@ from disbench.core.masks import Rle, boxes, decode, from_polygons
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.instances import AnnotatedImages, BadAnnotations, Dialect, open_annotations
 from disbench.datasets.photos import open_photos, photo_path
-from disbench.sampling.recipes import Recipe
-from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import to_batch
-from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image, square, write_annotations
-
-CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
+from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_annotations
 
 
 def read(*files: tuple[Path, Dialect], bad: BadAnnotations = "fail", **options: Any) -> AnnotatedImages:
@@ -471,73 +463,6 @@ class TestBadRecords:
         (tmp_path / "a.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"a\.json: "):
             read((tmp_path / "a.json", "coco"))
-
-
-JSON_VALUES = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.sampled_from((0, -1, 2**31, 2**32, 2**63, 10**30, HEIGHT, WIDTH)),
-        st.floats(),
-        st.text(max_size=3),
-        st.sampled_from(("1", "\ud800", "inf")),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=6),
-        st.dictionaries(st.sampled_from(("size", "counts", "id")), inner, max_size=3),
-        st.fixed_dictionaries({"size": st.just([HEIGHT, WIDTH]), "counts": inner}),
-    ),
-    max_leaves=8,
-)
-
-
-def changed(records: list[dict[str, Any]], key: str, value: Any) -> Iterator[dict[str, Any]]:
-    """The records, the first one with another value of a key."""
-    first, *others = records
-    return iter([{**first, key: value}, *others])
-
-
-@given(
-    where=st.sampled_from(
-        [
-            *(("images", key) for key in image(1)),
-            *(("annotations", key) for key in (*annotation(1), "iscrowd")),
-            *(("categories", key) for key in (*CATEGORIES[0], "isthing")),
-        ]
-    ),
-    value=JSON_VALUES,
-    bad=st.sampled_from(("fail", "drop")),
-    dialect=st.sampled_from(("lvis", "coco")),
-)
-@settings(max_examples=300)
-@example(where=("annotations", "id"), value=2**63, bad="fail", dialect="lvis")
-@example(where=("annotations", "segmentation"), value={"size": 5, "counts": ""}, bad="fail", dialect="lvis")
-@example(where=("images", "file_name"), value="\ud800", bad="fail", dialect="lvis")
-@example(where=("categories", "synset"), value=5, bad="fail", dialect="lvis")
-def test_any_value_anywhere_makes_a_shard_or_is_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-    where: tuple[str, str],
-    value: Any,
-    bad: BadAnnotations,
-    dialect: Dialect,
-) -> None:
-    content: dict[str, Any] = {
-        "images": [image(1), image(2)],
-        "annotations": [annotation(1, 1), annotation(2, 2), annotation(3, 1)],
-        "categories": list(CATEGORIES),
-    }
-    array, key = where
-    path = tmp_path_factory.getbasetemp() / "any-value.json"
-    write_annotations(path, **{**content, array: changed(content[array], key, value)})
-    try:
-        found = scenes(read((path, dialect), bad=bad))
-    except InputError as error:
-        assert str(path) in str(error)
-        return
-    batch = to_batch([sample_scene(scene, CONTAINMENT) for scene in found])
-    assert batch.num_rows == len(found)
-    assert 2 <= sum(len(scene.objects) for scene in found) <= 3 or array == "categories" or where == ("images", "id")
 
 
 def test_rle_type_is_plain(tmp_path: Path) -> None:
