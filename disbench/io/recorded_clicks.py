@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,10 +17,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_NAME, MAX_RECORDED_CLICKS
 from disbench.io.files import open_regular, whole_file
-from disbench.io.parquet import open_parquet, weigh
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from disbench.io.parquet import complaining, open_parquet, weigh
 
 FORMAT = 1
 SCHEMA = pa.schema(
@@ -37,22 +32,15 @@ SCHEMA = pa.schema(
     metadata={"disbench.clicks": str(FORMAT)},
 )
 """One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
-not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they stand."""
+not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they are."""
 _VERSION = b"disbench.clicks"
 _USERS_SHOWN = 8
 _DIGITS = 16
 """Hexadecimal digits of a digest that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sequenced:
-    """What one user clicked on one sample.
-
-    Attributes:
-        sample: its id.
-        user: who clicked.
-        clicks: in their order, at least one.
-    """
+class Sequenced(NamedTuple):
+    """What one user clicked on one sample: one click or more, in their order."""
 
     sample: str
     user: str
@@ -60,22 +48,16 @@ class Sequenced:
 
 
 def check_name(name: str, what: str) -> str:
-    """A sample's id or a user's name as it may stand in a recording, without spaces around it.
-
-    Args:
-        name: as given.
-        what: it is, for the message.
+    """A sample's id or a user's name (`what`) without spaces around it, if a recording may have it.
 
     Raises:
-        InputError: empty, too long, with a control character or, of a user, a comma (the command line parts
+        InputError: empty, too long, with a control character or, of a user, a comma (the command line separates
             options by it).
     """
     found = name.strip()
     if not found or len(found) > MAX_NAME or not found.isprintable() or (what == "user" and "," in found):
-        raise InputError(
-            f"the {what} {shown(name)}: give a name of 1 to {MAX_NAME} printable characters"
-            + (", without a comma" if what == "user" else "")
-        )
+        comma = ", without a comma" if what == "user" else ""
+        raise InputError(f"the {what} {shown(name)}: give a name of 1 to {MAX_NAME} printable characters{comma}")
     return found
 
 
@@ -100,7 +82,7 @@ def add_sequence(path: Path, added: Sequenced) -> None:
         InputError: the file is there and holds no recorded clicks.
     """
     there = read_sequences(path) if path.exists() else []
-    kept = [one for one in there if (one.sample, one.user) != (added.sample, added.user)]
+    kept = [one for one in there if one[:2] != added[:2]]
     with whole_file(path) as file:
         file.write(as_parquet([*kept, added]))
 
@@ -108,12 +90,12 @@ def add_sequence(path: Path, added: Sequenced) -> None:
 def read_sequences(path: Path) -> list[Sequenced]:
     """All sequences of a file, in the order of their first rows.
 
-    Metadata may be missing, columns may be of other integer types, and others beside them: a table that other
-    software wrote will do.
+    Metadata may be missing, columns may be of other integer types, and there may be more of them, as in a table that
+    other software wrote.
 
     Raises:
         InputError: no such file, not Parquet, a column that is missing or of another kind, an empty field, a name or
-            a place that cannot be, clicks of a sequence that are not numbered 1, 2, 3, ..., or more than
+            place that is not allowed, clicks of a sequence that are not numbered 1, 2, 3, ..., or more than
             `MAX_RECORDED_CLICKS`.
     """
     found: dict[tuple[str, str], dict[int, Click]] = {}
@@ -125,14 +107,15 @@ def read_sequences(path: Path) -> list[Sequenced]:
         if x < 0 or y < 0:
             raise InputError(f"{path}, row {row}: x = {x}, y = {y}; pixels count from 0 at the top left corner")
         if number in found.setdefault(key, {}):
-            raise InputError(f"{path}: {_whose(*key)} has two clicks {number}; number them 1, 2, 3, ...")
+            raise InputError(f"{path}, row {row}: another click {number} of the same sample and user")
         found[key][number] = Click(x, y, positive)
-    for key, clicks in found.items():
-        if gap := next((n for n in range(1, len(clicks) + 1) if n not in clicks), 0):
+    for (sample, user), clicks in found.items():
+        if sorted(clicks) != list(range(1, len(clicks) + 1)):
             raise InputError(
-                f"{path}: {_whose(*key)} has {len(clicks)} clicks and none of number {gap}; number them 1, 2, 3, ..."
+                f"{path}: the {len(clicks)} clicks on the sample {shown(sample)} by the user {shown(user)} are not "
+                "numbered 1, 2, 3, ..."
             )
-    return [Sequenced(*key, tuple(clicks[n] for n in sorted(clicks))) for key, clicks in found.items()]
+    return [Sequenced(*key, tuple(clicks[number] for number in sorted(clicks))) for key, clicks in found.items()]
 
 
 def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
@@ -140,7 +123,7 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
 
     Args:
         path: of the file.
-        user: whose clicks; "" where the file has one user's alone.
+        user: whose clicks; "" where the file has only one user.
         digest: that the clicks must have; "" takes any.
 
     Raises:
@@ -159,68 +142,45 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
     found = Recording(path.name, user or users[0], digest_of(clicks), clicks)
     if digest not in ("", found.digest):
         raise InputError(
-            f"{path}: the clicks of {found.user} are others than are asked for (digest {found.digest}, not {digest}); "
-            "name the file that was meant, or leave the digest out"
+            f"{path}: the clicks of {found.user} have the digest {found.digest}, not {digest}; name the file that was "
+            "meant, or leave the digest out"
         )
     return found
 
 
 def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:
-    """By which clicks are seen to be the same, whatever file they lie in: digits of a SHA-256 over all of them."""
+    """What identifies clicks in any file: digits of a SHA-256 over all of them."""
     lines = [json.dumps([sample, *map(list, clicks[sample])]) for sample in sorted(clicks)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGITS]
 
 
-def _rows(path: Path) -> Iterator[tuple[str, int, int, int, bool, str]]:
-    with (
-        open_regular(path, "there is no such file of recorded clicks; check the path") as opened,
-        _complaining(path),
-    ):
+def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    open_regular(path, "there is no such file of recorded clicks; check the path").close()
+    with complaining(path, "not a whole Parquet file of recorded clicks", "check the file"):
         file, groups = open_parquet(path, SCHEMA)
-        opened.close()
         version = (file.schema_arrow.metadata or {}).get(_VERSION)
         if version not in (None, SCHEMA.metadata[_VERSION]):
             raise InputError(
-                f"{path}: recorded clicks of form {shown(version)}, where {FORMAT} is known; use another version of "
-                "disbench"
+                f"{path}: recorded clicks of form {shown(version)}, where {FORMAT} is known; update disbench"
             )
         if missing := [name for name in SCHEMA.names if name not in file.schema_arrow.names]:
-            raise InputError(
-                f"{path}: no column {' and no column '.join(map(repr, missing))}; recorded clicks have "
-                f"{', '.join(SCHEMA.names)}"
-            )
+            raise InputError(f"{path}: no column {', '.join(missing)}; recorded clicks have {', '.join(SCHEMA.names)}")
         if sum(group.rows for group in groups) > MAX_RECORDED_CLICKS:
-            raise InputError(f"{path}: more than {MAX_RECORDED_CLICKS} clicks; part the file by users")
+            raise InputError(f"{path}: more than {MAX_RECORDED_CLICKS:,} clicks; split the file by users")
         for batch in file.iter_batches(columns=SCHEMA.names):
             table = pa.Table.from_batches([batch]).select(SCHEMA.names)
             weigh(table)
-            if empty := [name for name in SCHEMA.names if table[name].null_count]:
-                raise InputError(f"{path}: an empty field in the column {empty[0]!r}; every click has all of them")
-            columns = [_cast(table[field.name], field, path) for field in SCHEMA]
-            yield from zip(*columns, strict=True)
+            yield from zip(*(_values(table[field.name], field, path) for field in SCHEMA), strict=True)
 
 
-def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path) -> list[object]:
+def _values(column: pa.ChunkedArray, field: pa.Field, path: Path) -> list[Any]:
+    if column.null_count:
+        raise InputError(f"{path}: an empty field in the column {field.name!r}; every click has all of them")
     try:
         if pa.types.is_boolean(field.type) != pa.types.is_boolean(column.type):
             raise pa.ArrowInvalid(f"{column.type}")
         return list(column.cast(field.type).to_pylist())
     except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(
-            f"{path}: the column {field.name!r} ({column.type}) has values that are no {field.type}; mend them"
+            f"{path}: the column {field.name!r} ({column.type}) has values that are not {field.type}; correct them"
         ) from None
-
-
-@contextmanager
-def _complaining(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        words = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: not a whole Parquet file of recorded clicks ({words})") from error
-
-
-def _whose(sample: str, user: str) -> str:
-    return f"the sample {shown(sample)} of the user {shown(user)}"

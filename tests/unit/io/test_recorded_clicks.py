@@ -69,9 +69,9 @@ def test_rows_may_stand_in_any_order_and_come_from_elsewhere(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"click": [3, 1, 1, 1]}, "none of number 2"),
-        ({"click": [1, 1, 1, 1]}, "two clicks 1"),
-        ({"click": [0, 1, 1, 1]}, "none of number 2"),
+        ({"click": [3, 1, 1, 1]}, "not numbered"),
+        ({"click": [1, 1, 1, 1]}, "another click 1"),
+        ({"click": [0, 1, 1, 1]}, "not numbered"),
         ({"x": [-1, 0, 0, 0]}, "row 1: x = -1"),
         ({"x": [2**40, 0, 0, 0]}, "'x' (int64)"),
         ({"x": [1.5, 0, 0, 0]}, "'x' (double)"),
@@ -98,7 +98,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole Parquet file"):
         read_sequences(tmp_path / "text.parquet")
     pd.DataFrame(ROWS).drop(columns=["user", "y"]).to_parquet(tmp_path / "few.parquet")
-    with pytest.raises(InputError, match="no column 'y' and no column 'user'"):
+    with pytest.raises(InputError, match=r"few\.parquet: no column y, user"):
         read_sequences(tmp_path / "few.parquet")
     later = pa.table(ROWS, SCHEMA).replace_schema_metadata({"disbench.clicks": "2"})
     pq.write_table(later, tmp_path / "later.parquet")
@@ -108,7 +108,7 @@ def test_other_files(tmp_path: Path) -> None:
         read_recording(written(tmp_path / "two.parquet"))
     with pytest.raises(InputError, match="unknown user 'an'; did you mean 'ann'"):
         read_recording(tmp_path / "two.parquet", "an")
-    with pytest.raises(InputError, match="are others than are asked for"):
+    with pytest.raises(InputError, match="digest"):
         read_recording(tmp_path / "two.parquet", "ann", "0" * 16)
     (tmp_path / "empty.parquet").write_bytes(as_parquet([]))
     with pytest.raises(InputError, match="no clicks in it"):
