@@ -71,7 +71,7 @@ def read_everything(folder: Path, shards: Path, *, drawn: bool = True) -> None:
         numbers = read_numbers(found)
         for table in tables_of([numbers], []):
             (markdown.table(table) + latex.table(table, table.name)).encode()
-        json.dumps(csv_rows([numbers], []), default=str)
+        json.dumps(csv_rows([numbers]), default=str)
         if drawn:
             draw_pictures([(numbers, found)], PictureOptions((shards,), "embedded", count=1))
 

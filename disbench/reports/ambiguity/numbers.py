@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_ANSWERS
 from disbench.core.metrics import clicks_to_reach
-from disbench.core.statistics import Estimate
 from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
@@ -167,73 +166,58 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Coverage of some members or sets, and IoU in per cent -> share of members that reach it."""
+class Number:
+    """A measure of a run: over how many clicks, sets, members or targets, and its 95 % interval over images, if any.
+
+    `value` is None where the measure does not apply.
+    """
 
     count: int
-    coverage: Estimate
-    recall: Mapping[int, float]
+    value: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of a run of the diverse task; None where a measure does not apply.
+    """The numbers of a run of the diverse task, or of a run on each intent.
 
     Attributes:
+        who: the run.
+        values: measure and group ("" for the whole run) -> number, in the order of the CSV. Of the diverse task
+            `OF_CLICKS`, `OF_MOVED`, `calibration_error` (expected, of the score), `rank_correlation` (of the score with
+            the IoU, over all candidates), `rank_correlation_within` (within each click), `candidates` (mean number a
+            click), `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and `recall_50_by_relation`
+            and so on (of members), the same `_by_size` (of clicks on sets of that size); `own_choice_means` (in sets of
+            two masks or more, share of clicks at which the chosen candidate means a family, or `NOTHING`);
+            `coverage_own_order` (the first 1, 2, ... candidates by the method's own score are kept) and
+            `coverage_oracle` (the largest that 1, 2, ... candidates could have). Of intents, for `any` and each
+            family: `noc_85`, `noc_90`, `iou_1`, `iou_2`.
+        selection: of a run on each intent, how a candidate is kept.
+        sets: number of sets of the diverse task.
+        images: number of their images.
         clicks: first clicks, without the moved ones.
-        failed: sets on which the method failed.
-        candidates: mean number a click.
-        estimates: name of `OF_CLICKS` or `OF_MOVED`, `calibration_error` (expected, of the score), or
-            `rank_correlation_within` (of the scores with the IoUs, within each click).
-        by_relation: family -> its members.
-        by_size: number of masks -> the clicks on sets of that size.
-        own: coverage where the first 1, 2, ... candidates by the method's own score are kept.
-        oracle: the largest coverage that 1, 2, ... candidates could have.
-        rank: rank correlation of the score with the IoU, over all candidates.
-        meant: in sets of two masks or more, family (or `NOTHING`) -> share of clicks at which the chosen candidate
-            means it.
-        seconds: mean seconds of the method a click.
     """
 
     who: Who
-    sets: int
-    images: int
-    clicks: int
-    failed: int
-    candidates: float
-    estimates: Mapping[str, Estimate | None]
-    by_relation: Mapping[str, Group]
-    by_size: Mapping[str, Group]
-    own: FloatArray | None
-    oracle: FloatArray
-    rank: float | None
-    meant: Mapping[str, float]
-    seconds: float
+    values: Mapping[tuple[str, str], Number]
+    selection: str = ""
+    sets: int = 0
+    images: int = 0
+    clicks: int = 0
 
-    @property
-    def coverage(self) -> float:
-        """Mean coverage."""
-        found = self.estimates["coverage"]
-        return math.nan if found is None else found.mean
+    def of(self, measure: str) -> dict[str, Number]:
+        """Group -> number of a measure."""
+        return {group: number for (name, group), number in self.values.items() if name == measure}
 
+    def value(self, measure: str, group: str = "") -> float:
+        """A measure's value; nan where it does not apply."""
+        number = self.values.get((measure, group))
+        return math.nan if number is None or number.value is None else number.value
 
-@dataclass(frozen=True)
-class Intent:
-    """Clicks until the mask reaches an IoU (in per cent), and the IoU after clicks 1 and 2, of some targets."""
-
-    count: int
-    noc: Mapping[int, Estimate]
-    first: Estimate
-    second: Estimate | None
-
-
-@dataclass(frozen=True)
-class Intents:
-    """The numbers of a run on each intent: `any` -> all targets, then family -> its targets."""
-
-    who: Who
-    selection: str
-    groups: Mapping[str, Intent]
+    def curve(self, measure: str) -> FloatArray:
+        """A measure by candidates kept, (candidates,); empty where it does not apply."""
+        return np.array([number.value for number in self.of(measure).values()], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -264,7 +248,7 @@ def is_on_intents(run: StoredRun) -> bool:
     return run.record.dataset.has_sets
 
 
-def read_intents(run: StoredRun) -> Intents:
+def read_intents(run: StoredRun) -> Numbers:
     """The numbers of a run on each intent.
 
     Raises:
@@ -286,18 +270,15 @@ def read_intents(run: StoredRun) -> Intents:
         ious = np.stack([values[:cap] for values in rows.values()])
         families = np.array([relations[name] for name in rows])
         images = np.array([name.rsplit("/", 2)[0] for name in rows])
-        chosen = {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}
-        groups = {name: _intent(ious[which], images[which], cap) for name, which in chosen.items()}
-        return Intents(_who(run.folder, run.record), run.protocol.selection, groups)
-
-
-def _intent(ious: FloatArray, images: npt.NDArray[np.str_], cap: int) -> Intent:
-    return Intent(
-        count=len(ious),
-        noc={percent: _estimated(clicks_to_reach(ious, percent / 100, cap), images) for percent in PERCENTS},
-        first=_estimated(np.nan_to_num(ious[:, 0]), images),
-        second=_estimated(np.nan_to_num(ious[:, 1]), images) if ious.shape[1] > 1 else None,
-    )
+        values: dict[tuple[str, str], Number] = {}
+        for name, which in {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}.items():
+            for percent in PERCENTS:
+                noc = clicks_to_reach(ious[which], percent / 100, cap)
+                values[f"noc_{percent}", name] = _number(noc, images[which])
+            for click in (1, 2):
+                found = np.nan_to_num(ious[which, click - 1 : click].ravel())
+                values[f"iou_{click}", name] = _number(found, images[which])
+        return Numbers(_who(run.folder, run.record), values, selection=run.protocol.selection)
 
 
 def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
@@ -337,38 +318,36 @@ def read_numbers(run: StoredAnswers) -> Numbers:
     with _fitting(run.folder):
         table = run.answers()
         sets = _read_sets(run, table)
-        answers = [answer for one in sets for answer in one.drawn]
-        images = np.array([one.image for one in sets for _ in one.drawn])
-        own, oracle = _curves(answers)
-        return Numbers(
-            who=_who(run.folder, run.record),
-            sets=len(sets),
-            images=len(set(images.tolist())),
-            clicks=len(answers),
-            failed=len(run.record.result.failed),
-            candidates=float(np.mean([answer.ious.shape[1] for answer in answers])),
-            estimates=_estimates(sets, answers, images),
-            by_relation=_by_relation(sets),
-            by_size=_by_size(sets),
-            own=own,
-            oracle=oracle,
-            rank=_rank([answer for answer in answers if answer.scores]),
-            meant=_meant(sets),
-            seconds=float(table["model_seconds"].to_numpy().mean()),
-        )
+        drawn = [(one, answer) for one in sets for answer in one.drawn]
+        answers = [answer for _, answer in drawn]
+        images = np.array([one.image for one, _ in drawn])
+        count, values = len(answers), _of_clicks(sets, answers, images)
+        candidates = np.mean([answer.ious.shape[1] for answer in answers])
+        values["rank_correlation", ""] = Number(count, _rank([answer for answer in answers if answer.scores]))
+        values["candidates", ""] = Number(count, float(candidates))
+        values["failed", ""] = Number(len(sets), len(run.record.result.failed))
+        values["model_seconds", ""] = Number(count, float(table["model_seconds"].to_numpy().mean()))
+        values |= _by_relation(drawn)
+        values |= _by_size(drawn, images)
+        values |= {("own_choice_means", name): Number(count, share) for name, share in _meant(drawn).items()}
+        for name, curve in _curves(answers).items():
+            values |= {(name, str(kept)): Number(count, value) for kept, value in enumerate(curve.tolist(), start=1)}
+        who = _who(run.folder, run.record)
+        return Numbers(who, values, sets=len(sets), images=len(set(images.tolist())), clicks=count)
 
 
-def _estimates(
+def _of_clicks(
     sets: Sequence[_Set], answers: Sequence[Answer], images: npt.NDArray[np.str_]
-) -> dict[str, Estimate | None]:
+) -> dict[tuple[str, str], Number]:
     pairs = [(one.image, one.drawn[after.click - 1], after) for one in sets for after in one.moved]
     moved_images = np.array([image for image, _, _ in pairs])
-    found = {name: _known([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
+    found = {name: _number([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
     found["calibration_error"] = _calibration(answers, images)
-    found["rank_correlation_within"] = _known([_rank_within(answer) for answer in answers], images)
-    for name, of_moved in OF_MOVED.items():
-        found[name] = _known([of_moved(before, after) for _, before, after in pairs], moved_images)
-    return found
+    found["rank_correlation_within"] = _number([_rank_within(answer) for answer in answers], images)
+    for name, measure in OF_MOVED.items():
+        number = _number([measure(before, after) for _, before, after in pairs], moved_images)
+        found[name] = replace(number, count=len(answers))
+    return {(name, ""): number for name, number in found.items()}
 
 
 def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
@@ -411,7 +390,7 @@ def _joined(row: Mapping[str, Any], answers: Sequence[Answer], wanted: int) -> _
     return _Set(row["image_id"], families, tuple(drawn), tuple(answer for answer in answers if answer.moved))
 
 
-def _curves(answers: Sequence[Answer]) -> tuple[FloatArray | None, FloatArray]:
+def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
     """Coverage by candidates kept, by own score and by oracle; a click with fewer candidates keeps its last value."""
     longest = max(1, *(answer.ious.shape[1] for answer in answers)) if answers else 1
 
@@ -421,32 +400,39 @@ def _curves(answers: Sequence[Answer]) -> tuple[FloatArray | None, FloatArray]:
     own = [ambiguity.coverage_by_own_order(answer.ious, answer.scores) for answer in answers]
     oracle = [stretched(ambiguity.coverage_by_oracle(answer.ious)) for answer in answers]
     whole = [stretched(curve) for curve in own if curve is not None]
-    return np.mean(whole, axis=0) if len(whole) == len(own) else None, np.mean(oracle, axis=0)
+    curves = {"coverage_own_order": np.mean(whole, axis=0)} if len(whole) == len(own) else {}
+    return {**curves, "coverage_oracle": np.mean(oracle, axis=0)}
 
 
-def _by_relation(sets: Sequence[_Set]) -> dict[str, Group]:
-    """Of members."""
-    drawn = [(one, answer) for one in sets for answer in one.drawn]
+def _by_relation(drawn: Sequence[tuple[_Set, Answer]]) -> dict[tuple[str, str], Number]:
     families = np.array([name for one, _ in drawn for name in one.families])
     images = np.array([one.image for one, _ in drawn for _ in one.families])
-    values = np.concatenate([ambiguity.best_ious(answer.ious) for _, answer in drawn])
-    return {
-        name: Group(int(which.sum()), _estimated(values[which], images[which]), _recalls(values[which]))
-        for name, which in _masks(families, FAMILIES).items()
-    }
-
-
-def _by_size(sets: Sequence[_Set]) -> dict[str, Group]:
-    """Of sets; counted in clicks."""
+    best = np.concatenate([ambiguity.best_ious(answer.ious) for _, answer in drawn])
     found = {}
-    for place, size in enumerate(SIZES, start=1):
-        chosen = [one for one in sets if min(len(one.families), len(SIZES)) == place]
-        if chosen:
-            best = [ambiguity.best_ious(answer.ious) for one in chosen for answer in one.drawn]
-            images = [one.image for one in chosen for _ in one.drawn]
-            coverage = _estimated([values.mean() for values in best], images)
-            found[size] = Group(len(best), coverage, _recalls(np.concatenate(best)))
+    for name, which in _masks(families, FAMILIES).items():
+        found["coverage_by_relation", name] = _number(best[which], images[which])
+        found |= _recalls(best[which], int(which.sum()), "relation", name)
     return found
+
+
+def _by_size(drawn: Sequence[tuple[_Set, Answer]], images: npt.NDArray[np.str_]) -> dict[tuple[str, str], Number]:
+    sizes = np.array([SIZES[min(len(one.families), len(SIZES)) - 1] for one, _ in drawn])
+    best = [ambiguity.best_ious(answer.ious) for _, answer in drawn]
+    means = np.array([values.mean() for values in best])
+    found = {}
+    for name, which in _masks(sizes, SIZES).items():
+        found["coverage_by_size", name] = _number(means[which], images[which])
+        members = np.concatenate([values for values, chosen in zip(best, which, strict=True) if chosen])
+        found |= _recalls(members, int(which.sum()), "size", name)
+    return found
+
+
+def _recalls(best: FloatArray, count: int, kind: str, group: str) -> dict[tuple[str, str], Number]:
+    """Shares of members that reach an IoU."""
+    return {
+        (f"recall_{round(100 * threshold)}_by_{kind}", group): Number(count, ambiguity.recall(best[:, None], threshold))
+        for threshold in ambiguity.THRESHOLDS
+    }
 
 
 def _masks(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
@@ -454,18 +440,14 @@ def _masks(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolA
     return {name: names == name for name in order if (names == name).any()}
 
 
-def _recalls(values: FloatArray) -> dict[int, float]:
-    return {round(100 * t): ambiguity.recall(values[:, None], t) for t in ambiguity.THRESHOLDS}
-
-
-def _calibration(answers: Sequence[Answer], images: npt.NDArray[np.str_]) -> Estimate | None:
+def _calibration(answers: Sequence[Answer], images: npt.NDArray[np.str_]) -> Number:
     scored = [(image, answer) for image, answer in zip(images, answers, strict=True) if answer.scores]
     if not scored:
-        return None
+        return Number(len(answers), None)
     sums = np.stack([ambiguity.calibration_sums(answer.scores or (), answer.nearest) for _, answer in scored])
     error = float(ambiguity.calibration_error(sums.sum(axis=0)))
     groups = [image for image, _ in scored]
-    return Estimate(error, *ambiguity.interval_over_groups(sums, groups, ambiguity.calibration_error))
+    return Number(len(answers), error, *ambiguity.interval_over_groups(sums, groups, ambiguity.calibration_error))
 
 
 def _rank(scored: Sequence[Answer]) -> float | None:
@@ -476,11 +458,11 @@ def _rank(scored: Sequence[Answer]) -> float | None:
     return None if math.isnan(found) else found
 
 
-def _meant(sets: Sequence[_Set]) -> dict[str, float]:
+def _meant(drawn: Sequence[tuple[_Set, Answer]]) -> dict[str, float]:
     """Shares of families that the chosen candidates mean; empty where a method has no order."""
     names = []
-    for one in sets:
-        for answer in one.drawn if len(one.families) > 1 else ():
+    for one, answer in drawn:
+        if len(one.families) > 1:
             if answer.chosen is None and not answer.failed:
                 return {}
             member = None if answer.chosen is None else ambiguity.meant_member(answer.ious, answer.chosen)
@@ -488,13 +470,10 @@ def _meant(sets: Sequence[_Set]) -> dict[str, float]:
     return {name: names.count(name) / len(names) for name in (*FAMILIES, NOTHING) if name in names}
 
 
-def _estimated(values: Sequence[float] | npt.NDArray[Any], images: Sequence[str] | npt.NDArray[np.str_]) -> Estimate:
+def _number(values: Sequence[float] | npt.NDArray[Any], images: npt.NDArray[np.str_]) -> Number:
+    """The mean of those values that are not nan."""
     given = np.asarray(values, dtype=np.float64)
-    return Estimate(float(given.mean()), *ambiguity.mean_interval(given, images))
-
-
-def _known(values: Sequence[float], images: npt.NDArray[np.str_]) -> Estimate | None:
-    """The estimate where values are numbers; None if none is."""
-    given = np.asarray(values, dtype=np.float64)
-    there = ~np.isnan(given)
-    return _estimated(given[there], images[there]) if there.any() else None
+    known = ~np.isnan(given)
+    if not known.any():
+        return Number(len(images), None)
+    return Number(len(given), float(given[known].mean()), *ambiguity.mean_interval(given[known], images[known]))

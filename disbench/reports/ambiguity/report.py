@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from disbench.core.errors import InputError
-from disbench.reports.ambiguity.numbers import Intents, Numbers, is_on_intents, read_intents, read_numbers
+from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
 from disbench.reports.ambiguity.tables import FIGURE, by_sets, csv_rows, draw_ambiguity, tables_of
 from disbench.reports.entries import split_runs
@@ -59,7 +60,7 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     contents: dict[str, bytes | None] = {
         PAGE: _page(shown, list(sheets)).encode(),
         HTML: _html(shown, drawn["png"], list(sheets.values())).encode(),
-        NUMBERS: csv_text(csv_rows(numbers, intents)).encode(),
+        NUMBERS: csv_text(csv_rows([*numbers, *intents])).encode(),
         TABLES: latex.document({table.name: table for table in tables}).encode(),
         PNG: drawn["png"],
         SVG: drawn["svg"],
@@ -91,14 +92,14 @@ def _html(shown: Mapping[str, Any], figure: bytes, pictures: Sequence[bytes]) ->
     return page("ambiguity.html.jinja", {**shown, **parts})
 
 
-def _lines(numbers: Sequence[Numbers], intents: Sequence[Intents], sheets: Mapping[str, bytes], out: Path) -> list[str]:
+def _lines(numbers: Sequence[Numbers], intents: Sequence[Numbers], sheets: Mapping[str, bytes], out: Path) -> list[str]:
     lines = [f"{out / PAGE}: {counted(len(numbers) + len(intents), 'run')}"]
     for run in numbers:
-        chosen = run.estimates["coverage_own_choice"]
-        own = "no choice of its own" if chosen is None else f"by its own choice alone {chosen.mean:.3f}"
-        lines.append(f"  {run.who.label} on {run.who.dataset}: coverage {run.coverage:.3f}, {own}")
+        own = run.value("coverage_own_choice")
+        chosen = "no choice of its own" if math.isnan(own) else f"by its own choice alone {own:.3f}"
+        lines.append(f"  {run.who.label} on {run.who.dataset}: coverage {run.value('coverage'):.3f}, {chosen}")
     for one in intents:
-        noc = one.groups["any"].noc[90]
-        lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {noc.mean:.2f}")
+        noc = one.value("noc_90", "any")
+        lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {noc:.2f}")
     lines.append(f"{out / HTML}: the same for a browser, in one file")
     return [*lines, *(f"{out / name}: pictures" for name in (PNG, *sheets))]

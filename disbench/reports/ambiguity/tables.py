@@ -2,134 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from disbench.core.statistics import Estimate
 from disbench.harness.measures import SOLVED, significant
-from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, PERCENTS, RECALLS, Group, Intents, Numbers, Who
+from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, PERCENTS, RECALLS, Number, Numbers
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.render.text import DASH
 
 FIGURE = "Coverage against candidates kept; clicks to be understood"
 """What the figure shows."""
-Run = TypeVar("Run", Numbers, Intents)
-_Parts = Sequence[tuple[Column, Callable[[Numbers], Cell]]]
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
 
-def by_sets(runs: Sequence[Run]) -> list[list[Run]]:
+@dataclass(frozen=True)
+class _Shown:
+    """A column of numbers.
+
+    Attributes:
+        heading: its own.
+        measure: which.
+        group: of the measure.
+        above: heading of a group of columns.
+        text: a number as the table prints it.
+        interval: whether the interval is shown.
+        kept: of coverage by candidates kept: how many; a run with fewer keeps all.
+        absent: what a run without the number has there.
+    """
+
+    heading: str
+    measure: str
+    group: str = ""
+    above: str = ""
+    text: Callable[[float], str] = "{:.3f}".format
+    interval: bool = True
+    kept: int = 0
+    absent: str = DASH
+
+    @property
+    def column(self) -> Column:
+        return Column(self.heading, self.above)
+
+    def cell(self, run: Numbers) -> Cell:
+        found = run.of(self.measure)
+        number = found.get(str(min(self.kept, len(found))) if self.kept else self.group)
+        if number is None or number.value is None:
+            return Cell(self.absent)
+        if not self.interval or number.low is None or number.high is None:
+            return Cell(self.text(number.value))
+        return Cell(self.text(number.value), interval=f"{self.text(number.low)}, {self.text(number.high)}")
+
+
+_CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
+
+
+def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
     """Runs on the same sets with the same first clicks together, in the order of their first."""
-    groups: dict[tuple[str, str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, str], list[Numbers]] = {}
     for run in runs:
         groups.setdefault(run.who.key, []).append(run)
     return list(groups.values())
 
 
-def tables_of(numbers: Sequence[Numbers], intents: Sequence[Intents]) -> list[Table]:
+def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Table]:
     """All tables, dataset by dataset."""
     found = []
     for place, group in enumerate(by_sets(numbers), start=1):
-        for name, what, make in (
-            ("coverage", "coverage", _coverage),
-            ("candidates", "candidates and scores", _candidates),
-            ("groups", "by relation and size", _groups),
-            ("meant", "what one answer means", _meant),
-        ):
-            caption, parts = make(group)
-            shown = group if name != "meant" else [run for run in group if run.meant]
-            if shown:
-                found.append(_table(f"{name}-{place}", f"{group[0].who.title}: {what}", caption, parts, shown))
+        chosen = [run for run in group if run.of("own_choice_means")]
+        title = group[0].who.title
+        found += [
+            _table(f"coverage-{place}", f"{title}: coverage", *_coverage(group), group),
+            _table(f"candidates-{place}", f"{title}: candidates and scores", *_candidates(group), group),
+            _table(f"groups-{place}", f"{title}: by relation and size", *_groups(group), group),
+        ]
+        if chosen:
+            found.append(_table(f"meant-{place}", f"{title}: what one answer means", *_meant(chosen), chosen))
     return found + [_intents_table(group, place) for place, group in enumerate(by_sets(intents), start=1)]
 
 
 def overview(runs: Sequence[Numbers]) -> Table:
     """A row a run, of all sets: for a page that has other tables too."""
-    parts: _Parts = (
-        (Column("Sets", number=False), lambda run: Cell(f"{run.who.title}, {run.sets:,}")),
-        *_METHOD,
-        *_measures(
-            {
-                "Coverage": "coverage",
-                "Recall at 0.75": "recall_75",
-                "Coverage by its own choice": "coverage_own_choice",
-                "Redundancy": "redundancy",
-                "Waste": "waste",
-                "Held when moved": "held_own_choice",
-            }
-        ),
+    shown = (
+        _CANDIDATES,
+        _Shown("Coverage", "coverage"),
+        _Shown("Recall at 0.75", "recall_75"),
+        _Shown("Coverage by its own choice", "coverage_own_choice"),
+        _Shown("Redundancy", "redundancy"),
+        _Shown("Waste", "waste"),
+        _Shown("Held when moved", "held_own_choice"),
     )
     caption = (
         "How far a method's candidates for one click cover all that it may mean: mean over a set's masks of the best "
         f"candidate's IoU. {_INTERVALS} Rows of different sets, or with other first clicks, cannot be compared."
     )
-    ordered = [run for group in by_sets(runs) for run in group]
-    return _table("ambiguity", "Ambiguity of the first click", caption, parts, ordered)
+    rows = [
+        (Cell(f"{run.who.title}, {run.sets:,}"), Cell(run.who.label), *(column.cell(run) for column in shown))
+        for group in by_sets(runs)
+        for run in group
+    ]
+    columns = (Column("Sets", number=False), Column("Method", number=False), *(column.column for column in shown))
+    return Table("ambiguity", "Ambiguity of the first click", caption, columns, tuple(rows), {})
 
 
-def _table(name: str, title: str, caption: str, parts: _Parts, runs: Sequence[Numbers]) -> Table:
-    columns = tuple(column for column, _ in parts)
-    return Table(name, title, caption, columns, tuple(tuple(cell(run) for _, cell in parts) for run in runs), {})
+def _table(name: str, title: str, caption: str, shown: Sequence[_Shown], runs: Sequence[Numbers]) -> Table:
+    rows = tuple((Cell(run.who.label), *(column.cell(run) for column in shown)) for run in runs)
+    columns = (Column("Method", number=False), *(column.column for column in shown))
+    return Table(name, title, caption, columns, rows, {})
 
 
-def _measures(columns: Mapping[str, str], group: str = "") -> _Parts:
-    """Columns of estimates: heading -> name of the measure."""
-    return [(Column(heading, group), partial(_measured, name=name)) for heading, name in columns.items()]
-
-
-def _measured(run: Numbers, name: str) -> Cell:
-    return _estimate(run.estimates[name])
-
-
-_METHOD: _Parts = (
-    (Column("Method", number=False), lambda run: Cell(run.who.label)),
-    (Column("Candidates"), lambda run: Cell(f"{run.candidates:.3g}")),
-)
-
-
-def _coverage(runs: Sequence[Numbers]) -> tuple[str, _Parts]:
+def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
     """Coverage of runs on the same sets."""
     first = runs[0]
-
-    def own(run: Numbers) -> Cell:
-        return Cell(DASH if run.own is None else f"{run.own[min(2, len(run.own) - 1)]:.3f}")
-
-    def recall(run: Numbers, percent: int) -> Cell:
-        found = run.estimates[f"recall_{percent}"]
-        return Cell(DASH if found is None else f"{found.mean:.3f}")
-
-    parts: _Parts = (
-        *_METHOD,
-        *_measures({"Coverage": "coverage"}),
-        *((Column(f"{percent} %", "recall at IoU"), partial(recall, percent=percent)) for percent in RECALLS),
-        *_measures({"own score": "coverage_own_choice"}, "coverage by one"),
-        (Column("oracle", "coverage by one"), lambda run: Cell(f"{run.oracle[0]:.3f}")),
-        (Column("own score", "coverage by three"), own),
-        (Column("oracle", "coverage by three"), lambda run: Cell(f"{run.oracle[min(2, len(run.oracle) - 1)]:.3f}")),
-        (Column("Failed"), lambda run: Cell(str(run.failed))),
-        (Column("s/click"), lambda run: Cell(significant(run.seconds))),
-    )
     caption = (
         f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks "
         f"({first.who.asked}). Coverage: mean over a set's masks of the best candidate's IoU. {_INTERVALS}"
     )
-    return caption, parts
-
-
-def _candidates(runs: Sequence[Numbers]) -> tuple[str, _Parts]:
-    """What the candidates are like, whether scores hold, and whether a moved click changes the answer."""
-    parts: _Parts = (
-        _METHOD[0],
-        *_measures({"Redundancy": "redundancy", "Waste": "waste"}),
-        *_measures({"error": "calibration_error"}, "calibration"),
-        (Column("all", "rank correlation"), lambda run: Cell(DASH if run.rank is None else f"{run.rank:.3f}")),
-        *_measures({"within a click": "rank_correlation_within"}, "rank correlation"),
-        *_measures({"own choice": "held_own_choice", "best candidates": "held_best"}, "held when moved"),
+    return caption, (
+        _CANDIDATES,
+        _Shown("Coverage", "coverage"),
+        *(_Shown(f"{percent} %", f"recall_{percent}", above="recall at IoU", interval=False) for percent in RECALLS),
+        _Shown("own score", "coverage_own_choice", above="coverage by one"),
+        _Shown("oracle", "coverage_oracle", above="coverage by one", kept=1),
+        _Shown("own score", "coverage_own_order", above="coverage by three", kept=3),
+        _Shown("oracle", "coverage_oracle", above="coverage by three", kept=3),
+        _Shown("Failed", "failed", text="{:.0f}".format),
+        _Shown("s/click", "model_seconds", text=significant),
     )
+
+
+def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    """What the candidates are like, whether scores hold, and whether a moved click changes the answer."""
     distances = sorted({run.who.moved for run in runs if run.who.moved})
     several = " (the list of runs says which by how many)" if len(distances) > 1 else ""
     moved = f" a click is moved by {' or '.join(map(str, distances))} pixels{several}" if distances else ""
@@ -138,172 +144,117 @@ def _candidates(runs: Sequence[Numbers]) -> tuple[str, _Parts]:
         "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
         f"the answers before and after{moved}. {_INTERVALS}"
     )
-    return caption, parts
-
-
-def _groups(runs: Sequence[Numbers]) -> tuple[str, _Parts]:
-    """Coverage by relation and by size of set."""
-
-    def relation(run: Numbers, name: str) -> Cell:
-        return _group(run.by_relation.get(name))
-
-    def size(run: Numbers, name: str) -> Cell:
-        return _group(run.by_size.get(name))
-
-    parts: _Parts = (
-        _METHOD[0],
-        *(
-            (Column(f"{name} ({group.count:,})", "coverage of masks"), partial(relation, name=name))
-            for name, group in runs[0].by_relation.items()
-        ),
-        *(
-            (Column(f"{name} ({group.count:,})", "coverage of sets of so many masks"), partial(size, name=name))
-            for name, group in runs[0].by_size.items()
-        ),
+    return caption, (
+        _Shown("Redundancy", "redundancy"),
+        _Shown("Waste", "waste"),
+        _Shown("error", "calibration_error", above="calibration"),
+        _Shown("all", "rank_correlation", above="rank correlation"),
+        _Shown("within a click", "rank_correlation_within", above="rank correlation"),
+        _Shown("own choice", "held_own_choice", above="held when moved"),
+        _Shown("best candidates", "held_best", above="held when moved"),
     )
-    return f"What a mask is to the clicked object; in parentheses how many. {_INTERVALS}", parts
 
 
-def _meant(runs: Sequence[Numbers]) -> tuple[str, _Parts]:
-    """Which member the chosen candidate means, of runs with sets of two masks whose method chooses."""
+def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    """Coverage by relation and by size of set."""
+    shown = [
+        _Shown(f"{name} ({number.count:,})", measure, name, above)
+        for measure, above in (
+            ("coverage_by_relation", "coverage of masks"),
+            ("coverage_by_size", "coverage of sets of so many masks"),
+        )
+        for name, number in runs[0].of(measure).items()
+    ]
+    return f"What a mask is to the clicked object; in parentheses how many. {_INTERVALS}", shown
 
-    def share(run: Numbers, name: str) -> Cell:
-        return Cell(f"{100 * run.meant.get(name, 0.0):.0f} %")
 
-    names = [name for name in (*FAMILIES, NOTHING) if any(name in run.meant for run in runs)]
+def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    """Which member the chosen candidate means."""
     caption = (
         "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
         "nearest to the mask of this relation, with an IoU of 0.5 or more."
     )
-    return caption, (_METHOD[0], *((Column(name), partial(share, name=name)) for name in names))
+    names = [name for name in (*FAMILIES, NOTHING) if any(name in run.of("own_choice_means") for run in runs)]
+    return caption, [_Shown(name, "own_choice_means", name, text=_percent, absent=_percent(0)) for name in names]
 
 
-def _intents_table(runs: Sequence[Intents], place: int) -> Table:
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _intents_table(runs: Sequence[Numbers], place: int) -> Table:
     """Clicks to be understood, for each relation of the meant mask to the clicked object."""
-    columns = (
-        *(Column(name, number=False) for name in ("Method", "Selection", "Meant")),
-        Column("Targets"),
-        *(Column(f"NoC@{percent}") for percent in PERCENTS),
-        Column("1", "IoU after click"),
-        Column("2", "IoU after click"),
+    shown = (
+        *(_Shown(f"NoC@{percent}", f"noc_{percent}", text="{:.2f}".format) for percent in PERCENTS),
+        _Shown("1", "iou_1", above="IoU after click"),
+        _Shown("2", "iou_2", above="IoU after click"),
     )
     rows = tuple(
         (
-            *map(Cell, (run.who.label, run.selection, name, f"{intent.count:,}")),
-            *(_estimate(intent.noc[percent], 2) for percent in PERCENTS),
-            _estimate(intent.first),
-            _estimate(intent.second),
+            *map(Cell, (run.who.label, run.selection, name, f"{number.count:,}")),
+            *(replace(column, group=name).cell(run) for column in shown),
         )
         for run in runs
-        for name, intent in run.groups.items()
+        for name, number in run.of("iou_1").items()
+    )
+    columns = (
+        *(Column(name, number=False) for name in ("Method", "Selection", "Meant")),
+        Column("Targets"),
+        *(column.column for column in shown),
     )
     caption = (
         "The same first click, each mask of its set in turn as the target. The second click is the first that says "
         f"which is meant. Asked with {runs[0].who.asked}. {_INTERVALS}"
     )
-    return Table(f"intents-{place}", f"{runs[0].who.title}: clicks to be understood", caption, columns, rows, {})
+    title = f"{runs[0].who.title}: clicks to be understood"
+    return Table(f"intents-{place}", title, caption, columns, rows, {})
 
 
-def csv_rows(runs: Sequence[Numbers], intents: Sequence[Intents]) -> list[dict[str, Any]]:
+def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
     """Every number, unrounded: one row a measure and group."""
-    found = [_row(run.who, "", *row) for run in runs for row in _numbers(run)]
-    return found + [_row(run.who, run.selection, *row) for run in intents for row in _intents(run)]
+    return [
+        {
+            "run": run.who.folder.name,
+            "label": run.who.label,
+            "dataset": run.who.dataset,
+            "content_hash": run.who.content_hash,
+            "selection": run.selection,
+            "measure": measure,
+            "group": group,
+            **vars(number),
+        }
+        for run in runs
+        for (measure, group), number in run.values.items()
+    ]
 
 
-def _row(
-    who: Who, selection: str, measure: str, group: str, count: int, value: Estimate | float | None
-) -> dict[str, Any]:
-    mean, low, high = (value.mean, value.low, value.high) if isinstance(value, Estimate) else (value, None, None)
-    return {
-        "run": who.folder.name,
-        "label": who.label,
-        "dataset": who.dataset,
-        "content_hash": who.content_hash,
-        "selection": selection,
-        "measure": measure,
-        "group": group,
-        "count": count,
-        "value": mean,
-        "low": low,
-        "high": high,
-    }
-
-
-def _numbers(run: Numbers) -> Iterator[tuple[str, str, int, Estimate | float | None]]:
-    for name, found in run.estimates.items():
-        yield name, "", run.clicks, found
-    yield "rank_correlation", "", run.clicks, run.rank
-    yield "candidates", "", run.clicks, run.candidates
-    yield "failed", "", run.sets, run.failed
-    yield "model_seconds", "", run.clicks, run.seconds
-    for kind, groups in (("relation", run.by_relation), ("size", run.by_size)):
-        for name, group in groups.items():
-            yield f"coverage_by_{kind}", name, group.count, group.coverage
-            for percent, share in group.recall.items():
-                yield f"recall_{percent}_by_{kind}", name, group.count, share
-    for name, share in run.meant.items():
-        yield "own_choice_means", name, run.clicks, share
-    for name, curve in (("coverage_own_order", run.own), ("coverage_oracle", run.oracle)):
-        for kept, value in enumerate(() if curve is None else curve, start=1):
-            yield name, str(kept), run.clicks, float(value)
-
-
-def _intents(run: Intents) -> Iterator[tuple[str, str, int, Estimate | None]]:
-    for name, intent in run.groups.items():
-        for percent, found in intent.noc.items():
-            yield f"noc_{percent}", name, intent.count, found
-        yield "iou_1", name, intent.count, intent.first
-        yield "iou_2", name, intent.count, intent.second
-
-
-def _estimate(found: Estimate | None, digits: int = 3) -> Cell:
-    if found is None:
-        return Cell(DASH)
-    return Cell(f"{found.mean:.{digits}f}", interval=f"{found.low:.{digits}f}, {found.high:.{digits}f}")
-
-
-def _group(group: Group | None) -> Cell:
-    return _estimate(None if group is None else group.coverage)
-
-
-def draw_ambiguity(runs: Sequence[Numbers], intents: Sequence[Intents]) -> dict[str, bytes]:
+def draw_ambiguity(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> dict[str, bytes]:
     """The figure as `png` and `svg`: a panel for each dataset and kind of run; one of the two has a run."""
-    labels = dict.fromkeys([*(run.who.label for run in runs), *(run.who.label for run in intents)])
+    labels = dict.fromkeys(run.who.label for run in (*numbers, *intents))
     styles = {label: number for number, label in enumerate(labels)}
-    return draw_curves(
-        [
-            *(_coverage_panel(group, styles) for group in by_sets(runs)),
-            *(_clicks_panel(group, styles) for group in by_sets(intents)),
-        ]
-    )
+    coverage = [_coverage_panel(group, styles) for group in by_sets(numbers)]
+    return draw_curves([*coverage, *(_clicks_panel(group, styles) for group in by_sets(intents))])
 
 
 def _coverage_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
-    curves = [
-        Curve(
-            run.who.label,
-            f"{run.coverage:.3f}{' (no score)' if run.own is None else ''}",
-            np.array([]) if run.own is None else run.own,
-            styles[run.who.label],
-            bound=run.oracle,
-        )
-        for run in runs
-    ]
+    curves = []
+    for run in runs:
+        own, oracle = run.curve("coverage_own_order"), run.curve("coverage_oracle")
+        remark = f"{run.value('coverage'):.3f}{'' if len(own) else ' (no score)'}"
+        curves.append(Curve(run.who.label, remark, own, styles[run.who.label], bound=oracle))
     notes = ("solid: the method's own score; dotted: an oracle",)
     return Panel(runs[0].who.title, tuple(curves), notes, "Candidates kept", "Coverage")
 
 
-def _clicks_panel(runs: Sequence[Intents], styles: Mapping[str, int]) -> Panel:
-    names = tuple(name for name in FAMILIES if any(name in run.groups for run in runs))
+def _clicks_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
+    measure = f"noc_{SOLVED}"
+    names = tuple(name for name in FAMILIES if any(name in run.of(measure) for run in runs))
     curves = []
     for run in runs:
-        found = [run.groups[name].noc[SOLVED] if name in run.groups else None for name in names]
-        values, lows, highs = (
-            np.array([np.nan if one is None else getattr(one, part) for one in found])
-            for part in ("mean", "low", "high")
-        )
+        found = [run.of(measure).get(name, Number(0, None)) for name in names]
+        values, lows, highs = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64).T
         spread = np.maximum([values - lows, highs - values], 0.0)
-        remark = f"{run.selection}, {run.groups['any'].noc[SOLVED].mean:.2f}"
+        remark = f"{run.selection}, {run.value(measure, 'any'):.2f}"
         style, hollow = styles[run.who.label], run.selection == "score"
         curves.append(Curve(run.who.label, remark, values, style, spread=spread, hollow=hollow))
     notes = ("hollow: selection by score",)
