@@ -247,10 +247,10 @@ BOMB = """
 import sys
 from contextlib import suppress
 from pathlib import Path
-from disbench.sampling.contact_sheet import draw_contact_sheet
-from disbench.sampling.export import export_coco
-from disbench.sampling.shards import DiverseSets, ShardReader
-from disbench.sampling.statistics import statistics
+from disbench.shards.contact_sheet import draw_contact_sheet
+from disbench.shards.export import export_coco
+from disbench.shards.reader import DiverseSets, ShardReader
+from disbench.shards.statistics import statistics
 folder = Path(sys.argv[1])
 def attempt():
     for read in (DiverseSets, lambda f: ShardReader(f).names()):
