@@ -17,24 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from disbench.baselines.sam.encodings import Encodings, image_hash, stored
+from disbench.baselines.sam.encodings import image_hash, stored
 from disbench.baselines.sam.session import (
     Candidates,
     Decoded,
     Offer,
     Prompt,
-    SamSession,
+    SamMethod,
     best,
     padded_input,
     points,
-    predict_together,
     unpadded,
 )
 from disbench.baselines.weights import locate, sha256_of
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.prediction import Prediction, RgbImage
+from disbench.core.prediction import RgbImage
 from disbench.workers import threads
 
 SIDE = 1024
@@ -57,7 +56,7 @@ _INPUTS: dict[str, list[str | int]] = {
 _OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _FOUR_SCORES: ["prompts", 4]}
 
 
-class MobileSam:
+class MobileSam(SamMethod):
     """The method; its card (`baselines/mobilesam.toml`) says what the options are.
 
     Raises:
@@ -72,21 +71,9 @@ class MobileSam:
         weights: str = "",
         cache: str = "",
     ) -> None:
-        self.feedback, self.offer = feedback, Offer(candidates, later)
+        offer = Offer(candidates, later)
         self._decoder = _session(_decoder_graph(locate("mobilesam", weights)["sam.onnx"]))
-        self._encodings = Encodings(MobileSamEncoder(weights, cache))
-
-    def open(self, image: RgbImage) -> SamSession:
-        """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
-        return SamSession(self, self.encoding(image), (image.shape[0], image.shape[1]))
-
-    def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """`predict` of several sessions with one call of the decoder."""
-        return predict_together(self, sessions, clicks)
-
-    def encoding(self, image: RgbImage) -> Float32Array:
-        """What the encoder makes of an image: float32 (1, 256, 64, 64)."""
-        return self._encodings.of(image)
+        super().__init__(MobileSamEncoder(weights, cache), feedback, offer)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts with equally many clicks; one or three candidates each, as the option says."""

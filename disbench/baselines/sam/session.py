@@ -1,17 +1,19 @@
-"""A session of SAM's family: clicks go in, candidates come out, the kept one's logits go into the next call.
+"""Methods of SAM's family: clicks go in, candidates come out, the kept one's logits go into the next call.
 
-What differs between the models (the encoder, the decoder, how logits reach the image's size) is behind the
-protocol `Decoder`; what all of them share is here.
+What differs between the models (the encoder, the decoder, how logits reach the image's size) is in the subclasses of
+`SamMethod`; what all of them share is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
+from disbench.baselines.sam.encodings import Encodings
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
@@ -80,14 +82,44 @@ def best(decoded: Decoded) -> Decoded:
     return Decoded(decoded.low[index : index + 1], decoded.scores[index : index + 1])
 
 
-class Decoder(Protocol):
-    """What a session needs of its method."""
+class SamMethod(ABC):
+    """A model whose encoder sees an image once, and whose decoder is asked at each click.
 
-    feedback: bool
+    Args:
+        encode: what the encoder makes of an image.
+        feedback: feed the kept mask's logits back from click 2 on.
+        offer: which candidates are offered.
+    """
 
+    def __init__(self, encode: Callable[[RgbImage], Any], feedback: bool, offer: Offer) -> None:
+        self._encodings = Encodings(encode)
+        self.feedback, self.offer = feedback, offer
+
+    def encoding(self, image: RgbImage) -> Any:
+        """What the encoder makes of an image; one that was encoded just before is not encoded again."""
+        return self._encodings.of(image)
+
+    def open(self, image: RgbImage) -> SamSession:
+        """Encode an image, uint8 (height, width, 3)."""
+        return SamSession(self, self.encoding(image), (image.shape[0], image.shape[1]))
+
+    def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
+        """`predict` of several sessions with their clicks, with one call of the decoder for all that are alike."""
+        prompts = [session.prompt(given) for session, given in zip(sessions, clicks, strict=True)]
+        alike: dict[tuple[int, bool], list[int]] = {}
+        for number, prompt in enumerate(prompts):
+            alike.setdefault((len(prompt.clicks), prompt.previous is None), []).append(number)
+        answers: dict[int, Decoded] = {}
+        for numbers in alike.values():
+            decoded = self.decode([prompts[number] for number in numbers])
+            answers.update(zip(numbers, decoded, strict=True))
+        return [session.take(answers[number]) for number, session in enumerate(sessions)]
+
+    @abstractmethod
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
-        """Answers to prompts that have equally many clicks and all, or none, previous logits."""
+        """Answers to prompts with equally many clicks, and previous logits in all or none."""
 
+    @abstractmethod
     def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
         """One mask's logits (low, low) at the image's size (height, width)."""
 
@@ -95,14 +127,14 @@ class Decoder(Protocol):
 class SamSession:
     """One image of size (height, width) being segmented; any number of sessions of one method may be open."""
 
-    def __init__(self, decoder: Decoder, encoding: Any, size: tuple[int, int]) -> None:
-        self._decoder, self._encoding, self._size = decoder, encoding, size
+    def __init__(self, method: SamMethod, encoding: Any, size: tuple[int, int]) -> None:
+        self._method, self._encoding, self._size = method, encoding, size
         self._low: Float32Array | None = None
         self._kept = 0
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """Candidates as booleans, logits above 0, with the model's own scores."""
-        return self.take(self._decoder.decode([self.prompt(clicks)])[0])
+        return self.take(self._method.decode([self.prompt(clicks)])[0])
 
     def keep(self, index: int) -> None:
         """The candidate whose logits go into the next call; without a word it is the one of the best score."""
@@ -110,29 +142,14 @@ class SamSession:
 
     def prompt(self, clicks: Sequence[Click]) -> Prompt:
         """What the decoder is asked next."""
-        previous = self._low[self._kept] if self._low is not None and self._decoder.feedback else None
+        previous = self._low[self._kept] if self._low is not None and self._method.feedback else None
         return Prompt(self._encoding, self._size, tuple(clicks), previous)
 
     def take(self, decoded: Decoded) -> Prediction:
         """Remember an answer, and what it means at the image's size."""
         self._low, self._kept = decoded.low, int(decoded.scores.argmax())
-        masks = [self._decoder.upsampled(low, self._size) > 0 for low in decoded.low]
+        masks = [self._method.upsampled(low, self._size) > 0 for low in decoded.low]
         return Prediction(np.stack(masks), decoded.scores)
-
-
-def predict_together(
-    decoder: Decoder, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]
-) -> list[Prediction]:
-    """`predict` of several sessions with their clicks, with one call of the decoder for all that are alike."""
-    prompts = [session.prompt(given) for session, given in zip(sessions, clicks, strict=True)]
-    alike: dict[tuple[int, bool], list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        alike.setdefault((len(prompt.clicks), prompt.previous is None), []).append(number)
-    answers: dict[int, Decoded] = {}
-    for numbers in alike.values():
-        decoded = decoder.decode([prompts[number] for number in numbers])
-        answers.update(zip(numbers, decoded, strict=True))
-    return [session.take(answers[number]) for number, session in enumerate(sessions)]
 
 
 def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:

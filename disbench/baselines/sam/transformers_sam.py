@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from disbench.baselines.sam.encodings import Encodings
 from disbench.baselines.sam.session import (
     MEAN,
     STD,
@@ -25,19 +24,17 @@ from disbench.baselines.sam.session import (
     Decoded,
     Offer,
     Prompt,
-    SamSession,
+    SamMethod,
     best,
     inner_size,
     padded_input,
     points,
-    predict_together,
     unpadded,
 )
 from disbench.core.arrays import Float32Array
-from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
-from disbench.core.prediction import Prediction, RgbImage
+from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]
 
@@ -71,22 +68,13 @@ class Family:
     most_logit: float | None = None
 
 
-class TransformersSam:
+class TransformersSam(SamMethod):
     """A method of the family; `sam`, `sam_hq` and `sam2` make one."""
 
     def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
-        self.family, self.feedback, self.offer = family, feedback, offer
-        self.model = load_model(family, model, revision, device)
+        self.family, self.model = family, load_model(family, model, revision, device)
         self.side = int(getattr(self.model.config, family.config).image_size)
-        self._encodings = Encodings(self._encode)
-
-    def open(self, image: RgbImage) -> SamSession:
-        """Encode an image, uint8 (height, width, 3); one that was encoded just before is not encoded again."""
-        return SamSession(self, self._encodings.of(image), (image.shape[0], image.shape[1]))
-
-    def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """`predict` of several sessions with one call of the decoder."""
-        return predict_together(self, sessions, clicks)
+        super().__init__(self._encode, feedback, offer)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts with equally many clicks, and previous logits in all or none."""
