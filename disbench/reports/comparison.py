@@ -168,7 +168,7 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
     """Write `comparison.md`, `comparison.csv` and, if there is a picture, `differences.png`.
 
     Args:
-        comparison: of two runs.
+        comparison: the two runs.
         out: folder; made if missing. Files of an earlier comparison are replaced, an earlier picture removed.
         picture: a PNG, of `draw_differences`.
     """
@@ -186,7 +186,7 @@ def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8
     Where a run did not store its masks, its clicks and IoUs are shown alone.
 
     Args:
-        comparison: of two runs.
+        comparison: the two runs.
         data: root of the datasets.
         samples: how many, in the order of the comparison; at least 1.
         dataset: where the dataset is, if the runs' own name for it is not a card's.
@@ -234,7 +234,7 @@ def _check_same_samples(a: Entry, b: Entry) -> None:
 
 
 def _compared(measure: Measure, a: RunRows, b: RunRows) -> Compared:
-    assert measure.by_sample is not None  # as of every measure that comparisons show
+    assert measure.by_sample is not None
     values, reasons = [], {}
     for letter, rows in (("A", a), ("B", b)):
         try:
@@ -260,7 +260,7 @@ def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
 
 
 def _order(clicks: IntArray, a: RunRows, b: RunRows) -> list[int]:
-    """Samples by the difference of clicks, then by that of IoUs over the clicks that both have, then as they stand."""
+    """Samples by the difference of clicks, then by that of IoUs over common clicks, then in the dataset's order."""
     areas = []
     for of_a, of_b in zip(a.ious, b.ious, strict=True):
         apart = np.abs(of_a[: len(of_b)].astype(np.float64) - of_b[: len(of_a)])

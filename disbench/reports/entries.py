@@ -37,24 +37,23 @@ class Entry:
 
     Attributes:
         folder: the run's place below the folder that holds all runs of the report.
-        method: name of the method.
-        label: name with what differs from the card's defaults, unique among runs of one dataset that were made
-            under the same conditions.
-        build: what runs: entry, source, weights.
-        resolution: the option that says at what size the method works, or what its card says of it, or "".
+        method: its name.
+        label: the name with the options that are not the card's defaults, unique among runs of one dataset.
+        build: hash of what runs: entry, source, weights.
+        resolution: the option that says at what size the method works, else what its card says, or "".
         training_data: as the card says.
         backbone: as the card says.
         dataset: its name.
-        content_hash: of the dataset.
-        dataset_samples: how many the dataset has.
+        content_hash: the dataset's.
+        dataset_samples: number of samples that the dataset has.
         conditions: `CONDITIONS` -> how the run was made.
         threshold: probabilities above it belong to a mask.
         max_clicks: clicks a sample gets.
         stop_at: the IoU at which samples ended, or None.
         execution: machine, processes and threads, on which the seconds depend.
         command: that made it.
-        run: as it is stored.
-        rows: as arrays.
+        run: the stored run.
+        rows: its rows as arrays.
         values: measure -> its value.
     """
 
@@ -106,7 +105,7 @@ class Entry:
 
     @property
     def preset(self) -> str:
-        """Whose protocol as a whole was asked for, and what the run has otherwise; "" for the standard one."""
+        """The preset that was asked for, and where the run departs from it; "" for the standard protocol."""
         changed = departures(self.record.protocol)
         return plain(self.record.protocol.preset + (f", but its own {' and '.join(changed)}" if changed else ""))
 
@@ -134,7 +133,7 @@ class Entry:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """Runs on several datasets that share it stand in one row of the overview."""
+        """Runs on several datasets that share it have a row of the overview."""
         return self.label, self.build, self.protocol, self.conditions["loop"]
 
 
@@ -281,14 +280,10 @@ def run_label(name: str, options: Mapping[str, Any], card: CardFacts, threshold:
 
 def _build(method: MethodRecord) -> str:
     weights = [weight.get("sha256") for weight in method.facts.weights]
-    content = json.dumps([method.entry, method.source_sha256, weights, *_peer(method)])
+    bridged = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
+    peer = [] if method.provenance is None else [method.provenance.get(name) for name in bridged]
+    content = json.dumps([method.entry, method.source_sha256, weights, *peer])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _peer(method: MethodRecord) -> list[Any]:
-    """What decides a bridged method besides."""
-    decisive = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
-    return [] if method.provenance is None else [method.provenance.get(name) for name in decisive]
 
 
 def _resolution(options: Mapping[str, Any], card: CardFacts) -> str:
@@ -314,18 +309,13 @@ def _conditions(record: RunRecord) -> dict[str, str]:
 
 def _samples(record: RunRecord) -> str:
     """Which samples a run has."""
-    subset = _subset(record.dataset.samples, record.every, record.limit)
-    if not replays(record.protocol.policy):
-        return subset
-    return f"{subset}, of them {record.result.samples} with recorded clicks"
-
-
-def _subset(samples: int, every: int, limit: int | None) -> str:
-    count = math.ceil(samples / every)
-    parts = [f"every {ordinal(every)}"] if every > 1 else []
-    if limit is not None and limit < count:
-        parts.append(f"the first {limit}")
-    return ", of them ".join(parts) or "all"
+    parts = [f"every {ordinal(record.every)}"] if record.every > 1 else []
+    if record.limit is not None and record.limit < math.ceil(record.dataset.samples / record.every):
+        parts.append(f"the first {record.limit}")
+    parts = parts or ["all"]
+    if replays(record.protocol.policy):
+        parts.append(f"{record.result.samples} with recorded clicks")
+    return ", of them ".join(parts)
 
 
 def _execution(record: RunRecord) -> str:

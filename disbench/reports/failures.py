@@ -40,7 +40,7 @@ class HardSample:
         sample: its id.
         noc: clicks to reach 0.90; `max_clicks` if it never does.
         final: IoU after the last click; 0 if the method failed, nan over an empty union.
-        solved: whether it ever reaches 0.90.
+        solved: whether it reaches 0.90.
     """
 
     sample: str
@@ -60,7 +60,7 @@ def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
     """
     rows = entry.rows
     if rows.budget:
-        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to see")
+        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to look at")
     if not rows.reaches(SOLVED):
         raise InputError(
             f"{entry.run.folder}: its samples end at an IoU of {rows.stop_at:g}, so which of them never "
@@ -102,12 +102,12 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
         one, window = chosen[place], window_of(found)
         final = f"final IoU {one.final:.3f}"
         if one.solved:
-            late_place = place - min(samples, len(never)) + 1
-            told = f"Solved late, {late_place} of {len(late):,}: {plain(one.sample)}, NoC@{SOLVED} {one.noc}, {final}"
+            solved = place - min(samples, len(never)) + 1
+            heading = f"Solved late, {solved} of {len(late):,}: {plain(one.sample)}, NoC@{SOLVED} {one.noc}, {final}"
         else:
-            told = f"Never solved, {place + 1} of {len(never):,}: {plain(one.sample)}, {final}"
+            heading = f"Never solved, {place + 1} of {len(never):,}: {plain(one.sample)}, {final}"
         panels = (image_panel(found, window), clicks_panel(found, window), *mask_panels(found, window))
-        strips.append(Strip(told, (panels,)))
+        strips.append(Strip(heading, (panels,)))
     texts = (
         f"{entry.protocol}; {counted(len(entry.rows.samples), 'sample')}: {len(never):,} never reach an IoU of "
         f"{SOLVED / 100:.2f} (shown: {min(samples, len(never))}, the lowest final IoU first), {len(late):,} reach it "

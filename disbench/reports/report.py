@@ -39,12 +39,7 @@ Pictures = Mapping[Path, Sequence[Picture]]
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
-
-    Attributes:
-        paths: of the files, the page first.
-        lines: what to tell the user.
-    """
+    """The files that were written, the page first, and lines that tell the user."""
 
     paths: tuple[Path, ...]
     lines: tuple[str, ...]
@@ -71,7 +66,7 @@ def make_report(
 
     Args:
         folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
-            get one table; `disbench.reports.ambiguity.report` tells all of them.
+            get one table; `disbench.reports.ambiguity.report` has the others.
         out: folder for the report; made if missing. Files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
         pictures: for the leaderboard: folder of a run -> captions and small images of it (PNG, JPEG, WebP), or a
@@ -91,7 +86,10 @@ def make_report(
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
     if page and not clicked:
         raise InputError("every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks")
-    sections = [_section(group) for group in by_dataset(clicked).values()]
+    sections = [
+        _Section(group[0].dataset_name, dataset_facts(group[0]), clicks_table(group), quality_table(group))
+        for group in by_dataset(clicked).values()
+    ]
     overview = [overview_table(clicked)] if clicked else []
     numbers = [read_numbers(run) for run in answers]
     plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
@@ -123,22 +121,12 @@ def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Pict
 
 
 def _by_entry(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Sequence[Picture]]:
-    """Pictures by the entries' own names of their folders."""
+    """Pictures by the short names of their runs' folders."""
     places = {entry.run.folder.resolve(): entry.folder for entry in entries}
     for folder in pictures:
         if folder.resolve() not in places:
             raise InputError(f"{folder}: pictures of a run that is not in the report; name the run as well")
     return {places[folder.resolve()]: images for folder, images in pictures.items()}
-
-
-def _section(entries: Sequence[Entry]) -> _Section:
-    first = entries[0]
-    return _Section(
-        first.dataset_name,
-        dataset_facts(first),
-        clicks_table(entries),
-        quality_table(entries),
-    )
 
 
 def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Panel]:
@@ -193,7 +181,7 @@ def _page(
             "tables": TABLES,
             "runs": [(entry, run_facts(entry)) for entry in entries],
         },
-        filters={"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
+        {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
     )
 
 

@@ -23,13 +23,7 @@ SHOWN_CLICKS = (1, 5, 20)
 
 @dataclass(frozen=True)
 class RunSample:
-    """A sample and its rows.
-
-    Attributes:
-        sample: image and target.
-        rows: of click 1, 2, ...; at least one.
-        place: of the rows, for errors.
-    """
+    """A sample with its rows, one for click 1, 2, ...; `place` names their file in errors."""
 
     sample: Sample
     rows: tuple[ClickRow, ...]
@@ -85,10 +79,10 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
         source = open_run_dataset(run, data, dataset)
     except InputError as error:
         raise InputError(f"no pictures of {run.folder}: {error}") from error
-    told, found = run.record.dataset.content_hash, source.content_hash()
-    if found != told:
+    expected, found = run.record.dataset.content_hash, source.content_hash()
+    if found != expected:
         raise InputError(
-            f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(told)[:8]}, "
+            f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(expected)[:8]}, "
             f"but the one here has {found[:8]}; name the root of the right one with --data"
         )
     return source
@@ -99,11 +93,11 @@ def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> 
 
     Args:
         run: finished.
-        source: of `open_run_dataset`.
+        source: of `open_same_dataset`.
         names: ids of samples.
 
     Raises:
-        InputError: the run or the dataset has no such sample, or a row that cannot be one of it.
+        InputError: the run or the dataset does not have the sample, or a row does not fit its image.
     """
     wanted = set(names)
     rows: dict[str, list[ClickRow]] = {}

@@ -1,4 +1,4 @@
-"""What the pages of reports share: tables, pictures that the page itself holds, and what a browser lets a page do."""
+"""Templates filled in, and what pages share: tables, embedded pictures, the content security policy."""
 
 from __future__ import annotations
 
@@ -21,35 +21,39 @@ _SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "webp": b"R
 
 
 def table_section(table: Table) -> Markup:
-    """A table under its title, with caption and footnotes: HTML, in which every text is escaped."""
+    """A table under its title, with caption and footnotes, as escaped HTML."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     return Markup(page("table.html.jinja", {"table": table}))
 
 
 def page(name: str, values: Mapping[str, Any]) -> str:
-    """A template of HTML, filled in: every text is escaped, and what is not printable is shown as what it is.
+    """A template of HTML in `templates/`, filled in; texts are escaped, and characters that print nothing left out.
 
     Args:
-        name: of a file beside this module.
-        values: by the names that the template uses; of `Markup` what is HTML already.
+        name: of the file.
+        values: by the names that the template uses; `Markup` is HTML already.
     """
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
-    return render(
-        name,
-        values,
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
-    )
+    def printable(value: Any) -> Any:
+        return value if isinstance(value, Markup) else visible(str(value))
+
+    return _filled(name, values, autoescape=True, finalize=printable)
+
+
+def render(name: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]]) -> str:
+    """A template of plain text in `templates/`, filled in; the filters are its own, by name."""
+    return _filled(name, values, filters)
+
+
+def text_of(name: str) -> str:
+    """The text of a file in `templates/`."""
+    return resources.files("disbench.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def embedded(picture: Picture, where: str) -> tuple[str, Markup]:
-    """Caption and data URI.
-
-    Args:
-        picture: to embed.
-        where: it is from, for the message.
+    """Caption and data URI of a picture; `where` it is from is for the message.
 
     Raises:
         InputError: neither PNG nor JPEG nor WebP.
@@ -64,12 +68,7 @@ def embedded(picture: Picture, where: str) -> tuple[str, Markup]:
 
 
 def content_policy(style: str, script: str = "") -> str:
-    """What the browser lets a page do: its own style and script, and the images that it holds; nothing else.
-
-    Args:
-        style: the text of its style element.
-        script: of its script element; "" where it has none.
-    """
+    """What the browser lets a page load: the texts of its own style and script, and embedded images."""
     scripts = f"script-src 'sha256-{_digest(script)}'; " if script else ""
     return (
         f"default-src 'none'; style-src 'sha256-{_digest(style)}'; {scripts}img-src data:; "
@@ -81,37 +80,13 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def text_of(name: str) -> str:
-    """The text of a file in `templates/`."""
-    return resources.files("disbench.reports").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def render(
-    name: str,
-    values: Mapping[str, Any],
-    *,
-    autoescape: bool = False,
-    filters: Mapping[str, Callable[..., Any]] | None = None,
-    finalize: Callable[[Any], Any] | None = None,
+def _filled(
+    name: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] | None = None, **escaping: Any
 ) -> str:
-    """A template of Jinja, filled in.
-
-    Args:
-        name: of a file in `templates/`.
-        values: by the names that the template uses; a name that is missing is an error.
-        autoescape: whether texts are escaped for HTML.
-        filters: the template's own, by name.
-        finalize: what is done to each value before it is escaped and set.
-    """
     import jinja2  # noqa: PLC0415  (heavy)
 
     environment = jinja2.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=autoescape,
-        finalize=finalize,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined, **escaping
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters.update(filters or {})

@@ -1,4 +1,4 @@
-"""The one type of table behind Markdown, LaTeX, HTML and the terminal, and its form as plain text."""
+"""Tables before they become Markdown, LaTeX or HTML, and tables as plain text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ Emphasis = Literal["", "best", "second"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading: of a group of columns, and its own.
-
-    Attributes:
-        name: its own.
-        group: "" or what it shares with its neighbours.
-        number: set flush right.
-    """
+    """A column's heading, and that of its group of columns; numbers are flush right."""
 
     name: str
     group: str = ""
@@ -28,16 +22,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in a cell.
+    """A cell.
 
     Attributes:
-        text: unescaped, one line.
-        marks: of footnotes.
-        interval: "" or the ends of an interval, to be set smaller where that can be done.
-        emphasis: the best of its column is set bold, the second best underlined.
-        behind: "" or what follows the text without its emphasis.
-        value: the number itself, for sorting; None where the text is sorted.
-        ends: of the interval; empty without one.
+        text: one line, not escaped.
+        marks: footnotes.
+        interval: the text of an interval, printed smaller where possible.
+        emphasis: the best of a column is bold, the second best underlined.
+        behind: follows the text without its emphasis.
+        value: the number itself, by which a page sorts; None where it sorts by text.
+        ends: low and high end of the interval.
     """
 
     text: str
@@ -51,16 +45,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that has only to be set.
+    """A table.
 
     Attributes:
-        name: of letters, digits and hyphens.
+        name: letters, digits and hyphens.
         title: names the dataset and its content hash.
-        caption: what holds for all rows.
+        caption: what applies to all rows.
         columns: headings.
         rows: a cell a column.
         footnotes: mark -> text.
-        groups: number of a row -> what the rows from there on have in common.
+        groups: number of a row -> heading of the rows from there on.
     """
 
     name: str
@@ -74,11 +68,7 @@ class Table:
 
 @dataclass
 class Footnotes:
-    """The footnotes of a table while it grows: the same text gets the same mark.
-
-    Attributes:
-        texts: text -> mark.
-    """
+    """The footnotes of a table while it grows, text -> mark: the same text gets the same mark."""
 
     texts: dict[str, str] = field(default_factory=dict)
 
@@ -87,7 +77,7 @@ class Footnotes:
         return self.texts.setdefault(text, _letters(len(self.texts)))
 
     def marks(self, *texts: str) -> tuple[str, ...]:
-        """The marks of those that are no empty text."""
+        """The marks of the texts that are not empty."""
         return tuple(self.mark(text) for text in texts if text)
 
     def by_mark(self) -> dict[str, str]:
@@ -96,11 +86,7 @@ class Footnotes:
 
 
 def as_text(content: Table) -> str:
-    """A table with aligned columns, and its footnotes below.
-
-    Args:
-        content: title and caption are left out.
-    """
+    """Aligned columns with the footnotes below; without title and caption."""
     heads = [f"{column.group} {column.name}".strip() for column in content.columns]
     lines = [heads, *([_cell(cell) for cell in row] for row in content.rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]

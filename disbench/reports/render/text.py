@@ -11,18 +11,17 @@ from typing import Any
 DASH = "–"
 """Where there is no number."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
-
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-"""The wide ones are as good as the others to some spreadsheets."""
+"""What begins a formula; some spreadsheets also read the wide forms."""
 
 
 def plain(text: object) -> str:
-    """One line of printable characters; what is none (controls, text directions, halves of pairs) is left out."""
+    """One line of printable characters, without controls, text directions and halves of pairs."""
     return " ".join(visible(str(text)).split())
 
 
 def visible(text: str) -> str:
-    """The text with its spaces and ends of lines, without other characters that print nothing."""
+    """The text with spaces and line ends, without other characters that print nothing."""
     return "".join(char for char in text if char in "\n\t " or unicodedata.category(char) not in _INVISIBLE)
 
 
@@ -53,7 +52,7 @@ def listed(texts: Sequence[str], most: int = 3) -> str:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows that have the same keys, with a heading; texts from outside cannot become formulas."""
+    """Rows with the same keys, below a heading; a text that would become a formula gets an apostrophe."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -63,7 +62,6 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _field(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
     if not isinstance(value, str):
         return value
     text = plain(value)
