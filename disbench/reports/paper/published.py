@@ -240,13 +240,13 @@ def read_published(folder: Path | None = None) -> Published:
     sources = settings_from(Sources, definitions.load(path), str(path))
     rows = tuple(row for name, file in sources.files.items() for row in _rows(folder / name, file))
     published = Published(rows, sources)
-    try:
-        for row in rows:
+    for row in rows:
+        try:
             for column in row.numbers:
                 published.measure(column)
-            published.elsewhere(row)
-    except InputError as error:
-        raise InputError(f"{folder}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{folder / row.file}: {error}") from error
+    _ = published.compared  # each entry is found
     return published
 
 

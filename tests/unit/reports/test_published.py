@@ -23,10 +23,9 @@ def test_columns(published: Published) -> None:
     measure = published.measure("sbd_nof90")
     assert (measure.dataset.title, measure.dataset.card, measure.title) == ("SBD", "sbd-val", "NoF@90")
     assert published.title("grabcut_noc85") == "GrabCut NoC@85"
-    with pytest.raises(InputError, match="not a column of numbers"):
-        published.measure("sbd_iou90")
-    with pytest.raises(InputError, match="unknown dataset 'dabis'; did you mean 'davis'"):
-        published.measure("dabis_noc90")
+    for wrong in ("sbd_iou90", "dabis_noc90"):
+        with pytest.raises(InputError):
+            published.measure(wrong)
 
 
 def test_datasets_are_those_of_the_cards(published: Published) -> None:
@@ -39,7 +38,7 @@ def test_datasets_are_those_of_the_cards(published: Published) -> None:
 def test_a_row_is_found_by_its_labels(published: Published) -> None:
     row = published.find({"file": "table1.csv", "method": "DISNet", "training_data": "SBD"})
     assert row.numbers["berkeley_noc85"] == "1.39"
-    with pytest.raises(InputError, match="2 rows with method 'DISNet'"):
+    with pytest.raises(InputError, match=r"table1\.csv"):
         published.find({"file": "table1.csv", "method": "DISNet"})
 
 
@@ -84,25 +83,29 @@ def test_the_list_of_a_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "words"),
+    ("file", "old", "new"),
     [
-        ("table1.csv", "8.02", "8.o2", "table1.csv: line 2, grabcut_noc85: '8.o2' is not a number"),
-        ("table1.csv", "8.02", "-8.02", "'-8.02' is not a number"),
-        ("table1.csv", "8.02,", "", "table1.csv: line 2 has more or fewer fields"),
-        ("table1.csv", "8.02", "8.02,1", "table1.csv: line 2 has more or fewer fields"),
-        ("table1.csv", "sbd_noc85", "sdb_noc85", "unknown dataset 'sdb'"),
-        ("table1.csv", "f-BRS-B", "f-BRS", "table1.csv: 0 rows with method 'f-BRS-B'"),
-        ("sources.toml", 'title = "SBD", ', "", "sources.toml: datasets.sbd: the key 'title' is missing"),
-        ("sources.toml", "[[remarks]]", "[[remarks]", "not a readable TOML file"),
-        ("sources.toml", '"table1.csv" = { source', '"table9.csv" = { source', "not a readable CSV file"),
+        ("table1.csv", "8.02", "8.o2"),
+        ("table1.csv", "8.02", "-8.02"),
+        ("table1.csv", "8.02,", ""),
+        ("table1.csv", "8.02", "8.02,1"),
+        ("table1.csv", "sbd_noc85", "sdb_noc85"),
+        ("table1.csv", "f-BRS-B", "f-BRS"),
+        ("sources.toml", 'title = "SBD", ', ""),
+        ("sources.toml", "[[remarks]]", "[[remarks]"),
     ],
-)  # fmt: skip
-def test_damaged_files(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:
+)
+def test_damaged_files(tmp_path: Path, file: str, old: str, new: str) -> None:
     folder = tmp_path / "published"
     shutil.copytree(FOLDER, folder)
     content = (folder / file).read_text()
     assert old in content
     (folder / file).write_text(content.replace(old, new, 1))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=file):
         read_published(folder)
-    assert words in str(error.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "published", ignore=shutil.ignore_patterns("table1.csv"))
+    with pytest.raises(InputError, match=r"table1\.csv"):
+        read_published(tmp_path / "published")
