@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend."""
+"""The one kind of error that a user can fix."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ _SHOWN = 60
 class InputError(ValueError):
     """Something outside the program is wrong: a file, a record, an option.
 
-    The message is one sentence or two that name the file, the record and the cure; the command line
-    prints it without a traceback and exits with code 2.
+    The message, one sentence or two, names the file, the record and the fix; the command line prints it without a
+    traceback and exits with code 2.
     """
 
 
 def shown(value: object) -> str:
-    """A value from outside as it may stand in a message: short, on one line, without control characters.
-
-    Args:
-        value: anything that JSON or a pickle can hold, of any size and depth.
-    """
+    """A value from outside, of any kind, size and depth, for a message: short, one line, no control characters."""
     if isinstance(value, str | bytes):
         return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
     if isinstance(value, int) and value.bit_length() > 128:
@@ -36,13 +32,13 @@ def shown(value: object) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """An `InputError` for a name that nothing answers to, with the nearest names that exist.
+    """An `InputError` for an unknown name, with the nearest known names.
 
     Args:
-        kind: what was looked for, a singular noun ("recipe", "option").
-        name: the name as given.
-        known: all names that would have been right.
-        where: optional, where the name stood (a file).
+        kind: of the name, a singular noun ("recipe", "option").
+        name: as given.
+        known: all names.
+        where: the file that has the name, if any.
     """
     choices = sorted(known)
     near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)

@@ -1,7 +1,7 @@
-"""How large outside data may be: every bound that readers keep, in one place (docs/security.md).
+"""How large outside data may be (docs/security.md).
 
-A few bytes can claim, or unfold into, any amount of memory. Each bound is far above what real data holds, and
-small enough that a machine of a few gigabytes survives the worst file that keeps it.
+A few bytes can claim, or expand into, any amount of memory. Each bound is far above what real data has, and small
+enough that a machine of a few gigabytes survives the worst file within it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import deque
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from disbench.datasets.cards import DatasetCard, RemoteFile, load_card
 from disbench.io import addresses
 from disbench.io.archives import safe_path, unpack
 from disbench.io.download import download
-from disbench.io.files import Existing
+from disbench.io.files import Existing, scratch_folder
 
 DOWNLOADS = ".downloads"
 """Where archives are kept below the root of the datasets until they are unpacked."""
-_DEEPEST = 4
-"""How many folders deep in an archive what it holds is looked for."""
+_LEVELS = 4
+"""Folders in each other in an archive that are searched for what it holds."""
 
 
 def fetch(
@@ -31,7 +30,7 @@ def fetch(
     """Download a dataset's files, check them, and put them in place.
 
     What is in place is always whole: an archive is unpacked beside, and its folders are renamed into place.
-    Interrupted, the same call goes on where it stopped.
+    After an interruption, the same call continues where it stopped.
 
     Args:
         name: a card's name, or a path to the user's own card.
@@ -45,8 +44,8 @@ def fetch(
         Lines that tell what was done, as it is done.
 
     Raises:
-        InputError: no root, no address, a file without a hash that is not allowed, a download or an archive
-            that is not as it should be.
+        InputError: no root, no address, a file without a hash where that is not allowed, or a download or an archive
+            that is refused.
     """
     card = load_card(name)
     if not card.files:
@@ -58,7 +57,7 @@ def fetch(
     wanted = []
     for file in card.files:
         _check(card, file)
-        if missing := _missing(card, file, data, existing):
+        if missing := _missing(file, _target(card, file, data), existing):
             wanted.append((file, missing))
         else:
             yield f"{file.file}: what it holds is here already"
@@ -68,53 +67,79 @@ def fetch(
             f"{card.name}: the card has no SHA-256 for {', '.join(unknown)}, so what comes cannot be checked; "
             "allow it with --no-hash, and compare the SHA-256 that is printed"
         )
+    downloads = data / DOWNLOADS / card.name
     for file, missing in wanted:
-        yield from _fetch_file(card, file, data, missing, progress=progress)
+        archive = downloads / file.file.replace("/", "-")
+        downloads.mkdir(parents=True, exist_ok=True)
+        yield f"{file.file}: from {file.url}"
+        digest = download(file.url, archive, sha256=file.sha256, size=file.bytes, progress=progress)
+        yield f"{file.file}: SHA-256 {digest} ({'as on the card' if file.sha256 else 'NOT CHECKED: none on the card'})"
+        target = _target(card, file, data)
+        try:
+            _install(archive, file, target, missing)
+        except InputError:
+            if not file.sha256:  # it may have come damaged
+                archive.unlink(missing_ok=True)
+            raise
+        archive.unlink(missing_ok=True)
+        _remove_if_empty(downloads, downloads.parent)
+        yield f"{file.file}: {', '.join(missing)} in {target}"
 
 
-def _fetch_file(
-    card: DatasetCard, file: RemoteFile, data: Path, missing: Sequence[str], *, progress: bool
-) -> Iterator[str]:
-    archive = _downloads(card, data) / file.file.replace("/", "-")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    yield f"{file.file}: from {file.url}"
-    digest = download(file.url, archive, sha256=file.sha256, size=file.bytes, progress=progress)
-    yield f"{file.file}: SHA-256 {digest} ({'as on the card' if file.sha256 else 'NOT CHECKED: none on the card'})"
-    target = _target(card, file, data)
-    try:
-        _install(archive, file, target, missing)
-    except InputError:
-        if not file.sha256:  # it may have come damaged
-            archive.unlink(missing_ok=True)
-        raise
-    archive.unlink(missing_ok=True)
-    _remove_if_empty(archive.parent, archive.parent.parent)
-    yield f"{file.file}: {', '.join(missing)} in {target}"
+def _check(card: DatasetCard, file: RemoteFile) -> None:
+    """Refuse a card that would write outside its dataset's folder."""
+    where = f"{card.path}: [[files]]"
+    for path in (file.file, file.to, card.folder or "", card.name, *file.holds):
+        safe_path(path, where)
+    if not file.file or (file.unpack and not file.holds):
+        raise InputError(f"{where}: a file needs a name, and an archive 'holds': what is taken out of it")
+
+
+def _target(card: DatasetCard, file: RemoteFile, data: Path) -> Path:
+    return data / (card.folder or "") / file.to
+
+
+def _missing(file: RemoteFile, target: Path, existing: Existing) -> list[str]:
+    """The names of a file's content that have to be put in place."""
+    names = list(file.holds) if file.unpack else [file.file]
+    here = [name for name in names if (target / name).exists()]
+    if here and existing == "fail":
+        raise InputError(f"{target / here[0]}: it is there already; use --existing resume or overwrite")
+    return names if existing == "overwrite" else [name for name in names if name not in here]
 
 
 def _install(archive: Path, file: RemoteFile, target: Path, missing: Sequence[str]) -> None:
-    """Put what is missing in place; whatever goes wrong, what was there before stays."""
+    """Put what is missing in place; after an error, what was there before is there."""
     target.mkdir(parents=True, exist_ok=True)
     aside = target / f".unpacking-{archive.name}"
-    shutil.rmtree(aside, ignore_errors=True)  # of an earlier attempt that was killed
     try:
-        aside.mkdir()
-        if file.unpack:
-            unpack(archive, aside)
-            source = _holder(aside, missing, archive)
-        else:
-            (aside / missing[0]).parent.mkdir(parents=True, exist_ok=True)
-            archive.rename(aside / missing[0])
+        with scratch_folder(aside):
             source = aside
-        for number, item in enumerate(missing):
-            _exchange(source / item, target / item, aside / f".old-{number}")
+            if file.unpack:
+                unpack(archive, aside)
+                source = _holder(aside, missing, archive)
+            else:
+                (aside / missing[0]).parent.mkdir(parents=True, exist_ok=True)
+                archive.rename(aside / missing[0])
+            for number, item in enumerate(missing):
+                _exchange(source / item, target / item, aside / f".old-{number}")
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
         _remove_if_empty(target)
 
 
+def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
+    """The folder, this or one below it, that holds all the names; the nearest to the top."""
+    level = [folder]
+    for _ in range(_LEVELS + 1):
+        for candidate in level:
+            if all((candidate / name).exists() for name in names):
+                return candidate
+        level = [path for candidate in level for path in sorted(candidate.iterdir()) if path.is_dir()]
+    raise InputError(f"{archive}: no folder in it holds {' and '.join(names)}; correct the card's 'holds'")
+
+
 def _exchange(new: Path, place: Path, old: Path) -> None:
-    """Rename into place; what stood there is renamed away, and back if that fails."""
+    """Rename into place; what was there is renamed away, and back if that fails."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
         place.rename(old)
@@ -126,49 +151,7 @@ def _exchange(new: Path, place: Path, old: Path) -> None:
         raise
 
 
-def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
-    """The folder, this or one below it, that holds all the names; the nearest to the top."""
-    waiting = deque([(folder, 0)])
-    while waiting:
-        candidate, depth = waiting.popleft()
-        if all((candidate / name).exists() for name in names):
-            return candidate
-        if depth < _DEEPEST:
-            waiting += [(path, depth + 1) for path in sorted(candidate.iterdir()) if path.is_dir()]
-    raise InputError(f"{archive}: no folder in it holds {' and '.join(names)}; mend the card's 'holds'")
-
-
-def _missing(card: DatasetCard, file: RemoteFile, data: Path, existing: Existing) -> list[str]:
-    """What of a file's content has to be put in place."""
-    target = _target(card, file, data)
-    names = list(file.holds) if file.unpack else [file.file]
-    here = [name for name in names if (target / name).exists()]
-    if here and existing == "fail":
-        raise InputError(f"{target / here[0]}: it is there already; use --existing resume or overwrite")
-    return names if existing == "overwrite" else [name for name in names if name not in here]
-
-
-def _check(card: DatasetCard, file: RemoteFile) -> None:
-    where = f"{card.path}: [[files]]"
-    for path in (file.file, file.to, *file.holds):
-        safe_path(path, where)
-    safe_path(card.folder or "", f"{card.path}: folder")
-    safe_path(card.name, str(card.path))
-    if not file.file or (file.unpack and not file.holds):
-        raise InputError(f"{where}: a file needs a name, and an archive 'holds': what is taken out of it")
-
-
-def _target(card: DatasetCard, file: RemoteFile, data: Path) -> Path:
-    return data / (card.folder or "") / file.to
-
-
-def _downloads(card: DatasetCard, data: Path) -> Path:
-    return data / DOWNLOADS / card.name
-
-
 def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        try:
+    with contextlib.suppress(OSError):
+        for folder in folders:
             folder.rmdir()
-        except OSError:
-            return

@@ -11,18 +11,16 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from disbench.core.errors import InputError, unknown_name
-from disbench.io.files import naming
+from disbench.io.files import naming, scratch_folder
 
 THREADS = 16
 """Files that are copied at once."""
@@ -280,17 +278,6 @@ def copy_file(system: Any, entry: Entry, place: Path, address: str, scratch: Pat
         os.utime(arriving, ns=(entry.stamp, entry.stamp))
         place.parent.mkdir(parents=True, exist_ok=True)
         arriving.replace(place)
-
-
-@contextmanager
-def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed at the end; the caller has a lock on it."""
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy(address: str, place: Path) -> None:

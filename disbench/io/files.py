@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from disbench.core.errors import InputError
 
@@ -20,14 +20,8 @@ Existing = Literal["resume", "overwrite", "fail"]
 MISSING = "there is no such file; the dataset is incomplete, get it again"
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """By what a file is seen to be another one than before.
-
-    Attributes:
-        size: bytes; -1 if there is no such file.
-        changed: time of the last change in nanoseconds.
-    """
+class Stamp(NamedTuple):
+    """What shows that a file has changed: its bytes (-1 if there is no such file) and time of change in nanoseconds."""
 
     size: int
     changed: int
@@ -52,11 +46,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     An error in the `with` block, or a kill, leaves what was at `path` before.
 
-    Args:
-        path: of the file; its folder exists.
-
     Yields:
-        The file, open for writing bytes, under a temporary name beside `path`.
+        The file, open for writing bytes, under a temporary name beside `path`, whose folder exists.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -72,9 +63,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an error of the operating system the name of the file that it is about, where it has none.
-
-    A write to a full disk does not say which file it was for.
+    """Give an error of the operating system a file's name, where it has none: a write to a full disk does not say it.
 
     Raises:
         OSError: as in the `with` block, with `filename` set.
@@ -87,15 +76,26 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed at the end. Two processes must not use one at the same time."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
-    """Open a file for reading; what is no file (a device, a pipe) could be endless, or never answer.
+    """Open a file for reading, but no device or pipe, which could be endless or never answer.
 
     Args:
         path: of the file, or of a link to one.
-        missing: what to say where there is none.
+        missing: what to say if it is missing.
 
     Raises:
-        InputError: there is no such file, it is none, or it may not be read.
+        InputError: it is missing, not a file, or cannot be read.
     """
     try:
         if (kind := stat.S_IFMT(path.stat().st_mode)) == stat.S_IFREG:
@@ -105,7 +105,7 @@ def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     except OSError as error:
         raise InputError(f"{path}: it cannot be read ({error.strerror}); check the path") from None
     except ValueError:  # a null in the name
-        raise InputError(f"{str(path)!r}: no file can have this name; mend what names it") from None
+        raise InputError(f"{str(path)!r}: not a valid file name; correct it where it is named") from None
     found = "folder" if kind == stat.S_IFDIR else "device, a pipe or a socket"
     raise InputError(f"{path}: this is a {found}, not a file; check the path")
 
@@ -121,10 +121,7 @@ def file_sha256(path: Path) -> str:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file's name from elsewhere, joined to a folder, stays in that folder on every system.
-
-    The name may have folders in it. Links are not looked at: those in a dataset's folder are its owner's.
-    """
+    """Whether a relative path from elsewhere stays in its folder on every system; links in the folder are followed."""
     return not (_OUTWARD.search(name) or "\0" in name)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from disbench.core.errors import InputError
 from disbench.io import addresses
-from disbench.io.files import Existing, whole_file
+from disbench.io.files import Existing, scratch_folder, whole_file
 
 ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 """Kinds of addresses at which a file appears whole when its upload has ended; elsewhere it is renamed then."""
@@ -196,7 +196,7 @@ class Mirror(Output):
 
     def _bring(self, present: Mapping[str, addresses.Entry]) -> None:
         """Copy files from the address, unless those here are the same or go on from them."""
-        with addresses.scratch_folder(self.own / "arriving") as scratch:
+        with scratch_folder(self.own / "arriving") as scratch:
             for name, entry in present.items():
                 path = self.folder / name
                 if path.is_file() and self._sent.get(name, ("",))[0] == entry.version:
