@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,15 @@ MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Session:
-    """One image; clicks grow.
+    """One image; clicks grow. Subclasses say what differs in a system's predictor."""
 
-    Args:
-        load: imports a module of the peer's.
-        predictor: makes a predictor of the peer's.
-        begin: hands an image to the predictor.
-        ask: what the predictor of a session says: float32 or bool (height, width), or with the candidates first.
-        keep: tells the predictor of a session which candidate was kept.
-        image: uint8 (height, width, 3), RGB.
-    """
-
-    def __init__(self, load: Any, predictor: Any, begin: Any, ask: Any, keep: Any, image: Any) -> None:
+    def __init__(self, load: Any, make: Any, options: dict[str, Any], image: Any) -> None:
+        self.load, self.options = load, options
         self.torch, self.clicks = load("torch"), load("isegm.inference.clicker")
-        self.predictor, self.clicker = predictor(), self.clicks.Clicker()
-        self.ask, self.kept = ask, keep
+        self.predictor, self.clicker = make(), self.clicks.Clicker()
         self.masks: Any = None
         with self.torch.no_grad():
-            begin(self.predictor, image)
+            self.begin(image)
 
     def predict(self, clicks: Any) -> Any:
         """Masks for all clicks so far, (x, y, positive) each: (candidates, height, width), and no scores."""
@@ -50,27 +40,20 @@ class Session:
             place = (np.int64(y), np.int64(x))
             self.clicker.add_click(self.clicks.Click(is_positive=bool(positive), coords=place))
         with self.torch.no_grad():
-            masks = self.ask(self)
+            masks = self.ask()
         self.masks = masks if masks.ndim == 3 else masks[None]
         return self.masks, None
 
+    def begin(self, image: Any) -> None:
+        """Hand an image, uint8 (height, width, 3), RGB, to the predictor."""
+        self.predictor.set_input_image(image)
+
+    def ask(self) -> Any:
+        """What the predictor says: float32 or bool (height, width), or with the candidates first."""
+        return self.predictor.get_prediction(self.clicker)
+
     def keep(self, index: int) -> None:
         """Told which candidate was kept."""
-        self.kept(self, index)
-
-
-def set_image(predictor: Any, image: Any) -> None:
-    """Hand over an image, as most predictors take it."""
-    predictor.set_input_image(image)
-
-
-def prediction(session: Session) -> Any:
-    """What most predictors say."""
-    return session.predictor.get_prediction(session.clicker)
-
-
-def nothing(session: Session, index: int) -> None:
-    """What most predictors are told of the mask that was kept."""
 
 
 def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) -> tuple[Any, Any, Any]:
@@ -80,30 +63,22 @@ def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) 
     return load, where, load("isegm.inference.utils").load_is_model(checkpoint, where, *given, **named)
 
 
-def asked(
-    load: Any,
-    where: Any,
-    net: Any,
-    arguments: Callable[[], tuple[str, dict[str, Any]]],
-    begin: Any = set_image,
-    ask: Any = prediction,
-    keep: Any = nothing,
-) -> Model:
-    """A model of a network; `arguments` has the mode of its predictor and what else goes to `get_predictor`."""
+def model(load: Any, where: Any, net: Any, arguments: Any, options: dict[str, Any], session: Any = Session) -> Model:
+    """A model of a network; `arguments` makes the mode of its predictor, and what else it takes, of the options."""
     get_predictor = load("isegm.inference.predictors").get_predictor
 
-    def predictor() -> Any:
-        mode, more = arguments()
+    def make() -> Any:
+        mode, more = arguments(options)
         return get_predictor(net, mode, where, **more)
 
-    return Model(Session, load, predictor, begin, ask, keep)
+    return Model(session, load, make, options)
 
 
 def plain(
-    arguments: Any, repo: str, checkpoint: str, options: dict[str, Any], device: str, ask: Any = prediction
+    arguments: Any, repo: str, checkpoint: str, options: dict[str, Any], device: str, session: Any = Session
 ) -> Model:
-    """A system that differs from RITM in the arguments of its predictor alone."""
-    return asked(*network(repo, checkpoint, device), partial(arguments, options), ask=ask)
+    """A system whose network is loaded as RITM's."""
+    return model(*network(repo, checkpoint, device), arguments, options, session)
 
 
 def zoom(size: object, **more: Any) -> dict[str, Any] | None:
@@ -164,30 +139,40 @@ def fcfi(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def ask_fcfi(session: Session) -> Any:
+class FcfiSession(Session):
     """It is handed the previous probabilities, and a gate: 0 at the first click, 1 after it."""
-    if session.masks is None:
-        height, width = session.predictor.original_image.shape[2:]
-        return session.predictor.get_prediction(session.clicker, np.zeros((height, width), np.float32), 0.0)[0]
-    return session.predictor.get_prediction(session.clicker, session.masks[0], 1.0)[0]
+
+    def ask(self) -> Any:
+        """Probabilities (height, width)."""
+        if self.masks is None:
+            height, width = self.predictor.original_image.shape[2:]
+            return self.predictor.get_prediction(self.clicker, np.zeros((height, width), np.float32), 0.0)[0]
+        return self.predictor.get_prediction(self.clicker, self.masks[0], 1.0)[0]
+
+
+class FbrsSession(Session):
+    """Its data set normalises the images, so its predictor takes normalised ones."""
+
+    def begin(self, image: Any) -> None:
+        """Normalise an image and hand it over."""
+        transforms = self.load("torchvision.transforms")
+        prepared = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
+        self.predictor.set_input_image(prepared(image))
 
 
 def fbrs(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """f-BRS (Sofiiuk, Petrov, Barinova, Konushin 2020), github.com/SamsungLabs/fbrs_interactive_segmentation."""
-    load, where, net = network(repo, checkpoint, device, norm_radius=int(options["radius"]))
     limit = int(options["clicks_limit"])
-    # Its data set normalises the images, so its predictor takes normalised ones.
-    transforms = load("torchvision.transforms")
-    prepared = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
 
-    def arguments() -> tuple[str, dict[str, Any]]:
+    def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return options["mode"], {
             "with_flip": bool(options["flip"]),
             "zoom_in_params": zoom(options["crop"]),
             "predictor_params": {"net_clicks_limit": limit} if limit else None,
         }
 
-    return asked(load, where, net, arguments, lambda predictor, image: predictor.set_input_image(prepared(image)))
+    loaded = network(repo, checkpoint, device, norm_radius=int(options["radius"]))
+    return model(*loaded, arguments, options, FbrsSession)
 
 
 def plain_vit(
@@ -196,7 +181,7 @@ def plain_vit(
     options: dict[str, Any],
     device: str,
     predictor_options: Any = lambda options: {},
-    **hooks: Any,
+    session: Any = Session,
 ) -> Model:
     """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and those that began from it.
 
@@ -207,14 +192,14 @@ def plain_vit(
     positions = load("isegm.model.modeling.pos_embed")
     positions.interpolate_pos_embed_inference(net.backbone, fixed_zoom(options["crop"])["target_size"], where)
 
-    def arguments() -> tuple[str, dict[str, Any]]:
+    def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return "NoBRS", {
             "with_flip": bool(options["flip"]),
             "zoom_in_params": fixed_zoom(options["crop"]),
             "predictor_params": predictor_options(options),
         }
 
-    return asked(load, where, net, arguments, **hooks)
+    return model(load, where, net, arguments, options, session)
 
 
 def cascade(options: dict[str, Any]) -> dict[str, Any]:
@@ -226,46 +211,50 @@ def cascade(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """PiClick (Yan, Wang, Liu, Deng and others 2023), github.com/cilinyan/PiClick: seven masks a click, or its choice.
+class PiclickSession(Session):
+    """Seven masks a click, or its own choice."""
 
-    Flip averaging cannot be switched off.
-    """
+    def ask(self) -> Any:
+        """Masks (candidates, height, width)."""
+        return self.predictor.get_prediction(self.clicker, max_score=bool(self.options["max_score"]))
+
+    def keep(self, index: int) -> None:
+        """Feed a mask back: at the next click it is the previous one, and the zoom-in follows it."""
+        before = self.predictor.prev_prediction
+        mask = self.torch.tensor(self.masks[index][None, None], dtype=before.dtype, device=before.device)
+        self.predictor.prev_prediction = mask
+        self.predictor.set_prev_for_zoom_in(index)
+
+
+def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """PiClick (Yan, Wang, Liu, Deng and others 2023), github.com/cilinyan/PiClick: flips always."""
     repo, checkpoint = str(Path(repo).resolve()), str(Path(checkpoint).resolve())
     folder = tempfile.TemporaryDirectory()  # every predictor makes a folder for pictures in the current one
     os.chdir(folder.name)
-    choice = bool(options["max_score"])
-
-    def ask(session: Session) -> Any:
-        return session.predictor.get_prediction(session.clicker, max_score=choice)
-
-    model = plain_vit(repo, checkpoint, dict(options, flip=True), device, ask=ask, keep=keep_piclick)
-    model.folder = folder  # type: ignore[attr-defined]
-    return model
+    made = plain_vit(repo, checkpoint, dict(options, flip=True), device, session=PiclickSession)
+    made.folder = folder  # type: ignore[attr-defined]  # removed with the model
+    return made
 
 
-def keep_piclick(session: Session, index: int) -> None:
-    """Feed a mask back: at the next click it is the previous one, and the zoom-in follows it."""
-    before = session.predictor.prev_prediction
-    mask = session.torch.tensor(session.masks[index][None, None], dtype=before.dtype, device=before.device)
-    session.predictor.prev_prediction = mask
-    session.predictor.set_prev_for_zoom_in(index)
+class SegnextSession(Session):
+    """Its predictor has other names for the same."""
+
+    def begin(self, image: Any) -> None:
+        """Hand an image over."""
+        self.predictor.set_image(image)
+
+    def ask(self) -> Any:
+        """Probabilities (height, width)."""
+        # The network remembers the size of the image that it saw last, which may be another session's.
+        self.predictor.model.orig_size = self.predictor.orig_img_shape[-2:]
+        return self.predictor.predict(self.clicker)
 
 
 def segnext(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """SegNext (Liu, Cho, Bansal, Niethammer 2024), github.com/uncbiag/SegNext."""
     load, _, net = network(str(Path(repo) / "segnext"), checkpoint, device)
-    make = load("isegm.inference.predictor").BasePredictor
-
-    def begin(predictor: Any, image: Any) -> None:
-        predictor.set_image(image)
-
-    def ask(session: Session) -> Any:
-        # The network remembers the size of the image that it saw last, which may be another session's.
-        session.predictor.model.orig_size = session.predictor.orig_img_shape[-2:]
-        return session.predictor.predict(session.clicker)
-
-    return Model(Session, load, lambda: make(net), begin, ask, nothing)
+    predictor = load("isegm.inference.predictor").BasePredictor
+    return Model(SegnextSession, load, lambda: predictor(net), options)
 
 
 LOADERS = {
@@ -273,7 +262,7 @@ LOADERS = {
     "focalclick": partial(plain, focalclick),
     "cdnet": partial(plain, cdnet),
     "emcclick": partial(plain, emcclick),
-    "fcfi": partial(plain, fcfi, ask=ask_fcfi),
+    "fcfi": partial(plain, fcfi, session=FcfiSession),
     "fbrs": fbrs,
     "simpleclick": plain_vit,
     "cfr_icl": partial(plain_vit, predictor_options=cascade),
