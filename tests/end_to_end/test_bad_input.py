@@ -1,4 +1,4 @@
-"""Bad data, full disks, killed workers: one line that names file, record and cure; nothing half written."""
+"""Bad data, full disks, killed workers: one line that names file, record and fix; nothing half written."""
 
 from __future__ import annotations
 
@@ -132,19 +132,19 @@ def test_bad_annotations_can_be_left_out_and_are_counted(content: dict[str, Any]
     assert "left out: 1 x annotation of a missing image" in dropped.stdout
 
     kept = [*records[1:late], *records[late + len(BAD_ANNOTATIONS) :]]
-    without = write_annotations(tmp_path / "mended.json", kept, content["images"], content["categories"])
-    assert disbench(*sampling(without, tmp_path / "mended", *dropping)).returncode == 0
+    without = write_annotations(tmp_path / "fixed.json", kept, content["images"], content["categories"])
+    assert disbench(*sampling(without, tmp_path / "fixed", *dropping)).returncode == 0
     objects = [
         [
             pq.read_table(path, columns=["image_id", "objects", "sets"])
             for path in sorted((tmp_path / name).glob("*.parquet"))
         ]
-        for name in ("dropped", "mended")
+        for name in ("dropped", "fixed")
     ]
     assert objects[0] == objects[1]
 
 
-def test_a_mended_file_is_other_input(
+def test_a_fixed_file_is_other_input(
     content: dict[str, Any], late: int, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     records = list(content["annotations"])

@@ -1,4 +1,4 @@
-"""The benchmark's datasets as they are: counts, hashes, and every target against the rule in other words."""
+"""The benchmark's real datasets: counts, hashes, and every target against the rule in other words."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_annotated(data_root: Path, name: str, annotations: str, samples: int, i
 
 
 @pytest.mark.real_data
-def test_images_that_are_not_here_are_told(data_root: Path) -> None:
+def test_missing_images_are_reported(data_root: Path) -> None:
     found = verify("lvis", data_root, ["annotations=lvis/lvis_val_100.json"])
     assert found.samples == 977
     assert not found.whole

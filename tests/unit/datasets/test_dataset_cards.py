@@ -163,7 +163,7 @@ class TestVerify:
         assert found.whole
         assert not found.checked_hash
 
-    def test_all_problems_are_told(self, card: Path) -> None:
+    def test_all_problems_are_reported(self, card: Path) -> None:
         folder = card.parent / "mine"
         Image.fromarray(np.zeros((4, 5), np.uint8)).save(folder / "b" / "0.png")
         (folder / "a" / "1.png").write_bytes(b"no image")
@@ -171,11 +171,11 @@ class TestVerify:
         card.write_text(card.read_text().replace("samples = 3", "samples = 4"))
         found = verify(str(card), None)
         assert not found.whole
-        told = "\n".join(found.problems)
+        reported = "\n".join(found.problems)
         assert len(found.problems) == 5
         for part in ("b/0.png: ", "a/1.png: ", "b/2.png: ", "3 samples"):
-            assert part in told
-        assert f"content hash {found.content_hash}" in told
+            assert part in reported
+        assert f"content hash {found.content_hash}" in reported
         assert found.lines()[0] == "mine: 3 samples on 3 images: not whole, 5 problems"
 
     def test_a_dataset_that_does_not_open(self, card: Path, tmp_path: Path) -> None:

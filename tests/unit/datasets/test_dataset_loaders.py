@@ -41,7 +41,7 @@ def pair(folder: Path, images: str, masks: str, stems: Sequence[str], mask: Pixe
 
 
 def everything(source: SampleSource) -> list[object]:
-    """All that can be told of a source."""
+    """Everything that a source says."""
     samples = [source.read(index) for index in range(len(source.ids))]
     for sample, name in zip(samples, source.ids, strict=True):
         assert sample.id == name
@@ -208,7 +208,7 @@ class TestDavis585:
         with pytest.raises(InputError, match=r"init_sp_object1_00009\.png: "):
             open_dataset("davis-585", root).read(0)
 
-    def test_another_folder_is_told_apart(self, tmp_path: Path) -> None:
+    def test_another_folder_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path / "DAVIS585" / "x" / "mask.png", MASK)
         with pytest.raises(InputError, match=r"mask\.png: "):
             open_dataset("davis-585", tmp_path)

@@ -1,4 +1,4 @@
-"""Options of cards: defaults, `option=value`, and one sentence for whatever is wrong."""
+"""Options of cards: defaults, `option=value`, and one sentence for what is wrong."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_card_without_options() -> None:
         ({"default": "a", "minimum": 1}, "only a number has a minimum"),
     ],
 )
-def test_tables_that_are_not_as_they_should_be(table: dict[str, Any], message: str) -> None:
+def test_bad_tables_are_refused(table: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         values_of({"a": table})
     assert message in str(caught.value)

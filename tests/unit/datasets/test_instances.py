@@ -190,7 +190,7 @@ class TestLayouts:
 
 
 class TestJoining:
-    def test_coco_comes_first_whatever_the_order_of_the_files(self, tmp_path: Path) -> None:
+    def test_coco_comes_first_for_any_order_of_the_files(self, tmp_path: Path) -> None:
         lvis = write_annotations(tmp_path / "l.json", [annotation(1), annotation(2, 5)], [image(1), image(5)])
         coco = write_annotations(tmp_path / "c.json", [annotation(3), annotation(4, 3)], [image(3), image(1)])
         for files in (((lvis, "lvis"), (coco, "coco")), ((coco, "coco"), (lvis, "lvis"))):

@@ -46,7 +46,7 @@ SMALL = (
 
 
 def chunked(path: Path, size: int) -> JsonArrays:
-    """The index of a file that is read in chunks of so many bytes."""
+    """The index of a file, read in chunks of a given size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_index, "_CHUNK", size)
         return index_json(path)

@@ -92,62 +92,90 @@ def check_objects(scene: Scene, labels: npt.NDArray[Any], numbers: Sequence[int]
         assert item.kind == "thing"
 
 
-class TestSbd:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        write_list(tmp_path / "train.txt", ["b", "a"])
-        write_list(tmp_path / "val.txt", ["c"])
-        write_mat(tmp_path / "inst" / "a.mat", HAND_MADE, [15, 9, 20])
-        write_mat(tmp_path / "inst" / "b.mat", np.zeros((3, 5), dtype=np.uint8), [])
-        write_mat(tmp_path / "inst" / "c.mat", HAND_MADE, [1, 2, 3])
-        return tmp_path
+WITH_VOID: Labels = np.where(HAND_MADE == 0, [[255, 0, 0, 0, 0, 0]] * 4, HAND_MADE).astype(np.uint8)
+CLASSES: Labels = np.array([0, 15, 9, 20] + [0] * 251 + [255], dtype=np.uint8)[WITH_VOID]
+NOTHING: Labels = np.full((3, 5), 255, dtype=np.uint8)
 
-    def test_instances_and_their_categories_in_the_order_of_the_list(self, folder: Path) -> None:
-        source = MapScenes(SBD, folder)
-        assert (source.name, len(source)) == ("sbd", 2)
+
+@pytest.fixture(params=[SBD, VOC], ids=lambda layout: layout.name)
+def layout(request: pytest.FixtureRequest, tmp_path: Path) -> MapLayout:
+    """A layout, with a dataset in it: `b` without an instance, `a` and `c` with three each."""
+    found: MapLayout = request.param
+    write_list(tmp_path / found.split_list.format("train"), ["b", "a"])
+    write_list(tmp_path / found.split_list.format("val"), ["c"])
+    if found is SBD:
+        write_mat(tmp_path / "inst" / "b.mat", np.zeros((3, 5), dtype=np.uint8), [])
+        for name in "ac":
+            write_mat(tmp_path / "inst" / f"{name}.mat", HAND_MADE, [15, 9, 20])
+    else:
+        write_voc(tmp_path, "b", NOTHING, NOTHING)
+        for name in "ac":
+            write_voc(tmp_path, name, WITH_VOID, CLASSES)
+    return found
+
+
+class TestBothLayouts:
+    def test_instances_and_their_categories_in_the_order_of_the_list(self, layout: MapLayout, tmp_path: Path) -> None:
+        source = MapScenes(layout, tmp_path)
+        assert (source.name, len(source)) == (layout.name, 2)
         empty, scene = scenes(source)
         assert (empty.image_id, empty.objects, empty.height, empty.width) == ("b", (), 3, 5)
-        assert (scene.image_id, scene.file_name, scene.source) == ("a", "img/a.jpg", "sbd")
+        assert (scene.image_id, scene.file_name, scene.source) == ("a", layout.image.format("a"), layout.name)
         check_objects(scene, HAND_MADE, [1, 2, 3])
         assert [item.category for item in scene.objects] == ["person", "chair", "tvmonitor"]
-        assert {item.source for item in scene.objects} == {"sbd"}
+        assert {item.source for item in scene.objects} == {layout.name}
+        assert scenes(pickle.loads(pickle.dumps(source))) == [empty, scene]
 
-    def test_splits(self, folder: Path) -> None:
-        assert [scene.image_id for scene in scenes(MapScenes(SBD, folder, "val"))] == ["c"]
-        with pytest.raises(InputError, match=r"test\.txt: "):
-            MapScenes(SBD, folder, "test")
+    def test_splits(self, layout: MapLayout, tmp_path: Path) -> None:
+        assert [scene.image_id for scene in scenes(MapScenes(layout, tmp_path, "val"))] == ["c"]
+        with pytest.raises(InputError, match=r"test\.txt: .*train, val"):
+            MapScenes(layout, tmp_path, "test")
 
-    def test_an_instance_without_pixels_is_no_object(self, folder: Path) -> None:
-        write_mat(folder / "inst" / "c.mat", np.where(HAND_MADE == 2, 0, HAND_MADE).astype(np.uint8), [1, 2, 3])
-        (scene,) = scenes(MapScenes(SBD, folder, "val"))
+    def test_the_fingerprint_follows_the_list_and_every_map(self, layout: MapLayout, tmp_path: Path) -> None:
+        before = MapScenes(layout, tmp_path).fingerprint()
+        kinds = [path.partition("/")[0] for path in layout.maps]
+        assert list(before) == [f"{layout.name}:train.txt", *(f"{layout.name}:{kind}" for kind in kinds)]
+        for kind, path in zip(kinds, layout.maps, strict=True):
+            file = tmp_path / path.format("a")
+            whole = file.read_bytes()
+            file.write_bytes(whole + b"\0")
+            after = MapScenes(layout, tmp_path).fingerprint()
+            assert [key for key in before if after[key] != before[key]] == [f"{layout.name}:{kind}"]
+            file.write_bytes(whole)
+        write_list(tmp_path / layout.split_list.format("train"), ["a", "b"])
+        after = MapScenes(layout, tmp_path).fingerprint()
+        assert all(after[key] != before[key] for key in before)
+
+    def test_missing_and_damaged_maps(self, layout: MapLayout, tmp_path: Path) -> None:
+        source = MapScenes(layout, tmp_path)
+        for path in layout.maps:
+            file = tmp_path / path.format("a")
+            whole = file.read_bytes()
+            file.write_bytes(whole[:-40])
+            with pytest.raises(InputError, match=path.format("a")):
+                scenes(source)
+            file.unlink()
+            for read in (source.fingerprint, lambda: scenes(source)):
+                with pytest.raises(InputError, match=path.format("a")):
+                    read()
+            file.write_bytes(whole)
+
+
+class TestSbd:
+    def test_an_instance_without_pixels_is_no_object(self, tmp_path: Path) -> None:
+        write_list(tmp_path / "val.txt", ["c"])
+        write_mat(tmp_path / "inst" / "c.mat", np.where(HAND_MADE == 2, 0, HAND_MADE).astype(np.uint8), [1, 2, 3])
+        (scene,) = scenes(MapScenes(SBD, tmp_path, "val"))
         assert [(item.annotation_id, item.category) for item in scene.objects] == [
             (1, "aeroplane"),
             (3, "bird"),
         ]
 
-    def test_a_category_outside_the_list_keeps_its_number(self, folder: Path) -> None:
-        write_mat(folder / "inst" / "c.mat", HAND_MADE, [1, 0, 21])
-        (scene,) = scenes(MapScenes(SBD, folder, "val"))
+    def test_a_category_outside_the_list_keeps_its_number(self, tmp_path: Path) -> None:
+        write_list(tmp_path / "val.txt", ["c"])
+        write_mat(tmp_path / "inst" / "c.mat", HAND_MADE, [1, 0, 21])
+        (scene,) = scenes(MapScenes(SBD, tmp_path, "val"))
         assert [item.category for item in scene.objects] == ["aeroplane", "category 0", "category 21"]
-
-    def test_fingerprint_follows_the_list_and_every_file(self, folder: Path) -> None:
-        first = MapScenes(SBD, folder).fingerprint()
-        assert set(first) == {"sbd:train.txt", "sbd:inst"}
-        assert MapScenes(SBD, folder).fingerprint() == first
-        write_mat(folder / "inst" / "a.mat", HAND_MADE, [15, 9, 19])
-        second = MapScenes(SBD, folder).fingerprint()
-        assert second["sbd:inst"] != first["sbd:inst"]
-        write_list(folder / "train.txt", ["a", "b"])
-        third = MapScenes(SBD, folder).fingerprint()
-        assert third["sbd:train.txt"] != second["sbd:train.txt"]
-        assert third["sbd:inst"] != second["sbd:inst"]
-
-    def test_missing_file(self, folder: Path) -> None:
-        (folder / "inst" / "a.mat").unlink()
-        source = MapScenes(SBD, folder)
-        for read in (source.fingerprint, lambda: scenes(source)):
-            with pytest.raises(InputError, match=r"a\.mat: "):
-                read()
 
     @pytest.mark.parametrize(
         "content",
@@ -206,70 +234,18 @@ class TestSbd:
 
 
 class TestVoc:
-    INSTANCES: Labels = np.where(HAND_MADE == 0, [[255, 0, 0, 0, 0, 0]] * 4, HAND_MADE).astype(np.uint8)
-    CLASSES: Labels = np.array([0, 15, 9, 20] + [0] * 251 + [255], dtype=np.uint8)[INSTANCES]
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["b", "a"])
-        write_list(tmp_path / "ImageSets" / "Segmentation" / "val.txt", ["c"])
-        write_voc(tmp_path, "a", self.INSTANCES, self.CLASSES)
-        nothing = np.full((3, 5), 255, dtype=np.uint8)
-        write_voc(tmp_path, "b", nothing, nothing)
-        write_voc(tmp_path, "c", self.INSTANCES, self.CLASSES)
-        return tmp_path
-
-    def test_palette_numbers_are_instances_and_void_is_none(self, folder: Path) -> None:
-        source = MapScenes(VOC, folder)
-        assert (source.name, len(source)) == ("voc", 2)
-        void, scene = scenes(source)
-        assert (void.image_id, void.objects, void.height, void.width) == ("b", (), 3, 5)
-        assert (scene.image_id, scene.file_name, scene.source) == ("a", "JPEGImages/a.jpg", "voc")
-        check_objects(scene, self.INSTANCES, [1, 2, 3])
-        assert [item.category for item in scene.objects] == ["person", "chair", "tvmonitor"]
-        assert {item.source for item in scene.objects} == {"voc"}
-
-    def test_splits(self, folder: Path) -> None:
-        assert [scene.image_id for scene in scenes(MapScenes(VOC, folder, "val"))] == ["c"]
-        with pytest.raises(InputError, match=r"test\.txt: "):
-            MapScenes(VOC, folder, "test")
-
     def test_the_category_is_that_of_most_pixels(self) -> None:
         instances = np.array([[1, 1, 1, 2, 2, 2]], dtype=np.uint8)
         classes = np.array([[7, 255, 7, 20, 3, 3]], dtype=np.uint8)
         assert instance_categories(instances, classes) == {1: "car", 2: "bird"}
 
-    def test_maps_of_different_sizes(self, folder: Path) -> None:
-        write_png(folder / "SegmentationClass" / "a.png", self.CLASSES[:, 1:])
+    @pytest.mark.parametrize("mode", ["P", "RGB"])
+    def test_maps_of_different_sizes_or_in_colour(self, tmp_path: Path, mode: str) -> None:
+        write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["a"])
+        write_voc(tmp_path, "a", WITH_VOID, CLASSES)
+        write_png(tmp_path / "SegmentationClass" / "a.png", CLASSES[:, 1:] if mode == "P" else CLASSES, mode)
         with pytest.raises(InputError, match=r"SegmentationClass/a\.png: "):
-            scenes(MapScenes(VOC, folder))
-
-    @pytest.mark.parametrize("kind", ["SegmentationObject", "SegmentationClass"])
-    def test_missing_and_damaged_files(self, folder: Path, kind: str) -> None:
-        path, source = folder / kind / "a.png", MapScenes(VOC, folder)
-        path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(InputError, match=rf"{kind}/a\.png: "):
-            scenes(source)
-        write_png(path, self.INSTANCES, "RGB")
-        with pytest.raises(InputError, match=rf"{kind}/a\.png: "):
-            scenes(source)
-        path.unlink()
-        for read in (source.fingerprint, lambda: scenes(source)):
-            with pytest.raises(InputError, match=rf"{kind}/a\.png: "):
-                read()
-
-    def test_fingerprint_follows_the_list_and_every_map(self, folder: Path) -> None:
-        seen = [MapScenes(VOC, folder).fingerprint()]
-        assert set(seen[0]) == {"voc:train.txt", "voc:SegmentationObject", "voc:SegmentationClass"}
-        write_png(folder / "SegmentationObject" / "a.png", self.INSTANCES[::-1])
-        seen.append(MapScenes(VOC, folder).fingerprint())
-        write_png(folder / "SegmentationClass" / "a.png", self.CLASSES[::-1])
-        seen.append(MapScenes(VOC, folder).fingerprint())
-        write_list(folder / "ImageSets" / "Segmentation" / "train.txt", ["a", "b"])
-        seen.append(MapScenes(VOC, folder).fingerprint())
-        assert [seen[0][key] == seen[1][key] for key in seen[0]] == [True, False, True]
-        assert [seen[1][key] == seen[2][key] for key in seen[0]] == [True, True, False]
-        assert seen[2]["voc:train.txt"] != seen[3]["voc:train.txt"]
+            scenes(MapScenes(VOC, tmp_path))
 
     @pytest.mark.real_data
     def test_the_real_maps_agree_with_the_boxes_annotated_apart(self, data_root: Path) -> None:
@@ -318,14 +294,5 @@ def test_lists_may_have_blank_lines_and_flags(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["P", "L"])
 def test_label_pngs_are_read_as_numbers(tmp_path: Path, mode: str) -> None:
-    write_png(tmp_path / "a.png", TestVoc.INSTANCES, mode)
-    assert np.array_equal(read_label_png(tmp_path / "a.png"), TestVoc.INSTANCES)
-
-
-def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
-    write_list(tmp_path / "train.txt", ["a"])
-    write_mat(tmp_path / "inst" / "a.mat", HAND_MADE, [1, 2, 3])
-    write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["a"])
-    write_voc(tmp_path, "a", TestVoc.INSTANCES, TestVoc.CLASSES)
-    for source in (MapScenes(SBD, tmp_path), MapScenes(VOC, tmp_path)):
-        assert scenes(pickle.loads(pickle.dumps(source))) == scenes(source)
+    write_png(tmp_path / "a.png", WITH_VOID, mode)
+    assert np.array_equal(read_label_png(tmp_path / "a.png"), WITH_VOID)
