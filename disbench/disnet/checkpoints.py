@@ -82,7 +82,7 @@ def save_network(path: Path, network: Disnet, training: Training, facts: Mapping
     the phases of sines would suffer most from rounding.
 
     Args:
-        path: of the file.
+        path: the file to write.
         network: on any device.
         training: its settings, without the folders of data.
         facts: text by name, stored beside the settings.

@@ -35,7 +35,7 @@ class DisnetMethod:
     Args:
         network: in evaluation mode, on the device.
         network_input: makes the network's input from an image.
-        device: of the network.
+        device: the network's device.
     """
 
     def __init__(self, network: Disnet, network_input: NetworkInput, device: str = "cpu") -> None:
@@ -105,7 +105,7 @@ class DisnetSession:
 
     Args:
         method: whose network answers.
-        network_input: of the image.
+        network_input: the network's input for the image.
         size: (height, width) of the image, pixels.
     """
 
@@ -165,7 +165,7 @@ def disnet(
         refine_first: answer the first click, too, with refined masks.
         weights: folder of a frozen encoder's files; "" is where `disbench methods fetch mobilesam` puts them.
         cache: folder for a frozen encoder's features (4 MiB for each image), used by later runs; "" for none.
-        device: of torch ("cpu", "cuda").
+        device: torch device ("cpu", "cuda").
         labels: what the checkpoint is expected to be, by the names of `described`, so that a run's record says it.
 
     Raises:

@@ -76,7 +76,7 @@ class Disnet(nn.Module):
         """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
 
         Args:
-            inputs: of `input_of`, stacked.
+            inputs: stacked results of `input_of`'s function.
             clicks: in pixels of the input.
             previous: logits of the previous mask, float (batch, grid, grid).
         """
@@ -114,7 +114,7 @@ def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
     """What makes a network's input from an image.
 
     Args:
-        settings: of the network.
+        settings: the network's settings.
         cache: folder for a frozen encoder's features, "" for none; without such an encoder it has no effect.
 
     Raises:

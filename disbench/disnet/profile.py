@@ -38,7 +38,7 @@ class Part:
 
     Attributes:
         stage: "proposal" or "refinement".
-        name: of the part within the stage.
+        name: the part's name within the stage.
         module: its class.
         parameters: number of its parameters, frozen ones included.
         costs: one for each column, in the meter's unit; 0 where the stage does not run.
@@ -108,11 +108,11 @@ def profile(
     Args:
         proposal: inputs, clicks, previous logits -> Proposals; it runs on the device of its parameters.
         refinement: Kept, clicks -> logits; None for a network of one stage.
-        inputs: of one sample; None: a black image, uint8 (1, 3, side, side). A frozen encoder that makes other inputs
+        inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder that makes other inputs
             is not in the profile.
-        side: of the square input, pixels.
+        side: side of the square input, pixels.
         later: numbers of clicks at the later clicks, a column each.
-        meter: of the costs.
+        meter: measures the costs.
     """
     device = next(proposal.parameters()).device
     inputs = (torch.zeros(1, 3, side, side, dtype=torch.uint8) if inputs is None else inputs).to(device)

@@ -86,7 +86,7 @@ def image_positions(prompt_encoder: nn.Module) -> Tensor:
     """The position code of the centers of an encoding's cells.
 
     Args:
-        prompt_encoder: of `sam_parts`.
+        prompt_encoder: the one that `sam_parts` returns.
 
     Returns:
         float32 (1, 256, 64, 64); sines in the first half of the channels, cosines in the second.

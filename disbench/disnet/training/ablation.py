@@ -57,7 +57,7 @@ class AblationOptions:
     Attributes:
         config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.
         changes: options of the training, `option=value` each; a row's own come after them.
-        steps: of every row, instead of the plan's; 0 keeps the base training's length.
+        steps: steps of every row, instead of the plan's; 0 keeps the base training's length.
         rows: names; empty: all.
         seeds: instead of the plan's.
         datasets: instead of the plan's.
@@ -67,8 +67,8 @@ class AblationOptions:
         stop_at: the IoU that ends a sample, or None. NoC and NoF up to it, and the IoU at click 1, stay exact.
         limit: measure only the first samples of each dataset.
         workers: evaluation processes of each job.
-        threads: of each process.
-        device: of torch.
+        threads: threads of each process.
+        device: torch device.
         jobs: processes that work at once; 1 works in this process. With more, a script must call `ablate` under
             `if __name__ == "__main__":`.
         existing: what to do with earlier results of the rows and seeds.

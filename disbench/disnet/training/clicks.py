@@ -35,7 +35,7 @@ def random_clicks(
         target: bool (h, w), the object.
         valid: bool (h, w), cells of the image that are not ignored.
         others: bool (h, w), the union of the image's other objects.
-        generator: of all draws.
+        generator: makes all draws.
         most: largest number of clicks of one sign.
 
     Returns:

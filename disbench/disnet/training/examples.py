@@ -62,7 +62,7 @@ class Batch:
     """Several examples.
 
     Attributes:
-        inputs: of the network, stacked.
+        inputs: the network's inputs, stacked.
         valid: bool (batch, grid, grid).
         masks: bool (k, grid, grid) of each example.
         targets: bool (batch, grid, grid), the masks that supervise stage 2.
@@ -103,11 +103,11 @@ class Examples(Dataset[Example]):
 
     Args:
         sources: folders of shards and of images.
-        frame: of the network's input.
+        frame: the frame of the network's input.
         network_input: makes the network's input from an image.
         augmentation: what views are drawn from.
         outputs: N; larger sets are cut.
-        seed: of the draws.
+        seed: decides the draws.
         random: draw random clicks of stage 2 besides the first.
 
     Raises:
@@ -237,8 +237,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Items (epoch, number) in an order that depends on the seed and the epoch alone.
 
     Args:
-        length: of the dataset.
-        seed: of the order.
+        length: number of examples in the dataset.
+        seed: decides the order.
         start: number of items taken before.
         stop: number of items after the last one.
         share: (rank, processes): the items are dealt out to the processes in turn.

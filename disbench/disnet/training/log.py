@@ -23,7 +23,7 @@ class TrainingLog:
 
     Args:
         folder: gets `NAME.csv` and the folder `tensorboard`.
-        name: of the file, and of TensorBoard's group of curves.
+        name: names the file and TensorBoard's group of curves.
         step: rows of this step and of later ones are dropped from an older file: they come again.
 
     Raises:

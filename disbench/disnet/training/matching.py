@@ -44,7 +44,7 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
         targets: the set, bool or float (K, height, width).
         valid: bool (height, width), the pixels that count.
         objectness: float (N,), logits.
-        weights: of the three terms.
+        weights: weights of the three terms.
 
     Returns:
         float (N, K).
@@ -74,7 +74,7 @@ def match(
         objectness: float (batch, N), logits.
         targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
         valid: bool (batch, height, width), the pixels that count.
-        weights: of the costs.
+        weights: weights of the costs.
 
     Returns:
         The pairs of each sample, by the candidates' numbers, on the device of the logits.
@@ -114,10 +114,10 @@ def proposal_loss(
     goals). The layers' losses are added, as in Mask2Former.
 
     Args:
-        proposals: of the batch.
+        proposals: the batch's candidates.
         targets: the set of each sample, bool or float (K, height, width), on the grid of the logits.
         valid: bool (batch, height, width), the pixels that count.
-        weights: of the losses.
+        weights: weights of the losses.
 
     Returns:
         The loss, a scalar, and its summands, without gradients: "mask", "dice" and "objectness" of the last
@@ -221,7 +221,7 @@ def chosen_candidates(
         valid: bool (batch, height, width), the pixels that count.
         rule: "current": the largest IoU with the supervised mask (paper, section 4.2); "any-gt": the largest
             IoU with any mask of the set (section 3.2).
-        sets: of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
+        sets: the set of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
 
     Returns:
         int64 (batch,), the lowest number among equals. An empty union counts as an IoU of 0.

@@ -94,7 +94,7 @@ class Training:
     """A whole training. The defaults are the paper's (section 4.2).
 
     Attributes:
-        name: of the training.
+        name: the training's name.
         shards: sources of examples.
         description: one line.
         sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
@@ -104,7 +104,7 @@ class Training:
             or SAM's decoder).
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
             A stage without any is computed only as far as the other needs it.
-        seed: of all random draws.
+        seed: decides all random draws.
         epochs: passes over all diverse sets; `steps` replaces it if given.
         steps: optimiser steps, or 0.
         batch: examples in a forward pass of each process.

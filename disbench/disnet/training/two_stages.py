@@ -115,7 +115,7 @@ def refinement_loss(
         logits: float (batch, h, w).
         targets: bool (batch, h, w).
         valid: bool (batch, h, w).
-        weights: of the losses.
+        weights: weights of the losses.
     """
     losses = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
     parts = {

@@ -29,7 +29,7 @@ class RowShards:
     """Shards that a row is trained on instead of the base training's.
 
     Attributes:
-        folder: of the shards.
+        folder: the folder of shards.
         images: folder of their images.
         recipe: makes the shards from `coco`, or "".
         coco: COCO instance annotations, a path below the root of the datasets.
@@ -51,7 +51,7 @@ class PlannedRow:
     """A row of an ablation.
 
     Attributes:
-        name: of its folder: lower-case letters, digits, hyphens.
+        name: the name of its folder: lower-case letters, digits, hyphens.
         paper: the row of the paper's table, by its name in `reports/`; "" if the paper has no such row.
         set: what differs from the base training, `option=value` each.
         shards: instead of the base training's.
@@ -72,11 +72,11 @@ class Contrast:
     """Two rows that differ in one component.
 
     Attributes:
-        name: of the component.
+        name: the component.
         before: the row without it.
         after: the row with it.
         noc: the paper's difference of NoC@90, after less before, if its text prints one and its table does not.
-        source: of that number.
+        source: where that number is printed.
     """
 
     name: str
@@ -104,7 +104,7 @@ class AblationPlan:
     """A table's rows, and how long each is trained.
 
     Attributes:
-        name: of its folder of results.
+        name: the name of its folder of results.
         title: one line.
         rows: in the table's order.
         contrasts: whose signs are compared with the paper's.
@@ -113,7 +113,7 @@ class AblationPlan:
         datasets: that every row is measured on.
         table: the paper's table in `reports/`, or "".
         set: what differs from the base training in all rows.
-        seeds: of every row.
+        seeds: seeds of every row.
 
     Raises:
         InputError: names that are not folders', repeat, or refer to no row.
@@ -186,7 +186,7 @@ class RowRecord:
     Attributes:
         ablation: name of the plan.
         row: name of the row.
-        seed: of the training.
+        seed: the training's seed.
         training: the settings that decide the network.
         shards: name of a folder of shards -> its fingerprint.
         method: options of the method, without places of files.

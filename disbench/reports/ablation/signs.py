@@ -99,7 +99,7 @@ class MeasuredAblation:
     Attributes:
         plan: the ablation.
         paper: the paper's table, or None.
-        results: of `read_results`.
+        results: what `read_results` returns.
     """
 
     plan: AblationPlan

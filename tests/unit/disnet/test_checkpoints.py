@@ -100,17 +100,11 @@ def test_half_is_half_but_for_what_is_never_trained(tmp_path: Path) -> None:
     assert set(trained_parameters(found)) == set(trained_parameters(made))
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "head", "other"])
-def test_a_file_that_is_not_whole(stored: Path, tmp_path: Path, damage: str) -> None:
-    path, content = tmp_path / "damaged.safetensors", stored.read_bytes()
-    damaged = {
-        "empty": b"",
-        "cut": content[: len(content) // 2],
-        "head": b"\xff" * 9 + content[9:],
-        "other": b"PK\x03\x04 a zip file, as torch.save writes it",
-    }
-    if damage != "gone":
-        path.write_bytes(damaged[damage])
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a zip file, as torch.save writes it"])
+def test_a_file_that_is_not_safetensors(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "damaged.safetensors"
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path}: not a readable safetensors file .*; name a checkpoint"):
         load_network(path)
 
@@ -133,6 +127,7 @@ def test_weights_that_are_not_the_networks(stored: Path, tmp_path: Path) -> None
         (torch.zeros(3), rf"{name} have shape \(3,\), not \(128,\); it is of another network"),
         (torch.full((128,), torch.nan), f"{name} are not finite"),
         (torch.full((128,), torch.inf), f"{name} are not finite"),
+        (torch.zeros(128, dtype=torch.int64), f"{name} are not finite"),
     ]
     for value, words in cases:
         rewritten(stored, path, **{name: value})

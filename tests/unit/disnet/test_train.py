@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -110,9 +111,9 @@ def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_
     start = tmp_path / "start.safetensors"
     shutil.copy(whole / "disnet.safetensors", start)
     settings: dict[str, Any] = {"start": str(start), "until": 1}
-    with pytest.raises(InputError, match="of another network than this training's; set the table network"):
+    with pytest.raises(InputError, match="another network"):
         trained(tmp_path, photo_shards, **settings, network=tiny_settings(mca=False))
-    with pytest.raises(InputError, match="no parameter's name begins with 'decoder'; they begin with proposal"):
+    with pytest.raises(InputError, match="'decoder'; they begin with proposal"):
         trained(tmp_path, photo_shards, **settings, trained=("decoder",))
     with pytest.raises(InputError, match=r"nowhere\.safetensors"):
         trained(tmp_path, photo_shards, start=str(tmp_path / "nowhere.safetensors"))
@@ -312,45 +313,40 @@ def test_what_is_there_already(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_memory_that_does_not_suffice(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    errors: list[Exception] = [
+@pytest.mark.parametrize(
+    "error",
+    [
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n you tried 9 bytes"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         MemoryError(),
-    ]
-    for error in errors:
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_does_not_suffice(
+    photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(TwoStageLoss, "forward", Mock(side_effect=error))
+    with pytest.raises(InputError, match=r"batch = 2 with accumulate = 6") as caught:
+        trained(tmp_path, photo_shards, batch=4, accumulate=3)
+    assert "\n" not in str(caught.value)
 
-        def forward(*_: Any, error: Exception = error) -> Any:
-            raise error
 
-        monkeypatch.setattr(TwoStageLoss, "forward", forward)
-        with pytest.raises(
-            InputError, match=r"with 4 examples at once .*batch = 2 with accumulate = 6 gives the same steps$"
-        ) as caught:
-            trained(tmp_path, photo_shards, batch=4, accumulate=3)
-        assert "\n" not in str(caught.value)
-
-    def other(*_: Any) -> Any:
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(TwoStageLoss, "forward", other)
-    with pytest.raises(RuntimeError, match="shapes do not match") as unexplained:
+def test_another_error_in_a_step_passes(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoStageLoss, "forward", Mock(side_effect=RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         trained(tmp_path, photo_shards)
-    assert unexplained.value.__cause__ is None
 
 
-def test_a_loss_that_is_no_number(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def infinite(*_: Any) -> Any:
-        return torch.tensor(math.inf, requires_grad=True), {}
-
-    monkeypatch.setattr(TwoStageLoss, "forward", infinite)
-    with pytest.raises(InputError, match="step 1: the loss is inf; lower the learning rates, or set clip"):
+def test_a_loss_that_is_not_finite(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infinite = torch.tensor(math.inf, requires_grad=True)
+    monkeypatch.setattr(TwoStageLoss, "forward", lambda *_: (infinite, {}))
+    with pytest.raises(InputError, match="step 1: the loss is inf"):
         trained(tmp_path, photo_shards)
 
 
 def test_weights_that_are_no_numbers(photo_shards: Path, tmp_path: Path) -> None:
     """Matching meets them before the loss does."""
-    with pytest.raises(InputError, match="no longer finite: lower the learning rate or clip") as caught:
+    with pytest.raises(InputError, match="no longer finite") as caught:
         trained(tmp_path, photo_shards, proposal_rate=1e25, first_rate=1e25, warmup_steps=0, steps=3)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "disnet.safetensors").exists()
