@@ -108,7 +108,7 @@ def profile(
     Args:
         proposal: inputs, clicks, previous logits -> Proposals; it runs on the device of its parameters.
         refinement: Kept, clicks -> logits; None for a network of one stage.
-        inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder that makes other inputs
+        inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder of other inputs
             is not in the profile.
         side: side of the square input, pixels.
         later: numbers of clicks at the later clicks, a column each.
