@@ -101,7 +101,7 @@ class Recording:
             if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
                 raise InputError(
                     f"{self.file}: click {number} on the sample {shown(sample)} is at x = {click.x}, y = {click.y}, "
-                    f"outside its image of {shape[1]} x {shape[0]} pixels; mend the file"
+                    f"outside its image of {shape[1]} x {shape[0]} pixels; correct the file"
                 )
 
 
@@ -165,7 +165,7 @@ class ClickPolicy:
         return f"{self.name}:{options}" if options else self.name
 
     def ends(self, sample: str, clicks: int) -> bool:
-        """Whether no click follows on a sample after so many: recorded clicks end, simulated ones do not."""
+        """Whether a sample gets no further click after these: recorded clicks end, simulated ones do not."""
         return self.recording is not None and clicks >= len(self.recording.clicks.get(sample, ()))
 
     def simulate(
@@ -242,7 +242,7 @@ class ClickPolicy:
 
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
-    """None where there is no error that was not clicked before."""
+    """None if every error was clicked before."""
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
 
     largest, found = 0.0, None

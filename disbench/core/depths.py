@@ -27,10 +27,10 @@ _SAMPLE = 16
 """How many pixels are measured to learn about how large the largest distance is."""
 
 _LISTING = 16
-"""Where one pixel in so many or more could be the deepest, a transform is cheaper than listing them."""
+"""If more than one pixel in 16 could be the deepest, a transform is cheaper than listing them."""
 
 _FEW = 1 << 15
-"""Up to so many pixels, times the neighbours of each, all are measured without thinking about which."""
+"""Up to this number of pixels times neighbours, all pixels are measured."""
 
 _BLOCK = 1 << 14
 """How many neighbours are looked up at a time."""
@@ -58,13 +58,13 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     """The pixel with the largest distance to what is not an error of its own kind.
 
     Distances are from pixel centre to pixel centre, in the float32 of `transform`; everything beyond the
-    border is no error. Of equal distances an excess pixel wins over a missed one, then the first row by row.
+    border counts as correct. Of equal distances an excess pixel wins over a missed one, then the first row by row.
 
     Why little has to be looked at: around a pixel at distance d, all within d is error, so the square of side
     2 * ceil(d / sqrt(2)) - 1 centred on it is. Conversely the centre of a square of errors of side s has
     a distance of at least (s + 1) // 2. So the largest square of errors bounds the largest distance from both
     sides, and only the centres of squares nearly as large can be the answer. Components of the errors are
-    never told apart: what is no error lies on the way from one to the other, and so nearer than the other.
+    not separated: correct pixels lie between two of them, and so nearer than the other one.
 
     Args:
         missed: boolean (height, width), errors of one kind.
@@ -72,7 +72,7 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
         clicked: pixels (x, y) of the image that are not looked for; they count as errors all the same.
 
     Returns:
-        The pixel; None where there is no error but in `clicked`.
+        The pixel; None if all errors are in `clicked`.
 
     Raises:
         InputError: OpenCV cannot be imported.
@@ -119,7 +119,7 @@ class _Kind:
 
     Attributes:
         missed: which kind.
-        mask: boolean (height, width), the box; every pixel outside it is no error of this kind.
+        mask: boolean (height, width), the box; no error of this kind is outside it.
         top, left: of the box in the image.
         clicked: (row, column) in the box of the errors that are not looked for.
         squares: `squares[k]` is true where a square of side 2**k, all of errors, has its top left corner.
@@ -210,7 +210,7 @@ def _deepest_of(kind: _Kind, least: int, bound: int, side: int = 0) -> Depth | N
     Args:
         kind: the errors.
         least: square of a distance; smaller ones need not be looked for.
-        bound: square of a distance; there is no larger one.
+        bound: square of a distance that none exceeds.
         side: of a square of errors; where many pixels qualify, the centres of such squares tell first about how
             large the largest distance is. 0 where `least` is known to be that.
     """

@@ -1,4 +1,4 @@
-"""A diverse set by the numbers of its objects, and the masks and the click region that it stands for."""
+"""A diverse set by the numbers of its objects, and its masks and click region."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SampledScene:
     Attributes:
         scene: the objects that take part, in the order that their numbers mean.
         parents: for each object its parent's number, -1 for a root; None where the recipe has no hierarchy
-            or the object (stuff) is no node of it.
+            or the object (stuff) is not a node of it.
         levels: 0 for a root; None likewise.
         neighbours: for each object the numbers of those that touch it, ascending; empty where the recipe
             has no proximity graph.

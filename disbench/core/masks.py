@@ -368,7 +368,7 @@ def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list
 
 
 def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, width: int, raster: Raster) -> list[Rle]:
-    """Masks from checked rings, of which each mask has so many as `counts` says."""
+    """Masks from checked rings; `counts` says how many rings each mask has."""
     if raster == "fillpoly":
         parts = iter(rings)
         return [_fill_polygons(list(islice(parts, count)), height, width) for count in counts]

@@ -24,7 +24,7 @@ class Sample:
         image: uint8 (height, width, 3), RGB, row-major, y down.
         target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
         initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
-        first_click: where the user clicks first, whatever the click policy says; None leaves it to the policy.
+        first_click: where the user clicks first; None leaves it to the click policy.
     """
 
     id: str
@@ -52,7 +52,7 @@ class Source(Protocol):
         """The sample of a number, as the run's task takes it.
 
         Raises:
-            InputError: a file that is missing or damaged; names the file, the record and the cure.
+            InputError: a file that is missing or damaged; names the file, the record and the fix.
         """
 
     def content_hash(self) -> str:
@@ -69,5 +69,5 @@ class SampleSource(Source, Protocol):
         """The sample of a number.
 
         Raises:
-            InputError: a file that is missing or damaged; names the file, the record and the cure.
+            InputError: a file that is missing or damaged; names the file, the record and the fix.
         """

@@ -100,7 +100,7 @@ class SceneSource(Protocol):
         """The scenes of these numbers, in this order.
 
         Raises:
-            InputError: a record that is not as it should be; names the file, the record and the cure.
+            InputError: a malformed record; names the file, the record and the fix.
         """
 
     def fingerprint(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Where the definition folders are: recipes, cards, reports, trainings, protocols, in a wheel and in a checkout.
+"""The definition folders (recipes, cards, reports, trainings, protocols), in a wheel and in a checkout.
 
-The repository keeps them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`);
-in a wheel they lie under `disbench/_definitions/`.
+The repository has them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`), a wheel under
+`disbench/_definitions/`.
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ def load(path: Path) -> Mapping[str, Any]:
     try:
         return parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable TOML file ({error}); mend it or name another") from error
+        raise InputError(f"{path}: not a readable TOML file ({error}); correct it or name another") from error

@@ -72,7 +72,7 @@ def read_options(options: Mapping[str, Option], overrides: Sequence[str], where:
         if not equals:
             raise InputError(f"{where}: {override!r} sets no option; write it as option=value")
         if not options:
-            raise InputError(f"{where}: there is no option {shown(name)}; it has no options at all")
+            raise InputError(f"{where}: unknown option {shown(name)}; it has no options")
         if name not in options:
             raise unknown_name("option", name, options, where)
         value = _from_text(name, text, type(values[name]), where)

@@ -33,24 +33,15 @@ class RowGroup(NamedTuple):
 
 
 @contextmanager
-def complaining(place: object, what: str, cure: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes the library raise into one kind of error.
-
-    Args:
-        place: what to name.
-        what: is wrong with it.
-        cure: what to do about it.
-
-    Raises:
-        InputError: in place of any error that tells of the file.
-    """
+def complaining(place: object, what: str, fix: str) -> Iterator[None]:
+    """Turn what the library raises about a damaged file into an `InputError` "place: what (...); fix"."""
     try:
         yield
     except InputError:
         raise
     except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(f"{place}: {what} ({words}); {cure}") from error
+        raise InputError(f"{place}: {what} ({words}); {fix}") from error
 
 
 def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
