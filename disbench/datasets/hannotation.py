@@ -322,7 +322,7 @@ def _image_name(path: Path, key: Any) -> str:
         return str(int(key))
     if isinstance(key, str) and is_file_name(key):
         return key
-    raise InputError(f"{path}: {shown(key)!a} is not the id of an image; {_FIX}")
+    raise InputError(f"{path}: {shown(key)} is not the id of an image; {_FIX}")
 
 
 def _parents(where: str, entry: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""How benchmark datasets lie on disk: one loader for each layout, from a folder and options to samples."""
+"""Layouts of benchmark datasets on disk: a loader for each, from a folder and the card's options to samples."""
 
 from __future__ import annotations
 
