@@ -206,7 +206,7 @@ class Journal:
     def _complaining(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError) as error:
+        except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
             if isinstance(error, sqlite3.Error) and "full" in str(error):
                 raise InputError(f"{self.path}: the disk is full; free some space and resume") from error
             raise InputError(

@@ -137,6 +137,33 @@ def changed(draw: st.DrawFn, value: Any, values: st.SearchStrategy[Any] = nasty_
     return found
 
 
+INTEGERS = st.sampled_from((-(2**15), -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 2**15 - 1))
+FLOATS = st.sampled_from((0.0, -0.0, 0.5, 1.0, 1.5, -1.0, 1e30, float("inf"), float("nan"), float("-inf")))
+TEXTS = st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"] + ["s0", "s1"])
+BYTES = st.one_of(st.sampled_from((b"", b"X2", b"\xff\xff", b"oooooooooo0")), st.binary(max_size=9))
+
+
+def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
+    """Values of a type that a run would not have."""
+    if pa.types.is_list(kind):
+        return st.lists(st.one_of(st.none(), strange(kind.value_type)), max_size=4)
+    if pa.types.is_string(kind):
+        return TEXTS
+    if pa.types.is_boolean(kind):
+        return st.booleans()
+    if pa.types.is_binary(kind):
+        return BYTES
+    return FLOATS if pa.types.is_floating(kind) else INTEGERS
+
+
+@st.composite
+def damaged_parquet(draw: st.DrawFn, content: bytes) -> bytes:
+    """The bytes of a Parquet file, damaged anywhere or in its footer."""
+    end = draw(st.sampled_from((len(content), 8 + int.from_bytes(content[-8:-4], "little"))))
+    kept, rest = content[: len(content) - end], content[len(content) - end :]
+    return kept + draw(damaged(rest))
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,12 +30,12 @@ from disbench.reports.ambiguity.tables import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
 from tests.fuzz.stored_forms import (
-    NASTY_TEXTS,
     changed,
-    damaged,
+    damaged_parquet,
     in_a_child,
     parquet_bytes,
     result_or_refusal,
+    strange,
 )
 from tests.fuzz.tools import examples
 
@@ -95,38 +94,9 @@ def test_descriptions(run: StoredAnswers, photo_shards: Path, data: st.DataObjec
 @examples(40)
 @given(name=st.sampled_from(FILES), data=st.data())
 def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
-    content = data.draw(damaged((run.folder / name).read_bytes()))
+    content = data.draw(damaged_parquet((run.folder / name).read_bytes()))
     with stored(run, **{name.partition(".")[0]: content}) as folder:
         read_everything(folder, photo_shards)
-
-
-@examples(40)
-@given(name=st.sampled_from(FILES), data=st.data())
-def test_the_end_of_a_file(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
-    content = (run.folder / name).read_bytes()
-    end = 8 + int.from_bytes(content[-8:-4], "little")
-    changed_end = content[:-end] + data.draw(damaged(content[-end:]))
-    with stored(run, **{name.partition(".")[0]: changed_end}) as folder:
-        read_everything(folder, photo_shards)
-
-
-INTEGERS = st.sampled_from((-(2**15), -1, 0, 1, 2, 3, 7, 2**15 - 1))
-FLOATS = st.sampled_from((0.0, 0.5, 1.0, 1.5, -1.0, 1e30, float("inf"), float("nan"), float("-inf")))
-TEXTS = st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"])
-BYTES = st.one_of(st.sampled_from((b"", b"X2", b"\xff\xff", b"oooooooooo0")), st.binary(max_size=9))
-
-
-def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
-    """Values of a type that a run would not have."""
-    if pa.types.is_list(kind):
-        return st.lists(st.one_of(st.none(), strange(kind.value_type)), max_size=4)
-    if pa.types.is_string(kind):
-        return TEXTS
-    if pa.types.is_boolean(kind):
-        return st.booleans()
-    if pa.types.is_binary(kind):
-        return BYTES
-    return FLOATS if pa.types.is_floating(kind) else INTEGERS
 
 
 @examples(50)
@@ -175,14 +145,7 @@ def read_clicks(content: bytes) -> None:
 @examples(150)
 @given(data=st.data())
 def test_bytes_of_recorded_clicks(data: st.DataObject) -> None:
-    read_clicks(data.draw(damaged(CLICKS)))
-
-
-@examples(100)
-@given(data=st.data())
-def test_the_end_of_recorded_clicks(data: st.DataObject) -> None:
-    end = 8 + int.from_bytes(CLICKS[-8:-4], "little")
-    read_clicks(CLICKS[:-end] + data.draw(damaged(CLICKS[-end:])))
+    read_clicks(data.draw(damaged_parquet(CLICKS)))
 
 
 @examples(100)
