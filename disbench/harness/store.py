@@ -159,6 +159,8 @@ class Journal:
         with self._complaining():
             for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
                 with pa.ipc.open_stream(rows) as stream:
+                    if not stream.schema.equals(self._schema):
+                        raise ValueError("a chunk with other columns")
                     table = stream.read_all()
                 table.validate(full=True)  # SQLite has no checksums
                 yield table
