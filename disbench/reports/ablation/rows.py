@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.arrays import FloatArray
+from disbench.core.arrays import Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
@@ -57,7 +57,7 @@ class CellRun:
     record: RowRecord
     run: StoredRun
     entry: Entry
-    ious: Mapping[str, FloatArray]
+    ious: Mapping[str, Float32Array | FloatArray]
 
     def values(self, quantity: Quantity) -> FloatArray:
         """The quantity for each sample, float64 (samples,); 1 for a failure, else 0."""
@@ -124,7 +124,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     for run, entry in zip(runs, read_entries(runs), strict=True):
         record = records[run.folder]
         _check_options(run, record)
-        own = CellRun(record, run, entry, run.by_sample())
+        own = CellRun(record, run, entry, dict(zip(entry.rows.samples, entry.rows.ious, strict=True)))
         found.setdefault((record.row, entry.dataset), {})[record.seed] = own
     _check_comparable([run for seeds in found.values() for run in seeds.values()])
     return found

@@ -150,7 +150,7 @@ def make_pictures_figure(
     make, store, what = (_stages, "all", "all candidates") if name == "figure5" else (_methods, "kept", "masks")
     stored = find_runs(runs)
     pairs = list(zip(stored, read_entries(stored), strict=True))
-    usable = [pair for pair in pairs if pair[0].record.execution.store in (store, "all") and _has(pair[0], samples)]
+    usable = [pair for pair in pairs if pair[0].record.execution.store in (store, "all") and _has(pair[1], samples)]
     if not usable:
         named = f" and has the samples {', '.join(map(plain, samples))}" if samples else ""
         raise InputError(
@@ -180,7 +180,7 @@ def _stages(
 ) -> list[_Figure]:
     figures = []
     for run, entry in usable:
-        names, how = _names(list(run.by_sample()), definition, samples)
+        names, how = _names(entry.rows.samples, definition, samples)
         found = read_samples(run, open_same_dataset(run, data), names)
         heading = f"{definition.title}, {entry.label} on {entry.dataset} ({entry.short_hash})"
         figures.append(_Figure(heading, (f"{entry.protocol}; {how}.",), _stage_strips(definition, found)))
@@ -220,7 +220,7 @@ def _methods(
         if not shown:
             continue
         first = runs[shown[0].folder]
-        ids = [list(runs[entry.folder].by_sample()) for entry in shown]
+        ids = [entry.rows.samples for entry in shown]
         common = [name for name in ids[0] if all(name in own for own in map(frozenset, ids))]
         if not common:
             raise InputError(
@@ -253,8 +253,8 @@ def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidate
     )
 
 
-def _has(run: StoredRun, samples: Sequence[str]) -> bool:
-    return not samples or set(samples) <= set(run.by_sample())
+def _has(entry: Entry, samples: Sequence[str]) -> bool:
+    return set(samples) <= set(entry.rows.samples)
 
 
 def _names(ids: Sequence[str], definition: PaperPictures, samples: Sequence[str]) -> tuple[list[str], str]:
