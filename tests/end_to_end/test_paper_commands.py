@@ -55,26 +55,23 @@ def test_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.chdir(tmp_path)
     write_ritm(tmp_path / "run")
     (tmp_path / "empty").mkdir()
-    for arguments, words in (
-        (["reproduce", "table9"], "unknown table or figure 'table9'; there are table1, table2,"),
-        (
-            ["reproduce", "table1", "--pdf"],
-            "table1 is a table and has no --pdf; choose from --markdown, --latex, --csv",
-        ),
-        (["reproduce", "figure4", "--sample", "s1"], "figure4 is a figure and shows no samples"),
-        (["reproduce", "figure5", "--runs", "run"], "none of 1 run stored all candidates"),
-        (["reproduce", "figure4", "--latex"], "figure4 is a figure and has no --latex"),
-        (["reproduce", "figure4", "--map", "row=run"], "figure4 is a figure, and --map is for tables"),
-        (["reproduce", "table1", "--map", "row"], "--map 'row': give the name of a row"),
-        (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "unknown row 'RITM HRNet-32'; did you mean"),
-        (["reproduce", "table1", "--runs", "empty"], "empty: there is no run in it"),
-        (["published", "RITMS"], "unknown method 'RITMS'; did you mean 'RITM'?"),
+    for arguments, named in (
+        (["reproduce", "table9"], "table9"),
+        (["reproduce", "table1", "--pdf"], "--pdf"),
+        (["reproduce", "figure4", "--sample", "s1"], "--sample"),
+        (["reproduce", "figure5", "--runs", "run"], "--store all"),
+        (["reproduce", "figure4", "--latex"], "--latex"),
+        (["reproduce", "figure4", "--map", "row=run"], "--map"),
+        (["reproduce", "table1", "--map", "row"], "--map"),
+        (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "RITM HRNet-32"),
+        (["reproduce", "table1", "--runs", "empty"], "empty"),
+        (["published", "RITMS"], "RITMS"),
     ):
         monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2, arguments
         errors = capsys.readouterr().err
-        assert errors.startswith(f"error: {words}")
+        assert errors.startswith("error: ") and named in errors
         assert len(errors.splitlines()) == 1
     assert not (tmp_path / "paper").exists()
