@@ -249,7 +249,8 @@ def test_any_name_stands_as_it_is(entries: list[Entry], text: str) -> None:
     assert plain(found.all("th", scope="row")[0]["text"]).startswith(plain(text))
 
 
-def test_pictures(runs: Path, tmp_path: Path) -> None:
+def test_pictures(runs: Path, tmp_path: Path, page: Page) -> None:
+    assert not page.all("h2", id="h-pictures")
     shown = {runs / "b": [("the worst", png()), ("the <second>", b"\xff\xd8\xff\xe0 jpeg")]}
     make_report([runs], tmp_path, page=True, pictures=shown)
     found = Page((tmp_path / LEADERBOARD).read_text())
@@ -263,10 +264,6 @@ def test_pictures(runs: Path, tmp_path: Path) -> None:
     assert kind == "data:image/png;base64"
     assert base64.b64decode(content) == png()
     assert [e["attributes"]["data-run"] for e in found.all("div", class_="pictures")] == ["1"]
-
-
-def test_a_page_without_pictures_has_no_section_of_them(page: Page) -> None:
-    assert not page.all("h2", id="h-pictures")
 
 
 def test_pictures_that_cannot_be_shown(runs: Path, tmp_path: Path) -> None:
