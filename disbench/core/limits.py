@@ -52,10 +52,10 @@ MAX_FOLDERS: Final = 64
 """Folders in each other, in a path that an archive or a card names."""
 
 MAX_FOOTER_BYTES: Final = 2**26
-"""Bytes of a text in what a Parquet file says of itself at its end."""
+"""Bytes of the footer of a Parquet file."""
 
-MAX_FOOTER_LIST: Final = 10_000
-"""Entries of a list there: columns, row groups. More columns in each other than a stack holds end the interpreter."""
+MAX_COLUMNS: Final = 1000
+"""Nodes of the schema of a Parquet file: the library aborts on a tree that is deeper than its stack."""
 
 MAX_GROUP_VALUES: Final = 2**23
 """Values of all columns of a row group of Parquet."""

@@ -1,9 +1,7 @@
 """Parquet from elsewhere: its columns are known before anything is read, its memory before it is taken.
 
 A Parquet file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as
-numbers of a dictionary, weighed, and only then written out. The library itself meets damaged ends with an exception,
-within its limits for lists and texts; the one access that ends the interpreter instead, to a column beyond the schema,
-is not made.
+numbers of a dictionary, weighed, and only then written out.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
-from disbench.core.limits import MAX_FOOTER_BYTES, MAX_FOOTER_LIST, MAX_GROUP_VALUES, MAX_TEXT_BYTES
+from disbench.core.limits import MAX_GROUP_VALUES, MAX_TEXT_BYTES
+from disbench.io.parquet_footer import RowGroup, read_footer
 
 _LITTLE = 1 << 22
 """Bytes of texts of a column that are taken for granted, if all were as long as the longest."""
-
-
-class RowGroup(NamedTuple):
-    """A row group as the end of its file tells: its rows, and the values of all columns, nulls and empty lists too."""
-
-    rows: int
-    values: int
 
 
 @contextmanager
@@ -52,14 +44,14 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
         schema: that it should have; its columns of texts are read as dictionaries.
 
     Raises:
-        ValueError: a row group with other columns than the file, a negative number, or more than `MAX_GROUP_VALUES`
-            values.
+        ValueError: as `disbench.io.parquet_footer.read_footer`, or a row group of more than `MAX_GROUP_VALUES` values.
         OSError, ArrowException: not Parquet.
     """
-    limits = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": MAX_FOOTER_LIST}
-    with pq.ParquetFile(_place(source), **limits) as file:
-        metadata = file.metadata
-    groups = _row_groups(metadata)
+    groups = read_footer(source)
+    for number, group in enumerate(groups):
+        if group.values > MAX_GROUP_VALUES:
+            raise ValueError(f"row group {number} says that it has {group.values} values")
+    metadata = pq.read_metadata(_place(source))
     there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     texts = [path for field in schema for path in _texts(field) if path in there]
     return pq.ParquetFile(_place(source), metadata=metadata, read_dictionary=texts), groups
@@ -67,19 +59,6 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
 
 def _place(source: Path | pa.Buffer) -> Any:
     return pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
-
-
-def _row_groups(metadata: pq.FileMetaData) -> list[RowGroup]:
-    groups = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        if group.num_columns != metadata.num_columns:
-            raise ValueError(f"row group {number} has other columns than the file")
-        values = [group.column(column).num_values for column in range(metadata.num_columns)]
-        if group.num_rows < 0 or min(values, default=0) < 0 or sum(values) > MAX_GROUP_VALUES:
-            raise ValueError(f"row group {number} says that it has {group.num_rows} rows and {sum(values)} values")
-        groups.append(RowGroup(group.num_rows, sum(values)))
-    return groups
 
 
 def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:

@@ -24,7 +24,8 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle
 from disbench.core.scenes import Scene, SceneObject
-from disbench.io.parquet import RowGroup, complaining, has_columns, open_parquet, weigh, written_out
+from disbench.io.parquet import complaining, has_columns, open_parquet, weigh, written_out
+from disbench.io.parquet_footer import RowGroup
 from disbench.io.settings import parse_json_table
 from disbench.shards.checks import check_manifest, check_row, masks_are_well_formed
 
