@@ -62,27 +62,23 @@ def _place(source: Path | pa.Buffer) -> Any:
 
 
 def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:
-    """Whether a file of `open_parquet` has a schema's columns, or some of them, of their types and nothing null."""
-    found, wanted = file.schema_arrow, _as_dictionaries(schema)
+    """Whether a file has a schema's columns, or the named ones of them, of their types and nothing null."""
+    found = plain_schema(file)
     if names is None:
-        return bool(found.equals(wanted))
-    return all(found.get_field_index(name) >= 0 and found.field(name).equals(wanted.field(name)) for name in names)
+        return bool(found.equals(schema))
+    return all(found.get_field_index(name) >= 0 and found.field(name).equals(schema.field(name)) for name in names)
 
 
 def plain_schema(file: pq.ParquetFile) -> pa.Schema:
-    """The schema of a file of `open_parquet` as it would be read otherwise."""
-    return pa.schema([_written_out(field) for field in file.schema_arrow], file.schema_arrow.metadata)
+    """The schema of a file of `open_parquet` without the dictionaries that its texts are read as."""
+    return file.metadata.schema.to_arrow_schema()
 
 
 def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an opened file with its texts in place of dictionaries.
-
-    Args:
-        table: with columns of the schema.
-        schema: of the columns.
+    """A table of an opened file, with columns of the schema, with its texts in place of dictionaries.
 
     Raises:
-        ValueError: the texts would take more than `MAX_TEXT_BYTES` bytes.
+        ValueError: as `weigh`.
     """
     weigh(table)
     wanted = pa.schema([schema.field(name) for name in table.schema.names], schema.metadata)
@@ -90,7 +86,7 @@ def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def weigh(table: pa.Table) -> None:
-    """See how much the texts of a table would take.
+    """Refuse a table whose texts would take too much memory.
 
     Raises:
         ValueError: more than `MAX_TEXT_BYTES` bytes.
@@ -101,7 +97,7 @@ def weigh(table: pa.Table) -> None:
 
 
 def _weight(array: pa.Array) -> int:
-    """Bytes of all texts in an array, each counted as often as it stands there."""
+    """Bytes of all texts in an array, each counted as often as it occurs."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         ends = pc.min_max(array.indices).as_py()  # None where all are null
@@ -109,7 +105,7 @@ def _weight(array: pa.Array) -> int:
             raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
         lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
         most = int(lengths.max(initial=0)) * len(array)
-        if most <= _LITTLE:  # not worth the counting
+        if most <= _LITTLE:
             return most
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))
@@ -131,35 +127,6 @@ def _texts(field: pa.Field, above: str = "") -> Iterator[str]:
             yield from _texts(inner, f"{path}.")
     elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         yield from _texts(kind.value_field.with_name("element"), f"{path}.list.")
-
-
-def _as_dictionaries(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(_dictionary_type(field.type)) for field in schema], schema.metadata)
-
-
-def _dictionary_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return pa.dictionary(pa.int32(), kind)
-    return _with_inner(kind, _dictionary_type)
-
-
-def _written_out(field: pa.Field) -> pa.Field:
-    return field.with_type(_plain_type(field.type))
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else _with_inner(kind, _plain_type)
-
-
-def _with_inner(kind: pa.DataType, change: Any) -> pa.DataType:
-    """A type with the types in it changed."""
-    if pa.types.is_struct(kind):
-        return pa.struct([inner.with_type(change(inner.type)) for inner in kind])
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(change(kind.value_type)), kind.list_size)
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(change(kind.value_type)))
-    return kind
 
 
 def size_of(source: Path | pa.Buffer) -> int:
