@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from disbench.core.errors import InputError
 from disbench.disnet.network import Disnet, build_network, trained_parameters
-from disbench.disnet.training.settings import Training, training_from
+from disbench.disnet.training.settings import Training
 from disbench.io.files import file_sha256, naming, whole_file
 from disbench.io.settings import Count, parse_json_table, settings_from
 
@@ -111,7 +111,7 @@ def load_network(path: Path) -> TrainedNetwork:
         content = parse_json_table(metadata["training"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path}: not a DISNet checkpoint (no settings in it); name one that train wrote") from error
-    training = training_from(content, f"{path}: its settings")
+    training = settings_from(Training, content, f"{path}: its settings")
     if training.network.architecture == "vit":
         with torch.device("meta"):  # sizes that the tensors do not have would otherwise take memory first
             _check_tensors(build_network(training.network, pretrained=False), tensors, path)

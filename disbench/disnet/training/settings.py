@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -185,7 +185,7 @@ class Training:
             raise InputError("validate_every needs validation, the name of a dataset card")
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, for a checkpoint; `training_from` reads them again."""
+        """All settings, for a checkpoint; `settings_from` reads them again."""
         return dataclasses.asdict(self)
 
 
@@ -201,12 +201,7 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
     """
     path = definitions.find("baselines/configs", name)
     content = {"name": path.stem, **definitions.load(path)}
-    return training_from(with_overrides(content, overrides, Training), str(path))
-
-
-def training_from(content: Mapping[str, Any], where: str) -> Training:
-    """A training from the content of a file; errors name it as `where`."""
-    return settings_from(Training, content, where)
+    return settings_from(Training, with_overrides(content, overrides, Training), str(path))
 
 
 def resolved(training: Training, root: Path | None) -> Training:

@@ -9,8 +9,9 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.disnet.options import DisnetOptions
-from disbench.disnet.training.settings import Shards, Training, load_training, resolved, training_from
+from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.io import definitions
+from disbench.io.settings import settings_from
 
 NAMES = definitions.names("baselines/configs")
 
@@ -26,12 +27,12 @@ def test_every_training_loads_and_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_is_the_same_after_json(name: str) -> None:
     training = load_training(name)
-    assert training_from(json.loads(json.dumps(training.as_dict())), "") == training
+    assert settings_from(Training, json.loads(json.dumps(training.as_dict())), "") == training
 
 
 def test_the_defaults_are_the_papers() -> None:
     """Section 4.2: Adam, 0.9 and 0.99, 5e-5 and 5e-6, warm-up of 2 epochs from 5e-8, batch 32."""
-    training = training_from({"name": "a"}, "")
+    training = Training("a")
     assert (training.batch, training.proposal_rate, training.refinement_rate) == (32, 5e-5, 5e-6)
     assert (training.betas, training.warmup_epochs, training.first_rate) == ((0.9, 0.99), 2.0, 5e-8)
     assert (training.network.options.candidates, training.corrective_clicks) == (7, 3)
@@ -96,7 +97,7 @@ def test_what_a_user_gets_wrong(override: str, words: str) -> None:
 
 def test_a_training_ends_some_day() -> None:
     with pytest.raises(InputError, match="no epochs and no steps"):
-        training_from({"name": "a", "epochs": 0, "steps": 0}, "a.toml")
+        Training("a", epochs=0, steps=0)
 
 
 def test_an_unknown_training(tmp_path: Path) -> None:
