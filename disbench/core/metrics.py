@@ -213,7 +213,7 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
 def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
 
-    nan passes; it also stands behind a sample's end.
+    nan passes; it also fills up what follows a sample's end.
 
     Raises:
         ValueError: no samples, or a value outside [0, 1].

@@ -110,7 +110,7 @@ class RunRows:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A measure of one run: its number and, where it has one, its 95 % bootstrap interval; or why it is missing."""
+    """A measure of one run: its number, and its 95 % bootstrap interval if it has one; or why it is missing."""
 
     number: float | None = None
     low: float | None = None
@@ -124,11 +124,11 @@ class Measure:
 
     Attributes:
         name: its column in `results.csv`.
-        title: its name in a sentence.
+        title: its name in a line of text.
         group: measures of a group are neighbours in a table.
         of: its number for a run; may raise `UnavailableError`.
         text: a number as tables print it.
-        unit: of the number.
+        unit: clicks, samples, seconds, or "" for a ratio.
         better: which numbers are better; "" where runs are not ranked by it.
         headings: table that shows it -> heading of its group of columns ("" without one), heading of its own.
         by_sample: its values (samples,), for comparisons and intervals; may raise `UnavailableError`.
@@ -323,7 +323,10 @@ def _mean(
     name: str, title: str, group: Group, by_sample: Callable[[RunRows], npt.NDArray[Any]], **more: Any
 ) -> Measure:
     """A measure that is the mean of one value a sample, with its interval."""
-    of = lambda rows: float(by_sample(rows).mean())  # noqa: E731
+
+    def of(rows: RunRows) -> float:
+        return float(by_sample(rows).mean())
+
     return Measure(name, title, group, of, by_sample=by_sample, interval=True, **more)
 
 
@@ -416,7 +419,7 @@ def _seconds(whose: str, which: str, headings: Mapping[Place, tuple[str, str]]) 
         "seconds",
         partial(_mean_seconds, column=f"{whose}_seconds", which=which),
         significant,
-        unit="s",
+        unit="seconds",
         better="lower",
         headings=headings,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from disbench.harness.measures import MEASURES, SOLVED, measures_in, significant
+from disbench.harness.measures import MEASURES, SOLVED, Measure, measures_in, significant
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
@@ -79,7 +79,7 @@ def page_html(
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     groups = _groups(entries)
-    highest_first = {m.headings["leaderboard"][1] for m in measures_in("leaderboard") if m.better == "higher"}
+    measures = {measure.headings["leaderboard"][1]: measure for measure in measures_in("leaderboard")}
     style, script = text_of("page.css"), text_of("page.js")
     return page(
         "page.html.jinja",
@@ -88,7 +88,7 @@ def page_html(
             "style": Markup(style),
             "script": Markup(script),
             "summary": f"{counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}",
-            "columns": [(c, "descending" if c.name in highest_first else "ascending") for c in groups[0].table.columns],
+            "columns": [(column, *_order_and_hint(measures.get(column.name))) for column in groups[0].table.columns],
             "sorted_by": MEASURES[_SORTED_BY].title,
             "groups": groups,
             "choices": _choices(entries),
@@ -102,6 +102,14 @@ def page_html(
             "data": _data(entries, groups),
         },
     )
+
+
+def _order_and_hint(measure: Measure | None) -> tuple[str, str]:
+    """How a first click on a column's heading sorts it, best first, and what the heading says when pointed at."""
+    if measure is None:
+        return "ascending", ""
+    order = "descending" if measure.better == "higher" else "ascending"
+    return order, ", ".join(filter(None, (measure.unit, f"{measure.better} is better")))
 
 
 def _groups(entries: Sequence[Entry]) -> list[_Group]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -129,7 +127,7 @@ def _joined(sample: Sample, rows: Sequence[ClickRow], place: str) -> RunSample:
             (row.height, row.width) != (height, width)
             or row.click != number
             or not (0 <= row.x < width and 0 <= row.y < height)
-            or not np.float32(-1) <= row.kept < max(1, row.candidates)
+            or not -1 <= row.kept < max(1, row.candidates)
         ):
             raise InputError(
                 f"{place}: sample {plain(sample.id)}, row {number}: not a click on its image of {width} x {height} "

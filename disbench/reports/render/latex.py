@@ -54,7 +54,7 @@ _TAIL = r"""\bottomrule
 
 
 def escape(text: object) -> str:
-    r"""Text that LaTeX sets as it stands.
+    r"""Text escaped for LaTeX.
 
     >>> escape("50 % of max_side")
     '50 \\% of max\\_side'
@@ -69,12 +69,7 @@ def document(tables: Mapping[str, Table]) -> str:
 
 
 def table(content: Table, name: str) -> str:
-    """A `table*` of booktabs rules, no wider than the text, its footnotes below.
-
-    Args:
-        content: of the table.
-        name: letters, digits and hyphens, for its label.
-    """
+    """A `table*` with booktabs rules, no wider than the text, footnotes below; `name` is for its label."""
     head = _HEAD.format(
         name=name,
         title=escape(content.title),
@@ -93,7 +88,7 @@ def table(content: Table, name: str) -> str:
 
 
 def _headings(columns: tuple[Column, ...]) -> list[str]:
-    """Names below the groups that they belong to; one line where there are no groups."""
+    """Names below their groups; one line without groups."""
     names = _row([escape(column.name) for column in columns])
     if not any(column.group for column in columns):
         return [names]

@@ -15,7 +15,7 @@ _EMPHASIS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
 
 
 def escape(text: object) -> str:
-    r"""Text that Markdown sets as it stands: one line, in a paragraph or a cell.
+    r"""Text escaped for Markdown: one line, in a paragraph or a cell.
 
     >>> escape("a|b <i> max_side")
     'a\\|b \\<i> max\\_side'
@@ -37,7 +37,7 @@ def code_block(text: str) -> str:
 
 
 def table(content: Table) -> str:
-    """A table with its caption above and its footnotes below; groups of rows stand below their headings."""
+    """A table with its caption above and its footnotes below, a table for each group of rows."""
     lines = [escape(content.caption)]
     begins = sorted({0, *content.groups})
     for begin, end in zip(begins, [*begins[1:], len(content.rows)], strict=True):
