@@ -99,7 +99,7 @@ class DatasetCard:
             raise unknown_name("loader", self.loader, LOADERS)
         options = self.values()
         for mark in self.marker:
-            for option in re.findall(r"{(.*?)}", mark):
+            for option in re.findall(r"{(.*?)(?:}|$)", mark):
                 if option not in options:
                     raise unknown_name("option", option, options, f"marker {mark!r}")
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
+from tests.fuzz import tools
 
 Result = TypeVar("Result")
 MIB = 1 << 20
@@ -36,30 +37,9 @@ def result_or_refusal(call: Callable[[], Result], *names: object) -> Result | No
         return None
 
 
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes with some of them flipped, cut out, repeated, put in, or replaced by extreme numbers."""
-    found = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(0, len(found) - 1)))
-        length = draw(st.integers(1, 16))
-        how = draw(st.sampled_from(("flip", "flip", "set", "set", "number", "cut", "end", "repeat", "insert")))
-        if how == "flip" and found:
-            found[at] ^= 1 << draw(st.integers(0, 7))
-        elif how == "set" and found:
-            found[at] = draw(st.integers(0, 255))
-        elif how == "number":
-            width = draw(st.sampled_from((2, 4, 8)))
-            found[at : at + width] = draw(st.sampled_from((b"\xff", b"\x00", b"\x7f", b"\x80"))) * width
-        elif how == "cut":
-            del found[at : at + length]
-        elif how == "end":
-            del found[at:]
-        elif how == "repeat":
-            found[at:at] = found[at : at + length]
-        elif how == "insert":
-            found[at:at] = draw(st.binary(min_size=1, max_size=16))
-    return bytes(found)
+def damaged(content: bytes) -> st.SearchStrategy[bytes]:
+    """Bytes after one to five accidents."""
+    return tools.damaged([content])
 
 
 NASTY_TEXTS = (
@@ -174,6 +154,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 _CHILD = """
 import gc, resource, sys
 from disbench.core.errors import InputError
+from tests.fuzz import tools
 {code}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
