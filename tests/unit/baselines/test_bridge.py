@@ -1,4 +1,4 @@
-"""A method in a child process: it answers as in this one, and whatever the child does ends in one sentence."""
+"""A method in a child process: it answers as in this one, and any fault of the child ends in one sentence."""
 
 from __future__ import annotations
 
