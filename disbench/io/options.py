@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_COUNT
-from disbench.io.settings import Bounds
+from disbench.io.settings import Bounds, from_text
 
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    list: "a list of texts, separated by commas",
-}
-
+_KINDS = (bool, int, float, str, list)
 Bound = Annotated[int | float, Bounds(-MAX_COUNT, MAX_COUNT)]
 
 
@@ -75,7 +67,9 @@ def read_options(options: Mapping[str, Option], overrides: Sequence[str], where:
             raise InputError(f"{where}: unknown option {shown(name)}; it has no options")
         if name not in options:
             raise unknown_name("option", name, options, where)
-        value = _from_text(name, text, type(values[name]), where)
+        kind = type(values[name])
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        value = parts if kind is list else from_text(name, text, kind, f"{where}:")
         values[name] = _allowed(name, value, options[name], where)
     return values
 
@@ -92,20 +86,6 @@ def _default(name: str, option: Option, where: str) -> Any:
         raise InputError(f"{where}: option {shown(name)} has no default; add it")
     default = option.default
     return _allowed(name, list(default) if isinstance(default, list) else default, option, where)
-
-
-def _from_text(name: str, text: str, kind: type[Any], where: str) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind is list:
-            return [part.strip() for part in text.split(",") if part.strip()]
-        value = kind(text)
-    except (KeyError, ValueError):
-        raise InputError(f"{where}: {name}={text}: {name} is {_KINDS[kind]}") from None
-    if kind is float and not math.isfinite(value):
-        raise InputError(f"{where}: {name}={text}: {name} is a finite number")
-    return value
 
 
 def _allowed(name: str, value: Any, option: Option, where: str) -> Any:

@@ -276,8 +276,8 @@ def _hint(cls: Any, key: str, override: str) -> Any:
     return hints[key]
 
 
-def from_text(key: str, text: str, hint: Any) -> Any:
-    """The value of an override, by the kind of its option.
+def from_text(key: str, text: str, hint: Any, where: str = "--set") -> Any:
+    """The value of an override, by the kind of its option; a list is written with commas, true and false in any case.
 
     Raises:
         InputError: the text is not of that kind.
@@ -285,7 +285,7 @@ def from_text(key: str, text: str, hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is tuple:
-        return [from_text(key, item.strip(), get_args(hint)[0]) for item in text.split(",")]
+        return [from_text(key, item.strip(), get_args(hint)[0], where) for item in text.split(",")]
     if get_origin(hint) is Literal:
         return next((value for value in get_args(hint) if str(value) == text), text)
     try:
@@ -294,5 +294,5 @@ def from_text(key: str, text: str, hint: Any) -> Any:
         if hint in (int, float):
             return hint(text)
     except (KeyError, ValueError):
-        raise InputError(f"--set {key}={text}: {key} is {_KINDS[hint]}") from None
+        raise InputError(f"{where} {key}={text}: {key} is {_KINDS[hint]}") from None
     return text

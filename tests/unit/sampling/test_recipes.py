@@ -160,7 +160,7 @@ class TestOwnFile:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("method = ", "not a readable TOML file .*mend it or name another"),
+            ("method = ", "not a readable TOML file .*correct it or name another"),
             ("a = 1\na = 2", "not a readable TOML file"),
             ('sources = ["lvis"]\ndescription = ""', "the key 'method' is missing; add it"),
             ('method = "proximity"\ndescription = ""', "the key 'sources' is missing; add it"),
