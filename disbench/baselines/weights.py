@@ -15,7 +15,7 @@ from pathlib import Path
 from disbench.baselines.cards import MethodCard, Weight, load_card
 from disbench.core.errors import InputError
 from disbench.io.download import download
-from disbench.io.files import file_sha256, whole_file
+from disbench.io.files import file_sha256, user_cache, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 """What is taken of a model on Hugging Face: no pickles, which could run code."""
@@ -27,8 +27,7 @@ def weights_folder(card: str) -> Path:
     root = os.environ.get("DISBENCH_WEIGHTS")
     if root:
         return Path(root) / card
-    cache_root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache_root) / "disbench" / "weights" / card
+    return user_cache() / "weights" / card
 
 
 def locate(card: str, folder: str = "") -> dict[str, Path]:

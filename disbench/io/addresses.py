@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from disbench.core.errors import InputError, unknown_name
-from disbench.io.files import naming, scratch_folder
+from disbench.io.files import naming, scratch_folder, user_cache
 
 THREADS = 16
 """Files that are copied at once."""
@@ -67,8 +67,7 @@ def is_address(text: object) -> bool:
 def cache_folder() -> Path:
     """Where copies are kept: `$DISBENCH_CACHE`, or `disbench/remote` in the user's cache folder."""
     own = os.environ.get("DISBENCH_CACHE")
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return (Path(own) if own else Path(root) / "disbench" / "remote").resolve()
+    return (Path(own) if own else user_cache() / "remote").resolve()
 
 
 def _checked(address: str) -> tuple[str, str]:

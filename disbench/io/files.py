@@ -40,6 +40,11 @@ class Stamp(NamedTuple):
         return Stamp.of(path) == self
 
 
+def user_cache() -> Path:
+    """Disbench's folder in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "disbench"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file that gets its name only when it is written to the end and on the disk.
