@@ -296,17 +296,13 @@ class _Painter:
 
     def _paint_clicks(self, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]) -> None:
         left, top, right, bottom = panel.shown
-        letters = self.sheet.letters - 2.2
 
         def centre(click: Click) -> tuple[float, float]:
-            """Of the clicked pixel, from the picture's corner."""
-            return (click.x - left + 0.5) * scale, (click.y - top + 0.5) * scale
-
-        def on_sheet(point: tuple[float, float]) -> tuple[float, float]:
-            return corner[0] + point[0], corner[1] + point[1]
+            """The middle of the clicked pixel, on the sheet."""
+            return corner[0] + (click.x - left + 0.5) * scale, corner[1] + (click.y - top + 0.5) * scale
 
         if panel.marks == "first":
-            self._mark(on_sheet(centre(panel.clicks[0])), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
+            self._mark(centre(panel.clicks[0]), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
             return
         numbers: dict[Click, list[int]] = {}
         for number, click in enumerate(panel.clicks, start=1):
@@ -315,21 +311,26 @@ class _Painter:
         if panel.marks == "dots":
             for click in numbers:
                 last = click[:2] == panel.clicks[-1][:2]
-                self._click(on_sheet(centre(click)), click.positive, 7.0 if last else 4.0)
+                self._click(centre(click), click.positive, 7.0 if last else 4.0)
             return
+        radius = 0.85 * (self.sheet.letters - 2.2) * self.sheet.dpi / 72
         points = list(map(centre, numbers))
-        badges = placed(points, 0.85 * letters * self.sheet.dpi / 72, size)
+        inner = [(x - corner[0], y - corner[1]) for x, y in points]
+        badges = [(corner[0] + x, corner[1] + y) for x, y in placed(inner, radius, size)]
         for (click, found), point, badge in zip(numbers.items(), points, badges, strict=True):
-            start, end = on_sheet(point), on_sheet(badge)
-            if point != badge:
-                for width, colour in ((2.4, "white"), (1.0, "black")):
-                    self.axes.plot(*zip(start, end, strict=True), color=colour, linewidth=width, zorder=4)
-                self._click(start, click.positive, 3.5)
-            self._click(end, click.positive, 1.62 * letters, zorder=6)
-            text = f"{found[0]}{'+' if len(found) > 1 else ''}"
-            smaller = letters * (1 if len(text) < 3 else 0.8)
-            colour = "black" if click.positive else "white"
-            self._text(*end, text, smaller, ha="center", va="center_baseline", color=colour, zorder=7)
+            self._badge(click, f"{found[0]}{'+' if len(found) > 1 else ''}", point, badge)
+
+    def _badge(self, click: Click, text: str, point: tuple[float, float], badge: tuple[float, float]) -> None:
+        """A click's number, with a line to the click where it is beside it."""
+        letters = self.sheet.letters - 2.2
+        if math.dist(point, badge) > 1e-6:
+            for width, colour in ((2.4, "white"), (1.0, "black")):
+                self.axes.plot(*zip(point, badge, strict=True), color=colour, linewidth=width, zorder=4)
+            self._click(point, click.positive, 3.5)
+        self._click(badge, click.positive, 1.62 * letters, zorder=6)
+        size = letters * (1 if len(text) < 3 else 0.8)
+        colour = "black" if click.positive else "white"
+        self._text(*badge, text, size, ha="center", va="center_baseline", color=colour, zorder=7)
 
     def _click(self, at: tuple[float, float], positive: bool, diameter: float, zorder: float = 5) -> None:
         """A white disc with a black rim, or a black square with a white one."""
