@@ -41,7 +41,7 @@ class Stamp(NamedTuple):
 
 
 def user_cache() -> Path:
-    """Disbench's folder in the user's cache folder."""
+    """The folder of disbench in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "disbench"
 
 
