@@ -7,6 +7,7 @@ import math
 import resource
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from inputs import Array, Situation, stand_ins, write_scaled
 from paired_timing import Pair
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from disbench.core import masks, metrics
 from disbench.core.clicks import Click, error_masks, next_click
@@ -234,6 +236,26 @@ def proximity(work: Workload, name: str) -> Pair:
     return _sampling(work, name, "coco-proximity")
 
 
+def sampling(work: Workload, name: str) -> Pair:
+    path, dialect = _large_json(work), "photos" if work.data is None else "lvis"
+    recipe = work.recipe("lvis-hierarchy")
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            make_shards(AnnotatedImages([open_annotations(path, dialect)]), recipe, out)
+
+    return Pair(
+        name,
+        ours,
+        partial(_parse_and_rasterise, path),
+        "orjson.loads and pycocotools' polygons",
+        1,
+        "file",
+        rounds=_SLOW_ROUNDS,
+        turns=1,
+    )
+
+
 def shard_writing(work: Workload, name: str) -> Pair:
     path = work.folder / "bare.parquet"
     return Pair(
@@ -357,6 +379,7 @@ FIGURES: dict[str, Callable[[Workload, str], Pair]] = {
     "metrics-curve": curve,
     "hierarchy": hierarchy,
     "proximity": proximity,
+    "sampling": sampling,
     "shard-writing": shard_writing,
     "shard-reading": shard_reading,
     "shard-shuffled": shuffled_reading,
@@ -422,6 +445,14 @@ def _sampling(work: Workload, name: str, recipe_name: str) -> Pair:
         len(work.scenes_read),
         "scene",
     )
+
+
+def _parse_and_rasterise(path: Path) -> None:
+    content = orjson.loads(path.read_bytes())
+    images = {image["id"]: image for image in content["images"]}
+    for annotation in content["annotations"]:
+        image = images[annotation["image_id"]]
+        coco_mask.merge(coco_mask.frPyObjects(annotation["segmentation"], image["height"], image["width"]))
 
 
 def _write(work: Workload) -> None:

@@ -251,9 +251,10 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
 
 
 def are_well_formed(rles: Sequence[Rle]) -> bool:
-    """Whether run lengths are as the encoder writes them: positive but for the first, as many as there are pixels.
+    """Whether run lengths are as the encoder writes those of a mask that is not empty.
 
-    What is not may still be a mask, with runs of length 0. The compressed form is that of `from_foreign_rle`; here the
+    That is: positive but for the first, and as many as there are pixels. What is not may still be a mask, with runs of
+    length 0, or without a pixel. The compressed form is that of `from_foreign_rle`; here the
     groups of many masks are decoded at once, which is many times faster for small ones.
 
     Args:
@@ -273,9 +274,9 @@ def are_well_formed(rles: Sequence[Rle]) -> bool:
 
 def _together_well_formed(rles: Sequence[Rle]) -> bool:
     counts = [rle["counts"] for rle in rles]
-    groups = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48
-    behind = np.cumsum([len(text) for text in counts])
-    if not all(counts) or groups.min() < 0 or groups.max() > 63 or (groups[behind - 1] & 32).any():
+    groups = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # what is below wraps around
+    behind = np.cumsum(list(map(len, counts)))
+    if not all(counts) or groups.max() > 63 or (groups[behind - 1] & 32).any():
         return False
     ends = np.flatnonzero(groups < 32)
     starts = np.empty_like(ends)
@@ -284,15 +285,16 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
     if lengths.max() > _MOST_GROUPS:
         return False
     shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
-    stored = np.add.reduceat((groups & 31) << shifts, starts)
-    stored -= (groups[ends] >> 4) << (5 * lengths)  # the sign
+    stored = np.add.reduceat((groups & 31).astype(np.int64) << shifts, starts)
+    stored -= (groups[ends] >> 4).astype(np.int64) << (5 * lengths)  # the sign
     first = np.zeros(len(counts), dtype=np.int64)
     first[1:] = np.searchsorted(ends, behind[:-1])
     runs = _undifferenced(stored, first)
     least = np.ones(len(runs), dtype=np.int64)
     least[first] = 0
     pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
-    return bool((runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
+    has_pixels = np.diff(first, append=len(runs)) > 1
+    return bool(has_pixels.all() and (runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
 
 
 def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:

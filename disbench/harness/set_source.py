@@ -22,8 +22,9 @@ from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.harness.record import Choice
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
+from disbench.io.files import file_sha256
 from disbench.shards.images import lookup
-from disbench.shards.reader import ShardReader, content_hash, file_sha256
+from disbench.shards.reader import ShardReader, content_hash
 
 EMBEDDED = "embedded"
 """For `images`: the embedded photos."""

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from disbench import __version__
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.io.files import Existing, whole_file
+from disbench.io.files import Existing, file_sha256, whole_file
 from disbench.sampling.chunks import SamplingWork, chunks_by_cost
 from disbench.sampling.parts import describe_part, slice_of
 from disbench.sampling.recipes import Recipe
-from disbench.shards.reader import MANIFEST, SCHEMA_VERSION, file_sha256, read_manifest
+from disbench.shards.reader import MANIFEST, SCHEMA_VERSION, read_manifest
 from disbench.shards.writer import Chunk, ShardWriter, other_job
 from disbench.workers import Engine, LocalEngine
 

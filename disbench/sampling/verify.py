@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from disbench.core.errors import InputError
+from disbench.io.files import file_sha256
 from disbench.io.parquet import has_columns, open_parquet, weigh
 from disbench.sampling.recipes import Recipe, parse_recipe
 from disbench.sampling.scene_checks import row_problems
-from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, file_sha256, is_shard, read_manifest
+from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, is_shard, read_manifest
 from disbench.workers.processes import die_with_parent, interrupts_held_back
 
 TOLD = 20

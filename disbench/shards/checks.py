@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any, get_args
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from disbench.core.arrays import BoolArray, IntArray
+from disbench.core.errors import shown
 from disbench.core.limits import MAX_PIXELS, MAX_ROWS
-from disbench.core.masks import Rle, are_well_formed, areas, boxes, from_foreign_rle
+from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
 from disbench.core.scenes import Kind
 from disbench.io.archives import safe_path
 
-Row = Mapping[str, Any]
-_KINDS = get_args(Kind)
+_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
+"""Paths that need no closer look, as nearly all are."""
 _OPTIONAL: Mapping[str, type] = {"recipe": dict, "dropped": dict, "images": int, "source": str, "scenes": int}
 """Keys of a manifest that are read where they are there, and the kinds of their values; null is as good as none."""
 
@@ -60,80 +66,104 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ROWS
 
 
-def masks_are_well_formed(rows: Iterable[Row]) -> bool:
-    """Whether all masks of some rows are as the encoder writes them: told at once, faster than row by row."""
-    return are_well_formed(
-        [{"size": [row["height"], row["width"]], "counts": item["rle"]} for row in rows for item in row["objects"]]
-    )
+def check_scenes(table: pa.Table) -> None:
+    """Check that rows of a shard are scenes: masks that decode, numbers that name an object of their scene.
 
-
-def check_row(row: Row, *, well_formed: bool = False) -> None:
-    """See that a row of a shard is a scene.
+    Areas and boxes are believed: the manifest hashes the file, and `disbench verify` measures them again.
 
     Args:
-        row: of `disbench.shards.reader.SCHEMA`.
-        well_formed: whether it is known that its masks are (`masks_are_well_formed`).
+        table: of `disbench.shards.reader.SCHEMA`, in one chunk.
 
     Raises:
-        ValueError: a size that is none or larger than `MAX_PIXELS`, an image outside its folder, a mask that is none
-            of the image or has another area or box, relations that are none, or a number that names no object.
+        ValueError: an image without pixels or of more than `MAX_PIXELS`, or outside its folder; a mask that is empty or
+            not of its image; relations that are no tree; a number that names no object.
     """
-    height, width, objects = row["height"], row["width"], row["objects"]
-    if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"an image of {width} x {height} pixels")
-    safe_path(row["file_name"], "its image")
-    if any(item["count"] < 0 for item in row["dropped"]):
-        raise ValueError("a negative number of annotations was left out")
-    _check_objects(objects, height, width, well_formed=well_formed or masks_are_well_formed([row]))
-    _check_hierarchy(objects)
-    for number, item in enumerate(row["sets"]):
-        _check_set(item, number, len(objects))
+    names = table["image_id"].to_pylist()
+
+    def check(holds: BoolArray, rows: IntArray, what: str) -> None:
+        if not holds.all():
+            raise ValueError(f"image {shown(names[int(rows[np.argmin(holds)])])}: {what}")
+
+    height, width = (_numbers(table[name].combine_chunks()) for name in ("height", "width"))
+    rows = np.arange(len(table))
+    check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), rows, "the size is no image's")
+    for name in table["file_name"].to_pylist():
+        if not _PLAIN_PATH.fullmatch(name):
+            safe_path(name, "its image")
+    dropped_rows, dropped, _ = _inner(table["dropped"].combine_chunks(), rows)
+    check(_numbers(_columns(dropped)["count"]) >= 0, dropped_rows, "a negative number of annotations was left out")
+
+    object_rows, objects, counts = _inner(table["objects"].combine_chunks(), rows)
+    columns = _columns(objects)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    stuff = columns["kind"].to_numpy(zero_copy_only=False) == "stuff"
+    check(_numbers(columns["id"]) == np.arange(len(objects)) - first, object_rows, "its objects are not numbered")
+    known = pc.is_in(columns["kind"], pa.array(get_args(Kind)))
+    check(known.to_numpy(zero_copy_only=False), object_rows, "an object's kind is unknown")
+    neighbour_rows, neighbours, _ = _inner(columns["neighbours"], object_rows)
+    check(_name_objects(neighbours, counts[neighbour_rows]), neighbour_rows, "a neighbour is no object")
+
+    parent, level = _numbers(columns["parent"]), _numbers(columns["level"])
+    check((parent == _NULL) | _in_range(parent, counts[object_rows]), object_rows, "a parent is no object")
+    above = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
+    no_node = (parent == _NULL) & (level == _NULL)
+    node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that rise by one leave no room for a circle
+    check(no_node | node, object_rows, "an object's level is not the one below its parent's")
+
+    set_rows, sets, _ = _inner(table["sets"].combine_chunks(), rows)
+    set_columns = _columns(sets)
+    check(_in_range(_numbers(set_columns["center"]), counts[set_rows]), set_rows, "a set's center is no object")
+    excluded_rows, excluded, _ = _inner(set_columns["click_excludes"], set_rows)
+    check(_name_objects(excluded, counts[excluded_rows]), excluded_rows, "a set leaves out what is no object")
+    member_rows, members, masks = _inner(set_columns["members"], set_rows)
+    check(masks > 0, set_rows, "a set has no mask")
+    number_rows, numbers, united = _inner(members, member_rows)
+    check(united > 0, member_rows, "a mask of a set has no object")
+    check(_name_objects(numbers, counts[number_rows]), number_rows, "a mask of a set unites what is no object")
+    for name in ("left_out", "repeated"):
+        found = set_columns[name].to_numpy(zero_copy_only=False)
+        check(np.isfinite(found) & (found >= 0), set_rows, f"{name} of a set is no count")
+
+    sizes = np.stack([height, width], axis=1).tolist()
+    rles: list[Rle] = [
+        {"size": sizes[row], "counts": counts_}
+        for row, counts_ in zip(object_rows.tolist(), columns["rle"].to_pylist(), strict=True)
+    ]
+    if not are_well_formed(rles):  # the slow way tells what is wrong
+        for row, rle in zip(object_rows.tolist(), rles, strict=True):
+            _check_mask(rle, names[row])
 
 
-def _check_objects(objects: Sequence[Row], height: int, width: int, *, well_formed: bool) -> None:
-    for number, item in enumerate(objects):
-        if item["id"] != number or item["kind"] not in _KINDS:
-            raise ValueError(f"object {number} has the id {item['id']} and the kind {item['kind']!r}")
-        _check_numbers(item["neighbours"], len(objects), f"a neighbour of object {number}")
-    rles: list[Rle] = [{"size": [height, width], "counts": item["rle"]} for item in objects]
-    if not well_formed:  # the slow way tells what is wrong
-        rles = [_mask(number, rle, height, width) for number, rle in enumerate(rles)]
-    for number, (item, area, box) in enumerate(zip(objects, areas(rles).tolist(), boxes(rles).tolist(), strict=True)):
-        if item["area"] != area or item["box"] != box or not area:
-            raise ValueError(f"object {number} has {area} pixels in the box {box}, not {item['area']} in {item['box']}")
+_NULL = -(2**40)
+"""In place of null: no number of a shard is as small."""
 
 
-def _mask(number: int, rle: Rle, height: int, width: int) -> Rle:
+def _columns(structs: pa.StructArray) -> dict[str, pa.Array]:
+    return dict(zip((field.name for field in structs.type), structs.flatten(), strict=True))
+
+
+def _inner(lists: pa.ListArray, rows: IntArray) -> tuple[IntArray, Any, IntArray]:
+    """What is in some lists: the row of each item, the items, and how many each list has; null is an empty list."""
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.repeat(rows, lengths), lists.flatten(), lengths
+
+
+def _numbers(values: pa.Array) -> IntArray:
+    """Numbers with `_NULL` for null."""
+    return np.asarray(values.cast(pa.int64()).fill_null(_NULL).to_numpy(zero_copy_only=False))
+
+
+def _in_range(numbers: IntArray, counts: IntArray) -> BoolArray:
+    return np.asarray((numbers >= 0) & (numbers < counts), dtype=np.bool_)
+
+
+def _name_objects(values: pa.Array, counts: IntArray) -> BoolArray:
+    return _in_range(_numbers(values), counts)
+
+
+def _check_mask(rle: Rle, image_id: str) -> None:
     try:
-        return from_foreign_rle(rle, height, width)
+        if not areas([from_foreign_rle(rle, *rle["size"])])[0]:
+            raise ValueError("a mask is empty")
     except ValueError as error:
-        raise ValueError(f"object {number}: {error}") from error
-
-
-def _check_hierarchy(objects: Sequence[Row]) -> None:
-    """Levels that rise by one from a parent to its children leave no room for a circle."""
-    for number, item in enumerate(objects):
-        level, parent = item["level"], item["parent"]
-        if parent is not None:
-            _check_numbers([parent], len(objects), f"the parent of object {number}")
-        above = -1 if parent is None else objects[parent]["level"]
-        node = level is not None and above is not None and level == above + 1 and item["kind"] != "stuff"
-        if not node and (level, parent) != (None, None):
-            raise ValueError(f"object {number} has the level {level} below its parent's, {above}")
-
-
-def _check_set(item: Row, number: int, count: int) -> None:
-    _check_numbers([item["center"], *item["click_excludes"]], count, f"an object of set {number}")
-    if not item["members"] or not all(item["members"]):
-        raise ValueError(f"set {number} has no mask, or one without an object")
-    for member in item["members"]:
-        _check_numbers(member, count, f"an object of set {number}")
-    for key in ("left_out", "repeated"):
-        if not (math.isfinite(item[key]) and item[key] >= 0):
-            raise ValueError(f"set {number}: {key} is {item[key]}")
-
-
-def _check_numbers(numbers: Sequence[int | None], count: int, what: str) -> None:
-    for number in numbers:
-        if number is None or not 0 <= number < count:
-            raise ValueError(f"{what} is {number}, where there are {count} objects")
+        raise ValueError(f"image {shown(image_id)}: {error}") from error

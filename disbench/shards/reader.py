@@ -24,10 +24,11 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle
 from disbench.core.scenes import Scene, SceneObject
+from disbench.io.files import file_sha256
 from disbench.io.parquet import complaining, has_columns, open_parquet, weigh, written_out
 from disbench.io.parquet_footer import RowGroup
 from disbench.io.settings import parse_json_table
-from disbench.shards.checks import check_manifest, check_row, masks_are_well_formed
+from disbench.shards.checks import check_manifest, check_scenes
 
 SCHEMA_VERSION = "1"
 MANIFEST = "manifest.json"
@@ -133,17 +134,6 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[SampledScene]:
-    """The scenes of some rows of a shard.
-
-    Raises:
-        ValueError: a row that is no scene.
-    """
-    for row in batch.to_pylist():
-        check_row(row)
-        yield scene_of(row)
-
-
 def row_bytes(sampled: SampledScene) -> int:
     """A scene's size in a shard before compression, within a few per cent; decides where shards end."""
     masks = sum(len(item.rle["counts"]) for item in sampled.scene.objects)
@@ -196,9 +186,9 @@ class ShardReader:
         InputError: no manifest, a shard that is missing or of another size, a newer schema. Reading raises it too: a
             shard that is damaged or has other columns or rows, a scene that does not hold together.
 
-    What is read is as good as what the sampler makes, whoever wrote the file: every mask decodes, every number names
-    an object. One row group is decoded at a time; it holds `ROWS_A_GROUP` scenes and no more than
-    `disbench.core.limits.MAX_GROUP_VALUES` values and `MAX_TEXT_BYTES` bytes of texts and masks.
+    A shard's hash is compared with the manifest's, and each row group looked at, once: whoever wrote it, every mask
+    decodes and every number names an object. Areas and boxes are believed (`disbench verify` measures them). One row
+    group is decoded at a time; `disbench.core.limits` bounds its values and the bytes of its texts and masks.
     """
 
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
@@ -210,6 +200,8 @@ class ShardReader:
         self._cache: OrderedDict[tuple[int, int], _RowGroup] = OrderedDict()
         self._open: dict[int, pq.ParquetFile] = {}
         self._groups: dict[int, list[RowGroup]] = {}
+        self._unchanged: set[int] = set()
+        self._sound: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
         """How many scenes there are."""
@@ -227,10 +219,7 @@ class ShardReader:
         """All scenes in order; no more than a row group is decoded at a time."""
         for shard in range(len(self._files)):
             for group in range(self._count_groups(shard)):
-                rows = self._decode(shard, group)
-                known = masks_are_well_formed(rows)
-                for row in rows:
-                    yield self._scene(shard, row, well_formed=known)
+                yield from self._scenes(shard, self._checked(shard, group))
 
     def sets_a_scene(self) -> IntArray:
         """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
@@ -283,10 +272,18 @@ class ShardReader:
     def _parquet(self, shard: int) -> pq.ParquetFile:
         if shard not in self._open:
             with self._complaining(shard):
+                self._check_hash(shard)
                 file, groups = open_parquet(self._files[shard], SCHEMA)
                 _check_form(file, groups, int(self.manifest["files"][shard]["rows"]))
                 self._open[shard], self._groups[shard] = file, groups
         return self._open[shard]
+
+    def _check_hash(self, shard: int) -> None:
+        """Check a shard's bytes against the manifest, once for this reader and its copies in other processes."""
+        wanted = self.manifest["files"][shard].get("sha256")
+        if wanted is not None and shard not in self._unchanged and file_sha256(self._files[shard]) != wanted:
+            raise ValueError("its SHA-256 is not the manifest's")
+        self._unchanged.add(shard)
 
     def _count_groups(self, shard: int) -> int:
         self._parquet(shard)
@@ -303,19 +300,20 @@ class ShardReader:
                 raise ValueError(f"row group {group} has other rows than it says")
             return table
 
-    def _decode(self, shard: int, group: int) -> list[dict[str, Any]]:
+    def _checked(self, shard: int, group: int) -> pa.Table:
+        """A row group that holds together; looked at where it is read for the first time."""
         table = self._read(shard, group)
-        with self._complaining(shard):
-            rows: list[dict[str, Any]] = table.to_pylist()
-            return rows
+        if (shard, group) not in self._sound:
+            try:
+                check_scenes(table)
+            except ValueError as error:
+                raise InputError(f"{self._files[shard]}: {error}; sample again") from error
+            self._sound.add((shard, group))
+        return table
 
-    def _scene(self, shard: int, row: Mapping[str, Any], *, well_formed: bool = False) -> SampledScene:
-        try:
-            check_row(row, well_formed=well_formed)
-            return scene_of(row)
-        except ValueError as error:
-            name = str(row["image_id"])[:200]
-            raise InputError(f"{self._files[shard]}: image {name!r}: {error}; sample again") from error
+    def _scenes(self, shard: int, table: pa.Table) -> list[SampledScene]:
+        with self._complaining(shard):
+            return [scene_of(row) for row in table.to_pylist()]
 
     def _complaining(self, shard: int) -> AbstractContextManager[None]:
         return complaining(self._files[shard], "damaged, or not readable as Parquet", "sample again")
@@ -323,9 +321,7 @@ class ShardReader:
     def _scene_at(self, shard: int, row: int) -> SampledScene:
         group, place = self._group(shard, row // ROWS_A_GROUP), row % ROWS_A_GROUP
         if place not in group.scenes:
-            with self._complaining(shard):
-                (content,) = group.table.slice(place, 1).to_pylist()
-            group.scenes[place] = self._scene(shard, content)
+            (group.scenes[place],) = self._scenes(shard, group.table.slice(place, 1))
         return group.scenes[place]
 
     def _group(self, shard: int, group: int) -> _RowGroup:
@@ -333,7 +329,7 @@ class ShardReader:
         if key in self._cache:
             self._cache.move_to_end(key)
         else:
-            self._cache[key] = _RowGroup(self._read(shard, group))
+            self._cache[key] = _RowGroup(self._checked(shard, group))
             while len(self._cache) > self._cached_groups:
                 self._cache.popitem(last=False)
         return self._cache[key]
@@ -444,12 +440,6 @@ def content_hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256("".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
     """A list column of structs from flat columns and the number of structs in each row."""
     leaves = [pa.array(columns[field.name], field.type) for field in struct]
@@ -475,7 +465,11 @@ def _check_form(file: pq.ParquetFile, found: Sequence[RowGroup], rows: int) -> N
 def scene_of(row: Mapping[str, Any]) -> SampledScene:
     """The scene of a row, from its columns as plain Python values."""
     size = [row["height"], row["width"]]
-    has_tree = any(item["level"] is not None for item in row["objects"])
+    objects, levels = row["objects"], tuple([item["level"] for item in row["objects"]])
+    parents = tuple([item["parent"] for item in objects])
+    if any(level is not None for level in levels):  # a root has no parent, and neither has what is no node
+        pairs = zip(parents, levels, strict=True)
+        parents = tuple([-1 if parent is None and level is not None else parent for parent, level in pairs])
     return SampledScene(
         scene=Scene(
             image_id=row["image_id"],
@@ -483,35 +477,34 @@ def scene_of(row: Mapping[str, Any]) -> SampledScene:
             height=row["height"],
             width=row["width"],
             source=row["source"],
-            objects=tuple(
-                SceneObject(
-                    rle={"size": size, "counts": item["rle"]},
-                    area=item["area"],
-                    box=tuple(item["box"]),
-                    category=item["category"],
-                    synset=item["synset"],
-                    annotation_id=item["annotation_id"],
-                    source=item["source"],
-                    kind=item["kind"],
-                )
-                for item in row["objects"]
-            ),
+            objects=tuple([_object_of(item, size) for item in objects]),
             dropped=Counter({item["reason"]: item["count"] for item in row["dropped"]}),
         ),
-        parents=tuple(
-            -1 if has_tree and item["level"] is not None and item["parent"] is None else item["parent"]
-            for item in row["objects"]
-        ),
-        levels=tuple(item["level"] for item in row["objects"]),
-        neighbours=tuple(tuple(item["neighbours"]) for item in row["objects"]),
-        sets=tuple(
-            SetOfObjects(
-                center=item["center"],
-                members=tuple(map(tuple, item["members"])),
-                click_excludes=tuple(item["click_excludes"]),
-                left_out=int(item["left_out"]),
-                repeated=int(item["repeated"]),
-            )
-            for item in row["sets"]
-        ),
+        parents=parents,
+        levels=levels,
+        neighbours=tuple([tuple(item["neighbours"]) for item in objects]),
+        sets=tuple([_set_of(item) for item in row["sets"]]),
+    )
+
+
+def _object_of(item: Mapping[str, Any], size: list[int]) -> SceneObject:
+    return SceneObject(
+        {"size": size, "counts": item["rle"]},
+        item["area"],
+        tuple(item["box"]),
+        item["category"],
+        item["synset"],
+        item["annotation_id"],
+        item["source"],
+        item["kind"],
+    )
+
+
+def _set_of(item: Mapping[str, Any]) -> SetOfObjects:
+    return SetOfObjects(
+        item["center"],
+        tuple(map(tuple, item["members"])),
+        tuple(item["click_excludes"]),
+        int(item["left_out"]),
+        int(item["repeated"]),
     )

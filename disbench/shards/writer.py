@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
-from disbench.io.files import naming
+from disbench.io.files import file_sha256, naming
 from disbench.io.settings import parse_json_table
-from disbench.shards.reader import ROWS_A_GROUP, SCHEMA, file_sha256
+from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
 
 
 @dataclass(slots=True)

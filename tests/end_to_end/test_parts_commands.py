@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from disbench.shards.reader import MANIFEST, SCHEMA, file_sha256
+from disbench.io.files import file_sha256
+from disbench.shards.reader import MANIFEST, SCHEMA
 from tests.commands import Result, disbench
 
 PARTS = 3

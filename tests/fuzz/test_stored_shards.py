@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import areas, decode
+from disbench.io.files import file_sha256
 from disbench.sampling.job import make_shards
 from disbench.sampling.verify import verify_shards
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.export import export_coco, export_ritm
-from disbench.shards.reader import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash, file_sha256
+from disbench.shards.reader import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash
 from disbench.shards.statistics import as_dict, as_text, statistics
 from disbench.shards.writer import shard_facts
 from tests.fuzz.stored_forms import (

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.masks import Rle, areas, boxes, encode
 from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.io.files import file_sha256
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
-from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, file_sha256, to_batch
+from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, to_batch
 
 SHARD = "shard-00000.parquet"
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.io.files import file_sha256
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import ROWS_A_GROUP, ShardReader, file_sha256, read_sets
+from disbench.shards.reader import ROWS_A_GROUP, ShardReader, read_sets
 from tests.synthetic import write_lvis
 
 RECIPES = ("lvis-hierarchy", "containment", "random-merge")
