@@ -247,7 +247,7 @@ def test_an_interrupted_export_does_not_look_finished(tmp_path: Path) -> None:
     before = (tmp_path / "out.json").read_bytes()
     damaged = random_scene(rng, "3")
     broken = write_shards(tmp_path / "broken", [good, replace(damaged, parents=(77, *damaged.parents[1:]))])
-    with pytest.raises(InputError, match="broken.*image '3'"):
+    with pytest.raises(InputError, match=r"broken.*image '3'"):
         export_coco(broken, tmp_path / "out.json")
     assert (tmp_path / "out.json").read_bytes() == before
     with pytest.raises(InputError, match="there twice"):
