@@ -197,7 +197,7 @@ def _write(file: BinaryIO, manifest: Manifest, record: bytes, rows: BinaryIO) ->
 def _members(archive: Path) -> dict[str, pa.Buffer]:
     """The bytes of each member, as they lie in the file."""
     if not archive.is_file():
-        raise InputError(f"{archive}: there is no such file; name a run's folder or a packed run")
+        raise InputError(f"{archive}: no such file; name a run's folder or a packed run")
     with _complaining(archive), zipfile.ZipFile(archive) as packed:
         infos = packed.infolist()
     _check_members(archive, infos)

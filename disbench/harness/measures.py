@@ -52,7 +52,7 @@ class RunRows:
 
     Attributes:
         samples: ids, in the dataset's order.
-        ious: after each click; a sample that ended early is filled up to `max_clicks` (`StoredRun.by_sample`).
+        ious: after each click; a sample that ended early is padded to `max_clicks` (`StoredRun.by_sample`).
         clicks: number of rows.
         failures: id and reason of each sample on which the method failed.
         max_clicks: clicks a sample gets.

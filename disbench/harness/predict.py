@@ -73,7 +73,7 @@ def predict(
     """
     height, width = image.shape[:2]
     if not clicks:
-        raise InputError("there is no click; give at least one")
+        raise InputError("no clicks; give at least one")
     if budget and len(clicks) != BUDGETS[budget].count:
         raise InputError(
             f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give as many --click"
@@ -107,5 +107,5 @@ def _kept(found: Candidates, number: int, previous: BoolArray, keep: int | None)
     if keep is None:
         return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
     if not 0 <= keep < len(found.masks):
-        raise InputError(f"there is no candidate {keep}; the method offers {len(found.masks)}, from 0")
+        raise InputError(f"candidate {keep} is unknown; the method offers {len(found.masks)}, from 0")
     return keep

@@ -104,7 +104,7 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     paths = [given] if given is not None else [Path(name), place.parent / name]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise InputError(f"{given or name}: there is no such file here; name it with --recording")
+        raise InputError(f"{given or name}: no such file here; name it with --recording")
     if not named.digest:
         raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} does not say which clicks (no digest)")
     return read_recording(path, named.user, named.digest)

@@ -146,7 +146,7 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
             raise InputError(f"{run.dataset!r} is made of diverse sets; name the folder of its shards with --dataset")
         return IntentSource(SetSource(Path(dataset), data=data, choice=run.record.dataset.sets.choice))
     if dataset is None and run.dataset not in definitions.names("datasets"):
-        raise InputError(f"{run.dataset!r} is no dataset of disbench's own; name its card or folder with --dataset")
+        raise InputError(f"{run.dataset!r} is not a dataset of disbench; name its card or folder with --dataset")
     wanted = overrides(run.record.dataset.options)
     for text in wanted if dataset is None else []:  # a stranger's options name no folder outside the dataset's
         for part in text.partition("=")[2].split(","):

@@ -316,7 +316,7 @@ def test_another_dataset_is_told(runs: dict[str, StoredRun]) -> None:
     assert (found.holds, found.clicks) == (True, 0)
     assert "the dataset 'toy' here has the content hash" in found.unchecked[0]
     found = verify_run(runs["all"].folder)
-    assert "'toy' is no dataset of disbench's own; name its card or folder with --dataset" in found.unchecked[0]
+    assert "'toy' is not a dataset of disbench; name its card or folder with --dataset" in found.unchecked[0]
 
 
 def test_files_that_are_no_run(runs: dict[str, StoredRun], tmp_path: Path) -> None:
