@@ -122,7 +122,7 @@ def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_p
     other = redescribed(run, tmp_path / "alone", lambda description: None)
     found = verify_run(other, source=SOURCE)
     assert found.problems == ()
-    assert any("study.parquet: there is no such file here; name it with --recording" in w for w in found.unchecked)
+    assert any("study.parquet: no such file here; name it with --recording" in w for w in found.unchecked)
     wrong = recording(tmp_path / "study.parquet", {"s1": [(0, 0, True)]})
     found = verify_run(other, source=SOURCE, recording=wrong)
     assert any("have the digest" in words for words in found.unchecked)

@@ -65,7 +65,7 @@ def test_another_dataset(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no pictures of .*grabcut.* with --data"):
         open_same_dataset(run, None)
     run = write_photo_run(tmp_path / "mine", numbers=(3,), max_clicks=1, dataset={"name": "mine"})
-    with pytest.raises(InputError, match="'mine' is no dataset of disbench's own"):
+    with pytest.raises(InputError, match="'mine' is not a dataset of disbench"):
         open_same_dataset(run, None)
     assert open_same_dataset(run, None, "photos").ids == photos().ids
 
