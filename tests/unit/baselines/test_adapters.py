@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from disbench.baselines.bridge import adapters
-from disbench.baselines.bridge.adapters import loaders
 from disbench.baselines.bridge.method import Bridge
 from disbench.baselines.cards import card_names, load_card
 from disbench.core.clicks import Click
@@ -284,61 +283,30 @@ def test_sessions_keep_their_own_state(card: str, peers: Any) -> None:
     assert np.array_equal(alone.predict([FIRST, SECOND]).masks, after)
 
 
+def brs(zoom: Any, flip: bool = True, **predictor: Any) -> dict[str, Any]:
+    """The options of a predictor of the f-BRS family."""
+    return {"with_flip": flip, "zoom_in_params": zoom, "predictor_params": predictor}
+
+
+def fixed(side: int) -> dict[str, Any]:
+    """The zoom of a network whose input has a fixed size."""
+    return {"skip_clicks": -1, "target_size": [side, side]}
+
+
+ZOOM = {"target_size": 400}
+FOCAL_ZOOM = {"expansion_ratio": 1.4, "target_size": 400}
+CASCADE = {"cascade_step": 5, "cascade_adaptive": True, "cascade_clicks": 1}
+FBRS_B = {"crop": 0, "clicks_limit": 5, "flip": False, "mode": "f-BRS-B"}
 MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    ("ritm", {}, "NoBRS", {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": {}}),
-    (
-        "ritm",
-        {"crop": 0, "clicks_limit": 5, "flip": False, "mode": "f-BRS-B"},
-        "f-BRS-B",
-        {"with_flip": False, "zoom_in_params": None, "predictor_params": {"net_clicks_limit": 5}},
-    ),
-    (
-        "ritm",
-        {"fixed": True, "crop": 600},
-        "NoBRS",
-        {"with_flip": True, "zoom_in_params": {"skip_clicks": -1, "target_size": [600, 600]}, "predictor_params": {}},
-    ),
-    ("fbrs", {}, "f-BRS-B", {"with_flip": True, "zoom_in_params": {"target_size": 400}, "predictor_params": None}),
-    (
-        "simpleclick",
-        {},
-        "NoBRS",
-        {"with_flip": True, "zoom_in_params": {"skip_clicks": -1, "target_size": [448, 448]}, "predictor_params": {}},
-    ),
-    (
-        "cfr-icl",
-        {"crop": 672},
-        "NoBRS",
-        {
-            "with_flip": True,
-            "zoom_in_params": {"skip_clicks": -1, "target_size": [672, 672]},
-            "predictor_params": {"cascade_step": 5, "cascade_adaptive": True, "cascade_clicks": 1},
-        },
-    ),
-    (
-        "focalclick",
-        {},
-        "FocalClick",
-        {
-            "infer_size": 256,
-            "focus_crop_r": 1.4,
-            "with_flip": False,
-            "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400},
-            "predictor_params": {},
-        },
-    ),
-    (
-        "cdnet",
-        {},
-        "CDNet",
-        {"infer_size": 384, "zoom_in_params": {"expansion_ratio": 1.4, "target_size": 400}, "predictor_params": {}},
-    ),
-    (
-        "emc-click",
-        {"short": 576},
-        "EMC-Click",
-        {"with_flip": True, "zoom_in_params": {"target_size": 576}, "predictor_params": {}},
-    ),
+    ("ritm", {}, "NoBRS", brs(ZOOM)),
+    ("ritm", FBRS_B, "f-BRS-B", brs(None, flip=False, net_clicks_limit=5)),
+    ("ritm", {"fixed": True, "crop": 600}, "NoBRS", brs(fixed(600))),
+    ("fbrs", {}, "f-BRS-B", {**brs(ZOOM), "predictor_params": None}),
+    ("simpleclick", {}, "NoBRS", brs(fixed(448))),
+    ("cfr-icl", {"crop": 672}, "NoBRS", brs(fixed(672), **CASCADE)),
+    ("focalclick", {}, "FocalClick", {"infer_size": 256, "focus_crop_r": 1.4, **brs(FOCAL_ZOOM, flip=False)}),
+    ("cdnet", {}, "CDNet", {"infer_size": 384, "zoom_in_params": FOCAL_ZOOM, "predictor_params": {}}),
+    ("emc-click", {"short": 576}, "EMC-Click", brs({"target_size": 576})),
 ]
 
 
@@ -366,76 +334,45 @@ def test_fbrs_is_given_normalised_images(peers: Any) -> None:
     assert peer.notes("options", start=True)[0] == {"norm_radius": 260}
 
 
-def test_fcfi_is_given_what_it_said_before(peers: Any) -> None:
-    peer = peers("fcfi")
+HQ_ONLY = {"feedback": False, "hq_only": True}
+LOOKS = [[[7, 1, 1]], [[7, 1, 1]], [[7, 1, 1], [2, 4, 0]], [[7, 1, 1], [2, 4, 0], [0, 5, 1]]]
+"""FocusCut looks at the whole image twice at first."""
+TOLD: list[tuple[str, dict[str, Any], list[int], int, dict[str, Any]]] = [
+    ("fcfi", {}, [1, 1, 1], 0, {"gate": [0.0, 1.0, 1.0], "previous": pytest.approx([0.0, 0.1, 0.2])}),
+    ("piclick", {}, [2, 2], 1, {"kept": [-1, 1], "previous": pytest.approx([0.0, 0.05])}),
+    ("sam-official", {"later": 1}, [3, 1], 2, {"multi": [True, False], "low": [None, [[[12.0]]]]}),
+    ("sam-hq-official", HQ_ONLY, [3, 3], 0, {"low": [None, None], "more": [{"hq_token_only": True}] * 2}),
+    ("fcanet", {"integrity": True}, [1, 1], 0, {"points": [[[7, 1, 1]], [[7, 1, 1], [2, 4, 0]]], "if_sis": [True] * 2}),
+    ("focuscut", {}, [1, 1, 1], 0, {"whole": LOOKS, "before": [0, 1, 1, 1], "focused": [[[0, 5, 1]]]}),
+]
+
+
+@pytest.mark.parametrize(("card", "settings", "offered", "keep", "told"), TOLD)
+def test_a_peer_is_told_the_clicks_and_what_was_kept(
+    card: str, settings: dict[str, Any], offered: list[int], keep: int, told: dict[str, Any], peers: Any
+) -> None:
+    peer = peers(card, **settings)
     session = peer.method.open(IMAGE)
-    for count in (1, 2, 3):
-        session.predict([FIRST, SECOND, Click(0, 5, True)][:count])
-    assert peer.notes("gate") == [0.0, 1.0, 1.0]
-    assert peer.notes("previous") == pytest.approx([0.0, 0.1, 0.2])
+    for number, masks in enumerate(offered, 1):
+        assert session.predict([FIRST, SECOND, Click(0, 5, True)][:number]).masks.shape == (masks, 6, 9)
+        session.keep(keep)
+    assert {key: peer.notes(key) for key in told} == told
 
 
-def test_piclick_is_told_which_mask_was_kept(peers: Any) -> None:
-    peer = peers("piclick")
-    session = peer.method.open(IMAGE)
-    assert session.predict([FIRST]).masks.shape == (2, 6, 9)
-    session.keep(1)
-    session.predict([FIRST, SECOND])
-    assert peer.notes("kept") == [-1, 1]
-    assert peer.notes("previous") == pytest.approx([0.0, 0.05])
+def test_sam_gives_a_score_to_each_mask(peers: Any) -> None:
+    assert peers("sam-official").method.open(IMAGE).predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
 
 
-def test_sam_gets_the_kept_masks_logits_back(peers: Any) -> None:
-    peer = peers("sam-official", later=1)
-    session = peer.method.open(IMAGE)
-    assert session.predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
-    session.keep(2)
-    assert len(session.predict([FIRST, SECOND]).masks) == 1
-    assert peer.notes("multi") == [True, False]
-    assert peer.notes("low") == [None, [[[12.0]]]]
-
-
-def test_sam_without_feedback_and_sam_hq_with_its_token(peers: Any) -> None:
-    peer = peers("sam-hq-official", feedback=False, hq_only=True)
-    session = peer.method.open(IMAGE)
-    session.predict([FIRST])
-    session.predict([FIRST, SECOND])
-    assert peer.notes("low") == [None, None]
-    assert peer.notes("more") == [{"hq_token_only": True}] * 2
-
-
-def test_fcanet_is_given_all_clicks_in_order(peers: Any) -> None:
-    peer = peers("fcanet", integrity=True)
-    session = peer.method.open(IMAGE)
-    session.predict([FIRST])
-    session.predict([FIRST, SECOND])
-    assert peer.notes("points") == [[[7, 1, 1]], [[7, 1, 1], [2, 4, 0]]]
-    assert peer.notes("if_sis") == [True, True]
-
-
-def test_focuscut_looks_twice_at_first_and_closer_later(peers: Any) -> None:
-    peer = peers("focuscut")
-    session = peer.method.open(IMAGE)
-    clicks = [FIRST, SECOND, Click(0, 5, True)]
-    for count in (1, 2, 3):
-        session.predict(clicks[:count])
-    assert [len(points) for points in peer.notes("whole")] == [1, 1, 2, 3]
-    assert peer.notes("before") == [0, 1, 1, 1]
-    assert peer.notes("focused") == [[[0, 5, 1]]]
-    assert "backbone='resnet50',pretrained=False" in peer.notes("arguments", start=True)[0]
+def test_focuscut_is_built_as_its_parser_says(peers: Any) -> None:
+    assert "backbone='resnet50',pretrained=False" in peers("focuscut").notes("arguments", start=True)[0]
 
 
 def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"")
-    with pytest.raises(InputError, match="holds no isegm; name the folder of the peer's checkout"):
-        Bridge(
-            adapter="cdnet",
-            repo=str(tmp_path),
-            python=sys.executable,
-            checkpoint=str(tmp_path / "weights.pth"),
-            crop=400,
-            target_ratio=1.4,
-        )
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"")
+    options = {"crop": 400, "target_ratio": 1.4}
+    with pytest.raises(InputError, match="isegm"):
+        Bridge(adapter="cdnet", repo=str(tmp_path), python=sys.executable, checkpoint=str(weights), **options)
 
 
 SOURCES = [path.read_text() for path in Path(adapters.__file__).parent.glob("*.py")]
@@ -466,7 +403,3 @@ def test_cards_offer_what_their_adapters_read(card: str) -> None:
     found = load_card(card)
     unused = {"flip"} if card == "piclick" else set()  # it always flips
     assert set(found.options) == options_read(found.adapter) - unused
-
-
-def test_every_adapter_has_a_card() -> None:
-    assert set(loaders()) <= {load_card(name).adapter for name in card_names()}

@@ -25,6 +25,7 @@ from disbench.baselines.classical.graph_cut import GraphCut
 from disbench.baselines.classical.random_walker import RandomWalker
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
+from disbench.datasets.images import read_rgb
 
 METHODS: dict[str, Callable[..., Any]] = {
     "disk": Disk,
@@ -73,15 +74,19 @@ def test_a_seed_pixel_belongs_to_the_nearest_click_of_equal_ones_to_the_latest(
         assert found[row, column] == (0 if not inside else 1 if clicks[-latest].positive else -1)
 
 
-def test_of_two_clicks_in_one_working_pixel_the_later_wins() -> None:
-    clicks = [Click(10, 10, True), Click(11, 11, False)]
-    assert seeds.seed_discs(clicks, (64, 64), 16, 16, 3)[2, 2] == -1
-    assert seeds.seed_discs(clicks[::-1], (64, 64), 16, 16, 3)[2, 2] == 1
-
-
-def test_neighbouring_clicks_of_opposite_sign_keep_their_pixels() -> None:
-    found = seeds.seed_discs([Click(10, 10, True), Click(11, 10, False)], (32, 32), 32, 32, 5)
-    assert (found[10, 10], found[10, 11]) == (1, -1)
+@pytest.mark.parametrize(
+    ("clicks", "side", "working", "radius", "expected"),
+    [
+        ([Click(10, 10, True), Click(11, 11, False)], 64, 16, 3, {(2, 2): -1}),  # one working pixel: the later wins
+        ([Click(11, 11, False), Click(10, 10, True)], 64, 16, 3, {(2, 2): 1}),
+        ([Click(10, 10, True), Click(11, 10, False)], 32, 32, 5, {(10, 10): 1, (10, 11): -1}),
+    ],
+)
+def test_seeds_of_close_clicks(
+    clicks: list[Click], side: int, working: int, radius: float, expected: dict[tuple[int, int], int]
+) -> None:
+    found = seeds.seed_discs(clicks, (side, side), working, working, radius)
+    assert {place: found[place] for place in expected} == expected
 
 
 def test_the_frame_is_background_until_a_negative_click() -> None:
@@ -114,15 +119,12 @@ def test_enlarged_values_stay_in_their_range() -> None:
 
 
 @every_method
-def test_a_card_makes_the_class(name: str) -> None:
+def test_a_cards_method_gives_one_mask_of_the_images_size(name: str) -> None:
     spec = method_spec(name)
-    assert isinstance(spec.build(), METHODS[name])  # type: ignore[arg-type]
+    method = spec.build()
+    assert isinstance(method, METHODS[name])  # type: ignore[arg-type]
     assert spec.threshold == 0.5
-
-
-@every_method
-def test_predictions_have_the_shape_that_the_harness_wants(name: str) -> None:
-    for masks in masks_of(METHODS[name](), scene(), CLICKS):
+    for masks in masks_of(method, scene(), CLICKS):
         assert masks.shape == (1, 48, 60)
         assert masks.dtype in (np.bool_, np.float32)
         assert masks.min() >= 0 and masks.max() <= 1
@@ -189,17 +191,13 @@ def test_odd_images(name: str, size: tuple[int, int], content: str) -> None:
 
 
 @every_method
-def test_without_a_positive_click_nothing_is_object(name: str) -> None:
-    session = METHODS[name]().open(scene())
+def test_without_a_positive_click_nothing_is_object_and_bad_input_is_refused(name: str) -> None:
+    method = METHODS[name]()
+    session = method.open(scene())
     assert not session.predict([]).masks.any()
     assert not session.predict([Click(3, 3, False)]).masks.any()
-
-
-@every_method
-def test_a_click_off_the_image_and_a_wrong_image_are_refused(name: str) -> None:
-    method = METHODS[name]()
     with pytest.raises(InputError, match="x=60"):
-        method.open(scene()).predict([Click(60, 3, True)])
+        session.predict([Click(60, 3, True)])
     with pytest.raises(InputError, match="uint8"):
         method.open(np.zeros((4, 4), dtype=np.uint8))
 
@@ -334,9 +332,7 @@ def test_both_solvers_give_the_same_masks() -> None:
 @pytest.mark.real_data
 def test_both_solvers_give_the_same_masks_on_a_photograph(data_root: Path) -> None:
     pytest.importorskip("maxflow")
-    from PIL import Image as Files
-
-    image = np.asarray(Files.open(data_root / "GrabCut" / "data_GT" / "124080.jpg").convert("RGB"))
+    image = read_rgb(data_root / "GrabCut" / "data_GT" / "124080.jpg")
     clicks = [Click(240, 160, True), Click(20, 20, False), Click(230, 90, True)]
     one, other = (masks_of(GraphCut(solver=solver), image, clicks) for solver in ("scipy", "pymaxflow"))
     assert np.array_equal(one, other)

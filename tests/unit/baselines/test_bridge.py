@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import Bridge, checked_adapter, child_command, provenance
+from disbench.baselines.bridge.method import Bridge, child_command, provenance
 from disbench.baselines.bridge.process import BridgeError
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
@@ -34,8 +35,22 @@ CLICK = [Click(3, 4, True)]
 IMAGE = np.full((20, 30, 3), 9, dtype=np.uint8)
 
 
-def bridge(repo: Path, **options: Any) -> Bridge:
-    return Bridge(adapter=ADAPTER, repo=str(repo), python=sys.executable, **options)
+Maker = Callable[..., Bridge]
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Maker]:
+    """Makes bridges to the adapter of these tests, or to the program `command`; all are closed at the end."""
+    made: list[Bridge] = []
+
+    def make(**options: Any) -> Bridge:
+        own = {} if "command" in options else {"adapter": ADAPTER, "repo": str(tmp_path), "python": sys.executable}
+        made.append(Bridge(**own, **options))
+        return made[-1]
+
+    yield make
+    for method in made:
+        method.close()
 
 
 def rows_of(method: Any, samples: Any, **options: Any) -> list[tuple[Any, ...]]:
@@ -46,16 +61,15 @@ def rows_of(method: Any, samples: Any, **options: Any) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_rows_are_those_of_the_same_method_in_this_process(tmp_path: Path) -> None:
+def test_rows_are_those_of_the_same_method_in_this_process(bridge: Maker) -> None:
     samples = make_samples(3)
-    method = bridge(tmp_path, radius=9.0, candidates=3)
+    method = bridge(radius=9.0, candidates=3)
     assert rows_of(method, samples) == rows_of(Discs(9.0, 3), samples)
     assert method.versions["numpy"] == np.__version__
-    method.close()
 
 
-def test_several_images_may_be_open_at_once(tmp_path: Path) -> None:
-    method = bridge(tmp_path)
+def test_several_images_may_be_open_at_once(bridge: Maker) -> None:
+    method = bridge()
     first, second = method.open(IMAGE), method.open(np.full((5, 6, 3), 9, dtype=np.uint8))
     assert second.predict(CLICK).masks.shape == (1, 5, 6)
     assert first.predict(CLICK).masks.shape == (1, 20, 30)
@@ -63,24 +77,23 @@ def test_several_images_may_be_open_at_once(tmp_path: Path) -> None:
     third = method.open(IMAGE)  # tells the child to forget both
     assert not method._forgotten
     assert third.predict(CLICK).masks.any()
-    method.close()
 
 
-@pytest.mark.parametrize(
-    ("fault", "words", "failed_at"),
-    [
-        ("crashes", "was asked to predict and ended with exit code 5; its last words: .*the peer fell over", 7),
-        ("killed", "was asked to predict and was killed by SIGKILL", 3),
-        ("hangs", "was asked to predict and did not answer within 1 s", 2),
-        ("raises", r"raised RuntimeError: CUDA out of memory \(bridge_adapter.py:\d+\)", 2),
-        ("shape", r"answered masks of shape \(1, \d+, \d+\)", 1),
-        ("scores", r"answered scores \[1.0, 0.5\] for 1 masks", 1),
-        ("nan", "", 1),
-    ],
-)
-def test_a_fault_costs_its_sample_alone(tmp_path: Path, fault: str, words: str, failed_at: int) -> None:
+FAULTS = [
+    ("crashes", 7, "ended with exit code 5; its last words: .*the peer fell over"),
+    ("killed", 3, "was killed by SIGKILL"),
+    ("hangs", 2, "did not answer within 1 s"),
+    ("raises", 2, r"raised RuntimeError: CUDA out of memory \(bridge_adapter.py:\d+\)"),
+    ("shape", 1, r"masks of shape \(1, \d+, \d+\)"),
+    ("scores", 1, r"scores \[1.0, 0.5\] for 1 masks"),
+    ("nan", 1, ""),
+]
+
+
+@pytest.mark.parametrize(("fault", "failed_at", "words"), FAULTS)
+def test_a_fault_costs_its_sample_alone(bridge: Maker, fault: str, words: str, failed_at: int) -> None:
     samples = make_samples(3, faults=(0, 1))
-    method = bridge(tmp_path, fault=fault, timeout=1.0 if fault == "hangs" else 20.0)
+    method = bridge(fault=fault, timeout=1.0 if fault == "hangs" else 20.0)
     found = rows_of(method, samples)
     sound = rows_of(Discs(), samples)
     troubled = samples[1].id
@@ -88,18 +101,16 @@ def test_a_fault_costs_its_sample_alone(tmp_path: Path, fault: str, words: str, 
     failures = [row for row in found if row[-1] is not None]
     assert [(row[0], row[1]) for row in failures] == [(troubled, failed_at)]
     assert re.search(words, failures[0][-1]) and "\n" not in failures[0][-1]
-    method.close()
 
 
-def test_what_a_peer_prints_harms_nothing(tmp_path: Path) -> None:
+def test_what_a_peer_prints_harms_nothing(bridge: Maker) -> None:
     samples = make_samples(2, faults=(1, 1))
-    method = bridge(tmp_path, fault="prints")
+    method = bridge(fault="prints")
     assert rows_of(method, samples) == rows_of(Discs(), samples)
-    method.close()
 
 
-def test_one_that_is_killed_from_outside_is_started_again(tmp_path: Path) -> None:
-    method = bridge(tmp_path)
+def test_one_that_is_killed_from_outside_is_started_again(bridge: Maker) -> None:
+    method = bridge()
     session = method.open(IMAGE)
     before = method.child._process.pid
     os.kill(before, signal.SIGKILL)
@@ -109,33 +120,30 @@ def test_one_that_is_killed_from_outside_is_started_again(tmp_path: Path) -> Non
     assert method.child._process.pid != before
     with pytest.raises(BridgeError, match="what it knew of this sample is gone"):
         session.predict(CLICK)
-    method.close()
 
 
-def test_starting_again_has_an_end(tmp_path: Path) -> None:
-    method = bridge(tmp_path)
+def test_starting_again_has_an_end(bridge: Maker) -> None:
+    method = bridge()
     method._command = [sys.executable, "-c", "import sys; sys.exit(4)"]
     method.close()
-    words = "could not be started again in 3 attempts: the program was asked to start and ended with exit code 4"
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=r"3 attempts: .*exit code 4"):
         method.open(IMAGE)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match="3 attempts"):
         evaluate(method, make_samples(2))  # no sample is to blame
 
 
-def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(tmp_path: Path) -> None:
-    method = bridge(tmp_path)
+def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(bridge: Maker) -> None:
+    method = bridge()
     os.kill(method.child._process.pid, signal.SIGKILL)
     method.child._process.wait()
     (sample,) = make_samples(1)
     first = next(run_chunk(method, [(0, lambda: sample)], TargetsTask(Protocol(max_clicks=1))))
     assert isinstance(first, Began) and first.what == "open"
     assert method.child.alive
-    method.close()
 
 
-def test_a_question_that_is_broken_off_leaves_no_answer_to_the_next(tmp_path: Path) -> None:
-    method = bridge(tmp_path, fault="hangs-always")
+def test_a_question_that_is_broken_off_leaves_no_answer_to_the_next(bridge: Maker) -> None:
+    method = bridge(fault="hangs-always")
     session = method.open(IMAGE)
 
     def interrupt(number: int, frame: object) -> None:
@@ -150,62 +158,54 @@ def test_a_question_that_is_broken_off_leaves_no_answer_to_the_next(tmp_path: Pa
         signal.signal(signal.SIGALRM, before)
     assert not method.child.alive
     assert method.open(IMAGE).predict(CLICK).masks.any()
-    method.close()
 
 
-def test_what_a_child_leaves_behind_hides_not_that_it_ended(tmp_path: Path) -> None:
+def test_what_a_child_leaves_behind_hides_not_that_it_ended(bridge: Maker) -> None:
     """A process that it forked holds its pipes open."""
-    method = bridge(tmp_path, fault="leaves-always")
+    method = bridge(fault="leaves-always")
     with pytest.raises(BridgeError, match="was asked to predict and ended with exit code 6"):
         method.open(IMAGE).predict(CLICK)
     assert _group_ends(method.child._process.pid)
 
 
-def test_one_image_tells_of_a_fault_in_one_sentence(tmp_path: Path) -> None:
-    method = bridge(tmp_path, fault="raises-always")
-    with pytest.raises(InputError, match=r"Bridge: the program was asked to predict and raised RuntimeError"):
-        predict(method, IMAGE, [Click(3, 4, True), Click(9, 9, False)])
-    method.close()
+def test_one_image_tells_of_a_fault_in_one_sentence(bridge: Maker) -> None:
+    with pytest.raises(InputError, match=r"Bridge: .* raised RuntimeError"):
+        predict(bridge(fault="raises-always"), IMAGE, [Click(3, 4, True), Click(9, 9, False)])
 
 
-def test_a_missing_module_is_told_at_the_start(tmp_path: Path) -> None:
-    words = "ModuleNotFoundError: No module named 'no_such_module_of_a_peer'"
-    with pytest.raises(InputError, match=words):
-        bridge(tmp_path, fault="missing")
+def test_a_missing_module_is_named_at_the_start(bridge: Maker) -> None:
+    with pytest.raises(InputError, match="no_such_module_of_a_peer"):
+        bridge(fault="missing")
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        (
-            "sh -c 'echo Loading the model'",
-            r"wrote b'Loading the model\\n' where a message was due; its standard output is for the protocol",
-        ),
-        ("printf hi", r"was asked to start and wrote b'hi', and (ended with exit code 0|closed)"),
-        ("sh -c 'echo hi; sleep 60'", r"wrote b'hi\\n', and did not answer within 0.5 s"),
-        ("printf DSB1", "was asked to start and (ended with exit code|closed its standard output)"),
-        ("sh -c 'sleep 60'", "was asked to start and did not answer within 0.5 s"),
-        ("no-such-program-at-all", "no-such-program-at-all: it cannot be started"),
-        (" ", "it cannot be started; begin it with a program"),
-        ("sh -c 'echo broken >&2; exit 7'", "ended with exit code 7; its last words: broken"),
-    ],
-)
-def test_a_program_in_another_language_that_says_nonsense(program: str, words: str) -> None:
+SILENT = "did not answer within 0.5 s"
+NONSENSE = [
+    ("sh -c 'echo Loading the model'", r"wrote b'Loading the model\\n' where a message was due"),
+    ("printf hi", r"wrote b'hi', and (ended with exit code 0|closed)"),
+    ("sh -c 'echo hi; sleep 60'", rf"wrote b'hi\\n', and {SILENT}"),
+    ("printf DSB1", "(ended with exit code|closed its standard output)"),
+    ("sh -c 'sleep 60'", SILENT),
+    ("no-such-program-at-all", "no-such-program-at-all: it cannot be started"),
+    (" ", "it cannot be started"),
+    ("sh -c 'echo broken >&2; exit 7'", "ended with exit code 7; its last words: broken"),
+]
+
+
+@pytest.mark.parametrize(("program", "words"), NONSENSE)
+def test_a_program_that_does_not_speak_the_protocol(program: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Bridge(command=program, start_timeout=0.5)
 
 
-def test_a_program_of_the_users_own(tmp_path: Path) -> None:
+def test_a_program_of_the_users_own(bridge: Maker, tmp_path: Path) -> None:
     """Written from docs/bridge.md alone: it knows nothing of the child's file."""
     program = tmp_path / "own.py"
     program.write_text(OWN)
-    method = Bridge(command=f"{sys.executable} {program}")
-    session = method.open(IMAGE)
+    session = bridge(command=f"{sys.executable} {program}").open(IMAGE)
     found = session.predict([Click(3, 4, True), Click(5, 6, False)])
     session.keep(0)
     assert found.masks.dtype == np.bool_ and found.masks.shape == (1, 20, 30) and found.scores is None
     assert [tuple(place) for place in np.argwhere(found.masks[0])] == [(4, 3)]
-    method.close()
 
 
 def test_a_card_of_a_program(tmp_path: Path) -> None:
@@ -224,50 +224,34 @@ OWN = DOCUMENT.read_text().partition("```python\nimport json\n")[2].partition("`
 OWN = f"import json\n{OWN}"
 
 
-@pytest.mark.parametrize(
-    ("there", "instead", "words"),
-    [
-        ('"type": "kept"', '"type": "done"', "was asked to keep and answered 'done' where 'kept' was due"),
-        ('"type": "opened"', '"type": "kept"', "was asked to open and answered 'kept' where 'opened' was due"),
-        ('"scores": None', '"scores": [10 ** 400]', r"scores that are not finite numbers \(\[1000"),
-        ('"scores": None', '"scores": [float("nan")]', r"scores that are not finite numbers \(\[nan\]\)"),
-        ('"scores": None', '"scores": [True]', "scores that are not finite numbers"),
-        ('"scores": None', '"scores": 1', "answered scores 1 for 1 masks"),
-        ('"|b1", "shape"', '"|u1", "shape"', r"answered masks of shape \(1, 20, 30\) and type uint8"),
-        ("[1, height, width]", "[0, height, width]", r"answered masks of shape \(0, 20, 30\)"),
-        ("[1, height, width]", "[1, width, height]", r"answered masks of shape \(1, 30, 20\)"),
-        ("[1, height, width]", "[1 << 20, height, width]", "wrote arrays of 629145600 bytes; at most 153600"),
-        ('"arrays": listed}', '"arrays": []}', "answered 0 arrays, not one of masks"),
-        (
-            '"type": "prediction"',
-            r'"type": "error", "error": "two\nlines\ud800\x1b[1m" + "x" * 9999',
-            r"raised two lines \[1mx+$",
-        ),
-    ],
-)
-def test_a_program_whose_answers_are_not_as_they_should_be(
-    tmp_path: Path, there: str, instead: str, words: str
-) -> None:
+LONG_ERROR = r'"type": "error", "error": "two\nlines\ud800\x1b[1m" + "x" * 9999'
+WRONG_ANSWERS = [
+    ('"type": "kept"', '"type": "done"', "asked to keep and answered 'done' where 'kept' was due"),
+    ('"type": "opened"', '"type": "kept"', "asked to open and answered 'kept' where 'opened' was due"),
+    ('"scores": None', '"scores": [10 ** 400]', r"not finite numbers \(\[1000"),
+    ('"scores": None', '"scores": [float("nan")]', r"not finite numbers \(\[nan\]\)"),
+    ('"scores": None', '"scores": [True]', "not finite numbers"),
+    ('"scores": None', '"scores": 1', "scores 1 for 1 masks"),
+    ('"|b1", "shape"', '"|u1", "shape"', r"shape \(1, 20, 30\) and type uint8"),
+    ("[1, height, width]", "[0, height, width]", r"shape \(0, 20, 30\)"),
+    ("[1, height, width]", "[1, width, height]", r"shape \(1, 30, 20\)"),
+    ("[1, height, width]", "[1 << 20, height, width]", "arrays of 629145600 bytes; at most 153600"),
+    ('"arrays": listed}', '"arrays": []}', "0 arrays"),
+    ('"type": "prediction"', LONG_ERROR, r"raised two lines \[1mx+$"),
+]
+
+
+@pytest.mark.parametrize(("found", "instead", "words"), WRONG_ANSWERS)
+def test_a_wrong_answer_is_named(bridge: Maker, tmp_path: Path, found: str, instead: str, words: str) -> None:
     program = tmp_path / "own.py"
-    assert there in OWN
-    program.write_text(OWN.replace(there, instead))
-    method = Bridge(command=f"{sys.executable} {program}")
+    assert found in OWN
+    program.write_text(OWN.replace(found, instead))
+    method = bridge(command=f"{sys.executable} {program}")
     with pytest.raises(BridgeError, match=words) as caught:
         session = method.open(IMAGE)
         session.predict(CLICK)
         session.keep(0)
     assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()
-    method.close()
-
-
-def test_a_python_behind_a_script(tmp_path: Path) -> None:
-    """As those are that set up an environment first; the child's parent is another process then."""
-    program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n')
-    program.chmod(0o755)
-    method = Bridge(adapter=ADAPTER, repo=str(tmp_path), python=str(program))
-    assert method.open(IMAGE).predict(CLICK).masks.any()
-    method.close()
 
 
 def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,35 +270,26 @@ def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         found(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"adapter": "ritmm", "repo": ".", "python": sys.executable}, r"ritmm: .* add --set checkpoint=PATH"),
-        (
-            {"adapter": "ritmm", "repo": ".", "python": sys.executable, "checkpoint": __file__},
-            "unknown adapter 'ritmm'",
-        ),
-        ({"adapter": ADAPTER, "repo": __file__, "python": sys.executable}, "there is no such folder; name a checkout"),
-        ({"adapter": "nowhere.py", "repo": ".", "python": sys.executable}, "nowhere.py: there is no such file"),
-        ({"adapter": ADAPTER, "repo": "", "python": sys.executable}, "add --set repo=PATH"),
-        ({"adapter": ADAPTER, "repo": ".", "python": ""}, "add --set python=PATH"),
-        (
-            {"adapter": ADAPTER, "repo": "no/where", "python": sys.executable},
-            "repo = no/where: there is no such folder",
-        ),
-        ({"adapter": ADAPTER, "repo": ".", "python": "/no/python"}, "python = /no/python: no program is there"),
-        ({"command": "a 'b"}, "quote it as for a shell"),
-    ],
-)
-def test_what_is_missing_is_told_before_anything_starts(options: dict[str, str], words: str) -> None:
+MISSING: list[tuple[dict[str, str], str]] = [
+    ({"adapter": "ritmm"}, "ritmm: .*checkpoint=PATH"),
+    ({"adapter": "ritmm", "checkpoint": __file__}, "unknown adapter 'ritmm'"),
+    ({"adapter": "nowhere.py"}, "nowhere.py"),
+    ({"repo": __file__}, "repo = .*no such folder"),
+    ({"repo": "no/where"}, "repo = no/where"),
+    ({"repo": ""}, "repo=PATH"),
+    ({"python": ""}, "python=PATH"),
+    ({"python": "/no/python"}, "python = /no/python"),
+    ({"checkpoint": "none.pth"}, "checkpoint = none.pth"),
+    ({"command": "a 'b"}, "command = a 'b"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISSING)
+def test_what_is_missing_is_named_before_anything_starts(options: dict[str, str], words: str) -> None:
+    sound = {"adapter": ADAPTER, "repo": ".", "python": sys.executable, "checkpoint": "", "command": ""}
+    child_command(**sound)
     with pytest.raises(InputError, match=words):
-        child_command(**({"adapter": "", "repo": "", "python": "", "checkpoint": "", "command": ""} | options))
-
-
-def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"checkpoint = .*none\.pth: there is no such file"):
-        bridge(tmp_path, checkpoint=str(tmp_path / "none.pth"))
-    assert checked_adapter(ADAPTER) == ADAPTER
+        child_command(**{**sound, **options})
 
 
 def test_provenance(tmp_path: Path) -> None:
@@ -346,16 +321,17 @@ sys.path[:0] = {path!r}
 from disbench.baselines.bridge.method import Bridge
 import numpy as np
 method = Bridge(adapter={adapter!r}, repo=".", python={python!r}, fault="hangs-always", timeout=600.0)
-print(method.child._process.pid, flush=True)
 session = method.open(np.zeros((4, 4, 3), dtype=np.uint8))
 from disbench.core.clicks import Click
+assert session.predict([Click(0, 0, True)]).masks.any()
+print(method.child._process.pid, flush=True)
 session.predict([Click(0, 0, True), Click(1, 1, True)])
 """
 
 
 @pytest.mark.parametrize("script", [False, True], ids=["python", "script"])
 def test_no_orphan_is_left_when_the_parent_is_killed(tmp_path: Path, script: bool) -> None:
-    """Not even one that is busy, or behind a script."""
+    """Not even one that is busy, or behind a script that sets up its environment."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n')
     python.chmod(0o755)

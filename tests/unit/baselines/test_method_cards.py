@@ -124,11 +124,7 @@ def test_a_cards_options_are_the_arguments_of_its_class(name: str) -> None:
 
 def test_what_a_card_leaves_out_is_taken_from_the_class() -> None:
     recorded = method_spec("geodesic").card["options"]
-    assert {key: recorded["step"][key] for key in ("default", "minimum", "maximum")} == {
-        "default": 0.001,
-        "minimum": 1e-6,
-        "maximum": 1,
-    }
+    assert recorded["step"].items() >= {"default": 0.001, "minimum": 1e-6, "maximum": 1}.items()
     assert recorded["frame"]["choices"] == ["until-negative", "always", "never"]
     for override in ("step=2", "frame=often", "radius=-1"):
         with pytest.raises(InputError, match=f"^geodesic: .*{override.partition('=')[0]}"):
@@ -175,33 +171,34 @@ def test_the_list_can_be_filtered() -> None:
         list(list_methods("nativ"))
 
 
-def test_what_is_shown_of_a_method_with_weights() -> None:
-    shown = "\n".join(show_method("mobilesam"))
-    for words in ("disbench methods fetch mobilesam", 'pip install "disbench[onnx]"', "one of 1, 3", "MIT"):
-        assert words in shown
-    assert "weights: here" in shown or "weights: to be fetched" in shown
-    assert "weights: Hugging Face" in "\n".join(show_method("sam"))
-    assert "weights: none needed" in "\n".join(show_method("disk"))
-    assert "methods fetch" not in "\n".join(show_method("disk"))
+RITM_CODE = "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0"
+SHOWN = [
+    ("mobilesam", "disbench methods fetch mobilesam"),
+    ("mobilesam", 'pip install "disbench[onnx]"'),
+    ("mobilesam", "one of 1, 3"),
+    ("mobilesam", "MIT"),
+    ("sam", "weights: Hugging Face"),
+    ("disk", "weights: none needed"),
+    ("dextr", "4 extreme points, given at once"),
+    ("ritm", "network: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth"),
+    ("ritm", f"{RITM_CODE}/coco_lvis_h32_itermask.pth"),
+    ("ritm", "tricks: flip averaging"),
+    ("ritm", "git clone https://github.com/SamsungLabs/ritm_interactive_segmentation"),
+    ("ritm", "disbench run --method ritm --set repo=PATH --set python=PATH/bin/python --set checkpoint="),
+    ("ritm", "--set device=cpu"),
+    ("ritm", "published numbers:\n    RITM, of some table"),
+]
 
 
-def test_what_is_shown_of_a_method_of_the_bridge() -> None:
-    shown = "\n".join(show_method("ritm", ["RITM, of some table"]))
-    for words in (
-        "network: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth",
-        "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0/coco_lvis_h32_itermask.pth",
-        "tricks: flip averaging",
-        "git clone https://github.com/SamsungLabs/ritm_interactive_segmentation",
-        "disbench run --method ritm --set repo=PATH --set python=PATH/bin/python --set checkpoint=",
-        "--set device=cpu",
-        "published numbers:\n    RITM, of some table",
-    ):
-        assert words in shown
-    assert "4 extreme points, given at once" in "\n".join(show_method("dextr"))
+@pytest.mark.parametrize(("name", "words"), SHOWN)
+def test_what_is_shown_of_a_method(name: str, words: str) -> None:
+    shown = "\n".join(show_method(name, ["RITM, of some table"]))
+    assert words in shown
+    assert ("methods fetch" in shown) == (name in ("mobilesam", "sam"))
 
 
 def test_networks_without_a_hash_are_not_fetched() -> None:
-    with pytest.raises(InputError, match=r"no SHA-256 .* disbench methods show ritm"):
+    with pytest.raises(InputError, match="ritm: no SHA-256"):
         fetch(load_card("ritm"))
 
 
@@ -254,7 +251,7 @@ def test_a_bad_card_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_a_card_that_cannot_be_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"published-only.*\(nobody has it\)"):
+    with pytest.raises(InputError, match="nobody has it"):
         method_spec(card(tmp_path, "title = 'T'\nstatus = 'published-only'\nreason = 'nobody has it'\n"))
     with pytest.raises(InputError, match="disk"):
         method_spec("disc")
@@ -271,48 +268,48 @@ def test_a_class_by_its_file() -> None:
     assert method_spec("tests.toy_methods:Discs").options == method_spec(f"{TOY}:Discs").options
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "words"),
-    [
-        ("nowhere.py:Discs", [], "no such file"),
-        (f"{TOY}:Disks", [], "did you mean 'Discs'"),
-        (f"{TOY}:Discs", ["radus=3"], "did you mean 'radius'"),
-        (f"{TOY}:Discs", ["radius=wide"], "a number"),
-        ("no.such.module:Name", [], "cannot be imported"),
-        ("nowhere.py", [], "name the class in it: nowhere.py:Name"),
-        ("os:sep", [], "not a class"),
-    ],
-)
-def test_a_class_that_cannot_be_had(name: str, overrides: list[str], words: str) -> None:
+NO_CLASS: list[tuple[str, list[str], str]] = [
+    ("nowhere.py:Discs", [], "nowhere.py"),
+    (f"{TOY}:Disks", [], "did you mean 'Discs'"),
+    (f"{TOY}:Discs", ["radus=3"], "did you mean 'radius'"),
+    (f"{TOY}:Discs", ["radius=wide"], "radius"),
+    ("no.such.module:Name", [], "no.such.module"),
+    ("nowhere.py", [], "nowhere.py:Name"),
+    ("os:sep", [], "os:sep"),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides", "words"), NO_CLASS)
+def test_a_class_that_cannot_be_found_is_named(name: str, overrides: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         method_spec(name, overrides)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("import numpy\n\nraise RuntimeError('not today')\n", r"own.py, line 3: RuntimeError: not today"),
-        ("class Broken(:\n    pass\n", r"own.py, line 1: SyntaxError"),
-        ("import nothing_of_this_name\n", r"own.py, line 1: ModuleNotFoundError"),
-        ("import sys\nsys.exit(4)\n", r"own.py, line 2: SystemExit: 4"),
-        ("def fail():\n    raise KeyError\n\nfail()\n", r"own.py, line 2: KeyError; fix"),
-        ("class Needs:\n    def __init__(self, folder): ...\n", "has no default"),
-        ("class Needs:\n    threshold = 'high'\n", "threshold is 'high'"),
-        ("class Needs:\n    threshold = float('nan')\n", "threshold is nan"),
-        ("class Near:\n    pass\n", "unknown class 'Needs'"),
-    ],
-)
-def test_an_error_in_the_users_file(tmp_path: Path, text: str, words: str) -> None:
+WRONG_FILES = [
+    ("import numpy\n\nraise RuntimeError('not today')\n", "line 3: RuntimeError: not today"),
+    ("class Broken(:\n    pass\n", "line 1: SyntaxError"),
+    ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+    ("import sys\nsys.exit(4)\n", "line 2: SystemExit: 4"),
+    ("def fail():\n    raise KeyError\n\nfail()\n", "line 2: KeyError"),
+    ("class Needs:\n    def __init__(self, folder): ...\n", "folder"),
+    ("class Needs:\n    threshold = 'high'\n", "threshold is 'high'"),
+    ("class Needs:\n    threshold = float('nan')\n", "threshold is nan"),
+    ("class Near:\n    pass\n", "unknown class 'Needs'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG_FILES)
+def test_an_error_in_the_users_file_is_placed(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "own.py").write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         method_spec(f"{tmp_path / 'own.py'}:Needs")
+    assert "own.py" in str(caught.value)
 
 
 def test_a_users_file_may_import_its_neighbour_and_set_a_threshold(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_own.py").write_text("RADIUS = 3\n")
-    (tmp_path / "own.py").write_text(
-        "from neighbour_of_own import RADIUS\nclass Own:\n    threshold = 0.25\n    radius = RADIUS\n"
-    )
+    own = "from neighbour_of_own import RADIUS\nclass Own:\n    threshold = 0.25\n    radius = RADIUS\n"
+    (tmp_path / "own.py").write_text(own)
     spec = method_spec(f"{tmp_path / 'own.py'}:Own")
     assert spec.threshold == 0.25
     assert spec.build().radius == 3  # type: ignore[attr-defined]

@@ -199,15 +199,15 @@ def test_an_image_is_encoded_once(photo: np.ndarray, monkeypatch: pytest.MonkeyP
     assert np.array_equal(*masks)
 
 
-def test_missing_weights_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_or_wrong_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path))
     with pytest.raises(InputError, match="disbench methods fetch mobilesam"):
         method_spec("mobilesam").build()
     (tmp_path / "mobilesam").mkdir()
     (tmp_path / "mobilesam" / "encoder.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match="not the weights that the card names"):
+    with pytest.raises(InputError, match=r"encoder\.onnx"):
         method_spec("mobilesam").build()
-    with pytest.raises(InputError, match="or name the folder"):
+    with pytest.raises(InputError, match="elsewhere"):
         method_spec("mobilesam", [f"weights={tmp_path / 'elsewhere'}"]).build()
 
 
@@ -226,13 +226,12 @@ def test_a_missing_package_says_which_extra(monkeypatch: pytest.MonkeyPatch, pac
         MobileSam()
 
 
-def test_another_number_of_candidates_is_refused() -> None:
-    with pytest.raises(InputError, match="value of candidates '2'; known: 1, 3"):
-        MobileSam(candidates=2)
-    with pytest.raises(InputError, match="value of later '2'"):
-        MobileSam(later=2)
-    with pytest.raises(InputError, match="candidates"):
-        method_spec("mobilesam", ["candidates=2"])
+@pytest.mark.parametrize("option", ["candidates", "later"])
+def test_another_number_of_candidates_is_refused(option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} '2'"):
+        MobileSam(**{option: 2})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=option):
+        method_spec("mobilesam", [f"{option}=2"])
 
 
 def test_the_encoders_input() -> None:
@@ -252,16 +251,6 @@ def test_points_and_padding() -> None:
     assert np.allclose(given, [[[512.0, 100 * scale], [0.0, scale], [0.0, 0.0]]])
     assert given.dtype == np.float32
     assert point_labels(clicks) == [1.0, 0.0, -1.0]
-
-
-def test_upsampling_keeps_the_place() -> None:
-    low = np.full((256, 256), -1.0, dtype=np.float32)
-    low[:64, :128] = 1.0  # the left half of the inner part of an image twice as wide as high
-    mask = unpadded(low, (300, 600), 1024) > 0
-    assert mask.shape == (300, 600)
-    assert mask[:150, :300].mean() > 0.98
-    assert mask[160:].mean() < 0.01
-    assert mask[:, 310:].mean() < 0.01
 
 
 def test_upsampling_is_torchs() -> None:
