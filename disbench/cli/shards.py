@@ -136,7 +136,7 @@ def merge(
     """Join the parts of a dataset; the result has the same bytes as an undivided job."""
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.sampling.job import JOB_FILES  # noqa: PLC0415
-    from disbench.sampling.merge_parts import merge_parts  # noqa: PLC0415
+    from disbench.sampling.merged_parts import merge_parts  # noqa: PLC0415
     from disbench.shards.reader import MANIFEST  # noqa: PLC0415
 
     folders = [addresses.here(part) for part in parts]

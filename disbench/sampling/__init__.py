@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from disbench.sampling.hierarchy import build_hierarchy as build_hierarchy
     from disbench.sampling.job import make_shards as make_shards
-    from disbench.sampling.merge_parts import merge_parts as merge_parts
+    from disbench.sampling.merged_parts import merge_parts as merge_parts
     from disbench.sampling.proximity import proximity_graph as proximity_graph
     from disbench.shards.reader import DiverseSet as DiverseSet
     from disbench.shards.reader import read_sets as read_sets
@@ -18,7 +18,7 @@ _PUBLIC = {
     "build_hierarchy": "disbench.sampling.hierarchy",
     "proximity_graph": "disbench.sampling.proximity",
     "make_shards": "disbench.sampling.job",
-    "merge_parts": "disbench.sampling.merge_parts",
+    "merge_parts": "disbench.sampling.merged_parts",
     "read_sets": "disbench.shards.reader",
     "DiverseSet": "disbench.shards.reader",
     "DiverseSetDataset": "disbench.shards.training_set",

@@ -3,7 +3,7 @@
 Scenes are sampled in chunks by worker processes and written in order by this one. Where a shard ends
 depends on the scenes alone, so neither the number of workers nor an interruption changes a byte. A shard
 gets its name only when it is whole; `manifest.json` comes last. Several machines can make a part each, which
-`disbench.sampling.merge_parts` puts together.
+`disbench.sampling.merged_parts` puts together.
 """
 
 from __future__ import annotations
