@@ -63,13 +63,10 @@ def test_names_that_nothing_answers_to(tmp_path: Path) -> None:
 
 
 def test_a_dataset_that_is_not_here_says_where_it_was_looked_for_and_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="grabcut: ") as caught:
+    with pytest.raises(InputError, match=r"grabcut: .*--data or DISBENCH_DATA"):
         open_dataset("grabcut", None)
-    assert "--data or DISBENCH_DATA" in str(caught.value)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=f"data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};"):
         open_dataset("grabcut", tmp_path)
-    assert f"no data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};" in str(caught.value)
-    assert "'disbench data fetch grabcut'" in str(caught.value)
     with pytest.raises(InputError, match="see the homepage"):
         open_dataset("davis-585", tmp_path)
 
@@ -122,6 +119,7 @@ class TestOnesOwnCard:
             ('title = "x"\nloader = "folder"\nmarker = [1]', "marker"),
             ('title = "x"\nloader = "folder"\n[[files]]\nurl = "u"', "files[0]: the key 'file'"),
             ('title = "x"\nloader = "folder"\nfiles = [1]', "files[0]"),
+            ('title = "x"\nloader = "folder"\n[[files]]\nurl = "u"\nfile = "f"\nunpack = 1', "unpack"),
             ('title = "x"\nloader = "folder"\n[options.a]\nhelp = "y"', "'a'"),
             ('title = "x"\nloader = "folder"\nfolder = "."\nmarker = ["{b}"]', "'b'"),
             ('title = "x"\nloader = "pairs"\nfolder = "."', "'rule'"),
@@ -153,15 +151,10 @@ class TestVerify:
             "mine: 3 samples on 3 images: whole",
             f"  content hash {found.content_hash} (as on the card)",
         ]
-
-    def test_without_a_hash_on_the_card(self, card: Path) -> None:
+        other = verify(str(card), None, ["mode=instances"])  # other options are not compared with the card
+        assert (other.whole, other.checked_hash) == (True, False)
         card.write_text(CARD)
         assert verify(str(card), None).lines()[1].endswith("(the card has none to compare)")
-
-    def test_other_options_are_not_compared_with_the_card(self, card: Path) -> None:
-        found = verify(str(card), None, ["mode=instances"])
-        assert found.whole
-        assert not found.checked_hash
 
     def test_all_problems_are_reported(self, card: Path) -> None:
         folder = card.parent / "mine"
@@ -180,17 +173,15 @@ class TestVerify:
 
     def test_a_dataset_that_does_not_open(self, card: Path, tmp_path: Path) -> None:
         (tmp_path / "mine" / "b" / "0.png").unlink()
-        found = verify(str(card), None)
-        assert found.lines() == [
-            "mine: 0 samples on 0 images: not whole, 1 problem",
-            f"  {tmp_path}/mine/b: no mask for 1 of 3 images (0.png); add the masks or move these images away",
-        ]
+        first, problem = verify(str(card), None).lines()
+        assert first == "mine: 0 samples on 0 images: not whole, 1 problem"
+        assert problem.startswith(f"  {tmp_path}/mine/b: ")
 
     def test_a_folder(self, tmp_path: Path) -> None:
         assert verify(str(pictures(tmp_path / "x")), None, ["images=a", "masks=b"]).whole
 
     @pytest.mark.parametrize(("name", "options"), [("grabcat", []), ("grabcut", ["rul=x"])])
-    def test_what_is_no_dataset(self, name: str, options: list[str]) -> None:
+    def test_unknown_names_are_refused(self, name: str, options: list[str]) -> None:
         with pytest.raises(InputError, match="did you mean"):
             verify(name, None, options)
 

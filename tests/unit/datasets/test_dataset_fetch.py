@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,13 @@ from disbench.io.download import ATTEMPTS, _Redirects, download
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
+Get = Callable[..., bytes]
+
 
 class Server:
-    """What is served, how, and what was asked for.
+    """What is served, how, and what was asked for (path and range of each request).
 
-    Attributes:
-        files: path -> content.
-        etag: version of all files; None sends none.
-        ranges: whether ranges are honoured.
-        if_range: whether If-Range is.
-        length: whether Content-Length is sent.
-        cuts: bytes after which the next answers break off, one an answer.
-        statuses: statuses of the next answers, before anything is served.
-        seen: method, path and range of each request.
+    `cuts` are the bytes after which the next answers break off, `statuses` what the next answers are instead.
     """
 
     def __init__(self) -> None:
@@ -112,156 +106,149 @@ def pauses() -> list[float]:
     return []
 
 
-def get(server: Server, folder: Path, pauses: list[float], name: str = "a.bin", **options: Any) -> bytes:
-    path = folder / name
-    digest = download(f"{server.url}/{name}", path, pause=pauses.append, **options)
-    content = path.read_bytes()
-    assert digest == hashlib.sha256(content).hexdigest()
-    assert [p.name for p in folder.iterdir()] == [name]
-    return content
+@pytest.fixture
+def get(server: Server, tmp_path: Path, pauses: list[float]) -> Get:
+    """Downloads a file of the server into an empty folder; gives its bytes."""
+
+    def get(name: str = "a.bin", **options: Any) -> bytes:
+        path = tmp_path / name
+        digest = download(f"{server.url}/{name}", path, pause=pauses.append, **options)
+        content = path.read_bytes()
+        assert digest == hashlib.sha256(content).hexdigest()
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+        return content
+
+    return get
 
 
 class TestDownload:
-    def test_plain(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        assert get(server, tmp_path, pauses, sha256=SHA256.upper(), size=len(CONTENT)) == CONTENT
-        assert server.seen == [("/a.bin", None)]
-        assert not pauses
-
-    def test_what_is_there_is_not_fetched_again(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        for _ in range(2):
-            get(server, tmp_path, pauses, sha256=SHA256)
-        assert len(server.seen) == 1
-        (tmp_path / "a.bin").write_bytes(b"something else")
-        assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
-
-    def test_a_transfer_that_breaks_off_goes_on(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        server.cuts = [100_000, 50_000]
-        assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
-        assert [asked for _, asked in server.seen] == [None, "bytes=100000-", "bytes=150000-"]
-        assert len(pauses) == 2
-
-    def test_a_server_that_breaks_off_often_but_sends_something_each_time(
-        self, server: Server, tmp_path: Path, pauses: list[float]
+    def test_what_is_there_is_not_fetched_again(
+        self, get: Get, server: Server, tmp_path: Path, pauses: list[float]
     ) -> None:
-        server.cuts = [20_000] * 12
-        assert get(server, tmp_path, pauses) == CONTENT
-        assert len(server.seen) == 13
+        for _ in range(2):
+            assert get(sha256=SHA256.upper(), size=len(CONTENT)) == CONTENT
+        assert (server.seen, pauses) == ([("/a.bin", None)], [])
+        (tmp_path / "a.bin").write_bytes(b"something else")
+        assert get(sha256=SHA256) == CONTENT
 
-    def test_resumed_by_a_later_call(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    @pytest.mark.parametrize(
+        ("how", "cuts", "asked"),
+        [
+            ({}, [100_000, 50_000], [None, "bytes=100000-", "bytes=150000-"]),
+            ({}, [20_000] * 12, [None, *(f"bytes={20_000 * n}-" for n in range(1, 13))]),
+            ({"ranges": False}, [100_000], [None, "bytes=100000-"]),
+            ({"etag": None}, [100_000], [None, None]),
+            ({"length": False}, [], [None]),
+        ],
+        ids=["resumes", "resumes while something arrives", "no ranges", "no versions", "no length"],
+    )
+    def test_a_transfer_that_breaks_off_goes_on(
+        self, get: Get, server: Server, pauses: list[float], how: dict[str, Any], cuts: list[int], asked: list[Any]
+    ) -> None:
+        vars(server).update(how, cuts=list(cuts))
+        assert get(sha256=SHA256) == CONTENT
+        assert [each for _, each in server.seen] == asked
+        assert len(pauses) == len(cuts)
+
+    def test_resumed_by_a_later_call(self, get: Get, server: Server, tmp_path: Path) -> None:
         server.cuts = [100_000, *[0] * ATTEMPTS]
-        with pytest.raises(InputError, match=r"a\.bin: the transfer broke off after 100000 of 300000 bytes"):
-            get(server, tmp_path, pauses)
+        with pytest.raises(InputError, match=r"a\.bin: .* 100000 of 300000 bytes"):
+            get()
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin.part", "a.bin.part.json"]
         server.seen.clear()
-        assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
+        assert get(sha256=SHA256) == CONTENT
         assert server.seen == [("/a.bin", "bytes=100000-")]
 
-    def test_killed_after_the_last_byte(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    def test_killed_after_the_last_byte(self, get: Get, server: Server, tmp_path: Path) -> None:
         (tmp_path / "a.bin.part").write_bytes(CONTENT)
         (tmp_path / "a.bin.part.json").write_text(json.dumps([f"{server.url}/a.bin", '"1"']))
-        assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
+        assert get(sha256=SHA256) == CONTENT
         assert server.seen == [("/a.bin", f"bytes={len(CONTENT)}-")]
 
     @pytest.mark.parametrize("note", [None, "{", '{"url": 1}', "[]", '{"url":"http://elsewhere"}'])
     def test_a_part_of_unknown_origin_is_not_continued(
-        self, server: Server, tmp_path: Path, pauses: list[float], note: str | None
+        self, get: Get, server: Server, tmp_path: Path, note: str | None
     ) -> None:
         (tmp_path / "a.bin.part").write_bytes(b"x" * 1000)
         if note is not None:
             (tmp_path / "a.bin.part.json").write_text(note)
-        assert get(server, tmp_path, pauses) == CONTENT
+        assert get() == CONTENT
         assert server.seen == [("/a.bin", None)]
-
-    def test_a_server_that_ignores_ranges(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        server.ranges, server.cuts = False, [100_000]
-        assert get(server, tmp_path, pauses) == CONTENT
-        assert [asked for _, asked in server.seen] == [None, "bytes=100000-"]
-
-    def test_a_server_without_versions_sends_it_all_again(
-        self, server: Server, tmp_path: Path, pauses: list[float]
-    ) -> None:
-        server.etag, server.cuts = None, [100_000]
-        assert get(server, tmp_path, pauses) == CONTENT
-        assert [asked for _, asked in server.seen] == [None, None]
 
     @pytest.mark.parametrize("if_range", [True, False])
     @pytest.mark.parametrize("size", [150_000, 300_000, 400_000])
-    def test_a_file_that_changed_meanwhile(
-        self, server: Server, tmp_path: Path, pauses: list[float], if_range: bool, size: int
-    ) -> None:
+    def test_a_file_that_changed_meanwhile(self, get: Get, server: Server, if_range: bool, size: int) -> None:
         server.cuts = [200_000, *[0] * ATTEMPTS]
         with pytest.raises(InputError):
-            get(server, tmp_path, pauses)
+            get()
         other = np.random.default_rng(1).bytes(size)
         server.files["/a.bin"], server.etag, server.if_range = other, '"2"', if_range
-        assert get(server, tmp_path, pauses) == other
+        assert get() == other
 
-    def test_an_answer_without_a_length(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        server.length = False
-        assert get(server, tmp_path, pauses, sha256=SHA256) == CONTENT
-        (tmp_path / "a.bin").unlink()
-        server.cuts = [1000]
-        with pytest.raises(InputError, match="1000 bytes arrived, where the card has 300000"):
-            get(server, tmp_path, pauses, size=len(CONTENT))
-
-    def test_a_wrong_hash_or_size(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
-        with pytest.raises(InputError, match=f"its SHA-256 is {SHA256}, where the card has 00; it was thrown"):
-            get(server, tmp_path, pauses, sha256="00")
-        assert not list(tmp_path.iterdir())
-        with pytest.raises(InputError, match=r"\d+ bytes arrived, where the card has 5"):
-            get(server, tmp_path, pauses, size=5)
+    @pytest.mark.parametrize(
+        ("how", "options", "named"),
+        [
+            ({}, {"sha256": "00"}, SHA256),
+            ({}, {"size": 5}, "has 5"),
+            ({"length": False, "cuts": [1000]}, {"size": len(CONTENT)}, "1000 bytes arrived"),
+        ],
+    )
+    def test_a_wrong_hash_or_size_leaves_nothing(
+        self, get: Get, server: Server, tmp_path: Path, how: dict[str, Any], options: dict[str, Any], named: str
+    ) -> None:
+        vars(server).update(how)
+        with pytest.raises(InputError, match=named):
+            get(**options)
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
-    def test_answers_that_stay(self, server: Server, tmp_path: Path, pauses: list[float], status: int) -> None:
+    def test_answers_that_stay(self, get: Get, server: Server, status: int) -> None:
         server.statuses = [status]
-        with pytest.raises(InputError, match=rf"a\.bin: the server answers {status} "):
-            get(server, tmp_path, pauses)
+        with pytest.raises(InputError, match=rf"a\.bin: .*{status} "):
+            get()
         assert len(server.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 500, 503])
-    def test_answers_that_pass(self, server: Server, tmp_path: Path, pauses: list[float], status: int) -> None:
+    def test_answers_that_pass(self, get: Get, server: Server, pauses: list[float], status: int) -> None:
         server.statuses = [status] * (ATTEMPTS - 1)
-        assert get(server, tmp_path, pauses) == CONTENT
+        assert get() == CONTENT
         assert pauses == [2.0, 4.0, 8.0, 16.0]
         server.statuses = [status] * ATTEMPTS
-        with pytest.raises(InputError, match=f"the server answers {status} .*run the same command again"):
-            get(server, tmp_path, pauses, name="b.bin")
+        with pytest.raises(InputError, match=rf"b\.bin: .*{status} "):
+            get("b.bin")
 
-    def test_nobody_answers(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    def test_nobody_answers(self, get: Get, server: Server, pauses: list[float]) -> None:
         server.server.shutdown()
         server.server.server_close()
-        with pytest.raises(InputError, match=r"no connection \(.*[Rr]efused"):
-            get(server, tmp_path, pauses)
+        with pytest.raises(InputError, match=r"a\.bin: .*[Rr]efused"):
+            get()
         assert len(pauses) == ATTEMPTS - 1
 
-    def test_redirects(self, server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    def test_redirects(self, get: Get, server: Server) -> None:
         server.redirects = {"/b.bin": f"{server.url}/a.bin"}
         server.cuts = [100_000]
-        assert get(server, tmp_path, pauses, name="b.bin", sha256=SHA256) == CONTENT
+        assert get("b.bin", sha256=SHA256) == CONTENT
         assert server.seen[-1] == ("/a.bin", "bytes=100000-")
-        server.redirects = {"/c.bin": "/c.bin"}
-        with pytest.raises(InputError, match="the server answers 302"):
-            get(server, tmp_path, pauses, name="c.bin")
 
-    @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
-    def test_redirects_to_elsewhere(self, server: Server, tmp_path: Path, pauses: list[float], to: str) -> None:
+    @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "/b.bin", "", "/etc/passwd"])
+    def test_redirects_to_elsewhere_and_other_kinds_of_addresses(
+        self, get: Get, server: Server, tmp_path: Path, to: str
+    ) -> None:
         server.redirects = {"/b.bin": to}
-        with pytest.raises(InputError, match=r"sends on to|is not allowed"):
-            get(server, tmp_path, pauses, name="b.bin")
+        with pytest.raises(InputError):
+            get("b.bin")
+        with pytest.raises(InputError):
+            download(to, tmp_path / "x")
+        assert not (tmp_path / "b.bin").exists()
+        assert not (tmp_path / "x").exists()
 
     def test_redirects_never_leave_https(self) -> None:
         request, handler = Request("https://127.0.0.1/a"), _Redirects()
         followed = handler.redirect_request(request, None, 302, "", {}, "https://127.0.0.1/b")
         assert followed is not None
         assert followed.full_url == "https://127.0.0.1/b"
-        with pytest.raises(InputError, match="sends on to http://127"):
+        with pytest.raises(InputError, match="http://127"):
             handler.redirect_request(request, None, 302, "", {}, "http://127.0.0.1/b")
-
-    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "/etc/passwd", ""])
-    def test_other_kinds_of_addresses(self, tmp_path: Path, url: str) -> None:
-        with pytest.raises(InputError, match="not an address that can be fetched"):
-            download(url, tmp_path / "x")
 
 
 def dataset_zip(prefix: str = "", shade: int = 9) -> bytes:
@@ -332,21 +319,17 @@ sha256 = "{known}"
         assert list(fetch(str(card), data)) == ["d.zip: what it holds is here already"]
         assert len(server.seen) == 1
 
-    def test_an_archive_without_folders_around(self, card: Path, data: Path, server: Server) -> None:
-        server.files["/d.zip"] = dataset_zip()
-        self.write(card, server)
-        list(fetch(str(card), data))
-        assert self.tree(data) == list(self.FILES)
-
-    def test_a_tar(self, card: Path, data: Path, server: Server) -> None:
+    def test_an_archive_without_folders_around_and_a_tar(self, card: Path, data: Path, server: Server) -> None:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w:gz") as archive:
             for name in ("img/a.png", "gt/a.png"):
                 archive.addfile(tarfile.TarInfo(f"x/{name}"))
-        server.files["/d.zip"] = out.getvalue()
-        self.write(card, server)
-        list(fetch(str(card), data))
-        assert self.tree(data) == ["mine/gt/a.png", "mine/img/a.png"]
+        for content, files in ((dataset_zip(), self.FILES), (out.getvalue(), self.FILES[::2])):
+            server.files["/d.zip"] = content
+            self.write(card, server)
+            list(fetch(str(card), data))
+            assert self.tree(data) == list(files)
+            shutil.rmtree(data)
 
     def test_several_files_one_of_them_no_archive(self, card: Path, data: Path, server: Server) -> None:
         server.files["/list.txt"] = b"a\n"
@@ -470,19 +453,16 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
                 list(fetch(str(card), data, existing="overwrite"))
         assert {path: (data / path).read_bytes() for path in self.FILES} == old
 
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [("../evil", "relative path"), ("img/a.png", "no folder in it holds img and gt")],
-    )
+    @pytest.mark.parametrize("name", ["../evil", "img/a.png"])
     def test_archives_that_mean_harm_or_hold_something_else(
-        self, card: Path, data: Path, server: Server, name: str, message: str
+        self, card: Path, data: Path, server: Server, name: str
     ) -> None:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as archive:
             archive.writestr(name, b"x")
         server.files["/d.zip"] = out.getvalue()
         self.write(card, server)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=r"d\.zip: "):
             list(fetch(str(card), data))
         assert self.tree(data) == [".downloads/mine/d.zip"]
         assert not (data / "mine").exists()
@@ -501,28 +481,8 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         list(fetch(str(card), data, unverified=True))
         assert self.tree(data) == list(self.FILES)
 
-    @pytest.mark.parametrize(
-        ("line", "message"),
-        [
-            ('to = "../.."', "relative path"),
-            ('to = "/absolute"', "relative path"),
-            ("unpack = 1", "unpack is true or false"),
-        ],
-    )
-    def test_cards_that_mean_harm(self, card: Path, data: Path, server: Server, line: str, message: str) -> None:
-        self.write(card, server, more=line)
-        with pytest.raises(InputError, match=message):
-            list(fetch(str(card), data))
-        assert not server.seen
-
-    def test_other_addresses_than_http(self, card: Path, data: Path, server: Server, tmp_path: Path) -> None:
-        shutil.copy(card, tmp_path / "d.zip")
-        card.write_text(card.read_text().replace(server.url, f"file://{tmp_path}"))
-        with pytest.raises(InputError, match="not an address that can be fetched"):
-            list(fetch(str(card), data))
-
     def test_what_has_no_address_or_no_place(self, card: Path, data: Path) -> None:
-        with pytest.raises(InputError, match="davis-585: its card has no address to fetch from; see the"):
+        with pytest.raises(InputError, match="davis-585: "):
             list(fetch("davis-585", data))
         with pytest.raises(InputError, match="where to"):
             list(fetch(str(card), None))

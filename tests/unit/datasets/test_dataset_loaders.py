@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,10 @@ def pair(folder: Path, images: str, masks: str, stems: Sequence[str], mask: Pixe
     for number, stem in enumerate(stems):
         photo(folder / images / f"{stem}.jpg", shade=50 + number)
         write(folder / masks / f"{stem}.png", mask)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:45])
 
 
 def everything(source: SampleSource) -> list[object]:
@@ -75,54 +79,38 @@ class TestPairs:
         (tmp_path / "data_GT" / "Thumbs.db").write_bytes(b"rubbish too")
         assert list(open_dataset("grabcut", tmp_path).ids) == ["a", "b"]
 
-    def test_an_image_without_a_mask_and_the_reverse(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("spoil", "named"),
+        [
+            (lambda root: (root / "gt/b.png").unlink(), r"gt: no mask for 1 of 3 images \(b\.jpg\)"),
+            (lambda root: (root / "img/c.jpg").unlink(), r"img: no image for 1 of 3 masks \(c\.png\)"),
+            (lambda root: photo(root / "img/a.png"), r"a\.jpg and a\.png"),
+            (lambda root: photo(root / "img/a.jpg", size=(3, 3)), r"a\.png: "),
+            (lambda root: write(root / "gt/a.png", np.zeros_like(MASK)), r"a\.png: "),
+            (lambda root: cut_off(root / "img/a.jpg"), r"a\.jpg: "),
+            (lambda root: cut_off(root / "gt/a.png"), r"a\.png: "),
+            (lambda root: [path.unlink() for path in root.glob("*/*")], "img: "),
+        ],
+    )
+    def test_bad_files_are_named(self, tmp_path: Path, spoil: Callable[[Path], object], named: str) -> None:
         pair(tmp_path, "img", "gt", ["a", "b", "c"])
-        (tmp_path / "gt" / "b.png").unlink()
-        with pytest.raises(InputError, match=r"gt: no mask for 1 of 3 images \(b\.jpg\)"):
-            open_dataset("davis", tmp_path)
-        shutil.copy(tmp_path / "gt" / "a.png", tmp_path / "gt" / "b.png")
-        (tmp_path / "img" / "c.jpg").unlink()
-        with pytest.raises(InputError, match=r"img: no image for 1 of 3 masks \(c\.png\)"):
-            open_dataset("davis", tmp_path)
+        spoil(tmp_path)
+        with pytest.raises(InputError, match=named):
+            everything(open_dataset("davis", tmp_path))
 
-    def test_two_images_of_one_stem(self, tmp_path: Path) -> None:
-        pair(tmp_path, "img", "gt", ["a"])
-        photo(tmp_path / "img" / "a.png")
-        with pytest.raises(InputError, match=r"a\.jpg and a\.png"):
-            open_dataset("davis", tmp_path)
-
-    def test_a_mask_of_another_size(self, tmp_path: Path) -> None:
-        pair(tmp_path, "img", "gt", ["a"])
-        photo(tmp_path / "img" / "a.jpg", size=(3, 3))
+    def test_a_trimap_of_void_has_no_object(self, tmp_path: Path) -> None:
+        pair(tmp_path, "images", "masks", ["a"], mask=np.full((2, 3), 128, dtype=np.uint8))
         with pytest.raises(InputError, match=r"a\.png: "):
-            open_dataset("davis", tmp_path).read(0)
+            open_dataset("berkeley", tmp_path).read(0)
 
-    @pytest.mark.parametrize(("name", "value"), [("davis", 0), ("berkeley", 128)])
-    def test_a_target_without_an_object(self, tmp_path: Path, name: str, value: int) -> None:
-        folders = ("img", "gt") if name == "davis" else ("images", "masks")
-        pair(tmp_path, *folders, ["a"], mask=np.full((2, 3), value, dtype=np.uint8))
-        with pytest.raises(InputError, match=r"a\.png: "):
-            open_dataset(name, tmp_path).read(0)
-
-    @pytest.mark.parametrize("folder", ["img", "gt"])
-    def test_a_file_that_is_cut_off_or_gone(self, tmp_path: Path, folder: str) -> None:
+    @pytest.mark.parametrize("name", ["img/a.jpg", "gt/a.png"])
+    def test_a_file_that_goes_after_opening(self, tmp_path: Path, name: str) -> None:
         pair(tmp_path, "img", "gt", ["a"])
-        (path,) = (tmp_path / folder).iterdir()
-        path.write_bytes(path.read_bytes()[:45])
         source = open_dataset("davis", tmp_path)
-        with pytest.raises(InputError, match=f"{path.name}: "):
-            source.read(0)
-        path.unlink()
-        with pytest.raises(InputError, match=f"{path.name}: "):
-            source.read(0)
-        with pytest.raises(InputError, match=f"{path.name}: "):
-            source.content_hash()
-
-    def test_folders_that_are_empty(self, tmp_path: Path) -> None:
-        (tmp_path / "img").mkdir()
-        (tmp_path / "gt").mkdir()
-        with pytest.raises(InputError, match="img: "):
-            open_dataset("davis", tmp_path)
+        (tmp_path / name).unlink()
+        for use in (lambda: source.read(0), source.content_hash):
+            with pytest.raises(InputError, match=f"{name}: "):
+                use()
 
 
 class TestContentHash:
@@ -197,24 +185,20 @@ class TestDavis585:
         }
         assert len(seen) == 3
 
-    @pytest.mark.parametrize("gone", ["00009.jpg", "init_sp_object1_00009.png"])
-    def test_files_that_are_missing(self, root: Path, gone: str) -> None:
-        (root / "DAVIS585" / "bear" / gone).unlink()
-        with pytest.raises(InputError, match=rf"{gone}: .*bear/object1_00009\.png"):
-            open_dataset("davis-585", root)
-
-    def test_an_initial_mask_of_another_size(self, root: Path) -> None:
-        write(root / "DAVIS585/bear/init_sp_object1_00009.png", np.zeros((5, 5), np.uint8))
-        with pytest.raises(InputError, match=r"init_sp_object1_00009\.png: "):
-            open_dataset("davis-585", root).read(0)
-
-    def test_another_folder_is_refused(self, tmp_path: Path) -> None:
-        write(tmp_path / "DAVIS585" / "x" / "mask.png", MASK)
-        with pytest.raises(InputError, match=r"mask\.png: "):
-            open_dataset("davis-585", tmp_path)
-        shutil.rmtree(tmp_path / "DAVIS585" / "x")
-        with pytest.raises(InputError, match=f"{tmp_path}.*: "):
-            open_dataset("davis-585", tmp_path)
+    @pytest.mark.parametrize(
+        ("spoil", "named"),
+        [
+            (lambda bear: (bear / "00009.jpg").unlink(), r"00009\.jpg: .*bear/object1_00009\.png"),
+            (lambda bear: (bear / "init_sp_object1_00009.png").unlink(), r"init_sp_.*: .*bear/object1_00009\.png"),
+            (lambda bear: write(bear / "init_sp_object1_00009.png", np.zeros((5, 5), np.uint8)), r"init_sp_.*\.png: "),
+            (lambda bear: write(bear / "mask.png", MASK), r"mask\.png: "),
+            (lambda bear: shutil.rmtree(bear.parent), "DAVIS585"),
+        ],
+    )
+    def test_bad_files_are_named(self, root: Path, spoil: Callable[[Path], object], named: str) -> None:
+        spoil(root / "DAVIS585" / "bear")
+        with pytest.raises(InputError, match=named):
+            everything(open_dataset("davis-585", root))
 
 
 class TestHqSeg:
@@ -232,32 +216,19 @@ class TestHqSeg:
 
     def test_some_sets_only(self, root: Path) -> None:
         shutil.rmtree(root / "HQSeg-44K/thin_object_detection/COIFT")
-        assert list(open_dataset("hqseg-44k", root, ["sets=HRSOD,DIS"]).ids) == [
-            "HRSOD/a",
-            "HRSOD/b",
-            "DIS/a",
-            "DIS/b",
-        ]
+        assert list(open_dataset("hqseg-44k", root, ["sets=HRSOD,DIS"]).ids) == ["HRSOD/a", "HRSOD/b", "DIS/a", "DIS/b"]
         with pytest.raises(InputError, match=r"COIFT.images: "):
             open_dataset("hqseg-44k", root)
-        with pytest.raises(InputError, match="unknown value of sets 'HRSD'; did you mean 'HRSOD'"):
-            open_dataset("hqseg-44k", root, ["sets=HRSD"])
 
 
 class TestSbdAndVoc:
     def test_sbd(self, tmp_path: Path) -> None:
         folder = tmp_path / "SBD"
-        labels = {
-            "b": [[0, 2, 2], [3, 3, 0]],  # number 1 has no pixel
-            "a": [[1, 1, 1], [1, 1, 1]],
-        }
+        labels = {"b": [[0, 2, 2], [3, 3, 0]], "a": [[1, 1, 1], [1, 1, 1]]}  # b has no pixel of number 1
         for name, pixels in labels.items():
             photo(folder / "img" / f"{name}.jpg")
             (folder / "inst").mkdir(exist_ok=True)
-            truth = {
-                "Segmentation": np.array(pixels, dtype=np.uint8),
-                "Categories": np.array([[1], [2], [3]]),
-            }
+            truth = {"Segmentation": np.array(pixels, dtype=np.uint8), "Categories": np.array([[1], [2], [3]])}
             savemat(folder / "inst" / f"{name}.mat", {"GTinst": truth})
         (folder / "val.txt").write_text("b\na\n")
         source = open_dataset("sbd-val", tmp_path)
@@ -334,47 +305,27 @@ class TestAnnotated:
     def test_an_image_that_is_missing_or_of_another_size(self, root: Path) -> None:
         source = open_dataset("coco", root)
         photo(root / "coco/val2017/000000000001.jpg", size=(5, 5))
-        with pytest.raises(
-            InputError, match=r"the mask of sample '000000000001/3' has 60 x 40 pixels, its image 5 x 5"
-        ):
+        with pytest.raises(InputError, match="000000000001/3"):
             source.read(0)
         (root / "coco/val2017/000000000001.jpg").unlink()
         with pytest.raises(InputError, match=r"000000000001\.jpg: "):
             source.read(0)
         assert source.read(2).id == "000000000002/7"
 
-    def test_lvis_v1_names_images_by_address(self, root: Path) -> None:
-        record = {key: value for key, value in image(2).items() if key != "file_name"}
-        (root / "lvis").mkdir()
-        write_annotations(
-            root / "lvis" / "lvis_v1_val.json",
-            [annotation(1, of=2)],
-            images=[record | {"coco_url": "http://images.cocodataset.org/val2017/000000000002.jpg"}],
-        )
-        source = open_dataset("lvis", root)
-        assert list(source.ids) == ["000000000002/1"]
-        assert source.read(0).image.shape == (HEIGHT, WIDTH, 3)
-
     @pytest.mark.parametrize(
-        ("changes", "named"),
+        ("records", "named"),
         [
-            ({"id": None}, r"annotation None \(image 1\)"),
-            ({"segmentation": [[1, 2, 3]], "area": 1}, r"annotation 3 \(image 1\)"),
-            ({"image_id": 77}, "annotation 3 is of image 77"),
+            ([annotation(3, id=None)], r"annotation None \(image 1\)"),
+            ([annotation(3, segmentation=[[1, 2, 3]], area=1)], r"annotation 3 \(image 1\)"),
+            ([annotation(3, of=77)], "annotation 3 is of image 77"),
+            ([annotation(3), annotation(3)], ""),
+            ([annotation(3, iscrowd=1)], ""),
         ],
     )
-    def test_bad_annotations_are_named(self, root: Path, changes: dict[str, object], named: str) -> None:
-        path = write_annotations(root / "bad.json", [annotation(3) | changes])
+    def test_bad_annotations_are_named(self, root: Path, records: list[dict[str, object]], named: str) -> None:
+        write_annotations(root / "bad.json", records)
         with pytest.raises(InputError, match=rf"bad\.json: {named}"):
-            open_dataset("coco", root, [f"annotations={path.name}"])
-
-    def test_ids_that_repeat_and_files_without_samples(self, root: Path) -> None:
-        write_annotations(root / "bad.json", [annotation(3), annotation(3)])
-        with pytest.raises(InputError, match=r"bad\.json: "):
             open_dataset("coco", root, ["annotations=bad.json"])
-        write_annotations(root / "none.json", [annotation(3, iscrowd=1)])
-        with pytest.raises(InputError, match=r"none\.json: "):
-            open_dataset("coco", root, ["annotations=none.json"])
 
     def test_photos_need_no_root(self) -> None:
         source = open_dataset("photos", None)
@@ -439,13 +390,13 @@ class TestFolder:
         with pytest.raises(InputError, match=named):
             open_dataset(str(tmp_path), None, options)
 
-    def test_jpeg_masks_are_none(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("mask", "options"),
+        [("a.jpg", []), ("a.png", ["mode=instances"])],
+        ids=["JPEG masks", "background alone"],
+    )
+    def test_folders_without_a_sample(self, tmp_path: Path, mask: str, options: list[str]) -> None:
         photo(tmp_path / "images" / "a.jpg")
-        photo(tmp_path / "masks" / "a.jpg")
-        with pytest.raises(InputError, match=r"masks: "):
-            open_dataset(str(tmp_path), None)
-
-    def test_maps_of_background_alone(self, tmp_path: Path) -> None:
-        pair(tmp_path, "images", "masks", ["a"], mask=np.zeros((2, 3), dtype=np.uint8))
+        write(tmp_path / "masks" / mask, np.zeros((2, 3), dtype=np.uint8))
         with pytest.raises(InputError, match=f"{tmp_path}.*: "):
-            open_dataset(str(tmp_path), None, ["mode=instances"])
+            open_dataset(str(tmp_path), None, options)

@@ -20,13 +20,8 @@ def put(path: Path, size: tuple[int, int] = (4, 3), mode: str = "RGB", **options
 def test_found_by_its_name_in_the_folder_and_in_the_usual_subfolders(tmp_path: Path, folder: str) -> None:
     path = put(tmp_path / folder / "a.jpg")
     assert find_image(tmp_path, "a.jpg") == path
-    assert find_image(tmp_path, "b.jpg") is None
-
-
-@pytest.mark.parametrize("folder", ["", "val2017"])
-def test_found_by_the_last_part_of_its_name(tmp_path: Path, folder: str) -> None:
-    path = put(tmp_path / folder / "a.jpg")
     assert find_image(tmp_path, "somewhere/else/a.jpg") == path
+    assert find_image(tmp_path, "b.jpg") is None
 
 
 @pytest.mark.parametrize("folder", ["", "images", "val2014"])
@@ -73,26 +68,16 @@ def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_truncated_image_is_an_input_error(tmp_path: Path, suffix: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+def test_what_is_not_an_image_is_an_input_error_on_one_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=f"a{suffix}: "):
-        read_rgb(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>"])
-def test_what_is_no_image_is_an_input_error_on_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.jpg: ") as caught:
-        read_rgb(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_or_a_folder_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.jpg: "):
-        read_rgb(tmp_path / "a.jpg")
-    with pytest.raises(InputError):
-        read_rgb(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"<html>404</html>"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"a{suffix}: ") as caught:
+            read_rgb(path)
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    for missing in (path, tmp_path):
+        with pytest.raises(InputError, match=str(missing)):
+            read_rgb(missing)
