@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,8 @@ def go(plan: AblationPlan, options: AblationOptions = CONFIG, train: Any = fake_
 
 def calls() -> dict[str, int]:
     """How often each network was trained."""
-    return {path.parent.parent.relative_to("out/two").as_posix(): len(path.read_text().splitlines())
-            for path in sorted(Path("out/two").glob("*/*/training/calls"))}  # fmt: skip
+    files = sorted(Path("out/two").glob("*/*/training/calls"))
+    return {"/".join(path.parts[2:4]): len(path.read_text().splitlines()) for path in files}
 
 
 def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str]) -> None:
@@ -162,19 +161,14 @@ def test_a_job_that_ends(plan: AblationPlan) -> None:
 def test_what_cannot_be_begun(plan: AblationPlan, measured: list[str]) -> None:
     shards = replace(plan.rows[1], shards=(ablation.RowShards("none", recipe="containment", coco="c.json"),))
     for other, options, words in (
-        (plan, replace(CONFIG, rows=("ful",)), "two: unknown row 'ful'; did you mean"),
-        (plan, replace(CONFIG, config="bas"), "unknown training 'bas'"),
-        (plan, replace(CONFIG, changes=("stepz=1",)), "--set stepz=1: unknown option 'stepz'"),
-        (plan, replace(CONFIG, datasets=chosen_datasets(plan, ["grabcat"], ())), "unknown dataset 'grabcat'"),
-        (
-            replace(plan, rows=(shards,), contrasts=()),
-            CONFIG,
-            "none: no such shards; add --make-shards, or run: disbench sample containment --coco c.json --out none",
-        ),
+        (plan, {"rows": ("ful",)}, "two: unknown row 'ful'"),
+        (plan, {"config": "bas"}, "unknown training 'bas'"),
+        (plan, {"changes": ("stepz=1",)}, "--set stepz=1"),
+        (plan, {"datasets": chosen_datasets(plan, ["grabcat"], ())}, "unknown dataset 'grabcat'"),
+        (replace(plan, rows=(shards,), contrasts=()), {}, "none: .*sample containment --coco c.json --out none"),
     ):
-        with pytest.raises(InputError) as error:
-            go(other, options)
-        assert str(error.value).startswith(words)
+        with pytest.raises(InputError, match=f"^{words}"):
+            go(other, **options)
     assert not Path("out").exists(), "all is checked before anything is done"
     assert not measured
 
@@ -212,25 +206,24 @@ def test_the_rows_are_the_papers(name: str) -> None:
             assert sum(labels[0][key] != labels[1][key] for key in labels[0]) == 1, contrast.name
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda text: text.replace('name = "plain"', 'name = "A b"'), "the name 'A b' cannot be a folder's"),
-        (lambda text: text.replace('name = "full"', 'name = "plain"'), "two rows are called 'plain'"),
-        (lambda text: text.replace('before = "plain"', 'before = "plan"'), "unknown row 'plan'; did you mean"),
-        (lambda text: text.replace('trained_as = "full"', 'trained_as = "full-refined"'), "is not trained itself"),
-        (lambda text: text.replace("steps = 2", "steps = 0"), "steps = 0"),
-        (lambda text: text.replace("steps = 2", "step = 2"), "unknown key 'step'; did you mean 'steps'"),
-        (lambda text: text.replace('method = ["refine', 'set = ["a=1"]\nmethod = ["refine'), "leave its set and"),
-    ],
-)  # fmt: skip
-def test_a_plan_that_is_not_as_it_should_be(tmp_path: Path, change: Callable[[str], str], words: str) -> None:
+WRONG_PLANS = [
+    ('name = "plain"', 'name = "A b"', "the name 'A b'"),
+    ('name = "full"', 'name = "plain"', "two rows are called 'plain'"),
+    ('before = "plain"', 'before = "plan"', "unknown row 'plan'"),
+    ('trained_as = "full"', 'trained_as = "full-refined"', "is not trained itself"),
+    ("steps = 2", "steps = 0", "steps = 0"),
+    ("steps = 2", "step = 2", "did you mean 'steps'"),
+    ('method = ["refine', 'set = ["a=1"]\nmethod = ["refine', "leave its set and"),
+]
+
+
+@pytest.mark.parametrize(("found", "instead", "words"), WRONG_PLANS)
+def test_a_wrong_plan_is_named(tmp_path: Path, found: str, instead: str, words: str) -> None:
     path = write_world(tmp_path)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(InputError) as error:
+    path.write_text(path.read_text().replace(found, instead))
+    with pytest.raises(InputError, match=words) as error:
         load_plan(str(path))
     assert str(path) in str(error.value)
-    assert words in str(error.value)
 
 
 def command(*arguments: str) -> str:
@@ -257,15 +250,12 @@ def test_the_command(plan: AblationPlan, measured: list[str], monkeypatch: pytes
         "baselines/configs/ablations"
     )
     for arguments, words in (
-        (["tabel5"], "error: unknown ablation 'tabel5'; did you mean 'table5'"),
-        (["two.toml", "--every", "DATA"], "error: --every DATA: write it as DATASET=N, such as davis=3"),
-        (["two.toml", "--every", "davis=2"], "error: --every: unknown dataset 'davis'"),
-        (
-            ["two.toml", "--report", "--out", "none"],
-            "error: none/two: no row of an ablation is finished here",
-        ),
+        (["tabel5"], "unknown ablation 'tabel5'; did you mean 'table5'"),
+        (["two.toml", "--every", "DATA"], "--every DATA: "),
+        (["two.toml", "--every", "davis=2"], "--every: unknown dataset 'davis'"),
+        (["two.toml", "--report", "--out", "none"], "none/two: "),
     ):
-        assert command(*arguments).startswith(words)
+        assert command(*arguments).startswith(f"error: {words}")
 
 
 def test_the_report_alone(plan: AblationPlan, measured: list[str]) -> None:

@@ -105,38 +105,37 @@ def test_a_file_that_is_not_safetensors(tmp_path: Path, content: bytes | None) -
     path = tmp_path / "damaged.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path}: not a readable safetensors file .*; name a checkpoint"):
+    with pytest.raises(InputError, match=str(path)):
         load_network(path)
 
 
-def test_a_file_that_is_not_ours(stored: Path, tmp_path: Path) -> None:
-    for texts in ({}, {"training": "lasted long"}, {"disbench": "{}"}):
-        path = rewritten(stored, tmp_path / "other.safetensors", texts)
-        with pytest.raises(InputError, match="not a DISNet checkpoint"):
-            load_network(path)
-    newer = TRAINING.as_dict() | {"momentum": 3}
-    path = rewritten(stored, tmp_path / "newer.safetensors", {"training": json.dumps(newer)})
-    with pytest.raises(InputError, match=r"newer.safetensors: its settings: unknown key 'momentum'"):
-        load_network(path)
+NEWER = {"training": json.dumps(TRAINING.as_dict() | {"momentum": 3})}
+WIDER = {"training": json.dumps(dataclasses.replace(TRAINING, network=tiny_settings(candidates=5)).as_dict())}
+BIAS = "refinement.blocks.0.ffn.0.bias"
 
 
-def test_weights_that_are_not_the_networks(stored: Path, tmp_path: Path) -> None:
-    name, path = "refinement.blocks.0.ffn.0.bias", tmp_path / "other.safetensors"
-    cases: list[tuple[Any, str]] = [
-        (None, f"the weights {name} are missing; it is of another network"),
-        (torch.zeros(3), rf"{name} have shape \(3,\), not \(128,\); it is of another network"),
-        (torch.full((128,), torch.nan), f"{name} are not finite"),
-        (torch.full((128,), torch.inf), f"{name} are not finite"),
-        (torch.zeros(128, dtype=torch.int64), f"{name} are not finite"),
-    ]
-    for value, words in cases:
-        rewritten(stored, path, **{name: value})
-        with pytest.raises(InputError, match=words):
-            load_network(path)
-    wider = dataclasses.replace(TRAINING, network=tiny_settings(candidates=5))
-    rewritten(stored, path, {"training": json.dumps(wider.as_dict())})
-    with pytest.raises(InputError, match="another network"):
+@pytest.mark.parametrize(
+    ("texts", "tensors", "words"),
+    [
+        ({}, {}, "not a DISNet checkpoint"),
+        ({"training": "lasted long"}, {}, "not a DISNet checkpoint"),
+        ({"disbench": "{}"}, {}, "not a DISNet checkpoint"),
+        (NEWER, {}, "unknown key 'momentum'"),
+        (WIDER, {}, "another network"),
+        (None, {BIAS: None}, f"{BIAS} are missing"),
+        (None, {BIAS: torch.zeros(3)}, rf"{BIAS} have shape \(3,\), not \(128,\)"),
+        (None, {BIAS: torch.full((128,), torch.nan)}, f"{BIAS} are not finite"),
+        (None, {BIAS: torch.full((128,), torch.inf)}, f"{BIAS} are not finite"),
+        (None, {BIAS: torch.zeros(128, dtype=torch.int64)}, f"{BIAS} are not finite"),
+    ],
+)
+def test_a_file_of_another_network(
+    stored: Path, tmp_path: Path, texts: dict[str, str] | None, tensors: dict[str, Any], words: str
+) -> None:
+    path = rewritten(stored, tmp_path / "other.safetensors", texts, **tensors)
+    with pytest.raises(InputError, match=words) as caught:
         load_network(path)
+    assert str(path) in str(caught.value)
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(
@@ -161,10 +160,7 @@ def in_training(seed: int, steps: int) -> State:
     """A network with its optimiser and averages after some steps of made-up gradients."""
     made = tiny_network(seed)
     parameters = list(made.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": parameters[:20], "lr": 0.01, "rate": 0.02},
-        {"params": parameters[20:]},
-    ]
+    groups: list[dict[str, Any]] = [{"params": parameters[:20], "lr": 0.01, "rate": 0.02}, {"params": parameters[20:]}]
     optimizer, averages = torch.optim.Adam(groups, betas=(0.9, 0.99)), averaged(made, 0.9)
     for number in range(steps):
         go_on((made, optimizer, averages), number)
@@ -280,22 +276,15 @@ def test_a_state_of_another_network(state: tuple[State, Path]) -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "seed": 1,
-    "steps": 7,
-    "batch": 1,
-    "accumulate": 2,
-    "proposal_rate": 2e-3,
-    "ema": 0.5,
-    "precision": "bf16",
-    "network": tiny_settings(blocks=1),
-    "corrective_clicks": 2,
+    **{"seed": 1, "steps": 7, "batch": 1, "accumulate": 2, "proposal_rate": 2e-3, "ema": 0.5, "precision": "bf16"},
+    **{"network": tiny_settings(blocks=1), "corrective_clicks": 2},
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_training_is_not_resumed(state: tuple[State, Path], name: str) -> None:
     other = dataclasses.replace(TRAINING, **{name: CHANGES[name]})
-    with pytest.raises(InputError, match=f"{state[1]}: .*{name} = .*; name another --out, or start anew"):
+    with pytest.raises(InputError, match=f"{state[1]}: .*{name} = "):
         check_same_training(state[1], read_state(state[1]), other, {})
 
 
@@ -307,9 +296,11 @@ def test_where_data_lies_and_what_is_logged_may_differ(state: tuple[State, Path]
     assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
 
 
-def test_records_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"step": 1, "training": {"name": 3}}', '{"step": -1, "training": {"name": "a"}}']
+)
+def test_a_record_of_a_state_that_cannot_be_read(state: tuple[State, Path], tmp_path: Path, text: str) -> None:
     folder = shutil.copytree(state[1], tmp_path / "checkpoint")
-    for text in ("", "{}", '{"step": 1, "training": {"name": 3}}', '{"step": -1, "training": {"name": "a"}}'):
-        (folder / "state.json").write_text(text)
-        with pytest.raises(InputError, match=f"{folder}: damaged checkpoint .*remove it to start anew"):
-            read_state(folder)
+    (folder / "state.json").write_text(text)
+    with pytest.raises(InputError, match=f"{folder}: damaged checkpoint"):
+        read_state(folder)

@@ -101,30 +101,6 @@ def test_without_a_word_the_best_score_is_kept(network: Disnet) -> None:
     assert len({answer.tobytes() for answer in answers}) == 3
 
 
-class Counting:
-    """What stages are asked, and on how many samples."""
-
-    def __init__(self, made: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[tuple[str, int]] = []
-        for name in ("propose", "refine"):
-            monkeypatch.setattr(made, name, self._counted(name, getattr(made, name)))
-
-    def _counted(self, name: str, call: Any) -> Any:
-        def counted(*arguments: Any) -> Any:
-            self.calls.append((name, len(arguments[1].points)))
-            return call(*arguments)
-
-        return counted
-
-
-def test_stage_one_runs_once(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Counting(network, monkeypatch).calls
-    session = method(network).open(image())
-    for count in (1, 2, 3):
-        session.predict(CLICKS[:count])
-    assert calls == [("propose", 1), ("refine", 1), ("refine", 1)]
-
-
 def test_an_image_is_taken_in_once() -> None:
     seen: list[int] = []
 
@@ -175,10 +151,30 @@ def test_a_batch_is_what_its_sessions_would_say(kind: str, request: pytest.Fixtu
         assert one.scores is None or np.allclose(one.scores, other.scores, atol=1e-4)
 
 
-def test_a_batch_asks_each_stage_once(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Counting(network, monkeypatch).calls
-    played(method(network), batched=True)
-    assert calls == [("propose", 1), ("propose", 2), ("refine", 1), ("refine", 2), ("refine", 1)]
+IN_STAGES = [("propose", 1), ("propose", 2), ("refine", 1), ("refine", 2), ("refine", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("network", IN_STAGES), ("one_stage", [("propose", count) for _, count in IN_STAGES])]
+)
+def test_a_batch_asks_a_stage_once_for_all_its_samples(
+    kind: str, expected: list[tuple[str, int]], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = request.getfixturevalue(kind)
+    calls: list[tuple[str, int]] = []
+
+    def counted(name: str, call: Any) -> Any:
+        return lambda *given: calls.append((name, len(given[1].points))) or call(*given)
+
+    for name in ("propose", "refine"):
+        monkeypatch.setattr(made, name, counted(name, getattr(made, name)))
+    played(method(made), batched=True)
+    assert calls == expected
+    calls.clear()
+    session = method(made).open(image())
+    for count in (1, 2, 3):
+        session.predict(CLICKS[:count])
+    assert calls == [("propose", 1), (expected[-1][0], 1), (expected[-1][0], 1)]
 
 
 @torch.inference_mode()
@@ -193,12 +189,6 @@ def test_with_one_stage_there_are_candidates_at_every_click(one_stage: Disnet) -
         assert np.allclose(found.masks, probabilities(expected.logits[0], size), atol=1e-4)
         session.keep(chosen)
         previous = expected.logits[:, chosen]
-
-
-def test_a_single_stage_runs_once_a_click(one_stage: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Counting(one_stage, monkeypatch).calls
-    played(method(one_stage), batched=True)
-    assert calls == [("propose", 1), ("propose", 2), ("propose", 1), ("propose", 2), ("propose", 1)]
 
 
 @torch.inference_mode()
@@ -291,11 +281,13 @@ def test_a_checkpoint_by_the_card(stored: Path, network: Disnet) -> None:
         method_spec("disnet", [*options, "device=nowhere"]).build()
 
 
-def test_a_checkpoint_that_is_not_what_the_options_say(stored: Path) -> None:
-    with pytest.raises(InputError, match=r"add --set sampling=proximity --set training_seed=3$"):
+def test_a_checkpoint_that_is_not_what_the_options_say(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--set sampling=proximity --set training_seed=3$"):
         method_spec("disnet", [f"checkpoint={stored}"]).build()
-    with pytest.raises(InputError, match=r"add --set mca=true --set first_click_radius=15.0$"):
+    with pytest.raises(InputError, match=r"--set mca=true --set first_click_radius=15.0$"):
         disnet(str(stored), mca=False, first_click_radius=9.0, sampling="proximity", training_seed=3)
+    with pytest.raises(InputError, match=f"{tmp_path}/none"):
+        method_spec("disnet", [f"checkpoint={tmp_path}/none"]).build()
 
 
 def test_every_option_of_the_card_that_says_what_a_checkpoint_is_is_checked() -> None:
@@ -305,8 +297,3 @@ def test_every_option_of_the_card_that_says_what_a_checkpoint_is_is_checked() ->
     own = {"checkpoint", "refine_first", "weights", "cache", "device"}
     assert set(described(Training("a"))) == set(card) - own
     assert described(Training("a")) == {name: card[name] for name in set(card) - own}
-
-
-def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{tmp_path}/none: no such checkpoint; name a safetensors file"):
-        method_spec("disnet", [f"checkpoint={tmp_path}/none"]).build()

@@ -16,14 +16,7 @@ from torch import Tensor
 from disbench.core.metrics import iou
 from disbench.disnet.batches import Proposals
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, focal_loss
-from disbench.disnet.training.matching import (
-    chosen_candidates,
-    cut_set,
-    distinct,
-    match,
-    pairwise_costs,
-    proposal_loss,
-)
+from disbench.disnet.training.matching import chosen_candidates, cut_set, distinct, match, pairwise_costs, proposal_loss
 from disbench.disnet.training.settings import MatchWeights, Selection
 
 SIZE = (4, 5)
@@ -117,13 +110,10 @@ def test_matching_is_the_cheapest_of_all(counts: list[int], seed: int, weights: 
         assert all(torch.equal(*both) for both in zip(alone, (candidates, masks), strict=True))
 
 
-def test_a_set_must_fit_the_candidates() -> None:
+def test_sets_that_cannot_be_matched_are_named() -> None:
     drawn = Drawn([2, 5])
     with pytest.raises(ValueError, match="4 candidates; cut it with cut_set"):
         match(drawn.logits, drawn.objectness, drawn.sets, drawn.valid, MatchWeights())
-
-
-def test_numbers_that_are_not_finite_are_named() -> None:
     drawn = Drawn([2, 3])
     drawn.objectness[1, 2] = math.nan
     with pytest.raises(ValueError, match="sample 1: matching candidate 2 with mask 0 costs nan"):
@@ -231,17 +221,13 @@ def test_sets_without_a_mask_lose_by_objectness_alone() -> None:
     assert loss == parts["objectness"] > 0
 
 
-masks_of_a_set = st.lists(st.integers(0, 15), min_size=1, max_size=10)
-"""Masks of four pixels, as bits."""
-
-
 @few
-@given(masks_of_a_set)
+@given(st.lists(st.integers(0, 15), max_size=10))
 def test_distinct_masks(bits: list[int]) -> None:
-    masks = np.array([[[bool(mask >> place & 1) for place in range(4)]] for mask in bits])
-    expected = [number for number, mask in enumerate(bits) if mask and mask not in bits[:number]]
-    found = distinct(masks)
-    assert found.tolist() == expected
+    """Masks of four pixels, as bits."""
+    masks = np.array([[bool(mask >> place & 1) for place in range(4)] for mask in bits], dtype=bool)
+    found = distinct(masks.reshape(-1, 1, 4))
+    assert found.tolist() == [number for number, mask in enumerate(bits) if mask and mask not in bits[:number]]
     assert found.dtype == np.int64
 
 
@@ -258,10 +244,6 @@ def test_cut_sets(count: int, outputs: int, data: st.DataObject) -> None:
     assert len(numbers) == min(count, outputs)
     assert supervised in numbers
     assert 0 in numbers or outputs == 1
-
-
-def test_no_masks_are_distinct() -> None:
-    assert distinct(np.zeros((0, 2, 2), dtype=bool)).tolist() == []
 
 
 def test_the_rest_of_a_cut_set_is_drawn_alike() -> None:

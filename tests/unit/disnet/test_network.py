@@ -13,13 +13,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.disnet.batches import click_batch
 from disbench.disnet.frames import Frame
-from disbench.disnet.network import (
-    EncodedInput,
-    ImageInput,
-    build_network,
-    input_of,
-    trained_parameters,
-)
+from disbench.disnet.network import EncodedInput, ImageInput, build_network, input_of, trained_parameters
 from disbench.disnet.options import NetworkSettings
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings
 
@@ -29,20 +23,13 @@ IMAGES = torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=torch.Generator().m
 
 
 def test_both_stages_answer_on_the_grid() -> None:
-    network = tiny_network()
-    assert network.frame == Frame("stretched", SIDE)
+    network, one_stage = tiny_network(), tiny_network(first_click=False)
+    assert network.frame == Frame("stretched", SIDE) and one_stage.refinement is None
     with torch.inference_mode():
         proposals = network.propose(IMAGES, CLICKS.first)
         refined = network.refine(proposals.keep(torch.tensor([0, 2])), CLICKS)
+        assert one_stage.propose(IMAGES, CLICKS).logits.shape == (2, 3, 16, 16)
     assert proposals.logits.shape == (2, 3, 16, 16) and refined.shape == (2, 16, 16)
-
-
-def test_with_one_stage_there_is_nothing_to_refine() -> None:
-    network = tiny_network(first_click=False)
-    assert network.refinement is None
-    with torch.inference_mode():
-        found = network.propose(IMAGES, CLICKS)
-    assert found.logits.shape[:2] == (2, 3)
 
 
 def test_torchs_seed_decides_the_weights() -> None:

@@ -32,10 +32,7 @@ def counted(run: Callable[[], Any]) -> float:
         (lambda: nn.Linear(8, 4)(torch.randn(3, 5, 8)), 2 * 15 * 8 * 4),
         (lambda: torch.randn(5, 7) @ torch.randn(7, 3), 2 * 5 * 7 * 3),
         (lambda: torch.bmm(torch.randn(2, 5, 7), torch.randn(2, 7, 3)), 2 * 2 * 5 * 7 * 3),
-        (
-            lambda: torch.einsum("bqc,bchw->bqhw", torch.randn(2, 3, 4), torch.randn(2, 4, 5, 6)),
-            2 * 2 * 3 * 4 * 30,
-        ),
+        (lambda: torch.einsum("bqc,bchw->bqhw", torch.randn(2, 3, 4), torch.randn(2, 4, 5, 6)), 2 * 2 * 3 * 4 * 30),
         (lambda: nn.Conv2d(8, 6, 3, padding=1)(torch.randn(2, 8, 5, 7)), 2 * 2 * 35 * 9 * 8 * 6),
         (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8)(torch.randn(2, 8, 5, 7)), 2 * 2 * 35 * 9 * 8),
         (lambda: nn.ConvTranspose2d(8, 4, 2, stride=2)(torch.randn(2, 8, 5, 7)), 2 * 2 * 35 * 4 * 8 * 4),
@@ -197,9 +194,6 @@ def test_the_small_disnet_on_features() -> None:
     assert found.parameters == sum(weights.numel() for stage in stages for weights in stage.parameters())
     assert row(found, "refinement", "guidance").module == "FirstClickGuidance"
     assert row(found, "proposal", "two-way transformer, upscaling").costs[0] > 0.6 * found.totals[0]
-    kept = Kept(
-        torch.zeros(1, 256),
-        *(torch.zeros(1, *shape) for shape in ((32, 256, 256), (256, 256), (256, 64, 64))),
-    )
+    kept = Kept(torch.zeros(1, 256), *(torch.zeros(1, *shape) for shape in ((32, 256, 256), (256, 256), (256, 64, 64))))
     clicks = ClickBatch(torch.full((1, 2, 2), 500.0), *(torch.ones(1, 2, dtype=torch.bool) for _ in range(2)))
     assert found.totals[1] == counted(partial(stages[1].requires_grad_(False), kept, clicks))

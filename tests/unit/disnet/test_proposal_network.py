@@ -147,8 +147,7 @@ def test_gradients_reach_every_parameter(options: DisnetOptions, images: Any, cl
 
 
 @pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 )
 def test_bfloat16_is_close_and_answers_are_float32(device: str, images: Any, clicks: ClickBatch) -> None:
     torch.manual_seed(0)

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from disbench.core.clicks import Click
-from disbench.disnet.training.clicks import (
-    BORDER_SHARE,
-    GAMMA,
-    MOST,
-    NEGATIVE_KINDS,
-    NEGATIVE_SHARES,
-    random_clicks,
-)
+from disbench.disnet.training.clicks import BORDER_SHARE, GAMMA, MOST, NEGATIVE_KINDS, NEGATIVE_SHARES, random_clicks
 
 pytest.importorskip("cv2", exc_type=ImportError)
 SIZE = (60, 80)
@@ -70,6 +63,7 @@ def counts(most: int = MOST, draws: int = 1000) -> dict[bool, list[int]]:
 
 
 def test_each_further_click_is_four_fifths_as_likely() -> None:
+    assert counts(most=0, draws=20) == {True: [0] * 20, False: [0] * 20}
     shares = np.array([GAMMA**number for number in range(MOST + 1)])
     expected = 1000 * shares / shares.sum()
     for found in counts().values():
@@ -78,10 +72,6 @@ def test_each_further_click_is_four_fifths_as_likely() -> None:
         few = 12  # beyond, few are expected of each: they count together
         cells = [np.append(values[:few], values[few:].sum()) for values in (observed, expected)]
         assert chisquare(*cells).pvalue > 1e-4
-
-
-def test_none_at_all() -> None:
-    assert counts(most=0, draws=20) == {True: [0] * 20, False: [0] * 20}
 
 
 def test_the_kinds_of_negative_clicks() -> None:

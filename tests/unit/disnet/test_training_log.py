@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import csv
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,21 +16,10 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard is not installed."""
-    original = builtins.__import__
-
-    def without(name: str, *more: Any, **named: Any) -> Any:
-        if name.startswith("torch.utils.tensorboard"):
-            raise ImportError(name)
-        return original(name, *more, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-
-
-@pytest.mark.usefixtures("no_board")
-def test_rows_are_there_as_they_are_added(tmp_path: Path) -> None:
+def test_rows_are_there_as_they_are_added_also_without_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log = TrainingLog(tmp_path, "log", 0)
     assert not log.path.exists()
     log.add(10, {"loss": 1.23456789, "rate": 5e-5})

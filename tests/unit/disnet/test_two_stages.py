@@ -101,8 +101,7 @@ def refined_alone(made: Disnet, batch: Batch, chosen: Tensor) -> list[Tensor]:
         kept = made.propose(batch.inputs, batch.first).keep(chosen)
         for number, rounds in enumerate(ROUNDS):
             own = dataclasses.replace(
-                kept,
-                **{name: getattr(kept, name)[number : number + 1] for name in ("query", "features", "logits")},
+                kept, **{name: getattr(kept, name)[number : number + 1] for name in ("query", "features", "logits")}
             )
             clicks = clicked(batch, number, lambda given, own=own: above(made.refine(own, given))[0], rounds)
             masks.append(made.refine(own, pixels(clicks, batch.first.points[number, 0]))[0])
