@@ -21,17 +21,9 @@ NAMES = definitions.names("sampling")
 
 
 def test_the_recipes_that_the_paper_and_its_controls_need() -> None:
-    assert set(NAMES) >= {
-        "coco-hierarchy",
-        "coco-lvis-hierarchy",
-        "coco-lvis-proximity",
-        "coco-proximity",
-        "containment",
-        "lvis-hierarchy",
-        "random-merge",
-        "sbd-proximity",
-        "voc-proximity",
-    }
+    hierarchy = {"coco-hierarchy", "coco-lvis-hierarchy", "lvis-hierarchy"}
+    proximity = {"coco-lvis-proximity", "coco-proximity", "sbd-proximity", "voc-proximity"}
+    assert set(NAMES) >= hierarchy | proximity | {"containment", "random-merge"}
     assert {load_recipe(name).method for name in NAMES} == set(METHODS)
 
 
@@ -70,18 +62,12 @@ def test_recipes_that_differ_from_the_defaults_on_purpose() -> None:
     ("override", "key", "value"),
     [
         ("min_area=1", "min_area", 1),
-        (" min_area = 500 ", "min_area", 500),
         ("seed=12345678901234567890", "seed", 12345678901234567890),
         ("box_share=1", "box_share", 1.0),
-        ("mask_share=0.5", "mask_share", 0.5),
         ("min_box_fill=0", "min_box_fill", 0.0),
         ("stuff=false", "stuff", False),
-        ("drop_repeated=True", "drop_repeated", True),
-        ("raster=fillpoly", "raster", "fillpoly"),
         ("nest=union", "nest", "union"),
-        ("sources=sbd", "sources", ("sbd",)),
         ("sources=coco+lvis, photos", "sources", ("coco+lvis", "photos")),
-        ("description=a=b", "description", "a=b"),
         ("name=mine", "name", "mine"),
     ],
 )
@@ -92,43 +78,17 @@ def test_overrides_take_the_kind_of_their_option(override: str, key: str, value:
     assert dataclasses.replace(recipe, **{key: getattr(load_recipe("containment"), key)}) == load_recipe("containment")
 
 
-def test_the_last_override_wins() -> None:
-    assert load_recipe("containment", ["seed=1", "min_area=7", "seed=2"]).seed == 2
-
-
 @pytest.mark.parametrize(
-    ("override", "message"),
+    "override",
     [
-        ("min_area", "--set min_area: write it as option=value"),
-        ("min_aera=5", "unknown option 'min_aera'; did you mean 'min_area'"),
-        ("=5", "unknown option ''; known: bad_annotations, box_share"),
-        ("min_area=many", "--set min_area=many: min_area is a whole number"),
-        ("min_area=1.5", "--set min_area=1.5: min_area is a whole number"),
-        ("min_area=", "--set min_area=: min_area is a whole number"),
-        ("box_share=half", "--set box_share=half: box_share is a number"),
-        ("stuff=2", "--set stuff=2: stuff is true or false"),
-        ("raster=opencv", "unknown value of raster 'opencv'"),
-        ("method=proximty", "unknown value of method 'proximty'; did you mean 'proximity'"),
-        ("sources=lvsi", "unknown value of sources 'lvsi'; did you mean 'lvis'"),
-        ("sources=", "unknown value of sources ''; known: coco"),
-        ("min_area=0", "min_area = 0 is too small; it starts at 1"),
-        ("seed=-1", "seed = -1 is too small; it starts at 0"),
-        ("iterations=0", "iterations = 0 is too small; it starts at 1"),
-        ("min_overlap=0", "min_overlap = 0 is too small; it starts at 1"),
-        ("cap=0", "cap = 0 is too small; it starts at 1"),
-        ("largest_merge=0", "largest_merge = 0 is too small; it starts at 1"),
-        ("shard_bytes=4095", "shard_bytes = 4095 is too small; it starts at 4096"),
-        ("box_share=1.01", "box_share = 1.01 is not a share; it lies between 0 and 1"),
-        ("mask_share=-0.1", "mask_share = -0.1 is not a share"),
-        ("min_box_fill=nan", "min_box_fill is a number, not nan"),
-        ("box_share=inf", "box_share is a number, not inf"),
+        *("min_aera=5", "min_area=1.5", "method=proximty", "sources=", "min_area=0", "seed=-1", "iterations=0"),
+        *("min_overlap=0", "cap=0", "largest_merge=0", "shard_bytes=4095", "box_share=1.01", "mask_share=-0.1"),
+        *("min_box_fill=nan", "box_share=inf"),
     ],
 )
-def test_overrides_that_are_wrong(override: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_overrides_that_are_wrong(override: str) -> None:
+    with pytest.raises(InputError, match=f"--set.*{override.partition('=')[0]}"):
         load_recipe("containment", [override])
-    assert message in str(caught.value)
-    assert "--set" in str(caught.value)
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
@@ -154,45 +114,31 @@ class TestOwnFile:
         monkeypatch.chdir(tmp_path)
         assert load_recipe("own.toml", ["cap=5"]) == dataclasses.replace(expected, cap=5)
 
-    def test_it_may_name_itself(self, tmp_path: Path) -> None:
         assert load_recipe(self.put(tmp_path, self.CONTENT + 'name = "other"')).name == "other"
 
     @pytest.mark.parametrize(
-        ("content", "message"),
+        ("content", "named"),
         [
-            ("method = ", "not a readable TOML file .*correct it or name another"),
-            ("a = 1\na = 2", "not a readable TOML file"),
-            ('sources = ["lvis"]\ndescription = ""', "the key 'method' is missing; add it"),
-            ('method = "proximity"\ndescription = ""', "the key 'sources' is missing; add it"),
-            (CONTENT + "min_aera = 5", "unknown key 'min_aera'; did you mean 'min_area'"),
-            (CONTENT + "[table]\na = 1", "unknown key 'table'"),
-            (CONTENT + "cap = 'many'", "cap is a whole number, not 'many'"),
-            (CONTENT + "cap = true", "cap is a whole number, not True"),
-            (CONTENT + "cap = 1.0", "cap is a whole number, not 1.0"),
-            (CONTENT + "stuff = 1", "stuff is true or false, not 1"),
-            (CONTENT + "name = 5", "name is a text, not 5"),
-            (CONTENT + "box_share = true", "box_share is a number, not True"),
-            (CONTENT + "raster = 1", "unknown value of raster '1'"),
-            (CONTENT + "cap = 0", "cap = 0 is too small"),
-            (CONTENT.replace('["lvis"]', '"lvis"'), "sources is a list of one value or more, not 'lvis'"),
-            (CONTENT.replace('["lvis"]', "[]"), "sources is a list of one value or more"),
-            (CONTENT.replace('["lvis"]', '["lvis", 5]'), "unknown value of sources '5'"),
+            ("method = ", ""),
+            ('sources = ["lvis"]\ndescription = ""', "'method'"),
+            ('method = "proximity"\ndescription = ""', "'sources'"),
+            (CONTENT + "min_aera = 5", "'min_aera'; did you mean 'min_area'"),
+            (CONTENT + "[table]\na = 1", "'table'"),
+            (CONTENT + "cap = 1.0", "cap"),
+            (CONTENT + "cap = 0", "cap = 0"),
+            (CONTENT.replace('["lvis"]', "[]"), "sources"),
+            (CONTENT.replace('["lvis"]', '["lvis", 5]'), "sources"),
         ],
     )
-    def test_what_is_wrong_is_named_with_the_file(self, tmp_path: Path, content: str, message: str) -> None:
-        with pytest.raises(InputError, match=rf"own\.toml: {message}"):
+    def test_what_is_wrong_is_named_with_the_file(self, tmp_path: Path, content: str, named: str) -> None:
+        with pytest.raises(InputError, match=rf"own\.toml: .*{named}"):
             load_recipe(self.put(tmp_path, content))
 
     def test_files_that_cannot_be_read(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"none\.toml: there is no such file"):
-            load_recipe(str(tmp_path / "none.toml"))
         (tmp_path / "folder.toml").mkdir()
-        with pytest.raises(InputError, match=r"folder\.toml: there is no such file"):
-            load_recipe(str(tmp_path / "folder.toml"))
-        path = Path(self.put(tmp_path, ""))
-        path.write_bytes(b"description = '\xff'")
-        with pytest.raises(InputError, match=r"own\.toml: not a readable TOML file"):
-            load_recipe(str(path))
+        for name in ("none.toml", "folder.toml"):
+            with pytest.raises(InputError, match=f"{name}: "):
+                load_recipe(str(tmp_path / name))
 
 
 class TestDefinitions:
@@ -205,6 +151,8 @@ class TestDefinitions:
         assert sorted(path.stem for path in files) == NAMES
         for name in NAMES:
             assert definitions.find("sampling", name).stem == name
+        with pytest.raises(InputError, match="'no-such-card'"):
+            definitions.find("datasets", "no-such-card")
 
     def test_an_incomplete_installation_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
@@ -222,10 +170,6 @@ class TestDefinitions:
         inside.mkdir(parents=True)
         (inside / "inside.toml").write_text("")
         assert definitions.names("sampling") == ["inside"]
-
-    def test_an_unknown_card(self) -> None:
-        with pytest.raises(InputError, match="'no-such-card'"):
-            definitions.find("datasets", "no-such-card")
 
 
 def test_unknown_names_tell_the_nearest_or_all() -> None:
@@ -269,17 +213,15 @@ class TestSources:
         ],
     )
     def test_sources_that_do_not_go_together(self, paths: SourcePaths, options: str) -> None:
-        with pytest.raises(InputError, match=f"^{options} do not go together; name one source$"):
+        with pytest.raises(InputError, match=f"^{options} "):
             paths.chosen()
 
-    def test_a_source_that_the_recipe_does_not_take(self) -> None:
-        with pytest.raises(InputError, match="recipe 'sbd-proximity' takes sbd, not lvis; choose another recipe"):
-            open_source(load_recipe("sbd-proximity"), SourcePaths(lvis=A))
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_no_source_and_no_data_root(self, name: str) -> None:
-        with pytest.raises(InputError, match=f"recipe '{name}' needs to know its dataset: give --"):
-            open_source(load_recipe(name), SourcePaths())
+    @pytest.mark.parametrize(
+        ("name", "paths"), [("sbd-proximity", SourcePaths(lvis=A)), *((name, SourcePaths()) for name in NAMES)]
+    )
+    def test_no_source_or_one_that_the_recipe_does_not_take(self, name: str, paths: SourcePaths) -> None:
+        with pytest.raises(InputError, match=f"recipe '{name}' "):
+            open_source(load_recipe(name), paths)
 
     @pytest.mark.parametrize(
         ("name", "missing"),

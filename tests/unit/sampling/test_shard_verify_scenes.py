@@ -58,12 +58,8 @@ def rewrite(folder: Path, rows: list[Row], group: int = ROWS_A_GROUP) -> None:
     """The folder's first shard with other rows, and a manifest that fits it."""
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / SHARD, row_group_size=group)
     manifest = json.loads((folder / MANIFEST).read_text())
-    entry = {
-        "bytes": (folder / SHARD).stat().st_size,
-        "sha256": file_sha256(folder / SHARD),
-        "rows": len(rows),
-    }
-    manifest["files"][0].update(entry)
+    size = (folder / SHARD).stat().st_size
+    manifest["files"][0].update(bytes=size, sha256=file_sha256(folder / SHARD), rows=len(rows))
     manifest["objects"] = sum(len(row["objects"]) for row in rows)
     manifest["sets"] = sum(len(row["sets"]) for row in rows)
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -91,10 +87,6 @@ def sets(number: int, **changes: Any) -> Callable[[Row], None]:
     return lambda row: row["sets"][number].update(changes)
 
 
-def both(*changes: Callable[[Row], None]) -> Callable[[Row], None]:
-    return lambda row: [change(row) for change in changes] and None
-
-
 def other_mask(rows: slice, columns: slice) -> bytes:
     mask = np.zeros(SIZE, dtype=bool)
     mask[rows, columns] = True
@@ -112,10 +104,7 @@ def other_mask(rows: slice, columns: slice) -> bytes:
         (objects(2, rle=encode(np.zeros(SIZE, dtype=bool))["counts"]), "object 2: its mask is empty"),
         (objects(2, area=35), "object 2: area 35, but its mask has 36 pixels"),
         (objects(2, box=[4, 4, 6, 7]), "object 2: box [4, 4, 6, 7], but its mask's is [4, 4, 6, 6]"),
-        (
-            objects(2, rle=other_mask(slice(4, 10), slice(5, 11))),
-            "object 2: box [4, 4, 6, 6], but its mask's is [5, 4",
-        ),
+        (objects(2, rle=other_mask(slice(4, 10), slice(5, 11))), "object 2: box [4, 4, 6, 6], but its mask's is [5, 4"),
         (lambda row: row.update(height=41), "object 0: the RLE's runs add up to 2000, not to 41 x 50"),
         (lambda row: row.update(height=0), "50 x 0 pixels are no image's size"),
         (lambda row: row.update(height=2**20, width=2**20), "1048576 x 1048576 pixels are no image's size"),
@@ -161,87 +150,39 @@ def test_a_damaged_hierarchy(change: Callable[[Row], Any], words: str, tmp_path:
     assert any(problem.startswith(words) for problem in found), found
 
 
+UNITED = [[2], [2, 1], [0]]
+
+
 @pytest.mark.parametrize(
-    ("method", "changes", "change", "words"),
+    ("made_by", "change", "words"),
     [
+        (recipe("hierarchy", nest="union"), sets(2, members=UNITED), "set 2: its members are not the center"),
+        (recipe("hierarchy", nest="union"), sets(2, members=UNITED), "set 2: mask 2 does not contain mask 1"),
+        (recipe("containment"), sets(2, members=[[2], [1]]), "set 2: its members are not the center and all that"),
+        (recipe("containment"), sets(2, members=[[2], [0], [1]]), "set 2: its members are not the center and all that"),
+        (recipe("containment"), sets(2, click_excludes=[3]), "set 2: its click leaves out objects"),
+        (recipe("containment"), objects(0, level=0), "object 0: level 0, which the method containment does not give"),
         (
-            "hierarchy",
-            {"nest": "union"},
-            sets(2, members=[[2], [2, 1], [0]]),
-            "set 2: its members are not the center",
-        ),
-        (
-            "hierarchy",
-            {"nest": "union"},
-            sets(2, members=[[2], [2, 1], [0]]),
-            "set 2: mask 2 does not contain mask 1",
-        ),
-        (
-            "containment",
-            {},
-            sets(2, members=[[2], [1]]),
-            "set 2: its members are not the center and all that contain",
-        ),
-        (
-            "containment",
-            {},
-            sets(2, members=[[2], [0], [1]]),
-            "set 2: its members are not the center and all that",
-        ),
-        ("containment", {}, sets(2, click_excludes=[3]), "set 2: its click leaves out objects"),
-        (
-            "containment",
-            {},
-            objects(0, level=0),
-            "object 0: level 0, which the method containment does not give",
-        ),
-        (
-            "proximity",
-            {},
+            recipe("proximity"),
             sets(4, members=[[4], [4, 3], [4, 0]]),
             "set 4: mask 2 is not the center with neighbours",
         ),
-        (
-            "proximity",
-            {},
-            sets(4, members=[[4], [3, 5]]),
-            "set 4: mask 1 is not the center with neighbours of it",
-        ),
-        (
-            "proximity",
-            {},
-            sets(4, members=[[4], [4, 3, 3]]),
-            "set 4: mask 1 is not the center with neighbours of it",
-        ),
-        ("proximity", {}, sets(4, members=[[4], [4, 3], [4, 3]]), "set 4: a mask comes twice"),
-        ("proximity", {"cap": 2}, sets(4, members=[[4], [4, 3], [4, 5]]), "set 4: 3 masks, more than 2"),
-        ("proximity", {}, sets(4, click_excludes=[3]), "set 4: its click leaves out objects"),
-        ("proximity", {}, objects(4, neighbours=[3]), "object 5: 4 is its neighbour, but it is not 4's"),
-        ("proximity", {}, objects(3, kind="crowd"), "set 3: its center is no thing"),
-        (
-            "random-merge",
-            {},
-            sets(4, members=[[4], [4, 7]]),
-            "set 4: mask 1 is not the center with other things",
-        ),
-        (
-            "random-merge",
-            {"largest_merge": 1},
-            sets(4, members=[[4], [4, 0, 1]]),
-            "set 4: mask 1 unites 2 objects",
-        ),
-        (
-            "random-merge",
-            {},
-            sets(2, members=[[2], [2, 1], [2, 0, 1], [2, 1, 0]]),
-            "set 2: a mask comes twice",
-        ),
+        (recipe("proximity"), sets(4, members=[[4], [3, 5]]), "set 4: mask 1 is not the center with neighbours"),
+        (recipe("proximity"), sets(4, members=[[4], [4, 3, 3]]), "set 4: mask 1 is not the center with neighbours"),
+        (recipe("proximity"), sets(4, members=[[4], [4, 3], [4, 3]]), "set 4: a mask comes twice"),
+        (recipe("proximity", cap=2), sets(4, members=[[4], [4, 3], [4, 5]]), "set 4: 3 masks, more than 2"),
+        (recipe("proximity"), sets(4, click_excludes=[3]), "set 4: its click leaves out objects"),
+        (recipe("proximity"), objects(4, neighbours=[3]), "object 5: 4 is its neighbour, but it is not 4's"),
+        (recipe("proximity"), objects(3, kind="crowd"), "set 3: its center is no thing"),
+        (recipe("random-merge"), sets(4, members=[[4], [4, 7]]), "set 4: mask 1 is not the center with other things"),
+        (recipe("random-merge", largest_merge=1), sets(4, members=[[4], [4, 0, 1]]), "set 4: mask 1 unites 2 objects"),
+        (recipe("random-merge"), sets(2, members=[[2], [2, 1], [2, 0, 1], [2, 1, 0]]), "set 2: a mask comes twice"),
     ],
 )
 def test_damage_that_only_the_recipe_shows(
-    method: str, changes: dict[str, Any], change: Callable[[Row], Any], words: str, tmp_path: Path
+    made_by: Recipe, change: Callable[[Row], Any], words: str, tmp_path: Path
 ) -> None:
-    found = problems_after(tmp_path, recipe(method, **changes), change)
+    found = problems_after(tmp_path, made_by, change)
     assert any(problem.startswith(words) for problem in found), found
 
 
