@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,11 @@ import pytest
 from PIL import Image
 
 from disbench.reports.report import make_report
+from tests.browser import CHROMIUM, CONTRASTS, NO_BROWSER
 from tests.unit.run_tools import CARD, draw_ious, write_run
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api",
-    reason="THE PAGE IS NOT TESTED IN A BROWSER: install Playwright (pip install 'disbench[dev]')",
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="THE PAGE IS NOT TESTED IN A BROWSER: install Chromium (apt-get install chromium)",
-    ),
-]
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
+sync_api = pytest.importorskip("playwright.sync_api", reason=NO_BROWSER)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)]
 FIELDS = {
     "Method": "label",
     "NoC@80": "noc_80",
@@ -56,37 +42,6 @@ FIELDS = {
 """Column of the page -> column of results.csv."""
 WORDS = ("Method", "Training data", "Backbone", "Dataset", "Selection", "Click policy")
 HOSTILE = '<img src=x onerror="document.title=1"></script>'
-CONTRASTS = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if (rgb(colour)[3] === 255) return rgb(colour);
-    }
-    return [255, 255, 255, 255];
-  };
-  const bad = [];
-  let seen = 0;
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.checkVisibility({ visibilityProperty: true })) continue;
-    const style = getComputedStyle(element);
-    const ink = element.namespaceURI.endsWith("svg") ? style.fill : style.color;
-    const [a, b] = [light(rgb(ink)), light(behind(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    seen += 1;
-    if (ratio < 4.5) bad.push(`${element.outerHTML.slice(0, 90)}: ${ratio.toFixed(2)}`);
-  }
-  return { bad, seen };
-}"""
-
 Opener = Callable[..., Any]
 
 
@@ -96,11 +51,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     runs = folder / "runs"
     for number, name in enumerate(("alpha", "beta", "gamma", HOSTILE)):
-        card = {
-            **CARD,
-            "training_data": ["SBD"] if number % 2 else ["COCO", "LVIS"],
-            "backbone": f"ViT-{number}",
-        }
+        card = {**CARD, "training_data": ["SBD"] if number % 2 else ["COCO", "LVIS"], "backbone": f"ViT-{number}"}
         write_run(
             runs / "grabcut" / f"{number}",
             draw_ious(8, seed=number, speed=0.2 + 0.3 * number),
@@ -108,10 +59,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             failed={number: "no answer in 60 s"} if number == 1 else {},
         )
     write_run(
-        runs / "grabcut" / "score",
-        draw_ious(8, seed=7),
-        method={"name": "delta"},
-        protocol={"selection": "score"},
+        runs / "grabcut" / "score", draw_ious(8, seed=7), method={"name": "delta"}, protocol={"selection": "score"}
     )
     write_run(runs / "grabcut" / "early", [[0.5, 0.95], [0.91]], method={"name": "early"}, protocol={"stop_at": 0.9})
     for number in range(2):
@@ -132,14 +80,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(report: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((report / "results.csv").read_text())))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture
