@@ -7,11 +7,12 @@ for every pair of category names that occurs. Masks stay run lengths.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import textwrap
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice, pairwise
@@ -22,8 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from disbench.core.arrays import IntArray
-from disbench.core.diverse_sets import Combination, SampledScene
-from disbench.core.masks import Rle, areas, contained_shares, ious, union
+from disbench.core.diverse_sets import SampledScene
+from disbench.core.masks import areas, contained_shares, union
 from disbench.core.scenes import SceneObject
 from disbench.shards.reader import ShardReader
 
@@ -37,21 +38,14 @@ COLUMNS = 100
 
 _NOT_PRINTED = ("Cc", "Cf", "Cs", "Co", "Cn")
 _BAR = 40
+_LABEL = COLUMNS - 42
 _ROWS = 16  # the default cap of proximity sets, so that a histogram shows where it cuts
 _TOUCHING_METHODS = ("proximity", "random-merge")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a share in [0, 1] is distributed.
-
-    Attributes:
-        count: how many values there are.
-        mean: of all values; None without a value.
-        p5: 5th percentile (the smallest value that 5% of the values do not exceed), to a thousandth.
-        p50: median, to a thousandth.
-        p95: 95th percentile, to a thousandth.
-    """
+    """How a share in [0, 1] is distributed: mean, and percentiles to a thousandth; None without a value."""
 
     count: int
     mean: float | None
@@ -83,7 +77,7 @@ class Neighbours:
 
     Attributes:
         mean: neighbours a thing; None without a thing.
-        largest: neighbours of the thing that has most.
+        largest: most neighbours of one thing.
         alone: things without a neighbour.
     """
 
@@ -102,7 +96,7 @@ class Overlaps:
         iou: IoU of the same pairs.
         nested: share of the sets of two masks or more in which every mask lies wholly in the next; None
             without such a set.
-        area_ratio: mean area of the outermost mask over the center's, for the same sets; None likewise.
+        area_ratio: mean area of the outermost mask over the center's, for the same sets.
         clickable: mean share of the center's pixels that are in the click region; None without a set.
     """
 
@@ -118,21 +112,14 @@ class ShardStatistics:
     """What a folder of shards holds. Plain numbers; `as_text` and `as_dict` show them.
 
     Attributes:
-        recipe: its name; "" where the manifest has none.
-        method: of the recipe; "" likewise.
-        source: the dataset or datasets; "" likewise.
-        images: images seen in the source, those without a scene included; None where the manifest does not
-            tell.
+        recipe: its name; it, `method` and `source` are "" where the manifest has none.
+        images: images seen in the source, with or without a scene; None where the manifest does not tell.
         scenes: scenes that were read.
         complete: False where `limit` stopped the reading before the last scene.
         objects: things and crowd regions.
-        stuff: stuff regions.
-        by_source: source -> kind -> objects, all kinds.
+        by_source: source -> kind -> objects, stuff included.
         categories: different categories of things and crowds.
-        stuff_categories: different categories of stuff.
-        sets: diverse sets.
         masks: masks in all sets.
-        masks_a_set: mean; None without a set.
         set_sizes: masks in a set -> sets, ascending.
         levels: level -> objects, ascending; empty without a hierarchy.
         deepest: the longest chain (the first of them in the order of the shards); None without a hierarchy.
@@ -185,7 +172,7 @@ def statistics(
     Args:
         folder: a finished folder of shards.
         overlaps: measure how the masks of sets overlap; this takes most of the time.
-        limit: read only the first scenes, this many.
+        limit: scenes to read, from the first on; None reads all.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -193,7 +180,7 @@ def statistics(
         ValueError: a negative limit.
     """
     if limit is not None and limit < 0:
-        raise ValueError(f"limit is {limit}; it starts at 0")
+        raise ValueError(f"limit is {limit}; it must be 0 or more")
     reader = ShardReader(folder)
     tally = _Tally(_Overlaps() if overlaps else None)
     wanted = len(reader) if limit is None else min(limit, len(reader))
@@ -203,28 +190,28 @@ def statistics(
 
 
 def as_dict(stats: ShardStatistics) -> dict[str, Any]:
-    """The statistics as JSON takes them: dicts with text for keys, lists, numbers, text, None."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(stats))
+    """The statistics as JSON stores them: keys are text, tuples are lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(stats)))
     return plain
 
 
 def as_text(stats: ShardStatistics) -> str:
     """The statistics as an aligned report for a terminal: at most 100 columns, no colours."""
     sections = [
-        _heading(stats),
-        _counts(stats),
-        _histogram("masks a set", stats.set_sizes, "sets"),
-        _histogram("level (0: root)", stats.levels, "objects"),
-        _chain(stats.deepest),
-        _neighbours(stats.neighbours),
-        _overlap_lines(stats.overlaps),
-        _left_out(stats),
-        _dropped(stats),
-        _pair_lines("most frequent parent > child", stats.parent_child, " > "),
-        _pair_lines("most frequent neighbours", stats.touching, " | "),
+        _title(stats),
+        _table("", _counts(stats)),
+        _histogram("masks a set: sets", stats.set_sizes),
+        _histogram("level (0: root): objects", stats.levels),
+        _chain_lines(stats.deepest) if stats.deepest else [],
+        _table("", _neighbour_rows(stats.neighbours) if stats.neighbours else []),
+        *(_overlap_tables(stats.overlaps) if stats.overlaps else []),
+        _table("", _left_out_rows(stats) if stats.left_out or stats.repeated else []),
+        _dropped_lines(stats),
+        _table("most frequent parent > child", _pair_rows(stats.parent_child, " > ")),
+        _table("most frequent neighbours", _pair_rows(stats.touching, " | ")),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
-    # Names come from the shards, and a terminal obeys what it is told by control characters.
+    # Names come from the shards, and a terminal obeys control characters.
     return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
 
 
@@ -236,9 +223,7 @@ class _Histogram:
     total: float = 0.0
 
     def add(self, shares: Sequence[float]) -> None:
-        """Count some shares in [0, 1]."""
-        places = np.rint(np.asarray(shares, dtype=np.float64) * BINS).astype(np.int64)
-        np.add.at(self.bins, places, 1)
+        self.bins += np.bincount(np.rint(np.multiply(shares, BINS)).astype(np.int64), minlength=BINS + 1)
         self.total += math.fsum(shares)
 
     def spread(self) -> Spread:
@@ -269,30 +254,26 @@ class _Overlaps:
         chains = [[tuple(sorted(member)) for member in item.members] for item in sampled.sets]
         masks = {key: union([rles[i] for i in key]) for chain in chains for key in chain}
         area = dict(zip(masks, areas(list(masks.values())).tolist(), strict=True))
-        shared = _intersections(masks, area, {pair for chain in chains for pair in pairwise(chain)})
+        shares = {
+            (inner, outer): float(contained_shares(masks[inner], [masks[outer]])[0])
+            for inner, outer in {pair for chain in chains for pair in pairwise(chain)}
+        }
         for chain in chains:
-            self._add_chain(list(pairwise(chain)), area, shared)
-        excluded = [(rles[s.center], [rles[i] for i in s.click_excludes]) for s in sampled.sets]
-        self.clickable += sum(_clickable(center, others) for center, others in excluded)
+            pairs = list(pairwise(chain))
+            if pairs:
+                common = [round(shares[inner, outer] * area[inner]) for inner, outer in pairs]
+                self.shares.add([shares[pair] for pair in pairs])
+                self.ious.add([n / (area[a] + area[b] - n) for n, (a, b) in zip(common, pairs, strict=True)])
+                self.nested += all(shares[pair] == 1 for pair in pairs)
+                self.with_pairs += 1
+                self.ratios += area[chain[-1]] / area[chain[0]]
+        excluded = [(rles[item.center], [rles[i] for i in item.click_excludes]) for item in sampled.sets]
+        self.clickable += sum(
+            1.0 - float(contained_shares(center, [union(others)])[0]) if others else 1.0 for center, others in excluded
+        )
         self.sets += len(sampled.sets)
 
-    def _add_chain(
-        self,
-        pairs: Sequence[tuple[Combination, Combination]],
-        area: Mapping[Combination, int],
-        shared: Mapping[tuple[Combination, Combination], int],
-    ) -> None:
-        if not pairs:
-            return
-        common = [shared[pair] for pair in pairs]
-        self.shares.add([n / area[inner] for n, (inner, _) in zip(common, pairs, strict=True)])
-        self.ious.add([n / (area[inner] + area[outer] - n) for n, (inner, outer) in zip(common, pairs, strict=True)])
-        self.nested += all(n == area[inner] for n, (inner, _) in zip(common, pairs, strict=True))
-        self.with_pairs += 1
-        self.ratios += area[pairs[-1][1]] / area[pairs[0][0]]
-
     def result(self) -> Overlaps:
-        """The sums as means and percentiles."""
         return Overlaps(
             inner_in_outer=self.shares.spread(),
             iou=self.ious.spread(),
@@ -323,7 +304,6 @@ class _Tally:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, sampled: SampledScene) -> None:
-        """Count one scene."""
         self.scenes += 1
         self.dropped.update(sampled.scene.dropped)
         for item in sampled.scene.objects:
@@ -345,11 +325,11 @@ class _Tally:
             if level is None:
                 continue
             self.levels[level] += 1
+            if self.deepest is None or level >= len(self.deepest.categories):
+                self.deepest = Chain(sampled.scene.image_id, _path(objects, sampled.parents, node))
             parent = sampled.parents[node]
             if parent is not None and parent >= 0:
                 self.parent_child[objects[parent].category, objects[node].category] += 1
-            if self.deepest is None or level >= len(self.deepest.categories):
-                self.deepest = Chain(sampled.scene.image_id, _path(objects, sampled.parents, node))
 
     def _add_neighbours(self, sampled: SampledScene) -> None:
         objects = sampled.scene.objects
@@ -365,8 +345,7 @@ class _Tally:
         """The sums, with what the manifest knows beyond the scenes."""
         recipe = manifest.get("recipe") or {}
         method = str(recipe.get("method", ""))
-        sets = self.set_sizes.total()
-        masks = sum(size * count for size, count in self.set_sizes.items())
+        sets, masks = self.set_sizes.total(), _weighted(self.set_sizes)
         stuff = sum(kinds["stuff"] for kinds in self.by_source.values())
         dropped = manifest.get("dropped")
         return ShardStatistics(
@@ -392,7 +371,7 @@ class _Tally:
             left_out=self.left_out,
             sets_cut=self.sets_cut,
             repeated=self.repeated,
-            dropped=dict(sorted((dropped or self.dropped).items(), key=lambda item: (-item[1], item[0]))),
+            dropped=dict(_ranked(dropped or self.dropped)),
             dropped_everywhere=dropped is not None,
             parent_child=_top(self.parent_child),
             touching=_top(self.touching),
@@ -404,33 +383,7 @@ class _Tally:
         largest = max(counts, default=0)
         if not largest and method not in _TOUCHING_METHODS:
             return None
-        total = sum(size * count for size, count in counts.items())
-        return Neighbours(_mean(total, counts.total()), largest, counts[0])
-
-
-def _intersections(
-    masks: Mapping[Combination, Rle],
-    area: Mapping[Combination, int],
-    pairs: Iterable[tuple[Combination, Combination]],
-) -> dict[tuple[Combination, Combination], int]:
-    """Pixels that each (inner, outer) pair of masks shares; one call for all pairs of an outer mask."""
-    inner_of: defaultdict[Combination, list[Combination]] = defaultdict(list)
-    for inner, outer in pairs:
-        inner_of[outer].append(inner)
-    shared = {}
-    for outer, inners in inner_of.items():
-        overlap = ious(masks[outer], [masks[inner] for inner in inners])
-        for inner, iou in zip(inners, overlap.tolist(), strict=True):
-            # IoU = n / (a + b - n), solved for the whole number n.
-            shared[inner, outer] = round(iou * (area[inner] + area[outer]) / (1 + iou))
-    return shared
-
-
-def _clickable(center: Rle, excluded: Sequence[Rle]) -> float:
-    """Share of the center's pixels that none of the excluded masks covers."""
-    if not excluded:
-        return 1.0
-    return 1.0 - float(contained_shares(center, [union(excluded)])[0])
+        return Neighbours(_mean(_weighted(counts), counts.total()), largest, counts[0])
 
 
 def _path(objects: Sequence[SceneObject], parents: Sequence[int | None], node: int) -> tuple[str, ...]:
@@ -442,151 +395,130 @@ def _path(objects: Sequence[SceneObject], parents: Sequence[int | None], node: i
     return tuple(reversed(path))
 
 
+def _ranked(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
+    """Most frequent first; equally frequent ones by name, so that their order in the shards never decides."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def _top(counts: Counter[tuple[str, str]]) -> tuple[PairCount, ...]:
-    """The most frequent pairs; of equally frequent ones the first by name, so that order never decides."""
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(PairCount(first, second, count) for (first, second), count in ranked[:TOP_PAIRS])
+    return tuple(PairCount(first, second, count) for (first, second), count in _ranked(counts)[:TOP_PAIRS])
+
+
+def _weighted(counts: Counter[int]) -> int:
+    return sum(value * count for value, count in counts.items())
 
 
 def _mean(total: float, count: int) -> float | None:
     return total / count if count else None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+Row = tuple[str, ...]
+"""Label, value and, in some rows, a remark."""
 
 
-def _heading(stats: ShardStatistics) -> list[str]:
-    method = f" ({stats.method})" if stats.method and stats.method != stats.recipe else ""
-    title = f"{stats.recipe or 'shards'}{method}"
+def _title(stats: ShardStatistics) -> list[str]:
+    method = f" ({stats.method})" if stats.method not in ("", stats.recipe) else ""
     source = f" from {stats.source}" if stats.source else ""
     partial = "" if stats.complete else f", the first {stats.scenes:,} scenes"
-    return textwrap.wrap(f"{title}{source}{partial}", COLUMNS)
+    return textwrap.wrap(f"{stats.recipe or 'shards'}{method}{source}{partial}", COLUMNS)
 
 
-def _counts(stats: ShardStatistics) -> list[str]:
-    rows = [("images seen", "unknown" if stats.images is None else f"{stats.images:,}", "")]
-    rows += [("scenes", f"{stats.scenes:,}", "images with an object")]
-    rows += [("objects", f"{stats.objects:,}", f"of {stats.categories:,} categories")]
+def _counts(stats: ShardStatistics) -> list[Row]:
+    rows: list[Row] = [
+        ("images seen", "unknown" if stats.images is None else f"{stats.images:,}"),
+        ("scenes", f"{stats.scenes:,}", "images with an object"),
+        ("objects", f"{stats.objects:,}", f"of {stats.categories:,} categories"),
+    ]
     if stats.stuff:
-        rows += [("stuff regions", f"{stats.stuff:,}", f"of {stats.stuff_categories:,} categories")]
+        rows.append(("stuff regions", f"{stats.stuff:,}", f"of {stats.stuff_categories:,} categories"))
     for source, kinds in stats.by_source.items():
-        rows += [(f"  {source or 'unnamed'}, {kind}", f"{count:,}", "") for kind, count in kinds.items()]
-    mean = "" if stats.masks_a_set is None else f"{stats.masks_a_set:.2f} a set"
-    rows += [("sets", f"{stats.sets:,}", ""), ("masks in sets", f"{stats.masks:,}", mean)]
-    return _table(rows)
+        rows += [(f"  {source or 'unnamed'}, {kind}", f"{count:,}") for kind, count in kinds.items()]
+    mean = f"{stats.masks_a_set:.2f} a set" if stats.masks_a_set else ""
+    return [*rows, ("sets", f"{stats.sets:,}"), ("masks in sets", f"{stats.masks:,}", mean)]
 
 
-def _histogram(title: str, counts: Mapping[int, int], unit: str) -> list[str]:
+def _histogram(title: str, counts: Mapping[int, int]) -> list[str]:
     """Bars; what comes after the first rows is one row."""
-    if not counts:
-        return []
-    total = sum(counts.values())
-    rows = [(str(value), count) for value, count in islice(counts.items(), _ROWS)]
-    rest = list(islice(counts.items(), _ROWS, None))
-    if rest:
-        rows.append((f"{rest[0][0]} to {rest[-1][0]}" if len(rest) > 1 else str(rest[0][0]), _sum(rest)))
-    width = max(len(f"{count:,}") for _, count in rows)
-    label = max(len(value) for value, _ in rows)
-    largest = max(count for _, count in rows)
-    lines = [f"{title}: {unit}"]
-    for value, count in rows:
-        bar = "#" * math.ceil(_BAR * count / largest)
-        lines.append(f"  {value:>{label}}  {count:>{width},}  {count / total:>6.1%}  {bar}")
-    return lines
+    bars = {str(value): count for value, count in islice(counts.items(), _ROWS)}
+    if rest := list(counts)[_ROWS:]:
+        label = f"{rest[0]} to {rest[-1]}" if len(rest) > 1 else str(rest[0])
+        bars[label] = sum(counts[value] for value in rest)
+    total, largest = sum(bars.values()), max(bars.values(), default=0)
+    width = max(map(len, bars), default=0)
+    rows = [
+        (f"{label:>{width}}", f"{count:,}", f"{count / total:>6.1%}  {'#' * math.ceil(_BAR * count / largest)}")
+        for label, count in bars.items()
+    ]
+    return _table(title, rows)
 
 
-def _chain(chain: Chain | None) -> list[str]:
-    if chain is None:
-        return []
-    title = f"deepest chain: {len(chain.categories)} objects, in image {chain.image_id}"
+def _chain_lines(chain: Chain) -> list[str]:
     path = " > ".join(chain.categories)
-    return [title, *textwrap.wrap(path, COLUMNS, initial_indent="  ", subsequent_indent="  ")]
-
-
-def _neighbours(neighbours: Neighbours | None) -> list[str]:
-    if neighbours is None:
-        return []
-    rows = [
-        ("neighbours a thing, mean", _number(neighbours.mean), ""),
-        ("neighbours a thing, most", f"{neighbours.largest:,}", ""),
-        ("things without a neighbour", f"{neighbours.alone:,}", ""),
+    return [
+        f"deepest chain: {len(chain.categories)} objects, in image {chain.image_id}",
+        *textwrap.wrap(path, COLUMNS, initial_indent="  ", subsequent_indent="  "),
     ]
-    return _table(rows)
 
 
-def _overlap_lines(overlaps: Overlaps | None) -> list[str]:
-    if overlaps is None:
-        return []
-    lines = [f"{f'consecutive masks ({overlaps.iou.count:,} pairs)':<42}  mean     p5    p50    p95"]
-    for label, spread in (
-        ("share of the inner mask in the outer", overlaps.inner_in_outer),
-        ("IoU", overlaps.iou),
-    ):
-        numbers = (spread.mean, spread.p5, spread.p50, spread.p95)
-        lines.append(f"  {label:<40}" + " ".join(f"{_number(n, 3):>6}" for n in numbers))
-    rows = [
-        ("sets of two masks or more that nest exactly", _share(overlaps.nested), ""),
-        ("area, outermost mask over center, mean", _number(overlaps.area_ratio), ""),
-        ("share of the center that is clickable, mean", _share(overlaps.clickable), ""),
+def _neighbour_rows(neighbours: Neighbours) -> list[Row]:
+    return [
+        ("neighbours a thing, mean", _number(neighbours.mean, ".2f")),
+        ("neighbours a thing, most", f"{neighbours.largest:,}"),
+        ("things without a neighbour", f"{neighbours.alone:,}"),
     ]
-    return [*lines, *_table(rows)]
 
 
-def _left_out(stats: ShardStatistics) -> list[str]:
-    if not stats.left_out and not stats.repeated:
-        return []
+def _overlap_tables(overlaps: Overlaps) -> list[list[str]]:
+    def row(label: str, spread: Spread) -> Row:
+        percentiles = (f"{name} {_number(getattr(spread, name), '.3f')}" for name in ("p5", "p50", "p95"))
+        return label, _number(spread.mean, ".3f"), ", ".join(percentiles)
+
+    pairs = [row("share of the inner mask in the outer, mean", overlaps.inner_in_outer), row("IoU, mean", overlaps.iou)]
+    sets = [
+        ("sets of two masks or more that nest exactly", _number(overlaps.nested, ".1%")),
+        ("area, outermost mask over center, mean", _number(overlaps.area_ratio, ".2f")),
+        ("share of the center that is clickable, mean", _number(overlaps.clickable, ".1%")),
+    ]
+    return [_table(f"consecutive masks ({overlaps.iou.count:,} pairs)", pairs), _table("", sets)]
+
+
+def _left_out_rows(stats: ShardStatistics) -> list[Row]:
     cause = "too few objects" if stats.method == "random-merge" else "the cap"
     sets = f"in {stats.sets_cut:,} of the sets" if stats.sets_cut else ""
-    rows = [(f"masks left out ({cause})", _big(stats.left_out), sets)]
-    rows += [("combinations that repeat a mask", _big(stats.repeated), "")]
-    return _table(rows)
-
-
-def _dropped(stats: ShardStatistics) -> list[str]:
-    where = "all images" if stats.dropped_everywhere else "the scenes that were read"
-    rows = [(reason, f"{count:,}", "") for reason, count in stats.dropped.items() if count]
-    return [f"dropped, of {where}{'' if rows else ': nothing'}", *_table(rows, indent="  ")]
-
-
-def _pair_lines(title: str, pairs: Sequence[PairCount], between: str) -> list[str]:
-    if not pairs:
-        return []
-    rows = [(f"{pair.first}{between}{pair.second}", f"{pair.count:,}", "") for pair in pairs]
-    return [title, *_table(rows, indent="  ")]
-
-
-def _table(rows: Sequence[tuple[str, str, str]], indent: str = "") -> list[str]:
-    """Labels to the left, numbers to the right of their column, then a remark."""
-    widest = COLUMNS - 40 - len(indent)
-    label = max((min(len(row[0]), widest) for row in rows), default=0)
-    number = max((len(row[1]) for row in rows), default=0)
     return [
-        f"{indent}{_shortened(name, widest):<{label}}  {value:>{number}}  {remark}".rstrip()
-        for name, value, remark in rows
+        (f"masks left out ({cause})", _big(stats.left_out), sets),
+        ("combinations that repeat a mask", _big(stats.repeated)),
     ]
 
 
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+def _dropped_lines(stats: ShardStatistics) -> list[str]:
+    title = f"dropped, of {'all images' if stats.dropped_everywhere else 'the scenes that were read'}"
+    rows = [(reason, f"{count:,}") for reason, count in stats.dropped.items() if count]
+    return _table(title, rows) or [f"{title}: nothing"]
 
 
-def _sum(counts: Iterable[tuple[Any, int]]) -> int:
-    return sum(count for _, count in counts)
+def _pair_rows(pairs: Sequence[PairCount], between: str) -> list[Row]:
+    return [(f"{pair.first}{between}{pair.second}", f"{pair.count:,}") for pair in pairs]
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _table(title: str, rows: Sequence[Row]) -> list[str]:
+    """Labels to the left, values to the right of their column, then the remark; below a title, indented."""
+    if not rows:
+        return []
+    indent = "  " if title else ""
+    labels = [label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..." for label, *_ in rows]
+    width, value_width = max(map(len, labels)), max(len(row[1]) for row in rows)
+    lines = [
+        f"{indent}{label:<{width}}  {value:>{value_width}}  {' '.join(remark)}".rstrip()
+        for label, (_, value, *remark) in zip(labels, rows, strict=True)
+    ]
+    return [title, *lines] if title else lines
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _big(value: int) -> str:
-    """Digits as long as a person reads them; combinations grow like 2**n."""
+    """All digits while a person can read them; combinations grow like 2**n."""
     return f"{value:,}" if value < 10**12 else f"{Decimal(value):.3g}"
