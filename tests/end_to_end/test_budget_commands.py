@@ -74,9 +74,6 @@ def test_the_report_has_a_column_of_its_own_for_them(runs: Path) -> None:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert float(rows["BoxOfPoints"]["iou_at_budget"]) == pytest.approx(np.mean(boxes()), abs=1e-6)
     assert rows["BoxOfPoints"]["noc_90"] == "" and rows["Discs"]["iou_at_budget"] == ""
-
-
-def test_a_report_of_them_alone(runs: Path) -> None:
     done = disbench("report", "runs/BoxOfPoints", "--out", "alone", cwd=runs)
     assert (done.returncode, done.stderr) == (0, "")
     text = (runs / "alone/report.md").read_text()
@@ -86,30 +83,18 @@ def test_a_report_of_them_alone(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ("compare", "runs/BoxOfPoints", "runs/Discs"),
-            "fixed budget of points; there are no clicks",
-        ),
-        (("failures", "runs/BoxOfPoints"), "fixed budget of points; there are no clicks"),
-        (("report", "runs/BoxOfPoints", "--page", "--out", "page"), "needs a run with a loop of clicks"),
+        ("compare runs/BoxOfPoints runs/Discs", "there are no clicks"),
+        ("failures runs/BoxOfPoints", "there are no clicks"),
+        ("report runs/BoxOfPoints --page --out page", "loop of clicks"),
+        (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --stop-at 0.9", "stop_at = 0.9: "),
+        (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --policy random", "policy = random: "),
+        ("run --method odd.py:Odd --dataset photos --out x", "did you mean 'extreme-points'"),
     ],
 )
-def test_what_needs_clicks(runs: Path, arguments: tuple[str, ...], words: str) -> None:
-    done = disbench(*arguments, cwd=runs)
-    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_options_of_a_loop_are_refused(runs: Path) -> None:
-    common = ("run", "--method", f"{TOY}:BoxOfPoints", "--dataset", "photos", "--out", "refused")
-    for more, words in (
-        (("--stop-at", "0.9"), "stop_at = 0.9: this method gets 4 extreme points at once"),
-        (("--policy", "random"), "policy = random: this method gets 4 extreme points at once"),
-    ):
-        done = disbench(*common, *more, cwd=runs)
-        assert done.returncode == 2 and words in done.stderr
+def test_what_cannot_be_asked(runs: Path, arguments: str, words: str) -> None:
     (runs / "odd.py").write_text("class Odd:\n    budget = 'extreme'\n    def open(self, image): ...\n")
-    done = disbench("run", "--method", "odd.py:Odd", "--dataset", "photos", "--out", "refused", cwd=runs)
-    assert done.returncode == 2 and "did you mean 'extreme-points'" in done.stderr
+    done = disbench(*arguments.split(), cwd=runs)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_one_image_by_hand(runs: Path) -> None:

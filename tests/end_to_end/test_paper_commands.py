@@ -17,7 +17,7 @@ def write_ritm(folder: Path) -> None:
     write_run(folder, draw_ious(5), method={"name": "ritm", "card": card})
 
 
-def test_a_table_of_runs(tmp_path: Path) -> None:
+def test_a_table_and_a_figure_of_runs(tmp_path: Path) -> None:
     write_ritm(tmp_path / "runs" / "grabcut" / "ritm")
     done = disbench("reproduce", "table1", "--runs", "runs", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -31,10 +31,6 @@ def test_a_table_of_runs(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["table4.tex"]
     assert "Not shown, since the table is about other methods: 1 run (ritm on grabcut)." in done.stdout
-
-
-def test_a_figure_of_runs(tmp_path: Path) -> None:
-    write_ritm(tmp_path / "runs" / "ritm")
     done = disbench("reproduce", "figure4", "--runs", "runs", "--pdf", "--png", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:2] == ["paper/figure4.png", "paper/figure4.pdf"]

@@ -31,8 +31,14 @@ def two_errors() -> tuple[Array, Array]:
 
 
 def test_the_centre_of_the_widest_error() -> None:
-    assert next_click(*two_errors()) == Click(13, 8, True)
-    assert next_click(*two_errors(), [Click(13, 8, True)]) == Click(14, 8, True)
+    """Inputs that cannot be written to stay as they were; the click's numbers are Python's own."""
+    target, prediction = two_errors()
+    for array in (target, prediction):
+        array.setflags(write=False)
+    click = next_click(target, prediction)
+    assert click == Click(13, 8, True)
+    assert [type(value) for value in click] == [int, int, bool]
+    assert next_click(target, prediction, [click]) == Click(14, 8, True)
 
 
 def test_a_tie_is_negative_and_first_in_rows() -> None:
@@ -47,59 +53,34 @@ def test_nothing_left_to_click() -> None:
     assert next_click(target, [[False, False, True]], [Click(0, 0, True)]) == NO_ERROR
 
 
-def test_numbers_are_plain() -> None:
-    click = next_click(*two_errors())
-    assert [type(value) for value in click] == [int, int, bool]
-
-
-def test_inputs_stay_as_they_were() -> None:
-    target, prediction = two_errors()
-    target.setflags(write=False)
-    prediction.setflags(write=False)
-    next_click(target, prediction, [Click(13, 8, True)])
-
-
 @pytest.mark.parametrize(
-    ("target", "prediction", "part"),
+    ("target", "prediction", "clicks", "part"),
     [
-        ([[1, 0]], [[0.0, 1.0]], "not float64; threshold it first"),
-        ([[1, 0]], [[np.nan, 1.0]], "threshold it first"),
-        ([[1, 0]], [[0, 2]], "0 and 1 only, not 0 to 2"),
-        ([[1, 0]], [[-1, 1]], "0 and 1 only"),
-        ([[1, 0]], [[0, 255]], "0 and 1 only"),
-        ([[1, 255]], [[0, 1]], "1, 0 and -1 only, not 1 to 255"),
-        ([[1.0, 0.0]], [[0, 1]], "a target holds integers"),
-        ([[1, 0]], [[0], [1]], "the target is 2 x 1 pixels and the prediction 1 x 2"),
-        ([1, 0], [0, 1], "two axes"),
-        ([[[1]]], [[[0]]], "two axes"),
-        ([[]], [[]], "at least one pixel"),
-        ([["1"]], [[0]], "a target holds integers"),
+        ([[1, 0]], [[0.0, 1.0]], [], "float64"),
+        ([[1, 0]], [[np.nan, 1.0]], [], "threshold it first"),
+        ([[1, 0]], [[0, 2]], [], "0 and 1 only"),
+        ([[1, 0]], [[-1, 1]], [], "0 and 1 only"),
+        ([[1, 0]], [[0, 255]], [], "0 and 1 only"),
+        ([[1, 255]], [[0, 1]], [], "1, 0 and -1 only"),
+        (np.array([[1, 255]], dtype=np.uint8), [[0, 0]], [], "1, 0 and -1 only"),  # not taken for ignored
+        ([[1.0, 0.0]], [[0, 1]], [], "integers"),
+        ([["1"]], [[0]], [], "integers"),
+        ([[1, 0]], [[0], [1]], [], "2 x 1 pixels"),
+        ([1, 0], [0, 1], [], "two axes"),
+        ([[[1]]], [[[0]]], [], "two axes"),
+        ([[]], [[]], [], "at least one pixel"),
+        *(([[1, 0]], [[0, 0]], [Click(x, y, True)], "outside") for x, y in ((2, 0), (0, 1), (-1, 0))),
     ],
 )
-def test_refusals(target: Any, prediction: Any, part: str) -> None:
-    with pytest.raises(ValueError, match=part) as caught:
-        next_click(target, prediction)
-    assert "\n" not in str(caught.value)
+def test_refusals(target: Any, prediction: Any, clicks: list[Click], part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        next_click(target, prediction, clicks)
 
 
-@pytest.mark.parametrize("click", [Click(2, 0, True), Click(0, 1, True), Click(-1, 0, False)])
-def test_clicks_lie_in_the_image(click: Click) -> None:
-    with pytest.raises(ValueError, match="is outside an image of 2 x 1"):
-        next_click([[1, 0]], [[False, False]], [click])
-
-
-def test_unsigned_255_is_not_taken_for_ignored() -> None:
-    with pytest.raises(ValueError, match="1, 0 and -1 only"):
-        next_click(np.array([[1, 255]], dtype=np.uint8), [[False, False]])
-
-
-def test_version_of_opencv() -> None:
+def test_opencv_or_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opencv_version() == cv2.__version__
-
-
-def test_without_opencv_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InputError, match="apt-get install libgl1"):
+    with pytest.raises(InputError, match="libgl1"):
         next_click([[1, 0]], [[False, False]])
 
 
@@ -117,13 +98,10 @@ def test_names_and_texts() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("centre", "unknown policy 'centre'; did you mean 'center'"),
-        ("jitter:sigm=1", "unknown option 'sigm'; did you mean 'sigma'"),
-        ("jitter:sigma=wide", "give a number above 0"),
-        ("jitter:sigma=0", "give a number above 0"),
-        ("jitter:sigma=inf", "give a number above 0"),
-        ("jitter:sigma", "give a number above 0"),
-        ("center:sigma=1", "it has no options"),
+        ("centre", "'centre'; did you mean 'center'"),
+        ("jitter:sigm=1", "'sigm'; did you mean 'sigma'"),
+        *((f"jitter:sigma{value}", "sigma") for value in ("=wide", "=0", "=inf", "")),
+        ("center:sigma=1", "no options"),
     ],
 )
 def test_refused_policies(text: str, part: str) -> None:
@@ -138,8 +116,12 @@ def test_policies_agree_where_nothing_is_wrong(text: str) -> None:
     assert policy.simulate([[1, 0]], [[False, False]], [Click(0, 0, True)]) == NO_ERROR
 
 
-def test_center_is_the_protocol() -> None:
+def test_what_center_does_and_jitter_falls_back_to() -> None:
     assert ClickPolicy().simulate(*two_errors(), seed=9, sample="x") == next_click(*two_errors())
+    target = np.zeros((500, 500), dtype=np.int8)
+    target[250, 250] = 1
+    nothing = np.zeros(target.shape, dtype=bool)
+    assert ClickPolicy("jitter", {"sigma": 1e6}).simulate(target, nothing) == Click(250, 250, True)
 
 
 def test_random_is_uniform_on_the_component_with_most_pixels() -> None:
@@ -181,13 +163,6 @@ def test_jitter_moves_by_its_sigma_within_the_component() -> None:
     for number in range(300):
         click = wide.simulate(target, nothing, seed=1, sample=str(number))
         assert click.positive and (click.y - 100) ** 2 + (click.x - 100) ** 2 <= 80**2
-
-
-def test_jitter_falls_back_to_the_center() -> None:
-    target = np.zeros((500, 500), dtype=np.int8)
-    target[250, 250] = 1
-    nothing = np.zeros(target.shape, dtype=bool)
-    assert ClickPolicy("jitter", {"sigma": 1e6}).simulate(target, nothing) == Click(250, 250, True)
 
 
 @given(data=st.data(), text=st.sampled_from(["random", "jitter", "jitter:sigma=2"]))

@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 
 from disbench.core import metrics
-from disbench.core.metrics import (
-    TargetBoundary,
-    boundary_iou,
-    clicks_to_reach,
-    iou,
-    miou_curve,
-    noc,
-    nof,
-)
+from disbench.core.metrics import TargetBoundary, boundary_iou, clicks_to_reach, iou, miou_curve, noc, nof
 
 
 def test_examples_in_the_documentation() -> None:
@@ -26,21 +18,15 @@ def test_examples_in_the_documentation() -> None:
     assert doctest.testmod(metrics).attempted >= 4
 
 
-def test_ignored_pixels_count_nowhere() -> None:
+def test_ious() -> None:
+    """Ignored pixels count nowhere; nothing over nothing is NaN; the value is a float32's."""
     target = np.array([[1, 1, 0, 0, -1, -1]])
     prediction = np.array([[1, 0, 1, 0, 1, 0]])
-    assert iou(target, prediction) == float(np.float32(1 / 3))
-    assert iou(target, prediction == 0) == float(np.float32(1 / 3))
-
-
-def test_nothing_over_nothing_is_nan() -> None:
+    third = iou(target, prediction)
+    assert isinstance(third, float) and third == float(np.float32(1 / 3)) != 1 / 3
+    assert iou(target, prediction == 0) == third == iou([[1, 1, 1]], [[True, False, False]])
     assert math.isnan(iou([[0, -1]], [[False, True]]))
     assert iou([[0, -1]], [[True, True]]) == 0
-
-
-def test_an_iou_is_a_float32() -> None:
-    third = iou([[1, 1, 1]], [[True, False, False]])
-    assert isinstance(third, float) and third == float(np.float32(1 / 3)) != 1 / 3
 
 
 @pytest.mark.parametrize("value", [0.9, 0.8999999999, float(np.float32(0.9))])
@@ -50,18 +36,13 @@ def test_a_threshold_is_reached_in_float32(value: float) -> None:
     assert noc([[np.float32(0.9)]], 0.9, max_clicks=1) == 1
 
 
-def test_nan_reaches_nothing() -> None:
+def test_which_click_reaches() -> None:
+    """NaN reaches nothing; success at the last click fails by one rule; only the first clicks count."""
     assert noc([[math.nan, 1.0]], 0.5, max_clicks=2) == 2
     assert nof([[math.nan, math.nan]], 0.5, max_clicks=2) == 1
-
-
-def test_success_at_the_last_click_fails_by_one_rule_only() -> None:
     rows = [[0.1] * 19 + [0.95], [0.1] * 20, [0.95] * 20]
     assert noc(rows, 0.9) == pytest.approx((20 + 20 + 1) / 3)
     assert (nof(rows, 0.9), nof(rows, 0.9, rule="ritm")) == (1, 2)
-
-
-def test_only_the_first_clicks_count() -> None:
     rows = [[0.1, 0.2, 0.95]]
     assert (noc(rows, 0.9, max_clicks=2), nof(rows, 0.9, max_clicks=2)) == (2, 1)
     assert miou_curve(rows, max_clicks=2).tolist() == pytest.approx([0.1, 0.2])

@@ -74,12 +74,6 @@ def test_a_true_difference_is_found() -> None:
     assert np.mean([one.low <= 0.8 <= one.high for one in found]) > 0.85
 
 
-@pytest.mark.parametrize("values", [[], [[1.0]], [1.0, np.nan]])
-def test_what_has_no_statistics(values: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"values of shape|not finite"):
-        paired_difference(values, values, lower_is_better=True)
-
-
 def test_bootstrap_is_repeatable_and_covers() -> None:
     noise = np.random.default_rng(0)
     values = noise.normal(5, 1, 300)
@@ -125,6 +119,9 @@ def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyP
         (lambda: bootstrap_interval([1.5, 2.0], resamples=0), "resamples = 0"),
         (lambda: sign_flip_p([1.0], resamples=0), "resamples = 0"),
         (lambda: paired_difference([1.0], [1.0, 2.0], lower_is_better=True), "same samples"),
+        (lambda: paired_difference([], [], lower_is_better=True), "values of shape"),
+        (lambda: paired_difference([[1.0]], [[1.0]], lower_is_better=True), "values of shape"),
+        (lambda: paired_difference([1.0, math.nan], [1.0, math.nan], lower_is_better=True), "not finite"),
     ],
 )
 def test_refusals(call: Callable[[], object], part: str) -> None:

@@ -156,10 +156,7 @@ def test_what_peers_do_otherwise() -> None:
     assert {name for name, one in of.items() if one.policy == "scipy-center"} == {"fbrs", "fcanet"}
     assert {name for name, one in of.items() if one.policy == "scipy-restart"} == {"focuscut"}
     assert {name for name, one in of.items() if one.policy == "removed-center"} == {"interformer"}
-    assert {name for name, one in of.items() if one.selection != "oracle-first"} == {
-        "piclick",
-        "sam",
-    }
+    assert {name for name, one in of.items() if one.selection != "oracle-first"} == {"piclick", "sam"}
     assert of["piclick"].selection == "oracle-all" and of["focuscut"].failures == "strict"
     assert of["fcanet"].datasets["davis"] == {"rule": "first-value"}
 

@@ -131,14 +131,8 @@ def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_p
 @pytest.mark.parametrize(
     ("clicks", "words"),
     [
-        (
-            {"s1": [(20, 20, True)], "t9": [(1, 1, True)]},
-            "1 samples that the dataset does not have, the first 't9'",
-        ),
-        (
-            {"s1": [(20, 20, True), (4000, 3, True)]},
-            "click 2 on the sample 's1' is at x = 4000, y = 3, outside",
-        ),
+        ({"s1": [(20, 20, True)], "t9": [(1, 1, True)]}, "1 samples that the dataset does not have, the first 't9'"),
+        ({"s1": [(20, 20, True), (4000, 3, True)]}, "click 2 on the sample 's1' is at x = 4000, y = 3, outside"),
     ],
 )
 def test_clicks_of_no_sample_or_outside_it(tmp_path: Path, clicks: dict[str, Any], words: str) -> None:

@@ -173,8 +173,7 @@ def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
     out = tmp_path / "run"
     for _ in range(2):  # nor can it be resumed
         with pytest.raises(
-            InputError,
-            match=r"run: the files of toy were changed while they were read, .*--existing overwrite",
+            InputError, match=r"run: the files of toy were changed while they were read, .*--existing overwrite"
         ):
             run_benchmark(spec("Discs"), ChangedSource(), out, SHORT)
         assert not (out / RUN).exists()

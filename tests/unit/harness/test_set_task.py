@@ -119,10 +119,7 @@ def test_a_method_that_repeats_one_mask(seed: int) -> None:
     (row,) = answers(Offers([masks[0]] * 4, [0.1, 0.2, 0.3, 0.4]), sample_of(masks), SetTask(SetProtocol(move=0)))
     expected = np.mean([area[0] / other for other in area])
     assert ambiguity.coverage(ious(row)) == pytest.approx(expected)
-    for curve in (
-        ambiguity.coverage_by_own_order(ious(row), row.scores),
-        ambiguity.coverage_by_oracle(ious(row)),
-    ):
+    for curve in (ambiguity.coverage_by_own_order(ious(row), row.scores), ambiguity.coverage_by_oracle(ious(row))):
         assert curve is not None
         assert curve.tolist() == pytest.approx([expected] * 4)
     assert ambiguity.redundancy(row.agreement) == 1
@@ -153,11 +150,7 @@ def test_moved_clicks_stay_in_the_region() -> None:
         Click(6, 2, True),
         Click(8, 3, True),
     ]
-    assert moved_clicks(Click(9, 8, True), 3, region) == [
-        Click(6, 8, True),
-        Click(7, 6, True),
-        Click(9, 5, True),
-    ]
+    assert moved_clicks(Click(9, 8, True), 3, region) == [Click(6, 8, True), Click(7, 6, True), Click(9, 5, True)]
     assert moved_clicks(Click(6, 5, True), 0, region) == []
 
 

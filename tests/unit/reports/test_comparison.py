@@ -53,17 +53,15 @@ def test_numbers_against_loops_over_the_rows(tmp_path: Path) -> None:
 def test_a_run_and_itself(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a")
     found = compare_runs(run, run)
-    for measure in found.measures:
-        assert measure.difference is not None
-        assert (measure.difference.p, measure.difference.p_signs, measure.difference.mean) == (1, 1, 0)
+    differences = [measure.difference for measure in found.measures]
+    assert {one and (one.p, one.p_signs, one.mean) for one in differences} == {(1, 1, 0)}
     assert found.order == tuple(range(12))
 
 
 def test_samples_in_the_order_of_their_difference(tmp_path: Path) -> None:
     of_a = [[0.95] * 20, [0.5] * 20, [0.95] * 20, [0.95] * 20, [0.2] * 20]
     of_b = [[0.95] * 20, [0.5] * 20, [0.5] * 20, [*[0.5] * 4, *[0.95] * 16], [0.7] * 20]
-    runs = [write_run(tmp_path / name, ious) for name, ious in (("a", of_a), ("b", of_b))]
-    assert compare_runs(*runs).order == (2, 3, 4, 0, 1)
+    assert compare_runs(write_run(tmp_path / "a", of_a), write_run(tmp_path / "b", of_b)).order == (2, 3, 4, 0, 1)
 
 
 def test_other_samples_are_refused(tmp_path: Path) -> None:
@@ -71,17 +69,13 @@ def test_other_samples_are_refused(tmp_path: Path) -> None:
     other = write_run(tmp_path / "hash", draw_ious(4), dataset={"content_hash": "0" + HASH[1:]})
     fewer = write_run(tmp_path / "fewer", draw_ious(3), protocol={"limit": 3}, dataset={"samples": 4})
     for b, words in ((other, "on the same samples"), (fewer, "1 only in one, such as s3; .* --limit")):
-        with pytest.raises(InputError, match=words) as refused:
+        with pytest.raises(InputError, match=words):
             compare_runs(a, b)
-        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_runs_that_end_early(tmp_path: Path) -> None:
     early = [[*row[: int(np.argmax(row >= np.float32(0.9)))], 0.9] for row in np.full((5, 20), 0.95, np.float32)]
-    a, b = (
-        write_run(tmp_path / "a", early, protocol={"stop_at": 0.9}),
-        write_run(tmp_path / "b", draw_ious(5)),
-    )
+    a, b = (write_run(tmp_path / "a", early, protocol={"stop_at": 0.9}), write_run(tmp_path / "b", draw_ious(5)))
     found = {measure.key: measure for measure in compare_runs(a, b).measures}
     assert found["noc_90"].difference is not None
     for key in ("noc_95", "iou_1"):
@@ -96,20 +90,11 @@ def test_warnings(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", draw_ious(4))
     ious = draw_ious(4, 6)
     ious[1, 2] = math.nan
-    b = write_run(
-        tmp_path / "b",
-        [ious[0, :3], *ious[1:]],
-        failed={0: "a bad day"},
-        protocol={"max_clicks": 6, "selection": "score"},
-    )
+    protocol = {"max_clicks": 6, "selection": "score"}
+    b = write_run(tmp_path / "b", [ious[0, :3], *ious[1:]], failed={0: "a bad day"}, protocol=protocol)
     found = compare_runs(a, b)
     text = " / ".join(found.warnings)
-    for words in (
-        "selection score instead of oracle-first",
-        "first 6 clicks",
-        "B: the method failed on 1",
-        "B: 1 sample",
-    ):
+    for words in ("selection score", "first 6 clicks", "B: the method failed on 1", "B: 1 sample"):
         assert words in text
     reasons = {measure.key: measure.reason for measure in found.measures}
     assert "6 clicks a sample" in reasons["iou_20"]
@@ -141,11 +126,8 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_the_picture(tmp_path: Path) -> None:
-    runs = (
-        write_photo_run(tmp_path / "a", "kept"),
-        write_photo_run(tmp_path / "b", "none", name="small", method=Discs(8.0)),
-    )
-    found = compare_runs(*runs)
+    a = write_photo_run(tmp_path / "a", "kept")
+    found = compare_runs(a, write_photo_run(tmp_path / "b", "none", name="small", method=Discs(8.0)))
     first = draw_differences(found, None, 2)
     assert first == draw_differences(found, None, 2)
     assert first.startswith(b"\x89PNG")

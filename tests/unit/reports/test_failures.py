@@ -38,10 +38,14 @@ def test_a_failed_sample_is_the_worst(tmp_path: Path) -> None:
     assert next((one.sample, one.final) for one in hard_samples(*read_entries([run]))[0]) == ("s1", 0.0)
 
 
-def test_runs_that_end_before(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [[0.86]], protocol={"stop_at": 0.85})
-    with pytest.raises(InputError, match="run it without --stop-at"):
-        hard_samples(*read_entries([run]))
+def test_what_cannot_be_shown(tmp_path: Path) -> None:
+    early = write_run(tmp_path / "early", [[0.86]], protocol={"stop_at": 0.85})
+    with pytest.raises(InputError, match="--stop-at"):
+        hard_samples(*read_entries([early]))
+    write_run(tmp_path / "run")
+    with pytest.raises(InputError, match="--data"):
+        write_failures([tmp_path / "run"], tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sheets(tmp_path: Path) -> None:
@@ -64,10 +68,3 @@ def test_nothing_fails(tmp_path: Path) -> None:
     assert "0 never solved, 0 solved after" in first
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["failures.csv"]
     assert second.startswith(str(tmp_path / "out" / "failures.csv"))
-
-
-def test_without_the_dataset_nothing_is_written(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
-    with pytest.raises(InputError, match="with --data"):
-        write_failures([tmp_path / "run"], tmp_path / "out", None)
-    assert not (tmp_path / "out").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,12 @@ from PIL import Image
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
-from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.paper.definitions import PaperCurves, read_definition
 from disbench.reports.paper.figures import make_curves_figure, shown_runs
 from tests.unit.paper_runs_pool import dataset, method, read_pool
 from tests.unit.run_tools import draw_ious, write_run
 
-METHODS = (
-    "geodesic",
-    "ritm",
-    "disnet",
-    "simpleclick",
-    "graph-cut",
-    "mobilesam",
-    "piclick",
-    "disk",
-    "focalclick",
-)
+METHODS = ("geodesic", "ritm", "disnet", "simpleclick", "graph-cut", "mobilesam", "piclick", "disk", "focalclick")
 
 
 def write_methods(folder: Path, count: int = len(METHODS)) -> None:
@@ -46,17 +34,12 @@ def svg_texts(path: Path) -> list[str]:
 def test_a_figure_of_runs(tmp_path: Path) -> None:
     write_methods(tmp_path / "runs", 3)
     made = make_curves_figure("figure4", [tmp_path / "runs"], tmp_path / "out")
-    names = [path.name for path in made.paths]
-    assert names == ["figure4.png", "figure4.svg", "figure4.pdf", "figure4.csv"]
+    assert [path.name for path in made.paths] == ["figure4.png", "figure4.svg", "figure4.pdf", "figure4.csv"]
     with Image.open(made.paths[0]) as image:
         assert image.width == round(2 * 4.4 * 150)
     texts = svg_texts(made.paths[1])
-    assert [text for text in texts if text in ("GrabCut", "Berkeley", "SBD", "DAVIS")] == [
-        "GrabCut",
-        "Berkeley",
-        "SBD",
-        "DAVIS",
-    ]
+    datasets = ["GrabCut", "Berkeley", "SBD", "DAVIS"]
+    assert [text for text in texts if text in datasets] == datasets
     assert texts.count("not run") == 2
     assert sum(text.startswith("disnet") for text in texts) == 2
     assert made.paths[2].read_bytes().startswith(b"%PDF-")
@@ -64,6 +47,9 @@ def test_a_figure_of_runs(tmp_path: Path) -> None:
     assert len(rows) == 3 * 2 * 20
     assert "not run: Berkeley, SBD" in made.lines
     assert any("caption speaks of 3 datasets" in line for line in made.lines)
+    write_methods(tmp_path / "elsewhere", 3)
+    again = make_curves_figure("figure4", [tmp_path / "elsewhere"], tmp_path / "again")
+    assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in made.paths]
 
 
 def test_at_most_seven_methods_the_papers_first(tmp_path: Path) -> None:
@@ -103,28 +89,7 @@ def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
     made = make_curves_figure("figure4", [], tmp_path / "out")
     assert "not run: GrabCut, Berkeley, SBD, DAVIS" in made.lines
     own, good = tmp_path / "own.toml", definitions.find("reports", "figure4").read_text()
-    for content, words in (
-        ('title = "x"', "own.toml: the key 'source' is missing"),
-        (good.replace('"sbd"', '"sdb"'), "own.toml: unknown dataset 'sdb'; did you mean 'sbd'"),
-    ):
+    for content in ('title = "x"', good.replace('"sbd"', '"sdb"')):
         own.write_text(content)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=r"own\.toml"):
             read_definition(PaperCurves, str(own))
-
-
-def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
-    for place in ("one", "two"):
-        write_methods(tmp_path / place / "runs", 2)
-    made = [make_curves_figure("figure4", [tmp_path / p / "runs"], tmp_path / p / "out") for p in ("one", "two")]
-    for one, two in zip(made[0].paths, made[1].paths, strict=True):
-        assert one.read_bytes() == two.read_bytes(), one.name
-
-
-def test_a_pdf_without_a_date() -> None:
-    panels = [Panel("GrabCut", ())]
-    drawn = draw_curves(panels, ("pdf", "svg"))
-    assert drawn == draw_curves(panels, ("pdf", "svg"))
-    for word in (b"/CreationDate", b"/Producer", b"/Creator"):
-        assert word not in drawn["pdf"]
-    assert drawn["pdf"].rstrip().endswith(b"%%EOF")
-    assert ET.fromstring(drawn["svg"]).tag.endswith("svg")

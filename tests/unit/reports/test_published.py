@@ -91,21 +91,18 @@ def test_the_list_of_a_method() -> None:
         ("table1.csv", "8.02", "8.02,1"),
         ("table1.csv", "sbd_noc85", "sdb_noc85"),
         ("table1.csv", "f-BRS-B", "f-BRS"),
+        ("table1.csv", "", None),
         ("sources.toml", 'title = "SBD", ', ""),
         ("sources.toml", "[[remarks]]", "[[remarks]"),
     ],
 )
-def test_damaged_files(tmp_path: Path, file: str, old: str, new: str) -> None:
-    folder = tmp_path / "published"
-    shutil.copytree(FOLDER, folder)
+def test_damaged_and_missing_files(tmp_path: Path, file: str, old: str, new: str | None) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "published")
     content = (folder / file).read_text()
     assert old in content
-    (folder / file).write_text(content.replace(old, new, 1))
+    if new is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content.replace(old, new, 1))
     with pytest.raises(InputError, match=file):
         read_published(folder)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    shutil.copytree(FOLDER, tmp_path / "published", ignore=shutil.ignore_patterns("table1.csv"))
-    with pytest.raises(InputError, match=r"table1\.csv"):
-        read_published(tmp_path / "published")

@@ -137,28 +137,23 @@ def test_every_run_has_its_row_with_the_numbers_of_the_tables(entries: list[Entr
 def test_rows_stand_by_clicks_and_what_sorts_them_is_unrounded(entries: list[Entry], page: Page) -> None:
     order = [int(e["attributes"]["data-run"]) for e in page.all("tbody") if "data-run" in e["attributes"]]
     means = [entries[number].values["noc_90"].number or 0 for number in order[:3]]
-    assert means == sorted(means)
-    assert set(order[:3]) == {0, 1, 2}
+    assert means == sorted(means) and set(order[:3]) == {0, 1, 2}
     values = [e["attributes"].get("data-value") for e in page.all("td")]
     assert str(entries[0].values["noc_80"].number) in values
 
 
-def test_a_run_of_another_protocol_and_a_failed_one_are_marked(page: Page) -> None:
+def test_rows_tell_their_protocol_their_failures_and_how_to_make_them_again(page: Page) -> None:
     (row,) = page.all("tbody", class_="run deviates")
     assert row["attributes"]["data-run"] == "2"
     assert "other protocol" in row["text"]
     assert "another protocol: selection oracle-all instead of oracle-first" in row["text"]
-    notes = [e["text"] for e in page.all("tbody") if e["attributes"].get("class") == "notes"]
+    notes = [e["text"] for e in page.all("tbody", class_="notes")]
     assert "the method failed on 1 of 6 samples" in notes[0]
     assert "samples of this run end at an IoU of 0.85" in notes[1]
-
-
-def test_every_row_says_how_to_make_it_again(page: Page) -> None:
     rows = [e["text"] for e in page.all("tbody") if "data-run" in e["attributes"]]
-    for text in rows:
-        assert "disbench run --method toy --dataset grabcut --out runs/toy" in text
-        for part in ("Versions", "disbench 0.1.0", "A processor", "loop ritm", "Threshold"):
-            assert part in text
+    command = "disbench run --method toy --dataset grabcut --out runs/toy"
+    for part in (command, "Versions", "disbench 0.1.0", "A processor", "loop ritm", "Threshold"):
+        assert all(part in text for text in rows)
     assert sum(HASH in text for text in rows) == 3
 
 
@@ -180,11 +175,7 @@ def test_seconds_of_another_machine_are_not_compared(tmp_path: Path) -> None:
     for number, cores in enumerate((4, 4, 64)):
         write_run(tmp_path / str(number), draw_ious(3), method={"name": f"m{number}"}, machine={"cores": cores})
     runs = Page(page_html(read_entries(find_runs([tmp_path])))).data()["runs"]
-    assert [(run["standard"], run["comparable"]) for run in runs] == [
-        (True, True),
-        (True, True),
-        (True, False),
-    ]
+    assert [(run["standard"], run["comparable"]) for run in runs] == [(True, True), (True, True), (True, False)]
 
 
 def test_the_page_loads_nothing_and_lets_nothing_in(page: Page) -> None:
@@ -255,10 +246,7 @@ def test_pictures(runs: Path, tmp_path: Path, page: Page) -> None:
     make_report([runs], tmp_path, page=True, pictures=shown)
     found = Page((tmp_path / LEADERBOARD).read_text())
     images = found.all("img")
-    assert [e["attributes"]["alt"] for e in images] == [
-        "the worst: fast on grabcut",
-        "the <second>: fast on grabcut",
-    ]
+    assert [e["attributes"]["alt"] for e in images] == ["the worst: fast on grabcut", "the <second>: fast on grabcut"]
     assert all(e["attributes"]["loading"] == "lazy" for e in images)
     kind, content = images[0]["attributes"]["src"].split(",")
     assert kind == "data:image/png;base64"
@@ -267,9 +255,9 @@ def test_pictures(runs: Path, tmp_path: Path, page: Page) -> None:
 
 
 def test_pictures_that_cannot_be_shown(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'a drawing' of a: neither PNG nor JPEG nor WebP"):
+    with pytest.raises(InputError, match="'a drawing' of a"):
         make_report([runs], tmp_path, page=True, pictures={runs / "a": [("a drawing", b"<svg/>")]})
-    with pytest.raises(InputError, match="pictures of a run that is not in the report"):
+    with pytest.raises(InputError, match="not in the report"):
         make_report([runs / "a"], tmp_path, page=True, pictures={runs / "b": []})
     assert not list(tmp_path.iterdir())
 

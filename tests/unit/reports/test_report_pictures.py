@@ -64,9 +64,14 @@ def test_the_shown_part_is_enlarged() -> None:
     assert count_of(part, BLUE) > 1.3 * whole
 
 
-def test_masks_of_another_size() -> None:
+def test_what_cannot_be_drawn() -> None:
     with pytest.raises(ValueError, match="on an image of"):
         painted(replace(scene(), mask=np.zeros((3, 3), dtype=bool)), (270, 180))
+    with pytest.raises(ValueError, match="at least one picture"):
+        draw_sheet(sheet_of("", (), ()))
+    tall = tuple(Strip("", ((scene(),),)) for _ in range(300))
+    with pytest.raises(InputError, match="too high"):
+        draw_sheet(sheet_of("", (), tall))
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
@@ -79,8 +84,7 @@ def test_colours_stay_apart_for_the_colour_blind(blindness: str) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(60, 240), st.floats(60, 140)), min_size=1, max_size=20),
-    st.sampled_from([6.0, 8.0]),
+    st.lists(st.tuples(st.floats(60, 240), st.floats(60, 140)), min_size=1, max_size=20), st.sampled_from([6.0, 8.0])
 )
 @settings(max_examples=60)
 def test_numbers_of_clicks_do_not_cover_each_other(points: list[tuple[float, float]], radius: float) -> None:
@@ -143,11 +147,3 @@ def test_clicks_at_one_place_share_a_number() -> None:
     drawn = [draw_sheet(sheet_of("", (), (Strip("", ((one,),)),)), ("svg",))["svg"] for one in (many, once)]
     assert [picture.count(b"<!-- 2+ -->") for picture in drawn] == [1, 0]
     assert [picture.count(b"<!-- 2 -->") for picture in drawn] == [0, 1]
-
-
-def test_what_is_no_sheet() -> None:
-    with pytest.raises(ValueError, match="at least one picture"):
-        draw_sheet(sheet_of("", (), ()))
-    tall = tuple(Strip("", ((scene(),),)) for _ in range(300))
-    with pytest.raises(InputError, match="too high"):
-        draw_sheet(sheet_of("", (), tall))

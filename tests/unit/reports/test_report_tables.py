@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,12 +112,7 @@ def test_numbers_as_the_field_prints_them(tmp_path: Path) -> None:
     write_run(tmp_path / "run", rows, protocol={"max_clicks": 3})
     entries = entries_of(tmp_path)
     table = clicks_table(entries)
-    assert [cell(table, 0, f"NoC@{percent}")[0] for percent in (80, 85, 90, 95)] == [
-        "2.33",
-        "2.67",
-        "3.00",
-        "3.00",
-    ]
+    assert [cell(table, 0, f"NoC@{percent}")[0] for percent in (80, 85, 90, 95)] == ["2.33", "2.67", "3.00", "3.00"]
     assert [cell(table, 0, rule, "NoF@90")[0] for rule in ("ritm", "strict")] == ["3", "1"]
     assert table.rows[0][4].interval == "1.00, 3.00"
     quality = quality_table(entries)
@@ -198,53 +192,48 @@ def test_labels_leave_out_what_does_not_decide_the_answer(tmp_path: Path) -> Non
     places = {"cache": "encodings", "weights": "there"}
     unmarked = CARD | {"options": {**CARD["options"], **{name: {"default": ""} for name in places}}}
     marked = CARD | {"options": {**CARD["options"], "weights": {"default": "", "execution": True}}}
-    options = {"max_side": 320, **places}
-    write_run(tmp_path / "a", method={"options": options, "card": unmarked})
-    write_run(tmp_path / "b", method={"options": options, "card": unmarked | {"entry": "own:Toy"}})
-    write_run(tmp_path / "c", method={"options": options, "card": marked | {"entry": "own:Toy"}})
-    write_run(tmp_path / "d", method={"options": options, "card": unmarked | {"entry": "disbench.toy:Toy"}})
+    cards = (
+        unmarked,
+        unmarked | {"entry": "own:Toy"},
+        marked | {"entry": "own:Toy"},
+        unmarked | {"entry": "disbench.toy:Toy"},
+    )
+    for name, card in zip("abcd", cards, strict=True):
+        write_run(tmp_path / name, method={"options": {"max_side": 320, **places}, "card": card})
     labels = [entry.label.partition(" #")[0] for entry in entries_of(tmp_path)]
-    shown = [f"toy ({text})" for text in ("cache=encodings, weights=there", "cache=encodings")]
-    assert labels == [shown[0], shown[0], shown[1], "toy"]
+    everything = "toy (cache=encodings, weights=there)"
+    assert labels == [everything, everything, "toy (cache=encodings)", "toy"]
 
 
-def test_the_same_job_twice_is_numbered(tmp_path: Path) -> None:
-    write_run(tmp_path / "a")
-    write_run(tmp_path / "b", versions={"disbench": "0.2.0"})
-    write_run(tmp_path / "c", dataset={"name": "davis"})
-    entries = entries_of(tmp_path)
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """The same job twice is numbered; other code or weights are another build."""
+    write_run(tmp_path / "jobs" / "a")
+    write_run(tmp_path / "jobs" / "b", versions={"disbench": "0.2.0"})
+    write_run(tmp_path / "jobs" / "c", dataset={"name": "davis"})
+    entries = entries_of(tmp_path / "jobs")
     assert [entry.label for entry in entries] == ["toy #1", "toy #2", "toy"]
     assert [row[0].text for row in overview_table(entries).rows] == ["toy #1", "toy #2", "toy"]
-
-
-def test_other_code_or_weights_under_one_name_are_told_apart(tmp_path: Path) -> None:
-    card = copy.deepcopy(CARD) | {"weights": [{"file": "w.onnx", "sha256": "0" * 64}]}
-    write_run(tmp_path / "a")
-    write_run(tmp_path / "b", method={"source_sha256": "1" * 64})
-    write_run(tmp_path / "c", method={"card": card})
-    labels = [entry.label for entry in entries_of(tmp_path)]
+    write_run(tmp_path / "builds" / "a")
+    write_run(tmp_path / "builds" / "b", method={"source_sha256": "1" * 64})
+    card = CARD | {"weights": [{"file": "w.onnx", "sha256": "0" * 64}]}
+    write_run(tmp_path / "builds" / "c", method={"card": card})
+    labels = [entry.label for entry in entries_of(tmp_path / "builds")]
     assert len(set(labels)) == 3
     assert all(label.startswith("toy [build ") for label in labels)
 
 
 def test_methods_by_datasets(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        for dataset in ("grabcut", "davis"):
-            if (name, dataset) != ("two", "davis"):
-                ious = [[0.86, 0.91]] if name == "one" else [[0.5, 0.86]]
-                write_run(
-                    tmp_path / dataset / name,
-                    ious,
-                    method={"name": name},
-                    dataset={"name": dataset},
-                    protocol={"max_clicks": 2},
-                )
+    one, two = [[0.86, 0.91]], [[0.5, 0.86]]
+    for name, dataset, ious in (("one", "grabcut", one), ("one", "davis", one), ("two", "grabcut", two)):
+        changes = {"method": {"name": name}, "dataset": {"name": dataset}, "protocol": {"max_clicks": 2}}
+        write_run(tmp_path / dataset / name, ious, **changes)
     table = overview_table(read_entries(find_runs([tmp_path / "grabcut", tmp_path / "davis"])))
     assert table.title == "Overview: grabcut (b04d9de7), davis (b04d9de7)"
+    common = ["oracle-first, center, 2 clicks, > 0.49, max_side=320", "SBD", "ViT-B"]
     assert [[found.text for found in row] for row in table.rows] == [
-        ["one", "oracle-first, center, 2 clicks, > 0.49, max_side=320", "SBD", "ViT-B", "1.00", "2.00", "1.00", "2.00"],
-        ["two", "oracle-first, center, 2 clicks, > 0.49, max_side=320", "SBD", "ViT-B", "2.00", "2.00", DASH, DASH],
-    ]  # fmt: skip
+        ["one", *common, "1.00", "2.00", "1.00", "2.00"],
+        ["two", *common, "2.00", "2.00", DASH, DASH],
+    ]
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:

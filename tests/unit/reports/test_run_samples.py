@@ -57,24 +57,17 @@ def test_what_was_stored(tmp_path: Path, store: str, masks: int, candidates: int
     assert len(found.candidates(1) or ()) == candidates
 
 
-def test_another_dataset(tmp_path: Path) -> None:
-    run = write_photo_run(tmp_path / "run", numbers=(3,), max_clicks=1, dataset={"content_hash": "ab" * 32})
-    with pytest.raises(InputError, match="content hash abababab, but the one here has"):
-        open_same_dataset(run, None)
-    run = write_run(tmp_path / "grabcut")
-    with pytest.raises(InputError, match=r"no pictures of .*grabcut.* with --data"):
-        open_same_dataset(run, None)
-    run = write_photo_run(tmp_path / "mine", numbers=(3,), max_clicks=1, dataset={"name": "mine"})
-    with pytest.raises(InputError, match="'mine' is not a dataset of disbench"):
-        open_same_dataset(run, None)
-    assert open_same_dataset(run, None, "photos").ids == photos().ids
-
-
-def test_no_such_sample(tmp_path: Path) -> None:
-    run = write_photo_run(tmp_path / "run", numbers=(3,), max_clicks=1)
+def test_another_dataset_or_sample(tmp_path: Path) -> None:
+    small = {"numbers": (3,), "max_clicks": 1}
+    other = write_photo_run(tmp_path / "run", dataset={"content_hash": "ab" * 32}, **small)
+    mine = write_photo_run(tmp_path / "mine", dataset={"name": "mine"}, **small)
+    for run, words in ((other, "abababab"), (write_run(tmp_path / "grabcut"), "grabcut.* --data"), (mine, "'mine'")):
+        with pytest.raises(InputError, match=words):
+            open_same_dataset(run, None)
+    assert open_same_dataset(mine, None, "photos").ids == photos().ids
     for name in ("nobody", photos().ids[5]):
-        with pytest.raises(InputError, match=re.escape(f"there is no sample {name!r}")):
-            read_samples(run, photos(), [name])
+        with pytest.raises(InputError, match=re.escape(repr(name))):
+            read_samples(mine, photos(), [name])
 
 
 @pytest.mark.parametrize("column", [{"x": 100_000}, {"y": -1}, {"height": 7}, {"click": 9}, {"kept": 3}])
