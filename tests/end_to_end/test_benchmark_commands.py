@@ -143,14 +143,3 @@ def test_predict_with_a_bad_click_or_onto_its_photo(tmp_path: Path, click: str, 
     assert done.returncode == 2
     assert words in done.stderr
     assert photo.read_bytes() == before and list(tmp_path.iterdir()) == [photo]
-
-
-def test_methods_list_and_show(tmp_path: Path) -> None:
-    listed = disbench("methods", "list", cwd=tmp_path).stdout
-    for name in ("disk", "geodesic", "grabcut", "graph-cut", "random-walker", "mobilesam"):
-        assert any(line.startswith(f"{name} ") for line in listed.splitlines())
-    shown = disbench("methods", "show", "random-walker", cwd=tmp_path).stdout
-    assert "--set beta=130.0" in shown
-    wrong = disbench("methods", "show", "random-waker", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "random-walker" in wrong.stderr

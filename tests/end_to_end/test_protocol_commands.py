@@ -117,14 +117,20 @@ def test_the_table_of_systems_and_what_is_known_of_one() -> None:
     listed = disbench("methods", "list", COLUMNS="90")
     assert listed.returncode == 0, listed.stderr
     assert max(map(len, listed.stdout.splitlines())) <= 90
+    first_words = {line.partition(" ")[0] for line in listed.stdout.splitlines()}
+    assert first_words >= {"disk", "geodesic", "grabcut", "graph-cut", "random-walker", "mobilesam"}
     only = disbench("methods", "list", "--status", "published-only").stdout
     assert "multiseg" in only and "ritm" not in only
-    shown = disbench("methods", "show", "fbrs").stdout
-    for words in ("MPL-2.0", "resnet101_dh256_sbd.pth", "GrabCut: NoC@85 2.30, NoC@90 2.68", "differs:"):
-        assert words in shown
-    shown = disbench("methods", "show", "multiseg").stdout
-    assert "Berkeley: NoC@85 not printed, NoC@90 4.00" in shown
-    assert "it cannot be run here: No code" in shown
-    refused = disbench("run", "--method", "multiseg", "--dataset", "photos", "--out", "nowhere")
-    assert refused.returncode == 2
-    assert "published-only" in refused.stderr
+    for name, words in (
+        ("random-walker", ("--set beta=130.0",)),
+        ("fbrs", ("MPL-2.0", "resnet101_dh256_sbd.pth", "GrabCut: NoC@85 2.30, NoC@90 2.68", "differs:")),
+        ("multiseg", ("Berkeley: NoC@85 not printed, NoC@90 4.00", "it cannot be run here: No code")),
+    ):
+        shown = disbench("methods", "show", name).stdout
+        assert all(word in shown for word in words)
+    for arguments, words in (
+        (("methods", "show", "random-waker"), "random-walker"),
+        (("run", "--method", "multiseg", "--dataset", "photos", "--out", "nowhere"), "published-only"),
+    ):
+        refused = disbench(*arguments)
+        assert refused.returncode == 2 and words in refused.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
@@ -104,22 +104,22 @@ def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
 
 
 def test_what_is_not_packed(run: StoredRun, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a packed run's name ends in \.zip"):
+    with pytest.raises(InputError, match=r"\.zip"):
         pack(run.folder, tmp_path / "x.tar")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / JOURNAL).touch()
-    with pytest.raises(InputError, match="begun: the run is not finished"):
-        pack(tmp_path / "begun")
-    damaged = forged(run, tmp_path / "damaged", lambda rows: None)
-    (damaged.folder / CLICKS).write_bytes((damaged.folder / CLICKS).read_bytes()[:-9])
-    with pytest.raises(InputError, match="not a whole file of a run"):
-        pack(damaged.folder)
-    odd = forged(run, tmp_path / "odd", lambda rows: rows[4].update(iou=0.25))
-    with pytest.raises(InputError, match="odd: the run does not hold: 1 x IoU that is not its kept"):
-        pack(odd.folder)
-    place = redescribed(run, tmp_path / "described", lambda said: said["result"].update(clicks=3))
-    with pytest.raises(InputError, match="clicks: 3, in the rows 15"):
-        pack(place)
+    damaged = forged(run, tmp_path / "damaged", lambda rows: None).folder
+    (damaged / CLICKS).write_bytes((damaged / CLICKS).read_bytes()[:-9])
+    odd = forged(run, tmp_path / "odd", lambda rows: rows[4].update(iou=0.25)).folder
+    described = redescribed(run, tmp_path / "described", lambda said: said["result"].update(clicks=3))
+    for place, words in (
+        (tmp_path / "begun", "not finished"),
+        (damaged, "not a whole file of a run"),
+        (odd, "the run does not hold: 1 x IoU that is not its kept"),
+        (described, "clicks: 3, in the rows 15"),
+    ):
+        with pytest.raises(InputError, match=rf"{place.name}.*: .*{words}"):
+            pack(place)
     assert not list(tmp_path.rglob("*.zip"))
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -146,21 +146,11 @@ def link(members: Members) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        add("extra.txt"),
-        add("../evil"),
-        add("/etc/evil"),
-        add(RUN),
-        lambda members: members.pop(),
-        lambda members: members.clear(),
-        lambda members: members.reverse(),
+        *(add(name) for name in ("extra.txt", "../evil", "/etc/evil", RUN)),
+        *(lambda members: members.pop(), lambda members: members.clear(), lambda members: members.reverse()),
         lambda members: [add(f"{i}")(members) for i in range(100)],
-        compress,
-        link,
-        replace(2, b"PAR1"),
-        replace(1, b"{}"),
-        replace(0, b"{}"),
-        replace(0, b"[" * 100_000),
-        replace(0, b"\xff"),
+        *(compress, link, replace(2, b"PAR1"), replace(1, b"{}")),
+        *(replace(0, content) for content in (b"{}", b"[" * 100_000, b"\xff")),
         manifest(lambda said: said.update(form=2)),
         manifest(lambda said: said["files"].update(more={})),
         manifest(lambda said: said["files"][CLICKS].update(sha256="0" * 64)),
@@ -194,24 +184,19 @@ def test_a_manifest_that_claims_too_much(
     assert any("manifest.json" in problem for problem in problems)
 
 
-def test_files_that_are_no_zip(tmp_path: Path) -> None:
-    for content in (b"", b"PK", b"\x00" * 100, b"PK\x05\x06" + bytes(18)):
-        (tmp_path / "x.zip").write_bytes(content)
-        with pytest.raises(InputError, match=r"x\.zip: (not a whole packed run|it holds nothing)"):
-            open_run(tmp_path / "x.zip")
-    with pytest.raises(InputError, match=r"no such file"):
-        read_packed(tmp_path / "y.zip")
-
-
 @given(st.floats(0, 1, exclude_max=True))
 @settings(max_examples=50)
+@example(0.0)
 def test_a_cut_archive_is_refused(packed: Path, share: float) -> None:
     content = packed.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.zip"
-        path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match=r"x\.zip"):
-            open_run(path)
+        with pytest.raises(InputError, match=r"x\.zip: no such file"):
+            read_packed(path)
+        for other in (content[: int(share * len(content))], b"\x00" * 100, b"PK\x05\x06" + bytes(18)):
+            path.write_bytes(other)
+            with pytest.raises(InputError, match=r"x\.zip"):
+                open_run(path)
 
 
 @given(st.data())

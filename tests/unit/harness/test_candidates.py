@@ -35,13 +35,11 @@ def test_booleans_pass_as_they_are() -> None:
         (np.zeros((4, 5)), None, r"shape \(4, 5\)"),
         (np.zeros((0, 4, 5)), None, "shape"),
         (np.zeros((1, 5, 4)), None, r"\(candidates, 4, 5\)"),
+        ("masks", None, "shape"),
         (np.zeros((1, 4, 5), dtype=np.uint8), None, "uint8"),
         (np.full((1, 4, 5), np.nan), None, "NaN"),
         (np.where(np.arange(20).reshape(1, 4, 5) == 19, np.nan, 0.5), None, "NaN"),
-        (np.full((1, 4, 5), 1.5), None, "logits"),
-        (np.full((1, 4, 5), -3.0), None, "logits"),
-        (np.full((1, 4, 5), np.inf), None, "logits"),
-        ("masks", None, "shape"),
+        *((np.full((1, 4, 5), value), None, "logits") for value in (1.5, -3.0, np.inf)),
         (np.zeros((2, 4, 5)), [1.0], "2 candidates"),
         (np.zeros((2, 4, 5)), [1.0, np.nan], "finite"),
         (np.zeros((2, 4, 5)), ["high", "low"], "not numbers"),
@@ -50,11 +48,8 @@ def test_booleans_pass_as_they_are() -> None:
 def test_what_is_wrong_is_said(masks: object, scores: object, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         check(masks, scores)
-
-
-def test_something_that_is_no_prediction() -> None:
-    with pytest.raises(MethodError, match="returned a ndarray"):
-        checked_candidates(np.zeros((1, 4, 5)), 4, 5, 0.5)
+    with pytest.raises(MethodError, match="returned a "):
+        checked_candidates(masks, 4, 5, 0.5)
 
 
 def three(scores: tuple[float, ...] | None) -> Candidates:

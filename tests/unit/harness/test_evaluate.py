@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -141,13 +143,15 @@ def test_store_all_holds_every_candidate() -> None:
     assert row.candidate_masks[row.kept] == row.mask
 
 
-def test_input_that_cannot_be_evaluated() -> None:
-    samples = make_samples(2)
-    with pytest.raises(InputError, match="two samples"):
-        evaluate(Discs(), [samples[0], samples[0]], max_clicks=1)
-    with pytest.raises(InputError, match="predict_batch"):
-        evaluate(NoBatch(), samples, batch=2)
-    with pytest.raises(InputError, match="oracle-first"):
-        evaluate(Discs(), samples, selection="oracle-fist")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="center"):
-        evaluate(Discs(), samples, policy="centre")
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        (Discs(), {"samples": make_samples(1) * 2}, "two samples"),
+        (NoBatch(), {"batch": 2}, "predict_batch"),
+        (Discs(), {"selection": "oracle-fist"}, "oracle-first"),
+        (Discs(), {"policy": "centre"}, "center"),
+    ],
+)
+def test_input_that_cannot_be_evaluated(method: Discs, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        evaluate(method, **{"samples": make_samples(2), **options})

@@ -49,12 +49,6 @@ def test_committed_records(archive: Path) -> None:
     assert parse_record(content(record.as_json()), "run.json") == record
 
 
-def changed(part: str, key: str, value: object) -> dict[str, Any]:
-    found = copy.deepcopy(DESCRIPTION)
-    found[part][key] = value
-    return found
-
-
 MISSING = [
     (part, key)
     for part in ("method", "dataset", "protocol", "execution", "machine", "result")
@@ -64,31 +58,22 @@ MISSING = [
 WRONG = [
     *((part, key, [None]) for part, key in MISSING if (part, key) != ("method", "card")),
     *((part, "unknown", 1) for part in ("method", "dataset", "protocol", "execution", "machine", "result")),
-    ("method", "card", {"options": {"radius": 3}}),
-    ("method", "card", {"training_data": [1]}),
-    ("dataset", "samples", 0),
-    ("dataset", "samples", 10**30),
-    ("dataset", "samples", True),
+    *(("method", "card", card) for card in ({"options": {"radius": 3}}, {"training_data": [1]})),
+    *(("dataset", "samples", value) for value in (0, 10**30, True)),
+    *(("dataset", "facts", {**FACTS, "choice": choice}) for choice in (None, {"sets": 0})),
+    ("dataset", "facts", {**FACTS, "shards": {"sets": 5}}),
     ("dataset", "facts", None),
     ("versions", "opencv", 5),
-    ("execution", "store", ["all"]),
-    ("dataset", "facts", {**FACTS, "choice": None}),
-    ("dataset", "facts", {**FACTS, "choice": {"sets": 0}}),
-    ("dataset", "facts", {**FACTS, "shards": {"sets": 5}}),
-    ("protocol", "every", 0),
-    ("protocol", "limit", 0),
-    ("protocol", "max_clicks", 2**15),
-    ("protocol", "max_clicks", True),
-    ("protocol", "max_clicks", "5"),
-    ("protocol", "threshold", math.nan),
+    *(("execution", "store", value) for value in (["all"], "some")),
+    *(("protocol", key, 0) for key in ("every", "limit")),
+    *(("protocol", "max_clicks", value) for value in (2**15, True, "5")),
+    *(("protocol", "threshold", value) for value in (math.nan, 10**400)),
     ("protocol", "selection", "best"),
-    ("protocol", "threshold", 10**400),
     ("protocol", "stop_at", 1.5),
     ("protocol", "policy", "clairvoyant"),
     ("protocol", "name", "another"),
     ("protocol", "budget", "everything"),
     ("protocol", "recording", {"file": "a.csv"}),
-    ("execution", "store", "some"),
     ("result", "wall_seconds", -1),
     ("result", "failed", [{"sample": "s0"}]),
 ]
@@ -104,18 +89,23 @@ def test_what_is_missing_is_named(part: str, key: str) -> None:
 
 @pytest.mark.parametrize(("part", "key", "value"), WRONG)
 def test_what_is_wrong_is_named(part: str, key: str, value: object) -> None:
+    found = copy.deepcopy(DESCRIPTION)
+    found[part][key] = value
     with pytest.raises(InputError, match=r"run\.json: "):
-        parse_record(content(changed(part, key, value)), "run.json")
+        parse_record(content(found), "run.json")
 
 
-@pytest.mark.parametrize("part", ["method", "dataset", "protocol", "execution", "machine", "versions", "result"])
-def test_a_part_that_is_missing(part: str) -> None:
-    for found in ({key: value for key, value in DESCRIPTION.items() if key != part}, {**DESCRIPTION, part: None}):
-        with pytest.raises(InputError, match=r"run\.json: "):
-            parse_record(content(found), "run.json")
+PARTS = ("method", "dataset", "protocol", "execution", "machine", "versions", "result")
 
 
-@pytest.mark.parametrize("bad", [b"", b"{", b"[]", b"null", b"\xff", b'{"format": 2}', b"[" * 10_000])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(content({key: value for key, value in DESCRIPTION.items() if key != part}) for part in PARTS),
+        *(content({**DESCRIPTION, part: None}) for part in PARTS),
+        *(b"", b"{", b"[]", b"null", b"\xff", b'{"format": 2}', b"[" * 10_000),
+    ],
+)
 def test_a_file_that_is_no_record(bad: bytes) -> None:
     with pytest.raises(InputError, match=r"run\.json: "):
         parse_record(bad, "run.json")

@@ -90,32 +90,18 @@ def test_it_verifies(run: StoredRun, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert verify_run(run.folder, source=SOURCE, recording=elsewhere).clicks == 4
 
 
-def moved(rows: list[dict[str, Any]]) -> None:
-    rows[1]["x"] += 1
-
-
-def shorter(rows: list[dict[str, Any]]) -> None:
-    del rows[2]
-
-
-def without_a_sample(rows: list[dict[str, Any]]) -> None:
-    del rows[3]
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (moved, "click that is not the recorded one: 1; 's1', click 2 (6,5,-, not 5,5,-)"),
-        (shorter, "sample that ends early"),
-        (without_a_sample, "sample that is missing"),
+        (lambda rows: rows[1].update(x=rows[1]["x"] + 1), ("not the recorded one", "'s1', click 2 (6,5,-, not 5,5,-)")),
+        (lambda rows: rows.pop(2), ("sample that ends early",)),
+        (lambda rows: rows.pop(3), ("sample that is missing",)),
     ],
 )
-def test_a_forged_one_does_not(run: StoredRun, tmp_path: Path, change: Any, words: str) -> None:
+def test_a_forged_one_does_not(run: StoredRun, tmp_path: Path, change: Any, words: tuple[str, ...]) -> None:
     other = forged(run, tmp_path / "forged", change)
     found = verify_run(other.folder, source=SOURCE, recording=run.folder.parent / "study.parquet")
-    assert any(words.split(":", maxsplit=1)[0] in problem for problem in found.problems), found.problems
-    if "(" in words:
-        assert any(words.partition("; ")[2] in problem for problem in found.problems), found.problems
+    assert any(all(word in problem for word in words) for problem in found.problems), found.problems
 
 
 def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_path: Path) -> None:
@@ -131,29 +117,23 @@ def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_p
 @pytest.mark.parametrize(
     ("clicks", "words"),
     [
-        ({"s1": [(20, 20, True)], "t9": [(1, 1, True)]}, "1 samples that the dataset does not have, the first 't9'"),
+        ({"s1": [(20, 20, True)], "t9": [(1, 1, True)]}, "'t9'"),
         ({"s1": [(20, 20, True), (4000, 3, True)]}, "click 2 on the sample 's1' is at x = 4000, y = 3, outside"),
     ],
 )
 def test_clicks_of_no_sample_or_outside_it(tmp_path: Path, clicks: dict[str, Any], words: str) -> None:
-    path = recording(tmp_path / "study.parquet", clicks)
-    with pytest.raises(InputError) as raised:
-        replayed(tmp_path / "run", f"replay:{path}")
-    assert words in str(raised.value)
-    with pytest.raises(InputError) as raised:
-        evaluate(Discs(), SOURCE, policy=f"replay:{path}")
-    assert words in str(raised.value)
+    policy = f"replay:{recording(tmp_path / 'study.parquet', clicks)}"
+    for call in (lambda: replayed(tmp_path / "run", policy), lambda: evaluate(Discs(), SOURCE, policy=policy)):
+        with pytest.raises(InputError, match=words):
+            call()
 
 
-def test_other_errors(tmp_path: Path) -> None:
+def test_other_errors(run: StoredRun, tmp_path: Path) -> None:
     path = recording(tmp_path / "study.parquet", {"s1": [(20, 20, True)]})
     with pytest.raises(InputError, match="none of the 1 samples that are asked for"):
         replayed(tmp_path / "run", f"replay:{path}", limit=1)
     with pytest.raises(InputError, match="recorded clicks end by themselves"):
         Protocol(policy=f"replay:{path}", stop_at=0.9)
-
-
-def test_another_recording_is_another_run(run: StoredRun, tmp_path: Path) -> None:
     path = recording(tmp_path / "study.parquet", {**ANN, "s4": ((8, 8, True),)})
     with pytest.raises(InputError, match=r"made with other settings \(protocol.policy"):
         replayed(run.folder, f"replay:{path}")

@@ -60,12 +60,8 @@ def test_workers_and_batches_change_no_row(tmp_path: Path) -> None:
         for name, workers, batch in (("one", 1, 1), ("two", 2, 1), ("batch", 2, 4))
     ]
     assert found[0] == found[1] == found[2]
-
-
-def test_every_and_limit(tmp_path: Path) -> None:
-    run = run_benchmark(spec("Discs"), ToySource(), tmp_path / "run", SHORT, every=2, limit=2)
-    assert list(run.by_sample()) == ["s0", "s2"]
-    assert run.record.every == 2
+    some = run_benchmark(spec("Discs"), ToySource(), tmp_path / "some", SHORT, every=2, limit=2)
+    assert (list(some.by_sample()), some.record.every) == (["s0", "s2"], 2)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -136,27 +132,17 @@ def test_an_existing_run(tmp_path: Path) -> None:
     assert changed.record.method.options["radius"] == 3.0
 
 
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+def test_a_damaged_journal_or_run_is_named(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_bytes(b"this is no journal" * 100)
-    with pytest.raises(InputError, match=r"journal.sqlite: not a readable journal"):
+    with pytest.raises(InputError, match=r"journal\.sqlite"):
         run_benchmark(spec("Discs"), ToySource(), tmp_path, SHORT)
-
-
-def test_a_damaged_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run"):
-        read_run(tmp_path)
     out = tmp_path / "run"
+    with pytest.raises(InputError, match="no run"):
+        read_run(out)
     run_benchmark(spec("Discs"), ToySource(2), out, SHORT)
-    whole = (out / CLICKS).read_bytes()
-    (out / CLICKS).write_bytes(whole[:-100])
-    with pytest.raises(InputError, match=r"clicks.parquet: not a whole file"):
+    (out / CLICKS).write_bytes((out / CLICKS).read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"clicks\.parquet"):
         read_run(out).rows()
-    (out / RUN).write_text("{")
-    with pytest.raises(InputError, match=r"run.json: not the record of a run"):
-        read_run(out)
-    (out / RUN).write_text('{"format": 99}')
-    with pytest.raises(InputError, match="another version"):
-        read_run(out)
 
 
 class ChangedSource(ToySource):
@@ -172,9 +158,7 @@ class ChangedSource(ToySource):
 def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
     out = tmp_path / "run"
     for _ in range(2):  # nor can it be resumed
-        with pytest.raises(
-            InputError, match=r"run: the files of toy were changed while they were read, .*--existing overwrite"
-        ):
+        with pytest.raises(InputError, match=r"run: .*toy.*--existing overwrite"):
             run_benchmark(spec("Discs"), ChangedSource(), out, SHORT)
         assert not (out / RUN).exists()
     assert run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="overwrite").folder == out

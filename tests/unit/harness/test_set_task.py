@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from disbench.baselines.cards import method_spec
 from disbench.core import ambiguity
@@ -139,19 +140,14 @@ def test_each_click_has_a_session_of_its_own() -> None:
 def test_moved_clicks_stay_in_the_region() -> None:
     region = np.zeros((10, 12), dtype=bool)
     region[2:9, 3:10] = True
-    found = moved_clicks(Click(6, 5, True), 3, region)
-    assert found == [
-        Click(9, 5, True),
-        Click(8, 7, True),
-        Click(6, 8, True),
-        Click(4, 7, True),
-        Click(3, 5, True),
-        Click(4, 3, True),
-        Click(6, 2, True),
-        Click(8, 3, True),
-    ]
-    assert moved_clicks(Click(9, 8, True), 3, region) == [Click(6, 8, True), Click(7, 6, True), Click(9, 5, True)]
-    assert moved_clicks(Click(6, 5, True), 0, region) == []
+
+    def around(x: int, y: int, move: int) -> list[tuple[int, int, bool]]:
+        return [tuple(click) for click in moved_clicks(Click(x, y, True), move, region)]
+
+    ring = [(9, 5), (8, 7), (6, 8), (4, 7), (3, 5), (4, 3), (6, 2), (8, 3)]
+    assert around(6, 5, 3) == [(x, y, True) for x, y in ring]
+    assert around(9, 8, 3) == [(x, y, True) for x, y in ((6, 8), (7, 6), (9, 5))]
+    assert around(6, 5, 0) == []
 
 
 def test_first_clicks_are_uniform_and_their_own() -> None:
@@ -171,12 +167,18 @@ def test_relations() -> None:
     objects = tuple(scene_object(mask) for mask in nested(0, 5))
     scene = Scene("a", "a.jpg", 40, 46, source="by-hand", objects=objects)
     tree = SampledScene(scene, (1, 2, 3, -1, -1), (3, 2, 1, 0, 0), ((4,), (), (), (), (0,)), ())
-    found = [
-        relation(tree, 0, member)
-        for member in ((0,), (1,), (0, 1), (2,), (0, 1, 2, 3), (0, 4), (4,), (0, 2, 4), (0, 1, 4))
-    ]
-    expected = ["self", "parent", "parent", "grandparent", "ancestor-3", "with-1-neighbour", "container"]
-    assert found == [*expected, "with-2-others", "with-2-others"]
+    for member, expected in (
+        ((0,), "self"),
+        ((1,), "parent"),
+        ((0, 1), "parent"),
+        ((2,), "grandparent"),
+        ((0, 1, 2, 3), "ancestor-3"),
+        ((0, 4), "with-1-neighbour"),
+        ((4,), "container"),
+        ((0, 2, 4), "with-2-others"),
+        ((0, 1, 4), "with-2-others"),
+    ):
+        assert relation(tree, 0, member) == expected
     without = unrelated(scene, [SetOfObjects(0, ((0,), (0, 1)))])
     assert relation(without, 0, (0, 1)) == "with-1-other"
 
@@ -292,31 +294,29 @@ class Fails:
 
 
 def test_which_sets_are_taken(photo_shards: Path) -> None:
-    whole = SetSource(photo_shards, "embedded")
+    def source(**choice: int) -> SetSource:
+        return SetSource(photo_shards, "embedded", choice=Choice(**choice))
+
+    whole, several = source(), source(min_members=2)
     assert len(whole.ids) == whole.facts()["shards"]["sets"]  # type: ignore[index]
-    lots = [SetSource(photo_shards, "embedded", choice=Choice(5, seed)).ids for seed in (0, 0, 1)]
+    lots = [source(sets=5, seed=seed).ids for seed in (0, 0, 1)]
     assert lots[0] == lots[1] != lots[2]
     assert len(set(lots[0])) == 5
-    several = SetSource(photo_shards, "embedded", choice=Choice(min_members=2))
     assert 0 < len(several.ids) < len(whole.ids)
     assert all(len(several.place(i)[1].members) > 1 for i in range(len(several.ids)))
     assert whole.content_hash() != several.content_hash()
     with pytest.raises(InputError, match="no set of 99 masks"):
-        SetSource(photo_shards, "embedded", choice=Choice(min_members=99))
-    with pytest.raises(InputError, match="at least 1"):
-        Choice(0)
-    with pytest.raises(InputError, match="at least 1"):
-        SetTask(SetProtocol(clicks=0))
+        source(min_members=99)
+    for wrong in (lambda: Choice(0), lambda: SetTask(SetProtocol(clicks=0))):
+        with pytest.raises(InputError, match="at least 1"):
+            wrong()
 
 
 def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     source = SetSource(photo_shards, tmp_path)
     with pytest.raises(InputError, match="--images"):
         source.read(0)
-    name = source.place(0)[0].scene.file_name
-    Image.new("RGB", (7, 8)).save(tmp_path / name)
+    Image.new("RGB", (7, 8)).save(tmp_path / source.place(0)[0].scene.file_name)
     with pytest.raises(InputError, match="7 x 8 pixels"):
         SetSource(photo_shards, tmp_path).read(0)
 
@@ -342,9 +342,8 @@ def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path
 
 
 def test_a_first_click_that_is_not_the_samples_own(tmp_path: Path, photo_shards: Path) -> None:
-    source = IntentSource(small(photo_shards))
+    source, other = IntentSource(small(photo_shards)), IntentSource(small(photo_shards))
     run = run_benchmark(DISCS, source, tmp_path / "run", Protocol(max_clicks=1))
-    other = IntentSource(small(photo_shards, seed=0))
     other.sets.choice = Choice(3, seed=7, min_members=2)
     other.content_hash = source.content_hash  # type: ignore[method-assign]
     problems = verify_run(run.folder, source=other).problems

@@ -19,16 +19,13 @@ def published() -> Published:
     return read_published()
 
 
-def test_columns(published: Published) -> None:
+def test_columns_and_the_cards_of_their_datasets(published: Published) -> None:
     measure = published.measure("sbd_nof90")
     assert (measure.dataset.title, measure.dataset.card, measure.title) == ("SBD", "sbd-val", "NoF@90")
     assert published.title("grabcut_noc85") == "GrabCut NoC@85"
     for wrong in ("sbd_iou90", "dabis_noc90"):
         with pytest.raises(InputError):
             published.measure(wrong)
-
-
-def test_datasets_are_those_of_the_cards(published: Published) -> None:
     card = definitions.load(definitions.find("datasets", "davis"))
     assert published.dataset("davis").content_hash == card["content_hash"]
     for dataset in published.sources.datasets.values():
@@ -50,13 +47,6 @@ def test_every_source_is_named(published: Published) -> None:
     assert len(published_methods(published)) == 20
 
 
-def test_a_number_printed_elsewhere_alone_is_shown(published: Published) -> None:
-    row = published.find({"file": "table1.csv", "method": "f-BRS-B"})
-    assert row.numbers["berkeley_noc85"] == ""
-    ((_, numbers),) = published.elsewhere(row)
-    assert numbers["berkeley_noc85"] == "2.61"
-
-
 def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
     mixed = published.find({"file": "table1.csv", "method": "CDNet"})
     sentences = [published.sentence(mixed, *other) for other in published.elsewhere(mixed)]
@@ -70,15 +60,14 @@ def test_the_list_of_a_method() -> None:
     lines = published_lines("f-brs b")
     assert lines[0] == "f-BRS-B, training data SBD, backbone ResNet-101: the paper's Table 1"
     assert "    Berkeley: NoC@85 not printed, NoC@90 4.57" in lines
-    assert any(
-        line.startswith("    differs: the f-BRS repository's README prints GrabCut NoC@90 2.68,") for line in lines
-    )
-    assert any("    remark: This row repeats that of SimpleClick" in line for line in published_lines("interformer"))
-    fcfi = published_lines("FCFI")
-    assert sum(line.startswith("    remark on DAVIS NoC@90, SBD NoC@90: ") for line in fcfi) == 1
-    disnet = published_lines("DISNet")
-    assert sum(line.startswith("remark on the paper's Table ") for line in disnet) == 4
-    with pytest.raises(InputError, match="unknown method 'RITMO'; did you mean 'RITM'"):
+    for name, start, count in (
+        ("f-brs b", "    differs: the f-BRS repository's README prints GrabCut NoC@90 2.68,", 1),
+        ("interformer", "    remark: This row repeats that of SimpleClick", 1),
+        ("FCFI", "    remark on DAVIS NoC@90, SBD NoC@90: ", 1),
+        ("DISNet", "remark on the paper's Table ", 4),
+    ):
+        assert sum(line.startswith(start) for line in published_lines(name)) == count
+    with pytest.raises(InputError, match="'RITMO'; did you mean 'RITM'"):
         published_lines("RITMO")
 
 

@@ -200,22 +200,17 @@ def test_the_page_loads_nothing_and_lets_nothing_in(page: Page) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names(tmp_path: Path, page: Page, text: str) -> None:
-    for number in range(2):
-        write_run(
-            tmp_path / str(number),
-            draw_ious(3),
-            failed={1: text},
-            method={
-                "name": text,
-                "options": {text: text},
-                "card": {"citation": text, "backbone": text, "training_data": [text], "title": text},
-            },
-            dataset={"name": text, "content_hash": text, "facts": {"title": text, "options": {text: text}}},
-            machine={"processor": text},
-            versions={"opencv": text},
-            protocol={"selection": "oracle-all" if number else "score"},
-            command=text,
-        )
+    card = {"citation": text, "backbone": text, "training_data": [text], "title": text}
+    changes: dict[str, Any] = {
+        "failed": {1: text},
+        "method": {"name": text, "options": {text: text}, "card": card},
+        "dataset": {"name": text, "content_hash": text, "facts": {"title": text, "options": {text: text}}},
+        "machine": {"processor": text},
+        "versions": {"opencv": text},
+        "command": text,
+    }
+    for selection in ("score", "oracle-all"):
+        write_run(tmp_path / selection, draw_ious(3), protocol={"selection": selection}, **changes)
     entries = read_entries(find_runs([tmp_path]))
     written = page_html(entries, {entries[0].folder: [(text, png())]})
     found = Page(written)

@@ -78,7 +78,6 @@ def test_rows_that_are_no_clicks_on_the_image(tmp_path: Path, column: dict[str, 
 
 
 def test_damaged_run_lengths(tmp_path: Path) -> None:
-    run = damaged(write_photo_run(tmp_path / "run"), mask=b"PPP0")
-    found = read_samples(run, photos(), NAMES)
+    found = read_samples(damaged(write_photo_run(tmp_path / "run"), mask=b"PPP0"), photos(), NAMES)
     with pytest.raises(InputError, match=r"click 3: .* run it again"):
         found[0].mask(3)
