@@ -7,6 +7,7 @@ import pickle
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,29 +112,29 @@ def test_headers_of_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
     load(joined(header, rest))
 
 
+def with_settings(content: bytes, change: Callable[[Any], Any]) -> bytes:
+    """A checkpoint whose settings are changed."""
+    header, rest = split(content)
+    texts = json.loads(header["__metadata__"]["disbench"])
+    settings = change(json.loads(texts["training"]))
+    header["__metadata__"]["disbench"] = json.dumps(texts | {"training": json.dumps(settings)})
+    return joined(header, rest)
+
+
 @examples(25)
 @given(data=st.data())
 def test_settings_in_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
-    header, rest = split(checkpoint.read_bytes())
-    texts = json.loads(header["__metadata__"]["disbench"])
-    settings = data.draw(changed(json.loads(texts["training"])))
-    header["__metadata__"]["disbench"] = json.dumps(texts | {"training": json.dumps(settings)})
-    load(joined(header, rest))
+    load(with_settings(checkpoint.read_bytes(), lambda settings: data.draw(changed(settings))))
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"[" * 10_000,
-        b'{"__metadata__":{"disbench":"[]"}}',
-        b'{"__metadata__":{"disbench":"{\\"training\\":1}"}}',
-    ],
-)
-def test_headers_that_are_none(header: bytes) -> None:
+HEADERS = [
+    *(b"", b"{}", b"[]", b"null", b"[" * 10_000),
+    *(b'{"__metadata__":{"disbench":"[]"}}', b'{"__metadata__":{"disbench":"{\\"training\\":1}"}}'),
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers_without_a_network(header: bytes) -> None:
     load(joined(header, b""))
 
 
@@ -153,19 +154,13 @@ def attempt():
 """
 
 
+def enormous(settings: Any) -> Any:
+    settings["network"]["vit"] |= {"hidden": 8192, "layers": 64, "heads": 64, "input_side": 4096, "channels": 2048}
+    return settings
+
+
 def test_settings_that_ask_for_all_memory(checkpoint: Path, tmp_path: Path) -> None:
-    header, rest = split(checkpoint.read_bytes())
-    texts = json.loads(header["__metadata__"]["disbench"])
-    settings = json.loads(texts["training"])
-    settings["network"]["vit"] |= {
-        "hidden": 8192,
-        "layers": 64,
-        "heads": 64,
-        "input_side": 4096,
-        "channels": 2048,
-    }
-    header["__metadata__"]["disbench"] = json.dumps(texts | {"training": json.dumps(settings)})
-    (tmp_path / "x.safetensors").write_bytes(joined(header, rest))
+    (tmp_path / "x.safetensors").write_bytes(with_settings(checkpoint.read_bytes(), enormous))
     words, grown = in_a_child(BOMB, tmp_path / "x.safetensors")
     assert words.startswith("refused"), words
     assert grown < 500, grown
@@ -228,15 +223,10 @@ def test_features(data: st.DataObject) -> None:
         assert found.shape == (2, 3) and found.dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }",
-        "((((",
-        "[" * 5000,
-        "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }",
-    ],
-)
+SHAPE = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }"
+
+
+@pytest.mark.parametrize("header", [SHAPE % ("<f4", (10**12,)), SHAPE % ("|O", (2, 3)), "((((", "[" * 5000])
 def test_headers_of_features(header: str, tmp_path: Path) -> None:
     text = header.encode().ljust(118) + b"\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"x" * 24)
