@@ -97,22 +97,15 @@ def test_what_is_refused(content: bytes, words: str) -> None:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"dtype": "<f8", "shape": [1]},
-        {"dtype": "|O", "shape": [1]},
-        {"dtype": "<f4", "shape": [-1]},
-        {"dtype": "<f4", "shape": [1.0]},
-        {"dtype": "<f4", "shape": [True]},
-        {"dtype": "<f4", "shape": "12"},
-        {"dtype": "<f4", "shape": [1, 1, 1, 1, 1]},
-        {"dtype": "<f4", "shape": [1 << 40, 1 << 40]},
-        {"dtype": "<f4", "shape": [0, 1 << 40, 1 << 40]},
-        {"dtype": "<f4"},
-        "array",
-    ],
-)
+SHAPES: list[object] = [[-1], [1.0], [True], "12", [1, 1, 1, 1, 1], [1 << 40, 1 << 40], [0, 1 << 40, 1 << 40]]
+ENTRIES: list[object] = [
+    *({"dtype": "<f4", "shape": shape} for shape in SHAPES),
+    *({"dtype": dtype, "shape": [1]} for dtype in ("<f8", "|O")),
+    *({"dtype": "<f4"}, "array"),
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
 def test_arrays_that_are_refused_before_they_are_read(entry: object) -> None:
     text = json.dumps({"type": "test", "arrays": [entry]}).encode()
     with pytest.raises(WireError):

@@ -10,24 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.baselines.cards import load_card, method_spec
+from disbench.baselines.cards import method_spec
 from disbench.baselines.sam.encodings import image_hash, stored
 from disbench.baselines.sam.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
 from disbench.baselines.sam.session import SamSession, inner_size, padded_input, unpadded
-from disbench.baselines.weights import is_right, weights_folder
+from disbench.baselines.weights import weights_folder
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction
 from disbench.datasets.photos import photo_path
+from tests.unit.mobilesam_tools import needs_weights
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 pytest.importorskip("cv2", exc_type=ImportError)
-CARD = load_card("mobilesam")
-needs_weights = pytest.mark.skipif(
-    not all(is_right(weights_folder("mobilesam") / w.file, w) for w in CARD.weights),
-    reason="the weights are not here; get them with: disbench methods fetch mobilesam",
-)
 CLICKS = [Click(220, 140, True), Click(20, 20, False), Click(250, 90, True), Click(160, 200, True)]
 
 

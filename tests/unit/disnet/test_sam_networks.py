@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from disbench.baselines.cards import load_card
 from disbench.baselines.sam.mobilesam import _decoder_graph
-from disbench.baselines.weights import is_right, weights_folder
 from disbench.disnet.batches import ClickBatch, Kept
 from disbench.disnet.first_click_guidance import FirstClickGuidance, PlainGuidance
 from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
@@ -28,13 +26,9 @@ from disbench.disnet.sam_networks import (
 )
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
 from tests.unit.disnet_tools import without_gradient
+from tests.unit.mobilesam_tools import DECODER, decoded, needs_weights
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-DECODER = weights_folder("mobilesam") / "sam.onnx"
-needs_weights = pytest.mark.skipif(
-    not all(is_right(weights_folder("mobilesam") / w.file, w) for w in load_card("mobilesam").weights),
-    reason="the weights are not here; get them with: disbench methods fetch mobilesam",
-)
 OPTIONS = DisnetOptions(candidates=5)
 ONE_STAGE = DisnetOptions(candidates=2, first_click=False)
 SAMPLES = [[(300.0, 420.0, True)], [(700.5, 90.0, True), (12.0, 1000.0, False), (512.0, 512.0, True)]]
@@ -157,29 +151,23 @@ def test_with_weights_both_stages_are_what_onnx_runtime_says() -> None:
     exported = onnxruntime.InferenceSession(_decoder_graph(DECODER))
     parts, clicks = sam_parts(DECODER), SAMPLES[1]
 
-    def asked(own: Any, mask: Tensor | None) -> Any:
-        coords = [[*(click[:2] for click in own), (0.0, 0.0)]]
-        given = {
-            "image_embeddings": features(1).numpy(),
-            "point_coords": np.array(coords, np.float32),
-            "point_labels": np.array([[*(float(click[2]) for click in own), -1.0]], np.float32),
-            "mask_input": np.zeros((1, 1, 256, 256), np.float32) if mask is None else mask[None].numpy(),
-            "has_mask_input": np.full((1, 1, 1, 1), mask is not None, np.float32),
-        }
-        return exported.run(None, given)
+    def asked(own: Any, mask: Any = None) -> Any:
+        points = [[*(click[:2] for click in own), (0.0, 0.0)]]
+        labels = [[*(float(click[2]) for click in own), -1.0]]
+        return decoded(exported, features(1).numpy(), points, labels, mask)
 
     proposal = SamProposalNetwork(parts, dataclasses.replace(OPTIONS, candidates=4)).eval()
     refinement = SamRefinementNetwork(parts, OPTIONS).eval()
     with torch.inference_mode():
         found = proposal(features(1), batch_of([clicks]))
-        masks, scores = asked(clicks[:1], None)
+        masks, scores = asked(clicks[:1])
         order = list(FIRST_ORDER)
         assert np.abs(masks).max() > 5
         assert np.allclose(found.logits, masks[:, order], rtol=0, atol=1e-3)
         assert np.allclose(found.objectness, SCORE_SLOPE * (scores[:, order] - SCORE_MIDDLE), rtol=0, atol=1e-3)
         chosen = found.keep(torch.tensor([1]))
         refined = refinement(chosen, batch_of([clicks]))
-        masks, _ = asked(clicks, chosen.logits)
+        masks, _ = asked(clicks, chosen.logits[None].numpy())
     assert np.allclose(refined, masks[:, 0], rtol=0, atol=1e-3)
 
 

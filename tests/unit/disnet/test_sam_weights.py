@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from disbench.baselines.cards import load_card
 from disbench.baselines.sam.mobilesam import MobileSam, _decoder_graph, point_coords, point_labels
-from disbench.baselines.weights import is_right, weights_folder
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
+from tests.unit.mobilesam_tools import DECODER, decoded, needs_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("transformers")
-DECODER = weights_folder("mobilesam") / "sam.onnx"
-needs_weights = pytest.mark.skipif(
-    not all(is_right(weights_folder("mobilesam") / w.file, w) for w in load_card("mobilesam").weights),
-    reason="the weights are not here; get them with: disbench methods fetch mobilesam",
-)
 SIZE = (300, 451)
 PLACES = [(220, 140), (20, 20), (450, 299), (0, 0), (160, 200), (300, 60)]
 CLICKS = [Click(*place, positive=number % 2 == 0) for number, place in enumerate(PLACES)]
@@ -73,14 +67,7 @@ def in_torch(parts: SamParts, encoding: np.ndarray, clicks: list[Click], mask: n
 
 
 def in_onnx(exported: Any, encoding: np.ndarray, clicks: list[Click], mask: np.ndarray | None) -> Any:
-    given = {
-        "image_embeddings": encoding,
-        "point_coords": point_coords(clicks, SIZE),
-        "point_labels": np.array([point_labels(clicks)], dtype=np.float32),
-        "mask_input": np.zeros((1, 1, 256, 256), np.float32) if mask is None else mask,
-        "has_mask_input": np.full((1, 1, 1, 1), mask is not None, dtype=np.float32),
-    }
-    return exported.run(None, given)
+    return decoded(exported, encoding, point_coords(clicks, SIZE), [point_labels(clicks)], mask)
 
 
 @needs_weights
