@@ -109,16 +109,6 @@ BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
-def test_a_bad_annotation(case: str, content: dict[str, Any], late: int, tmp_path: Path) -> None:
-    records = list(content["annotations"])
-    records[late] = {**records[late], **BAD_ANNOTATIONS[case], "id": 987654}
-    path = write_annotations(tmp_path / "bad.json", records, content["images"], content["categories"])
-    result = disbench(*sampling(path, tmp_path / "out"))
-    refused(result, path, "annotation 987654", f"(image {records[late]['image_id']})", "bad_annotations=drop")
-    assert whole_shards(tmp_path / "out") > 2
-
-
 def test_bad_annotations_can_be_left_out_and_are_counted(content: dict[str, Any], late: int, tmp_path: Path) -> None:
     records = [dict(record) for record in content["annotations"]]
     for place, change in enumerate(BAD_ANNOTATIONS.values()):
@@ -134,25 +124,25 @@ def test_bad_annotations_can_be_left_out_and_are_counted(content: dict[str, Any]
     kept = [*records[1:late], *records[late + len(BAD_ANNOTATIONS) :]]
     without = write_annotations(tmp_path / "fixed.json", kept, content["images"], content["categories"])
     assert disbench(*sampling(without, tmp_path / "fixed", *dropping)).returncode == 0
-    objects = [
-        [
-            pq.read_table(path, columns=["image_id", "objects", "sets"])
-            for path in sorted((tmp_path / name).glob("*.parquet"))
-        ]
+    columns = ["image_id", "objects", "sets"]
+    dropped_tables, fixed_tables = (
+        [pq.read_table(path, columns=columns) for path in sorted((tmp_path / name).glob("*.parquet"))]
         for name in ("dropped", "fixed")
-    ]
-    assert objects[0] == objects[1]
+    )
+    assert dropped_tables == fixed_tables
 
 
-def test_a_fixed_file_is_other_input(
+def test_a_bad_annotation_and_that_a_fixed_file_is_other_input(
     content: dict[str, Any], late: int, good: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     records = list(content["annotations"])
     records[late] = {**records[late], "category_id": 4711}
     path = write_annotations(tmp_path / "lvis.json", records, content["images"], content["categories"])
     out = tmp_path / "out"
-    refused(disbench(*sampling(path, out)), "category 4711")
+    place = f"annotation {records[late]['id']} (image {records[late]['image_id']})"
+    refused(disbench(*sampling(path, out)), path, place, "category 4711", "bad_annotations=drop")
     left = whole_shards(out)
+    assert left > 2
     path.write_bytes(good.read_bytes())
     refused(disbench(*sampling(path, out)), out, "--existing overwrite")
     assert whole_shards(out) == left
@@ -160,51 +150,23 @@ def test_a_fixed_file_is_other_input(
     assert contents(out) == undisturbed
 
 
-def spoil_truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1000])
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "a web page": lambda path: path.write_text("<html>404 Not Found</html>"),
+    "a comma left out": lambda path: path.write_text(path.read_text().replace("}, {", "} {", 1)),
+    "gone": Path.unlink,
+    "a folder": lambda path: path.unlink() or path.mkdir(),  # type: ignore[func-returns-value]
+    "an annotation of a missing image": lambda path: write_annotations(path, [annotation(5, 77)]),
+    "an image twice": lambda path: write_annotations(path, [], [image(3), image(3)]),
+}
 
 
-def spoil_empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def spoil_page(path: Path) -> None:
-    path.write_text("<html>404 Not Found</html>")
-
-
-def spoil_gap(path: Path) -> None:
-    path.write_text(path.read_text().replace("}, {", "} {", 1))
-
-
-def spoil_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_page, spoil_gap, spoil_folder, Path.unlink])
-def test_a_bad_file(spoil: Callable[[Path], None], good: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_bad_file(spoil: Callable[[Path], object], good: Path, tmp_path: Path) -> None:
     path = tmp_path / "lvis.json"
     path.write_bytes(good.read_bytes())
     spoil(path)
     refused(disbench(*sampling(path, tmp_path / "out")), path)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "mentions"),
-    [
-        (
-            {"annotations": [annotation(5, 77)]},
-            ["annotation 5", "image 77", "missing", "bad_annotations=drop"],
-        ),
-        ({"annotations": [annotation(5, image_id=None)]}, ["id 5", "'image_id'"]),
-        ({"images": [image(3), image(3)]}, ["image id"]),
-        ({"images": [image(3, width=0)]}, ["image 3", "0 x 40"]),
-    ],
-)
-def test_records_that_contradict_each_other(content: dict[str, Any], mentions: list[str], tmp_path: Path) -> None:
-    path = write_annotations(tmp_path / "lvis.json", **{"annotations": [], **content})
-    refused(disbench(*sampling(path, tmp_path / "out")), path, *mentions)
     assert not (tmp_path / "out").exists()
 
 
@@ -219,26 +181,6 @@ class TestOtherDatasets:
         assert whole_shards(tmp_path / "out") == 0
         path.unlink()
         refused(disbench(*arguments), path)
-
-    def test_an_empty_list(self, tmp_path: Path) -> None:
-        (tmp_path / "train.txt").touch()
-        result = disbench("sample", "sbd-proximity", "--sbd", tmp_path, "--out", tmp_path / "out")
-        refused(result, tmp_path / "train.txt")
-        assert not (tmp_path / "out").exists()
-
-    def test_a_split_that_is_not_there(self, tmp_path: Path) -> None:
-        lists = tmp_path / "ImageSets" / "Segmentation"
-        lists.mkdir(parents=True)
-        (lists / "val.txt").write_text("a\n")
-        result = disbench("sample", "voc-proximity", "--voc", tmp_path, "--out", tmp_path / "out")
-        refused(result, lists / "train.txt", "splits here: val")
-
-    def test_a_panoptic_png_that_is_not_there(self, tmp_path: Path) -> None:
-        record = {"image_id": 1, "file_name": "1.png", "segments_info": []}
-        path = write_annotations(tmp_path / "panoptic.json", [record])
-        result = disbench("sample", "coco-hierarchy", "--panoptic", path, "--out", tmp_path / "out")
-        refused(result, tmp_path / "panoptic" / "1.png")
-        assert whole_shards(tmp_path / "out") == 0
 
     @pytest.mark.parametrize("which", ["hannotation.pickle", "masks/1.pickle"])
     def test_a_pickle_that_would_run_code_runs_none(self, which: str, tmp_path: Path) -> None:
@@ -273,10 +215,7 @@ class TestOtherDatasets:
         (("sbd-proximity", "--photos"), ["sbd", "photos"]),
         (("lvis-hierarchy", "--photos", "--sbd", "x"), ["--sbd and --photos"]),
         (("lvis-hierarchy",), ["--lvis or --photos"]),
-        (
-            ("coco-hierarchy", "--set", "coco_masks=panoptic", "--coco", "coco.json"),
-            ["--panoptic"],
-        ),
+        (("coco-hierarchy", "--set", "coco_masks=panoptic", "--coco", "coco.json"), ["--panoptic"]),
     ],
 )
 def test_a_wrong_wish(arguments: tuple[str, ...], mentions: list[str], tmp_path: Path) -> None:
@@ -285,29 +224,18 @@ def test_a_wrong_wish(arguments: tuple[str, ...], mentions: list[str], tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_sizes_that_disagree(tmp_path: Path) -> None:
-    coco = write_annotations(tmp_path / "coco.json", [annotation(1)])
-    lvis = write_annotations(tmp_path / "lvis.json", [annotation(1)], [image(1, width=61)])
-    arguments = ("sample", "coco-lvis-hierarchy", "--coco", coco, "--lvis", lvis, "--out", tmp_path / "o")
-    refused(disbench(*arguments), coco, lvis, "image 1", "61 x 40")
-
-
-class TestDebug:
-    def test_a_traceback_on_request(self, tmp_path: Path) -> None:
-        missing, file = tmp_path / "missing.json", tmp_path / "file"
-        file.touch()
-        for arguments, last in (
-            (
-                ["sample", "lvis-hierarchy", "--lvis", missing, "--out", tmp_path],
-                "InputError: .*no such file",
-            ),
-            (["sample", "lvis-hierarchy", "--photos", "--out", file / "out"], "NotADirectoryError: "),
-        ):
-            for place in (0, len(arguments)):
-                result = disbench(*arguments[:place], "--debug", *arguments[place:])
-                assert result.returncode != 0
-                assert result.stderr.startswith("Traceback")
-                assert re.search(last, result.stderr.splitlines()[-1])
+def test_a_traceback_on_request(tmp_path: Path) -> None:
+    missing, file = tmp_path / "missing.json", tmp_path / "file"
+    file.touch()
+    for arguments, last in (
+        (["sample", "lvis-hierarchy", "--lvis", missing, "--out", tmp_path], "InputError: .*no such file"),
+        (["sample", "lvis-hierarchy", "--photos", "--out", file / "out"], "NotADirectoryError: "),
+    ):
+        for place in (0, len(arguments)):
+            result = disbench(*arguments[:place], "--debug", *arguments[place:])
+            assert result.returncode != 0
+            assert result.stderr.startswith("Traceback")
+            assert re.search(last, result.stderr.splitlines()[-1])
 
 
 def limit_files(size: int) -> None:
@@ -348,9 +276,7 @@ class TestUnwritable:
         result = disbench_anew(*sampling(path, tmp_path / "out"), before=without_override)
         if result.returncode == 77:
             pytest.skip("root could not give up its right to read everything")
-        assert result.returncode == 2
-        assert f"{path}: it cannot be read (Permission denied); check the path" in result.stderr
-        assert "Traceback" not in result.stderr
+        refused(result, path, "Permission denied")
         assert not (tmp_path / "out").exists()
 
 
@@ -387,10 +313,7 @@ class TestFullDisk:
         limit = max(sizes) - 1
         assert sizes[0] <= limit
         out = tmp_path / "out"
-        result = disbench_anew(
-            *sampling(good, out),
-            before=partial(limit_files, limit),
-        )
+        result = disbench_anew(*sampling(good, out), before=partial(limit_files, limit))
         refused(result, out / f"shard-{sizes.index(max(sizes)):05d}.parquet", "File too large")
         assert whole_shards(out) == sizes.index(max(sizes))
         assert disbench(*sampling(good, out)).returncode == 0
@@ -398,10 +321,7 @@ class TestFullDisk:
 
     def test_a_job_for_the_workers_that_does_not_fit(self, good: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        result = disbench_anew(
-            *sampling(good, out, "--workers", "2"),
-            before=partial(limit_files, 500),
-        )
+        result = disbench_anew(*sampling(good, out, "--workers", "2"), before=partial(limit_files, 500))
         refused(result, out / "workers.partial", "File too large")
         assert whole_shards(out) == 0
 
@@ -489,12 +409,7 @@ class TestStoppedProcesses:
             annotations.write_bytes(content[: len(content) // 2] + content[len(content) // 2 + 7 :])
 
         result = stop_after_a_shard(arguments, out, write_another)
-        refused(
-            result,
-            annotations,
-            "changed while it was read",
-            "let it be as it was and run the same command again",
-        )
+        refused(result, annotations, "changed while it was read", "run the same command again")
         shards = {name: data for name, data in contents(out).items() if name.startswith("shard-")}
         assert shards.items() < whole.items()
         annotations.write_bytes(large.read_bytes())

@@ -51,12 +51,7 @@ def masks_of(sampled: SampledScene) -> list[list[np.ndarray[Any, Any]]]:
 
 class TestChosenObjects:
     def test_small_and_empty_objects_are_left_out_and_counted(self) -> None:
-        objects = [
-            rectangle(0, 0, 8, 10),
-            rectangle(20, 0, 79, 1),
-            rectangle(0, 20, 10, 8),
-            rectangle(0, 40, 0, 0),
-        ]
+        objects = [rectangle(0, 0, 8, 10), rectangle(20, 0, 79, 1), rectangle(0, 20, 10, 8), rectangle(0, 40, 0, 0)]
         before = Counter({"seen before": 2})
         chosen = choose_objects(scene(*objects, dropped=before), recipe("hierarchy", min_area=80))
         assert ids(chosen) == [0, 2]
@@ -86,14 +81,7 @@ class TestChosenObjects:
         for drop in (True, False):
             chosen = choose_objects(objects, recipe("hierarchy", drop_repeated=drop))
             assert ids(chosen) == [2, 4, 1, 3, 0, 5]
-            assert [item.kind for item in chosen.objects] == [
-                "thing",
-                "crowd",
-                "thing",
-                "thing",
-                "stuff",
-                "stuff",
-            ]
+            assert [item.kind for item in chosen.objects] == ["thing", "crowd", "thing", "thing", "stuff", "stuff"]
         assert ids(choose_objects(objects, recipe("hierarchy", stuff=False))) == [2, 4, 1, 3]
 
     def test_repeated_masks_are_dropped_and_counted(self) -> None:
@@ -234,11 +222,8 @@ class TestProximity:
         sampled = sample_scene(scene(*self.TOUCHING), recipe("proximity"))
         assert len(sampled.scene.objects) == 5
         assert sampled.neighbours == ((2,), (), (0,), (), ())
-        assert [(one.center, one.members) for one in sampled.sets] == [
-            (0, ((0,), (0, 2))),
-            (2, ((2,), (2, 0))),
-            (3, ((3,),)),
-        ]
+        sets = [(one.center, one.members) for one in sampled.sets]
+        assert sets == [(0, ((0,), (0, 2))), (2, ((2,), (2, 0))), (3, ((3,),))]
         assert sampled.parents == sampled.levels == (None,) * 5
 
     def test_options_reach_the_graph_and_the_cap(self) -> None:
@@ -250,11 +235,7 @@ class TestProximity:
         assert [len(one.members) for one in sampled.sets] == [2, 4, 4, 4, 4, 2]
         assert not any(sample_scene(row, recipe("proximity", min_overlap=99, **reaching)).neighbours)
         capped = sample_scene(row, recipe("proximity", cap=3, **reaching))
-        assert [(len(one.members), one.left_out) for one in capped.sets] == [
-            (2, 0),
-            *[(3, 1)] * 4,
-            (2, 0),
-        ]
+        assert [(len(one.members), one.left_out) for one in capped.sets] == [(2, 0), *[(3, 1)] * 4, (2, 0)]
 
     def test_stuff_comes_after_the_things_in_numbers_too(self) -> None:
         stuff_first = scene(*reversed(self.TOUCHING))

@@ -1,4 +1,4 @@
-"""Contact sheets: what is drawn by lot, with and without images, and what the PNG looks like from afar."""
+"""Contact sheets: what is drawn at random, with and without images, and what the PNG looks like from afar."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
 from disbench.shards.reader import MANIFEST
-from tests.unit.shard_tools import random_scene, scene_object, unrelated, write_shards
+from tests.unit.shard_tools import SHARD, random_scene, scene_object, unrelated, write_shards
 
 Pixels = npt.NDArray[np.uint8]
 ORANGE, BLUE, YELLOW = (230, 159, 0), (0, 114, 178), (240, 228, 66)
@@ -105,14 +105,9 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides_images_and_sets(tmp_path: Path) -> None:
-    scenes = scenes_of(30)
-    folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
-    drawn = {
-        (sheet.image_ids, sheet.centers)
-        for seed in range(5)
-        if (sheet := draw_contact_sheet(folder, root, tmp_path / "s.png", rows=3, seed=seed))
-    }
-    assert len(drawn) == 5
+    folder = write_shards(tmp_path / "shards", scenes_of(30))
+    sheets = [draw_contact_sheet(folder, None, tmp_path / "s.png", rows=3, seed=seed) for seed in range(5)]
+    assert len({(sheet.image_ids, sheet.centers) for sheet in sheets}) == 5
 
 
 def test_scenes_without_an_image_are_passed_over(tmp_path: Path) -> None:
@@ -165,7 +160,7 @@ def test_only_restricts_the_lot(tmp_path: Path) -> None:
         draw_contact_sheet(folder, None, tmp_path / "a.png", only=["004", "4711"])
 
 
-def test_an_image_of_another_size_is_an_input_error_that_names_both(tmp_path: Path) -> None:
+def test_a_bad_image_is_named(tmp_path: Path) -> None:
     scenes = scenes_of(1)
     folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
     path = root / scenes[0].scene.file_name
@@ -173,31 +168,27 @@ def test_an_image_of_another_size_is_an_input_error_that_names_both(tmp_path: Pa
     with pytest.raises(InputError, match=r"000\.jpg.* 24 x 31 .*000 is 31 x 24"):
         draw_contact_sheet(folder, root, tmp_path / "a.png")
     path.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"000\.jpg: not a whole image"):
+    with pytest.raises(InputError, match=r"000\.jpg: "):
         draw_contact_sheet(folder, root, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path / "shards", [])
-    with pytest.raises(InputError, match="no diverse set"):
-        draw_contact_sheet(folder, None, tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"manifest\.json"):
-        draw_contact_sheet(tmp_path, None, tmp_path / "a.png")
-    with pytest.raises(ValueError, match="rows"):
-        draw_contact_sheet(folder, None, tmp_path / "a.png", rows=0)
+    empty = write_shards(tmp_path / "shards", [])
     many = write_shards(tmp_path / "many", scenes_of(60))
-    with pytest.raises(InputError, match=f"more than {MAX_HEIGHT:,} pixels"):
-        draw_contact_sheet(many, None, tmp_path / "a.png", rows=10_000)
+    damaged = write_shards(tmp_path / "damaged", scenes_of(3))
+    (damaged / SHARD).write_bytes(b"x" * (damaged / SHARD).stat().st_size)
+    for folder, rows, words in (
+        (empty, 5, "shards"),
+        (tmp_path, 5, r"manifest\.json"),
+        (many, 10_000, f"{MAX_HEIGHT:,} pixels"),
+        (damaged, 5, SHARD),
+    ):
+        with pytest.raises(InputError, match=words):
+            draw_contact_sheet(folder, None, tmp_path / "a.png", rows=rows)
+    with pytest.raises(ValueError, match="rows"):
+        draw_contact_sheet(many, None, tmp_path / "a.png", rows=0)
     assert not (tmp_path / "a.png").exists()
-
-
-def test_a_damaged_shard_is_an_input_error(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path / "shards", scenes_of(3))
-    shard = folder / "shard-00000.parquet"
-    shard.write_bytes(b"x" * shard.stat().st_size)
-    with pytest.raises(InputError, match="shard-00000"):
-        draw_contact_sheet(folder, None, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3), (900, 700)])

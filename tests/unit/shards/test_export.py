@@ -128,14 +128,8 @@ def test_any_masks_survive_the_way_to_ritm_and_back(
     folder = tmp_path_factory.mktemp("any")
     masks = data.draw(related_masks)
     things = data.draw(st.integers(1, len(masks)))
-    kinds = ["thing"] * things + ["stuff"] * (len(masks) - things)
-    scene = Scene(
-        "5",
-        "5.jpg",
-        *masks[0].shape,
-        source="",
-        objects=tuple(map(scene_object, masks, kinds)),  # type: ignore[arg-type]
-    )
+    objects = tuple(scene_object(mask, "thing" if i < things else "stuff") for i, mask in enumerate(masks))
+    scene = Scene("5", "5.jpg", *masks[0].shape, source="", objects=objects)
     scenes = [related(scene, things) if data.draw(st.booleans()) else unrelated(scene)]
     export_ritm(write_shards(folder / "shards", scenes), folder / "out")
     check_split(folder / "out", scenes)
@@ -159,6 +153,7 @@ def test_more_masks_than_a_layer_has_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_masks_are_packed_by_the_rule(seed: int) -> None:
     """Largest first, into the first layer where they overlap nothing and that holds fewer than 255."""
+    assert pack_masks([]) == ([], [])
     masks = random_rectangles(np.random.default_rng(seed), 40, 12, 14)
     by_area = sorted(range(len(masks)), key=lambda index: (masks[index].sum(), index), reverse=True)
     held: list[list[int]] = []
@@ -179,10 +174,6 @@ def test_masks_are_packed_by_the_rule(seed: int) -> None:
         for value, index in enumerate(others, 1):
             expected[masks[index]] = value
         np.testing.assert_array_equal(layers[number], expected)
-
-
-def test_nothing_to_pack() -> None:
-    assert pack_masks([]) == ([], [])
 
 
 def test_the_pickles_name_nothing_that_a_numpy_release_lacks(tmp_path: Path) -> None:
@@ -223,11 +214,8 @@ def test_ids_that_are_no_numbers_stay_text(tmp_path: Path, names: list[str]) -> 
 
 def test_scenes_without_an_instance_are_left_out_of_ritm(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    scenes = [
-        random_scene(rng, "1"),
-        random_scene(rng, "2", things=0, stuff=2),
-        random_scene(rng, "3", things=0, stuff=0),
-    ]
+    counts = {"1": (8, 2), "2": (0, 2), "3": (0, 0)}
+    scenes = [random_scene(rng, name, things=things, stuff=stuff) for name, (things, stuff) in counts.items()]
     shards = write_shards(tmp_path / "shards", scenes)
     assert export_ritm(shards, tmp_path / "out") == 1
     check_split(tmp_path / "out", scenes[:1])
@@ -256,37 +244,34 @@ def test_an_interrupted_export_does_not_look_finished(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*partial"))
 
 
+@pytest.mark.parametrize("name", ["../1", "a/b", "", ".", "a\\b", "a\nb"])
+def test_ids_that_cannot_be_file_names(tmp_path: Path, name: str) -> None:
+    named = random_scene(np.random.default_rng(0), name)
+    named = replace(named, scene=replace(named.scene, file_name="1.jpg"))
+    with pytest.raises(InputError, match="file name"):
+        export_ritm(write_shards(tmp_path / "strange", [named]), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} <= {"strange", "out"}
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    good = random_scene(rng, "1")
+    good = random_scene(np.random.default_rng(0), "1")
     turned = replace(good.scene, objects=good.scene.objects[::-1])
-    wrong = write_shards(tmp_path / "turned", [unrelated(turned, [])])
-    with pytest.raises(InputError, match="image 1: stuff stands before an instance; sample again"):
-        export_ritm(wrong, tmp_path / "out")
-    for name in ("../1", "a/b", "", ".", "a\\b", "a\nb"):
-        named = random_scene(rng, name)
-        named = replace(named, scene=replace(named.scene, file_name="1.jpg"))
-        strange = write_shards(tmp_path / "strange", [named])
-        with pytest.raises(InputError, match="cannot be a file name; rename the image"):
-            export_ritm(strange, tmp_path / "out")
-    with pytest.raises(InputError, match="image 1 is there twice"):
-        export_coco(write_shards(tmp_path / "twice", [good, good]), tmp_path / "out.json")
+    with pytest.raises(InputError, match="image 1: stuff "):
+        export_ritm(write_shards(tmp_path / "turned", [unrelated(turned, [])]), tmp_path / "out")
+    twice = write_shards(tmp_path / "twice", [good, good])
+    (tmp_path / "file").write_text("in the way")
     for export in (export_ritm, export_coco):
+        with pytest.raises(InputError, match="image 1 is there twice"):
+            export(twice, tmp_path / f"{export.__name__}.out")
         with pytest.raises(InputError, match=r"no manifest\.json"):
             export(tmp_path, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    shards = write_shards(tmp_path / "shards", scenes_of(0, 1))
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="this is a folder; name the JSON file"):
-        export_coco(shards, tmp_path)
-    for export in (export_ritm, export_coco):
         with pytest.raises(OSError, match="file"):
-            export(shards, tmp_path / "file" / "out")
+            export(write_shards(tmp_path / "shards", [good]), tmp_path / "file" / "out")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match=str(tmp_path)):
+        export_coco(tmp_path / "shards", tmp_path)
     with pytest.raises(OSError, match="file"):
-        export_ritm(shards, tmp_path / "file")
+        export_ritm(tmp_path / "shards", tmp_path / "file")
 
 
 def opened(shards: Path, out: Path) -> tuple[COCO, dict[str, Any]]:
@@ -305,11 +290,7 @@ def check_coco(scenes: Sequence[SampledScene], out: Path, shards: Path) -> None:
     sets = iter(content["diverse_sets"])
     for image, sampled in zip(content["images"], scenes, strict=True):
         scene = sampled.scene
-        assert (image["file_name"], image["height"], image["width"]) == (
-            scene.file_name,
-            scene.height,
-            scene.width,
-        )
+        assert (image["file_name"], image["height"], image["width"]) == (scene.file_name, scene.height, scene.width)
         named = {i for item in sampled.sets for member in item.members for i in member}
         keep_stuff = any(scene.objects[index].kind == "stuff" for index in named)
         kept = [i for i, item in enumerate(scene.objects) if keep_stuff or item.kind != "stuff"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,11 +49,10 @@ def draws(dataset: DiverseSetDataset, chosen: Sequence[int] | None = None) -> li
 
 
 def same(first: TrainingItem, second: TrainingItem) -> bool:
+    names = [field.name for field in dataclasses.fields(TrainingItem)]
     return all(
         torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-        for one, other in (
-            (getattr(first, field.name), getattr(second, field.name)) for field in dataclasses.fields(TrainingItem)
-        )
+        for one, other in zip(attrgetter(*names)(first), attrgetter(*names)(second), strict=True)
     )
 
 
@@ -148,15 +147,9 @@ def test_loader_processes_give_the_same_items(shards: Path) -> None:
     dataset.set_epoch(2)
     dataset[0]  # files are open and row groups decoded before the loader copies the dataset
 
-    def load(workers: int, **options: Any) -> list[TrainingItem]:
-        loader = DataLoader(
-            torch.utils.data.Subset(dataset, range(0, len(dataset), 9)),
-            batch_size=3,
-            num_workers=workers,
-            collate_fn=list_collate,
-            **options,
-        )
-        batches = list(loader)
+    def load(workers: int) -> list[TrainingItem]:
+        chosen = torch.utils.data.Subset(dataset, range(0, len(dataset), 9))
+        batches = list(DataLoader(chosen, batch_size=3, num_workers=workers, collate_fn=list_collate))
         assert all(isinstance(batch, list) and 1 <= len(batch) <= 3 for batch in batches)
         return [item for batch in batches for item in batch]
 
@@ -189,32 +182,22 @@ class TestImages:
             assert same(DiverseSetDataset(shards, images)[0], dataset[0])
         assert asked == [name]
 
-    def test_a_missing_image(self, shards: Path, tmp_path: Path) -> None:
-        name = DiverseSetDataset(shards).sets[0].file_name
-        for images in (tmp_path, lambda file_name: None):
-            with pytest.raises(InputError, match=f"{name}: no such image .*give the folder that has it"):
-                DiverseSetDataset(shards, images)[0]
-
     def test_an_image_of_another_size(self, shards: Path, tmp_path: Path) -> None:
         chosen = DiverseSetDataset(shards).sets[0]
         self.put(tmp_path, chosen.file_name, change=1)
         height, width = chosen.click_region["size"]
         dataset = DiverseSetDataset(shards, lambda name: (tmp_path / name).with_suffix(".png"))
-        message = f"{width + 1} x {height} pixels, but the masks of image {chosen.image_id} have {width} x {height}"
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"{width + 1} x {height} .*{chosen.image_id} .*{width} x {height}"):
             dataset[0]
         self.put(tmp_path, chosen.file_name)
         assert dataset[0].image.shape == (3, height, width)
 
-    def test_a_damaged_image(self, shards: Path, tmp_path: Path) -> None:
+    def test_a_missing_or_damaged_image_is_named(self, shards: Path, tmp_path: Path) -> None:
         name = DiverseSetDataset(shards).sets[0].file_name
         (tmp_path / name).write_bytes(photo_path(name).read_bytes()[:500])
-        with pytest.raises(InputError, match=f"{name}: not a whole image"):
-            DiverseSetDataset(shards, tmp_path)[0]
-
-    def test_a_folder_without_shards(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"no manifest\.json"):
-            DiverseSetDataset(tmp_path)
+        for images in (tmp_path / "nowhere", lambda file_name: None, tmp_path):
+            with pytest.raises(InputError, match=f"{name}: "):
+                DiverseSetDataset(shards, images)[0]
 
 
 class TestDrawnClicks:
