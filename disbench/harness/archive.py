@@ -35,11 +35,11 @@ from disbench.io.settings import Count, parse_json_table, settings_from
 MANIFEST = "manifest.json"
 ENDING = ".zip"
 LEFT_OUT: Final = "left out"
-"""The run had masks, and the archive does not."""
+"""For `Manifest.masks`: the run has masks, the archive does not."""
 _MEMBERS = (MANIFEST, RUN, CLICKS)
 _MASKS = ("mask", "candidate_masks")
 _DATE = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip can say."""
+"""The earliest date that a zip can store."""
 _UNIX = 3
 _MODE = stat.S_IFREG | 0o644
 _HEADER = struct.Struct("<4s22x2H")
@@ -57,14 +57,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a packed run says of itself (`manifest.json`).
-
-    Attributes:
-        form: of the archive.
-        files: name of a member -> its size and hash.
-        masks: which masks its rows have.
-        figures: the numbers that the run claims (`disbench.harness.measures.as_claims`).
-    """
+    """The content of `manifest.json`; `figures` as made by `disbench.harness.measures.as_claims`."""
 
     form: Literal[1]
     files: Mapping[str, FileFacts]
@@ -84,16 +77,16 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
     """Pack a finished run into one file.
 
     Args:
-        run: its folder.
+        run: the run's folder.
         out: the archive, `*.zip`; by default beside the folder, with its name.
-        masks: whether stored masks go along; without them their columns are null.
+        masks: include stored masks; otherwise their columns are null.
         progress: show a progress bar on standard error.
 
     Returns:
         The archive's path. The same run gives the same bytes.
 
     Raises:
-        InputError: no run there, not finished, damaged, or with rows that do not fit each other and `run.json`.
+        InputError: no finished run there, a damaged one, or rows that contradict each other or `run.json`.
     """
     whole = run.resolve()
     path = whole.with_name(f"{whole.name}{ENDING}") if out is None else out
@@ -120,16 +113,12 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
 
 
 def open_run(place: Path) -> StoredRun:
-    """A finished run: of a folder, or packed.
-
-    Raises:
-        InputError: as `read_run` and `read_packed`.
-    """
+    """A finished run from its folder or archive; errors as for `read_run` and `read_packed`."""
     return read_packed(place).run if place.is_file() else read_run(place)
 
 
 def is_run(place: Path) -> bool:
-    """Whether a path is that of a run, finished or not: a folder, or an archive by its name."""
+    """Whether a path is a run, finished or not: a folder with a run's files, or a file named as an archive."""
     if place.suffix == ENDING and place.is_file():
         return True
     return (place / RUN).exists() or (place / JOURNAL).exists()
@@ -139,11 +128,12 @@ def read_packed(archive: Path) -> PackedRun:
     """A packed run, read where it lies; nothing is unpacked.
 
     Raises:
-        InputError: not a zip, damaged, with other members than a packed run has, or with members that are
-            compressed, links, or of another size or hash than the manifest says.
+        InputError: not a zip, damaged, other members than those of a packed run, or a member that is compressed,
+            a link, or of another size or hash than the manifest says.
     """
     content = _members(archive)
-    manifest = _read_manifest(content[MANIFEST].to_pybytes(), archive)
+    with _complaining(archive):
+        manifest = settings_from(Manifest, parse_json_table(content[MANIFEST].to_pybytes()), f"{archive}: {MANIFEST}")
     for name in (RUN, CLICKS):
         found = FileFacts(content[name].size, hashlib.sha256(content[name]).hexdigest())
         if manifest.files.get(name) != found:
@@ -152,8 +142,7 @@ def read_packed(archive: Path) -> PackedRun:
                 "archive again, or pack the run again"
             )
     record = run_record(content[RUN].to_pybytes(), f"{archive}: {RUN}")
-    folder = archive.with_suffix("")
-    return PackedRun(StoredRun(folder, record, archive, content[CLICKS]), manifest)
+    return PackedRun(StoredRun(archive.with_suffix(""), record, archive, content[CLICKS]), manifest)
 
 
 def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
@@ -195,7 +184,7 @@ def _write(file: BinaryIO, manifest: Manifest, record: bytes, rows: BinaryIO) ->
 
 
 def _members(archive: Path) -> dict[str, pa.Buffer]:
-    """The bytes of each member, as they lie in the file."""
+    """Views of each member in a memory map of the file."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; name a run's folder or a packed run")
     with _complaining(archive), zipfile.ZipFile(archive) as packed:
@@ -234,7 +223,6 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
-    """The part of an archive that is a stored member."""
     if not 0 <= info.header_offset <= content.size - _HEADER.size:
         raise ValueError(f"{info.filename} begins outside the file")
     header = content.slice(info.header_offset, _HEADER.size).to_pybytes()
@@ -243,13 +231,3 @@ def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
     if signature != _SIGNATURE or begin + info.file_size > content.size:
         raise ValueError(f"{info.filename} ends outside the file")
     return content.slice(begin, info.file_size)
-
-
-def _read_manifest(content: bytes, archive: Path) -> Manifest:
-    where = f"{archive}: {MANIFEST}"
-    try:
-        return settings_from(Manifest, parse_json_table(content), where)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}); pack the run again") from error

@@ -12,7 +12,7 @@ from disbench.core.choices import Selection
 
 
 class MethodError(Exception):
-    """A method failed on a sample: recorded with the sample, and the run continues."""
+    """The method failed on a sample; this is recorded in its row, and the run continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,7 @@ class Candidates:
 def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
     """The masks and scores of a prediction, thresholded.
 
-    Args:
-        prediction: anything with `masks` and `scores`, as a method returned it.
-        height: of the image, pixels.
-        width: of the image, pixels.
-        threshold: probabilities strictly above it belong to the mask; booleans are not compared.
+    Probabilities strictly above the threshold belong to the mask; boolean masks are taken as they are.
 
     Raises:
         MethodError: no masks, a wrong shape or dtype, values outside [0, 1], a score that is missing or not finite.
@@ -63,13 +59,13 @@ def choose(
     target_ious: Sequence[float],
     previous: BoolArray,
 ) -> int:
-    """Which candidate is kept; ties go to the lowest index.
+    """Index of the candidate that is kept; ties go to the lowest.
 
     Args:
-        selection: the rule.
+        selection: the rule; without scores, the method's own choice is the candidate nearest to `previous`.
         click: number of the click, from 1.
         candidates: masks and scores of the click.
-        target_ious: IoU of each with the target (nan counts as the lowest); only oracles use it.
+        target_ious: IoU of each candidate with the target (nan counts as the lowest); only oracles use it.
         previous: boolean (height, width), the mask that was kept before.
 
     Raises:
@@ -84,7 +80,7 @@ def choose(
 def choose_by_numbers(
     selection: Selection, click: int, target_ious: Sequence[float], scores: Sequence[float] | None
 ) -> int | None:
-    """Like `choose`, where IoUs and scores decide; None where the masks themselves do."""
+    """Like `choose`, from IoUs and scores alone; None where the masks decide."""
     if len(target_ious) == 1:
         return 0
     if selection == "oracle-all" or (selection == "oracle-first" and click == 1):

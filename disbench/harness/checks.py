@@ -25,6 +25,7 @@ from disbench.harness.candidates import Candidates, choose, choose_by_numbers
 from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import Failure
+from disbench.harness.sample_loop import first_mask
 from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
 Row = Mapping[str, Any]
@@ -77,11 +78,7 @@ class Problems:
 class RowChecks:
     """Compares rows with each other and with `run.json`, sample by sample.
 
-    Args:
-        run: its record and the place of its rows.
-        protocol: the run's, with its recording where that is known.
-        stored: the masks that the rows should have: `none`, `kept` or `all`.
-        problems: added to.
+    The protocol has its recording where that is known; `stored` says which masks the rows should have (a `Store`).
     """
 
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
@@ -98,19 +95,14 @@ class RowChecks:
         self._seconds = dict.fromkeys(SECONDS, 0.0)
 
     def add(self, table: pa.Table) -> list[dict[str, Any]] | None:
-        """Check the rows of one sample.
-
-        Returns:
-            The rows; None if they cannot be compared with images: out of order, outside the image, or with other
-            masks than they should have.
-        """
+        """Check the rows of one sample; returns them, or None if they cannot be compared with images."""
         try:
             rows: list[dict[str, Any]] = table.to_pylist()
         except UnicodeDecodeError as error:
             self._problems.add("sample with a text that is not UTF-8", str(error))
             return None
         self._count(rows)
-        if any(_has_holes(row) for row in rows):
+        if any(None in (row[name] or ()) for row in rows for name in _LISTS):
             self._problems.add("sample with an empty entry in a list", repr(rows[0]["sample"]))
             return None
         order = list(self._order(rows))
@@ -169,7 +161,6 @@ class RowChecks:
             self._seconds[name] += sum(row[name] for row in rows)
 
     def _order(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-        """The rows of a sample are those that the protocol gives it."""
         sample, count, most = rows[0]["sample"], len(rows), self._protocol.max_clicks
         if sample in self._seen:
             yield "sample whose rows are not together", repr(sample)
@@ -180,7 +171,7 @@ class RowChecks:
             yield "sample whose height and width change", repr(sample)
         ends = [self._ends(row) for row in rows]
         if any(ends[:-1]):
-            yield "row after a sample's end", f"{_where(rows[ends.index(True) + 1])}"
+            yield "row after a sample's end", _where(rows[ends.index(True) + 1])
         if count > most:
             yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
         if count < most and not ends[-1] and not self._may_end(sample, count):
@@ -282,10 +273,6 @@ def _same(first: float, second: float) -> bool:
     return first == second or (math.isnan(first) and math.isnan(second))
 
 
-def _has_holes(row: Row) -> bool:
-    return any(None in (row[name] or ()) for name in _LISTS)
-
-
 def _where(row: Row) -> str:
     return f"{repr(row['sample'])[:_LONGEST]}, click {row['click']}"
 
@@ -313,20 +300,11 @@ def judge_click(
     seed: int = 0,
     sample: str = "",
 ) -> Judgement:
-    """Compare a click with the policy.
-
-    Args:
-        policy: the run's.
-        target: int8 (height, width): 1 object, 0 background, -1 ignored.
-        prediction: boolean (height, width), what the click corrects.
-        before: earlier clicks.
-        click: within the image.
-        seed: of the policy.
-        sample: id of the sample.
+    """Compare a click with the one that the policy simulates (arguments as for `ClickPolicy.simulate`).
 
     Returns:
         `same`: the click that is simulated here. `moved`: another, whose distance is within `TOLERANCE` of the
-        largest over both kinds of error, at a pixel of the kind that its sign says (for `jitter`: the click
+        largest over both kinds of error, at an error pixel of the kind that its sign says (for `jitter`: the click
         around another centre of that kind). `wrong`: neither.
     """
     if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
@@ -353,9 +331,9 @@ class ClickChecks:
     """Follows samples click by click.
 
     Attributes:
-        clicks: clicks compared.
-        moved: clicks within the tolerance that are elsewhere than simulated here.
-        measured: rows whose IoUs were recomputed.
+        clicks: number of clicks compared.
+        moved: number of them that are elsewhere than simulated here, within the tolerance.
+        measured: number of rows whose IoUs were recomputed.
     """
 
     def __init__(self, protocol: Protocol, problems: Problems) -> None:
@@ -364,34 +342,23 @@ class ClickChecks:
         self.clicks = self.moved = self.measured = 0
 
     def add(self, sample: Sample, rows: Sequence[Row]) -> None:
-        """Follow one sample as far as its masks allow: without masks its first click.
-
-        Args:
-            sample: image and target.
-            rows: as returned by `RowChecks.add`.
-        """
+        """Follow the rows of one sample (from `RowChecks.add`) as far as its masks allow: without masks one click."""
         size = sample.target.shape
         if size != (rows[0]["height"], rows[0]["width"]):
             found = f"{rows[0]['height']} x {rows[0]['width']}, not {size[0]} x {size[1]}"
             self._problems.add("sample of another size than in the dataset", f"{sample.id!r} ({found})")
             return
         boundary = TargetBoundary(sample.target)
-        kept: BoolArray | None = self._first_mask(sample)
+        kept = first_mask(sample, self._protocol)
         before: list[Click] = []
         for row in rows:
-            assert kept is not None
             click = Click(row["x"], row["y"], row["positive"])
             self._judge(sample, kept, before, click)
             before.append(click)
-            previous, kept = kept, _decoded(row)
-            if kept is None:
+            if row["mask"] is None:
                 return
+            previous, kept = kept, _mask(row["mask"], row)
             self._measure(sample, boundary, row, kept, previous)
-
-    def _first_mask(self, sample: Sample) -> BoolArray:
-        if self._protocol.initial_masks and sample.initial is not None and not self._protocol.budget:
-            return sample.initial
-        return np.zeros(sample.target.shape, dtype=bool)
 
     def _judge(self, sample: Sample, kept: BoolArray, before: Sequence[Click], click: Click) -> None:
         if self._policy.name == REPLAY:
@@ -419,7 +386,6 @@ class ClickChecks:
             self._problems.add("click that does not follow from the mask before it", example)
 
     def _judge_recorded(self, sample: str, before: Sequence[Click], click: Click) -> None:
-        """Compare a click with the recording, where there is one."""
         recording = self._protocol.recording
         if recording is None:
             return
@@ -456,15 +422,11 @@ class ClickChecks:
 
 
 def _distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
-    """Distance of every error pixel to the nearest other pixel; 0 where it was clicked. float32 (height, width)."""
+    """Distance of every error pixel to the nearest other pixel, 0 where clicked before; float32 (height, width)."""
     found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
     for click in clicked:
         found[click.y, click.x] = 0
     return found
-
-
-def _decoded(row: Row) -> BoolArray | None:
-    return None if row["mask"] is None else _mask(row["mask"], row)
 
 
 def _mask(counts: bytes, row: Row) -> BoolArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,20 +42,20 @@ class Results:
 
     @property
     def failures(self) -> dict[str, str]:
-        """The reason of each sample on which the method failed."""
+        """Sample on which the method failed -> reason."""
         return {row.sample: row.failure for row in self.rows if row.failure is not None}
 
     def noc(self, threshold: float) -> float:
         """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); a failure has IoU 0 from its click on.
 
         Raises:
-            ValueError: the method got a fixed budget of points, so there are no clicks to count.
+            ValueError: a run with a budget, where there are no clicks to count.
         """
         self._refuse_budget()
         return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
 
     def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
-        """Samples that fail to reach an IoU (`disbench.core.metrics.nof`); errors as of `noc`."""
+        """Number of samples that fail to reach an IoU (`disbench.core.metrics.nof`); errors as for `noc`."""
         self._refuse_budget()
         return metrics.nof(list(self.ious.values()), threshold, self.protocol.max_clicks, rule)
 
@@ -65,15 +66,11 @@ class Results:
             )
 
     def miou_curve(self) -> FloatArray:
-        """Mean IoU after click 1 to `max_clicks` (`disbench.core.metrics.miou_curve`).
-
-        Raises:
-            ValueError: samples ended early (`stop_at`).
-        """
+        """Mean IoU after each click (`disbench.core.metrics.miou_curve`); ValueError where samples ended early."""
         return metrics.miou_curve(list(self.ious.values()), self.protocol.max_clicks)
 
     def to_table(self) -> pa.Table:
-        """The rows as an Arrow table, of the stored run's schema."""
+        """The rows as an Arrow table of the stored run's schema."""
         return to_table(self.rows)
 
 
@@ -103,12 +100,12 @@ def evaluate(
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
         policy: how clicks are simulated: `center`, or another of `disbench.core.click_policies.POLICIES`; or recorded
-            clicks, `replay:FILE,user=NAME`: samples that have none are left out.
+            clicks, `replay:FILE,user=NAME`, which leave out samples without any.
         seed: for policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
-        budget: "", or the points that the method gets at once instead of a loop of clicks, one of
-            `disbench.core.budgets.BUDGETS`; a sample has one answer then, and `max_clicks` is ignored.
+        budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once instead of a loop of
+            clicks: one answer a sample, and `max_clicks` is ignored.
         store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 
@@ -116,8 +113,8 @@ def evaluate(
         One row a click. A method that raises or returns a malformed prediction fails that sample; the row says why.
 
     Raises:
-        InputError: a sample that cannot be read, two samples of one id, an unknown selection or policy, a
-            batch for a method that has no `predict_batch`, recorded clicks of no sample or outside its image.
+        InputError: a sample that cannot be read, two samples with one id, an unknown selection or policy, a
+            batch for a method without `predict_batch`, recorded clicks on an unknown sample or outside its image.
     """
     asked = Protocol(
         max_clicks=1 if budget else max_clicks,
@@ -138,13 +135,13 @@ def evaluate(
         for event in run_chunk(method, chunk, task, batched=batch > 1):
             if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
                 rows.setdefault(event.number, []).append(event.row)
-    _check_ids([of_sample[0].sample for of_sample in rows.values()])
+    check_ids([of_sample[0].sample for of_sample in rows.values()])
     check_samples(protocol, seen)
     return Results(tuple(row for number in sorted(rows) for row in rows[number]), protocol)
 
 
 def check_batch(method: Any, batch: int) -> None:
-    """Refuse a batch below 1, and one for a method without `predict_batch`."""
+    """Refuse a batch below 1, and one above 1 for a method without `predict_batch`."""
     if batch < 1:
         raise InputError(f"batch = {batch}: a batch has 1 sample or more")
     if batch > 1 and not hasattr(method, "predict_batch"):
@@ -163,7 +160,7 @@ def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Callable[[], 
 def _recorded(
     samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]
 ) -> Iterator[Callable[[], Sample]]:
-    """The readers of the samples; with a recording, of those that it has clicks on, and `seen` gets all ids."""
+    """Readers of the samples; with a recording only of those that have clicks, and `seen` gets all ids."""
     if protocol.recording is None:
         yield from _readers(samples)
         return
@@ -178,9 +175,8 @@ def _itself(sample: Sample) -> Sample:
     return sample
 
 
-def _check_ids(ids: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in ids:
-        if name in seen:
-            raise InputError(f"two samples have the id {name!r}; give each its own")
-        seen.add(name)
+def check_ids(ids: Sequence[str], where: str = "") -> None:
+    """Refuse ids that two samples share."""
+    shared = [name for name, count in Counter(ids).items() if count > 1]
+    if shared:
+        raise InputError(f"{where}two samples have the id {shared[0]!r}; give each its own")

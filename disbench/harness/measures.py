@@ -30,7 +30,7 @@ SOLVED = 90
 AT_CLICKS = (1, 3, 5, 20)
 """The clicks after which mean IoUs are reported."""
 OVERVIEW = (85, 90)
-"""IoUs of the overview, those of the paper's Table 1."""
+"""IoUs to reach in the overview, as in the paper's Table 1."""
 NOT_A_NUMBER = "not available: the value of some sample is not a number"
 
 Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comparison"]
@@ -48,20 +48,20 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class RunRows:
-    """A run's rows as arrays: all that measures, curves and comparisons are computed from.
+    """A run's rows as arrays, from which measures, curves and comparisons are computed.
 
     Attributes:
         samples: ids, in the dataset's order.
         ious: after each click; a sample that ended early is padded to `max_clicks` (`StoredRun.by_sample`).
         clicks: number of rows.
         failures: id and reason of each sample on which the method failed.
-        max_clicks: clicks a sample gets.
+        max_clicks: as in `Protocol`, like `stop_at` and `budget`.
         stop_at: the IoU at which samples ended, or None.
-        budget: name of the points that the method got at once; "" for a loop of clicks.
-        boundary_ious: as `ious`.
+        budget: "" for a loop of clicks.
+        boundary_ious: like `ious`.
         ran_out: number of samples whose recorded clicks ended before `max_clicks`.
         first: which rows are a sample's first click, (clicks,).
-        seconds: column of seconds -> (clicks,); opening the image belongs to the method's first click.
+        seconds: column -> (clicks,); opening the image counts to the method's first click.
     """
 
     samples: Sequence[str]
@@ -78,7 +78,7 @@ class RunRows:
 
     @property
     def without_curves(self) -> str:
-        """Why the run has no mean IoU after each click; "" if it has."""
+        """Why the mean IoU after each click is not available; "" if it is."""
         if self.budget:
             points = BUDGETS[self.budget].words if self.budget in BUDGETS else self.budget
             return f"not available: the method gets {points} and answers once"
@@ -87,7 +87,7 @@ class RunRows:
         return ""
 
     def reaches(self, percent: int) -> bool:
-        """Whether samples go on until this IoU; compared as results are, as float32."""
+        """Whether samples go on until this IoU (compared as float32, like results)."""
         if self.budget or self.stop_at is None:
             return not self.budget
         return bool(np.float32(percent / 100) <= np.float32(self.stop_at))
@@ -99,18 +99,18 @@ class RunRows:
 
     @cached_property
     def boundary_miou(self) -> FloatArray | None:
-        """As `miou`, of the boundary IoU."""
+        """Like `miou`, for the boundary IoU."""
         return None if self.without_curves else miou_curve(self.boundary_ious, self.max_clicks)
 
     @cached_property
     def undefined(self) -> list[str]:
-        """Samples with an IoU over an empty union, which is not a number and reaches nothing."""
+        """Samples with an IoU over an empty union, which is nan and reaches no threshold."""
         return [name for name, row in zip(self.samples, self.ious, strict=True) if np.isnan(row).any()]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A measure of one run: its number, and its 95 % bootstrap interval if it has one; or why it is missing."""
+    """A measure of one run with its 95 % bootstrap interval, if any; or why it is missing."""
 
     number: float | None = None
     low: float | None = None
@@ -120,20 +120,20 @@ class Value:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure.
+    """What is computed from a run's rows, and how tables show it.
 
     Attributes:
-        name: its column in `results.csv`.
-        title: its name in a line of text.
+        name: the column in `results.csv`.
+        title: the name in a line of text.
         group: measures of a group are neighbours in a table.
-        of: its number for a run; may raise `UnavailableError`.
-        text: a number as tables print it.
+        of: computes it from a run; may raise `UnavailableError`.
+        text: formats a number for tables.
         unit: clicks, samples, seconds, or "" for a ratio.
         better: which numbers are better; "" where runs are not ranked by it.
         headings: table that shows it -> heading of its group of columns ("" without one), heading of its own.
-        by_sample: its values (samples,), for comparisons and intervals; may raise `UnavailableError`.
+        by_sample: values (samples,), for comparisons and intervals; may raise `UnavailableError`.
         interval: whether reports give the 95 % bootstrap interval over samples.
-        claim: where a packed run's manifest claims it: the keys down to the number.
+        claim: keys down to the number in a packed run's manifest; () if it has none.
         in_csv: whether `results.csv` has it.
     """
 
@@ -151,7 +151,7 @@ class Measure:
     in_csv: bool = True
 
     def value(self, rows: RunRows, *, interval: bool = True) -> Value:
-        """The measure of a run, and its interval unless that is not wanted."""
+        """The measure of a run."""
         try:
             number = self.of(rows)
             if math.isnan(number):
@@ -170,10 +170,10 @@ def measures_in(place: Place) -> list[Measure]:
 
 
 def read_rows(run: StoredRun) -> RunRows:
-    """The rows of a stored run; the Parquet file is read once.
+    """The rows of a stored run.
 
     Raises:
-        InputError: the file is damaged, has numbers outside their range, or is not the one that `run.json` describes.
+        InputError: the file is damaged, has numbers outside their range, or does not fit `run.json`.
     """
     place, protocol = run.place(CLICKS), run.protocol
     table = run.rows(("sample", "click", "failure", "iou", "boundary_iou", *SECONDS))
@@ -208,7 +208,7 @@ def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
     """Every measure of a stored run, by name.
 
     Raises:
-        InputError: no measures follow from the rows, such as those of samples that end before they may.
+        InputError: rows that no run has, such as samples that end too early.
     """
     try:
         return {measure.name: measure.value(rows) for measure in MEASURES.values()}
@@ -217,16 +217,12 @@ def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
 
 
 def claimed_values(rows: RunRows) -> dict[str, Value]:
-    """The measures that a packed run's manifest claims, by name, without intervals.
-
-    Raises:
-        ValueError: no measures follow from the rows.
-    """
+    """The measures that a packed run's manifest claims, by name, without intervals; ValueError as for `miou_curve`."""
     return {measure.name: measure.value(rows, interval=False) for measure in MEASURES.values() if measure.claim}
 
 
 def as_claims(values: Mapping[str, Value]) -> dict[str, Any]:
-    """Values of `claimed_values` as the manifest has them."""
+    """Values of `claimed_values` in the manifest's form."""
     claims: dict[str, Any] = {}
     for name, value in values.items():
         *tables, key = MEASURES[name].claim
@@ -239,7 +235,7 @@ def as_claims(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def as_lines(values: Mapping[str, Value]) -> list[str]:
-    """Values for people to read, a line a group."""
+    """Values as text, one line a group."""
     lines: dict[Group, list[str]] = {}
     for name, value in values.items():
         if value.number is not None:
@@ -256,7 +252,6 @@ def significant(value: float) -> str:
 
 
 def _check_numbers(table: pa.Table, place: str) -> None:
-    """IoUs are from 0 to 1 or not a number; seconds are finite and not negative."""
     for name in ("iou", "boundary_iou", *SECONDS):
         values = table[name].to_numpy()
         timed = name in SECONDS
@@ -273,7 +268,7 @@ def _ran_out(table: pa.Table, max_clicks: int) -> int:
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> ByClick:
-    """One array where all samples have as many clicks, which is far faster to measure."""
+    """One array where all samples have equally many clicks, which is far faster to measure."""
     rows = [row.astype(np.float32) for row in by_sample.values()]
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
@@ -322,7 +317,6 @@ def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
 def _mean(
     name: str, title: str, group: Group, by_sample: Callable[[RunRows], npt.NDArray[Any]], **more: Any
 ) -> Measure:
-    """A measure that is the mean of one value a sample, with its interval."""
 
     def of(rows: RunRows) -> float:
         return float(by_sample(rows).mean())

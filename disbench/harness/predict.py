@@ -35,11 +35,7 @@ class Answer:
 
 
 def parse_click(text: str) -> Click:
-    """A click from `x,y,+` (on the object) or `x,y,-` (on the background).
-
-    Raises:
-        InputError: written otherwise.
-    """
+    """A click from `x,y,+` (on the object) or `x,y,-` (on the background); InputError for any other text."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or parts[2] not in ("+", "-") or not all(part.isdecimal() for part in parts[:2]):
         raise InputError(f"--click {text}: write it as x,y,+ or x,y,- in whole pixels from the top left corner")
@@ -55,21 +51,20 @@ def predict(
     keep: int | None = None,
     budget: str = "",
 ) -> Answer:
-    """Let a method segment an image by clicks, which it gets one by one, as in a benchmark.
+    """Segment an image by clicks, which the method gets one by one, as in a benchmark.
 
     Args:
         method: any object with `open(image)`.
         image: uint8 (height, width, 3), RGB.
         clicks: at least one.
         threshold: probabilities strictly above it belong to a mask.
-        keep: index of the candidate that is meant at the first click; without it the highest score decides
-            (the first candidate where there are no scores).
-        budget: "", or the points that the method gets at once, one of `disbench.core.budgets.BUDGETS`; there must be
-            as many clicks.
+        keep: index of the candidate that is meant at the first click; None takes the highest score, or the first
+            candidate where there are no scores.
+        budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once; `clicks` are those.
 
     Raises:
-        InputError: no click, another number of them than the budget has, a click outside the image, no candidate
-            of that index, or the method failed.
+        InputError: no click, another number than the budget's, a click outside the image, an unknown candidate, or
+            the method failed.
     """
     height, width = image.shape[:2]
     if not clicks:

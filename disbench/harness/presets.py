@@ -22,19 +22,16 @@ _VALUES = ("threshold", "max_clicks", "selection", "policy")
 
 @dataclass(frozen=True)
 class Preset:
-    """A protocol as a whole.
+    """The settings of one paper or code; those that are not described here are as in `Protocol`.
 
     Attributes:
-        title: the paper or code that it is of.
-        source: where it is read.
-        threshold: a pixel belongs to a mask above it; None: the method's own.
-        max_clicks: clicks a sample gets.
-        selection: how one of several candidates is kept.
-        policy: how clicks are simulated.
-        failures: which NoF is published.
+        title: the paper or code.
+        source: the file, or its address, that the settings were read from.
+        threshold: None for the method's own.
+        failures: the rule of the published NoF.
         datasets: name of a dataset's card -> its options.
-        notes: what a protocol cannot say.
-        name: of its file.
+        notes: what the settings cannot express.
+        name: the file's, without its ending.
     """
 
     title: str
@@ -52,17 +49,17 @@ class Preset:
         ClickPolicy.parse(self.policy)
 
     def reading(self, dataset: str) -> list[str]:
-        """How this protocol reads the masks of a dataset: its options, `option=value` each."""
+        """The options by which it reads a dataset, `option=value` each."""
         return overrides(self.datasets.get(dataset, {}))
 
     def as_dict(self) -> dict[str, Any]:
-        """What it sets, as runs record it; without what it leaves to the method."""
+        """The settings as runs record them, without those left to the method."""
         values = {key: getattr(self, key) for key in _VALUES if getattr(self, key) is not None}
         readings = {name: dict(options) for name, options in self.datasets.items()}
         return {**values, "failures": self.failures, "datasets": readings}
 
     def figures(self, run: StoredRun) -> str:
-        """NoC and NoF of a finished run, failures counted as the protocol does, in words."""
+        """NoC and NoF of a finished run in words, failures counted by its rule."""
         rows = read_rows(run)
         percents = [percent for percent in PERCENTS if rows.reaches(percent)]
         names = [f"noc_{percent}" for percent in percents] + [f"nof_{percent}_{self.failures}" for percent in percents]
@@ -83,7 +80,7 @@ class Preset:
 
 
 def load_preset(name: str) -> Preset:
-    """The preset of a name, or of a path that ends in `.toml`.
+    """The preset with this name, or of a path that ends in `.toml`.
 
     Raises:
         InputError: no such preset, an unknown key, or a value of the wrong kind or out of range.
@@ -93,7 +90,7 @@ def load_preset(name: str) -> Preset:
 
 
 def departures(protocol: Protocol) -> list[str]:
-    """Names of the values in which a run differs from the preset that it was asked for."""
+    """Names of the settings in which a run differs from its preset."""
     asked = protocol.preset_values
     return [key for key in _VALUES if key in asked and asked[key] != getattr(protocol, key)]
 

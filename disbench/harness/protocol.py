@@ -1,4 +1,4 @@
-"""How a method is evaluated: what a result must say of itself to be compared with another."""
+"""How a method is evaluated: the settings that two results must share to be compared."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ class Protocol:
 
     Attributes:
         max_clicks: clicks a sample gets, at least 1.
-        threshold: a pixel belongs to a mask if its probability is above this, strictly.
+        threshold: a pixel belongs to a mask if its probability is strictly above this.
         selection: how one of several candidates is kept: `oracle-first` (the best by IoU with the target at
             click 1, the method's own choice after it), `oracle-all` (the best at every click), `score` (the
-            method's highest score, no target looked at).
-        policy: how clicks are simulated, as `disbench.core.click_policies` names it; `center` is the standard.
-        seed: of the policies that draw.
+            method's highest score; the target is not used).
+        policy: how clicks are simulated (`disbench.core.click_policies.ClickPolicy.parse`).
+        seed: for policies that draw.
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
         initial_masks: begin from a sample's initial mask where it has one.
-        name: of the click simulation and loop.
-        preset: "", or the name of the protocol as a whole that the values come from (`disbench.harness.presets`).
-        preset_values: what that sets, by the names of values here, and its `failures` and `datasets`; an option that
-            was typed may have set a value otherwise.
-        budget: "", or the points that a method gets at once instead of a loop of clicks, one of
-            `disbench.core.budgets.BUDGETS`; a sample then has one answer, which counts as its click 1.
+        name: the click simulation and loop.
+        budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once instead of a loop of
+            clicks; a sample then has one answer, which counts as its click 1.
+        preset: name of the preset that the values come from (`disbench.harness.presets`), or "".
+        preset_values: what the preset sets; options on the command line may have overridden it.
         recording: the clicks of the policy `replay`, once they are read (`disbench.harness.replay`).
 
     Raises:
-        InputError: a value that is unknown or out of its range, or that does not go with a budget.
+        InputError: a value that is unknown, out of range, or does not go with a budget.
     """
 
     max_clicks: int = 20
@@ -93,17 +92,13 @@ class Protocol:
 
     @property
     def click_policy(self) -> ClickPolicy:
-        """The policy, with the recorded clicks where it has any.
-
-        Raises:
-            InputError: as `ClickPolicy.parse`.
-        """
+        """The policy, with its recorded clicks where it has any."""
         if self.recording is not None:
             return ClickPolicy(REPLAY, recording=self.recording)
         return ClickPolicy.parse(self.policy)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; a budget and a preset only where there are any; of recorded clicks what the policy says."""
+        """JSON-ready; without an empty budget or preset, and without recorded clicks, which the policy names."""
         found = dataclasses.asdict(dataclasses.replace(self, recording=None))
         del found["recording"]
         for name in ("budget", "preset", "preset_values"):
@@ -118,12 +113,9 @@ class SetProtocol:
 
     Attributes:
         clicks: first clicks drawn for each set, at least 1.
-        seed: of the draws.
-        move: pixels by which each click is moved in eight directions (those that stay in the click region); 0: none.
-        threshold: a pixel belongs to a candidate if its probability is above this, strictly.
-
-    Raises:
-        InputError: a value out of range.
+        seed: for the draws.
+        move: pixels by which each click is moved in eight directions, staying in the click region; 0 for none.
+        threshold: a pixel belongs to a candidate if its probability is strictly above this.
     """
 
     clicks: Count = 1

@@ -26,7 +26,7 @@ _DECISIVE = ("task", "method", "dataset", "protocol", "versions")
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What reports read of the method card in a run's record; any other key of a card is left alone."""
+    """What reports read from the method card in a run's record; other keys are ignored."""
 
     title: str = ""
     status: str = ""
@@ -44,7 +44,7 @@ class CardFacts:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> CardFacts:
-        """The facts of a card's content, {} for a method without a card."""
+        """Read from a card's content, {} for a method without a card."""
         return settings_from(cls, card, "card", unknown="skip")
 
 
@@ -56,9 +56,9 @@ class MethodRecord:
         name: the card's name, or the class's.
         entry: "package.module:Name" or "file.py:Name".
         options: every option with its value.
-        card: content of its card; {} without one.
-        source_sha256: of the file that an entry names, or None.
-        provenance: of a bridged method: its repository, adapter, checkpoint and their hashes.
+        card: content of the card; {} without one.
+        source_sha256: hash of `file.py`, or None.
+        provenance: for a bridged method: repository, adapter, checkpoint and their hashes.
     """
 
     name: str
@@ -70,7 +70,7 @@ class MethodRecord:
 
     @cached_property
     def facts(self) -> CardFacts:
-        """What reports read of the card."""
+        """What reports read from the card."""
         return CardFacts.of(self.card)
 
     def __post_init__(self) -> None:
@@ -82,12 +82,9 @@ class Choice:
     """Which sets of a folder of shards are taken.
 
     Attributes:
-        sets: how many, drawn at random; None takes all.
-        seed: of the draw, and of the first clicks.
+        sets: number of sets drawn at random; None takes all.
+        seed: for the draw and for the first clicks.
         min_members: only sets of at least this many masks.
-
-    Raises:
-        InputError: a value out of range.
     """
 
     sets: int | None = None
@@ -103,7 +100,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """The shards that sets were taken from: SHA-256 of their content, and how many sets they have."""
+    """The shards that sets were taken from: SHA-256 of their content, and their number of sets."""
 
     content_hash: str
     sets: Count
@@ -111,7 +108,7 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What a dataset of diverse sets says of itself."""
+    """The facts of a dataset of diverse sets."""
 
     shards: ShardFacts
     choice: Choice
@@ -119,7 +116,7 @@ class SetFacts:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """The dataset of a run: its name, number of samples, SHA-256 of its content, and what its source says of itself."""
+    """The dataset of a run: name, number of samples, SHA-256 of its content, and `SampleSource.facts`."""
 
     name: str
     samples: Positive
@@ -137,29 +134,25 @@ class DatasetRecord:
 
     @cached_property
     def sets(self) -> SetFacts:
-        """The facts of a dataset of diverse sets.
-
-        Raises:
-            InputError: it is another dataset.
-        """
+        """The facts, where `has_sets`."""
         return settings_from(SetFacts, self.facts, "facts", unknown="skip")
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """How its masks were read; {} where its source does not say so in a table."""
+        """How its masks were read; {} if not recorded as a table."""
         found = self.facts.get("options")
         return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a run is carried out: nothing here changes a row but its seconds, masks and time-outs.
+    """How a run is carried out. Only seconds, stored masks and time-outs of the rows depend on it.
 
     Attributes:
-        workers: processes.
-        threads: that each worker's libraries may use.
+        workers: number of processes.
+        threads: threads for each worker's libraries.
         batch: samples in lockstep, for methods with `predict_batch`.
-        timeout: seconds that one call of the method may take a sample; None sets no limit.
+        timeout: seconds that one call of the method may take for each sample; None sets no limit.
         store: which masks are stored: `none`, `kept` or `all`.
     """
 
@@ -179,7 +172,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRecord(Execution):
-    """How a run was carried out: with the engine's name, and the number of workers that it lost."""
+    """How a run was carried out, with the engine's name and the number of workers lost."""
 
     engine: str = ""
     workers_lost: Count = 0
@@ -213,17 +206,9 @@ class RepeatedBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came out.
+    """What came out: sums over the rows, and wall time over all sittings.
 
-    Attributes:
-        samples: that were evaluated.
-        clicks: rows.
-        failed: in the order of the samples.
-        batches_repeated: that failed as a whole.
-        wall_seconds: over all sittings.
-        model_seconds: sum over the rows.
-        harness_seconds: sum over the rows.
-        method_versions: what the method said that it computes with; several if a run was resumed elsewhere.
+    `method_versions` is what the method reported; it has several entries if the run was resumed in another environment.
     """
 
     samples: Count
@@ -238,18 +223,18 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of `run.json`: what the records of both tasks have in common.
+    """The content of `run.json` that both tasks have in common.
 
     Attributes:
-        method: that was run.
-        dataset: on which it was run.
-        protocol: how it was evaluated.
+        method: the method.
+        dataset: the dataset.
+        protocol: how the method was evaluated.
         every: only every n-th sample was taken, from the first.
-        limit: of these, how many from the first; None takes all.
-        versions: package -> version of what may decide a row; `disbench` and `opencv` among them.
+        limit: only this many of them; None takes all.
+        versions: package -> version, of what may change a row; `disbench` and `opencv` among them.
         execution: workers, threads, time limit.
-        machine: where.
-        command: what a user types to get this run.
+        machine: where it ran.
+        command: command line that gives this run.
         result: what came out.
     """
 
@@ -271,7 +256,7 @@ class Record:
 
     @property
     def numbers(self) -> range:
-        """Numbers, in the dataset's order, of the samples that `every` and `limit` leave."""
+        """Numbers of the samples that `every` and `limit` leave, in the dataset's order."""
         return range(0, self.dataset.samples, self.every)[: self.limit]
 
     def as_json(self) -> dict[str, Any]:
@@ -324,14 +309,10 @@ class SetRunRecord(Record):
 
 
 def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
-    """A run's record from the bytes of its `run.json`. Nothing behind it checks the record again.
-
-    Args:
-        content: UTF-8.
-        where: the file, for errors.
+    """A run's record from the bytes of its `run.json`; errors name the file as `where`.
 
     Raises:
-        InputError: not the record of a run, with a key missing, unknown or out of range, or of another version's form.
+        InputError: not a run's record, a key that is missing, unknown or out of range, or another version's form.
     """
     try:
         table = parse_json_table(content)
@@ -356,7 +337,7 @@ def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
 
 
 def _check_keys(table: object, part: str, keys: Iterable[str], where: str) -> None:
-    """A record names every value, defaults too."""
+    """A record has every value, defaults too."""
     if not isinstance(table, dict):
         raise InputError(f"{where}: {part} is a table, not {shown(table)}")
     for key in keys:

@@ -18,24 +18,22 @@ _SHOWN = 5
 
 
 def with_recording(protocol: Protocol) -> Protocol:
-    """The protocol, with the recorded clicks that its policy names, if it does.
+    """The protocol with the recorded clicks that its policy names, if any.
 
-    The policy then names what a result records: the file's bare name, the user, and the digest of the clicks.
+    The policy then gives what a result records: the file's bare name, the user, and the digest of the clicks.
     """
     named = protocol.click_policy.recording
     if named is None or protocol.recording is not None:
         return protocol
-    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
-
-    found = read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
+    found = _read(named)
     return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
 
 
 def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
-    """The numbers of samples that have recorded clicks; all of them with simulated clicks.
+    """Those samples that have recorded clicks; all of them with simulated clicks.
 
     Raises:
-        InputError: clicks on a sample that the dataset does not have, or none on any of these.
+        InputError: clicks on a sample that the dataset does not have, or on none of these.
     """
     if protocol.recording is None:
         return list(numbers)
@@ -43,7 +41,7 @@ def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence
     found = [number for number in numbers if source.ids[number] in protocol.recording.clicks]
     if not found:
         raise InputError(
-            f"{protocol.recording.file}: none of the {len(numbers)} samples that are asked for has recorded clicks of "
+            f"{protocol.recording.file}: none of the {len(numbers)} chosen samples has recorded clicks of "
             f"{protocol.recording.user}; leave --every and --limit out"
         )
     return found
@@ -70,15 +68,13 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
 
     Args:
         text: `FILE` or `FILE,user=NAME`, a path or an address.
-        sample: its id; None where the user has clicked on one only.
+        sample: the sample's id; None if the recording has one sample only.
 
     Raises:
-        InputError: a file that cannot be read, no such sample, or several and none named.
+        InputError: a file that cannot be read, an unknown sample, or several samples and none named.
     """
-    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
-
     named = Recording.parse(text)
-    found = read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
+    found = _read(named)
     if sample is None and len(found.clicks) > 1:
         some = ", ".join(sorted(found.clicks)[:_SHOWN])
         raise InputError(f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample")
@@ -88,12 +84,9 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
 
 
 def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
-    """The recorded clicks that a stored run's policy names.
+    """The recorded clicks that a stored run's policy names, from a given file or from where the run lies.
 
-    Args:
-        named: file, user and digest.
-        place: the run's folder or archive.
-        given: the file; without it, one of that name in the present folder or beside the run.
+    Without a file, it is looked for by its bare name in the present folder and beside the run (`place`).
 
     Raises:
         InputError: no such file, it cannot be read, or it has other clicks.
@@ -108,3 +101,9 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
     if not named.digest:
         raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} does not say which clicks (no digest)")
     return read_recording(path, named.user, named.digest)
+
+
+def _read(named: Recording) -> Recording:
+    from disbench.io.recorded_clicks import read_recording  # noqa: PLC0415
+
+    return read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource, Source
+from disbench.harness.evaluation import check_ids
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import (
     DatasetRecord,
@@ -41,7 +40,7 @@ from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAn
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
 from disbench.harness.workers import EvaluationWork
 from disbench.io import addresses
-from disbench.io.files import Existing
+from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
@@ -52,7 +51,7 @@ _PACKAGES_OF_EXTRAS = {
     "models": ("torch", "transformers"),
     "maxflow": ("PyMaxflow",),
 }
-"""What a method may compute with, by its card's extra; a class without a card may use all of it."""
+"""Extra of a card -> packages that the method may compute with; a class without a card may use all of them."""
 
 
 def run_benchmark(
@@ -73,19 +72,19 @@ def run_benchmark(
     """Run a method on a dataset and store one row a click.
 
     Args:
-        method: what makes the method in each worker.
-        source: the samples.
+        method: how each worker makes the method.
+        source: the samples; with recorded clicks, only those that have some are used.
         out: folder of the run; made if missing.
-        protocol: how to evaluate; with recorded clicks, only samples that have some.
+        protocol: how to evaluate.
         execution: processes, threads, time limit, stored masks.
         engine: where the workers are; by default `execution.workers` processes on this machine.
         every: only every n-th sample, from the first.
-        limit: then only the first n.
+        limit: only the first n of them.
         existing: `resume` continues an unfinished run of the same job and leaves a finished one; `overwrite` begins
             again; `fail` refuses a folder that has a run.
-        command: recorded: what a user types to get this run.
+        command: recorded as the command line of this run.
         progress: show a progress bar.
-        grown: called each time that the journal in `out` has grown.
+        grown: called whenever the journal in `out` has grown.
 
     Returns:
         The finished run. Samples on which the method failed are in its rows, with the reason, and in
@@ -93,7 +92,7 @@ def run_benchmark(
 
     Raises:
         InputError: the folder has another job's run, the method cannot be made, a sample cannot be read; recorded
-            clicks that cannot be read, are of no sample, or lie outside its image.
+            clicks cannot be read, are on an unknown sample, or lie outside its image.
     """
     execution = execution or Execution()
     task = TargetsTask(with_recording(protocol), execution.store)
@@ -119,9 +118,8 @@ def run_diverse(
 ) -> StoredAnswers:
     """Ask a method what a first click may mean, for each diverse set, and store its answers.
 
-    `source` is a `disbench.harness.set_source.SetSource`; `task` says how clicks are drawn and moved, and which masks
-    are stored. The options and errors are those of `run_benchmark`. A set on which the method failed ends with that
-    click, with the reason.
+    `source` is a `disbench.harness.set_source.SetSource`. Options and errors are those of `run_benchmark`. A set on
+    which the method failed ends with that click and the reason.
     """
     _run(method, source, out, task, execution or Execution(), **options)
     return read_answers(out)
@@ -205,7 +203,7 @@ def _evaluate(
 
 
 def _check_unchanged(source: Source, record: Record, journal: Journal, out: Path) -> None:
-    """Refuse, now and when resumed, a run whose files were changed while it was under way."""
+    """Refuse, now and when resumed, a run whose files changed while it was under way."""
     if source.content_hash() != record.dataset.content_hash:
         journal.spoil(f"the files of {source.name} were changed while they were read")
         _check_journal(journal, record, out)
@@ -217,9 +215,7 @@ def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
     ids = source.ids
     if not ids:
         raise InputError(f"{source.name}: the dataset has no samples; check its folder")
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise InputError(f"{source.name}: two samples have the id {twice[0]!r}; give each its own")
+    check_ids(ids, f"{source.name}: ")
     return list(range(0, len(ids), every))[:limit]
 
 
@@ -233,13 +229,15 @@ def _begun_record(
     command: str,
 ) -> RunRecord | SetRunRecord:
     """The record of a run before its first sample."""
+    module, _, name = method.entry.rpartition(":")
+    file = Path(module) if module.endswith(".py") else None
     parts: dict[str, Any] = {
         "method": MethodRecord(
             name=method.name,
-            entry=_portable_entry(method.entry),
+            entry=f"{file.name}:{name}" if file else method.entry,  # no folders of this machine
             options=dict(method.options),
             card=dict(method.card),
-            source_sha256=_file_hash(method.entry),
+            source_sha256=file_sha256(file) if file else None,
             provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
         ),
         "dataset": DatasetRecord(source.name, len(source.ids), source.content_hash(), dict(source.facts())),
@@ -256,22 +254,8 @@ def _begun_record(
     return RunRecord(protocol=task.protocol, **parts)
 
 
-def _portable_entry(entry: str) -> str:
-    """The entry without the folders of this machine."""
-    module, _, name = entry.rpartition(":")
-    return f"{Path(module).name}:{name}" if module.endswith(".py") else entry
-
-
-def _file_hash(entry: str) -> str | None:
-    """SHA-256 of a method's own file, where it is named by path."""
-    module = entry.rpartition(":")[0]
-    if not module.endswith(".py"):
-        return None
-    return hashlib.sha256(Path(module).read_bytes()).hexdigest()
-
-
 def _versions(method: MethodSpec) -> dict[str, str]:
-    """Versions of everything that may decide a row; packages that the method does not use are left out."""
+    """Versions of everything that may change a row; packages that the method does not use are left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
     extras = str(method.card["extra"]).split(",") if "extra" in method.card else []
     used = [
@@ -298,7 +282,7 @@ def processor() -> str:
 
 
 def _is_finished(out: Path, record: Record, existing: Existing) -> bool:
-    """Clear the folder as asked; whether it has the finished run of this job."""
+    """Treat what is in the folder by `existing`; whether it has the finished run of this job."""
     present = [name for name in JOB_FILES if (out / name).exists()]
     if existing == "overwrite":
         for name in (RUN, *present):  # the record first: without it nothing is a finished run
@@ -326,7 +310,7 @@ def _check_journal(journal: Journal, record: Record, out: Path) -> None:
 
 
 def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
-    """Refuse a folder whose run (or what `what` says) was made with other settings, and name the first difference."""
+    """Refuse a folder whose run (or other product, `what`) has another job, and name the first difference."""
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
@@ -350,7 +334,6 @@ def _short(value: object) -> str:
 
 
 def _result(journal: Journal, wall_seconds: float) -> Result:
-    """The sums over all rows."""
     failed: list[Failure] = []
     samples = clicks = 0
     seconds = dict.fromkeys(SECONDS, 0.0)

@@ -26,14 +26,9 @@ from disbench.harness.store import CLICKS, SCHEMA, ClickRow, to_table, write_cli
 class SampleLoop:
     """The state of one sample while it is evaluated (`disbench.harness.tasks.Loop`).
 
-    The first click is made at once. The caller runs the method on `clicks` and hands the outcome to `take` or `fail`;
-    each gives the finished row, and `take` makes the next click unless the sample is done.
-
-    Args:
-        sample: image and target.
-        protocol: how to evaluate.
-        store: which masks the rows carry.
-        harness_seconds: already spent on the sample (reading it).
+    The first click is made at once. The caller runs the method on `clicks` and passes the outcome to `take` or `fail`;
+    each returns the finished row, and `take` makes the next click unless the sample is done. `harness_seconds` were
+    spent on the sample before (reading it).
     """
 
     def __init__(self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0) -> None:
@@ -46,7 +41,7 @@ class SampleLoop:
         if self._policy.recording is not None:
             self._policy.recording.check_inside(sample.id, sample.target.shape)
         self._boundary = TargetBoundary(sample.target)
-        self._kept = self._first_mask()
+        self._kept = first_mask(sample, protocol)
         self._model_seconds = 0.0
         self._harness_seconds = harness_seconds
         self.pending = self._click()
@@ -60,18 +55,14 @@ class SampleLoop:
     @property
     def initial(self) -> BoolArray | None:
         """The mask that the user corrects from, where the protocol uses it."""
-        return self.sample.initial if self.protocol.initial_masks and not self.protocol.budget else None
+        return _initial(self.sample, self.protocol)
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending click."""
         self._model_seconds += seconds
 
     def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> ClickRow:
-        """Check a prediction, keep one of its candidates, and measure it.
-
-        Args:
-            prediction: as the method returned it.
-            keep: told which candidate was kept; its time is the method's.
+        """Check a prediction, keep one of its candidates (`keep` is called with its index), and measure it.
 
         Raises:
             MethodError: the prediction is malformed.
@@ -148,11 +139,6 @@ class SampleLoop:
             self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
         )
 
-    def _first_mask(self) -> BoolArray:
-        if self.initial is not None:
-            return self.initial
-        return np.zeros(self.sample.target.shape, dtype=bool)
-
     def _stored(self, found: Candidates, kept: int) -> tuple[bytes | None, tuple[bytes, ...] | None]:
         if self.store == "none":
             return None, None
@@ -172,9 +158,19 @@ class SampleLoop:
         return row
 
 
+def first_mask(sample: Sample, protocol: Protocol) -> BoolArray:
+    """The mask that the first click corrects, boolean (height, width): empty unless the sample has an initial one."""
+    initial = _initial(sample, protocol)
+    return np.zeros(sample.target.shape, dtype=bool) if initial is None else initial
+
+
+def _initial(sample: Sample, protocol: Protocol) -> BoolArray | None:
+    return sample.initial if protocol.initial_masks and not protocol.budget else None
+
+
 @dataclass(frozen=True)
 class TargetsTask:
-    """Clicks until one target is met: the benchmark's own task (`disbench.harness.tasks.Task`)."""
+    """The benchmark's own task, clicks on one target (`disbench.harness.tasks.Task`)."""
 
     protocol: Protocol
     store: Store = "none"

@@ -1,4 +1,4 @@
-"""Diverse sets of a folder of shards as what a run is made on: whole sets, or each of their masks as a target."""
+"""Diverse sets in a folder of shards as the samples of a run: whole sets, or each of their masks as a target."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IMAGES_KEPT = 2
 
 @dataclass
 class SetSource:
-    """The chosen diverse sets of a folder of shards, a sample each (`disbench.core.samples.Source`). Picklable.
+    """The chosen diverse sets of a folder of shards, one a sample (`disbench.core.samples.Source`). Picklable.
 
     Attributes:
         folder: a finished folder of shards.
@@ -42,7 +42,7 @@ class SetSource:
         choice: which sets.
 
     Raises:
-        InputError: not a finished folder of shards, or no set that could be taken.
+        InputError: not a finished folder of shards, or no set of `choice.min_members` masks.
     """
 
     folder: Path
@@ -82,11 +82,7 @@ class SetSource:
         return sampled, sampled.sets[number]
 
     def read(self, index: int) -> SetSample:
-        """The set of a number, with its image.
-
-        Raises:
-            InputError: the image is missing, damaged or of another size.
-        """
+        """The set of this number, with its image; InputError if that is missing, damaged or of another size."""
         sampled, chosen = self.place(index)
         rles = sampled.scene.rles
         return SetSample(
@@ -99,7 +95,7 @@ class SetSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of all that decides the samples: shards, choice, images."""
+        """SHA-256 (hex) of shards, choice and images."""
         digest = hashlib.sha256(f"disbench sets 1\n{content_hash(self.reader.manifest)}\n".encode())
         digest.update("\n".join(self.ids).encode())
         for name in dict.fromkeys(self._names[1][scene] for scene, *_ in self.chosen):
@@ -166,12 +162,9 @@ class SetSource:
 
 
 class IntentSource:
-    """Each mask of each chosen set as a target of its own, all of a set with the same first click (a `SampleSource`).
+    """Each mask of each chosen set as a target, with the same first click for all of a set (a `SampleSource`).
 
-    Samples are named `image/center/member`. The first click is the diverse task's click 1 of the same seed.
-
-    Args:
-        sets: whose masks.
+    Samples are named `image/center/member`. The first click is the diverse task's click 1 with the same seed.
     """
 
     def __init__(self, sets: SetSource) -> None:
@@ -181,11 +174,11 @@ class IntentSource:
 
     @property
     def name(self) -> str:
-        """The name of the sets, with what was made of them."""
+        """The name of the sets and `-intents`."""
         return f"{self.sets.name}-intents"
 
     def read(self, index: int) -> Sample:
-        """The target of a number; errors as of `SetSource.read`."""
+        """The target of this number; errors as for `SetSource.read`."""
         number, member = self._members[index]
         found = self.sets.read(number)
         return Sample(
@@ -196,12 +189,12 @@ class IntentSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the sets and of the rule that makes targets and clicks of them."""
+        """SHA-256 (hex) of the sets, and of the rule that turns them into targets and clicks."""
         seed = self.sets.choice.seed
         return hashlib.sha256(f"disbench intents 1\n{seed}\n{self.sets.content_hash()}".encode()).hexdigest()
 
     def facts(self) -> dict[str, object]:
-        """The facts of the sets."""
+        """The facts of the sets, with another title."""
         facts = self.sets.facts()
         return {**facts, "title": f"Each intent of a first click: {facts['title']}"}
 
@@ -211,12 +204,12 @@ class IntentSource:
 
 
 def relation(sampled: SampledScene, center: int, member: Combination) -> str:
-    """What a member of a set is to its center.
+    """The relation of a member of a set to its center.
 
     Returns:
         `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between);
         `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
-        that contains it; `with-1-other`, ...: united with objects of no relation.
+        that contains it; `with-1-other`, ...: united with unrelated objects.
     """
     others = [number for number in member if number != center]
     if not others:
@@ -232,7 +225,7 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
 
 
 def _ancestors(parents: Sequence[int | None], node: int) -> list[int]:
-    """A node's parent, its parent, and so on; none where there is no tree."""
+    """A node's parent, grandparent and so on; empty without a tree."""
     found: list[int] = []
     parent = parents[node]
     while parent is not None and parent >= 0:
@@ -242,8 +235,8 @@ def _ancestors(parents: Sequence[int | None], node: int) -> list[int]:
 
 
 def _drawn(sets: Sequence[tuple[int, int, int, int]], choice: Choice) -> list[tuple[int, int, int, int]]:
-    """Scene, number, center and size of the sets that are taken, in the shards' order."""
+    """Scene, number, center and size of the chosen sets, in the shards' order."""
     if choice.sets is None or choice.sets >= len(sets):
         return list(sets)
-    lot = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
-    return [sets[index] for index in sorted(lot.tolist())]
+    drawn = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
+    return [sets[index] for index in sorted(drawn.tolist())]

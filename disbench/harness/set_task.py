@@ -1,6 +1,6 @@
 """The diverse task: a first click on a set, a method's candidates, and how far they cover what the click may mean.
 
-A stored run of it has `sets.parquet`, `answers.parquet` and `overlaps.parquet` beside `run.json`: a row for each set,
+Its stored run has `sets.parquet`, `answers.parquet` and `overlaps.parquet` beside `run.json`: a row for each set,
 for each click on it (drawn, or moved to measure stability), and for each pair of a member and a candidate.
 """
 
@@ -30,7 +30,7 @@ from disbench.core.prediction import RgbImage, Session
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
-from disbench.harness.store import RUN, grouped, open_rows, unfinished
+from disbench.harness.store import RUN, grouped, open_rows, to_table, unfinished
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import written_out
 
@@ -82,7 +82,7 @@ not moved, otherwise IoU of each candidate of the click that was not moved with 
 `candidate_masks`: COCO compressed run lengths of the set's height and width, or null. A method that fails on a click
 ends the set with a row whose `failure` says why and that has no candidates."""
 JOURNAL_SCHEMA = pa.schema([*_ANSWER, pa.field("ious", pa.list_(pa.float32()), nullable=False)])
-"""While a run is under way: with the IoU of each member with each candidate, row by row."""
+"""The answers while a run is under way, with the IoU of each member with each candidate, row by row."""
 OVERLAPS_SCHEMA = pa.schema(
     [
         *_ANSWER[1:8],
@@ -120,31 +120,14 @@ class AnswerRow:
     ious: tuple[float, ...] = ()
 
 
-def to_journal(rows: Sequence[AnswerRow]) -> pa.Table:
-    """Rows as an Arrow table of `JOURNAL_SCHEMA`."""
-    columns = {name: [getattr(row, name) for row in rows] for name in JOURNAL_SCHEMA.names}
-    return pa.table(columns, schema=JOURNAL_SCHEMA)
-
-
-def write_answers(folder: Path, tables: Iterable[pa.Table]) -> None:
-    """Write `answers.parquet` and `overlaps.parquet` from tables of `JOURNAL_SCHEMA`, in order."""
-    with (
-        _writer(folder / ANSWERS, ANSWERS_SCHEMA) as answers,
-        _writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
-    ):
-        for table in grouped(tables):
-            _write(answers, table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
-            _write(overlaps, overlaps_of(table))
-
-
 def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a table of sets, whose rows have the columns of `SETS_SCHEMA`."""
+    """Write `sets.parquet`; rows have the columns of `SETS_SCHEMA`."""
     with _writer(path, SETS_SCHEMA) as file:
         _write(file, pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
 
 
 def overlaps_of(table: pa.Table) -> pa.Table:
-    """A row for each member and candidate of a table of `JOURNAL_SCHEMA`."""
+    """The rows of `OVERLAPS_SCHEMA` for a table of `JOURNAL_SCHEMA`."""
     candidates = table["candidates"].to_numpy().astype(np.int64)
     row, within = _places(table["members"].to_numpy() * candidates)
     candidate = within % np.maximum(candidates[row], 1)
@@ -187,7 +170,7 @@ class SetSample:
 
 @dataclass(frozen=True)
 class SetTask:
-    """The diverse task (`disbench.harness.tasks.Task`); `store`: whether candidates of unmoved clicks are stored."""
+    """The diverse task (`disbench.harness.tasks.Task`); with `store="all"` unmoved clicks keep their candidates."""
 
     protocol: SetProtocol
     store: Literal["none", "all"] = "none"
@@ -203,32 +186,33 @@ class SetTask:
 
     def table(self, rows: Sequence[AnswerRow]) -> pa.Table:
         """Rows as an Arrow table."""
-        return to_journal(rows)
+        return to_table(rows, JOURNAL_SCHEMA)
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write `answers.parquet` and `overlaps.parquet`."""
-        write_answers(folder, tables)
+        with (
+            _writer(folder / ANSWERS, ANSWERS_SCHEMA) as answers,
+            _writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
+        ):
+            for table in grouped(tables):
+                _write(answers, table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
+                _write(overlaps, overlaps_of(table))
 
 
 def first_click(region: Rle, seed: int, image_id: str, center: int, number: int = 1) -> Click:
-    """A first click on a set, uniform over its click region (not empty); order and processes do not change it.
+    """A first click on a set, uniform over its click region (not empty).
 
-    The generator is seeded by `seed`, the set (`image_id` and `center`), and the number of the click, from 1.
+    The generator is seeded by `seed`, the set (`image_id` and `center`) and the number of the click, from 1, so that
+    neither order nor processes change the click.
     """
     digest = hashlib.sha256(f"{seed}\n{number}\n{center}\n{image_id}".encode()).digest()
     return draw_click(region, np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big"))))
 
 
 def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
-    """A click moved in eight directions by a distance in pixels, rounded; those that stay in a region.
+    """A click moved in eight directions by a distance (pixels, rounded; 0 gives none), where it stays in a region.
 
-    Args:
-        click: positive.
-        distance: pixels; 0 gives none.
-        region: boolean (height, width).
-
-    Returns:
-        From the right, clockwise on the screen (y down).
+    Directions begin on the right and go clockwise on the screen (y down). The region is boolean (height, width).
     """
     diagonal = round(distance / 2**0.5)
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
@@ -245,7 +229,7 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
 class SetLoop:
     """The state of one set while a method is asked (`disbench.harness.tasks.Loop`): each click in its own session.
 
-    First all clicks that were drawn, then, click by click, the moved ones.
+    All drawn clicks come first, then the moved ones.
     """
 
     initial = None
@@ -294,11 +278,7 @@ class SetLoop:
         self._model_seconds += seconds
 
     def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> AnswerRow:
-        """Check a method's candidates and measure them; none is kept.
-
-        Raises:
-            MethodError: the prediction is malformed.
-        """
+        """Check a method's candidates and measure them; none is kept. MethodError if the prediction is malformed."""
         begun = time.perf_counter()
         height, width = self.sample.image.shape[:2]
         found = checked_candidates(prediction, height, width, self.task.protocol.threshold)
@@ -357,7 +337,7 @@ def _iou(first: BoolArray, second: BoolArray) -> float:
 
 @dataclass(frozen=True)
 class StoredAnswers:
-    """A finished run of the diverse task; its readers raise `InputError` for a missing or damaged file."""
+    """A finished run of the diverse task; reading a missing or damaged file raises `InputError`."""
 
     folder: Path
     record: SetRunRecord
@@ -387,10 +367,10 @@ class StoredAnswers:
 
 
 def read_answers(folder: Path) -> StoredAnswers:
-    """A finished run of the diverse task.
+    """The finished run of the diverse task in a folder.
 
     Raises:
-        InputError: no run there, not finished, damaged, or one of another task.
+        InputError: no run there, an unfinished or damaged one, or one of another task.
     """
     path = folder / RUN
     if not path.is_file():
@@ -422,13 +402,13 @@ def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -
 
 
 def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """For each entry of rows with `counts` entries: the number of its row, and its own number in the row."""
+    """Row number and number within the row of each entry, for rows of `counts` entries."""
     row = np.repeat(np.arange(len(counts)), counts)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _write(file: pq.ParquetWriter, table: pa.Table) -> None:
-    """Write in row groups of a bounded number of values."""
+    """Write in row groups of bounded size."""
     file.write_table(table, row_group_size=max(1, MAX_GROUP_VALUES // 4 * len(table) // max(1, table.nbytes)))
 
 

@@ -100,18 +100,13 @@ class ClickRow:
     candidate_masks: tuple[bytes, ...] | None = None
 
 
-def to_table(rows: Sequence[ClickRow]) -> pa.Table:
-    """Rows as an Arrow table of `SCHEMA`."""
-    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Rows, whose fields are the columns of a schema, as an Arrow table."""
+    return pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
 
 
 class Journal:
-    """The finished chunks of a run: `journal.sqlite` in its folder.
-
-    Raises:
-        InputError: the file is damaged or not a journal.
-    """
+    """The finished chunks of a run, in `journal.sqlite`; a damaged file raises InputError."""
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
         self.path, self._schema = folder / JOURNAL, schema
@@ -128,7 +123,7 @@ class Journal:
             self._connection.execute("CREATE TABLE IF NOT EXISTS spoiled (reason TEXT)")
 
     def job(self) -> dict[str, Any] | None:
-        """The job that began this journal (`disbench.harness.record.Record.job`), or None for a new one."""
+        """The job of this journal (`disbench.harness.record.Record.job`); None if it is new."""
         with self._complaining():
             found = self._connection.execute("SELECT description FROM job").fetchone()
             return None if found is None else parse_json_table(found[0])
@@ -139,12 +134,12 @@ class Journal:
             self._connection.execute("INSERT INTO job VALUES (?)", (json.dumps(job, sort_keys=True),))
 
     def finished(self) -> dict[int, int]:
-        """Number of the first sample of each finished chunk -> samples in it."""
+        """First sample of each finished chunk -> number of its samples."""
         with self._complaining():
             return dict(self._connection.execute("SELECT first, samples FROM chunks").fetchall())
 
     def add(self, first: int, samples: int, rows: pa.Table, repeated: Sequence[str] = ()) -> None:
-        """Write a finished chunk, whole or not at all."""
+        """Write a finished chunk, atomically."""
         buffer = io.BytesIO()
         with pa.ipc.new_stream(buffer, rows.schema) as stream:
             stream.write_table(rows)
@@ -166,19 +161,19 @@ class Journal:
                 yield table
 
     def repeated(self) -> list[str]:
-        """Why batches were repeated one by one, in the order of their samples."""
+        """Why batches were repeated one by one, in the order of the samples."""
         with self._complaining():
             found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
             return [reason for (reasons,) in found for reason in parse_json(reasons)]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
-        """Keep the versions that a method reports, once."""
+        """Store the versions that a method reports, once each."""
         with self._complaining():
             said = json.dumps(dict(versions), sort_keys=True)
             self._connection.execute("INSERT OR IGNORE INTO versions VALUES (?)", (said,))
 
     def versions(self) -> list[dict[str, str]]:
-        """All noted versions: several where a run was resumed in another environment."""
+        """All stored versions, several if the run was resumed in another environment."""
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
             return [parse_json_table(said) for (said,) in found]
@@ -195,7 +190,7 @@ class Journal:
             return None if found is None else found[0]
 
     def spend(self, seconds: float) -> float:
-        """Add wall time; the sum over all sittings."""
+        """Add wall time; returns the sum over all sittings."""
         with self._complaining():
             self._connection.execute("INSERT INTO seconds VALUES (?)", (seconds,))
             return float(self._connection.execute("SELECT SUM(wall) FROM seconds").fetchone()[0])
@@ -217,14 +212,14 @@ class Journal:
 
 
 def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write tables of rows, in order, as one Parquet file; chunks do not change its bytes."""
+    """Write tables of rows as one Parquet file; how rows are split into tables does not change its bytes."""
     with naming(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for table in grouped(tables):
             writer.write_table(table)
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of tables, in order, regrouped: a fixed number of samples a table."""
+    """The rows of tables, in order, regrouped into tables of a fixed number of samples."""
     waiting: list[pa.Table] = []
     for table in tables:
         for sample in _split_samples(table):
@@ -247,7 +242,7 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        folder: its folder; for a packed run (`disbench.harness.archive`) the archive's path without its ending.
+        folder: for a packed run (`disbench.harness.archive`) the archive's path without its ending.
         record: the content of `run.json`.
         archive: the archive of a packed run, or None.
         clicks: `clicks.parquet` in the archive, or None.
@@ -270,31 +265,31 @@ class StoredRun:
 
     @property
     def protocol(self) -> Protocol:
-        """How it was evaluated."""
+        """The evaluation protocol."""
         return self.record.protocol
 
     def place(self, name: str) -> str:
-        """How errors name one of the run's files."""
+        """The name of one of the run's files in errors."""
         return str(self.folder / name) if self.archive is None else f"{self.archive}: {name}"
 
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some of their columns.
 
         Raises:
-            InputError: the file is damaged, too large, or has other columns than `SCHEMA`.
+            InputError: the file is damaged, too large, or without the columns of `SCHEMA`.
         """
         with open_rows(self._source(), self.place(CLICKS), SCHEMA, columns) as file:
             return written_out(file.read(None if columns is None else list(columns)), SCHEMA)
 
     def schema(self) -> pa.Schema:
-        """The schema of the file; errors as of `rows`."""
+        """The schema of the file; errors as for `rows`."""
         with self._complaining():
             file, _ = open_parquet(self._source(), SCHEMA)
             with file:
                 return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
-        """The rows, one table a sample, in the file's order and bounded memory; errors as of `rows`.
+        """The rows in the file's order and in bounded memory, one table a sample; errors as for `rows`.
 
         A sample with more rows than `MOST_CLICKS` comes in several tables.
         """
@@ -317,7 +312,7 @@ class StoredRun:
         return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
 
     def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
-        """The values of one numeric column, a sequence a sample, in the dataset's order; errors as of `rows`.
+        """Sample -> its values of one numeric column, float64 (clicks,), in the dataset's order; errors as for `rows`.
 
         A sample that failed is padded with zeros to `max_clicks`: its IoU is 0 from the failing click on. One whose
         recorded clicks ended early is padded with its last value: the person was content with that mask.
@@ -333,7 +328,7 @@ class StoredRun:
 
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
-    """The values of one sample as means count them (`StoredRun.by_sample`)."""
+    """The values of one sample, padded as by `StoredRun.by_sample`."""
     missing = max_clicks - len(values)
     if missing <= 0 or not (failed or replayed):
         return values
@@ -341,13 +336,7 @@ def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bo
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
-    """The values of a column, a sequence a sample, padded as by `StoredRun.by_sample`.
-
-    Args:
-        table: rows with the columns `sample`, `failure` and `column`.
-        column: a numeric one.
-        max_clicks: length to which samples that ended early are padded.
-        replayed: whether the clicks are recorded ones.
+    """As `StoredRun.by_sample`, from a table with the columns `sample`, `failure` and `column`.
 
     Raises:
         ValueError: more than `MAX_IOUS` values after padding.
@@ -368,10 +357,10 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
 
 
 def read_run(folder: Path) -> StoredRun:
-    """The finished run of a folder.
+    """The finished run in a folder.
 
     Raises:
-        InputError: no run there, not finished, damaged, or of another version's form.
+        InputError: no run there, an unfinished or damaged one, or another version's form.
     """
     path = folder / RUN
     if not path.is_file():
@@ -390,17 +379,9 @@ def open_rows(
     columns: Sequence[str] | None = None,
     most_rows: int | None = None,
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a run, with its size and columns checked.
+    """A Parquet file of a run, with its size and columns checked; InputError names it as `place`.
 
-    Args:
-        source: the file, or its bytes.
-        place: its name in errors.
-        schema: that it must have.
-        columns: the columns that are wanted; None for all.
-        most_rows: rows that it may have; by default `_FEW_ROWS`, or one a byte, since rows have times of their own.
-
-    Raises:
-        InputError: the file is missing, damaged, too large, or has other columns.
+    It may have `most_rows` rows; by default `_FEW_ROWS`, or one a byte, since every row stores times.
     """
     with complaining(place, "not a whole file of a run", "run it again"):
         file, groups = open_parquet(source, schema)
@@ -422,7 +403,7 @@ def unfinished(folder: Path) -> InputError:
 
 
 def run_record(content: bytes, where: str) -> RunRecord:
-    """The record of a run of targets; refuses one of the diverse task."""
+    """The record of a run of targets; InputError for the diverse task."""
     record = parse_record(content, where)
     if isinstance(record, SetRunRecord):
         raise InputError(f"{where}: a run of --task {record.task}; disbench ambiguity reads it")

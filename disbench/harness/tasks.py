@@ -1,7 +1,7 @@
-"""What is asked of a method: the loop of a sample, and samples stepped alone or in lockstep as a stream of events.
+"""Tasks and their loops, and samples stepped alone or in lockstep as a stream of events.
 
-A task says what a loop asks and what its rows are; so every task is resumed, watched and spread alike. The events say
-what begins and what ended, so that a worker's parent can tell a method that hangs from one that works.
+A task defines what a loop asks a method and what its rows are, so that all tasks are resumed, watched and distributed
+in one way. By the events a worker's parent can tell a method that hangs from one that works.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ _REASON_LENGTH = 300
 
 
 class Loop(Protocol):
-    """The state of one sample: the caller opens a session, lets it answer `clicks`, and hands over the prediction.
+    """The state of one sample: the caller opens a session, lets it answer `clicks`, and passes the prediction on.
 
-    Attributes:
-        session: the method's; None where the caller must open one before the next answer.
+    Where `session` is None the caller opens one before the next answer.
     """
 
     session: Session | None
 
     @property
     def image(self) -> RgbImage:
-        """What the session is opened with."""
+        """The image to open the session with."""
 
     @property
     def clicks(self) -> Sequence[Click]:
@@ -53,38 +52,34 @@ class Loop(Protocol):
 
     @property
     def done(self) -> bool:
-        """No more answers are due."""
+        """Whether the sample is finished."""
 
     @property
     def initial(self) -> BoolArray | None:
-        """The mask that a session starts from, if there is one."""
+        """The mask that a session starts from, or None."""
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending answer."""
 
     def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> Row:
-        """Check and measure an answer; the finished row.
-
-        Raises:
-            MethodError: the answer is malformed.
-        """
+        """Check and measure an answer; the finished row. MethodError if the answer is malformed."""
 
     def fail(self, reason: str) -> Row:
         """End the sample: the method failed on the pending answer."""
 
 
 class Task(Protocol):
-    """What a run asks for. Picklable: every worker has it."""
+    """What a run asks a method. Picklable, since every worker gets it."""
 
     @property
     def schema(self) -> pa.Schema:
         """Schema of the rows in the journal; `sample`, `click`, `failure` and the seconds are among them."""
 
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
-        """The loop of a sample; reading it took `harness_seconds`."""
+        """The loop of a sample, whose reading took `harness_seconds`."""
 
     def table(self, rows: Sequence[Any]) -> pa.Table:
-        """Rows as the journal keeps them."""
+        """Rows as an Arrow table of `schema`."""
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write the rows of a finished run, in the order of the samples."""
@@ -92,7 +87,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A call of the method (`what`) begins; `rows`: sample number -> its row if the call never ends."""
+    """A call of the method (`what`) begins; `rows`: sample -> its row in case the call never ends."""
 
     rows: dict[int, Row]
     what: str
@@ -105,7 +100,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Clicked:
-    """A row of a sample is finished; `done`: it is the sample's last."""
+    """A row of a sample is finished, its last if `done`."""
 
     number: int
     row: Row
@@ -114,7 +109,7 @@ class Clicked:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """`predict_batch` failed for this reason, and the sessions are asked one by one."""
+    """`predict_batch` failed for this reason; the sessions are asked one by one."""
 
     reason: str
 
@@ -129,19 +124,15 @@ def run_chunk(
     *,
     batched: bool = False,
 ) -> Iterator[Event]:
-    """Evaluate a method on a few samples.
+    """Evaluate a method on a few samples, each given by its number and a function that reads it.
 
-    Args:
-        method: with `predict_batch` if `batched`.
-        samples: number of each, and how to read it.
-        task: what is asked of the method.
-        batched: step all samples in lockstep, one `predict_batch` a click; otherwise one after another.
+    `batched` steps all samples in lockstep, with one `predict_batch` a click; otherwise one sample follows another.
 
     Yields:
         Events in order; each sample ends with a `Clicked` that is `done`.
 
     Raises:
-        InputError: a sample cannot be read, or the method cannot start from its initial mask or is broken for good.
+        InputError: a sample cannot be read, or the method cannot start from its initial mask or be made ready.
     """
     for group in [samples] if batched and samples else [[one] for one in samples]:
         yield from _run_together(method, group, task, batched=batched)
@@ -185,7 +176,7 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
 
 
 def _make_ready(method: Method) -> None:
-    """Let a method restore what it lost; an `InputError` of its own ends the run."""
+    """Let a method restore what it lost; its `InputError` ends the run."""
     make_ready = getattr(method, "make_ready", None)
     if make_ready is None:
         return
@@ -208,7 +199,7 @@ def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
 
 
 def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
-    """One click of one sample, predicted already or now."""
+    """One click of one sample, unless predicted already."""
     assert loop.session is not None
     try:
         if number in predictions:
@@ -223,7 +214,7 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
 
 
 def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
-    """The predictions of all samples in one call; none if that fails, and each is asked alone."""
+    """The predictions of all samples in one call; {} if that fails."""
     sessions = [loop.session for loop in going.values()]
     clicks = [list(loop.clicks) for loop in going.values()]
     try:
@@ -251,7 +242,7 @@ def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> G
 
 
 def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any:
-    """Call the method; its time is shared by the samples of the call."""
+    """Call the method; its time is divided among the samples of the call."""
     begun = time.perf_counter()
     try:
         return call()
@@ -264,7 +255,7 @@ def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any
 
 
 def reason(what: str, error: Exception) -> str:
-    """One line: the verb, the error, and where in the method's code it was raised."""
+    """One line: the call, the error, and where in the method's code it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     message = " ".join(str(error).split())[:_REASON_LENGTH]

@@ -1,4 +1,4 @@
-"""`verify_run`: does a stored run hold? Figures recomputed from rows, clicks and IoUs as far as its masks allow."""
+"""`verify_run`: recomputes a stored run's figures from its rows, and clicks and IoUs as far as its masks allow."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Verification:
     Attributes:
         place: folder or archive of the run.
         problems: one line for each kind of problem; empty if the run holds.
-        figures: measure -> value, recomputed from the rows; None where they have none.
-        clicks: clicks compared with the masks before them, or with the recording.
-        moved: clicks among these that are elsewhere than simulated here, within the tolerance.
-        measured: rows whose IoUs were recomputed from their masks.
+        figures: measure -> value, recomputed from the rows; None if they have no measures.
+        clicks: number of clicks compared with the masks before them, or with the recording.
+        moved: number of these that are elsewhere than simulated here, within the tolerance.
+        measured: number of rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
         notes: remarks.
-        recorded: the clicks are recorded ones.
+        recorded: whether the clicks are recorded ones.
     """
 
     place: Path
@@ -56,7 +56,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no problem was found."""
         return not self.problems
 
     def lines(self) -> list[str]:
@@ -85,21 +85,22 @@ def verify_run(
 ) -> Verification:
     """Recompute a run's figures from its rows, and check the rows by its protocol.
 
-    Always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
+    Checked always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
     click. With stored masks too: each click follows from the mask before it, each IoU from its mask.
 
     Args:
         place: a run's folder, or a packed run.
         data: root of the datasets.
-        source: the dataset, if it is open already.
-        dataset: name, card or folder of the dataset, where the name in `run.json` does not find it.
+        source: the dataset, if it is already open.
+        dataset: name, card or folder of the dataset, if the name in `run.json` does not lead to it.
         recording: the file of recorded clicks, if it is neither in the present folder nor beside the run.
         progress: show a progress bar on standard error.
 
     Raises:
         InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
     """
-    run, manifest = _opened(place)
+    packed = read_packed(place) if place.is_file() else None
+    run, manifest = (packed.run, packed.manifest) if packed else (read_run(place), None)
     problems = Problems()
     if not check_schema(run, problems):
         return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
@@ -130,16 +131,16 @@ def verify_run(
 
 
 def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
-    """Open the dataset of a run, with the run's own options; its content hash is not compared here.
+    """Open the dataset of a run with the run's options, without comparing its content hash.
 
     Args:
-        run: finished.
+        run: a finished run.
         data: root of the datasets.
         dataset: name, card.toml or folder of the dataset, or the folder of the shards for a run on diverse sets.
-            Without it the run's own name is followed to the cards of this package only.
+            Without it the name in `run.json` must be that of one of this package's cards.
 
     Raises:
-        InputError: no card has the run's name and no other is given, or the dataset is not here.
+        InputError: no card has the run's name and none is given, or the dataset is not here.
     """
     if run.record.dataset.has_sets:
         if dataset is None:
@@ -155,7 +156,7 @@ def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = No
 
 
 def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[Protocol, list[str]]:
-    """The protocol with its recorded clicks where they are found, and what is not checked without them."""
+    """The protocol with its recorded clicks if they are found, and what is not checked without them."""
     named = protocol.click_policy.recording
     if named is None:
         return protocol, []
@@ -163,13 +164,6 @@ def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[
         return dataclasses.replace(protocol, recording=find_recording(named, place, recording)), []
     except (InputError, OSError) as error:
         return protocol, [f"that the clicks are the recorded ones ({error})"]
-
-
-def _opened(place: Path) -> tuple[StoredRun, Manifest | None]:
-    if not place.is_file():
-        return read_run(place), None
-    packed = read_packed(place)
-    return packed.run, packed.manifest
 
 
 def _stored(run: StoredRun, manifest: Manifest | None, problems: Problems) -> str:
@@ -198,7 +192,7 @@ def _samples(
 
 
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
-    """Why a dataset is not the run's, or ""."""
+    """Why a dataset is not the run's; "" if it is."""
     said = run.record.dataset
     found = source.content_hash()
     if found != said.content_hash:
@@ -269,7 +263,7 @@ class _Expected:
         self._last = -1
 
     def number(self, name: str) -> int | None:
-        """The number of a sample in the dataset; None if the run should not have it."""
+        """The number of a sample in the dataset, or None."""
         number = self._numbers.get(name)
         if number is None:
             self._problems.add("sample that the dataset, every and limit do not give", repr(name))
@@ -281,6 +275,5 @@ class _Expected:
         return number
 
     def end(self) -> None:
-        """Add the samples that did not come to the problems."""
         for name in self._missing:
             self._problems.add("sample that is missing", repr(name))

@@ -1,4 +1,4 @@
-"""Workers that evaluate samples, each by a process that it watches: one that hangs or dies costs one sample."""
+"""Workers that evaluate samples in a watched process each: a method that hangs or dies costs one sample."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Chunk:
         numbers: the samples.
         rows: sample -> its rows so far.
         finished: samples that are done.
-        alone: one sample after another, since the chunk's process hung or died before.
-        died: samples whose process ended once, and that are tried once more: it may have been killed from outside.
-        lost: a sentence for each of them.
+        alone: evaluate one sample after another, since the process of the whole chunk hung or died.
+        died: samples tried once more because their process ended, perhaps killed from outside.
+        lost: a sentence for each of these.
         repeated: why batches were repeated one by one.
-        versions: what the method computes with, as it reports.
+        versions: what the method reports that it computes with.
     """
 
     numbers: tuple[int, ...]
@@ -52,7 +52,7 @@ class Chunk:
 
     @property
     def left(self) -> tuple[int, ...]:
-        """Samples that still need work."""
+        """Samples that are not done."""
         return tuple(number for number in self.numbers if number not in self.finished)
 
     def all_rows(self) -> list[Row]:
@@ -62,15 +62,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """A run as work for an engine (`disbench.workers.work.Work`); a task is the numbers of a chunk's samples.
+    """A run as work for an engine (`disbench.workers.work.Work`), which hands out the sample numbers of chunks.
 
-    Attributes:
-        method: what makes the method.
-        source: the samples.
-        task: what is asked of the method.
-        batch: samples in lockstep.
-        threads: threads that a worker's libraries may use.
-        timeout: seconds that one call of the method may take for each of its samples, or None.
+    `batch`, `threads` and `timeout` are those of `disbench.harness.record.Execution`.
     """
 
     method: MethodSpec
@@ -93,14 +87,14 @@ class EvaluationWork:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """The process has made the method, or finished a chunk; with the versions that the method reports."""
+    """The process has made the method or finished a chunk; with the versions that the method reports."""
 
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """The run cannot go on: the same would happen on every sample."""
+    """The run cannot continue: every sample would fail for this reason."""
 
     reason: str
 
@@ -108,9 +102,7 @@ class _Stopped:
 class WatchedWorker:
     """Evaluates one chunk at a time in a process, which is replaced when it hangs or dies.
 
-    Args:
-        path: a file with the pickled work.
-        work: the same.
+    The process reads its work from the pickle at `path`.
     """
 
     def __init__(self, path: Path, work: EvaluationWork) -> None:
@@ -121,7 +113,7 @@ class WatchedWorker:
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """The rows of some samples.
+        """Evaluate some samples.
 
         Raises:
             InputError: the method cannot be made, or a sample cannot be read.
@@ -178,7 +170,7 @@ class WatchedWorker:
             self._process = None
 
     def _hear(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
-        """Take in what the process says; whether it has finished what it was given."""
+        """Handle a message from the process; whether it has finished the chunk."""
         if isinstance(said, _Stopped):
             self._end_process()
             raise InputError(said.reason)
@@ -202,11 +194,7 @@ class WatchedWorker:
         return False
 
     def _lost(self, chunk: Chunk | None, reason: str, once_more: bool = False) -> None:
-        """The process hung or died: record the failure, or have the samples tried one by one.
-
-        Raises:
-            WorkerLost: it was not the method.
-        """
+        """The process hung or died: record the failure or retry the samples; WorkerLost if it was not the method."""
         with self._lock:
             self._end_process()
         if self._ended:
@@ -232,7 +220,7 @@ class WatchedWorker:
 
 
 def _work(path: Path, connection: Connection) -> None:
-    """The life of a process: make the method once, then evaluate what it is given."""
+    """The process: make the method once, then evaluate chunks as they come."""
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
     try:
@@ -253,7 +241,6 @@ def _work(path: Path, connection: Connection) -> None:
 
 
 def _versions(method: Method) -> dict[str, str]:
-    """The versions that a method reports."""
     said = getattr(method, "versions", None)
     return {str(name): str(text) for name, text in said.items()} if isinstance(said, Mapping) else {}
 

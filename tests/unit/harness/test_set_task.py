@@ -38,9 +38,8 @@ from disbench.harness.set_task import (
     moved_clicks,
     overlaps_of,
     read_answers,
-    to_journal,
 )
-from disbench.harness.store import JOURNAL, RUN, read_run
+from disbench.harness.store import JOURNAL, RUN, read_run, to_table
 from disbench.harness.tasks import Clicked, run_chunk
 from tests import toy_methods
 from tests.unit.shard_tools import random_scene, scene_object, unrelated
@@ -258,7 +257,7 @@ def test_overlaps_of_answers_with_and_without_scores() -> None:
         values = tuple(float(i) / 10 for i in range(members * candidates))
         return AnswerRow("a/0", "a", 0, 1, 0, 0, 5, 6, members, candidates, scores, ious=values)
 
-    table = to_journal([row(2, 2, (0.1, 0.2)), row(1, 0, None), row(1, 3, None), row(2, 1, (0.7,))])
+    table = to_table([row(2, 2, (0.1, 0.2)), row(1, 0, None), row(1, 3, None), row(2, 1, (0.7,))], JOURNAL_SCHEMA)
     assert table.schema == JOURNAL_SCHEMA
     found = overlaps_of(table).to_pylist()
     assert [r["member"] for r in found] == [0, 0, 1, 1, 0, 0, 0, 0, 1]
