@@ -176,10 +176,7 @@ def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
 def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
     """IoU of the candidates that a method chooses before and after a click is moved; nan where it chooses none.
 
-    Args:
-        before: scores before.
-        after: scores after.
-        between: (candidates before, candidates after), their IoUs.
+    `between` is (candidates before, candidates after), their IoUs.
     """
     values = np.asarray(between, dtype=np.float64)
     first, second = top1(before, values.shape[0]), top1(after, values.shape[1])
@@ -189,10 +186,7 @@ def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
 def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLike) -> float:
     """IoU of the candidates nearest to a member before and after a click is moved, mean over members; nan without any.
 
-    Args:
-        before: `ious` before.
-        after: `ious` after.
-        between: (candidates before, candidates after), their IoUs.
+    `before` and `after` are `ious`; `between` is (candidates before, candidates after), their IoUs.
     """
     a, b = _checked(before), _checked(after)
     if not a.shape[1] or not b.shape[1]:
@@ -211,12 +205,12 @@ def interval_over_groups(
     """Percentile bootstrap interval where whole groups (images) are drawn.
 
     Args:
-        sums: (n, ...), what adds up over clicks.
+        sums: (n, ...), values that are added over clicks.
         groups: (n,), the image of each.
         statistic: takes the sums of resamples, (resamples, ...), and gives (resamples,).
-        level: of the interval, as in `disbench.core.statistics.bootstrap_interval`.
+        level: as in `disbench.core.statistics.bootstrap_interval`, like `resamples` and `seed`.
         resamples: number of draws.
-        seed: of the draws.
+        seed: for the draws.
     """
     values = np.asarray(sums, dtype=np.float64)
     names, place = np.unique(np.asarray(groups), return_inverse=True)
@@ -254,11 +248,7 @@ def _reached(values: FloatArray, threshold: float) -> BoolArray:
 
 
 def _checked(ious: npt.ArrayLike) -> FloatArray:
-    """As float64 (members, candidates).
-
-    Raises:
-        ValueError: no member, another number of axes, or a value outside [0, 1].
-    """
+    """As float64 (members, candidates) without nan; ValueError for another shape or values outside [0, 1]."""
     values = np.nan_to_num(np.asarray(ious, dtype=np.float64))
     if values.ndim != 2 or not values.shape[0]:
         raise ValueError(f"IoUs of shape {values.shape}; (members, candidates) with a member or more is expected")

@@ -1,4 +1,4 @@
-"""Fixed budgets: methods that are no click loop get a few points of the target at once, and answer once.
+"""Fixed budgets: methods without a click loop get a few points of the target at once, and answer once.
 
 DEXTR takes four extreme points; IOG a box, told by two of its corners, and a point inside. What they reach is an IoU at
 their budget, never a number of clicks (PROTOCOL: deviations between peers).
@@ -21,9 +21,9 @@ class Budget:
     """Points that a method gets at once.
 
     Attributes:
-        count: how many.
-        words: what they are.
-        points: makes them of an object, bool (height, width) with at least one pixel, and its target.
+        count: number of points.
+        words: a description for messages.
+        points: makes them from an object, bool (height, width) with at least one pixel, and its target.
     """
 
     count: int
@@ -55,7 +55,7 @@ def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click
 
     Args:
         found: bool (height, width), the object, at least one pixel.
-        target: not looked at.
+        target: not used.
 
     Returns:
         Four positive clicks, whole pixels: left, top, right, bottom.

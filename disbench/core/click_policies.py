@@ -63,9 +63,9 @@ class Recording:
     """Recorded clicks of one user (`disbench.io.recorded_clicks` reads them).
 
     Attributes:
-        file: where they lie; its bare name once they are read.
+        file: path or address; the bare name once the clicks are read.
         user: who clicked; "" where the file has one user.
-        digest: of the clicks: 16 hexadecimal digits; "" before they are read.
+        digest: 16 hexadecimal digits of the clicks' hash; "" before they are read.
         clicks: sample -> its clicks in their order; empty before they are read.
     """
 
@@ -92,11 +92,7 @@ class Recording:
         return f"{self.file}{user}" + (f",clicks={self.digest}" if self.digest else "")
 
     def check_inside(self, sample: str, shape: tuple[int, ...]) -> None:
-        """See that a sample's clicks lie within its image, (height, width) pixels.
-
-        Raises:
-            InputError: one does not.
-        """
+        """InputError unless all clicks on a sample lie within its image of `shape` (height, width)."""
         for number, click in enumerate(self.clicks.get(sample, ()), 1):
             if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
                 raise InputError(
@@ -116,8 +112,8 @@ class ClickPolicy:
 
     Attributes:
         name: one of `POLICIES`, or `REPLAY`.
-        options: those that differ from the defaults; afterwards all of them.
-        recording: of `REPLAY` alone: the clicks.
+        options: those that differ from the defaults; once made, all of them.
+        recording: the clicks, for `REPLAY` only.
 
     Raises:
         InputError: unknown name or option, or a value that is not a number above 0.
@@ -228,15 +224,7 @@ class ClickPolicy:
         return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
 
     def jittered(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
-        """The click of `jitter` around a centre.
-
-        Args:
-            errors: boolean (height, width), of the centre's kind.
-            center: where the protocol clicks.
-            clicks: those made before.
-            seed: at least 0.
-            sample: id of the sample.
-        """
+        """The click of `jitter` around the protocol's; `errors` is boolean (height, width), of the centre's kind."""
         draws = _generator(seed, sample, len(clicks) + 1)
         return _jitter(errors, center, clicks, self.options["sigma"], draws)
 

@@ -1,4 +1,4 @@
-"""Clicks: where a person points, and what with; and the protocol's simulated click."""
+"""Clicks, and the protocol's simulated click."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Click(NamedTuple):
 
 
 NO_ERROR = Click(0, 0, False)
-"""What the protocol gives where nothing is wrong, or nothing that was not clicked before."""
+"""The protocol's click where all errors, if any, were clicked before."""
 
 
 def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> Click:
@@ -37,8 +37,8 @@ def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequenc
     False negatives (object, not predicted) and false positives (predicted, background) each have a map of
     Euclidean distances to the nearest pixel that is not of their kind; beyond the image's border nothing is.
     Pixels clicked before have distance 0. The click is positive if the largest distance is that of a false
-    negative, strictly; it lies at the first pixel, row by row, of the largest distance. Ignored pixels are
-    no errors. Without an error that was not clicked before: `Click(0, 0, False)`.
+    negative, strictly; it lies at the first pixel, row by row, of the largest distance. Ignored pixels do not
+    count as errors. Without an error that was not clicked before: `Click(0, 0, False)`.
 
     Distances are those of OpenCV's own precise transform (`DIST_L2`, mask size 0): the float32 square roots
     of whole numbers, so ties are exact. Intel's library, by which some builds of OpenCV compute the same
@@ -124,15 +124,7 @@ def opencv_version() -> str:
 
 
 def check_clicks(clicks: Sequence[Click], shape: tuple[int, ...]) -> None:
-    """See that all clicks lie within an image.
-
-    Args:
-        clicks: in any order.
-        shape: (height, width) of the image.
-
-    Raises:
-        ValueError: one does not.
-    """
+    """ValueError unless all clicks lie within an image of `shape` (height, width)."""
     for click in clicks:
         if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
             raise ValueError(f"the click at x={click.x}, y={click.y} is outside an image of {shape[1]} x {shape[0]}")

@@ -213,10 +213,7 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
 def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
 
-    nan passes; it also fills up what follows a sample's end.
-
-    Raises:
-        ValueError: no samples, or a value outside [0, 1].
+    nan passes; it also pads what follows a sample's end.
     """
     if max_clicks < 1:
         raise ValueError(f"max_clicks = {max_clicks}: at least 1")

@@ -44,14 +44,7 @@ def png(pixels: ByteArray, compression: int = 6) -> bytes:
 
 
 def fitted(width: int, height: int, cell: float, tallest: float) -> tuple[int, int]:
-    """The (width, height) of an image that is scaled to fill a cell without being cut.
-
-    Args:
-        width: pixels of the image.
-        height: pixels of the image.
-        cell: width of the cell, pixels.
-        tallest: height of the cell over its width.
-    """
+    """The (width, height) of an image scaled to fit a cell, which is `cell` pixels wide and `tallest * cell` high."""
     scale = min(cell / width, tallest * cell / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -154,9 +147,7 @@ def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]
 def overlay_png(mask: BoolArray, number: int) -> bytes:
     """A PNG to lay over a photograph: transparent outside the mask, tinted inside, with a solid edge.
 
-    Args:
-        mask: boolean (height, width).
-        number: of the candidate, for its colour.
+    `number` is the candidate's, for its colour.
     """
     from PIL import Image  # noqa: PLC0415
 

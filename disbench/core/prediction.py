@@ -57,10 +57,9 @@ class Method(Protocol):
 
     - `predict_batch(sessions, clicks) -> list of Prediction`: the same as `predict` on each session with its
       clicks, in one go; the harness then steps several samples in lockstep.
-    - `make_ready() -> None`: called before each `open`, without a time limit: what a method needs and lost is
-      got again there (the process that it runs in).
-    - `versions`: a mapping of names to texts, of what it computes with that is not in this environment; a run
-      records it.
+    - `make_ready() -> None`: called before each `open`, without a time limit, to restore what the method lost
+      (such as the process that it runs in).
+    - `versions`: name -> version of what it computes with outside this environment; a run records it.
     """
 
     def open(self, image: RgbImage) -> Session:

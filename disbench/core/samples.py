@@ -35,9 +35,9 @@ class Sample:
 
 
 class Source(Protocol):
-    """What a run is made on. Picklable: worker processes read samples by number.
+    """The samples of a run. Picklable: worker processes read samples by number.
 
-    Optional, looked for by name: `write_tables(folder)`, which writes what a run on it keeps beside its rows.
+    Optional, looked for by name: `write_tables(folder)`, which writes tables of its own into the run's folder.
     """
 
     @property
@@ -49,7 +49,7 @@ class Source(Protocol):
         """The id of every sample, in the dataset's order; known without reading images."""
 
     def read(self, index: int) -> Any:
-        """The sample of a number, as the run's task takes it.
+        """The sample with this number, as the run's task takes it.
 
         Raises:
             InputError: a file that is missing or damaged; names the file, the record and the fix.
@@ -66,8 +66,4 @@ class SampleSource(Source, Protocol):
     """A dataset of samples with one target each."""
 
     def read(self, index: int) -> Sample:
-        """The sample of a number.
-
-        Raises:
-            InputError: a file that is missing or damaged; names the file, the record and the fix.
-        """
+        """The sample with this number; errors as for `Source.read`."""

@@ -114,7 +114,7 @@ def sheet_of(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size
 
 
 def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
-    """A sheet as files of some forms; the same sheet gives the same bytes with the same matplotlib.
+    """A sheet as files in some formats; the same sheet gives the same bytes with the same matplotlib.
 
     Raises:
         InputError: the sheet would be taller than `MAX_HEIGHT`.

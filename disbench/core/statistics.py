@@ -40,17 +40,8 @@ class Estimate:
 class Difference:
     """Two methods on the same samples, A less B.
 
-    Attributes:
-        mean_a: mean over samples.
-        mean_b: mean over samples.
-        mean: of the differences.
-        low: lower end of the 95 % bootstrap interval of the mean difference.
-        high: upper end.
-        p: two-sided p-value of the bootstrap under the null (`bootstrap_p`).
-        p_signs: two-sided p-value of sign flips (`sign_flip_p`), the second opinion.
-        a_better: samples on which A is better.
-        ties: samples on which they are equal.
-        b_better: samples on which B is better.
+    `low` and `high` are the 95 % bootstrap interval of `mean`, the mean difference; `p` and `p_signs` are two-sided
+    (`bootstrap_p`, `sign_flip_p`); `a_better`, `ties` and `b_better` are numbers of samples.
     """
 
     mean_a: float
@@ -116,8 +107,8 @@ def bootstrap_interval(
         values: (samples,), one number a sample.
         statistic: of (resamples, samples), along the last axis; None is the mean.
         level: share of the resampled statistics within the interval, in (0, 1).
-        resamples: how many.
-        seed: of the draws.
+        resamples: number of draws.
+        seed: for the draws.
 
     Returns:
         (low, high).
