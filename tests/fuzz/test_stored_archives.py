@@ -157,11 +157,8 @@ def skipped(size: int) -> bytes:
 def sparse() -> bytes:
     """A sparse file of 8 GiB in a kilobyte."""
     member = tarfile.TarInfo("a")
-    member.pax_headers = {
-        "GNU.sparse.major": "1",
-        "GNU.sparse.minor": "0",
-        "GNU.sparse.realsize": str(8 << 30),
-    }
+    sizes = {"major": "1", "minor": "0", "realsize": str(8 << 30)}
+    member.pax_headers = {f"GNU.sparse.{name}": value for name, value in sizes.items()}
     data = b"1\n0\n1\n".ljust(512, b"\0") + b"x"
     member.size = len(data)
     sink = io.BytesIO()

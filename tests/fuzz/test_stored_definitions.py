@@ -122,13 +122,8 @@ def test_damaged_definitions(kind: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xff\xfe",
-        b"title = " + b"9" * 5000,
-        b"title = " + b"[" * 5000,
-        b"title = " + b"[" * 100 + b"]" * 100,
-        b".".join([b"a"] * 3000) + b" = 1",
-        b"title = 1e999",
-        b"\0",
+        *(b"\xff\xfe", b"title = " + b"9" * 5000, b"title = " + b"[" * 5000, b"title = " + b"[" * 100 + b"]" * 100),
+        *(b".".join([b"a"] * 3000) + b" = 1", b"title = 1e999", b"\0"),
     ],
     ids=["bytes", "digits", "open", "nested", "dotted", "infinite", "null"],
 )
@@ -169,15 +164,7 @@ def test_a_card_fetches_into_the_root_alone(key: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "file:///etc/passwd",
-        "http://[",
-        "http://a\nb/",
-        "data:,x",
-        "ftp://x/y",
-        "",
-        "http://" + "a" * 300 + "/",
-    ],
+    ["file:///etc/passwd", "http://[", "http://a\nb/", "data:,x", "ftp://x/y", "", "http://" + "a" * 300 + "/"],
 )
 def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from disbench.io import download
@@ -191,16 +178,8 @@ def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "package",
     (
-        *(
-            "--registry=http://127.0.0.1:9",
-            "git+ssh://x/y",
-            "../folder",
-            "/absolute",
-            "x/y",
-            "file:x",
-            "http://x/y.tgz",
-        ),
-        *("x@latest", "x", "x@npm:y@1.0.0", "x@1.0.0 --foo", "X@1.0.0\n"),
+        *("--registry=http://127.0.0.1:9", "git+ssh://x/y", "../folder", "/absolute", "x/y", "file:x"),
+        *("http://x/y.tgz", "x@latest", "x", "x@npm:y@1.0.0", "x@1.0.0 --foo", "X@1.0.0\n"),
     ),
 )
 def test_npm_is_given_packages_of_its_registry_alone(package: str) -> None:

@@ -201,13 +201,7 @@ def journal_of(folder: Path) -> Path:
 def read_journal(folder: Path) -> None:
     journal = Journal(folder)
     try:
-        for read in (
-            journal.job,
-            journal.finished,
-            journal.repeated,
-            journal.versions,
-            lambda: list(journal.tables()),
-        ):
+        for read in (journal.job, journal.finished, journal.repeated, journal.versions, lambda: list(journal.tables())):
             result_or_refusal(read, folder)
     finally:
         journal.close()
@@ -218,8 +212,7 @@ def read_journal(folder: Path) -> None:
 def test_bytes_of_journals(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = journal_of(Path(place))
-        content = path.read_bytes()
-        path.write_bytes(data.draw(damaged(content)))
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
         result_or_refusal(lambda: read_journal(Path(place)), place)
 
 
@@ -256,16 +249,9 @@ def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
     found = copy.deepcopy(description)
     found["method"] |= {"name": text, "entry": text, "options": {text: text}}
     found["method"]["card"] |= dict.fromkeys(("title", "citation", "backbone", "code", "licence", "input_size"), text)
-    found["method"]["card"] |= {
-        "training_data": [text],
-        "weights": [{"file": text, "sha256": text}],
-        "options": {},
-    }
-    found["dataset"] |= {
-        "name": text,
-        "content_hash": text,
-        "facts": {"title": text, "options": {text: text}},
-    }
+    weights = [{"file": text, "sha256": text}]
+    found["method"]["card"] |= {"training_data": [text], "weights": weights, "options": {}}
+    found["dataset"] |= {"name": text, "content_hash": text, "facts": {"title": text, "options": {text: text}}}
     found["protocol"] |= {"preset": text}
     found["versions"] = {"disbench": text, "opencv": text, text or "x": text}
     found["machine"] |= {"system": text, "processor": text}
