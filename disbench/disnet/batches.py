@@ -1,4 +1,4 @@
-"""What DISNet's parts exchange: clicks, proposals, and the proposal that was kept."""
+"""The data that DISNet's parts exchange: clicks, proposals, and the kept proposal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class ClickBatch:
     """The clicks of several samples, the first click at number 0, padded to equal counts.
 
     Attributes:
-        points: float32 (batch, clicks, 2): x to the right, y down, pixels of the network's input; whole numbers
-            are pixel centers.
+        points: float32 (batch, clicks, 2): x, y in pixels of the network's input; whole numbers are pixel centers.
         positive: bool (batch, clicks).
-        given: bool (batch, clicks), False for padding, whose points and signs have no effect.
+        given: bool (batch, clicks), False for padding.
     """
 
     points: Tensor
@@ -57,7 +56,7 @@ def click_batch(
     Args:
         clicks: at least one for each sample.
         scales: (x, y) for each sample: pixels of the network's input to one of the image.
-        offsets: (x, y) for each sample, pixels of the input; None: no offsets.
+        offsets: (x, y) for each sample, pixels of the input; None for zeros.
 
     Raises:
         ValueError: a sample without a click.
@@ -87,7 +86,7 @@ class Proposals:
         objectness: float (batch, N), logits of "this candidate is an object that the click may mean".
         queries: float (batch, N, query width), Q after the decoder.
         features: float (batch, channels, h, w), F^-1.
-        context: what else the refinement network needs (an encoding of the image), or None.
+        context: the image's encoding, if the refinement network needs it.
         earlier: logits and objectness after the earlier decoder layers, which have losses of their own.
     """
 
@@ -99,7 +98,7 @@ class Proposals:
     earlier: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def keep(self, index: Tensor) -> Kept:
-        """The candidate of each sample that goes on to the refinement network; index: int64 (batch,)."""
+        """Keep one candidate of each sample for the refinement network; index: int64 (batch,)."""
         rows = torch.arange(len(index), device=index.device)
         return Kept(self.queries[rows, index], self.features, self.logits[rows, index], self.context)
 
@@ -111,7 +110,7 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the refinement network knows of stage 1 (paper, eq. 3); fixed after the first click.
+    """The refinement network's input from stage 1 (paper, eq. 3); fixed after the first click.
 
     Attributes:
         query: float (batch, query width), Q_s.

@@ -45,13 +45,7 @@ MAY_DIFFER = (
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """A network from a file.
-
-    Attributes:
-        network: float32, on the CPU, in evaluation mode.
-        training: the settings that it was trained with.
-        facts: other text in the file: steps, versions.
-    """
+    """A network from a file, float32, on the CPU, in evaluation mode; `facts` is other text: steps, versions."""
 
     network: Disnet
     training: Training
@@ -64,8 +58,7 @@ class TrainingState:
 
     Attributes:
         step: number of finished steps.
-        training: the settings.
-        facts: what else decides the next steps, text by name.
+        facts: text by name that decides the next steps besides the settings.
         files: name -> SHA-256; a checkpoint of an older version has none.
     """
 
@@ -78,18 +71,8 @@ class TrainingState:
 def save_network(path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool) -> None:
     """Write a network's weights and settings as one safetensors file, atomically.
 
-    A frozen encoder is not part of it. Parameters that training never changes (position codes) are, always in float32:
-    the phases of sines would suffer most from rounding.
-
-    Args:
-        path: the file to write.
-        network: on any device.
-        training: its settings, without the folders of data.
-        facts: text by name, stored beside the settings.
-        half: store in float16; the rounding changes the network slightly, so measure what was stored.
-
-    Raises:
-        OSError: it cannot be written; names the file.
+    A frozen encoder is not part of it. With `half`, weights are rounded to float16, which changes the network slightly:
+    measure the stored one. Position codes stay in float32, since rounding would shift the phases of their sines.
     """
     rounded = {*trained_parameters(network), *network.fixed} if half else set()
     tensors = {
@@ -132,17 +115,7 @@ def save_state(
 ) -> None:
     """Write the state from which a training resumes exactly; an interruption leaves the older state.
 
-    Args:
-        folder: gets its name only at the end; an older one of the same name is replaced.
-        network: on any device, in float32.
-        optimizer: Adam over its parameters.
-        averages: its averaged weights, or None.
-        training: the settings.
-        step: number of finished steps.
-        facts: what else decides the next steps, text by name; `check_same_training` compares it.
-
-    Raises:
-        OSError: it cannot be written.
+    `facts` decide the next steps besides the settings; `check_same_training` compares both.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -234,7 +207,6 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
 
 
 def _check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Check that a file has a network's weights, and that they are finite numbers."""
     for name, value in network.state_dict().items():
         if name not in tensors:
             raise InputError(f"{path}: the weights {name} are missing; it is of another network or an older disbench")

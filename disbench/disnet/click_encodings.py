@@ -28,13 +28,7 @@ def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
 def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -> Tensor:
     """Enc2D: 1 within `DISK_RADIUS` pixels of a click of the sign, 0 elsewhere (paper, section 3.1).
 
-    Args:
-        clicks: the first clicks alone for S_F.
-        size: (height, width) of the network's input, pixels.
-        positive: the sign.
-
-    Returns:
-        float32 (batch, 1, height, width).
+    float32 (batch, 1, height, width), from clicks in pixels of the input; for S_F give the first clicks alone.
     """
     distances = click_distances(clicks, size)
     inside = (distances <= DISK_RADIUS) & clicks.signed(positive)[:, :, None, None]
@@ -54,9 +48,6 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
 
     Returns:
         float32 (batch, height, width) in [0, 1]; zeros without a click of the sign.
-
-    Raises:
-        ValueError: a radius that is not positive.
     """
     if min(radii) <= 0:
         raise ValueError(f"radii {radii} must be positive")
@@ -84,18 +75,8 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
     """Sine-cosine code of positions (the dense part of Enc1D; paper, section 3.3).
 
     A quarter of the channels each: sines of x, cosines of x, sines of y, cosines of y, at wavelengths from the
-    input's side down to a 64th of it in geometric steps.
-
-    Args:
-        points: float (..., 2) of x, y, pixels of the input.
-        channels: a multiple of 4.
-        input_side: side of the network's input, pixels.
-
-    Returns:
-        float (..., channels) in [-1, 1].
-
-    Raises:
-        ValueError: channels that are not a multiple of 4.
+    input's side down to a 64th of it in geometric steps. Points, float (..., 2) of x, y in pixels of the input, give
+    float (..., channels) in [-1, 1].
     """
     if channels % 4:
         raise ValueError(f"{channels} channels: a position code needs a multiple of 4")
@@ -109,13 +90,8 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
 def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
     """Features at points, bilinear between cell centers, constant beyond the outermost centers.
 
-    Args:
-        features: float (batch, channels, height, width).
-        points: float (batch, n, 2) of x, y, pixels of the input.
-        stride: pixels of the input to a cell.
-
-    Returns:
-        float (batch, n, channels).
+    Features (batch, channels, height, width) and points (batch, n, 2) of x, y in pixels of the input, `stride` to a
+    cell, give (batch, n, channels).
     """
     height, width = features.shape[-2:]
     size = torch.tensor([width, height], device=points.device, dtype=points.dtype)
@@ -127,9 +103,7 @@ def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
 class ClickCodes(nn.Module):
     """Enc1D: P^t, a position code plus one of two learned sign vectors (paper, section 3.3).
 
-    Args:
-        channels: d, a multiple of 4.
-        first_vector: add a learned vector to the first click's code.
+    `channels` is d, a multiple of 4. With `first_vector`, a learned vector is added to the first click's code.
     """
 
     def __init__(self, channels: int, first_vector: bool = False) -> None:
@@ -149,12 +123,9 @@ class ClickCodes(nn.Module):
 
 
 class ClickVectors(nn.Module):
-    """F': one vector for each click, from F^-1 at the click and the click's code (paper, eq. 9).
+    """F': one vector for each click, from F^-1 at the click and the click's code P^t (paper, eq. 9).
 
-    Args:
-        channels: d.
-        augmented: concatenate P^t; off (Table 2 without AC), project F^-1 at the click alone.
-        first_vector: as in `ClickCodes`.
+    Without `augmented` (Table 2 without AC), F^-1 at the click is projected alone.
     """
 
     def __init__(self, channels: int, augmented: bool = True, first_vector: bool = False) -> None:

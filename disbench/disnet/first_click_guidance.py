@@ -1,4 +1,4 @@
-"""First-click guidance: what the other clicks share with the first one gates the features (paper, eq. 10 to 13)."""
+"""First-click guidance: the features are gated by how the other clicks relate to the first (paper, eq. 10 to 13)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from disbench.disnet.batches import ClickBatch
 
 
 class RelationalVector(nn.Module):
-    """V = MHA(F'_fc, F'_pos or F'_neg): the first click asks the others of a sign (paper, eq. 10).
+    """V = MHA(F'_fc, F'_pos or F'_neg): the first click attends to the others of a sign (paper, eq. 10).
 
-    Without such clicks a learned "no click" vector is attended to instead, so that padding has no effect.
-
-    Args:
-        channels: d.
-        heads: heads of the attention, a divisor of d.
+    Without such clicks it attends to a learned "no click" vector, so that padding has no effect.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -55,12 +51,7 @@ class Gate(nn.Module):
 
 
 class FirstClickGuidance(nn.Module):
-    """FCG: gate(V_pos) * F * M_s + gate(V_neg) * F * (1 - M_s) (paper, eq. 11 to 13).
-
-    Args:
-        channels: d.
-        heads: heads of the relational vectors' attention.
-    """
+    """FCG: gate(V_pos) * F * M_s + gate(V_neg) * F * (1 - M_s) (paper, eq. 11 to 13)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -76,7 +67,7 @@ class FirstClickGuidance(nn.Module):
             features: F^-1, float (batch, height, width, d).
             vectors: F', float (batch, clicks, d).
             mask: M_s, float (batch, height, width), probabilities.
-            clicks: the clicks that the vectors are of.
+            clicks: the same clicks, for their signs.
         """
         first, others = vectors[:, 0], vectors[:, 1:]
         positive = self.positive_vector(first, others, clicks.signed(True)[:, 1:])

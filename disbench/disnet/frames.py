@@ -81,10 +81,8 @@ class Frame:
 
 
 def _object_share(mask: BoolArray, size: Size) -> Float32Array | FloatArray:
-    """The share of each cell of a grid of this size that belongs to a mask.
-
-    OpenCV computes it where no axis grows; where one does, it samples single pixels along the other.
-    """
+    """The share of each cell of a grid of this size that belongs to a mask."""
+    # OpenCV averages over areas only if neither axis grows
     if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
         cv2 = opencv()
         shares: Float32Array = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)

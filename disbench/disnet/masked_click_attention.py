@@ -16,15 +16,12 @@ FIRST_BETA = 4.0
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
-    """softmax(QK' / sqrt(d) + M) V (paper, eq. 4).
+    """Z_MA = softmax(QK' / sqrt(d) + M) V (paper, eq. 4), float (batch, d).
 
     Args:
         products: QK' / sqrt(d), float (batch, cells).
         mask_term: M, float (batch, cells).
         values: V, float (batch, cells, d).
-
-    Returns:
-        Z_MA, float (batch, d).
     """
     weights = (products + mask_term).softmax(dim=-1)
     return torch.einsum("bc,bcd->bd", weights, values)
@@ -34,25 +31,15 @@ def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
     """QK' / sqrt(d) with K = key(cells), without computing K: one query meets tens of thousands of cells.
 
     q . (W x + b) = (W' q) . x + q . b. Likewise V's projection is applied to the gathered vector, since the weights
-    of eq. 4 add up to 1. Both equal the equations at 1 / d of the cost.
-
-    Args:
-        query: Q, float (batch, d).
-        key: K's projection.
-        cells: float (batch, cells, d).
-
-    Returns:
-        float (batch, cells).
+    of eq. 4 add up to 1. Both equal the equations at 1 / d of the cost. float (batch, cells) from a query (batch, d)
+    and cells (batch, cells, d).
     """
     products = torch.einsum("bd,bcd->bc", query @ key.weight, cells) + (query @ key.bias)[:, None]
     return products / math.sqrt(query.shape[-1])
 
 
 def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
-    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product".
-
-    `beta` is the weight of an "additive" G.
-    """
+    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product"."""
     if modulation == "product":
         return products * decay
     if modulation == "one-plus":
@@ -61,18 +48,8 @@ def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Ten
     return products + beta * decay
 
 
-def log_mask(mask: Tensor, floor: float) -> Tensor:
-    """log(M_s) of a probability, clamped below."""
-    return mask.clamp(min=floor).log()
-
-
 class MaskedClickAttention(nn.Module):
-    """MCA: Z_p + Z_n (paper, eq. 6).
-
-    Args:
-        channels: d.
-        options: readings of the equations.
-    """
+    """MCA: Z_p + Z_n (paper, eq. 6)."""
 
     def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
         super().__init__()
@@ -110,8 +87,8 @@ class MaskedClickAttention(nn.Module):
         if self.options.clicks_in_mask:
             mask = torch.maximum(mask, decay)
         scores = modulated(products, decay.flatten(1), self.options.modulation, self.beta)
-        log = log_mask(mask, self.options.mask_floor).flatten(1)
-        gathered: Tensor = value(masked_attention(scores, log, cells))
+        log_mask = mask.clamp(min=self.options.mask_floor).log().flatten(1)
+        gathered: Tensor = value(masked_attention(scores, log_mask, cells))
         return gathered
 
     def _share(self, clicks: ClickBatch, positive: bool) -> Tensor | float:

@@ -30,13 +30,7 @@ Label = bool | float | str
 
 
 class DisnetMethod:
-    """A network as a method.
-
-    Args:
-        network: in evaluation mode, on the device.
-        network_input: makes the network's input from an image.
-        device: the network's device.
-    """
+    """A network, in evaluation mode on its device, as a method."""
 
     def __init__(self, network: Disnet, network_input: NetworkInput, device: str = "cpu") -> None:
         self.network, self.device = network, device
@@ -79,7 +73,6 @@ class DisnetMethod:
 
     @torch.inference_mode()
     def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """One corrected mask for each session."""
         kept = stacked([session.kept for session in sessions])
         for session in sessions:
             session.settle()
@@ -101,13 +94,7 @@ class DisnetMethod:
 
 
 class DisnetSession:
-    """An image being segmented; any number may be open.
-
-    Args:
-        method: whose network answers.
-        network_input: the network's input for the image.
-        size: (height, width) of the image, pixels.
-    """
+    """An image of this size (height, width) being segmented; any number may be open."""
 
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
         self.method, self.input, self.size = method, network_input, size
@@ -135,7 +122,7 @@ class DisnetSession:
         self._settled = False
 
     def settle(self) -> None:
-        """The choice of the candidate is final; later `keep` refers to corrected masks."""
+        """Make the choice of the candidate final; later `keep` refers to corrected masks."""
         self._settled = True
 
     @property
@@ -145,7 +132,7 @@ class DisnetSession:
 
     @property
     def kept(self) -> Kept:
-        """What stage 2 knows of stage 1, a batch of one."""
+        """Stage 2's input from stage 1, a batch of one."""
         assert self._proposals is not None
         return self._proposals.keep(torch.tensor([self._index], device=self._proposals.logits.device))
 
@@ -172,7 +159,9 @@ def disnet(
         InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not have its
             labels, or there is no such device.
     """
-    path = _checkpoint_path(checkpoint)
+    path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; name a safetensors file that disbench train wrote")
     loaded = load_network(path)
     _check_labels(path, described(loaded.training), labels)
     network = loaded.network
@@ -209,13 +198,6 @@ def _check_labels(path: Path, found: dict[str, Label], labels: dict[str, Label])
     if wrong:
         fix = " ".join(f"--set {name}={str(found[name]).lower()}" for name in wrong)
         raise InputError(f"{path}: it was trained with other settings than the options say; add {fix}")
-
-
-def _checkpoint_path(checkpoint: str) -> Path:
-    path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; name a safetensors file that disbench train wrote")
-    return path
 
 
 def _prediction(session: DisnetSession, logits: Tensor, scores: Tensor | None) -> Prediction:

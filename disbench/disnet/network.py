@@ -1,4 +1,4 @@
-"""The whole DISNet: two stages, the frame of their input, and what makes that input from an image."""
+"""The whole DISNet: two stages, the frame of their input, and the functions that make it from an image."""
 
 from __future__ import annotations
 
@@ -56,14 +56,9 @@ class ImageInput:
 
 
 class Disnet(nn.Module):
-    """Both stages.
+    """The proposal network P and the refinement network R, which is None with `first_click` off.
 
-    Attributes:
-        proposal: the proposal network P.
-        refinement: the refinement network R, or None with `first_click` off, where there is one stage.
-        frame: how an image lies in the input.
-        options: the switches and readings.
-        fixed: names of parameters that could be trained, but are kept fixed in this training.
+    `fixed` has the names of parameters that could be trained, but are kept fixed in this training.
     """
 
     def __init__(self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions) -> None:
@@ -94,8 +89,8 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     """Build a network, float32 on the CPU; random weights come from torch's generator.
 
     Args:
-        settings: what to build.
-        pretrained: start from the weights that the settings name; False where a checkpoint follows.
+        settings: architecture, sizes, options and initial weights.
+        pretrained: start from the weights that the settings name; False before loading a checkpoint.
 
     Raises:
         InputError: weights are missing.
@@ -111,11 +106,7 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
 
 
 def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
-    """What makes a network's input from an image.
-
-    Args:
-        settings: the network's settings.
-        cache: folder for a frozen encoder's features, "" for none; without such an encoder it has no effect.
+    """The function that makes a network's input from an image; `cache` is a folder for a frozen encoder's features.
 
     Raises:
         InputError: a frozen encoder's weights are missing.

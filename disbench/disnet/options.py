@@ -63,13 +63,10 @@ class DisnetOptions:
     Attributes:
         first_click: a stage of its own for the first click (FC of Table 5). Off, there is one stage: at every click
             the proposal network sees all clicks and the previous mask.
-        multiple_output: N candidates (MO of Table 5); off, one.
-        candidates: N.
+        multiple_output: N = `candidates` masks (MO of Table 5); off, one.
         mca: masked click attention; off, plain attention from the token to the features.
         fcg: first-click guidance; off, plain attention from the features to the click vectors.
         blocks: number of DAMC blocks.
-        attention: readings of masked click attention.
-        guidance: readings of first-click guidance.
         refine_first: answer the first click with the refined mask, not with the candidate itself.
     """
 
@@ -96,8 +93,7 @@ class ViTConfig:
     Attributes:
         input_side: side of the square input, pixels, a multiple of 32.
         hidden: width of the encoder, a multiple of 4 and of `heads` (the paper prints 784; ViT-B has 768).
-        layers: blocks of the encoder.
-        heads: attention heads of the encoder.
+        layers: blocks of the encoder; `heads` are its attention heads.
         window: side of an attention window, patches; 14 divides the 28 x 28 patches of a 448 input.
         global_blocks: blocks, counted from 0, that attend to the whole input.
         channels: d, the width of F^-1 and of the object queries, a multiple of 32.
@@ -143,7 +139,6 @@ class NetworkSettings:
         architecture: "vit": the paper's, on a plain ViT; "sam": the small one, on features of a frozen SAM encoder.
         vit: sizes and weights of the ViT.
         weights: folder of SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
-        options: the paper's switches and the readings.
     """
 
     architecture: Literal["vit", "sam"] = "vit"

@@ -26,7 +26,7 @@ from disbench.disnet.options import NetworkSettings
 from disbench.reports.render.table import Cell, Column, Table
 
 REST = "rest"
-"""The part for what a stage does outside its parts."""
+"""Name of the row for operations of a stage outside its parts."""
 Clock = Callable[[], float]
 Meter = Callable[[], AbstractContextManager[Clock]]
 """A context with a clock; differences of its readings are costs."""
@@ -38,7 +38,6 @@ class Part:
 
     Attributes:
         stage: "proposal" or "refinement".
-        name: the part's name within the stage.
         module: its class.
         parameters: number of its parameters, frozen ones included.
         costs: one for each column, in the meter's unit; 0 where the stage does not run.
@@ -53,12 +52,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The cost of a network's parts.
-
-    Attributes:
-        clicks: number of clicks, for each column; the first column is the first click.
-        parts: rows.
-    """
+    """The cost of a network's parts; a column for each number of clicks, the first click first."""
 
     clicks: tuple[int, ...]
     parts: tuple[Part, ...]
@@ -106,13 +100,13 @@ def profile(
     proposal network at each click. A column takes one run.
 
     Args:
-        proposal: inputs, clicks, previous logits -> Proposals; it runs on the device of its parameters.
+        proposal: inputs, clicks, previous logits -> Proposals, on its own device.
         refinement: Kept, clicks -> logits; None for a network of one stage.
         inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder of other inputs
             is not in the profile.
         side: side of the square input, pixels.
         later: numbers of clicks at the later clicks, a column each.
-        meter: measures the costs.
+        meter: the unit of the costs.
     """
     device = next(proposal.parameters()).device
     inputs = (torch.zeros(1, 3, side, side, dtype=torch.uint8) if inputs is None else inputs).to(device)
@@ -197,7 +191,7 @@ def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 class _Ledger:
-    """The cost of each part so far, and which part is running; a part within a part is charged itself."""
+    """The cost of each part so far, and which part is running."""
 
     def __init__(self, clock: Clock) -> None:
         self.spent: dict[str, float] = defaultdict(float)
@@ -218,7 +212,6 @@ class _Ledger:
 
 
 def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[Any, dict[str, float]]:
-    """The result of a run of a stage, and the cost of its parts."""
     with ExitStack() as context:
         ledger = _Ledger(context.enter_context(meter()))
         for inner, owner in _owners(stage).items():

@@ -19,7 +19,7 @@ from disbench.disnet.options import DisnetOptions, ViTConfig
 
 
 def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int], first_click: bool) -> Tensor:
-    """What the image encoder sees besides the image.
+    """The image encoder's second input.
 
     Args:
         clicks: in pixels of the input.
@@ -44,9 +44,7 @@ def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int
 class ProposalNetwork(nn.Module):
     """P: N candidates, each with the logit that it is an object which the click may mean.
 
-    Args:
-        config: sizes and weights.
-        options: `outputs` is N; without `first_click` the network sees all clicks and the previous mask.
+    Without `first_click` in the options the network sees all clicks and the previous mask.
     """
 
     def __init__(self, config: ViTConfig, options: DisnetOptions) -> None:

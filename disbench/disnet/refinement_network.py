@@ -16,13 +16,8 @@ from disbench.disnet.options import DisnetOptions
 class DamcBlock(nn.Module):
     """Dual-attentional mask correction: the token by MCA, the features by FCG (paper, figure 3).
 
-    Token: attention, add and norm, FFN, add and norm. Features: guidance, add, ConvFFN, add.
-
-    Args:
-        channels: d.
-        heads: heads of the attention among click vectors.
-        options: which parts the block has.
-        stride: pixels of the network's input to a cell of the features.
+    Token: attention, add and norm, FFN, add and norm. Features: guidance, add, ConvFFN, add. `heads` are those of the
+    attention among click vectors; `stride` is pixels of the network's input to a cell of the features.
     """
 
     def __init__(self, channels: int, heads: int, options: DisnetOptions, stride: int = STRIDE) -> None:
@@ -49,13 +44,7 @@ class DamcBlock(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-    """R: the mask's logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3).
-
-    Args:
-        channels: d, the width of F^-1 and of Q_s.
-        options: number and parts of the blocks.
-        heads: heads of the attention among click vectors.
-    """
+    """R: the mask's logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3); `channels` is d."""
 
     def __init__(self, channels: int, options: DisnetOptions, heads: int = 8) -> None:
         super().__init__()

@@ -157,7 +157,9 @@ class SamRefinementNetwork(nn.Module):
         features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
         token = token + self.kept_query(kept.query)
         token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
-        return torch.einsum("bd,bhwd->bhw", token, features) + _finer(torch.einsum("bd,bhwd->bhw", token, change))
+        coarse = torch.einsum("bd,bhwd->bhw", token, change)[:, None]
+        finer = nn.functional.interpolate(coarse, scale_factor=FINE, mode="bilinear", align_corners=False)[:, 0]
+        return torch.einsum("bd,bhwd->bhw", token, features) + finer
 
     def _corrected(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         """The token after the DAMC blocks, and what they add to the features, on the blocks' grid."""
@@ -183,27 +185,15 @@ class SamRefinementNetwork(nn.Module):
 
 
 def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-    """SAM's codes of the clicks and of its padding point, which it always adds without a box.
+    """SAM's codes of clicks in pixels of the input, and of the padding point that it adds without a box.
 
-    Always in float32: bfloat16 resolves positions only to a few pixels.
-
-    Args:
-        prompts: transformers' SamPromptEncoder.
-        clicks: in pixels of the input.
-
-    Returns:
-        (codes, float (batch, clicks + 1, 256); given, bool (batch, clicks + 1)).
+    Codes are float32 (batch, clicks + 1, 256) under autocast too, since bfloat16 resolves positions only to a few
+    pixels; the second result, bool (batch, clicks + 1), is False for padding of the batch.
     """
     labels = torch.where(clicks.given, clicks.positive.long(), -1)
     with torch.autocast(labels.device.type, enabled=False):
         sparse, _ = prompts(clicks.points[:, None], labels[:, None], None, None)
     return sparse[:, 0], torch.cat([clicks.given, clicks.given.new_ones(len(labels), 1)], dim=1)
-
-
-def _finer(logits: Tensor) -> Tensor:
-    """Logits (batch, h, w) on the grid of F^-1."""
-    finer = nn.functional.interpolate(logits[:, None], scale_factor=FINE, mode="bilinear", align_corners=False)
-    return finer[:, 0]
 
 
 def _layer(

@@ -69,7 +69,10 @@ def sam_parts(path: Path | None) -> SamParts:
     Raises:
         InputError: transformers or onnx is missing.
     """
-    sam = _sam_module()
+    try:
+        from transformers.models.sam import modeling_sam as sam  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing("transformers", error) from error
     config = _config(sam)
     prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config)).eval()
     matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
@@ -83,14 +86,7 @@ def sam_parts(path: Path | None) -> SamParts:
 
 
 def image_positions(prompt_encoder: nn.Module) -> Tensor:
-    """The position code of the centers of an encoding's cells.
-
-    Args:
-        prompt_encoder: the one that `sam_parts` returns.
-
-    Returns:
-        float32 (1, 256, 64, 64); sines in the first half of the channels, cosines in the second.
-    """
+    """The position code of an encoding's cell centers, float32 (1, 256, 64, 64): sines, then cosines."""
     module: Any = prompt_encoder
     height, width = module.image_embedding_size
     like = module.shared_embedding.positional_embedding
@@ -125,14 +121,6 @@ def _config(library: Any) -> Any:
         attn_implementation="sdpa",
     )
     return config
-
-
-def _sam_module() -> Any:
-    try:
-        from transformers.models.sam import modeling_sam  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("transformers", error) from error
-    return modeling_sam
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

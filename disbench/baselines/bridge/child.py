@@ -1,7 +1,7 @@
 """The child's side of the bridge: runs a peer's own code, and answers through pipes (docs/bridge.md).
 
 This file is started with the peer's own Python. It needs Python 3.7 or later and NumPy, and imports nothing of
-disbench. The protocol has standard input and output for itself: what anybody prints goes to standard error.
+disbench. Standard input and output are the protocol's alone: all printed text goes to standard error.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ PROTOCOL = 1
 MAGIC = b"DSB1"
 LENGTH = struct.Struct("<I")
 MOST_HEADER = 1 << 20
-"""Bytes of a header."""
+"""Largest header, bytes."""
 DTYPES = ("|b1", "|u1", "<f4")
 MOST_BYTES = 1 << 30
-"""Of the arrays of a message to the child: an image of 18,000 x 18,000 pixels."""
+"""Largest size of the arrays of a message to the child: an image of 18,000 x 18,000 pixels."""
 _ERROR_LENGTH = 500
 _PARTING_SECONDS = 1.0
 
 
 class WireError(Exception):
-    """What was read is not a message of the protocol."""
+    """The bytes read are not a message of the protocol."""
 
 
 def packed(header: Mapping[str, Any], arrays: Sequence[Any] = ()) -> list[Any]:
@@ -57,10 +57,10 @@ def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str,
 
     Args:
         read: read(count) gives exactly `count` bytes, as a writable buffer or bytes, or raises.
-        most_bytes: of all arrays together; a message that announces more is refused before it is read.
+        most_bytes: largest size of all arrays together, checked before they are read.
 
     Raises:
-        WireError: no message of the protocol, or a larger one.
+        WireError: not a message of the protocol, or a larger one.
     """
     begin = bytes(read(len(MAGIC) + LENGTH.size))
     if begin[: len(MAGIC)] != MAGIC:
@@ -80,7 +80,6 @@ def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str,
 
 
 def _array(content: Any, entry: dict[str, Any]) -> Any:
-    """The array that a header announced."""
     kind = "|u1" if entry["dtype"] == "|b1" else entry["dtype"]
     try:
         array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
@@ -103,7 +102,7 @@ def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _bytes(entry: Any) -> int:
-    """Size of an array that a header announces."""
+    """Size in bytes of an array that a header announces."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if shape is None or entry.get("dtype") not in DTYPES or not isinstance(shape, list) or len(shape) > 4:
         raise WireError(f"an array that the protocol does not have: {entry!r:.80}")
@@ -178,7 +177,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what an answer may depend on, as far as it is loaded."""
+    """Versions of Python and of the loaded libraries that may change an answer."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in ("torch", "torchvision", "cv2", "scipy", "mmcv", "timm"):
         if name in sys.modules and hasattr(sys.modules[name], "__version__"):
@@ -220,11 +219,9 @@ def hold_threads() -> None:
 
 
 def end_with_parent(parent: int, incoming: int) -> None:
-    """End this process soon after its parent is gone, even if it is busy.
+    """End this process soon after its parent (a process id) is gone, even if busy.
 
-    Args:
-        parent: its process id.
-        incoming: the descriptor that messages come from; its other end is closed when the parent is gone.
+    `incoming` is the descriptor of messages, whose other end is closed when the parent is gone.
     """
     if sys.platform.startswith("linux") and os.getppid() == parent:  # no wrapper in between
         with contextlib.suppress(ImportError, OSError, AttributeError):
@@ -253,7 +250,7 @@ def main() -> None:
     incoming, outgoing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what anybody prints, in C too, goes to standard error
+    os.dup2(2, 1)  # printed text, from C too, goes to standard error
     sys.stdout = sys.stderr
     here = Path(__file__).resolve().parent  # the peer's own modules may have the names of those in it
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]

@@ -32,14 +32,13 @@ _MOST_CANDIDATES = 64
 
 
 class Bridge:
-    """A method in a child process, which is started again when it ended.
+    """A method in a child process, which is restarted after it ended.
 
-    Args:
-        adapter: name of one in `adapters/`, or a file of the user's (`.py`); of no effect with a command.
-        options: the adapter's own; the others say themselves what they are.
+    `adapter` is a name in `adapters/` or a user's file (`.py`), and is ignored with a command; `options` are the
+    adapter's own.
 
     Raises:
-        InputError: something is missing, or the program cannot be started.
+        InputError: a file or program is missing, or the program cannot be started.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Bridge:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What the child said of itself."""
+        """The child's Python and libraries."""
         return self.child.versions
 
     def open(self, image: RgbImage) -> BridgeSession:
@@ -101,10 +100,10 @@ class Bridge:
         self._ending()
 
     def make_ready(self) -> None:
-        """Start the child again if it ended; the harness calls this before a sample, where no time limit holds.
+        """Restart the child if it ended; the harness calls this before a sample, outside the time limits.
 
         Raises:
-            InputError: it cannot be started, after three attempts.
+            InputError: it cannot be started in three attempts.
         """
         if self.child.alive:
             return
@@ -139,7 +138,7 @@ class BridgeSession:
         """Candidates for all clicks so far.
 
         Raises:
-            BridgeError: the child ended, is late, raised, or its answer has no masks of the image.
+            BridgeError: the child ended, is late, raised, or answered without masks of the image's size.
         """
         height, width = self._size
         header, arrays = self._ask(
@@ -182,7 +181,7 @@ def _refused(what: str) -> BridgeError:
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:
-    """What starts the child: the arguments of `Bridge`, checked before anything starts; `name` is for errors.
+    """The child's command line from the arguments of `Bridge`, which are checked; `name` is for errors.
 
     Raises:
         InputError: an option, a file or an adapter is missing.
@@ -207,7 +206,6 @@ def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, comm
 
 
 def _program_of(command: str) -> list[str]:
-    """A command in its parts, the first one found."""
     try:
         parts = shlex.split(command)
     except ValueError as error:
@@ -219,17 +217,13 @@ def _program_of(command: str) -> list[str]:
 
 
 def _found(program: str) -> str | None:
-    """The whole path of a program; links in it stay, since the Python of an environment is often one."""
+    """The whole path of a program; links are kept, since an environment's Python is often one."""
     place = Path(program).expanduser()
     return shutil.which(str(place.absolute()) if os.sep in program else program)
 
 
 def checked_adapter(name: str) -> str:
-    """An adapter as `child.py` takes it: a known name, or the whole path of a file.
-
-    Raises:
-        InputError: no such file, or no adapter of this name.
-    """
+    """An adapter as `child.py` takes it: a known name, or the whole path of a file."""
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise InputError(f"{name}: there is no such file; name the adapter's file")
@@ -241,7 +235,7 @@ def checked_adapter(name: str) -> str:
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run records of a bridged method: commit of the repository, SHA-256 of checkpoint and user's adapter."""
+    """For a run's record: the repository's commit, and SHA-256 of the checkpoint and of a user's adapter."""
     found: dict[str, Any] = {}
     for name, ending in (("checkpoint", ""), ("adapter", ".py")):
         path = Path(str(options.get(name) or "")).expanduser()
@@ -250,14 +244,14 @@ def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("repo"):
         folder = str(Path(str(options["repo"])).expanduser())
         git = ["git", "-C", folder]
-        own = bool(_said([*git, "ls-files"]))  # else it lies in a checkout of something else, or in none
+        own = bool(_said([*git, "ls-files"]))  # else it lies in another checkout, or in none
         found["repo_commit"] = _said([*git, "rev-parse", "HEAD"]) if own else ""
         found["repo_changed"] = own and bool(_said([*git, "status", "--porcelain", "-uno", "."]))
     return found
 
 
 def _said(command: Sequence[str]) -> str:
-    """What a program prints; "" if it fails or is not there."""
+    """A program's output; "" if it fails or is missing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -21,40 +21,33 @@ from disbench.workers.processes import exit_words, interrupts_held_back
 _WORDS = 4096
 """Bytes of the child's standard error that are kept."""
 _SENTENCE = 300
-"""Characters of an error: as many as the record of a failure keeps."""
+"""Longest error, characters, as in a failure's record."""
 _FEWEST_WORDS = 60
 _BEGINNING = 60
-"""Bytes of a message that an error can quote."""
+"""Bytes of a message that an error quotes."""
 _PIPE_BYTES = 1 << 20
 _PARTING_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
-"""How often a silent child is looked at: what it started may hold its pipes open when it is gone."""
+"""Interval of checks on a silent child: processes that it started may hold its pipes open when it is gone."""
 _ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept"}
 
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
 
 class BridgeError(Exception):
-    """The program did not give the answer that the protocol asks for; one sentence that says what it did."""
+    """The program did not answer as the protocol asks; one sentence says what it did."""
 
 
 class Child:
-    """A child process.
-
-    Args:
-        command: that starts it.
-        timeout: seconds until it must be ready.
-
-    Attributes:
-        versions: what it said of itself when it was ready.
+    """A child process, started by a command, which must be ready within `timeout` seconds.
 
     Raises:
-        BridgeError: it cannot be started, ends, is late, or says something other than that it is ready.
+        BridgeError: it cannot be started, ends, is late, or breaks the protocol.
     """
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         self._words, self._heard, self._over = bytearray(), bytearray(), False
-        # The child has a Python of its own, so what points this one to its modules is left out.
+        # The child has a Python of its own, which must not search this one's modules.
         environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             with interrupts_held_back():
@@ -89,27 +82,22 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it is running."""
         return self._process.poll() is None
 
     def ask(
         self, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]] = (), *, timeout: float, most_bytes: int = 0
     ) -> Answer:
-        """Send a message and wait for the answer.
-
-        Args:
-            header: with its type.
-            arrays: that belong to it.
-            timeout: seconds, for both.
-            most_bytes: of the answer's arrays.
+        """Send a message and wait for the answer, both within `timeout` seconds.
 
         Raises:
-            BridgeError: it ended, is late, reports an error, or breaks the protocol (it is ended then).
+            BridgeError: it ended, is late, reports an error, or breaks the protocol or sends arrays of more than
+                `most_bytes` (it is ended then).
         """
         return self._converse(header["type"], packed(header, arrays), timeout, most_bytes)
 
     def end(self, patience: float = _PARTING_SECONDS) -> None:
-        """End it and what it started; when its input ends, it has `patience` seconds to end by itself."""
+        """End it and its own children; after its input is closed it has `patience` seconds to end by itself."""
         if self._over:
             return  # its number may be another's by now
         self._over = True
@@ -127,9 +115,9 @@ class Child:
             self._process.wait(seconds)
 
     def _converse(self, verb: str, pieces: Sequence[Any], timeout: float, most_bytes: int) -> Answer:
-        """A message and its answer; what goes wrong ends the child and becomes a sentence.
+        """A message and its answer.
 
-        One that is broken off ends it too: the rest of an answer would be taken for the answer to the next question.
+        Failure and interruption end the child: the rest of an answer would be taken for the answer to the next message.
         """
         asked = f"the program was asked to {verb} and"
         end = time.monotonic() + timeout
@@ -155,7 +143,6 @@ class Child:
         return header, arrays
 
     def _what_happened(self, error: Exception, timeout: float) -> str:
-        """Why a conversation broke off."""
         if isinstance(error, WireError):
             wrote = f"{found} where a message was due" if (found := self._garbage()) else str(error)
             return f"wrote {wrote}; its standard output is for the protocol alone"
@@ -188,19 +175,14 @@ class Child:
                 view = view[os.write(self._outgoing, view) :]
 
     def _listen(self) -> None:
-        """Keep the end of what the child says on standard error, so that it never waits to be heard."""
+        """Keep the end of the child's standard error, so that it never waits for a reader."""
         assert self._process.stderr is not None
         with contextlib.suppress(OSError, ValueError), self._process.stderr as stream:
             while said := stream.read(1 << 16):
                 self._words = (self._words + said)[-_WORDS:]
 
     def _wait(self, descriptor: int, event: int, end: float) -> None:
-        """Until a pipe can be read or written.
-
-        Raises:
-            TimeoutError: it is too late.
-            EOFError: the child is gone, and left nothing to read.
-        """
+        """Wait until a pipe can be read or written; EOFError if the child is gone and left nothing to read."""
         poll = select.poll()
         poll.register(descriptor, event)
         while (left := end - time.monotonic()) > 0:
@@ -212,7 +194,7 @@ class Child:
         raise TimeoutError
 
     def _garbage(self) -> str:
-        """What it wrote where a message was due; "" if that may be the beginning of a message."""
+        """Its output in place of a message; "" if that may be the beginning of one."""
         heard = bytes(self._heard)
         if heard.startswith(MAGIC[: len(heard)]):
             return ""
@@ -221,7 +203,7 @@ class Child:
         return repr(heard[:_BEGINNING])
 
     def _told(self, sentence: str) -> BridgeError:
-        """An error, with as many of the child's last words as fit."""
+        """An error with the child's last words, cut to fit."""
         words = _plain(bytes(self._words).decode(errors="replace"))
         sentence = sentence[: _SENTENCE - _FEWEST_WORDS] if words else sentence
         joined = f"{sentence}; its last words: "
@@ -229,18 +211,17 @@ class Child:
 
 
 def _plain(text: object) -> str:
-    """A text of the child's on one line, without control characters."""
+    """A text from the child on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _error_of(header: Mapping[str, Any], length: int) -> str:
-    """The words of an error, and where it was raised, in at most `length` characters."""
     where = f" ({_plain(header['where'])[:60]})" if header.get("where") else ""
     return _plain(header.get("error") or "an error without words")[: length - len(where)] + where
 
 
 def _widen(descriptor: int) -> None:
-    """Let a pipe hold a mask, where the system can: each round trip between two processes costs."""
+    """Let a pipe hold a mask, if the system can: round trips between processes are slow."""
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl  # noqa: PLC0415
 
@@ -248,7 +229,6 @@ def _widen(descriptor: int) -> None:
 
 
 def _how(code: int | None) -> str:
-    """How a process ended."""
     if code is None:
         return "closed its standard output"
     return f"{'was' if code < 0 else 'ended with'} {exit_words(code)}"

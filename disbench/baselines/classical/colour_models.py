@@ -28,18 +28,10 @@ def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
 
 
 def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: float) -> FloatArray:
-    """Each pixel's log-likelihood under the colours of the chosen ones.
+    """Each pixel's log-likelihood under the colours of the chosen ones, at least one: float64 (height, width).
 
-    A kernel density estimate on the bins' grid: the histogram, smoothed by a Gaussian, and mixed with a
-    uniform density (0.05), without which a colour never seen would have no likelihood at all.
-
-    Args:
-        bins: (height, width), as `colour_bins` gives them.
-        chosen: bool (height, width), at least one pixel.
-        bandwidth: standard deviation of the kernel, in 8-bit levels.
-
-    Returns:
-        float64 (height, width), natural logarithms of a bin's probability.
+    The natural logarithm of the bin's probability in a kernel density estimate: the histogram, smoothed by a Gaussian
+    of `bandwidth` 8-bit levels, and mixed with a uniform density (0.05), so that an unseen colour has a likelihood.
     """
     from scipy import ndimage  # noqa: PLC0415  (slow to load)
 

@@ -16,10 +16,10 @@ from disbench.io.settings import Bounds
 class Disk:
     """The object is what lies within a radius of a positive click, and nearer to it than to a negative one.
 
-    The image's content is not looked at. Of clicks that are equally near the latest counts.
+    The image's content is not used. Among equally near clicks the latest counts.
 
     Attributes:
-        radius: of the discs, as a part of the image's shorter side.
+        radius: the discs' radius, as a share of the image's shorter side.
 
     Raises:
         InputError: a radius out of range.
@@ -47,9 +47,5 @@ class DiskSession:
         self._size, self._radius = (height, width), radius
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """One candidate, bool (1, height, width).
-
-        Raises:
-            InputError: a click is not on the image.
-        """
+        """One candidate, bool (1, height, width)."""
         return Prediction((seed_discs(clicks, self._size, *self._size, self._radius) > 0)[None])

@@ -1,7 +1,6 @@
-"""Geodesic segmentation.
+"""Geodesic segmentation, with scikit-image's cheapest paths.
 
-Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007. No
-library has the method; scikit-image finds the cheapest paths.
+Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class Geodesic:
     """Each pixel goes to the seeds that are nearer on a path that crosses few edges.
 
     Attributes:
-        weight: what is an edge: `likelihood`, a change of the object's likelihood under the seeds' colours
-            (the paper's); or `colour`, a change of the colour itself.
-        step: what a pixel of the way costs where there is no edge at all; the strongest edge costs 1.
+        weight: an edge is a change of the object's likelihood under the seeds' colours (`likelihood`, the paper's) or
+            of the colour itself (`colour`).
+        step: cost of a pixel of the path without an edge; the strongest edge costs 1.
         frame: when the image's outermost pixels are background seeds.
 
     Raises:
@@ -84,12 +83,7 @@ def gradient(values: FloatArray) -> FloatArray:
 
 
 def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
-    """Length of the cheapest path from any source, over the eight neighbours: (height, width), 0 on the sources.
-
-    Args:
-        cost: (height, width), what a pixel of the way costs, > 0.
-        sources: bool (height, width), at least one pixel.
-    """
+    """Length of the cheapest path from any source over the eight neighbours, for a cost > 0 of each pixel."""
     from skimage.graph import MCP_Geometric  # noqa: PLC0415  (slow to load)
 
     distances: FloatArray = MCP_Geometric(cost).find_costs(np.argwhere(sources).tolist())[0]
@@ -99,9 +93,7 @@ def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
 def nearness(cost: FloatArray, seeds: SignMap) -> FloatArray:
     """d_background / (d_object + d_background): more than 0.5 where the object's seeds are nearer.
 
-    Args:
-        cost: (height, width), > 0.
-        seeds: with pixels of both signs, on which the result is 1 and 0.
+    `cost` is (height, width), > 0; `seeds` has pixels of both signs, where the result is 1 and 0.
     """
     to_object = geodesic_distance(cost, seeds > 0)
     to_background = geodesic_distance(cost, seeds < 0)

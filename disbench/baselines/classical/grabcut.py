@@ -38,8 +38,8 @@ class GrabCut:
 
     Attributes:
         iterations: rounds of learning the mixtures and cutting, at each click.
-        continuation: `kept`: a click goes on from the labels and mixtures of the one before (the paper's user
-            editing); `fresh`: every click starts again, with all clicks as seeds.
+        continuation: `kept`: a click continues from the labels and mixtures of the one before (the paper's user
+            editing); `fresh`: every click starts anew, with all clicks as seeds.
 
     Raises:
         InputError: an option out of range.
@@ -72,10 +72,7 @@ class GrabCutSession:
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, bool (1, height, width).
 
-        Clicks that do not continue those of the call before start again.
-
-        Raises:
-            InputError: a click is not on the image.
+        Clicks that do not continue those of the call before start anew.
         """
         rows, columns = self._image.shape[:2]
         seeds = seed_discs(clicks, self._size, rows, columns, self._method.radius)
@@ -109,7 +106,7 @@ class GrabCutSession:
 
 
 def _with_seeds(labels: ByteArray | None, seeds: SignMap) -> ByteArray:
-    """The labels of the click before with the seeds set; all else is probably background at a new start."""
+    """The labels of the click before, or probable background at a new start, with the seeds set."""
     found = np.full(seeds.shape, PROBABLY_BACKGROUND, dtype=np.uint8) if labels is None else labels.copy()
     found[seeds > 0], found[seeds < 0] = OBJECT, BACKGROUND
     return found

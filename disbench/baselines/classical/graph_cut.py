@@ -40,8 +40,8 @@ class Cut:
 
     Attributes:
         value: its cost, in the capacities' unit.
-        is_object: (height, width): the pixels that the object's terminal still reaches. Where several cuts cost the
-            same this is the smallest object, whichever algorithm found the flow.
+        is_object: (height, width): the pixels that the object's terminal still reaches. Among cuts of the same cost
+            this is the smallest object, with any algorithm.
     """
 
     value: int
@@ -50,12 +50,9 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The n-links of an image, one between every pixel and each of its eight neighbours.
+    """The n-links of an image, between every pixel and each of its eight neighbours.
 
-    Attributes:
-        first: (links,), the number of one pixel, row-major.
-        second: (links,), the number of the other.
-        cost: (links,), of cutting between them.
+    `first` and `second` are the pixels' row-major numbers, `cost` that of cutting between them: (links,) each.
     """
 
     first: npt.NDArray[np.intp]
@@ -65,7 +62,7 @@ class Links:
 
 @dataclass(frozen=True)
 class GraphCut:
-    """The labelling of least energy: colour likelihoods, plus what it costs to part similar neighbours.
+    """The labelling of least energy: colour likelihoods, plus the cost of separating similar neighbours.
 
     Attributes:
         gamma: weight of the boundary (n-links) against the colours (t-links, in nats).
@@ -132,7 +129,7 @@ def capacity_unit(pixels: int, gamma: float) -> int:
     t-links of pixels that are no seeds (under 12 nats, by the colour models' uniform part) together.
 
     Raises:
-        InputError: not even whole costs can be counted.
+        InputError: even whole costs do not fit.
     """
     unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
     if unit < 1:
@@ -141,19 +138,11 @@ def capacity_unit(pixels: int, gamma: float) -> int:
 
 
 def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -> Int32Array:
-    """The t-links: what it costs to make each pixel background, less what it costs to make it object.
+    """The t-links: the cost of making each pixel background, minus that of making it object.
 
-    Only the difference of a pixel's two t-links decides the cut. A seed's is more than all its n-links
-    together (paper: K), so no cut parts it from its terminal.
-
-    Args:
-        ratio: (height, width), ln(Pr(colour | object) / Pr(colour | background)).
-        seeds: (height, width).
-        gamma: weight of the n-links.
-        unit: of the capacities, as `capacity_unit` gives it.
-
-    Returns:
-        int32 (height, width), positive towards the object.
+    int32 (height, width), positive towards the object, from ln(Pr(colour | object) / Pr(colour | background)). Only
+    the difference of a pixel's two t-links decides the cut. A seed's is more than all its n-links together (paper: K),
+    so no cut separates it from its terminal.
     """
     firm = int((8 * gamma + 1) * unit) + 8
     return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)

@@ -19,8 +19,8 @@ class RandomWalker:
     """The probability that a walker who starts at a pixel meets a seed of the object first.
 
     Attributes:
-        beta: how much a colour difference hinders the walker (the paper's only parameter; scikit-image
-            divides the squared differences by ten times the image's standard deviation).
+        beta: penalty of colour differences (the paper's only parameter; scikit-image divides the squared differences
+            by ten times the image's standard deviation).
         frame: when the image's outermost pixels are background seeds.
 
     Raises:
@@ -48,12 +48,8 @@ class RandomWalker:
     def probabilities(self, image: FloatArray, seeds: SignMap) -> FloatArray:
         """The object's probability at each pixel (the paper's Dirichlet problem): (height, width) in [0, 1].
 
-        Solved directly: conjugate gradients take from a tenth of a second to many seconds, as weights across
-        strong edges are as small as 1e-10, and end with errors of a hundredth.
-
-        Args:
-            image: (height, width, 3), RGB.
-            seeds: with pixels of both signs, on which the result is 1 and 0.
+        Seeds of both signs have 1 and 0. Solved directly: conjugate gradients are slow and end with errors of 0.01, as
+        weights across strong edges are as small as 1e-10.
         """
         from skimage.segmentation import random_walker  # noqa: PLC0415  (slow to load)
 

@@ -1,4 +1,4 @@
-"""What the methods without training share: images of bounded size, and clicks that become seeds."""
+"""Shared by the methods without training: images of bounded size, and clicks as seeds."""
 
 from __future__ import annotations
 
@@ -22,40 +22,31 @@ Solver = Callable[[SignMap], npt.NDArray[Any]]
 Side = Annotated[int, Bounds(0)]
 """Long side of the working image, pixels: 0 for the image's own size, or at least 16."""
 Radius = Annotated[float, Bounds(0, 100)]
-"""Of the seed discs, pixels of the working image."""
+"""Radius of the seed discs, pixels of the working image."""
 Bandwidth = Annotated[float, Bounds(1, 255)]
 """Standard deviation of the colour models' kernel, 8-bit levels."""
 Frame = Literal["until-negative", "always", "never"]
-"""When the image's outermost pixels are background seeds."""
+"""When the image's outermost pixels are background seeds: `until-negative` is while there is no negative click."""
 
 
 def check_options(method: Any) -> None:
-    """Check a method's fields.
-
-    Raises:
-        InputError: one of the wrong kind or out of its range.
-    """
+    """Check that a method's fields are of the right kind and in range, with `InputError` otherwise."""
     check_fields(method)
     if 0 < getattr(method, "max_side", 0) < 16:
         raise InputError(f"max_side = {method.max_side}: give 0 (the image's own size) or at least 16 pixels")
 
 
 def checked_image(image: RgbImage) -> RgbImage:
-    """The image, if it is uint8 (height, width, 3) and not empty.
-
-    Raises:
-        InputError: it is not.
-    """
+    """The image, or `InputError` if it is not uint8 (height, width, 3) or empty."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(f"an image of kind {image.dtype} and shape {image.shape}; give uint8 (height, width, 3)")
     return image
 
 
 def shrink(image: RgbImage, max_side: int) -> RgbImage:
-    """The working image: the long side at most `max_side` pixels (0: as it is), by area interpolation.
+    """The working image: the long side at most `max_side` pixels (0: no limit), by area interpolation.
 
-    Returns:
-        uint8 (rows, columns, 3), contiguous; each side at least one pixel. An image is never enlarged.
+    uint8 (rows, columns, 3), contiguous; each side at least one pixel. An image is never enlarged.
     """
     height, width = image.shape[:2]
     if not max_side or max(height, width) <= max_side:
@@ -70,15 +61,14 @@ def shrink(image: RgbImage, max_side: int) -> RgbImage:
 def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, columns: int, radius: float) -> SignMap:
     """Discs around the clicks, on the working image.
 
-    Every pixel no farther than `radius` from a click belongs to the nearest one; of clicks that are equally
-    near, and so of those in one working pixel, to the latest. No click is lost but to a later one in the same
-    working pixel.
+    Every pixel no farther than `radius` from a click belongs to the nearest one, and among equally near clicks to the
+    latest.
 
     Args:
         clicks: all so far, on the image.
         size: (height, width) of the image.
-        rows: of the working image.
-        columns: of the working image.
+        rows: height of the working image.
+        columns: width of the working image.
         radius: pixels of the working image, >= 0; 0 marks the clicked pixels alone.
 
     Raises:
@@ -105,12 +95,7 @@ def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, column
 
 
 def add_frame(seeds: SignMap, frame: Frame) -> SignMap:
-    """The seeds, with the first and last row and column as background where no click says otherwise.
-
-    Args:
-        seeds: as `seed_discs` gives them.
-        frame: `until-negative`: only while there is no negative seed; `always`; or `never`.
-    """
+    """The seeds, with unmarked pixels of the outermost rows and columns as background, if `frame` says so."""
     if frame == "never" or (frame == "until-negative" and (seeds < 0).any()):
         return seeds
     framed = seeds.copy()
@@ -121,15 +106,9 @@ def add_frame(seeds: SignMap, frame: Frame) -> SignMap:
 
 
 def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """Labels or probabilities of the working image at the image's own size, by bilinear interpolation.
+    """Labels or probabilities, (rows, columns), at the image's own size, by bilinear interpolation.
 
-    Args:
-        values: bool or floating point (rows, columns); probabilities in [0, 1].
-        height: of the image, pixels.
-        width: of the image, pixels.
-
-    Returns:
-        (height, width): bool for labels (object where more than 0.5), float32 in [0, 1] for probabilities.
+    bool (height, width) for labels (object where more than 0.5), float32 in [0, 1] for probabilities.
     """
     single = np.ascontiguousarray(values, dtype=np.float32)
     if single.shape != (height, width):
@@ -142,15 +121,7 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
 class SeededSession:
     """An image being segmented by a method that solves all seeds again at each click.
 
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        max_side: of the working image.
-        radius: of the discs.
-        frame: when the outermost pixels count as background.
-        prepare: what solves a working image.
-
-    Raises:
-        InputError: an image of another kind.
+    `prepare` makes the solver of a working image, whose long side is at most `max_side`.
     """
 
     def __init__(

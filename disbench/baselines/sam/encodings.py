@@ -1,4 +1,4 @@
-"""What an encoder makes of images, kept: the last few in memory, and all of them in a folder if one is named."""
+"""Caches of image encodings: the last few in memory, and all of them in a folder if one is named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IN_MEMORY = 4
 
 
 class Encodings(Generic[Encoding]):
-    """An encoder of images, uint8 (height, width, 3), RGB, that knows the last few again by their content."""
+    """An encoder of images, uint8 (height, width, 3), RGB, that keeps the last few encodings by the images' content."""
 
     def __init__(self, encode: Callable[[RgbImage], Encoding]) -> None:
         self._encode = encode
@@ -46,12 +46,9 @@ def image_hash(image: RgbImage) -> str:
 
 
 def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
-    """A float32 array that is kept as `NAME.npy` in a folder; made and written if it is not there or damaged.
+    """A float32 array from `NAME.npy` in a folder; made and written if it is missing or damaged.
 
     Several processes may do so at once: each writes under its own name and renames.
-
-    Raises:
-        OSError: it cannot be written; names the file.
     """
     path = folder / f"{name}.npy"
     found = _read(path, shape)

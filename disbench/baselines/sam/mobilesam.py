@@ -45,7 +45,7 @@ ENCODING = (1, 256, 64, 64)
 _FOUR_MASKS = "/Reshape_9_output_0"
 _FOUR_SCORES = "/iou_prediction_head/layers.2/Gemm_output_0"
 _EXPANDED = "/Add_7"
-"""The node that adds the fed-back mask to the encoding, which the graph has repeated for it once a prompt."""
+"""The node that adds the fed-back mask to the encoding, which the graph has repeated for each prompt."""
 _INPUTS: dict[str, list[str | int]] = {
     "image_embeddings": ["prompts", *ENCODING[1:]],
     "point_coords": ["prompts", "points", 2],
@@ -57,7 +57,7 @@ _OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _
 
 
 class MobileSam(SamMethod):
-    """The method; its card (`baselines/mobilesam.toml`) says what the options are.
+    """The method; its card (`baselines/mobilesam.toml`) describes the options.
 
     Raises:
         InputError: weights or packages are missing, or an option has another value.
@@ -112,7 +112,7 @@ class MobileSamEncoder:
         self._encoder: Any = None
 
     def __call__(self, image: RgbImage) -> Float32Array:
-        """What the encoder makes of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
+        """The encoding of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
         make = partial(self._run, image)
         if self._cache is None:
             return make()
@@ -151,8 +151,8 @@ def _offered(low: Float32Array, scores: Float32Array, offer: Offer, clicks: int)
 def _decoder_graph(path: Path) -> bytes:
     """The decoder, for several prompts at once, up to its four masks and scores.
 
-    As exported it takes one image, which it repeats for every prompt, and picks one mask, which it upsamples:
-    here each prompt brings its own encoding, and what comes after the four masks is left out.
+    As exported it takes one image, which it repeats for every prompt, and picks one mask, which it upsamples. Here each
+    prompt has its own encoding, and the nodes after the four masks are left out.
     """
     try:
         import onnx  # noqa: PLC0415

@@ -1,7 +1,6 @@
 """Methods of SAM's family: clicks go in, candidates come out, the kept one's logits go into the next call.
 
-What differs between the models (the encoder, the decoder, how logits reach the image's size) is in the subclasses of
-`SamMethod`; what all of them share is here.
+Subclasses of `SamMethod` have the models' own encoder, decoder, and upsampling of logits to the image's size.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import check_fields
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
-"""Of SAM's normalisation: red, green, blue, 8-bit levels."""
+"""SAM's normalisation: red, green, blue, 8-bit levels."""
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 
 
@@ -30,10 +29,10 @@ Candidates = Literal[1, 3]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a decoder is asked.
+    """A decoder's input.
 
     Attributes:
-        encoding: of the image, as the method's encoder made it.
+        encoding: the image's, from the method's encoder.
         size: (height, width) of the image, pixels.
         clicks: all so far, at least one.
         previous: float32 (low, low) logits of the mask that was kept, or None.
@@ -47,7 +46,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder answers.
+    """A decoder's output.
 
     Attributes:
         low: float32 (candidates, low, low) logits over the encoder's frame.
@@ -77,18 +76,15 @@ class Offer:
 
 
 def best(decoded: Decoded) -> Decoded:
-    """The candidate of the best score alone; of equal ones the first."""
+    """The candidate of the best score alone; the first among equals."""
     index = int(decoded.scores.argmax())
     return Decoded(decoded.low[index : index + 1], decoded.scores[index : index + 1])
 
 
 class SamMethod(ABC):
-    """A model whose encoder sees an image once, and whose decoder is asked at each click.
+    """A model whose encoder sees an image once, and whose decoder runs at each click.
 
-    Args:
-        encode: what the encoder makes of an image.
-        feedback: feed the kept mask's logits back from click 2 on.
-        offer: which candidates are offered.
+    With `feedback`, the kept mask's logits are fed back from click 2 on.
     """
 
     def __init__(self, encode: Callable[[RgbImage], Any], feedback: bool, offer: Offer) -> None:
@@ -96,7 +92,7 @@ class SamMethod(ABC):
         self.feedback, self.offer = feedback, offer
 
     def encoding(self, image: RgbImage) -> Any:
-        """What the encoder makes of an image; one that was encoded just before is not encoded again."""
+        """The encoding of an image; the last few are kept."""
         return self._encodings.of(image)
 
     def open(self, image: RgbImage) -> SamSession:
@@ -137,16 +133,16 @@ class SamSession:
         return self.take(self._method.decode([self.prompt(clicks)])[0])
 
     def keep(self, index: int) -> None:
-        """The candidate whose logits go into the next call; without a word it is the one of the best score."""
+        """Choose the candidate whose logits go into the next call; the default is the one of the best score."""
         self._kept = index
 
     def prompt(self, clicks: Sequence[Click]) -> Prompt:
-        """What the decoder is asked next."""
+        """The decoder's next input."""
         previous = self._low[self._kept] if self._low is not None and self._method.feedback else None
         return Prompt(self._encoding, self._size, tuple(clicks), previous)
 
     def take(self, decoded: Decoded) -> Prediction:
-        """Remember an answer, and what it means at the image's size."""
+        """Keep an answer for feedback, and upsample it to the image's size."""
         self._low, self._kept = decoded.low, int(decoded.scores.argmax())
         masks = [self._method.upsampled(low, self._size) > 0 for low in decoded.low]
         return Prediction(np.stack(masks), decoded.scores)
@@ -159,14 +155,9 @@ def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def padded_input(image: RgbImage, side: int) -> Float32Array:
-    """SAM's encoder input: the long side resized to the frame's, normalised, zeros at the bottom and right.
+    """SAM's encoder input, float32 (1, 3, side, side), from an image, uint8 (height, width, 3), RGB.
 
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        side: of the square frame, pixels.
-
-    Returns:
-        float32 (1, 3, side, side).
+    The long side is resized to `side` pixels; the rest is zeros at the bottom and right, after normalisation.
     """
     from PIL import Image  # noqa: PLC0415
 
@@ -183,13 +174,7 @@ def points(clicks: Sequence[Click], scale: tuple[float, float]) -> Float32Array:
 
 
 def unpadded(low: Float32Array, size: tuple[int, int], side: int) -> Float32Array:
-    """Logits at the image's size, as SAM does it: bilinear to the frame, padding cut off, bilinear to the image.
-
-    Args:
-        low: float32 (low, low).
-        size: (height, width) of the image.
-        side: of the square frame, pixels.
-    """
+    """Logits (low, low) at an image's size, as in SAM: bilinear to the frame, padding cut, bilinear to the image."""
     cv2 = opencv()
     height, width = inner_size(size, side)
     square = cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR)

@@ -1,7 +1,7 @@
-"""SAM, SAM-HQ and SAM 2 through the library transformers, with preprocessing of our own.
+"""SAM, SAM-HQ and SAM 2 through the library transformers, with our own preprocessing.
 
-The library's image processors are not used (SAM 2's needs torchvision); a model gets what its
-authors' predictors put in: SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square.
+The library's image processors are not used (SAM 2's needs torchvision). The preprocessing is that of the authors'
+predictors: SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square.
 `candidates=3` offers the three multi-mask candidates at every click, with `later=1` at the first only.
 `candidates=1` offers one: with one click the best of the three by the model's score, from two clicks on the
 single-mask token's (SAM 2: or the best of the three where that one is unstable, as its authors do).
@@ -45,14 +45,14 @@ class Family:
 
     Attributes:
         types: `model_type` in the configurations that it can load.
-        hub: name on Hugging Face of the model that is used by default.
+        hub: name of the default model on Hugging Face.
         since: the first release of transformers that has it.
         config: the part of the model's configuration that has `image_size`.
         encoder_input: image, side of the frame -> float32 (1, 3, side, side).
         inner: size of an image, side of the frame -> (height, width) of the image in the frame.
         upsampled: logits (low, low), size, side -> logits (height, width).
         encode: model, input -> the keyword arguments of the model that replace the image.
-        most_logit: logits that are fed back are clipped to this size; None leaves them.
+        most_logit: logits that are fed back are clipped to this size, if given.
     """
 
     name: str
@@ -247,7 +247,7 @@ def _encode_plain(model: Any, pixels: Any) -> dict[str, Any]:
 
 
 def _encode_hq(model: Any, pixels: Any) -> dict[str, Any]:
-    # Of the encoder's layers the decoder looks at the first that attends globally.
+    # The decoder uses only the first of the encoder's layers that attend globally.
     encoding, layers = model.get_image_embeddings(pixels)
     return {"image_embeddings": encoding, "intermediate_embeddings": [layers[0]]}
 
@@ -289,7 +289,7 @@ SAM_2 = Family(
 
 
 def method_of(family: Family) -> Callable[..., TransformersSam]:
-    """What makes a method of a family from the options of its card."""
+    """The function that makes a method of a family from its card's options."""
 
     def make(
         model: str = family.hub,

@@ -58,22 +58,16 @@ class AblationOptions:
         config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.
         changes: options of the training, `option=value` each; a row's own come after them.
         steps: steps of every row, instead of the plan's; 0 keeps the base training's length.
-        rows: names; empty: all.
-        seeds: instead of the plan's.
-        datasets: instead of the plan's.
+        rows: names; empty: all. `seeds` and `datasets`, if given, replace the plan's.
         data: root of the datasets.
         make_shards: make missing shards where the plan says how.
         method: name or path of the card that measures a network.
         stop_at: the IoU that ends a sample, or None. NoC and NoF up to it, and the IoU at click 1, stay exact.
         limit: measure only the first samples of each dataset.
-        workers: evaluation processes of each job.
-        threads: threads of each process.
-        device: torch device.
+        workers: evaluation processes of each job; `threads` are those of each process.
         jobs: processes that work at once; 1 works in this process. With more, a script must call `ablate` under
             `if __name__ == "__main__":`.
-        existing: what to do with earlier results of the rows and seeds.
-        progress: show progress bars.
-        command: what the user typed, for the runs' records.
+        command: the command line, for the runs' records.
     """
 
     config: str = "small"
@@ -103,7 +97,7 @@ Train = Callable[[Training, Path, AblationOptions], None]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row with a seed: its folder, what decides its numbers, and the method's options but for places."""
+    """A row with a seed: its folder, the settings of its numbers, and the method's options except for places."""
 
     folder: Path
     record: RowRecord
@@ -117,14 +111,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One network: trained if it is not there, then measured for one row or several.
-
-    Attributes:
-        training: its settings, folders resolved.
-        trained: the row that it is trained for.
-        measured: the wanted rows with this network.
-        datasets: to measure on.
-    """
+    """One network: trained for one row if it is not there, then measured for one row or several."""
 
     training: Training
     trained: Cell
@@ -165,10 +152,10 @@ def ablate(
     Finished networks and runs are kept. Rows and seeds are independent, so any number of jobs gives the same results.
 
     Args:
-        plan: the ablation.
+        plan: rows, seeds and datasets.
         out: folder of ablations; results are in `PLAN/ROW/seed-S/` with `training/` and `runs/DATASET/`, the report
             in `PLAN/report/`.
-        options: what to train and measure, and how.
+        options: defaults to the whole plan in this process.
         train: trains a network; with several jobs it is sent to other processes.
         say: receives a line for each finished network and run.
 
@@ -282,7 +269,7 @@ def _carry_out(job: Job, options: AblationOptions, train: Train, say: Say) -> No
 
 
 def _begin(cell: Cell, again: bool) -> None:
-    """Check that earlier results have the same settings, or remove them; then record the settings."""
+    """Remove earlier results, or check that they have the same settings; record the settings."""
     if again:
         shutil.rmtree(cell.folder / RUNS, ignore_errors=True)
         begin(cell.folder / TRAINING, "overwrite")
@@ -294,7 +281,6 @@ def _begin(cell: Cell, again: bool) -> None:
 
 
 def _measure(cell: Cell, job: Job, dataset: PlannedDataset, options: AblationOptions) -> str:
-    """Run the benchmark; a summary in words."""
     places = {
         "checkpoint": job.checkpoint,
         "weights": job.training.network.weights,
@@ -334,7 +320,11 @@ def _lines_of_workers(jobs: Sequence[Job], options: AblationOptions, train: Trai
                     said = connection.recv()
                 except (EOFError, OSError):
                     job, worker = running.pop(connection)
-                    _check_end(job, worker.ended())
+                    if (how := worker.ended()) != "exit code 0":
+                        raise InputError(
+                            f"{job.trained.name}: its process died ({how}; out of memory?); run the same command "
+                            "again to resume, with fewer jobs"
+                        ) from None
                 else:
                     if isinstance(said, InputError):
                         raise said
@@ -342,14 +332,6 @@ def _lines_of_workers(jobs: Sequence[Job], options: AblationOptions, train: Trai
     finally:
         for _, worker in running.values():
             worker.kill()
-
-
-def _check_end(job: Job, how: str) -> None:
-    if how != "exit code 0":
-        raise InputError(
-            f"{job.trained.name}: its process died ({how}; out of memory?); run the same command again to resume, "
-            "with fewer jobs"
-        )
 
 
 def _work(job: Job, options: AblationOptions, train: Train, connection: Connection) -> None:

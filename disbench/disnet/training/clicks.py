@@ -35,7 +35,7 @@ def random_clicks(
         target: bool (h, w), the object.
         valid: bool (h, w), cells of the image that are not ignored.
         others: bool (h, w), the union of the image's other objects.
-        generator: makes all draws.
+        generator: source of all draws.
         most: largest number of clicks of one sign.
 
     Returns:
@@ -63,7 +63,6 @@ def _drawn(region: BoolArray, positive: bool, generator: np.random.Generator) ->
 
 
 def _band(target: BoolArray) -> BoolArray:
-    """The pixels near the object, outside it."""
     cv2 = opencv()
     reach = max(1, round(BORDER_SHARE * float(np.sqrt(target.sum()))))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))

@@ -62,11 +62,10 @@ class Batch:
     """Several examples.
 
     Attributes:
-        inputs: the network's inputs, stacked.
         valid: bool (batch, grid, grid).
-        masks: bool (k, grid, grid) of each example.
+        masks: bool (k, grid, grid) for each example.
         targets: bool (batch, grid, grid), the masks that supervise stage 2.
-        first: the first clicks.
+        first: in pixels of the input.
         clicks: first and random clicks of each example, in cells.
     """
 
@@ -99,16 +98,8 @@ class Examples(Dataset[Example]):
     """Map-style dataset over several folders of shards.
 
     Random draws depend on the seed, the epoch and the item alone: any number of loader processes gives the same
-    examples. An item is (epoch, number), from an `EpochSampler`.
-
-    Args:
-        sources: folders of shards and of images.
-        frame: the frame of the network's input.
-        network_input: makes the network's input from an image.
-        augmentation: what views are drawn from.
-        outputs: N; larger sets are cut.
-        seed: decides the draws.
-        random: draw random clicks of stage 2 besides the first.
+    examples. An item is (epoch, number), from an `EpochSampler`. Sets of more than `outputs` masks are cut. Without
+    `random`, stage 2 has the first click alone.
 
     Raises:
         InputError: a folder is not a finished folder of shards, or none has a set.
@@ -133,11 +124,9 @@ class Examples(Dataset[Example]):
             raise InputError("no diverse set in the shards that the training names; sample again")
 
     def __len__(self) -> int:
-        """Number of diverse sets."""
         return int(self._starts[-1])
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
-        """The example of an epoch and a set's number."""
         epoch, number = item
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -234,25 +223,18 @@ class Examples(Dataset[Example]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Items (epoch, number) in an order that depends on the seed and the epoch alone.
+    """Items `start` to `stop` - 1, (epoch, number), in an order that depends on the seed and the epoch alone.
 
-    Args:
-        length: number of examples in the dataset.
-        seed: decides the order.
-        start: number of items taken before.
-        stop: number of items after the last one.
-        share: (rank, processes): the items are dealt out to the processes in turn.
+    `length` is the number of examples; `share` is (rank, processes), which take the items in turn.
     """
 
     def __init__(self, length: int, seed: int, start: int, stop: int, share: tuple[int, int] = (0, 1)) -> None:
         self.length, self.seed, self.start, self.stop, self.share = length, seed, start, stop, share
 
     def __len__(self) -> int:
-        """Number of items left for this process."""
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The items."""
         rank, processes = self.share
         current, order = -1, np.empty(0, dtype=np.int64)
         for place in range(self.start, self.stop):
@@ -278,12 +260,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> ClickBatch:
-    """All clicks of stage 2 in pixels of the input: the first at its own place, the others at their cells' centers.
-
-    Args:
-        first: the first clicks, pixels of the input.
-        clicks: all clicks of each sample in cells, the first one among them.
-    """
+    """All clicks of stage 2, given in cells, in pixels of the input: at their cells' centers, except for the first."""
     middle = (STRIDE - 1) / 2
     found = click_batch(clicks, [(STRIDE, STRIDE)] * len(clicks), [(middle, middle)] * len(clicks))
     points = found.points

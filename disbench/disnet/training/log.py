@@ -19,12 +19,9 @@ from disbench.io.files import whole_file
 
 
 class TrainingLog:
-    """Rows of numbers by step.
+    """Rows of numbers by step, in `NAME.csv` and the folder `tensorboard`.
 
-    Args:
-        folder: gets `NAME.csv` and the folder `tensorboard`.
-        name: names the file and TensorBoard's group of curves.
-        step: rows of this step and of later ones are dropped from an older file: they come again.
+    A resumed training drops the older file's rows from `step` on, which come again.
 
     Raises:
         InputError: an older file that is not such a log.

@@ -34,20 +34,11 @@ THRESHOLD = 0.49
 
 
 def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:
-    """The cost of matching a candidate to a mask: the weighted losses of the pair.
+    """The cost of matching each candidate to each mask: the weighted losses of the pair, float (N, K).
 
     Pixel and Dice losses are those of `losses`, computed as matrix products. The objectness enters as minus its
-    probability, not its logarithm, so that it is commensurate with the others (DETR, section 3.1).
-
-    Args:
-        logits: the candidates, float (N, height, width).
-        targets: the set, bool or float (K, height, width).
-        valid: bool (height, width), the pixels that count.
-        objectness: float (N,), logits.
-        weights: weights of the three terms.
-
-    Returns:
-        float (N, K).
+    probability, not its logarithm, so that it is commensurate with the others (DETR, section 3.1). Arguments are those
+    of one sample in `match`.
     """
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
@@ -74,7 +65,7 @@ def match(
         objectness: float (batch, N), logits.
         targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
         valid: bool (batch, height, width), the pixels that count.
-        weights: weights of the costs.
+        weights: of the costs.
 
     Returns:
         The pairs of each sample, by the candidates' numbers, on the device of the logits.
@@ -111,20 +102,11 @@ def proposal_loss(
     Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole batch
     (not over samples of their means), so that every mask has the same weight; its objectness loss is the mean over all
     candidates of the batch, weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other
-    goals). The layers' losses are added, as in Mask2Former.
-
-    Args:
-        proposals: the batch's candidates.
-        targets: the set of each sample, bool or float (K, height, width), on the grid of the logits.
-        valid: bool (batch, height, width), the pixels that count.
-        weights: weights of the losses.
+    goals). The layers' losses are added, as in Mask2Former. Arguments and errors are those of `match`.
 
     Returns:
         The loss, a scalar, and its summands, without gradients: "mask", "dice" and "objectness" of the last
         layer and "earlier", all weighted.
-
-    Raises:
-        ValueError: as `match`.
     """
     parts = _layer_losses(proposals.logits, proposals.objectness, targets, valid, weights)
     parts["earlier"] = torch.zeros_like(parts["mask"])
@@ -143,17 +125,13 @@ def _layer_losses(
     counts = torch.cat([own.expand(len(found), -1, -1) for own, (found, _) in zip(valid, pairs, strict=True)])
     pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     matched = max(len(chosen), 1)
+    goals, shares = _goals(logits, pairs, targets, valid, weights)
+    entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
     return {
         "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
-        "objectness": weights.objectness
-        * _objectness_loss(objectness, *_goals(logits, pairs, targets, valid, weights)),
+        "objectness": weights.objectness * (entropy / shares.sum()),
     }
-
-
-def _objectness_loss(objectness: Tensor, goals: Tensor, shares: Tensor) -> Tensor:
-    objectness = objectness.to(goals.dtype)
-    return F.binary_cross_entropy_with_logits(objectness, goals, shares, reduction="sum") / shares.sum()
 
 
 @torch.no_grad()
@@ -193,12 +171,12 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 
     Args:
         masks: bool (K, height, width), inner to outer.
-        supervised: number of the mask that supervises stage 2, 0 to K - 1.
+        supervised: number of the mask that supervises stage 2.
         outputs: largest number of masks, at least 1.
         generator: draws the others.
 
     Returns:
-        int64 (k,), ascending: inner to outer as before.
+        int64 (k,), ascending.
     """
     count = len(masks)
     if count <= outputs:

@@ -1,4 +1,4 @@
-"""What moves the weights: Adam's parameter groups, the learning rate of a step, and averaged weights."""
+"""Adam's parameter groups, the learning rate of a step, and averaged weights."""
 
 from __future__ import annotations
 
@@ -43,15 +43,7 @@ def warmup_steps(training: Training, steps: int) -> int:
 
 
 def learning_rate(step: int, steps: int, warmup: int, rate: float, first: float) -> float:
-    """The learning rate of a step: a linear warm-up, then half a cosine (paper, section 4.2).
-
-    Args:
-        step: from 0 to steps - 1.
-        steps: length of the training.
-        warmup: steps from `first` up to `rate`; 0 for no warm-up.
-        rate: after the warm-up; from there it falls along half a cosine towards 0.
-        first: at step 0 of a warm-up.
-    """
+    """The rate of a step, from 0: a linear warm-up from `first` to `rate`, then half a cosine (paper, section 4.2)."""
     if step < warmup:
         return first + (rate - first) * step / warmup
     return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
@@ -61,10 +53,6 @@ def averaged(network: Disnet, decay: float) -> AveragedModel:
     """A copy of a network whose parameters are an exponential moving average from here on.
 
     Update n has the decay (1 + n) / (10 + n) if that is smaller, so that the initial weights soon lose their influence.
-
-    Args:
-        network: whose `update_parameters` follows after each step.
-        decay: from 0 to below 1.
     """
 
     def average(averages: Any, current: Any, updates: Tensor | int) -> None:

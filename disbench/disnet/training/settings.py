@@ -37,12 +37,10 @@ class Shards:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What views are drawn from.
+    """Distribution of the views of an image; flips are probabilities.
 
     Attributes:
         smallest_crop: sides of a crop, as a share of the image's, are drawn uniformly from here to 1.
-        horizontal_flip: probability.
-        vertical_flip: probability.
         brightness: largest change either way, as a share of the full range.
         contrast: largest change of the factor either way.
         views: number of fixed views of an image, the first two being the image itself and its mirror; 0 draws a view
@@ -63,7 +61,6 @@ class MatchWeights:
 
     Attributes:
         mask: the pixel loss.
-        dice: the Dice loss.
         objectness: the loss of "this candidate is an object that the click may mean".
         no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
         mask_loss: "bce" or "focal" (alpha 0.25, gamma 2).
@@ -94,44 +91,32 @@ class Training:
     """A whole training. The defaults are the paper's (section 4.2).
 
     Attributes:
-        name: the training's name.
-        shards: sources of examples.
-        description: one line.
         sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
-        network: what is trained.
         start: checkpoint of the same network to start from; "" starts from the network's own weights (`vit.weights`,
             or SAM's decoder).
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
             A stage without any is computed only as far as the other needs it.
-        seed: decides all random draws.
         epochs: passes over all diverse sets; `steps` replaces it if given.
         steps: optimiser steps, or 0.
         batch: examples in a forward pass of each process.
         accumulate: batches in an optimiser step.
-        proposal_rate: learning rate of stage 1.
-        refinement_rate: learning rate of stage 2.
+        proposal_rate: learning rate of stage 1; `refinement_rate` is that of stage 2.
         new_layers_factor: multiplies the rate of stage 2's layers that start without weights.
         first_rate: learning rate at the start of the warm-up.
         warmup_epochs: length of the warm-up; `warmup_steps` replaces it where `steps` is given.
-        warmup_steps: length of the warm-up, steps.
         betas: Adam's two.
         clip: largest norm of the gradient, 0 for none.
-        matching: weights of stage 1's losses.
-        refinement: weights of stage 2's losses.
+        matching: weights of stage 1's losses; `refinement` are those of stage 2.
         selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
-        augmentation: views of the images.
         ema: decay of the averaged weights, 0 for none.
-        precision: "no", "bf16" or "fp16": mixed precision.
         workers: loader processes.
         features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
-        checkpoint_every: steps between checkpoints.
         validate_every: steps between benchmark runs, 0 for none.
         validation: name or path of the dataset card for these runs.
         validation_options: options of that dataset, `option=value`.
         validation_samples: samples of these runs, spread over the dataset; 0 for all.
-        log_every: steps between lines of the log.
 
     Raises:
         InputError: settings that contradict each other.

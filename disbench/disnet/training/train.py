@@ -51,7 +51,6 @@ class TrainingResult:
     """The result of a call of `train`.
 
     Attributes:
-        checkpoint: the trained network's file.
         steps: number of finished steps, those of earlier calls included.
         seconds: wall time of this call.
         figures: the last line of the log.
@@ -260,7 +259,6 @@ class _Run:
         return bool(every) and self.step % every == 0
 
     def _log(self, name: str, step: int) -> TrainingLog | None:
-        """A log, in the process that writes."""
         if not self.accelerator.is_main_process:
             return None
         self.out.mkdir(parents=True, exist_ok=True)
@@ -273,7 +271,6 @@ class _Run:
         return self.network if averages is None else averages.module
 
     def _validate(self, benchmark: Benchmark) -> None:
-        """A benchmark run of the network as it would be stored now."""
         log = self._log("validation", self.step)
         if log is None:
             return
@@ -296,7 +293,7 @@ class _Run:
         save_network(path, self._result, replace(self.training, shards=(), features=""), facts, half=True)
 
     def _facts(self) -> dict[str, str]:
-        """What decides the steps besides the settings."""
+        """All that decides the steps besides the settings."""
         sources = [content_hash(read_manifest(Path(source.folder)))[:16] for source in self.training.shards]
         facts = {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
         if self.start:
@@ -315,7 +312,7 @@ class _Run:
 
 
 def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
-    """The network before the first step, and what is known of the file that it starts from."""
+    """The network before the first step, and facts of the file that it starts from."""
     start: dict[str, Any] = {}
     if not training.start:
         network = build_network(training.network)
@@ -323,7 +320,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
         found = load_network(Path(addresses.local_text(training.start)))
         if _weights_of(found.training) != _weights_of(training):
             raise InputError(
-                f"{training.start}: of another network than this training's; set the table network as it was there"
+                f"{training.start}: holds another network than this training's; set the table network as it was there"
             )
         network = found.network.train()
         start = {

@@ -24,10 +24,7 @@ Answer = Callable[[ClickBatch, Tensor], Tensor]
 class TwoStageLoss(nn.Module):
     """The loss of a batch as one module, which distributed training wraps as a whole.
 
-    Args:
-        network: to train.
-        training: its settings.
-        clickers: threads that simulate clicks (OpenCV releases Python's lock).
+    `clickers` is the number of threads that simulate clicks (OpenCV releases Python's lock).
     """
 
     def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
@@ -109,14 +106,7 @@ class TwoStageLoss(nn.Module):
 def refinement_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Stage 2's loss, the mean over the batch of the weighted losses, and its summands.
-
-    Args:
-        logits: float (batch, h, w).
-        targets: bool (batch, h, w).
-        valid: bool (batch, h, w).
-        weights: weights of the losses.
-    """
+    """Stage 2's loss, the mean over the batch of the weighted losses, and its summands; tensors are (batch, h, w)."""
     losses = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
     parts = {
         f"refined_{name}": getattr(weights, name) * loss(logits, targets, valid).mean()

@@ -1,7 +1,7 @@
 """Adapters of published methods: each makes a model of a peer's own code (docs/bridge.md), by the name that cards use.
 
-They run in the peer's Python: 3.7 or later with NumPy, and without disbench, which is why this folder imports nothing
-of it. `child.py` loads the folder as a package of its own.
+They run in the peer's Python (3.7 or later, with NumPy), and import nothing of disbench. `child.py` loads the folder as
+a package of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = ("isegm", "sam", "points", "focuscut", "interformer")
-"""Each has `LOADERS`: name -> load(repo, checkpoint, options, device), as an adapter of one's own has `load`."""
+"""Each has `LOADERS`: name -> load(repo, checkpoint, options, device), the `load` of a user's own adapter."""
 
 
 def loaders() -> dict[str, Callable[..., Any]]:
@@ -27,10 +27,7 @@ def loaders() -> dict[str, Callable[..., Any]]:
 
 
 def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
-    """Put a checkout first on the path, and make sure that a package of it is found there.
-
-    Returns:
-        A function that imports a module by its full name.
+    """Put a checkout first on the path, and return a function that imports a module by its full name.
 
     Raises:
         ImportError: the package is not in the checkout.

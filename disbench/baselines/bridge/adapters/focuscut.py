@@ -14,7 +14,7 @@ from . import Model, enter
 
 
 class FcanetSession:
-    """One image. It keeps no state: every prediction is made from all clicks, and the first one weighs more."""
+    """One image, without state: every prediction is made from all clicks, and the first one weighs more."""
 
     def __init__(self, core: Any, net: Any, integrity: bool, on_gpu: bool, image: Any) -> None:
         self.core, self.net, self.integrity, self.on_gpu, self.image = core, net, integrity, on_gpu, image
@@ -27,7 +27,7 @@ class FcanetSession:
 
 
 def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """Its code knows the processor and the first GPU."""
+    """Its code supports the CPU and the first GPU."""
     core = enter(repo, "core")("core")
     on_gpu = device != "cpu"
     net = core.init_model("fcanet", options["backbone"], checkpoint, if_cuda=on_gpu)
@@ -59,7 +59,7 @@ class FocusCutSession:
         return mask[None] == 1, None
 
     def _focus(self, points: Any, mask: Any) -> None:
-        """Look closer at the last click from now on, if the peer's rule says so."""
+        """Segment a crop around the last click from now on, if the peer's rule says so."""
         click = tuple(points[-1])
         radius, needed = self.asking.cal_expand_r_new_final(click, self.mask, mask)
         if not needed:
@@ -70,7 +70,7 @@ class FocusCutSession:
 
 
 def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """Its code asks for the GPU everywhere; on the processor that is ignored."""
+    """Its code asks for the GPU everywhere; on the CPU that is ignored."""
     load = enter(repo, "inference")
     torch = load("torch")
     if device == "cpu":
@@ -89,7 +89,7 @@ def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -
 
 
 def _settings(load: Any, checkpoint: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What its command line would make of ours."""
+    """The settings that its command line makes of our options."""
     given, size = sys.argv, str(options["size"])
     arguments = ["-v", "-r", checkpoint, "-ap", f"backbone='{options['backbone']}',pretrained=False"]
     arguments += ["-hrvs", f"pfs={int(options['rounds'])}", "-es", size, "-hrs", size]

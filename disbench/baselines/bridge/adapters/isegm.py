@@ -1,9 +1,9 @@
-"""RITM's package `isegm`, and those that began from it.
+"""RITM's package `isegm`, and systems built on it.
 
 A predictor keeps the image, the region that it zooms into and the previous mask, so each session makes its own; the
 network is shared. Clicks go in as (row, column), to a list of theirs that counts them.
 
-Cards say what the options are. Checkpoints hold `config` and `state_dict`, those of f-BRS the weights alone.
+Cards describe the options. Checkpoints hold `config` and `state_dict`, those of f-BRS the weights alone.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Session:
         self.predictor.set_input_image(image)
 
     def ask(self) -> Any:
-        """What the predictor says: float32 or bool (height, width), or with the candidates first."""
+        """The predictor's answer: float32 or bool (height, width) or (candidates, height, width)."""
         return self.predictor.get_prediction(self.clicker)
 
     def keep(self, index: int) -> None:
-        """Told which candidate was kept."""
+        """Ignored: there is one candidate."""
 
 
 def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) -> tuple[Any, Any, Any]:
@@ -64,7 +64,7 @@ def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) 
 
 
 def model(load: Any, where: Any, net: Any, arguments: Any, options: dict[str, Any], session: Any = Session) -> Model:
-    """A model of a network; `arguments` makes the mode of its predictor, and what else it takes, of the options."""
+    """A model of a network; `arguments` makes its predictor's mode and other arguments from the options."""
     get_predictor = load("isegm.inference.predictors").get_predictor
 
     def make() -> Any:
@@ -87,7 +87,7 @@ def zoom(size: object, **more: Any) -> dict[str, Any] | None:
 
 
 def fixed_zoom(size: object) -> dict[str, Any]:
-    """The zoom-in of those with one input size: aspect not kept, from the first click; `size` is its side."""
+    """The zoom-in of systems with one input size, `size` pixels square: aspect not kept, from the first click."""
     return {"skip_clicks": -1, "target_size": (int(size), int(size))}  # type: ignore[call-overload]
 
 
@@ -140,7 +140,7 @@ def fcfi(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 class FcfiSession(Session):
-    """It is handed the previous probabilities, and a gate: 0 at the first click, 1 after it."""
+    """Its predictor takes the previous probabilities, and a gate: 0 at the first click, 1 after it."""
 
     def ask(self) -> Any:
         """Probabilities (height, width)."""
@@ -183,10 +183,10 @@ def plain_vit(
     predictor_options: Any = lambda options: {},
     session: Any = Session,
 ) -> Model:
-    """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and those that began from it.
+    """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and systems built on it.
 
-    A plain vision transformer of one input size. iCMFormer (Li, Vosselman, Yang 2023),
-    github.com/lik1996/iCMFormer, is called alike.
+    A plain vision transformer of one input size. iCMFormer (Li, Vosselman, Yang 2023), github.com/lik1996/iCMFormer,
+    has the same interface.
     """
     load, where, net = network(repo, checkpoint, device, False)
     positions = load("isegm.model.modeling.pos_embed")
@@ -237,7 +237,7 @@ def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) ->
 
 
 class SegnextSession(Session):
-    """Its predictor has other names for the same."""
+    """Its predictor has other names for the same methods."""
 
     def begin(self, image: Any) -> None:
         """Hand an image over."""

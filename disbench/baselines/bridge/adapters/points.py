@@ -11,7 +11,7 @@ from . import Model, enter
 
 
 class Session:
-    """One image; `answer` has the mask of an image and its points: float32 (height, width) in [0, 1]."""
+    """One image; `answer` makes the mask from an image and its points: float32 (height, width) in [0, 1]."""
 
     def __init__(self, answer: Any, network: Any, options: dict[str, Any], device: str, image: Any) -> None:
         self.answer, self.network, self.options, self.device, self.image = answer, network, options, device, image

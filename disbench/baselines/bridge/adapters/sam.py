@@ -1,4 +1,4 @@
-"""SAM and those that began from it, in their authors' code: an image is encoded once, and clicks are prompts.
+"""SAM and systems built on it, in their authors' code: an image is encoded once, and clicks are prompts.
 
 Thresholded at logits of 0 by their own code. The low-resolution logits of the mask that was kept go into the next call.
 """
@@ -13,14 +13,10 @@ from . import Model, enter
 
 
 class Session:
-    """One image.
+    """One image, uint8 (height, width, 3), RGB, with a predictor of the peer's; `more` goes to each prediction.
 
-    Args:
-        make: a predictor of the peer's.
-        options: `candidates` (masks at click 1: 3 or 1), `later` (masks after it, where there are 3: 3 or 1) and
-            `feedback` (whether logits are fed back).
-        more: what else every prediction takes.
-        image: uint8 (height, width, 3), RGB.
+    Options are `candidates` (masks at click 1: 3 or 1), `later` (masks after it, if there are 3: 3 or 1) and `feedback`
+    (whether logits are fed back).
     """
 
     def __init__(self, make: Any, options: dict[str, Any], more: dict[str, Any], image: Any) -> None:
@@ -47,7 +43,7 @@ class Session:
         return np.asarray(masks) > 0, scores
 
     def keep(self, index: int) -> None:
-        """The mask whose logits go back; without a word it is the one of the best score."""
+        """Choose the mask whose logits go back; the default is the one of the best score."""
         self.kept = index
 
 
@@ -62,7 +58,7 @@ def sam(repo: str, checkpoint: str, options: dict[str, Any], device: str, more: 
 def sam_hq(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """SAM-HQ (Ke and others 2023), github.com/SysCV/sam-hq.
 
-    Of three masks its network chooses the one of the best score itself, so there is one candidate.
+    Its network itself chooses the best of three masks, so there is one candidate.
     """
     return sam(repo, checkpoint, options, device, lambda options: {"hq_token_only": bool(options["hq_only"])})
 
