@@ -25,7 +25,7 @@ BRIDGE = "disbench.baselines.bridge.method:Bridge"
 """Class of every method of the bridge."""
 _BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
-"""A package of npm's registry. Folders, addresses and options do not match: npm would run what they bring."""
+"""A package of npm's registry. Folders, addresses and options do not match: npm would run their code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         )
     card = replace(card, options=card.all_options())
     options = read_options(card.options, overrides, name)
-    here = addresses.local_options(options)  # what is at addresses is copied before the workers, or found missing
+    here = addresses.local_options(options)  # files at addresses are copied, or found missing, before workers start
     if card.status == "bridge":
         places = {key: str(here[key]) for key in ("repo", "python", "checkpoint", "command")}
         bridge.child_command(card.adapter, **places, name=card.name)

@@ -26,7 +26,7 @@ from disbench.workers import threads
 STORED = "disnet-small.safetensors"
 """The small network in this package."""
 Label = bool | float | str
-"""The value of an option that says what a checkpoint is."""
+"""The value of an option that describes a checkpoint."""
 
 
 class DisnetMethod:
@@ -153,11 +153,11 @@ def disnet(
         weights: folder of a frozen encoder's files; "" is where `disbench methods fetch mobilesam` puts them.
         cache: folder for a frozen encoder's features (4 MiB for each image), used by later runs; "" for none.
         device: torch device ("cpu", "cuda").
-        labels: what the checkpoint is expected to be, by the names of `described`, so that a run's record says it.
+        labels: expected settings of the checkpoint, by the names of `described`; a run records them.
 
     Raises:
         InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not have its
-            labels, or there is no such device.
+            labels, or the device is missing.
     """
     path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
     if not path.is_file():

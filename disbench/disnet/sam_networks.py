@@ -157,12 +157,13 @@ class SamRefinementNetwork(nn.Module):
         features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
         token = token + self.kept_query(kept.query)
         token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
+        logits = torch.einsum("bd,bhwd->bhw", token, features)
         coarse = torch.einsum("bd,bhwd->bhw", token, change)[:, None]
         finer = nn.functional.interpolate(coarse, scale_factor=FINE, mode="bilinear", align_corners=False)[:, 0]
-        return torch.einsum("bd,bhwd->bhw", token, features) + finer
+        return logits + finer
 
     def _corrected(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-        """The token after the DAMC blocks, and what they add to the features, on the blocks' grid."""
+        """The token after the DAMC blocks, and the features' change by them, on the blocks' grid."""
         coarse = nn.functional.avg_pool2d(features.permute(0, 3, 1, 2), FINE).permute(0, 2, 3, 1)
         corrected, changed = self.token_norm(token), self.features_norm(coarse)
         mask = nn.functional.avg_pool2d(mask[:, None], FINE)[:, 0]
@@ -256,7 +257,7 @@ def _zero(layer: nn.Linear) -> nn.Linear:
 
 
 def _drop_unused(prompts: Any, *, masks: bool, no_mask: bool = True) -> None:
-    """Remove or fix what a stage never uses of a prompt encoder, so that it is neither trained nor stored."""
+    """Remove or fix a prompt encoder's unused parameters, so that they are neither trained nor stored."""
     prompts.point_embed = nn.ModuleList(list(prompts.point_embed)[:2])  # the others are a box's corners
     if not masks:
         prompts.mask_embed = nn.Identity()

@@ -155,7 +155,7 @@ def _numbers(scores: Any) -> list[float] | None:
 
 
 def adapter_load(adapter: str) -> Callable[..., Any]:
-    """The function `load` of an adapter: of a file (`.py`), or of a name in the folder `adapters`."""
+    """The function `load` of an adapter: a file (`.py`), or a name in the folder `adapters`."""
     is_file = adapter.endswith(".py")
     path = Path(adapter) if is_file else Path(__file__).with_name("adapters") / "__init__.py"
     folder = None if is_file else [str(path.parent)]
@@ -234,7 +234,7 @@ def end_with_parent(parent: int, incoming: int) -> None:
         poll = select.poll()
         poll.register(incoming, 0)  # wakes when the other end is closed, and for nothing else
         poll.poll()
-        time.sleep(_PARTING_SECONDS)  # one that waits for a message ends by itself
+        time.sleep(_PARTING_SECONDS)  # a child that waits for a message ends by itself
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

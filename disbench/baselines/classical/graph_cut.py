@@ -126,7 +126,7 @@ def capacity_unit(pixels: int, gamma: float) -> int:
     """Units of capacity for a cost of 1.
 
     SciPy's flow is counted in 32 bits. No cut costs more than all n-links (under 3.5 * gamma a pixel) and all
-    t-links of pixels that are no seeds (under 12 nats, by the colour models' uniform part) together.
+    t-links of pixels that are not seeds (under 12 nats, by the colour models' uniform part) together.
 
     Raises:
         InputError: even whole costs do not fit.

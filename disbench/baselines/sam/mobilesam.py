@@ -141,7 +141,7 @@ def _mask_input(previous: Float32Array | None) -> Float32Array:
 
 
 def _offered(low: Float32Array, scores: Float32Array, offer: Offer, clicks: int) -> Decoded:
-    """Of four masks, the single-mask token's first, those that are offered."""
+    """The masks offered of four, of which the single-mask token's is the first."""
     if clicks == 1 or offer.three(clicks):
         three = Decoded(low[1:], scores[1:])
         return three if offer.three(clicks) else best(three)

@@ -151,7 +151,7 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
             )
     except InputError:
         raise
-    except Exception as error:  # from the library, from safetensors, from the network: they share no class
+    except Exception as error:  # the library, safetensors and the network have no class in common
         raise InputError(f"{family.name}: {_why_not(family, model, revision, folder.is_dir(), error)}") from error
     lacking = sorted(report["missing_keys"])
     if lacking:

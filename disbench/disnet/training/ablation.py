@@ -47,12 +47,12 @@ from disbench.workers.processes import WorkerProcess
 
 REPORT, TRAINING = "report", "training"
 _PLACES = ("checkpoint", "weights", "cache", "device")
-"""Options of the method that name a place, not what it computes."""
+"""Options of the method that do not change its numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class AblationOptions:
-    """What to train and measure of an ablation, and how.
+    """Options of a run of an ablation.
 
     Attributes:
         config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.

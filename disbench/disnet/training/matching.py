@@ -65,7 +65,7 @@ def match(
         objectness: float (batch, N), logits.
         targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
         valid: bool (batch, height, width), the pixels that count.
-        weights: of the costs.
+        weights: factors of the pixel, Dice and objectness costs.
 
     Returns:
         The pairs of each sample, by the candidates' numbers, on the device of the logits.
@@ -125,13 +125,14 @@ def _layer_losses(
     counts = torch.cat([own.expand(len(found), -1, -1) for own, (found, _) in zip(valid, pairs, strict=True)])
     pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     matched = max(len(chosen), 1)
-    goals, shares = _goals(logits, pairs, targets, valid, weights)
-    entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
-    return {
+    losses = {
         "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
-        "objectness": weights.objectness * (entropy / shares.sum()),
     }
+    goals, shares = _goals(logits, pairs, targets, valid, weights)
+    entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
+    losses["objectness"] = weights.objectness * (entropy / shares.sum())
+    return losses
 
 
 @torch.no_grad()

@@ -319,9 +319,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
     else:
         found = load_network(Path(addresses.local_text(training.start)))
         if _weights_of(found.training) != _weights_of(training):
-            raise InputError(
-                f"{training.start}: holds another network than this training's; set the table network as it was there"
-            )
+            raise InputError(f"{training.start}: holds another network; set the table network as in its training")
         network = found.network.train()
         start = {
             "sha256": file_sha256(Path(training.start)),

@@ -46,7 +46,7 @@ def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
 
 
 class Model:
-    """What an adapter returns: each image gets a session, made with the same parts."""
+    """The model of an adapter: each image gets a session, made with the same parts."""
 
     def __init__(self, session: Callable[..., Any], *parts: Any) -> None:
         self.session, self.parts = session, parts
