@@ -41,11 +41,8 @@ class Frame:
         return self.side / size[1], self.side / size[0]
 
     def offset(self, size: Size) -> tuple[float, float]:
-        """(x, y) to add to a scaled click, pixels of the input.
-
-        Stretched: it keeps pixel centers at pixel centers. Padded: 0, as SAM scales its points.
-        """
-        if self.kind == "padded":
+        """(x, y) to add to a scaled click, pixels of the input, which maps pixel centers to pixel centers."""
+        if self.kind == "padded":  # SAM only scales its points
             return 0.0, 0.0
         scale_x, scale_y = self.scale(size)
         return (scale_x - 1) / 2, (scale_y - 1) / 2

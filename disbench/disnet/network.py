@@ -70,10 +70,7 @@ class Disnet(nn.Module):
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
 
-        Args:
-            inputs: stacked results of `input_of`'s function.
-            clicks: in pixels of the input.
-            previous: logits of the previous mask, float (batch, grid, grid).
+        `inputs` are stacked results of `input_of`'s function, `previous` logits, float (batch, grid, grid).
         """
         proposals: Proposals = self.proposal(inputs, clicks, previous)
         return proposals

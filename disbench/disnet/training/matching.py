@@ -167,17 +167,8 @@ def distinct(masks: BoolArray) -> IntArray:
 def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
     """Which masks of a set are matched if it has more masks than candidates.
 
-    The center's (the first), the one that supervises stage 2, and random others; if only one fits, the one that
-    supervises.
-
-    Args:
-        masks: bool (K, height, width), inner to outer.
-        supervised: number of the mask that supervises stage 2.
-        outputs: largest number of masks, at least 1.
-        generator: draws the others.
-
-    Returns:
-        int64 (k,), ascending.
+    At most `outputs` masks by number, int64 (k,), ascending: the center's (the first), `supervised`, which supervises
+    stage 2, and random others; `supervised` alone if only one fits.
     """
     count = len(masks)
     if count <= outputs:
