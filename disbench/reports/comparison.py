@@ -48,12 +48,11 @@ HOW = (
     f"at random ({RESAMPLES:,} draws); trust it more where samples are few. Both are (b + 1) / (B + 1), and not "
     "corrected for the number of measures. Of NoC less is better, of IoU more; better and tie count samples."
 )
-"""How the numbers are made, in words."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One line of a comparison: a measure, and its difference or why there is none."""
+    """A measure, and its difference between the runs, or the reason why there is none."""
 
     measure: Measure
     difference: Difference | None
@@ -70,13 +69,10 @@ class Comparison:
     """Two runs on the same samples.
 
     Attributes:
-        a: the first.
-        b: the second.
-        measures: a line a measure.
         warnings: what makes the comparison doubtful, a sentence each.
         clicks: NoC at `percent` of A and of B, int64 (samples,) each.
-        percent: the IoU that `clicks` are for: 90, or the highest below it that both runs go on to.
-        order: numbers of the samples, those on which the runs differ most first.
+        percent: 90, or the highest IoU below it that both runs go on to.
+        order: indices of the samples, those on which the runs differ most first.
     """
 
     a: Entry
@@ -94,11 +90,7 @@ class Comparison:
 
 
 def one_run(folder: Path) -> StoredRun:
-    """The run in a folder, or below it if there is only one.
-
-    Raises:
-        InputError: none, more than one, or one that is not finished or damaged.
-    """
+    """The only run in a folder or below it; `InputError` if there is none, another, or one that is damaged."""
     runs = find_runs([folder])
     if len(runs) > 1:
         raise InputError(f"{folder}: there are {len(runs)} runs in it; name one of them, such as {runs[0].folder}")
@@ -109,7 +101,7 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
     """Compare two runs, sample by sample; clicks are counted up to the smaller of the two runs' caps.
 
     Raises:
-        InputError: the runs are of different samples or have nothing in common to compare, or a run is damaged.
+        InputError: the runs have different samples or no common measure, or one is damaged.
     """
     first, second = read_entries([a, b])
     for entry in (first, second):
@@ -165,12 +157,9 @@ def lines_of(comparison: Comparison) -> list[str]:
 
 
 def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = None) -> list[Path]:
-    """Write `comparison.md`, `comparison.csv` and, if there is a picture, `differences.png`.
+    """Write `comparison.md`, `comparison.csv` and, with the PNG of `draw_differences`, `differences.png`.
 
-    Args:
-        comparison: the two runs.
-        out: folder; made if missing. Files of an earlier comparison are replaced, an earlier picture removed.
-        picture: a PNG, of `draw_differences`.
+    Files of an earlier comparison in the folder are replaced, and its picture is removed.
     """
     contents = {
         PAGE: _page(comparison, picture is not None).encode(),
@@ -181,18 +170,16 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
 
 
 def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes:
-    """The samples on which two runs differ most, with the masks of both, as a PNG.
-
-    Where a run did not store its masks, its clicks and IoUs are shown alone.
+    """The samples on which two runs differ most, with the masks that they stored, as a PNG.
 
     Args:
         comparison: the two runs.
         data: root of the datasets.
-        samples: how many, in the order of the comparison; at least 1.
-        dataset: where the dataset is, if the runs' own name for it is not a card's.
+        samples: how many to show, at least 1.
+        dataset: path of the dataset, if the runs' name for it is not a card's.
 
     Raises:
-        InputError: the dataset is not here or not the one that the runs were made on, or a run is damaged.
+        InputError: the dataset is missing or not the one that the runs were made on, or a run is damaged.
     """
     runs = (comparison.a.run, comparison.b.run)
     source = open_same_dataset(runs[0], data, dataset)
@@ -260,7 +247,7 @@ def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
 
 
 def _order(clicks: IntArray, a: RunRows, b: RunRows) -> list[int]:
-    """Samples by the difference of clicks, then by that of IoUs over common clicks, then in the dataset's order."""
+    """Samples by the difference in clicks, then in mean IoU over common clicks, then in the dataset's order."""
     areas = []
     for of_a, of_b in zip(a.ious, b.ious, strict=True):
         apart = np.abs(of_a[: len(of_b)].astype(np.float64) - of_b[: len(of_a)])
@@ -297,7 +284,7 @@ def _line(compared: Compared, notes: Footnotes) -> tuple[Cell, ...]:
 
 
 _RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
-"""Fields of `Difference` that `comparison.csv` names otherwise."""
+"""Fields of `Difference` that have another name in `comparison.csv`."""
 
 
 def _record(comparison: Comparison, compared: Compared) -> dict[str, Any]:

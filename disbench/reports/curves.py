@@ -1,4 +1,4 @@
-"""Panels of curves or of points, one for each dataset, with their legends below: mean IoU by click, and the like."""
+"""Panels of curves or points, one for each dataset, with their legends below."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
-"""Panels beside each other, at most."""
+"""Panels in a row, at most."""
 # Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
@@ -39,10 +39,10 @@ class Curve:
     Attributes:
         label: wrapped, and cut if very long.
         remark: follows the label, never cut.
-        values: of 1, 2, ...
-        style: number of its colour, marker and line.
+        values: float (n,), y at x = 1, 2, ...
+        style: index of its colour, marker and line.
         bound: a second curve, dotted with hollow markers.
-        spread: (2, n) lengths of error bars below and above; then there are points instead of a curve.
+        spread: (2, n) lengths of error bars below and above; points are drawn instead of a curve.
         hollow: whether the markers are hollow.
     """
 
@@ -57,16 +57,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one dataset.
-
-    Attributes:
-        title: above the axes.
-        curves: without any, the panel says `not run`.
-        notes: below the legend.
-        x_label: below the axes.
-        y_label: beside the axes.
-        names: what 1, 2, ... stand for; none: numbers.
-    """
+    """The curves of one dataset, or `not run`; notes are below the legend, `names` replace the numbers 1, 2, ..."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -79,20 +70,14 @@ class Panel:
 def draw_curves(
     panels: Sequence[Panel], forms: Iterable[str] = ("png", "svg"), columns: int = COLUMNS
 ) -> dict[str, bytes]:
-    """The figure in some forms; the same panels give the same bytes with the same matplotlib.
-
-    Args:
-        panels: at least one.
-        forms: some of `disbench.core.figures.FORMS`.
-        columns: panels beside each other, at most.
-    """
+    """The figure of at least one panel: form (of `disbench.core.figures.FORMS`) -> bytes, the same each time."""
     with own_style():
         figure = _draw(panels, min(columns, len(panels)))
         return {form: saved(figure, form) for form in forms}
 
 
 def _draw(panels: Sequence[Panel], columns: int) -> Figure:
-    """Panels in a grid. A row is as high as its longest legend needs; constrained layout places the parts."""
+    """Panels in a grid, each row as high as its longest legend needs."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
     from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
@@ -109,7 +94,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> float:
-    """Draw a panel; inches that its title and its legend take."""
+    """Draw a panel; the height of its title and legend in inches."""
     from matplotlib.lines import Line2D  # noqa: PLC0415  (heavy)
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415
 
@@ -156,7 +141,6 @@ def _plot(axes: Axes, curve: Curve, shift: float) -> None:
 
 
 def _look(curve: Curve) -> dict[str, Any]:
-    """Colour, line and marker."""
     marker, size = MARKERS[curve.style % len(MARKERS)]
     colour = COLOURS[curve.style % len(COLOURS)]
     return {
@@ -194,7 +178,7 @@ def _decorate(axes: Axes, panel: Panel) -> None:
 
 
 def _limits(curves: Sequence[FloatArray]) -> tuple[float, float]:
-    """Of shares: multiples of 0.05 around all values."""
+    """Multiples of 0.05 in [0, 1] around all values."""
     values = [value for curve in curves for value in curve if not math.isnan(value)]
     low = math.floor(min(values, default=0.0) * 20 - 0.2) / 20
     high = math.ceil(max(values, default=1.0) * 20 + 0.2) / 20

@@ -1,4 +1,4 @@
-"""A run as a report sees it: what it is called, how it was made, and its numbers."""
+"""A run in a report: what it is called, how it was made, and its numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from disbench.harness.store import StoredRun
 from disbench.reports.render.text import counted, option_value, ordinal, plain
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
-"""Options that say at what size a method works: tables name them even at their defaults."""
+"""Options for the size of images: tables name them even at their defaults."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
 """What must agree before two runs of one dataset are compared."""
 
@@ -36,24 +36,15 @@ class Entry:
     """A run in a report. Every text is one printable line.
 
     Attributes:
-        folder: the run's place below the folder that holds all runs of the report.
-        method: its name.
-        label: the name with the options that are not the card's defaults, unique among runs of one dataset.
-        build: hash of what runs: entry, source, weights.
-        resolution: the option that says at what size the method works, else what its card says, or "".
-        training_data: as the card says.
-        backbone: as the card says.
-        dataset: its name.
-        content_hash: the dataset's.
-        dataset_samples: number of samples that the dataset has.
+        folder: path below the folder that holds all runs of the report.
+        label: the method with the options that are not the card's defaults, unique among runs of one dataset.
+        build: hash of entry, source and weights.
+        resolution: the option for the size of images, else what the card says, or "".
+        content_hash: SHA-256 of the dataset.
+        dataset_samples: number of samples in the whole dataset.
         conditions: `CONDITIONS` -> how the run was made.
-        threshold: probabilities above it belong to a mask.
-        max_clicks: clicks a sample gets.
         stop_at: the IoU at which samples ended, or None.
         execution: machine, processes and threads, on which the seconds depend.
-        command: that made it.
-        run: the stored run.
-        rows: its rows as arrays.
         values: measure -> its value.
     """
 
@@ -93,30 +84,30 @@ class Entry:
         return f"{self.dataset} ({self.short_hash})"
 
     def measured(self, name: str) -> str:
-        """A measure's title and its number, for a line of text."""
+        """A measure's title and number."""
         measure, number = MEASURES[name], self.values[name].number
         return f"{measure.title} {'not available' if number is None else measure.text(number)}"
 
     @property
     def budget(self) -> str:
-        """What points the method gets at once, in words; "" for a loop of clicks."""
+        """The points that the method gets at once, in words; "" for a loop of clicks."""
         name = self.record.protocol.budget
         return BUDGETS[name].words if name else ""
 
     @property
     def preset(self) -> str:
-        """The preset that was asked for, and where the run departs from it; "" for the standard protocol."""
+        """The preset and the run's departures from it; "" for the standard protocol."""
         changed = departures(self.record.protocol)
         return plain(self.record.protocol.preset + (f", but its own {' and '.join(changed)}" if changed else ""))
 
     @property
     def dataset_key(self) -> tuple[str, str]:
-        """Runs on the same samples share it."""
+        """Equal for runs on the same samples."""
         return self.dataset, self.content_hash
 
     @property
     def protocol(self) -> str:
-        """How the run was made, for a row: all but the samples."""
+        """How the run was made, except which samples it has."""
         conditions = self.conditions
         parts = [
             conditions["selection"],
@@ -133,7 +124,7 @@ class Entry:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """Runs on several datasets that share it have a row of the overview."""
+        """Equal for runs that share a row of the overview."""
         return self.label, self.build, self.protocol, self.conditions["loop"]
 
 
@@ -141,22 +132,17 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
     """The runs of folders: each a run, packed or not, or a folder with runs below it, at any depth.
 
     Returns:
-        Each run once, in the order given; those below one folder by their path. A run whose packed form lies
-        beside its folder counts once.
+        Each run once, in the order given; those below one folder by path. A run beside its packed form counts once.
 
     Raises:
-        InputError: no run in a folder, one that is not finished or damaged, or an archive beside a folder of
-            its name that has another run.
+        InputError: no run in a folder, one that is unfinished or damaged, or an archive of another run beside a folder
+            of its name.
     """
     return require_runs(*split_runs(folders))
 
 
 def require_runs(runs: list[StoredRun], answers: Sequence[StoredAnswers]) -> list[StoredRun]:
-    """The runs of `split_runs`, if there are any.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The runs of `split_runs`; `InputError` if there are none."""
     if answers and not runs:
         raise InputError(f"{answers[0].folder}: a run of --task diverse; disbench ambiguity reads it")
     if not runs:
@@ -165,11 +151,7 @@ def require_runs(runs: list[StoredRun], answers: Sequence[StoredAnswers]) -> lis
 
 
 def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAnswers]]:
-    """The runs of folders, as `find_runs` finds them: those of targets, and those of the diverse task.
-
-    Raises:
-        InputError: as `find_runs`, but not if there is none.
-    """
+    """The runs of folders as for `find_runs`: those of targets, and those of the diverse task; one may be empty."""
     places: dict[Path, Path] = {}
     for folder in folders:
         below = [folder] if is_run(folder) else _runs_below(folder)
@@ -187,11 +169,7 @@ def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAns
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
-    """Runs with their numbers; labels that several would share are made unique.
-
-    Raises:
-        InputError: a run is damaged.
-    """
+    """Runs with their numbers and unique labels; `InputError` for a damaged run."""
     names = _short_names([run.folder for run in runs])
     entries = [_read_entry(run, name) for run, name in zip(runs, names, strict=True)]
     return _numbered(_with_builds(entries))
@@ -206,7 +184,7 @@ def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
 
 
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
-    """Setting -> number of its colour, marker and line: the same on all datasets, those with curves first."""
+    """Setting -> index of its colour, marker and line on all datasets; settings with curves come first."""
     ordered = [entry for group in by_dataset(entries).values() for entry in group]
     ordered.sort(key=lambda entry: entry.rows.miou is None)
     styles: dict[tuple[str, ...], int] = {}
@@ -216,7 +194,7 @@ def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """By their paths, as if all were unpacked."""
+    """Runs by path, as if all were unpacked."""
     found: list[tuple[Path, Path]] = []
     for place, below, files in os.walk(folder):
         if is_run(Path(place)):
@@ -229,7 +207,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
-    """Where each lies below the folder that holds them all: the same wherever that is."""
+    """The paths below the folder that holds them all."""
     whole = [folder.resolve() for folder in folders]
     root = Path(os.path.commonpath([folder.parent for folder in whole]))
     return [plain(folder.relative_to(root).as_posix()) for folder in whole]
@@ -308,7 +286,6 @@ def _conditions(record: RunRecord) -> dict[str, str]:
 
 
 def _samples(record: RunRecord) -> str:
-    """Which samples a run has."""
     parts = [f"every {ordinal(record.every)}"] if record.every > 1 else []
     if record.limit is not None and record.limit < math.ceil(record.dataset.samples / record.every):
         parts.append(f"the first {record.limit}")
@@ -327,7 +304,7 @@ def _execution(record: RunRecord) -> str:
 
 
 def _with_builds(entries: Sequence[Entry]) -> list[Entry]:
-    """Where methods of one label are made of different code or weights, the label says so."""
+    """Add the build to labels that methods of different code or weights share."""
     builds = defaultdict(set)
     for entry in entries:
         builds[entry.label].add(entry.build)
@@ -340,7 +317,7 @@ def _with_builds(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _numbered(entries: Sequence[Entry]) -> list[Entry]:
-    """Runs of one setting on one dataset get numbers."""
+    """Number the runs of one setting on one dataset."""
     keys = [(entry.setting, entry.dataset_key) for entry in entries]
     many = Counter(keys)
     seen: Counter[object] = Counter()

@@ -1,4 +1,4 @@
-"""Pictures of failures: the samples that a run never solves, and those that it takes longest to solve."""
+"""Pictures of failures: the samples that a run never solves, and those that it solves last."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HardSample:
 
 
 def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
-    """The samples that never reach an IoU of 0.90, and those that do, but not at the first click.
+    """The samples that never reach an IoU of 0.90, and those that reach it after the first click.
 
     Returns:
         (never solved: the lowest final IoU first; late: the most clicks first); ties in the dataset's order.
@@ -83,14 +83,14 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
     Args:
         entry: the run.
         data: root of the datasets.
-        samples: how many at most of those never solved, and as many of those solved late; at least 1.
-        dataset: where the dataset is, if the run's own name for it is not a card's.
+        samples: the most to show of those never solved, and of those solved late; at least 1.
+        dataset: path of the dataset, if the run's name for it is not a card's.
 
     Returns:
         None if every sample is solved by the first click.
 
     Raises:
-        InputError: as `hard_samples`, or the dataset is not here or not the one that the run was made on.
+        InputError: as `hard_samples`, or the dataset is missing or not the one that the run was made on.
     """
     never, late = hard_samples(entry)
     chosen = [*never[:samples], *late[:samples]]
@@ -122,18 +122,10 @@ def write_failures(
 ) -> list[str]:
     """Write a sheet of pictures for each run, and `failures.csv` with all hard samples of all runs.
 
-    Args:
-        folders: each a run, or a folder with runs below it, at any depth.
-        out: folder; made if missing.
-        data: root of the datasets.
-        samples: as for `draw_failures`.
-        dataset: as for `draw_failures`.
+    Folders are as for `find_runs`, the other options as for `draw_failures`; nothing is written if one is refused.
 
     Returns:
-        What to tell the user, a line a file.
-
-    Raises:
-        InputError: as `draw_failures`, or no run in a folder; then nothing is written.
+        A line for the user about each file.
     """
     entries = read_entries(find_runs(folders))
     names = _file_names([entry.folder for entry in entries])
@@ -164,19 +156,10 @@ def write_failures(
 
 
 def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int = 3) -> dict[Path, list[Picture]]:
-    """Each run's hard samples as a small picture with a caption, for the leaderboard.
+    """Folder of a run -> a small picture (WebP) of its hard samples with a caption, for the leaderboard.
 
-    Args:
-        entries: the runs.
-        data: root of the datasets.
-        samples: as for `draw_failures`.
-
-    Returns:
-        Folder of a run -> its picture (WebP); without runs whose samples end below 0.90, whose method answers
-        once, or that solve all samples by the first click.
-
-    Raises:
-        InputError: as `draw_failures`.
+    Runs without failures to show are left out: those whose samples end below 0.90, whose method answers once, or that
+    solve all samples by the first click.
     """
     found: dict[Path, list[Picture]] = {}
     for entry in entries:
@@ -190,7 +173,7 @@ def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int =
 
 
 def _small(picture: bytes) -> bytes:
-    """A PNG as WebP, no wider than a page."""
+    """A PNG as WebP of limited width."""
     from PIL import Image  # noqa: PLC0415
 
     image = Image.open(io.BytesIO(picture)).convert("RGB")
@@ -201,7 +184,7 @@ def _small(picture: bytes) -> bytes:
 
 
 def _file_names(folders: Sequence[str]) -> list[str]:
-    """A PNG's name for each run, of letters that every system takes; no two alike."""
+    """A unique file name for each run, in portable characters."""
     names: list[str] = []
     for folder in folders:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-.") or "run"

@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML file that needs nothing else: no network, and for its tables no script either."""
+"""The leaderboard as one HTML file that needs no network, and whose tables need no script."""
 
 from __future__ import annotations
 
@@ -20,16 +20,7 @@ _SORTED_BY = f"noc_{SOLVED}"
 
 @dataclass(frozen=True)
 class _Row:
-    """A run.
-
-    Attributes:
-        number: of the run in the report, from 0.
-        entry: the run.
-        cells: one a column.
-        bars: for each cell the ends of its interval and its number, in percent of the width of its bar; or None.
-        deviation: how its protocol differs from that of most runs on its dataset, or "".
-        facts: heading and text of each.
-    """
+    """A run; `bars` has low end, number and high end of each cell in percent of the bar's width, or None."""
 
     number: int
     entry: Entry
@@ -41,14 +32,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs on one dataset, the fewest clicks first.
-
-    Attributes:
-        table: its cells, and the footnotes that its rows point to.
-        facts: about the dataset.
-        machine: on which most of its runs were made.
-        rows: the runs.
-    """
+    """The runs on one dataset, the fewest clicks first; most of them were made on `machine`."""
 
     table: Table
     facts: str
@@ -66,12 +50,9 @@ def page_html(
 
     Args:
         entries: at least one.
-        pictures: folder of an entry -> images to show of it; small, since the page holds them.
-        tables: of other runs (methods with a fixed budget of points, the diverse task), shown as they are.
-        figures: to show below those tables.
-
-    Returns:
-        HTML. The same entries and pictures give the same text.
+        pictures: folder of an entry -> small images, which the page embeds.
+        tables: of other runs (methods with a fixed budget of points, the diverse task).
+        figures: shown below those tables.
 
     Raises:
         InputError: a picture that is neither PNG nor JPEG nor WebP.
@@ -105,7 +86,7 @@ def page_html(
 
 
 def _order_and_hint(measure: Measure | None) -> tuple[str, str]:
-    """How a first click on a column's heading sorts it, best first, and what the heading says when pointed at."""
+    """The order that puts a column's best first, and the heading's tooltip."""
     if measure is None:
         return "ascending", ""
     order = "descending" if measure.better == "higher" else "ascending"
@@ -122,17 +103,18 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
             _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, members), run_facts(entry))
             for entry, cells, of_run in zip(members, table.rows, bars, strict=True)
         ]
-        rows.sort(key=lambda row: _or_last(row.entry.values[_SORTED_BY].number))
+        rows.sort(key=_clicks_needed)
         groups.append(_Group(table, dataset_facts(members[0]), reference_machine(members), tuple(rows)))
     return groups
 
 
-def _or_last(number: float | None) -> float:
+def _clicks_needed(row: _Row) -> float:
+    number = row.entry.values[_SORTED_BY].number
     return math.inf if number is None else number
 
 
 def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
-    """The intervals of a column, drawn from its lowest end to its highest."""
+    """The intervals of a column, scaled to its lowest and highest end."""
     ends = [end for cell in column for end in cell.ends]
     least, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
 
@@ -146,7 +128,7 @@ def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
 
 
 def _choices(entries: Sequence[Entry]) -> list[tuple[str, str, list[str]]]:
-    """Filters: key in the data, label, what can be chosen."""
+    """Filters: key in the data, label, choices."""
     labels = {
         "dataset": "Dataset",
         "training": "Training data",
@@ -169,7 +151,7 @@ def _filtered_by(entry: Entry) -> dict[str, str]:
 
 
 def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
-    """What the script draws, rounded to what it shows."""
+    """What the script draws."""
     styles = curve_styles(entries)
     runs: dict[int, dict[str, Any]] = {}
     for place, group in enumerate(groups):
@@ -204,7 +186,7 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
 
 
 def dataset_facts(entry: Entry) -> str:
-    """Of a run's dataset: title, samples, whole content hash, options."""
+    """The dataset of a run: title, samples, content hash, options."""
     dataset = entry.record.dataset
     parts = [
         str(dataset.facts.get("title", "")),
@@ -216,7 +198,7 @@ def dataset_facts(entry: Entry) -> str:
 
 
 def run_facts(entry: Entry) -> list[tuple[str, str]]:
-    """Of a run, beside its command: heading and text of each fact, in one printable line."""
+    """Heading and text (one printable line) of what a report says of a run, except its command."""
     record, method, card = entry.record, entry.record.method, entry.record.method.facts
     repeated = record.result.batches_repeated.count
     weights = [f"{weight.get('file')}: SHA-256 {weight.get('sha256')}" for weight in card.weights]

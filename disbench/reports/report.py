@@ -67,18 +67,18 @@ def make_report(
     Args:
         folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
             get one table; `disbench.reports.ambiguity.report` has the others.
-        out: folder for the report; made if missing. Files of an earlier report are replaced.
+        out: created if missing; files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
-        pictures: for the leaderboard: folder of a run -> captions and small images of it (PNG, JPEG, WebP), or a
-            function that makes them from the runs.
+        pictures: for the leaderboard: folder of a run -> captions and small images (PNG, JPEG, WebP), or a function
+            of the runs that makes them.
 
     Returns:
-        The files: `report.md`, `results.csv`, `tables.tex`, where a run has curves `curves.csv`, `curves.png`
-        and `curves.svg`, and `leaderboard.html` if asked for. The same runs give the same bytes.
+        `report.md`, `results.csv`, `tables.tex`; `curves.csv`, `curves.png` and `curves.svg` if a run has curves;
+        `leaderboard.html` if asked for. The same runs give the same bytes.
 
     Raises:
-        InputError: no run in a folder, one that is not finished or damaged, a picture of another form, or
-            pictures of a folder that is not among the runs.
+        InputError: no run in a folder, an unfinished or damaged run, a picture of another form, or pictures of a
+            folder that is not among the runs.
     """
     runs, answers = split_runs(folders)
     entries = read_entries(require_runs(runs, answers))
@@ -111,7 +111,7 @@ def make_report(
 
 
 def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Picture]:
-    """What the leaderboard shows of ambiguity. A packed run has no sets beside it: it is not in the figure."""
+    """The leaderboard's figure of ambiguity; packed runs have no table of sets, so they are not in it."""
     intents = [
         read_intents(run) for run in runs if is_on_intents(run) and run.archive is None and run.protocol.stop_at is None
     ]
@@ -121,7 +121,7 @@ def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Pict
 
 
 def _by_entry(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Sequence[Picture]]:
-    """Pictures by the short names of their runs' folders."""
+    """Folder of an entry -> its pictures."""
     places = {entry.run.folder.resolve(): entry.folder for entry in entries}
     for folder in pictures:
         if folder.resolve() not in places:
@@ -130,7 +130,7 @@ def _by_entry(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Sequenc
 
 
 def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Panel]:
-    """A panel a dataset; marks are those of the dataset's first table."""
+    """A panel for each dataset; marks are those of its table of clicks."""
     styles = curve_styles(entries)
     panels = []
     for group, section in zip(by_dataset(entries).values(), sections, strict=True):
@@ -153,7 +153,7 @@ def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Pane
 
 
 def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
-    """The curve of a run whose samples do not end early, with its marks and its NoC in the legend."""
+    """The curve of a run whose samples do not end early, with marks and NoC in the legend."""
     assert entry.rows.miou is not None  # the caller's condition
     before = f"[{', '.join(marks)}] " if marks else ""
     return Curve(entry.label, f"{before}{entry.measured(f'noc_{SOLVED}')}", entry.rows.miou, style)
@@ -193,15 +193,7 @@ def _latex(shared: Sequence[Table], sections: Sequence[_Section]) -> str:
 
 
 def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write files whole, and remove those that an earlier report wrote and this one does not have.
-
-    Args:
-        contents: name of a file -> its bytes; None removes it.
-        out: folder; made if missing.
-
-    Returns:
-        The files that were written.
-    """
+    """Write files atomically (name -> bytes; None removes it) into a folder; the paths of those written."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in contents.items():

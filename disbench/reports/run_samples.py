@@ -1,4 +1,4 @@
-"""Samples of a stored run beside what the run made of them: images and targets come from the dataset."""
+"""Samples of a dataset with a run's clicks and masks, as panels of pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from disbench.harness.verification import open_run_dataset
 from disbench.reports.render.text import plain
 
 SHOWN_CLICKS = (1, 5, 20)
-"""Clicks after which masks are shown; of a sample with fewer, the last one as well."""
+"""Clicks after which masks are shown, and the last one of a sample with fewer."""
 
 
 @dataclass(frozen=True)
 class RunSample:
-    """A sample with its rows, one for click 1, 2, ...; `place` names their file in errors."""
+    """A sample with its rows, one for each click; `place` names their file in errors."""
 
     sample: Sample
     rows: tuple[ClickRow, ...]
@@ -32,20 +32,12 @@ class RunSample:
         return tuple(Click(row.x, row.y, row.positive) for row in self.rows[:number])
 
     def mask(self, number: int) -> BoolArray | None:
-        """The mask kept after a click, boolean (height, width); None if the run did not store it.
-
-        Raises:
-            InputError: the stored run lengths are damaged.
-        """
+        """The mask kept after a click, boolean (height, width); None if it was not stored, `InputError` if damaged."""
         counts = self.rows[number - 1].mask
         return None if counts is None else self._decoded(counts, number)
 
     def candidates(self, number: int) -> tuple[BoolArray, ...] | None:
-        """All candidates at a click, boolean (height, width) each; None if the run did not store them.
-
-        Raises:
-            InputError: the stored run lengths are damaged.
-        """
+        """All candidates at a click, as `mask`."""
         every = self.rows[number - 1].candidate_masks
         return None if every is None else tuple(self._decoded(counts, number) for counts in every)
 
@@ -63,15 +55,15 @@ class RunSample:
 
 
 def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
-    """The dataset that a run was made on, and no other.
+    """The dataset that a run was made on.
 
     Args:
-        run: finished.
+        run: the run.
         data: root of the datasets.
-        dataset: a card.toml or a folder, if the run's own name for it is not a card.
+        dataset: a card.toml or a folder, if the run's name for it is not a card's.
 
     Raises:
-        InputError: it is not here, or its content is not what the run was made on.
+        InputError: it is missing, or its content is not what the run was made on.
     """
     try:
         source = open_run_dataset(run, data, dataset)
@@ -87,15 +79,10 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
 
 
 def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> list[RunSample]:
-    """Samples of a run with their rows, in the order of the names.
-
-    Args:
-        run: finished.
-        source: of `open_same_dataset`.
-        names: ids of samples.
+    """Samples of a run and its dataset by their ids, in that order.
 
     Raises:
-        InputError: the run or the dataset does not have the sample, or a row does not fit its image.
+        InputError: the run or the dataset does not have a sample, or a row does not fit its image.
     """
     wanted = set(names)
     rows: dict[str, list[ClickRow]] = {}
@@ -137,43 +124,35 @@ def _joined(sample: Sample, rows: Sequence[ClickRow], place: str) -> RunSample:
 
 
 def window_of(*found: RunSample) -> Window | None:
-    """The part of an image that holds the target and every run's clicks; None where that is most of it."""
+    """The part of an image with the target and every run's clicks; None if that is most of it."""
     clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
     return window_around(found[0].sample.target, clicks)
 
 
 def image_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The whole photograph; a rectangle shows what the other panels enlarge."""
+    """The whole image; a rectangle shows what the other panels enlarge."""
     return Panel("image", found.sample.image, outlined=window)
 
 
 def first_click_panel(found: RunSample, window: Window | None) -> Panel:
-    """The whole photograph with the first click."""
+    """The whole image with the first click."""
     image = found.sample.image
     return Panel("image, first click", image, clicks=found.clicks(1), marks="first", outlined=window)
 
 
 def target_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The photograph with the target."""
+    """The image with the target."""
     return Panel("target", found.sample.image, target=found.sample.target, window=window)
 
 
 def clicks_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The photograph with the target and all clicks, numbered."""
+    """The image with the target and all clicks, numbered."""
     sample, clicks = found.sample, found.clicks(len(found.rows))
     return Panel("target and clicks", sample.image, target=sample.target, clicks=clicks, window=window)
 
 
 def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "", *, target: bool = True) -> Panel:
-    """The photograph with the mask kept after a click, and the clicks so far.
-
-    Args:
-        found: the sample.
-        number: of the click, from 1.
-        window: the part of the image that is shown.
-        who: the method's name, to begin the title.
-        target: whether the target is drawn.
-    """
+    """The mask kept after click `number` (from 1) and the clicks so far; the title begins with `who`."""
     row, sample = found.rows[number - 1], found.sample
     return Panel(
         f"{f'{who}, ' if who else ''}click {number}: IoU {row.iou:.3f}",
@@ -188,18 +167,14 @@ def mask_panel(found: RunSample, number: int, window: Window | None, who: str = 
 
 
 def mask_panels(found: RunSample, window: Window | None, who: str = "") -> tuple[Panel, ...]:
-    """The masks after clicks 1, 5 and 20; of a sample with fewer clicks, also after its last one."""
+    """The masks after `SHOWN_CLICKS`."""
     last = len(found.rows)
     numbers = dict.fromkeys(min(number, last) for number in SHOWN_CLICKS)
     return tuple(mask_panel(found, number, window, who) for number in numbers)
 
 
 def candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
-    """Candidates of the first click in the method's order, the kept one among them and framed.
-
-    Raises:
-        InputError: the run did not store them.
-    """
+    """Candidates of the first click in the method's order, the kept one framed; `InputError` if not stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure:
         return [Panel("no candidates", found.sample.image, absent=_absent(found, 1), window=window)]
@@ -215,7 +190,7 @@ def candidate_panels(found: RunSample, most: int, window: Window | None) -> list
 
 
 def first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
-    """What a method gives at the first click: the kept mask, then its other candidates if they were stored."""
+    """The kept mask of the first click, then the other candidates if they were stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure or every is None:
         remark = "IoU 0" if row.failure else f"IoU {row.iou:.3f}"

@@ -1,4 +1,4 @@
-"""Tables and CSV of runs: the measures of each run, and the footnotes that say how runs differ."""
+"""Tables and CSV of runs: their measures, and footnotes that say how runs differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from disbench.reports.render.table import Cell, Column, Footnotes, Table
 from disbench.reports.render.text import DASH, counted, csv_text, listed, plain
 
 _EVERY_RUN = ("samples", "OpenCV")
-"""Conditions that may differ within a row of the overview, so that its cells are marked instead."""
+"""Conditions that may differ within a row of the overview; its cells are marked instead."""
 _RUN = ("Method", "Protocol", "Samples", "Failed")
 _METHOD = ("Training data", "Backbone")
 
@@ -35,13 +35,13 @@ def quality_table(entries: Sequence[Entry]) -> Table:
 
 
 def leaderboard_table(entries: Sequence[Entry]) -> Table:
-    """The page's rows of runs on the same samples: the numbers first, then what each run is and how it was made."""
+    """The page's rows of runs on the same samples: the numbers, then what each run is and how it was made."""
     after = (*_METHOD, "Dataset", "Samples", "Failed", "Selection", "Click policy")
     return _table("leaderboard", entries[0].dataset_name, "", entries, "leaderboard", ("Method",), after)
 
 
 def budget_table(entries: Sequence[Entry]) -> Table:
-    """IoU of methods that get a fixed budget of points, on all datasets; they have no number of clicks."""
+    """IoU of methods that get a fixed budget of points, on all datasets."""
     caption = (
         "Mean IoU with its 95 % interval of methods that get all their points at once; they have no number of clicks."
     )
@@ -123,7 +123,7 @@ def most_common_opencv(entries: Sequence[Entry]) -> str:
 
 
 def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Runs that share a row together, in the order of their first."""
+    """Runs by `Entry.setting`, in the order of their first."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.setting, []).append(entry)
@@ -131,12 +131,12 @@ def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
 
 
 def deviation(entry: Entry, entries: Sequence[Entry]) -> str:
-    """How a run was made differently from most of some runs; "" if it was not."""
+    """How a run's conditions differ from those of most runs; "" if they do not."""
     return deviation_from(entry, reference(entries))
 
 
 def deviation_from(entry: Entry, shared: Mapping[str, str]) -> str:
-    """Which of some conditions a run does not have; "" if it has all."""
+    """How a run's conditions differ from those given; "" if they do not."""
     differing = [
         f"{key} {entry.conditions[key]} instead of {value}"
         for key, value in shared.items()
@@ -146,12 +146,7 @@ def deviation_from(entry: Entry, shared: Mapping[str, str]) -> str:
 
 
 def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
-    """Footnotes on a run's numbers on one dataset, where runs on several share a row; a text may be "".
-
-    Args:
-        entry: the run.
-        opencv: the version that most runs of the table have.
-    """
+    """Footnotes on a run's numbers where runs on several datasets share a row; a text may be ""."""
     subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
     return (
         "" if subset == "all" else f"samples: {subset} ({len(entry.rows.samples):,} of {entry.dataset_samples:,})",
@@ -174,7 +169,7 @@ def failures(entry: Entry) -> str:
 
 
 def undefined(entry: Entry) -> str:
-    """Which samples of a run have an IoU over an empty union; "" if none has."""
+    """Which samples of a run have an IoU over an empty union; "" if none."""
     names = [plain(name) for name in entry.rows.undefined]
     if not names:
         return ""
@@ -185,7 +180,7 @@ def undefined(entry: Entry) -> str:
 
 
 def ran_out(entry: Entry) -> str:
-    """How many samples of a run have fewer recorded clicks than they may have; "" if none has."""
+    """How many samples of a run have fewer than `max_clicks` recorded clicks; "" if none."""
     few = entry.rows.ran_out
     if not few:
         return ""
@@ -208,7 +203,7 @@ def _table(
     before: Sequence[str],
     after: Sequence[str] = (),
 ) -> Table:
-    """A row a run: descriptions, the measures that the table shows, more descriptions."""
+    """A row for each run: descriptions, measures, more descriptions."""
     notes, shared, machine = Footnotes(), reference(entries), reference_machine(entries)
     measures = measures_in(place)
     rows = []
@@ -233,7 +228,7 @@ def _column(name: str) -> Column:
 
 
 def _described(entry: Entry, marks: tuple[str, ...]) -> dict[str, Cell]:
-    """What a run is and how it was made: heading -> cell."""
+    """Heading -> cell: what a run is and how it was made."""
     samples, subset = f"{len(entry.rows.samples):,}", entry.conditions["samples"]
     if subset != "all":
         samples = f"{samples} of {entry.dataset_samples:,} ({subset})"
@@ -259,7 +254,7 @@ def _described(entry: Entry, marks: tuple[str, ...]) -> dict[str, Cell]:
 def _cell(
     entry: Entry, measure: Measure, notes: Footnotes, texts: Sequence[str] = (), *, interval: bool = True
 ) -> Cell:
-    """A measure of a run with footnotes on its number, or a dash and why there is none."""
+    """A measure with footnotes, or a dash and the reason."""
     value = entry.values[measure.name]
     if value.number is None:
         return Cell(DASH, notes.marks(value.missing))
@@ -313,7 +308,7 @@ def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _numbers(entry: Entry, measures: Sequence[Measure]) -> dict[str, float | None]:
-    """Columns of measures, and of their intervals."""
+    """Columns of measures and their intervals."""
     found: dict[str, float | None] = {}
     for measure in measures:
         if measure.in_csv:
@@ -325,7 +320,7 @@ def _numbers(entry: Entry, measures: Sequence[Measure]) -> dict[str, float | Non
 
 
 def _point(curve: FloatArray | None, index: int) -> float | None:
-    """A value of a curve; None beyond its end or where it is not a number."""
+    """A value of a curve; None beyond its end and for nan."""
     if curve is None or index >= len(curve) or curve[index] != curve[index]:
         return None
     return float(curve[index])

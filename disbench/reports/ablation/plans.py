@@ -1,4 +1,4 @@
-"""Ablations: a table's rows as trainings of one budget, which rows are compared, and the record of a trained row."""
+"""Ablations: a table's rows as trainings of one budget, the contrasts between them, and the record of a trained row."""
 
 from __future__ import annotations
 
@@ -51,11 +51,10 @@ class PlannedRow:
     """A row of an ablation.
 
     Attributes:
-        name: the name of its folder: lower-case letters, digits, hyphens.
-        paper: the row of the paper's table, by its name in `reports/`; "" if the paper has no such row.
-        set: what differs from the base training, `option=value` each.
-        shards: instead of the base training's.
-        trained_as: another row, whose network is measured with `method` instead of training one.
+        name: also of its folder: lower-case letters, digits, hyphens.
+        paper: name of the paper's row in `reports/`, or "".
+        set: differences from the base training, `option=value` each.
+        trained_as: another row whose network is measured, with `method`, instead of training one.
         method: options of the method, `option=value` each.
     """
 
@@ -69,13 +68,10 @@ class PlannedRow:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Two rows that differ in one component.
+    """The rows before (without) and after (with) one component, whose name it has.
 
     Attributes:
-        name: the component.
-        before: the row without it.
-        after: the row with it.
-        noc: the paper's difference of NoC@90, after less before, if its text prints one and its table does not.
+        noc: the paper's difference of NoC@90, after minus before, if its text prints one and its table does not.
         source: where that number is printed.
     """
 
@@ -93,7 +89,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class PlannedDataset:
-    """A dataset to measure on: name or path of its card, or a folder; of every `every`-th sample, from the first."""
+    """A dataset to measure on: name or path of its card, or a folder; only every `every`-th sample is used."""
 
     name: str
     every: Positive = 1
@@ -101,22 +97,18 @@ class PlannedDataset:
 
 @dataclass(frozen=True, slots=True)
 class AblationPlan:
-    """A table's rows, and how long each is trained.
+    """A table's rows, how long each is trained, and on what it is measured.
 
     Attributes:
-        name: the name of its folder of results.
-        title: one line.
-        rows: in the table's order.
+        name: also of its folder of results.
         contrasts: whose signs are compared with the paper's.
         steps: optimiser steps of every row.
-        budget: the cost of that, in words.
-        datasets: that every row is measured on.
+        budget: the cost of training, in words.
         table: the paper's table in `reports/`, or "".
-        set: what differs from the base training in all rows.
-        seeds: seeds of every row.
+        set: differences from the base training in all rows.
 
     Raises:
-        InputError: names that are not folders', repeat, or refer to no row.
+        InputError: a name repeats, cannot be a folder's, or refers to an unknown row.
     """
 
     name: str
@@ -147,11 +139,7 @@ class AblationPlan:
             self.row(contrast.after)
 
     def row(self, name: str) -> PlannedRow:
-        """The row of a name.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The row of a name; `InputError` if there is none."""
         rows = {row.name: row for row in self.rows}
         if name not in rows:
             raise unknown_name("row", name, rows, self.name)
@@ -159,18 +147,14 @@ class AblationPlan:
 
 
 def load_plan(name: str) -> AblationPlan:
-    """The ablation of a name in `baselines/configs/ablations/`, or of the user's own TOML file.
-
-    Raises:
-        InputError: an unknown ablation, or a broken file.
-    """
+    """The ablation of a name in `baselines/configs/ablations/` or of a TOML file; `InputError` if unknown or broken."""
     path = definitions.find("baselines/configs/ablations", name)
     return settings_from(AblationPlan, {"name": path.stem, **definitions.load(path)}, str(path))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingLength:
-    """The length of a training of some name, as its settings have it."""
+    """The length of a training, from its settings."""
 
     name: str = field(compare=False)
     steps: int
@@ -184,12 +168,9 @@ class RowRecord:
     """A row with a seed: all that decides its numbers, except what its runs record themselves.
 
     Attributes:
-        ablation: name of the plan.
-        row: name of the row.
-        seed: the training's seed.
         training: the settings that decide the network.
         shards: name of a folder of shards -> its fingerprint.
-        method: options of the method, without places of files.
+        method: options of the method, without paths of files.
     """
 
     ablation: str
@@ -222,18 +203,14 @@ class RowRecord:
 
 
 def write_record(folder: Path, record: RowRecord) -> None:
-    """Write `row.json`, atomically."""
+    """Write `row.json` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / RECORD) as file:
         file.write((json.dumps(record.as_dict(), indent=1) + "\n").encode())
 
 
 def read_record(folder: Path) -> RowRecord:
-    """The record of a folder.
-
-    Raises:
-        InputError: it is missing, damaged, or of a later version of disbench.
-    """
+    """The record in a folder; `InputError` if it is missing, damaged or of another version of disbench."""
     path = folder / RECORD
     try:
         return settings_from(RowRecord, parse_json_table(path.read_bytes()), str(path))
@@ -244,17 +221,17 @@ def read_record(folder: Path) -> RowRecord:
 
 
 def recorded(folder: Path) -> list[Path]:
-    """The folders of rows and seeds with a record, below an ablation's folder."""
+    """The folders with a record, one for each row and seed, below an ablation's folder."""
     return sorted(path.parent for path in folder.glob(f"*/seed-*/{RECORD}"))
 
 
 def chosen_datasets(plan: AblationPlan, names: Sequence[str], every: Sequence[str]) -> tuple[PlannedDataset, ...]:
-    """The datasets that a user names, or the plan's, each with the user's or the plan's share of its samples.
+    """The datasets that a user names, or else the plan's.
 
     Args:
         plan: the ablation.
-        names: empty: the plan's.
-        every: `DATASET=N` each: only every N-th sample of it.
+        names: none takes the plan's datasets.
+        every: `DATASET=N` each: only every N-th sample, instead of the plan's number.
 
     Raises:
         InputError: text of another form, or a dataset that is not measured.

@@ -24,12 +24,7 @@ _ROWS = (
 
 
 def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
-    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from stored runs.
-
-    Args:
-        plan: the ablation.
-        folder: its results.
-        out: folder for the files; made if missing.
+    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from the results in a folder.
 
     Returns:
         The files, and a line for each contrast and dataset. The same runs give the same bytes.
@@ -76,14 +71,13 @@ def _measured(signs: Sequence[Sign]) -> list[Sign]:
 
 
 def _unmeasured(signs: Sequence[Sign]) -> str:
-    """The contrasts without any difference, in words."""
+    """A sentence on the contrasts without a difference."""
     measured = [sign.contrast for sign in _measured(signs)]
     names = dict.fromkeys(sign.contrast.name for sign in signs if sign.contrast not in measured)
     return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
 
 
 def _tally(signs: Sequence[Sign]) -> str:
-    """How many printed signs hold."""
     counts = Counter(sign.finding for sign in signs if sign.paper.side and sign.ours is not None)
     if not counts:
         return "No sign that the paper prints was measured"
@@ -182,7 +176,7 @@ def _sign_record(ablation: str, sign: Sign) -> dict[str, Any]:
 
 
 def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
-    """A line for each row, seed, dataset and measure."""
+    """A record for each row, seed, dataset and measure."""
     for (row, dataset), runs in ablation.results.items():
         for seed, run in sorted(runs.items()):
             for quantity in ablation.quantities:
@@ -201,7 +195,7 @@ def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
 
 
 def _lines(signs: Sequence[Sign]) -> list[str]:
-    """NoC@90 for each contrast and dataset, then what was not measured and how many signs hold."""
+    """NoC@90 of each contrast and dataset, what was not measured, and how many signs hold."""
     lines = []
     for sign in _measured(signs):
         if sign.quantity == Quantity("noc", 90):

@@ -22,7 +22,7 @@ from disbench.reports.entries import Entry, find_runs, read_entries
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What is compared: clicks or failures (by RITM's rule) to an IoU of `percent`, or the IoU at click 1."""
+    """What is compared: clicks or failures (RITM's rule) to an IoU of `percent`, or the IoU at click 1."""
 
     kind: Literal["noc", "nof", "iou"]
     percent: int = 0
@@ -34,7 +34,7 @@ class Quantity:
 
     @property
     def key(self) -> str:
-        """As in the names of published columns: `noc90`."""
+        """As in published columns: `noc90`."""
         return f"{self.kind}{self.percent}" if self.percent else "iou1"
 
     @property
@@ -52,7 +52,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class CellRun:
-    """One run of a row and a seed; `ious` has the IoUs of each sample, click by click."""
+    """The run of a row and seed; `ious`: sample -> IoU after each click."""
 
     record: RowRecord
     run: StoredRun
@@ -60,7 +60,7 @@ class CellRun:
     ious: Mapping[str, Float32Array | FloatArray]
 
     def values(self, quantity: Quantity) -> FloatArray:
-        """The quantity for each sample, float64 (samples,); 1 for a failure, else 0."""
+        """The quantity of each sample, float64 (samples,); 1 for a failure, else 0."""
         rows = list(self.ious.values())
         if quantity.kind == "iou":
             return np.array([row[0] for row in rows], dtype=np.float64)
@@ -68,7 +68,7 @@ class CellRun:
         return np.asarray(clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64)
 
     def missing(self, quantity: Quantity) -> str:
-        """Why there are no values, or ""."""
+        """Why there are no values; "" if there are."""
         if quantity.percent and not self.entry.rows.reaches(quantity.percent):
             return self.entry.rows.without_curves
         if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.ious.values()):
@@ -78,10 +78,9 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over seeds and samples.
+    """A mean over seeds and samples (for failures, their number).
 
     Attributes:
-        mean: over both; for failures, their number.
         samples: 95 % percentile bootstrap interval over samples of the seeds' mean; exact for clicks and failures.
         seeds: 95 % t interval over the seeds' means; None for one seed.
     """
@@ -111,8 +110,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     """The finished runs in an ablation's folder.
 
     Raises:
-        InputError: nothing is finished, a run or a record is damaged, or rows cannot be compared because budgets,
-            samples or protocols differ.
+        InputError: nothing is finished, a run or record is damaged, or budgets, samples or protocols differ.
     """
     records = {
         run.parent: read_record(cell) for cell in recorded(folder) for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
@@ -141,7 +139,7 @@ def _check_options(run: StoredRun, record: RowRecord) -> None:
 
 
 def _check_comparable(runs: Sequence[CellRun]) -> None:
-    """Check that all rows have one budget, and all runs on a dataset the same samples and protocol."""
+    """Check that all rows have one budget, and all runs on a dataset one protocol and the same samples."""
     first_of: dict[str, CellRun] = {}
     for own in runs:
         first = first_of.setdefault(own.entry.dataset, own)
@@ -163,7 +161,7 @@ def _how(own: CellRun) -> tuple[object, ...]:
 
 
 def estimate(values: npt.ArrayLike, quantity: Quantity) -> Estimate:
-    """Mean and intervals of values or differences, finite (seeds, samples); for failures, of their sum over samples."""
+    """Mean and intervals of finite values or differences (seeds, samples); for failures, of their sum over samples."""
     given = np.asarray(values, dtype=np.float64)
     seeds, samples = given.shape
     scale = samples if quantity.kind == "nof" else 1
@@ -173,7 +171,7 @@ def estimate(values: npt.ArrayLike, quantity: Quantity) -> Estimate:
 
 
 def _t_interval(means: FloatArray) -> tuple[float, float] | None:
-    """Student's 95 % interval of the mean of few numbers."""
+    """Student's 95 % interval of the mean; None for one number."""
     from scipy.special import stdtrit  # noqa: PLC0415  (slow to load)
 
     if len(means) < 2:

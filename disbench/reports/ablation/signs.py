@@ -1,4 +1,4 @@
-"""An ablation beside the paper: the sign of each component's difference, measured and printed."""
+"""The sign of each component's difference in an ablation, as measured and as printed in the paper."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ HOW = (
     "paper prints no difference or 0; not decided: some interval has 0 in it. Nothing is corrected for the number of "
     "differences. Of NoC and NoF less is better, of mIoU@1 (after the first click) more; NoF counts by RITM's rule."
 )
-"""The caption of a table of signs."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperDifference:
-    """What the paper prints for a contrast: two numbers or "", after less before, and a source if not the table."""
+    """The paper's numbers of a contrast or "", after minus before, and the source if that is not the table."""
 
     before: str = ""
     after: str = ""
@@ -39,7 +38,7 @@ class PaperDifference:
 
     @property
     def side(self) -> int:
-        """The sign of the difference, 0 if none is printed."""
+        """The sign of the difference; 0 if none is printed."""
         return 0 if self.difference is None else (self.difference > 0) - (self.difference < 0)
 
     @property
@@ -52,13 +51,13 @@ class PaperDifference:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One measured difference beside the printed one.
+    """A measured difference beside the printed one.
 
     Attributes:
         dataset: name of its card.
         before: mean of the row without the component, or None.
         after: mean of the row with it, or None.
-        ours: after less before, or None.
+        ours: after minus before, or None.
         seeds: those that both rows have.
         missing: why there is no difference, or "".
     """
@@ -76,13 +75,13 @@ class Sign:
 
     @property
     def agreement(self) -> str:
-        """Whether the mean has the printed sign, chance or not; "" where one of the two is missing."""
+        """Whether the mean has the printed sign, significant or not; "" where one of the two is missing."""
         side = 0 if self.ours is None else (self.ours.mean > 0) - (self.ours.mean < 0)
         return "" if not side or not self.paper.side else "same" if side == self.paper.side else "opposite"
 
     @property
     def finding(self) -> str:
-        """The finding that `HOW` explains."""
+        """As `HOW` explains."""
         if self.ours is None:
             return self.missing
         if not self.ours.side:
@@ -94,13 +93,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class MeasuredAblation:
-    """A plan with its measured rows, beside the paper's table.
-
-    Attributes:
-        plan: the ablation.
-        paper: the paper's table, or None.
-        results: what `read_results` returns.
-    """
+    """A plan with its measured rows, and the paper's table if there is one."""
 
     plan: AblationPlan
     paper: PaperTable | None
@@ -108,7 +101,7 @@ class MeasuredAblation:
 
     @cached_property
     def quantities(self) -> list[Quantity]:
-        """What the paper's table prints, NoC@90, NoF@90, and the IoU at the first click."""
+        """The measures of the paper's table, NoC@90, NoF@90, and the IoU at the first click."""
         printed = {Quantity(measure.kind, measure.percent) for measure in self.paper.measures} if self.paper else set()
         wanted = printed | {Quantity("noc", 90), Quantity("nof", 90)}
         return [*sorted(wanted, key=lambda quantity: quantity.key), Quantity("iou")]
@@ -121,11 +114,7 @@ class MeasuredAblation:
 
     @cached_property
     def signs(self) -> list[Sign]:
-        """Every contrast on every measured dataset, in every quantity.
-
-        Raises:
-            InputError: the plan names a row that the paper's table does not have.
-        """
+        """Every contrast, dataset and quantity; `InputError` if the plan names a row that the paper's table lacks."""
         places = product(self.plan.contrasts, self.datasets, self.quantities)
         return [self._sign(contrast, dataset, quantity) for contrast, dataset, quantity in places]
 
@@ -157,7 +146,6 @@ class MeasuredAblation:
         return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
 
     def _number(self, row: str, dataset: str, quantity: Quantity) -> str:
-        """The printed number of a row, or ""."""
         if self.paper is None or not row:
             return ""
         if row not in self.paper.rows:

@@ -1,4 +1,4 @@
-"""The numbers of one run of the diverse task, and of one run on each intent, from their stored rows."""
+"""The numbers of a run of the diverse task or on each intent, from its stored rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAMILIES = (
 )
 """Relations of a mask to the clicked object, as a report groups them."""
 NOTHING = "nothing"
-"""What a chosen candidate means that is near no member."""
+"""The meaning of a chosen candidate that is near no member."""
 SIZES = ("1", "2", "3", "4 or more")
 """Masks of a set."""
 PERCENTS = (85, 90)
@@ -58,13 +58,13 @@ def family(relation: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """One click, as stored.
+    """The stored answer to a click.
 
     Attributes:
         click: number of the draw, from 1.
         ious: float32 (members, candidates).
         agreement: IoU of each pair of candidates.
-        unmoved: IoU of each candidate of the unmoved click with each of this one's, row by row.
+        unmoved: IoU of each candidate of the unmoved click with each of this one, row-major.
     """
 
     click: int
@@ -77,22 +77,20 @@ class Answer:
 
     @property
     def nearest(self) -> FloatArray:
-        """IoU of each candidate with the member that it is nearest to."""
+        """IoU of each candidate with its nearest member."""
         return np.asarray(np.nan_to_num(self.ious).max(axis=0), dtype=np.float64)
 
     @property
     def chosen(self) -> int | None:
-        """The candidate that the method itself chooses; None where it offers none or has no order."""
+        """The candidate that the method itself chooses; None without candidates or scores."""
         return ambiguity.top1(self.scores, self.ious.shape[1])
 
     def between(self, after: Answer) -> FloatArray:
-        """IoU of each candidate of this click with each of a moved one's."""
-        shape = self.ious.shape[1], after.ious.shape[1]
-        return np.asarray(after.unmoved, dtype=np.float64).reshape(shape)
+        """IoU of each candidate of this click with each of the same click moved."""
+        return np.asarray(after.unmoved, dtype=np.float64).reshape(self.ious.shape[1], after.ious.shape[1])
 
 
 def _own_choice(answer: Answer) -> float:
-    """Coverage by the chosen candidate alone."""
     if answer.failed:
         return 0.0
     return math.nan if answer.chosen is None else float(answer.ious[:, answer.chosen].mean())
@@ -121,7 +119,7 @@ OF_CLICKS: Mapping[str, Callable[[Answer], float]] = {
     "redundancy": lambda answer: ambiguity.redundancy(answer.agreement),
     "waste": lambda answer: ambiguity.waste(answer.ious),
 }
-"""Measures of one click: nan where one does not apply. A run's number is the mean over clicks where it applies."""
+"""Measures of one click, nan where one does not apply. A run's number is the mean over the other clicks."""
 OF_MOVED: Mapping[str, Callable[[Answer, Answer], float]] = {
     "held_own_choice": _held_own_choice,
     "held_best": _held_best,
@@ -131,16 +129,15 @@ OF_MOVED: Mapping[str, Callable[[Answer, Answer], float]] = {
 
 @dataclass(frozen=True)
 class Who:
-    """A run as a report on ambiguity names it; every text is one printable line.
+    """How a report names a run; every text is one printable line.
 
     Attributes:
         label: the method, with the options that are not its card's defaults.
         content_hash: of the sets.
         shards: content hash of the shards that they are from.
         sets: from how many they were taken.
-        settings: how it was asked, in words.
-        asked: the settings that runs of one table share: what decides the first clicks, and when they end.
-        moved: pixels by which first clicks were moved; 0 where none was.
+        asked: the settings that decide the first clicks and when they end.
+        moved: pixels by which first clicks were moved, or 0.
     """
 
     folder: Path
@@ -161,16 +158,13 @@ class Who:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Runs on the same sets, with the same first clicks, share it."""
+        """Equal for runs on the same sets with the same first clicks."""
         return self.dataset, self.content_hash, self.asked
 
 
 @dataclass(frozen=True)
 class Number:
-    """A measure of a run: over how many clicks, sets, members or targets, and its 95 % interval over images, if any.
-
-    `value` is None where the measure does not apply.
-    """
+    """A measure over `count` clicks, sets, members or targets (None: not applicable), 95 % interval over images."""
 
     count: int
     value: float | None
@@ -183,20 +177,17 @@ class Numbers:
     """The numbers of a run of the diverse task, or of a run on each intent.
 
     Attributes:
-        who: the run.
         values: measure and group ("" for the whole run) -> number, in the order of the CSV. Of the diverse task
             `OF_CLICKS`, `OF_MOVED`, `calibration_error` (expected, of the score), `rank_correlation` (of the score with
             the IoU, over all candidates), `rank_correlation_within` (within each click), `candidates` (mean number a
-            click), `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and `recall_50_by_relation`
-            and so on (of members), the same `_by_size` (of clicks on sets of that size); `own_choice_means` (in sets of
-            two masks or more, share of clicks at which the chosen candidate means a family, or `NOTHING`);
-            `coverage_own_order` (the first 1, 2, ... candidates by the method's own score are kept) and
-            `coverage_oracle` (the largest that 1, 2, ... candidates could have). Of intents, for `any` and each
-            family: `noc_85`, `noc_90`, `iou_1`, `iou_2`.
-        selection: of a run on each intent, how a candidate is kept.
-        sets: number of sets of the diverse task.
-        images: number of their images.
-        clicks: first clicks, without the moved ones.
+            click), `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and the like (of members),
+            `coverage_by_size` and the like (of clicks on sets of that size); `own_choice_means` (in sets of two masks
+            or more, share of clicks at which the chosen candidate means a family, or `NOTHING`); `coverage_own_order`
+            (keeping the first 1, 2, ... candidates by the method's own score) and `coverage_oracle` (the largest with
+            1, 2, ... candidates). Of intents, for `any` and each family: `noc_85`, `noc_90`, `iou_1`, `iou_2`.
+        selection: how a candidate is kept, in a run on each intent.
+        sets: number of sets, in a run of the diverse task.
+        clicks: number of first clicks, without the moved ones.
     """
 
     who: Who
@@ -222,7 +213,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class _Set:
-    """A set and its clicks; where the method ended early, clicks that are missing have no candidates."""
+    """A set and its clicks; those missing where the method ended early have no candidates."""
 
     image: str
     families: tuple[str, ...]
@@ -232,7 +223,7 @@ class _Set:
 
 @contextmanager
 def _fitting(folder: Path) -> Iterator[None]:
-    """Report a stranger's tables that do not fit each other as one kind of error."""
+    """Turn errors from tables that do not fit each other into `InputError`."""
     try:
         yield
     except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
@@ -249,11 +240,7 @@ def is_on_intents(run: StoredRun) -> bool:
 
 
 def read_intents(run: StoredRun) -> Numbers:
-    """The numbers of a run on each intent.
-
-    Raises:
-        InputError: a run that ends early, or without its table of sets.
-    """
+    """The numbers of a run on each intent; `InputError` if it ends early or lacks its table of sets."""
     if run.protocol.stop_at is not None:
         raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
@@ -310,11 +297,7 @@ def _in_words(settings: Mapping[str, Any]) -> str:
 
 
 def read_numbers(run: StoredAnswers) -> Numbers:
-    """The numbers of a run of the diverse task.
-
-    Raises:
-        InputError: its files are damaged, or do not fit each other.
-    """
+    """The numbers of a run of the diverse task; `InputError` if its files are damaged or do not fit each other."""
     with _fitting(run.folder):
         table = run.answers()
         sets = _read_sets(run, table)
@@ -351,7 +334,7 @@ def _of_clicks(
 
 
 def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
-    """Sets that were asked about, with their clicks, in the order of the run."""
+    """The sets with their clicks, in the order of the run."""
     ious = run.ious(table)
     _check_values(table, ious)
     asked: dict[str, list[Answer]] = {}
@@ -370,7 +353,7 @@ def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
 
 
 def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
-    """Raise `ValueError` for overlaps outside 0 to 1 (nan is none), and for seconds that are not a time."""
+    """Raise `ValueError` for overlaps outside 0 to 1 (nan is allowed), and for seconds that are not a time."""
     pairs = (pc.list_flatten(answers[name]).to_numpy(zero_copy_only=False) for name in ("agreement", "unmoved"))
     if any(((values < 0) | (values > 1)).any() for values in (*ious, *(pair.astype(np.float32) for pair in pairs))):
         raise ValueError("overlaps outside 0 to 1")
@@ -436,7 +419,7 @@ def _recalls(best: FloatArray, count: int, kind: str, group: str) -> dict[tuple[
 
 
 def _masks(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
-    """For each name that occurs, in an order, where it does."""
+    """Where each name occurs, in the given order."""
     return {name: names == name for name in order if (names == name).any()}
 
 
@@ -459,7 +442,7 @@ def _rank(scored: Sequence[Answer]) -> float | None:
 
 
 def _meant(drawn: Sequence[tuple[_Set, Answer]]) -> dict[str, float]:
-    """Shares of families that the chosen candidates mean; empty where a method has no order."""
+    """Shares of the families that the chosen candidates mean; empty for a method without scores."""
     names = []
     for one, answer in drawn:
         if len(one.families) > 1:
@@ -471,7 +454,7 @@ def _meant(drawn: Sequence[tuple[_Set, Answer]]) -> dict[str, float]:
 
 
 def _number(values: Sequence[float] | npt.NDArray[Any], images: npt.NDArray[np.str_]) -> Number:
-    """The mean of those values that are not nan."""
+    """The mean of the values that are not nan."""
     given = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(given)
     if not known.any():

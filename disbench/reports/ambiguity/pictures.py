@@ -1,4 +1,4 @@
-"""Pictures of ambiguity: a click, the masks that it may mean, and the candidates that are nearest to them."""
+"""Pictures of ambiguity: a click, the masks that it may mean, and the candidates nearest to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from disbench.reports.render.text import counted, plain
 from disbench.shards.reader import content_hash, read_manifest
 
 _MOST_MEMBERS = 4
-"""Masks of a set that have room; of a larger one the inner ones are drawn."""
+"""Masks drawn of a set: the inner ones of a larger set."""
 _LEGEND = (
     "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
     "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
@@ -35,12 +35,11 @@ class PictureOptions:
     """What pictures are made of.
 
     Attributes:
-        shards: folders, of which those that a run was made on are found by content; without them there are no
-            pictures.
+        shards: folders; the content hash tells which a run was made on. Without any there are no pictures.
         images: folder of the images, or `embedded`; None looks in the usual places.
         data: root of the datasets.
-        count: sets a dataset, at least 1.
-        seed: of the draw.
+        count: sets for each dataset, at least 1.
+        seed: for choosing the sets.
     """
 
     shards: Sequence[Path] = ()
@@ -52,7 +51,7 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The stored answer of a method to the first click on a set."""
+    """A method's stored answer to the first click on a set."""
 
     who: Who
     row: Mapping[str, Any]
@@ -84,17 +83,10 @@ def pictures_by_name(
 
 
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
-    """A sheet of some sets with what each method offers, as PNG.
-
-    Args:
-        runs: on the same sets.
-        options: where shards and images are.
-
-    Returns:
-        None where no run stored its candidates, or no shards are named.
+    """A PNG of some sets with each method's candidates; None if no run stored any or no shards are named.
 
     Raises:
-        InputError: none of the shards is that of the runs, an image is missing, a stored mask is damaged.
+        InputError: the shards of the runs are not among those named, an image is missing or a stored mask is damaged.
     """
     stored = [(run, answers) for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
     if not stored or not options.shards:
@@ -115,7 +107,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
 
 
 def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
-    """The answers to the first click on each set of two masks or more; none where no masks are stored."""
+    """Answers to the first click on each set of two masks or more; empty if no masks are stored."""
     table = run.answers()
     found = {
         row["sample"]: _Answer(who, row, ious)
@@ -140,7 +132,7 @@ def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
 
 
 def _chosen(answers: Sequence[Mapping[str, _Answer]], options: PictureOptions) -> list[str]:
-    """Sets that all runs answer for, drawn at random, of as many images as possible."""
+    """Sets that all runs answered, drawn at random from as many images as possible."""
     names = [name for name in answers[0] if all(name in own for own in answers)]
     mixed = [names[i] for i in np.random.default_rng(options.seed).permutation(len(names))]
     first_of_image: dict[str, str] = {}
@@ -152,14 +144,15 @@ def _chosen(answers: Sequence[Mapping[str, _Answer]], options: PictureOptions) -
 def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answer]) -> Strip:
     members = [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
     clicks = (answers[0].click,)
-    first = [
-        Panel("the click", sample.image, clicks=clicks, marks="first"),
-        *(
-            Panel(plain(name), sample.image, target=member, clicks=clicks, marks="first")
-            for name, member in zip(relations, members, strict=False)
-        ),
+    rows = [
+        [
+            Panel("the click", sample.image, clicks=clicks, marks="first"),
+            *(
+                Panel(plain(name), sample.image, target=member, clicks=clicks, marks="first")
+                for name, member in zip(relations, members, strict=False)
+            ),
+        ]
     ]
-    rows = [first]
     for answer in answers:
         candidates = answer.candidates(sample)
         scores, count = answer.row["scores"], len(candidates)

@@ -1,4 +1,4 @@
-"""`make_ambiguity_report`: what stored runs say of the ambiguity of a first click. No method runs here."""
+"""`make_ambiguity_report`: the ambiguity of a first click, from stored runs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     """Write tables, a figure, pictures and the text that joins them; only stored runs are read.
 
     Args:
-        folders: each a run of the diverse task or on each intent, or a folder with such runs below it. Other runs below
-            a folder are passed over.
-        out: folder; made if missing. Files of an earlier report are replaced.
+        folders: each a run of the diverse task or on each intent, or a folder with such runs below it. Other runs are
+            ignored.
+        out: created if missing; files of an earlier report are replaced.
         pictures: where the shards and images of the runs are; without shards there are no pictures.
 
     Returns:
-        What to tell the user, a line a file or run. The same runs give the same bytes.
+        Lines for the user about each file and run. The same runs give the same bytes.
 
     Raises:
-        InputError: no such run in the folders, one that is not finished or damaged, or shards or images that are not
-            those of the runs.
+        InputError: no such run in the folders, an unfinished or damaged run, or shards or images that are not those of
+            the runs.
     """
     targets, answers = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
@@ -78,7 +78,7 @@ def _page(shown: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 
 def _html(shown: Mapping[str, Any], figure: bytes, pictures: Sequence[bytes]) -> str:
-    """The same as one file for a browser, which holds its pictures and needs nothing else."""
+    """The report as one HTML file that embeds its pictures."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     style = text_of("page.css")

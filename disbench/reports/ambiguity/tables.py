@@ -1,4 +1,4 @@
-"""Tables and the figure of ambiguity, and all of its numbers as rows for a CSV."""
+"""Tables, figure and CSV rows of ambiguity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.render.text import DASH
 
 FIGURE = "Coverage against candidates kept; clicks to be understood"
-"""What the figure shows."""
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
 
@@ -24,14 +23,11 @@ class _Shown:
     """A column of numbers.
 
     Attributes:
-        heading: its own.
-        measure: which.
         group: of the measure.
         above: heading of a group of columns.
-        text: a number as the table prints it.
-        interval: whether the interval is shown.
-        kept: of coverage by candidates kept: how many; a run with fewer keeps all.
-        absent: what a run without the number has there.
+        text: prints a number.
+        kept: number of candidates kept, for coverage by it; a run with fewer keeps all.
+        absent: text for a run without the number.
     """
 
     heading: str
@@ -61,7 +57,7 @@ _CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
 
 
 def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
-    """Runs on the same sets with the same first clicks together, in the order of their first."""
+    """Runs grouped by `Who.key`, in the order of their first."""
     groups: dict[tuple[str, str, str], list[Numbers]] = {}
     for run in runs:
         groups.setdefault(run.who.key, []).append(run)
@@ -85,7 +81,7 @@ def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Ta
 
 
 def overview(runs: Sequence[Numbers]) -> Table:
-    """A row a run, of all sets: for a page that has other tables too."""
+    """A row for each run, on all sets."""
     shown = (
         _CANDIDATES,
         _Shown("Coverage", "coverage"),
@@ -115,7 +111,6 @@ def _table(name: str, title: str, caption: str, shown: Sequence[_Shown], runs: S
 
 
 def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
-    """Coverage of runs on the same sets."""
     first = runs[0]
     caption = (
         f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks "
@@ -135,7 +130,6 @@ def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 
 def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
-    """What the candidates are like, whether scores hold, and whether a moved click changes the answer."""
     distances = sorted({run.who.moved for run in runs if run.who.moved})
     several = " (the list of runs says which by how many)" if len(distances) > 1 else ""
     moved = f" a click is moved by {' or '.join(map(str, distances))} pixels{several}" if distances else ""
@@ -156,7 +150,6 @@ def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 
 def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
-    """Coverage by relation and by size of set."""
     shown = [
         _Shown(f"{name} ({number.count:,})", measure, name, above)
         for measure, above in (
@@ -169,7 +162,6 @@ def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 
 def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
-    """Which member the chosen candidate means."""
     caption = (
         "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
         "nearest to the mask of this relation, with an IoU of 0.5 or more."
@@ -183,7 +175,6 @@ def _percent(share: float) -> str:
 
 
 def _intents_table(runs: Sequence[Numbers], place: int) -> Table:
-    """Clicks to be understood, for each relation of the meant mask to the clicked object."""
     shown = (
         *(_Shown(f"NoC@{percent}", f"noc_{percent}", text="{:.2f}".format) for percent in PERCENTS),
         _Shown("1", "iou_1", above="IoU after click"),
@@ -211,7 +202,7 @@ def _intents_table(runs: Sequence[Numbers], place: int) -> Table:
 
 
 def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
-    """Every number, unrounded: one row a measure and group."""
+    """Every number, unrounded: a row for each measure and group."""
     return [
         {
             "run": run.who.folder.name,
@@ -229,7 +220,7 @@ def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
 
 
 def draw_ambiguity(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> dict[str, bytes]:
-    """The figure as `png` and `svg`: a panel for each dataset and kind of run; one of the two has a run."""
+    """The figure as `png` and `svg`: a panel for each dataset and kind of run."""
     labels = dict.fromkeys(run.who.label for run in (*numbers, *intents))
     styles = {label: number for number, label in enumerate(labels)}
     coverage = [_coverage_panel(group, styles) for group in by_sets(numbers)]

@@ -21,9 +21,8 @@ class Label:
     """A column that says what a row is.
 
     Attributes:
-        heading: of the column.
-        published: the column of the published table that has it.
-        run: what a run without a row has there: `label`, `training_data`, `backbone`, or an option of its method.
+        published: column of the published table.
+        run: for a run without a row: `label`, `training_data`, `backbone`, or an option of its method.
     """
 
     heading: str
@@ -36,9 +35,9 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: unique, to map runs to it.
+        name: unique, for mapping runs to it.
         entry: labels of the published row, and its `file` if it is not the table's.
-        run: which runs belong to it, beside what all rows share.
+        run: which runs belong to it, in addition to the table's pattern.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that have something in common: their training data, in the paper."""
+    """Rows with something in common: in the paper, their training data."""
 
     title: str
     rows: tuple[Row, ...] = ()
@@ -62,11 +61,10 @@ class PaperTable:
         source: where the numbers were printed.
         published: file with the published numbers.
         columns: of numbers, as the file calls them.
-        labels: columns before them.
         groups: the last one is for runs without a row.
-        runs_without_a_row: patterns of methods whose runs are in the last group if no row is theirs.
-        set_off_best: whether the paper sets off the best and the second best of each group.
-        run: what all rows share.
+        runs_without_a_row: patterns of methods whose runs are in the last group if they have no row.
+        set_off_best: whether the paper highlights the best and second best of each group.
+        run: pattern shared by all rows.
     """
 
     name: str
@@ -91,16 +89,16 @@ class PaperTable:
 
     @cached_property
     def rows(self) -> dict[str, Row]:
-        """All rows by their names."""
+        """All rows by name."""
         return {row.name: row for group in self.groups for row in group.rows}
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """What the columns of numbers hold."""
+        """The measures of the columns of numbers."""
         return tuple(map(read_published().measure, self.columns))
 
     def printed(self, name: str) -> Printed:
-        """What is printed in a row."""
+        """The published numbers of a row."""
         return read_published().find({"file": self.published, **self.rows[name].entry})
 
     def pattern(self, name: str) -> Pattern:
@@ -113,9 +111,9 @@ class PaperCurves:
     """A figure of curves.
 
     Attributes:
-        datasets: a panel each, as published columns name them.
+        datasets: one for each panel, by their names in published columns.
         most_methods: curves in a panel, at most.
-        order: patterns of methods, those first that are drawn first.
+        order: patterns of methods, in the order of drawing.
         remarks: on the paper's figure.
     """
 
@@ -143,7 +141,7 @@ class PaperPictures:
 
     Attributes:
         samples: number of rows, drawn at random with the seed.
-        candidates: of a method that are shown, at most; the kept one is always among them.
+        candidates: shown of a method, at most; the kept one is always among them.
         refined: clicks after which the refined mask is shown.
         remarks: on the paper's figure.
     """
@@ -163,10 +161,10 @@ def read_definition(kind: type[Definition], name: str) -> Definition:
 
     Args:
         kind: `PaperTable`, `PaperCurves` or `PaperPictures`.
-        name: of the package's own (`table1`), or the path of a TOML file.
+        name: one in `reports/` (`table1`), or the path of a TOML file.
 
     Raises:
-        InputError: no such definition, or something in it is missing, unknown or of the wrong kind.
+        InputError: no such definition, or a key in it is missing, unknown or wrong.
     """
     path = definitions.find("reports", name)
     content: dict[str, Any] = {**definitions.load(path), "name": path.stem}

@@ -33,26 +33,19 @@ from disbench.reports.run_samples import (
 from disbench.reports.tables import by_setting, curves_csv, deviation, most_common_opencv
 
 FORMATS = (*FORMS, "csv")
-"""Of a figure of curves; `csv` has the curves' values."""
+"""Formats of a figure of curves; `csv` has their values."""
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
     "click; white disc: a positive click, black square: a negative one, the last one larger. Frame: the candidate that "
     "was kept. A rectangle on an image: the part that the others enlarge."
 )
-"""What the drawing of the figures of pictures means."""
 
 
 def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: Collection[str] = FORMATS) -> Report:
-    """Draw a figure of curves; a panel without a run says so.
-
-    Args:
-        name: of the figure's definition (`figure4`).
-        runs: folders, each a run or with runs below it.
-        out: folder for the files; made if missing.
-        formats: of `FORMATS`.
+    """Draw a figure of curves (`figure4`) from folders of runs; formats are some of `FORMATS`.
 
     Returns:
-        The files, and what is not shown, and why. The same runs give the same bytes.
+        The files, and lines on what is not shown, and why. The same runs give the same bytes.
 
     Raises:
         InputError: an unknown figure, or a run that cannot be read.
@@ -79,7 +72,7 @@ def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: C
 
 
 def shown_runs(definition: PaperCurves, entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[str]]:
-    """The runs whose curves are drawn, those of one method and setting together, and sentences on the rest."""
+    """The runs to draw, grouped by method and setting, and sentences on the others."""
     cards = {dataset.card for dataset in definition.panels}
     elsewhere = [entry for entry in entries if entry.dataset not in cards]
     here = [entry for entry in entries if entry.dataset in cards]
@@ -127,30 +120,34 @@ def make_pictures_figure(
     samples: Sequence[str] = (),
     formats: Collection[str] = FORMS,
 ) -> Report:
-    """Draw a figure of pictures. Runs of any method can fill it.
+    """Draw a figure of pictures from runs of any method.
 
-    Figure 5 has a row for each sample, and one figure for each run that stored its candidates (`--store all`): image
-    and first click, the candidates of stage 1, the refined masks, the target. Figure 6 has one figure for each
-    dataset with runs that stored masks (`--store kept` or `all`), on samples that all of them have: image and target,
-    and beside them what each method gives at the first click, other candidates below the kept one.
+    Figure 5 is drawn once for each run that stored its candidates (`--store all`), with a row for each sample: image
+    and first click, the candidates of stage 1, the refined masks, the target. Figure 6 is drawn once for each dataset
+    with runs that stored masks (`--store kept` or `all`), on samples that all of them have: image, target, and the
+    first masks of each method, other candidates below the kept one.
 
     Args:
         name: `figure5` or `figure6`.
         runs: each a run, or a folder with runs below it, at any depth.
-        out: folder for `figure5.png` and so on; of several figures `figure5-1.png` and so on.
+        out: folder for `figure5.png` and so on, or `figure5-1.png` and so on if there are several.
         data: root of the datasets.
-        samples: ids of those to show; none: drawn with the seed of the figure's definition.
+        samples: ids; none draws them with the seed of the figure's definition.
         formats: of `disbench.core.figures.FORMS`.
 
     Raises:
-        InputError: no run stored its masks, none has the samples, or a dataset that is missing or not the one that a
-            run was made on.
+        InputError: no run stored its masks or has the samples, or a dataset is missing or not the one that a run was
+            made on.
     """
     definition = read_definition(PaperPictures, name)
     make, store, what = (_stages, "all", "all candidates") if name == "figure5" else (_methods, "kept", "masks")
     stored = find_runs(runs)
     pairs = list(zip(stored, read_entries(stored), strict=True))
-    usable = [pair for pair in pairs if pair[0].record.execution.store in (store, "all") and _has(pair[1], samples)]
+    usable = [
+        (run, entry)
+        for run, entry in pairs
+        if run.record.execution.store in (store, "all") and set(samples) <= set(entry.rows.samples)
+    ]
     if not usable:
         named = f" and has the samples {', '.join(map(plain, samples))}" if samples else ""
         raise InputError(
@@ -251,10 +248,6 @@ def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidate
         plain(first.sample.id),
         tuple(tuple(column[row] if row < len(column) else None for column in columns) for row in rows),
     )
-
-
-def _has(entry: Entry, samples: Sequence[str]) -> bool:
-    return set(samples) <= set(entry.rows.samples)
 
 
 def _names(ids: Sequence[str], definition: PaperPictures, samples: Sequence[str]) -> tuple[list[str], str]:

@@ -1,4 +1,4 @@
-"""Published numbers, as printed, with their sources; where two sources differ, both (`reports/published/`)."""
+"""Published numbers as printed, with their sources and the differences between sources (`reports/published/`)."""
 
 from __future__ import annotations
 
@@ -21,32 +21,20 @@ _SOURCE = "source"
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset of the paper.
-
-    Attributes:
-        title: as the paper prints it.
-        card: name of its card, and of the dataset of runs on it.
-    """
+    """A dataset of the paper: its printed title, and the name of its card."""
 
     title: str
     card: str
 
     @property
     def content_hash(self) -> str:
-        """As the card has it, or ""."""
+        """From its card, or ""."""
         return _content_hash(self.card)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a column of numbers holds.
-
-    Attributes:
-        column: its name, e.g. `sbd_noc90`.
-        dataset: on which.
-        kind: number of clicks (mean over samples), or number of failures by RITM's rule.
-        percent: the IoU to reach.
-    """
+    """What a column of numbers holds, such as `sbd_noc90`: mean NoC, or NoF by RITM's rule, at an IoU of `percent`."""
 
     column: str
     dataset: Dataset
@@ -55,12 +43,12 @@ class Measure:
 
     @property
     def title(self) -> str:
-        """As tables head it: `NoC@90`."""
+        """Such as `NoC@90`."""
         return f"{'NoC' if self.kind == 'noc' else 'NoF'}@{self.percent}"
 
     @property
     def name(self) -> str:
-        """Of `disbench.harness.measures.MEASURES`."""
+        """Key in `disbench.harness.measures.MEASURES`."""
         return f"noc_{self.percent}" if self.kind == "noc" else f"nof_{self.percent}_ritm"
 
 
@@ -71,9 +59,8 @@ class Printed:
     Attributes:
         file: name of the CSV file.
         source: where it was printed.
-        method: whose numbers they are.
-        labels: column -> text, of all columns that hold no numbers.
-        numbers: column -> the number as printed; "" where none was.
+        labels: column -> text, for all columns without numbers.
+        numbers: column -> the number as printed, or "".
     """
 
     file: str
@@ -83,20 +70,13 @@ class Printed:
     numbers: Mapping[str, str]
 
     def has(self, labels: Mapping[str, str]) -> bool:
-        """Whether these are among its labels."""
+        """Whether the row has all these labels."""
         return all(self.labels.get(key) == value for key, value in labels.items())
 
 
 @dataclass(frozen=True)
 class Remark:
-    """What is odd in print.
-
-    Attributes:
-        file: of which table.
-        text: a sentence.
-        where: labels of the rows that it is about; none: the whole table.
-        columns: that it is about; none: whole rows.
-    """
+    """A sentence on a published table, its rows with the labels `where`, or some columns of these."""
 
     file: str
     text: str
@@ -106,7 +86,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class File:
-    """The source of a file's numbers where no column has it, and their method where no column names it."""
+    """Source and method of a file's numbers where it has no column for them."""
 
     source: str = ""
     method: str = ""
@@ -114,7 +94,7 @@ class File:
 
 @dataclass(frozen=True)
 class Compared:
-    """Entries that are shown beside each other, or `one_way` beside the first alone; each is a file and labels."""
+    """Entries (file and labels) that are shown beside each other, or if `one_way` only beside the first."""
 
     entries: tuple[Mapping[str, str], ...]
     one_way: bool = False
@@ -126,11 +106,10 @@ class Sources:
 
     Attributes:
         datasets: name in columns -> dataset.
-        protocol: under which the paper's numbers hold: condition of a run -> value.
+        protocol: the paper's protocol: condition of a run -> value.
         full_models: pattern of method names -> options of the paper's full model.
-        files: name of a CSV file -> what its columns leave out.
+        files: name of a CSV file -> what it has no column for.
         compared: entries of several sources for the same model.
-        remarks: what is odd.
     """
 
     datasets: Mapping[str, Dataset]
@@ -143,17 +122,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class Published:
-    """All published numbers: the rows of all files, and what `sources.toml` says of them."""
+    """The rows of all files, and the content of `sources.toml`."""
 
     rows: tuple[Printed, ...]
     sources: Sources
 
     def measure(self, column: str) -> Measure:
-        """What a column holds.
-
-        Raises:
-            InputError: not the name of a column of numbers.
-        """
+        """The measure of a column; `InputError` if it is not the name of a column of numbers."""
         found = _MEASURE.fullmatch(column)
         if found is None:
             raise InputError(f"{column!r} is not a column of numbers; name it like grabcut_noc85 or sbd_nof90")
@@ -161,11 +136,7 @@ class Published:
         return Measure(column, self.dataset(name), "noc" if kind == "noc" else "nof", int(percent))
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset by its name in columns.
-
-        Raises:
-            InputError: an unknown name.
-        """
+        """A dataset by its name in columns; `InputError` if unknown."""
         if name not in self.sources.datasets:
             raise unknown_name("dataset", name, self.sources.datasets)
         return self.sources.datasets[name]
@@ -176,11 +147,7 @@ class Published:
         return f"{measure.dataset.title} {measure.title}"
 
     def find(self, entry: Mapping[str, str]) -> Printed:
-        """The row that an entry names: by its `file` and some labels.
-
-        Raises:
-            InputError: none, or several.
-        """
+        """The row with an entry's `file` and labels; `InputError` if there is none or several."""
         file = entry.get("file", "")
         labels = {key: value for key, value in entry.items() if key != "file"}
         found = [row for row in self.rows if row.file == file and row.has(labels)]
@@ -191,11 +158,11 @@ class Published:
 
     @cached_property
     def compared(self) -> list[tuple[list[Printed], bool]]:
-        """The entries that are compared, and whether one way."""
+        """The compared rows of `sources.toml`, and whether one way."""
         return [([self.find(entry) for entry in group.entries], group.one_way) for group in self.sources.compared]
 
     def elsewhere(self, row: Printed) -> list[tuple[Printed, dict[str, str]]]:
-        """Rows of other sources, with their numbers that differ from a row's own: column -> as printed."""
+        """Rows of other sources, with their numbers that differ from this row's: column -> as printed."""
         found = []
         for entries, one_way in self.compared:
             for other in entries if row in (entries[:1] if one_way else entries) else ():
@@ -209,16 +176,16 @@ class Published:
         return found
 
     def remarks_on_table(self, file: str) -> list[str]:
-        """What holds for a whole table."""
+        """Remarks on a whole table."""
         return [remark.text for remark in self.sources.remarks if remark.file == file and not remark.where]
 
     def remarks_on(self, row: Printed) -> list[Remark]:
-        """What holds for a row, or for some of its numbers."""
+        """Remarks on a row or some of its numbers."""
         remarks = [remark for remark in self.sources.remarks if remark.file == row.file]
         return [remark for remark in remarks if remark.where and row.has(remark.where)]
 
     def sentence(self, row: Printed, other: Printed, numbers: Mapping[str, str]) -> str:
-        """What another source prints, in words."""
+        """A sentence on the different numbers of another source."""
         differing = [text for key, text in other.labels.items() if row.labels.get(key) not in (None, text) and text]
         whose = f" for {', '.join(differing)}:" if differing else ""
         parts = [f"{self.title(column)} {number}" for column, number in numbers.items()]
@@ -227,10 +194,7 @@ class Published:
 
 @cache
 def read_published(folder: Path | None = None) -> Published:
-    """All published numbers and what is known of them.
-
-    Args:
-        folder: with the CSV files and `sources.toml`; the package's own if not given.
+    """All published numbers, from a folder of CSV files and `sources.toml` (by default `reports/published/`).
 
     Raises:
         InputError: a file is missing or damaged.
@@ -251,13 +215,9 @@ def read_published(folder: Path | None = None) -> Published:
 
 
 def published_lines(method: str) -> list[str]:
-    """All numbers that are published for a method, with sources, differences between them, and remarks.
+    """All published numbers of a method, with sources, differences between them, and remarks.
 
-    Args:
-        method: its name; case and punctuation do not matter.
-
-    Raises:
-        InputError: no such method.
+    Case and punctuation of the name do not matter; `InputError` for an unknown one.
     """
     published = read_published()
     rows = [row for row in published.rows if bare(row.method) == bare(method)]
@@ -279,7 +239,7 @@ def published_lines(method: str) -> list[str]:
 
 
 def published_methods(published: Published) -> list[str]:
-    """The methods of which numbers are published, in the order of the tables."""
+    """The methods with published numbers, in the order of the tables."""
     return list(dict.fromkeys(row.method for row in published.rows))
 
 

@@ -18,7 +18,6 @@ KINDS = {
     "figure4": _CURVES,
     **dict.fromkeys(("figure5", "figure6"), _PICTURES),
 }
-"""Name -> what it is."""
 
 
 def reproduce(
@@ -34,17 +33,16 @@ def reproduce(
     """Make a table or figure of the paper from stored runs.
 
     Args:
-        name: of `KINDS`, or the path of your own definition of a table (`.toml`).
+        name: of `KINDS`, or the path of a table's definition (`.toml`).
         runs: folders, each a run or with runs below it; without any, everything is "not run".
-        out: folder for the files; made if missing.
+        out: created if missing.
         rows: name of a table's row, and a folder whose runs belong to it.
-        formats: which files to write; none: all.
+        formats: files to write; none writes all.
         data: root of the datasets, for figures that show images.
-        samples: ids of those that such a figure shows; none: drawn at random.
+        samples: ids for such a figure; none draws them at random.
 
     Raises:
-        InputError: an unknown name, a format or an option that it does not have, or runs or images that cannot
-            be read.
+        InputError: an unknown name, a format or option that it does not have, or runs or images that cannot be read.
     """
     if name not in KINDS and not name.endswith(".toml"):
         raise InputError(f"unknown table or figure {name!r}; there are {', '.join(KINDS)}")

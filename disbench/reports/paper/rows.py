@@ -1,4 +1,4 @@
-"""Rows of the paper's tables: what is printed, what stored runs measured, and what must be said of both."""
+"""Rows of the paper's tables with the stored runs that belong to them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ NOT_RUN, NOT_PRINTED = "not run", "not printed"
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a row: as printed, and as measured by one run.
+    """A number of a row as printed (or "") and as measured by a run.
 
     Attributes:
-        published: as printed, or "".
-        elsewhere: other numbers that other sources print for the same.
-        comparable: the run followed the paper's protocol on all samples.
+        elsewhere: different numbers in other sources.
+        comparable: whether the run followed the paper's protocol on all samples.
     """
 
     measure: Measure
@@ -53,15 +52,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Block:
-    """A row of the paper with one method that was run for it, or with none.
+    """A row of the paper with at most one method that was run for it.
 
     Attributes:
-        group: number of the group.
+        group: index of the group.
         row: its name, or "" for a run without a row.
-        labels: a text for each label column.
-        first: of the row's blocks; it has the printed numbers.
-        runs: of one method and setting, by dataset.
-        numbers: one for each column of numbers.
+        first: whether it is the row's first block, which has the printed numbers.
+        runs: one method and setting on each dataset.
     """
 
     group: int
@@ -76,7 +73,7 @@ class Block:
 
 
 def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[str]]:
-    """The rows of a table with the runs that belong to them; then the runs without a row, and what is not shown.
+    """The rows of a table with their runs, then the runs without a row; and sentences on runs that are not shown.
 
     Raises:
         InputError: the user named an unknown row.
@@ -126,7 +123,7 @@ def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first
 
 
 def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
-    """As printed; of a run without a row, its own."""
+    """As printed, or the run's own if it has no row."""
     if entry is not None:
         text = _method_title(entry) if label.published == "method" else entry.labels.get(label.published, "")
         return text or "none"
@@ -141,7 +138,7 @@ def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
 
 
 def _method_title(entry: Printed) -> str:
-    """With the citation and the marks of the paper's Table 1."""
+    """The method with citation and marks as in the paper's Table 1."""
     labels = entry.labels
     citation = labels.get("citation", "")
     return "".join(

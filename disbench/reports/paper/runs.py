@@ -22,12 +22,10 @@ _DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which runs belong to a row of a table. Several values mean any of them.
+    """Which runs belong to a row of a table. Several values mean any of them, no value means any at all.
 
     Attributes:
         method: names, with `*` for any letters.
-        backbone: none: any.
-        training_data: none: any.
         options: option of the method -> value.
         lacking: option -> its value in a run that does not have the option.
     """
@@ -39,7 +37,7 @@ class Pattern:
     lacking: Mapping[str, Any] = field(default_factory=dict)
 
     def beside(self, shared: Pattern, full_models: Mapping[str, Mapping[str, Any]]) -> Pattern:
-        """The pattern with what all rows of its table share, and what its method's full model means."""
+        """The pattern with what all rows of its table share, and the options of its method's full model."""
         methods = _several(self.method or shared.method)
         full: dict[str, Any] = {}
         for method in methods:
@@ -81,14 +79,14 @@ class PaperRuns:
 
 
 def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
-    """The runs of folders; none where there are no folders.
+    """The runs of folders, which may be none.
 
     Args:
         folders: each a run, or a folder with runs below it, at any depth.
         rows: name of a row, and a folder whose runs belong to it.
 
     Raises:
-        InputError: no run in a folder, one that is damaged or not finished, or one that is named for two rows.
+        InputError: no run in a folder, or one that is damaged, unfinished or named for two rows.
     """
     if not folders and not rows:
         return PaperRuns((), {})
@@ -109,11 +107,7 @@ def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = 
 
 
 def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
-    """`ROW=FOLDER` as a row's name and a folder.
-
-    Raises:
-        InputError: a text of another form.
-    """
+    """Name of a row and folder from each `ROW=FOLDER`; `InputError` for another form."""
     found = []
     for text in texts:
         name, sign, folder = text.partition("=")
@@ -124,11 +118,7 @@ def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
 
 
 def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
-    """The runs of each row, and those that belong to none.
-
-    Args:
-        runs: each goes to the row that the user named, else to the first that it fits.
-        patterns: by the names of rows.
+    """The runs of each row (the one that the user named, else the first that fits), and those without a row.
 
     Raises:
         InputError: the user named an unknown row.
@@ -151,7 +141,7 @@ def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
 
 
 def method_options(entry: Entry) -> Mapping[str, Any]:
-    """The options with which the method ran."""
+    """The options of a run's method."""
     return entry.record.method.options
 
 
@@ -166,7 +156,7 @@ def departures(entry: Entry) -> tuple[str, ...]:
 
 
 def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
-    """Remarks on a run that concern one dataset: other samples, another OpenCV than most runs', failures."""
+    """Notes on a run's samples, version of OpenCV (`opencv` is that of most runs) and failures."""
     return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
 
 
@@ -176,7 +166,7 @@ def is_comparable(entry: Entry, dataset: Dataset) -> bool:
 
 
 def not_shown(entries: Sequence[Entry], why: str) -> str:
-    """A sentence that names runs which are left out; "" if none is."""
+    """A sentence on runs that are left out; "" if there are none."""
     if not entries:
         return ""
     datasets: dict[str, list[str]] = {}
@@ -203,7 +193,7 @@ def _data(names: str | Sequence[str]) -> frozenset[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """1 is not true, 5 and 5.0 are one number, case does not matter."""
+    """1 differs from true, 5 equals 5.0, case does not matter."""
     if isinstance(one, str) and isinstance(other, str):
         return one.lower() == other.lower()
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -1,4 +1,4 @@
-"""The paper's tables, filled from stored runs: printed and measured numbers under each other, with the difference."""
+"""The paper's tables from stored runs: printed numbers, measured numbers, and their difference."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def make_paper_table(
     rows: Sequence[tuple[str, Path]] = (),
     formats: Iterable[str] = FORMATS,
 ) -> Report:
-    """Write a table of the paper: what is printed, what stored runs measured, and the difference.
+    """Write a table of the paper: printed numbers, measured numbers, and their difference.
 
     Args:
         name: of the table's definition (`table1`), or the path of one.
         runs: folders, each a run or with runs below it; without any, every row is "not run".
-        out: folder for the files; made if missing.
+        out: created if missing.
         rows: name of a row, and a folder whose runs belong to it.
         formats: of `FORMATS`.
 
     Returns:
-        The files, and a line for each number that was measured. The same runs give the same bytes.
+        The files, and a line for each measured number. The same runs give the same bytes.
 
     Raises:
         InputError: an unknown table or row, or a run that cannot be read.
@@ -59,7 +59,7 @@ def make_paper_table(
 
 
 def paper_table(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str]) -> Table:
-    """Blocks as a table: lines for the printed and the measured numbers, and for their difference."""
+    """Blocks as a table: rows of printed numbers, of measured numbers, and of their difference."""
     notes = Footnotes()
     columns = (
         *(Column(label.heading, number=False) for label in definition.labels),
@@ -82,11 +82,11 @@ def paper_table(definition: PaperTable, blocks: Sequence[Block], remarks: Sequen
 
 
 _Emphases = Sequence[tuple[Emphasis, Emphasis]]
-"""Of a block: for each column, of the printed and of the measured number."""
+"""Emphasis of the printed and of the measured number in each column of a block."""
 
 
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
-    """The best and the second best of a group, for printed and measured numbers apart; equal numbers are equal."""
+    """The best and second best of a group, separately for printed and for measured numbers; equal ones share a rank."""
     if not set_off:
         return [[("", "")] * len(block.numbers) for block in blocks]
     columns = []
@@ -102,7 +102,7 @@ def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
 
 
 def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
-    """Nothing is set off where there is one number alone."""
+    """A single number has no rank."""
     known = [number for number in numbers if number is not None]
     if len(known) < 2:
         return [""] * len(numbers)
@@ -114,9 +114,9 @@ def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
 
 
 def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool) -> list[tuple[Cell, ...]]:
-    """Printed numbers, measured numbers, difference: those lines that have something to say.
+    """Printed numbers, measured numbers, difference; only lines that have numbers.
 
-    A run's label is beside its numbers, unless a column has it already (`labelled`) and no printed row is above.
+    A run's label is beside its numbers, unless a column has it (`labelled`) and no printed row is above.
     """
     labels = tuple(map(Cell, block.labels))
     lines: list[tuple[Cell, ...]] = []
@@ -193,7 +193,7 @@ def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
 
 
 def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
-    """A row of the CSV for each number, unrounded."""
+    """A CSV row for each number, unrounded."""
     by_card = {run.dataset: run for run in block.runs}
     records = []
     for number in block.numbers:

@@ -1,4 +1,4 @@
-"""Templates filled in, and what pages share: tables, embedded pictures, the content security policy."""
+"""Templates, and what HTML pages share: tables, embedded pictures, the content security policy."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ def table_section(table: Table) -> Markup:
 
 
 def page(name: str, values: Mapping[str, Any]) -> str:
-    """A template of HTML in `templates/`, filled in; texts are escaped, and characters that print nothing left out.
-
-    Args:
-        name: of the file.
-        values: by the names that the template uses; `Markup` is HTML already.
-    """
+    """An HTML template in `templates/`, filled in; texts are escaped except `Markup`, invisible characters removed."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     def printable(value: Any) -> Any:
@@ -43,7 +38,7 @@ def page(name: str, values: Mapping[str, Any]) -> str:
 
 
 def render(name: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]]) -> str:
-    """A template of plain text in `templates/`, filled in; the filters are its own, by name."""
+    """A plain-text template in `templates/`, filled in."""
     return _filled(name, values, filters)
 
 
@@ -53,11 +48,7 @@ def text_of(name: str) -> str:
 
 
 def embedded(picture: Picture, where: str) -> tuple[str, Markup]:
-    """Caption and data URI of a picture; `where` it is from is for the message.
-
-    Raises:
-        InputError: neither PNG nor JPEG nor WebP.
-    """
+    """Caption and data URI of a picture; `InputError` names `where` it is from if it has another form."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     title, content = picture
@@ -68,16 +59,16 @@ def embedded(picture: Picture, where: str) -> tuple[str, Markup]:
 
 
 def content_policy(style: str, script: str = "") -> str:
-    """What the browser lets a page load: the texts of its own style and script, and embedded images."""
-    scripts = f"script-src 'sha256-{_digest(script)}'; " if script else ""
+    """The content security policy: the page's own style and script, and embedded images."""
+
+    def digest(text: str) -> str:
+        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    scripts = f"script-src 'sha256-{digest(script)}'; " if script else ""
     return (
-        f"default-src 'none'; style-src 'sha256-{_digest(style)}'; {scripts}img-src data:; "
+        f"default-src 'none'; style-src 'sha256-{digest(style)}'; {scripts}img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _filled(

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX, for `\input` or to copy from; they need the packages booktabs and graphicx."""
+r"""Tables as LaTeX for `\input`, with the packages booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def escape(text: object) -> str:
 
 
 def document(tables: Mapping[str, Table]) -> str:
-    """The tables of a file, by their labels."""
+    """A file of tables, by label."""
     texts = [table(one, name) for name, one in tables.items()]
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(texts) + "\n"
 
 
 def table(content: Table, name: str) -> str:
-    """A `table*` with booktabs rules, no wider than the text, footnotes below; `name` is for its label."""
+    """A `table*` with the label `tab:NAME`, footnotes below."""
     head = _HEAD.format(
         name=name,
         title=escape(content.title),
@@ -88,7 +88,6 @@ def table(content: Table, name: str) -> str:
 
 
 def _headings(columns: tuple[Column, ...]) -> list[str]:
-    """Names below their groups; one line without groups."""
     names = _row([escape(column.name) for column in columns])
     if not any(column.group for column in columns):
         return [names]

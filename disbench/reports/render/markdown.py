@@ -1,4 +1,4 @@
-"""Tables and texts as Markdown (GitHub's)."""
+"""Tables and texts as GitHub Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from disbench.reports.render.text import plain, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")
-"""What would begin a list, a quotation, a heading or a rule at the start of a line."""
+"""Would begin a list, a quotation, a heading or a rule at the start of a line."""
 
 _EMPHASIS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
 
@@ -29,7 +29,7 @@ def escape(text: object) -> str:
 
 
 def code_block(text: str) -> str:
-    """A fenced block of code that holds any text."""
+    """A fenced code block of any text."""
     shown = visible(text)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -37,7 +37,7 @@ def code_block(text: str) -> str:
 
 
 def table(content: Table) -> str:
-    """A table with its caption above and its footnotes below, a table for each group of rows."""
+    """A table for each group of rows, with the caption above and the footnotes below."""
     lines = [escape(content.caption)]
     begins = sorted({0, *content.groups})
     for begin, end in zip(begins, [*begins[1:], len(content.rows)], strict=True):

@@ -1,4 +1,4 @@
-"""Tables before they become Markdown, LaTeX or HTML, and tables as plain text."""
+"""Tables, before they become Markdown, LaTeX, HTML or plain text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Emphasis = Literal["", "best", "second"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading, and that of its group of columns; numbers are flush right."""
+    """A column's heading and its group's; numbers are aligned right."""
 
     name: str
     group: str = ""
@@ -26,11 +26,10 @@ class Cell:
 
     Attributes:
         text: one line, not escaped.
-        marks: footnotes.
         interval: the text of an interval, printed smaller where possible.
         emphasis: the best of a column is bold, the second best underlined.
-        behind: follows the text without its emphasis.
-        value: the number itself, by which a page sorts; None where it sorts by text.
+        behind: follows the text without emphasis.
+        value: the number by which a page sorts; None sorts by text.
         ends: low and high end of the interval.
     """
 
@@ -49,12 +48,8 @@ class Table:
 
     Attributes:
         name: letters, digits and hyphens.
-        title: names the dataset and its content hash.
-        caption: what applies to all rows.
-        columns: headings.
-        rows: a cell a column.
         footnotes: mark -> text.
-        groups: number of a row -> heading of the rows from there on.
+        groups: index of a row -> heading of the rows from there on.
     """
 
     name: str
@@ -68,17 +63,13 @@ class Table:
 
 @dataclass
 class Footnotes:
-    """The footnotes of a table while it grows, text -> mark: the same text gets the same mark."""
+    """The footnotes of a growing table, text -> mark: the same text gets the same mark."""
 
     texts: dict[str, str] = field(default_factory=dict)
 
-    def mark(self, text: str) -> str:
-        """The mark of a text: a, b, ... z, aa, ab, ..."""
-        return self.texts.setdefault(text, _letters(len(self.texts)))
-
     def marks(self, *texts: str) -> tuple[str, ...]:
-        """The marks of the texts that are not empty."""
-        return tuple(self.mark(text) for text in texts if text)
+        """The marks of the texts that are not empty: a, b, ... z, aa, ab, ..."""
+        return tuple(self.texts.setdefault(text, _letters(len(self.texts))) for text in texts if text)
 
     def by_mark(self) -> dict[str, str]:
         """Mark -> text, in the order of the marks."""
@@ -86,7 +77,7 @@ class Footnotes:
 
 
 def as_text(content: Table) -> str:
-    """Aligned columns with the footnotes below; without title and caption."""
+    """Aligned columns and footnotes, without title and caption."""
     heads = [f"{column.group} {column.name}".strip() for column in content.columns]
     lines = [heads, *([_cell(cell) for cell in row] for row in content.rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]

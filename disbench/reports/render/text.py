@@ -12,16 +12,16 @@ DASH = "–"
 """Where there is no number."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-"""What begins a formula; some spreadsheets also read the wide forms."""
+"""Begin a formula; some spreadsheets also read the wide forms."""
 
 
 def plain(text: object) -> str:
-    """One line of printable characters, without controls, text directions and halves of pairs."""
+    """One line of printable characters."""
     return " ".join(visible(str(text)).split())
 
 
 def visible(text: str) -> str:
-    """The text with spaces and line ends, without other characters that print nothing."""
+    """The text without invisible characters (controls, text directions, surrogates) except spaces and line ends."""
     return "".join(char for char in text if char in "\n\t " or unicodedata.category(char) not in _INVISIBLE)
 
 
@@ -46,13 +46,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(texts: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more."""
+    """The first texts, and how many more there are."""
     more = len(texts) - most
     return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys, below a heading; a text that would become a formula gets an apostrophe."""
+    """Rows with the same keys below a heading; a text that would be a formula begins with an apostrophe."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
