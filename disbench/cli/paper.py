@@ -40,7 +40,7 @@ def reproduce(
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
     from disbench.reports.paper.reproduce import reproduce as make  # noqa: PLC0415
     from disbench.reports.paper.reproduce import reproducible  # noqa: PLC0415
-    from disbench.reports.paper.runs import parse_rows  # noqa: PLC0415
+    from disbench.reports.paper.rows import parse_rows  # noqa: PLC0415
 
     if name is None:
         for line in reproducible():

@@ -42,11 +42,11 @@ from disbench.reports.tables import deviation, failures, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (
-    "Each measure is taken on the same samples with both runs, and A's value less B's is averaged. Interval: 95 % "
+    "Each measure is computed on the same samples of both runs, and A's value minus B's is averaged. Interval: 95 % "
     "percentile bootstrap of that mean over samples. p: two-sided, bootstrap under the null hypothesis (differences "
     f"centred on their mean, {RESAMPLES:,} resamples). p (signs): two-sided, the signs of the differences are flipped "
-    f"at random ({RESAMPLES:,} draws); trust it more where samples are few. Both are (b + 1) / (B + 1), and not "
-    "corrected for the number of measures. Of NoC less is better, of IoU more; better and tie count samples."
+    f"at random ({RESAMPLES:,} draws); more reliable with few samples. Both are (b + 1) / (B + 1), and not corrected "
+    "for the number of measures. A lower NoC and a higher IoU are better; the last columns count samples."
 )
 
 

@@ -60,11 +60,11 @@ def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
     """
     rows = entry.rows
     if rows.budget:
-        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to look at")
+        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; it has no clicks to draw")
     if not rows.reaches(SOLVED):
         raise InputError(
-            f"{entry.run.folder}: its samples end at an IoU of {rows.stop_at:g}, so which of them never "
-            f"reach {SOLVED / 100:.2f} is not known; run it without --stop-at"
+            f"{entry.run.folder}: its samples end at an IoU of {rows.stop_at:g}, so that those which never reach "
+            f"{SOLVED / 100:.2f} are unknown; run it without --stop-at"
         )
     needed = clicks_to_reach(rows.ious, SOLVED / 100, rows.max_clicks)
     goal = np.float32(SOLVED / 100)

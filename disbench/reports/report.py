@@ -10,7 +10,7 @@ from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import StoredRun
 from disbench.io.files import whole_file
-from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
+from disbench.reports.ambiguity.numbers import Numbers, read_intents, read_numbers
 from disbench.reports.ambiguity.tables import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.tables import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
@@ -113,7 +113,9 @@ def make_report(
 def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Picture]:
     """The leaderboard's figure of ambiguity; packed runs have no table of sets, so they are not in it."""
     intents = [
-        read_intents(run) for run in runs if is_on_intents(run) and run.archive is None and run.protocol.stop_at is None
+        read_intents(run)
+        for run in runs
+        if run.record.dataset.has_sets and run.archive is None and run.protocol.stop_at is None
     ]
     if not numbers and not intents:
         return []

@@ -175,7 +175,7 @@ def undefined(entry: Entry) -> str:
         return ""
     return (
         f"{counted(len(names), 'sample')} with an IoU over an empty union, which is not a number: it reaches nothing, "
-        f"and where it stands there is no mean: {listed(names)}"
+        f"and there is no mean at that click: {listed(names)}"
     )
 
 
@@ -186,7 +186,7 @@ def ran_out(entry: Entry) -> str:
         return ""
     return (
         f"{few:,} of {counted(len(entry.rows.samples), 'sample')} with fewer than {entry.max_clicks} recorded clicks: "
-        f"what is not reached by the last of them counts {entry.max_clicks}, and the last mask stands from there on"
+        f"an IoU not reached by the last of them counts {entry.max_clicks}, and the last mask is kept for later clicks"
     )
 
 

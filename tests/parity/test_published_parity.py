@@ -13,8 +13,7 @@ import pytest
 from disbench.io import definitions
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.published import published_lines
-from disbench.reports.paper.rows import paper_blocks
-from disbench.reports.paper.runs import PaperRuns
+from disbench.reports.paper.rows import PaperRuns, paper_blocks
 from disbench.reports.paper.tables import paper_table
 from disbench.reports.render.table import Cell, Table
 

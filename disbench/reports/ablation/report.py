@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from disbench.reports.ablation.plans import AblationPlan
-from disbench.reports.ablation.rows import CellRun, Quantity, estimate, read_results
-from disbench.reports.ablation.signs import HOW, MeasuredAblation, Sign, values_of
+from disbench.reports.ablation.results import (
+    HOW,
+    CellRun,
+    MeasuredAblation,
+    Quantity,
+    Sign,
+    estimate,
+    read_results,
+    values_of,
+)
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown

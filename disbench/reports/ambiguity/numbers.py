@@ -234,11 +234,6 @@ def _fitting(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def is_on_intents(run: StoredRun) -> bool:
-    """Whether a run was made on each intent of diverse sets."""
-    return run.record.dataset.has_sets
-
-
 def read_intents(run: StoredRun) -> Numbers:
     """The numbers of a run on each intent; `InputError` if it ends early or lacks its table of sets."""
     if run.protocol.stop_at is not None:

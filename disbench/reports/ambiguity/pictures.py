@@ -26,7 +26,7 @@ _MOST_MEMBERS = 4
 _LEGEND = (
     "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
     "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
-    "area). The sets are drawn at random from those of two masks or more, not chosen for their look."
+    "area). The sets are drawn at random from those of two masks or more."
 )
 
 
@@ -127,7 +127,7 @@ def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
                 )
             return source
     raise InputError(
-        f"{run.folder}: made of the shards {who.shards[:8]}, which none of the --shards is; name their folder"
+        f"{run.folder}: made of the shards {who.shards[:8]}, which are not among those named; add --shards FOLDER"
     )
 
 

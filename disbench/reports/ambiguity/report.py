@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from disbench.core.errors import InputError
-from disbench.reports.ambiguity.numbers import Numbers, is_on_intents, read_intents, read_numbers
+from disbench.reports.ambiguity.numbers import Numbers, read_intents, read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
 from disbench.reports.ambiguity.tables import FIGURE, by_sets, csv_rows, draw_ambiguity, tables_of
 from disbench.reports.entries import split_runs
@@ -40,7 +40,7 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     """
     targets, answers = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
-    intents = [read_intents(run) for run in targets if is_on_intents(run)]
+    intents = [read_intents(run) for run in targets if run.record.dataset.has_sets]
     if not numbers and not intents:
         raise InputError(
             f"{', '.join(map(str, folders))}: no run of --task diverse or --task intents; make one with disbench run"

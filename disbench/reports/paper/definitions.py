@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeVar
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.io.settings import settings_from
-from disbench.reports.paper.published import Dataset, Measure, Printed, read_published
-from disbench.reports.paper.runs import Pattern
+from disbench.reports.entries import Entry
+from disbench.reports.paper.published import Dataset, Measure, Printed, bare, read_published
 
 Definition = TypeVar("Definition")
+_DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
+"""Short names of training data."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which runs belong to a row of a table. Several values mean any of them, no value means any at all.
+
+    Attributes:
+        method: names, with `*` for any letters.
+        options: option of the method -> value.
+        lacking: option -> its value in a run that does not have the option.
+    """
+
+    method: str | tuple[str, ...] = ()
+    backbone: str | tuple[str, ...] = ()
+    training_data: str | tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lacking: Mapping[str, Any] = field(default_factory=dict)
+
+    def beside(self, shared: Pattern, full_models: Mapping[str, Mapping[str, Any]]) -> Pattern:
+        """The pattern with what all rows of its table share, and the options of its method's full model."""
+        methods = _several(self.method or shared.method)
+        full: dict[str, Any] = {}
+        for method in methods:
+            full |= full_models.get(method.lower(), {})
+        return Pattern(
+            methods,
+            self.backbone or shared.backbone,
+            self.training_data or shared.training_data,
+            {**full, **shared.options, **self.options},
+            {**full, **shared.lacking, **self.lacking},
+        )
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether a run belongs here.
+
+        A run's backbone and training data are those of its options of these names where it has them, else its
+        card's; spelling does not matter (`HRNet-18s`, `hrnet18s`; `C+L`, `COCO+LVIS`).
+        """
+        options = {**self.lacking, **entry.record.method.options}
+        backbone = bare(str(options.get("backbone", entry.backbone)))
+        data = _data(options.get("training_data", entry.training_data))
+        return (
+            is_method(entry, _several(self.method))
+            and (not self.backbone or backbone in map(bare, _several(self.backbone)))
+            and (not self.training_data or data in map(_data, _several(self.training_data)))
+            and all(
+                any(_same(options.get(name), value) for value in _several(values))
+                for name, values in self.options.items()
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +223,25 @@ def read_definition(kind: type[Definition], name: str) -> Definition:
     path = definitions.find("reports", name)
     content: dict[str, Any] = {**definitions.load(path), "name": path.stem}
     return settings_from(kind, content, str(path))
+
+
+def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
+    """Whether a run is of a method whose name fits some pattern."""
+    return any(fnmatchcase(entry.method.lower(), pattern.lower()) for pattern in patterns)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _data(names: str | Sequence[str]) -> frozenset[str]:
+    text = names if isinstance(names, str) else ",".join(map(str, names))
+    parts = {bare(part) for part in re.split(r"[+,&/]", text)} - {""}
+    return frozenset(_DATA.get(part, part) for part in parts)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """1 differs from true, 5 equals 5.0, case does not matter."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one.lower() == other.lower()
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -14,9 +14,9 @@ from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
 from disbench.harness.store import StoredRun
 from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
-from disbench.reports.paper.definitions import PaperCurves, PaperPictures, read_definition
+from disbench.reports.paper.definitions import PaperCurves, PaperPictures, is_method, read_definition
 from disbench.reports.paper.published import Dataset
-from disbench.reports.paper.runs import departures, is_method, not_shown, notes_on_samples, read_paper_runs
+from disbench.reports.paper.rows import departures, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render.table import Footnotes
 from disbench.reports.render.text import counted, plain
 from disbench.reports.report import Report, run_curve, write_files

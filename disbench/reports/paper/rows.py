@@ -1,29 +1,87 @@
-"""Rows of the paper's tables with the stored runs that belong to them."""
+"""Rows of the paper's tables with the stored runs that belong to them, and their departures from its protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
+from disbench.core.errors import InputError, unknown_name
 from disbench.harness.measures import Value
-from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import Label, PaperTable
-from disbench.reports.paper.published import Measure, Printed, read_published
-from disbench.reports.paper.runs import (
-    PaperRuns,
-    assign,
-    departures,
-    is_comparable,
-    is_method,
-    method_options,
-    not_shown,
-    notes_on_samples,
-)
-from disbench.reports.render.text import option_value, plain
-from disbench.reports.tables import by_setting, most_common_opencv
+from disbench.io import addresses
+from disbench.reports.entries import Entry, find_runs, read_entries
+from disbench.reports.paper.definitions import Label, PaperTable, Pattern, is_method
+from disbench.reports.paper.published import Dataset, Measure, Printed, read_published
+from disbench.reports.render.text import counted, option_value, plain
+from disbench.reports.tables import by_setting, deviation_from, most_common_opencv, notes_on_dataset
 
 NOT_RUN, NOT_PRINTED = "not run", "not printed"
+
+
+@dataclass(frozen=True)
+class PaperRuns:
+    """Runs, and the rows that the user named for some of them: folder of an entry -> name of its row."""
+
+    entries: tuple[Entry, ...]
+    named: Mapping[str, str]
+
+
+def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
+    """The runs of folders, which may be none.
+
+    Args:
+        folders: each a run, or a folder with runs below it, at any depth.
+        rows: name of a row, and a folder whose runs belong to it.
+
+    Raises:
+        InputError: no run in a folder, or one that is damaged, unfinished or named for two rows.
+    """
+    if not folders and not rows:
+        return PaperRuns((), {})
+    wanted: dict[Path, str] = {}
+    for name, folder in rows:
+        for run in find_runs([folder]):
+            place = run.folder.resolve()
+            if wanted.setdefault(place, name) != name:
+                raise InputError(f"{run.folder}: named for the rows {wanted[place]!r} and {name!r}; name one")
+    runs = find_runs([*folders, *(folder for _, folder in rows)])
+    entries = read_entries(runs)
+    named = {
+        entry.folder: wanted[run.folder.resolve()]
+        for run, entry in zip(runs, entries, strict=True)
+        if run.folder.resolve() in wanted
+    }
+    return PaperRuns(tuple(entries), named)
+
+
+def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
+    """Name of a row and folder from each `ROW=FOLDER`; `InputError` for another form."""
+    found = []
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not (sign and name.strip() and folder.strip()):
+            raise InputError(f"--map {text!r}: give the name of a row and the folder of a run as ROW=FOLDER")
+        found.append((name.strip(), addresses.here(addresses.path_of(folder.strip()))))
+    return found
+
+
+def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
+    """The runs of each row (the one that the user named, else the first that fits), and those without a row.
+
+    Raises:
+        InputError: the user named an unknown row.
+    """
+    for name in runs.named.values():
+        if name not in patterns:
+            raise unknown_name("row", name, patterns)
+    found: dict[str, list[Entry]] = {name: [] for name in patterns}
+    rest: list[Entry] = []
+    for entry in runs.entries:
+        fitting = (name for name, pattern in patterns.items() if pattern.fits(entry))
+        row = runs.named.get(entry.folder) or next(fitting, None)
+        (rest if row is None else found[row]).append(entry)
+    return found, rest
 
 
 @dataclass(frozen=True)
@@ -131,7 +189,7 @@ def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
     if label.run in ("label", "training_data", "backbone"):
         return str(getattr(run, label.run)) or "none"
     full = next((o for p, o in read_published().sources.full_models.items() if is_method(run, [p])), {})
-    value = method_options(run).get(label.run, full.get(label.run))
+    value = run.record.method.options.get(label.run, full.get(label.run))
     if value is None:
         return "no such option"
     return ("yes" if value else "no") if isinstance(value, bool) else plain(option_value(value))
@@ -169,3 +227,40 @@ def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: 
         measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
         comparable=run is not None and is_comparable(run, measure.dataset),
     )
+
+
+def departures(entry: Entry) -> tuple[str, ...]:
+    """How a run departs from the paper's protocol, on any dataset."""
+    usual = entry.record.method.facts.threshold
+    found = (
+        deviation_from(entry, read_published().sources.protocol),
+        f"threshold {entry.threshold:g} instead of the method's own {usual:g}" if entry.threshold != usual else "",
+    )
+    return tuple(filter(None, found))
+
+
+def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
+    """Notes on a run's samples, version of OpenCV (`opencv` is that of most runs) and failures."""
+    return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
+
+
+def is_comparable(entry: Entry, dataset: Dataset) -> bool:
+    """Whether a run followed the paper's protocol on all samples of the dataset."""
+    return entry.conditions["samples"] == "all" and not _other_data(entry, dataset) and not departures(entry)
+
+
+def not_shown(entries: Sequence[Entry], why: str) -> str:
+    """A sentence on runs that are left out; "" if there are none."""
+    if not entries:
+        return ""
+    datasets: dict[str, list[str]] = {}
+    for entry in entries:
+        datasets.setdefault(entry.label, []).append(entry.dataset)
+    names = [f"{label} on {', '.join(dict.fromkeys(where))}" for label, where in datasets.items()]
+    return f"Not shown, {why}: {counted(len(entries), 'run')} ({'; '.join(names)})."
+
+
+def _other_data(entry: Entry, dataset: Dataset) -> str:
+    if dataset.content_hash in ("", entry.content_hash):
+        return ""
+    return f"another {dataset.title}: content hash {entry.short_hash} instead of the card's {dataset.content_hash[:8]}"

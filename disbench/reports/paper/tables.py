@@ -8,8 +8,7 @@ from typing import Any
 
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.published import Measure, read_published
-from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Number, paper_blocks
-from disbench.reports.paper.runs import read_paper_runs
+from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Number, paper_blocks, read_paper_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table
 from disbench.reports.render.text import counted, csv_text

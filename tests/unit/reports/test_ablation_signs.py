@@ -19,8 +19,7 @@ from scipy import stats
 from disbench.core.errors import InputError
 from disbench.reports.ablation.plans import load_plan
 from disbench.reports.ablation.report import report_ablation
-from disbench.reports.ablation.rows import Estimate, Quantity, estimate, read_results
-from disbench.reports.ablation.signs import PaperDifference, Sign
+from disbench.reports.ablation.results import Estimate, PaperDifference, Quantity, Sign, estimate, read_results
 from disbench.reports.paper.tables import make_paper_table
 from tests.unit.ablation_tools import HASHES, write_cell
 

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import PaperTable, read_definition
+from disbench.reports.paper.definitions import PaperTable, Pattern, read_definition
 from disbench.reports.paper.published import read_published
-from disbench.reports.paper.rows import paper_blocks
-from disbench.reports.paper.runs import PaperRuns, Pattern, parse_rows
+from disbench.reports.paper.rows import PaperRuns, paper_blocks, parse_rows
 from disbench.reports.paper.tables import make_paper_table, paper_table, signed
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Table
