@@ -96,18 +96,6 @@ def _own_choice(answer: Answer) -> float:
     return math.nan if answer.chosen is None else float(answer.ious[:, answer.chosen].mean())
 
 
-def _rank_within(answer: Answer) -> float:
-    return ambiguity.rank_correlation(answer.scores, answer.nearest) if answer.scores else math.nan
-
-
-def _held_own_choice(before: Answer, after: Answer) -> float:
-    return 0.0 if after.failed else ambiguity.held_top1(before.scores, after.scores, before.between(after))
-
-
-def _held_best(before: Answer, after: Answer) -> float:
-    return 0.0 if after.failed else ambiguity.held_best(before.ious, after.ious, before.between(after))
-
-
 def _recall(threshold: float) -> Callable[[Answer], float]:
     return lambda answer: ambiguity.recall(answer.ious, threshold)
 
@@ -121,10 +109,10 @@ OF_CLICKS: Mapping[str, Callable[[Answer], float]] = {
 }
 """Measures of one click, nan where one does not apply. A run's number is the mean over the other clicks."""
 OF_MOVED: Mapping[str, Callable[[Answer, Answer], float]] = {
-    "held_own_choice": _held_own_choice,
-    "held_best": _held_best,
+    "held_own_choice": lambda before, after: ambiguity.held_top1(before.scores, after.scores, before.between(after)),
+    "held_best": lambda before, after: ambiguity.held_best(before.ious, after.ious, before.between(after)),
 }
-"""Measures of a click and of the same click moved."""
+"""Measures of a click and of the same click moved, where the method did not fail on the latter."""
 
 
 @dataclass(frozen=True)
@@ -321,9 +309,13 @@ def _of_clicks(
     moved_images = np.array([image for image, _, _ in pairs])
     found = {name: _number([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
     found["calibration_error"] = _calibration(answers, images)
-    found["rank_correlation_within"] = _number([_rank_within(answer) for answer in answers], images)
+    within = [
+        ambiguity.rank_correlation(answer.scores, answer.nearest) if answer.scores else math.nan for answer in answers
+    ]
+    found["rank_correlation_within"] = _number(within, images)
     for name, measure in OF_MOVED.items():
-        number = _number([measure(before, after) for _, before, after in pairs], moved_images)
+        values = [0.0 if after.failed else measure(before, after) for _, before, after in pairs]
+        number = _number(values, moved_images)
         found[name] = replace(number, count=len(answers))
     return {(name, ""): number for name, number in found.items()}
 
