@@ -66,7 +66,7 @@ def verify(
     from disbench.harness.archive import is_run  # noqa: PLC0415
     from disbench.harness.verification import verify_run  # noqa: PLC0415
     from disbench.sampling.verify import verify_shards  # noqa: PLC0415
-    from disbench.shards.reader import MANIFEST  # noqa: PLC0415
+    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
 
     addresses.here(place)
     if not is_run(place) and (place / MANIFEST).is_file():

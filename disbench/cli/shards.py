@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +19,9 @@ from disbench.cli.options import (
     print_definitions,
 )
 from disbench.io import addresses
+
+if TYPE_CHECKING:
+    from disbench.shards.manifest import ShardManifest
 
 
 def sample(
@@ -80,7 +82,7 @@ def sample(
     from disbench.sampling.parts import parse_part  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
-    from disbench.shards.reader import MANIFEST  # noqa: PLC0415
+    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
 
     part = None if shard_of is None else parse_part(shard_of)
@@ -115,13 +117,13 @@ def sample(
     _print_made(out, manifest)
 
 
-def _print_made(out: Path | str, manifest: Mapping[str, Any]) -> None:
+def _print_made(out: Path | str, manifest: ShardManifest) -> None:
     """Print what the shards hold and what was left out."""
     typer.echo(
-        f"{out}: {manifest['scenes']} scenes, {manifest['objects']} objects, {manifest['sets']} sets "
-        f"in {len(manifest['files'])} shards (of {manifest['images']} images)"
+        f"{out}: {manifest.scenes} scenes, {manifest.objects} objects, {manifest.sets} sets "
+        f"in {len(manifest.files)} shards (of {manifest.images} images)"
     )
-    for reason, count in sorted(manifest["dropped"].items(), key=lambda item: -item[1]):
+    for reason, count in sorted((manifest.dropped or {}).items(), key=lambda item: -item[1]):
         typer.echo(f"  left out: {count} x {reason}")
 
 
@@ -137,7 +139,7 @@ def merge(
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.sampling.job import JOB_FILES  # noqa: PLC0415
     from disbench.sampling.merged_parts import merge_parts  # noqa: PLC0415
-    from disbench.shards.reader import MANIFEST  # noqa: PLC0415
+    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
 
     folders = [addresses.here(part) for part in parts]
     with output(out, JOB_FILES, last=MANIFEST, existing=existing) as place:

@@ -24,7 +24,7 @@ from disbench.harness.record import Choice
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
 from disbench.shards.images import lookup
-from disbench.shards.reader import ShardReader, content_hash
+from disbench.shards.reader import ShardReader
 
 EMBEDDED = "embedded"
 """For `images`: the embedded photos."""
@@ -96,7 +96,7 @@ class SetSource:
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of shards, choice and images."""
-        digest = hashlib.sha256(f"disbench sets 1\n{content_hash(self.reader.manifest)}\n".encode())
+        digest = hashlib.sha256(f"disbench sets 1\n{self.reader.manifest.content_hash}\n".encode())
         digest.update("\n".join(self.ids).encode())
         for name in dict.fromkeys(self._names[1][scene] for scene, *_ in self.chosen):
             digest.update(f"\n{name} {file_sha256(self._path(name))}".encode())
@@ -105,12 +105,11 @@ class SetSource:
     def facts(self) -> dict[str, object]:
         """What a run records (`disbench.harness.record.SetFacts`)."""
         manifest = self.reader.manifest
-        recipe = manifest.get("recipe", {})
         return {
-            "title": f"Diverse sets, recipe {recipe.get('name', 'unknown')}, of {manifest.get('source', 'shards')}",
+            "title": f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}",
             "shards": {
-                "content_hash": content_hash(manifest),
-                "recipe": recipe,
+                "content_hash": manifest.content_hash,
+                "recipe": manifest.recipe,
                 "sets": int(self.reader.sets_a_scene().sum()),
             },
             "choice": dataclasses.asdict(self.choice),

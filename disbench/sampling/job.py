@@ -9,8 +9,7 @@ gets its name only when it is whole; `manifest.json` comes last. Several machine
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import dataclasses
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -22,11 +21,11 @@ from tqdm import tqdm
 from disbench import __version__
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.io.files import Existing, file_sha256, whole_file
+from disbench.io.files import Existing
 from disbench.sampling.chunks import SamplingWork, chunks_by_cost
-from disbench.sampling.parts import describe_part, slice_of
+from disbench.sampling.parts import slice_of
 from disbench.sampling.recipes import Recipe
-from disbench.shards.reader import MANIFEST, SCHEMA_VERSION, read_manifest
+from disbench.shards.manifest import MANIFEST, Job, Part, ShardManifest, read_manifest, write_manifest
 from disbench.shards.writer import Chunk, ShardWriter, other_job
 from disbench.workers import Engine, LocalEngine
 
@@ -47,7 +46,7 @@ def make_shards(
     existing: Existing = "resume",
     progress: bool = False,
     finished: Callable[[Path], None] = lambda path: None,
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Write the diverse sets of a dataset as shards.
 
     Args:
@@ -57,7 +56,7 @@ def make_shards(
         workers: processes that sample; 1 samples in this process. Does not change the result. With more, a
             script must make this call under `if __name__ == "__main__":` (they are started by "spawn").
         engine: where the workers are; by default processes on this machine. Does not change the result.
-        limit: only the first so many images of the source.
+        limit: only the first images of the source, this many.
         part: (i, n) with i from 1 to n samples the i-th of n slices of these images, for
             `merge_parts`; None samples all of them.
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
@@ -69,21 +68,29 @@ def make_shards(
         The manifest.
 
     Raises:
-        InputError: `out` has shards made by another recipe or from other input, a part that is none, or bad
+        InputError: `out` has shards made by another recipe or from other input, an unknown part, or bad
             input data. Finished shards stay, and the next run resumes after them.
         OSError: the folder cannot be written, or the disk is full; finished shards stay.
     """
     folder = Path(out)
     count = len(source) if limit is None else min(limit, len(source))
     images = range(count) if part is None else slice_of(count, part)
-    job = _describe_job(source, recipe, limit, None if part is None else describe_part(part, images, count))
+    job = Job(
+        recipe=recipe.as_dict(),
+        seed=recipe.seed,
+        source=source.name,
+        sources=source.fingerprint(),
+        limit=limit,
+        versions=versions(),
+        part=None if part is None else Part(*part, images.start, images.stop, count),
+    )
     done = prepare_folder(folder, job, existing)
     if done is not None:
         return done
     writer = ShardWriter(
         folder,
         recipe.shard_bytes,
-        job["fingerprint"],
+        job.job_hash(),
         begin=images.start,
         part=part is not None,
         finished=finished,
@@ -94,21 +101,29 @@ def make_shards(
     with contextlib.closing(engine.in_order(SamplingWork(source, recipe), tasks, folder)) as chunks:
         bar = progress_bar(recipe.name, len(images), len(images) - len(rest), shown=progress)
         write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)
-    total = writer.total
     before_any_scene = dict(getattr(source, "dropped", {}))
     if part is not None:  # merging counts once what every part would count
-        others = {"trailing": writer.trailing.as_dict(), "source_dropped": before_any_scene}
-        return write_manifest(folder, {**job, **total.as_dict(), **others, "files": writer.files})
-    total.dropped.update(before_any_scene)
-    return write_manifest(folder, {**job, **total.as_dict(), "files": writer.files})
+        of_part = {"trailing": writer.trailing.totals(), "source_dropped": before_any_scene}
+        return write_manifest(folder, manifest_of(job, writer, **of_part))
+    writer.total.dropped.update(before_any_scene)
+    return write_manifest(folder, manifest_of(job, writer))
 
 
-def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: dict[str, Any], folder: Path) -> Iterator[Chunk]:
-    """The chunks, each once its rows are known to be of the files that were opened.
+def manifest_of(job: Job, writer: ShardWriter, **of_part: Any) -> ShardManifest:
+    """The manifest of a job whose shards are written."""
+    facts = {item.name: getattr(job, item.name) for item in dataclasses.fields(job)}
+    total = writer.total.totals()
+    return ShardManifest(
+        **facts,
+        fingerprint=job.job_hash(),
+        **{item.name: getattr(total, item.name) for item in dataclasses.fields(total)},
+        **of_part,
+        files=tuple(writer.files),
+    )
 
-    Raises:
-        InputError: the files are others now; of whatever went wrong, this is the reason.
-    """
+
+def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
+    """The chunks, each once its rows are known to be of the files that were opened; changed files explain any error."""
     try:
         for chunk in chunks:
             _check_unchanged(source)
@@ -116,7 +131,7 @@ def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: dict[str,
     except InputError:
         _check_unchanged(source)
         raise
-    if source.fingerprint() != job["sources"]:
+    if source.fingerprint() != job.sources:
         raise InputError(
             f"{folder}: the files of {source.name} were changed while they were read; "
             "run it again with --existing overwrite"
@@ -135,7 +150,7 @@ def progress_bar(title: str, images: int, done: int, *, shown: bool) -> tqdm:
 
 
 def write_chunks(writer: ShardWriter, chunks: Iterable[Chunk], bar: tqdm) -> None:
-    """Write all chunks; whatever interrupts it, only whole shards stay."""
+    """Write all chunks; if it is interrupted, only whole shards stay."""
     try:
         for chunk in chunks:
             writer.add(chunk)
@@ -148,23 +163,6 @@ def write_chunks(writer: ShardWriter, chunks: Iterable[Chunk], bar: tqdm) -> Non
         bar.close()
 
 
-def _describe_job(
-    source: SceneSource, recipe: Recipe, limit: int | None, part: dict[str, int] | None
-) -> dict[str, Any]:
-    """Everything that decides the bytes, and a hash of it."""
-    job: dict[str, Any] = {
-        "schema": SCHEMA_VERSION,
-        "recipe": recipe.as_dict(),
-        "seed": recipe.seed,
-        "source": source.name,
-        "sources": source.fingerprint(),
-        "limit": limit,
-        "versions": versions(),
-        **({"part": part} if part else {}),
-    }
-    return with_fingerprint(job)
-
-
 def versions() -> dict[str, str]:
     """Versions of all that can change a byte."""
     return {
@@ -174,22 +172,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def with_fingerprint(job: dict[str, Any]) -> dict[str, Any]:
-    """The job and, last, a hash of it."""
-    text = json.dumps(job, sort_keys=True)
-    return {**job, "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def prepare_folder(folder: Path, job: dict[str, Any], existing: Existing) -> dict[str, Any] | None:
-    """Make the folder ready; the manifest, if the job is done already.
-
-    Args:
-        folder: for the shards.
-        job: as `with_fingerprint` gives it.
-        existing: as for `make_shards`.
+def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest | None:
+    """Make the folder ready for a job; the manifest, if the job is done already.
 
     Raises:
-        InputError: the folder has shards that are not the job's or not as they were, or any that must not be.
+        InputError: the folder has shards of another job or damaged ones, or any where `existing` is "fail".
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = sorted(folder.glob("shard-*.parquet"))
@@ -205,32 +192,9 @@ def prepare_folder(folder: Path, job: dict[str, Any], existing: Existing) -> dic
     if existing == "overwrite" or not manifest.exists():
         return None
     done = read_manifest(folder)
-    if done.get("fingerprint") != job["fingerprint"]:
-        raise other_job(folder, differences(done, job))
-    for entry in done["files"]:
-        path = folder / entry["name"]
-        if not path.is_file() or file_sha256(path) != entry["sha256"]:
-            raise InputError(f"{path}: not as the manifest says; use --existing overwrite to make it again")
+    if done.fingerprint != job.job_hash():
+        raise other_job(folder, done.differences(job))
+    for file in done.files:
+        if problem := file.problem(folder):
+            raise InputError(f"{folder}: {problem}; use --existing overwrite to make it again")
     return done
-
-
-def differences(done: dict[str, Any], job: dict[str, Any]) -> str:
-    """In what two jobs differ, in words."""
-    parts = []
-    for key in ("schema", "source", "sources", "limit", "versions", "part"):
-        if done.get(key) != job.get(key):
-            parts.append(f"other {key}")
-    recipe = done.get("recipe", {})
-    parts += [f"recipe {key}" for key, value in _plain(job["recipe"]).items() if recipe.get(key) != value]
-    return ", ".join(parts) or "another program"
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest, which makes the folder a finished one; the manifest as it is read again."""
-    with whole_file(folder / MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=1).encode() + b"\n")
-    return read_manifest(folder)

@@ -10,66 +10,47 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
 from disbench.io.files import Existing
-from disbench.sampling.job import (
-    differences,
-    prepare_folder,
-    progress_bar,
-    versions,
-    with_fingerprint,
-    write_chunks,
-    write_manifest,
-)
+from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, versions, write_chunks
 from disbench.sampling.parts import slice_of
-from disbench.sampling.verify import shard_problems
-from disbench.shards.reader import SCHEMA, read_manifest, to_batch
-from disbench.shards.writer import Chunk, ShardWriter, Tally, shard_facts
+from disbench.sampling.verify import shard_problem
+from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Totals, read_manifest, write_manifest
+from disbench.shards.reader import SCHEMA, to_batch
+from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, Tally, shard_facts
 
-_JOB = ("schema", "recipe", "seed", "source", "sources", "limit", "versions")
 _WRITERS = ("disbench", "pyarrow")
 """What decides the bytes of a merge; the other libraries had their say when the parts were sampled."""
 _NAMED = 20
 """Missing parts that are named."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Part:
-    """A finished part.
-
-    Attributes:
-        folder: of its shards.
-        manifest: as its folder has it.
-        job: what the undivided job's manifest would begin with, fingerprint included.
-        number: from 1 on.
-        of: how many parts there are.
-        images: source numbers of its images.
-        of_images: how many images the parts have in all.
-        trailing: its images without a scene after its last row.
-        source_dropped: what the source left out before any scene.
-    """
+    """A finished part: its folder and manifest, the undivided job, its slice, and its images after the last row."""
 
     folder: Path
-    manifest: dict[str, Any]
-    job: dict[str, Any]
-    number: int
-    of: int
-    images: range
-    of_images: int
-    trailing: Tally
-    source_dropped: dict[str, int]
+    manifest: ShardManifest
+    job: Job
+    slice: Part
+    trailing: Totals
 
-    def cure(self) -> str:
-        """What to do where the part is not as it should be."""
-        return f"make it again: its sample command with --shard-of {self.number}/{self.of} --existing overwrite"
+    @property
+    def images(self) -> range:
+        """Source numbers of its images."""
+        return range(self.slice.first, self.slice.next)
+
+    def fix(self) -> str:
+        """How to make the part again."""
+        number, of = self.slice.number, self.slice.of
+        return f"make it again: its sample command with --shard-of {number}/{of} --existing overwrite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +77,7 @@ def merge_parts(
     existing: Existing = "resume",
     progress: bool = False,
     finished: Callable[[Path], None] = lambda path: None,
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Put the parts that `make_shards(..., part=(i, n))` made together.
 
     Args:
@@ -119,44 +100,26 @@ def merge_parts(
     chosen = _all_parts([_read_part(Path(part)) for part in parts])
     if folder.resolve() in {part.folder.resolve() for part in chosen}:
         raise InputError(f"{folder}: a part itself; name another folder for the merged shards")
-    job, total = chosen[0].job, chosen[0].of_images
+    job, total = chosen[0].job, chosen[0].slice.of_images
     done = prepare_folder(folder, job, existing)
     if done is not None:
         return done
-    writer = ShardWriter(folder, job["recipe"]["shard_bytes"], job["fingerprint"], finished=finished)
+    writer = ShardWriter(folder, job.recipe["shard_bytes"], job.job_hash(), finished=finished)
     start = writer.resume()
     with contextlib.closing(_chunks(chosen, start)) as chunks:
         write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))
-    writer.total.dropped.update(chosen[0].source_dropped)
-    return write_manifest(folder, {**job, **writer.total.as_dict(), "files": writer.files})
+    writer.total.dropped.update(chosen[0].manifest.source_dropped or {})
+    return write_manifest(folder, manifest_of(job, writer))
 
 
 def _read_part(folder: Path) -> _Part:
     manifest = read_manifest(folder)
-    if "part" not in manifest:
+    part, trailing = manifest.part, manifest.trailing
+    if part is None or trailing is None:
         raise InputError(f"{folder}: not a part; name folders that sample --shard-of made")
-    try:
-        part = manifest["part"]
-        read = _Part(
-            folder=folder,
-            manifest=manifest,
-            job=with_fingerprint({key: manifest[key] for key in _JOB}),
-            number=int(part["number"]),
-            of=int(part["of"]),
-            images=range(int(part["first"]), int(part["next"])),
-            of_images=int(part["of_images"]),
-            trailing=Tally.from_dict(manifest["trailing"]),
-            source_dropped={str(reason): int(n) for reason, n in manifest["source_dropped"].items()},
-        )
-        sound = with_fingerprint({key: manifest[key] for key in (*_JOB, "part")})["fingerprint"]
-        sound = sound == manifest["fingerprint"]
-        sound = sound and read.images == slice_of(read.of_images, (read.number, read.of))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(
-            f"{folder}: its manifest is not as sample wrote it; make this part again with --existing overwrite"
-        )
+    read = _Part(folder, manifest, manifest.undivided(), part, trailing)
+    if manifest.job_hash() != manifest.fingerprint or read.images != slice_of(part.of_images, (part.number, part.of)):
+        raise InputError(f"{folder}: its manifest was changed; make this part again with --existing overwrite")
     return read
 
 
@@ -168,42 +131,43 @@ def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
     found: dict[int, _Part] = {}
     for part in parts:
         _check_same_job(part, first)
-        if part.number in found:
+        number = part.slice.number
+        if number in found:
             raise InputError(
-                f"{part.folder}: part {part.number} of {part.of}, as {found[part.number].folder} is; "
-                "name each part once"
+                f"{part.folder}: part {number} of {part.slice.of}, as {found[number].folder} is; name each part once"
             )
-        found[part.number] = part
-    missing = [number for number in range(1, first.of + 1) if number not in found][: _NAMED + 1]
+        found[number] = part
+    missing = [number for number in range(1, first.slice.of + 1) if number not in found][: _NAMED + 1]
     if missing:
         numbers = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
         raise InputError(
-            f"{first.folder}: one of {first.of} parts, but part {numbers} is missing; name its folder too, or make "
-            f"it with --shard-of {missing[0]}/{first.of}"
+            f"{first.folder}: one of {first.slice.of} parts, but part {numbers} is missing; name its folder too, or "
+            f"make it with --shard-of {missing[0]}/{first.slice.of}"
         )
     _check_versions(first)
     return [found[number] for number in sorted(found)]
 
 
 def _check_same_job(part: _Part, first: _Part) -> None:
-    if part.job["fingerprint"] != first.job["fingerprint"]:
+    if part.job != first.job:
         raise InputError(
-            f"{part.folder}: not of the job that made {first.folder} ({differences(part.job, first.job)}); name "
+            f"{part.folder}: not of the job that made {first.folder} ({part.job.differences(first.job)}); name "
             "parts that the same command made with the same versions"
         )
-    if (part.of, part.of_images) != (first.of, first.of_images):
+    here, there = part.slice, first.slice
+    if (here.of, here.of_images) != (there.of, there.of_images):
         raise InputError(
-            f"{part.folder}: one of {part.of} parts of {part.of_images} images, but {first.folder} is one of "
-            f"{first.of} parts of {first.of_images}; name parts of one division"
+            f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
+            f"{there.of} parts of {there.of_images}; name parts of one division"
         )
-    if part.source_dropped != first.source_dropped:
+    if part.manifest.source_dropped != first.manifest.source_dropped:
         raise InputError(
-            f"{part.folder}: its source left out something else than that of {first.folder}; {part.cure()}"
+            f"{part.folder}: its source left out other annotations than that of {first.folder}; {part.fix()}"
         )
 
 
 def _check_versions(part: _Part) -> None:
-    here, there = versions(), part.job["versions"]
+    here, there = versions(), part.job.versions
     other = [f"{name} {there.get(name)}, here {here[name]}" for name in _WRITERS if there.get(name) != here[name]]
     if other:
         raise InputError(
@@ -216,48 +180,37 @@ def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
     """What an undivided job's sampler would hand to the writer, from an image on that follows a row."""
     for part in parts:
         following = part.images.start
-        for entry in part.manifest["files"]:
-            facts = _checked_facts(part, entry, following)
-            following = int(facts["next"])
+        for file in part.manifest.files:
+            facts = _checked_facts(part, file, following)
+            following = facts.next
             if following > start:
-                yield from _shard_chunks(part, part.folder / entry["name"], facts, start)
+                yield from _shard_chunks(part, part.folder / file.name, facts, start)
         if following + part.trailing.images != part.images.stop:
-            raise InputError(f"{part.folder}: its shards do not account for all its images; {part.cure()}")
+            raise InputError(f"{part.folder}: its shards do not account for all its images; {part.fix()}")
         if part.trailing.images and following >= start:
-            yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
+            yield Chunk([part.images.stop - 1], [-1], [Tally.of(part.trailing)], [], to_batch([]))
 
 
-def _checked_facts(part: _Part, entry: Mapping[str, Any], first: int) -> dict[str, Any]:
+def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
     """What a part's shard says of itself, once its bytes are known to be those of the manifest."""
-    problems = shard_problems(part.folder, entry)
-    if problems:
-        raise InputError(f"{part.folder}: {problems[0]}; {part.cure()}")
-    facts = shard_facts(part.folder / entry["name"])
-    try:
-        images = len(facts["sizes"]) + sum(int(tally["images"]) for _, tally in facts["gaps"])
-        sound = (
-            facts["fingerprint"] == part.manifest["fingerprint"]
-            and facts["first"] == first
-            and facts["next"] == first + images
-            and len(facts["sizes"]) == entry["rows"]
-        )
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise InputError(f"{part.folder}: {entry['name']} is not a shard of this part; {part.cure()}")
+    if problem := shard_problem(part.folder, file):
+        raise InputError(f"{part.folder}: {problem}; {part.fix()}")
+    facts = shard_facts(part.folder / file.name)
+    if (facts.fingerprint, facts.first, len(facts.sizes)) != (part.manifest.fingerprint, first, file.rows):
+        raise InputError(f"{part.folder}: {file.name} is not a shard of this part; {part.fix()}")
     return facts
 
 
-def _shard_chunks(part: _Part, path: Path, facts: Mapping[str, Any], start: int) -> Iterator[Chunk]:
+def _shard_chunks(part: _Part, path: Path, facts: ShardFacts, start: int) -> Iterator[Chunk]:
     """A chunk for each row group; images before `start` are left out."""
-    gaps = {int(row): Tally.from_dict(tally) for row, tally in facts["gaps"]}
-    index, place = int(facts["first"]), 0
+    gaps = {row: Tally(**{**tally, "dropped": Counter(tally["dropped"])}) for row, tally in facts.gaps}
+    index, place = facts.first, 0
     for batch in _row_groups(part, path):
         rows = []
         for tally in _row_tallies(batch):
             gap = gaps.get(place, Tally())
             index += gap.images
-            rows.append(_Row(index, int(facts["sizes"][place]), tally, gap))
+            rows.append(_Row(index, facts.sizes[place], tally, gap))
             index, place = index + 1, place + 1
         yield _chunk(batch, [row for row in rows if row.index >= start])
 
@@ -285,7 +238,7 @@ def _row_groups(part: _Part, path: Path) -> Iterator[pa.RecordBatch]:
                 for batch in file.read_row_group(group).combine_chunks().to_batches():
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=SCHEMA)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{part.folder}: {path.name} is damaged ({error}); {part.cure()}") from error
+        raise InputError(f"{part.folder}: {path.name} is damaged ({error}); {part.fix()}") from error
 
 
 def _row_tallies(batch: pa.RecordBatch) -> list[Tally]:

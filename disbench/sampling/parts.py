@@ -33,14 +33,3 @@ def parse_part(text: str) -> tuple[int, int]:
     part = int(number), int(parts)
     slice_of(0, part)
     return part
-
-
-def describe_part(part: tuple[int, int], images: range, count: int) -> dict[str, int]:
-    """What a part's manifest says about its slice: source numbers from `first` to before `next`, of all images."""
-    return {
-        "number": part[0],
-        "of": part[1],
-        "first": images.start,
-        "next": images.stop,
-        "of_images": count,
-    }

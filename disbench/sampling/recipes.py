@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from disbench.core.errors import InputError
 from disbench.core.limits import MAX_COUNT
 from disbench.core.masks import Raster
 from disbench.io import definitions
-from disbench.io.settings import settings_from, with_overrides
+from disbench.io.settings import Bounds, settings_from, with_overrides
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
 
 Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
 SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Pixels = Annotated[int, Bounds(1, MAX_COUNT)]
+Share = Annotated[float, Bounds(0, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +55,28 @@ class Recipe:
     description: str
     method: Method
     sources: tuple[SourceName, ...]
-    seed: int = 0
-    min_area: int = 80
-    min_box_fill: float = 0.0
+    seed: Annotated[int, Bounds(0)] = 0
+    min_area: Pixels = 80
+    min_box_fill: Share = 0.0
     raster: Raster = "pycocotools"
     join: Literal["inner", "outer"] = "inner"
     drop_repeated: bool = True
     stuff: bool = True
     coco_masks: Literal["instances", "panoptic"] = "instances"
     bad_annotations: Literal["fail", "drop"] = "fail"
-    box_share: float = 0.70
-    mask_share: float = 0.80
+    box_share: Share = 0.70
+    mask_share: Share = 0.80
     nest: Nest = "annotated"
     dilated: Dilated = "one"
-    iterations: int = 1
-    min_overlap: int = 1
-    cap: int = 16
-    largest_merge: int = 3
-    shard_bytes: int = 16 * 2**20
+    iterations: Annotated[int, Bounds(1, 10_000)] = 1
+    min_overlap: Pixels = 1
+    cap: Annotated[int, Bounds(1, 2**16)] = 16
+    largest_merge: Annotated[int, Bounds(1, 2**16)] = 3
+    shard_bytes: Annotated[int, Bounds(4096, 2**40)] = 16 * 2**20
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, for the manifest."""
-        return dataclasses.asdict(self)
-
-
-_LOWEST = {
-    "seed": 0,
-    "min_area": 1,
-    "iterations": 1,
-    "min_overlap": 1,
-    "cap": 1,
-    "largest_merge": 1,
-    "shard_bytes": 4096,
-}
-_HIGHEST = {
-    **{"iterations": 10_000, "cap": 1 << 16, "largest_merge": 1 << 16, "shard_bytes": 1 << 40},
-    **dict.fromkeys(("min_area", "min_overlap"), MAX_COUNT),
-}
-"""Beyond them a scene would take for ever, or a shard fit into no memory."""
-_SHARES = ("min_box_fill", "box_share", "mask_share")
+        """All fields, JSON-ready, for the manifest."""
+        return {**dataclasses.asdict(self), "sources": list(self.sources)}
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -121,13 +105,4 @@ def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         InputError: a missing or unknown option, a value of the wrong kind or out of range.
     """
-    recipe = settings_from(Recipe, content, where)
-    values = {key: getattr(recipe, key) for key in content}
-    for key, value in values.items():
-        if key in _LOWEST and value < _LOWEST[key]:
-            raise InputError(f"{where}: {key} = {value} is too small; it starts at {_LOWEST[key]}")
-        if key in _HIGHEST and value > _HIGHEST[key]:
-            raise InputError(f"{where}: {key} = {value} is too large; it ends at {_HIGHEST[key]}")
-        if key in _SHARES and not 0 <= value <= 1:
-            raise InputError(f"{where}: {key} = {value} is not a share; it lies between 0 and 1")
-    return recipe
+    return settings_from(Recipe, content, where)

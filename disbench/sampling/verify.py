@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from disbench.core.errors import InputError
-from disbench.io.files import file_sha256
 from disbench.io.parquet import has_columns, open_parquet, weigh
 from disbench.sampling.recipes import Recipe, parse_recipe
 from disbench.sampling.scene_checks import row_problems
-from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, is_shard, read_manifest
-from disbench.workers.processes import die_with_parent, interrupts_held_back
+from disbench.shards.manifest import MANIFEST, ShardFile, ShardManifest, read_manifest
+from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
+from disbench.workers import LocalEngine
 
 TOLD = 20
 """Problems that are told; the others are counted."""
@@ -94,7 +90,7 @@ class _Found:
 
 
 def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progress: bool = False) -> Verification:
-    """Hold every shard against the manifest, and every scene against the recipe.
+    """Compare every shard with the manifest, and every scene with the recipe.
 
     A shard's bytes, SHA-256, columns and rows must be the manifest's. In every scene, masks must decode to the
     image's size and to their area and box; parents, levels and neighbours must fit together; sets must name
@@ -108,85 +104,78 @@ def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progre
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: no manifest, one that cannot be read, or a worker process that was killed.
+        InputError: no manifest, one that cannot be read, or a shard whose worker process was killed
+            three times.
     """
     from tqdm import tqdm  # noqa: PLC0415
 
     manifest = read_manifest(folder)
-    entries = manifest["files"]
-    check = partial(_check_shard, folder, _recipe_of(folder, manifest), quick)
+    work = _ShardChecks(folder, _recipe_of(folder, manifest), quick)
     found = _Found()
-    for one in tqdm(_in_order(check, entries, workers), total=len(entries), unit="shard", disable=not progress):
-        found.add(one)
-    found.tell(_unnamed_shards(folder, entries))
+    with tempfile.TemporaryDirectory() as place:
+        checked = LocalEngine(workers).in_order(work, manifest.files, Path(place))
+        with contextlib.closing(checked):
+            for one in tqdm(checked, total=len(manifest.files), unit="shard", disable=not progress):
+                found.add(one)
+    found.tell(_unnamed_shards(manifest, folder))
     found.tell(_wrong_totals(manifest, found, quick=quick))
-    scenes = sum(int(entry["rows"]) for entry in entries)
-    return Verification(folder, len(entries), scenes, tuple(found.problems), found.count, quick)
+    return Verification(folder, len(manifest.files), manifest.rows, tuple(found.problems), found.count, quick)
 
 
-def shard_problems(folder: Path, entry: Mapping[str, Any]) -> list[str]:
-    """What keeps a shard from being the one that the manifest's entry describes; nothing is decoded."""
-    name, rows, size = str(entry["name"]), int(entry["rows"]), int(entry["bytes"])
-    path = folder / name
-    if not is_shard(folder, name):
-        return [f"{repr(name)[:200]}: it is not there"]
-    if path.stat().st_size != size:
-        return [f"{name}: {path.stat().st_size} bytes, where the manifest says {size}"]
-    if file_sha256(path) != entry.get("sha256"):
-        return [f"{name}: its SHA-256 is not the manifest's"]
+def shard_problem(folder: Path, file: ShardFile) -> str | None:
+    """What keeps a shard from being the one that the manifest describes; nothing is decoded."""
+    if problem := file.problem(folder):
+        return problem
     try:
-        file, groups = open_parquet(path, SCHEMA)
-        with file:
-            found, known = sum(group.rows for group in groups), has_columns(file, SCHEMA)
+        parquet, groups = open_parquet(folder / file.name, SCHEMA)
+        with parquet:
+            rows, known = sum(group.rows for group in groups), has_columns(parquet, SCHEMA)
     except (OSError, pa.ArrowException, ValueError) as error:
-        return [f"{name}: not readable as Parquet ({error})"]
-    return [
-        *([] if known else [f"{name}: its columns are not a shard's"]),
-        *([] if found == rows else [f"{name}: {found} rows, where the manifest says {rows}"]),
-    ]
+        return f"{file.name}: not readable as Parquet ({error})"
+    if not known:
+        return f"{file.name}: its columns are not a shard's"
+    return None if rows == file.rows else f"{file.name}: {rows} rows, where the manifest says {file.rows}"
 
 
-def _recipe_of(folder: Path, manifest: Mapping[str, Any]) -> Recipe | None:
-    """The recipe that the manifest tells; None where it tells only a name, as of shards made by hand."""
-    content = manifest.get("recipe")
-    if not isinstance(content, Mapping) or "method" not in content:
-        return None
-    return parse_recipe(content, f"{folder / MANIFEST}, recipe")
+def _recipe_of(folder: Path, manifest: ShardManifest) -> Recipe | None:
+    """The manifest's recipe; None where it tells only a name, as in manifests written by hand."""
+    return parse_recipe(manifest.recipe, f"{folder / MANIFEST}, recipe") if "method" in manifest.recipe else None
 
 
-def _in_order(check: partial[_Found], entries: Sequence[Mapping[str, Any]], workers: int) -> Iterator[_Found]:
-    """What is found in each shard, in the order of the manifest."""
-    if workers <= 1 or len(entries) <= 1:
-        yield from map(check, entries)
-        return
-    count = min(workers, len(entries))
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), die_with_parent)
-    try:
-        with interrupts_held_back():  # the processes start here
-            waiting = [pool.submit(check, entry) for entry in entries]
-        for future in waiting:
-            yield future.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker process ended before its work (killed, or out of memory?); run the same command again with fewer "
-            "workers; a script must call this under `if __name__ == '__main__':`"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True)
+class _ShardChecks:
+    """Checking shards, as work for an engine."""
+
+    folder: Path
+    recipe: Recipe | None
+    quick: bool
+    watched = False
+
+    def begin(self, path: Path) -> _ShardChecks:
+        return self
+
+    def do(self, file: ShardFile) -> _Found:
+        return _check_shard(self.folder, self.recipe, self.quick, file)
+
+    def end(self) -> None:
+        pass
+
+    def describe(self, file: ShardFile) -> str:
+        return f"{self.folder / file.name}"
 
 
-def _check_shard(folder: Path, recipe: Recipe | None, quick: bool, entry: Mapping[str, Any]) -> _Found:
-    found = _Found()
-    found.tell(shard_problems(folder, entry))
+def _check_shard(folder: Path, recipe: Recipe | None, quick: bool, file: ShardFile) -> _Found:
+    found, name = _Found(), file.name
+    if problem := shard_problem(folder, file):
+        found.tell([problem])
     if quick or found.count:
         return found
-    name = entry["name"]
     try:
-        file, groups = open_parquet(folder / name, SCHEMA)
-        with file:
+        parquet, groups = open_parquet(folder / name, SCHEMA)
+        with parquet:
             found.tell(f"{name}: {problem}" for problem in _group_problems([group.rows for group in groups]))
             for number in range(len(groups)):
-                table = file.read_row_group(number)
+                table = parquet.read_row_group(number)
                 weigh(table)
                 for row in table.to_pylist():
                     problems = row_problems(row, recipe)
@@ -208,19 +197,17 @@ def _group_problems(lengths: Sequence[int]) -> Iterator[str]:
         left -= rows
 
 
-def _unnamed_shards(folder: Path, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    named = {str(entry["name"]) for entry in entries}
+def _unnamed_shards(manifest: ShardManifest, folder: Path) -> Iterator[str]:
+    named = {file.name for file in manifest.files}
     for path in sorted(folder.glob("shard-*.parquet")):
         if path.name not in named:
             yield f"{path.name}: a shard that the manifest does not name"
 
 
-def _wrong_totals(manifest: Mapping[str, Any], found: _Found, *, quick: bool) -> Iterator[str]:
-    scenes = sum(int(entry["rows"]) for entry in manifest["files"])
-    if manifest.get("scenes", scenes) != scenes:
-        yield f"{manifest['scenes']!r} scenes in the manifest, {scenes} in the shards that it names"
-    if quick or found.count:  # what was not looked at was not counted
-        return
-    for what, count in (("objects", found.objects), ("sets", found.sets)):
-        if manifest.get(what, count) != count:
-            yield f"{manifest[what]!r} {what} in the manifest, {count} in the shards that it names"
+def _wrong_totals(manifest: ShardManifest, found: _Found, *, quick: bool) -> Iterator[str]:
+    counted = [("scenes", manifest.scenes, manifest.rows)]
+    if not (quick or found.count):  # what was not looked at was not counted
+        counted += [("objects", manifest.objects, found.objects), ("sets", manifest.sets, found.sets)]
+    for what, said, count in counted:
+        if said not in (None, count):
+            yield f"{said} {what} in the manifest, {count} in the shards that it names"

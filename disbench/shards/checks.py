@@ -1,9 +1,8 @@
-"""Whether a folder of shards is one: its manifest's kinds, and that a scene's numbers name what is there."""
+"""Whether rows of a shard are scenes: masks decode, and numbers name objects of their scene."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -12,58 +11,13 @@ import pyarrow.compute as pc
 
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import shown
-from disbench.core.limits import MAX_PIXELS, MAX_ROWS
+from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
 from disbench.core.scenes import Kind
 from disbench.io.archives import safe_path
 
 _PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
 """Paths that need no closer look, as nearly all are."""
-_OPTIONAL: Mapping[str, type] = {"recipe": dict, "dropped": dict, "images": int, "source": str, "scenes": int}
-"""Keys of a manifest that are read where they are there, and the kinds of their values; null is as good as none."""
-
-
-def check_manifest(manifest: Mapping[str, Any]) -> None:
-    """See that what is read of a manifest is of the right kind.
-
-    Args:
-        manifest: the object of `manifest.json`, of a known schema.
-
-    Raises:
-        ValueError: it is not; says what.
-    """
-    files = manifest.get("files")
-    if not isinstance(files, list):
-        raise ValueError("it names no files")
-    for entry in files:
-        _check_entry(entry)
-    for key, kind in _OPTIONAL.items():
-        value = manifest.get(key)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ValueError(f"{key} is {value!r}"[:200])
-    for key, count in (manifest.get("dropped") or {}).items():
-        if not _is_count(count):
-            raise ValueError(f"dropped: {key!r} is {count!r}"[:200])
-    for key in ("images", "scenes"):
-        if manifest.get(key) is not None and not _is_count(manifest[key]):
-            raise ValueError(f"{key} is {manifest[key]!r}"[:200])
-
-
-def _check_entry(entry: object) -> None:
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"a file is {entry!r}"[:200])
-    name = entry.get("name")
-    if not isinstance(name, str):  # that it is a plain one is looked at where the file is opened
-        raise ValueError(f"a file's name is {name!r}"[:200])
-    for key in ("rows", "bytes"):
-        if not _is_count(entry.get(key)):
-            raise ValueError(f"{key} of {name!r} is {entry.get(key)!r}"[:200])
-    if not isinstance(entry.get("sha256"), str | None):
-        raise ValueError(f"sha256 of {name!r} is {entry['sha256']!r}"[:200])
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ROWS
 
 
 def check_scenes(table: pa.Table) -> None:
@@ -86,7 +40,11 @@ def check_scenes(table: pa.Table) -> None:
 
     height, width = (_numbers(table[name].combine_chunks()) for name in ("height", "width"))
     rows = np.arange(len(table))
-    check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), rows, "the size is no image's")
+    check(
+        (np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS),
+        rows,
+        "its size is not an image's",
+    )
     for name in table["file_name"].to_pylist():
         if not _PLAIN_PATH.fullmatch(name):
             safe_path(name, "its image")
@@ -101,10 +59,10 @@ def check_scenes(table: pa.Table) -> None:
     known = pc.is_in(columns["kind"], pa.array(get_args(Kind)))
     check(known.to_numpy(zero_copy_only=False), object_rows, "an object's kind is unknown")
     neighbour_rows, neighbours, _ = _inner(columns["neighbours"], object_rows)
-    check(_name_objects(neighbours, counts[neighbour_rows]), neighbour_rows, "a neighbour is no object")
+    check(_name_objects(neighbours, counts[neighbour_rows]), neighbour_rows, "a neighbour does not name an object")
 
     parent, level = _numbers(columns["parent"]), _numbers(columns["level"])
-    check((parent == _NULL) | _in_range(parent, counts[object_rows]), object_rows, "a parent is no object")
+    check((parent == _NULL) | _in_range(parent, counts[object_rows]), object_rows, "a parent does not name an object")
     above = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
     no_node = (parent == _NULL) & (level == _NULL)
     node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that rise by one leave no room for a circle
@@ -112,17 +70,17 @@ def check_scenes(table: pa.Table) -> None:
 
     set_rows, sets, _ = _inner(table["sets"].combine_chunks(), rows)
     set_columns = _columns(sets)
-    check(_in_range(_numbers(set_columns["center"]), counts[set_rows]), set_rows, "a set's center is no object")
+    check(_in_range(_numbers(set_columns["center"]), counts[set_rows]), set_rows, "a center does not name an object")
     excluded_rows, excluded, _ = _inner(set_columns["click_excludes"], set_rows)
-    check(_name_objects(excluded, counts[excluded_rows]), excluded_rows, "a set leaves out what is no object")
+    check(_name_objects(excluded, counts[excluded_rows]), excluded_rows, "click_excludes does not name an object")
     member_rows, members, masks = _inner(set_columns["members"], set_rows)
     check(masks > 0, set_rows, "a set has no mask")
     number_rows, numbers, united = _inner(members, member_rows)
     check(united > 0, member_rows, "a mask of a set has no object")
-    check(_name_objects(numbers, counts[number_rows]), number_rows, "a mask of a set unites what is no object")
+    check(_name_objects(numbers, counts[number_rows]), number_rows, "a mask of a set does not name an object")
     for name in ("left_out", "repeated"):
         found = set_columns[name].to_numpy(zero_copy_only=False)
-        check(np.isfinite(found) & (found >= 0), set_rows, f"{name} of a set is no count")
+        check(np.isfinite(found) & (found >= 0), set_rows, f"{name} of a set is not a count")
 
     sizes = np.stack([height, width], axis=1).tolist()
     rles: list[Rle] = [

@@ -195,7 +195,7 @@ def _shown_masks(count: int, places: int) -> tuple[list[int], int]:
 
 
 def _heading(reader: ShardReader, rows: Sequence[_Row], seed: int) -> tuple[str, str]:
-    name = (reader.manifest.get("recipe") or {}).get("name") or "shards"
+    name = reader.manifest.recipe_name or "shards"
     total = int(reader.sets_a_scene().sum())
     alone = "" if any(row.image for row in rows) else "; no image was found, so the masks are drawn alone"
     return (
@@ -243,8 +243,7 @@ def _look_up(
 
 def _rows(reader: ShardReader, scenes: dict[int, Path | None], rows: int, seed: int) -> list[_Row]:
     """One set a scene, then a second one a scene and so on, as long as there are rows to fill."""
-    recipe = reader.manifest.get("recipe") or {}
-    united = recipe.get("method") != "hierarchy"  # there a union is the outermost mask with its inner ones
+    united = reader.manifest.method != "hierarchy"  # there a union is the outermost mask with its inner ones
     sampled = {number: reader[number] for number in scenes}
     order = {number: _order_of_sets(sampled[number].sets, [seed, number]) for number in scenes}
     drawn: list[_Row] = []

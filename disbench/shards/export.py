@@ -102,7 +102,7 @@ def export_coco(shards: Path, out: Path) -> int:
     numbers = _image_numbers(shards, names)
     ids = {category["name"]: category["id"] for category in categories}
     with whole_file(out) as file:
-        about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.get("recipe")}
+        about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
         file.write(b'{"info":' + orjson.dumps(about))
         # The arrays follow each other in the file, so each is a pass over the shards: none is ever held.
         _write_array(file, "images", (_image(sampled, numbers) for sampled in reader))

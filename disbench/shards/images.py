@@ -8,7 +8,7 @@ from pathlib import Path
 from disbench.core.errors import InputError
 from disbench.datasets.images import find_image
 from disbench.io import addresses
-from disbench.shards.reader import read_manifest
+from disbench.shards.manifest import read_manifest
 
 DEFAULT_IMAGES = {
     "lvis": ("lvis", "coco"),
@@ -32,7 +32,7 @@ def lookup(folder: Path, images: Path | None, data: Path | None) -> Callable[[st
     Raises:
         InputError: `images` is not a folder.
     """
-    source = read_manifest(folder).get("source", "")
+    source = read_manifest(folder).source
     if images is not None:
         if addresses.address_of(images) is None and not images.is_dir():
             raise InputError(f"{images}: not a folder; name the folder of the images")

@@ -6,7 +6,6 @@ twice. A folder of shards is complete when it has its `manifest.json`, which is 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,11 +26,9 @@ from disbench.core.scenes import Scene, SceneObject
 from disbench.io.files import file_sha256
 from disbench.io.parquet import complaining, has_columns, open_parquet, weigh, written_out
 from disbench.io.parquet_footer import RowGroup
-from disbench.io.settings import parse_json_table
-from disbench.shards.checks import check_manifest, check_scenes
+from disbench.shards.checks import check_scenes
+from disbench.shards.manifest import SCHEMA_VERSION, read_manifest
 
-SCHEMA_VERSION = "1"
-MANIFEST = "manifest.json"
 ROWS_A_GROUP = 32
 """Scenes a Parquet row group: what a reader decodes to get at one scene."""
 
@@ -194,8 +191,11 @@ class ShardReader:
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self._files = [self._checked_file(entry) for entry in self.manifest["files"]]
-        self._starts = np.cumsum([0, *(int(entry["rows"]) for entry in self.manifest["files"])])
+        for file in self.manifest.files:
+            if problem := file.problem(self.folder, hashed=False):
+                raise InputError(f"{self.folder}: {problem}; sample again")
+        self._files = [self.folder / file.name for file in self.manifest.files]
+        self._starts = np.cumsum([0, *(file.rows for file in self.manifest.files)])
         self._cached_groups = cached_groups
         self._cache: OrderedDict[tuple[int, int], _RowGroup] = OrderedDict()
         self._open: dict[int, pq.ParquetFile] = {}
@@ -256,31 +256,18 @@ class ShardReader:
         """What another process needs; it opens the files itself."""
         return {**self.__dict__, "_cache": OrderedDict(), "_open": {}}
 
-    def _checked_file(self, entry: Mapping[str, Any]) -> Path:
-        path = self.folder / str(entry["name"])
-        if not is_shard(self.folder, entry["name"]):
-            raise InputError(
-                f"{self.folder}: the manifest names the shard {repr(entry['name'])[:200]}, but it is not there; sample "
-                "again"
-            )
-        if path.stat().st_size != entry["bytes"]:
-            raise InputError(
-                f"{path}: {path.stat().st_size} bytes, where the manifest says {entry['bytes']}; sample again"
-            )
-        return path
-
     def _parquet(self, shard: int) -> pq.ParquetFile:
         if shard not in self._open:
             with self._complaining(shard):
                 self._check_hash(shard)
                 file, groups = open_parquet(self._files[shard], SCHEMA)
-                _check_form(file, groups, int(self.manifest["files"][shard]["rows"]))
+                _check_form(file, groups, self.manifest.files[shard].rows)
                 self._open[shard], self._groups[shard] = file, groups
         return self._open[shard]
 
     def _check_hash(self, shard: int) -> None:
         """Check a shard's bytes against the manifest, once for this reader and its copies in other processes."""
-        wanted = self.manifest["files"][shard].get("sha256")
+        wanted = self.manifest.files[shard].sha256
         if wanted is not None and shard not in self._unchanged and file_sha256(self._files[shard]) != wanted:
             raise ValueError("its SHA-256 is not the manifest's")
         self._unchanged.add(shard)
@@ -403,41 +390,6 @@ def read_sets(folder: str | Path) -> DiverseSets:
         InputError: the folder is not a finished folder of shards.
     """
     return DiverseSets(folder)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder of shards.
-
-    Raises:
-        InputError: there is none, it is not JSON, or its schema is newer than this program.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
-    try:
-        manifest = parse_json_table(path.read_bytes())
-        schema = manifest["schema"]
-        if schema == SCHEMA_VERSION:
-            check_manifest(manifest)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
-    if schema != SCHEMA_VERSION:
-        said = repr(schema)[:80]
-        raise InputError(f"{path}: schema {said}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
-    return manifest
-
-
-def is_shard(folder: Path, name: str) -> bool:
-    """Whether a name from a manifest is that of a file in the folder itself."""
-    try:
-        return (folder / name).name == name and (folder / name).is_file()
-    except OSError:  # a name that no file can have
-        return False
-
-
-def content_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a folder's shards, from its manifest: of their own hashes, in order."""
-    return hashlib.sha256("".join(str(entry.get("sha256")) for entry in manifest["files"]).encode()).hexdigest()
 
 
 def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:

@@ -26,6 +26,7 @@ from disbench.core.arrays import IntArray
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.masks import areas, contained_shares, union
 from disbench.core.scenes import SceneObject
+from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
 TOP_PAIRS = 15
@@ -341,18 +342,16 @@ class _Tally:
                     low, high = sorted((item.category, objects[second].category))
                     self.touching[low, high] += 1
 
-    def result(self, manifest: Mapping[str, Any], *, complete: bool) -> ShardStatistics:
+    def result(self, manifest: ShardManifest, *, complete: bool) -> ShardStatistics:
         """The sums, with what the manifest knows beyond the scenes."""
-        recipe = manifest.get("recipe") or {}
-        method = str(recipe.get("method", ""))
         sets, masks = self.set_sizes.total(), _weighted(self.set_sizes)
         stuff = sum(kinds["stuff"] for kinds in self.by_source.values())
-        dropped = manifest.get("dropped")
+        dropped = manifest.dropped
         return ShardStatistics(
-            recipe=str(recipe.get("name", "")),
-            method=method,
-            source=str(manifest.get("source", "")),
-            images=manifest.get("images"),
+            recipe=manifest.recipe_name,
+            method=manifest.method,
+            source=manifest.source,
+            images=manifest.images,
             scenes=self.scenes,
             complete=complete,
             objects=sum(kinds.total() for kinds in self.by_source.values()) - stuff,
@@ -366,7 +365,7 @@ class _Tally:
             set_sizes=dict(sorted(self.set_sizes.items())),
             levels=dict(sorted(self.levels.items())),
             deepest=self.deepest,
-            neighbours=self._neighbours(method),
+            neighbours=self._neighbours(manifest.method),
             overlaps=self.overlaps.result() if self.overlaps else None,
             left_out=self.left_out,
             sets_cut=self.sets_cut,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
 from disbench.io.files import file_sha256, naming
-from disbench.io.settings import parse_json_table
+from disbench.io.settings import Count, parse_json_table, settings_from
+from disbench.shards.manifest import ShardFile, Totals
 from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
 
 
@@ -41,18 +43,16 @@ class Tally:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, in a fixed order."""
-        return {
-            "images": self.images,
-            "scenes": self.scenes,
-            "objects": self.objects,
-            "sets": self.sets,
-            "dropped": dict(sorted(self.dropped.items())),
-        }
+        return dataclasses.asdict(self.totals())
+
+    def totals(self) -> Totals:
+        """The numbers as they are now."""
+        return Totals(self.images, self.scenes, self.objects, self.sets, dict(sorted(self.dropped.items())))
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Tally:
-        """The inverse of `as_dict`."""
-        return cls(**{**plain, "dropped": Counter(plain["dropped"])})
+    def of(cls, totals: Totals) -> Tally:
+        """A tally that begins with these numbers."""
+        return cls(totals.images, totals.scenes, totals.objects, totals.sets, Counter(totals.dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,33 @@ class Chunk:
     tallies: list[Tally]
     sizes: list[int]
     batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What a finished shard says of itself.
+
+    Attributes:
+        fingerprint: of its job.
+        first: source number of the first image that it accounts for.
+        next: source number of the image after its last row.
+        tally: of its images.
+        sizes: in a part, the `row_bytes` of each row.
+        gaps: in a part, pairs of a row's number and the `Totals`, as a table, of the images without a scene right
+            before it.
+    """
+
+    fingerprint: str
+    first: Count
+    next: Count
+    tally: Totals
+    sizes: tuple[Count, ...] = ()
+    gaps: tuple[tuple[Any, ...], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As the shard stores it; `sizes` and `gaps` only in a part."""
+        plain = dataclasses.asdict(self)
+        return plain if self.sizes else {key: plain[key] for key in ("fingerprint", "first", "next", "tally")}
 
 
 class ShardWriter:
@@ -99,7 +126,7 @@ class ShardWriter:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
         self.part = part
         self._finished = finished
-        self.files: list[dict[str, Any]] = []
+        self.files: list[ShardFile] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
         self._first = begin  # source number of the first image that the open shard accounts for
@@ -116,9 +143,9 @@ class ShardWriter:
         """Account for the shards that are there; the number of the image to go on with."""
         for number, path in enumerate(sorted(self.folder.glob("shard-*.parquet"))):
             facts = shard_facts(path)
-            if facts.get("fingerprint") != self.fingerprint:
+            if facts.fingerprint != self.fingerprint:
                 raise other_job(self.folder, f"{path.name}: other input, recipe, part or versions")
-            if path.name != _shard_name(number) or facts["first"] != self._next:
+            if path.name != _shard_name(number) or facts.first != self._next:
                 raise InputError(f"{path}: a shard before it is missing; use --existing overwrite")
             self._account(path, facts)
         return self._next
@@ -194,17 +221,12 @@ class ShardWriter:
         if self._group_rows:
             self._write_group()
         assert self._parquet is not None
-        facts: dict[str, Any] = {
-            "fingerprint": self.fingerprint,
-            "first": self._first,
-            "next": self._next,
-            "tally": self._tally.as_dict(),
-        }
+        facts = ShardFacts(self.fingerprint, self._first, self._next, self._tally.totals())
         if self.part:
-            facts |= {"sizes": self._sizes, "gaps": self._gaps}
+            facts = replace(facts, sizes=tuple(self._sizes), gaps=tuple(self._gaps))
         path = self._path
         with naming(path):
-            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts, sort_keys=True)})
+            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts.as_json(), sort_keys=True)})
             self._parquet.close()
             self._parquet = None
             _flush_to_disk(self._partial)
@@ -214,18 +236,10 @@ class ShardWriter:
         self._sizes, self._gaps = [], []
         self._finished(path)
 
-    def _account(self, path: Path, facts: dict[str, Any]) -> None:
-        tally = Tally.from_dict(facts["tally"])
-        self.total.add(tally)
-        self._first = self._next = facts["next"]
-        self.files.append(
-            {
-                "name": path.name,
-                "rows": tally.scenes,
-                "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
-            }
-        )
+    def _account(self, path: Path, facts: ShardFacts) -> None:
+        self.total.add(Tally.of(facts.tally))
+        self._first = self._next = facts.next
+        self.files.append(ShardFile(path.name, facts.tally.scenes, path.stat().st_size, file_sha256(path)))
 
 
 def other_job(folder: Path, differences: str) -> InputError:
@@ -239,25 +253,17 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
-def shard_facts(path: Path) -> dict[str, Any]:
+def shard_facts(path: Path) -> ShardFacts:
     """What a finished shard says of itself.
-
-    Returns:
-        `fingerprint` of its job; `first` and `next`, the source numbers of the first image that it accounts for
-        and of the one after its last row; `tally`. In a part also `sizes`, the `row_bytes` of each row, and
-        `gaps`: pairs of a row's number and the tally of the images without a scene right before it.
 
     Raises:
         InputError: not a shard.
     """
     try:
         metadata = pq.read_metadata(path).metadata or {}
-        facts = parse_json_table(metadata[b"disbench.shard"])
-        _ = int(facts["first"]), int(facts["next"])
-        Tally().add(Tally.from_dict(facts["tally"]))
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+        return settings_from(ShardFacts, parse_json_table(metadata[b"disbench.shard"]), str(path), unknown="skip")
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a shard of disbench; use --existing overwrite or another folder") from error
-    return facts
 
 
 def _flush_to_disk(path: Path) -> None:

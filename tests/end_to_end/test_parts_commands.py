@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from disbench.io.files import file_sha256
-from disbench.shards.reader import MANIFEST, SCHEMA
+from disbench.shards.manifest import MANIFEST
+from disbench.shards.reader import SCHEMA
 from tests.commands import Result, disbench
 
 PARTS = 3

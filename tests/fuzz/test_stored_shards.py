@@ -23,7 +23,8 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.verify import verify_shards
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.export import export_coco, export_ritm
-from disbench.shards.reader import MANIFEST, SCHEMA, DiverseSets, ShardReader, content_hash
+from disbench.shards.manifest import MANIFEST
+from disbench.shards.reader import SCHEMA, DiverseSets, ShardReader
 from disbench.shards.statistics import as_dict, as_text, statistics
 from disbench.shards.writer import shard_facts
 from tests.fuzz.stored_forms import (
@@ -79,7 +80,7 @@ def read_everything(folder: Path, *, sheet: bool = False) -> None:
     result_or_refusal(lambda: export_coco(folder, folder.parent / "coco.json"), folder)
     result_or_refusal(lambda: export_ritm(folder, folder.parent / "ritm"), folder)
     result_or_refusal(lambda: verify_shards(folder).lines(), folder)
-    result_or_refusal(lambda: content_hash(ShardReader(folder).manifest), folder)
+    result_or_refusal(lambda: ShardReader(folder).manifest.content_hash, folder)
     if sheet:
         result_or_refusal(
             lambda: draw_contact_sheet(folder, folder.parent / "images", folder.parent / "s.png"),

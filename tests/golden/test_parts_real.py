@@ -11,7 +11,7 @@ from disbench.sampling import make_shards, merge_parts
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
 from disbench.sampling.verify import verify_shards
-from disbench.shards.reader import read_manifest
+from disbench.shards.manifest import read_manifest
 
 pytestmark = pytest.mark.real_data
 
@@ -50,7 +50,7 @@ def test_merged_parts_are_the_undivided_folder_and_hold(
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "merged" / path.name).read_bytes(), path.name
     if overrides == ["join=inner"]:  # counted once, not five times
-        assert whole["dropped"] == read_manifest(tmp_path / "merged")["dropped"]
+        assert whole.dropped == read_manifest(tmp_path / "merged").dropped
         assert any("only" in reason for reason in whole["dropped"]), whole["dropped"]
     found = verify_shards(tmp_path / "merged")
     assert found.lines()[1:] == []

@@ -43,7 +43,7 @@ def make(recipe: str, paths: dict[str, Any], data_root: Path, out: Path, *overri
 @pytest.mark.parametrize(("recipe", "paths", "expected"), CASES, ids=[case[0] for case in CASES])
 def test_counts(recipe: str, paths: dict[str, Any], expected: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
     manifest = make(recipe, paths, data_root, tmp_path)
-    assert {key: manifest[key] for key in expected} == expected
+    assert {key: getattr(manifest, key) for key in expected} == expected
 
 
 def test_all_images_of_either_dataset(data_root: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_all_images_of_either_dataset(data_root: Path, tmp_path: Path) -> None:
 
 def test_lvis_drops_and_depths(data_root: Path, tmp_path: Path) -> None:
     manifest = make("lvis-hierarchy", LVIS, data_root, tmp_path)
-    assert manifest["dropped"] == {
+    assert manifest.dropped == {
         "LVIS mask that comes again": 7,
         "image without a mask": 8,
         "smaller than 80 pixels": 103,

@@ -16,7 +16,8 @@ from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.io.files import file_sha256
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
-from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, SCHEMA_VERSION, to_batch
+from disbench.shards.manifest import MANIFEST, SCHEMA_VERSION
+from disbench.shards.reader import ROWS_A_GROUP, SCHEMA, to_batch
 
 SHARD = "shard-00000.parquet"
 

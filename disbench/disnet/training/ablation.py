@@ -41,7 +41,7 @@ from disbench.reports.report import Report
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
-from disbench.shards.reader import content_hash, read_manifest
+from disbench.shards.manifest import read_manifest
 from disbench.workers import threads
 from disbench.workers.processes import WorkerProcess
 
@@ -249,7 +249,7 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, op
         row=row.name,
         seed=training.seed,
         training={name: value for name, value in training.as_dict().items() if name not in MAY_DIFFER},
-        shards={name: content_hash(manifest) for name, manifest in manifests.items()},
+        shards={name: manifest.content_hash for name, manifest in manifests.items()},
         method={name: value for name, value in values.items() if name not in _PLACES},
     )
     return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, given)

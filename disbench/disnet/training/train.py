@@ -34,7 +34,7 @@ from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
 from disbench.io.files import file_sha256
-from disbench.shards.reader import content_hash, read_manifest
+from disbench.shards.manifest import read_manifest
 from disbench.workers import threads
 from disbench.workers.processes import die_with_parent
 
@@ -294,7 +294,7 @@ class _Run:
 
     def _facts(self) -> dict[str, str]:
         """All that decides the steps besides the settings."""
-        sources = [content_hash(read_manifest(Path(source.folder)))[:16] for source in self.training.shards]
+        sources = [read_manifest(Path(source.folder)).content_hash[:16] for source in self.training.shards]
         facts = {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
         if self.start:
             facts["weights to start from"] = self.start["sha256"][:16]

@@ -19,7 +19,7 @@ from disbench.harness.set_source import SetSource
 from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers
 from disbench.reports.ambiguity.numbers import Numbers, Who
 from disbench.reports.render.text import counted, plain
-from disbench.shards.reader import content_hash, read_manifest
+from disbench.shards.manifest import read_manifest
 
 _MOST_MEMBERS = 4
 """Masks drawn of a set: the inner ones of a larger set."""
@@ -119,7 +119,7 @@ def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
 
 def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
     for folder in options.shards:
-        if content_hash(read_manifest(folder)) == who.shards:
+        if read_manifest(folder).content_hash == who.shards:
             source = SetSource(folder, options.images, options.data, run.record.dataset.sets.choice)
             if source.content_hash() != who.content_hash:
                 raise InputError(

@@ -54,7 +54,7 @@ def test_recipes_that_differ_from_the_defaults_on_purpose() -> None:
         "name": "coco-lvis-proximity",
         "description": recipe.description,
         "method": "proximity",
-        "sources": ("coco+lvis", "hannotation", "photos"),
+        "sources": ["coco+lvis", "hannotation", "photos"],
     }
 
 

@@ -90,24 +90,24 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
 
 def test_manifest_tells_what_was_made(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
     manifest = make_shards(source, recipe, tmp_path)
-    assert manifest == json.loads((tmp_path / "manifest.json").read_bytes())
-    assert manifest["images"] == 150
-    assert manifest["recipe"]["method"] == "hierarchy"
-    assert manifest["sources"] == {"lvis:lvis.json": file_sha256(source.files[0].path)}
-    rows = [pq.ParquetFile(tmp_path / entry["name"]).metadata.num_rows for entry in manifest["files"]]
-    assert [entry["rows"] for entry in manifest["files"]] == rows
-    assert sum(rows) == manifest["scenes"]
-    for entry in manifest["files"]:
-        assert file_sha256(tmp_path / entry["name"]) == entry["sha256"]
-        assert (tmp_path / entry["name"]).stat().st_size == entry["bytes"]
+    assert manifest.as_json() == json.loads((tmp_path / "manifest.json").read_bytes())
+    assert manifest.images == 150
+    assert manifest.method == "hierarchy"
+    assert manifest.sources == {"lvis:lvis.json": file_sha256(source.files[0].path)}
+    rows = [pq.ParquetFile(tmp_path / entry.name).metadata.num_rows for entry in manifest.files]
+    assert [entry.rows for entry in manifest.files] == rows
+    assert sum(rows) == manifest.scenes
+    for entry in manifest.files:
+        assert file_sha256(tmp_path / entry.name) == entry.sha256
+        assert (tmp_path / entry.name).stat().st_size == entry.bytes
     sampled = [sample_scene(scene, recipe) for scene in source.read(range(len(source)))]
     with_objects = [item for item in sampled if item.scene.objects]
     dropped = sum((item.scene.dropped for item in sampled), Counter())
     dropped["image without a mask"] = len(sampled) - len(with_objects)
-    assert manifest["scenes"] == len(with_objects) < manifest["images"]
-    assert manifest["objects"] == sum(len(item.scene.objects) for item in with_objects)
-    assert manifest["sets"] == sum(len(item.sets) for item in with_objects) == len(read_sets(tmp_path))
-    assert manifest["dropped"] == dict(dropped)
+    assert manifest.scenes == len(with_objects) < manifest.images
+    assert manifest.objects == sum(len(item.scene.objects) for item in with_objects)
+    assert manifest.sets == sum(len(item.sets) for item in with_objects) == len(read_sets(tmp_path))
+    assert manifest.dropped == dict(dropped)
 
 
 def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_damaged_or_missing_shard_is_noticed(source: AnnotatedImages, recipe: 
 
 def test_limit_takes_the_first_images(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
     manifest = make_shards(source, recipe, tmp_path, limit=10)
-    assert manifest["images"] == 10
+    assert manifest.images == 10
     assert {int(item.scene.image_id) for item in ShardReader(tmp_path)} <= set(range(1, 11))
 
 
@@ -201,6 +201,6 @@ def test_nothing_to_sample_gives_an_empty_folder_that_opens(tmp_path: Path) -> N
     path.write_text('{"images": [], "annotations": [], "categories": []}')
     source = AnnotatedImages([open_annotations(path, "lvis")])
     manifest = make_shards(source, load_recipe("lvis-hierarchy"), tmp_path / "out")
-    assert manifest["files"] == []
+    assert manifest.files == ()
     assert len(read_sets(tmp_path / "out")) == 0
     assert list(read_sets(tmp_path / "out")) == []

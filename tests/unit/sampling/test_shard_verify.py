@@ -10,7 +10,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.sampling.verify import verify_shards
-from disbench.shards.reader import MANIFEST
+from disbench.shards.manifest import MANIFEST
 from tests.unit.shard_tools import SHARD, random_scene, write_shards
 
 

@@ -22,7 +22,8 @@ from disbench.io.files import file_sha256
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.verify import TOLD, verify_shards
-from disbench.shards.reader import MANIFEST, ROWS_A_GROUP, SCHEMA, read_manifest
+from disbench.shards.manifest import MANIFEST, read_manifest
+from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
 from tests.unit.shard_tools import SHARD, Scenes, random_scene, scene_object
 
 SIZE = (40, 50)
@@ -192,7 +193,7 @@ def test_annotated_masks_need_not_nest_exactly(tmp_path: Path) -> None:
     assert verify_shards(tmp_path / "annotated").holds
     make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest="union"), tmp_path / "union")
     assert verify_shards(tmp_path / "union").holds
-    manifest = read_manifest(tmp_path / "annotated")
+    manifest = json.loads((tmp_path / "annotated" / MANIFEST).read_text())
     manifest["recipe"]["nest"] = "union"
     (tmp_path / "annotated" / MANIFEST).write_text(json.dumps(manifest))
     assert (
@@ -271,7 +272,7 @@ class TestWholeFolders:
         return tmp_path
 
     def test_shards_in_parallel_are_told_in_order(self, folder: Path) -> None:
-        assert len(read_manifest(folder)["files"]) > 20
+        assert len(read_manifest(folder).files) > 20
         assert verify_shards(folder, workers=2).holds
         for path in sorted(folder.glob("shard-*"))[3:6]:
             path.write_bytes(path.read_bytes()[:-1] + b"!")

@@ -20,7 +20,7 @@ from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
-from disbench.shards.reader import MANIFEST
+from disbench.shards.manifest import MANIFEST
 from tests.unit.shard_tools import SHARD, random_scene, scene_object, unrelated, write_shards
 
 Pixels = npt.NDArray[np.uint8]

@@ -18,7 +18,7 @@ from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import MANIFEST
+from disbench.shards.manifest import MANIFEST
 from disbench.shards.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, statistics
 from tests.unit.shard_tools import random_scene, unrelated, write_shards
 
@@ -282,8 +282,8 @@ def test_real_annotations(tmp_path: Path, data_root: Path, recipe: str) -> None:
     source = AnnotatedImages([open_annotations(data_root / "lvis" / "lvis_val_100.json", "lvis")])
     manifest = make_shards(source, load_recipe(recipe), tmp_path)
     found = statistics(tmp_path)
-    assert (found.images, found.scenes, found.sets) == (100, manifest["scenes"], manifest["sets"])
-    assert found.objects == manifest["objects"]
+    assert (found.images, found.scenes, found.sets) == (100, manifest.scenes, manifest.sets)
+    assert found.objects == manifest.objects
     assert found.overlaps is not None
     assert found.overlaps.inner_in_outer.count == found.masks - found.sets
     if recipe == "lvis-hierarchy":

@@ -1,0 +1,212 @@
+"""The manifest of a folder of shards: the job that made them, its totals, and the files with their hashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_ROWS
+from disbench.io.files import file_sha256, whole_file
+from disbench.io.settings import Bounds, Count, parse_json_table, settings_from
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = "1"
+Rows = Annotated[int, Bounds(0, MAX_ROWS)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A shard as the manifest describes it; `sha256` is None only in manifests written by hand."""
+
+    name: str
+    rows: Rows
+    bytes: Rows
+    sha256: str | None = None
+
+    def problem(self, folder: Path, *, hashed: bool = True) -> str | None:
+        """What is wrong with this file in the folder: missing, of another size or, if `hashed`, of other bytes."""
+        path = folder / self.name
+        try:
+            is_there = path.name == self.name and path.is_file()
+        except OSError:  # a name that no file can have
+            is_there = False
+        if not is_there:
+            return f"{shown(self.name)}: it is not there"
+        if (size := path.stat().st_size) != self.bytes:
+            return f"{self.name}: {size} bytes, where the manifest says {self.bytes}"
+        if hashed and file_sha256(path) != self.sha256:
+            return f"{self.name}: its SHA-256 is not the manifest's"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was seen and made: images, scenes among them, their objects and sets, and what was left out, by reason."""
+
+    images: Count
+    scenes: Count
+    objects: Count
+    sets: Count
+    dropped: Mapping[str, Count]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A slice of a dataset: the source's images from `first` to before `next`, part `number` (from 1) of `of`."""
+
+    number: Count
+    of: Count
+    first: Count
+    next: Count
+    of_images: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that decides the bytes of shards.
+
+    Attributes:
+        schema: version of the columns.
+        recipe: its fields, JSON-ready.
+        seed: of the recipe.
+        source: the dataset's name.
+        sources: SHA-256 of each of its files.
+        limit: only the first images of the source, this many; None takes all.
+        versions: package -> version.
+        part: None for a job that is not divided.
+    """
+
+    schema: str = SCHEMA_VERSION
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seed: Count = 0
+    source: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    limit: Count | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    part: Part | None = None
+
+    def job_json(self) -> dict[str, Any]:
+        """The job's keys of the manifest, in their order."""
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(Job)}
+        if self.part is None:
+            del plain["part"]
+        else:
+            plain["part"] = dataclasses.asdict(self.part)
+        return plain
+
+    def job_hash(self) -> str:
+        """SHA-256 (hex) of the job: the fingerprint of its manifest and shards."""
+        return hashlib.sha256(json.dumps(self.job_json(), sort_keys=True).encode()).hexdigest()
+
+    def undivided(self) -> Job:
+        """The job of which this is a part."""
+        return Job(**{**self.job_json(), "part": None})
+
+    def differences(self, other: Job) -> str:
+        """In what two jobs differ, in words."""
+        here, there = self.job_json(), other.job_json()
+        names = ("schema", "source", "sources", "limit", "versions", "part")
+        parts = [f"other {name}" for name in names if here.get(name) != there.get(name)]
+        options = {**self.recipe, **other.recipe}
+        parts += [f"recipe {name}" for name in options if self.recipe.get(name) != other.recipe.get(name)]
+        return ", ".join(parts) or "another program"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardManifest(Job):
+    """The content of `manifest.json`. A manifest written by hand may leave out all but `schema` and `files`.
+
+    Attributes:
+        fingerprint: `Job.job_hash`.
+        images: that were read.
+        scenes: images with objects, the rows of the shards.
+        objects: in all scenes.
+        sets: in all scenes.
+        dropped: reason -> how many annotations were left out.
+        trailing: of a part, its images without a scene after its last row.
+        source_dropped: of a part, what the source left out before any scene; merging counts it once.
+        files: the shards, in order.
+    """
+
+    fingerprint: str = ""
+    images: Rows | None = None
+    scenes: Rows | None = None
+    objects: Count | None = None
+    sets: Count | None = None
+    dropped: Mapping[str, Rows] | None = None
+    trailing: Totals | None = None
+    source_dropped: Mapping[str, Count] | None = None
+    files: tuple[ShardFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        is_part = self.part is not None
+        if is_part != (self.trailing is not None) or is_part != (self.source_dropped is not None):
+            raise InputError("part, trailing and source_dropped are not all there; make this part again")
+
+    @property
+    def rows(self) -> int:
+        """Scenes in all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name, "" where the manifest does not tell it."""
+        return str(self.recipe.get("name", ""))
+
+    @property
+    def method(self) -> str:
+        """The recipe's method, "" where the manifest does not tell it."""
+        return str(self.recipe.get("method", ""))
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the shards' own hashes, in order."""
+        return hashlib.sha256("".join(str(file.sha256) for file in self.files).encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `manifest.json`, in its order."""
+        names = ("fingerprint", "images", "scenes", "objects", "sets", "dropped")
+        part = {}
+        if self.trailing is not None:
+            part = {"trailing": dataclasses.asdict(self.trailing), "source_dropped": self.source_dropped}
+        return {
+            **self.job_json(),
+            **{name: getattr(self, name) for name in names},
+            **part,
+            "files": [dataclasses.asdict(file) for file in self.files],
+        }
+
+
+def read_manifest(folder: Path) -> ShardManifest:
+    """The manifest of a finished folder of shards. Nothing behind it checks the manifest again.
+
+    Raises:
+        InputError: there is none, it is not JSON, a value is of the wrong kind, or its schema is newer than this
+            program.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
+    try:
+        table = parse_json_table(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
+    if not {"schema", "files"} <= table.keys():
+        raise InputError(f"{path}: not a manifest of shards (no schema or no files); sample again")
+    if table["schema"] != SCHEMA_VERSION:
+        said = repr(table["schema"])[:80]
+        raise InputError(f"{path}: schema {said}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
+    return settings_from(ShardManifest, table, str(path), unknown="skip")
+
+
+def write_manifest(folder: Path, manifest: ShardManifest) -> ShardManifest:
+    """Write the manifest, which makes the folder a finished one; the manifest as it is read again."""
+    with whole_file(folder / MANIFEST) as file:
+        file.write(json.dumps(manifest.as_json(), indent=1).encode() + b"\n")
+    return read_manifest(folder)
