@@ -1,4 +1,4 @@
-"""Sampling as work for an engine: chunks of scenes of about the same cost, whatever the scenes hold."""
+"""Sampling as work for an engine: chunks of scenes of about the same cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCENES_A_CHUNK = 256
 FEW_SCENES = 16
 """Scenes a chunk at most in a job that is short: of less, handing over would take longer than the work."""
 CHUNKS_A_WORKER = 32
-"""A job that has not so many large chunks for each worker is cut finer, so that all have work to the end."""
+"""A job with fewer large chunks a worker is cut finer, so that all workers have work to the end."""
 COST_A_SCENE = 16
 """The cost of a chunk at most (see `scene_cost`), for each scene that it may have; one scene alone may have more."""
 
@@ -55,7 +55,7 @@ class SamplingWork:
         """Sampled scenes of some images.
 
         Raises:
-            InputError: a record that is not as it should be.
+            InputError: an invalid record.
         """
         with _no_collector():
             return _sample_chunk(self.source, self.recipe, images)

@@ -30,7 +30,7 @@ def hierarchy_sets(
     """Hierarchy-based sets: a center, then its parents up to the root.
 
     The click region is the center's mask less the union of its children's masks; an object whose click
-    region is empty is no center.
+    region is empty has no set.
 
     Args:
         rles: the masks of the forest's nodes.

@@ -130,7 +130,7 @@ def check_masks(rles: Sequence[Rle]) -> None:
     """Refuse what has no place in a graph of masks.
 
     Raises:
-        ValueError: what is no compressed RLE, an empty mask, or masks of different sizes.
+        ValueError: a mask that is not a compressed RLE, an empty one, or masks of different sizes.
     """
     for index, rle in enumerate(rles):
         if not isinstance(rle, dict) or "size" not in rle or not isinstance(rle.get("counts"), bytes | str):

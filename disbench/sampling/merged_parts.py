@@ -27,7 +27,7 @@ from disbench.shards.reader import SCHEMA, to_batch
 from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, Tally, shard_facts
 
 _WRITERS = ("disbench", "pyarrow")
-"""What decides the bytes of a merge; the other libraries had their say when the parts were sampled."""
+"""What decides the bytes of a merge; the other libraries decided when the parts were sampled."""
 _NAMED = 20
 """Missing parts that are named."""
 
@@ -55,14 +55,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What the writer has to know about a row.
-
-    Attributes:
-        index: source number of its image.
-        size: its `row_bytes`.
-        tally: of its image.
-        gap: of the images without a scene right before it.
-    """
+    """A row as the writer sees it: its image's source number, `row_bytes` and tally, and that of images before it."""
 
     index: int
     size: int

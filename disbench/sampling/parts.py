@@ -13,7 +13,7 @@ def slice_of(images: int, part: tuple[int, int]) -> range:
         part: (i, n), i from 1 to n.
 
     Raises:
-        InputError: there is no such part.
+        InputError: i is not from 1 to n.
     """
     number, parts = part
     if not 1 <= number <= parts:

@@ -38,8 +38,7 @@ class Recipe:
         drop_repeated: drop COCO masks that LVIS repeats and LVIS masks that come again.
         stuff: append COCO's stuff regions (they need panoptic annotations).
         coco_masks: COCO's things from the `instances` file or the `panoptic` PNGs.
-        bad_annotations: `fail` stops at an annotation that is not as it should be, `drop` leaves it out and
-            counts it.
+        bad_annotations: `fail` stops at an invalid annotation, `drop` leaves it out and counts it.
         box_share: containment needs this share of the inner box.
         mask_share: containment needs more than this share of the inner mask.
         nest: hierarchy: masks as `annotated`, or each with the inner ones added (`union`).

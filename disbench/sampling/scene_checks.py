@@ -35,7 +35,7 @@ def row_problems(row: Row, recipe: Recipe | None) -> Iterator[str]:
         recipe: what the row was made by; None checks what every recipe promises.
 
     Yields:
-        A sentence a problem, which names the object or the set.
+        One sentence for each problem; it names the object or the set.
     """
     objects, sets = row["objects"], row["sets"]
     masks = list(_size_problems(row)) or list(_mask_problems(row))
@@ -49,13 +49,13 @@ def row_problems(row: Row, recipe: Recipe | None) -> Iterator[str]:
 def _size_problems(row: Row) -> Iterator[str]:
     height, width = row["height"], row["width"]
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        yield f"{width} x {height} pixels are no image's size"
+        yield f"{width} x {height} pixels: not the size of an image"
     if not row["objects"]:
         yield "it has no object"
 
 
 def _mask_problems(row: Row) -> Iterator[str]:
-    """Run lengths that do not decode to the image's size, or not to the area and the box that are told."""
+    """Run lengths that do not decode to the image's size, or not to the stored area and box."""
     size = [row["height"], row["width"]]
     stored: list[Rle] = [{"size": size, "counts": item["rle"]} for item in row["objects"]]
     decoded = dict(enumerate(stored))
@@ -81,7 +81,7 @@ def _object_problems(objects: Sequence[Row]) -> Iterator[str]:
         if item["id"] != number:
             yield f"object {number}: its id is {item['id']}"
         if item["kind"] not in get_args(Kind):
-            yield f"object {number}: {item['kind']!r} is no kind of object"
+            yield f"object {number}: unknown kind {item['kind']!r}"
 
 
 def _tree_problems(objects: Sequence[Row], recipe: Recipe | None) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _tree_problems(objects: Sequence[Row], recipe: Recipe | None) -> Iterator[st
             if level:
                 yield f"object {number}: level {level}, but it has no parent"
         elif not 0 <= parent < len(objects):
-            yield f"object {number}: its parent {parent} is no object"
+            yield f"object {number}: its parent {parent} does not name an object"
         elif level is None or level - 1 != objects[parent]["level"]:
             yield (f"object {number}: level {level}, but its parent {parent} has level {objects[parent]['level']}")
 
@@ -113,12 +113,12 @@ def _neighbour_problems(objects: Sequence[Row]) -> Iterator[str]:
 
 
 def _set_problems(sets: Sequence[Row], count: int) -> Iterator[str]:
-    """Numbers that name no object, and what every set has: a mask that is the center's, and one center."""
+    """Numbers that do not name an object, a first mask without the center, a center that comes twice."""
     centers: set[int] = set()
     for number, item in enumerate(sets):
         center, members = item["center"], item["members"]
         if not 0 <= center < count:
-            yield f"set {number}: its center {center} is no object"
+            yield f"set {number}: its center {center} does not name an object"
         elif center in centers:
             yield f"set {number}: object {center} is the center of a set before it"
         elif not members or not all(member and _are_numbers(member, count) for member in members):
@@ -201,7 +201,7 @@ def _union_problems(sampled: SampledScene, chosen: SetOfObjects, recipe: Recipe)
         elif recipe.method == "random-merge" and len(others) > recipe.largest_merge:
             yield f"mask {depth} unites {len(others)} objects with the center, more than {recipe.largest_merge}"
     if chosen.center not in things:
-        yield "its center is no thing"
+        yield "its center is not a thing"
     if len(chosen.members) > recipe.cap:
         yield f"{len(chosen.members)} masks, more than {recipe.cap}"
     if len({rle["counts"] for rle in set_masks(sampled.scene.rles, chosen)}) < len(chosen.members):

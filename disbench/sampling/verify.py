@@ -18,20 +18,20 @@ from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
 from disbench.workers import LocalEngine
 
 TOLD = 20
-"""Problems that are told; the others are counted."""
+"""Problems that are listed; the others are only counted."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a folder of shards.
+    """The result of verifying a folder of shards.
 
     Attributes:
-        folder: of the shards.
-        shards: how many the manifest names.
-        scenes: how many it says that they hold.
-        problems: what is wrong, one sentence each, the first 20; none if nothing is.
-        count: of all problems.
-        quick: whether the scenes were left alone.
+        folder: the folder.
+        shards: shards in the manifest.
+        scenes: scenes in these shards, by the manifest.
+        problems: the first 20, one sentence each.
+        count: all problems.
+        quick: whether scenes were not checked.
     """
 
     folder: Path
@@ -60,14 +60,7 @@ class Verification:
 
 @dataclass(slots=True)
 class _Found:
-    """Problems, and what was counted on the way.
-
-    Attributes:
-        problems: the first ones.
-        count: of all problems.
-        objects: in the scenes that were looked at.
-        sets: likewise.
-    """
+    """The first problems, the number of all, and the objects and sets of the scenes that were checked."""
 
     problems: list[str] = field(default_factory=list)
     count: int = 0

@@ -419,7 +419,7 @@ def scene_of(row: Mapping[str, Any]) -> SampledScene:
     size = [row["height"], row["width"]]
     objects, levels = row["objects"], tuple([item["level"] for item in row["objects"]])
     parents = tuple([item["parent"] for item in objects])
-    if any(level is not None for level in levels):  # a root has no parent, and neither has what is no node
+    if any(level is not None for level in levels):  # a root has no parent, and neither has an object outside the tree
         pairs = zip(parents, levels, strict=True)
         parents = tuple([-1 if parent is None and level is not None else parent for parent, level in pairs])
     return SampledScene(
