@@ -18,12 +18,11 @@ from disbench.core.errors import InputError
 from disbench.core.masks import areas
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Sample
-from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.harness.record import Choice
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
-from disbench.shards.images import lookup
+from disbench.shards.images import lookup, read_scene_image
 from disbench.shards.reader import ShardReader
 
 EMBEDDED = "embedded"
@@ -139,13 +138,7 @@ class SetSource:
     def _image(self, sampled: SampledScene) -> RgbImage:
         scene, path = sampled.scene, self._path(sampled.scene.file_name)
         if path not in self._kept:
-            image = read_rgb(path)
-            if image.shape[:2] != (scene.height, scene.width):
-                raise InputError(
-                    f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {scene.image_id} have "
-                    f"{scene.width} x {scene.height}; name the folder of the right images with --images"
-                )
-            self._kept[path] = image
+            self._kept[path] = read_scene_image(path, scene.image_id, (scene.height, scene.width))
             while len(self._kept) > _IMAGES_KEPT:
                 self._kept.popitem(last=False)
         return self._kept[path]

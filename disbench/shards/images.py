@@ -1,4 +1,4 @@
-"""Where the images of a folder of shards are."""
+"""Where the images of a folder of shards are, and the image of a scene."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import find_image
+from disbench.datasets.images import RgbImage, find_image, read_rgb
 from disbench.io import addresses
 from disbench.shards.manifest import read_manifest
+
+FindImage = Callable[[str], Path | None]
+"""A function from a scene's `file_name` to its image, None where there is none."""
 
 DEFAULT_IMAGES = {
     "lvis": ("lvis", "coco"),
@@ -20,8 +23,8 @@ DEFAULT_IMAGES = {
 """Folders under the data root in which a source's images are looked for."""
 
 
-def lookup(folder: Path, images: Path | None, data: Path | None) -> Callable[[str], Path | None]:
-    """A function from a scene's `file_name` to its image, None where there is none.
+def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
+    """A function that finds the images of shards.
 
     Args:
         folder: the shards.
@@ -51,7 +54,27 @@ def lookup(folder: Path, images: Path | None, data: Path | None) -> Callable[[st
 
 
 def image_folders(source: str, data: Path | None) -> list[Path]:
-    """Folders under the data root that may hold a source's images, as far as they exist."""
+    """Existing folders under the data root that may hold a source's images."""
     if data is None:
         return []
     return [data / name for name in DEFAULT_IMAGES.get(source, ()) if addresses.there(data / name)]
+
+
+def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
+    """The image of a scene: uint8 (height, width, 3), RGB.
+
+    Args:
+        path: the image.
+        image_id: named in errors.
+        size: (height, width) of the scene's masks.
+
+    Raises:
+        InputError: the image is damaged, or not of the size of its masks.
+    """
+    image = read_rgb(path)
+    if image.shape[:2] != size:
+        raise InputError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
+            f"{size[0]}; name the folder of the images that the shards were made for"
+        )
+    return image

@@ -16,10 +16,11 @@ from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode
-from disbench.datasets.images import find_image, read_rgb
+from disbench.datasets.images import find_image
+from disbench.shards.images import FindImage, read_scene_image
 from disbench.shards.reader import DiverseSet, DiverseSets
 
-Images = str | Path | Callable[[str], Path | None] | None
+Images = str | Path | FindImage | None
 """A folder of images, or a function from `file_name` to a path; None: the embedded photos."""
 
 
@@ -129,13 +130,7 @@ def read_image(images: Images, file_name: str, image_id: str, size: tuple[int, i
     if path is None:
         place = "by the given function" if callable(images) else f"in {images}"
         raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
-    image = read_rgb(path)
-    if image.shape[:2] != size:
-        raise InputError(
-            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
-            f"{size[0]}; use the images that the shards were made for"
-        )
-    return image
+    return read_scene_image(path, image_id, size)
 
 
 def list_collate(items: Sequence[TrainingItem]) -> list[TrainingItem]:
