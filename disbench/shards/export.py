@@ -18,6 +18,7 @@ from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
+from disbench.core.scenes import Scene
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
 from disbench.io.files import whole_file
 from disbench.shards.reader import ShardReader
@@ -38,21 +39,21 @@ def export_ritm(shards: Path, out: Path) -> int:
 
     RITM's loader reads `out/images/ID.jpg`; put the images there under these names. The ids are whole
     numbers; if one of them is not ("2008_000051" of SBD, or a number with leading zeros), all stay text,
-    which the loader puts into its file names just as well.
+    which the loader accepts too.
 
-    The pickles refer to nothing but `numpy.frombuffer`, so NumPy 1 and 2 read them alike. The annotation
-    is written last, every file appears whole, and the same shards give the same bytes under the same OpenCV.
+    The pickles refer only to `numpy.frombuffer`, so NumPy 1 and 2 both read them. The annotation is
+    written last, and every file appears whole.
 
     Args:
         shards: a finished folder of shards.
-        out: the folder of the split; it is made where it is missing, and files of these names are replaced.
+        out: the folder of the split; created if missing, and files of these names are replaced.
 
     Returns:
         How many scenes were written.
 
     Raises:
-        InputError: the shards are unfinished or damaged, an image is there twice or its id cannot be a file
-            name, or stuff stands before an instance.
+        InputError: the shards are unfinished or damaged, an image occurs twice or its id cannot be a file
+            name, or stuff precedes an instance.
         OSError: `out` cannot be written.
     """
     reader = ShardReader(shards)
@@ -63,7 +64,8 @@ def export_ritm(shards: Path, out: Path) -> int:
         name, instances = sampled.scene.image_id, _count_instances(shards, sampled)
         _check_name(shards, name, images)
         if instances:
-            _dump(out / MASKS / f"{name}.pickle", _packed(sampled.scene.rles))
+            layers, places = pack_masks(sampled.scene.rles)
+            _dump(out / MASKS / f"{name}.pickle", ([_png(labels) for labels in layers], places))
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
     numbers = all(_is_number(name) and name == str(int(name)) for name in images)
     _dump(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
@@ -91,12 +93,12 @@ def export_coco(shards: Path, out: Path) -> int:
         How many scenes were written.
 
     Raises:
-        InputError: the shards are unfinished or damaged, an image is there twice, or `out` is a folder.
+        InputError: the shards are unfinished or damaged, an image occurs twice, or `out` is a folder.
         OSError: `out` cannot be written.
     """
     reader = ShardReader(shards)
     if out.is_dir():
-        raise InputError(f"{out}: this is a folder; name the JSON file to write")
+        raise InputError(f"{out}: a folder; name the JSON file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     names, categories = _survey(reader)
     numbers = _image_numbers(shards, names)
@@ -105,7 +107,7 @@ def export_coco(shards: Path, out: Path) -> int:
         about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
         file.write(b'{"info":' + orjson.dumps(about))
         # The arrays follow each other in the file, so each is a pass over the shards: none is ever held.
-        _write_array(file, "images", (_image(sampled, numbers) for sampled in reader))
+        _write_array(file, "images", (_image(sampled.scene, numbers) for sampled in reader))
         _write_array(file, "annotations", _annotations(reader, numbers, ids))
         _write_array(file, "categories", categories)
         _write_array(file, "diverse_sets", _diverse_sets(reader, numbers))
@@ -117,13 +119,13 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
     """Pack masks that may overlap into as few label maps as a first fit needs.
 
     The masks are taken by descending area (of equal areas the later one first); each goes into the first
-    layer where it overlaps nothing and that holds fewer than 255, under the next value there.
+    layer that holds fewer than 255 masks and where it overlaps none, under the next value there.
 
     Args:
         rles: masks of one size.
 
     Returns:
-        The layers, uint8 (height, width), 0 where no mask is; and for each mask its layer and its value
+        The layers, uint8 (height, width), 0 for the background; and for each mask its layer and its value
         (from 1 on) there.
     """
     layers: list[Labels] = []
@@ -134,8 +136,8 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
         x, y, width, height = box[index]
         window = (slice(y, y + height), slice(x, x + width))
         pixels = decode(rles[index])[window]
-        fits = (n for n, labels in enumerate(layers) if _fits(labels[window][pixels], held[n]))
-        layer = next(fits, len(layers))
+        with_room = (n for n, count in enumerate(held) if count < MASKS_A_LAYER)
+        layer = next((n for n in with_room if not layers[n][window][pixels].any()), len(layers))
         if layer == len(layers):
             layers.append(np.zeros(rles[index]["size"], dtype=np.uint8))
             held.append(0)
@@ -143,16 +145,6 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
         layers[layer][window][pixels] = held[layer]
         places[index] = (layer, held[layer])
     return layers, places
-
-
-def _fits(covered: Labels, held: int) -> bool:
-    return held < MASKS_A_LAYER and not covered.any()
-
-
-def _packed(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
-    """The content of a `masks/ID.pickle`: layers as PNG, each a uint8 array of its bytes, and the places."""
-    layers, places = pack_masks(rles)
-    return [_png(labels) for labels in layers], places
 
 
 def _png(labels: Labels) -> Labels:
@@ -164,16 +156,16 @@ def _png(labels: Labels) -> Labels:
 
 
 def _count_instances(shards: Path, sampled: SampledScene) -> int:
-    """How many objects are things and crowds; the format wants them before the stuff."""
+    """How many objects are things and crowds; the format puts them before the stuff."""
     stuff = [item.kind == "stuff" for item in sampled.scene.objects]
     if stuff != sorted(stuff):
-        raise InputError(f"{shards}: image {sampled.scene.image_id}: stuff stands before an instance; sample again")
+        raise InputError(f"{shards}: image {sampled.scene.image_id}: stuff precedes an instance; sample again")
     return stuff.count(False)
 
 
 def _check_name(shards: Path, name: str, known: Iterable[str]) -> None:
     if name in known:
-        raise InputError(f"{shards}: image {name} is there twice; sample again")
+        raise InputError(f"{shards}: image {name} occurs twice; sample again")
     if not is_file_name(name) or len(name.encode("utf-8", "replace")) > MAX_FILE_NAME:
         raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
 
@@ -196,7 +188,6 @@ class _PortablePickler(pickle.Pickler):
     """Writes uint8 arrays by a name that NumPy 1 and 2 share; NumPy's own way names `numpy._core`."""
 
     def reducer_override(self, value: object) -> Any:
-        """How an array is rebuilt; everything else is pickled as usual."""
         if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
             return np.frombuffer, (value.tobytes(), "uint8")
         return NotImplemented
@@ -221,7 +212,7 @@ def _image_numbers(shards: Path, names: Iterable[str]) -> dict[str, int]:
     taken = set()
     for name in names:
         if name in numbers:
-            raise InputError(f"{shards}: image {name} is there twice; sample again")
+            raise InputError(f"{shards}: image {name} occurs twice; sample again")
         numbers[name] = int(name) if _is_number(name) and int(name) not in taken else None
         taken.add(numbers[name])
     free = (number for number in itertools.count(1) if number not in taken)
@@ -256,16 +247,16 @@ def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int
 
 
 def _kept_objects(sampled: SampledScene) -> list[int]:
-    stuff = {index for index, item in enumerate(sampled.scene.objects) if item.kind == "stuff"}
-    named = (number for item in sampled.sets for number in (item.center, *item.click_excludes))
-    members = (number for item in sampled.sets for member in item.members for number in member)
-    if not stuff.isdisjoint(itertools.chain(named, members)):
-        stuff.clear()
-    return [index for index in range(len(sampled.scene.objects)) if index not in stuff]
+    """All objects if a set names stuff, otherwise all but the stuff."""
+    objects = sampled.scene.objects
+    in_sets = itertools.chain.from_iterable(
+        (s.center, *s.click_excludes, *itertools.chain(*s.members)) for s in sampled.sets
+    )
+    keep_stuff = any(objects[number].kind == "stuff" for number in in_sets)
+    return [index for index, item in enumerate(objects) if keep_stuff or item.kind != "stuff"]
 
 
-def _image(sampled: SampledScene, numbers: dict[str, int]) -> dict[str, Any]:
-    scene = sampled.scene
+def _image(scene: Scene, numbers: dict[str, int]) -> dict[str, Any]:
     return {
         "id": numbers[scene.image_id],
         "file_name": scene.file_name,

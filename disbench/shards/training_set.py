@@ -81,12 +81,12 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         """Choose the draws of an epoch.
 
         Call it before the loader starts its workers: with `persistent_workers=True` they keep their first copy
-        of the dataset, and every epoch draws alike.
+        of the dataset, and all epochs have the same draws.
         """
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """How many diverse sets there are."""
+        """How many diverse sets the shards have."""
         return len(self.sets)
 
     def __getitem__(self, index: int) -> Any:

@@ -238,7 +238,7 @@ def test_an_interrupted_export_does_not_look_finished(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"broken.*image '3'"):
         export_coco(broken, tmp_path / "out.json")
     assert (tmp_path / "out.json").read_bytes() == before
-    with pytest.raises(InputError, match="there twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         export_ritm(write_shards(tmp_path / "twice", [good, good]), tmp_path / "out")
     assert not (tmp_path / "out" / "hannotation.pickle").exists()
     assert not list(tmp_path.rglob("*partial"))
@@ -261,7 +261,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     twice = write_shards(tmp_path / "twice", [good, good])
     (tmp_path / "file").write_text("in the way")
     for export in (export_ritm, export_coco):
-        with pytest.raises(InputError, match="image 1 is there twice"):
+        with pytest.raises(InputError, match="image 1 occurs twice"):
             export(twice, tmp_path / f"{export.__name__}.out")
         with pytest.raises(InputError, match=r"no manifest\.json"):
             export(tmp_path, tmp_path / "new")
