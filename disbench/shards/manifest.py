@@ -195,6 +195,7 @@ def read_manifest(folder: Path) -> ShardManifest:
         raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
     try:
         table = parse_json_table(path.read_bytes())
+        json.dumps(table, ensure_ascii=False).encode()  # refuses lone surrogates, which no other file takes
     except ValueError as error:
         raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
     if not {"schema", "files"} <= table.keys():
