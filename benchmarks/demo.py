@@ -91,9 +91,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as scratch,
         demo(
-            Path(scratch),
-            *copied_photos(Path(scratch)),
-            *("--method", asked.method, *options, "--out", asked.out.name),
+            Path(scratch), *copied_photos(Path(scratch)), *("--method", asked.method, *options, "--out", asked.out.name)
         ) as address,
         sync_playwright() as playwright,
     ):

@@ -69,11 +69,7 @@ def _description(dataset: str, samples: int, number: int) -> dict[str, object]:
             "name": f"method-{number // 5}",
             "entry": "nowhere:Method",
             "options": {},
-            "card": {
-                "title": "Drawn numbers",
-                "status": "native",
-                "training_data": ["SBD", "C+L"][number % 2 :],
-            },
+            "card": {"title": "Drawn numbers", "status": "native", "training_data": ["SBD", "C+L"][number % 2 :]},
             "source_sha256": None,
         },
         "dataset": {

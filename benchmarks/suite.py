@@ -28,15 +28,7 @@ from disbench.core.errors import InputError
 from disbench.workers import threads
 
 HISTORY = Path(__file__).with_name("history.jsonl")
-_LIBRARIES = (
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-    "orjson",
-    "pillow",
-    "pyarrow",
-    "pycocotools",
-)
+_LIBRARIES = ("numpy", "opencv-python", "opencv-python-headless", "orjson", "pillow", "pyarrow", "pycocotools")
 _LIBRARIES += ("rlemasklib", "torch", "typer")
 
 

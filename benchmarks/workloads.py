@@ -287,13 +287,7 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
         _each(lambda index: reader[index], order)
 
     return Pair(
-        name,
-        ours,
-        partial(_read_raw, work.shards),
-        "pyarrow reading the same Parquet",
-        len(order),
-        "scene",
-        turns=1,
+        name, ours, partial(_read_raw, work.shards), "pyarrow reading the same Parquet", len(order), "scene", turns=1
     )
 
 

@@ -25,13 +25,7 @@ def image(number: int, **changes: Any) -> dict[str, Any]:
 def annotation(number: int, of: int = 1, **changes: Any) -> dict[str, Any]:
     """A record of `annotations`: a square of 10 x 10 pixels, each number at another place."""
     place = number % 20
-    return {
-        "id": number,
-        "image_id": of,
-        "category_id": 1,
-        "segmentation": square(2 * place, place, 10),
-        **changes,
-    }
+    return {"id": number, "image_id": of, "category_id": 1, "segmentation": square(2 * place, place, 10), **changes}
 
 
 def write_annotations(

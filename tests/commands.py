@@ -26,12 +26,7 @@ from typing import IO, NoReturn
 Result = subprocess.CompletedProcess[str]
 IMPORTED = (
     *("cv2", "pandas", "pyarrow.parquet", "scipy.ndimage", "matplotlib.backends.backend_agg"),
-    *(
-        "disbench.cli.main",
-        "disbench.sampling.job",
-        "disbench.sampling.sources",
-        "disbench.shards.contact_sheet",
-    ),
+    *("disbench.cli.main", "disbench.sampling.job", "disbench.sampling.sources", "disbench.shards.contact_sheet"),
     *("disbench.harness.run", "disbench.harness.verification", "disbench.reports.report"),
 )
 
@@ -63,13 +58,7 @@ def disbench(*arguments: str | Path, cwd: Path | None = None, **environment: str
 def disbench_anew(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Result:
     """The same in a process that is started anew, and first does what `before` says (limits, rights)."""
     return subprocess.run(
-        typed(*arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=_environment(),
-        preexec_fn=before,
+        typed(*arguments), capture_output=True, text=True, check=False, cwd=cwd, env=_environment(), preexec_fn=before
     )
 
 

@@ -19,11 +19,7 @@ def make_samples(count: int = 4, seed: int = 0, faults: tuple[int, ...] = ()) ->
         rows, columns = np.mgrid[:height, :width]
         target = np.zeros((height, width), dtype=np.int8)
         for _ in range(3):
-            y, x, radius = (
-                noise.integers(10, height - 10),
-                noise.integers(10, width - 10),
-                noise.integers(6, 16),
-            )
+            y, x, radius = (noise.integers(10, height - 10), noise.integers(10, width - 10), noise.integers(6, 16))
             target[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = 1
         target[noise.integers(0, height) :, :3] = -1
         image = np.full((height, width, 3), 99, dtype=np.uint8)

@@ -198,12 +198,7 @@ class ClickPolicy:
         return self.recording.clicks[sample][clicks]
 
     def _corrected(
-        self,
-        target: npt.ArrayLike,
-        prediction: npt.ArrayLike,
-        clicks: Sequence[Click],
-        seed: int,
-        sample: str,
+        self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click], seed: int, sample: str
     ) -> Click:
         """The click of every policy but the standard one and recorded clicks."""
         missed, excess = error_masks(target, prediction)

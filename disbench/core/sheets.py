@@ -218,10 +218,7 @@ def _places(point: tuple[float, float], radius: float) -> Iterator[tuple[float, 
     yield point
     for distance in np.arange(1, 7) * 1.2 + 0.9:
         for angle in np.arange(12) * math.pi / 6:
-            yield (
-                point[0] + distance * radius * math.cos(angle),
-                point[1] + distance * radius * math.sin(angle),
-            )
+            yield (point[0] + distance * radius * math.cos(angle), point[1] + distance * radius * math.sin(angle))
 
 
 class _Painter:

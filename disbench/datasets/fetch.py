@@ -20,12 +20,7 @@ _LEVELS = 4
 
 
 def fetch(
-    name: str,
-    data: Path | None,
-    *,
-    unverified: bool = False,
-    existing: Existing = "resume",
-    progress: bool = False,
+    name: str, data: Path | None, *, unverified: bool = False, existing: Existing = "resume", progress: bool = False
 ) -> Iterator[str]:
     """Download a dataset's files, check them, and put them in place.
 

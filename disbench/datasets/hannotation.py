@@ -110,10 +110,7 @@ class HannotationSource:
         """SHA-256 of the annotation, and one of what `sha256sum` prints for its files of masks, sorted by name."""
         names = sorted(f"{name}.pickle" for name in self._names)
         lines = "".join(f"{file_sha256(self.folder / MASKS / name)}  {name}\n" for name in names)
-        return {
-            ANNOTATION: file_sha256(self.folder / ANNOTATION),
-            MASKS: hashlib.sha256(lines.encode()).hexdigest(),
-        }
+        return {ANNOTATION: file_sha256(self.folder / ANNOTATION), MASKS: hashlib.sha256(lines.encode()).hexdigest()}
 
     def _scene(self, name: str, parents: list[int]) -> Scene:
         path = self.folder / MASKS / f"{name}.pickle"

@@ -284,9 +284,7 @@ def open_annotations(
         raise InputError(f"{path}: two records of 'images' have the same image id; fix the file")
     categories = {
         _whole(record, "id", path): Category(
-            _text(record, "name", path) or "",
-            _text(record, "synset", path),
-            bool(record.get("isthing", True)),
+            _text(record, "name", path) or "", _text(record, "synset", path), bool(record.get("isthing", True))
         )
         for record in index.iterate("categories")
     }

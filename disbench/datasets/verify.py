@@ -69,11 +69,7 @@ class Verification:
         state = "whole" if self.whole else f"not whole, {count} problem{'s'[: count > 1]}"
         known = "as on the card" if self.checked_hash and self.whole else "the card has none to compare"
         hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.whole else "")]
-        return [
-            f"{found}: {state}",
-            *(hashed if self.content_hash else []),
-            *(f"  {p}" for p in self.problems),
-        ]
+        return [f"{found}: {state}", *(hashed if self.content_hash else []), *(f"  {p}" for p in self.problems)]
 
 
 def list_datasets(data: Path | None) -> list[Listing]:
@@ -160,10 +156,7 @@ def _differences(found: Verification, card: DatasetCard) -> list[str]:
     """Differences from the card."""
     problems = [
         f"{count:,} {what}, but {expected:,} on the card"
-        for what, count, expected in (
-            ("samples", found.samples, card.samples),
-            ("images", found.images, card.images),
-        )
+        for what, count, expected in (("samples", found.samples, card.samples), ("images", found.images, card.images))
         if expected is not None and count != expected
     ]
     if found.checked_hash and found.content_hash and found.content_hash != card.content_hash:

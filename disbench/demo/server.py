@@ -53,11 +53,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_TYPES = {
-    "mask.png": "image/png",
-    "mask.json": "application/json",
-    "clicks.parquet": "application/octet-stream",
-}
+_TYPES = {"mask.png": "image/png", "mask.json": "application/json", "clicks.parquet": "application/octet-stream"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")

@@ -140,11 +140,7 @@ def profile_table(counted: Profile, timed: Sequence[Profile] = ()) -> Table:
     spent = [tuple(map(median, zip(*costs, strict=True))) for costs in zip(*map(_costs, timed), strict=True)]
     rows = []
     for name, size, costs, times in zip(
-        [*parts, "all"],
-        [*sizes, counted.parameters],
-        _costs(counted),
-        spent or [()] * (len(parts) + 1),
-        strict=True,
+        [*parts, "all"], [*sizes, counted.parameters], _costs(counted), spent or [()] * (len(parts) + 1), strict=True
     ):
         gigas = [f"{cost / 1e9:.2f}" for cost in costs]
         rows.append((name, f"{size / 1e6:.2f}", *gigas, *(f"{time:.0f}" for time in times)))

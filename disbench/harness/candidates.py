@@ -53,11 +53,7 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
 
 
 def choose(
-    selection: Selection,
-    click: int,
-    candidates: Candidates,
-    target_ious: Sequence[float],
-    previous: BoolArray,
+    selection: Selection, click: int, candidates: Candidates, target_ious: Sequence[float], previous: BoolArray
 ) -> int:
     """Index of the candidate that is kept; ties go to the lowest.
 

@@ -46,11 +46,7 @@ from disbench.workers import Engine, LocalEngine
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")
-_PACKAGES_OF_EXTRAS = {
-    "onnx": ("onnxruntime",),
-    "models": ("torch", "transformers"),
-    "maxflow": ("PyMaxflow",),
-}
+_PACKAGES_OF_EXTRAS = {"onnx": ("onnxruntime",), "models": ("torch", "transformers"), "maxflow": ("PyMaxflow",)}
 """Extra of a card -> packages that the method may compute with; a class without a card may use all of them."""
 
 

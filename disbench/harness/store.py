@@ -27,14 +27,7 @@ from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
-from disbench.io.parquet import (
-    complaining,
-    has_columns,
-    open_parquet,
-    plain_schema,
-    size_of,
-    written_out,
-)
+from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, size_of, written_out
 from disbench.io.settings import parse_json, parse_json_table
 
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"

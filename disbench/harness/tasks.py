@@ -118,11 +118,7 @@ Event = Began | Ended | Clicked | Repeated
 
 
 def run_chunk(
-    method: Method,
-    samples: Sequence[tuple[int, Callable[[], Any]]],
-    task: Task,
-    *,
-    batched: bool = False,
+    method: Method, samples: Sequence[tuple[int, Callable[[], Any]]], task: Task, *, batched: bool = False
 ) -> Iterator[Event]:
     """Evaluate a method on a few samples, each given by its number and a function that reads it.
 
@@ -139,11 +135,7 @@ def run_chunk(
 
 
 def _run_together(
-    method: Method,
-    samples: Sequence[tuple[int, Callable[[], Any]]],
-    task: Task,
-    *,
-    batched: bool,
+    method: Method, samples: Sequence[tuple[int, Callable[[], Any]]], task: Task, *, batched: bool
 ) -> Iterator[Event]:
     going: dict[int, Loop] = {}
     for number, read in samples:

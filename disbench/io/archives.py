@@ -26,21 +26,9 @@ _OVERHEAD = 512
 _CHUNK = 2**20
 _SKIPPED = ("__MACOSX", ".DS_Store")
 """What one system's archiver adds to everything."""
-_OPENERS: Mapping[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
+_OPENERS: Mapping[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """First bytes of a compressed tar -> what opens it."""
-_NAME_ERRORS = (
-    errno.ENAMETOOLONG,
-    errno.EILSEQ,
-    errno.EINVAL,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ELOOP,
-)
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors of the system that are about a name in the archive, not about the disk."""
 
 

@@ -15,15 +15,7 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
-from disbench.harness.measures import (
-    NOT_A_NUMBER,
-    PERCENTS,
-    SOLVED,
-    Measure,
-    RunRows,
-    UnavailableError,
-    measures_in,
-)
+from disbench.harness.measures import NOT_A_NUMBER, PERCENTS, SOLVED, Measure, RunRows, UnavailableError, measures_in
 from disbench.harness.store import StoredRun
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import markdown

@@ -129,12 +129,7 @@ def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
 
 def _choices(entries: Sequence[Entry]) -> list[tuple[str, str, list[str]]]:
     """Filters: key in the data, label, choices."""
-    labels = {
-        "dataset": "Dataset",
-        "training": "Training data",
-        "selection": "Selection",
-        "policy": "Click policy",
-    }
+    labels = {"dataset": "Dataset", "training": "Training data", "selection": "Selection", "policy": "Click policy"}
     return [
         (key, label, list(dict.fromkeys(_filtered_by(entry)[key] for entry in entries)))
         for key, label in labels.items()

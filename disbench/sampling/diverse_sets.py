@@ -129,12 +129,7 @@ def _proximity_set(rles: Sequence[Rle], center: int, neighbours: Sequence[int], 
             seen.add(merged["counts"])
             kept.append(members)
     left_out = 2 ** len(effective) - looked
-    return SetOfObjects(
-        center,
-        tuple(kept),
-        left_out=left_out,
-        repeated=2 ** len(neighbours) - left_out - len(kept),
-    )
+    return SetOfObjects(center, tuple(kept), left_out=left_out, repeated=2 ** len(neighbours) - left_out - len(kept))
 
 
 def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> list[int]:
@@ -166,11 +161,7 @@ def _ordered_unions(rles: Sequence[Rle], center: int, neighbours: Sequence[int])
 
 
 def _random_merge_set(
-    rles: Sequence[Rle],
-    model: SetOfObjects,
-    centers: Sequence[int],
-    largest_merge: int,
-    generator: np.random.Generator,
+    rles: Sequence[Rle], model: SetOfObjects, centers: Sequence[int], largest_merge: int, generator: np.random.Generator
 ) -> SetOfObjects:
     center, wanted = model.center, len(model.members)
     others = [index for index in centers if index != center]

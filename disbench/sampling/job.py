@@ -88,12 +88,7 @@ def make_shards(
     if done is not None:
         return done
     writer = ShardWriter(
-        folder,
-        recipe.shard_bytes,
-        job.job_hash(),
-        begin=images.start,
-        part=part is not None,
-        finished=finished,
+        folder, recipe.shard_bytes, job.job_hash(), begin=images.start, part=part is not None, finished=finished
     )
     rest = range(writer.resume(), images.stop)
     engine = engine or LocalEngine(workers)

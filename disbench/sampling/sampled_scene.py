@@ -82,10 +82,7 @@ def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     kept = [scene.objects[i] for i in instances]
     left = _cut_stuff([scene.objects[i] for i in stuff], kept, dropped)
     return dataclasses.replace(
-        scene,
-        objects=(*kept, *left),
-        parents=_remaining_parents(scene.parents, instances, len(left)),
-        dropped=dropped,
+        scene, objects=(*kept, *left), parents=_remaining_parents(scene.parents, instances, len(left)), dropped=dropped
     )
 
 

@@ -130,11 +130,7 @@ def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
 
 def _annotated(recipe: Recipe, files: Sequence[AnnotationFile]) -> SceneSource:
     return AnnotatedImages(
-        files,
-        raster=recipe.raster,
-        coco_masks=recipe.coco_masks,
-        bad=recipe.bad_annotations,
-        join=recipe.join,
+        files, raster=recipe.raster, coco_masks=recipe.coco_masks, bad=recipe.bad_annotations, join=recipe.join
     )
 
 

@@ -40,11 +40,7 @@ def check_scenes(table: pa.Table) -> None:
 
     height, width = (_numbers(table[name].combine_chunks()) for name in ("height", "width"))
     rows = np.arange(len(table))
-    check(
-        (np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS),
-        rows,
-        "its size is not an image's",
-    )
+    check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), rows, "its size is not an image's")
     for name in table["file_name"].to_pylist():
         if not _PLAIN_PATH.fullmatch(name):
             safe_path(name, "its image")

@@ -124,8 +124,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
         _lists(_OBJECT, columns, [len(row.objects) for row in rows]),
         _lists(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
         pa.array(
-            [[{"reason": r, "count": n} for r, n in sorted(row.dropped.items())] for row in rows],
-            pa.list_(_DROPPED),
+            [[{"reason": r, "count": n} for r, n in sorted(row.dropped.items())] for row in rows], pa.list_(_DROPPED)
         ),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

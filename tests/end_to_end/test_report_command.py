@@ -29,10 +29,7 @@ def test_what_cannot_be_reported(tmp_path: Path) -> None:
     (tmp_path / "runs" / "b").mkdir()
     (tmp_path / "runs" / "b" / JOURNAL).touch()
     (tmp_path / "empty").mkdir()
-    for folder, words in (
-        ("runs", "runs/b: the run is not finished"),
-        ("empty", "empty: there is no run in it"),
-    ):
+    for folder, words in (("runs", "runs/b: the run is not finished"), ("empty", "empty: there is no run in it")):
         done = disbench("report", folder, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {words}")

@@ -44,9 +44,7 @@ def restated(counts: bytes) -> list[int] | None:
 
 @given(
     counts=st.one_of(
-        damaged(WHOLE),
-        st.binary(max_size=20),
-        st.binary(max_size=9).map(lambda b: bytes(48 + x % 64 for x in b)),
+        damaged(WHOLE), st.binary(max_size=20), st.binary(max_size=9).map(lambda b: bytes(48 + x % 64 for x in b))
     )
 )
 @example(counts=b"o" * 30 + b"0")
@@ -86,9 +84,7 @@ NUMBERS = st.one_of(
 )
 RINGS = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=14), st.lists(st.floats(-1, 11), min_size=6, max_size=40))
 RUNS = st.one_of(
-    st.text(max_size=12),
-    st.lists(st.one_of(NUMBERS, st.sampled_from((2**40, -1, 2**32))), max_size=12),
-    NUMBERS,
+    st.text(max_size=12), st.lists(st.one_of(NUMBERS, st.sampled_from((2**40, -1, 2**32))), max_size=12), NUMBERS
 )
 
 
@@ -96,10 +92,7 @@ RUNS = st.one_of(
     segmentation=st.one_of(
         st.lists(RINGS, max_size=5),
         st.fixed_dictionaries(
-            {
-                "size": st.sampled_from(([HEIGHT, WIDTH], [WIDTH, HEIGHT], [], None, [2**40, 1])),
-                "counts": RUNS,
-            }
+            {"size": st.sampled_from(([HEIGHT, WIDTH], [WIDTH, HEIGHT], [], None, [2**40, 1])), "counts": RUNS}
         ),
         NUMBERS,
     ),

@@ -68,9 +68,7 @@ ENCODED = st.recursive(
 
 
 @given(
-    place=st.sampled_from(PLACES),
-    value=st.one_of(ENCODED, st.sampled_from(RLES)),
-    name=st.sampled_from(JSON_READERS),
+    place=st.sampled_from(PLACES), value=st.one_of(ENCODED, st.sampled_from(RLES)), name=st.sampled_from(JSON_READERS)
 )
 @example(place=("annotations", "id"), value=nest(900), name="coco")
 @example(place=("annotations", "segmentation"), value=nest(300), name="annotated")
@@ -116,9 +114,7 @@ VALUES = st.recursive(
 
 
 @given(
-    tree=VALUES,
-    masks=VALUES,
-    key=st.sampled_from((9, -1, "9", "../a", "/etc/passwd", "a\0b", "x" * 5000, 2**70, 0.5)),
+    tree=VALUES, masks=VALUES, key=st.sampled_from((9, -1, "9", "../a", "/etc/passwd", "a\0b", "x" * 5000, 2**70, 0.5))
 )
 @examples(20)
 def test_any_value_in_pickles(read: Reader, root: Path, tree: Any, masks: Any, key: Any) -> None:

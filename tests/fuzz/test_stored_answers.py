@@ -29,14 +29,7 @@ from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
 from disbench.reports.ambiguity.tables import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
-from tests.fuzz.stored_forms import (
-    changed,
-    damaged_parquet,
-    in_a_child,
-    parquet_bytes,
-    result_or_refusal,
-    strange,
-)
+from tests.fuzz.stored_forms import changed, damaged_parquet, in_a_child, parquet_bytes, result_or_refusal, strange
 from tests.fuzz.tools import examples
 
 pytest.importorskip("cv2", exc_type=ImportError)
@@ -165,8 +158,7 @@ def test_a_bomb_of_recorded_clicks(tmp_path: Path) -> None:
     names = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * (1 << 20)]))
     numbers = pa.array([1] * count, pa.int32())
     table = pa.table(
-        [names, numbers, numbers, numbers, pa.array([True] * count), names],
-        names=recorded_clicks.SCHEMA.names,
+        [names, numbers, numbers, numbers, pa.array([True] * count), names], names=recorded_clicks.SCHEMA.names
     )
     path = tmp_path / "bomb.parquet"
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 22)

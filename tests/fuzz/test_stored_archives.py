@@ -110,8 +110,7 @@ def test_names(mode: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["a/" * 1500 + "b", "n" * 300, "a/../../b", "/abs", "x\ny", "x\x1by", "C:\\x", ".", "..", "a//..//..//b"],
+    "name", ["a/" * 1500 + "b", "n" * 300, "a/../../b", "/abs", "x\ny", "x\x1by", "C:\\x", ".", "..", "a//..//..//b"]
 )
 @pytest.mark.parametrize("mode", ["zip", "w"])
 def test_names_that_are_none(mode: str, name: str) -> None:

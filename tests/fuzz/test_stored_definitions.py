@@ -136,8 +136,7 @@ CARD = 'title = "x"\nloader = "folder"\n'
 
 
 @pytest.mark.parametrize(
-    "marker",
-    ["{images:>999999999}", "{images.__class__}", "{images[0]}", "{images!r}", "{", "{}", "{0}", "{other}"],
+    "marker", ["{images:>999999999}", "{images.__class__}", "{images[0]}", "{images!r}", "{", "{}", "{0}", "{other}"]
 )
 def test_markers_hold_names_alone(marker: str) -> None:
     text = f'{CARD}marker = ["{marker}"]\noptions = {{ images = {{ default = "a" }} }}\n'
@@ -163,8 +162,7 @@ def test_a_card_fetches_into_the_root_alone(key: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["file:///etc/passwd", "http://[", "http://a\nb/", "data:,x", "ftp://x/y", "", "http://" + "a" * 300 + "/"],
+    "url", ["file:///etc/passwd", "http://[", "http://a\nb/", "data:,x", "ftp://x/y", "", "http://" + "a" * 300 + "/"]
 )
 def test_addresses_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from disbench.io import download

@@ -27,15 +27,7 @@ from disbench.shards.manifest import MANIFEST
 from disbench.shards.reader import SCHEMA, DiverseSets, ShardReader
 from disbench.shards.statistics import as_dict, as_text, statistics
 from disbench.shards.writer import shard_facts
-from tests.fuzz.stored_forms import (
-    NASTY_TEXTS,
-    changed,
-    damaged,
-    in_a_child,
-    nested,
-    parquet_bytes,
-    result_or_refusal,
-)
+from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, in_a_child, nested, parquet_bytes, result_or_refusal
 from tests.fuzz.tools import examples
 from tests.unit.shard_tools import SHARD, random_scene, write_shards
 
@@ -290,10 +282,7 @@ def _number(value: int) -> bytes:
             return bytes(text)
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["a text many times", "a number many times", "rows", "an image of two gigapixels"],
-)
+@pytest.mark.parametrize("what", ["a text many times", "a number many times", "rows", "an image of two gigapixels"])
 def test_bombs(whole: Path, what: str, tmp_path: Path) -> None:
     table, rows = bomb(what, whole, tmp_path / "one.parquet")
     with folder_of(parquet_bytes(table), rows=rows) as folder:

@@ -26,10 +26,7 @@ SENTENCE = 1500
 def examples(count: int) -> settings:
     """Hypothesis's settings for a number of examples, times DISBENCH_FUZZ_EXAMPLES."""
     return settings(
-        max_examples=max(1, int(count * TIMES)),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
+        max_examples=max(1, int(count * TIMES)), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
 
 

@@ -176,8 +176,7 @@ def test_annotated(data_root: Path, name: str, annotations: str, samples: int, i
     content = json.loads((data_root / annotations).read_text())
     records = {image["id"]: image for image in content["images"]}
     wanted = sorted(
-        (item for item in content["annotations"] if not item.get("iscrowd")),
-        key=lambda item: item["image_id"],
+        (item for item in content["annotations"] if not item.get("iscrowd")), key=lambda item: item["image_id"]
     )
     stems = {number: Path(record["file_name"]).stem for number, record in records.items()}
     assert list(source.ids) == [f"{stems[item['image_id']]}/{item['id']}" for item in wanted]

@@ -25,11 +25,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("coco-lvis-proximity", LVIS | COCO, {"scenes": 4, "objects": 17, "sets": 17}),
     ("coco-proximity", COCO, {"scenes": 164, "objects": 1500, "sets": 1483}),
     ("sbd-proximity", {"sbd": Path("SBD"), "split": "val"}, {"scenes": 2, "objects": 10, "sets": 10}),
-    (
-        "voc-proximity",
-        {"voc": Path("VOC2007"), "split": "trainval"},
-        {"scenes": 44, "objects": 112, "sets": 112},
-    ),
+    ("voc-proximity", {"voc": Path("VOC2007"), "split": "trainval"}, {"scenes": 44, "objects": 112, "sets": 112}),
     ("containment", LVIS | COCO, {"scenes": 4, "objects": 17, "sets": 17}),
     ("random-merge", COCO, {"scenes": 164, "objects": 1500, "sets": 1483}),
 ]

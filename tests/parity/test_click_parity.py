@@ -88,8 +88,7 @@ def test_thousands_of_drawn_masks(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("radius", "sample", "listing", "block"),
-    [(64, 1, 1, 8), (3, 1, 1, 8), (6, 2, 4, 64), (64, 16, 10**9, 64)],
+    ("radius", "sample", "listing", "block"), [(64, 1, 1, 8), (3, 1, 1, 8), (6, 2, 4, 64), (64, 16, 10**9, 64)]
 )
 def test_whatever_is_thought_to_be_cheaper(
     monkeypatch: pytest.MonkeyPatch, radius: int, sample: int, listing: int, block: int

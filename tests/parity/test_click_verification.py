@@ -20,10 +20,7 @@ pytest.importorskip("cv2", exc_type=ImportError)
 def passes(target: Array, prediction: Array, before: Sequence[Click], click: Click) -> bool:
     """The distance at the click is within 1e-3 of the largest of both kinds; without errors it is (0, 0, -)."""
     maps = {}
-    for positive, errors in (
-        (True, (target == 1) & ~prediction),
-        (False, (target == 0) & prediction),
-    ):
+    for positive, errors in ((True, (target == 1) & ~prediction), (False, (target == 0) & prediction)):
         distances = exact_distances(np.pad(errors, 1))[1:-1, 1:-1].copy()
         for x, y, _ in before:
             distances[y, x] = 0

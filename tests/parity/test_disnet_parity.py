@@ -18,14 +18,7 @@ from torch import Tensor, nn
 
 from disbench.core.clicks import Click
 from disbench.disnet.batches import ClickBatch, Kept, click_batch
-from disbench.disnet.click_encodings import (
-    ClickVectors,
-    decay_map,
-    disk_map,
-    on_grid,
-    position_code,
-    sampled_features,
-)
+from disbench.disnet.click_encodings import ClickVectors, decay_map, disk_map, on_grid, position_code, sampled_features
 from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, PlainGuidance
 from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, GuidanceOptions
@@ -288,10 +281,7 @@ def hold(module: nn.Module, call: Callable[..., tuple[Any, ...]], inputs: Sequen
     return torch.autograd.gradcheck(answer, tensors, fast_mode=fast)
 
 
-SMALL_CLICKS: list[list[AnyClick]] = [
-    [(5, 3, True)],
-    [(2.5, 6, True), (9, 1, False), (6, 2, True)],
-]
+SMALL_CLICKS: list[list[AnyClick]] = [[(5, 3, True)], [(2.5, 6, True), (9, 1, False), (6, 2, True)]]
 
 
 def small_inputs() -> tuple[Tensor, Tensor, Tensor]:

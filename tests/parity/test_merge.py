@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from disbench.core.masks import Rle, areas, boxes, decode, encode
 from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.sampling.hierarchy import build_hierarchy
-from disbench.sampling.merge import (
-    coco_repeated_in_lvis,
-    interval_box_ious,
-    lvis_repeated_later,
-    stuff_left_over,
-)
+from disbench.sampling.merge import coco_repeated_in_lvis, interval_box_ious, lvis_repeated_later, stuff_left_over
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import choose_objects
 
@@ -63,20 +58,13 @@ def scene_object(rle: Rle, source: str, kind: Kind = "thing") -> SceneObject:
 def chosen_objects(objects: list[SceneObject]) -> tuple[SceneObject, ...]:
     height, width = objects[0].rle["size"]
     scene = Scene(
-        image_id="1",
-        file_name="1.jpg",
-        height=height,
-        width=width,
-        source="coco+lvis",
-        objects=tuple(objects),
+        image_id="1", file_name="1.jpg", height=height, width=width, source="coco+lvis", objects=tuple(objects)
     )
     return choose_objects(scene, load_recipe("coco-lvis-hierarchy")).objects
 
 
 @pytest.mark.real_data
-def test_images_that_coco_and_lvis_both_annotate(
-    coco_and_lvis_images: dict[int, tuple[list[Rle], list[Rle]]],
-) -> None:
+def test_images_that_coco_and_lvis_both_annotate(coco_and_lvis_images: dict[int, tuple[list[Rle], list[Rle]]]) -> None:
     dropped = 0
     for coco, lvis in coco_and_lvis_images.values():
         coco_masks, lvis_masks = (np.stack([decode(rle) for rle in rles]) for rles in (coco, lvis))
@@ -105,9 +93,7 @@ def test_related_masks(related_masks: st.SearchStrategy[Masks], data: st.DataObj
 
 @given(
     moves=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)),
-        min_size=2,
-        max_size=8,
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=8
     ),
     holes=st.integers(0, 12),
     split=st.integers(0, 4),

@@ -12,16 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.metrics import (
-    TargetBoundary,
-    boundary,
-    boundary_iou,
-    clicks_to_reach,
-    iou,
-    miou_curve,
-    noc,
-    nof,
-)
+from disbench.core.metrics import TargetBoundary, boundary, boundary_iou, clicks_to_reach, iou, miou_curve, noc, nof
 
 Array = npt.NDArray[Any]
 

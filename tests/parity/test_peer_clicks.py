@@ -59,10 +59,7 @@ def test_twenty_clicks_until_all_is_clicked() -> None:
     target = np.zeros((5, 7), np.int8)
     target[1:4, 2:4] = 1
     prediction = np.zeros((5, 7), bool)
-    for name, rule in (
-        ("scipy-center", restatement.scipy_click),
-        ("scipy-restart", restatement.restarting_click),
-    ):
+    for name, rule in (("scipy-center", restatement.scipy_click), ("scipy-restart", restatement.restarting_click)):
         clicks: list[Click] = []
         for _ in range(10):
             clicks.append(ClickPolicy(name).simulate(target, prediction, clicks))

@@ -155,10 +155,7 @@ def test_nothing_else_of_the_papers_tables_is_in_conflict() -> None:
         for labels, cells in printed_lines(table_of(name))
         if any(cell.behind for cell in cells.values())
     }
-    assert {key for key in marked if key[0] != "table1"} == {
-        ("table4", "C+L & Hierarchy"),
-        ("table5", "yes", "yes"),
-    }
+    assert {key for key in marked if key[0] != "table1"} == {("table4", "C+L & Hierarchy"), ("table5", "yes", "yes")}
     assert {key[1:] for key in marked if key[0] == "table1"} == {
         ("f-BRS-B [40]", "SBD"),
         ("CDNet [4] ↓", "SBD"),

@@ -20,12 +20,7 @@ Change = Callable[[Rows], object]
 
 
 def toy_run(
-    folder: Path,
-    source: Any = None,
-    method: Any = None,
-    store: Store = "all",
-    every: int = 1,
-    **protocol: Any,
+    folder: Path, source: Any = None, method: Any = None, store: Store = "all", every: int = 1, **protocol: Any
 ) -> StoredRun:
     """A run as `run_benchmark` stores it, evaluated in this process."""
     samples, method = source or ToySource(), method or Discs()

@@ -21,11 +21,7 @@ NASTY = r"\end{table} & <b>|x|</b> $50 %_^~ [a](b) **c**"
 
 
 def method(
-    name: str,
-    data: list[str] | None = None,
-    backbone: str = "ViT-B",
-    threshold: float = 0.49,
-    **options: Any,
+    name: str, data: list[str] | None = None, backbone: str = "ViT-B", threshold: float = 0.49, **options: Any
 ) -> dict[str, Any]:
     """The part `method` of `run.json`."""
     card = {

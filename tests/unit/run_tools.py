@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from disbench.harness.store import (
-    CLICKS,
-    RUN,
-    ClickRow,
-    StoredRun,
-    read_run,
-    to_table,
-    write_clicks,
-    write_json,
-)
+from disbench.harness.store import CLICKS, RUN, ClickRow, StoredRun, read_run, to_table, write_clicks, write_json
 
 HASH = "b04d9de7f560a068cdd21f0a6af734d8cb8e297a426eff0f2d3d1ad0564d20d5"
 CARD: dict[str, Any] = {

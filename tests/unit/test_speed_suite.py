@@ -48,12 +48,7 @@ def pair(clock, ours, reference, **others):
 
 def record(ratios, processor="P", data="photos", commit="abc"):
     told = {name: Ratio(*numbers, 0.001) for name, numbers in ratios.items()}
-    return {
-        "processor": processor,
-        "data": data,
-        "commit": commit,
-        "ratios": history.as_ratios(told),
-    }
+    return {"processor": processor, "data": data, "commit": commit, "ratios": history.as_ratios(told)}
 
 
 def test_ratio_is_the_median_of_the_rounds_and_both_sides_take_turns():
@@ -108,12 +103,7 @@ def test_only_the_last_record_of_the_processor_and_the_data_counts():
 def test_damaged_lines_are_named_and_left_out(tmp_path):
     path = tmp_path / "history.jsonl"
     good = json.dumps(record({"figure": (1, 1, 1)}))
-    bad = [
-        '{"processor": "P"',
-        "[]",
-        '{"processor": "P", "data": "photos", "commit": "", "ratios": {"a": 3}}',
-        "\xff",
-    ]
+    bad = ['{"processor": "P"', "[]", '{"processor": "P", "data": "photos", "commit": "", "ratios": {"a": 3}}', "\xff"]
     path.write_bytes("\n".join([good, *bad, good[:40]]).encode("latin-1"))
     records, complaints = history.read_history(path)
     assert records == [json.loads(good)]

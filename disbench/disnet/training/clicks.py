@@ -19,11 +19,7 @@ BORDER_SHARE = 0.1
 
 
 def random_clicks(
-    target: BoolArray,
-    valid: BoolArray,
-    others: BoolArray,
-    generator: np.random.Generator,
-    most: int = MOST,
+    target: BoolArray, valid: BoolArray, others: BoolArray, generator: np.random.Generator, most: int = MOST
 ) -> list[Click]:
     """Random positive and negative clicks, independent of any prediction (section 4.2; the rule is RITM's).
 

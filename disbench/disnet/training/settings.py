@@ -196,10 +196,7 @@ def resolved(training: Training, root: Path | None) -> Training:
         InputError: a folder of shards or images is missing.
     """
     shards = tuple(
-        Shards(
-            _found(source.folder, root, "shards"),
-            _found(source.images, root, "images") if source.images else "",
-        )
+        Shards(_found(source.folder, root, "shards"), _found(source.images, root, "images") if source.images else "")
         for source in training.shards
     )
     return dataclasses.replace(training, shards=shards)

@@ -321,11 +321,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
         if _weights_of(found.training) != _weights_of(training):
             raise InputError(f"{training.start}: holds another network; set the table network as in its training")
         network = found.network.train()
-        start = {
-            "sha256": file_sha256(Path(training.start)),
-            "training": found.training.as_dict(),
-            **found.facts,
-        }
+        start = {"sha256": file_sha256(Path(training.start)), "training": found.training.as_dict(), **found.facts}
     train_only(network, training.trained)
     return network, start
 

@@ -138,11 +138,7 @@ def _signs_table(ablation: MeasuredAblation) -> Table:
 
 
 def _sign_line(sign: Sign, notes: Footnotes) -> tuple[Cell, ...]:
-    head = (
-        Cell(sign.dataset),
-        Cell(sign.quantity.title),
-        Cell(sign.paper.text, notes.marks(sign.paper.source)),
-    )
+    head = (Cell(sign.dataset), Cell(sign.quantity.title), Cell(sign.paper.text, notes.marks(sign.paper.source)))
     if sign.ours is None:
         shown = Cell(NOT_RUN) if sign.missing == NOT_RUN else Cell(DASH, notes.marks(sign.missing))
         return (*head, shown, *[Cell(DASH)] * 4)

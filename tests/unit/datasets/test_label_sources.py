@@ -33,8 +33,7 @@ from disbench.datasets.label_maps import (
 Labels = npt.NDArray[np.uint8]
 
 HAND_MADE: Labels = np.array(
-    [[0, 0, 0, 0, 0, 0], [0, 2, 2, 1, 1, 0], [0, 2, 2, 1, 3, 3], [0, 2, 0, 1, 3, 3]],
-    dtype=np.uint8,
+    [[0, 0, 0, 0, 0, 0], [0, 2, 2, 1, 1, 0], [0, 2, 2, 1, 3, 3], [0, 2, 0, 1, 3, 3]], dtype=np.uint8
 )
 
 

@@ -58,12 +58,7 @@ def test_the_page_and_its_policy() -> None:
         assert not re.search(r"\son[a-z]+=", text)
         other = await client.get("/")
         assert nonce[1] not in other.headers["Content-Security-Policy"]
-        for name in (
-            "Cache-Control",
-            "X-Content-Type-Options",
-            "X-Frame-Options",
-            "Cross-Origin-Resource-Policy",
-        ):
+        for name in ("Cache-Control", "X-Content-Type-Options", "X-Frame-Options", "Cross-Origin-Resource-Policy"):
             assert name in answer.headers
 
     talk(test)
@@ -97,11 +92,7 @@ def test_nobody_else_is_answered() -> None:
         assert not demo.works
         assert len(demo.pictures.all()) == 8
         for host in ("127.0.0.1", "localhost"):
-            good = {
-                "Host": f"{host}:{port}",
-                "Origin": f"http://{host}:{port}",
-                "Sec-Fetch-Site": "same-origin",
-            }
+            good = {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}", "Sec-Fetch-Site": "same-origin"}
             answer = await client.post("/works", json={"photo": 0}, headers={**good, TOKEN: demo.token})
             assert answer.status == 200
             assert "Access-Control-Allow-Origin" not in answer.headers
@@ -164,12 +155,7 @@ def test_requests_that_are_none() -> None:
         for body in (b"{", b"[" * 4000, b'"x"', b"{" + b" " * 5000 + b"}"):
             assert (await client.post("/works", data=body, headers=headers)).status == 400
         assert (await client.post("/works", data=b"photo=0", headers={TOKEN: demo.token})).status == 400
-        for path in (
-            "/etc/passwd",
-            "/photos/../../etc/passwd",
-            "/photos/-1",
-            "/photos/..%2f..%2fetc%2fpasswd",
-        ):
+        for path in ("/etc/passwd", "/photos/../../etc/passwd", "/photos/-1", "/photos/..%2f..%2fetc%2fpasswd"):
             answer = await client.get(path)
             assert answer.status == 404
             assert set(await answer.json()) == {"error"}
@@ -253,9 +239,7 @@ def test_too_many_wait() -> None:
         asked = [
             asyncio.create_task(
                 client.post(
-                    f"/works/{work}/click",
-                    json={"x": n, "y": 5, "positive": True},
-                    headers={TOKEN: demo.token},
+                    f"/works/{work}/click", json={"x": n, "y": 5, "positive": True}, headers={TOKEN: demo.token}
                 )
             )
             for n in range(25)

@@ -75,10 +75,7 @@ def test_the_method_hears_what_predict_tells_it() -> None:
 
 def test_what_is_refused() -> None:
     work = Work(Discs(candidates=2), IMAGE, 0.5)
-    for click, words in (
-        (Click(80, 0, True), "outside the photo of 80 x 60"),
-        (Click(3, 3, False), "on the object"),
-    ):
+    for click, words in ((Click(80, 0, True), "outside the photo of 80 x 60"), (Click(3, 3, False), "on the object")):
         with pytest.raises(InputError, match=words):
             work.click(click)
     with pytest.raises(InputError, match="after the first click"):
@@ -125,26 +122,14 @@ def test_what_is_saved(tmp_path: Path) -> None:
     assert np.array_equal(mask, work.mask * np.uint8(255))
     rle = json.loads(saved("mask.json", work, "s", "ann"))
     assert np.array_equal(coco_mask.decode(rle), work.mask)
-    for kind, sample, user in (
-        ("clicks.parquet", " ", "ann"),
-        ("clicks.parquet", "s", "a,b"),
-        ("mask.exe", "s", "a"),
-    ):
+    for kind, sample, user in (("clicks.parquet", " ", "ann"), ("clicks.parquet", "s", "a,b"), ("mask.exe", "s", "a")):
         with pytest.raises(InputError):
             saved(kind, work, sample, user)
     out = tmp_path / "out"
-    assert save_into(out, picture, work, "../../s", "ann") == [
-        "a_b_-1.png",
-        "a_b_-1.json",
-        "recorded-clicks.parquet",
-    ]
+    assert save_into(out, picture, work, "../../s", "ann") == ["a_b_-1.png", "a_b_-1.json", "recorded-clicks.parquet"]
     assert save_into(out, picture, work, "t", "ann")[0] == "a_b_-2.png"
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(
-        [
-            photo.name,
-            *(f"a_b_-{n}.{end}" for n in (1, 2) for end in ("png", "json")),
-            "recorded-clicks.parquet",
-        ]
+        [photo.name, *(f"a_b_-{n}.{end}" for n in (1, 2) for end in ("png", "json")), "recorded-clicks.parquet"]
     )
     made = tuple(CLICKS[:2])
     assert read_sequences(out / "recorded-clicks.parquet") == [

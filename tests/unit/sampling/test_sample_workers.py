@@ -24,10 +24,7 @@ from disbench.workers.work import portable as _portable
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError
 
-pytestmark = [
-    pytest.mark.fault,
-    pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them"),
-]
+pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")]
 
 CHUNKS = 13
 SCENES = 16

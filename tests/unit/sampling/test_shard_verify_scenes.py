@@ -225,9 +225,7 @@ def test_whatever_the_sampler_makes_holds(
 
 
 @given(
-    seed=st.integers(0, 2**32),
-    change=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 255)),
-    cut=st.booleans(),
+    seed=st.integers(0, 2**32), change=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 255)), cut=st.booleans()
 )
 def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
     seed: int, change: tuple[int, int] | None, cut: bool

@@ -32,9 +32,7 @@ class Counted:
 
 
 @given(
-    st.lists(st.one_of(st.integers(0, 30), st.integers(0, 3000)), max_size=300),
-    st.integers(0, 300),
-    st.integers(1, 60),
+    st.lists(st.one_of(st.integers(0, 30), st.integers(0, 3000)), max_size=300), st.integers(0, 300), st.integers(1, 60)
 )
 def test_chunks_by_cost(counts: list[int], begin: int, scenes: int) -> None:
     """All images in order; none could have one image more; only an image alone may cost more than a chunk."""
