@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
+
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_ROWS
 from disbench.io.files import file_sha256, whole_file
@@ -195,8 +197,8 @@ def read_manifest(folder: Path) -> ShardManifest:
         raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
     try:
         table = parse_json_table(path.read_bytes())
-        json.dumps(table, ensure_ascii=False).encode()  # refuses lone surrogates, which no other file takes
-    except ValueError as error:
+        orjson.dumps(table)  # refuses lone surrogates and numbers beyond 64 bits, which exports cannot hold
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
     if not {"schema", "files"} <= table.keys():
         raise InputError(f"{path}: not a manifest of shards (no schema or no files); sample again")

@@ -22,7 +22,7 @@ from scipy.io import loadmat
 from disbench.core.limits import MAX_ARRAYS, MAX_MATLAB_BYTES, MAX_PIXELS, MAX_RECORD_BYTES
 from disbench.datasets.label_maps import read_instances
 from tests.annotations import annotation, image
-from tests.fuzz.datasets import (
+from tests.fuzz.dataset_files import (
     COCO,
     MAT_HEAD,
     MIB,

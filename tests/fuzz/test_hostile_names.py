@@ -16,7 +16,7 @@ from disbench.core.errors import InputError, shown
 from disbench.datasets.images import find_image
 from disbench.io.files import stays_inside
 from tests.annotations import CATEGORIES, annotation, image
-from tests.fuzz.datasets import MIB, write_all
+from tests.fuzz.dataset_files import MIB, write_all
 from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.annotations import CATEGORIES, annotation, image
-from tests.fuzz.datasets import COCO, MIB, PACKED, TREE, json_bound, layer, pickle_bound, write_all
+from tests.fuzz.dataset_files import COCO, MIB, PACKED, TREE, json_bound, layer, pickle_bound, write_all
 from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
 
 pytestmark = pytestmark_linux

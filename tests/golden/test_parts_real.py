@@ -51,7 +51,7 @@ def test_merged_parts_are_the_undivided_folder_and_hold(
         assert path.read_bytes() == (tmp_path / "merged" / path.name).read_bytes(), path.name
     if overrides == ["join=inner"]:  # counted once, not five times
         assert whole.dropped == read_manifest(tmp_path / "merged").dropped
-        assert any("only" in reason for reason in whole["dropped"]), whole["dropped"]
+        assert any("only" in reason for reason in whole.dropped), whole.dropped
     found = verify_shards(tmp_path / "merged")
     assert found.lines()[1:] == []
     assert found.scenes > 0

@@ -47,7 +47,7 @@ def test_all_images_of_either_dataset(data_root: Path, tmp_path: Path) -> None:
         recipe: make(recipe, LVIS | COCO, data_root, tmp_path / recipe, "join=outer")
         for recipe in ("coco-lvis-hierarchy", "coco-lvis-proximity")
     }
-    assert {(m["images"], m["scenes"], m["objects"]) for m in counts.values()} == {(260, 252, 2360)}
+    assert {(m.images, m.scenes, m.objects) for m in counts.values()} == {(260, 252, 2360)}
     assert counts["coco-lvis-hierarchy"]["sets"] == 2360
     assert counts["coco-lvis-proximity"]["sets"] == 2343
 

@@ -174,7 +174,7 @@ def test_no_worker_can_be_made() -> None:
 
     told: list[str] = []
     crew: Crew[int, int] = Crew(2, make, str, told.append)
-    with pytest.raises(InputError, match=f"beginning to work: {ATTEMPTS} times, it fell asleep"):
+    with pytest.raises(InputError, match=f"starting a worker: {ATTEMPTS} times, it fell asleep"):
         list(crew.in_order(range(10)))
     crew.end()
     assert set(told) == {"it fell asleep"}
