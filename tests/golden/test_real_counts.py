@@ -48,8 +48,8 @@ def test_all_images_of_either_dataset(data_root: Path, tmp_path: Path) -> None:
         for recipe in ("coco-lvis-hierarchy", "coco-lvis-proximity")
     }
     assert {(m.images, m.scenes, m.objects) for m in counts.values()} == {(260, 252, 2360)}
-    assert counts["coco-lvis-hierarchy"]["sets"] == 2360
-    assert counts["coco-lvis-proximity"]["sets"] == 2343
+    assert counts["coco-lvis-hierarchy"].sets == 2360
+    assert counts["coco-lvis-proximity"].sets == 2343
 
 
 def test_lvis_drops_and_depths(data_root: Path, tmp_path: Path) -> None:
