@@ -33,7 +33,7 @@ from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
 from disbench.core.scenes import Scene
-from disbench.datasets.images import find_image, read_rgb
+from disbench.datasets.images import ImageFinder, read_rgb
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, open_annotations
 from disbench.datasets.json_index import index_json
 from disbench.datasets.photos import ANNOTATIONS, open_photos, photo_path
@@ -120,7 +120,7 @@ class Workload:
 
     def image(self, file_name: str) -> Path | None:
         """Where an image of the scenes is."""
-        return photo_path(file_name) if self.data is None else find_image(self.data / "coco", file_name)
+        return photo_path(file_name) if self.data is None else ImageFinder([self.data / "coco"])(file_name)
 
     @cached_property
     def images(self) -> list[Path]:

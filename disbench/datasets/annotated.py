@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,15 +13,15 @@ import numpy as np
 import orjson
 
 from disbench.core import masks
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.file_samples import check_target, in_threads, joint_hash
-from disbench.datasets.images import find_image, read_rgb
+from disbench.datasets.images import ImageFinder, read_rgb
 from disbench.datasets.instances import AnnotationFile, Dialect, is_whole, open_annotations
 from disbench.io.files import file_sha256
 
-FileFinder = Callable[[str], Path]
+FileFinder = Callable[[str], Path | None]
 _SURELY_VISIBLE = 10.0
 """Square pixels; an annotation of a smaller declared area is drawn to see whether it has a pixel."""
 
@@ -29,13 +30,14 @@ class AnnotatedSamples:
     """One sample for each annotation except crowd regions (a `SampleSource`).
 
     Samples are in ascending order of image id, then in the order of the file. A sample's id is the stem of the image
-    file and the annotation's id: "000000000139/230831". Annotations of less than ten declared square pixels are drawn
+    file and the annotation's id: "000000000139/230831"; where that repeats, images that share a stem are named by their
+    whole file_name: "video1/001.jpg/1". Annotations of less than ten declared square pixels are drawn
     when the dataset is opened, and left out if they have no pixel.
 
     Args:
         name: name of the dataset's card.
         file: the annotations.
-        find: the path of an image from its name in the annotations.
+        find: the path of an image from its name in the annotations, None where there is none.
         raster: how polygons become masks.
         facts: JSON-ready facts to record.
         digest: SHA-256 (hex) of an image for the content hash.
@@ -60,10 +62,8 @@ class AnnotatedSamples:
         if not chosen:
             raise InputError(f"{file.path}: no annotation to sample; name another file")
         self._places = np.array([place for _, place, _ in chosen], dtype=np.int64)
-        self.ids: Sequence[str] = [sample_id for *_, sample_id in chosen]
+        self.ids: Sequence[str] = self._named([(image_id, number) for image_id, _, number in chosen])
         self._images = len({image_id for image_id, *_ in chosen})
-        if len(set(self.ids)) < len(self.ids):
-            raise InputError(f"{file.path}: two annotations of an image have the same id; fix the file")
 
     def read(self, index: int) -> Sample:
         """One sample by its index.
@@ -73,7 +73,7 @@ class AnnotatedSamples:
                 annotation.
         """
         annotation = self._file.annotation(int(self._places[index]))
-        path = self._find(self._image_name(annotation))
+        path = self._image_path(annotation["image_id"])
         image = read_rgb(path)
         target = masks.decode(self._mask(annotation)).astype(np.int8)
         check_target(target, image, path, self.ids[index])
@@ -82,11 +82,11 @@ class AnnotatedSamples:
     def content_hash(self) -> str:
         """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
         found = [self._hashed(place) for place in self._places.tolist()]
-        names = list(dict.fromkeys(name for name, _ in found))
-        digests = dict(zip(names, in_threads(lambda name: self._digest(self._find(name)), names), strict=True))
+        images = list(dict.fromkeys(image_id for image_id, _ in found))
+        digests = dict(zip(images, in_threads(lambda one: self._digest(self._image_path(one)), images), strict=True))
         parts = (
-            [sample_id, 0, digests[name], segmentation]
-            for sample_id, (name, segmentation) in zip(self.ids, found, strict=True)
+            [sample_id, 0, digests[image_id], segmentation]
+            for sample_id, (image_id, segmentation) in zip(self.ids, found, strict=True)
         )
         return joint_hash(f"annotation-{self.raster}", parts)
 
@@ -99,10 +99,26 @@ class AnnotatedSamples:
             "left_out": dict(self._left_out),
         }
 
-    def _chosen(self) -> Iterator[tuple[int, int, str]]:
-        """Image id, place and sample id of every annotation that is a sample."""
+    def _named(self, chosen: Sequence[tuple[int, int]]) -> list[str]:
+        """The sample ids of annotations, given by their image's id and their own."""
+        names = {image_id: self._file.images[image_id].file_name for image_id, _ in chosen}
+        stems = {image_id: PurePosixPath(name).stem for image_id, name in names.items()}
+        ids = [f"{stems[image_id]}/{number}" for image_id, number in chosen]
+        if len(set(ids)) < len(ids):  # numbers start again with every image
+            counts = Counter(stems.values())
+            ids = [f"{(stems if counts[stems[one]] == 1 else names)[one]}/{number}" for one, number in chosen]
+        (repeated, times), *_ = Counter(ids).most_common(1)
+        if times > 1:
+            first, second, *_ = (one for one, sample_id in zip(chosen, ids, strict=True) if sample_id == repeated)
+            raise InputError(
+                f"{self._file.path}: two annotations of {shown(names[first[0]])} have the id {first[1]} (image "
+                f"{first[0]} and image {second[0]}); give each annotation an id of its own"
+            )
+        return ids
+
+    def _chosen(self) -> Iterator[tuple[int, int, int]]:
+        """Image id, place and annotation id of every annotation that is a sample."""
         for image_id in sorted(self._file.slices):
-            stem = PurePosixPath(self._file.images[image_id].file_name).stem
             for place in range(*self._file.slices[image_id]):
                 annotation = self._file.annotation(place)
                 if annotation.get("iscrowd"):
@@ -112,7 +128,7 @@ class AnnotatedSamples:
                 elif not is_whole(number := annotation.get("id")):
                     raise self._file.error(annotation, image_id, "samples are named by the id, a whole number")
                 else:
-                    yield image_id, place, f"{stem}/{number}"
+                    yield image_id, place, number
 
     def _is_empty(self, annotation: Mapping[str, Any]) -> bool:
         area = annotation.get("area")
@@ -126,18 +142,27 @@ class AnnotatedSamples:
         except ValueError as error:
             raise self._file.error(annotation, annotation["image_id"], error) from None
 
-    def _image_name(self, annotation: Mapping[str, Any]) -> str:
-        return self._file.images[annotation["image_id"]].file_name
+    def _image_path(self, image_id: int) -> Path:
+        name = self._file.images[image_id].file_name
+        if not name:
+            raise InputError(f"{self._file.path}: image {image_id} has no file_name; name its file there")
+        path = self._find(name)
+        if path is None:
+            raise InputError(
+                f"{self._file.path}: image {image_id}: no {shown(name)} in {self._find}; name its folder with "
+                "images=..."
+            )
+        return path
 
-    def _hashed(self, place: int) -> tuple[str, str]:
-        """Image name and SHA-256 of the segmentation, which does not depend on how the JSON is written."""
+    def _hashed(self, place: int) -> tuple[int, str]:
+        """Image id and SHA-256 of the segmentation, which does not depend on how the JSON is written."""
         annotation = self._file.annotation(place)
         try:
             text = orjson.dumps(annotation.get("segmentation"), option=orjson.OPT_SORT_KEYS)
         except TypeError:  # nested too deep, or a number of more than 64 bits
             problem = "the segmentation is neither polygons nor run lengths"
             raise self._file.error(annotation, annotation["image_id"], problem) from None
-        return self._image_name(annotation), hashlib.sha256(text).hexdigest()
+        return annotation["image_id"], hashlib.sha256(text).hexdigest()
 
 
 def _open_annotated(
@@ -149,7 +174,8 @@ def _open_annotated(
     to `folder`; `raster`, how polygons become masks.
     """
     file = open_annotations(folder / options["annotations"], dialect)
-    find = partial(_find, tuple(folder / part for part in options["images"]))
+    folders = [folder / part for part in options["images"]]
+    find = ImageFinder(folders, file.image_names, file.path)
     return AnnotatedSamples(name, file, find, options["raster"], facts)
 
 
@@ -176,11 +202,3 @@ def _photo_sha256(path: Path) -> str:
         return file_sha256(path)
     pixels = read_rgb(path)
     return hashlib.sha256(f"{pixels.shape}\n".encode() + pixels.tobytes()).hexdigest()
-
-
-def _find(folders: Sequence[Path], file_name: str) -> Path:
-    for folder in folders:
-        if path := find_image(folder, file_name):
-            return path
-    looked = " or ".join(map(str, folders))
-    raise InputError(f"{file_name}: no such image in {looked}; name its folder with images=...")

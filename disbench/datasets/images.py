@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -14,7 +18,7 @@ from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses
-from disbench.io.files import open_regular, stays_inside
+from disbench.io.files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,34 +34,97 @@ _REASONS = {
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
 """The meaning of two of Pillow's errors."""
-_NEW_COCO_NAME = 16
-"""Characters of a name of COCO 2017: twelve digits and ".jpg"."""
+_NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")
+"""What COCO 2014 puts before the name that an image has in COCO 2017 ("COCO_val2014_000000266409.jpg")."""
 
 
-def find_image(root: Path, file_name: str) -> Path | None:
-    """The file of an image below a folder, or None.
+class ImageFinder:
+    """The files of a dataset's images, by the names that its annotations or shards have for them.
 
-    Looked for in the folder itself, then in each of its `SUBFOLDERS`: the name as given, its last part, and for a name
-    of COCO 2014 ("COCO_val2014_000000266409.jpg") the name of the same image in COCO 2017 ("000000266409.jpg").
+    A name is a path below one of the folders, or below a usual subfolder of it (`SUBFOLDERS`). Where nothing is there,
+    the path is shortened from the left, down to the file's own name ("train/a/1.jpg", "a/1.jpg", "1.jpg"), and for
+    COCO 2014 to the name of the same image in COCO 2017. Of each path the exact spelling comes first, then the other
+    Unicode normal form, the ending in lower or upper case, and the name without its URL quoting (%20).
+
+    Picklable. A remote folder is asked for a file at a time.
 
     Args:
-        root: the folder of images, or the dataset's folder.
-        file_name: relative path from the annotations, with forward slashes.
-
-    Raises:
-        InputError: a name that leads out of the folder.
+        folders: in the order in which they are looked in.
+        names: gives image id and file name of all images; it is called when a name was not found as it is written, to
+            see whether that file is another image's.
+        source: the file or folder that has the names, for errors.
     """
-    if not stays_inside(file_name):
-        raise InputError(
-            f"{root}: the annotations name an image {shown(file_name)} outside of the folder; fix its file_name"
-        )
-    names = list(_names(file_name))
-    for folder in (root, *(root / name for name in SUBFOLDERS)):
-        for name in names:
-            path = addresses.here(folder / name, optional=True)  # from a remote folder only this file is copied
-            if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
-                return path
-    return None
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        names: Callable[[], Iterable[tuple[object, str]]] | None = None,
+        source: object = "",
+    ) -> None:
+        self._roots, self._names, self._source = tuple(folders), names, source
+        self._places = [root / part for root in folders for part in ("", *SUBFOLDERS)]
+        self._is_folder: dict[Path, bool] = dict.fromkeys(folders, True)
+        self._alike: dict[str, dict[str, object]] | None = None
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self._roots))
+
+    def __call__(self, file_name: str) -> Path | None:
+        """The file of an image, or None.
+
+        Args:
+            file_name: as `relative_path` gives it.
+
+        Raises:
+            InputError: the file may also be that of an image whose path differs.
+        """
+        name = "/".join(_parts(file_name))
+        path, place, spelling = self._find(name)
+        if path is not None and (spelling != name or place not in self._roots):
+            self._check_alone(name, path, spelling)
+        return path
+
+    def _find(self, name: str) -> tuple[Path | None, Path | None, str]:
+        """The file of a name, the folder in which it was looked for, and the spelling that was found."""
+        parts = _parts(name)
+        for first in range(len(parts)):
+            for spelling in _spellings(parts[first:]):
+                for place in self._places:
+                    if self._is_file(path := place / spelling):
+                        return path, place, spelling
+        return None, None, ""
+
+    def _check_alone(self, name: str, path: Path, spelling: str) -> None:
+        """Raise `InputError` if another image's path ends as the one that was found, or leads to the same file."""
+        alike = self._namesakes(name)
+        length = len(_parts(spelling))
+        for other, image_id in alike.items():
+            same_end = _key("/".join(_parts(other)[-length:])) == _key(spelling)
+            if other != name and same_end and (spelling != name or self._find(other)[0] == path):
+                raise InputError(
+                    f"{self._source}: image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)}) "
+                    f"would both be read from {path}; put each into the subfolder that its file_name says"
+                )
+
+    def _is_file(self, path: Path) -> bool:
+        """Whether a file is here or, in a remote folder, was copied here."""
+        folder = path.parent
+        if folder not in self._is_folder:
+            self._is_folder[folder] = addresses.has_folder(folder)
+        # os.path.isfile, because Path.is_file raises where a name is too long
+        return self._is_folder[folder] and os.path.isfile(addresses.here(path, optional=True))  # noqa: PTH113
+
+    def _namesakes(self, name: str) -> dict[str, object]:
+        """All paths with the same last part, with the first image id of each; none if there is only one."""
+        if self._alike is None:
+            paths = [("/".join(_parts(path)), image_id) for image_id, path in (self._names() if self._names else ())]
+            keys = [_key(path.rpartition("/")[2]) for path, _ in paths]
+            counts = Counter(keys)
+            self._alike = {}
+            for key, (path, image_id) in zip(keys, paths, strict=True):
+                if counts[key] > 1:
+                    self._alike.setdefault(key, {}).setdefault(path, image_id)
+        return self._alike.get(_key(name.rpartition("/")[2]), {})
 
 
 def read_rgb(path: Path) -> RgbImage:
@@ -126,11 +193,27 @@ def whole_image(path: object) -> Iterator[None]:
         raise InputError(f"{path}: not a whole image ({reason}); get it again") from error
 
 
-def _names(file_name: str) -> Iterator[str]:
-    base = PurePosixPath(file_name).name
-    yield file_name
-    if base != file_name:
-        yield base
-    short = base[-_NEW_COCO_NAME:]
-    if base.startswith("COCO_") and short.partition(".")[0].isdigit():
-        yield short
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".", "..")]
+
+
+def _spellings(parts: Sequence[str]) -> Iterator[str]:
+    """How a path may be written on the disk, without repetitions; the exact spelling first."""
+    name = "/".join(parts)
+    yield name
+    forms = [name, *([_short(name)] if len(parts) == 1 else []), "/".join(_parts(unquote(name)))]
+    forms += [normalize(form, plain) for plain in forms for form in ("NFC", "NFD")]
+    endings = [form.rpartition(".") for form in forms]
+    forms += [stem + dot + ending for stem, dot, last in endings for ending in (last.lower(), last.upper())]
+    yield from list(dict.fromkeys(forms))[1:]
+
+
+def _key(path: str) -> str:
+    """One text for all spellings of a path."""
+    stem, dot, ending = normalize("NFC", unquote(path)).rpartition(".")
+    return f"{_short(stem)}{dot}{ending.lower()}"
+
+
+def _short(name: str) -> str:
+    """The name in COCO 2017 of an image of COCO 2014 ("COCO_val2014_000000266409.jpg"); other names as they are."""
+    return _NAME_OF_2014.sub("", name)

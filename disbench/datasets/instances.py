@@ -19,12 +19,13 @@ import numpy as np
 from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_NAME, MAX_PIXELS
+from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Raster, Rle
 from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
-from disbench.io.files import Stamp, stays_inside
+from disbench.io.files import Stamp, relative_path
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
@@ -82,6 +83,11 @@ class AnnotationFile:
 
     def __post_init__(self) -> None:
         self._records = RecordFile(self.path)
+        self._find_png = ImageFinder([self.png_folder] if self.png_folder else [])
+
+    def image_names(self) -> list[tuple[int, str]]:
+        """Id and file_name of every image."""
+        return [(image_id, image.file_name) for image_id, image in self.images.items()]
 
     def check_unchanged(self) -> None:
         """Raise `InputError` if size or time of change differ from those when the file was opened."""
@@ -130,12 +136,10 @@ class AnnotationFile:
     def _png_path(self, annotation: Mapping[str, Any], image_id: int) -> Path:
         assert self.png_folder is not None
         name = annotation.get("file_name")
-        if not isinstance(name, str) or not _is_plain_name(name):
-            raise InputError(
-                f"{self.path}: the annotation of image {image_id} has the file_name {shown(name)}; name a file in "
-                f"{self.png_folder}"
-            )
-        return self.png_folder / name
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; name its PNG")
+        name = _relative(name, image_id, self.path)
+        return self._find_png(name) or self.png_folder / name
 
     def objects(self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
         """The objects of an image, those with an empty mask (area 0) included.
@@ -339,17 +343,16 @@ def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
     name = _text(record, "file_name", path)
     if name is None:  # LVIS v1 only has the address of the image
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
-    if not _is_plain_name(name):
+    return ImageRecord(_relative(name, record.get("id"), path), height, width)
+
+
+def _relative(name: str, image_id: object, path: Path) -> str:
+    try:
+        return relative_path(name)
+    except ValueError as error:
         raise InputError(
-            f"{path}: image {shown(record.get('id'))} has the file_name {shown(name)}; name a file in the folder of "
-            "images"
-        )
-    return ImageRecord(name, height, width)
-
-
-def _is_plain_name(name: str) -> bool:
-    """Whether a file name from an annotation file stays inside the folder, and can be printed."""
-    return stays_inside(name) and name.isprintable() and len(name) <= MAX_NAME
+            f"{path}: image {shown(image_id)} has the file_name {shown(name)}, but {error}; rename the file"
+        ) from None
 
 
 def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from disbench.core import masks
 from disbench.core.diverse_sets import Combination, SampledScene, SetOfObjects, click_region, set_masks
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import areas
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Sample
@@ -149,7 +149,9 @@ class SetSource:
             self._find = photo_path if self.images == EMBEDDED else lookup(self.folder, named, self.data)
         path = self._find(file_name)
         if path is None:
-            raise InputError(f"{file_name}: the image is not here; name the folder that has it with --images")
+            raise InputError(
+                f"{self.folder}: its image {shown(file_name)} is not here; name the folder that has it with --images"
+            )
         return path
 
 

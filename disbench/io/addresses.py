@@ -141,7 +141,7 @@ def here(path: Path, *, optional: bool = False) -> Path:
         OSError: the disk is full or cannot be written.
     """
     address = address_of(path)
-    if address is None or any(place in _copied for place in (path, *path.parents)):
+    if address is None or _is_copied(path):
         return path
     try:
         _copy(address, path)
@@ -151,6 +151,10 @@ def here(path: Path, *, optional: bool = False) -> Path:
     return path
 
 
+def _is_copied(path: Path) -> bool:
+    return any(place in _copied for place in (path, *path.parents))
+
+
 def there(path: Path) -> bool:
     """Whether there is a file or folder, here or at the address that the path belongs to.
 
@@ -158,10 +162,19 @@ def there(path: Path) -> bool:
         InputError: the address cannot be reached.
     """
     address = address_of(path)
-    if address is None or path in _copied:
+    if address is None or _is_copied(path):
         return path.exists()
     system, name = connected(address)
     return patiently(lambda: bool(system.exists(name)), address)
+
+
+def has_folder(path: Path) -> bool:
+    """Whether a folder is there; at a web address it is assumed, since only the files below it can be asked for.
+
+    Raises:
+        InputError: the address cannot be reached.
+    """
+    return (address_of(path) or "").startswith(("http://", "https://")) or there(path)
 
 
 def local_text(text: str) -> str:

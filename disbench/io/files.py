@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from disbench.core.errors import InputError
+from disbench.core.limits import MAX_NAME
 
 Existing = Literal["resume", "overwrite", "fail"]
 """What to do with results that are there already."""
@@ -130,5 +131,32 @@ def stays_inside(name: str) -> bool:
     return not (_OUTWARD.search(name) or "\0" in name)
 
 
+def relative_path(name: str) -> str:
+    """A file's path as another tool wrote it, as a relative path with forward slashes that stays in its folder.
+
+    Of an absolute path the root goes, of an address the host and what follows a "?", of a path with ".." all up to the
+    last one, and of Label Studio's "/data/local-files/?d=a/b.jpg" all up to "d=". Other paths stay as they are.
+
+    Raises:
+        ValueError: longer than `MAX_NAME`, a control character, half a character, or a drive without a slash.
+    """
+    if len(name) > MAX_NAME or _CONTROL.search(name):
+        raise ValueError(f"a path has at most {MAX_NAME} characters, none of them a control character")
+    path = name.partition("local-files/?d=")[2] or name
+    if address := _ADDRESS.match(path):
+        path = path[address.end() :].partition("?")[0]
+    if path != name or "\\" in name or not stays_inside(name):
+        parts = _DRIVE.sub("", path).replace("\\", "/").split("/")
+        inside = parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
+        path = "/".join(part for part in inside if part not in ("", "."))
+    if not stays_inside(path):
+        raise ValueError("a path cannot begin with a letter and a colon")
+    return path
+
+
 _OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 """A root, a drive, or a step up."""
+_DRIVE = re.compile(r"^(\\\\\?\\)?[A-Za-z]:(?=[/\\])")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and halves of characters, which stand for bytes that are not UTF-8."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from disbench.core.errors import InputError
 from disbench.core.masks import Rle, areas, decode
 from disbench.core.painting import spotlit, tinted
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
-from disbench.datasets.images import RgbImage, find_image
+from disbench.datasets.images import RgbImage
 from disbench.io.files import whole_file
-from disbench.shards.images import FindImage, read_scene_image
+from disbench.shards.images import FindImage, finder, read_scene_image
 from disbench.shards.reader import ShardReader
 
 WIDTH = 1600
@@ -71,7 +70,7 @@ def draw_contact_sheet(
 
     Args:
         folder: a finished folder of shards.
-        images: the folder of images (searched by `find_image`), a function from a scene's `file_name`
+        images: the folder of images (searched by `ImageFinder`), a function from a scene's `file_name`
             to its image (None where there is none), or None to draw the masks alone.
         out: the PNG, at most 1600 pixels wide; an existing file is replaced.
         rows: sets to draw, at least 1; fewer are drawn if there are no more.
@@ -87,7 +86,7 @@ def draw_contact_sheet(
     if rows < 1 or seed < 0:
         raise ValueError(f"rows is {rows}, seed {seed}; rows must be at least 1, seed at least 0")
     reader = ShardReader(folder)
-    find = partial(find_image, images) if isinstance(images, Path) else images
+    find = finder(reader, images) if isinstance(images, Path) else images
     image_ids, file_names = reader.names()
     shuffled = np.random.default_rng(seed).permutation(_scenes_with_sets(reader, image_ids, only)).tolist()
     found, missing = _find_images(shuffled, file_names, find, rows) if find else ({}, [])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import RgbImage, find_image, read_rgb
+from disbench.datasets.images import ImageFinder, RgbImage, read_rgb
 from disbench.io import addresses
-from disbench.shards.manifest import read_manifest
+from disbench.shards.reader import ShardReader
 
 FindImage = Callable[[str], Path | None]
 """A function from a scene's `file_name` to its image, None where there is none."""
+Images = str | Path | FindImage | None
+"""A folder of images, or a function that finds them; None: the embedded photos."""
 
 DEFAULT_IMAGES = {
     "lvis": ("lvis", "coco"),
@@ -21,6 +24,26 @@ DEFAULT_IMAGES = {
     "voc": ("VOC2012", "VOC2007"),
 }
 """Folders under the data root in which a source's images are looked for."""
+
+
+def finder(reader: ShardReader, *folders: Path) -> ImageFinder:
+    """What finds the images of shards in some folders, in this order."""
+    return ImageFinder(folders, partial(_names, reader), reader.folder)
+
+
+def _names(reader: ShardReader) -> Iterable[tuple[str, str]]:
+    return zip(*reader.names(), strict=True)
+
+
+def finder_of(reader: ShardReader, images: Images) -> FindImage:
+    """A function that finds the images of shards, from what the user said of them."""
+    if callable(images):
+        return images
+    if images is not None:
+        return finder(reader, Path(images))
+    from disbench.datasets.photos import photo_path  # noqa: PLC0415
+
+    return photo_path
 
 
 def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
@@ -35,22 +58,12 @@ def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
     Raises:
         InputError: `images` is not a folder.
     """
-    source = read_manifest(folder).source
-    if images is not None:
-        if addresses.address_of(images) is None and not images.is_dir():
-            raise InputError(f"{images}: not a folder; name the folder of the images")
-        folders = [images]
-    elif source == "photos":
-        from disbench.datasets.photos import photo_path  # noqa: PLC0415
-
-        return photo_path
-    else:
-        folders = image_folders(source, data)
-
-    def find(file_name: str) -> Path | None:
-        return next((path for root in folders if (path := find_image(root, file_name))), None)
-
-    return find
+    reader = ShardReader(folder)
+    if images is None and (source := reader.manifest.source) != "photos":
+        return finder(reader, *image_folders(source, data))
+    if images is not None and addresses.address_of(images) is None and not images.is_dir():
+        raise InputError(f"{images}: not a folder; name the folder of the images")
+    return finder_of(reader, images)
 
 
 def image_folders(source: str, data: Path | None) -> list[Path]:

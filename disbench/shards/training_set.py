@@ -14,14 +14,11 @@ from torch.utils.data import Dataset
 from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import draw_click
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import decode
-from disbench.datasets.images import find_image
-from disbench.shards.images import FindImage, read_scene_image
+from disbench.datasets.images import ImageFinder
+from disbench.shards.images import FindImage, Images, finder_of, read_scene_image
 from disbench.shards.reader import DiverseSet, DiverseSets
-
-Images = str | Path | FindImage | None
-"""A folder of images, or a function from `file_name` to a path; None: the embedded photos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         transform: Callable[[TrainingItem], Any] | None = None,
     ) -> None:
         self.sets = DiverseSets(folder)
-        self.images = images
+        self.find = finder_of(self.sets.reader, images)
         self.seed = seed
         self.epoch = 0
         self.transform = transform
@@ -98,7 +95,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         chosen: DiverseSet = self.sets[index]
         generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
         height, width = chosen.click_region["size"]
-        image = read_image(self.images, chosen.file_name, chosen.image_id, (height, width))
+        image = read_image(self.find, chosen.file_name, chosen.image_id, (height, width))
         item = TrainingItem(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             masks=torch.from_numpy(np.stack([decode(rle, order="C") for rle in chosen.masks])),
@@ -110,11 +107,11 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         return self.transform(item) if self.transform else item
 
 
-def read_image(images: Images, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
+def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
     """The image of a scene: uint8 (height, width, 3), RGB.
 
     Args:
-        images: its folder, or a function from `file_name` to a path; None takes the embedded photos.
+        find: the path of an image from its `file_name`.
         file_name: as the shards have it.
         image_id: named in errors.
         size: (height, width) of the scene's masks.
@@ -122,14 +119,10 @@ def read_image(images: Images, file_name: str, image_id: str, size: tuple[int, i
     Raises:
         InputError: the image is missing, damaged, or not of the size of its masks.
     """
-    if images is None:
-        from disbench.datasets.photos import photo_path  # noqa: PLC0415
-
-        images = photo_path
-    path = images(file_name) if callable(images) else find_image(Path(images), file_name)
+    path = find(file_name)
     if path is None:
-        place = "by the given function" if callable(images) else f"in {images}"
-        raise InputError(f"{file_name}: no such image {place}; give the folder that has it")
+        place = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"
+        raise InputError(f"image {image_id}: no {shown(file_name)} {place}; give the folder that has it")
     return read_scene_image(path, image_id, size)
 
 

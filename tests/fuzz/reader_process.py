@@ -129,7 +129,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
         layouts.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
     "davis585": lambda path: every_sample(layouts.open_davis585("davis", path, {"initial": "none"}, {})),
-    "find": lambda path: images.find_image(path.parent, path.read_text(errors="surrogateescape")),
+    "find": lambda path: images.ImageFinder([path.parent])(path.read_text(errors="surrogateescape")),
 }
 
 

@@ -26,6 +26,7 @@ from disbench.disnet.training.clicks import MOST, random_clicks
 from disbench.disnet.training.matching import cut_set, distinct
 from disbench.disnet.training.settings import Augmentation, Shards
 from disbench.disnet.training.views import View, draw_view, fixed_view
+from disbench.shards.images import finder_of
 from disbench.shards.reader import DiverseSets, diverse_set
 from disbench.shards.training_set import read_image
 
@@ -119,6 +120,9 @@ class Examples(Dataset[Example]):
         self.frame, self.network_input, self.augmentation = frame, network_input, augmentation
         self.outputs, self.seed, self.random = outputs, seed, random
         self._sets = [DiverseSets(source.folder) for source in sources]
+        self._find = [
+            finder_of(sets.reader, source.images or None) for sets, source in zip(self._sets, sources, strict=True)
+        ]
         self._starts = np.cumsum([0, *(len(sets) for sets in self._sets)])
         if not len(self):
             raise InputError("no diverse set in the shards that the training names; sample again")
@@ -131,11 +135,11 @@ class Examples(Dataset[Example]):
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         sampled, place = self._sets[source].place(number - int(self._starts[source]))
-        image = self._image(self.sources[source], sampled.scene)
+        image = self._image(source, sampled.scene)
         return self._example(sampled, sampled.sets[place], image, generator)
 
-    def _image(self, source: Shards, scene: Scene) -> RgbImage:
-        return read_image(source.images or None, scene.file_name, scene.image_id, (scene.height, scene.width))
+    def _image(self, source: int, scene: Scene) -> RgbImage:
+        return read_image(self._find[source], scene.file_name, scene.image_id, (scene.height, scene.width))
 
     def _example(
         self, sampled: SampledScene, chosen: SetOfObjects, image: RgbImage, generator: np.random.Generator

@@ -1,5 +1,6 @@
 """Images: found wherever datasets put them, read as the stored pixels, refused in one sentence."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import SUBFOLDERS, find_image, read_rgb
+from disbench.datasets.images import SUBFOLDERS, ImageFinder, read_rgb
 
 
 def put(path: Path, size: tuple[int, int] = (4, 3), mode: str = "RGB", **options: object) -> Path:
@@ -16,33 +17,108 @@ def put(path: Path, size: tuple[int, int] = (4, 3), mode: str = "RGB", **options
     return path
 
 
-@pytest.mark.parametrize("folder", ["", *SUBFOLDERS])
+def found(root: Path, name: str, *others: str) -> str | None:
+    """Where an image is found below a folder, if the others are in the same annotations."""
+    path = ImageFinder([root], lambda: enumerate([name, *others]), "a.json")(name)
+    return path and path.relative_to(root).as_posix()
+
+
+@pytest.mark.parametrize("folder", ["", *(f"{name}/" for name in SUBFOLDERS)])
 def test_found_by_its_name_in_the_folder_and_in_the_usual_subfolders(tmp_path: Path, folder: str) -> None:
-    path = put(tmp_path / folder / "a.jpg")
-    assert find_image(tmp_path, "a.jpg") == path
-    assert find_image(tmp_path, "somewhere/else/a.jpg") == path
-    assert find_image(tmp_path, "b.jpg") is None
+    put(tmp_path / folder / "a.jpg")
+    assert found(tmp_path, "a.jpg") == f"{folder}a.jpg"
+    assert found(tmp_path, "somewhere/else/a.jpg") == f"{folder}a.jpg"
+    assert found(tmp_path, "b.jpg") is None
 
 
-@pytest.mark.parametrize("folder", ["", "images", "val2014"])
+@pytest.mark.parametrize("folder", ["", "images/", "val2014/"])
 def test_the_old_names_of_coco_find_the_new_ones(tmp_path: Path, folder: str) -> None:
-    path = put(tmp_path / folder / "000000266409.jpg")
-    assert find_image(tmp_path, "COCO_val2014_000000266409.jpg") == path
-    assert find_image(tmp_path, "val2014/COCO_val2014_000000266409.jpg") == path
-    assert find_image(tmp_path, "OTHER_val2014_000000266409.jpg") is None
+    put(tmp_path / folder / "000000266409.jpg")
+    assert found(tmp_path, "COCO_val2014_000000266409.jpg") == f"{folder}000000266409.jpg"
+    assert found(tmp_path, "val2014/COCO_val2014_000000266409.jpg") == f"{folder}000000266409.jpg"
+    assert found(tmp_path, "OTHER_val2014_000000266409.jpg") is None
+    with pytest.raises(InputError, match=r"a\.json: image 0 "):
+        found(tmp_path, "COCO_val2014_000000266409.jpg", "COCO_train2014_000000266409.jpg")
 
 
-def test_the_name_as_given_comes_before_all_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "there", "expected"),
+    [
+        ("deep/a.jpg", ["a.jpg", "deep/a.jpg"], "deep/a.jpg"),
+        ("deep/a.jpg", ["a.jpg", "images/deep/a.jpg"], "images/deep/a.jpg"),
+        ("x/deep/a.jpg", ["a.jpg", "images/a.jpg", "deep/a.jpg"], "deep/a.jpg"),
+        ("./deep//a.jpg", ["deep/a.jpg"], "deep/a.jpg"),
+        ("a.jpg", ["a.JPG"], "a.JPG"),
+        ("a.PNG", ["a.png", "a.jpg"], "a.png"),
+        ("a.jpg", ["a.JPG", "a.jpg"], "a.jpg"),
+        ("a.jpg", ["A.jpg", "a.jpeg"], None),
+        ("deep/a.jpg", ["deep/a.JPG", "a.jpg"], "deep/a.JPG"),
+        ("my%20photo.jpg", ["my photo.jpg"], "my photo.jpg"),
+        ("my%20photo.jpg", ["my photo.jpg", "my%20photo.jpg"], "my%20photo.jpg"),
+        ("deep%2Fa.jpg", ["deep/a.jpg"], "deep/a.jpg"),
+        ("%2e%2e%2fa.jpg", ["a.jpg"], "a.jpg"),
+        ("Caf\u00e9/\u00e9.jpg", ["Cafe\u0301/e\u0301.jpg"], "Cafe\u0301/e\u0301.jpg"),
+        ("e\u0301.JPG", ["\u00e9.jpg"], "\u00e9.jpg"),
+        ("\u5199\u771f\u30001.jpg", ["\u5199\u771f\u30001.jpg"], "\u5199\u771f\u30001.jpg"),
+        (" a .jpg", ["a.jpg", " a .jpg"], " a .jpg"),
+        (" a.jpg", ["a.jpg"], None),
+        ("\U0001f431\u200d.jpg", ["\U0001f431\u200d.jpg"], "\U0001f431\u200d.jpg"),
+        ("../a.jpg", ["a.jpg"], "a.jpg"),
+        ("", ["a.jpg"], None),
+    ],
+)
+def test_the_longest_path_and_the_exact_spelling_come_first(
+    tmp_path: Path, name: str, there: list[str], expected: str | None
+) -> None:
+    for file in there:
+        put(tmp_path / "root" / file)
     put(tmp_path / "a.jpg")
-    exact = put(tmp_path / "deep" / "a.jpg")
-    assert find_image(tmp_path, "deep/a.jpg") == exact
+    assert found(tmp_path / "root", name) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "there", "expected"),
+    [
+        ("v1/1.jpg", "v2/1.jpg", ["1.jpg"], None),
+        ("v1/1.jpg", "v2/1.jpg", ["images/1.jpg", "v2/1.jpg"], None),
+        ("v1/1.jpg", "1.jpg", ["1.jpg"], None),
+        ("1.jpg", "images/1.jpg", ["images/1.jpg"], None),
+        ("1.jpg", "1.JPG", ["1.JPG"], None),
+        ("\u00e9.jpg", "e\u0301.jpg", ["e\u0301.jpg"], None),
+        ("a%20b.jpg", "a b.jpg", ["a b.jpg"], None),
+        ("a/v1/1.jpg", "b/v1/1.jpg", ["v1/1.jpg"], None),
+        ("a/v1/1.jpg", "a/v2/1.jpg", ["v1/1.jpg"], "v1/1.jpg"),
+        ("v1/1.jpg", "v2/1.jpg", ["v1/1.jpg", "1.jpg"], "v1/1.jpg"),
+        ("1.jpg", "x/1.jpg", ["images/1.jpg", "x/1.jpg"], "images/1.jpg"),
+        ("1.jpg", "1.JPG", ["1.jpg"], "1.jpg"),
+        ("v1/1.jpg", "v2/2.jpg", ["1.jpg", "2.jpg"], "1.jpg"),
+        ("v1/1.jpg", "v1/1.jpg", ["1.jpg"], "1.jpg"),
+    ],
+)
+def test_no_file_is_that_of_two_images_of_different_paths(
+    tmp_path: Path, first: str, second: str, there: list[str], expected: str | None
+) -> None:
+    for file in there:
+        put(tmp_path / file)
+    if expected:
+        assert found(tmp_path, first, second) == expected
+    else:
+        with pytest.raises(InputError, match=r"a\.json: image 0 .*image 1 "):
+            found(tmp_path, first, second)
+
+
+def test_folders_are_looked_in_in_their_order(tmp_path: Path) -> None:
+    for name in ("two/a.jpg", "two/deep/b.jpg", "one/images/a.jpg", "one/b.jpg"):
+        put(tmp_path / name)
+    find = pickle.loads(pickle.dumps(ImageFinder([tmp_path / "one", tmp_path / "two"])))
+    assert find("a.jpg") == tmp_path / "one" / "images" / "a.jpg"
+    assert find("deep/b.jpg") == tmp_path / "two" / "deep" / "b.jpg"
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    assert find_image(tmp_path, "a.jpg") is None
-    assert find_image(tmp_path, "") is None
-    assert find_image(tmp_path / "nowhere", "a.jpg") is None
+    assert found(tmp_path, "a.jpg") is None
+    assert found(tmp_path / "nowhere", "a.jpg") is None
 
 
 def test_pixels_are_rgb_row_major(tmp_path: Path) -> None:

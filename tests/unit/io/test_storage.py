@@ -139,7 +139,7 @@ def test_names_that_leave_the_folder_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
-    from disbench.datasets.images import find_image
+    from disbench.datasets.images import ImageFinder
 
     for name in ("SBD/train.txt", "VOC/val.txt", "val2017/a.jpg", "val2017/b.jpg"):
         put(f"data/{name}", name.encode())
@@ -149,9 +149,10 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
     assert not addresses.here(root / "none.txt", optional=True).exists()
     with pytest.raises(InputError, match=r"memory://data/none\.txt: there is nothing"):
         addresses.here(root / "none.txt")
-    found = find_image(root, "a.jpg")
+    find = ImageFinder([root])
+    found = find("a.jpg")
     assert found is not None and found.read_bytes() == b"val2017/a.jpg"
-    assert find_image(root, "c.jpg") is None
+    assert find("c.jpg") is None
     assert set(contents(root)) == {"SBD/train.txt", "val2017/a.jpg"}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,7 +14,7 @@ from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.scenes import Scene
 from disbench.core.sheets import MAX_HEIGHT
-from disbench.datasets.images import find_image
+from disbench.datasets.images import ImageFinder
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
@@ -117,7 +116,7 @@ def test_scenes_without_an_image_are_passed_over(tmp_path: Path) -> None:
     sheet = draw_contact_sheet(folder, root, tmp_path / "s.png", rows=2)
     assert set(sheet.image_ids) == {"000", "001"}
     assert not set(sheet.missing) & {"000", "001"}
-    function = draw_contact_sheet(folder, partial(find_image, root), tmp_path / "t.png", rows=2)
+    function = draw_contact_sheet(folder, ImageFinder([root]), tmp_path / "t.png", rows=2)
     assert replace(function, path=sheet.path) == sheet
 
 

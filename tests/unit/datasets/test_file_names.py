@@ -1,0 +1,131 @@
+"""Names of files as other tools and systems write them: in annotations, for `sample` and for `run` alike."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
+from disbench.datasets.annotated import open_coco
+from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.io.files import relative_path
+from tests.annotations import HEIGHT, WIDTH, annotation, image, write_annotations
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b.jpg", "a/b.jpg"),
+        ("a//./b.jpg", "a//./b.jpg"),
+        (" my photo .jpg ", " my photo .jpg "),
+        ("Screenshot 1.00.00\u202fPM.png", "Screenshot 1.00.00\u202fPM.png"),
+        ("12:30.jpg", "12:30.jpg"),
+        ("images\\a.jpg", "images/a.jpg"),
+        ("/data/images/a.jpg", "data/images/a.jpg"),
+        ("C:\\Users\\me\\a.jpg", "Users/me/a.jpg"),
+        ("D:/a.jpg", "a.jpg"),
+        ("\\\\?\\C:\\x\\a.jpg", "x/a.jpg"),
+        ("\\\\server\\share\\a.jpg", "server/share/a.jpg"),
+        ("..\\..\\label-studio\\media\\upload\\4\\a.jpg", "label-studio/media/upload/4/a.jpg"),
+        ("../a/../b.jpg", "b.jpg"),
+        ("/data/local-files/?d=set/a.jpg", "set/a.jpg"),
+        ("http://images.cocodataset.org/val2017/a.jpg", "val2017/a.jpg"),
+        ("https://host/x/a.jpg?X-Amz-Signature=1/2", "x/a.jpg"),
+        ("s3://bucket/x/a.jpg", "x/a.jpg"),
+        ("file:///home/me/a.jpg", "home/me/a.jpg"),
+        ("..", ""),
+    ],
+)
+def test_paths_of_other_tools_become_relative(name: str, expected: str) -> None:
+    assert relative_path(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0.jpg", "a\n.jpg", "\x1b[2J.jpg", "a\x9b.jpg", "\udce9.jpg", "c:a.jpg", 1001 * "a"]
+)
+def test_names_that_no_path_has(name: str) -> None:
+    with pytest.raises(ValueError, match="a path"):
+        relative_path(name)
+
+
+def opened(folder: Path, records: list[dict[str, Any]], *, of: tuple[int, ...] = (1,)) -> SampleSource:
+    """One annotation of the id 1 for each image; `of` are their ids."""
+    annotations = [annotation(1, of=number) for number in of]
+    write_annotations(folder / "a.json", annotations, records, [{"id": 1, "name": "cup"}])
+    return open_coco("coco", folder, {"annotations": "a.json", "images": ["imgs"], "raster": "pycocotools"}, {})
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("images\\001.jpg", "001.jpg"),
+        ("/data/images/001.jpg", "images/001.jpg"),
+        ("C:\\set\\images\\001.jpg", "images/001.jpg"),
+        ("..\\media\\upload\\4\\001.jpg", "001.jpg"),
+        ("Screenshot 2024-01-01 at 1.00.00\u202fPM.png", "Screenshot 2024-01-01 at 1.00.00\u202fPM.png"),
+        ("x\u00a0y.jpg", "x\u00a0y.jpg"),
+        ("na\u200cme.jpg", "na\u200cme.jpg"),
+        ("\u30cf\u309a.jpg", "\u30d1.jpg"),
+        ("\u30d1.jpg", "\u30cf\u309a.jpg"),
+    ],
+)
+def test_images_are_found_and_sampled(tmp_path: Path, name: str, file: str) -> None:
+    put(tmp_path / "imgs" / file)
+    source = opened(tmp_path, [image(1, file_name=name)])
+    source.content_hash()
+    assert source.read(0).target.any()
+    (scene,) = AnnotatedImages([open_annotations(tmp_path / "a.json", "coco")]).read([0])
+    assert scene.file_name == relative_path(name)
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "", None])
+def test_an_image_without_a_file_is_named_by_its_record(tmp_path: Path, name: str | None) -> None:
+    source = opened(tmp_path, [image(7, file_name=name)], of=(7,))
+    for read in (lambda: source.read(0), source.content_hash):
+        with pytest.raises(InputError, match=r"a\.json: image 7"):
+            read()
+
+
+@pytest.mark.parametrize("missing", [(), ("v1/001.jpg",)])
+def test_one_file_is_not_two_images(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    for name in {"001.jpg", "v1/001.jpg"} - set(missing):
+        put(tmp_path / "imgs" / name)
+    source = opened(tmp_path, [image(4, file_name="v1/001.jpg"), image(5, file_name="v2/001.jpg")], of=(4, 5))
+    with pytest.raises(InputError, match=r"a\.json: image 5 .*image 4 .*001\.jpg"):
+        source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers", "expected"),
+    [
+        (("v1/a.jpg", "v2/a.jpg"), (1, 2), ["a/1", "a/2"]),
+        (("v1/a.jpg", "v2/a.jpg", "b.jpg"), (1, 1, 1), ["v1/a.jpg/1", "v2/a.jpg/1", "b/1"]),
+        (("a.jpg", "a.png"), (1, 1), ["a.jpg/1", "a.png/1"]),
+        (
+            ("v1/a.jpg", "v2/a.jpg", "v1/b.jpg", "v2/b.jpg"),
+            (1, 1, 2, 3),
+            ["v1/a.jpg/1", "v2/a.jpg/1", "v1/b.jpg/2", "v2/b.jpg/3"],
+        ),
+        (("a.jpg", "a.jpg"), (1, 1), None),
+    ],
+)
+def test_sample_ids_are_unique(
+    tmp_path: Path, names: tuple[str, ...], numbers: tuple[int, ...], expected: list[str] | None
+) -> None:
+    records = [image(of, file_name=name) for of, name in enumerate(names)]
+    path = write_annotations(
+        tmp_path / "a.json", [annotation(number, of=of) for of, number in enumerate(numbers)], records
+    )
+    options = {"annotations": path.name, "images": ["."], "raster": "pycocotools"}
+    if expected:
+        assert list(open_coco("coco", tmp_path, options, {}).ids) == expected
+    else:
+        with pytest.raises(InputError, match=r"a\.json: .*image 0 and image 1"):
+            open_coco("coco", tmp_path, options, {})
