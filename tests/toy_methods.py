@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +54,32 @@ class DiscsSession:
         return mask
 
 
+def _writes(masks: np.ndarray, clicks: list[Click]) -> Prediction:
+    """Changes what it was given, and NumPy's error handling and the folder of its process."""
+    clicks[:] = clicks[:1] * 5
+    np.seterr(all="raise")
+    os.chdir("/")
+    return Prediction(masks)
+
+
+class _Raises:
+    def __array__(self, *_: object) -> np.ndarray:
+        raise SystemExit(4)
+
+
+STRANGE: dict[int, Callable[..., Any]] = {
+    11: lambda masks, clicks: sys.exit(3),
+    12: lambda masks, clicks: signal.raise_signal(signal.SIGABRT),
+    13: lambda masks, clicks: (_ for _ in ()).throw(KeyboardInterrupt),
+    14: lambda masks, clicks: None,
+    15: lambda masks, clicks: Prediction([masks[0], masks[0, 1:]], None),
+    16: lambda masks, clicks: Prediction(_Raises(), None),
+    20: _writes,
+    21: lambda masks, clicks: Prediction(list(masks.astype(float) * 1.0000002)),
+}
+"""Fault -> what is answered in place of these masks; from 20 on the answer is right."""
+
+
 class Misbehaves(Discs):
     """Well behaved but on images whose top left pixel's red says otherwise, from the third click on."""
 
@@ -61,6 +90,8 @@ class Misbehaves(Discs):
     def open(self, image: np.ndarray) -> DiscsSession:
         if image[0, 0, 0] == 1:
             raise RuntimeError("cannot open\nthis one")
+        if image[0, 0, 0] == 10:
+            return None  # type: ignore[return-value]
         return MisbehavingSession(self, image, int(image[0, 0, 0]), self.marker)
 
     def predict_batch(self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
@@ -88,6 +119,8 @@ class MisbehavingSession(DiscsSession):
             time.sleep(3600)
         if self.fault == 6:
             os._exit(9)
+        if self.fault in STRANGE:
+            return STRANGE[self.fault](found.masks, clicks)
         return found
 
 
@@ -108,6 +141,18 @@ class NotMade:
 
     def __init__(self) -> None:
         raise OSError("no weights here")
+
+
+class NoOpen:
+    """Not a method."""
+
+
+class GoesAway(Discs):
+    """Goes to another folder when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        os.chdir("/")
 
 
 class NoBatch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +16,7 @@ from disbench.baselines.loading import argument_options, load_class
 from disbench.core.budgets import BUDGETS
 from disbench.core.choices import MethodStatus
 from disbench.core.errors import InputError, shown, unknown_name
-from disbench.core.prediction import Method
+from disbench.core.prediction import Method, MethodError, called
 from disbench.io import addresses, definitions
 from disbench.io.options import Option, read_options
 from disbench.io.settings import Count, Number, settings_from, table_from
@@ -187,9 +189,16 @@ class MethodSpec:
         """Import the class and instantiate it with the options.
 
         Raises:
-            InputError: a missing extra or class, or an error in the user's file.
+            InputError: a missing extra or class, an error in the user's file or the constructor, or no `open`.
         """
-        made: Method = load_class(self.entry, str(self.card.get("extra", "")))(**addresses.local_options(self.options))
+        loaded = load_class(self.entry, str(self.card.get("extra", "")))
+        options = addresses.local_options(self.options)
+        try:
+            made: Method = called("its constructor", lambda: loaded(**options), InputError)
+        except MethodError as error:
+            raise InputError(f"{self.name}: the method cannot be made: {error}") from error
+        if not callable(getattr(made, "open", None)):
+            raise InputError(f"{self.name}: it has no open(image), so it is not a method; see docs/own-method.md")
         return made
 
 
@@ -242,7 +251,8 @@ def _of_checkpoint(card: MethodCard, checkpoint: str) -> MethodCard:
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
     module, _, class_name = name.rpartition(":")
     entry = f"{Path(module).resolve()}:{class_name}" if module.endswith(".py") else name
-    loaded = load_class(entry)
+    with contextlib.chdir(os.curdir):  # a user's file may go to its own folder
+        loaded = load_class(entry)
     threshold, budget = getattr(loaded, "threshold", STANDARD_THRESHOLD), getattr(loaded, "budget", "")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
         raise InputError(f"{name}: its threshold is {shown(threshold)}; make it a number")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
 from functools import partial
@@ -275,14 +277,9 @@ def predict(
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
     spec = method_spec(method, set_ or [])
-    answer = answer_to(
-        spec.build(),
-        pixels,
-        clicks,
-        threshold=spec.threshold if threshold is None else threshold,
-        keep=keep,
-        budget=spec.budget,
-    )
+    cut = spec.threshold if threshold is None else threshold
+    with contextlib.chdir(os.curdir):  # a method may go to another folder
+        answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
     write_png(out, answer.mask)
     typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
     if every:

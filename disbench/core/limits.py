@@ -78,6 +78,9 @@ MAX_FILE_NAME: Final = 200
 MAX_ROWS: Final = 2**40
 """Rows or bytes that a manifest of shards may state."""
 
+MAX_CANDIDATES: Final = 1000
+"""Candidate masks of one answer of a method."""
+
 MAX_IOUS: Final = 2**27
 """Samples times clicks of a run, when failed samples are filled up: 1 GiB of numbers."""
 

@@ -5,9 +5,12 @@ No base class and no registration: any object of this shape is a method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,13 @@ from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
 
 RgbImage = ByteArray
+Result = TypeVar("Result")
+_REASON_LENGTH = 300
+"""Characters of an error's message that a result keeps."""
+
+
+class MethodError(Exception):
+    """The method failed on a sample; this is recorded in its row, and the run continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +74,34 @@ class Method(Protocol):
 
     def open(self, image: RgbImage) -> Session:
         """Begin with an image: uint8 (height, width, 3), RGB, row-major, y down."""
+
+
+def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
+    """The result of a call of a method, whose changes of NumPy's error handling are taken back.
+
+    Raises:
+        MethodError: the call (`what`) raised an error of any kind, `SystemExit` among them, but not Ctrl-C, nor one of
+            `passing`, which is raised as it is.
+    """
+    try:
+        with np.errstate():
+            return call()
+    except MethodError:
+        raise
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        if interrupted or isinstance(error, passing):
+            raise
+        raise MethodError(f"{what} raised {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error on one line: its type, its message, and where in the code it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    try:
+        message = str(error)[: 10 * _REASON_LENGTH]
+    except Exception:
+        message = "an error whose message cannot be read"
+    plain = "".join(character if character.isprintable() else " " for character in message)
+    return f"{type(error).__name__}: {' '.join(plain.split())[:_REASON_LENGTH]}{place}"

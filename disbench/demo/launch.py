@@ -7,11 +7,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from disbench.baselines.cards import MethodSpec, method_spec
+from disbench.baselines.cards import method_spec
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import InputError
-from disbench.core.prediction import Method
-from disbench.harness.tasks import reason
 
 DEFAULT_METHOD = "geodesic"
 """It needs no weights, and answers at once with one candidate."""
@@ -54,15 +52,6 @@ def demo(
         )
     pictures = Pictures(images)
     title = str(spec.card.get("title", spec.name))
-    shown = Demo(_built(spec), method, spec.name, title, spec.threshold, pictures, overrides, out)
+    shown = Demo(spec.build(), method, spec.name, title, spec.threshold, pictures, overrides, out)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(shown, port, ready))
-
-
-def _built(spec: MethodSpec) -> Method:
-    try:
-        return spec.build()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{spec.name}: the method cannot be made: {reason('it', error)}") from error

@@ -9,9 +9,8 @@ import numpy as np
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.prediction import Method, RgbImage
-from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
-from disbench.harness.tasks import reason
+from disbench.core.prediction import Method, MethodError, RgbImage, called
+from disbench.harness.candidates import Candidates, checked_candidates, choose, predicted, tell_kept
 
 MOST_CLICKS = 200
 """Clicks on one photo."""
@@ -124,20 +123,19 @@ class Work:
         try:
             make_ready = getattr(self._method, "make_ready", None)
             if make_ready is not None:
-                make_ready()
-            return self._method.open(self._image)
-        except Exception as error:
-            raise self._failure("open", error) from error
+                called("make_ready", make_ready)
+            return called("open", lambda: self._method.open(self._image.copy()))
+        except MethodError as error:
+            raise self._failure(error) from error
 
     def _advance(self, click: Click) -> None:
         try:
-            if self.clicks and hasattr(self._session, "keep"):
-                self._session.keep(self.kept)
-            answer = self._session.predict([*self.clicks, click])
-            found = checked_candidates(answer, *self.size, self._threshold)
+            if self.clicks:
+                tell_kept(self._session, self.kept)
+            found = checked_candidates(predicted(self._session, [*self.clicks, click]), *self.size, self._threshold)
             kept = self._kept(found)
-        except Exception as error:
-            raise self._failure("predict", error) from error
+        except MethodError as error:
+            raise self._failure(error) from error
         self.clicks, self.found, self.kept = [*self.clicks, click], found, kept
         if self.choosing:
             self.meant = kept
@@ -149,8 +147,7 @@ class Work:
             return self.chosen
         return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
 
-    def _failure(self, verb: str, error: Exception) -> MethodFailedError:
+    def _failure(self, error: MethodError) -> MethodFailedError:
         """The message for an error of the method; its session is dropped."""
         self._session = None
-        words = str(error) if isinstance(error, MethodError) else reason(verb, error)
-        return MethodFailedError(f"{type(self._method).__name__} failed: {words}; earlier clicks are kept")
+        return MethodFailedError(f"{type(self._method).__name__} failed: {error}; earlier clicks are kept")

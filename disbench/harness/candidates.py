@@ -4,23 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from disbench.baselines.bridge.child import plain_array
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Selection
+from disbench.core.clicks import Click
+from disbench.core.errors import shown
+from disbench.core.limits import MAX_CANDIDATES
+from disbench.core.prediction import MethodError, Prediction, called
 
-
-class MethodError(Exception):
-    """The method failed on a sample; this is recorded in its row, and the run continues."""
+ROUNDING = 1e-3
+"""How far a probability may lie outside [0, 1]: resizing and 16-bit floats round that much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The masks of one click, boolean (n, height, width) with n at least 1, and n finite scores or None."""
+    """The masks of one click, boolean (n, height, width) with n at least 1, and n finite scores or None.
+
+    The masks are the harness's own, not a view of the method's.
+    """
 
     masks: BoolArray
     scores: tuple[float, ...] | None
+
+
+def predicted(session: Any, clicks: Sequence[Click]) -> Prediction:
+    """What a session predicts for all clicks so far, as NumPy arrays; MethodError if it does not."""
+    if not callable(getattr(session, "predict", None)):
+        raise MethodError(f"open returned a {type(session).__name__}, which has no predict(clicks)")
+    return called("predict", lambda: plain_prediction(session.predict(list(clicks))))
+
+
+def tell_kept(session: Any, index: int) -> None:
+    """Tell a session which candidate was kept, if it wants to know; MethodError if it fails."""
+    keep = getattr(session, "keep", None)
+    if keep is not None:
+        called("keep", lambda: keep(index))
+
+
+def plain_prediction(prediction: object) -> Prediction:
+    """A prediction with NumPy arrays in place of tensors, images, lists and generators.
+
+    Raises:
+        MethodError: not a prediction, or masks of different sizes.
+    """
+    names = ("masks", "scores")
+    masks, scores = called("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
+    if masks is None:
+        raise MethodError(f"predict returned a {type(prediction).__name__}, not a Prediction with masks")
+    plain = called("reading the masks", lambda: plain_array(masks))
+    return Prediction(plain, None if scores is None else called("reading the scores", lambda: plain_array(scores)))
 
 
 def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
@@ -29,25 +65,23 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
     Probabilities strictly above the threshold belong to the mask; boolean masks are taken as they are.
 
     Raises:
-        MethodError: no masks, a wrong shape or dtype, values outside [0, 1], a score that is missing or not finite.
+        MethodError: no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, a score that is
+            missing or not finite.
     """
-    try:
-        given, scores = prediction.masks, prediction.scores  # type: ignore[attr-defined]
-    except AttributeError:
-        raise MethodError(
-            f"predict returned a {type(prediction).__name__}, not a Prediction with masks and scores"
-        ) from None
-    masks = np.asarray(given)
+    plain = plain_prediction(prediction)
+    masks, scores = plain.masks, plain.scores
     if masks.ndim != 3 or masks.shape[0] == 0 or masks.shape[1:] != (height, width):
         raise MethodError(f"masks of shape {masks.shape} instead of (candidates, {height}, {width})")
+    if len(masks) > MAX_CANDIDATES:
+        raise MethodError(f"{len(masks)} candidates; at most {MAX_CANDIDATES} are taken")
     if masks.dtype == np.bool_:
-        return Candidates(masks, _checked_scores(scores, len(masks)))
+        return Candidates(masks.copy(), _checked_scores(scores, len(masks)))
     if masks.dtype.kind != "f":
         raise MethodError(f"masks of dtype {masks.dtype}; give booleans or probabilities")
     low, high = float(masks.min()), float(masks.max())
     if np.isnan(low) or np.isnan(high):
         raise MethodError("masks with NaN in them")
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise MethodError(f"mask values from {low:.4g} to {high:.4g}; probabilities lie in [0, 1] (are these logits?)")
     return Candidates(masks > threshold, _checked_scores(scores, len(masks)))
 
@@ -103,8 +137,8 @@ def _checked_scores(scores: object, count: int) -> tuple[float, ...] | None:
         return None
     try:
         found = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise MethodError(f"scores that are not numbers: {scores!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise MethodError(f"scores that are not numbers: {shown(np.ravel(np.asarray(scores)).tolist())}") from None
     if found.shape != (count,):
         raise MethodError(f"scores of shape {found.shape} for {count} candidates")
     if not np.isfinite(found).all():

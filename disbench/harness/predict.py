@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from disbench.baselines.bridge.process import BridgeError
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import png
-from disbench.core.prediction import Method, RgbImage
-from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose
+from disbench.core.prediction import Method, MethodError, RgbImage, called
+from disbench.harness.candidates import Candidates, checked_candidates, choose, predicted, tell_kept
 from disbench.io.files import whole_file
 
 
@@ -78,14 +77,13 @@ def predict(
             raise InputError(f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)")
     previous = np.zeros((height, width), dtype=bool)
     try:
-        session = method.open(image)
+        session = called("open", lambda: method.open(image.copy()))
         for number, given in enumerate([clicks] if budget else accumulate([click] for click in clicks), 1):
-            found = checked_candidates(session.predict(list(given)), height, width, threshold)
+            found = checked_candidates(predicted(session, given), height, width, threshold)
             kept = _kept(found, number, previous, keep)
-            if hasattr(session, "keep"):
-                session.keep(kept)
-            previous = found.masks[kept].copy()
-    except (MethodError, BridgeError) as failure:
+            tell_kept(session, kept)
+            previous = found.masks[kept]
+    except MethodError as failure:
         raise InputError(f"{type(method).__name__}: {failure}; the method is at fault") from failure
     return Answer(found, kept)
 

@@ -74,7 +74,7 @@ class SampleLoop:
         kept = choose(self.protocol.selection, self.pending.click, found, ious, self._kept)
         if keep is not None:
             keep(kept)
-        self._kept = found.masks[kept].copy()
+        self._kept = found.masks[kept]
         boundary_iou = self._boundary.iou(self._kept)
         mask, candidate_masks = self._stored(found, kept)
         stop_at = self.protocol.stop_at

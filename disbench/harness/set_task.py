@@ -292,7 +292,7 @@ class SetLoop:
         if row.dx or row.dy:
             row = replace(row, unmoved=_overlaps(self._unmoved[row.click].masks, found.masks))
         else:
-            self._unmoved[row.click] = Candidates(found.masks.copy(), found.scores)
+            self._unmoved[row.click] = found
             if self.task.store == "all":
                 encoded = tuple(masks.encode(mask)["counts"] for mask in found.masks)
                 row = replace(row, candidate_masks=encoded)

@@ -7,8 +7,7 @@ in one way. By the events a worker's parent can tell a method that hangs from on
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +18,13 @@ import pyarrow as pa
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.prediction import Method, RgbImage, Session
-from disbench.harness.candidates import MethodError
+from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
+from disbench.harness.candidates import plain_prediction, predicted, tell_kept
 from disbench.harness.set_task import AnswerRow
 from disbench.harness.store import ClickRow
 
 Row = ClickRow | AnswerRow
 """The outcome of one call of a method."""
-_REASON_LENGTH = 300
-"""Characters of an error's message that a result keeps."""
 
 
 class Loop(Protocol):
@@ -158,7 +155,8 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
     """Open a session for a loop; whether that worked."""
     try:
         _make_ready(method)
-        loop.session = yield from _calling({number: loop}, "open", partial(method.open, loop.image))
+        image = loop.image.copy()  # a method may write into it
+        loop.session = yield from _calling({number: loop}, "open", lambda: method.open(image))
         if loop.initial is not None:
             yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
     except MethodError as failure:
@@ -170,14 +168,8 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
 def _make_ready(method: Method) -> None:
     """Let a method restore what it lost; its `InputError` ends the run."""
     make_ready = getattr(method, "make_ready", None)
-    if make_ready is None:
-        return
-    try:
-        make_ready()
-    except InputError:
-        raise
-    except Exception as error:
-        raise MethodError(reason("make_ready", error)) from error
+    if make_ready is not None:
+        called("make_ready", make_ready, InputError)
 
 
 def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
@@ -187,68 +179,61 @@ def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
             f"{loop.pending.sample}: the method cannot start from the sample's initial mask (its session has no "
             "'start'); use --initial-masks ignore to start from nothing"
         )
-    return partial(start, initial)
+    return partial(start, initial.copy())
 
 
 def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
     """One click of one sample, unless predicted already."""
-    assert loop.session is not None
+
+    def keep(index: int) -> None:
+        _timed([loop], lambda: tell_kept(loop.session, index))
+
+    yield Began({number: loop.pending}, "predict")
     try:
         if number in predictions:
             prediction = predictions[number]
         else:
-            call = partial(loop.session.predict, list(loop.clicks))
-            prediction = yield from _calling({number: loop}, "predict", call)
-        row = loop.take(prediction, partial(_keep, loop))
-        yield Clicked(number, row, done=loop.done)
+            prediction = _timed([loop], lambda: predicted(loop.session, loop.clicks))
+        row = called("measuring the answer", lambda: loop.take(prediction, keep))
     except MethodError as failure:
-        yield Clicked(number, loop.fail(str(failure)), done=True)
+        row = loop.fail(str(failure))
+    yield Ended()
+    yield Clicked(number, row, done=loop.done)
 
 
 def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
     """The predictions of all samples in one call; {} if that fails."""
     sessions = [loop.session for loop in going.values()]
     clicks = [list(loop.clicks) for loop in going.values()]
-    try:
-        found = yield from _calling(going, "predict_batch", partial(method.predict_batch, sessions, clicks))
+
+    def ask() -> list[Prediction]:
+        found = method.predict_batch(sessions, clicks)
         if not isinstance(found, Sequence) or len(found) != len(going):
             raise MethodError(f"predict_batch did not return a list of {len(going)} predictions")
+        return [plain_prediction(prediction) for prediction in found]
+
+    try:
+        found = yield from _calling(going, "predict_batch", ask)
     except MethodError as failure:
         yield Repeated(str(failure))
         return {}
     return dict(zip(going, found, strict=True))
 
 
-def _keep(loop: Loop, index: int) -> None:
-    keep = getattr(loop.session, "keep", None)
-    if keep is not None:
-        _timed({0: loop}, "keep", partial(keep, index))
-
-
 def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Generator[Event, None, Any]:
     yield Began({number: loop.pending for number, loop in loops.items()}, what)
     try:
-        return _timed(loops, what, call)
+        return _timed(loops.values(), lambda: called(what, call))
     finally:
         yield Ended()
 
 
-def _timed(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Any:
+def _timed(loops: Collection[Loop], call: Callable[[], Any]) -> Any:
     """Call the method; its time is divided among the samples of the call."""
     begun = time.perf_counter()
     try:
         return call()
-    except Exception as error:
-        raise MethodError(reason(what, error)) from error
     finally:
         share = (time.perf_counter() - begun) / len(loops)
-        for loop in loops.values():
+        for loop in loops:
             loop.spend(share)
-
-
-def reason(what: str, error: Exception) -> str:
-    """One line: the call, the error, and where in the method's code it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    message = " ".join(str(error).split())[:_REASON_LENGTH]
-    return f"{what} raised {type(error).__name__}: {message}{place}"

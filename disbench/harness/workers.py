@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from disbench.baselines.cards import MethodSpec
 from disbench.core.errors import InputError
@@ -223,14 +224,16 @@ def _work(path: Path, connection: Connection) -> None:
     """The process: make the method once, then evaluate chunks as they come."""
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
+    folder = Path.cwd()
     try:
         threads.limit(work.threads)
-        method = _build(work)
+        method = work.method.build()
+        check_batch(method, work.batch)
         threads.limit(work.threads)  # OpenCV and torch are told when they are loaded
         connection.send(_Ready({}))
         while True:
             numbers, alone = connection.recv()
-            samples = [(number, partial(work.source.read, number)) for number in numbers]
+            samples = [(number, partial(_read, work.source, number, folder)) for number in numbers]
             for event in run_chunk(method, samples, work.task, batched=work.batch > 1 and not alone):
                 connection.send(event)
             connection.send(_Ready(_versions(method)))
@@ -240,21 +243,13 @@ def _work(path: Path, connection: Connection) -> None:
         return
 
 
+def _read(source: Source, number: int, folder: Path) -> Any:
+    """A sample, read where the process began: a method may have gone to another folder."""
+    with contextlib.chdir(folder):
+        return source.read(number)
+
+
 def _versions(method: Method) -> dict[str, str]:
-    said = getattr(method, "versions", None)
-    return {str(name): str(text) for name, text in said.items()} if isinstance(said, Mapping) else {}
-
-
-def _build(work: EvaluationWork) -> Method:
-    try:
-        method = work.method.build()
-    except InputError:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"{work.method.name}: the method cannot be made: {type(error).__name__}: {error} "
-            f"({Path(last.filename).name}:{last.lineno})"
-        ) from error
-    check_batch(method, work.batch)
-    return method
+    with contextlib.suppress(Exception):
+        return {str(name): str(text) for name, text in method.versions.items()}  # type: ignore[attr-defined]
+    return {}

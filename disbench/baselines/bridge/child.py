@@ -141,14 +141,32 @@ class Server:
 
 
 def _masks(masks: Any) -> Any:
-    found = np.asarray(masks)
+    found = plain_array(masks)
     return found if found.dtype == np.bool_ else np.asarray(found, dtype=np.float32)
+
+
+def plain_array(value: Any) -> Any:
+    """A NumPy array of an array, an image, a tensor (any device, with or without gradient), or several of one shape."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        try:
+            return value.numpy()
+        except TypeError:  # a type that NumPy does not have, such as bfloat16
+            return value.float().numpy()
+    if hasattr(value, "__next__"):
+        value = list(value)
+    if not isinstance(value, (list, tuple)) or all(isinstance(part, (bool, int, float)) for part in value):
+        return np.asarray(value)
+    parts = [plain_array(part) for part in value]
+    if len({part.shape for part in parts}) > 1:
+        raise ValueError("arrays of different shapes: " + ", ".join(str(part.shape) for part in parts[:5]))
+    return np.stack(parts)
 
 
 def _numbers(scores: Any) -> list[float] | None:
     if scores is None:
         return None
-    found = [float(score) for score in np.asarray(scores).reshape(-1)]
+    found = [float(score) for score in plain_array(scores).reshape(-1)]
     if not all(math.isfinite(score) for score in found):
         raise ValueError(f"scores that are not finite numbers: {found!r:.80}")
     return found
@@ -172,7 +190,10 @@ def error_of(error: BaseException) -> dict[str, Any]:
     """The message for an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    words = " ".join(str(error).split())[:_ERROR_LENGTH]
+    try:
+        words = " ".join(str(error)[: 10 * _ERROR_LENGTH].split())[:_ERROR_LENGTH]
+    except Exception:
+        words = "an error whose message cannot be read"
     return {"type": "error", "error": f"{type(error).__name__}: {words}", "where": place}
 
 
@@ -191,7 +212,7 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
         options = json.loads(arguments.options)
         load = adapter_load(arguments.adapter)
         server = Server(load(arguments.repo, arguments.checkpoint, options, arguments.device))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         traceback.print_exc()
         write(packed(error_of(error)))
         return 3
@@ -205,7 +226,7 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
         try:
             answer, more = server.answer(header, arrays)
             message = packed(answer, more)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             traceback.print_exc()
             message = packed(error_of(error))
         write(message)

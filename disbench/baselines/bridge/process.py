@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.baselines.bridge.child import MAGIC, PROTOCOL, WireError, packed, read_message
+from disbench.core.prediction import MethodError
 from disbench.workers.processes import exit_words, interrupts_held_back
 
 _WORDS = 4096
@@ -34,7 +35,7 @@ _ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep":
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
 
-class BridgeError(Exception):
+class BridgeError(MethodError):
     """The program did not answer as the protocol asks; one sentence says what it did."""
 
 

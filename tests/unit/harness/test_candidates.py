@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from disbench.core.prediction import Prediction
-from disbench.harness.candidates import Candidates, MethodError, checked_candidates, choose, plain_iou
+from disbench.core.prediction import MethodError, Prediction
+from disbench.harness.candidates import Candidates, checked_candidates, choose, plain_iou
 
 
 def check(masks: object, scores: object = None, threshold: float = 0.49) -> Candidates:
     return checked_candidates(Prediction(masks, scores), 4, 5, threshold)  # type: ignore[arg-type]
+
+
+def torch_form(change: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda torch: change(torch.from_numpy(DRAWN.copy()))
 
 
 def test_a_probability_belongs_to_the_mask_strictly_above_the_threshold() -> None:
@@ -20,6 +28,89 @@ def test_a_probability_belongs_to_the_mask_strictly_above_the_threshold() -> Non
     masks[0, 0] = [0.48, 0.49, 0.4900001, 0.5, 1.0]
     assert check(masks).masks[0, 0].tolist() == [False, False, True, True, True]
     assert check(masks, threshold=0.5).masks[0, 0].tolist() == [False, False, False, False, True]
+
+
+DRAWN = (np.random.default_rng(1).integers(0, 257, (2, 4, 5)) / 256).astype(np.float32)
+"""Probabilities that every floating-point type has exactly, bfloat16 too."""
+FORMS: dict[str, Callable[[Any], object]] = {
+    "float64": lambda torch: DRAWN.astype(np.float64),
+    "float16": lambda torch: DRAWN.astype(np.float16),
+    "reversed": lambda torch: DRAWN[::-1, ::-1].copy()[::-1, ::-1],
+    "list": lambda torch: list(DRAWN),
+    "tuple of lists": lambda torch: tuple(DRAWN.tolist()),
+    "generator": lambda torch: (mask for mask in DRAWN),
+    "PIL images": lambda torch: [Image.fromarray(mask) for mask in DRAWN],
+    "tensor": torch_form(lambda tensor: tensor),
+    "tensor with gradient": torch_form(lambda tensor: tensor.requires_grad_()),
+    "tensor of float64": torch_form(lambda tensor: tensor.double()),
+    "tensor of float16": torch_form(lambda tensor: tensor.half()),
+    "tensor of bfloat16": torch_form(lambda tensor: tensor.bfloat16()),
+    "list of tensors": torch_form(lambda tensor: list(tensor.requires_grad_())),
+    "list of lists of tensors": torch_form(lambda tensor: [list(mask) for mask in tensor.bfloat16()]),
+    "a rounding above 1": lambda torch: np.where(DRAWN == 1, np.float32(1.0000002), DRAWN),
+    "a rounding below 0": lambda torch: np.where(DRAWN == 0, np.float32(-1e-8), DRAWN),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_counts_as_probabilities(form: str) -> None:
+    DRAWN[0, 0, :2] = 0, 1
+    torch = pytest.importorskip("torch") if "tensor" in form else None
+    scores = list(torch.ones(2).requires_grad_()) if torch else [1.0, 1.0]
+    found = check(FORMS[form](torch), scores)
+    assert np.array_equal(found.masks, DRAWN > 0.49)
+    assert found.scores == (1.0, 1.0)
+
+
+def test_masks_are_not_views_of_the_methods() -> None:
+    masks = np.ones((1, 4, 5), dtype=bool)
+    found = check(masks)
+    masks[:] = False
+    assert found.masks.all()
+
+
+class Unreadable:
+    """An answer whose parts raise, or that is endless."""
+
+    scores = None
+
+    @property
+    def masks(self) -> object:
+        raise SystemExit(3)
+
+    def __array__(self, *_: object) -> object:
+        raise RuntimeError("\ud800" * 10**6)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        None,
+        {"masks": DRAWN},
+        (DRAWN, None),
+        Unreadable(),
+        Prediction(None, None),  # type: ignore[arg-type]
+        Prediction([], None),  # type: ignore[arg-type]
+        Prediction({"masks": DRAWN}, None),  # type: ignore[arg-type]
+        Prediction([DRAWN[0], DRAWN[0, :2]], None),  # type: ignore[arg-type]
+        Prediction(Unreadable(), None),  # type: ignore[arg-type]
+        Prediction(DRAWN, Unreadable()),  # type: ignore[arg-type]
+        Prediction(DRAWN, [10**400, 1]),
+        Prediction(DRAWN, {"high": 1}),  # type: ignore[arg-type]
+        Prediction(np.zeros((1, 1, 4, 5)), None),
+        Prediction(np.zeros((4, 5, 1)), None),
+        Prediction(np.zeros((1001, 4, 5), dtype=bool), None),
+        Prediction(DRAWN.astype(object), None),
+        Prediction(DRAWN.astype(complex), None),
+        Prediction(np.full((1, 4, 5), 1.01), None),
+        Prediction(np.full((1, 4, 5), -0.01), None),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_one_printable_line(prediction: object) -> None:
+    with pytest.raises(MethodError) as caught:
+        checked_candidates(prediction, 4, 5, 0.49)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_booleans_pass_as_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from disbench.core.metrics import iou
 from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
 from disbench.harness import Results, evaluate
+from disbench.harness.predict import predict
 from tests.toy_methods import Discs, DiscsSession, Misbehaves, NoBatch
 from tests.toy_samples import make_samples
 
@@ -132,6 +134,33 @@ def test_initial_masks_are_corrected_from() -> None:
 
     with pytest.raises(InputError, match="initial-masks ignore"):
         evaluate(NoStart(), [begun])
+
+
+def test_a_method_changes_nothing_that_is_not_its_own() -> None:
+    class Writes(Discs):
+        def open(self, image: np.ndarray) -> DiscsSession:
+            image[:] = 0
+            return WritingSession(self, image)
+
+    class WritingSession(DiscsSession):
+        def start(self, mask: np.ndarray) -> None:
+            mask[:] = True
+
+        def predict(self, clicks: Any) -> Prediction:
+            found = super().predict(clicks)
+            clicks.clear()
+            return found
+
+    sample = make_samples(1)[0]
+    begun = Sample(sample.id, sample.image, sample.target, sample.target == 1)
+    image = sample.image.copy()
+    results = evaluate(Writes(), [begun, replace(begun, id="again")], max_clicks=3)
+    assert np.array_equal(sample.image, image)
+    assert np.array_equal(begun.initial, sample.target == 1)
+    rows = plain(results)
+    assert [row[1:] for row in rows[:3]] == [row[1:] for row in rows[3:]]
+    assert predict(Writes(), sample.image, [Click(20, 20, True)] * 3).mask.any()
+    assert np.array_equal(sample.image, image)
 
 
 def test_store_all_holds_every_candidate() -> None:

@@ -66,22 +66,25 @@ def test_workers_and_batches_change_no_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_kind_of_fault_costs_one_sample(tmp_path: Path, batch: int) -> None:
-    faults = (0, 1, 2, 3, 4, 5, 6, 0)
+    faults = (0, 1, 2, 3, 4, 5, 6, 0, *range(10, 17), 20, 21, 0)
     execution = Execution(2, batch=batch, timeout=1.0)
-    run = run_benchmark(spec("Misbehaves"), ToySource(8, faults), tmp_path / "run", SHORT, execution)
+    run = run_benchmark(spec("Misbehaves"), ToySource(18, faults), tmp_path / "run", SHORT, execution)
     failed = {failure.sample: failure for failure in run.record.result.failed}
-    assert sorted(failed) == ["s1", "s2", "s3", "s4", "s5", "s6"]
+    assert set(failed) == {f"s{number}" for number, fault in enumerate(faults) if 0 < fault < 20}
+    assert all(failure.reason.isprintable() for failure in failed.values())
+    assert failed["s8"].reason == "open returned a NoneType, which has no predict(clicks)"
+    assert failed["s9"].reason.startswith("predict raised SystemExit: 3")
+    assert failed["s11"].reason.startswith("predict raised KeyboardInterrupt")
     assert failed["s5"].reason == "predict: no answer within 1 s"
     assert failed["s6"].reason == "predict: the worker process ended (exit code 9)"
     assert failed["s5"].click == failed["s6"].click == 3
     by_sample = run.by_sample()
-    assert len(by_sample) == 8
+    assert len(by_sample) == 18
     assert all(len(ious) == 4 for ious in by_sample.values())
     assert by_sample["s5"][:2].min() > 0
     assert by_sample["s5"][2:].tolist() == [0, 0]
-    good = run_benchmark(spec("Discs"), ToySource(8, faults), tmp_path / "good", SHORT)
-    assert by_sample["s7"].tolist() == good.by_sample()["s7"].tolist()
-    assert by_sample["s0"].tolist() == good.by_sample()["s0"].tolist()
+    good = run_benchmark(spec("Discs"), ToySource(18, faults), tmp_path / "good", SHORT).by_sample()
+    assert all(by_sample[name].tolist() == good[name].tolist() for name in by_sample if name not in failed)
 
 
 def test_a_broken_batch_is_told(tmp_path: Path) -> None:
@@ -93,8 +96,10 @@ def test_a_broken_batch_is_told(tmp_path: Path) -> None:
 
 
 def test_what_no_other_sample_would_mend_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be made: OSError: no weights here"):
+    with pytest.raises(InputError, match=r"NotMade: .*no weights here"):
         run_benchmark(spec("NotMade"), ToySource(), tmp_path / "a", SHORT)
+    with pytest.raises(InputError, match=r"NoOpen: .*open\(image\)"):
+        run_benchmark(spec("NoOpen"), ToySource(), tmp_path / "n", SHORT)
     with pytest.raises(InputError, match="predict_batch"):
         run_benchmark(spec("NoBatch"), ToySource(), tmp_path / "b", SHORT, Execution(1, batch=2))
     with pytest.raises(InputError, match="not a whole image"):
