@@ -309,6 +309,7 @@ def test_an_error_in_the_users_file_is_placed(tmp_path: Path, text: str, words: 
 def test_a_users_file_may_import_its_neighbour_and_set_a_threshold(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_own.py").write_text("RADIUS = 3\n")
     own = "from neighbour_of_own import RADIUS\nclass Own:\n    threshold = 0.25\n    radius = RADIUS\n"
+    own += "    def open(self, image): ...\n"
     (tmp_path / "own.py").write_text(own)
     spec = method_spec(f"{tmp_path / 'own.py'}:Own")
     assert spec.threshold == 0.25
@@ -328,7 +329,9 @@ def test_a_file_is_loaded_once_and_again_after_it_was_mended(tmp_path: Path) -> 
     path.write_text("raise RuntimeError('not yet')\n")
     with pytest.raises(InputError, match="not yet"):
         method_spec(f"{path}:Own")
-    path.write_text("class Own:\n    def __init__(self, size=3, names=None, *rest, **more): ...\n")
+    path.write_text(
+        "class Own:\n    def __init__(self, size=3, names=None, *rest, **more): ...\n    def open(self, image): ...\n"
+    )
     assert method_spec(f"{path}:Own", ["size=4"]).options == {"size": 4}
     made = method_spec(f"{path}:Own").build()
     assert type(made) is type(method_spec(f"{path}:Own").build())
@@ -344,6 +347,7 @@ def test_a_spec_makes_its_method_in_another_process(tmp_path: Path) -> None:
         "    def __init__(self, size=3):\n"
         "        from beside_own import SIZE\n"
         "        self.sum = size + SIZE\n"
+        "    def open(self, image): ...\n"
     )
     (tmp_path / "elsewhere").mkdir()
     before = Path.cwd()
