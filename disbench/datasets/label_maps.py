@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +24,17 @@ from disbench.core.limits import MAX_FILE_NAME, MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import opened_image, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
-from disbench.io.files import MISSING, file_sha256, open_regular, stays_inside
+from disbench.io.files import MISSING, file_sha256, has_control, open_regular, stays_inside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = npt.NDArray[np.integer]
+_LINE_END = re.compile("\r\n|\n|\r")
+_PLAIN = re.compile("[A-Za-z0-9_-]+")
+"""A name that has one reading, so that no file needs to be looked for."""
+_SEPARATOR = re.compile(r"[\s,;]+")
+_ENDING = re.compile(r"\.(jpe?g|png|bmp|tiff?|mat)$", re.IGNORECASE)
 
 VOC_CATEGORIES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
@@ -111,8 +121,6 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     """
     try:
         found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
-        if found is None:
-            raise InputError(f"{path}: no variable 'GTinst'; use a file of SBD's folder inst/")
         if found["Segmentation"].size > MAX_PIXELS:
             raise ValueError(f"its map has more than {MAX_PIXELS} pixels")
         labels = whole_numbers(found["Segmentation"])
@@ -120,7 +128,7 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{path}: its 'GTinst' differs from SBD's ({error}); get the file again") from None
+        raise InputError(f"{path}: no 'GTinst' as in SBD's folder inst/ ({error}); get the file again") from None
     if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > len(numbers):
         raise InputError(f"{path}: an instance of its map has no category; get the file again")
     return labels, numbers
@@ -146,13 +154,67 @@ class MapLayout:
     read: Callable[[Sequence[Path]], tuple[Labels, Mapping[int, str]]]
     ignored: tuple[int, ...] = (0,)
 
-    def names(self, folder: Path, split: str) -> list[str]:
-        """The image names of a split, in the order of its list (see `read_split`)."""
-        return read_split(folder / self.split_list.format(split))
+    def names(self, folder: Path, split: str) -> tuple[list[str], Counter[str]]:
+        """The image names of a split, each once, in the order of its list, and how many were left out, by reason."""
+        listed = self.read_list(folder, split)
+        names = list(dict.fromkeys(listed))
+        again = len(listed) - len(names)
+        return names, Counter({"image that the list names again": again} if again else {})
+
+    def read_list(self, folder: Path, split: str) -> list[str]:
+        """The image names of a split, line by line.
+
+        A line names an image as a whole, with its spaces, where such a file is there. Otherwise what follows a space, a
+        comma or a semicolon is a column to cut off, if what is left is a file's name. Endings, this layout's folders
+        and backslashes are understood; a line that begins with # and names no file is left out.
+
+        Raises:
+            InputError: as `read_lines`; a line that may mean two files, or that leads out of the folder.
+        """
+        path = folder / self.split_list.format(split)
+        names = []
+        for number, line in read_lines(path):
+            found = [line] if _PLAIN.fullmatch(line) else self._named(folder, line)
+            if len(found) > 1:
+                raise InputError(
+                    f"{path}: line {number} ({shown(line)}) may mean {' or '.join(map(shown, found))}; write one name"
+                )
+            name = found[0] if found else line.strip()
+            if found or not name.startswith("#"):
+                names.append(name)
+            if len(name) > MAX_FILE_NAME or not stays_inside(name) or has_control(name):
+                raise InputError(f"{path}: line {number}: {shown(name)} is not the name of an image; fix the list")
+        if not names:
+            raise InputError(f"{path}: the list is empty; choose another split or get it again")
+        return names
+
+    def _named(self, folder: Path, line: str) -> list[str]:
+        """The names of files that a line may mean."""
+        stripped = line.strip()
+        cut = [stripped[: space.start()] for space in _SEPARATOR.finditer(stripped)]
+        whole, *others = (next(self._there(folder, text), None) for text in (line, *cut))
+        return [whole] if whole else list(dict.fromkeys(filter(None, others)))
+
+    def _there(self, folder: Path, text: str) -> Iterator[str]:
+        """The names of existing files that a text may stand for, the most literal first."""
+        patterns = (self.image, *self.maps)
+        path = text.strip().replace("\\", "/")
+        for start in (pattern.partition("{")[0] for pattern in patterns):
+            path = f"/{path}".rpartition(f"/{start}")[2].lstrip("/")
+        readings = (text, text.strip(), path, _ENDING.sub("", path))
+        for name in dict.fromkeys(
+            normalize(form, name) if form else name for name in readings for form in ("", "NFC", "NFD")
+        ):
+            files = (folder / pattern.format(name) for pattern in patterns)
+            if stays_inside(name) and any(map(os.path.isfile, files)):  # Path.is_file raises where a name is too long
+                yield name
 
 
 class MapScenes:
     """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list.
+
+    Attributes:
+        dropped: number of lines of the list that were left out, by reason.
 
     Args:
         layout: `SBD` or `VOC`.
@@ -165,7 +227,7 @@ class MapScenes:
 
     def __init__(self, layout: MapLayout, folder: Path, split: str = "train") -> None:
         self.layout, self.folder, self.split = layout, folder, split
-        self.names = layout.names(folder, split)
+        self.names, self.dropped = layout.names(folder, split)
 
     @property
     def name(self) -> str:
@@ -259,13 +321,13 @@ def _category(number: int, first: int = 0) -> str:
     return VOC_CATEGORIES[number] if first <= number < len(VOC_CATEGORIES) else f"category {number}"
 
 
-def read_split(path: Path) -> list[str]:
-    """The image names of a split list, in order, without blank lines.
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a list that are not blank, with their numbers from 1 on, in UTF-8 or UTF-16 with its mark.
 
     Memory: 64 bytes per byte of the list, of `MAX_LIST_BYTES` at most.
 
     Raises:
-        InputError: missing, not text, too large, empty, or with a name that leads out of its folder.
+        InputError: missing, not text, or too large.
     """
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
     with open_regular(path, f"no such list; splits here: {known}") as file:
@@ -273,15 +335,12 @@ def read_split(path: Path) -> list[str]:
     if len(data) > MAX_LIST_BYTES:
         raise InputError(f"{path}: more than {MAX_LIST_BYTES} bytes; name a list of image names")
     try:
-        names = [line.split()[0] for line in data.decode("utf-8").splitlines() if line.strip()]
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; get it again") from None
-    if not names:
-        raise InputError(f"{path}: the list is empty; choose another split or get it again")
-    for name in names:
-        if not (stays_inside(name) and name.isprintable() and len(name) <= MAX_FILE_NAME):
-            raise InputError(f"{path}: {shown(name)} is not the name of an image; fix the list")
-    return names
+        raise InputError(f"{path}: not text in UTF-8; save it as UTF-8") from None
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if line.strip():
+            yield number, line
 
 
 def joint_sha256(paths: Iterable[Path]) -> str:

@@ -99,11 +99,10 @@ def _open_maps(
     the instances' numbers: `palette` index, or `gray` value of the palette's colour (as RITM; some instances merge).
     """
     rule = f"voc-{options['ids']}" if layout is VOC else "sbd-instance"
-    records = [
-        Record(stem, layout.image.format(stem), layout.maps[0].format(stem))
-        for stem in layout.names(folder, options["split"])
-    ]
-    return FileSamples(name, folder, rule, _each_instance(folder, rule, records), facts)
+    names, left_out = layout.names(folder, options["split"])
+    records = [Record(stem, layout.image.format(stem), layout.maps[0].format(stem)) for stem in names]
+    known = {**facts, "left_out": dict(left_out)} if left_out else facts
+    return FileSamples(name, folder, rule, _each_instance(folder, rule, records), known)
 
 
 open_sbd = partial(_open_maps, SBD)

@@ -9,6 +9,7 @@ rest, and takes no more memory than the file's numbers do.
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,8 +30,12 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """MATLAB's type number -> NumPy's type."""
-_STRUCT, _NUMERIC = 2, range(6, 16)
+_CELL, _STRUCT, _NUMERIC, _OPAQUE = 1, 2, range(6, 16), 17
+"""Kinds of arrays; an opaque one (a string, a table) has no sides."""
 _COMPLEX = 0x0800
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_MATLAB_4 = {1000 * order + 10 * numbers + kind for order in range(2) for numbers in range(6) for kind in range(3)}
+"""First numbers of a file of version 4."""
 
 
 class _DamagedError(Exception):
@@ -49,7 +54,7 @@ class _Matrix:
     order: str
 
 
-def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers] | None:
+def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers]:
     """Some fields of a variable that is one struct.
 
     Memory: the file, the variable, and a copy of each field.
@@ -60,11 +65,11 @@ def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbe
         fields: names of fields with real numbers.
 
     Returns:
-        Field -> array in the file's own type; None if the variable is missing.
+        Field -> array in the file's own type.
 
     Raises:
         InputError: the file is missing, damaged, of another version, or larger than MAX_MATLAB_BYTES.
-        ValueError: the variable is not one struct with these fields.
+        ValueError: the variable is missing, or not one struct with these fields.
     """
     with open_regular(path) as file:
         data = memoryview(file.read(MAX_MATLAB_BYTES + 1))
@@ -72,13 +77,31 @@ def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbe
         raise InputError(f"{path}: more than {MAX_MATLAB_BYTES} bytes; get the dataset's own file")
     try:
         order = _byte_order(data)
-        found = None
+        found, names = None, []
         for matrix in _variables(data[_HEADER:], order):
-            if matrix.name == name.encode():
-                found = matrix
-        return None if found is None else _fields(found, fields)
+            names.append(matrix.name.decode("ascii", "replace"))
+            found = matrix if names[-1] == name else found
+        if found is None:
+            raise ValueError(f"the file has {', '.join(names[:5]) or 'no variable'}")
+        return _fields(found, fields)
     except (_DamagedError, struct.error, zlib.error) as error:
-        raise InputError(f"{path}: not a whole MATLAB file ({error}); get it again") from None
+        if form := _other_form(bytes(data[:520])):
+            problem = f"saved as {form}, which is not read; load it and save it again with save(FILE, '{name}', '-v7')"
+        else:
+            problem = f"not a whole MATLAB file ({error}); get it again"
+        raise InputError(f"{path}: {problem}") from None
+
+
+def _other_form(begin: bytes) -> str | None:
+    """What a file is that is not of version 5 to 7.2, from its first 520 bytes."""
+    if begin.startswith(b"MATLAB 7.3") or _HDF5 in (begin[:8], begin[512:]):
+        return "MATLAB 7.3 (HDF5)"
+    if begin.startswith((b"Octave", b"# Created by Octave")):
+        return "Octave's own format"
+    if begin and re.fullmatch(rb"[\s\d.eE+,;-]+", begin):
+        return "MATLAB's text"
+    first = {int.from_bytes(begin[:4], order) for order in ("little", "big")}
+    return "MATLAB 4" if len(begin) > 20 and first & _MATLAB_4 else None
 
 
 def _byte_order(data: memoryview) -> str:
@@ -129,11 +152,13 @@ def _element(data: memoryview, order: str, *, pad: bool = True) -> tuple[int, me
 
 def _matrix(data: memoryview, order: str) -> _Matrix:
     _, flags, data = _element(data, order)
-    kind, dimensions, data = _element(data, order)
-    _, name, data = _element(data, order)
-    if len(flags) != 8 or kind != 5 or not 8 <= len(dimensions) <= 4 * 32 or len(dimensions) % 4:
+    if len(flags) != 8:
         raise _DamagedError("the head of an array is wrong")
     (word,) = struct.unpack(f"{order}I", flags[:4])
+    kind, dimensions, data = (5, memoryview(bytes(8)), data) if word & 0xFF == _OPAQUE else _element(data, order)
+    _, name, data = _element(data, order)
+    if kind != 5 or not 8 <= len(dimensions) <= 4 * 32 or len(dimensions) % 4:
+        raise _DamagedError("the head of an array is wrong")
     shape = struct.unpack(f"{order}{len(dimensions) // 4}i", dimensions)
     if min(shape) < 0:
         raise _DamagedError("an array has a negative size")
@@ -165,8 +190,10 @@ def _fields(found: _Matrix, wanted: Sequence[str]) -> dict[str, Numbers]:
 
 def _numbers(name: str, content: memoryview, order: str) -> Numbers:
     matrix = _matrix(content, order)
+    while matrix.kind == _CELL and math.prod(matrix.shape) == 1:
+        matrix = _matrix(_element(matrix.content, order)[1], order)
     if matrix.kind not in _NUMERIC or matrix.is_complex:
-        raise ValueError(f"its field {name!r} does not hold real numbers")
+        raise ValueError(f"its field {name!r} is not a full array of real numbers")
     kind, raw, _ = _element(matrix.content, order)
     if kind not in _STORED:
         raise _DamagedError(f"an array has numbers of kind {kind}")

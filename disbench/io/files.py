@@ -131,6 +131,11 @@ def stays_inside(name: str) -> bool:
     return not (_OUTWARD.search(name) or "\0" in name)
 
 
+def has_control(name: str) -> bool:
+    """Whether a name has a control character, or half a character, which stands for bytes that are not UTF-8."""
+    return bool(_CONTROL.search(name))
+
+
 def relative_path(name: str) -> str:
     """A file's path as another tool wrote it, as a relative path with forward slashes that stays in its folder.
 
@@ -140,7 +145,7 @@ def relative_path(name: str) -> str:
     Raises:
         ValueError: longer than `MAX_NAME`, a control character, half a character, or a drive without a slash.
     """
-    if len(name) > MAX_NAME or _CONTROL.search(name):
+    if len(name) > MAX_NAME or has_control(name):
         raise ValueError(f"a path has at most {MAX_NAME} characters, none of them a control character")
     path = name.partition("local-files/?d=")[2] or name
     if address := _ADDRESS.match(path):
@@ -159,4 +164,3 @@ _OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 _DRIVE = re.compile(r"^(\\\\\?\\)?[A-Za-z]:(?=[/\\])")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and halves of characters, which stand for bytes that are not UTF-8."""

@@ -117,7 +117,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "matlab": label_maps.read_instances,
     "pickle": load_plain_pickle,
     "hannotation": lambda path: all_scenes(HannotationSource(path)),
-    "list": label_maps.read_split,
+    "list": lambda path: list(label_maps.read_lines(path)),
     "sbd": lambda path: all_scenes(label_maps.MapScenes(label_maps.SBD, path)),
     "sbd samples": lambda path: every_sample(layouts.open_sbd("sbd", path, {"split": "train"}, {})),
     "voc": lambda path: all_scenes(label_maps.MapScenes(label_maps.VOC, path)),

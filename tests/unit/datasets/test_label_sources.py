@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,7 +27,6 @@ from disbench.datasets.label_maps import (
     instance_categories,
     read_instances,
     read_label_png,
-    read_split,
 )
 
 Labels = npt.NDArray[np.uint8]
@@ -198,6 +197,41 @@ class TestSbd:
         path.write_bytes(data)
         assert read_instances(path)[1] == [1, 2, 3]
 
+    @pytest.mark.parametrize(
+        ("data", "named"),
+        [
+            (
+                b"MATLAB 7.3 MAT-file, HDF5 schema 1.00".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n\x1a\n",
+                "7.3.*-v7",
+            ),
+            (b"\x89HDF\r\n\x1a\n" + bytes(300), "7.3.*-v7"),
+            (b"   1.0000000e+00   0.0000000e+00\n" * 9, "text.*-v7"),
+            (b"# Created by Octave 8.4.0\n# name: GTinst\n", "Octave.*-v7"),
+            (b"", "cut off|whole"),
+        ],
+    )
+    def test_other_versions_are_named(self, tmp_path: Path, data: bytes, named: str) -> None:
+        (tmp_path / "a.mat").write_bytes(data)
+        with pytest.raises(InputError, match=rf"a\.mat: .*({named})"):
+            read_instances(tmp_path / "a.mat")
+        savemat(tmp_path / "a.mat", {"GTinst": HAND_MADE}, format="4")
+        with pytest.raises(InputError, match=r"a\.mat: .*MATLAB 4.*-v7"):
+            read_instances(tmp_path / "a.mat")
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    @pytest.mark.parametrize(
+        "wrap", [lambda labels: labels, lambda labels: np.array([[labels], [0]], dtype=object)[:1]]
+    )
+    def test_what_scipy_writes(self, tmp_path: Path, wrap: Callable[[Labels], Any], compressed: bool) -> None:
+        path = tmp_path / "a.mat"
+        truth = {"Segmentation": wrap(HAND_MADE.astype(np.float64)), "Categories": [15, 9, 20], "Boundaries": [[]]}
+        savemat(path, {"GTinst": truth, "a": ["x"]}, do_compression=compressed, oned_as="row")
+        for _ in range(2):  # the second time as scipy writes what it read
+            labels, categories = read_instances(path)
+            assert np.array_equal(labels, HAND_MADE)
+            assert categories == [15, 9, 20]
+            savemat(path, {"GTinst": loadmat(path)["GTinst"]}, do_compression=compressed)
+
     @pytest.mark.real_data
     def test_the_real_files(self, data_root: Path) -> None:
         found = scenes(MapScenes(SBD, data_root / "SBD", "val"))
@@ -270,10 +304,57 @@ def test_bad_lists_are_refused(tmp_path: Path, layout: MapLayout, content: bytes
         MapScenes(layout, tmp_path)
 
 
-def test_lists_may_have_blank_lines_and_flags(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("2007_000032  1\r\n\n  2007_000039 -1\n")
-    assert read_split(path) == ["2007_000032", "2007_000039"]
+@pytest.mark.parametrize("layout", [SBD, VOC], ids=["sbd", "voc"])
+@pytest.mark.parametrize(
+    ("text", "there", "expected"),
+    [
+        ("2007_000032  1\r\n\n  2007_000039 -1\n", ["2007_000032", "2007_000039"], ["2007_000032", "2007_000039"]),
+        ("a\tb\rc, 1\rd;2", ["a", "c", "d"], ["a", "c", "d"]),
+        ("my photo\nmy", ["my photo", "my"], ["my photo", "my"]),
+        ("my photo 1\nmy", ["my photo", "other"], ["my photo", "my"]),
+        ("my photo 1", ["my photo", "my"], r"line 1 .*'my photo'.*'my'|line 1 .*'my'.*'my photo'"),
+        ("my photo", [], ["my photo"]),
+        ("my photo ", ["my photo", "my photo "], ["my photo "]),
+        (" my photo ", ["my photo"], ["my photo"]),
+        ("a.jpg\nb.PNG\nc.mat\nd.e", ["a", "b", "c", "d"], ["a", "b", "c", "d.e"]),
+        ("a.jpg", ["a.jpg", "a"], ["a.jpg"]),
+        ("deep/a\ndeep\\a\n./deep/b", ["deep/a", "a"], ["deep/a", "./deep/b"]),
+        ("# made by me\n#1\na", ["#1"], ["#1", "a"]),
+        ("\u3000b\n1.00\u202fPM\n\U0001f431", ["\u3000b", "1.00\u202fPM"], ["\u3000b", "1.00\u202fPM", "\U0001f431"]),
+        ("\u00e9\ne\u0301", ["e\u0301"], ["e\u0301"]),
+        ("a\nb\na", [], ["a", "b"]),
+        ("a\0b", [], "line 1"),
+        ("a\n../b", [], "line 2"),
+        ("/a", [], "line 1"),
+    ],
+)
+def test_lines_of_lists_are_whole_names_where_such_files_are(
+    tmp_path: Path, layout: MapLayout, text: str, there: list[str], expected: list[str] | str
+) -> None:
+    for name in there:
+        file = tmp_path / layout.maps[0].format(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    path = tmp_path / layout.split_list.format("train")
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        write_list(path, [])
+        path.write_bytes(text.encode(encoding))
+        if isinstance(expected, list):
+            source = MapScenes(layout, tmp_path)
+            assert source.names == expected
+            left_out = text in ("a\nb\na", "\u00e9\ne\u0301") or text.startswith("deep")
+            assert source.dropped.total() == left_out
+        else:
+            with pytest.raises(InputError, match=rf"train\.txt: {expected}"):
+                MapScenes(layout, tmp_path)
+
+
+def test_lists_of_pairs_of_paths(tmp_path: Path) -> None:
+    write_voc(tmp_path, "my photo", WITH_VOID, CLASSES)
+    lines = ["/JPEGImages/my photo.jpg /SegmentationClass/my photo.png", "data/VOC/SegmentationObject/my photo.png"]
+    for line in lines:
+        write_list(tmp_path / VOC.split_list.format("train"), [line])
+        assert MapScenes(VOC, tmp_path).names == ["my photo"]
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])
