@@ -18,7 +18,7 @@ from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses
-from disbench.io.files import open_regular
+from disbench.io.files import open_regular, unicode_forms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -201,8 +201,8 @@ def _spellings(parts: Sequence[str]) -> Iterator[str]:
     """How a path may be written on the disk, without repetitions; the exact spelling first."""
     name = "/".join(parts)
     yield name
-    forms = [name, *([_short(name)] if len(parts) == 1 else []), "/".join(_parts(unquote(name)))]
-    forms += [normalize(form, plain) for plain in forms for form in ("NFC", "NFD")]
+    readings = (name, _short(name) if len(parts) == 1 else name, "/".join(_parts(unquote(name))))
+    forms = [form for reading in readings for form in unicode_forms(reading)]
     endings = [form.rpartition(".") for form in forms]
     forms += [stem + dot + ending for stem, dot, last in endings for ending in (last.lower(), last.upper())]
     yield from list(dict.fromkeys(forms))[1:]

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from disbench.core.limits import MAX_FILE_NAME, MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import opened_image, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
-from disbench.io.files import MISSING, file_sha256, has_control, open_regular, stays_inside
+from disbench.io.files import MISSING, file_sha256, has_control, open_regular, stays_inside, unicode_forms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -202,9 +201,7 @@ class MapLayout:
         for start in (pattern.partition("{")[0] for pattern in patterns):
             path = f"/{path}".rpartition(f"/{start}")[2].lstrip("/")
         readings = (text, text.strip(), path, _ENDING.sub("", path))
-        for name in dict.fromkeys(
-            normalize(form, name) if form else name for name in readings for form in ("", "NFC", "NFD")
-        ):
+        for name in dict.fromkeys(form for reading in readings for form in unicode_forms(reading)):
             files = (folder / pattern.format(name) for pattern in patterns)
             if stays_inside(name) and any(map(os.path.isfile, files)):  # Path.is_file raises where a name is too long
                 yield name

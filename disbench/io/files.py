@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
+from unicodedata import normalize
 
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_NAME
@@ -134,6 +135,11 @@ def stays_inside(name: str) -> bool:
 def has_control(name: str) -> bool:
     """Whether a name has a control character, or half a character, which stands for bytes that are not UTF-8."""
     return bool(_CONTROL.search(name))
+
+
+def unicode_forms(name: str) -> tuple[str, str, str]:
+    """A name as it is, composed and decomposed: systems and tools differ in how they write "é"."""
+    return name, normalize("NFC", name), normalize("NFD", name)
 
 
 def relative_path(name: str) -> str:
