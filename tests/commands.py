@@ -12,6 +12,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -19,15 +20,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
 Result = subprocess.CompletedProcess[str]
 IMPORTED = (
-    *("cv2", "pandas", "pyarrow.parquet", "scipy.ndimage", "matplotlib.backends.backend_agg"),
-    *("disbench.cli.main", "disbench.sampling.job", "disbench.sampling.sources", "disbench.shards.contact_sheet"),
-    *("disbench.harness.run", "disbench.harness.verification", "disbench.reports.report"),
+    *("cv2", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet", "scipy.ndimage", "scipy.stats", "jinja2.compiler"),
+    *("multiprocessing.popen_spawn_posix", "disbench.cli.main", "disbench.sampling.job", "disbench.sampling.sources"),
+    *("disbench.shards.contact_sheet", "disbench.harness.run", "disbench.harness.predict"),
+    *("disbench.harness.verification", "disbench.io.outputs", "disbench.baselines.classical.disk"),
+    *("disbench.reports.report", "disbench.reports.failures", "disbench.reports.run_samples"),
+    *("disbench.reports.ambiguity.report", "disbench.reports.ambiguity.pictures"),
 )
 
 
@@ -101,6 +107,7 @@ def serve() -> None:
     for name in IMPORTED:
         with contextlib.suppress(ImportError):  # what a command needs and cannot import, it tells itself
             importlib.import_module(name)
+    _use_once()
     gc.freeze()  # a process that ends would go through all that is imported, and copy it
     while line := sys.stdin.readline():
         child = os.fork()
@@ -110,8 +117,27 @@ def serve() -> None:
         sys.stdout.flush()
 
 
+def _use_once() -> None:
+    """Do what is slow the first time: build the commands, find the readers of images and the fonts of figures."""
+    import typer.main
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from disbench.cli.main import app
+
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        app(["data", "list"])
+    Image.init()
+    figure = Figure()
+    figure.subplots().set_title("$1$")
+    for form in ("png", "svg"):
+        FigureCanvasAgg(figure).print_figure(io.BytesIO(), format=form)
+
+
 def _run_here(arguments: list[str], cwd: str, environment: dict[str, str], folder: str) -> NoReturn:
-    """Become the process of a command: leaves by an exception, as a command does."""
+    """Become the process of a command. It ends as a command does, but does not take all that is imported apart."""
     for number, (path, mode) in enumerate(
         ((os.devnull, os.O_RDONLY), (f"{folder}/output", os.O_WRONLY), (f"{folder}/errors", os.O_WRONLY))
     ):
@@ -120,5 +146,18 @@ def _run_here(arguments: list[str], cwd: str, environment: dict[str, str], folde
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["disbench", *arguments]
-    runpy.run_module("disbench", run_name="__main__", alter_sys=True)
-    raise SystemExit
+    code = 0
+    try:
+        runpy.run_module("disbench", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        if not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
