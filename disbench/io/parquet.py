@@ -21,7 +21,7 @@ from disbench.core.limits import MAX_GROUP_VALUES, MAX_TEXT_BYTES
 from disbench.io.parquet_footer import RowGroup, read_footer
 
 _LITTLE = 1 << 22
-"""Bytes of texts of a column that are taken for granted, if all were as long as the longest."""
+"""Bytes of texts of a column that are taken for granted, if all were as long as the whole dictionary."""
 
 
 @contextmanager
@@ -103,16 +103,15 @@ def _weight(array: pa.Array) -> int:
         ends = pc.min_max(array.indices).as_py()  # None where all are null
         if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(array.dictionary):
             raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
-        lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
-        most = int(lengths.max(initial=0)) * len(array)
-        if most <= _LITTLE:
+        if (most := int(array.dictionary.nbytes) * len(array)) <= _LITTLE:
             return most
+        lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
         places = pc.drop_null(array.indices).to_numpy(zero_copy_only=False)
         counts = np.bincount(places, minlength=len(lengths))
         return sum(int(n) * int(size) for n, size in zip(counts[counts > 0], lengths[counts > 0], strict=True))
     if pa.types.is_struct(kind):
         return sum(map(_weight, array.flatten()))
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+    if (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and not pa.types.is_integer(kind.value_type):
         return _weight(array.flatten())
     return 0
 

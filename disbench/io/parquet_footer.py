@@ -40,15 +40,15 @@ def read_footer(source: Path | pa.Buffer) -> list[RowGroup]:
             schema's, encrypted ones, ones in another file, or a negative number.
         OSError: the file cannot be read.
     """
-    fields = _Reader(_footer(source)).struct()
+    try:
+        fields = _Reader(_footer(source)).struct()
+    except IndexError:
+        raise ValueError("the footer ends too early") from None
     schema, groups = fields.get(2), fields.get(4, [])
-    if (
-        not isinstance(schema, list)
-        or not 1 <= len(schema) <= MAX_COLUMNS
-        or not isinstance(groups, list)
-        or 8 in fields
-    ):
-        raise ValueError("no schema, too large a one, or an encrypted file")
+    if not (isinstance(schema, list) and isinstance(groups, list)) or 8 in fields:
+        raise ValueError("no schema, no row groups, or an encrypted file")
+    if not 1 <= len(schema) <= MAX_COLUMNS:
+        raise ValueError(f"a schema of {len(schema)} nodes")
     leaves = sum(not node.get(5) for node in map(_table, schema)) - (len(schema) == 1)
     return [_row_group(_table(group), leaves) for group in groups]
 
@@ -141,21 +141,20 @@ class _Reader:
         return [self._value(kind, depth) for _ in range(size)]
 
     def _byte(self) -> int:
-        if self._at >= len(self._content):
-            raise ValueError("the footer ends too early")
         self._at += 1
         return self._content[self._at - 1]
 
     def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
+        value = self._byte()
+        if value < 128:  # as nearly all are
+            return value
+        value, shift = value & 127, 7
+        while (byte := self._byte()) > 127:
             value |= (byte & 127) << shift
-            if byte < 128:
-                return value
             shift += 7
             if shift > 63:
                 raise ValueError("a number of more than 64 bits")
+        return value | byte << shift
 
     def _number(self) -> int:
         value = self._varint()

@@ -12,7 +12,7 @@ from disbench.core.diverse_sets import SampledScene
 from disbench.core.scenes import SceneSource
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import row_bytes, to_batch
+from disbench.shards.rows import row_bytes, to_batch
 from disbench.shards.writer import Chunk, Tally
 
 SCENES_A_CHUNK = 256

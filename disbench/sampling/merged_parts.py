@@ -21,9 +21,9 @@ from disbench.core.errors import InputError
 from disbench.io.files import Existing
 from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, versions, write_chunks
 from disbench.sampling.parts import slice_of
-from disbench.sampling.verify import shard_problem
 from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Totals, read_manifest, write_manifest
-from disbench.shards.reader import SCHEMA, to_batch
+from disbench.shards.reader import shard_problem
+from disbench.shards.rows import SCHEMA, to_batch
 from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, Tally, shard_facts
 
 _WRITERS = ("disbench", "pyarrow")

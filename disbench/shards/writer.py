@@ -19,7 +19,7 @@ from disbench.core.errors import InputError
 from disbench.io.files import file_sha256, naming
 from disbench.io.settings import Count, parse_json_table, settings_from
 from disbench.shards.manifest import ShardFile, Totals
-from disbench.shards.reader import ROWS_A_GROUP, SCHEMA
+from disbench.shards.rows import ROWS_A_GROUP, SCHEMA
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from disbench.io.files import file_sha256
 from disbench.shards.manifest import MANIFEST
-from disbench.shards.reader import SCHEMA
+from disbench.shards.rows import SCHEMA
 from tests.commands import Result, disbench
 
 PARTS = 3

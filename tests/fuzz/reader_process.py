@@ -27,7 +27,7 @@ from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import to_batch
+from disbench.shards.rows import to_batch
 
 CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
 SPARE = 512 * 2**20

@@ -17,7 +17,7 @@ from disbench.io.files import file_sha256
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
 from disbench.shards.manifest import MANIFEST, SCHEMA_VERSION
-from disbench.shards.reader import ROWS_A_GROUP, SCHEMA, to_batch
+from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, to_batch
 
 SHARD = "shard-00000.parquet"
 

@@ -19,7 +19,8 @@ from disbench.io.files import file_sha256
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.reader import ROWS_A_GROUP, ShardReader, read_sets
+from disbench.shards.reader import ShardReader, read_sets
+from disbench.shards.rows import ROWS_A_GROUP
 from tests.synthetic import write_lvis
 
 RECIPES = ("lvis-hierarchy", "containment", "random-merge")

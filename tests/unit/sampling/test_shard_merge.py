@@ -77,7 +77,8 @@ def test_merged_bytes_equal_undivided_bytes(
     recipe = dataclasses.replace(RECIPE, method=method, shard_bytes=shard_bytes, cap=4)
     source = some_scenes(empty, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.shards.writer.ROWS_A_GROUP", group)
+        for module in ("reader", "writer"):
+            patch.setattr(f"disbench.shards.{module}.ROWS_A_GROUP", group)
         whole = make_shards(source, recipe, folder / "whole", limit=limit)
         folders = make_parts(source, folder, parts, recipe, limit=limit)
         shuffled.shuffle(folders)

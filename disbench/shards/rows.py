@@ -1,0 +1,315 @@
+"""Rows of a shard: one a scene, from sampled scenes to Arrow's columns and back (docs/datasets.md, "Shards").
+
+`objects` is a list of structs, `sets` another that names objects by number, so that no mask is stored twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from disbench.core.arrays import BoolArray, IntArray
+from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_PIXELS
+from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
+from disbench.core.scenes import Scene, SceneObject
+from disbench.io.archives import safe_path
+from disbench.io.parquet import weigh
+from disbench.shards.manifest import SCHEMA_VERSION
+
+ROWS_A_GROUP = 32
+"""Scenes a Parquet row group: what a reader decodes to get at one scene."""
+
+_MOST_LEFT_OUT = 2**1023
+"""Combinations that are counted at most: a float holds no more."""
+
+_NULL = -(2**40)
+"""In place of null: no number of a shard is as small."""
+_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
+"""Paths that need no closer look, as nearly all are."""
+
+_OBJECT = pa.struct(
+    [
+        pa.field("id", pa.int32(), nullable=False),
+        pa.field("annotation_id", pa.int64()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("synset", pa.string()),
+        pa.field("area", pa.int64(), nullable=False),
+        pa.field("box", pa.list_(pa.int32(), 4), nullable=False),
+        pa.field("rle", pa.binary(), nullable=False),
+        pa.field("parent", pa.int32()),
+        pa.field("level", pa.int32()),
+        pa.field("neighbours", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+_SET = pa.struct(
+    [
+        pa.field("center", pa.int32(), nullable=False),
+        pa.field("members", pa.list_(pa.list_(pa.int32())), nullable=False),
+        pa.field("click_excludes", pa.list_(pa.int32()), nullable=False),
+        pa.field("left_out", pa.float64(), nullable=False),
+        pa.field("repeated", pa.float64(), nullable=False),
+    ]
+)
+_DROPPED = pa.struct([pa.field("reason", pa.string(), nullable=False), pa.field("count", pa.int32(), nullable=False)])
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("objects", pa.list_(_OBJECT), nullable=False),
+        pa.field("sets", pa.list_(_SET), nullable=False),
+        pa.field("dropped", pa.list_(_DROPPED), nullable=False),
+    ],
+    metadata={"disbench.schema": SCHEMA_VERSION},
+)
+"""Columns of a shard. `rle` holds the counts of a COCO compressed RLE of (height, width); a member of a set
+is the union of the objects that it lists; `left_out` and `repeated` are counts that can exceed 2**53."""
+
+
+def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
+    """Rows of a shard.
+
+    Raises:
+        InputError: an image of more than `MAX_PIXELS` pixels.
+    """
+    for scene in (sampled.scene for sampled in scenes):
+        if scene.height * scene.width > MAX_PIXELS:
+            raise InputError(
+                f"image {scene.image_id}: {scene.width} x {scene.height} pixels; shards have images of at most "
+                f"{MAX_PIXELS:,}, so leave it out"
+            )
+    objects = [item for sampled in scenes for item in sampled.scene.objects]
+    sets = [item for sampled in scenes for item in sampled.sets]
+    parents = [parent for sampled in scenes for parent in sampled.parents]
+    columns: dict[str, Sequence[Any]] = {
+        "id": [i for sampled in scenes for i in range(len(sampled.scene.objects))],
+        "annotation_id": [item.annotation_id for item in objects],
+        "source": [item.source for item in objects],
+        "kind": [item.kind for item in objects],
+        "category": [item.category for item in objects],
+        "synset": [item.synset for item in objects],
+        "area": [item.area for item in objects],
+        "box": [item.box for item in objects],
+        "rle": [item.rle["counts"] for item in objects],
+        "parent": [None if parent is None or parent < 0 else parent for parent in parents],
+        "level": [level for sampled in scenes for level in sampled.levels],
+        "neighbours": [row for sampled in scenes for row in sampled.neighbours],
+    }
+    set_columns: dict[str, Sequence[Any]] = {
+        "center": [item.center for item in sets],
+        "members": [item.members for item in sets],
+        "click_excludes": [item.click_excludes for item in sets],
+        "left_out": [float(min(item.left_out, _MOST_LEFT_OUT)) for item in sets],
+        "repeated": [float(min(item.repeated, _MOST_LEFT_OUT)) for item in sets],
+    }
+    rows = [sampled.scene for sampled in scenes]
+    arrays = [
+        pa.array([row.image_id for row in rows], pa.string()),
+        pa.array([row.file_name for row in rows], pa.string()),
+        pa.array([row.height for row in rows], pa.int32()),
+        pa.array([row.width for row in rows], pa.int32()),
+        pa.array([row.source for row in rows], pa.string()),
+        _lists(_OBJECT, columns, [len(row.objects) for row in rows]),
+        _lists(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
+        pa.array(
+            [[{"reason": r, "count": n} for r, n in sorted(row.dropped.items())] for row in rows], pa.list_(_DROPPED)
+        ),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def row_bytes(sampled: SampledScene) -> int:
+    """A scene's size in a shard before compression, within a few per cent; decides where shards end."""
+    masks = sum(len(item.rle["counts"]) for item in sampled.scene.objects)
+    members = sum(sum(map(len, item.members)) for item in sampled.sets)
+    return 128 + masks + 112 * len(sampled.scene.objects) + 48 * len(sampled.sets) + 8 * members
+
+
+class Rows:
+    """The rows of a table of `SCHEMA` as sampled scenes; nothing is known of the table but its columns.
+
+    Arrow makes Python values of structs one by one, so rows are put together from whole columns.
+
+    Raises:
+        ValueError: its texts and masks take more than `MAX_TEXT_BYTES`.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        weigh(table)
+        self._rows = {name: _written_out(table[name].combine_chunks()) for name in SCHEMA.names[:5]}
+        self._objects, self._sets, self._dropped = (_Lists(table[name].combine_chunks()) for name in SCHEMA.names[5:])
+        self._values: list[list[Any]] = [column.to_pylist() for column in self._rows.values()]
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self._values[0])
+
+    def __iter__(self) -> Iterator[SampledScene]:
+        """All scenes, in order."""
+        return map(self.scene, range(len(self)))
+
+    def scene(self, row: int) -> SampledScene:
+        """The scene of a row."""
+        image_id, file_name, height, width, source = (column[row] for column in self._values)
+        size = [height, width]
+        objects, parents, levels, neighbours = [], [], [], []
+        for number, source_, kind, category, synset, area, box, rle, parent, level, near in self._objects.of(row):
+            mask: Rle = {"size": size, "counts": rle}
+            objects.append(SceneObject(mask, area, tuple(box), category, synset, number, source_, kind))
+            # A root has no parent, and neither has an object outside the tree.
+            parents.append(-1 if parent is None and level is not None else parent)
+            levels.append(level)
+            neighbours.append(tuple(near))
+        sets = [
+            SetOfObjects(center, tuple(map(tuple, members)), tuple(excluded), int(left_out), int(repeated))
+            for center, members, excluded, left_out, repeated in self._sets.of(row)
+        ]
+        dropped = Counter(dict(self._dropped.of(row)))
+        return SampledScene(
+            Scene(image_id, file_name, height, width, source, tuple(objects), dropped=dropped),
+            tuple(parents),
+            tuple(levels),
+            tuple(neighbours),
+            tuple(sets),
+        )
+
+    def check(self) -> None:
+        """Check that the rows are scenes: masks that decode, numbers that name an object of their scene.
+
+        Areas and boxes are believed: the manifest hashes the file, and `disbench verify` measures them again.
+
+        Raises:
+            ValueError: an image without pixels or of more than `MAX_PIXELS`, or outside its folder; a mask that is
+                empty or not of its image; relations that are not a tree; a number that does not name an object.
+        """
+        names = self._values[0]
+
+        def check(holds: BoolArray, rows: IntArray, what: str) -> None:
+            if not holds.all():
+                raise ValueError(f"image {shown(names[int(rows[np.argmin(holds)])])}: {what}")
+
+        height, width = _numbers(self._rows["height"]), _numbers(self._rows["width"])
+        every = np.arange(len(self))
+        check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), every, "its size is not an image's")
+        for name in self._values[1]:
+            if not _PLAIN_PATH.fullmatch(name):
+                try:
+                    safe_path(name, "its image")
+                except InputError as error:
+                    raise ValueError(error) from None  # the reader adds the file
+        check(
+            _numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a negative number of annotations was left out"
+        )
+
+        objects, rows = self._objects, self._objects.rows
+        counts, first = objects.lengths[rows], objects.starts[rows]
+        check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "its objects are not numbered")
+        kinds = np.array(objects["kind"].to_pylist(), dtype=object)
+        stuff = kinds == "stuff"
+        check(stuff | (kinds == "thing") | (kinds == "crowd"), rows, "an object's kind is unknown")
+        near = _Lists(objects["neighbours"])
+        check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour does not name an object")
+        parent, level = _numbers(objects["parent"]), _numbers(objects["level"])
+        check((parent == _NULL) | _in_range(parent, counts), rows, "a parent does not name an object")
+        above = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
+        no_node = (parent == _NULL) & (level == _NULL)
+        node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that rise by one leave no room for a circle
+        check(no_node | node, rows, "an object's level is not the one below its parent's")
+
+        sets, rows = self._sets, self._sets.rows
+        counts = objects.lengths[rows]
+        check(_in_range(sets["center"], counts), rows, "a center does not name an object")
+        excluded, members = _Lists(sets["click_excludes"]), _Lists(sets["members"])
+        check(_in_range(excluded.items, counts[excluded.rows]), rows[excluded.rows], "click_excludes is not of objects")
+        check(members.lengths > 0, rows, "a set has no mask")
+        united = _Lists(members.items)
+        check(united.lengths > 0, rows[members.rows], "a mask of a set has no object")
+        of_set = members.rows[united.rows]
+        check(_in_range(united.items, counts[of_set]), rows[of_set], "a mask of a set does not name an object")
+        for name in ("left_out", "repeated"):
+            found = sets[name].to_numpy(zero_copy_only=False)
+            check(np.isfinite(found) & (found >= 0), rows, f"{name} of a set is not a count")
+        self._check_masks(np.stack([height, width], axis=1).tolist())
+
+    def _check_masks(self, sizes: Sequence[list[int]]) -> None:
+        rows = self._objects.rows.tolist()
+        counts = self._objects["rle"].to_pylist()
+        rles: list[Rle] = [{"size": sizes[row], "counts": text} for row, text in zip(rows, counts, strict=True)]
+        if are_well_formed(rles):
+            return
+        for row, rle in zip(rows, rles, strict=True):  # the slow way tells what is wrong
+            try:
+                if not areas([from_foreign_rle(rle, *rle["size"])])[0]:
+                    raise ValueError("a mask is empty")
+            except ValueError as error:
+                raise ValueError(f"image {shown(self._values[0][row])}: {error}") from error
+
+
+class _Lists:
+    """A column of lists: all their items together, and where each list begins; null is an empty list.
+
+    Attributes:
+        items: of structs, the columns of their fields are got by name.
+        lengths: int64 (lists,).
+        starts: int64 (lists + 1,).
+        rows: int64 (items,), the list that each item is in.
+    """
+
+    def __init__(self, lists: pa.ListArray) -> None:
+        lengths = lists.value_lengths()
+        lengths = lengths.fill_null(0) if lengths.null_count else lengths
+        self.lengths: IntArray = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.rows = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        self.items = lists.flatten()
+        self._columns: dict[str, pa.Array] = {}
+        if pa.types.is_struct(self.items.type):
+            names = (field.name for field in self.items.type)
+            self._columns = dict(zip(names, map(_written_out, self.items.flatten()), strict=True))
+        self._values: list[tuple[Any, ...]] | None = None
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return self._columns[name]
+
+    def of(self, row: int) -> list[tuple[Any, ...]]:
+        """The structs of one list as tuples of Python values."""
+        if self._values is None:
+            columns = [column.to_pylist() for name, column in self._columns.items() if name != "id"]
+            self._values = list(zip(*columns, strict=True))
+        return self._values[self.starts[row] : self.starts[row + 1]]
+
+
+def _written_out(column: pa.Array) -> pa.Array:
+    """Texts in place of the numbers of a dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _numbers(values: pa.Array) -> IntArray:
+    """Numbers with `_NULL` for null."""
+    if values.null_count:
+        values = values.cast(pa.int64()).fill_null(_NULL)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _in_range(numbers: pa.Array | IntArray, counts: IntArray) -> BoolArray:
+    found = numbers if isinstance(numbers, np.ndarray) else _numbers(numbers)
+    return np.asarray((found >= 0) & (found < counts), dtype=np.bool_)
+
+
+def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
+    """A list column of structs from flat columns and the number of structs in each row."""
+    leaves = [pa.array(columns[field.name], field.type) for field in struct]
+    flat = pa.StructArray.from_arrays(leaves, fields=list(struct))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
