@@ -21,6 +21,7 @@ from disbench.cli.shards import export, inspect, merge, quickstart, sample
 from disbench.cli.train import profile, train
 from disbench.core.errors import InputError
 from disbench.io import addresses
+from disbench.io.files import is_utf8
 
 app = typer.Typer(
     help="Datasets of diverse ground truth and an exact benchmark for click-based segmentation.",
@@ -82,6 +83,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
+        if odd := next((argument for argument in arguments if not is_utf8(argument)), None):
+            raise InputError(f"{odd!a}: its name is not UTF-8; rename the file or folder")
         app(args=arguments)
     except (InputError, OSError) as error:
         if debug:

@@ -26,7 +26,7 @@ from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, check_total, encode
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import checked_image, whole_image
-from disbench.io.files import file_sha256, open_regular
+from disbench.io.files import file_sha256, has_control, open_regular
 
 ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
@@ -130,7 +130,7 @@ class HannotationSource:
 
 def is_file_name(name: str) -> bool:
     """Whether an image's id can be the name of a file in a folder."""
-    plain = name.isprintable() and Path(name).name == name and "\\" not in name
+    plain = not has_control(name) and Path(name).name == name and "\\" not in name
     return 0 < len(name) <= MAX_FILE_NAME and plain
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from unicodedata import normalize
 
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.file_samples import FileSamples, Record, in_threads
 from disbench.datasets.label_maps import SBD, VOC, MapLayout
 from disbench.datasets.targets import instance_numbers
+from disbench.io.files import is_utf8
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
@@ -110,7 +112,7 @@ open_voc = partial(_open_maps, VOC)
 
 
 def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]:
-    """One record for each image of a folder, with the mask of the same stem, sorted by stem.
+    """One record for each image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
 
     Args:
         root: the dataset's folder.
@@ -125,23 +127,27 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]
     labels = _files_by_stem(root / masks, set(MASKS), "mask")
     _check_partners(pictures, labels, root / masks, "image", "mask")
     _check_partners(labels, pictures, root / images, "mask", "image")
-    return [
-        Record(f"{prefix}{stem}", _relative(images, pictures[stem]), _relative(masks, labels[stem]))
-        for stem in sorted(pictures)
+    records = [
+        Record(f"{prefix}{PurePath(name).stem}", _relative(images, name), _relative(masks, labels[stem]))
+        for stem, name in pictures.items()
     ]
+    return sorted(records, key=lambda record: record.id)
 
 
 def _files_by_stem(folder: Path, endings: set[str], kind: str) -> dict[str, str]:
-    """Stem -> name of the files of a folder with one of the endings (in any case), without hidden ones."""
+    """Composed stem -> name of the files of a folder with one of the endings (in any case), without hidden ones."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of {kind}s; check the dataset's layout")
     found: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in endings:
             continue
-        if path.stem in found:
-            raise InputError(f"{folder}: {found[path.stem]} and {path.name} have the same stem; keep one of them")
-        found[path.stem] = path.name
+        if not is_utf8(path.name):
+            raise InputError(f"{folder}: the name of {path.name!a} is not UTF-8; rename the file")
+        stem = normalize("NFC", path.stem)
+        if stem in found:
+            raise InputError(f"{folder}: {found[stem]} and {path.name} have the same stem; keep one of them")
+        found[stem] = path.name
     if not found:
         raise InputError(f"{folder}: no {kind} found; put files of a known format there ({', '.join(sorted(endings))})")
     return found

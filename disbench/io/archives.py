@@ -7,6 +7,7 @@ bounds no bytes, links are refused (what is unpacked is moved later) and the unp
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import gzip
 import lzma
@@ -20,12 +21,15 @@ from typing import Any, cast
 
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FOLDERS, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
+from disbench.io.files import has_control, stays_inside
 
 _OVERHEAD = 512
 """Bytes that a file or folder counts beside its content: archives of a million empty files are bombs too."""
 _CHUNK = 2**20
-_SKIPPED = ("__MACOSX", ".DS_Store")
-"""What one system's archiver adds to everything."""
+_SAYS_UTF8 = 0x800
+"""Flag of a file in a zip."""
+_SKIPPED = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+"""What macOS and Windows add to folders."""
 _OPENERS: Mapping[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """First bytes of a compressed tar -> what opens it."""
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
@@ -66,12 +70,13 @@ def safe_path(name: str, where: object) -> PurePosixPath:
         where: what to name in errors.
 
     Raises:
-        InputError: an absolute path, one with `..`, a drive, a backslash, a control character or half a character,
-            or one of more than 64 folders.
+        InputError: an absolute path, one with `..`, a drive, a backslash, a control character or bytes that are not
+            UTF-8, or one of more than 64 folders.
     """
     path = PurePosixPath(name)
-    odd = "\\" in name or re.match("[A-Za-z]:", name) or re.search("[\0-\x1f\x7f\ud800-\udfff]", name)
-    if path.is_absolute() or ".." in path.parts or odd or len(path.parts) > MAX_FOLDERS:
+    if has_control(name):
+        raise InputError(f"{where}: the path {shown(name)} has a control character or is not UTF-8; rename the file")
+    if "\\" in name or not stays_inside(name) or len(path.parts) > MAX_FOLDERS:
         raise InputError(f"{where}: the path {shown(name)} is not a relative path that stays in its folder")
     return path
 
@@ -83,8 +88,17 @@ def _unpack_zip(archive: Path, folder: Path, allowed: int) -> None:
             raise _bomb(archive)
         for member in members:
             is_plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            if _is_wanted(archive, member.filename, is_plain):
+            if name := _wanted(archive, _zip_name(member), folder, is_plain):
+                member.filename = name
                 content.extract(member, folder)
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """The name of a file; macOS and others write it in UTF-8 without saying so, and zipfile takes it for DOS's."""
+    if not member.flag_bits & _SAYS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
 
 
 def _unpack_tar(archive: Path, folder: Path, allowed: int) -> None:
@@ -97,17 +111,28 @@ def _unpack_tar(archive: Path, folder: Path, allowed: int) -> None:
             while (member := content.next()) is not None:
                 content.members.clear()  # type: ignore[attr-defined]  # it keeps them all, of millions
                 is_plain = member.isdir() or (member.isreg() and not member.issparse() and member.size >= 0)
-                if _is_wanted(archive, member.name, is_plain):
-                    content.extract(member.replace(mode=cast(Any, None)), folder, set_attrs=False, filter="data")
+                if name := _wanted(archive, member.name, folder, is_plain):
+                    plain = member.replace(name=name, mode=cast(Any, None))
+                    content.extract(plain, folder, set_attrs=False, filter="data")
         while bounded.read(_CHUNK):  # the checksum of a compressed tar is at its very end
             pass
 
 
-def _is_wanted(archive: Path, name: str, is_plain: bool) -> bool:
+def _wanted(archive: Path, name: str, folder: Path, is_plain: bool) -> str | None:
+    """The name of a file or folder to unpack, with forward slashes; None for what is left out."""
+    name = name.replace("\\", "/")  # some archivers of Windows
     path = safe_path(name, archive)
     if not is_plain:
         raise InputError(f"{archive}: {shown(name)} is a link, a device or a sparse file; nothing of it is used")
-    return not any(part in _SKIPPED for part in path.parts)
+    if any(map(_SKIPPED.fullmatch, path.parts)):
+        return None
+    place = folder / path
+    if place.is_file() and place.name not in [path.name for path in place.parent.iterdir()]:
+        raise InputError(
+            f"{archive}: {shown(name)} and another file in it are one file here, since this disk does not tell upper "
+            "from lower case; unpack it on one that does"
+        )
+    return name
 
 
 class _Bounded:

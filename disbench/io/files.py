@@ -132,6 +132,11 @@ def stays_inside(name: str) -> bool:
     return not (_OUTWARD.search(name) or "\0" in name)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name is one that JSON and Parquet can hold: systems allow names of any bytes."""
+    return name.isascii() or not _HALF.search(name)
+
+
 def has_control(name: str) -> bool:
     """Whether a name has a control character, or half a character, which stands for bytes that are not UTF-8."""
     return bool(_CONTROL.search(name))
@@ -169,4 +174,5 @@ _OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 """A root, a drive, or a step up."""
 _DRIVE = re.compile(r"^(\\\\\?\\)?[A-Za-z]:(?=[/\\])")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*")
+_HALF = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -16,7 +16,7 @@ from disbench.core.click_policies import Recording
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_NAME, MAX_RECORDED_CLICKS
-from disbench.io.files import open_regular, whole_file
+from disbench.io.files import has_control, open_regular, whole_file
 from disbench.io.parquet import complaining, open_parquet, weigh
 
 FORMAT = 1
@@ -48,14 +48,14 @@ class Sequenced(NamedTuple):
 
 
 def check_name(name: str, what: str) -> str:
-    """A sample's id or a user's name (`what`) without spaces around it, if a recording may have it.
+    """A sample's id, or a user's name without spaces around it (`what`), if a recording may have it.
 
     Raises:
         InputError: empty, too long, with a control character or, of a user, a comma (the command line separates
             options by it).
     """
-    found = name.strip()
-    if not found or len(found) > MAX_NAME or not found.isprintable() or (what == "user" and "," in found):
+    found = name.strip() if what == "user" else name
+    if not found.strip() or len(found) > MAX_NAME or has_control(found) or (what == "user" and "," in found):
         comma = ", without a comma" if what == "user" else ""
         raise InputError(f"the {what} {shown(name)}: give a name of 1 to {MAX_NAME} printable characters{comma}")
     return found

@@ -9,6 +9,7 @@ from PIL import Image
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.annotated import open_coco
+from disbench.datasets.cards import open_dataset
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.io.files import relative_path
 from tests.annotations import HEIGHT, WIDTH, annotation, image, write_annotations
@@ -129,3 +130,30 @@ def test_sample_ids_are_unique(
     else:
         with pytest.raises(InputError, match=r"a\.json: .*image 0 and image 1"):
             open_coco("coco", tmp_path, options, {})
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        (["\u00e9.png", "z.png"], ["e\u0301.png", "z.png"], ["z", "\u00e9"]),
+        (["e\u0301.png", "z.png"], ["\u00e9.png", "z.png"], ["e\u0301", "z"]),
+        (["\u5199\u771f\u30001.png", " a.png"], ["\u5199\u771f\u30001.png", " a.png"], [" a", "\u5199\u771f\u30001"]),
+        (["a.PNG", "._a.png", ".DS_Store", "Thumbs.db", "desktop.ini"], ["a.png", "._a.png"], ["a"]),
+        (["\u00e9.png", "e\u0301.png"], ["\u00e9.png", "e\u0301.png"], "same stem"),
+        (["caf\udce9.png"], ["caf\udce9.png"], "UTF-8"),
+        (["a.png"], ["A.png"], "no mask"),
+    ],
+)
+def test_images_and_masks_of_a_folder_are_paired(
+    tmp_path: Path, images: list[str], masks: list[str], expected: list[str] | str
+) -> None:
+    for folder, names in (("images", images), ("masks", masks)):
+        for name in names:
+            put(tmp_path / folder / name)
+    if isinstance(expected, list):
+        source = open_dataset(str(tmp_path), None)
+        assert source.ids == expected
+        source.content_hash()
+    else:
+        with pytest.raises(InputError, match=expected):
+            open_dataset(str(tmp_path), None)

@@ -106,9 +106,42 @@ def test_what_is_unpacked(tmp_path: Path, out: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
-def test_what_one_system_adds_is_left_out(tmp_path: Path, out: Path, make: Maker) -> None:
-    unpack(make(tmp_path / "x", [("a/b", b""), ("__MACOSX/a/._b", b""), ("a/.DS_Store", b"")]), out)
-    assert [p.name for p in out.rglob("*")] == ["a", "b"]
+def test_what_systems_add_is_left_out(tmp_path: Path, out: Path, make: Maker) -> None:
+    added = ("__MACOSX/a/._b", "a/.DS_Store", "a/._b", "a/Thumbs.db", "a/Desktop.ini", "a/._c/d")
+    unpack(make(tmp_path / "x", [("a/b", b""), *((name, b"") for name in added)]), out)
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["a", "a/b"]
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
+def test_names_of_other_systems(tmp_path: Path, out: Path, make: Maker) -> None:
+    names = ["images\\001.jpg", "\u5199\u771f\u3000\u202f.jpg", " a b .jpg"]
+    unpack(make(tmp_path / "x", [(name, b"1") for name in names]), out)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == {name.replace("\\", "/") for name in names}
+
+
+@pytest.mark.parametrize(("raw", "expected"), [("caf\u00e9".encode(), "caf\u00e9"), (b"caf\x82", "caf\u00e9")])
+def test_names_in_a_zip_are_utf8_or_those_of_dos(tmp_path: Path, out: Path, raw: bytes, expected: str) -> None:
+    path = zip_of(tmp_path / "x", [("N" * len(raw), b"1")])
+    path.write_bytes(path.read_bytes().replace(b"N" * len(raw), raw))
+    unpack(path, out)
+    assert [file.name for file in out.iterdir()] == [expected]
+
+
+def test_names_in_a_tar_that_are_not_utf8(tmp_path: Path, out: Path) -> None:
+    refused(tar_of(tmp_path / "x.tar", [("caf\udce9.jpg", b"1")]), out)
+
+
+def test_files_that_are_one_on_a_disk_without_letter_case(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", b"1"), ("A.jpg", b"2")])
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda self: is_file(self.with_name(self.name.lower())))
+    refused(path, out)
+    monkeypatch.undo()
+    unpack(path, out)
+    assert sorted(file.name for file in out.iterdir()) == ["A.jpg", "a.jpg"]
 
 
 @pytest.mark.parametrize("make", [zip_of, tar_of], ids=["zip", "tar"])
