@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, ExistingOption, local_path, print_definitions
 
@@ -18,66 +19,51 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def ablate(
-    table: Annotated[str, typer.Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")],
+    table: Annotated[str, Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")],
     out: Annotated[
-        Path, typer.Option("--out", parser=local_path, help="Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")
+        Path, Option(parser=local_path, help="Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")
     ] = Path("ablations"),
-    config: Annotated[
-        str, typer.Option("--config", help="Base training: small, or any that disbench train takes.")
-    ] = "small",
+    config: Annotated[str, Option(help="Base training: small, or any that disbench train takes.")] = "small",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override an option of every row's training: option=value; may be repeated."),
+        Option("--set", help="Override an option of every row's training: option=value; may be repeated."),
     ] = None,
     steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps", min=0, help="Steps of every row (default: the ablation's; 0: the base training's length)."
-        ),
+        int | None, Option(min=0, help="Steps of every row (default: the ablation's; 0: the base training's length).")
     ] = None,
-    rows: Annotated[
-        list[str] | None, typer.Option("--rows", help="Only this row; may be repeated (default: all).")
-    ] = None,
+    rows: Annotated[list[str] | None, Option(help="Only this row; may be repeated (default: all).")] = None,
     seeds: Annotated[
-        list[int] | None,
-        typer.Option("--seeds", min=0, help="Only this seed; may be repeated (default: the ablation's)."),
+        list[int] | None, Option(min=0, help="Only this seed; may be repeated (default: the ablation's).")
     ] = None,
     dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", help="Measure on this dataset; may be repeated (default: the ablation's)."),
+        list[str] | None, Option(help="Measure on this dataset; may be repeated (default: the ablation's).")
     ] = None,
     every: Annotated[
-        list[str] | None,
-        typer.Option("--every", help="Use every n-th sample of a dataset, e.g. davis=3; may be repeated."),
+        list[str] | None, Option(help="Use every n-th sample of a dataset, e.g. davis=3; may be repeated.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use only the first N samples of each dataset.")
-    ] = None,
+    limit: Annotated[int | None, Option(min=1, help="Use only the first N samples of each dataset.")] = None,
     stop_at: Annotated[
         float,
-        typer.Option(
-            "--stop-at",
+        Option(
             help="End a sample at this IoU: NoC and NoF up to it, and the IoU at click 1, stay exact; 0 gives every "
-            "sample all its clicks.",
+            "sample all its clicks."
         ),
     ] = 0.9,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=1, help="Rows and seeds to run at once; results do not depend on it.")
-    ] = 1,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Evaluation processes of each job.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per process.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="torch device: cpu or cuda.")] = "cpu",
+    jobs: Annotated[int, Option(min=1, help="Rows and seeds to run at once; results do not depend on it.")] = 1,
+    workers: Annotated[int, Option(min=1, help="Evaluation processes of each job.")] = 1,
+    threads: Annotated[int, Option(min=1, help="Threads per process.")] = 1,
+    device: Annotated[str, Option(help="torch device: cpu or cuda.")] = "cpu",
     make_shards: Annotated[
-        bool, typer.Option("--make-shards", help="Make missing shards where the ablation says how.")
+        bool, Option("--make-shards", help="Make missing shards where the ablation says how.")
     ] = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Only report on finished rows; train and measure nothing.")
+        bool, Option("--report", help="Only report on finished rows; train and measure nothing.")
     ] = False,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--list",
             callback=print_definitions("baselines/configs/ablations", _line),
             is_eager=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, local_path, path, say
 from disbench.core.errors import InputError
@@ -24,26 +25,26 @@ FAILED_SAMPLES = 1
 Task = Literal["targets", "diverse", "intents"]
 TaskOption = Annotated[
     Task,
-    typer.Option(
+    Option(
         "--task",
         help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a "
         "first click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
     ),
 ]
 ShardsOption = Annotated[
-    Path | None, typer.Option("--shards", parser=path, help="Folder of shards, for --task diverse and intents.")
+    Path | None, Option("--shards", parser=path, help="Folder of shards, for --task diverse and intents.")
 ]
 ImagesOption = Annotated[
-    str | None, typer.Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places).")
+    str | None, Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places).")
 ]
 SetsOption = Annotated[
-    int | None, typer.Option("--sets", min=1, help="Number of sets, drawn at random with --seed (default: all).")
+    int | None, Option("--sets", min=1, help="Number of sets, drawn at random with --seed (default: all).")
 ]
-MinMembersOption = Annotated[int, typer.Option("--min-members", min=1, help="Only sets with at least this many masks.")]
-ClicksOption = Annotated[int, typer.Option("--clicks", min=1, help="With --task diverse: first clicks per set.")]
+MinMembersOption = Annotated[int, Option("--min-members", min=1, help="Only sets with at least this many masks.")]
+ClicksOption = Annotated[int, Option("--clicks", min=1, help="With --task diverse: first clicks per set.")]
 MoveOption = Annotated[
     int,
-    typer.Option(
+    Option(
         "--move",
         min=0,
         help="With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: off.",
@@ -152,18 +153,15 @@ def say_answers(out: str, run: StoredAnswers) -> None:
 def ambiguity(
     runs: Annotated[
         list[Path],
-        typer.Argument(parser=path, help="Runs of --task diverse and --task intents, or folders that contain them."),
+        Argument(parser=path, help="Runs of --task diverse and --task intents, or folders that contain them."),
     ],
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the report.")] = Path("ambiguity"),
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the report.")] = Path("ambiguity"),
     shards: Annotated[
-        list[Path] | None,
-        typer.Option("--shards", parser=path, help="Shards that the runs used, to draw their sets; may be repeated."),
+        list[Path] | None, Option(parser=path, help="Shards that the runs used, to draw their sets; may be repeated.")
     ] = None,
     images: ImagesOption = None,
-    pictures: Annotated[
-        int, typer.Option("--pictures", min=1, max=50, help="With --shards: sets drawn for each dataset.")
-    ] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for choosing the pictures.")] = 0,
+    pictures: Annotated[int, Option(min=1, max=50, help="With --shards: sets drawn for each dataset.")] = 4,
+    seed: Annotated[int, Option(min=0, help="Seed for choosing the pictures.")] = 0,
     data: DataOption = None,
 ) -> None:
     """Report how well candidates cover what a first click may mean: tables, figures and pictures from stored runs."""

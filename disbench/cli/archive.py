@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, local_path, path, say
 from disbench.io import addresses
@@ -15,17 +16,16 @@ _DOES_NOT_HOLD = 2
 
 
 def pack(
-    run: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run.")],
+    run: Annotated[Path, Argument(parser=path, help="Folder of a finished run.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
+        Option(
             parser=local_path,
             help="The archive, NAME.zip (default: beside the folder; for an address, in the current folder).",
         ),
     ] = None,
     without_masks: Annotated[
-        bool, typer.Option("--without-masks", help="Leave stored masks out; verify can then check less.")
+        bool, Option("--without-masks", help="Leave stored masks out; verify can then check less.")
     ] = False,
 ) -> None:
     """Pack a finished run into one file for submission."""
@@ -40,25 +40,23 @@ def pack(
 
 def verify(
     place: Annotated[
-        Path, typer.Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards.")
+        Path, Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards.")
     ],
     dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", help="The run's dataset (card or folder), if its name alone does not find it."),
+        str | None, Option(help="The run's dataset (card or folder), if its name alone does not find it.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Shards: compare files with the manifest only; skip masks and sets.")
+        bool, Option("--quick", help="Shards: compare files with the manifest only; skip masks and sets.")
     ] = False,
     recording: Annotated[
         Path | None,
-        typer.Option(
-            "--recording",
+        Option(
             parser=path,
             help="Recorded clicks of the run, if their file is neither in the current folder nor beside the run.",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Shards: worker processes; results do not depend on it.")
+        int, Option(min=1, help="Shards: worker processes; results do not depend on it.")
     ] = os.cpu_count() or 1,
     data: DataOption = None,
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.ambiguity import (
     FAILED_SAMPLES,
@@ -57,12 +58,9 @@ def _show_protocols(asked: bool) -> None:
 
 def run(
     method: MethodOption,
-    out: Annotated[
-        str, typer.Option("--out", metavar="<path>", help="Folder of the run: a path or an address (s3://...).")
-    ],
+    out: Annotated[str, Option(metavar="<path>", help="Folder of the run: a path or an address (s3://...).")],
     dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", help="Name of a card (disbench data list), your own card.toml, or a folder."),
+        str | None, Option(help="Name of a card (disbench data list), your own card.toml, or a folder.")
     ] = None,
     task: TaskOption = "targets",
     shards: ShardsOption = None,
@@ -73,75 +71,60 @@ def run(
     move: MoveOption = 3,
     set_: SetOption = None,
     dataset_option: Annotated[
-        list[str] | None,
-        typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+        list[str] | None, Option(help="Set an option of the dataset: option=value; may be repeated.")
     ] = None,
     protocol: Annotated[
         str,
-        typer.Option(
-            "--protocol",
+        Option(
             help="Evaluate as the code of a paper does (--list-protocols), or as your own protocol.toml says; other "
-            "options come before it.",
+            "options come before it."
         ),
     ] = "ritm",
     selection: Annotated[
         Selection | None,
-        typer.Option(
-            "--selection",
+        Option(
             help="Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), "
-            "the best at every click, or the method's highest score (default: the protocol's, oracle-first).",
+            "the best at every click, or the method's highest score (default: the protocol's, oracle-first)."
         ),
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(
-            "--policy",
+        Option(
             help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center; "
-            "or recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's).",
+            "or recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's)."
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of random policies, and of the choice of sets and clicks.")
-    ] = 0,
+    seed: Annotated[int, Option(min=0, help="Seed of random policies, and of the choice of sets and clicks.")] = 0,
     max_clicks: Annotated[
         int | None,
-        typer.Option(
-            "--max-clicks",
+        Option(
             min=1,
             help="Clicks per sample (default: the protocol's, 20); a method with a budget of points answers once.",
         ),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
+        float | None, Option(help="Probability above which a pixel belongs to the mask (default: the card's).")
     ] = None,
     stop_at: Annotated[
-        float | None, typer.Option("--stop-at", help="End a sample at this IoU: faster, but no curve can be drawn.")
+        float | None, Option(help="End a sample at this IoU: faster, but no curve can be drawn.")
     ] = None,
     initial_masks: Annotated[
-        Literal["use", "ignore"],
-        typer.Option("--initial-masks", help="Start from a sample's initial mask where it has one."),
+        Literal["use", "ignore"], Option("--initial-masks", help="Start from a sample's initial mask where it has one.")
     ] = "use",
-    every: Annotated[int, typer.Option("--every", min=1, help="Use every n-th sample.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N samples.")] = None,
+    every: Annotated[int, Option(min=1, help="Use every n-th sample.")] = 1,
+    limit: Annotated[int | None, Option(min=1, help="Use only the first N samples.")] = None,
     workers: WorkersOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    gpus_per_worker: Annotated[
-        float, typer.Option("--gpus-per-worker", min=0, help="GPUs per worker on Ray; with 0.5, two share one.")
-    ] = 0.0,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per process.")] = 1,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Samples in lockstep, for methods with predict_batch.")
-    ] = 1,
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0, help="Seconds that one call of the method may take; 0: no limit.")
-    ] = 60.0,
-    store: Annotated[Store, typer.Option("--store", help="Which masks to store in the rows.")] = "none",
+    gpus_per_worker: Annotated[float, Option(min=0, help="GPUs per worker on Ray; with 0.5, two share one.")] = 0.0,
+    threads: Annotated[int, Option(min=1, help="Threads per process.")] = 1,
+    batch: Annotated[int, Option(min=1, help="Samples in lockstep, for methods with predict_batch.")] = 1,
+    timeout: Annotated[float, Option(min=0, help="Seconds that one call of the method may take; 0: no limit.")] = 60.0,
+    store: Annotated[Store, Option(help="Which masks to store in the rows.")] = "none",
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
-        bool, typer.Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols.")
+        bool, Option("--list-protocols", callback=_show_protocols, is_eager=True, help="List the protocols.")
     ] = False,
 ) -> None:
     """Run a method on a dataset, resumable; then see `disbench report`.
@@ -227,37 +210,27 @@ def run(
 
 
 def predict(
-    image: Annotated[Path, typer.Argument(parser=path, help="The image.")],
+    image: Annotated[Path, Argument(parser=path, help="The image.")],
     method: MethodOption,
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Mask to write: a PNG with values 0 and 255.")],
+    out: Annotated[Path, Option(parser=local_path, help="Mask to write: a PNG with values 0 and 255.")],
     click: Annotated[
         list[str] | None,
-        typer.Option(
-            "--click", help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated."
-        ),
+        Option(help="x,y,+ (on the object) or x,y,- (background), pixels from the top left; may be repeated."),
     ] = None,
     recorded: Annotated[
-        str | None,
-        typer.Option("--recorded", help="Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME."),
+        str | None, Option(help="Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")
     ] = None,
-    sample: Annotated[
-        str | None, typer.Option("--sample", help="Sample whose recorded clicks to use, if the file has several.")
-    ] = None,
+    sample: Annotated[str | None, Option(help="Sample whose recorded clicks to use, if the file has several.")] = None,
     set_: SetOption = None,
     keep: Annotated[
         int | None,
-        typer.Option(
-            "--keep",
-            min=0,
-            help="Candidate to keep after the first click, counted from 0 (default: the highest score).",
-        ),
+        Option(min=0, help="Candidate to keep after the first click, counted from 0 (default: the highest score)."),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
+        float | None, Option(help="Probability above which a pixel belongs to the mask (default: the card's).")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also write every candidate and an overlay, and print scores.")
+        bool, Option("--all", help="Also write every candidate and an overlay, and print scores.")
     ] = False,
 ) -> None:
     """Segment one image by clicks."""
@@ -295,17 +268,14 @@ def predict(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(parser=path, help="Runs, packed runs, or folders that contain them.")],
-    out: Annotated[
-        str, typer.Option("--out", metavar="<path>", help="Folder for the report: a path or an address.")
-    ] = "report",
+    runs: Annotated[list[Path], Argument(parser=path, help="Runs, packed runs, or folders that contain them.")],
+    out: Annotated[str, Option(metavar="<path>", help="Folder for the report: a path or an address.")] = "report",
     page: Annotated[
-        bool, typer.Option("--page", help="Also write leaderboard.html: one file to sort, filter and hover.")
+        bool, Option("--page", help="Also write leaderboard.html: one file to sort, filter and hover.")
     ] = False,
     failures: Annotated[
         int,
-        typer.Option(
-            "--failures",
+        Option(
             min=0,
             max=20,
             help="With --page: show this many samples per run that are never solved, and as many that are solved late.",
@@ -331,8 +301,8 @@ def report(
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
 methods_app = typer.Typer(help="List methods, show their cards, fetch their weights.", no_args_is_help=True)
-DatasetArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
-CardArgument = Annotated[str, typer.Argument(help="Name of a card, or your own card.toml.")]
+DatasetArgument = Annotated[str, Argument(help="Name of a card, or your own card.toml.")]
+CardArgument = Annotated[str, Argument(help="Name of a card, or your own card.toml.")]
 
 
 @data_app.command("list")
@@ -346,10 +316,9 @@ def data_list(data: DataOption = None) -> None:
 
 @data_app.command("verify")
 def data_verify(
-    dataset: Annotated[str, typer.Argument(help="Name of a card, your own card.toml, or a folder.")],
+    dataset: Annotated[str, Argument(help="Name of a card, your own card.toml, or a folder.")],
     dataset_option: Annotated[
-        list[str] | None,
-        typer.Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+        list[str] | None, Option(help="Set an option of the dataset: option=value; may be repeated.")
     ] = None,
     data: DataOption = None,
 ) -> None:
@@ -367,7 +336,7 @@ def data_verify(
 def data_fetch(
     dataset: DatasetArgument,
     no_hash: Annotated[
-        bool, typer.Option("--no-hash", help="Accept files without a SHA-256 in the card, and print it.")
+        bool, Option("--no-hash", help="Accept files without a SHA-256 in the card, and print it.")
     ] = False,
     existing: ExistingOption = "resume",
     data: DataOption = None,
@@ -382,8 +351,7 @@ def data_fetch(
 @methods_app.command("list")
 def methods_list(
     status: Annotated[
-        MethodStatus | None,
-        typer.Option("--status", help="Only methods that run natively, over the bridge, or not at all."),
+        MethodStatus | None, Option(help="Only methods that run natively, over the bridge, or not at all.")
     ] = None,
 ) -> None:
     """List the methods as a table."""

@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, local_path, path, say
 from disbench.io import addresses
 
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="The runs' dataset, if it has no card in disbench: your card.toml, or its folder."),
+    Option("--dataset", help="The runs' dataset, if it has no card in disbench: your card.toml, or its folder."),
 ]
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(parser=path, help="Folder of a finished run, A.")],
-    run_b: Annotated[Path, typer.Argument(parser=path, help="Folder of another run on the same samples, B.")],
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the comparison.")] = Path(
-        "comparison"
-    ),
-    samples: Annotated[
-        int, typer.Option("--samples", min=0, max=50, help="Samples to draw, those that differ most; 0: no picture.")
-    ] = 8,
+    run_a: Annotated[Path, Argument(parser=path, help="Folder of a finished run, A.")],
+    run_b: Annotated[Path, Argument(parser=path, help="Folder of another run on the same samples, B.")],
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the comparison.")] = Path("comparison"),
+    samples: Annotated[int, Option(min=0, max=50, help="Samples to draw, those that differ most; 0: no picture.")] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
 ) -> None:
@@ -47,13 +44,10 @@ def compare(
 
 
 def failures(
-    runs: Annotated[list[Path], typer.Argument(parser=path, help="Runs, or folders that contain them.")],
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the pictures.")] = Path("failures"),
+    runs: Annotated[list[Path], Argument(parser=path, help="Runs, or folders that contain them.")],
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the pictures.")] = Path("failures"),
     samples: Annotated[
-        int,
-        typer.Option(
-            "--samples", min=1, max=50, help="Samples to draw that are never solved, and as many that are solved late."
-        ),
+        int, Option(min=1, max=50, help="Samples to draw that are never solved, and as many that are solved late.")
     ] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,

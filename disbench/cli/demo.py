@@ -6,31 +6,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import SetOption, local_path, path
 from disbench.io import addresses
 
 
 def demo(
-    images: Annotated[
-        list[Path] | None, typer.Argument(parser=path, help="Photos (default: the embedded ones).")
-    ] = None,
+    images: Annotated[list[Path] | None, Argument(parser=path, help="Photos (default: the embedded ones).")] = None,
     method: Annotated[
         str,
-        typer.Option(
-            "--method",
+        Option(
             help="Name of a card (disbench methods list), your own card.toml, package.module:Name or "
-            "path/to/file.py:Name.",
+            "path/to/file.py:Name."
         ),
     ] = "geodesic",
     set_: SetOption = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1 (default: a free one).")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    port: Annotated[int, Option(min=0, max=65535, help="Port on 127.0.0.1 (default: a free one).")] = 0,
+    browser: Annotated[bool, Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", parser=local_path, help="Folder for saved masks and clicks (default: the browser downloads them)."
-        ),
+        Option(parser=local_path, help="Folder for saved masks and clicks (default: the browser downloads them)."),
     ] = None,
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from disbench import __version__
 from disbench.cli.ablate import ablate
@@ -49,10 +50,10 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback instead of a one-line error (with any command).")
+        bool, Option("--debug", help="Show a traceback instead of a one-line error (with any command).")
     ] = False,
 ) -> None:
     pass

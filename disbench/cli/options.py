@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
@@ -59,37 +60,37 @@ def described_line(name: str, content: Mapping[str, Any]) -> str:
 
 DataOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--data",
         envvar="DISBENCH_DATA",
         parser=path,
         help="Root of the datasets; relative paths are looked up there too.",
     ),
 ]
-ExistingOption = Annotated[Existing, typer.Option("--existing", help="What to do with existing results.")]
+ExistingOption = Annotated[Existing, Option("--existing", help="What to do with existing results.")]
 MethodOption = Annotated[
     str,
-    typer.Option(
+    Option(
         "--method",
         help="Name of a card (disbench methods list), your own card.toml, package.module:Name or path/to/file.py:Name.",
     ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Set an option of the method: option=value; may be repeated.")
+    list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
 ]
 EngineOption = Annotated[
-    EngineName, typer.Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")
+    EngineName, Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--address",
         help="Address of the Ray cluster; auto: the one that this machine belongs to (default: start one here).",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--workers",
         min=1,
         help="Worker processes; results do not depend on them (default: one per core, or what the cluster fits).",

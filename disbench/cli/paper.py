@@ -6,36 +6,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, local_path, path, say
 from disbench.io import addresses
 
 
 def reproduce(
-    name: Annotated[
-        str | None, typer.Argument(help="table1 ... table5 or figure4 ... figure6 (default: list them).")
-    ] = None,
+    name: Annotated[str | None, Argument(help="table1 ... table5 or figure4 ... figure6 (default: list them).")] = None,
     runs: Annotated[
-        list[Path] | None,
-        typer.Option("--runs", parser=path, help="Folder of finished runs, at any depth; may be repeated."),
+        list[Path] | None, Option(parser=path, help="Folder of finished runs, at any depth; may be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the files.")] = Path("paper"),
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the files.")] = Path("paper"),
     map_: Annotated[
-        list[str] | None, typer.Option("--map", help='Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.')
+        list[str] | None, Option("--map", help='Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.')
     ] = None,
     sample: Annotated[
         list[str] | None,
-        typer.Option(
-            "--sample", help="Id of a sample that figure5 or figure6 shows; may be repeated (default: random)."
-        ),
+        Option(help="Id of a sample that figure5 or figure6 shows; may be repeated (default: random)."),
     ] = None,
     data: DataOption = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="A table as Markdown.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="A table for LaTeX.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="All numbers, unrounded.")] = False,
-    png: Annotated[bool, typer.Option("--png", help="A figure as PNG.")] = False,
-    svg: Annotated[bool, typer.Option("--svg", help="A figure as SVG.")] = False,
-    pdf: Annotated[bool, typer.Option("--pdf", help="A figure as PDF.")] = False,
+    markdown: Annotated[bool, Option("--markdown", help="A table as Markdown.")] = False,
+    latex: Annotated[bool, Option("--latex", help="A table for LaTeX.")] = False,
+    csv: Annotated[bool, Option("--csv", help="All numbers, unrounded.")] = False,
+    png: Annotated[bool, Option("--png", help="A figure as PNG.")] = False,
+    svg: Annotated[bool, Option("--svg", help="A figure as SVG.")] = False,
+    pdf: Annotated[bool, Option("--pdf", help="A figure as PDF.")] = False,
 ) -> None:
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
     from disbench.reports.paper.reproduce import reproduce as make  # noqa: PLC0415
@@ -61,9 +57,7 @@ def reproduce(
         say(line)
 
 
-def published(
-    method: Annotated[str | None, typer.Argument(help="Name of a method (default: list all).")] = None,
-) -> None:
+def published(method: Annotated[str | None, Argument(help="Name of a method (default: list all).")] = None) -> None:
     """List the published numbers of a method, with sources and remarks."""
     from disbench.reports.paper.published import (  # noqa: PLC0415
         published_lines,

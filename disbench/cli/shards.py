@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import (
     AddressOption,
@@ -25,53 +26,41 @@ if TYPE_CHECKING:
 
 
 def sample(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
-    out: Annotated[
-        str, typer.Option("--out", metavar="<path>", help="Folder for the shards: a path or an address (s3://...).")
-    ],
+    recipe: Annotated[str, Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
+    out: Annotated[str, Option(metavar="<path>", help="Folder for the shards: a path or an address (s3://...).")],
     lvis: Annotated[
-        list[Path] | None,
-        typer.Option("--lvis", parser=path, help="LVIS annotations (JSON, v0.5 or v1); may be repeated."),
+        list[Path] | None, Option(parser=path, help="LVIS annotations (JSON, v0.5 or v1); may be repeated.")
     ] = None,
     coco: Annotated[
-        list[Path] | None,
-        typer.Option("--coco", parser=path, help="COCO instance annotations (JSON); may be repeated."),
+        list[Path] | None, Option(parser=path, help="COCO instance annotations (JSON); may be repeated.")
     ] = None,
     panoptic: Annotated[
-        list[Path] | None,
-        typer.Option("--panoptic", parser=path, help="COCO panoptic annotations (JSON), for stuff regions."),
+        list[Path] | None, Option(parser=path, help="COCO panoptic annotations (JSON), for stuff regions.")
     ] = None,
     panoptic_masks: Annotated[
-        Path | None,
-        typer.Option("--panoptic-masks", parser=path, help="Folder of the panoptic PNGs (default: beside the JSON)."),
+        Path | None, Option(parser=path, help="Folder of the panoptic PNGs (default: beside the JSON).")
     ] = None,
-    sbd: Annotated[Path | None, typer.Option("--sbd", parser=path, help="Folder of SBD.")] = None,
-    voc: Annotated[Path | None, typer.Option("--voc", parser=path, help="Folder of PascalVOC (VOC2012).")] = None,
+    sbd: Annotated[Path | None, Option(parser=path, help="Folder of SBD.")] = None,
+    voc: Annotated[Path | None, Option(parser=path, help="Folder of PascalVOC (VOC2012).")] = None,
     hannotation: Annotated[
-        Path | None,
-        typer.Option("--hannotation", parser=path, help="Folder with RITM's hannotation.pickle and masks/."),
+        Path | None, Option(parser=path, help="Folder with RITM's hannotation.pickle and masks/.")
     ] = None,
-    photos: Annotated[bool, typer.Option("--photos", help="Use the embedded photos.")] = False,
-    split: Annotated[str, typer.Option("--split", help="SBD's and VOC's image list.")] = "train",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override an option of the recipe: option=value.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Random seed.")] = None,
+    photos: Annotated[bool, Option("--photos", help="Use the embedded photos.")] = False,
+    split: Annotated[str, Option(help="SBD's and VOC's image list.")] = "train",
+    set_: Annotated[list[str] | None, Option("--set", help="Override an option of the recipe: option=value.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Random seed.")] = None,
     workers: WorkersOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Use only the first N images.")] = None,
     shard_of: Annotated[
-        str | None,
-        typer.Option(
-            "--shard-of", metavar="i/n", help="Sample only the i-th of n slices; disbench merge joins the parts."
-        ),
+        str | None, Option(metavar="i/n", help="Sample only the i-th of n slices; disbench merge joins the parts.")
     ] = None,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--list", callback=print_definitions("sampling", described_line), is_eager=True, help="List the recipes."
         ),
     ] = False,
@@ -130,9 +119,9 @@ def _print_made(out: Path | str, manifest: ShardManifest) -> None:
 def merge(
     parts: Annotated[
         list[Path],
-        typer.Argument(metavar="PART...", parser=path, help="The folders made by sample --shard-of, in any order."),
+        Argument(metavar="PART...", parser=path, help="The folders made by sample --shard-of, in any order."),
     ],
-    out: Annotated[str, typer.Option("--out", help="Folder for the merged shards.")],
+    out: Annotated[str, Option(help="Folder for the merged shards.")],
     existing: ExistingOption = "resume",
 ) -> None:
     """Join the parts of a dataset; the result has the same bytes as an undivided job."""
@@ -148,26 +137,23 @@ def merge(
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(parser=path, help="A finished folder of shards.")],
-    images: Annotated[
-        Path | None, typer.Option("--images", parser=path, help="Folder of the images, for the contact sheet.")
-    ] = None,
+    folder: Annotated[Path, Argument(parser=path, help="A finished folder of shards.")],
+    images: Annotated[Path | None, Option(parser=path, help="Folder of the images, for the contact sheet.")] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(
-            "--sheet",
+        Option(
             parser=local_path,
             help="Contact sheet to write (default: contact-sheet.png in the folder; for an address, here).",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
+    rows: Annotated[int, Option(min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
     only: Annotated[
-        list[str] | None, typer.Option("--image", help="Draw only sets of this image id; may be repeated.")
+        list[str] | None, Option("--image", help="Draw only sets of this image id; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for choosing the sets.")] = 0,
-    fast: Annotated[bool, typer.Option("--fast", help="Skip mask overlaps, which take most of the time.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N scenes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
+    seed: Annotated[int, Option(min=0, help="Seed for choosing the sets.")] = 0,
+    fast: Annotated[bool, Option("--fast", help="Skip mask overlaps, which take most of the time.")] = False,
+    limit: Annotated[int | None, Option(min=1, help="Use only the first N scenes.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print the statistics as JSON.")] = False,
     data: DataOption = None,
 ) -> None:
     """Print statistics of shards and draw a contact sheet of images, masks and click regions."""
@@ -199,15 +185,12 @@ def inspect(
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(parser=path, help="A finished folder of shards.")],
+    folder: Annotated[Path, Argument(parser=path, help="A finished folder of shards.")],
     format_: Annotated[
         Literal["ritm", "coco"],
-        typer.Option("--format", help="ritm: a folder (add the images as images/ID.jpg); coco: a JSON file."),
+        Option("--format", help="ritm: a folder (add the images as images/ID.jpg); coco: a JSON file."),
     ],
-    out: Annotated[
-        str,
-        typer.Option("--out", metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address."),
-    ],
+    out: Annotated[str, Option(metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address.")],
 ) -> None:
     """Export shards for other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
     import glob  # noqa: PLC0415
@@ -227,7 +210,7 @@ def export(
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", parser=local_path, help="Folder for the results.")] = Path("quickstart"),
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the results.")] = Path("quickstart"),
     existing: ExistingOption = "resume",
 ) -> None:
     """Try everything on the embedded photos: shards, contact sheets, a benchmark and its report."""

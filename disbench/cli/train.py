@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from disbench.cli.options import DataOption, ExistingOption, described_line, local_path, print_definitions
 
@@ -19,27 +20,23 @@ _VALIDATION_CLICKS = 5
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="Name of a training (disbench train --list), or your own TOML file.")],
-    out: Annotated[
-        Path, typer.Option("--out", parser=local_path, help="Folder for the network, its checkpoint and its logs.")
-    ] = Path("training"),
+    config: Annotated[str, Argument(help="Name of a training (disbench train --list), or your own TOML file.")],
+    out: Annotated[Path, Option(parser=local_path, help="Folder for the network, its checkpoint and its logs.")] = Path(
+        "training"
+    ),
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override an option: option=value or table.option=value; may be repeated."),
+        Option("--set", help="Override an option: option=value or table.option=value; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, shapes and one step, then exit.")] = False,
-    until: Annotated[
-        int, typer.Option("--until", min=0, help="Stop after this step, with a checkpoint; 0: train to the end.")
-    ] = 0,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda (default: what accelerate finds).")] = "",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="torch threads (default: torch's own).")
-    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check data, shapes and one step, then exit.")] = False,
+    until: Annotated[int, Option(min=0, help="Stop after this step, with a checkpoint; 0: train to the end.")] = 0,
+    device: Annotated[str, Option(help="cpu or cuda (default: what accelerate finds).")] = "",
+    threads: Annotated[int | None, Option(min=1, help="torch threads (default: torch's own).")] = None,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--list",
             callback=print_definitions("baselines/configs", described_line),
             is_eager=True,
@@ -99,9 +96,9 @@ def _benchmark(training: Training, data: Path | None) -> Benchmark:
 
 def profile(
     method: Annotated[
-        str, typer.Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file).")
+        str, Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file).")
     ] = "disnet",
-    clicks: Annotated[int, typer.Option("--clicks", min=2, help="Number of clicks at the later click.")] = 5,
+    clicks: Annotated[int, Option(min=2, help="Number of clicks at the later click.")] = 5,
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
     from disbench.disnet.options import NetworkSettings  # noqa: PLC0415
