@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -24,15 +25,6 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import is_utf8
 
-app = typer.Typer(
-    help="Datasets of diverse ground truth and an exact benchmark for click-based segmentation.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
 _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
@@ -47,7 +39,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -71,12 +62,34 @@ COMMANDS: list[Callable[..., None]] = [
     ambiguity,
     pack,
 ]
-COMMANDS += [verify, compare, failures, demo, reproduce, published, train, ablate]
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(data_app, name="data")
+COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, train, ablate]
+GROUPS = {"data": data_app, "methods": methods_app}
 methods_app.command("profile")(profile)
-app.add_typer(methods_app, name="methods")
+
+
+def app_for(asked: str | None = None) -> typer.Typer:
+    """The command line; where one command is asked for, the others have no options: reading them all takes long."""
+    program = typer.Typer(
+        help="Datasets of diverse ground truth and an exact benchmark for click-based segmentation.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.callback()(_options)
+    for command in COMMANDS:
+        name = command.__name__
+        program.command(name, help=command.__doc__)(command if asked in (None, name) else _nothing)
+    for name, group in GROUPS.items():
+        program.add_typer(group if asked in (None, name) else typer.Typer(help=group.info.help), name=name)
+    return program
+
+
+def _nothing() -> None:
+    """Stands for a command that is only listed."""
+
+
+app = app_for()
 
 
 def main() -> None:
@@ -86,7 +99,8 @@ def main() -> None:
     try:
         if odd := next((argument for argument in arguments if not is_utf8(argument)), None):
             raise InputError(f"{odd!a}: its name is not UTF-8; rename the file or folder")
-        app(args=arguments)
+        asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+        app_for(None if "_DISBENCH_COMPLETE" in os.environ else asked)(args=arguments)
     except (InputError, OSError) as error:
         if debug:
             raise

@@ -14,7 +14,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -340,6 +339,8 @@ def _listed(system: Any, name: str, address: str) -> dict[str, Entry]:
 
 def _copy_files(system: Any, wanted: Mapping[str, Entry], place: Path, address: str, scratch: Path) -> None:
     """Copy files in parallel; the first error ends it, and what was copied stays."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     from tqdm import tqdm  # noqa: PLC0415
 
     def copy(relative: str) -> int:
