@@ -34,6 +34,7 @@ from disbench.cli.options import (
     MethodOption,
     SetOption,
     WorkersOption,
+    echo_left_out,
     local_path,
     path,
     say,
@@ -197,6 +198,7 @@ def run(
         f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench "
         f"{'ambiguity' if task == 'intents' else 'report'} {out}"
     )
+    echo_left_out(finished.record.dataset.facts.get("left_out", {}))
     if figures:
         typer.echo(figures)
     if result.failed:

@@ -96,3 +96,10 @@ WorkersOption = Annotated[
         help="Worker processes; results do not depend on them (default: one per core, or what the cluster fits).",
     ),
 ]
+
+
+def echo_left_out(counts: Mapping[str, int]) -> None:
+    """Print what of a dataset was left out or changed, by reason, the most frequent first."""
+    for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+        if count:
+            typer.echo(f"  left out: {count} x {reason}")

@@ -15,6 +15,7 @@ from disbench.cli.options import (
     ExistingOption,
     WorkersOption,
     described_line,
+    echo_left_out,
     local_path,
     path,
     print_definitions,
@@ -112,8 +113,7 @@ def _print_made(out: Path | str, manifest: ShardManifest) -> None:
         f"{out}: {manifest.scenes} scenes, {manifest.objects} objects, {manifest.sets} sets "
         f"in {len(manifest.files)} shards (of {manifest.images} images)"
     )
-    for reason, count in sorted((manifest.dropped or {}).items(), key=lambda item: -item[1]):
-        typer.echo(f"  left out: {count} x {reason}")
+    echo_left_out(manifest.dropped or {})
 
 
 def merge(

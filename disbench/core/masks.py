@@ -10,7 +10,8 @@ what it does several times faster (encoding, decoding: `benchmarks/run_lengths.p
 
 from __future__ import annotations
 
-import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, chain, islice
 from typing import Any, Literal, TypedDict
@@ -27,7 +28,13 @@ from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
 Raster = Literal["pycocotools", "fillpoly"]
 
 POLYGON_MARGIN = 1.0
-"""Pixels by which a polygon may leave its image: annotators' outlines run along the border."""
+"""Pixels by which a polygon may leave its image before that is counted: outlines run along the border."""
+_FARTHEST = 2.0**28
+"""Of a coordinate: pycocotools counts fifths of a pixel in 32 bits."""
+_FEWEST = 6
+"""Coordinates of a ring with an area: three points."""
+_NUMBERS = (int, float, str, np.integer, np.floating)
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 _UPSAMPLED = 5
 """By which pycocotools refines the grid that it draws polygons on."""
 _MOST_GROUPS = 7
@@ -170,59 +177,100 @@ def empty(height: int, width: int) -> Rle:
     return _to_coco(RLEMask.zeros((height, width)))
 
 
-def from_polygons(rings: Sequence[Sequence[float]], height: int, width: int, raster: Raster = "pycocotools") -> Rle:
-    """Rasterise the rings of one object and unite them.
+def whole_number(value: object) -> int | None:
+    """The whole number that a value of JSON means: 640, 640.0, "640" or "640.0"; None for anything else."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    return int(found[1]) if found else None
+
+
+def from_polygons(
+    rings: Sequence[Sequence[float]],
+    height: int,
+    width: int,
+    raster: Raster = "pycocotools",
+    changes: Counter[str] | None = None,
+) -> Rle:
+    """Rasterise the rings of one object and unite them; what lies outside the image is cut off.
 
     Args:
-        rings: each a flat list x0, y0, x1, y1, ... of at least three points, in pixels, x to the right
-            and y down from the image's top left corner.
+        rings: each a flat list x0, y0, x1, y1, ... in pixels, x to the right and y down from the image's top left
+            corner. Those of fewer than three points have no area; without others the mask is empty.
         height: of the image, pixels.
         width: of the image, pixels.
         raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole
             pixels and OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
+        changes: counts rings left out, and polygons that are cut off by more than `POLYGON_MARGIN` pixels.
 
     Raises:
-        ValueError: no ring, a ring of fewer than three points or an odd number of coordinates, a value
-            that is not a finite number, a point more than `POLYGON_MARGIN` pixels outside the image, or
-            outlines of more than `MAX_OUTLINE` fifths of a pixel together.
+        ValueError: pairs [x, y] in place of flat lists, an odd number of coordinates, a value that is not a finite
+            number or is beyond 2**28, or outlines of more than `MAX_OUTLINE` fifths of a pixel together.
     """
-    checked = [_checked_ring(ring, height, width) for ring in rings]
-    if not checked:
-        raise ValueError("the polygon has no ring")
-    # No side is longer than the image: that alone clears nearly every polygon, at no cost.
-    most = _UPSAMPLED * (max(height, width) + 3) * sum(ring.size for ring in checked)
-    if most > MAX_OUTLINE and sum(map(_outline, checked)) > MAX_OUTLINE:
-        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
     if raster not in ("pycocotools", "fillpoly"):
         raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
+    found = list(map(_checked_ring, rings))
+    checked = [ring for ring in found if ring.size >= _FEWEST]
+    if not checked:
+        if len(found) * 2 >= _FEWEST and all(ring.size == 2 for ring in found):
+            raise ValueError("a polygon is a list of pairs [x, y]; write it as one flat list [x0, y0, x1, y1, ...]")
+        return empty(height, width)
+    if sum(map(_outline, checked)) > MAX_OUTLINE:
+        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
+    if changes is not None:
+        changes.update({"ring of fewer than three points": len(found) - len(checked)})
+        changes.update({"part of a polygon outside its image": sum(_leaves(ring, height, width) for ring in checked)})
     return _drawn(checked, [len(checked)], height, width, raster)[0]
 
 
 def from_segmentations(
-    segmentations: Sequence[object], height: int, width: int, raster: Raster = "pycocotools"
+    segmentations: Sequence[object],
+    height: int,
+    width: int,
+    raster: Raster = "pycocotools",
+    changes: Counter[str] | None = None,
 ) -> list[Rle]:
-    """The masks of objects of one image, each polygons or an RLE of COCO's annotations.
+    """The masks of objects of one image, in any form that COCO's annotations have.
 
-    The same as `from_polygons` and `from_foreign_rle` of each, several times faster.
+    Args:
+        segmentations: each a list of rings, one ring, an RLE, a list of RLEs, or nothing (None, NaN, an empty list),
+            which gives an empty mask.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        raster: as in `from_polygons`.
+        changes: as in `from_polygons`.
 
     Raises:
-        ValueError: as these do, or masks that take more than `MAX_MASK_BYTES` together.
+        ValueError: as `from_polygons` and `from_foreign_rle`, or masks that take more than `MAX_MASK_BYTES` together.
     """
     polygons = [found for found in segmentations if isinstance(found, list)]
     rings = _plain_rings(polygons, height, width)
-    if rings or not polygons:
-        drawn = iter(_drawn(rings, list(map(len, polygons)), height, width, raster))
-        return [next(drawn) if isinstance(s, list) else from_foreign_rle(s, height, width) for s in segmentations]
+    drawn = iter(_drawn(rings, list(map(len, polygons)), height, width, raster)) if rings else None
     masks: list[Rle] = []
     size = 0
     for found in segmentations:
-        if isinstance(found, list):
-            masks.append(from_polygons(found, height, width, raster))
+        if drawn and isinstance(found, list):
+            masks.append(next(drawn))
         else:
-            masks.append(from_foreign_rle(found, height, width))
+            masks.append(_from_segmentation(found, height, width, raster, changes))
         size += len(masks[-1]["counts"])
         check_total(size)
     return masks
+
+
+def _from_segmentation(found: object, height: int, width: int, raster: Raster, changes: Counter[str] | None) -> Rle:
+    if not found or (isinstance(found, float) and np.isnan(found)):
+        return empty(height, width)
+    parts = found if isinstance(found, list) else [found]
+    if not {list, dict} & set(map(type, parts)):
+        parts = [parts]
+    masks = [from_foreign_rle(part, height, width) for part in parts if isinstance(part, dict)]
+    rings: list[Any] = [part for part in parts if not isinstance(part, dict)]
+    if rings:
+        masks.append(from_polygons(rings, height, width, raster, changes))
+    return union(masks)
 
 
 def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
@@ -235,7 +283,7 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list | tuple) or len(size) != 2 or list(size) != [height, width]:
+    if not isinstance(size, list | tuple) or list(map(whole_number, size)) != [height, width]:
         raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
     runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
     # Everything is checked here, for pycocotools checks nothing: it would write beyond its memory.
@@ -365,7 +413,7 @@ def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list
         return []
     right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
     if not (points.min() >= -POLYGON_MARGIN and right <= width + POLYGON_MARGIN and bottom <= height + POLYGON_MARGIN):
-        return []  # outside of the image, or no finite number
+        return []  # outside of the image, or not a finite number
     return [points[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
@@ -381,34 +429,28 @@ def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, widt
     return [union(list(islice(masks, count))) for count in counts]
 
 
-def _checked_ring(ring: Sequence[float], height: int, width: int) -> FloatArray:
+def _checked_ring(ring: Sequence[float]) -> FloatArray:
     # Before NumPy makes an array of them: of texts it would make one of the longest text's length for each.
-    kinds = set(map(type, ring)) if isinstance(ring, list | tuple) else set()
-    if not isinstance(ring, list | tuple | np.ndarray) or kinds & {list, tuple, np.ndarray}:
-        raise ValueError("a polygon is not a flat list of x, y pairs")
-    if not all(map(_is_number, kinds)):
+    kinds = set(map(type, ring)) if isinstance(ring, list | tuple | np.ndarray) else {list}
+    if kinds & {list, tuple, dict, np.ndarray}:
+        raise ValueError("a polygon is not a flat list of numbers [x0, y0, x1, y1, ...]")
+    if not all(issubclass(kind, _NUMBERS) and kind is not bool for kind in kinds):
         raise ValueError("a polygon's coordinates are not all numbers")
     try:
-        points = np.asarray(ring, dtype=np.float64)
+        points = np.array([float(value) for value in ring])
     except (ValueError, OverflowError):
-        raise ValueError("a polygon has a coordinate that is far too large") from None
-    if points.ndim != 1 or points.size % 2:
-        raise ValueError("a polygon is not a flat list of x, y pairs")
-    if points.size < 6:
-        raise ValueError(f"a polygon has {points.size // 2} points, fewer than three")
-    low, high_x, high_y = float(points.min()), float(points[::2].max()), float(points[1::2].max())
-    if not (math.isfinite(low) and math.isfinite(high_x) and math.isfinite(high_y)):
-        raise ValueError("a polygon has a coordinate that is not a finite number (NaN or infinity)")
-    if low < -POLYGON_MARGIN or high_x > width + POLYGON_MARGIN or high_y > height + POLYGON_MARGIN:
-        raise ValueError(
-            f"a polygon reaches outside its image: x up to {high_x:g}, y up to {high_y:g}, lowest {low:g}, "
-            f"in an image of {width} x {height}"
-        )
+        points = np.array([np.nan])
+    if points.size and not np.abs(points).max() <= _FARTHEST:
+        raise ValueError("a polygon has a coordinate that is not a finite number, or far too large")
+    if points.size >= _FEWEST and points.size % 2:
+        raise ValueError(f"a polygon has an odd number of coordinates ({points.size}), not x and y of each point")
     return points
 
 
-def _is_number(kind: type) -> bool:
-    return issubclass(kind, int | float | np.integer | np.floating) and kind is not bool
+def _leaves(points: FloatArray, height: int, width: int) -> bool:
+    """Whether a ring is outside its image by more than the margin."""
+    right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
+    return bool(points.min() < -POLYGON_MARGIN or right > width + POLYGON_MARGIN or bottom > height + POLYGON_MARGIN)
 
 
 def _outline(points: FloatArray) -> float:
@@ -419,11 +461,12 @@ def _outline(points: FloatArray) -> float:
 
 
 def _listed_runs(counts: list[object]) -> IntArray:
-    for run in counts:
-        if type(run) is not int:
-            raise ValueError(f"the RLE's counts have {shown(run)} where a whole number from 0 on should be")
+    runs = list(map(whole_number, counts))
+    if None in runs:
+        wrong = shown(counts[runs.index(None)])
+        raise ValueError(f"the RLE's counts have {wrong} where a whole number from 0 on should be")
     try:
-        return np.array(counts, dtype=np.int64)
+        return np.array(runs, dtype=np.int64)
     except OverflowError:
         raise ValueError("the RLE's counts have a run that is longer than any image") from None
 
@@ -435,6 +478,8 @@ def _decompressed(counts: object) -> IntArray:
     stored as the difference from the run before the last.
     """
     if isinstance(counts, str) and counts.isascii():
+        if counts.startswith("b'"):  # Python's text of bytes
+            counts = counts[2:-1].replace("\\\\", "\\")
         counts = counts.encode("ascii")
     if not isinstance(counts, bytes):
         raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")

@@ -14,25 +14,24 @@ import orjson
 
 from disbench.core import masks
 from disbench.core.errors import InputError, shown
-from disbench.core.masks import Raster, Rle
+from disbench.core.masks import Raster
 from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.file_samples import check_target, in_threads, joint_hash
 from disbench.datasets.images import ImageFinder, read_rgb
-from disbench.datasets.instances import AnnotationFile, Dialect, is_whole, open_annotations
+from disbench.datasets.instances import AnnotationFile, Dialect, Id, open_annotations, read_id
 from disbench.io.files import file_sha256
 
 FileFinder = Callable[[str], Path | None]
-_SURELY_VISIBLE = 10.0
-"""Square pixels; an annotation of a smaller declared area is drawn to see whether it has a pixel."""
+_OPTION = "--dataset-option"
+_CROWD = "crowd region"
 
 
 class AnnotatedSamples:
-    """One sample for each annotation except crowd regions (a `SampleSource`).
+    """One sample for each annotation with a pixel, crowd regions only if asked for (a `SampleSource`).
 
     Samples are in ascending order of image id, then in the order of the file. A sample's id is the stem of the image
     file and the annotation's id: "000000000139/230831"; where that repeats, images that share a stem are named by their
-    whole file_name: "video1/001.jpg/1". Annotations of less than ten declared square pixels are drawn
-    when the dataset is opened, and left out if they have no pixel.
+    whole file_name: "video1/001.jpg/1". All annotations are read when the dataset is opened.
 
     Args:
         name: name of the dataset's card.
@@ -41,9 +40,11 @@ class AnnotatedSamples:
         raster: how polygons become masks.
         facts: JSON-ready facts to record.
         digest: SHA-256 (hex) of an image for the content hash.
+        crowds: whether crowd regions are samples.
 
     Raises:
-        InputError: no annotation to sample; a missing or repeated annotation id.
+        InputError: no annotation to sample, a repeated annotation id; a malformed annotation or one without an id,
+            if the file's `bad` is "fail".
     """
 
     def __init__(
@@ -54,39 +55,42 @@ class AnnotatedSamples:
         raster: Raster,
         facts: Mapping[str, object],
         digest: Callable[[Path], str] = file_sha256,
+        *,
+        crowds: bool = False,
     ) -> None:
         self.name, self.raster = name, raster
         self._file, self._find, self._facts, self._digest = file, find, dict(facts), digest
-        self._left_out = {"crowd": 0, "no pixel": 0}
-        chosen = list(self._chosen())
+        self._left_out = Counter(file.dropped)
+        chosen = list(self._chosen(crowds))
         if not chosen:
-            raise InputError(f"{file.path}: no annotation to sample; name another file")
+            found = ", ".join(f"{count} x {reason}" for reason, count in self._left_out.items()) or "it has none"
+            fix = f"make samples of crowd regions with {_OPTION} crowds=keep, or " if self._left_out[_CROWD] else ""
+            raise InputError(f"{file.path}: no annotation to sample ({found}); {fix}name another file")
         self._places = np.array([place for _, place, _ in chosen], dtype=np.int64)
+        self._image_ids = [image_id for image_id, *_ in chosen]
         self.ids: Sequence[str] = self._named([(image_id, number) for image_id, _, number in chosen])
-        self._images = len({image_id for image_id, *_ in chosen})
 
     def read(self, index: int) -> Sample:
         """One sample by its index.
 
         Raises:
-            InputError: a missing or damaged image, one whose size differs from the annotations', or a malformed
-                annotation.
+            InputError: a missing or damaged image, or one whose size differs from the annotations'.
         """
-        annotation = self._file.annotation(int(self._places[index]))
-        path = self._image_path(annotation["image_id"])
+        image_id, annotation = self._image_ids[index], self._file.annotation(int(self._places[index]))
+        path, record = self._image_path(image_id), self._file.images[image_id]
         image = read_rgb(path)
-        target = masks.decode(self._mask(annotation)).astype(np.int8)
+        (rle,) = masks.from_segmentations([annotation["segmentation"]], record.height, record.width, self.raster)
+        target = masks.decode(rle).astype(np.int8)
         check_target(target, image, path, self.ids[index])
         return Sample(self.ids[index], image, target)
 
     def content_hash(self) -> str:
         """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
-        found = [self._hashed(place) for place in self._places.tolist()]
-        images = list(dict.fromkeys(image_id for image_id, _ in found))
+        images = list(dict.fromkeys(self._image_ids))
         digests = dict(zip(images, in_threads(lambda one: self._digest(self._image_path(one)), images), strict=True))
         parts = (
-            [sample_id, 0, digests[image_id], segmentation]
-            for sample_id, (image_id, segmentation) in zip(self.ids, found, strict=True)
+            [sample_id, 0, digests[image_id], self._segmentation_sha256(place)]
+            for sample_id, image_id, place in zip(self.ids, self._image_ids, self._places.tolist(), strict=True)
         )
         return joint_hash(f"annotation-{self.raster}", parts)
 
@@ -95,11 +99,11 @@ class AnnotatedSamples:
         return {
             **self._facts,
             "rule": f"annotation-{self.raster}",
-            "images": self._images,
+            "images": len(set(self._image_ids)),
             "left_out": dict(self._left_out),
         }
 
-    def _named(self, chosen: Sequence[tuple[int, int]]) -> list[str]:
+    def _named(self, chosen: Sequence[tuple[Id, Id]]) -> list[str]:
         """The sample ids of annotations, given by their image's id and their own."""
         names = {image_id: self._file.images[image_id].file_name for image_id, _ in chosen}
         stems = {image_id: PurePosixPath(name).stem for image_id, name in names.items()}
@@ -116,33 +120,21 @@ class AnnotatedSamples:
             )
         return ids
 
-    def _chosen(self) -> Iterator[tuple[int, int, int]]:
+    def _chosen(self, crowds: bool) -> Iterator[tuple[Id, int, Id]]:
         """Image id, place and annotation id of every annotation that is a sample."""
-        for image_id in sorted(self._file.slices):
-            for place in range(*self._file.slices[image_id]):
+        for image_id in self._file.slices:
+            for place, item in self._file.objects(image_id, self.raster, self._left_out):
                 annotation = self._file.annotation(place)
-                if annotation.get("iscrowd"):
-                    self._left_out["crowd"] += 1
-                elif self._is_empty(annotation):
-                    self._left_out["no pixel"] += 1
-                elif not is_whole(number := annotation.get("id")):
-                    raise self._file.error(annotation, image_id, "samples are named by the id, a whole number")
+                if not item.area:
+                    self._left_out["empty mask"] += 1
+                elif item.kind == "crowd" and not crowds:
+                    self._left_out[_CROWD] += 1
+                elif (number := read_id(annotation.get("id"))) is None:
+                    self._file.refuse(annotation, "samples are named by the id, which is missing", self._left_out)
                 else:
                     yield image_id, place, number
 
-    def _is_empty(self, annotation: Mapping[str, Any]) -> bool:
-        area = annotation.get("area")
-        if isinstance(area, int | float) and area >= _SURELY_VISIBLE:
-            return False
-        return not masks.areas([self._mask(annotation)])[0]
-
-    def _mask(self, annotation: Mapping[str, Any]) -> Rle:
-        try:
-            return self._file.mask(annotation, self.raster)
-        except ValueError as error:
-            raise self._file.error(annotation, annotation["image_id"], error) from None
-
-    def _image_path(self, image_id: int) -> Path:
+    def _image_path(self, image_id: Id) -> Path:
         name = self._file.images[image_id].file_name
         if not name:
             raise InputError(f"{self._file.path}: image {image_id} has no file_name; name its file there")
@@ -154,15 +146,13 @@ class AnnotatedSamples:
             )
         return path
 
-    def _hashed(self, place: int) -> tuple[int, str]:
-        """Image id and SHA-256 of the segmentation, which does not depend on how the JSON is written."""
-        annotation = self._file.annotation(place)
+    def _segmentation_sha256(self, place: int) -> str:
+        """SHA-256 (hex) of a segmentation, which does not depend on how the JSON is written."""
+        segmentation = self._file.annotation(place)["segmentation"]
         try:
-            text = orjson.dumps(annotation.get("segmentation"), option=orjson.OPT_SORT_KEYS)
-        except TypeError:  # nested too deep, or a number of more than 64 bits
-            problem = "the segmentation is neither polygons nor run lengths"
-            raise self._file.error(annotation, annotation["image_id"], problem) from None
-        return annotation["image_id"], hashlib.sha256(text).hexdigest()
+            return hashlib.sha256(orjson.dumps(segmentation, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        except TypeError as error:  # nested too deep, or a number of more than 64 bits
+            raise InputError(f"{self._file.path}: annotation {place}: segmentation: {error}; fix the file") from None
 
 
 def _open_annotated(
@@ -171,12 +161,15 @@ def _open_annotated(
     """The samples of an annotation file of COCO's or LVIS's layout.
 
     Options: `annotations`, the JSON; `images`, folders in which images are looked for, in this order; both relative
-    to `folder`; `raster`, how polygons become masks.
+    to `folder`; `raster`, how polygons become masks; `bad_annotations`, "fail" (default) or "drop"; `crowds`, "drop"
+    (default) or "keep".
     """
-    file = open_annotations(folder / options["annotations"], dialect)
+    bad = options.get("bad_annotations", "fail")
+    file = open_annotations(folder / options["annotations"], dialect, bad=bad, option=_OPTION)
     folders = [folder / part for part in options["images"]]
     find = ImageFinder(folders, file.image_names, file.path)
-    return AnnotatedSamples(name, file, find, options["raster"], facts)
+    crowds = options.get("crowds") == "keep"
+    return AnnotatedSamples(name, file, find, options["raster"], facts, crowds=crowds)
 
 
 open_coco = partial(_open_annotated, "coco")

@@ -7,32 +7,33 @@ segments' numbers.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_PIXELS
-from disbench.core.masks import Raster, Rle
+from disbench.core.limits import MAX_NAME, MAX_PIXELS
+from disbench.core.masks import Raster, whole_number
 from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
-from disbench.io.files import Stamp, relative_path
+from disbench.io.files import Stamp, has_control, relative_path
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
+Id = int | str
+"""Of an image, an annotation or a category: 1, 1.0 and "1" are one id; other texts are ids, too."""
 _BLOCK_BYTES = 1 << 22
 """Bytes of JSON that are parsed together; parsed, they take up to 60 times as much memory."""
-_FIX = "fix the file, or sample without such annotations: --set bad_annotations=drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,14 @@ class AnnotationFile:
 
     Attributes:
         dialect: the file's layout, and the `source` of its objects.
-        images: image id -> record.
+        records: the file's bytes.
+        images: image id -> record, by ascending number, then by text.
         categories: category id -> category.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
-        slices: image id -> (first, end) in `spans`.
+        slices: image id -> (first, end) in `spans`, in the order of `images`.
+        numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
+        bad: whether malformed annotations raise or are left out.
+        option: how the user's command spells the option `bad`, for errors.
         dropped: number of annotations left out because their image is missing, by reason.
         png_folder: folder of the PNGs of panoptic annotations.
         stamp: size and time of change when the file was opened.
@@ -73,19 +78,22 @@ class AnnotationFile:
     path: Path
     dialect: Dialect
     sha256: str
-    images: dict[int, ImageRecord]
-    categories: dict[int, Category]
+    records: RecordFile
+    images: dict[Id, ImageRecord]
+    categories: dict[Id, Category]
     spans: Offsets
-    slices: dict[int, tuple[int, int]]
+    slices: dict[Id, tuple[int, int]]
+    numbers: IntArray | None = None
+    bad: BadAnnotations = "fail"
+    option: str = "--set"
     dropped: Counter[str] = field(default_factory=Counter)
     png_folder: Path | None = None
     stamp: Stamp | None = None
 
     def __post_init__(self) -> None:
-        self._records = RecordFile(self.path)
         self._find_png = ImageFinder([self.png_folder] if self.png_folder else [])
 
-    def image_names(self) -> list[tuple[int, str]]:
+    def image_names(self) -> list[tuple[Id, str]]:
         """Id and file_name of every image."""
         return [(image_id, image.file_name) for image_id, image in self.images.items()]
 
@@ -97,7 +105,7 @@ class AnnotationFile:
                 "one with --existing overwrite"
             )
 
-    def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
+    def annotations(self, image_id: Id) -> Iterator[dict[str, Any]]:
         """The annotations of an image, in the order of the file."""
         first, end = self.slices.get(image_id, (0, 0))
         for place in range(first, end):
@@ -106,34 +114,23 @@ class AnnotationFile:
     def annotation(self, place: int) -> dict[str, Any]:
         """The annotation at an index of `spans`."""
         begin, stop = self.spans[place].tolist()
-        return parse_record(self.path, self._records.read(begin, stop), "annotations", place)
+        return parse_record(self.path, self.records.read(begin, stop), "annotations", place)
 
-    def mask(self, annotation: Mapping[str, Any], raster: Raster) -> Rle:
-        """The mask of an annotation of this file, of its image's size; it may be empty.
-
-        Raises:
-            ValueError: the segmentation is malformed.
-        """
-        return self._masks([annotation], raster)[0]
-
-    def error(self, annotation: Mapping[str, Any], image_id: int, problem: object) -> InputError:
-        """The error for a problem with an annotation of an image."""
-        number = shown(annotation.get("id"))
-        return InputError(f"{self.path}: annotation {number} (image {image_id}): {problem}; {_FIX}")
-
-    def _masks(self, annotations: Sequence[Mapping[str, Any]], raster: Raster) -> list[Rle]:
-        image = self.images[annotations[0]["image_id"]]
-        segmentations = [annotation.get("segmentation") for annotation in annotations]
-        return masks.from_segmentations(segmentations, image.height, image.width, raster)
+    def refuse(self, annotation: Mapping[str, Any], problem: object, dropped: Counter[str]) -> None:
+        """Raise `InputError` for a malformed annotation, or count it, by `bad`."""
+        if self.bad == "fail":
+            place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
+            raise InputError(f"{self.path}: {place}: {problem}; {_fix(self.option)}") from None
+        dropped["invalid annotation"] += 1
 
     def png_paths(self) -> Iterator[Path]:
         """The PNGs of panoptic annotations, by ascending image id."""
         assert self.png_folder is not None
-        for image_id in sorted(self.slices):
+        for image_id in self.slices:
             for annotation in self.annotations(image_id):
                 yield self._png_path(annotation, image_id)
 
-    def _png_path(self, annotation: Mapping[str, Any], image_id: int) -> Path:
+    def _png_path(self, annotation: Mapping[str, Any], image_id: Id) -> Path:
         assert self.png_folder is not None
         name = annotation.get("file_name")
         if not isinstance(name, str) or not name:
@@ -141,113 +138,121 @@ class AnnotationFile:
         name = _relative(name, image_id, self.path)
         return self._find_png(name) or self.png_folder / name
 
-    def objects(self, image_id: int, raster: Raster, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
-        """The objects of an image, those with an empty mask (area 0) included.
+    def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[tuple[int, SceneObject]]:
+        """The objects of an image, each with the index of its annotation in `spans`.
+
+        Those without a mask or a pixel are included, with area 0.
 
         Args:
             image_id: any id; the list is empty for images that the file does not have.
             raster: how polygons become masks.
-            bad: whether malformed annotations raise or are left out.
-            dropped: counts those left out, by reason; it is changed.
+            dropped: counts what is left out, by reason; it is changed.
 
         Raises:
             InputError: a malformed annotation, if `bad` is "fail".
         """
         if self.dialect == "panoptic":
-            return self._panoptic_objects(image_id, bad, dropped)
-        found: list[SceneObject] = []
-        for block in self._blocks(image_id):
+            return self._panoptic_objects(image_id, dropped)
+        found: list[tuple[int, SceneObject]] = []
+        for first, block in self._blocks(image_id):
+            image = self.images[image_id]
             try:
-                found += self._read(block, raster)
+                found += self._read(first, block, image, raster, dropped)
             except ValueError:  # one by one, to name the bad one
-                for annotation in block:
+                for place, annotation in enumerate(block, first):
                     try:
-                        found += self._read([annotation], raster)
+                        found += self._read(place, [annotation], image, raster, dropped)
                     except ValueError as error:
-                        self._complain(annotation, image_id, error, bad, dropped)
+                        self.refuse(annotation, error, dropped)
                     self._check_total(found, image_id)
             self._check_total(found, image_id)
         return found
 
-    def _blocks(self, image_id: int) -> Iterator[list[dict[str, Any]]]:
-        """The annotations of an image in parts of a bounded size."""
+    def _blocks(self, image_id: Id) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The annotations of an image in parts of a bounded size, and the index in `spans` of the first of each."""
         first, end = self.slices.get(image_id, (0, 0))
         spans = self.spans[first:end].tolist()
         if spans and sum(stop - begin for begin, stop in spans) <= _BLOCK_BYTES:
-            yield parse_records(self.path, [self._records.read(*span) for span in spans], "annotations", first)
+            yield first, parse_records(self.path, [self.records.read(*span) for span in spans], "annotations", first)
             return
         for place, span in enumerate(spans, first):
-            yield parse_records(self.path, [self._records.read(*span)], "annotations", place)
+            yield place, parse_records(self.path, [self.records.read(*span)], "annotations", place)
 
-    def _read(self, annotations: Sequence[Mapping[str, Any]], raster: Raster) -> Iterator[SceneObject]:
-        """The objects of some annotations of an image.
+    def _read(
+        self,
+        first: int,
+        annotations: Sequence[Mapping[str, Any]],
+        image: ImageRecord,
+        raster: Raster,
+        dropped: Counter[str],
+    ) -> list[tuple[int, SceneObject]]:
+        """The objects of some annotations of an image, of which the first is at an index of `spans`.
 
         Raises:
-            ValueError: one of them is bad.
+            ValueError: one of them is bad; nothing is counted.
         """
-        kinds = ["crowd" if annotation.get("iscrowd") else "thing" for annotation in annotations]
+        kinds: list[Kind] = ["crowd" if _is_crowd(annotation) else "thing" for annotation in annotations]
         categories = [self._category(annotation) for annotation in annotations]
-        numbers = [_number(annotation) for annotation in annotations]
-        rles = self._masks(annotations, raster)
-        return map(
-            SceneObject,
-            rles,
-            masks.areas(rles).tolist(),
-            map(tuple, masks.boxes(rles).tolist()),
-            [category.name for category in categories],
-            [category.synset for category in categories],
-            numbers,
-            repeat(self.dialect),
-            cast("list[Kind]", kinds),
-        )
+        numbers = [self._number(annotation, place) for place, annotation in enumerate(annotations, first)]
+        changes: Counter[str] = Counter()
+        segmentations = [annotation.get("segmentation") for annotation in annotations]
+        rles = masks.from_segmentations(segmentations, image.height, image.width, raster, changes)
+        dropped.update(+changes)
+        areas, boxes = masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist())
+        parts = zip(rles, areas, boxes, categories, numbers, kinds, strict=True)
+        return [
+            (place, SceneObject(rle, area, box, category.name, category.synset, number, self.dialect, kind))
+            for place, (rle, area, box, category, number, kind) in enumerate(parts, first)
+        ]
 
-    def _complain(
-        self,
-        annotation: Mapping[str, Any],
-        image_id: int,
-        error: ValueError,
-        bad: BadAnnotations,
-        dropped: Counter[str],
-    ) -> None:
-        """Raise for a malformed annotation, or count it."""
-        if bad == "fail":
-            raise self.error(annotation, image_id, error) from None
-        dropped["annotation that is not as it should be"] += 1
+    def _number(self, annotation: Mapping[str, Any], place: int) -> int | None:
+        """The id of an annotation, or its place in the file where some are texts."""
+        value = annotation.get("id")
+        number = read_id(value)
+        if number is None and not _is_missing(value):
+            raise ValueError(f"its id {shown(value)} is neither a whole number nor a text")
+        if self.numbers is not None:
+            return int(self.numbers[place])
+        return number if isinstance(number, int) else None
 
     def _category(self, annotation: Mapping[str, Any]) -> Category:
-        number = annotation.get("category_id")
-        category = self.categories.get(number) if type(number) is int else None
-        if category is None:
-            raise ValueError(f"unknown category {shown(number)}")
-        return category
+        value = annotation.get("category_id")
+        number = read_id(value)
+        if not self.categories:
+            return Category("object" if _is_missing(value) else str(number))
+        if number is None or number not in self.categories:
+            raise ValueError(f"unknown category {shown(value)}")
+        return self.categories[number]
 
-    def _panoptic_objects(self, image_id: int, bad: BadAnnotations, dropped: Counter[str]) -> list[SceneObject]:
+    def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[tuple[int, SceneObject]]:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
-        objects: list[SceneObject] = []
-        for annotation in self.annotations(image_id):
+        objects: list[tuple[int, SceneObject]] = []
+        first, end = self.slices.get(image_id, (0, 0))
+        for place in range(first, end):
+            annotation = self.annotation(place)
             image = self.images[image_id]
             ids = _segment_ids(self._png_path(annotation, image_id), image.height, image.width)
             for segment in _listed(annotation.get("segments_info")):
                 try:
-                    objects.append(self._segment(segment, ids))
+                    objects.append((place, self._segment(segment, ids)))
                 except ValueError as error:
-                    self._complain(segment, image_id, error, bad, dropped)
+                    self.refuse({**segment, "image_id": image_id}, error, dropped)
                 self._check_total(objects, image_id)
         return objects
 
-    def _check_total(self, objects: Sequence[SceneObject], image_id: int) -> None:
+    def _check_total(self, objects: Sequence[tuple[int, SceneObject]], image_id: Id) -> None:
         try:
-            masks.check_total(sum(len(item.rle["counts"]) for item in objects))
+            masks.check_total(sum(len(item.rle["counts"]) for _, item in objects))
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 
     def _segment(self, segment: Mapping[str, Any], ids: IntArray) -> SceneObject:
-        category, number = self._category(segment), _number(segment)
+        category, number = self._category(segment), whole_number(segment.get("id"))
         if number is None:
-            raise ValueError("the segment has no id")
+            raise ValueError("the segment has no whole number as id")
         rle = masks.encode(ids == number)
         (area,), (box,) = masks.areas([rle]).tolist(), masks.boxes([rle]).tolist()
-        thing: Kind = "crowd" if segment.get("iscrowd") else "thing"
+        thing: Kind = "crowd" if _is_crowd(segment) else "thing"
         kind = thing if category.is_thing else "stuff"
         return SceneObject(rle, area, tuple(box), category.name, None, number, "coco", kind)
 
@@ -264,43 +269,59 @@ def _segment_ids(path: Path, height: int, width: int) -> IntArray:
 
 
 def open_annotations(
-    path: Path, dialect: Dialect, *, bad: BadAnnotations = "fail", png_folder: Path | None = None
+    path: Path,
+    dialect: Dialect,
+    *,
+    bad: BadAnnotations = "fail",
+    option: str = "--set",
+    png_folder: Path | None = None,
 ) -> AnnotationFile:
     """Index an annotation file.
 
     Args:
-        path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic.
+        path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic; compressed, too.
         dialect: the file's layout.
-        bad: `drop` counts annotations of missing images instead of raising.
+        bad: whether malformed annotations, and those of missing images, raise or are counted and left out.
+        option: how the user's command spells the option `bad`, for errors.
         png_folder: folder of the PNGs of panoptic annotations, by default the JSON's path without its ending.
 
     Raises:
         InputError: missing, empty, truncated or not JSON; a duplicate image, or one without a size; an annotation
-            of a missing image.
+            of a missing image, if `bad` is "fail".
     """
     stamp = Stamp.of(path)  # before a byte is read
     index = index_json(path)
     for name in ("images", "annotations", "categories"):
-        if name not in index.records:
-            raise InputError(f"{path}: no array {name!r}; name a file of {dialect} annotations")
-    images = {_whole(record, "id", path): _image(record, path) for record in index.iterate("images")}
-    if len(images) != len(index.records["images"]):
+        is_optional = name == "categories" and dialect != "panoptic"  # which say what is a thing
+        if name not in index.records and not (is_optional and index.rest.get(name) is None):
+            raise InputError(
+                f"{path}: no array {name!r} beside {shown(list(index.rest)[:4])}; name a file of {dialect} annotations"
+            )
+    found = {_record_id(record, path): _image(record, path) for record in index.iterate("images")}
+    if len(found) != len(index.records["images"]):
         raise InputError(f"{path}: two records of 'images' have the same image id; fix the file")
+    images = {image_id: found[image_id] for image_id in sorted(found, key=_ascending)}
     categories = {
-        _whole(record, "id", path): Category(
-            _text(record, "name", path) or "", _text(record, "synset", path), bool(record.get("isthing", True))
+        _record_id(record, path): Category(
+            _text(record, "name", path) or "",
+            _text(record, "synset", path),
+            _flag(record.get("isthing"), missing=True) is not False,
         )
-        for record in index.iterate("categories")
+        for record in (index.iterate("categories") if "categories" in index.records else ())
     }
-    spans, slices, dropped = _group_by_image(index, images, bad)
+    spans, slices, numbers, dropped = _group_by_image(index, images, bad, option)
     return AnnotationFile(
         path,
         dialect,
         index.sha256,
+        index.file,
         images,
         categories,
         spans,
         slices,
+        numbers,
+        bad,
+        option,
         dropped,
         (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
         stamp,
@@ -308,29 +329,36 @@ def open_annotations(
 
 
 def _group_by_image(
-    index: JsonArrays, images: Mapping[int, ImageRecord], bad: BadAnnotations
-) -> tuple[Offsets, dict[int, tuple[int, int]], Counter[str]]:
-    """Spans of the annotations sorted by image (in file order within one), their slices, and what was dropped."""
+    index: JsonArrays, images: Mapping[Id, ImageRecord], bad: BadAnnotations, option: str
+) -> tuple[Offsets, dict[Id, tuple[int, int]], IntArray | None, Counter[str]]:
+    """Spans sorted by image (in file order within one), slices, places in the file if an id is a text, and dropped."""
+    ranks = {image_id: rank for rank, image_id in enumerate(images)}
     owners = np.empty(len(index.records["annotations"]), dtype=np.int64)
-    known = np.ones(len(owners), dtype=bool)
-    for number, annotation in enumerate(index.iterate("annotations")):
-        owner = owners[number] = _whole(annotation, "image_id", index.path)
-        if owner not in images:
-            if bad == "fail":
-                raise InputError(
-                    f"{index.path}: annotation {shown(annotation.get('id'))} is of image {owner}, which is missing "
-                    f"from 'images'; {_FIX}"
-                )
-            known[number] = False
+    has_texts = False
+    for place, annotation in enumerate(index.iterate("annotations")):
+        owner = read_id(annotation.get("image_id"))
+        owners[place] = -1 if owner is None else ranks.get(owner, -1)
+        has_texts = has_texts or isinstance(read_id(annotation.get("id")), str)
+        if owners[place] < 0 and bad == "fail":
+            raise InputError(
+                f"{index.path}: annotation {shown(annotation.get('id'))} is of image "
+                f"{shown(annotation.get('image_id'))}, which is missing from 'images'; {_fix(option)}"
+            )
     order = np.argsort(owners, kind="stable")
-    order = order[known[order]]
+    lost = int((owners < 0).sum())
+    order = order[lost:]
     values, firsts, counts = np.unique(owners[order], return_index=True, return_counts=True)
+    ids = list(images)
     slices = {
-        int(value): (int(first), int(first + count)) for value, first, count in zip(values, firsts, counts, strict=True)
+        ids[value]: (first, first + count)
+        for value, first, count in zip(values.tolist(), firsts.tolist(), counts.tolist(), strict=True)
     }
-    lost = int((~known).sum())
     dropped = Counter({"annotation of a missing image": lost} if lost else {})
-    return index.records["annotations"][order], slices, dropped
+    return index.records["annotations"][order], slices, order if has_texts else None, dropped
+
+
+def _fix(option: str) -> str:
+    return f"fix the file, or leave such annotations out: {option} bad_annotations=drop"
 
 
 def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
@@ -358,18 +386,27 @@ def _relative(name: str, image_id: object, path: Path) -> str:
 def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:
     """A text of a record, or None; numbers become text."""
     value = record.get(key)
-    if value is None or isinstance(value, str):
+    if _is_missing(value):
+        return None
+    if isinstance(value, str):
         return value
-    if isinstance(value, float) or is_whole(value):
+    if type(value) in (int, float):
         return str(value)
     raise _wrong(record, key, "a text", path)
 
 
 def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
-    value = record.get(key)
-    if not is_whole(value):
+    found = whole_number(record.get(key))
+    if found is None:
         raise _wrong(record, key, "a whole number", path)
-    return value
+    return found
+
+
+def _record_id(record: Mapping[str, Any], path: Path) -> Id:
+    found = read_id(record.get("id"))
+    if found is None:
+        raise _wrong(record, "id", "a whole number or a text", path)
+    return found
 
 
 def _wrong(record: Mapping[str, Any], key: str, kind: str, path: Path) -> InputError:
@@ -377,17 +414,38 @@ def _wrong(record: Mapping[str, Any], key: str, kind: str, path: Path) -> InputE
     return InputError(f"{path}: {key!r} of a record (id {number}) is {value}, not {kind}; fix the file")
 
 
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number of 64 bits."""
-    return type(value) is int and -(2**63) <= value < 2**63
+def read_id(value: object) -> Id | None:
+    """The id that a value of JSON means: a number of 64 bits, or a text; None if it cannot be one."""
+    number = whole_number(value)
+    if number is None:
+        return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value) else None
+    return number if -(2**63) <= number < 2**63 else str(number)
 
 
-def _number(annotation: Mapping[str, Any]) -> int | None:
-    """The id of an annotation, if it has one."""
-    number = annotation.get("id")
-    if number is None or is_whole(number):
-        return number
-    raise ValueError(f"its id {shown(number)} is not a whole number")
+def _ascending(image_id: Id) -> tuple[bool, Id]:
+    """Key that puts numbers before texts."""
+    return isinstance(image_id, str), image_id
+
+
+def _is_crowd(record: Mapping[str, Any]) -> bool:
+    found = _flag(record.get("iscrowd"), missing=False)
+    if found is None:
+        raise ValueError(f"its iscrowd {shown(record['iscrowd'])} is not 0 or 1")
+    return found
+
+
+def _flag(value: object, *, missing: bool) -> bool | None:
+    """What a number, true or false, or a text of these means; None for anything else."""
+    if _is_missing(value) or value == "":
+        return missing
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower(), whole_number(value))
+    return bool(value) if isinstance(value, int | float) else None
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value is null, or the NaN that pandas writes for nothing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _listed(segments: object) -> list[Mapping[str, Any]]:
@@ -404,8 +462,8 @@ def _dataset(file: AnnotationFile) -> str:
 class AnnotatedImages:
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
-    Scenes are in ascending order of image id. In a scene COCO's objects come first, then LVIS's, each in the order
-    of their file, then COCO's stuff.
+    Scenes are in ascending order of image id, numbers before texts. In a scene COCO's objects come first, then
+    LVIS's, each in the order of their file, then COCO's stuff.
 
     Attributes:
         name: the datasets joined: "lvis", "coco", "coco+lvis" or "photos".
@@ -414,7 +472,6 @@ class AnnotatedImages:
         files: LVIS, COCO or panoptic annotation files, also several of one kind.
         raster: how polygons become masks.
         coco_masks: take COCO's things from the `instances` or the `panoptic` files.
-        bad: whether malformed annotations raise or are left out.
         join: for COCO with LVIS: `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
             `outer` the images of either.
 
@@ -429,7 +486,6 @@ class AnnotatedImages:
         *,
         raster: Raster = "pycocotools",
         coco_masks: Literal["instances", "panoptic"] = "instances",
-        bad: BadAnnotations = "fail",
         join: Join = "inner",
     ) -> None:
         panoptic = [file for file in files if file.dialect == "panoptic"]
@@ -438,8 +494,7 @@ class AnnotatedImages:
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.name = "+".join(sorted({_dataset(file) for file in self.files}))
-        self.raster, self.bad = raster, bad
-        self.coco_masks = coco_masks
+        self.raster, self.coco_masks = raster, coco_masks
         self.image_ids, self._unjoined = self._join(join)
         self._check_files()
 
@@ -455,11 +510,11 @@ class AnnotatedImages:
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
         """The scenes with these indices, in this order."""
         for index in indices:
-            yield self._scene(int(self.image_ids[index]))
+            yield self._scene(self.image_ids[index])
 
     def object_counts(self, images: range) -> list[int]:
         """Number of annotations of each image of a range, over all files."""
-        ids = self.image_ids[images.start : images.stop].tolist()
+        ids = self.image_ids[images.start : images.stop]
         spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
         return [sum(end - first for first, end in each) for each in spans]
 
@@ -482,13 +537,13 @@ class AnnotatedImages:
                 found[f"panoptic{number}:PNGs"] = joint_sha256(file.png_paths())
         return found
 
-    def _scene(self, image_id: int) -> Scene:
+    def _scene(self, image_id: Id) -> Scene:
         dropped: Counter[str] = Counter()
         objects: list[SceneObject] = []
         for file in self.files:
             if image_id not in file.slices or (file.dialect == "coco" and self.coco_masks == "panoptic"):
                 continue
-            found = file.objects(image_id, self.raster, self.bad, dropped)
+            found = [item for _, item in file.objects(image_id, self.raster, dropped)]
             if file.dialect == "panoptic" and self.coco_masks == "instances":
                 found = [item for item in found if item.kind == "stuff"]
             objects += found
@@ -505,21 +560,21 @@ class AnnotatedImages:
             dropped=dropped,
         )
 
-    def _join(self, join: Join) -> tuple[IntArray, dict[str, int]]:
+    def _join(self, join: Join) -> tuple[list[Id], dict[str, int]]:
         """Image ids in ascending order, and the number of images left out, by reason."""
-        by_dataset: dict[str, set[int]] = {}
+        by_dataset: dict[str, set[Id]] = {}
         for file in self.files:
             by_dataset.setdefault(_dataset(file), set()).update(file.images)
         everything = set().union(*by_dataset.values())
         joined = set.intersection(*by_dataset.values()) if join == "inner" else everything
         lost = len(everything) - len(joined)
         left_out = {"image that only one of the datasets has": lost} if lost else {}
-        return np.array(sorted(joined), dtype=np.int64), left_out
+        return sorted(joined, key=_ascending), left_out
 
     def _check_files(self) -> None:
         """Raise if a file occurs twice, or if two disagree about the size of an image."""
         contents: dict[tuple[str, str], Path] = {}
-        sizes: dict[int, tuple[ImageRecord, Path]] = {}
+        sizes: dict[Id, tuple[ImageRecord, Path]] = {}
         for file in self.files:
             same = contents.setdefault((file.dialect, file.sha256), file.path)
             if same is not file.path:

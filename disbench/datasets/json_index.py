@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ import orjson
 from disbench.core.arrays import BoolArray, ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_ARRAYS, MAX_RECORD_BYTES
-from disbench.io.files import open_regular
+from disbench.io.archives import open_unpacked
 
 Offsets = IntArray
 _CHUNK = 4 * 2**20
@@ -45,12 +45,14 @@ class JsonArrays:
     """The positions of the records of a JSON file.
 
     Attributes:
+        file: the bytes that the positions are in.
         records: for each top-level array the first byte and the byte after the last of every record: int64 (n, 2).
         bounds: for each array the first byte inside its brackets and the byte of the closing bracket.
         rest: the top-level object with empty lists in place of the arrays.
     """
 
     path: Path
+    file: RecordFile
     sha256: str
     records: dict[str, Offsets]
     bounds: dict[str, tuple[int, int]]
@@ -64,21 +66,18 @@ class JsonArrays:
         """
         spans = self.records[name]
         position, stop = self.bounds[name]
-        with self.path.open("rb") as file:
-            first = 0
-            while first < len(spans):
-                block = _block(spans, first, position)
-                file.seek(position)
-                data = file.read(int(block[-1, 1]) - position)
-                places = (block - position).tolist()
-                begin = places[0][0]
-                self._check_gap(data[:begin], name, first)
-                yield from _parsed(data[begin:], len(block)) or self._one_by_one(data, places, name, first)
-                position = int(block[-1, 1])
-                first += len(block)
-            file.seek(position)
-            if tail := file.read(stop - position).strip(_SPACE):
-                raise self._misplaced(tail, name, len(spans))
+        first = 0
+        while first < len(spans):
+            block = _block(spans, first, position)
+            data = self.file.read(position, int(block[-1, 1]))
+            places = (block - position).tolist()
+            begin = places[0][0]
+            self._check_gap(data[:begin], name, first)
+            yield from _parsed(data[begin:], len(block)) or self._one_by_one(data, places, name, first)
+            position = int(block[-1, 1])
+            first += len(block)
+        if tail := self.file.read(position, stop).strip(_SPACE):
+            raise self._misplaced(tail, name, len(spans))
 
     def _one_by_one(self, data: bytes, places: list[list[int]], name: str, first: int) -> Iterator[dict[str, Any]]:
         """The records of a block of which one is not valid JSON, or something else is between them."""
@@ -135,16 +134,21 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
         InputError: not valid JSON.
     """
     try:
-        record: dict[str, Any] = orjson.loads(data)
-    except ValueError:
-        try:
-            record = json.loads(data)  # slower, but accepts NaN
-            json.dumps(record, ensure_ascii=False).encode()  # refuses half a surrogate pair
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path}: record {number} of {shown(name)} is not valid JSON ({error}); fix the file"
-            ) from None
+        record: dict[str, Any] = _loaded(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: record {number} of {shown(name)} is not valid JSON ({error}); fix the file"
+        ) from None
     return record
+
+
+def _loaded(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        found = json.loads(data)  # slower, but accepts NaN
+        json.dumps(found, ensure_ascii=False).encode()  # refuses half a surrogate pair
+        return found
 
 
 def index_json(path: Path) -> JsonArrays:
@@ -156,8 +160,7 @@ def index_json(path: Path) -> JsonArrays:
         InputError: the file is missing, empty, truncated or not a JSON object, or it exceeds a bound of
             `disbench.core.limits`: too many arrays, too large a record.
     """
-    with open_regular(path, "no such file; check the path") as file:
-        return _Scan(path, file).run()
+    return _Scan(path, RecordFile(path)).run()
 
 
 class _Scan:
@@ -166,7 +169,7 @@ class _Scan:
     Depth 1 is inside the top-level object, 2 inside a top-level array, 3 inside a record.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: RecordFile) -> None:
         self.path, self.file = path, file
         self.depth = 0
         self.in_string = False
@@ -179,7 +182,13 @@ class _Scan:
     def run(self) -> JsonArrays:
         digest = hashlib.sha256()
         position = 0
-        while chunk := self._next_chunk():
+        while chunk := self._next_chunk(position):
+            if position == 0 and chunk.lstrip(_SPACE).startswith(b"["):
+                raise InputError(
+                    f"{self.path}: a list, such as COCO's results or Label Studio's tasks, not an object with images, "
+                    "annotations and categories; export the dataset in COCO's format, or join results with the file "
+                    "that has their images"
+                )
             digest.update(chunk)
             self._scan_chunk(chunk, position)
             position += len(chunk)
@@ -192,10 +201,10 @@ class _Scan:
             )
         return self._result(digest.hexdigest())
 
-    def _next_chunk(self) -> bytes:
+    def _next_chunk(self, position: int) -> bytes:
         """A chunk that does not end in a backslash, so that escapes are not split."""
-        chunk = self.file.read(_CHUNK)
-        while chunk.endswith(b"\\") and (more := self.file.read(_CHUNK)):
+        chunk = self.file.read(position, position + _CHUNK)
+        while chunk.endswith(b"\\") and (more := self.file.read(position + len(chunk), position + len(chunk) + _CHUNK)):
             chunk += more
             if len(chunk) > MAX_RECORD_BYTES + _CHUNK:
                 raise InputError(f"{self.path}: a text with more than {MAX_RECORD_BYTES} backslashes; fix the file")
@@ -241,7 +250,8 @@ class _Scan:
                 self._keep(chunk[cut : place + 1])
                 if len(self.arrays) == MAX_ARRAYS:
                     raise InputError(
-                        f"{self.path}: more than {MAX_ARRAYS} arrays at the top level; name an annotation file"
+                        f"{self.path}: more than {MAX_ARRAYS} arrays at the top level; name an annotation file, one "
+                        "object of JSON (not one a line)"
                     )
                 self.arrays.append([])
                 self.bounds.append((position + place + 1, 0))
@@ -274,10 +284,11 @@ class _Scan:
     def _result(self, sha256: str) -> JsonArrays:
         skeleton = b"".join(self.skeleton)
         try:
-            rest = orjson.loads(skeleton)
+            rest = _loaded(skeleton)
             pairs = json.loads(skeleton, object_pairs_hook=list)  # keeps duplicate keys
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.path}: not valid JSON ({error}); get the file again") from None
+            reason = getattr(error, "msg", error)  # without the place, which is not that in the file
+            raise InputError(f"{self.path}: not one object of JSON ({reason}); fix the file or get it again") from None
         if not isinstance(rest, dict):
             raise InputError(f"{self.path}: not a JSON object with arrays of records; name an annotation file")
         if len(pairs) > len(rest):
@@ -285,7 +296,7 @@ class _Scan:
         emptied = [key for key, value in rest.items() if value == []]
         records = {key: self._spans(key, parts) for key, parts in zip(emptied, self.arrays, strict=True)}
         bounds = dict(zip(emptied, self.bounds, strict=True))
-        return JsonArrays(self.path, sha256, records, bounds, rest)
+        return JsonArrays(self.path, self.file, sha256, records, bounds, rest)
 
     def _spans(self, name: str, parts: list[Offsets]) -> Offsets:
         marks = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
@@ -314,23 +325,22 @@ def _escaped(data: ByteArray) -> BoolArray:
 
 
 class RecordFile:
-    """Random access to the bytes of a file, which every process opens when it first reads."""
+    """Random access to the bytes of a file, unpacked and in UTF-8, which every process opens when it first reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor: int | None = None
+        self._file: IO[bytes] | None = None
 
     def read(self, begin: int, end: int) -> bytes:
-        """The bytes of one record."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        return os.pread(self._descriptor, end - begin, begin)
+        """The bytes from one position to another, or to the file's end."""
+        if self._file is None:
+            self._file = open_unpacked(self.path)
+        return os.pread(self._file.fileno(), end - begin, begin)
 
     def __getstate__(self) -> dict[str, Any]:
         """The path only; descriptors belong to one process."""
-        return {"path": self.path, "_descriptor": None}
+        return {"path": self.path, "_file": None}
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
-            self._descriptor = None
+        if getattr(self, "_file", None) is not None:
+            self._file.close()  # type: ignore[union-attr]

@@ -7,21 +7,25 @@ bounds no bytes, links are refused (what is unpacked is moved later) and the unp
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import errno
 import gzip
+import json
 import lzma
 import re
+import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FOLDERS, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
-from disbench.io.files import has_control, stays_inside
+from disbench.io.files import has_control, open_regular, stays_inside
 
 _OVERHEAD = 512
 """Bytes that a file or folder counts beside its content: archives of a million empty files are bombs too."""
@@ -30,7 +34,7 @@ _SAYS_UTF8 = 0x800
 """Flag of a file in a zip."""
 _SKIPPED = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """What macOS and Windows add to folders."""
-_OPENERS: Mapping[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_OPENERS: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """First bytes of a compressed tar -> what opens it."""
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors of the system that are about a name in the archive, not about the disk."""
@@ -48,18 +52,23 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
         InputError: no archive, a damaged or encrypted one, or one with a path that leaves the folder, a link, a device,
             a sparse file, or more bytes than allowed. What was unpacked so far is left.
     """
-    allowed = limit if limit is not None else max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * archive.stat().st_size)
-    try:
+    allowed = _allowed(archive) if limit is None else limit
+    with _whole(archive, "zip or tar archive", "get it again, or correct the card (unpack = false)"):
         (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, folder, allowed)
+
+
+@contextlib.contextmanager
+def _whole(archive: Path, kind: str, fix: str) -> Iterator[None]:
+    """Turn any error that damaged bytes cause into an `InputError`; each library fails in its own ways."""
+    try:
+        yield
     except InputError:
         raise
-    except Exception as error:  # damaged bytes make each library fail in its own ways: EOFError, zlib.error ...
+    except Exception as error:  # EOFError, zlib.error ...
         if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_ERRORS:
             raise
         words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(
-            f"{archive}: not a whole zip or tar archive ({words}); get it again, or correct the card (unpack = false)"
-        ) from None
+        raise InputError(f"{archive}: not a whole {kind} ({words}); {fix}") from None
 
 
 def safe_path(name: str, where: object) -> PurePosixPath:
@@ -79,6 +88,51 @@ def safe_path(name: str, where: object) -> PurePosixPath:
     if "\\" in name or not stays_inside(name) or len(path.parts) > MAX_FOLDERS:
         raise InputError(f"{where}: the path {shown(name)} is not a relative path that stays in its folder")
     return path
+
+
+def open_unpacked(path: Path) -> IO[bytes]:
+    """A file of JSON for reading, as UTF-8: it itself, or a temporary copy where it is compressed or in UTF-16 or -32.
+
+    Args:
+        path: JSON, told by its content: plain, in gzip, bz2 or xz, or the only JSON of a zip archive; with or without
+            a byte order mark.
+
+    Raises:
+        InputError: a missing or damaged file, or a zip with several JSONs or none.
+    """
+    file = open_regular(path, "no such file; check the path")
+    begin = file.peek(6)[:6]
+    with _whole(path, "file of JSON", "get it again"):
+        stream: Any = file
+        copy: IO[bytes] = file
+        if begin.startswith(b"PK\3\4"):
+            stream = _only_json(zipfile.ZipFile(file), path)
+        elif opener := next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None):
+            stream = opener(file)
+        encoding = json.detect_encoding(stream.read(4))
+        stream.seek(0)
+        if encoding != "utf-8":
+            stream = codecs.EncodedFile(stream, "utf-8", encoding)
+        if stream is not file:
+            with file:
+                copy = tempfile.TemporaryFile()  # noqa: SIM115  (the caller's)
+                shutil.copyfileobj(cast(Any, _Bounded(stream, path, _allowed(path))), copy, _CHUNK)
+                copy.flush()
+    return copy
+
+
+def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
+    found = [name for name in archive.namelist() if name.endswith(".json")]
+    names = [name for name in found if not any(map(_SKIPPED.fullmatch, name.split("/")))]
+    if len(names) != 1:
+        content = f"{len(names)} JSON files ({', '.join(map(shown, names[:4]))})" if names else "no JSON file"
+        raise InputError(f"{path}: a zip archive with {content}; unpack it and name the file of annotations")
+    return archive.open(names[0])
+
+
+def _allowed(archive: Path) -> int:
+    """Bytes that an archive may unpack to."""
+    return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * archive.stat().st_size)
 
 
 def _unpack_zip(archive: Path, folder: Path, allowed: int) -> None:

@@ -129,9 +129,7 @@ def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
 
 
 def _annotated(recipe: Recipe, files: Sequence[AnnotationFile]) -> SceneSource:
-    return AnnotatedImages(
-        files, raster=recipe.raster, coco_masks=recipe.coco_masks, bad=recipe.bad_annotations, join=recipe.join
-    )
+    return AnnotatedImages(files, raster=recipe.raster, coco_masks=recipe.coco_masks, join=recipe.join)
 
 
 def _open_photos(recipe: Recipe, paths: SourcePaths) -> SceneSource:

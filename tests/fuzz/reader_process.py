@@ -52,12 +52,12 @@ def all_scenes(source: SceneSource) -> None:
 
 def annotations(path: Path, dialect: Any, bad: Any = "fail", raster: Any = "pycocotools") -> None:
     file = open_annotations(path, dialect, bad=bad)
-    all_scenes(AnnotatedImages([file], bad=bad, raster=raster))
+    all_scenes(AnnotatedImages([file], raster=raster))
 
 
 def sampled(path: Path) -> None:
     """The shard of an annotation file whose records may be malformed."""
-    source = AnnotatedImages([open_annotations(path, "lvis", bad="drop")], bad="drop")
+    source = AnnotatedImages([open_annotations(path, "lvis", bad="drop")])
     batch = to_batch([sample_scene(scene, CONTAINMENT) for scene in source.read(range(len(source)))])
     assert batch.num_rows == len(source)
 

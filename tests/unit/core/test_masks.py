@@ -1,5 +1,6 @@
 """Masks on run lengths against NumPy, SciPy, OpenCV and pycocotools."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from disbench.core.masks import (
     ious,
     pixel,
     union,
+    whole_number,
 )
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
@@ -196,19 +198,31 @@ def test_a_ring_is_any_sequence_of_numbers(ring: Sequence[float], raster: Raster
 @pytest.mark.parametrize(
     "rings",
     [
-        *([], [[]], [TRIANGLE[:4]], [TRIANGLE[:5]], [[*TRIANGLE, 3.0]], [TRIANGLE, [1.0, 1.0, 2.0, 2.0]]),
+        *([[*TRIANGLE, 3.0]], [[1.0, 1.0], [7.0, 1.0], [7.0, 5.0]], [TRIANGLE, [None]]),
         *(TRIANGLE, [TRIANGLE, [TRIANGLE]], [[[1.0, 1.0], [7.0, 1.0], [7.0, 5.0]]]),
         [[[1.0, 1.0], [7.0], [7.0, 5.0, 2.0]]],
         *([[1.0, value, 7.0, 1.0, 7.0, 5.0]] for value in (float("nan"), None, "one")),
         *([[1.0, 1.0, value, 1.0, 7.0, 5.0]] for value in (float("inf"), float("-inf"))),
         *([[1.0, 1.0, 7.0, 1.0, 7.0, value]] for value in (10**400, 5.0j)),
-        *("1 1 7 1 7 5", ["1 1 7 1 7 5"], [["1", "1", "7", "1", "7", "5"]], [None], [{"x": 1.0}]),
+        *("1 1 7 1 7 5", ["1 1 7 1 7 5"], [["1", "1", "7", "1", "7", "five"]], [None], [{"x": 1.0}]),
+        *([[1.0, 1.0, 7.0, 1.0, 7.0, 2.0**29]], [[0.0, 0.0, 2.0**24, 0.0, 0.0, 1.0]], [[True, 1, 7, 1, 7, 5]]),
     ],
 )
 @pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
 def test_what_is_no_polygon_is_refused(rings: Any, raster: Raster) -> None:
     with pytest.raises(ValueError, match="polygon"):
         from_polygons(rings, 8, 9, raster)
+
+
+@pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
+def test_rings_without_three_points_are_left_out(raster: Raster) -> None:
+    whole = from_polygons([TRIANGLE], 8, 9, raster)
+    for short in ([], [3.0], [1.0, 1.0], [1.0, 1.0, 5.0], [1.0, 1.0, 2.0, 2.0], TRIANGLE[:5]):
+        changes: Counter[str] = Counter()
+        assert from_polygons([short, TRIANGLE], 8, 9, raster, changes) == whole
+        assert (+changes).total() == 1
+        assert from_polygons([short], 8, 9, raster) == empty(8, 9)
+    assert from_polygons([], 8, 9, raster) == empty(8, 9)
 
 
 @pytest.mark.parametrize("raster", ["pycocotools", "fillpoly"])
@@ -223,25 +237,56 @@ def test_what_is_no_polygon_is_refused(rings: Any, raster: Raster) -> None:
         ((10, 9), (10, 10)),
     ],
 )
-def test_a_polygon_may_leave_its_image_by_the_margin(
+def test_a_polygon_that_leaves_its_image_beyond_the_margin_is_counted(
     at_the_margin: tuple[float, float], beyond: tuple[float, float], raster: Raster
 ) -> None:
     """The image has 8 rows and 9 columns, the margin is one pixel."""
-    inside = [1.0, 1.0, 7.0, 3.0]
-    assert decode(from_polygons([[*at_the_margin, *inside]], 8, 9, raster)).shape == (8, 9)
-    with pytest.raises(ValueError, match="outside its image"):
-        from_polygons([[*beyond, *inside]], 8, 9, raster)
+    for corner, counted in ((at_the_margin, 0), (beyond, 1)):
+        changes: Counter[str] = Counter()
+        from_polygons([[*corner, 1.0, 1.0, 7.0, 3.0]], 8, 9, raster, changes)
+        assert changes.total() == counted
     with pytest.raises(ValueError, match="fillpoly"):
         from_polygons([TRIANGLE], 8, 9, "fillpoli")  # type: ignore[arg-type]
+
+
+@given(
+    points=st.lists(st.floats(-2e5, 2e5) | st.floats(-20, 20), min_size=6, max_size=12).filter(
+        lambda p: len(p) % 2 == 0
+    )
+)
+@example(points=[2.0**28, 2.0**28, 2.0**28, 2.0**28 - 9, 2.0**28 - 9, 2.0**28])
+def test_a_polygon_is_cut_off_as_pycocotools_does(points: list[float]) -> None:
+    expected = coco_mask.frPyObjects([points], 8, 9)[0]
+    assert decode(from_polygons([points], 8, 9)).sum() == coco_mask.area(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *((3, 3), (3.0, 3), ("3", 3), ("3.00", 3), (-3.0, -3), ("0", 0), (2**70, 2**70)),
+        *((value, None) for value in (True, 3.5, "3.5", "03", " 3", "", "x", 1e300, float("nan"), None, [3], "9" * 99)),
+    ],
+)
+def test_whole_numbers_as_tools_write_them(value: object, number: int | None) -> None:
+    assert whole_number(value) == number
 
 
 @given(array=masks(most=1))
 def test_a_foreign_rle_compressed_or_not(array: Masks) -> None:
     mask = array[0]
     size, runs = list(mask.shape), runs_of(mask)
-    counts: list[Any] = [runs, compressed(runs), compressed(runs).decode("ascii")]
+    text = compressed(runs).decode("ascii")
+    counts: list[Any] = [
+        runs,
+        list(map(float, runs)),
+        list(map(str, runs)),
+        compressed(runs),
+        text,
+        str(compressed(runs)),
+    ]
     for foreign in counts:
         assert from_foreign_rle({"size": size, "counts": foreign}, *size) == encode(mask)
+        assert from_foreign_rle({"size": list(map(str, size)), "counts": foreign}, *size) == encode(mask)
 
 
 @given(data=st.data(), array=masks(most=1))
@@ -283,7 +328,7 @@ def test_only_runs_that_add_up_are_a_mask(runs: list[int]) -> None:
 
 
 NO_COUNTS: tuple[object, ...] = (
-    *([5.0, 10.0], [5, 10.5], [float("nan")], ["5", "10"], [None, 15], [True] * 15),
+    *([5, 10.5], [float("nan")], ["5", "1e1"], [None, 15], [True] * 15),
     *([[5], [10]], [[5, 4], 6], [{}, 15], None, 15, (5, 10), {"5": 10}),
     b"?h",  # a run of 15, then one that does not end
     *(b"?\xff", b"\xff\xff\xff", b"\x00", b"oooooooooooooooo", " ", "é", "\ud800"),
@@ -294,7 +339,7 @@ NO_COUNTS: tuple[object, ...] = (
     "rle",
     [
         *({"size": [3, 5], "counts": counts} for counts in NO_COUNTS),
-        *({"size": size, "counts": [15]} for size in (None, 15, "35", [[3, 5]], [3, None], ["3", "5"])),
+        *({"size": size, "counts": [15]} for size in (None, 15, "35", [[3, 5]], [3, None], ["3", "5 "])),
         *({}, {"size": [3, 5]}, {"counts": [15]}),
         *(None, 3, "RLE", [[1.0, 1.0, 2.0, 2.0, 3.0, 1.0]]),
     ],

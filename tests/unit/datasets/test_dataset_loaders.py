@@ -280,7 +280,7 @@ class TestAnnotated:
         source = open_dataset("coco", root)
         assert list(source.ids) == ["000000000001/3", "000000000001/2", "000000000002/7"]
         assert source.facts()["images"] == 2
-        assert source.facts()["left_out"] == {"crowd": 1, "no pixel": 1}
+        assert source.facts()["left_out"] == {"crowd region": 1, "empty mask": 1}
         target = source.read(0).target
         expected = np.zeros((HEIGHT, WIDTH), dtype=np.int8)
         expected[3:13, 6:16] = 1
@@ -316,7 +316,7 @@ class TestAnnotated:
         ("records", "named"),
         [
             ([annotation(3, id=None)], r"annotation None \(image 1\)"),
-            ([annotation(3, segmentation=[[1, 2, 3]], area=1)], r"annotation 3 \(image 1\)"),
+            ([annotation(3, segmentation=[[1, 2, 3, 4, 5, 6, 7]], area=99)], r"annotation 3 \(image 1\)"),
             ([annotation(3, of=77)], "annotation 3 is of image 77"),
             ([annotation(3), annotation(3)], ""),
             ([annotation(3, iscrowd=1)], ""),

@@ -26,7 +26,7 @@ from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_an
 def read(*files: tuple[Path, Dialect], bad: BadAnnotations = "fail", **options: Any) -> AnnotatedImages:
     """The scenes of annotation files, each with its dialect."""
     opened = [open_annotations(path, dialect, bad=bad) for path, dialect in files]
-    return AnnotatedImages(opened, bad=bad, **options)
+    return AnnotatedImages(opened, **options)
 
 
 def scenes(source: AnnotatedImages) -> list[Scene]:
@@ -335,7 +335,7 @@ class TestPanoptic:
 
     @pytest.mark.parametrize(
         "segments",
-        [[{"id": 5, "category_id": 9}], [{"category_id": 1}], [{"id": "5", "category_id": 1}], [[5, 1]], None],
+        [[{"id": 5, "category_id": 9}], [{"category_id": 1}], [{"id": "x", "category_id": 1}], [[5, 1]], None],
     )
     def test_bad_segments_are_named_or_dropped(
         self, tmp_path: Path, labels: np.ndarray[Any, Any], segments: Any
@@ -346,7 +346,7 @@ class TestPanoptic:
             scenes(read((path, "panoptic")))
         (scene,) = scenes(read((path, "panoptic"), bad="drop"))
         assert ids(scene) == ([300] if segments else [])
-        assert scene.dropped == {"annotation that is not as it should be": 1}
+        assert scene.dropped == {"invalid annotation": 1}
 
     def test_another_folder_of_pngs(self, path: Path, tmp_path: Path) -> None:
         path.with_suffix("").rename(tmp_path / "elsewhere")
@@ -356,15 +356,15 @@ class TestPanoptic:
 
 
 BAD_RECORDS: list[dict[str, Any]] = [
-    {"segmentation": []},
-    {"segmentation": [[1, 2, 3, 4]]},
     {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
-    {"segmentation": [1, 2, 3, 4, 5, 6]},
+    {"segmentation": [[1, 2], [3, 4], [5, 9]]},
+    {"segmentation": [[[1, 2], [3, 4], [5, 9]]]},
     {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
     {"segmentation": [[1, 2, 3, 4, 5, float("inf")]]},
     {"segmentation": [[1, 2, 3, 4, 5, "x"]]},
-    {"segmentation": [[1, 2, 3, 4, 5, HEIGHT + 9]]},
-    {"segmentation": None},
+    {"segmentation": [[1, 2, 3, 4, 5, 2**30]]},
+    {"segmentation": "[[1, 2, 3, 4, 5, 9]]"},
+    {"segmentation": [{"size": [HEIGHT, WIDTH], "counts": [5, 5]}]},
     {"segmentation": {"size": [HEIGHT, WIDTH + 1], "counts": [0]}},
     {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}},
     {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~"}},
@@ -372,8 +372,11 @@ BAD_RECORDS: list[dict[str, Any]] = [
     {"category_id": None},
     {"category_id": [1]},
     {"category_id": True},
-    {"id": "x"},
-    {"id": 2**63},
+    {"id": [1]},
+    {"id": 1.5},
+    {"id": "a\nb"},
+    {"iscrowd": "maybe"},
+    {"iscrowd": [1]},
 ]
 
 
@@ -388,7 +391,7 @@ class TestBadRecords:
         assert ids(next(source.read([1]))) == [4]
         first, second = scenes(read((path, "lvis"), bad="drop"))
         assert (ids(first), ids(second)) == ([1, 3], [4])
-        assert first.dropped == {"annotation that is not as it should be": 1}
+        assert first.dropped == {"invalid annotation": 1}
         assert second.dropped == {}
 
     def test_annotations_of_missing_images(self, tmp_path: Path) -> None:
@@ -409,10 +412,12 @@ class TestBadRecords:
             [image(1, width=-5)],
             [image(1, width=2**31, height=2)],
             [image(1, height=None)],
-            [image(1, height=40.0)],
-            [image(1, id="1")],
+            [image(1, height=40.5)],
+            [image(1), image(2, id="1")],
+            [image(1), image(2, id=1.0)],
             [image(1, id=True)],
-            [image(1, id=2**63)],
+            [image(1, id="")],
+            [image(1, id=float("nan"))],
             [image(1, file_name="\ud800")],
         ],
     )
@@ -421,19 +426,21 @@ class TestBadRecords:
         with pytest.raises(InputError, match=r"a\.json: .*(image|record)"):
             read((path, "lvis"))
 
-    @pytest.mark.parametrize("number", ["1", None, 1.0, 2**64, [1]])
+    @pytest.mark.parametrize("number", ["01", None, 1.5, 2**64, [1], float("nan")])
     def test_annotations_without_a_proper_image_id(self, tmp_path: Path, number: Any) -> None:
         path = write_annotations(tmp_path / "a.json", [annotation(5, image_id=number)])
-        with pytest.raises(InputError, match=r"a\.json: .*5"):
-            read((path, "lvis"), bad="drop")
+        with pytest.raises(InputError, match=r"a\.json: annotation 5 "):
+            read((path, "lvis"))
+        assert read((path, "lvis"), bad="drop").dropped == {"annotation of a missing image": 1}
 
-    @pytest.mark.parametrize("missing", ["images", "annotations", "categories"])
-    def test_another_kind_of_json(self, tmp_path: Path, missing: str) -> None:
+    @pytest.mark.parametrize("missing", ["images", "annotations"])
+    @pytest.mark.parametrize("dialect", ["coco", "panoptic"])
+    def test_another_kind_of_json(self, tmp_path: Path, missing: str, dialect: Dialect) -> None:
         content = json.loads(write_annotations(tmp_path / "a.json", []).read_text())
-        del content[missing]
+        del content[missing if dialect == "coco" else "categories"]
         (tmp_path / "a.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"a\.json: "):
-            read((tmp_path / "a.json", "coco"))
+            read((tmp_path / "a.json", dialect))
 
 
 def test_rle_type_is_plain(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ class TestSources:
         recipe = load_recipe("lvis-hierarchy", ["bad_annotations=drop", "raster=fillpoly"])
         source = open_source(recipe, SourcePaths(lvis=[path]))
         assert isinstance(source, AnnotatedImages)
-        assert (source.bad, source.raster, source.dropped.total()) == ("drop", "fillpoly", 1)
+        assert (source.files[0].bad, source.raster, source.dropped.total()) == ("drop", "fillpoly", 1)
         with pytest.raises(InputError, match="annotation 2 is of image 5"):
             open_source(load_recipe("lvis-hierarchy"), SourcePaths(lvis=[path]))
 
