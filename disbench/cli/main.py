@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -106,10 +107,36 @@ def main() -> None:
             raise
         print(f"error: {addresses.with_addresses(_sentence(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except Exception as error:
+        problem = _environment_problem(error)
+        if debug or not problem:
+            raise
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # typer turns Ctrl-C into this
             print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
         raise
+
+
+def _environment_problem(error: Exception) -> str | None:
+    """What is wrong with the installed packages, one line; None if an error has another cause."""
+    from importlib import metadata  # noqa: PLC0415
+
+    from packaging.requirements import Requirement  # noqa: PLC0415
+
+    for needed in map(Requirement, metadata.requires("disbench") or []):
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            version = metadata.version(needed.name)
+            if not needed.specifier.contains(version, prereleases=True):
+                wanted = f"{needed.name}{needed.specifier}"
+                return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
+    if isinstance(error, ImportError):
+        words = " ".join(str(error).split())
+        return f"{words}; the installed packages do not fit each other, run: pip install --upgrade disbench"
+    return None
 
 
 def _sentence(error: Exception) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -66,6 +68,33 @@ def test_help_loads_nothing_heavy_and_answers_fast() -> None:
     assert loaded == "[]"
     # Process CPU time, not wall time; the best of three, so that a busy machine does not decide.
     assert min(float(run.stderr.splitlines()[1]) for run in runs) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("numpy", "error", "options", "sentence"),
+    [
+        ("1.26.4", "ImportError('NumPy 2')", [], "error: numpy 1.26.4 is installed, but disbench needs numpy>=2"),
+        ("1.26.4", "ImportError('NumPy 2')", ["--debug"], "Traceback "),
+        ("2.1.0", "ImportError('a library\\nis missing')", [], "error: a library is missing; the installed packages "),
+        ("2.1.0", "ValueError('a fault of disbench')", [], "Traceback "),
+    ],
+)
+def test_packages_that_do_not_fit_are_one_line(
+    tmp_path: Path, numpy: str, error: str, options: list[str], sentence: str
+) -> None:
+    dependencies = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    required = "".join(f"Requires-Dist: {one}\n" for one in dependencies)
+    for name, version, more in (("numpy", numpy, ""), ("disbench", "0", required)):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}")
+    (tmp_path / "pyarrow.py").write_text(f"raise {error}")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "disbench", "sample", "lvis-hierarchy", "--photos", "--out", str(tmp_path / "o")]
+    result = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+    assert result.stderr.startswith(sentence)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1) or sentence == "Traceback "
+    assert not (tmp_path / "o").exists()
 
 
 def test_version_and_list() -> None:
