@@ -135,7 +135,7 @@ def _environment_problem(error: Exception) -> str | None:
                 return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
     if isinstance(error, ImportError):
         words = " ".join(str(error).split())
-        return f"{words}; the installed packages do not fit each other, run: pip install --upgrade disbench"
+        return f"{words}; the installed packages do not fit each other, run: pip install --upgrade --upgrade-strategy eager disbench"
     return None
 
 
