@@ -42,9 +42,10 @@ from disbench.harness.evaluation import evaluate
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
+from disbench.shards.manifest import Tally
 from disbench.shards.reader import ShardReader
 from disbench.shards.rows import ROWS_A_GROUP, row_bytes, to_batch
-from disbench.shards.writer import Chunk, ShardWriter, Tally
+from disbench.shards.writer import Chunk, ShardWriter
 
 SCENES = 64
 """Scenes that are sampled, written and read."""

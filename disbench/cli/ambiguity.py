@@ -65,16 +65,7 @@ class SetOptions:
     data: Path | None
 
     def check(self, dataset: bool, typed: Mapping[str, bool], budget: str) -> None:
-        """See that options and task go together.
-
-        Args:
-            dataset: whether a dataset was named.
-            typed: options of loops of clicks -> whether they were typed.
-            budget: of the method.
-
-        Raises:
-            InputError: they do not.
-        """
+        """`InputError` unless options and task go together; `typed`: option of click loops -> whether it was typed."""
         if self.task == "targets":
             if not dataset:
                 raise InputError(

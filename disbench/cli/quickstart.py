@@ -32,12 +32,7 @@ EVERY = 24
 def quickstart(out: Path, existing: Existing = "resume") -> list[Path]:
     """Shards of the embedded photos with statistics and contact sheets; then a benchmark on them, with its report.
 
-    Args:
-        out: folder for the results; each recipe and each run gets a folder in it.
-        existing: what to do with earlier results.
-
-    Returns:
-        The contact sheets, the benchmark's tables, curves and leaderboard.
+    Each recipe and each run gets a folder in `out`. Returns the files to look at.
     """
     sheets = []
     for name in RECIPES:

@@ -68,8 +68,7 @@ def sample(
 ) -> None:
     """Make shards of diverse sets from annotations."""
     from disbench.io.outputs import output  # noqa: PLC0415
-    from disbench.sampling.job import JOB_FILES, make_shards  # noqa: PLC0415
-    from disbench.sampling.parts import parse_part  # noqa: PLC0415
+    from disbench.sampling.job import JOB_FILES, make_shards, parse_part  # noqa: PLC0415
     from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
     from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
     from disbench.shards.manifest import MANIFEST  # noqa: PLC0415

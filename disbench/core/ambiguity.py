@@ -57,13 +57,9 @@ def recall(ious: npt.ArrayLike, threshold: float) -> float:
 
 
 def own_order(scores: Scores, candidates: int) -> IntArray | None:
-    """The candidates by the method's own score, the best first; ties by the lower index, nan last.
+    """The candidates by the method's own score, the best first; ties by the lower index, nan last: int64 (candidates,).
 
-    Returns:
-        int64 (candidates,); None where a method offers several and has no score, so that it has no order.
-
-    Raises:
-        ValueError: another number of scores than of candidates.
+    None where a method offers several and has no score, so that it has no order.
     """
     if scores is None:
         return np.arange(candidates) if candidates < 2 else None
@@ -135,10 +131,7 @@ def meant_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCHED
 def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BINS) -> FloatArray:
     """The sums of the calibration error: float64 (bins, 3), the candidates, scores and IoUs in each bin of the score.
 
-    Args:
-        scores: (n,), cut to [0, 1]; candidates whose score is nan are left out.
-        ious: (n,), IoU of each candidate with the member that it is nearest to.
-        bins: of equal width.
+    Scores (n,) are cut to [0, 1], those that are nan left out; `ious` (n,) are with the member that each is nearest to.
     """
     said, found = np.asarray(scores, dtype=np.float64), np.nan_to_num(np.asarray(ious, dtype=np.float64))
     known = ~np.isnan(said)
@@ -198,19 +191,13 @@ def interval_over_groups(
     sums: npt.ArrayLike,
     groups: npt.ArrayLike,
     statistic: Callable[[FloatArray], FloatArray],
-    level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval where whole groups (images) are drawn.
+    """Percentile bootstrap interval where whole groups (images) are drawn; the draws are those of `bootstrap_interval`.
 
-    Args:
-        sums: (n, ...), values that are added over clicks.
-        groups: (n,), the image of each.
-        statistic: takes the sums of resamples, (resamples, ...), and gives (resamples,).
-        level: as in `disbench.core.statistics.bootstrap_interval`, like `resamples` and `seed`.
-        resamples: number of draws.
-        seed: for the draws.
+    `sums` (n, ...) are added over the clicks of a group, `groups` (n,) the image of each; `statistic` takes the sums of
+    resamples, (resamples, ...), and gives (resamples,).
     """
     values = np.asarray(sums, dtype=np.float64)
     names, place = np.unique(np.asarray(groups), return_inverse=True)
@@ -224,7 +211,7 @@ def interval_over_groups(
         often = np.bincount(at.ravel(), minlength=rows * count).reshape(rows, count)
         return statistic(np.asarray((often @ flat).reshape(rows, *values.shape[1:]), dtype=np.float64))
 
-    return bootstrap_interval(np.arange(len(names), dtype=np.float64), of_drawn, level, resamples, seed)
+    return bootstrap_interval(np.arange(len(names), dtype=np.float64), of_drawn, resamples=resamples, seed=seed)
 
 
 def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float, float]:

@@ -32,14 +32,9 @@ class Budget:
 
 
 def budget_points(name: str, target: npt.ArrayLike) -> list[Click]:
-    """The points that a budget gives for a target; they depend on the target alone.
+    """The points that a budget (of `BUDGETS`) gives for a target; ValueError for a target without an object.
 
-    Args:
-        name: one of `BUDGETS`.
-        target: integers (height, width): 1 object, 0 background, -1 ignored.
-
-    Raises:
-        ValueError: the target has no object.
+    `target` is integers (height, width): 1 object, 0 background, -1 ignored.
     """
     checked = checked_target(target)
     found = checked == 1
@@ -52,13 +47,6 @@ def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click
     """Left, top, right and bottom-most pixel of the object; of several the middle one (the first of two middles).
 
     DEXTR (Maninis et al. 2018, section 3) draws one of several, and in training moves it by up to ten pixels.
-
-    Args:
-        found: bool (height, width), the object, at least one pixel.
-        target: not used.
-
-    Returns:
-        Four positive clicks, whole pixels: left, top, right, bottom.
     """
     del target
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
@@ -76,13 +64,6 @@ def inside_and_corners(found: BoolArray, target: npt.NDArray[np.int8]) -> list[C
 
     IOG (Zhang et al. 2020, section 3): an inside point near the center, and two corners of the box, of which the others
     follow. The box is the tight one, in inclusive pixels; a method that wants a margin adds it.
-
-    Args:
-        found: bool (height, width), the object, at least one pixel.
-        target: int8 (height, width): 1 object, 0 background, -1 ignored.
-
-    Returns:
-        A positive click and two negative ones, whole pixels.
     """
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     return [

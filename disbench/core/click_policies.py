@@ -173,17 +173,9 @@ class ClickPolicy:
         seed: int = 0,
         sample: str = "",
     ) -> Click:
-        """The next click.
+        """The next click; arguments and errors as for `next_click`, and ValueError where recorded clicks have ended.
 
-        Args:
-            target: integers (height, width): 1 object, 0 background, -1 ignored.
-            prediction: booleans (height, width).
-            clicks: those made before.
-            seed: at least 0.
-            sample: id of the sample.
-
-        Raises:
-            ValueError: as `next_click`, or recorded clicks that have ended (`ends`).
+        A policy that draws takes the seed (at least 0), the sample's id and the number of clicks before.
         """
         if self.recording is not None:
             return self._recorded(sample, len(clicks))

@@ -65,17 +65,9 @@ def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequenc
 
 
 def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
-    """What a prediction misses and what it has in excess; ignored pixels are in neither.
+    """What a prediction misses and what it has in excess, boolean (height, width) each; ignored pixels are in neither.
 
-    Args:
-        target: integers (height, width): 1 object, 0 background, -1 ignored.
-        prediction: booleans, or integers 0 and 1, (height, width).
-
-    Returns:
-        (false negatives, false positives), boolean (height, width) each.
-
-    Raises:
-        ValueError: arrays of other shapes, types or values than these.
+    Target and prediction, and errors, are as for `next_click`.
     """
     goal, guess = _row_major(checked_target(target)), _row_major(checked_mask(prediction))
     if goal.shape != guess.shape:

@@ -92,17 +92,11 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
 
 
 def transform(mask: ByteArray) -> Float32Array:
-    """OpenCV's own precise Euclidean distance transform: distances to the nearest zero.
+    """OpenCV's own precise Euclidean distance transform of uint8 with a zero somewhere: float32 to the nearest zero.
 
     They are the float32 square roots of whole numbers, so equal distances are exactly equal. Some builds of
     OpenCV hand the transform to Intel's library when they have one thread or a small image; the last bits
     then depend on where in memory the result lies, so that library is not used.
-
-    Args:
-        mask: uint8 (height, width), with a zero somewhere.
-
-    Returns:
-        float32 (height, width), pixels.
     """
     cv2 = opencv()
     intel = cv2.ipp.useIPP()
@@ -173,14 +167,9 @@ def _span(holds: BoolArray) -> tuple[int, int]:
 
 
 def squares_of(mask: BoolArray, side: int) -> BoolArray:
-    """Where a square of this side, all of a mask's pixels, has its top left corner.
+    """Where a square of this side (pixels, at least 1), all of a mask's, has its top left corner.
 
-    Args:
-        mask: boolean (height, width).
-        side: pixels, at least 1.
-
-    Returns:
-        Boolean (height - side + 1, width - side + 1); an axis has length 0 where the square does not fit.
+    Boolean (height - side + 1, width - side + 1); an axis has length 0 where the square does not fit.
     """
     corners, reached = mask, 1
     while 2 * reached <= side:
@@ -205,14 +194,10 @@ def _largest_square(kinds: Sequence[_Kind]) -> tuple[_Kind, int, int]:
 
 
 def _deepest_of(kind: _Kind, least: int, bound: int, side: int = 0) -> Depth | None:
-    """The first pixel of the largest distance of one kind, if that is at least the root of `least`.
+    """The first pixel of the largest distance of one kind, if its square is at least `least`; it is at most `bound`.
 
-    Args:
-        kind: the errors.
-        least: square of a distance; smaller ones need not be looked for.
-        bound: square of a distance that none exceeds.
-        side: of a square of errors; where many pixels qualify, the centres of such squares tell first about how
-            large the largest distance is. 0 where `least` is known to be that.
+    `side` is of a square of errors; where many pixels qualify, the centres of such squares tell first about how large
+    the largest distance is. 0 where `least` is known to be that.
     """
     half = math.isqrt((least - 1) // 2)  # the largest square around a pixel that the least distance spans
     corners = kind.centres(2 * half + 1)
@@ -330,16 +315,10 @@ class _Surroundings:
         return replace(self, at=self.at[which])
 
     def reaching(self, begin: int, least: int) -> tuple[IntArray, int]:
-        """Which pixels have no zero nearer than `least`; more are named where it would take long to tell.
+        """Which pixels have no zero nearer than the root of `least`, and the square within which that is certain.
 
-        Farthest neighbours first: those rule out most.
-
-        Args:
-            begin: square of a distance within which no pixel has a zero.
-            least: square of a distance.
-
-        Returns:
-            The pixels' numbers, and the square of a distance within which they have no zero for certain.
+        More are named where it would take long to tell. Farthest neighbours first: those rule out most. No pixel
+        has a zero within the root of `begin`.
         """
         first, last = (int(at) for at in np.searchsorted(self.squares, (begin, least)))
         left, effort = np.arange(len(self.at)), len(self.flat)
@@ -353,12 +332,9 @@ class _Surroundings:
         return left, min(least, int(self.squares[-1]) + 1)
 
     def rings(self, begin: int) -> IntArray:
-        """int64 (n,): squared distances of the deepest pixels, 0 for the others.
+        """int64 (n,): squared distances of the deepest pixels, 0 for the others; none is less than `begin`.
 
         Pixels without a zero among the neighbours have the squared distance of the last of these.
-
-        Args:
-            begin: square of a distance within which no pixel has a zero.
         """
         depths = np.zeros(len(self.at), dtype=np.int64)
         left, first = np.arange(len(self.at)), int(np.searchsorted(self.squares, begin))

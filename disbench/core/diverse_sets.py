@@ -67,15 +67,7 @@ def set_masks(rles: Sequence[Rle], chosen: SetOfObjects) -> list[Rle]:
 
 
 def draw_click(region: Rle, generator: np.random.Generator) -> Click:
-    """A positive click, uniform over the pixels of a region.
-
-    Args:
-        region: where the click may fall, not empty.
-        generator: decides the draw.
-
-    Raises:
-        ValueError: the region is empty.
-    """
+    """A positive click, uniform over the pixels of a region; ValueError for an empty one."""
     area = int(areas([region])[0])
     if area == 0:
         raise ValueError("no click can be drawn from an empty region")

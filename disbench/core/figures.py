@@ -53,12 +53,7 @@ def saved(figure: Figure, form: str) -> bytes:
 def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight: str = "normal") -> list[str]:
     """Text broken at spaces, hyphens and the like, a word that is too wide at any letter; an ellipsis ends a cut text.
 
-    Args:
-        text: white space counts as one space.
-        size: of the letters, points.
-        width: of a line, inches.
-        most: lines, at least 1.
-        weight: of the letters.
+    `size` of the letters in points, `width` of a line in inches, `most` lines; white space counts as one space.
     """
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
     from matplotlib.textpath import text_to_path  # noqa: PLC0415

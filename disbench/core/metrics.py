@@ -164,14 +164,9 @@ def boundary_iou(target: npt.ArrayLike, prediction: npt.ArrayLike, dilation_rati
 
 
 def boundary(mask: BoolArray, distance: int) -> BoolArray:
-    """The pixels of a mask within a distance of its outside; beyond the image's border all is outside.
+    """The pixels of a mask within a distance (along rows and columns, at least 1) of its outside, boolean too.
 
-    Args:
-        mask: boolean (height, width).
-        distance: pixels, at least 1, measured along rows and columns (a square neighbourhood).
-
-    Returns:
-        Boolean (height, width).
+    Beyond the image's border all is outside.
     """
     box, band = _band_in_box(mask, distance)
     whole = np.zeros_like(mask)

@@ -118,15 +118,9 @@ def hatched(picture: RgbImage, shares: FloatArray) -> RgbImage:
 
 
 def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
-    """An image with masks tinted and clicks marked: green with a plus on the object, red with a minus outside.
+    """An image, uint8 (height, width, 3), with masks in the colours of `CANDIDATES`, one over the other, and clicks.
 
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        masks: boolean (height, width) each, drawn one over the other in the colours of `CANDIDATES`.
-        clicks: drawn on top.
-
-    Returns:
-        uint8 (height, width, 3), RGB.
+    Clicks are marked on top: green with a plus on the object, red with a minus outside.
     """
     from PIL import Image, ImageDraw  # noqa: PLC0415
 

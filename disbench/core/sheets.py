@@ -128,18 +128,9 @@ def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes
 
 
 def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
-    """A panel's picture without its clicks.
+    """A panel's picture without its clicks: uint8 (height, width, 3) of a size (width, height); dashes in pixels.
 
-    Args:
-        panel: image, target and mask of one height and width.
-        size: (width, height) of the picture, pixels.
-        dash: length of the target's dashes, pixels.
-
-    Returns:
-        uint8 (height, width, 3).
-
-    Raises:
-        ValueError: a target or a mask of another size than the image's.
+    ValueError for a target or a mask of another size than the image's.
     """
     for drawn in (panel.target, panel.mask):
         if drawn is not None and drawn.shape != panel.image.shape[:2]:
@@ -161,13 +152,7 @@ def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
 def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) -> Window | None:
     """The part of an image that holds target and clicks with room around them, of the image's own aspect.
 
-    Args:
-        target: int8 (height, width), 1 object.
-        clicks: any number.
-        room: side of the part over that of what it holds.
-
-    Returns:
-        None where that is most of the image, which is then better shown whole.
+    `room` is the side of the part over that of what it holds. None where that is most of the image.
     """
     height, width = target.shape
     rows, columns = np.nonzero(target > 0)
@@ -188,13 +173,7 @@ def placed(
 ) -> list[tuple[float, float]]:
     """Where the numbers of clicks go so that they do not cover each other, as near to their clicks as possible.
 
-    Args:
-        points: (x, y) of the clicks.
-        radius: of a number's badge.
-        size: (width, height) of the picture; badges stay within it where possible.
-
-    Returns:
-        (x, y) of each badge: on its click, or beside it.
+    `points` are (x, y) of the clicks, `radius` a badge's; badges stay within a picture of (width, height) if possible.
     """
     taken: list[tuple[float, float]] = []
     for point in points:

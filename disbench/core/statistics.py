@@ -129,23 +129,12 @@ def bootstrap_interval(
 
 
 def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of a mean difference by the bootstrap under the null hypothesis of no difference.
+    """Two-sided p-value of a mean difference by the bootstrap under the null hypothesis of no difference, in (0, 1].
 
-    The differences are centred on their mean, which makes the null true, and resampled with replacement; b
-    counts the resamples whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1)
-    (Efron and Tibshirani, An Introduction to the Bootstrap, section 16.4; Davison and Hinkley, Bootstrap
-    Methods, section 4.2). With few samples it is somewhat too small; `sign_flip_p` is not.
-
-    Args:
-        differences: (samples,) finite.
-        resamples: B, at least 1.
-        seed: of the draws.
-
-    Returns:
-        In (0, 1]; 1 where all differences are 0.
-
-    Raises:
-        ValueError: as `paired_difference`, or no resamples.
+    The differences are centred on their mean, which makes the null true, and resampled with replacement; b counts the
+    resamples whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1) (Efron and
+    Tibshirani, An Introduction to the Bootstrap, section 16.4; Davison and Hinkley, Bootstrap Methods, section 4.2).
+    With few samples it is somewhat too small; `sign_flip_p` is not. Arguments and errors as for `sign_flip_p`.
     """
     given = _checked(differences)
     total = given.sum()  # centred afterwards: whole numbers stay exact
@@ -154,7 +143,7 @@ def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
 
 
 def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of a mean difference by a permutation test: in random pairs A and B change places.
+    """Two-sided p-value of a mean difference by a permutation test, in (0, 1]: in random pairs A and B change places.
 
     If the methods are exchangeable, each difference is as likely to have the other sign; b counts the draws of
     signs whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1) (Phipson and
@@ -162,15 +151,9 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
     2 to the power of 1 - n can be expected.
 
     Args:
-        differences: (samples,) finite.
+        differences: (samples,) finite; ValueError otherwise.
         resamples: B, at least 1.
         seed: of the draws.
-
-    Returns:
-        In (0, 1]; 1 where all differences are 0.
-
-    Raises:
-        ValueError: as `paired_difference`, or no resamples.
     """
     given = _checked(differences)
 

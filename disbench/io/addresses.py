@@ -228,11 +228,7 @@ def connected(address: str) -> tuple[Any, str]:
 def patiently(do: Callable[[], Result], address: str) -> Result:
     """The result of a call to a file system; it is repeated a few times (`BREAKS`) if the failure may pass.
 
-    Every backend has errors of its own libraries, so all exceptions are caught.
-
-    Raises:
-        InputError: the last attempt failed too, or the failure is a lasting one.
-        OSError: this machine's disk is full or cannot be written.
+    Every backend has errors of its own libraries, so all become `InputError`, but for those of this machine's disk.
     """
     for pause in (*BREAKS, None):
         try:
@@ -275,12 +271,7 @@ def entry_of(info: Mapping[str, Any]) -> Entry:
 
 
 def copy_file(system: Any, entry: Entry, place: Path, address: str, scratch: Path) -> None:
-    """Copy one file, whole or not at all, by way of a scratch folder on the same disk.
-
-    Raises:
-        InputError: the file has another size than was listed, or cannot be read.
-        OSError: the disk is full or cannot be written.
-    """
+    """Copy one file, whole or not at all, by a scratch folder on the same disk; `InputError` if its size differs."""
     arriving = scratch / uuid.uuid4().hex
     with naming(place):
         patiently(lambda: system.get_file(entry.name, str(arriving)), address)

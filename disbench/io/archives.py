@@ -41,12 +41,9 @@ _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, er
 
 
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
-    """Unpack a zip or tar (plain, gz, bz2, xz) archive.
+    """Unpack a zip or tar (plain, gz, bz2, xz) archive, told by its content, into an empty folder.
 
-    Args:
-        archive: told by its content, not by its name.
-        folder: exists and is empty.
-        limit: bytes that the files may have together; by default 100 times the archive's size or 64 MiB.
+    `limit` bounds the bytes of all files together; by default 100 times the archive's size or 64 MiB.
 
     Raises:
         InputError: no archive, a damaged or encrypted one, or one with a path that leaves the folder, a link, a device,
@@ -72,15 +69,11 @@ def _whole(archive: Path, kind: str, fix: str) -> Iterator[None]:
 
 
 def safe_path(name: str, where: object) -> PurePosixPath:
-    """A relative path that stays in its folder on every system.
-
-    Args:
-        name: the path as an archive or a card has it.
-        where: what to name in errors.
+    """A relative path that stays in its folder on every system; errors name `where`.
 
     Raises:
-        InputError: an absolute path, one with `..`, a drive, a backslash, a control character or bytes that are not
-            UTF-8, or one of more than 64 folders.
+        InputError: an absolute path, one with `..`, a drive, a backslash, a control character or half a character,
+            or one of more than 64 folders.
     """
     path = PurePosixPath(name)
     if has_control(name):

@@ -53,11 +53,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Path:
-    """The TOML file of a name, or of a path to the user's own file.
-
-    Args:
-        kind: which folder.
-        name: the name of a definition, or a path that ends in `.toml`.
+    """The TOML file of a definition's name, or of the path (`*.toml`) of the user's own.
 
     Raises:
         InputError: no definition of that name; the message has the nearest names.

@@ -143,12 +143,7 @@ def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[fl
 
 
 def _transfer(part: _Part, size: int, bar: Any) -> None:
-    """One request: the whole file, or what is missing of it.
-
-    Raises:
-        InputError: an answer that another attempt will not change.
-        _TryAgainError: anything that another attempt may get past.
-    """
+    """One request: the whole file, or what is missing of it; `_TryAgainError` for what another attempt may get past."""
     version = part.version
     held = part.held if version else 0
     response = _answer(part, held, version)

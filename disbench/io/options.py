@@ -43,16 +43,10 @@ class Option:
 
 
 def read_options(options: Mapping[str, Option], overrides: Sequence[str], where: str) -> dict[str, Any]:
-    """The value of every option of a card: its default, or what an override says.
+    """The value of every option of a card, in their order: its default, or what the last override of it says.
 
-    Args:
-        options: by name.
-        overrides: each `option=value`; a list is written with commas, `true` and `false` in any case. Of several
-            of one option the last one counts.
-        where: whose options they are, to begin errors with (a card's name or path).
-
-    Returns:
-        Option -> value, in the order of `options`.
+    An override is `option=value`; a list is written with commas, `true` and `false` in any case. Errors begin with
+    `where` (a card's name or path).
 
     Raises:
         InputError: an override that is not `option=value`, an unknown option (with the nearest names), a value of the

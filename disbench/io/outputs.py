@@ -278,11 +278,7 @@ class Mirror(Output):
 
 @contextmanager
 def _copied_journal(path: Path, copy: Path) -> Iterator[Path]:
-    """A consistent copy of a SQLite file that may be written to meanwhile.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """A consistent copy of a SQLite file that may be written to meanwhile; `InputError` if it cannot be read."""
     copy.unlink(missing_ok=True)
     try:
         with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as to:

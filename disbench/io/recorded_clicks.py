@@ -88,15 +88,10 @@ def add_sequence(path: Path, added: Sequenced) -> None:
 
 
 def read_sequences(path: Path) -> list[Sequenced]:
-    """All sequences of a file, in the order of their first rows.
+    """All sequences of a file, in the order of their first rows; `InputError` if it holds no recorded clicks.
 
     Metadata may be missing, columns may be of other integer types, and there may be more of them, as in a table that
-    other software wrote.
-
-    Raises:
-        InputError: no such file, not Parquet, a column that is missing or of another kind, an empty field, a name or
-            place that is not allowed, clicks of a sequence that are not numbered 1, 2, 3, ..., or more than
-            `MAX_RECORDED_CLICKS`.
+    other software wrote. The clicks of a sequence are numbered 1, 2, 3, ...
     """
     found: dict[tuple[str, str], dict[int, Click]] = {}
     for row, (sample, number, x, y, positive, user) in enumerate(_rows(path), 1):

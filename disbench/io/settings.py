@@ -242,12 +242,7 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
 
 
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:
-    """A table with `option=value` or `table.option=value` put over it.
-
-    Args:
-        content: the table; it is not changed.
-        overrides: as the command line writes them; a value's kind is its field's.
-        cls: the dataclass that the table is for.
+    """A new table for `cls` with `option=value` or `table.option=value` (as the command line writes them) put over it.
 
     Raises:
         InputError: no `=` in it, an unknown option, a value that is not of its kind.

@@ -162,13 +162,7 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
 
 
 def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes:
-    """The samples on which two runs differ most, with the masks that they stored, as a PNG.
-
-    Args:
-        comparison: the two runs.
-        data: root of the datasets.
-        samples: how many to show, at least 1.
-        dataset: path of the dataset, if the runs' name for it is not a card's.
+    """The samples on which two runs differ most, with their stored masks, as a PNG; arguments as `draw_failures`.
 
     Raises:
         InputError: the dataset is missing or not the one that the runs were made on, or a run is damaged.

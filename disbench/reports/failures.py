@@ -34,14 +34,7 @@ _PAGE_WIDTH = 1500
 
 @dataclass(frozen=True, slots=True)
 class HardSample:
-    """A sample that is hard for a run.
-
-    Attributes:
-        sample: its id.
-        noc: clicks to reach 0.90; `max_clicks` if it never does.
-        final: IoU after the last click; 0 if the method failed, nan over an empty union.
-        solved: whether it reaches 0.90.
-    """
+    """A hard sample of a run: clicks to an IoU of 0.90, the last IoU (nan over an empty union), whether solved."""
 
     sample: str
     noc: int
@@ -50,10 +43,7 @@ class HardSample:
 
 
 def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
-    """The samples that never reach an IoU of 0.90, and those that reach it after the first click.
-
-    Returns:
-        (never solved: the lowest final IoU first; late: the most clicks first); ties in the dataset's order.
+    """The samples that never reach an IoU of 0.90 (lowest final IoU first), and those that do late (latest first).
 
     Raises:
         InputError: samples of this run end below 0.90, or its method answers once.
@@ -78,16 +68,10 @@ def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
 
 
 def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes | None:
-    """A run's hard samples as a PNG: image, target and clicks, masks after clicks 1, 5 and 20.
+    """A run's hard samples as a PNG (image, target and clicks, masks after clicks 1, 5 and 20), or None if it has none.
 
-    Args:
-        entry: the run.
-        data: root of the datasets.
-        samples: the most to show of those never solved, and of those solved late; at least 1.
-        dataset: path of the dataset, if the run's name for it is not a card's.
-
-    Returns:
-        None if every sample is solved by the first click.
+    At most `samples` of those never solved, and of those solved late. `data` is the root of the datasets, `dataset` the
+    path of the run's if its name is not a card's.
 
     Raises:
         InputError: as `hard_samples`, or the dataset is missing or not the one that the run was made on.

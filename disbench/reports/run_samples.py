@@ -55,12 +55,7 @@ class RunSample:
 
 
 def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
-    """The dataset that a run was made on.
-
-    Args:
-        run: the run.
-        data: root of the datasets.
-        dataset: a card.toml or a folder, if the run's name for it is not a card's.
+    """The dataset that a run was made on; `dataset` is a card.toml or folder, if the run's name for it is not a card's.
 
     Raises:
         InputError: it is missing, or its content is not what the run was made on.

@@ -12,8 +12,9 @@ from disbench.core.diverse_sets import SampledScene
 from disbench.core.scenes import SceneSource
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
+from disbench.shards.manifest import Tally
 from disbench.shards.rows import row_bytes, to_batch
-from disbench.shards.writer import Chunk, Tally
+from disbench.shards.writer import Chunk
 
 SCENES_A_CHUNK = 256
 """Scenes a chunk at most: handing one over costs milliseconds, so chunks of a long job are large."""
@@ -26,22 +27,13 @@ COST_A_SCENE = 16
 
 
 def scene_cost(objects: int) -> int:
-    """About what a scene costs to sample, in the time of one object.
-
-    A line up to a hundred objects, as measured on scenes of COCO and LVIS; above, pairs begin to count
-    (`docs/performance.md`).
-    """
+    """About what a scene costs to sample, in the time of one object: a line; above a hundred objects pairs count."""
     return 3 + objects + (objects * objects // 64 if objects > 100 else 0)
 
 
 @dataclass(frozen=True)
 class SamplingWork:
-    """All that a worker needs to sample scenes; a task is the source's numbers of some images.
-
-    Attributes:
-        source: the dataset.
-        recipe: how sets are made.
-    """
+    """All that a worker needs to sample scenes; a task is the source's numbers of some images."""
 
     source: SceneSource
     recipe: Recipe
@@ -69,15 +61,7 @@ class SamplingWork:
 
 
 def chunk_scenes(images: int, workers: int) -> int:
-    """How many scenes a chunk may have, so that each worker gets several.
-
-    Args:
-        images: of the job, at least 0.
-        workers: that share them; fewer than 1 count as 1.
-
-    Returns:
-        From `FEW_SCENES` to `SCENES_A_CHUNK`.
-    """
+    """How many scenes a chunk may have, `FEW_SCENES` to `SCENES_A_CHUNK`, so that each worker gets several."""
     fair = max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers)))
     return min(SCENES_A_CHUNK, fair)
 
@@ -85,13 +69,7 @@ def chunk_scenes(images: int, workers: int) -> int:
 def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iterator[range]:
     """Images in order, in chunks that end before they would have too many scenes or cost too much.
 
-    Args:
-        source: may tell `object_counts(images)`, how many objects each image has.
-        images: a range of step 1.
-        workers: that share them.
-
-    Yields:
-        Ranges that follow one another; which ones decides no byte of the result.
+    The source may tell `object_counts(images)`, how many objects each image has. Chunks decide no byte of the result.
     """
     count = getattr(source, "object_counts", None)
     scenes = chunk_scenes(len(images), workers)
@@ -133,6 +111,6 @@ def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) ->
             tally.scenes, tally.objects, tally.sets = 1, len(result.scene.objects), len(result.sets)
         else:
             rows.append(-1)
-            tally.dropped["image without a mask"] += 1
+            tally.drop({"image without a mask": 1})
         tallies.append(tally)
     return Chunk(images, rows, tallies, [row_bytes(item) for item in sampled], to_batch(sampled))

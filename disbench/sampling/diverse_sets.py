@@ -27,20 +27,11 @@ MAX_LOOKED_AT = 1 << 16
 def hierarchy_sets(
     rles: Sequence[Rle], forest: Forest, nest: Nest = "annotated", area: IntArray | None = None
 ) -> list[SetOfObjects]:
-    """Hierarchy-based sets: a center, then its parents up to the root.
+    """Hierarchy-based sets: a center, then its parents up to the root; at most one an object, in their order.
 
     The click region is the center's mask less the union of its children's masks; an object whose click
-    region is empty has no set.
-
-    Args:
-        rles: the masks of the forest's nodes.
-        forest: parents and children.
-        nest: `annotated` takes each mask as it is; `union` adds the inner masks to the outer ones, so that
-            the set nests exactly.
-        area: `areas` of the masks where the caller has them.
-
-    Returns:
-        At most one set an object, in the order of the objects.
+    region is empty has no set. `nest`: `annotated` takes each mask as it is; `union` adds the inner masks to the outer
+    ones, so that the set nests exactly. `area` is `areas` of the masks where the caller has them.
     """
     pixels = (areas(rles) if area is None else area).tolist()
     paths: list[Combination] = [()] * len(rles)
@@ -58,33 +49,19 @@ def hierarchy_sets(
 
 
 def proximity_sets(rles: Sequence[Rle], graph: nx.Graph, centers: Sequence[int], cap: int = 16) -> list[SetOfObjects]:
-    """Proximity-based sets: the center united with every combination of its 1-hop neighbours.
+    """Proximity-based sets, one a center: it is united with every combination of its 1-hop neighbours in `centers`.
 
     The center alone comes first; combinations are ordered by how many neighbours are in them, then by the
-    area of the union, then by the neighbours' numbers. Identical unions are kept once.
-
-    Args:
-        rles: all masks of the image.
-        graph: neighbourhood; only neighbours that are themselves in `centers` count.
-        centers: objects that can be centers and neighbours (things).
-        cap: masks a set, the center alone included, at least 1.
-
-    Returns:
-        One set a center, in the order given.
+    area of the union, then by the neighbours' numbers. Identical unions are kept once. A set has at most `cap` masks.
     """
     eligible = set(centers)
     return [_proximity_set(rles, center, sorted(eligible.intersection(graph[center])), cap) for center in centers]
 
 
 def containment_sets(contains: BoolArray, area: IntArray) -> list[SetOfObjects]:
-    """PiClick's rule as a control: the center and every object whose mask contains the center's.
+    """PiClick's rule as a control: the center and every object whose mask contains the center's, by area, then number.
 
-    Args:
-        contains: bool (n, n), [i, j] says that i contains j.
-        area: int (n,), pixels; orders the outer masks (of equal areas the lower number first).
-
-    Returns:
-        One set an object; the click region is the center's whole mask.
+    `contains` is bool (n, n), [i, j] says that i contains j. The click region is the center's whole mask.
     """
     sets = []
     for center in range(len(area)):
@@ -101,17 +78,10 @@ def random_merge_sets(
     largest_merge: int,
     generator: np.random.Generator,
 ) -> list[SetOfObjects]:
-    """Random merging as a control: the center united with 1 to `largest_merge` other objects.
+    """Random merging as a control: the center united with 1 to `largest_merge` other objects of `centers`.
 
-    Every set of the proximity method gets a counterpart with the same center and, as far as the image has
+    Every set of the proximity method (`like`) gets a counterpart with the same center and, as far as the image has
     that many distinct unions, the same number of masks.
-
-    Args:
-        rles: all masks of the image.
-        like: the sets that the proximity method makes.
-        centers: objects that can be drawn.
-        largest_merge: objects united with the center, at most; at least 1.
-        generator: decides the draw.
     """
     return [_random_merge_set(rles, model, centers, largest_merge, generator) for model in like]
 

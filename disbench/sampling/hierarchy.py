@@ -39,15 +39,8 @@ class Forest:
 def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
     """The hierarchy of an image's masks as a graph (docs/hierarchy.md, 2 and 3).
 
-    Args:
-        rles: masks of one size, none empty.
-
-    Returns:
-        A directed graph with nodes 0..n-1 in the order given, an edge from each parent to its child in the
-        order of attachment, and the node attribute `level` (0 for roots).
-
-    Raises:
-        ValueError: an empty mask, or masks of different sizes.
+    Nodes 0..n-1 in the order given, with the attribute `level` (0 for roots); an edge from each parent to its child, in
+    the order of attachment. ValueError for an empty mask, or masks of different sizes.
     """
     forest = grow_forest(containment_matrix(rles), areas(rles))
     graph = nx.DiGraph()
@@ -94,11 +87,7 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
 
     Masks are taken by descending area (of equal areas the later one first). Each mask i in that order
     adopts every later j that has no parent yet and that it contains; j's place is found by descending
-    from i through the children attached so far.
-
-    Args:
-        contains: bool (n, n), as `containment_matrix` gives it.
-        area: int (n,), pixels.
+    from i through the children attached so far. `contains` is as `containment_matrix` gives it, `area` in pixels.
     """
     count = len(area)
     parents, levels = [-1] * count, [0] * count
@@ -151,8 +140,7 @@ def _descend(
 ) -> int | None:
     """The innermost holder of `child` at or below `node`, first branch first; None where there is none.
 
-    A mask can hold the child although the masks above it do not, so every branch of large enough masks is
-    searched. Iterative: the depth is bounded by the number of masks, not by Python's stack.
+    A mask can hold the child although the masks above it do not, so every branch of large enough masks is searched.
     """
     stack = [(node, iter(children[node]))]
     while stack:

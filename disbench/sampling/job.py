@@ -23,7 +23,6 @@ from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
 from disbench.io.files import Existing
 from disbench.sampling.chunks import SamplingWork, chunks_by_cost
-from disbench.sampling.parts import slice_of
 from disbench.sampling.recipes import Recipe
 from disbench.shards.manifest import MANIFEST, Job, Part, ShardManifest, read_manifest, write_manifest
 from disbench.shards.writer import Chunk, ShardWriter, other_job
@@ -98,23 +97,17 @@ def make_shards(
         write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)
     before_any_scene = dict(getattr(source, "dropped", {}))
     if part is not None:  # merging counts once what every part would count
-        of_part = {"trailing": writer.trailing.totals(), "source_dropped": before_any_scene}
+        of_part = {"trailing": writer.pending, "source_dropped": before_any_scene}
         return write_manifest(folder, manifest_of(job, writer, **of_part))
-    writer.total.dropped.update(before_any_scene)
+    writer.total.drop(before_any_scene)
     return write_manifest(folder, manifest_of(job, writer))
 
 
 def manifest_of(job: Job, writer: ShardWriter, **of_part: Any) -> ShardManifest:
     """The manifest of a job whose shards are written."""
     facts = {item.name: getattr(job, item.name) for item in dataclasses.fields(job)}
-    total = writer.total.totals()
-    return ShardManifest(
-        **facts,
-        fingerprint=job.job_hash(),
-        **{item.name: getattr(total, item.name) for item in dataclasses.fields(total)},
-        **of_part,
-        files=tuple(writer.files),
-    )
+    total = writer.total.as_dict()
+    return ShardManifest(**facts, **total, **of_part, fingerprint=job.job_hash(), files=tuple(writer.files))
 
 
 def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
@@ -193,3 +186,33 @@ def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest 
         if problem := file.problem(folder):
             raise InputError(f"{folder}: {problem}; use --existing overwrite to make it again")
     return done
+
+
+def slice_of(images: int, part: tuple[int, int]) -> range:
+    """The images of a part: the i-th of n contiguous slices, whose sizes differ by one at most.
+
+    Args:
+        images: how many there are.
+        part: (i, n), i from 1 to n.
+
+    Raises:
+        InputError: i is not from 1 to n.
+    """
+    number, parts = part
+    if not 1 <= number <= parts:
+        raise InputError(f"part {number} of {parts}: there is no such part; give i from 1 to n, such as 3/16")
+    return range(images * (number - 1) // parts, images * number // parts)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """The part that is written as i/n.
+
+    Raises:
+        InputError: not two whole numbers with i from 1 to n.
+    """
+    number, slash, parts = text.partition("/")
+    if not (slash and all(word.isascii() and word.isdecimal() and len(word) < 10 for word in (number, parts))):
+        raise InputError(f"part {text!r}: not i/n; give whole numbers with i from 1 to n, such as 3/16")
+    part = int(number), int(parts)
+    slice_of(0, part)
+    return part

@@ -20,17 +20,10 @@ STUFF_AREA = 500
 
 
 def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
-    """The box IoU of the merge rule: the product of the IoUs of the row and the column intervals.
+    """The box IoU of the merge rule, float64 (n, m): the product of the IoUs of the row and the column intervals.
 
     Each interval IoU is the intersection over the interval that encloses both, in inclusive pixels; this
-    is not the usual ratio of areas.
-
-    Args:
-        first: int (n, 4) of x, y, width, height.
-        second: int (m, 4).
-
-    Returns:
-        float64 (n, m) in [0, 1].
+    is not the usual ratio of areas. Boxes are int (n, 4) and (m, 4) of x, y, width, height.
     """
     shares = []
     for axis in (0, 1):
@@ -44,16 +37,9 @@ def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
 def coco_repeated_in_lvis(
     coco: Sequence[Rle], lvis: Sequence[Rle], box: IntArray | None = None, lvis_box: IntArray | None = None
 ) -> BoolArray:
-    """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask.
+    """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask; bool (n,).
 
-    Args:
-        coco: n masks, none empty.
-        lvis: m masks of the same size, none empty.
-        box: `boxes` of the COCO masks where the caller has them.
-        lvis_box: `boxes` of the LVIS masks, likewise.
-
-    Returns:
-        bool (n,): True for the masks to drop.
+    All masks are of one size, none empty; boxes are `boxes` of the masks where the caller has them.
     """
     if not coco or not lvis:
         return np.zeros(len(coco), dtype=bool)
@@ -62,16 +48,10 @@ def coco_repeated_in_lvis(
 
 
 def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> BoolArray:
-    """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask.
+    """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask; bool (n,).
 
-    The later mask counts even if it is dropped itself.
-
-    Args:
-        lvis: n masks of one size, none empty, in the order of the file.
-        box: their `boxes` where the caller has them.
-
-    Returns:
-        bool (n,): True for the masks to drop.
+    The masks are in the order of the file, boxes as for `coco_repeated_in_lvis`. The later mask counts even if it is
+    dropped itself.
     """
     if len(lvis) < 2:
         return np.zeros(len(lvis), dtype=bool)
@@ -80,15 +60,7 @@ def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> Boo
 
 
 def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
-    """Stuff regions less the union of all instance masks.
-
-    Args:
-        stuff: n regions.
-        instances: the instance masks of the same image that were kept.
-
-    Returns:
-        One mask a region, None where no more than 500 pixels are left.
-    """
+    """Stuff regions less the union of the instance masks that were kept; None where 500 pixels or fewer are left."""
     if not stuff:
         return []
     covered = [union(instances)] if instances else []

@@ -9,7 +9,6 @@ groups are in memory.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
 from disbench.io.files import Existing
-from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, versions, write_chunks
-from disbench.sampling.parts import slice_of
-from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Totals, read_manifest, write_manifest
+from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, slice_of, versions, write_chunks
+from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Tally, read_manifest, write_manifest
 from disbench.shards.reader import shard_problem
 from disbench.shards.rows import SCHEMA, to_batch
-from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, Tally, shard_facts
+from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, shard_facts
 
 _WRITERS = ("disbench", "pyarrow")
 """What decides the bytes of a merge; the other libraries decided when the parts were sampled."""
@@ -40,7 +38,7 @@ class _Part:
     manifest: ShardManifest
     job: Job
     slice: Part
-    trailing: Totals
+    trailing: Tally
 
     @property
     def images(self) -> range:
@@ -51,16 +49,6 @@ class _Part:
         """How to make the part again."""
         number, of = self.slice.number, self.slice.of
         return f"make it again: its sample command with --shard-of {number}/{of} --existing overwrite"
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row as the writer sees it: its image's source number, `row_bytes` and tally, and that of images before it."""
-
-    index: int
-    size: int
-    tally: Tally
-    gap: Tally
 
 
 def merge_parts(
@@ -101,7 +89,7 @@ def merge_parts(
     start = writer.resume()
     with contextlib.closing(_chunks(chosen, start)) as chunks:
         write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))
-    writer.total.dropped.update(chosen[0].manifest.source_dropped or {})
+    writer.total.drop(chosen[0].manifest.source_dropped or {})
     return write_manifest(folder, manifest_of(job, writer))
 
 
@@ -181,7 +169,7 @@ def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
         if following + part.trailing.images != part.images.stop:
             raise InputError(f"{part.folder}: its shards do not account for all its images; {part.fix()}")
         if part.trailing.images and following >= start:
-            yield Chunk([part.images.stop - 1], [-1], [Tally.of(part.trailing)], [], to_batch([]))
+            yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
 
 
 def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
@@ -195,33 +183,25 @@ def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
 
 
 def _shard_chunks(part: _Part, path: Path, facts: ShardFacts, start: int) -> Iterator[Chunk]:
-    """A chunk for each row group; images before `start` are left out."""
-    gaps = {row: Tally(**{**tally, "dropped": Counter(tally["dropped"])}) for row, tally in facts.gaps}
+    """A chunk for each row group, the images without a scene before their row; those before `start` are left out."""
+    gaps = {row: Tally(**tally) for row, tally in facts.gaps}
     index, place = facts.first, 0
     for batch in _row_groups(part, path):
-        rows = []
-        for tally in _row_tallies(batch):
-            gap = gaps.get(place, Tally())
+        entries: list[tuple[int, int, Tally]] = []
+        skipped = 0
+        for row, tally in enumerate(_row_tallies(batch)):
+            gap = gaps.get(place + row, Tally())
             index += gap.images
-            rows.append(_Row(index, facts.sizes[place], tally, gap))
-            index, place = index + 1, place + 1
-        yield _chunk(batch, [row for row in rows if row.index >= start])
-
-
-def _chunk(batch: pa.RecordBatch, rows: Sequence[_Row]) -> Chunk:
-    """The last rows of a batch, each after the images without a scene before it."""
-    entries: list[tuple[int, int, Tally]] = []
-    for number, row in enumerate(rows):
-        if row.gap.images:
-            entries.append((row.index - 1, -1, row.gap))
-        entries.append((row.index, number, row.tally))
-    return Chunk(
-        indices=[index for index, _, _ in entries],
-        rows=[number for _, number, _ in entries],
-        tallies=[tally for _, _, tally in entries],
-        sizes=[row.size for row in rows],
-        batch=batch.slice(batch.num_rows - len(rows)),
-    )
+            if index < start:
+                skipped = row + 1
+            else:
+                entries += [(index - 1, -1, gap)] if gap.images else []
+                entries.append((index, row - skipped, tally))
+            index += 1
+        sizes = list(facts.sizes[place + skipped : place + batch.num_rows])
+        place += batch.num_rows
+        indices, rows, tallies = (list(column) for column in zip(*entries, strict=True)) if entries else ([], [], [])
+        yield Chunk(indices, rows, tallies, sizes, batch.slice(skipped))
 
 
 def _row_groups(part: _Part, path: Path) -> Iterator[pa.RecordBatch]:
@@ -242,6 +222,6 @@ def _row_tallies(batch: pa.RecordBatch) -> list[Tally]:
         batch.column("dropped").to_pylist(),
     )
     return [
-        Tally(1, 1, objects, sets, Counter({item["reason"]: item["count"] for item in dropped}))
+        Tally(1, 1, objects, sets, {item["reason"]: item["count"] for item in dropped})
         for objects, sets, dropped in zip(*columns, strict=True)
     ]

@@ -95,13 +95,5 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from the content of its file, every value checked.
-
-    Args:
-        content: option -> value.
-        where: what to name in errors.
-
-    Raises:
-        InputError: a missing or unknown option, a value of the wrong kind or out of range.
-    """
+    """A recipe from the content of its file; `InputError` names `where` for a missing, unknown or wrong option."""
     return settings_from(Recipe, content, where)

@@ -20,11 +20,7 @@ from disbench.sampling.recipes import Recipe
 
 
 def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
-    """Choose the objects, relate them and make the sets, as the recipe says.
-
-    The result depends on the scene and the recipe alone: random draws start from the recipe's seed and
-    the image's id.
-    """
+    """Choose the objects, relate them and make the sets by a recipe; draws start from its seed and the image's id."""
     chosen = choose_objects(scene, recipe)
     given = chosen.parents
     if given is not None:
@@ -60,11 +56,7 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
 
 
 def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
-    """The objects that take part: small and hollow ones out, COCO and LVIS merged, stuff cut and last.
-
-    Order: COCO, then other things and crowds in the dataset's order, then stuff (docs/hierarchy.md,
-    1 and 4).
-    """
+    """The objects that take part, COCO's first, stuff last (docs/hierarchy.md, 1 and 4)."""
     dropped = Counter(scene.dropped)
     keep: list[int] = []
     for index, item in enumerate(scene.objects):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
@@ -80,13 +81,10 @@ class SourcePaths:
 
 
 def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    """The scenes that a recipe is to be run on.
-
-    Without a path, the first of the recipe's sources is looked for under the data root.
+    """The scenes that a recipe is to be run on; without a path, the recipe's first source under the data root.
 
     Raises:
-        InputError: a source that the recipe does not take, none at all, or a file that is not as it should
-            be.
+        InputError: a source that the recipe does not take, none at all, or a damaged file.
     """
     chosen = paths.chosen()
     if chosen is None:
@@ -96,7 +94,7 @@ def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
             f"recipe {recipe.name!r} takes {' or '.join(recipe.sources)}, not {chosen}; "
             "choose another recipe or other paths"
         )
-    return _OPENERS[chosen](recipe, paths)
+    return _open(chosen, recipe, paths)
 
 
 def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
@@ -104,19 +102,31 @@ def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
     if paths.data is None or not all(name in DEFAULT_PATHS for name in needed):
         options = " or ".join(" and ".join(f"--{part}" for part in name.split("+")) for name in recipe.sources)
         raise InputError(f"recipe {recipe.name!r} needs to know its dataset: give {options}")
-    found = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
-    return SourcePaths(
-        lvis=[found["lvis"]] if "lvis" in found else (),
-        coco=[found["coco"]] if "coco" in found else (),
-        sbd=found.get("sbd"),
-        voc=found.get("voc"),
-        split=paths.split,
-        data=paths.data,
-    )
+    found: dict[str, Any] = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
+    found |= {name: [found[name]] for name in ("lvis", "coco") if name in found}
+    return dataclasses.replace(paths, **found)
 
 
-def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    files: list[AnnotationFile] = []
+def _open(chosen: SourceName, recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    if chosen == "hannotation":
+        from disbench.datasets.hannotation import HannotationSource  # noqa: PLC0415
+
+        return HannotationSource(paths.find(paths.hannotation or Path()))
+    if chosen in ("sbd", "voc"):
+        from disbench.datasets.label_maps import SBD, VOC, MapScenes  # noqa: PLC0415
+
+        layout, folder = (SBD, paths.sbd) if chosen == "sbd" else (VOC, paths.voc)
+        return MapScenes(layout, paths.find(folder or Path()), paths.split)
+    if chosen == "photos":
+        from disbench.datasets.photos import open_photos  # noqa: PLC0415
+
+        files = [open_photos()]
+    else:
+        files = list(_annotation_files(recipe, paths))
+    return AnnotatedImages(files, raster=recipe.raster, coco_masks=recipe.coco_masks, join=recipe.join)
+
+
+def _annotation_files(recipe: Recipe, paths: SourcePaths) -> Iterator[AnnotationFile]:
     dialects: tuple[Dialect, ...] = ("lvis", "coco", "panoptic")
     for dialect in dialects:
         for path in getattr(paths, dialect):
@@ -124,47 +134,4 @@ def _open_annotated(recipe: Recipe, paths: SourcePaths) -> SceneSource:
             masks = paths.find(paths.panoptic_masks) if paths.panoptic_masks else None
             if dialect == "panoptic" and masks is None:
                 addresses.here(found.with_suffix(""), optional=True)
-            files.append(open_annotations(found, dialect, bad=recipe.bad_annotations, png_folder=masks))
-    return _annotated(recipe, files)
-
-
-def _annotated(recipe: Recipe, files: Sequence[AnnotationFile]) -> SceneSource:
-    return AnnotatedImages(files, raster=recipe.raster, coco_masks=recipe.coco_masks, join=recipe.join)
-
-
-def _open_photos(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.photos import open_photos  # noqa: PLC0415
-
-    return _annotated(recipe, [open_photos()])
-
-
-def _open_sbd(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.label_maps import SBD, MapScenes  # noqa: PLC0415
-
-    assert paths.sbd is not None
-    return MapScenes(SBD, paths.find(paths.sbd), paths.split)
-
-
-def _open_voc(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.label_maps import VOC, MapScenes  # noqa: PLC0415
-
-    assert paths.voc is not None
-    return MapScenes(VOC, paths.find(paths.voc), paths.split)
-
-
-def _open_hannotation(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    from disbench.datasets.hannotation import HannotationSource  # noqa: PLC0415
-
-    assert paths.hannotation is not None
-    return HannotationSource(paths.find(paths.hannotation))
-
-
-_OPENERS: dict[SourceName, Callable[[Recipe, SourcePaths], SceneSource]] = {
-    "lvis": _open_annotated,
-    "coco": _open_annotated,
-    "coco+lvis": _open_annotated,
-    "photos": _open_photos,
-    "sbd": _open_sbd,
-    "voc": _open_voc,
-    "hannotation": _open_hannotation,
-}
+            yield open_annotations(found, dialect, bad=recipe.bad_annotations, png_folder=masks)

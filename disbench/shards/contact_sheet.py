@@ -35,14 +35,7 @@ _GREY = 150
 
 @dataclass(frozen=True, slots=True)
 class ContactSheet:
-    """What was drawn.
-
-    Attributes:
-        path: of the PNG.
-        image_ids: the image of each row.
-        centers: the center of each row's set, by its number in the scene.
-        missing: ids of images that were chosen, but whose file was not found.
-    """
+    """The PNG that was drawn, image and center of each row, and the ids of chosen images whose file was not found."""
 
     path: Path
     image_ids: tuple[str, ...]
@@ -64,14 +57,11 @@ def draw_contact_sheet(
     Scenes are chosen uniformly among those whose image is found, and one set from each; where a scene has sets
     of two masks or more, one of these, since a single mask has nothing to compare. Where there are fewer
     scenes than rows, the scenes give further sets. If no image is found, the masks are drawn alone on grey,
-    and the sheet says so.
-
-    The same shards, images, seed and library versions give the same bytes.
+    and the sheet says so. The same shards, images, seed and library versions give the same bytes.
 
     Args:
         folder: a finished folder of shards.
-        images: the folder of images (searched by `ImageFinder`), a function from a scene's `file_name`
-            to its image (None where there is none), or None to draw the masks alone.
+        images: as for `disbench.shards.images.finder_of`; None draws the masks alone.
         out: the PNG, at most 1600 pixels wide; an existing file is replaced.
         rows: sets to draw, at least 1; fewer are drawn if there are no more.
         seed: of the random choice.
@@ -79,8 +69,7 @@ def draw_contact_sheet(
 
     Raises:
         InputError: the folder is not a finished folder of shards or has no sets; an image id in `only` that
-            it does not have; an image that is damaged or not of its scene's size; more rows than a picture
-            can be high.
+            it does not have; an image that is damaged or not of its scene's size; too many rows for a picture.
         ValueError: rows below 1, or a negative seed.
     """
     if rows < 1 or seed < 0:

@@ -30,31 +30,21 @@ Place = tuple[int, int]
 
 
 def export_ritm(shards: Path, out: Path) -> int:
-    """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files").
+    """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files"); how many scenes were written.
 
-    `out/hannotation.pickle` has the tree of every image and `out/masks/ID.pickle` its masks: the instances
-    in the order of the shards, then the stuff. Recipes without a hierarchy give isolated roots. Diverse
-    sets have no place in this format. A scene without an instance is left out, as RITM does it: its loader
-    draws again until it has an object.
+    `out/hannotation.pickle` has the tree of every image and `out/masks/ID.pickle` its masks: the instances in the order
+    of the shards, then the stuff. Recipes without a hierarchy give isolated roots. Diverse sets have no place in this
+    format. A scene without an instance is left out, as RITM does it: its loader draws again until it has an object.
 
-    RITM's loader reads `out/images/ID.jpg`; put the images there under these names. The ids are whole
-    numbers; if one of them is not ("2008_000051" of SBD, or a number with leading zeros), all stay text,
-    which the loader accepts too.
+    RITM's loader reads `out/images/ID.jpg`; put the images there under these names. The ids are whole numbers; if one
+    is not ("2008_000051" of SBD, or a number with leading zeros), all stay text, which the loader accepts too.
 
-    The pickles refer only to `numpy.frombuffer`, so NumPy 1 and 2 both read them. The annotation is
-    written last, and every file appears whole.
-
-    Args:
-        shards: a finished folder of shards.
-        out: the folder of the split; created if missing, and files of these names are replaced.
-
-    Returns:
-        How many scenes were written.
+    The pickles refer only to `numpy.frombuffer`, so NumPy 1 and 2 both read them. The annotation is written last, and
+    every file appears whole; files of these names in `out` are replaced.
 
     Raises:
         InputError: the shards are unfinished or damaged, an image occurs twice or its id cannot be a file
             name, or stuff precedes an instance.
-        OSError: `out` cannot be written.
     """
     reader = ShardReader(shards)
     (out / MASKS).mkdir(parents=True, exist_ok=True)
@@ -73,7 +63,7 @@ def export_ritm(shards: Path, out: Path) -> int:
 
 
 def export_coco(shards: Path, out: Path) -> int:
-    """Write shards as one COCO instances JSON, which `pycocotools.coco.COCO` opens.
+    """Write shards as one COCO instances JSON, which `pycocotools.coco.COCO` opens; how many scenes were written.
 
     An image's `id` is its id in the shards where that is a number and otherwise a running number; the id
     of the shards is kept as `disbench_id`. Annotations have the mask as compressed RLE, and beyond COCO's
@@ -84,17 +74,10 @@ def export_coco(shards: Path, out: Path) -> int:
     each is the union of the annotations that it lists) and `click_excludes`, all by annotation id. Stuff is
     left out, except in scenes with a set that names some of it, where all of it is kept.
 
-    Args:
-        shards: a finished folder of shards.
-        out: the file to write; it appears whole or not at all, and replaces an older one. The same shards
-            give the same bytes.
-
-    Returns:
-        How many scenes were written.
+    `out` appears whole or not at all, and replaces an older file. The same shards give the same bytes.
 
     Raises:
         InputError: the shards are unfinished or damaged, an image occurs twice, or `out` is a folder.
-        OSError: `out` cannot be written.
     """
     reader = ShardReader(shards)
     if out.is_dir():
@@ -116,17 +99,13 @@ def export_coco(shards: Path, out: Path) -> int:
 
 
 def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
-    """Pack masks that may overlap into as few label maps as a first fit needs.
+    """Pack masks of one size, which may overlap, into as few label maps as a first fit needs.
 
     The masks are taken by descending area (of equal areas the later one first); each goes into the first
     layer that holds fewer than 255 masks and where it overlaps none, under the next value there.
 
-    Args:
-        rles: masks of one size.
-
     Returns:
-        The layers, uint8 (height, width), 0 for the background; and for each mask its layer and its value
-        (from 1 on) there.
+        The layers, uint8 (height, width), 0 for the background; and for each mask its layer and its value there.
     """
     layers: list[Labels] = []
     held: list[int] = []

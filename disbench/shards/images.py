@@ -74,12 +74,7 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
 
 
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
-    """The image of a scene: uint8 (height, width, 3), RGB.
-
-    Args:
-        path: the image.
-        image_id: named in errors.
-        size: (height, width) of the scene's masks.
+    """The image of a scene: uint8 (height, width, 3), RGB; `size` is (height, width) of its masks.
 
     Raises:
         InputError: the image is damaged, or not of the size of its masks.

@@ -47,15 +47,32 @@ class ShardFile:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+@dataclass(slots=True)
+class Tally:
     """What was seen and made: images, scenes among them, their objects and sets, and what was left out, by reason."""
 
-    images: Count
-    scenes: Count
-    objects: Count
-    sets: Count
-    dropped: Mapping[str, Count]
+    images: Count = 0
+    scenes: Count = 0
+    objects: Count = 0
+    sets: Count = 0
+    dropped: dict[str, Count] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        """Add the numbers of another tally to this one."""
+        self.images += other.images
+        self.scenes += other.scenes
+        self.objects += other.objects
+        self.sets += other.sets
+        self.drop(other.dropped)
+
+    def drop(self, dropped: Mapping[str, int]) -> None:
+        """Add what was left out."""
+        for reason, count in dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, in a fixed order."""
+        return {**dataclasses.asdict(self), "dropped": dict(sorted(self.dropped.items()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +159,7 @@ class ShardManifest(Job):
     objects: Count | None = None
     sets: Count | None = None
     dropped: Mapping[str, Rows] | None = None
-    trailing: Totals | None = None
+    trailing: Tally | None = None
     source_dropped: Mapping[str, Count] | None = None
     files: tuple[ShardFile, ...] = ()
 
@@ -176,7 +193,7 @@ class ShardManifest(Job):
         names = ("fingerprint", "images", "scenes", "objects", "sets", "dropped")
         part = {}
         if self.trailing is not None:
-            part = {"trailing": dataclasses.asdict(self.trailing), "source_dropped": self.source_dropped}
+            part = {"trailing": self.trailing.as_dict(), "source_dropped": self.source_dropped}
         return {
             **self.job_json(),
             **{name: getattr(self, name) for name in names},

@@ -192,14 +192,7 @@ def open_shard(folder: Path, file: ShardFile) -> pq.ParquetFile:
 
 
 class DiverseSets(Sequence[DiverseSet]):
-    """All diverse sets of a folder of shards: iterable, with a length, and by number.
-
-    Args:
-        folder: a finished folder of shards.
-
-    Raises:
-        InputError: as `ShardReader`.
-    """
+    """All diverse sets of a folder of shards: iterable, with a length, and by number; errors as `ShardReader`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.reader = ShardReader(folder)
@@ -236,13 +229,7 @@ class DiverseSets(Sequence[DiverseSet]):
 
 
 def read_sets(folder: str | Path) -> DiverseSets:
-    """The diverse sets of a folder of shards.
-
-    Args:
-        folder: as `disbench sample --out` made it.
-
-    Returns:
-        A sequence of `DiverseSet`; memory stays that of a few row groups.
+    """The diverse sets of a folder of shards that `disbench sample` made; memory is that of a few row groups.
 
     Raises:
         InputError: the folder is not a finished folder of shards.

@@ -1,7 +1,7 @@
 """What is in a folder of shards: counts, depths, overlaps, click regions, what was left out and why.
 
-One pass over the scenes. Memory does not grow with the number of scenes: sums, histograms, and one counter
-for every pair of category names that occurs. Masks stay run lengths.
+One pass over the scenes: sums, a counter for every pair of category names that occurs, and 16 bytes a pair of
+consecutive masks. Masks stay run lengths.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import textwrap
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from disbench.core.arrays import IntArray
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.masks import areas, contained_shares, union
 from disbench.core.scenes import SceneObject
@@ -31,9 +31,6 @@ from disbench.shards.reader import ShardReader
 
 TOP_PAIRS = 15
 """Category pairs that are listed, at most."""
-BINS = 1000
-"""Shares are counted to the nearest thousandth, so that percentiles need no memory: they are off by at most
-0.0005, and exact at 0 and 1. Means are exact."""
 COLUMNS = 100
 """Width of the text report in characters, at most."""
 
@@ -74,13 +71,7 @@ class PairCount:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """How many neighbours things have in the proximity graph (stuff and crowds have none by definition).
-
-    Attributes:
-        mean: neighbours a thing; None without a thing.
-        largest: most neighbours of one thing.
-        alone: things without a neighbour.
-    """
+    """Neighbours of things (stuff and crowds have none): mean, most of one thing, and things without any."""
 
     mean: float | None
     largest: int
@@ -89,16 +80,14 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """How the masks of a set lie in each other.
+    """How the masks of sets lie in each other; None where no set has two masks, or there is no set.
 
     Attributes:
-        inner_in_outer: for consecutive masks of a set, inner to outer: share of the inner mask's pixels
-            that lie in the outer one.
+        inner_in_outer: share of a mask's pixels that lie in the next one of its set.
         iou: IoU of the same pairs.
-        nested: share of the sets of two masks or more in which every mask lies wholly in the next; None
-            without such a set.
+        nested: share of the sets of two masks or more in which every mask lies wholly in the next.
         area_ratio: mean area of the outermost mask over the center's, for the same sets.
-        clickable: mean share of the center's pixels that are in the click region; None without a set.
+        clickable: mean share of the center's pixels that are in the click region.
     """
 
     inner_in_outer: Spread
@@ -115,24 +104,18 @@ class ShardStatistics:
     Attributes:
         recipe: its name; it, `method` and `source` are "" where the manifest has none.
         images: images seen in the source, with or without a scene; None where the manifest does not tell.
-        scenes: scenes that were read.
         complete: False where `limit` stopped the reading before the last scene.
         objects: things and crowd regions.
         by_source: source -> kind -> objects, stuff included.
         categories: different categories of things and crowds.
-        masks: masks in all sets.
         set_sizes: masks in a set -> sets, ascending.
         levels: level -> objects, ascending; empty without a hierarchy.
         deepest: the longest chain (the first of them in the order of the shards); None without a hierarchy.
-        neighbours: None without a proximity graph.
-        overlaps: None where they were switched off.
-        left_out: masks that sets lack: by the cap (proximity), or as the image has too few objects
-            (random-merge).
+        left_out: masks that sets lack: by the cap (proximity), or as the image has too few objects (random-merge).
         sets_cut: sets that lack a mask.
         repeated: combinations whose union is a mask that the set has already.
         dropped: reason -> annotations (or images without any) left out, most first.
-        dropped_everywhere: whether `dropped` counts all images of the source (it comes from the manifest)
-            or only the scenes that were read.
+        dropped_everywhere: whether `dropped` counts all images of the source, not only the scenes that were read.
         parent_child: the most frequent pairs of categories in the hierarchy, parent first.
         touching: the most frequent pairs of categories that touch.
     """
@@ -216,33 +199,19 @@ def as_text(stats: ShardStatistics) -> str:
     return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
 
 
-@dataclass
-class _Histogram:
-    """Shares to the nearest thousandth, with their exact sum."""
-
-    bins: IntArray = field(default_factory=lambda: np.zeros(BINS + 1, dtype=np.int64))
-    total: float = 0.0
-
-    def add(self, shares: Sequence[float]) -> None:
-        self.bins += np.bincount(np.rint(np.multiply(shares, BINS)).astype(np.int64), minlength=BINS + 1)
-        self.total += math.fsum(shares)
-
-    def spread(self) -> Spread:
-        """Mean and percentiles (nearest rank)."""
-        count = int(self.bins.sum())
-        if not count:
-            return Spread(0, None, None, None, None)
-        ranks = [math.ceil(count * percent / 100) for percent in (5, 50, 95)]
-        p5, p50, p95 = (np.searchsorted(np.cumsum(self.bins), ranks) / BINS).tolist()
-        return Spread(count, self.total / count, p5, p50, p95)
+def _spread(shares: array[float]) -> Spread:
+    if not shares:
+        return Spread(0, None, None, None, None)
+    percentiles = np.percentile(shares, (5, 50, 95), method="inverted_cdf")
+    return Spread(len(shares), math.fsum(shares) / len(shares), *(np.rint(1000 * percentiles) / 1000).tolist())
 
 
 @dataclass
 class _Overlaps:
     """How masks of sets overlap, summed over scenes."""
 
-    shares: _Histogram = field(default_factory=_Histogram)
-    ious: _Histogram = field(default_factory=_Histogram)
+    shares: array[float] = field(default_factory=lambda: array("d"))
+    ious: array[float] = field(default_factory=lambda: array("d"))
     nested: int = 0
     with_pairs: int = 0
     ratios: float = 0.0
@@ -263,8 +232,8 @@ class _Overlaps:
             pairs = list(pairwise(chain))
             if pairs:
                 common = [round(shares[inner, outer] * area[inner]) for inner, outer in pairs]
-                self.shares.add([shares[pair] for pair in pairs])
-                self.ious.add([n / (area[a] + area[b] - n) for n, (a, b) in zip(common, pairs, strict=True)])
+                self.shares.extend([shares[pair] for pair in pairs])
+                self.ious.extend([n / (area[a] + area[b] - n) for n, (a, b) in zip(common, pairs, strict=True)])
                 self.nested += all(shares[pair] == 1 for pair in pairs)
                 self.with_pairs += 1
                 self.ratios += area[chain[-1]] / area[chain[0]]
@@ -276,8 +245,8 @@ class _Overlaps:
 
     def result(self) -> Overlaps:
         return Overlaps(
-            inner_in_outer=self.shares.spread(),
-            iou=self.ious.spread(),
+            inner_in_outer=_spread(self.shares),
+            iou=_spread(self.ious),
             nested=_mean(self.nested, self.with_pairs),
             area_ratio=_mean(self.ratios, self.with_pairs),
             clickable=_mean(self.clickable, self.sets),

@@ -75,10 +75,9 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         self.transform = transform
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the draws of an epoch.
+        """Choose the draws of an epoch, before the loader starts its workers.
 
-        Call it before the loader starts its workers: with `persistent_workers=True` they keep their first copy
-        of the dataset, and all epochs have the same draws.
+        With `persistent_workers=True` they keep their first copy of the dataset, and all epochs have the same draws.
         """
         self.epoch = epoch
 

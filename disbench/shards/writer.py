@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +16,8 @@ import pyarrow.parquet as pq
 from disbench.core.errors import InputError
 from disbench.io.files import file_sha256, naming
 from disbench.io.settings import Count, parse_json_table, settings_from
-from disbench.shards.manifest import ShardFile, Totals
+from disbench.shards.manifest import ShardFile, Tally
 from disbench.shards.rows import ROWS_A_GROUP, SCHEMA
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was seen and made; shards carry theirs, so that a resumed run can add them up."""
-
-    images: int = 0
-    scenes: int = 0
-    objects: int = 0
-    sets: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Tally) -> None:
-        """Add the numbers of another tally to this one."""
-        self.images += other.images
-        self.scenes += other.scenes
-        self.objects += other.objects
-        self.sets += other.sets
-        if other.dropped:
-            self.dropped.update(other.dropped)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, in a fixed order."""
-        return dataclasses.asdict(self.totals())
-
-    def totals(self) -> Totals:
-        """The numbers as they are now."""
-        return Totals(self.images, self.scenes, self.objects, self.sets, dict(sorted(self.dropped.items())))
-
-    @classmethod
-    def of(cls, totals: Totals) -> Tally:
-        """A tally that begins with these numbers."""
-        return cls(totals.images, totals.scenes, totals.objects, totals.sets, Counter(totals.dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +25,9 @@ class Chunk:
     """Sampled scenes on their way to the writer.
 
     Attributes:
-        indices: source numbers of all images of the chunk.
+        indices: source numbers of all images of the chunk, each with its tally.
         rows: for each image its row in the batch, or -1 if it gives no scene.
-        tallies: of each image.
         sizes: `row_bytes` of each row.
-        batch: the rows.
     """
 
     indices: Sequence[int]
@@ -79,38 +42,31 @@ class ShardFacts:
     """What a finished shard says of itself.
 
     Attributes:
-        fingerprint: of its job.
         first: source number of the first image that it accounts for.
         next: source number of the image after its last row.
-        tally: of its images.
         sizes: in a part, the `row_bytes` of each row.
-        gaps: in a part, pairs of a row's number and the `Totals`, as a table, of the images without a scene right
-            before it.
+        gaps: in a part, pairs of a row's number and the tally, as a table, of images without a scene right before it.
     """
 
     fingerprint: str
     first: Count
     next: Count
-    tally: Totals
+    tally: Tally
     sizes: tuple[Count, ...] = ()
     gaps: tuple[tuple[Any, ...], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As the shard stores it; `sizes` and `gaps` only in a part."""
-        plain = dataclasses.asdict(self)
-        return plain if self.sizes else {key: plain[key] for key in ("fingerprint", "first", "next", "tally")}
+        of_part = {"sizes": self.sizes, "gaps": self.gaps} if self.sizes else {}
+        shared = {"fingerprint": self.fingerprint, "first": self.first, "next": self.next}
+        return {**shared, "tally": self.tally.as_dict(), **of_part}
 
 
 class ShardWriter:
-    """Writes rows in order; ends a shard before it would exceed its size.
+    """Writes rows in order; ends a shard before its rows' sizes would add up to more than `shard_bytes`.
 
-    Args:
-        folder: where the shards go.
-        shard_bytes: a shard is closed before its rows' sizes would add up to more than this.
-        fingerprint: of the job.
-        begin: source number of the job's first image.
-        part: whether the shards are a part of a dataset: each then tells what merging needs to know.
-        finished: called with each shard once it has its name.
+    `begin` is the source number of the job's first image. Shards of a `part` of a dataset tell what merging needs to
+    know. `finished` is called with each shard once it has its name.
     """
 
     def __init__(
@@ -135,7 +91,7 @@ class ShardWriter:
         self._sizes: list[int] = []  # of each row of the open shard
         self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene right before a row
         self._tally = Tally()  # of the open shard
-        self._pending = Tally()  # images without a scene since the last row
+        self.pending = Tally()  # images without a scene since the last row
         self._group: list[pa.RecordBatch] = []
         self._group_rows = 0
 
@@ -155,19 +111,19 @@ class ShardWriter:
         begun = 0  # rows before this one are already handed on
         for index, row, tally in zip(chunk.indices, chunk.rows, chunk.tallies, strict=True):
             if row < 0:
-                self._pending.add(tally)
+                self.pending.add(tally)
                 continue
             if self._size and self._size + chunk.sizes[row] > self.shard_bytes:
                 self._hand_on(chunk.batch, begun, row)
                 begun = row
                 self._finish_shard()
-            if self._pending.images:
-                self._gaps.append((len(self._sizes), self._pending.as_dict()))
+            if self.pending.images:
+                self._gaps.append((len(self._sizes), self.pending.as_dict()))
             self._sizes.append(chunk.sizes[row])
             self._size += chunk.sizes[row]
-            self._tally.add(self._pending)
+            self._tally.add(self.pending)
             self._tally.add(tally)
-            self._pending = Tally()
+            self.pending = Tally()
             self._next = index + 1
         self._hand_on(chunk.batch, begun, len(chunk.sizes))
 
@@ -175,12 +131,7 @@ class ShardWriter:
         """Finish the last shard; images without a scene after it count in the total alone."""
         if self._size:
             self._finish_shard()
-        self.total.add(self._pending)
-
-    @property
-    def trailing(self) -> Tally:
-        """The images without a scene after the last row."""
-        return self._pending
+        self.total.add(self.pending)
 
     def discard(self) -> None:
         """Drop the shard that is open; the finished ones stay."""
@@ -221,7 +172,7 @@ class ShardWriter:
         if self._group_rows:
             self._write_group()
         assert self._parquet is not None
-        facts = ShardFacts(self.fingerprint, self._first, self._next, self._tally.totals())
+        facts = ShardFacts(self.fingerprint, self._first, self._next, self._tally)
         if self.part:
             facts = replace(facts, sizes=tuple(self._sizes), gaps=tuple(self._gaps))
         path = self._path
@@ -237,7 +188,7 @@ class ShardWriter:
         self._finished(path)
 
     def _account(self, path: Path, facts: ShardFacts) -> None:
-        self.total.add(Tally.of(facts.tally))
+        self.total.add(facts.tally)
         self._first = self._next = facts.next
         self.files.append(ShardFile(path.name, facts.tally.scenes, path.stat().st_size, file_sha256(path)))
 

@@ -226,12 +226,7 @@ def recorded(folder: Path) -> list[Path]:
 
 
 def chosen_datasets(plan: AblationPlan, names: Sequence[str], every: Sequence[str]) -> tuple[PlannedDataset, ...]:
-    """The datasets that a user names, or else the plan's.
-
-    Args:
-        plan: the ablation.
-        names: none takes the plan's datasets.
-        every: `DATASET=N` each: only every N-th sample, instead of the plan's number.
+    """The datasets that a user names, or else the plan's; `every` is `DATASET=N` each: only every N-th sample.
 
     Raises:
         InputError: text of another form, or a dataset that is not measured.

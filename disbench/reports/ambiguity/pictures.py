@@ -83,11 +83,7 @@ def pictures_by_name(
 
 
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
-    """A PNG of some sets with each method's candidates; None if no run stored any or no shards are named.
-
-    Raises:
-        InputError: the shards of the runs are not among those named, an image is missing or a stored mask is damaged.
-    """
+    """A PNG of some sets with each method's candidates; None if no run stored any or no shards are named."""
     stored = [(run, answers) for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
     if not stored or not options.shards:
         return None

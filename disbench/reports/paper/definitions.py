@@ -211,11 +211,7 @@ class PaperPictures:
 
 
 def read_definition(kind: type[Definition], name: str) -> Definition:
-    """The definition of a table or figure.
-
-    Args:
-        kind: `PaperTable`, `PaperCurves` or `PaperPictures`.
-        name: one in `reports/` (`table1`), or the path of a TOML file.
+    """A `PaperTable`, `PaperCurves` or `PaperPictures` by its name in `reports/` (`table1`) or the path of a TOML file.
 
     Raises:
         InputError: no such definition, or a key in it is missing, unknown or wrong.

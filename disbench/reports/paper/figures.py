@@ -42,14 +42,7 @@ LEGEND = (
 
 
 def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: Collection[str] = FORMATS) -> Report:
-    """Draw a figure of curves (`figure4`) from folders of runs; formats are some of `FORMATS`.
-
-    Returns:
-        The files, and lines on what is not shown, and why. The same runs give the same bytes.
-
-    Raises:
-        InputError: an unknown figure, or a run that cannot be read.
-    """
+    """Draw a figure of curves (`figure4`) from folders of runs, in some of `FORMATS`; lines tell what is left out."""
     definition = read_definition(PaperCurves, name)
     entries = read_paper_runs(runs).entries
     shown, remarks = shown_runs(definition, entries)

@@ -28,11 +28,7 @@ class PaperRuns:
 
 
 def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
-    """The runs of folders, which may be none.
-
-    Args:
-        folders: each a run, or a folder with runs below it, at any depth.
-        rows: name of a row, and a folder whose runs belong to it.
+    """The runs of folders (each a run, or with runs below it), which may be none, and of the folders named for a row.
 
     Raises:
         InputError: no run in a folder, or one that is damaged, unfinished or named for two rows.
@@ -67,11 +63,7 @@ def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
 
 
 def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
-    """The runs of each row (the one that the user named, else the first that fits), and those without a row.
-
-    Raises:
-        InputError: the user named an unknown row.
-    """
+    """The runs of each row (the one that the user named, else the first that fits), and those without a row."""
     for name in runs.named.values():
         if name not in patterns:
             raise unknown_name("row", name, patterns)

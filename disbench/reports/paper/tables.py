@@ -27,17 +27,7 @@ def make_paper_table(
     rows: Sequence[tuple[str, Path]] = (),
     formats: Iterable[str] = FORMATS,
 ) -> Report:
-    """Write a table of the paper: printed numbers, measured numbers, and their difference.
-
-    Args:
-        name: of the table's definition (`table1`), or the path of one.
-        runs: folders, each a run or with runs below it; without any, every row is "not run".
-        out: created if missing.
-        rows: name of a row, and a folder whose runs belong to it.
-        formats: of `FORMATS`.
-
-    Returns:
-        The files, and a line for each measured number. The same runs give the same bytes.
+    """Write a table of the paper: printed numbers, measured numbers, and their difference; arguments as `reproduce`.
 
     Raises:
         InputError: an unknown table or row, or a run that cannot be read.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.sampling import make_shards, merge_parts
-from disbench.sampling.parts import parse_part, slice_of
+from disbench.sampling.job import parse_part, slice_of
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.verify import verify_shards
 from disbench.shards.manifest import MANIFEST, Part, read_manifest
