@@ -13,14 +13,24 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from disbench.core.masks import Rle
+from disbench.workers import processes
+from tests.forked import SPAWNED, fork_workers
 
 settings.register_profile("disbench", max_examples=100, deadline=None)
 settings.register_profile("again", max_examples=25, deadline=None)  # against the wheel, after the checkout
 settings.load_profile("again" if os.environ.get("DISBENCH_EXPECTED_SITE") else "disbench")
 
+fork_workers()
+
 Masks = npt.NDArray[np.bool_]
 
 IN_COCO_AND_LVIS = (11813, 223747, 346638, 359937)
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes are started anew, as outside of the tests."""
+    monkeypatch.setattr(processes, "CONTEXT", SPAWNED)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from typing import Any
 
+CONTEXT = multiprocessing.get_context("spawn")
+
 
 class WorkerProcess:
     """A spawned process behind a pipe that no other process writes to.
@@ -26,10 +28,9 @@ class WorkerProcess:
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = True) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, theirs = CONTEXT.Pipe()
         with interrupts_held_back():
-            self._process = context.Process(target=_run, args=(target, *arguments, theirs), daemon=daemon)
+            self._process = CONTEXT.Process(target=_run, args=(target, *arguments, theirs), daemon=daemon)
             self._process.start()
         theirs.close()  # the process holds the only copy
 

@@ -343,7 +343,7 @@ class TestFullDisk:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough work for a command to be caught at it."""
-    return write_lvis(tmp_path_factory.mktemp("large") / "lvis.json", images=900)
+    return write_lvis(tmp_path_factory.mktemp("large") / "lvis.json", images=400)
 
 
 @pytest.fixture(scope="module")

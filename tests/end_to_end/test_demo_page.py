@@ -60,8 +60,7 @@ Opener = Callable[..., Any]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("demo")
     (made / "slow.py").write_text(SLOW)
-    noise = np.random.default_rng(0).integers(0, 255, (1200, 1800, 3), np.uint8)
-    Image.fromarray(noise).save(made / "large.png")
+    Image.new("RGB", (1800, 1200)).save(made / "large.png")
     return made
 
 
@@ -231,9 +230,8 @@ def opened_again(folder: Path, expected: np.ndarray) -> None:
     assert "replay:FILE" in result.stderr
 
 
-@pytest.mark.parametrize("ratio", [1, 1.5])
-def test_clicks_are_whole_pixels_whatever_the_screen(open_page: Opener, ratio: float) -> None:
-    page = open_page(device_scale_factor=ratio, viewport={"width": 1100, "height": 700})
+def test_clicks_are_whole_pixels_on_a_screen_with_a_ratio(open_page: Opener) -> None:
+    page = open_page(device_scale_factor=1.5, viewport={"width": 1100, "height": 700})
     page.get_by_label("Photo motorcycle_left.png").click()
     settle(page)
     wanted = [(0, 0), (740, 499), (740, 0), (0, 499), (371, 250), (123, 77)]

@@ -15,15 +15,15 @@ import pytest
 from tests.commands import disbench, typed
 from tests.synthetic import write_lvis
 
-IMAGES = 1200
-KILLS = int(os.environ.get("DISBENCH_KILLS", "4"))
+IMAGES = 600
+KILLS = int(os.environ.get("DISBENCH_KILLS", "2"))
 """`make faults` has more of them."""
 
 
 def sampling(annotations: Path, out: Path, workers: int) -> list[str]:
     return [
         *("sample", "lvis-hierarchy", "--lvis", str(annotations), "--out", str(out)),
-        *("--workers", str(workers), "--set", "shard_bytes=30000"),
+        *("--workers", str(workers), "--set", "shard_bytes=15000"),
     ]
 
 

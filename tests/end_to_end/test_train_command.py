@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -57,43 +59,34 @@ def folder(photo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return place
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=cwd, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return result
-
-
-@pytest.fixture(scope="module")
-def trained(folder: Path) -> Path:
-    """A training with two loader processes, in one go."""
-    result = run("disbench", "train", "tiny.toml", "--out", "one", "--set", "workers=2", cwd=folder)
-    assert result.stdout.startswith("one/disnet.safetensors: 4 steps, ")
-    return folder / "one"
-
-
 Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def typed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+@pytest.fixture(scope="module")
+def typed(folder: Path) -> Iterator[Command]:
     """A command in this process, where the user is: exit code, output, errors."""
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("DISBENCH_DATA", raising=False)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        monkeypatch.setenv(variable, "1")  # what --threads sets is gone with the test
 
     def run(*arguments: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
         monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+        return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
-    return run
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("DISBENCH_DATA", raising=False)
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+            monkeypatch.setenv(variable, "1")  # what --threads sets is gone with the tests
+        yield run
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, typed: Command) -> Path:
+    """A training with two loader processes, in one go."""
+    code, out, err = typed("train", "tiny.toml", "--out", "one", "--set", "workers=2", "--threads", "1")
+    assert code == 0 and out.startswith("one/disnet.safetensors: 4 steps, "), err
+    return folder / "one"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -109,9 +102,10 @@ def test_a_training_leaves_its_network_and_its_logs(trained: Path) -> None:
     assert load_network(trained / "disnet.safetensors").training.name == "tiny"
 
 
-def test_a_part_goes_on_from_what_came_out(trained: Path) -> None:
-    command = ("--set", "start=one/disnet.safetensors", "--set", "trained=proposal")
-    run("disbench", "train", "tiny.toml", "--out", "part", *command, "--set", "steps=2", cwd=trained.parent)
+def test_a_part_goes_on_from_what_came_out(trained: Path, typed: Command) -> None:
+    command = ("--set", "start=one/disnet.safetensors", "--set", "trained=proposal", "--set", "steps=2")
+    code, _, err = typed("train", "tiny.toml", "--out", "part", *command, "--threads", "1")
+    assert code == 0, err
     before, after = (load_network(trained.parent / name / "disnet.safetensors") for name in ("one", "part"))
     assert after.training.start == "one/disnet.safetensors"
     changed = {
@@ -122,11 +116,11 @@ def test_a_part_goes_on_from_what_came_out(trained: Path) -> None:
     assert changed == {"proposal"}
 
 
-def test_what_came_out_is_a_method(trained: Path) -> None:
+def test_what_came_out_is_a_method(trained: Path, typed: Command) -> None:
     command = ("run", "--method", "disnet", "--set", "checkpoint=one/disnet.safetensors")
     more = ("--dataset", "photos", "--limit", "2", "--max-clicks", "3", "--workers", "1", "--out", "run")
-    result = run("disbench", *command, *more, cwd=trained.parent)
-    assert "2 samples, 6 clicks" in result.stdout
+    code, out, err = typed(*command, *more)
+    assert code == 0 and "2 samples, 6 clicks" in out, err
     stored = read_run(trained.parent / "run")
     assert stored.rows(["candidates"])["candidates"].to_pylist() == [3, 1, 1] * 2
     assert stored.record.method.options["training_seed"] == 0
@@ -193,9 +187,14 @@ def test_the_trainings_are_listed_and_profiled(typed: Command) -> None:
 
 def test_two_processes_train_one_network(folder: Path, trained: Path) -> None:
     """As `accelerate launch` starts them on two GPUs: each has its share of the examples, one writes."""
-    launch = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")
-    command = ("disbench", "train", "tiny.toml", "--out", "pair", "--device", "cpu")
-    result = run(*launch, *command, "--set", "ema=0.9", cwd=folder)
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")
+    command = ("disbench", "train", "tiny.toml", "--out", "pair", "--device", "cpu", "--set", "ema=0.9")
+    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
+    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*launch, *command], capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
+    assert result.returncode == 0, result.stderr
     assert result.stdout.count("4 steps") == 1
     assert [row["step"] for row in rows(folder / "pair" / "log.csv")] == ["2", "4"]
     assert len(list((folder / "pair" / "tensorboard").iterdir())) <= 2, "of the log and of the validation"

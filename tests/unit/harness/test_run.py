@@ -170,6 +170,7 @@ def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.usefixtures("spawned")
 def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each sample is tried twice before a death counts as the method's: the rows are those of an undisturbed run."""
     whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)

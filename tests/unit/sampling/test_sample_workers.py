@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import signal
 import sys
@@ -71,12 +72,8 @@ def start(source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def workers() -> list[psutil.Process]:
-    """Worker processes of this one; a zombie has no command line and counts."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() == psutil.STATUS_ZOMBIE or "spawn_main" in " ".join(child.cmdline())
-    ]
+    """Worker processes of this one."""
+    return [psutil.Process(child.pid) for child in multiprocessing.active_children()]
 
 
 def begun_by_idle_workers(log: Path, expected: int) -> int:
