@@ -30,6 +30,7 @@ from disbench.cli.options import (
     AddressOption,
     DataOption,
     EngineOption,
+    ExifOption,
     ExistingOption,
     MethodOption,
     SetOption,
@@ -234,12 +235,13 @@ def predict(
     every: Annotated[
         bool, Option("--all", help="Also write every candidate and an overlay, and print scores.")
     ] = False,
+    exif: ExifOption = "ignore",
 ) -> None:
     """Segment one image by clicks."""
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.core.errors import InputError  # noqa: PLC0415
     from disbench.core.painting import overlay  # noqa: PLC0415
-    from disbench.datasets.images import read_rgb  # noqa: PLC0415
+    from disbench.datasets.images import read_rgb, turned  # noqa: PLC0415
     from disbench.harness.predict import parse_click, write_png  # noqa: PLC0415
     from disbench.harness.predict import predict as answer_to  # noqa: PLC0415
     from disbench.harness.replay import recorded_clicks  # noqa: PLC0415
@@ -248,7 +250,9 @@ def predict(
         raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
     clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     photo = addresses.here(image)
-    pixels = read_rgb(photo)
+    pixels = read_rgb(photo, exif)
+    if exif == "ignore" and (note := turned([photo], "--exif apply turns them")):
+        say(note, err=True)
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
     spec = method_spec(method, set_ or [])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import SetOption, local_path, path
+from disbench.cli.options import ExifOption, SetOption, local_path, path, say
 from disbench.io import addresses
 
 
@@ -28,8 +28,10 @@ def demo(
         Path | None,
         Option(parser=local_path, help="Folder for saved masks and clicks (default: the browser downloads them)."),
     ] = None,
+    exif: ExifOption = "ignore",
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
+    from disbench.datasets.images import turned  # noqa: PLC0415
     from disbench.demo.launch import demo as serve_demo  # noqa: PLC0415
 
     def ready(address: str) -> None:
@@ -39,5 +41,8 @@ def demo(
 
             webbrowser.open(address)
 
-    serve_demo([addresses.here(image) for image in images or ()], method, set_ or [], port=port, out=out, ready=ready)
+    photos = [addresses.here(image) for image in images or ()]
+    if exif == "ignore" and (note := turned(photos, "--exif apply turns them")):
+        say(note, err=True)
+    serve_demo(photos, method, set_ or [], port=port, out=out, ready=ready, exif=exif)
     typer.echo("the demo has ended")

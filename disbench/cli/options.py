@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from disbench.core.choices import EngineName
+from disbench.core.choices import EngineName, Exif
 from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import Existing
@@ -77,6 +77,12 @@ MethodOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
+]
+ExifOption = Annotated[
+    Exif,
+    typer.Option(
+        "--exif", help="A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."
+    ),
 ]
 EngineOption = Annotated[
     EngineName, Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")

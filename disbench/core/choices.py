@@ -8,6 +8,8 @@ Selection = Literal["oracle-first", "oracle-all", "score"]
 """How one of several candidates is kept (`disbench.harness.protocol.Protocol`)."""
 Store = Literal["none", "kept", "all"]
 """Which masks a run stores."""
+Exif = Literal["ignore", "apply"]
+"""A photograph's EXIF orientation: its pixels are read as stored, or turned as viewers show them."""
 EngineName = Literal["local", "ray"]
 """Where workers run: processes of this machine, or actors of a Ray cluster."""
 MethodStatus = Literal["native", "bridge", "published-only"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ import numpy as np
 import orjson
 
 from disbench.core import masks
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster
 from disbench.core.samples import Sample, SampleSource
-from disbench.datasets.file_samples import check_target, in_threads, joint_hash
-from disbench.datasets.images import ImageFinder, read_rgb
+from disbench.datasets.file_samples import check_target, in_threads, joint_hash, noted
+from disbench.datasets.images import ImageFinder, read_rgb, turned
 from disbench.datasets.instances import AnnotationFile, Dialect, Id, open_annotations, read_id
 from disbench.io.files import file_sha256
 
@@ -41,6 +43,7 @@ class AnnotatedSamples:
         facts: JSON-ready facts to record.
         digest: SHA-256 (hex) of an image for the content hash.
         crowds: whether crowd regions are samples.
+        exif: whether photographs are turned by their EXIF orientation.
 
     Raises:
         InputError: no annotation to sample, a repeated annotation id; a malformed annotation or one without an id,
@@ -57,8 +60,9 @@ class AnnotatedSamples:
         digest: Callable[[Path], str] = file_sha256,
         *,
         crowds: bool = False,
+        exif: Exif = "ignore",
     ) -> None:
-        self.name, self.raster = name, raster
+        self.name, self.raster, self.exif = name, raster, exif
         self._file, self._find, self._facts, self._digest = file, find, dict(facts), digest
         self._left_out = Counter(file.dropped)
         chosen = list(self._chosen(crowds))
@@ -78,10 +82,10 @@ class AnnotatedSamples:
         """
         image_id, annotation = self._image_ids[index], self._file.annotation(int(self._places[index]))
         path, record = self._image_path(image_id), self._file.images[image_id]
-        image = read_rgb(path)
+        image = read_rgb(path, self.exif)
         (rle,) = masks.from_segmentations([annotation["segmentation"]], record.height, record.width, self.raster)
         target = masks.decode(rle).astype(np.int8)
-        check_target(target, image, path, self.ids[index])
+        check_target(target, image, path, self.ids[index], path, self.exif)
         return Sample(self.ids[index], image, target)
 
     def content_hash(self) -> str:
@@ -92,16 +96,23 @@ class AnnotatedSamples:
             [sample_id, 0, digests[image_id], self._segmentation_sha256(place)]
             for sample_id, image_id, place in zip(self.ids, self._image_ids, self._places.tolist(), strict=True)
         )
-        return joint_hash(f"annotation-{self.raster}", parts)
+        return joint_hash(f"annotation-{self.raster}{'' if self.exif == 'ignore' else '-exif'}", parts)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, the number of images with a sample, and what was left out."""
+        """Title and options of the card, the number of images with a sample, what was left out, and notes."""
         return {
             **self._facts,
             "rule": f"annotation-{self.raster}",
             "images": len(set(self._image_ids)),
             "left_out": dict(self._left_out),
+            **noted([turned(self._photos()) if self.exif == "ignore" else ""]),
         }
+
+    def _photos(self) -> Iterator[Path]:
+        """The photographs of the samples; those that are missing are found when they are read."""
+        for image_id in dict.fromkeys(self._image_ids):
+            with contextlib.suppress(InputError):
+                yield self._image_path(image_id)
 
     def _named(self, chosen: Sequence[tuple[Id, Id]]) -> list[str]:
         """The sample ids of annotations, given by their image's id and their own."""
@@ -162,14 +173,15 @@ def _open_annotated(
 
     Options: `annotations`, the JSON; `images`, folders in which images are looked for, in this order; both relative
     to `folder`; `raster`, how polygons become masks; `bad_annotations`, "fail" (default) or "drop"; `crowds`, "drop"
-    (default) or "keep".
+    (default) or "keep"; `exif`, "ignore" (default) or "apply" the photographs' EXIF orientation.
     """
     bad = options.get("bad_annotations", "fail")
     file = open_annotations(folder / options["annotations"], dialect, bad=bad, option=_OPTION)
     folders = [folder / part for part in options["images"]]
     find = ImageFinder(folders, file.image_names, file.path)
     crowds = options.get("crowds") == "keep"
-    return AnnotatedSamples(name, file, find, options["raster"], facts, crowds=crowds)
+    exif = options.get("exif", "ignore")
+    return AnnotatedSamples(name, file, find, options["raster"], facts, crowds=crowds, exif=exif)
 
 
 open_coco = partial(_open_annotated, "coco")

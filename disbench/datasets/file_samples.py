@@ -14,9 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, Target
-from disbench.datasets.images import RgbImage, read_rgb
+from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
 from disbench.datasets.targets import RULES
 from disbench.io.files import file_sha256
 
@@ -57,15 +58,24 @@ class FileSamples:
         rule: how masks become targets, a name of `targets.RULES`.
         records: the samples, in the dataset's order.
         facts: JSON-ready facts to record: title, options.
+        notes: sentences to say and record.
+        exif: whether photographs are turned by their EXIF orientation.
 
     Raises:
         InputError: no records, or two with one id.
     """
 
     def __init__(
-        self, name: str, folder: Path, rule: str, records: Sequence[Record], facts: Mapping[str, object]
+        self,
+        name: str,
+        folder: Path,
+        rule: str,
+        records: Sequence[Record],
+        facts: Mapping[str, object],
+        notes: Sequence[str] = (),
+        exif: Exif = "ignore",
     ) -> None:
-        self.name, self.folder, self.rule = name, folder, rule
+        self.name, self.folder, self.rule, self.exif, self._notes = name, folder, rule, exif, tuple(notes)
         self._target_of = RULES[rule]
         self._records, self._facts = tuple(records), dict(facts)
         if not records:
@@ -86,10 +96,10 @@ class FileSamples:
             InputError: a missing or damaged file, sizes that differ, or a target without an object.
         """
         record = self._records[index]
-        image = read_rgb(self.folder / record.image)
-        mask = self.folder / record.mask
+        photo, mask = self.folder / record.image, self.folder / record.mask
+        image = read_rgb(photo, self.exif)
         target = self._target_of(mask, record.instance)
-        check_target(target, image, mask, record.id)
+        check_target(target, image, mask, record.id, photo, self.exif)
         return Sample(record.id, image, target, self._initial(record, image))
 
     def content_hash(self) -> str:
@@ -97,34 +107,40 @@ class FileSamples:
         names = list(dict.fromkeys(name for record in self._records for name in record.files))
         digests = dict(zip(names, in_threads(lambda name: file_sha256(self.folder / name), names), strict=True))
         parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
-        return joint_hash(self.rule, parts)
+        return joint_hash(self.rule if self.exif == "ignore" else f"{self.rule}-exif", parts)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, the target rule, and the number of image files."""
-        images = len({record.image for record in self._records})
-        return {**self._facts, "rule": self.rule, "images": images}
+        """Title and options of the card, the target rule, the number of image files, and notes."""
+        images = list(dict.fromkeys(self.folder / record.image for record in self._records))
+        notes = [*self._notes, turned(images) if self.exif == "ignore" else ""]
+        return {**self._facts, "rule": self.rule, "images": len(images), **noted(notes)}
 
     def _initial(self, record: Record, image: RgbImage) -> BoolArray | None:
         if record.initial is None:
             return None
         path = self.folder / record.initial
         mask = self._target_of(path, record.instance)
-        _check_size(mask.shape, image, path, record.id)
+        _check_size(mask.shape, image, path, record.id, self.folder / record.image, self.exif)
         return np.asarray(mask == 1)
 
 
-def check_target(target: Target, image: RgbImage, path: Path, sample: str) -> None:
-    """Raise `InputError` if a target (of the mask at `path`) is empty or differs from its image in size."""
-    _check_size(target.shape, image, path, sample)
+def noted(notes: Sequence[str]) -> dict[str, object]:
+    """Sentences as a dataset's fact `notes`, which a run says and records; {} without any."""
+    return {"notes": said} if (said := [note for note in notes if note]) else {}
+
+
+def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo: Path, exif: Exif = "ignore") -> None:
+    """Raise `InputError` if a target (the mask at `path`) is empty or differs in size from its image (at `photo`)."""
+    _check_size(target.shape, image, path, sample, photo, exif)
     if not (target == 1).any():
         raise InputError(f"{path}: sample {sample!r} has no object pixel; fix the mask or leave the sample out")
 
 
-def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str) -> None:
+def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str, photo: Path, exif: Exif) -> None:
     if shape != image.shape[:2]:
         raise InputError(
             f"{path}: the mask of sample {sample!r} has {shape[1]} x {shape[0]} pixels, its image "
-            f"{image.shape[1]} x {image.shape[0]}; get matching files"
+            f"{image.shape[1]} x {image.shape[0]}{size_hint(photo, exif)}; get matching files"
         )
 
 

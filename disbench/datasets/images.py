@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from disbench.core.arrays import ByteArray
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses
@@ -24,18 +25,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RgbImage = ByteArray
-
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages")
 """Usual subfolders of images."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """Pillow's names of the formats that are read, with any file ending; some others start programs (EPS)."""
 _REASONS = {
-    "UnidentifiedImageError": "cut off, or of an unknown format",
+    "UnidentifiedImageError": "cut off, or pixels that Pillow does not read, such as 64 bits: save it as PNG",
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
 """The meaning of two of Pillow's errors."""
 _NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")
 """What COCO 2014 puts before the name that an image has in COCO 2017 ("COCO_val2014_000000266409.jpg")."""
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's modes of one grey value of more than 8 bits."""
+_ORIENTATION = 0x0112
+"""EXIF's number of the orientation."""
+SWAPPED = 5
+"""EXIF orientations from this one on swap height and width."""
+_BITS, PHOTOMETRIC, _PLANES = 258, 262, 284
+"""TIFF's numbers of bits per sample, of what 0 means, and of how planes are stored; Pillow misreads some of them."""
 
 
 class ImageFinder:
@@ -127,27 +135,100 @@ class ImageFinder:
         return self._alike.get(_key(name.rpartition("/")[2]), {})
 
 
-def read_rgb(path: Path) -> RgbImage:
-    """The pixels of an image file.
+def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:
+    """The pixels of a photograph: the one way in for all of them.
 
-    The EXIF orientation is ignored, as in COCO: masks are in the coordinates of the stored pixels. Grey, palette and
-    CMYK images are converted; transparency is dropped. Memory: 24 bytes per pixel, of `MAX_PIXELS` at most.
+    Grey, palette and CMYK images are converted; transparency is dropped; of several pages or frames the first is read.
+    16 bits lose their lower byte, as in OpenCV; fractions from 0 to 1 are multiplied by 255. Memory: 24 bytes per
+    pixel, of `MAX_PIXELS` at most.
+
+    Args:
+        path: the file.
+        exif: `ignore` the EXIF orientation, as annotations of COCO do, or `apply` it. TIFF's own orientation is always
+            applied, as Pillow and OpenCV do.
 
     Returns:
         uint8 (height, width, 3), RGB, row-major, y down.
 
     Raises:
-        InputError: the file is missing, truncated, too large or not an image.
+        InputError: the file is missing, truncated, too large, not an image, or has values outside these ranges.
     """
     with opened_image(path, "no such image; check the folder of images") as image:
-        return rgb_pixels(image, path)
+        return rgb_pixels(image, path, exif)
 
 
-def rgb_pixels(image: Image, place: object) -> RgbImage:
+def rgb_pixels(image: Image, place: object, exif: Exif = "ignore") -> RgbImage:
     """The pixels of an image from `opened_image` or `checked_image`, as `read_rgb` returns them."""
+    from PIL import ImageOps  # noqa: PLC0415
+
     with whole_image(place):
+        if exif == "apply" and orientation(image) > 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode in _DEEP:
+            return np.repeat(eight_bits(image, place)[..., np.newaxis], 3, axis=2)
+        if image.mode == "LAB":
+            raise InputError(f"{place}: colours in CIE Lab; save it in RGB")
         # Converting would copy an image that is already RGB.
         return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+
+
+def eight_bits(image: Image, place: object) -> ByteArray:
+    """Grey values of more than 8 bits as `read_rgb` returns them, uint8 (height, width)."""
+    values = np.array(image)
+    low, high = values.min(), values.max()
+    if image.mode == "F" and low >= 0 and high <= 1:
+        return np.asarray(np.rint(values * 255), dtype=np.uint8)
+    # PNG and PGM have 16 bits, though some versions of Pillow give them 32.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
+        return np.asarray(values >> 8, dtype=np.uint8)
+    if image.mode == "I" and low >= 0 and high <= 255:
+        return np.asarray(values, dtype=np.uint8)
+    raise InputError(f"{place}: grey values from {low:g} to {high:g}; save it with 8 bits, 16 bits, or from 0.0 to 1.0")
+
+
+def orientation(image: Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 for TIFF, which Pillow turns itself, and where no tag can be read."""
+    try:
+        number = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata: nearly anything
+        return 1
+    return number if number in range(1, 9) else 1
+
+
+def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> str:
+    """A sentence about photographs with an EXIF orientation, with the first of them; "" if there are none.
+
+    Args:
+        paths: files; what is missing or damaged is passed over.
+        fix: how to apply the orientation.
+    """
+    found = {path: number for path in paths if (number := _orientation_of(path)) > 1}
+    if not found:
+        return ""
+    first, number = next(iter(found.items()))
+    count = f"{len(found)} photo{'s'[: len(found) > 1]} with an EXIF orientation ({first.name}: {number})"
+    return f"{count}: viewers turn them, here the pixels are as stored; {fix}"
+
+
+def size_hint(path: Path, exif: Exif = "ignore") -> str:
+    """The end of a message about a size, where EXIF swaps a photograph's height and width: the other size; else ""."""
+    if (number := _orientation_of(path)) < SWAPPED:
+        return ""
+    with opened_image(path, "") as image:
+        if exif == "apply":
+            return f" (its EXIF orientation {number} is applied: as stored it is {image.width} x {image.height})"
+        return (
+            f" (its EXIF orientation is {number}: viewers show it as {image.height} x {image.width}; set exif=apply "
+            "where that is an option, or save it turned)"
+        )
+
+
+def _orientation_of(path: Path) -> int:
+    try:
+        with opened_image(path, "") as image:
+            return orientation(image)
+    except (InputError, OSError):
+        return 1
 
 
 @contextmanager
@@ -177,6 +258,11 @@ def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Ite
         width, height = image.size
         if not 0 < width * height <= most:
             raise InputError(f"{place}: {width} x {height} pixels; images of 1 to {most} pixels are read")
+        tags = getattr(image, "tag_v2", {})
+        if max(tags.get(_BITS, (8,))) > 8 and (tags.get(_PLANES, 1) > 1 or tags.get(PHOTOMETRIC) == 0):
+            raise InputError(
+                f"{place}: a TIFF of more than 8 bits with separate planes or with 0 as white; save it as PNG"
+            )
         yield image
 
 

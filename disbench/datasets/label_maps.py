@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_NAME, MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import Scene, SceneObject
-from disbench.datasets.images import opened_image, whole_image
+from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
 from disbench.io.files import MISSING, file_sha256, has_control, open_regular, stays_inside, unicode_forms
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = npt.NDArray[np.integer]
+Number = TypeVar("Number", bound=np.integer[Any])
 _LINE_END = re.compile("\r\n|\n|\r")
 _PLAIN = re.compile("[A-Za-z0-9_-]+")
 """A name that has one reading, so that no file needs to be looked for."""
@@ -43,6 +44,14 @@ VOC_CATEGORIES = [
 """Names of PascalVOC's and SBD's category numbers."""
 VOID = 255
 """PascalVOC's palette index of pixels that belong to nothing."""
+HALF = 127
+"""Grey values and opacities above this are in the upper half."""
+UNDECIDED = 128
+"""GrabCut's grey value of pixels that are neither object nor background."""
+_CODE = np.array([1 << 16, 1 << 8, 1])
+"""A colour times this is one number."""
+_VOC_CODES = np.sum([(np.arange(256) >> bit & 1) << 7 - bit // 3 + (16, 8, 0)[bit % 3] for bit in range(8)], axis=0)
+"""The colour of each index of PascalVOC's palette: its bits, lowest first, in red, green and blue, from the top."""
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes with one whole number per pixel."""
 
@@ -52,7 +61,7 @@ def read_label_png(path: Path, channels: int = 1) -> ByteArray:
 
     Args:
         path: the PNG.
-        channels: 1 for palette indices or grey values, 3 for colours.
+        channels: 1 for palette indices, grey values, or PascalVOC's colours of numbers; 3 for colours.
 
     Returns:
         uint8 (height, width), or (height, width, 3).
@@ -60,8 +69,24 @@ def read_label_png(path: Path, channels: int = 1) -> ByteArray:
     Raises:
         InputError: missing, damaged, not an image, or with another number of channels.
     """
-    with _opened(path, ("P", "L", "1") if channels == 1 else ("RGB",)) as image:
-        return np.array(image, dtype=np.uint8)
+    with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",)) as image:
+        values = np.array(image, dtype=np.uint8)
+    return voc_numbers(values, path) if values.ndim > 2 > channels else values
+
+
+def voc_numbers(colours: Labels, path: Path) -> ByteArray:
+    """The numbers that colours (height, width, 3) have in PascalVOC's palette, uint8 (height, width); CVAT writes them.
+
+    Raises:
+        InputError: a colour that the palette lacks.
+    """
+    known = np.argsort(_VOC_CODES)
+    codes = colours.astype(np.int64) @ _CODE
+    found = known[np.searchsorted(_VOC_CODES, codes, sorter=known).clip(max=255)]
+    if (wrong := _VOC_CODES[found] != codes).any():
+        colour = tuple(colours[wrong][0].tolist())
+        raise InputError(f"{path}: the colour {colour} is not of PascalVOC's palette; save numbers, in one channel")
+    return np.asarray(found, dtype=np.uint8)
 
 
 def read_label_map(path: Path) -> Labels:
@@ -71,15 +96,19 @@ def read_label_map(path: Path) -> Labels:
 
     Returns:
         (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own
-        integer type.
+        integer type; int32 for floating-point numbers.
 
     Raises:
-        InputError: missing, damaged, not an image, or of a kind without whole numbers.
+        InputError: missing, damaged, not an image, or with other numbers than whole ones.
     """
-    with _opened(path, (*_ONE_CHANNEL, "LA", "PA", "RGB", "RGBA")) as image:
+    with opened_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
+    if values.dtype == np.float32:
+        if not _is_whole(values):
+            raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
+        return values.astype(np.int32)
     if values.ndim == 2:
         return values
     return values[..., 0] if values.shape[2] == 2 else values[..., :3]
@@ -91,19 +120,100 @@ def read_palette(path: Path) -> IntArray:
     Raises:
         InputError: missing, damaged, or without a palette.
     """
-    with _opened(path, ("P",)) as image:
+    with opened_mask(path, ("P",)) as image:
         colours = image.getpalette("RGB") or []
     palette = np.zeros((256, 3), dtype=np.int64)
     palette[: len(colours) // 3] = np.reshape(colours, (-1, 3))
     return palette
 
 
+def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
+    """How a mask of any kind shows: its colours (palettes applied, as `read_colours`), and how opaque they are.
+
+    Whole numbers of more than 8 bits lose as many lower bytes as their largest has above the first.
+
+    Returns:
+        uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike.
+
+    Raises:
+        InputError: as `opened_mask`; numbers below 0, or fractions beyond 1.
+    """
+    with opened_mask(path) as image:
+        if image.mode[0] not in "IF":
+            grey = image.mode in ("1", "L", "LA")
+            colours = np.array(image.convert("L")) if grey else rgb_pixels(image, path)
+            alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+            return colours, None if alpha is None or alpha.min() == alpha.max() else alpha
+        values = np.array(image)
+        if image.mode == "F" and not _is_whole(values):
+            return eight_bits(image, path), None
+    if values.min() < 0:
+        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
+    shift = max(0, -(-int(values.max()).bit_length() // 8) * 8 - 8)
+    return np.asarray(values.astype(np.int64) >> shift, dtype=np.uint8), None
+
+
+def _is_whole(values: npt.NDArray[np.float32]) -> bool:
+    """Whether they are whole numbers from 0, small enough to be exact."""
+    return np.array_equal(values, np.rint(values).clip(0, 2**24))
+
+
+def on_black(colours: ByteArray, alpha: ByteArray | None) -> ByteArray:
+    """The brightest channel or the opacity, whichever is less, uint8 (height, width); a single colour is left out."""
+    light = brightest(colours)
+    if alpha is None:
+        return light
+    return alpha if one_colour(colours) else np.minimum(light, alpha)
+
+
+def one_colour(colours: ByteArray) -> bool:
+    """Whether all pixels of (height, width) or (height, width, channels) are alike."""
+    return all(channel.min() == channel.max() for channel in np.moveaxis(np.atleast_3d(colours), 2, 0))
+
+
+def distinct(values: Labels) -> Labels:
+    """The different values, ascending."""
+    # Counting is much faster than sorting, but reserves memory for the largest number.
+    few = values.size and values.min() >= 0 and values.max() < 2**16
+    return np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)
+
+
+def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged.
+
+    Channel by channel: NumPy reduces an axis of three a hundred times more slowly.
+    """
+    if values.ndim == 2:
+        return values
+    red, green, blue = np.moveaxis(values, 2, 0)
+    brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
+    return brightest
+
+
+def read_colours(path: Path) -> ByteArray:
+    """The colours of a mask of any kind, uint8 (height, width, 3), as of a photograph; transparency is dropped."""
+    with opened_mask(path) as image:
+        return rgb_pixels(image, path)
+
+
 @contextmanager
-def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image]:
-    """An image file in one of the given Pillow modes."""
+def opened_mask(path: Path, modes: Sequence[str] = ()) -> Iterator[Image]:
+    """A mask's file: the one way in for all of them.
+
+    Raises:
+        InputError: as `opened_image`; not one of the Pillow modes, if some are given; several pages; to be turned.
+    """
     with opened_image(path, MISSING) as image, whole_image(path):
-        if image.mode not in modes:
+        if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
+        if (pages := getattr(image, "n_frames", 1)) > 1:
+            raise InputError(f"{path}: {pages} pages or frames, but a mask is one; save each as a PNG")
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+            raise InputError(f"{path}: a TIFF in which 0 is white, which programs read differently; save it as PNG")
+        if (number := orientation(image)) > 1:
+            raise InputError(
+                f"{path}: a mask with EXIF orientation {number}; save it as its photo is read, without EXIF"
+            )
         yield image
 
 

@@ -12,6 +12,7 @@ from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.file_samples import FileSamples, Record, in_threads
 from disbench.datasets.label_maps import SBD, VOC, MapLayout
+from disbench.datasets.mask_kinds import LOSSY, WORDS, check_numbered, check_trimap, mask_kind, recognise
 from disbench.datasets.targets import instance_numbers
 from disbench.io.files import is_utf8
 
@@ -61,24 +62,36 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     Args:
         name: name of the card or of the folder.
         folder: contains the two subfolders.
-        options: `images` and `masks`, the subfolders (both empty: one of `USUAL`); `mode`: `binary` (0 is
-            background, all else object), `trimap` (128 is ignored, more is object) or `instances` (each number but
-            0 is an object); `void_255`: 255 is ignored (`binary` and `instances`).
+        options: `images` and `masks`, the subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is
+            ignored, more is object) or `instances` (each number but 0 is an object); `mask`: what is object in
+            `binary`, a key of `mask_kinds.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary`
+            and `instances`, every other number but 0 is object); `exif`: `ignore` or `apply` the orientation.
         facts: JSON-ready facts to record.
 
     Raises:
-        InputError: a missing or empty folder, an image without a mask or the reverse, an instance map with
-            coloured pixels, or options that exclude each other.
+        InputError: a missing or empty folder, an image without a mask or the reverse, masks without one meaning, or
+            options that exclude each other.
     """
-    mode, void = options["mode"], options["void_255"]
+    mode, void, mask = options["mode"], options["void_255"], options.get("mask", "auto")
     if mode == "trimap" and void:
         raise InputError(f"{name}: void_255 needs mode=binary or mode=instances; in a trimap 128 is void")
-    records = pairs(folder, *_subfolders(folder, options["images"], options["masks"]))
+    if mask != "auto" and (mode != "binary" or void):
+        raise InputError(f"{name}: mask={mask} needs mode=binary without void_255; leave it out")
+    endings = MASKS if mode != "binary" or void else (*MASKS, *LOSSY)
+    records = pairs(folder, *_subfolders(folder, options["images"], options["masks"]), masks_as=endings)
     rule = {"binary": "any-value", "trimap": "trimap", "instances": "one-value"}[mode]
-    rule = f"{rule}-void-255" if void else rule
+    rule, note = f"{rule}-void-255" if void else WORDS.get(mask, rule), ""
+    paths = [folder / record.mask for record in records]
+    if mode == "trimap":
+        in_threads(check_trimap, paths)
+    elif mode == "instances" or void:
+        check_numbered(in_threads(mask_kind, paths))
+    elif mask == "auto":
+        rule, note = recognise(in_threads(mask_kind, paths))
     if mode == "instances":
         records = _each_instance(folder, rule, records)
-    return FileSamples(name, folder, rule, records, facts)
+        note = f"{len(records)} instances in {len(paths)} maps: each number but 0 is one"
+    return FileSamples(name, folder, rule, records, facts, [note] if note else [], options.get("exif", "ignore"))
 
 
 def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
@@ -111,7 +124,7 @@ open_sbd = partial(_open_maps, SBD)
 open_voc = partial(_open_maps, VOC)
 
 
-def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]:
+def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Sequence[str] = MASKS) -> list[Record]:
     """One record for each image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
 
     Args:
@@ -119,12 +132,13 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "") -> list[Record]
         images: subfolder of the images.
         masks: subfolder of the masks; it may be the same.
         prefix: put before the stem in a sample's id.
+        masks_as: endings of masks.
 
     Raises:
         InputError: a missing or empty folder, an image without a mask or the reverse, or two files of one stem.
     """
     pictures = _files_by_stem(root / images, set(IMAGES) - set(MASKS if images == masks else ()), "image")
-    labels = _files_by_stem(root / masks, set(MASKS), "mask")
+    labels = _files_by_stem(root / masks, set(MASKS if images == masks else masks_as), "mask")
     _check_partners(pictures, labels, root / masks, "image", "mask")
     _check_partners(labels, pictures, root / images, "mask", "image")
     records = [

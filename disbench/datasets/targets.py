@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +17,44 @@ import numpy.typing as npt
 from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Target
-from disbench.datasets.images import read_rgb
-from disbench.datasets.label_maps import VOID, Labels, read_instances, read_label_map, read_label_png, read_palette
+from disbench.datasets.label_maps import (
+    HALF,
+    UNDECIDED,
+    VOID,
+    Labels,
+    brightest,
+    distinct,
+    on_black,
+    read_colours,
+    read_instances,
+    read_label_map,
+    read_label_png,
+    read_palette,
+    read_shown,
+    voc_numbers,
+)
+from disbench.datasets.mask_kinds import mask_kind, recognise
 
 Rule = Callable[[Path, int], Target]
-Number = TypeVar("Number", bound=np.integer[Any])
 
-UNDECIDED = 128
-"""GrabCut's grey value of pixels that are neither object nor background."""
 _GRAY_WEIGHTS = np.array([4899, 9617, 1868])
 """Red, green, blue in 1/16384: OpenCV's conversion of 8-bit colours to grey."""
 
 
 def trimap(path: Path, instance: int = 0) -> Target:
     """GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue)."""
-    values = read_rgb(path)[..., 2]
+    values = read_colours(path)[..., 2]
     return _target(values > UNDECIDED, ignored=values == UNDECIDED)
 
 
 def any_channel(path: Path, instance: int = 0) -> Target:
     """DAVIS, COCO_MVal: object where any colour channel is above 0; all objects are merged."""
-    return _target(_brightest(read_rgb(path)) > 0)
+    return _target(brightest(read_colours(path)) > 0)
 
 
 def bright(path: Path, instance: int = 0) -> Target:
     """DAVIS-585, HQSeg-44K: object where the first channel is above 128, nothing ignored."""
-    return _target(read_rgb(path)[..., 0] > UNDECIDED)
+    return _target(read_colours(path)[..., 0] > UNDECIDED)
 
 
 def first_value(path: Path, instance: int = 0) -> Target:
@@ -57,14 +68,38 @@ def first_value_128(path: Path, instance: int = 0) -> Target:
 
 
 def any_value(path: Path, instance: int = 0) -> Target:
+    """One binary mask by itself, by the rule that is recognised for it (`mask_kinds.recognise`)."""
+    rule, _ = recognise([mask_kind(path)])
+    return RULES[rule](path, instance)
+
+
+def nonzero(path: Path, instance: int = 0) -> Target:
     """A folder's binary masks: object where the pixel is not 0 (palette index, grey value, or any channel)."""
-    return _target(_brightest(read_label_map(path)) != 0)
+    return _target(brightest(read_label_map(path)) != 0)
 
 
 def any_value_void(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks in which the value 255 is ignored."""
-    values = _brightest(read_label_map(path))
-    return _target(values != 0, ignored=values == VOID)
+    """A folder's binary masks in which the value 255 is ignored; colours are PascalVOC's numbers."""
+    values, ignored = _folder_map_void(path)
+    return _target(values != 0, ignored)
+
+
+def above_half(path: Path, instance: int = 0) -> Target:
+    """A folder's binary masks: object where what shows on black is brighter than 127 in any channel."""
+    return _target(on_black(*read_shown(path)) > HALF)
+
+
+def up_to_half(path: Path, instance: int = 0) -> Target:
+    """A folder's binary masks of dark objects: all that `above_half` leaves."""
+    return _target(on_black(*read_shown(path)) <= HALF)
+
+
+def opaque(path: Path, instance: int = 0) -> Target:
+    """A folder's binary masks: object where the alpha channel is above 127."""
+    _, alpha = read_shown(path)
+    if alpha is None:
+        raise InputError(f"{path}: all pixels are equally opaque; set mask=half or another")
+    return _target(alpha > HALF)
 
 
 def _one_number(read: Callable[[Path], tuple[Labels, BoolArray | None]], path: Path, instance: int) -> Target:
@@ -85,10 +120,7 @@ def instance_numbers(path: Path, rule: str) -> list[int]:
     """
     numbers, ignored = INSTANCE_MAPS[rule](path)
     counted = numbers.ravel() if ignored is None else numbers[~ignored]
-    # Counting is much faster than sorting, but reserves memory for the largest number.
-    few = counted.size and counted.min() >= 0 and counted.max() < 2**16
-    found = np.flatnonzero(np.bincount(counted)) if few else np.unique(counted)
-    return [int(number) for number in found if number]
+    return [int(number) for number in distinct(counted) if number]
 
 
 def gray_of_index(path: Path) -> npt.NDArray[np.uint8]:
@@ -118,11 +150,8 @@ def _voc_gray(path: Path) -> tuple[Labels, BoolArray]:
 def _folder_map(path: Path) -> tuple[Labels, None]:
     values = read_label_map(path)
     if values.ndim == 3 and (values != values[..., :1]).any():
-        raise InputError(
-            f"{path}: coloured pixels in an instance map; write a palette or grey PNG of 8 or 16 bits, or use "
-            "mode=binary"
-        )
-    return _brightest(values), None
+        return voc_numbers(values, path), None
+    return brightest(values), None
 
 
 def _folder_map_void(path: Path) -> tuple[Labels, BoolArray]:
@@ -145,23 +174,14 @@ RULES: Mapping[str, Rule] = {
     "bright": bright,
     "first-value": first_value,
     "first-value-128": first_value_128,
-    "any-value": any_value,
+    "any-value": nonzero,
     "any-value-void-255": any_value_void,
+    "above-half": above_half,
+    "up-to-half": up_to_half,
+    "opaque": opaque,
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }
 """Every rule by its name."""
-
-
-def _brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged.
-
-    Channel by channel: NumPy reduces an axis of three a hundred times more slowly.
-    """
-    if values.ndim == 2:
-        return values
-    red, green, blue = np.moveaxis(values, 2, 0)
-    brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
-    return brightest
 
 
 def _first_values(path: Path) -> Labels:

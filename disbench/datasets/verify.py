@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
@@ -48,6 +49,7 @@ class Verification:
         content_hash: hash of the samples; empty if it cannot be computed.
         checked_hash: whether the card has a hash to compare with.
         problems: everything that is wrong, one sentence each.
+        notes: how masks and photographs are read, where that is not plain.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Verification:
     content_hash: str = ""
     checked_hash: bool = False
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -69,7 +72,8 @@ class Verification:
         state = "whole" if self.whole else f"not whole, {count} problem{'s'[: count > 1]}"
         known = "as on the card" if self.checked_hash and self.whole else "the card has none to compare"
         hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.whole else "")]
-        return [f"{found}: {state}", *(hashed if self.content_hash else []), *(f"  {p}" for p in self.problems)]
+        said = (f"  {sentence}" for sentence in (*self.notes, *self.problems))
+        return [f"{found}: {state}", *(hashed if self.content_hash else []), *said]
 
 
 def list_datasets(data: Path | None) -> list[Listing]:
@@ -101,13 +105,14 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
         return Verification(card.name if card else name, problems=(str(error),))
     problems = _unreadable(source, progress=progress)
     content_hash, failure = _content_hash(source)
-    images = source.facts().get("images")
+    facts: Mapping[str, Any] = source.facts()
     found = Verification(
         name=source.name,
         samples=len(source.ids),
-        images=images if isinstance(images, int) else 0,
+        images=facts.get("images", 0),
         content_hash=content_hash,
         checked_hash=bool(card and card.content_hash and default),
+        notes=tuple(facts.get("notes", ())),
     )
     if card is not None and default:
         problems += _differences(found, card)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from disbench.baselines.cards import method_spec
 from disbench.core.budgets import BUDGETS
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError
 
 DEFAULT_METHOD = "geodesic"
@@ -23,6 +24,7 @@ def demo(
     port: int = 0,
     out: Path | None = None,
     ready: Callable[[str], None] = print,
+    exif: Exif = "ignore",
 ) -> None:
     """Serve the demo until the process is interrupted.
 
@@ -33,6 +35,7 @@ def demo(
         port: on 127.0.0.1; 0 takes a free one.
         out: folder for saved masks and clicks; None: the browser downloads them.
         ready: gets the page's address once it is served.
+        exif: show and segment the photos as stored, or turned by their EXIF orientation.
 
     Raises:
         InputError: an unreadable image, an unknown method, a port that is taken, or the extra `demo` is missing.
@@ -50,7 +53,7 @@ def demo(
         raise InputError(
             f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
         )
-    pictures = Pictures(images)
+    pictures = Pictures(images, exif)
     title = str(spec.card.get("title", spec.name))
     shown = Demo(spec.build(), method, spec.name, title, spec.threshold, pictures, overrides, out)
     with contextlib.suppress(KeyboardInterrupt):

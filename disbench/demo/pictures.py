@@ -13,13 +13,13 @@ from threading import Lock
 import numpy as np
 
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
 from disbench.core.painting import png
 from disbench.core.prediction import RgbImage
-from disbench.datasets.images import checked_image, opened_image, rgb_pixels
+from disbench.datasets.images import SWAPPED, checked_image, opened_image, orientation, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
-from disbench.io.files import open_regular
 
 _MISSING = "there is no such image; check its path"
 _MOST_UPLOADS = 8
@@ -53,19 +53,20 @@ class Picture:
 
 
 class Pictures:
-    """All photos of a demo (default: the embedded ones); thread-safe.
+    """All photos of a demo (default: the embedded ones), turned by their EXIF orientation or not; thread-safe.
 
     Raises:
         InputError: a file that is missing, not an image, or too large.
     """
 
-    def __init__(self, paths: Sequence[Path] = ()) -> None:
+    def __init__(self, paths: Sequence[Path] = (), exif: Exif = "ignore") -> None:
+        self._exif = exif
         self._all: dict[int, Picture] = {}
         self._decoded: OrderedDict[int, RgbImage] = OrderedDict()
         self._lock = Lock()
         self._next = 0
         for path, samples in [(path, ()) for path in paths] or _embedded():
-            height, width = _size(path)
+            height, width = _size(path, exif)
             self._add(path.name, path.stem, height, width, path=path, samples=samples)
 
     def all(self) -> list[Picture]:
@@ -91,7 +92,7 @@ class Pictures:
             raise InputError(f"{shown(name)} is not the name of a file; open the photo itself in the page")
         if len(content) > MAX_UPLOAD_BYTES:
             raise InputError(too_many_bytes(name))
-        pixels = _decoded(content, name)
+        pixels = _decoded(content, name, self._exif)
         with self._lock:
             uploads = [picture.number for picture in self._all.values() if picture.path is None]
             for number in uploads[: max(0, len(uploads) + 1 - _MOST_UPLOADS)]:
@@ -101,13 +102,14 @@ class Pictures:
         return self._add(name, f"upload-{self._next}", height, width, content=content)
 
     def pixels(self, number: int) -> RgbImage:
-        """The pixels as stored (EXIF orientation is ignored); `InputError` as `find`, or if the file has changed."""
+        """The pixels that are shown and segmented; `InputError` as `find`, or if the file has changed."""
         picture = self.find(number)
         with self._lock:
             if number in self._decoded:
                 self._decoded.move_to_end(number)
                 return self._decoded[number]
-        found = _decoded(picture.content, picture.name) if picture.path is None else _read(picture.path)
+        path, content = picture.path, picture.content
+        found = _decoded(content, picture.name, self._exif) if path is None else _read(path, self._exif)
         if found.shape[:2] != (picture.height, picture.width):
             raise InputError(f"{picture.name}: the file has changed; start the demo again")
         with self._lock:
@@ -131,7 +133,7 @@ def too_many_bytes(name: str) -> str:
 
 
 def photo_png(pixels: RgbImage) -> bytes:
-    """A photo as a PNG without metadata, so that browsers do not rotate it."""
+    """A photo as a PNG without metadata, so that browsers show just these pixels."""
     return png(pixels, compression=1)
 
 
@@ -163,16 +165,17 @@ def _embedded() -> list[tuple[Path, tuple[tuple[str, str], ...]]]:
     return found
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, exif: Exif) -> tuple[int, int]:
     with opened_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
-        return image.height, image.width
+        swapped = exif == "apply" and orientation(image) >= SWAPPED
+        return (image.width, image.height) if swapped else (image.height, image.width)
 
 
-def _read(path: Path) -> RgbImage:
-    with open_regular(path, _MISSING) as file, checked_image(file, path, MAX_SHOWN_PIXELS) as image:
-        return rgb_pixels(image, path)
+def _read(path: Path, exif: Exif) -> RgbImage:
+    with opened_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
+        return rgb_pixels(image, path, exif)
 
 
-def _decoded(content: bytes, name: str) -> RgbImage:
+def _decoded(content: bytes, name: str, exif: Exif) -> RgbImage:
     with checked_image(io.BytesIO(content), name, MAX_SHOWN_PIXELS) as image:
-        return rgb_pixels(image, name)
+        return rgb_pixels(image, name, exif)

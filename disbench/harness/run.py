@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import os
 import platform
 import time
@@ -43,6 +44,7 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
+_logger = logging.getLogger("disbench.harness")
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
 _PACKAGES = ("numpy", "scipy", "scikit-image")
@@ -140,6 +142,8 @@ def _run(
     if isinstance(task, TargetsTask):
         numbers = recorded_numbers(task.protocol, source, numbers)
     record = _begun_record(method, source, task, every, limit, execution, command)
+    for note in record.dataset.facts.get("notes", ()):
+        _logger.warning("%s: %s", source.name, note)
     out.mkdir(parents=True, exist_ok=True)
     if _is_finished(out, record, existing):
         return

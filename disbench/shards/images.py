@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import ImageFinder, RgbImage, read_rgb
+from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint
 from disbench.io import addresses
 from disbench.shards.reader import ShardReader
 
@@ -84,5 +84,6 @@ def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbIma
         raise InputError(
             f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
             f"{size[0]}; name the folder of the images that the shards were made for"
+            f"{size_hint(path)}"
         )
     return image

@@ -391,7 +391,9 @@ class TestFolder:
             open_dataset(str(tmp_path), None, options)
 
     @pytest.mark.parametrize(
-        ("mask", "options"), [("a.jpg", []), ("a.png", ["mode=instances"])], ids=["JPEG masks", "background alone"]
+        ("mask", "options"),
+        [("a.jpg", ["mode=instances"]), ("a.png", ["mode=instances"])],
+        ids=["JPEG masks", "background alone"],
     )
     def test_folders_without_a_sample(self, tmp_path: Path, mask: str, options: list[str]) -> None:
         photo(tmp_path / "images" / "a.jpg")

@@ -127,7 +127,7 @@ def test_grey_colours_are_numbers(tmp_path: Path) -> None:
     [
         (np.eye(3, dtype=np.uint8), lambda path: RULES["voc-gray"](path, 1)),
         (np.arange(12, dtype=np.uint8).reshape(2, 2, 3), lambda path: instance_numbers(path, "one-value")),
-        (np.ones((2, 2), dtype=np.float32), read_label_map),
+        (np.full((2, 2), 0.5, dtype=np.float32), read_label_map),
     ],
     ids=["no palette", "colours", "fractions"],
 )

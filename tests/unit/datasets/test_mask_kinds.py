@@ -1,0 +1,277 @@
+"""Masks as programs write them: read as OpenCV or Pillow read the same file, or refused with the values found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from disbench.core.errors import InputError
+from disbench.datasets.cards import open_dataset
+from disbench.datasets.mask_kinds import mask_kind, recognise
+from disbench.datasets.targets import RULES, any_value, instance_numbers
+
+Pixels = npt.NDArray[np.uint8]
+Write = Callable[[Path], object]
+
+ELLIPSE: Pixels = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 30), (20, 12), 20, 0, 360, 1, -1)
+WHITE = ELLIPSE * np.uint8(255)
+SOFT = cv2.GaussianBlur(WHITE, (7, 7), 0)
+RIM = cv2.dilate(ELLIPSE, np.ones((5, 5))) != ELLIPSE
+LABELS = ELLIPSE.copy()
+LABELS[2:12, 5:20], LABELS[45:58, 60:75] = 2, 3
+HUGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+
+
+def array(pixels: npt.NDArray[np.generic], **options: object) -> Write:
+    return lambda path: Image.fromarray(pixels).save(path, **options)
+
+
+def palette(indices: Pixels, *colours: tuple[int, int, int], **options: object) -> Write:
+    image = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    image.putpalette([value for colour in colours for value in colour])
+    return lambda path: image.save(path, **options)
+
+
+def rgb(pixels: Pixels) -> Pixels:
+    return np.dstack([pixels] * 3)
+
+
+def rgba(colours: Pixels, alpha: Pixels) -> Pixels:
+    return np.dstack([colours, alpha]).astype(np.uint8)
+
+
+def compressed(pixels: Pixels, quality: int, kind: str = "JPEG") -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=quality)
+    return cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def colour_map(name: str, labels: Pixels) -> Write:
+    import matplotlib.image as images
+
+    return lambda path: images.imsave(path, labels, cmap=name)
+
+
+BLACK, GREY, ALL_WHITE = (0, 0, 0), (90, 90, 90), (255, 255, 255)
+VOC = [BLACK, (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+UNTIL_VOID = [*VOC, *[BLACK] * 251, (224, 224, 192)]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("zero_one.png", array(ELLIPSE)),
+        ("zero_255.bmp", array(WHITE)),
+        ("bits.png", array(ELLIPSE > 0)),
+        ("opencv.png", lambda path: cv2.imwrite(str(path), rgb(WHITE))),
+        ("16 bits of 1.png", array(ELLIPSE.astype(np.uint16))),
+        ("16 bits of 65535.png", array(ELLIPSE.astype(np.uint16) * 65535)),
+        ("32 bits.tif", array(WHITE.astype(np.int32))),
+        ("floats.tif", array(ELLIPSE.astype(np.float32))),
+        ("floats to 255.tif", array(WHITE.astype(np.float32))),
+        ("grey.gif", array(WHITE)),
+        ("voc.png", palette(ELLIPSE, *VOC)),
+        ("dark.png", palette(ELLIPSE, BLACK, (64, 0, 0))),
+        ("no palette.png", palette(ELLIPSE, BLACK, BLACK)),
+        ("imsave.png", colour_map("gray", ELLIPSE)),
+        ("opaque.png", array(rgba(rgb(WHITE), WHITE * 0 + np.uint8(255)))),
+        ("cut out.png", array(rgba(rgb(WHITE), WHITE))),
+        ("red.png", array(np.dstack([WHITE, WHITE * 0, WHITE * 0]))),
+    ],
+)
+def test_numbers_are_read_as_before(tmp_path: Path, name: str, write: Write) -> None:
+    """Every number but 0, under the rule whose name is in the content hashes."""
+    write(tmp_path / name)
+    assert recognise([mask_kind(tmp_path / name)])[0] == "any-value"
+    assert np.array_equal(any_value(tmp_path / name), ELLIPSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("white first.png", palette(1 - ELLIPSE, ALL_WHITE, BLACK)),
+        ("colours.gif", array(rgb(WHITE))),
+        ("quantized.png", lambda path: Image.fromarray(WHITE).quantize(2).save(path)),
+        ("adaptive.png", lambda path: Image.fromarray(rgb(WHITE)).convert("P", palette=1).save(path)),
+        ("soft and quantized.png", lambda path: Image.fromarray(SOFT).quantize(64).save(path)),
+        ("white ink.png", array(rgba(rgb(WHITE * 0 + np.uint8(255)), WHITE))),
+        ("black ink.png", array(rgba(rgb(WHITE * 0), WHITE))),
+        ("soft ink.png", array(rgba(rgb(SOFT * 0), SOFT))),
+        ("soft and premultiplied.png", array(rgba(rgb(SOFT), SOFT))),
+        ("white paper.gif", palette(1 - ELLIPSE, ALL_WHITE, BLACK, transparency=1)),
+        ("blurred.png", array(SOFT)),
+        ("blurred in 16 bits.png", array(SOFT.astype(np.uint16) * 257)),
+        ("blurred floats.tif", array(SOFT.astype(np.float32) / 255)),
+        *((f"{quality}.jpg", array(WHITE, quality=quality)) for quality in (20, 50, 75, 95, 100)),
+        *((f"from {quality}.png", array(compressed(WHITE, quality))) for quality in (20, 50, 75, 95, 100)),
+        *((f"webp {quality}.png", array(compressed(rgb(WHITE), quality, "WEBP"))) for quality in (50, 80, 100)),
+    ],
+)
+def test_brightness_above_half_where_numbers_mislead(tmp_path: Path, name: str, write: Write) -> None:
+    """What shows on black is the object, nearly the ellipse that was drawn; in grey files exactly OpenCV's values."""
+    write(tmp_path / name)
+    rule, said = recognise([mask_kind(tmp_path / name)])
+    assert (rule, "above 127" in said) == ("above-half", True)
+    target = any_value(tmp_path / name)
+    assert (target != ELLIPSE).sum() <= 0.05 * ELLIPSE.sum()
+    if name.endswith((".jpg", "75.png", "blurred.png")):
+        assert np.array_equal(target, cv2.imread(str(tmp_path / name), cv2.IMREAD_GRAYSCALE) > 127)
+
+
+@pytest.mark.parametrize(
+    ("labels", "colours"),
+    [(LABELS, VOC), (LABELS, [BLACK, (250, 50, 83), (60, 20, 20), (0, 0, 142)])],
+    ids=["PascalVOC", "dark and light"],
+)
+def test_objects_of_several_numbers_or_colours_are_one(
+    tmp_path: Path, labels: Pixels, colours: list[tuple[int, int, int]]
+) -> None:
+    written = {
+        "colours.png": array(np.array(colours, np.uint8)[labels]),
+        "palette.png": palette(labels, *colours),
+        "numbers.png": array(labels),
+        "16 bits.png": array(labels.astype(np.uint16) * 11000),
+        "steps.png": array(labels * np.uint8(85)),
+    }
+    for name, write in written.items():
+        write(tmp_path / name)
+        assert np.array_equal(any_value(tmp_path / name), labels > 0), name
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "found"),
+    [
+        ("trimap.png", array(np.where(RIM, 128, WHITE).astype(np.uint8)), "values 0, 128, 255: .*mode=trimap"),
+        ("trimap of 127.png", array(np.where(RIM, 127, WHITE).astype(np.uint8)), "mode=trimap"),
+        (
+            "void.png",
+            palette(np.where(RIM, 255, ELLIPSE).astype(np.uint8), *UNTIL_VOID),
+            "values 0, 1, 255: .*void_255",
+        ),
+        ("grey void.png", array(np.where(RIM, 255, ELLIPSE).astype(np.uint8)), "void_255"),
+        ("colour void.png", array(np.array(UNTIL_VOID, np.uint8)[np.where(RIM, 255, ELLIPSE)]), "void_255"),
+        ("no black.png", palette(LABELS, (31, 119, 180), (255, 127, 14), (44, 160, 44), (9, 9, 99)), "0, 1, 2, 3: "),
+        ("white paper.png", palette(LABELS, ALL_WHITE, *VOC[1:]), "mask=nonzero"),
+        ("white paper in colours.png", array(np.array([ALL_WHITE, *VOC[1:]], np.uint8)[LABELS]), "#ffffff: "),
+        ("viridis.png", colour_map("viridis", ELLIPSE), "colours #440154, #fde724: "),
+        ("from one.png", array(ELLIPSE + np.uint8(1)), "values 1, 2: "),
+        ("colours and opacity differ.png", array(rgba(rgb(255 - WHITE), WHITE)), "alpha"),
+        ("photo.png", array(HUGE), "colours: "),
+        ("photo.jpg", array(HUGE), "mask=nonzero"),
+        ("numbers.jpg", array(ELLIPSE), "values 0, 1"),
+        ("negative.tif", array(ELLIPSE.astype(np.int32) - 1), "values from -1 to 0"),
+        ("fractions.tif", array(ELLIPSE.astype(np.float32) * 1.5), "from 0 to 1.5"),
+        ("pages.tif", array(WHITE, save_all=True, append_images=[Image.fromarray(WHITE)]), "2 pages"),
+        ("white is 0.tif", array(WHITE, tiffinfo={262: 0}), "0 is white"),
+    ],
+)
+def test_no_one_meaning(tmp_path: Path, name: str, write: Write, found: str) -> None:
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: .*{found}") as caught:
+        any_value(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_to_be_turned_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(WHITE).save(tmp_path / "a.png", exif=exif)
+    for rule in ("any-value", "trimap", "one-value", "above-half"):
+        with pytest.raises(InputError, match=r"a\.png: .*orientation 6"):
+            RULES[rule](tmp_path / "a.png", 1)
+
+
+def folder(root: Path, **masks: Write) -> str:
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for name, write in masks.items():
+        Image.fromarray(rgb(WHITE)).save(root / "images" / f"{name}.jpg")
+        write(root / "masks" / f"{name}.png")
+    return str(root)
+
+
+def test_one_rule_reads_all_masks_of_a_folder(tmp_path: Path) -> None:
+    source = open_dataset(
+        folder(tmp_path, a=array(WHITE), b=array(SOFT), c=palette(1 - ELLIPSE, ALL_WHITE, BLACK)), None
+    )
+    share = (ELLIPSE.sum() * 2 + (SOFT > 127).sum()) / ELLIPSE.size / 3
+    assert source.facts()["rule"] == "above-half"
+    assert source.facts()["notes"] == [
+        f"values 0 to 255 ({len(np.unique(SOFT))} different) in 3 masks: object above 127, {share:.1%} of the pixels"
+    ]
+    assert [int(source.read(index).target.sum()) for index in range(3)] == [
+        ELLIPSE.sum(),
+        (SOFT > 127).sum(),
+        ELLIPSE.sum(),
+    ]
+
+
+def test_masks_that_need_different_rules_are_refused(tmp_path: Path) -> None:
+    dataset = folder(tmp_path, a=array(ELLIPSE), b=array(SOFT))
+    with pytest.raises(InputError, match=r"a\.png: values 0, 1: .*b\.png has values 0 to 255"):
+        open_dataset(dataset, None)
+    assert open_dataset(dataset, None, ["mask=nonzero"]).facts()["rule"] == "any-value"
+
+
+@pytest.mark.parametrize(
+    ("word", "pixels", "expected"),
+    [
+        ("nonzero", SOFT, SOFT > 0),
+        ("half", SOFT, SOFT > 127),
+        ("dark", 255 - WHITE, ELLIPSE > 0),
+        ("alpha", rgba(HUGE, WHITE), ELLIPSE > 0),
+        ("auto", 255 - WHITE, ELLIPSE == 0),
+    ],
+)
+def test_the_option_decides(tmp_path: Path, word: str, pixels: Pixels, expected: npt.NDArray[np.bool_]) -> None:
+    source = open_dataset(folder(tmp_path, a=array(pixels)), None, [f"mask={word}"])
+    assert np.array_equal(source.read(0).target == 1, expected)
+    assert ("mask=dark" in str(source.facts().get("notes"))) == (word == "auto")
+
+
+@pytest.mark.parametrize("options", [["mode=trimap"], ["mode=instances"], ["void_255=true"]])
+def test_it_is_for_binary_masks(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(InputError, match="mask=half"):
+        open_dataset(folder(tmp_path, a=array(WHITE)), None, ["mask=half", *options])
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "found"),
+    [
+        (array(SOFT), ["mode=instances"], "soft edges"),
+        (array(compressed(LABELS * np.uint8(85), 90)), ["mode=instances"], "soft edges"),
+        (array(SOFT), ["void_255=true"], "soft edges"),
+        (palette(1 - ELLIPSE, ALL_WHITE, BLACK), ["mode=instances"], "palette"),
+        (array(HUGE), ["mode=instances"], "colour"),
+        (array(np.where(RIM, 127, WHITE).astype(np.uint8)), ["mode=trimap"], "values 0, 127, 255"),
+    ],
+)
+def test_maps_and_trimaps_of_other_pixels_are_refused(
+    tmp_path: Path, write: Write, options: list[str], found: str
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.png: .*{found}"):
+        open_dataset(folder(tmp_path, a=write), None, options)
+
+
+def test_pascal_voc_colours_are_numbers(tmp_path: Path) -> None:
+    """CVAT and Datumaro paint the palette's colours in place of its indices."""
+    array(np.array(UNTIL_VOID, np.uint8)[np.where(RIM, 255, LABELS)])(tmp_path / "a.png")
+    assert instance_numbers(tmp_path / "a.png", "one-value-void-255") == [1, 2, 3]
+    assert instance_numbers(tmp_path / "a.png", "voc-palette") == [1, 2, 3]
+    assert np.array_equal(RULES["voc-palette"](tmp_path / "a.png", 2) == 1, (LABELS == 2) & ~RIM)
+    assert np.array_equal(RULES["any-value-void-255"](tmp_path / "a.png", 0), np.where(RIM, -1, LABELS > 0))
+
+
+def test_jpeg_masks_are_taken_where_they_can_be(tmp_path: Path) -> None:
+    dataset = folder(tmp_path, a=lambda path: Image.fromarray(WHITE).save(path.with_suffix(".jpg")))
+    source = open_dataset(dataset, None)
+    assert np.array_equal(source.read(0).target, ELLIPSE)
+    with pytest.raises(InputError, match="masks: "):
+        open_dataset(dataset, None, ["mode=instances"])
