@@ -150,6 +150,7 @@ class TestVerify:
         assert found.lines() == [
             "mine: 3 samples on 3 images: whole",
             f"  content hash {found.content_hash} (as on the card)",
+            "  values 0, 1 in 3 masks: object above 0, 20.0% of the pixels",
         ]
         other = verify(str(card), None, ["mode=instances"])  # other options are not compared with the card
         assert (other.whole, other.checked_hash) == (True, False)

@@ -3,12 +3,15 @@
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
+from skimage.util import img_as_ubyte
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import SUBFOLDERS, ImageFinder, read_rgb
+from disbench.datasets.images import SUBFOLDERS, ImageFinder, read_rgb, size_hint, turned
 
 
 def put(path: Path, size: tuple[int, int] = (4, 3), mode: str = "RGB", **options: object) -> Path:
@@ -136,11 +139,103 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert read_rgb(path).shape == (3, 4, 3)
 
 
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+def exif_of(number: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to view"
-    path = put(tmp_path / "a.jpg", size=(4, 3), exif=exif)
-    assert read_rgb(path).shape == (3, 4, 3)
+    exif[0x0112] = number
+    return exif
+
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_exif_orientation_is_ignored_or_applied(tmp_path: Path, ending: str, number: int) -> None:
+    """Applied as OpenCV does; named with the file; part of a message about the size."""
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(PHOTO).save(path, exif=exif_of(number), lossless=True)
+    stored, applied = (
+        cv2.imread(str(path), cv2.IMREAD_COLOR | flag)[..., ::-1] for flag in (cv2.IMREAD_IGNORE_ORIENTATION, 0)
+    )
+    # JPEG decoders differ a little.
+    assert np.allclose(read_rgb(path), stored.astype(int), atol=3)
+    assert np.allclose(read_rgb(path, "apply"), applied.astype(int), atol=3)
+    assert (f"a.{ending}: {number}" in turned([path])) == (number > 1)
+    assert ("show it as 6 x 9" in size_hint(path), "stored it is 9 x 6" in size_hint(path, "apply")) == (
+        number > 4,
+    ) * 2
+
+
+def test_tiff_is_turned_by_its_own_orientation(tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.rot90(PHOTO, -1))
+    assert np.array_equal(read_rgb(tmp_path / "a.tif", "apply"), np.rot90(PHOTO, -1))
+    assert turned([tmp_path / "a.tif", tmp_path / "missing.jpg"]) == ""
+
+
+def test_damaged_metadata_turn_nothing(tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.png", exif=b"Exif\0\0MM rubbish")
+    Image.fromarray(PHOTO).save(tmp_path / "b.png", exif=exif_of(9))
+    for path in (tmp_path / "a.png", tmp_path / "b.png"):
+        assert np.array_equal(read_rgb(path, "apply"), PHOTO)
+        assert turned([path]) == ""
+
+
+RAMP = np.linspace(0, 65535, 54).astype(np.uint16).reshape(6, 9)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm", "rgb.png", "rgba.png"])
+def test_16_bits_lose_the_lower_byte_as_in_opencv(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    pixels = {"rgb": np.dstack([RAMP, RAMP[::-1], RAMP // 2]), "rgba": np.dstack([RAMP] * 4)}.get(path.stem, RAMP)
+    cv2.imwrite(str(path), pixels)
+    read = read_rgb(path)
+    assert np.array_equal(read, cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
+    assert np.array_equal(read[..., 2], img_as_ubyte(RAMP))
+
+
+def test_fractions_and_small_numbers(tmp_path: Path) -> None:
+    fractions = (RAMP / 65535).astype(np.float32)
+    for name, values, expected in (
+        ("fractions.tif", fractions, img_as_ubyte(fractions)),
+        ("bytes.tif", (RAMP >> 8).astype(np.int32), (RAMP >> 8).astype(np.uint8)),
+    ):
+        Image.fromarray(values).save(tmp_path / name)
+        assert np.array_equal(read_rgb(tmp_path / name)[..., 1], expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (RAMP.astype(np.int32), "from 0 to 65535"),
+        (RAMP.astype(np.int32) - 1000, "from -1000 to"),
+        ((RAMP / 30000).astype(np.float32), "from 0 to 2.18"),
+        (np.full((2, 2), np.nan, np.float32), "nan"),
+    ],
+)
+def test_other_ranges_are_refused(tmp_path: Path, values: npt.NDArray[np.generic], found: str) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=rf"a\.tif: .*{found}"):
+        read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("tags", [{262: 0}, {}])
+def test_tiffs_that_pillow_misreads_are_refused(tmp_path: Path, tags: dict[int, int]) -> None:
+    """16 bits with 0 as white, and 16 bits in separate planes (by scikit-image's tifffile)."""
+    if tags:
+        Image.fromarray(RAMP).save(tmp_path / "a.tif", tiffinfo=tags)
+    else:
+        tifffile = pytest.importorskip("tifffile")
+        tifffile.imwrite(tmp_path / "a.tif", np.stack([RAMP] * 3), photometric="rgb", planarconfig="separate")
+    with pytest.raises(InputError, match=r"a\.tif: "):
+        read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
+def test_the_first_of_several_pictures(tmp_path: Path, ending: str) -> None:
+    first, second = (Image.new("RGB", (4, 3), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second])
+    assert read_rgb(tmp_path / f"a.{ending}")[0, 0].tolist() == pytest.approx([255, 0, 0], abs=2)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
