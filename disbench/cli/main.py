@@ -108,8 +108,8 @@ def main() -> None:
         print(f"error: {addresses.with_addresses(_sentence(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except Exception as error:
-        problem = _environment_problem(error)
-        if debug or not problem:
+        problem = None if debug else _environment_problem(error)
+        if not problem:
             raise
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
@@ -125,17 +125,18 @@ def _environment_problem(error: Exception) -> str | None:
 
     from packaging.requirements import Requirement  # noqa: PLC0415
 
-    for needed in map(Requirement, metadata.requires("disbench") or []):
-        if needed.marker and not needed.marker.evaluate({"extra": ""}):
-            continue
-        with contextlib.suppress(metadata.PackageNotFoundError):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for needed in map(Requirement, metadata.requires("disbench") or []):
+            if needed.marker and not needed.marker.evaluate({"extra": ""}):
+                continue
             version = metadata.version(needed.name)
             if not needed.specifier.contains(version, prereleases=True):
                 wanted = f"{needed.name}{needed.specifier}"
                 return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
     if isinstance(error, ImportError):
         words = " ".join(str(error).split())
-        return f"{words}; the installed packages do not fit each other, run: pip install --upgrade --upgrade-strategy eager disbench"
+        fix = "pip install --upgrade --upgrade-strategy eager disbench"
+        return f"{words}; the installed packages do not fit each other, run: {fix}"
     return None
 
 
