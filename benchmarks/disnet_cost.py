@@ -12,7 +12,9 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from statistics import median
 
 from disbench.workers import threads
 
@@ -44,9 +46,13 @@ def main() -> None:
     proposal = ProposalNetwork(config, options).eval()
     refinement = RefinementNetwork(config.channels, options).eval()
     measured = partial(profile, proposal, refinement, side=arguments.side, later=arguments.later)
-    flops = measured()
-    timed = [measured(meter=milliseconds) for _ in range(1 + arguments.repeats)]
-    print(as_text(profile_table(flops, timed[1:])))
+    print(as_text(profile_table(measured(), arguments.later)))
+    timed = [measured(meter=milliseconds) for _ in range(1 + arguments.repeats)][1:]
+    medians = [
+        replace(runs[0], costs=tuple(map(median, zip(*(run.costs for run in runs), strict=True))))
+        for runs in zip(*timed, strict=True)
+    ]
+    print(as_text(profile_table(medians, arguments.later, "ms", 1)))
 
 
 if __name__ == "__main__":

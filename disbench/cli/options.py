@@ -38,8 +38,13 @@ def say(text: object, *, err: bool = False) -> None:
     typer.echo(addresses.with_addresses(str(text)), err=err)
 
 
-def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str]) -> Callable[[bool], None]:
-    """The callback of an option `--list`: prints a line for each definition of a kind and exits."""
+def described_line(name: str, content: Mapping[str, Any]) -> str:
+    """Name and description of a definition."""
+    return f"{name:<22} {content.get('description', '')}"
+
+
+def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]], str] = described_line) -> Any:
+    """An option `--list`, which prints a line for each definition of a kind and exits; `words` are its help."""
 
     def show(asked: bool) -> None:
         if not asked:
@@ -50,12 +55,7 @@ def print_definitions(kind: Kind, line: Callable[[str, Mapping[str, Any]], str])
             typer.echo(line(name, definitions.load(definitions.find(kind, name))))
         raise typer.Exit
 
-    return show
-
-
-def described_line(name: str, content: Mapping[str, Any]) -> str:
-    """Name and description of a definition."""
-    return f"{name:<22} {content.get('description', '')}"
+    return typer.Option("--list", callback=show, is_eager=True, help=words)
 
 
 DataOption = Annotated[

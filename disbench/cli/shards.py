@@ -14,11 +14,10 @@ from disbench.cli.options import (
     EngineOption,
     ExistingOption,
     WorkersOption,
-    described_line,
     echo_left_out,
+    list_option,
     local_path,
     path,
-    print_definitions,
 )
 from disbench.io import addresses
 
@@ -59,12 +58,7 @@ def sample(
     ] = None,
     existing: ExistingOption = "resume",
     data: DataOption = None,
-    _list: Annotated[
-        bool,
-        Option(
-            "--list", callback=print_definitions("sampling", described_line), is_eager=True, help="List the recipes."
-        ),
-    ] = False,
+    _list: Annotated[bool, list_option("sampling", "List the recipes.")] = False,
 ) -> None:
     """Make shards of diverse sets from annotations."""
     from disbench.io.outputs import output  # noqa: PLC0415

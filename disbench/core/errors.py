@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 _SHOWN = 60
 """Characters of a text from outside that a message repeats."""
@@ -45,3 +47,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""
     return InputError(f"{place}unknown {kind} {shown(name)}; {hint}")
+
+
+def extra_module(name: str, extra: str, user: str) -> Any:
+    """A module of an optional package; `InputError` names what needs it and the extra of disbench that has it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{user} needs {name.partition('.')[0]}, which cannot be imported ({error}); run: pip install "
+            f'"disbench[{extra}]"'
+        ) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -53,16 +53,12 @@ class Picture:
 
 
 class Pictures:
-    """All photos of a demo (default: the embedded ones), turned by their EXIF orientation or not; thread-safe.
-
-    Raises:
-        InputError: a file that is missing, not an image, or too large.
-    """
+    """All photos of a demo (default: the embedded ones), turned by their EXIF orientation or not; thread-safe."""
 
     def __init__(self, paths: Sequence[Path] = (), exif: Exif = "ignore") -> None:
         self._exif = exif
         self._all: dict[int, Picture] = {}
-        self._decoded: OrderedDict[int, RgbImage] = OrderedDict()
+        self._pixels = lru_cache(_DECODED)(_pixels)
         self._lock = Lock()
         self._next = 0
         for path, samples in [(path, ()) for path in paths] or _embedded():
@@ -83,11 +79,7 @@ class Pictures:
         return found
 
     def add_upload(self, name: str, content: bytes) -> Picture:
-        """Add an uploaded photo, in memory only; the oldest of too many uploads is dropped.
-
-        Raises:
-            InputError: a name with a folder or control characters, too many bytes or pixels, or not a whole image.
-        """
+        """Add an uploaded photo, in memory only; the oldest of too many uploads is dropped."""
         if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
             raise InputError(f"{shown(name)} is not the name of a file; open the photo itself in the page")
         if len(content) > MAX_UPLOAD_BYTES:
@@ -97,26 +89,12 @@ class Pictures:
             uploads = [picture.number for picture in self._all.values() if picture.path is None]
             for number in uploads[: max(0, len(uploads) + 1 - _MOST_UPLOADS)]:
                 del self._all[number]
-                self._decoded.pop(number, None)
         height, width = pixels.shape[:2]
         return self._add(name, f"upload-{self._next}", height, width, content=content)
 
     def pixels(self, number: int) -> RgbImage:
         """The pixels that are shown and segmented; `InputError` as `find`, or if the file has changed."""
-        picture = self.find(number)
-        with self._lock:
-            if number in self._decoded:
-                self._decoded.move_to_end(number)
-                return self._decoded[number]
-        path, content = picture.path, picture.content
-        found = _decoded(content, picture.name, self._exif) if path is None else _read(path, self._exif)
-        if found.shape[:2] != (picture.height, picture.width):
-            raise InputError(f"{picture.name}: the file has changed; start the demo again")
-        with self._lock:
-            self._decoded[number] = found
-            while len(self._decoded) > _DECODED:
-                self._decoded.popitem(last=False)
-        return found
+        return self._pixels(self.find(number), self._exif)
 
     def _add(self, name: str, stem: str, height: int, width: int, **more: object) -> Picture:
         with self._lock:
@@ -130,11 +108,6 @@ class Pictures:
 def too_many_bytes(name: str) -> str:
     """The message for a file that is too large."""
     return f"{shown(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
-
-
-def photo_png(pixels: RgbImage) -> bytes:
-    """A photo as a PNG without metadata, so that browsers show just these pixels."""
-    return png(pixels, compression=1)
 
 
 def thumbnail_png(pixels: RgbImage) -> bytes:
@@ -171,9 +144,14 @@ def _size(path: Path, exif: Exif) -> tuple[int, int]:
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
-def _read(path: Path, exif: Exif) -> RgbImage:
-    with opened_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
-        return rgb_pixels(image, path, exif)
+def _pixels(picture: Picture, exif: Exif) -> RgbImage:
+    if picture.path is None:
+        return _decoded(picture.content, picture.name, exif)
+    with opened_image(picture.path, _MISSING, MAX_SHOWN_PIXELS) as image:
+        found = rgb_pixels(image, picture.path, exif)
+    if found.shape[:2] != (picture.height, picture.width):
+        raise InputError(f"{picture.name}: the file has changed; start the demo again")
+    return found
 
 
 def _decoded(content: bytes, name: str, exif: Exif) -> RgbImage:

@@ -24,22 +24,14 @@ RECORDED = "recorded-clicks.parquet"
 def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
     """The bytes of a file to download.
 
-    Args:
-        kind: one of `KINDS`: the mask as a PNG of 0 and 255; as COCO compressed run lengths in JSON (`size`, `counts`);
-            the clicks as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
-        work: with at least one click.
-        sample: id recorded with the clicks.
-        user: who clicked.
-
-    Raises:
-        InputError: no click yet, an unknown kind, or an invalid sample or user.
+    It has the mask as a PNG of 0 and 255, the mask as COCO compressed run lengths in JSON (`size`, `counts`), or the
+    clicks, with the sample's id and the user's name, as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
     """
     if kind not in KINDS:
         raise unknown_name("kind of file", kind, KINDS)
-    recorded = _sequence(work, sample, user) if kind == "clicks.parquet" else None
+    if kind == "clicks.parquet":
+        return as_parquet([_sequence(work, sample, user)])
     _check_begun(work)
-    if recorded is not None:
-        return as_parquet([recorded])
     return mask_png(work.mask) if kind == "mask.png" else run_lengths(work)
 
 
@@ -50,14 +42,7 @@ def run_lengths(work: Work) -> bytes:
 
 
 def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
-    """Write the mask in both forms under new names, and add the clicks to the folder's recording.
-
-    Returns:
-        The names of the files.
-
-    Raises:
-        InputError: as `saved`, or the folder's recording is damaged.
-    """
+    """Write the mask in both forms under new names, add the clicks to the folder's recording; the files' names."""
     recorded = _sequence(work, sample, user)
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -75,12 +60,9 @@ def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) 
     clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
     keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
     words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
-    words += [*_each("--set", overrides), *_each("--click", clicks), *keep, "--out", f"{picture.stem}-mask.png"]
-    return shlex.join(words)
-
-
-def _each(option: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]
+    for option, values in (("--set", overrides), ("--click", clicks)):
+        words += [word for value in values for word in (option, value)]
+    return shlex.join([*words, *keep, "--out", f"{picture.stem}-mask.png"])
 
 
 def _sequence(work: Work, sample: str, user: str) -> Sequenced:

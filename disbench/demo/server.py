@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import queue
@@ -28,12 +29,15 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from disbench.baselines.cards import method_spec
+from disbench.core.budgets import BUDGETS
+from disbench.core.choices import Exif
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_UPLOAD_BYTES
-from disbench.core.painting import overlay_png
+from disbench.core.painting import overlay_png, png
 from disbench.core.prediction import Method, RgbImage
-from disbench.demo.pictures import Picture, Pictures, photo_png, thumbnail_png, too_many_bytes
+from disbench.demo.pictures import Picture, Pictures, thumbnail_png, too_many_bytes
 from disbench.demo.saved import command as predict_command
 from disbench.demo.saved import save_into, saved
 from disbench.demo.work import MethodFailedError, Work
@@ -88,14 +92,11 @@ class OneAtATime:
 
 @dataclass
 class Demo:
-    """The state of the server.
+    """The state of the server, and its answers to requests.
 
     Attributes:
-        method: answers to clicks.
         asked: the method as typed; `name` and `title` are its short and full names.
         threshold: probabilities above it belong to a mask.
-        pictures: photos to choose from.
-        overrides: options of the method, `option=value` each.
         out: folder for saved masks and clicks; None: the browser downloads them.
         token: required in the page's requests.
         works: photos being segmented, by the id that the page knows.
@@ -129,29 +130,136 @@ class Demo:
         self.works.move_to_end(name)
         return self.works[name]
 
+    async def _page(self, _: web.Request) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        text = page_html(self, nonce)
+        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def _photo(self, request: web.Request) -> web.Response:
+        return await self._picture(request, partial(png, compression=1))  # without metadata, which may say to rotate it
+
+    async def _thumbnail(self, request: web.Request) -> web.Response:
+        return await self._picture(request, thumbnail_png)
+
+    async def _picture(self, request: web.Request, made: Callable[[Any], bytes]) -> web.Response:
+        number = int(request.match_info["number"])
+        content = await asyncio.to_thread(lambda: made(self.pictures.pixels(number)))
+        return web.Response(body=content, content_type="image/png")
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        name = unquote(request.headers.get(NAME, ""))
+        picture = await asyncio.to_thread(self.pictures.add_upload, name, await request.read())
+        return web.json_response(_facts(picture))
+
+    async def _open(self, request: web.Request) -> web.Response:
+        number = (await _asked(request, photo=int))["photo"]
+        picture = self.pictures.find(number)
+        name = self.begin(picture, await asyncio.to_thread(self.pictures.pixels, number))
+        return await self._told(name)
+
+    async def _state(self, request: web.Request) -> web.Response:
+        return await self._told(request.match_info["work"])
+
+    async def _click(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, x=int, y=int, positive=bool)
+        click = Click(asked["x"], asked["y"], asked["positive"])
+        return await self._changed(request, lambda work: work.click(click))
+
+    async def _choose(self, request: web.Request) -> web.Response:
+        index = (await _asked(request, candidate=int))["candidate"]
+        return await self._changed(request, lambda work: work.choose(index))
+
+    async def _undo(self, request: web.Request) -> web.Response:
+        return await self._changed(request, Work.undo)
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        return await self._changed(request, Work.reset)
+
+    async def _save(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, kind=str, sample=str, user=str)
+        _, work = self.work(request.match_info["work"])
+        made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
+        return web.Response(body=await self.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain"))
+
+    async def _save_all(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, sample=str, user=str)
+        if self.out is None:
+            raise InputError("the demo was started without --out, so it writes nothing; save single files instead")
+        picture, work = self.work(request.match_info["work"])
+        made = partial(save_into, self.out, picture, work, asked["sample"], asked["user"])
+        return web.json_response({"folder": str(self.out), "files": await self.turns.do(made)})
+
+    async def _changed(self, request: web.Request, change: Callable[[Work], object]) -> web.Response:
+        return await self._told(request.match_info["work"], change)
+
+    async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
+        """Change a work when its turn has come, and return its new state."""
+        picture, work = self.work(name)
+
+        def turn() -> dict[str, Any]:
+            change(work)
+            return _state(self, picture, work)
+
+        return web.json_response({"work": name, **await self.turns.do(turn)})
+
 
 def application(demo: Demo) -> web.Application:
     """The aiohttp application of a demo."""
-    handlers = _Handlers(demo)
     app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
-    app.router.add_get("/", handlers.page)
-    app.router.add_get(r"/photos/{number:\d{1,9}}", handlers.photo)
-    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", handlers.thumbnail)
-    app.router.add_post("/photos", handlers.upload)
-    app.router.add_post("/works", handlers.begin)
+    app.router.add_get("/", demo._page)
+    app.router.add_get(r"/photos/{number:\d{1,9}}", demo._photo)
+    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", demo._thumbnail)
+    app.router.add_post("/photos", demo._upload)
+    app.router.add_post("/works", demo._open)
     for verb in ("state", "click", "choose", "undo", "reset"):
-        app.router.add_post(f"/works/{{work}}/{verb}", getattr(handlers, verb))
-    app.router.add_post("/works/{work}/save", handlers.save)
-    app.router.add_post("/works/{work}/save-all", handlers.save_all)
+        app.router.add_post(f"/works/{{work}}/{verb}", getattr(demo, f"_{verb}"))
+    app.router.add_post("/works/{work}/save", demo._save)
+    app.router.add_post("/works/{work}/save-all", demo._save_all)
     return app
 
 
-async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
-    """Serve on a port (0: a free one) until cancelled; `ready` gets the page's address.
+def demo(
+    images: Sequence[Path],
+    method: str,
+    overrides: Sequence[str] = (),
+    *,
+    port: int = 0,
+    out: Path | None = None,
+    ready: Callable[[str], None] = print,
+    exif: Exif = "ignore",
+) -> None:
+    """Serve the demo until the process is interrupted.
+
+    Args:
+        images: photos to choose from; none: the embedded ones.
+        method: a card's name, a card, or a class (`disbench.baselines.cards.method_spec`).
+        overrides: options of the method, `option=value` each.
+        port: on 127.0.0.1; 0 takes a free one.
+        out: folder for saved masks and clicks; None: the browser downloads them.
+        ready: gets the page's address once it is served.
+        exif: show and segment the photos as stored, or turned by their EXIF orientation.
 
     Raises:
-        InputError: the port is taken.
+        InputError: an unreadable image, an unknown method, or a port that is taken.
     """
+    spec = method_spec(method, overrides)
+    if spec.budget:
+        raise InputError(
+            f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
+        )
+    pictures = Pictures(images, exif)
+    title = str(spec.card.get("title", spec.name))
+    shown = Demo(spec.build(), method, spec.name, title, spec.threshold, pictures, overrides, out)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(shown, port, ready))
+
+
+async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
+    """Serve on a port (0: a free one) until cancelled; `ready` gets the page's address."""
     runner = web.AppRunner(application(demo), access_log=None)
     await runner.setup()
     try:
@@ -202,87 +310,6 @@ def guard_of(token: str) -> Any:
         return await handler(request)
 
     return guard
-
-
-class _Handlers:
-    def __init__(self, demo: Demo) -> None:
-        self._demo = demo
-
-    async def page(self, _: web.Request) -> web.Response:
-        nonce = secrets.token_urlsafe(16)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        text = page_html(self._demo, nonce)
-        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
-
-    async def photo(self, request: web.Request) -> web.Response:
-        return await self._picture(request, photo_png)
-
-    async def thumbnail(self, request: web.Request) -> web.Response:
-        return await self._picture(request, thumbnail_png)
-
-    async def _picture(self, request: web.Request, made: Callable[[Any], bytes]) -> web.Response:
-        number = int(request.match_info["number"])
-        content = await asyncio.to_thread(lambda: made(self._demo.pictures.pixels(number)))
-        return web.Response(body=content, content_type="image/png")
-
-    async def upload(self, request: web.Request) -> web.Response:
-        name = unquote(request.headers.get(NAME, ""))
-        picture = await asyncio.to_thread(self._demo.pictures.add_upload, name, await request.read())
-        return web.json_response(_facts(picture))
-
-    async def begin(self, request: web.Request) -> web.Response:
-        number = (await _asked(request, photo=int))["photo"]
-        picture = self._demo.pictures.find(number)
-        name = self._demo.begin(picture, await asyncio.to_thread(self._demo.pictures.pixels, number))
-        return await self._told(name)
-
-    async def state(self, request: web.Request) -> web.Response:
-        return await self._told(request.match_info["work"])
-
-    async def click(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, x=int, y=int, positive=bool)
-        click = Click(asked["x"], asked["y"], asked["positive"])
-        return await self._changed(request, lambda work: work.click(click))
-
-    async def choose(self, request: web.Request) -> web.Response:
-        index = (await _asked(request, candidate=int))["candidate"]
-        return await self._changed(request, lambda work: work.choose(index))
-
-    async def undo(self, request: web.Request) -> web.Response:
-        return await self._changed(request, Work.undo)
-
-    async def reset(self, request: web.Request) -> web.Response:
-        return await self._changed(request, Work.reset)
-
-    async def save(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, kind=str, sample=str, user=str)
-        _, work = self._demo.work(request.match_info["work"])
-        made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
-        return web.Response(body=await self._demo.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain"))
-
-    async def save_all(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, sample=str, user=str)
-        if self._demo.out is None:
-            raise InputError("the demo was started without --out, so it writes nothing; save single files instead")
-        picture, work = self._demo.work(request.match_info["work"])
-        made = partial(save_into, self._demo.out, picture, work, asked["sample"], asked["user"])
-        return web.json_response({"folder": str(self._demo.out), "files": await self._demo.turns.do(made)})
-
-    async def _changed(self, request: web.Request, change: Callable[[Work], object]) -> web.Response:
-        return await self._told(request.match_info["work"], change)
-
-    async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
-        """Change a work when its turn has come, and return its new state."""
-        picture, work = self._demo.work(name)
-
-        def turn() -> dict[str, Any]:
-            change(work)
-            return _state(self._demo, picture, work)
-
-        return web.json_response({"work": name, **await self._demo.turns.do(turn)})
 
 
 def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
@@ -348,8 +375,8 @@ def _facts(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def _data(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _error(status: int, sentence: str) -> web.Response:

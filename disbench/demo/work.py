@@ -27,16 +27,10 @@ class Work:
     was kept. A session cannot take a click back, so undoing opens a new one with the remaining clicks.
 
     Attributes:
-        clicks: so far.
         found: candidates for the last click; None before the first.
         kept: index of the candidate that is the mask.
         chosen: index that the person chose at the first click; None: the highest score decides.
         meant: index that was kept at the first click.
-
-    Args:
-        method: any object with `open(image)`.
-        image: uint8 (height, width, 3), RGB.
-        threshold: probabilities strictly above it belong to a mask.
     """
 
     def __init__(self, method: Method, image: RgbImage, threshold: float) -> None:
@@ -72,12 +66,7 @@ class Work:
         return len(self.clicks) == 1
 
     def click(self, click: Click) -> None:
-        """Add a click.
-
-        Raises:
-            InputError: outside the photo, a first click on the background, or too many clicks.
-            MethodFailedError: the method failed; earlier clicks are kept.
-        """
+        """Add a click."""
         height, width = self.size
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise InputError(f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels")

@@ -7,6 +7,7 @@ input. It has no relative positions, as MAE's weights have none. ViTMAE's decode
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disbench.baselines.sam.session import MEAN, STD
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module
 from disbench.disnet.options import ViTConfig
 
 _FILE = "model.safetensors"
@@ -28,17 +29,8 @@ _VITMAE_NAMES = {
 }
 """VitDet's name of a part of a block -> its name in files of ViTMAE."""
 _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
-
-
-def library() -> Any:
-    """The module transformers, or `InputError` if it is not installed."""
-    try:
-        import transformers  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            f'DISNet needs transformers, which is not installed ({error}); run: pip install "disbench[models]"'
-        ) from error
-    return transformers
+library = partial(extra_module, extra="models", user="DISNet")
+"""Imports transformers or a module of it."""
 
 
 class ViTBackbone(nn.Module):
@@ -46,9 +38,6 @@ class ViTBackbone(nn.Module):
 
     The maps have a patch embedding of their own, initially zero, which is added to the image's: training starts from
     the pretrained encoder.
-
-    Raises:
-        InputError: the MAE weights that the configuration names are missing, damaged, or of another model.
     """
 
     mean: Tensor
@@ -71,12 +60,7 @@ class ViTBackbone(nn.Module):
             images: uint8 or float (batch, 3, height, width), RGB, 0 to 255, sides multiples of 32; normalised here by
                 ImageNet's mean and deviation.
             click_maps: float32 (batch, click_channels, height, width).
-
-        Raises:
-            ValueError: a height or width that is not a multiple of 32.
         """
-        if images.shape[-2] % 32 or images.shape[-1] % 32:
-            raise ValueError(f"input of {tuple(images.shape[-2:])} pixels: both sides must be multiples of 32")
         vit: Any = self.vit
         patches = vit.embeddings((images.to(self.mean.dtype) - self.mean) / self.std)
         features: Tensor = vit.encoder(patches + self.click_embedding(click_maps)).last_hidden_state
@@ -91,10 +75,7 @@ class SimplePyramid(nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        library()
-        from transformers.models.vitdet import modeling_vitdet  # noqa: PLC0415
-
-        vitdet: Any = modeling_vitdet
+        vitdet = library("transformers.models.vitdet.modeling_vitdet")
         self.widths = (hidden // 4, hidden // 2, hidden, hidden)
         self.stride_4 = nn.Sequential(
             nn.ConvTranspose2d(hidden, hidden // 2, 2, stride=2),
@@ -111,7 +92,7 @@ class SimplePyramid(nn.Module):
 
 
 def _vit(config: ViTConfig) -> nn.Module:
-    transformers = library()
+    transformers = library("transformers")
     vit: nn.Module = transformers.VitDetModel(
         transformers.VitDetConfig(
             hidden_size=config.hidden,
@@ -182,17 +163,13 @@ def _read_mae(model: str, revision: str) -> tuple[Mapping[str, Any], dict[str, T
 
     folder = Path(model).expanduser()
     place = str(folder) if folder.is_dir() else model
+    fetch = "" if folder.is_dir() else f"run once, with a network: hf download {model} --revision {revision}, or "
     try:
         sizes, _ = ViTMAEConfig.get_config_dict(place, revision=revision, local_files_only=True)
         return sizes, load_file(str(cached_file(place, _FILE, revision=revision, local_files_only=True)))
     except Exception as error:  # transformers, safetensors and the hub have no class in common
-        if folder.is_dir():
-            raise InputError(
-                f"{model}: not MAE weights ({_words(error)}); the folder needs config.json and {_FILE}"
-            ) from error
         raise InputError(
-            f"the MAE weights {model} (revision {revision}) are not on this machine; run once, with a network: "
-            f"hf download {model} --revision {revision}, or name a folder with config.json and {_FILE}"
+            f"{model}: no MAE weights here ({_words(error)}); {fetch}name a folder with config.json and {_FILE}"
         ) from error
 
 

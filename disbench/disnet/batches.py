@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from disbench.core.clicks import Click
 
@@ -57,24 +58,16 @@ def click_batch(
         clicks: at least one for each sample.
         scales: (x, y) for each sample: pixels of the network's input to one of the image.
         offsets: (x, y) for each sample, pixels of the input; None for zeros.
-
-    Raises:
-        ValueError: a sample without a click.
     """
     if not all(clicks):
         raise ValueError("each sample needs at least one click")
-    offsets = offsets or [(0.0, 0.0)] * len(clicks)
-    most = max(len(given) for given in clicks)
-    points = torch.zeros(len(clicks), most, 2)
-    positive = torch.zeros(len(clicks), most, dtype=torch.bool)
-    given = torch.zeros(len(clicks), most, dtype=torch.bool)
-    for number, (own, scale, offset) in enumerate(zip(clicks, scales, offsets, strict=True)):
-        count = len(own)
-        places = torch.tensor([(float(click.x), float(click.y)) for click in own])
-        points[number, :count] = places * torch.tensor(scale) + torch.tensor(offset)
-        positive[number, :count] = torch.tensor([click.positive for click in own])
-        given[number, :count] = True
-    return ClickBatch(points, positive, given)
+    points = [
+        torch.tensor([(float(click.x), float(click.y)) for click in own]) * torch.tensor(scale) + torch.tensor(offset)
+        for own, scale, offset in zip(clicks, scales, offsets or [(0.0, 0.0)] * len(clicks), strict=True)
+    ]
+    positive = [torch.tensor([click.positive for click in own]) for own in clicks]
+    given = [torch.ones(len(own), dtype=torch.bool) for own in clicks]
+    return ClickBatch(*(pad_sequence(parts, batch_first=True) for parts in (points, positive, given)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training.settings import Training
 from disbench.io.files import file_sha256, naming, whole_file
@@ -150,11 +150,7 @@ def _aside(folder: Path) -> Path:
 
 
 def read_state(folder: Path) -> TrainingState:
-    """The record of a checkpoint, whose files are checked against it.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
+    """The record of a checkpoint, whose files are checked against it."""
     path = folder / _STATE
     try:
         state = settings_from(TrainingState, parse_json_table(path.read_bytes()), str(path))
@@ -167,11 +163,7 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def check_same_training(folder: Path, state: TrainingState, training: Training, facts: Mapping[str, str]) -> None:
-    """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` may differ.
-
-    Raises:
-        InputError: another setting or fact; the message names it.
-    """
+    """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` may differ."""
     compared = [field.name for field in dataclasses.fields(Training) if field.name not in MAY_DIFFER]
     here = {**{name: getattr(training, name) for name in compared}, **facts}
     there = {**{name: getattr(state.training, name) for name in compared}, **state.facts}
@@ -184,11 +176,7 @@ def check_same_training(folder: Path, state: TrainingState, training: Training, 
 
 
 def load_state(folder: Path, network: Disnet, optimizer: torch.optim.Optimizer, averages: AveragedModel | None) -> None:
-    """Restore the weights, the optimiser and the averages of a checkpoint that `read_state` accepted.
-
-    Raises:
-        InputError: it is of another network.
-    """
+    """Restore the weights, the optimiser and the averages of a checkpoint that `read_state` accepted."""
     _load(network, _read(folder / NETWORK)[0], folder / NETWORK)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _read(folder / _OPTIMIZER)[0].items():
@@ -231,14 +219,9 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    safetensors = extra_module("safetensors", "models", "a checkpoint")
     try:
-        from safetensors import safe_open  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            'a checkpoint needs safetensors, which is not installed; run: pip install "disbench[models]"'
-        ) from error
-    try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = parse_json_table((file.metadata() or {}).get(_OURS, "{}"))
             if not all(isinstance(text, str) for text in metadata.values()):
                 raise ValueError("its metadata is not text")

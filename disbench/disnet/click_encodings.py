@@ -39,15 +39,8 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
     """Linear decay around the clicks of one sign: G_p or G_n (paper, eq. 5).
 
     1 on a click, 0 from its radius on; the maximum where clicks overlap. The first click has a radius of its own.
-
-    Args:
-        clicks: points in cells of the map.
-        positive: the sign.
-        size: (height, width) of the map.
-        radii: r_0 of the first click and of the others, cells, > 0.
-
-    Returns:
-        float32 (batch, height, width) in [0, 1]; zeros without a click of the sign.
+    float32 (batch, height, width) in [0, 1], zeros without a click of the sign. Clicks and `radii`, r_0 of the first
+    click and of the others, > 0, are in cells of the map.
     """
     if min(radii) <= 0:
         raise ValueError(f"radii {radii} must be positive")
@@ -83,8 +76,7 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
     count = channels // 4
     turns = 64.0 ** (torch.arange(count, device=points.device, dtype=points.dtype) / max(count - 1, 1))
     angles = 2 * math.pi * ((points + 0.5) / input_side)[..., None] * turns
-    x, y = angles[..., 0, :], angles[..., 1, :]
-    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1)
+    return torch.stack([angles.sin(), angles.cos()], dim=-2).flatten(-3)
 
 
 def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from disbench.baselines.sam.encodings import Encodings
+from disbench.baselines.sam.session import Encodings, on_device
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
@@ -43,7 +43,9 @@ class DisnetMethod:
     def predict_batch(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """`predict` of several sessions, with one call of a stage for all sessions at that stage."""
         one_stage = not self.network.options.first_click
-        later = [s.begun if one_stage else len(own) > 1 for s, own in zip(sessions, clicks, strict=True)]
+        later = [
+            s.proposals is not None if one_stage else len(own) > 1 for s, own in zip(sessions, clicks, strict=True)
+        ]
         answers: dict[int, Prediction] = {}
         for is_later in (False, True):
             numbers = [number for number, own in enumerate(later) if own == is_later]
@@ -59,10 +61,11 @@ class DisnetMethod:
         given = self._clicks(sessions, clicks)
         inputs = torch.stack([session.input for session in sessions]).to(self.device)
         one_stage = not self.network.options.first_click
-        previous = stacked([s.kept for s in sessions]).logits if one_stage and sessions[0].begun else None
+        previous = stacked([s.kept for s in sessions]).logits if one_stage and sessions[0].proposals else None
         proposals = self.network.propose(inputs, given, previous)
         for number, session in enumerate(sessions):
-            session.take(proposals.rows(slice(number, number + 1)))
+            session.proposals, session.settled = proposals.rows(slice(number, number + 1)), False
+            session.index = int(session.proposals.objectness[0].argmax())
         logits = proposals.logits
         if self.network.options.refine_first and not one_stage:
             logits = self._all_refined(proposals, given)
@@ -75,7 +78,7 @@ class DisnetMethod:
     def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         kept = stacked([session.kept for session in sessions])
         for session in sessions:
-            session.settle()
+            session.settled = True
         logits = self.network.refine(kept, self._clicks(sessions, clicks))
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
 
@@ -94,12 +97,18 @@ class DisnetMethod:
 
 
 class DisnetSession:
-    """An image of this size (height, width) being segmented; any number may be open."""
+    """An image of this size (height, width) being segmented; any number may be open.
+
+    Attributes:
+        proposals: the candidates, of one sample; None before the first click.
+        index: the candidate that goes on.
+        settled: there was a corrected mask, so that `keep` refers to it.
+    """
 
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
         self.method, self.input, self.size = method, network_input, size
-        self._proposals: Proposals | None = None
-        self._index, self._settled = 0, False
+        self.proposals: Proposals | None = None
+        self.index, self.settled = 0, False
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """N candidates with their object probabilities for the first click, one corrected mask for more clicks.
@@ -113,28 +122,14 @@ class DisnetSession:
 
         After a corrected mask it has no effect: M_s and Q_s stay those of the first click.
         """
-        if not self._settled:
-            self._index = index
-
-    def take(self, proposals: Proposals) -> None:
-        """Store the candidates."""
-        self._proposals, self._index = proposals, int(proposals.objectness[0].argmax())
-        self._settled = False
-
-    def settle(self) -> None:
-        """Make the choice of the candidate final; later `keep` refers to corrected masks."""
-        self._settled = True
-
-    @property
-    def begun(self) -> bool:
-        """Whether there was a first click."""
-        return self._proposals is not None
+        if not self.settled:
+            self.index = index
 
     @property
     def kept(self) -> Kept:
         """Stage 2's input from stage 1, a batch of one."""
-        assert self._proposals is not None
-        return self._proposals.keep(torch.tensor([self._index], device=self._proposals.logits.device))
+        assert self.proposals is not None
+        return self.proposals.keep(torch.tensor([self.index], device=self.proposals.logits.device))
 
 
 def disnet(
@@ -164,13 +159,9 @@ def disnet(
         raise InputError(f"{path}: no such checkpoint; name a safetensors file that disbench train wrote")
     loaded = load_network(path)
     _check_labels(path, described(loaded.training), labels)
-    network = loaded.network
+    network: Disnet = on_device(loaded.network, device, "disnet")
     network.options = replace(network.options, refine_first=refine_first)
     torch.set_num_threads(threads.allowed())
-    try:
-        network.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"disnet: no device {device!r} on this machine ({error}); use cpu") from error
     return DisnetMethod(network, input_of(replace(loaded.training.network, weights=weights), cache), device)
 
 

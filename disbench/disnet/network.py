@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from disbench.baselines.sam.mobilesam import MobileSamEncoder
 from disbench.baselines.weights import locate
-from disbench.core.arrays import ByteArray, Float32Array
+from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
@@ -28,31 +29,13 @@ NetworkInput = Callable[[RgbImage], npt.NDArray[Any]]
 """Makes the network's input from an image, uint8 (height, width, 3)."""
 
 
-class EncodedInput:
-    """The features of a frozen SAM encoder as the network's input, optionally cached in a folder."""
-
-    def __init__(self, weights: str, cache: str) -> None:
-        self._encoder = MobileSamEncoder(weights, cache)
-
-    def __call__(self, image: RgbImage) -> Float32Array:
-        """Features, float32 (256, 64, 64)."""
-        encoding: Float32Array = self._encoder(image)[0]
-        return encoding
-
-
-class ImageInput:
-    """The image as the network's input, stretched to `side` x `side` pixels."""
-
-    def __init__(self, side: int) -> None:
-        self._side = side
-
-    def __call__(self, image: RgbImage) -> ByteArray:
-        """The stretched image, uint8 (3, side, side), RGB."""
-        cv2, side = opencv(), self._side
-        height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other
-        smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        square = cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(square.transpose(2, 0, 1))
+def stretched(image: RgbImage, side: int) -> ByteArray:
+    """The image stretched to a square: uint8 (3, side, side), RGB."""
+    cv2 = opencv()
+    height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other
+    smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    square = cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(square.transpose(2, 0, 1))
 
 
 class Disnet(nn.Module):
@@ -70,7 +53,7 @@ class Disnet(nn.Module):
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
 
-        `inputs` are stacked results of `input_of`'s function, `previous` logits, float (batch, grid, grid).
+        Inputs are those of `input_of`, stacked; `previous` are logits, float (batch, grid, grid).
         """
         proposals: Proposals = self.proposal(inputs, clicks, previous)
         return proposals
@@ -85,12 +68,7 @@ class Disnet(nn.Module):
 def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     """Build a network, float32 on the CPU; random weights come from torch's generator.
 
-    Args:
-        settings: architecture, sizes, options and initial weights.
-        pretrained: start from the weights that the settings name; False before loading a checkpoint.
-
-    Raises:
-        InputError: weights are missing.
+    With `pretrained` it starts from the weights that the settings name; `InputError` if they are missing.
     """
     options = settings.options
     if settings.architecture == "vit":
@@ -103,14 +81,10 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
 
 
 def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
-    """The function that makes a network's input from an image; `cache` is a folder for a frozen encoder's features.
-
-    Raises:
-        InputError: a frozen encoder's weights are missing.
-    """
+    """The function that makes a network's input from an image; `cache` is a folder for a frozen encoder's features."""
     if settings.architecture == "vit":
-        return ImageInput(settings.vit.input_side)
-    return EncodedInput(settings.weights, cache)
+        return partial(stretched, side=settings.vit.input_side)
+    return MobileSamEncoder(settings.weights, cache)
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -119,11 +93,7 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def train_only(network: Disnet, prefixes: Sequence[str]) -> None:
-    """Fix every parameter whose name has none of these prefixes; without prefixes, fix nothing.
-
-    Raises:
-        InputError: a prefix that no trained parameter has.
-    """
+    """Fix every parameter whose name has none of these prefixes; without prefixes, fix nothing."""
     parameters = trained_parameters(network)
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in parameters):

@@ -104,9 +104,6 @@ class ViTConfig:
         revision: branch, tag or commit of that name.
         drop_path: probability that a training sample skips the last block, less for earlier blocks, 0 for the first.
         patch: side of a patch, pixels; the pyramid's strides 4, 8, 16 and 32 need 16.
-
-    Raises:
-        InputError: sizes that do not fit together.
     """
 
     input_side: Annotated[int, Bounds(32, 8192)] = 448

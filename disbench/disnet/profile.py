@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -38,39 +37,14 @@ class Part:
 
     Attributes:
         stage: "proposal" or "refinement".
-        module: its class.
         parameters: number of its parameters, frozen ones included.
-        costs: one for each column, in the meter's unit; 0 where the stage does not run.
+        costs: one for each number of clicks, in the meter's unit; 0 where the stage does not run.
     """
 
     stage: str
     name: str
-    module: str
     parameters: int
     costs: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The cost of a network's parts; a column for each number of clicks, the first click first."""
-
-    clicks: tuple[int, ...]
-    parts: tuple[Part, ...]
-
-    @property
-    def parameters(self) -> int:
-        """The sum over all parts."""
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def totals(self) -> tuple[float, ...]:
-        """The sum of each column."""
-        return tuple(sum(costs) for costs in zip(*(part.costs for part in self.parts), strict=True))
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Each column's total relative to the first click's."""
-        return tuple(total / self.totals[0] for total in self.totals)
 
 
 @contextmanager
@@ -93,80 +67,56 @@ def profile(
     side: int = 448,
     later: Sequence[int] = (2, 5),
     meter: Meter = flops,
-) -> Profile:
+) -> list[Part]:
     """Parameters of a network's parts, and their cost at the first click and at later ones.
 
     The proposal network runs at the first click, the refinement network at later ones; in a network of one stage, the
-    proposal network at each click. A column takes one run.
+    proposal network at each click. Gradients are switched off for good: torch's counter fails on views of trained
+    parameters.
 
     Args:
-        proposal: inputs, clicks, previous logits -> Proposals, on its own device.
+        proposal: inputs, clicks, previous logits -> Proposals.
         refinement: Kept, clicks -> logits; None for a network of one stage.
         inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder of other inputs
             is not in the profile.
         side: side of the square input, pixels.
-        later: numbers of clicks at the later clicks, a column each.
+        later: numbers of clicks at the later clicks.
         meter: the unit of the costs.
     """
-    device = next(proposal.parameters()).device
-    inputs = (torch.zeros(1, 3, side, side, dtype=torch.uint8) if inputs is None else inputs).to(device)
-    clicks = [_clicks(count, side).to(device) for count in (1, *later)]
-    stages = {"proposal": proposal} | ({} if refinement is None else {"refinement": refinement})
-    with _frozen(*stages.values()):
-        found, costs = _measured(proposal, partial(proposal, inputs, clicks[0], None), meter)
-        columns, kept = [{"proposal": costs}], found.keep(torch.zeros(1, dtype=torch.long, device=device))
-        for given in clicks[1:]:
-            if refinement is None:
-                costs = _measured(proposal, partial(proposal, inputs, given, kept.logits), meter)[1]
-                columns.append({"proposal": costs})
-            else:
-                columns.append({"refinement": _measured(refinement, partial(refinement, kept, given), meter)[1]})
-    rows = [part for stage, module in stages.items() for part in _rows(stage, module, columns)]
-    return Profile((1, *later), tuple(rows))
+    inputs = torch.zeros(1, 3, side, side, dtype=torch.uint8) if inputs is None else inputs
+    stages = {"proposal": proposal.requires_grad_(False)}
+    if refinement is not None:
+        stages["refinement"] = refinement.requires_grad_(False)
+    found, costs = _measured(proposal, partial(proposal, inputs, _clicks(1, side), None), meter)
+    columns, kept = [{"proposal": costs}], found.keep(torch.zeros(1, dtype=torch.long))
+    for given in (_clicks(count, side) for count in later):
+        if refinement is None:
+            columns.append({"proposal": _measured(proposal, partial(proposal, inputs, given, kept.logits), meter)[1]})
+        else:
+            columns.append({"refinement": _measured(refinement, partial(refinement, kept, given), meter)[1]})
+    return [part for stage, module in stages.items() for part in _rows(stage, module, columns)]
 
 
-def profile_of(settings: NetworkSettings, later: int = 5) -> Profile:
+def profile_of(settings: NetworkSettings, later: int = 5) -> Table:
     """The FLOPs of a network with random weights, without a frozen encoder, at clicks 1, 2 and `later`."""
     network = build_network(settings, pretrained=False).eval()
     inputs = None if settings.architecture == "vit" else torch.zeros(1, *ENCODING[1:])
     columns = (2, later) if later > 2 else (2,)
-    return profile(network.proposal, network.refinement, inputs, network.frame.side, columns)
+    return profile_table(profile(network.proposal, network.refinement, inputs, network.frame.side, columns), columns)
 
 
-def profile_table(counted: Profile, timed: Sequence[Profile] = ()) -> Table:
-    """A table of FLOPs and, from profiles in milliseconds, of median times."""
-    parts = [f"{part.stage}: {part.name}" for part in counted.parts]
-    sizes = [part.parameters for part in counted.parts]
-    spent = [tuple(map(median, zip(*costs, strict=True))) for costs in zip(*map(_costs, timed), strict=True)]
-    rows = []
-    for name, size, costs, times in zip(
-        [*parts, "all"], [*sizes, counted.parameters], _costs(counted), spent or [()] * (len(parts) + 1), strict=True
-    ):
-        gigas = [f"{cost / 1e9:.2f}" for cost in costs]
-        rows.append((name, f"{size / 1e6:.2f}", *gigas, *(f"{time:.0f}" for time in times)))
-    last = [counted.totals, *([spent[-1]] if spent else [])]
-    rows.append(("of the first click", "", *(f"{100 * cost / total[0]:.1f} %" for total in last for cost in total)))
+def profile_table(parts: Sequence[Part], later: Sequence[int], unit: str = "GFLOP", size: float = 1e9) -> Table:
+    """A table of a profile's parts, with their sum and its ratio to the first click; `size` is one of the unit."""
+    totals = [sum(costs) for costs in zip(*(part.costs for part in parts), strict=True)]
+    rows = [(f"{part.stage}: {part.name}", part.parameters, part.costs) for part in parts]
+    texts = [
+        (name, f"{parameters / 1e6:.2f}", *(f"{cost / size:.2f}" for cost in costs))
+        for name, parameters, costs in [*rows, ("all", sum(part.parameters for part in parts), totals)]
+    ]
+    texts.append(("of the first click", "", *(f"{100 * total / totals[0]:.1f} %" for total in totals)))
     columns = [Column("part", number=False), Column("parameters, M")]
-    units = ("GFLOP,", "ms,") if timed else ("GFLOP,",)
-    columns += [Column(f"click {count}", unit) for unit in units for count in counted.clicks]
-    return Table("disnet-cost", "", "", tuple(columns), tuple(tuple(map(Cell, row)) for row in rows), {})
-
-
-def _costs(found: Profile) -> list[tuple[float, ...]]:
-    return [*(part.costs for part in found.parts), found.totals]
-
-
-@contextmanager
-def _frozen(*stages: nn.Module) -> Iterator[None]:
-    """Switch gradients off: torch's counter fails on views of trained parameters."""
-    trained = [weights for stage in stages for weights in stage.parameters() if weights.requires_grad]
-    for weights in trained:
-        weights.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weights in trained:
-            weights.requires_grad_(True)
+    columns += [Column(f"click {count}", f"{unit},") for count in (1, *later)]
+    return Table("disnet-cost", "", "", tuple(columns), tuple(tuple(map(Cell, row)) for row in texts), {})
 
 
 def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
@@ -186,38 +136,36 @@ def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
     return dict(found)
 
 
-class _Ledger:
-    """The cost of each part so far, and which part is running."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-        self._clock, self._running, self._since = clock, [REST], clock()
-
-    def enter(self, part: str) -> None:
-        self.settle()
-        self._running.append(part)
-
-    def leave(self) -> None:
-        self.settle()
-        self._running.pop()
-
-    def settle(self) -> None:
-        now = self._clock()
-        self.spent[self._running[-1]] += now - self._since
-        self._since = now
-
-
 def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[Any, dict[str, float]]:
+    """The answer of a run, and the cost of each part; a part's cost leaves out the parts that it calls."""
+    spent: dict[str, float] = defaultdict(float)
+    running = [REST]
     with ExitStack() as context:
-        ledger = _Ledger(context.enter_context(meter()))
+        clock = context.enter_context(meter())
+        since = clock()
+
+        def settle() -> None:
+            nonlocal since
+            now = clock()
+            spent[running[-1]] += now - since
+            since = now
+
+        def enter(part: str) -> None:
+            settle()
+            running.append(part)
+
+        def leave() -> None:
+            settle()
+            running.pop()
+
         for inner, owner in _owners(stage).items():
-            before = inner.register_forward_pre_hook(lambda *_, part=owner: ledger.enter(part))
-            after = inner.register_forward_hook(lambda *_: ledger.leave())
+            before = inner.register_forward_pre_hook(lambda *_, part=owner: enter(part))
+            after = inner.register_forward_hook(lambda *_: leave())
             context.callback(before.remove)
             context.callback(after.remove)
         answer = run()
-        ledger.settle()
-    return answer, ledger.spent
+        settle()
+    return answer, spent
 
 
 def _owners(stage: nn.Module) -> dict[nn.Module, str]:
@@ -232,10 +180,8 @@ def _rows(stage: str, module: nn.Module, columns: Sequence[dict[str, dict[str, f
     parameters: Counter[str] = Counter()
     for inner, owner in _owners(module).items():
         parameters[owner] += sum(parameter.numel() for parameter in inner.parameters(recurse=False))
-    for name, modules in [*parts_of(module).items(), (REST, [])]:
-        classes = ", ".join(dict.fromkeys(type(own).__name__ for own in modules))
-        costs = tuple(column.get(stage, {}).get(name, 0.0) for column in columns)
-        yield Part(stage, name, classes, parameters[name], costs)
+    for name in (*parts_of(module), REST):
+        yield Part(stage, name, parameters[name], tuple(column.get(stage, {}).get(name, 0.0) for column in columns))
 
 
 def _clicks(count: int, side: int) -> ClickBatch:

@@ -109,10 +109,8 @@ class ProposalNetwork(nn.Module):
 
 def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
     """The pixel decoder and the mask decoder, initialised by `post_init` as parts of a Mask2Former model."""
-    transformers = library()
-    from transformers.models.mask2former import modeling_mask2former as mask2former  # noqa: PLC0415
-
-    sizes = transformers.Mask2FormerConfig(
+    mask2former = library("transformers.models.mask2former.modeling_mask2former")
+    sizes = library("transformers").Mask2FormerConfig(
         feature_size=config.channels,
         mask_feature_size=config.channels,
         hidden_dim=config.channels,

@@ -1,16 +1,217 @@
-"""The refinement network R: DAMC blocks correct the kept mask by all clicks (paper, eq. 3, section 3.3)."""
+"""The refinement network R: DAMC blocks correct the kept mask by all clicks (paper, eq. 3 to 13, section 3.3).
+
+Masked click attention (MCA): the token gathers features near the clicks, within the kept mask. First-click guidance
+(FCG): the features are gated by how the other clicks relate to the first.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from disbench.disnet.batches import ClickBatch, Kept
-from disbench.disnet.click_encodings import ClickVectors
-from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, PlainGuidance
+from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
 from disbench.disnet.frames import STRIDE
-from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
-from disbench.disnet.options import DisnetOptions
+from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
+
+FIRST_BETA = 4.0
+"""Initial value of the learned weight of an additive decay map."""
+
+
+def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
+    """Z_MA = softmax(QK' / sqrt(d) + M) V (paper, eq. 4), float (batch, d).
+
+    Args:
+        products: QK' / sqrt(d), float (batch, cells).
+        mask_term: M, float (batch, cells).
+        values: V, float (batch, cells, d).
+    """
+    weights = (products + mask_term).softmax(dim=-1)
+    return torch.einsum("bc,bcd->bd", weights, values)
+
+
+def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
+    """QK' / sqrt(d) with K = key(cells), without computing K: one query meets tens of thousands of cells.
+
+    q . (W x + b) = (W' q) . x + q . b. Likewise V's projection is applied to the gathered vector, since the weights
+    of eq. 4 add up to 1. Both equal the equations at 1 / d of the cost. float (batch, cells) from a query (batch, d)
+    and cells (batch, cells, d).
+    """
+    products = torch.einsum("bd,bcd->bc", query @ key.weight, cells) + (query @ key.bias)[:, None]
+    return products / math.sqrt(query.shape[-1])
+
+
+def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
+    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product"."""
+    if modulation == "product":
+        return products * decay
+    if modulation == "one-plus":
+        return products * (1 + decay)
+    assert beta is not None
+    return products + beta * decay
+
+
+class MaskedClickAttention(nn.Module):
+    """MCA: Z_p + Z_n (paper, eq. 6 to 8)."""
+
+    def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
+        self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
+
+    def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
+        """Z_MCA, float (batch, d).
+
+        Args:
+            token: Q_s, float (batch, d).
+            features: F^-1, float (batch, height, width, d).
+            mask: M_s, float (batch, height, width), probabilities.
+            clicks: in pixels of the input.
+            stride: pixels of the input to a cell.
+        """
+        size, options = (features.shape[1], features.shape[2]), self.options
+        radii = grid_radii(options, stride, stride * max(size))
+        cells = features.flatten(1, 2)
+        products = scaled_products(self.query(token), self.key, cells)
+        result = torch.zeros_like(token)
+        for positive, value in ((True, self.value), (False, self.negative_value or self.value)):
+            decay = decay_map(on_grid(clicks, stride), positive, size, radii)
+            own = mask if positive else 1 - mask
+            if options.clicks_in_mask:
+                own = torch.maximum(own, decay)
+            scores = modulated(products, decay.flatten(1), options.modulation, self.beta)
+            gathered = value(masked_attention(scores, own.clamp(min=options.mask_floor).log().flatten(1), cells))
+            if options.gate_unclicked:
+                gathered = gathered * clicks.signed(positive).any(dim=1, keepdim=True).float()
+            result = result + gathered
+        return result
+
+
+class PlainAttention(nn.Module):
+    """Attention from the token to the features without mask and clicks: MCA switched off (Table 5)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, token: Tensor, features: Tensor, *_: object) -> Tensor:
+        """Float (batch, d); token (batch, d), features (batch, height, width, d), other arguments unused."""
+        cells = features.flatten(1, 2)
+        products = scaled_products(self.query(token), self.key, cells)
+        gathered: Tensor = self.value(masked_attention(products, torch.zeros_like(products), cells))
+        return gathered
+
+
+class RelationalVector(nn.Module):
+    """V = MHA(F'_fc, F'_pos or F'_neg): the first click attends to the others of a sign (paper, eq. 10).
+
+    Without such clicks it attends to a learned "no click" vector, so that padding has no effect.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.no_click = nn.Parameter(torch.randn(channels) * 0.02)
+
+    def forward(self, first: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
+        """V: float (batch, d).
+
+        Args:
+            first: F'_fc, float (batch, d).
+            others: F', float (batch, n, d), of any clicks.
+            chosen: bool (batch, n), the clicks to attend to.
+        """
+        no_click = self.no_click.to(others.dtype).expand(len(first), 1, -1)
+        keys = torch.cat([no_click, others], dim=1)
+        hidden = torch.cat([chosen.any(dim=1, keepdim=True), ~chosen], dim=1)
+        found, _ = self.attention(first[:, None], keys, keys, key_padding_mask=hidden, need_weights=False)
+        vector: Tensor = found[:, 0]
+        return vector
+
+
+class Gate(nn.Module):
+    """SENet's gate of a vector of d channels: two fully connected layers and a sigmoid, one value for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 4, 4)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Float (batch, d) in (0, 1)."""
+        gate: Tensor = self.excite(self.squeeze(vector).relu()).sigmoid()
+        return gate
+
+
+class FirstClickGuidance(nn.Module):
+    """FCG: gate(V_pos) * F * M_s + gate(V_neg) * F * (1 - M_s) (paper, eq. 11 to 13)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.positive_vector = RelationalVector(channels, heads)
+        self.negative_vector = RelationalVector(channels, heads)
+        self.positive_gate = Gate(channels)
+        self.negative_gate = Gate(channels)
+
+    def forward(self, features: Tensor, vectors: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
+        """Z_FCG, float (batch, height, width, d).
+
+        Args:
+            features: F^-1, float (batch, height, width, d).
+            vectors: F', float (batch, clicks, d).
+            mask: M_s, float (batch, height, width), probabilities.
+            clicks: the same clicks, for their signs.
+        """
+        first, others = vectors[:, 0], vectors[:, 1:]
+        positive = self.positive_vector(first, others, clicks.signed(True)[:, 1:])
+        negative = self.negative_vector(first, others, clicks.signed(False)[:, 1:])
+        inside = self.positive_gate(positive)[:, None, None, :] * mask[..., None]
+        outside = self.negative_gate(negative)[:, None, None, :] * (1 - mask[..., None])
+        guided: Tensor = features * (inside + outside)
+        return guided
+
+
+class PlainGuidance(nn.Module):
+    """Attention from every cell to the click vectors, as in SAM's decoder: FCG switched off (Table 5)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+
+    def forward(self, features: Tensor, vectors: Tensor, _: Tensor, clicks: ClickBatch) -> Tensor:
+        """Float (batch, height, width, d); arguments as for `FirstClickGuidance`, the mask unused."""
+        found, _ = self.attention(
+            features.flatten(1, 2), vectors, vectors, key_padding_mask=~clicks.given, need_weights=False
+        )
+        result: Tensor = found.view_as(features)
+        return result
+
+
+class ConvFfn(nn.Module):
+    """Depth-wise ConvFFN: 1x1 to twice the d channels, 3x3 depth-wise, GELU, 1x1 (paper, section 3.3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.widen = nn.Linear(channels, wide)  # 1x1 convolutions are several times faster as linear layers on a CPU
+        self.spread = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.narrow = nn.Linear(wide, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float (batch, height, width, d) to the same shape."""
+        wide = self.widen(features).permute(0, 3, 1, 2)
+        spread = nn.functional.gelu(self.spread(wide)).permute(0, 2, 3, 1)
+        result: Tensor = self.narrow(spread)
+        return result
 
 
 class DamcBlock(nn.Module):

@@ -58,36 +58,52 @@ class TwoWay(nn.Module):
         keys = image.flatten(2).transpose(1, 2)[:, None]
         hidden = torch.zeros(given.shape, dtype=tokens.dtype, device=tokens.device)
         hidden = hidden.masked_fill(~given, torch.finfo(tokens.dtype).min)[:, None, None, :]
-        queries = points
+        queries = tokens[:, None]
         for layer in self.transformer.layers:
             queries, keys = _layer(layer, queries, keys, points, place, hidden)
         found = _attend(self.transformer.final_attn_token_to_image, queries + points, keys + place, keys, None)
         queries = self.transformer.layer_norm_final_attn(queries + found)
-        return queries[:, 0], self._upscaled(keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width))
-
-    def _upscaled(self, image: Tensor) -> Tensor:
+        image = keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width)
         wide = nn.functional.gelu(self.upscale_layer_norm(self.upscale_conv1(image)))
-        return nn.functional.gelu(self.upscale_conv2(wide))
+        return queries[:, 0], nn.functional.gelu(self.upscale_conv2(wide))
 
 
-class SamProposalNetwork(nn.Module):
+class SamStage(nn.Module):
+    """What both stages have: a copy of SAM's prompt encoder and of its decoder's transformer."""
+
+    def __init__(self, parts: SamParts) -> None:
+        super().__init__()
+        prompts: Any = copy.deepcopy(parts.prompt_encoder)
+        prompts.point_embed = prompts.point_embed[:2]  # the others are a box's corners
+        self.prompts: Any = prompts
+        self.two_way = TwoWay(copy.deepcopy(parts.mask_decoder))
+        self.positions: Tensor
+        self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
+        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
+
+    def decoded(self, own: Tensor, clicks: ClickBatch, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, the stage's own (batch, t, 256) before the clicks', and the upscaled embedding of an image."""
+        points, given = point_tokens(self.prompts, clicks)
+        tokens = torch.cat([own, points.to(own.dtype)], dim=1)
+        given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
+        result: tuple[Tensor, Tensor] = self.two_way(tokens, given, image, self.positions)
+        return result
+
+
+class SamProposalNetwork(SamStage):
     """The proposal network (paper, eq. 2) on a copy of SAM's decoder."""
 
     def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
-        super().__init__()
+        super().__init__(parts)
         self.options = options
-        decoder: Any = copy.deepcopy(parts.mask_decoder)
+        if options.first_click:
+            self.prompts.mask_embed = nn.Identity()  # unused, so neither trained nor stored
+        decoder: Any = parts.mask_decoder
         order = _growth(options.outputs)
-        self.prompts: Any = copy.deepcopy(parts.prompt_encoder)
-        self.two_way = TwoWay(decoder)
         self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
         self.hypernetworks = nn.ModuleList(copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order)
         self.objectness = _grown_head(decoder.iou_prediction_head, order)
-        self.positions: Tensor
-        self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
-        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
-        _drop_unused(self.prompts, masks=not options.first_click)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -107,36 +123,28 @@ class SamProposalNetwork(nn.Module):
             clicks: in pixels of the input.
             previous: logits of the previous mask, float (batch, 256, 256).
         """
-        seen = clicks.first if self.options.first_click else clicks
-        points, given = point_tokens(self.prompts, seen)
+        if previous is None or self.options.first_click:
+            mask_code = self.prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        else:
+            mask_code = self.prompts.mask_embed(previous[:, None])
         own = torch.cat([self.iou_token, self.candidate_tokens]).expand(len(inputs), -1, -1)
-        tokens = torch.cat([own, points.to(own.dtype)], dim=1)
-        given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
-        image = inputs + self._dense(previous)
-        found, features = self.two_way(tokens, given, image, self.positions)
+        seen = clicks.first if self.options.first_click else clicks
+        found, features = self.decoded(own, seen, inputs + mask_code)
         queries = found[:, 1 : 1 + self.options.outputs]
         weights = torch.stack([net(queries[:, n]) for n, net in enumerate(self.hypernetworks)], dim=1)
         logits = torch.einsum("bnd,bdhw->bnhw", weights, features)
         return Proposals(logits, self.objectness(found[:, 0]), queries, features, context=inputs)
 
-    def _dense(self, previous: Tensor | None) -> Tensor:
-        if previous is None or self.options.first_click:
-            code: Tensor = self.prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        else:
-            code = self.prompts.mask_embed(previous[:, None])
-        return code
 
-
-class SamRefinementNetwork(nn.Module):
+class SamRefinementNetwork(SamStage):
     """The refinement network (paper, eq. 3): a copy of SAM's decoder, followed by DAMC blocks."""
 
     def __init__(self, parts: SamParts, options: DisnetOptions) -> None:
-        super().__init__()
-        decoder: Any = copy.deepcopy(parts.mask_decoder)
-        self.prompts: Any = copy.deepcopy(parts.prompt_encoder)
-        self.two_way = TwoWay(decoder)
+        super().__init__(parts)
+        self.prompts.no_mask_embed.requires_grad_(False)  # unused
+        decoder: Any = parts.mask_decoder
         self.tokens = nn.Parameter(torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach().clone())
-        self.hypernetwork = decoder.output_hypernetworks_mlps[0]
+        self.hypernetwork = copy.deepcopy(decoder.output_hypernetworks_mlps[0])
         width = self.tokens.shape[1]
         self.kept_token = _zero(nn.Linear(width, width))
         self.kept_query = _zero(nn.Linear(width, CHANNELS))
@@ -145,15 +153,15 @@ class SamRefinementNetwork(nn.Module):
         self.blocks = nn.ModuleList(DamcBlock(CHANNELS, HEADS, options, FINE * STRIDE) for _ in range(options.blocks))
         self.corrected_token = _zero(nn.Linear(CHANNELS, CHANNELS))
         self.corrected_features = _zero(nn.Linear(CHANNELS, CHANNELS))
-        self.positions: Tensor
-        self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
-        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
-        _drop_unused(self.prompts, masks=True, no_mask=False)
 
     def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
         """Logits, float (batch, 256, 256), for all clicks in pixels of the input; the context is SAM's features."""
-        token, features = self._decoded(kept, clicks)
-        features = features.permute(0, 2, 3, 1)
+        assert kept.context is not None
+        own = self.tokens.expand(len(kept.query), -1, -1)
+        mask_token = own[:, 1] + self.kept_token(kept.query)
+        own = torch.cat([own[:, :1], mask_token[:, None], own[:, 2:]], dim=1)
+        found, features = self.decoded(own, clicks, kept.context + self.prompts.mask_embed(kept.logits[:, None]))
+        token, features = self.hypernetwork(found[:, 1]), features.permute(0, 2, 3, 1)
         features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
         token = token + self.kept_query(kept.query)
         token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
@@ -170,19 +178,6 @@ class SamRefinementNetwork(nn.Module):
         for block in self.blocks:
             corrected, changed = block(corrected, changed, mask, clicks)
         return token + self.corrected_token(corrected), self.corrected_features(changed)
-
-    def _decoded(self, kept: Kept, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-        """SAM's decoder on all clicks and M_s: the mask's token, (batch, 32), and its embedding, (batch, 32, h, w)."""
-        assert kept.context is not None
-        points, given = point_tokens(self.prompts, clicks)
-        own = self.tokens.expand(len(kept.query), -1, -1)
-        mask_token = own[:, 1] + self.kept_token(kept.query)
-        tokens = torch.cat([own[:, :1], mask_token[:, None], own[:, 2:], points.to(own.dtype)], dim=1)
-        given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
-        image = kept.context + self.prompts.mask_embed(kept.logits[:, None])
-        found, features = self.two_way(tokens, given, image, self.positions)
-        token: Tensor = self.hypernetwork(found[:, 1])
-        return token, features
 
 
 def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
@@ -216,12 +211,11 @@ def _layer(
 
 
 def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
-    found = attention(query=query, key=key, value=value, attention_similarity=hidden)
-    result: Tensor = found[0] if isinstance(found, tuple) else found  # a tensor before transformers 4.49
+    result: Tensor = attention(query=query, key=key, value=value, attention_similarity=hidden)[0]
     return result
 
 
-def _place_again(stage: SamProposalNetwork | SamRefinementNetwork, _: object) -> None:
+def _place_again(stage: SamStage, _: object) -> None:
     """Compute the position codes again from the loaded weights."""
     stage.positions = image_positions(stage.prompts).detach()
 
@@ -232,7 +226,7 @@ def _growth(outputs: int) -> list[int]:
 
 
 def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
-    grown = tokens[list(order)].clone()
+    grown = tokens[list(order)]  # a copy
     again = len(FIRST_ORDER)
     grown[again:] += torch.randn_like(grown[again:]) * grown.std() * TOKEN_NOISE
     return grown
@@ -254,11 +248,3 @@ def _zero(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _drop_unused(prompts: Any, *, masks: bool, no_mask: bool = True) -> None:
-    """Remove or fix a prompt encoder's unused parameters, so that they are neither trained nor stored."""
-    prompts.point_embed = nn.ModuleList(list(prompts.point_embed)[:2])  # the others are a box's corners
-    if not masks:
-        prompts.mask_embed = nn.Identity()
-    prompts.no_mask_embed.requires_grad_(no_mask)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from disbench.core.errors import InputError
+from disbench.core.errors import extra_module
 
 Array = npt.NDArray[Any]
 _WIDTH = 256
@@ -61,18 +61,11 @@ class SamParts:
 
 
 def sam_parts(path: Path | None) -> SamParts:
-    """SAM's prompt encoder and mask decoder. The matrix of the position code is fixed, as in SAM.
+    """SAM's prompt encoder and mask decoder; the matrix of the position code is fixed, as in SAM.
 
-    Args:
-        path: the decoder's ONNX file, from `locate`; None: random weights from torch's generator.
-
-    Raises:
-        InputError: transformers or onnx is missing.
+    `path` is the decoder's ONNX file, from `locate`; None gives random weights from torch's generator.
     """
-    try:
-        from transformers.models.sam import modeling_sam as sam  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("transformers", error) from error
+    sam = extra_module("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
     config = _config(sam)
     prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config)).eval()
     matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
@@ -80,8 +73,9 @@ def sam_parts(path: Path | None) -> SamParts:
     parts = SamParts(prompt_encoder, sam.SamMaskDecoder(config.mask_decoder_config).eval())
     if path is not None:
         tensors = _tensors(path)
-        parts.prompt_encoder.load_state_dict(_under("prompt_encoder.", tensors))
-        parts.mask_decoder.load_state_dict(_under("mask_decoder.", tensors))
+        for prefix, module in (("prompt_encoder.", parts.prompt_encoder), ("mask_decoder.", parts.mask_decoder)):
+            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            module.load_state_dict(own)
     return parts
 
 
@@ -125,23 +119,15 @@ def _config(library: Any) -> Any:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """A decoder's tensors under transformers' names, with the prefix "prompt_encoder." or "mask_decoder."."""
-    try:
-        import onnx  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("onnx", error) from error
+    onnx = extra_module("onnx", "onnx,models", "disnet")
     graph = onnx.load(path, load_external_data=False).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    named = {_renamed(name): array for name, array in arrays.items() if not _anonymous(name)}
+    anonymous = {name for name in arrays if name.startswith("onnx::")}  # named after their first use: onnx::MatMul_1926
+    named = {_renamed(name): array for name, array in arrays.items() if name not in anonymous}
     for node in graph.node:
-        for name in filter(_anonymous, node.input):
-            if name in arrays:
-                named.update((_renamed(own), array) for own, array in _by_use(node, arrays[name]))
+        for name in anonymous.intersection(node.input):
+            named.update((_renamed(own), array) for own, array in _by_use(node, arrays[name]))
     return {name: torch.tensor(array, dtype=torch.float32) for name, array in named.items()}
-
-
-def _anonymous(name: str) -> bool:
-    """Whether the export named a tensor after its first use, as onnx::MatMul_1926."""
-    return name.startswith("onnx::")
 
 
 def _by_use(node: Any, array: Array) -> Iterator[tuple[str, Array]]:
@@ -163,13 +149,3 @@ def _renamed(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _missing(package: str, error: ImportError) -> InputError:
-    return InputError(
-        f'disnet needs {package}, which is not installed ({error}); run: pip install "disbench[onnx,models]"'
-    )

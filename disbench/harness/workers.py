@@ -20,8 +20,8 @@ from disbench.core.samples import Source
 from disbench.harness.evaluation import check_batch
 from disbench.harness.tasks import Began, Clicked, Ended, Event, Repeated, Row, Task, run_chunk
 from disbench.workers import threads
+from disbench.workers.crew import WorkerLost
 from disbench.workers.processes import WorkerProcess
-from disbench.workers.work import WorkerLost
 
 _STARTING_TIMEOUT = 600.0
 """Seconds that a worker may take to make the method (loading weights)."""
@@ -63,7 +63,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """A run as work for an engine (`disbench.workers.work.Work`), which hands out the sample numbers of chunks.
+    """A run as work for an engine (`disbench.workers.Work`), which hands out the sample numbers of chunks.
 
     `batch`, `threads` and `timeout` are those of `disbench.harness.record.Execution`.
     """

@@ -6,9 +6,8 @@ import os
 
 from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
-from disbench.workers.crew import Engine
+from disbench.workers.crew import Engine, Work, Worker, WorkerLost
 from disbench.workers.local import LocalEngine
-from disbench.workers.work import Work, Worker, WorkerLost
 
 __all__ = ["Engine", "EngineName", "LocalEngine", "Work", "Worker", "WorkerLost", "open_engine"]
 
@@ -29,9 +28,6 @@ def open_engine(
         address: of a Ray cluster (`auto`: the one that this machine belongs to); None starts one on this machine.
         cores_per_worker: cores that Ray reserves for each worker.
         gpus_per_worker: GPUs that Ray reserves for each worker; below 1, workers share one.
-
-    Raises:
-        InputError: options that do not go together, Ray is not installed, or no cluster with room for a worker.
     """
     if name == "ray":
         from disbench.workers.ray_cluster import RayEngine  # noqa: PLC0415

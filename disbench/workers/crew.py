@@ -1,9 +1,14 @@
-"""Supervision of workers: one thread for each hands it tasks; a lost worker is replaced and its task repeated."""
+"""Work that every worker starts with once, tasks that any of them can do, and the supervision of workers.
+
+One thread for each worker hands it tasks; a lost worker is replaced and its task repeated.
+"""
 
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -11,11 +16,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from disbench.core.errors import InputError
 from disbench.workers.processes import interrupts_held_back
-from disbench.workers.work import Result, Task, Work, Worker, WorkerLost
 
 ATTEMPTS = 3
 """Times that a task is tried before losing its worker ends the job."""
@@ -25,17 +29,75 @@ TASKS_AHEAD = 4
 _logger = logging.getLogger("disbench.workers")
 
 
-class Hiring(Protocol):
-    """What the maker of a worker may ask while it waits for room."""
-
-    def others(self) -> bool:
-        """Whether there are workers already."""
-
-    def over(self) -> bool:
-        """Whether no more workers are wanted."""
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Task_contra = TypeVar("Task_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-Make = Callable[[Hiring], Worker[Any, Any]]
+class WorkerLost(Exception):  # noqa: N818 - something that happens to a worker, as StopIteration to an iterator
+    """A worker ended before its task was done: killed, out of memory, its machine gone. Another may do the task."""
+
+
+class Worker(Protocol[Task_contra, Result_co]):
+    """Does one task at a time."""
+
+    def do(self, task: Task_contra, /) -> Result_co:
+        """The result of a task.
+
+        Raises:
+            WorkerLost: the worker has ended.
+            Exception: what went wrong with the task, and would with any other worker.
+        """
+
+    def end(self) -> None:
+        """End at once, whatever is under way; whoever waits in `do` gets `WorkerLost`. May be called twice."""
+
+
+class Work(Protocol[Task_contra, Result_co]):
+    """A job as every worker needs it. Picklable, and so are its tasks and results.
+
+    Attributes:
+        watched: its workers watch over a process of their own each, so they need none of the engine's.
+    """
+
+    watched: bool
+
+    def begin(self, path: Path) -> Worker[Task_contra, Result_co]:
+        """A worker, made where it will work.
+
+        Args:
+            path: a file with this very work, pickled, for processes that the worker starts.
+        """
+
+    def describe(self, task: Task_contra) -> str:
+        """A task in words, for messages."""
+
+
+def portable(error: Exception) -> Exception:
+    """The error with a note on where it came from, or one that says the same if it cannot travel."""
+    where = "".join(traceback.format_exception(error))
+    if isinstance(error, MemoryError):
+        return InputError("there is not enough memory for what a worker does; use fewer workers")
+    error.add_note(f"In a worker process:\n{where}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(where)
+    return error
+
+
+def answer(worker: Worker[Any, Any], task: object) -> object:
+    """What a worker makes of a task, or the error as a value that can travel; `WorkerLost` is raised."""
+    try:
+        return worker.do(task)
+    except WorkerLost:
+        raise
+    except Exception as error:
+        return portable(error)
+
+
+Make = Callable[["Crew[Any, Any]"], Worker[Any, Any]]
 """Makes a worker; may block; raises `WorkerLost` if the worker was lost at once."""
 
 
@@ -61,10 +123,12 @@ class Crew(Generic[Task, Result]):
         self._hirings: list[threading.Thread] = []
         self._idle: SimpleQueue[Worker[Any, Any] | Exception] = SimpleQueue()
 
-    def others(self) -> bool:  # noqa: D102  (Hiring)
+    def others(self) -> bool:
+        """Whether there are workers already."""
         return bool(self._workers)
 
-    def over(self) -> bool:  # noqa: D102  (Hiring)
+    def over(self) -> bool:
+        """Whether no more workers are wanted."""
         return self._ending
 
     def in_order(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:

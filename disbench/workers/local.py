@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from disbench.io.files import naming
-from disbench.workers.crew import Engine, Hiring, Make
+from disbench.workers.crew import Crew, Engine, Make, Result, Task, Work, Worker, WorkerLost, answer
 from disbench.workers.processes import WorkerProcess
-from disbench.workers.work import Result, Task, Work, Worker, WorkerLost, answer
 
 JOB = "workers.partial"
 """The pickled work beside the results, while there are workers."""
@@ -24,12 +23,14 @@ class LocalEngine(Engine):
 
     Args:
         workers: at least 1; 1 works in this process, unless the work watches processes of its own.
+        daemon: False for work that starts processes of its own.
     """
 
     name = "local"
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, *, daemon: bool = True) -> None:
         super().__init__(workers)
+        self._daemon = daemon
 
     def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
         """The results in the order of the tasks (`Engine.in_order`)."""
@@ -47,8 +48,8 @@ class LocalEngine(Engine):
         # The work travels by a file: a pipe to a worker that dies at its start would block.
         path = folder / JOB
 
-        def make(hiring: Hiring) -> Worker[Any, Any]:
-            return work.begin(path) if work.watched else _ProcessWorker(path)
+        def make(crew: Crew[Any, Any]) -> Worker[Any, Any]:
+            return work.begin(path) if work.watched else _ProcessWorker(path, self._daemon)
 
         try:
             with naming(path), path.open("wb") as file:
@@ -61,8 +62,8 @@ class LocalEngine(Engine):
 class _ProcessWorker:
     """A worker that lives in a process of its own."""
 
-    def __init__(self, path: Path) -> None:
-        self._process = WorkerProcess(_live, path)
+    def __init__(self, path: Path, daemon: bool) -> None:
+        self._process = WorkerProcess(_live, path, daemon=daemon)
 
     def do(self, task: object) -> Any:
         try:

@@ -8,15 +8,14 @@ import pickle
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module
 from disbench.io import addresses
-from disbench.workers.crew import Engine, Hiring, Make
-from disbench.workers.work import Work, Worker, WorkerLost, answer
+from disbench.workers.crew import Crew, Engine, Make, Work, Worker, WorkerLost, answer
 
 PATIENCE = 300.0
 """Seconds to wait for room for a worker while there is none."""
@@ -34,9 +33,6 @@ class RayEngine(Engine):
             process is connected to one already, that is used.
         cores: that each worker is given.
         gpus: that each worker is given.
-
-    Raises:
-        InputError: Ray is not installed, there is no cluster, or it has no room for a worker.
     """
 
     name = "ray"
@@ -53,26 +49,21 @@ class RayEngine(Engine):
     def _places(self) -> int:
         """How many workers the cluster has room for when nothing else uses it; a worker lives on one machine."""
         there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        places = sum(map(self._places_on, there))
+        needs = {"CPU": self._room["num_cpus"], "GPU": self._room["num_gpus"]}
+        places = sum(min(int(own.get(kind, 0) / need) for kind, need in needs.items() if need) for own in there)
         if places < 1:
             raise self._no_room()
         return places
 
-    def _places_on(self, machine: Mapping[str, float]) -> int:
-        places = int(machine.get("CPU", 0) // self._room["num_cpus"])
-        if self._room["num_gpus"]:
-            places = min(places, int(machine.get("GPU", 0) / self._room["num_gpus"]))
-        return places
-
-    def _begun(self, stored: Any, hiring: Hiring) -> Worker[Any, Any]:
+    def _begun(self, stored: Any, crew: Crew[Any, Any]) -> Worker[Any, Any]:
         """A worker, once the cluster has room for it; as long as it takes while others are at work."""
         worker = _Remote(self._ray, stored, self._room)
         alone_since = time.monotonic()
         while not worker.ready():
-            if hiring.over():
+            if crew.over():
                 worker.end()
                 raise WorkerLost("it is no longer needed")
-            if hiring.others():
+            if crew.others():
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > PATIENCE:
                 worker.end()
@@ -98,11 +89,7 @@ class _Remote:
         self._asked = self._actor.ready.remote()
 
     def ready(self) -> bool:
-        """Whether the actor lives; waits a second for it.
-
-        Raises:
-            WorkerLost: it began and ended.
-        """
+        """Whether the actor lives; waits a second for it."""
         done, _ = self._ray.wait([self._asked], timeout=1.0)
         if done:
             self._result(self._asked)
@@ -153,10 +140,7 @@ def _connected(address: str | None, workers: int | None, cores: int) -> Any:
     """The module `ray`, connected to a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray  # noqa: PLC0415
-    except ImportError:
-        raise InputError('--engine ray needs Ray; pip install "disbench[ray]"') from None
+    ray = extra_module("ray", "ray", "--engine ray")
     if ray.is_initialized():
         return ray
     if address is not None:

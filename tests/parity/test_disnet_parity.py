@@ -19,10 +19,16 @@ from torch import Tensor, nn
 from disbench.core.clicks import Click
 from disbench.disnet.batches import ClickBatch, Kept, click_batch
 from disbench.disnet.click_encodings import ClickVectors, decay_map, disk_map, on_grid, position_code, sampled_features
-from disbench.disnet.first_click_guidance import ConvFfn, FirstClickGuidance, PlainGuidance
-from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, GuidanceOptions
-from disbench.disnet.refinement_network import DamcBlock, RefinementNetwork
+from disbench.disnet.refinement_network import (
+    ConvFfn,
+    DamcBlock,
+    FirstClickGuidance,
+    MaskedClickAttention,
+    PlainAttention,
+    PlainGuidance,
+    RefinementNetwork,
+)
 from tests.unit.disnet_tools import without_padding
 
 AnyClick = tuple[float, float, bool]

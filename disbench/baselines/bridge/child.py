@@ -173,16 +173,15 @@ def _numbers(scores: Any) -> list[float] | None:
 
 
 def adapter_load(adapter: str) -> Callable[..., Any]:
-    """The function `load` of an adapter: a file (`.py`), or a name in the folder `adapters`."""
+    """The function `load` of an adapter: a file (`.py`), or a name in `adapters.py`."""
     is_file = adapter.endswith(".py")
-    path = Path(adapter) if is_file else Path(__file__).with_name("adapters") / "__init__.py"
-    folder = None if is_file else [str(path.parent)]
-    spec = importlib.util.spec_from_file_location("disbench_adapter", path, submodule_search_locations=folder)
+    path = Path(adapter) if is_file else Path(__file__).with_name("adapters.py")
+    spec = importlib.util.spec_from_file_location("disbench_adapter", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["disbench_adapter"] = module
     spec.loader.exec_module(module)
-    found: Callable[..., Any] = module.load if is_file else module.loaders()[adapter]
+    found: Callable[..., Any] = module.load if is_file else module.LOADERS[adapter]
     return found
 
 

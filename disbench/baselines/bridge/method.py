@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from disbench.baselines.bridge.adapters import loaders
+from disbench.baselines.bridge.adapters import LOADERS
 from disbench.baselines.bridge.process import Answer, BridgeError, Child
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
@@ -34,11 +34,8 @@ _MOST_CANDIDATES = 64
 class Bridge:
     """A method in a child process, which is restarted after it ended.
 
-    `adapter` is a name in `adapters/` or a user's file (`.py`), and is ignored with a command; `options` are the
+    `adapter` is a name in `adapters.py` or a user's file (`.py`), and is ignored with a command; `options` are the
     adapter's own.
-
-    Raises:
-        InputError: a file or program is missing, or the program cannot be started.
     """
 
     def __init__(
@@ -79,12 +76,7 @@ class Bridge:
         return self.child.versions
 
     def open(self, image: RgbImage) -> BridgeSession:
-        """Begin with an image, uint8 (height, width, 3).
-
-        Raises:
-            BridgeError: the child fails on the image.
-            InputError: as `make_ready`.
-        """
+        """Begin with an image, uint8 (height, width, 3)."""
         self.make_ready()
         self._sessions += 1
         number, forgotten = self._sessions, self._forgotten[:]
@@ -100,11 +92,7 @@ class Bridge:
         self._ending()
 
     def make_ready(self) -> None:
-        """Restart the child if it ended; the harness calls this before a sample, outside the time limits.
-
-        Raises:
-            InputError: it cannot be started in three attempts.
-        """
+        """Restart the child if it ended; the harness calls this before a sample, outside the time limits."""
         if self.child.alive:
             return
         self._ending()
@@ -181,11 +169,7 @@ def _refused(what: str) -> BridgeError:
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:
-    """The child's command line from the arguments of `Bridge`, which are checked; `name` is for errors.
-
-    Raises:
-        InputError: an option, a file or an adapter is missing.
-    """
+    """The child's command line from the arguments of `Bridge`, which are checked; `name` is for errors."""
     if repo and not Path(repo).expanduser().is_dir():
         raise InputError(f"repo = {repo}: there is no such folder; name a checkout of the method's code")
     if checkpoint and not Path(checkpoint).expanduser().exists():
@@ -228,9 +212,8 @@ def checked_adapter(name: str) -> str:
         if not Path(name).is_file():
             raise InputError(f"{name}: there is no such file; name the adapter's file")
         return str(Path(name).resolve())
-    known = loaders()
-    if name not in known:
-        raise unknown_name("adapter", name, known)
+    if name not in LOADERS:
+        raise unknown_name("adapter", name, LOADERS)
     return name
 
 

@@ -40,11 +40,7 @@ class BridgeError(MethodError):
 
 
 class Child:
-    """A child process, started by a command, which must be ready within `timeout` seconds.
-
-    Raises:
-        BridgeError: it cannot be started, ends, is late, or breaks the protocol.
-    """
+    """A child process, started by a command, which must be ready within `timeout` seconds."""
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         self._words, self._heard, self._over = bytearray(), bytearray(), False

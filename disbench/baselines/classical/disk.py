@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from disbench.baselines.classical.seeds import check_options, checked_image, seed_discs
+from disbench.baselines.classical.seeds import seed_discs
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction, RgbImage
-from disbench.io.settings import Bounds
+from disbench.io.settings import Bounds, check_fields
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,16 @@ class Disk:
 
     Attributes:
         radius: the discs' radius, as a share of the image's shorter side.
-
-    Raises:
-        InputError: a radius out of range.
     """
 
     radius: Annotated[float, Bounds(0.001, 2)] = 0.2
 
     def __post_init__(self) -> None:
-        check_options(self)
+        check_fields(self)
 
     def open(self, image: RgbImage) -> DiskSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
-        height, width = checked_image(image).shape[:2]
+        height, width = image.shape[:2]
         return DiskSession(height, width, self.radius * min(height, width))
 
     def predict_batch(self, sessions: Sequence[DiskSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from disbench.baselines.classical.colour_models import colour_bins, lab, log_likelihood_ratio
 from disbench.baselines.classical.seeds import (
     Bandwidth,
     Frame,
     Radius,
-    SeededSession,
+    SeededMethod,
     Side,
     SignMap,
     Solver,
-    check_options,
+    colour_bins,
+    lab,
+    log_likelihood_ratio,
 )
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.prediction import RgbImage
@@ -30,7 +30,7 @@ Weight = Literal["likelihood", "colour"]
 
 
 @dataclass(frozen=True)
-class Geodesic:
+class Geodesic(SeededMethod):
     """Each pixel goes to the seeds that are nearer on a path that crosses few edges.
 
     Attributes:
@@ -38,9 +38,6 @@ class Geodesic:
             of the colour itself (`colour`).
         step: cost of a pixel of the path without an edge; the strongest edge costs 1.
         frame: when the image's outermost pixels are background seeds.
-
-    Raises:
-        InputError: an option out of range.
     """
 
     max_side: Side = 320
@@ -50,27 +47,18 @@ class Geodesic:
     step: Annotated[float, Bounds(1e-6, 1)] = 0.001
     frame: Frame = "always"
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
-    def open(self, image: RgbImage) -> SeededSession:
-        """Begin with an image: uint8 (height, width, 3), RGB."""
-        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
-
-    def _prepared(self, working: RgbImage) -> Solver:
+    def prepared(self, working: RgbImage) -> Solver:  # noqa: D102
         bins = colour_bins(working)
         edges = gradient(lab(working) / 255.0) if self.weight == "colour" else None
 
         def compare(seeds: SignMap) -> FloatArray:
-            found = edges if edges is not None else self._likelihood_edges(bins, seeds)
-            return nearness(found + self.step, seeds)
+            if edges is not None:
+                return nearness(edges + self.step, seeds)
+            ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
+            object_share = 1 / (1 + np.exp(-ratio))  # Pr(colour | object) / (that + Pr(colour | background))
+            return nearness(gradient(object_share[..., None]) + self.step, seeds)
 
         return compare
-
-    def _likelihood_edges(self, bins: npt.NDArray[np.intp], seeds: SignMap) -> FloatArray:
-        """Size of the gradient of P = Pr(colour | object) / (Pr(colour | object) + Pr(colour | background))."""
-        ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
-        return gradient((1 / (1 + np.exp(-ratio)))[..., None])
 
 
 def gradient(values: FloatArray) -> FloatArray:

@@ -8,21 +8,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from disbench.baselines.classical.seeds import (
-    Radius,
-    Side,
-    SignMap,
-    at_image_size,
-    check_options,
-    checked_image,
-    seed_discs,
-    shrink,
-)
+from disbench.baselines.classical.seeds import Radius, Side, SignMap, at_image_size, seed_discs, shrink
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
-from disbench.io.settings import Bounds
+from disbench.io.settings import Bounds, check_fields
 
 Continuation = Literal["kept", "fresh"]
 
@@ -40,9 +31,6 @@ class GrabCut:
         iterations: rounds of learning the mixtures and cutting, at each click.
         continuation: `kept`: a click continues from the labels and mixtures of the one before (the paper's user
             editing); `fresh`: every click starts anew, with all clicks as seeds.
-
-    Raises:
-        InputError: an option out of range.
     """
 
     max_side: Side = 320
@@ -51,7 +39,7 @@ class GrabCut:
     continuation: Continuation = "kept"
 
     def __post_init__(self) -> None:
-        check_options(self)
+        check_fields(self)
 
     def open(self, image: RgbImage) -> GrabCutSession:
         """Begin with an image: uint8 (height, width, 3), RGB."""
@@ -63,7 +51,7 @@ class GrabCutSession:
 
     def __init__(self, method: GrabCut, image: RgbImage) -> None:
         self._method = method
-        self._size: tuple[int, int] = checked_image(image).shape[:2]
+        self._size: tuple[int, int] = image.shape[:2]
         self._image = np.ascontiguousarray(shrink(image, method.max_side)[..., ::-1])  # OpenCV's order, BGR
         self._seen: tuple[Click, ...] = ()
         self._labels: ByteArray | None = None

@@ -7,24 +7,24 @@ ICCV 2001. The graph is built here, as no library of a permissive licence has th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from disbench.baselines.classical.colour_models import colour_bins, log_likelihood_ratio
 from disbench.baselines.classical.seeds import (
     Bandwidth,
     Frame,
     Radius,
-    SeededSession,
+    SeededMethod,
     Side,
     SignMap,
     Solver,
-    check_options,
+    colour_bins,
+    log_likelihood_ratio,
 )
 from disbench.core.arrays import BoolArray, FloatArray, Int32Array
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds
 
@@ -61,16 +61,13 @@ class Links:
 
 
 @dataclass(frozen=True)
-class GraphCut:
+class GraphCut(SeededMethod):
     """The labelling of least energy: colour likelihoods, plus the cost of separating similar neighbours.
 
     Attributes:
         gamma: weight of the boundary (n-links) against the colours (t-links, in nats).
         solver: `scipy`, or `pymaxflow` (extra `maxflow`; GPL): the same labels, in less time.
         frame: when the image's outermost pixels are background seeds.
-
-    Raises:
-        InputError: an option out of range, or a solver that is not installed.
     """
 
     max_side: Side = 320
@@ -81,15 +78,11 @@ class GraphCut:
     frame: Frame = "always"
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if self.solver == "pymaxflow":
-            _pymaxflow()
+            extra_module("maxflow", "maxflow", "solver=pymaxflow")
 
-    def open(self, image: RgbImage) -> SeededSession:
-        """Begin with an image: uint8 (height, width, 3), RGB."""
-        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
-
-    def _prepared(self, working: RgbImage) -> Solver:
+    def prepared(self, working: RgbImage) -> Solver:  # noqa: D102
         bins, links = colour_bins(working), neighbour_links(working, self.gamma)
         unit = capacity_unit(working.shape[0] * working.shape[1], self.gamma)
 
@@ -127,9 +120,6 @@ def capacity_unit(pixels: int, gamma: float) -> int:
 
     SciPy's flow is counted in 32 bits. No cut costs more than all n-links (under 3.5 * gamma a pixel) and all
     t-links of pixels that are not seeds (under 12 nats, by the colour models' uniform part) together.
-
-    Raises:
-        InputError: even whole costs do not fit.
     """
     unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
     if unit < 1:
@@ -176,7 +166,7 @@ def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> C
 
 
 def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) -> Cut:
-    maxflow = _pymaxflow()
+    maxflow = extra_module("maxflow", "maxflow", "solver=pymaxflow")
     flat = terminals.ravel()
     graph = maxflow.GraphInt(flat.size, links.first.size)
     graph.add_nodes(flat.size)
@@ -187,14 +177,3 @@ def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) 
     graph.add_grid_tedges(numbers, np.maximum(-flat, 0), np.maximum(flat, 0))
     value = graph.maxflow()
     return Cut(int(value), np.asarray(graph.get_grid_segments(numbers)).reshape(terminals.shape))
-
-
-def _pymaxflow() -> Any:
-    try:
-        import maxflow  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415  (GPL)
-    except ImportError as error:
-        raise InputError(
-            "solver=pymaxflow needs PyMaxflow (GPL), which is not installed; install disbench[maxflow], or set "
-            "solver=scipy"
-        ) from error
-    return maxflow

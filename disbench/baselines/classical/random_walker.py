@@ -8,23 +8,20 @@ from typing import Annotated
 
 import numpy as np
 
-from disbench.baselines.classical.seeds import Frame, Radius, SeededSession, Side, SignMap, Solver, check_options
+from disbench.baselines.classical.seeds import Frame, Radius, SeededMethod, Side, SignMap, Solver
 from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds
 
 
 @dataclass(frozen=True)
-class RandomWalker:
+class RandomWalker(SeededMethod):
     """The probability that a walker who starts at a pixel meets a seed of the object first.
 
     Attributes:
         beta: penalty of colour differences (the paper's only parameter; scikit-image divides the squared differences
             by ten times the image's standard deviation).
         frame: when the image's outermost pixels are background seeds.
-
-    Raises:
-        InputError: an option out of range.
     """
 
     max_side: Side = 256
@@ -32,14 +29,7 @@ class RandomWalker:
     beta: Annotated[float, Bounds(0)] = 130.0
     frame: Frame = "always"
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
-    def open(self, image: RgbImage) -> SeededSession:
-        """Begin with an image: uint8 (height, width, 3), RGB."""
-        return SeededSession(image, self.max_side, self.radius, self.frame, self._prepared)
-
-    def _prepared(self, working: RgbImage) -> Solver:
+    def prepared(self, working: RgbImage) -> Solver:  # noqa: D102
         scaled = working / 255.0
         if working.min() == working.max():  # scikit-image divides by the standard deviation; 0 makes weights NaN
             scaled[0, 0] += 1e-6

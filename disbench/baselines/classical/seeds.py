@@ -1,15 +1,16 @@
-"""Shared by the methods without training: images of bounded size, and clicks as seeds."""
+"""Shared by the methods without training: images of bounded size, clicks as seeds, and the seeds' colours."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds, check_fields
@@ -20,7 +21,7 @@ Solver = Callable[[SignMap], npt.NDArray[Any]]
 """From seeds of both signs to the object's labels (bool) or probabilities in [0, 1], (rows, columns)."""
 
 Side = Annotated[int, Bounds(0)]
-"""Long side of the working image, pixels: 0 for the image's own size, or at least 16."""
+"""Long side of the working image, pixels; 0 for the image's own size."""
 Radius = Annotated[float, Bounds(0, 100)]
 """Radius of the seed discs, pixels of the working image."""
 Bandwidth = Annotated[float, Bounds(1, 255)]
@@ -28,19 +29,8 @@ Bandwidth = Annotated[float, Bounds(1, 255)]
 Frame = Literal["until-negative", "always", "never"]
 """When the image's outermost pixels are background seeds: `until-negative` is while there is no negative click."""
 
-
-def check_options(method: Any) -> None:
-    """Check that a method's fields are of the right kind and in range, with `InputError` otherwise."""
-    check_fields(method)
-    if 0 < getattr(method, "max_side", 0) < 16:
-        raise InputError(f"max_side = {method.max_side}: give 0 (the image's own size) or at least 16 pixels")
-
-
-def checked_image(image: RgbImage) -> RgbImage:
-    """The image, or `InputError` if it is not uint8 (height, width, 3) or empty."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"an image of kind {image.dtype} and shape {image.shape}; give uint8 (height, width, 3)")
-    return image
+BINS = 32
+FLOOR = 0.05
 
 
 def shrink(image: RgbImage, max_side: int) -> RgbImage:
@@ -70,17 +60,12 @@ def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, column
         rows: height of the working image.
         columns: width of the working image.
         radius: pixels of the working image, >= 0; 0 marks the clicked pixels alone.
-
-    Raises:
-        InputError: a click is not on the image.
     """
     height, width = size
     nearest = np.full((rows, columns), float(radius) ** 2)
     signs = np.zeros((rows, columns), dtype=np.int8)
     reach = int(radius)
     for click in clicks:
-        if not (0 <= click.x < width and 0 <= click.y < height):
-            raise InputError(f"a click at x={click.x}, y={click.y} is not on the image of {width} x {height} pixels")
         row = (2 * click.y + 1) * rows // (2 * height)
         column = (2 * click.x + 1) * columns // (2 * width)
         top, left = max(0, row - reach), max(0, column - reach)
@@ -98,11 +83,9 @@ def add_frame(seeds: SignMap, frame: Frame) -> SignMap:
     """The seeds, with unmarked pixels of the outermost rows and columns as background, if `frame` says so."""
     if frame == "never" or (frame == "until-negative" and (seeds < 0).any()):
         return seeds
-    framed = seeds.copy()
     edge = np.ones(seeds.shape, dtype=bool)
     edge[1:-1, 1:-1] = False
-    framed[edge & (seeds == 0)] = -1
-    return framed
+    return np.where(edge & (seeds == 0), np.int8(-1), seeds)
 
 
 def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
@@ -118,32 +101,75 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
     return single > 0.5 if values.dtype == np.bool_ else single
 
 
+class SeededMethod(ABC):
+    """A method that solves all seeds again at each click; subclasses are dataclasses with these fields."""
+
+    max_side: Side
+    radius: Radius
+    frame: Frame
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def open(self, image: RgbImage) -> SeededSession:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        return SeededSession(self, image)
+
+    @abstractmethod
+    def prepared(self, working: RgbImage) -> Solver:
+        """The solver of a working image."""
+
+
 class SeededSession:
-    """An image being segmented by a method that solves all seeds again at each click.
+    """An image being segmented by such a method."""
 
-    `prepare` makes the solver of a working image, whose long side is at most `max_side`.
-    """
-
-    def __init__(
-        self, image: RgbImage, max_side: int, radius: float, frame: Frame, prepare: Callable[[RgbImage], Solver]
-    ) -> None:
-        self._size, working = checked_image(image).shape[:2], shrink(image, max_side)
+    def __init__(self, method: SeededMethod, image: RgbImage) -> None:
+        self._size, working = image.shape[:2], shrink(image, method.max_side)
         self._rows, self._columns = working.shape[:2]
-        self._solve = prepare(working)
-        self._radius, self._frame = radius, frame
+        self._method, self._solve = method, method.prepared(working)
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, float32 (1, height, width) in [0, 1], or bool where labels are solved.
 
         Without a positive click nothing is object; without any background seed everything is.
-
-        Raises:
-            InputError: a click is not on the image.
         """
-        seeds = seed_discs(clicks, self._size, self._rows, self._columns, self._radius)
+        seeds = seed_discs(clicks, self._size, self._rows, self._columns, self._method.radius)
         if not (seeds > 0).any():
             return Prediction(np.zeros((1, *self._size), dtype=bool))
-        seeds = add_frame(seeds, self._frame)
+        seeds = add_frame(seeds, self._method.frame)
         if not (seeds < 0).any():
             return Prediction(np.ones((1, *self._size), dtype=bool))
         return Prediction(at_image_size(self._solve(seeds), *self._size)[None])
+
+
+def lab(image: RgbImage) -> npt.NDArray[np.uint8]:
+    """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does."""
+    cv2 = opencv()
+    converted: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    return converted
+
+
+def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
+    """The bin of each pixel's colour: L*a*b* in 32 x 32 x 32 bins; (height, width), from 0 to 32 ** 3 - 1."""
+    quantised = lab(image).astype(np.intp) * BINS // 256
+    return (quantised[..., 0] * BINS + quantised[..., 1]) * BINS + quantised[..., 2]
+
+
+def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: float) -> FloatArray:
+    """Each pixel's log-likelihood under the colours of the chosen ones, at least one: float64 (height, width).
+
+    The natural logarithm of the bin's probability in a kernel density estimate: the histogram, smoothed by a Gaussian
+    of `bandwidth` 8-bit levels, and mixed with a uniform density (0.05), so that an unseen colour has a likelihood.
+    """
+    from scipy import ndimage  # noqa: PLC0415  (slow to load)
+
+    counts = np.bincount(bins[chosen], minlength=BINS**3).reshape(BINS, BINS, BINS) / chosen.sum()
+    smooth = ndimage.gaussian_filter(counts, bandwidth * BINS / 256, mode="nearest").ravel()
+    density: FloatArray = np.log((1 - FLOOR) * smooth + FLOOR / BINS**3)
+    found: FloatArray = density[bins]
+    return found
+
+
+def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> FloatArray:
+    """ln(Pr(colour | object) / Pr(colour | background)) of each pixel; `seeds` has pixels of both signs."""
+    return log_likelihood(bins, seeds > 0, bandwidth) - log_likelihood(bins, seeds < 0, bandwidth)

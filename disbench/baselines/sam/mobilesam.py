@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from disbench.baselines.sam.encodings import image_hash, stored
 from disbench.baselines.sam.session import (
     Candidates,
     Decoded,
@@ -25,14 +24,16 @@ from disbench.baselines.sam.session import (
     Prompt,
     SamMethod,
     best,
+    image_hash,
     padded_input,
     points,
+    stored,
     unpadded,
 )
 from disbench.baselines.weights import locate, sha256_of
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
+from disbench.core.errors import extra_module
 from disbench.core.prediction import RgbImage
 from disbench.workers import threads
 
@@ -41,7 +42,7 @@ SIDE = 1024
 LOW = 256
 """Pixels of the decoder's square masks."""
 ENCODING = (1, 256, 64, 64)
-"""Shape of an image's encoding."""
+"""Shape of the encoder's output for an image."""
 _FOUR_MASKS = "/Reshape_9_output_0"
 _FOUR_SCORES = "/iou_prediction_head/layers.2/Gemm_output_0"
 _EXPANDED = "/Add_7"
@@ -57,11 +58,7 @@ _OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _
 
 
 class MobileSam(SamMethod):
-    """The method; its card (`baselines/mobilesam.toml`) describes the options.
-
-    Raises:
-        InputError: weights or packages are missing, or an option has another value.
-    """
+    """The method; its card (`baselines/mobilesam.toml`) describes the options."""
 
     def __init__(
         self,
@@ -77,12 +74,13 @@ class MobileSam(SamMethod):
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts with equally many clicks; one or three candidates each, as the option says."""
+        no_mask = np.zeros((LOW, LOW), dtype=np.float32)
         fed_back = [prompt.previous is not None for prompt in prompts]
         given = {
-            "image_embeddings": np.concatenate([prompt.encoding for prompt in prompts]),
+            "image_embeddings": np.stack([prompt.encoding for prompt in prompts]),
             "point_coords": np.concatenate([point_coords(p.clicks, p.size) for p in prompts]),
             "point_labels": np.array([point_labels(p.clicks) for p in prompts], dtype=np.float32),
-            "mask_input": np.stack([_mask_input(p.previous) for p in prompts]),
+            "mask_input": np.stack([no_mask if p.previous is None else p.previous for p in prompts])[:, None],
             "has_mask_input": np.array(fed_back, dtype=np.float32)[:, None, None, None],
         }
         low, scores = self._decoder.run(list(_OUTPUTS), given)
@@ -100,9 +98,6 @@ class MobileSamEncoder:
     """The encoder alone; `weights` and `cache` as in `MobileSam`.
 
     It starts at its first image, so that it can travel to a worker process before that.
-
-    Raises:
-        InputError: weights are missing.
     """
 
     def __init__(self, weights: str = "", cache: str = "") -> None:
@@ -112,11 +107,11 @@ class MobileSamEncoder:
         self._encoder: Any = None
 
     def __call__(self, image: RgbImage) -> Float32Array:
-        """The encoding of an image, uint8 (height, width, 3), RGB: float32 (1, 256, 64, 64)."""
+        """The encoding of an image, uint8 (height, width, 3), RGB: float32 (256, 64, 64)."""
         make = partial(self._run, image)
-        if self._cache is None:
-            return make()
-        return stored(self._cache, f"{image_hash(image)}-{self._name}", ENCODING, make)
+        made = stored(self._cache, f"{image_hash(image)}-{self._name}", ENCODING, make) if self._cache else make()
+        encoding: Float32Array = made[0]
+        return encoding
 
     def _run(self, image: RgbImage) -> Float32Array:
         if self._encoder is None:
@@ -136,10 +131,6 @@ def point_labels(clicks: Sequence[Click]) -> list[float]:
     return [*(float(click.positive) for click in clicks), -1.0]
 
 
-def _mask_input(previous: Float32Array | None) -> Float32Array:
-    return (np.zeros((LOW, LOW), dtype=np.float32) if previous is None else previous)[None]
-
-
 def _offered(low: Float32Array, scores: Float32Array, offer: Offer, clicks: int) -> Decoded:
     """The masks offered of four, of which the single-mask token's is the first."""
     if clicks == 1 or offer.three(clicks):
@@ -154,11 +145,7 @@ def _decoder_graph(path: Path) -> bytes:
     As exported it takes one image, which it repeats for every prompt, and picks one mask, which it upsamples. Here each
     prompt has its own encoding, and the nodes after the four masks are left out.
     """
-    try:
-        import onnx  # noqa: PLC0415
-        from onnx.utils import Extractor  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("onnx") from error
+    onnx, utils = (extra_module(name, "onnx", "mobilesam") for name in ("onnx", "onnx.utils"))
     model = onnx.load(path, load_external_data=False)
     make = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     (expanded,) = (node for node in model.graph.node if node.name == _EXPANDED)
@@ -167,22 +154,15 @@ def _decoder_graph(path: Path) -> bytes:
     model.graph.value_info.extend(make(name, shape=shape) for name, shape in _OUTPUTS.items())
     del model.graph.input[:]
     model.graph.input.extend(make(name, shape=shape) for name, shape in _INPUTS.items())
-    serialised: bytes = Extractor(model).extract_model(list(_INPUTS), list(_OUTPUTS)).SerializeToString()
+    serialised: bytes = utils.Extractor(model).extract_model(list(_INPUTS), list(_OUTPUTS)).SerializeToString()
     return serialised
 
 
 def _session(model: str | bytes) -> Any:
-    try:
-        import onnxruntime  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing("onnxruntime") from error
+    onnxruntime = extra_module("onnxruntime", "onnx", "mobilesam")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.allowed()
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _missing(package: str) -> InputError:
-    return InputError(f'mobilesam needs {package}, which is not installed; run: pip install "disbench[onnx]"')

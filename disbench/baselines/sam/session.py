@@ -5,25 +5,31 @@ Subclasses of `SamMethod` have the models' own encoder, decoder, and upsampling 
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from disbench.baselines.sam.encodings import Encodings
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
+from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
+from disbench.io.files import naming, whole_file
 from disbench.io.settings import check_fields
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 """SAM's normalisation: red, green, blue, 8-bit levels."""
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
-
-
+Encoding = TypeVar("Encoding")
+IN_MEMORY = 4
+"""Images whose encodings stay in memory: objects of one image follow each other in a dataset."""
 Candidates = Literal[1, 3]
 
 
@@ -79,6 +85,61 @@ def best(decoded: Decoded) -> Decoded:
     """The candidate of the best score alone; the first among equals."""
     index = int(decoded.scores.argmax())
     return Decoded(decoded.low[index : index + 1], decoded.scores[index : index + 1])
+
+
+class Encodings(Generic[Encoding]):
+    """An encoder of images, uint8 (height, width, 3), RGB, that keeps the last few encodings by the images' content."""
+
+    def __init__(self, encode: Callable[[RgbImage], Encoding]) -> None:
+        self._encode = encode
+        self._known: OrderedDict[str, Encoding] = OrderedDict()
+
+    def of(self, image: RgbImage) -> Encoding:
+        """The encoding of an image."""
+        key = image_hash(image)
+        if key not in self._known:
+            self._known[key] = self._encode(image)
+            while len(self._known) > IN_MEMORY:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+
+def image_hash(image: RgbImage) -> str:
+    """SHA-256 (hex) of an image's size and pixels."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
+    """A float32 array from `NAME.npy` in a folder; made and written if it is missing or damaged.
+
+    Several processes may do so at once: each writes under its own name and renames.
+    """
+    path = folder / f"{name}.npy"
+    found = _read(path, shape)
+    if found is not None:
+        return found
+    made = make()
+    own = path.with_name(f"{name}.{os.getpid()}.npy")
+    with naming(own):
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(own) as file:
+            np.save(file, made)
+        own.replace(path)
+    return made
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
+    try:
+        # Mapped: a header that announces more than the file has fails before memory is taken.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # a damaged header fails in any way: it is parsed as Python's literals
+        return None
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
+        return None
+    return np.array(found)
 
 
 class SamMethod(ABC):
@@ -146,6 +207,15 @@ class SamSession:
         self._low, self._kept = decoded.low, int(decoded.scores.argmax())
         masks = [self._method.upsampled(low, self._size) > 0 for low in decoded.low]
         return Prediction(np.stack(masks), decoded.scores)
+
+
+def on_device(network: Any, device: str, name: str) -> Any:
+    """A torch module on its device; `InputError` if this machine does not have it."""
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{name}: no device {device!r} on this machine ({words}); use cpu") from error
 
 
 def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from disbench.baselines.sam.session import (
     SamMethod,
     best,
     inner_size,
+    on_device,
     padded_input,
     points,
     unpadded,
 )
 from disbench.core.arrays import Float32Array
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
@@ -46,12 +47,8 @@ class Family:
     Attributes:
         types: `model_type` in the configurations that it can load.
         hub: name of the default model on Hugging Face.
-        since: the first release of transformers that has it.
         config: the part of the model's configuration that has `image_size`.
-        encoder_input: image, side of the frame -> float32 (1, 3, side, side).
-        inner: size of an image, side of the frame -> (height, width) of the image in the frame.
-        upsampled: logits (low, low), size, side -> logits (height, width).
-        encode: model, input -> the keyword arguments of the model that replace the image.
+        stretches: the image is stretched to the encoder's square, not padded.
         most_logit: logits that are fed back are clipped to this size, if given.
     """
 
@@ -59,12 +56,8 @@ class Family:
     model_class: str
     types: tuple[str, ...]
     hub: str
-    since: str
-    config: str
-    encoder_input: Callable[[RgbImage, int], Float32Array]
-    inner: Callable[[Size, int], Size]
-    upsampled: Callable[[Float32Array, Size, int], Float32Array]
-    encode: Callable[[Any, Any], dict[str, Any]]
+    config: str = "vision_config"
+    stretches: bool = False
     most_logit: float | None = None
 
 
@@ -96,19 +89,27 @@ class TransformersSam(SamMethod):
 
     def upsampled(self, low: Float32Array, size: Size) -> Float32Array:
         """A mask's logits (low, low) at the image's size (height, width)."""
-        return self.family.upsampled(low, size, self.side)
+        if not self.family.stretches:
+            return unpadded(low, size, self.side)
+        logits: Float32Array = opencv().resize(low, size[::-1])
+        return logits
 
     def _encode(self, image: RgbImage) -> dict[str, Any]:
+        """The arguments of the model that replace the image."""
         import torch  # noqa: PLC0415
 
+        pixels = (stretched_input if self.family.stretches else padded_input)(image, self.side)
         with torch.inference_mode():
-            return self.family.encode(self.model, self._tensor(self.family.encoder_input(image, self.side)))
+            found = self.model.get_image_embeddings(self._tensor(pixels))
+        if isinstance(found, tuple):  # SAM-HQ; its decoder uses only the first of the layers that attend globally
+            return {"image_embeddings": found[0], "intermediate_embeddings": [found[1][0]]}
+        return {"image_embeddings": found}
 
     def _points(self, prompts: Sequence[Prompt]) -> Float32Array:
         """Clicks in the encoder's frame: float32 (prompts, 1, clicks, 2); the model adds the padding point."""
         scaled = []
         for prompt in prompts:
-            inner = self.family.inner(prompt.size, self.side)
+            inner = (self.side, self.side) if self.family.stretches else inner_size(prompt.size, self.side)
             scale = inner[1] / prompt.size[1], inner[0] / prompt.size[0]
             scaled.append(points(prompt.clicks, scale)[None])
         return np.stack(scaled)
@@ -132,53 +133,31 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
 
     Nothing is downloaded here: workers would do it all at once, each under a time limit.
     """
-    model_class, folder = _model_class(family), Path(model).expanduser()
+    model_class = getattr(extra_module("transformers", "models", family.name), family.model_class)
+    folder = Path(model).expanduser()
     place = str(folder) if folder.is_dir() else model
     source = {"revision": revision, "local_files_only": True}
     try:
         with _quiet():
             config, _ = model_class.config_class.get_config_dict(place, **source)
-            found = config.get("model_type")
-            if found is None:
-                raise OSError("its configuration names no model_type")
-            if found not in family.types:
-                raise InputError(
-                    f"{family.name}: {model} is a model of type {found!r}, not {family.types[0]!r}; "
-                    "name another with --set model=..., or another method"
-                )
+            if (found := config.get("model_type")) not in family.types:
+                raise OSError(f"it is of type {found!r}, not {family.types[0]!r}")
             loaded, report = model_class.from_pretrained(
                 place, use_safetensors=True, output_loading_info=True, **source
             )
-    except InputError:
-        raise
-    except Exception as error:  # the library, safetensors and the network have no class in common
-        raise InputError(f"{family.name}: {_why_not(family, model, revision, folder.is_dir(), error)}") from error
-    lacking = sorted(report["missing_keys"])
-    if lacking:
+            if lacking := sorted(report["missing_keys"]):
+                raise OSError(f"it lacks {len(lacking)} of the model's weights: {lacking[0]}")
+    except Exception as error:  # the library, safetensors and the hub have no class in common
+        words = " ".join(str(error).split())[:300]
+        fetch = f"hf download {model} --revision {revision}"
+        if model == family.hub and revision == "main":
+            fetch = f"disbench methods fetch {family.name}"
+        fix = "" if folder.is_dir() else f"run once, with a network: {fetch}, or "
         raise InputError(
-            f"{family.name}: {model} lacks {len(lacking)} of the model's weights ({lacking[0]}); "
-            "name another with --set model=..."
-        )
-    try:
-        return loaded.float().eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(f"{family.name}: no device {device!r} on this machine ({words}); use cpu") from error
-
-
-def _model_class(family: Family) -> Any:
-    try:
-        import transformers  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            f'{family.name} needs transformers, which is not installed ({error}); run: pip install "disbench[models]"'
+            f"{family.name}: the model {model} (revision {revision}) cannot be loaded ({words}); {fix}name a folder "
+            "with config.json and model.safetensors by --set model=FOLDER"
         ) from error
-    if not hasattr(transformers, family.model_class):
-        raise InputError(
-            f"{family.name}: transformers {transformers.__version__} has no {family.model_class}; "
-            f'run: pip install "transformers>={family.since}"'
-        )
-    return getattr(transformers, family.model_class)
+    return on_device(loaded.float().eval(), device, family.name)
 
 
 @contextmanager
@@ -196,18 +175,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _why_not(family: Family, model: str, revision: str, here: bool, error: Exception) -> str:
-    if here:
-        words = " ".join(str(error).split())[:300]
-        return f"the folder {model} cannot be loaded ({words}); it needs config.json and model.safetensors"
-    known = model == family.hub and revision == "main"
-    fetch = f"disbench methods fetch {family.name}" if known else f"hf download {model} --revision {revision}"
-    return (
-        f"the model {model} (revision {revision}) is not on this machine; run once, with a network: {fetch}, "
-        "or name a folder that has it with --set model=FOLDER"
-    )
 
 
 def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -232,58 +199,15 @@ def stretched_input(image: RgbImage, side: int) -> Float32Array:
     return normalised
 
 
-def _square(size: Size, side: int) -> Size:
-    return side, side
-
-
-def _unstretched(low: Float32Array, size: Size, side: int) -> Float32Array:
-    cv2 = opencv()
-    logits: Float32Array = cv2.resize(low, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return logits
-
-
-def _encode_plain(model: Any, pixels: Any) -> dict[str, Any]:
-    return {"image_embeddings": model.get_image_embeddings(pixels)}
-
-
-def _encode_hq(model: Any, pixels: Any) -> dict[str, Any]:
-    # The decoder uses only the first of the encoder's layers that attend globally.
-    encoding, layers = model.get_image_embeddings(pixels)
-    return {"image_embeddings": encoding, "intermediate_embeddings": [layers[0]]}
-
-
-SAM = Family(
-    name="sam",
-    model_class="SamModel",
-    types=("sam",),
-    hub="facebook/sam-vit-base",
-    since="4.44",
-    config="vision_config",
-    encoder_input=padded_input,
-    inner=inner_size,
-    upsampled=unpadded,
-    encode=_encode_plain,
-)
-SAM_HQ = replace(
-    SAM,
-    name="sam-hq",
-    model_class="SamHQModel",
-    types=("sam_hq",),
-    hub="syscv-community/sam-hq-vit-base",
-    since="4.52",
-    encode=_encode_hq,
-)
+SAM = Family("sam", "SamModel", types=("sam",), hub="facebook/sam-vit-base")
+SAM_HQ = Family("sam-hq", "SamHQModel", types=("sam_hq",), hub="syscv-community/sam-hq-vit-base")
 SAM_2 = Family(
     name="sam2",
     model_class="Sam2Model",
     types=("sam2", "sam2_video"),
     hub="facebook/sam2.1-hiera-tiny",
-    since="4.56",
     config="prompt_encoder_config",
-    encoder_input=stretched_input,
-    inner=_square,
-    upsampled=_unstretched,
-    encode=_encode_plain,
+    stretches=True,
     most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back
 )
 

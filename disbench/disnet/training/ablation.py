@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from disbench.baselines.cards import method_spec
 from disbench.core.errors import InputError
@@ -42,8 +40,7 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
 from disbench.shards.manifest import read_manifest
-from disbench.workers import threads
-from disbench.workers.processes import WorkerProcess
+from disbench.workers import LocalEngine, threads
 
 REPORT, TRAINING = "report", "training"
 _PLACES = ("checkpoint", "weights", "cache", "device")
@@ -128,7 +125,6 @@ def train_with_bar(training: Training, folder: Path, options: AblationOptions) -
     """Train as `disbench train` does, with a progress bar if one is wanted."""
     from tqdm import tqdm  # noqa: PLC0415
 
-    threads.limit(options.threads)
     with tqdm(unit="step", disable=None if options.progress else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -157,28 +153,23 @@ def ablate(
             in `PLAN/report/`.
         options: defaults to the whole plan in this process.
         train: trains a network; with several jobs it is sent to other processes.
-        say: receives a line for each finished network and run.
+        say: receives lines about each finished job.
 
     Raises:
         InputError: an unknown name, missing data or shards, earlier results of other settings, a job that died.
     """
     options = options or AblationOptions()
     jobs = plan_jobs(plan, out, options)
-    if options.jobs == 1:
-        for job in jobs:
-            _carry_out(job, options, train, say)
-    else:
-        for line in _lines_of_workers(jobs, replace(options, progress=False), train):
+    (out / plan.name).mkdir(parents=True, exist_ok=True)
+    work = _Work(replace(options, progress=options.progress and options.jobs == 1), train)
+    for lines in LocalEngine(options.jobs, daemon=False).in_order(work, jobs, out / plan.name):
+        for line in lines:
             say(line)
     return report_on(plan, out)
 
 
 def report_on(plan: AblationPlan, out: Path) -> Report:
-    """Write the report on an ablation's folder: measured rows, signs, and the paper's table.
-
-    Raises:
-        InputError: nothing is finished there, or rows that cannot be compared.
-    """
+    """Write the report on an ablation's folder: measured rows, signs, and the paper's table."""
     folder = out / plan.name
     signs = report_ablation(plan, folder, folder / REPORT)
     if not plan.table:
@@ -189,12 +180,7 @@ def report_on(plan: AblationPlan, out: Path) -> Report:
 
 
 def plan_jobs(plan: AblationPlan, out: Path, options: AblationOptions) -> list[Job]:
-    """All jobs of an ablation, after trainings, shards, options and datasets are checked.
-
-    Raises:
-        InputError: an unknown row, option or dataset, missing shards (with the command that makes them), or results
-            where `existing` is "fail".
-    """
+    """All jobs of an ablation, after trainings, shards, options and datasets are checked."""
     chosen = [plan.row(name) for name in options.rows] or list(plan.rows)
     datasets = options.datasets or plan.datasets
     for dataset in datasets:
@@ -255,17 +241,42 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, op
     return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, given)
 
 
-def _carry_out(job: Job, options: AblationOptions, train: Train, say: Say) -> None:
-    """Train a job's network, if it is not there, and measure its rows."""
+@dataclass(frozen=True)
+class _Work:
+    """An ablation as work for an engine, whose tasks are jobs; a job's result is lines about it."""
+
+    options: AblationOptions
+    train: Train
+    watched = False
+
+    def begin(self, path: Path) -> _Work:
+        threads.limit(self.options.threads)
+        return self
+
+    def describe(self, job: Job) -> str:
+        return job.trained.name
+
+    def do(self, job: Job) -> list[str]:
+        """Train a job's network, if it is not there, and measure its rows."""
+        try:
+            return list(_carried_out(job, self.options, self.train))
+        except (InputError, OSError) as error:
+            raise InputError(f"{job.trained.name}: {error}") from error
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+def _carried_out(job: Job, options: AblationOptions, train: Train) -> Iterator[str]:
     again = options.existing == "overwrite"
     for cell in (job.trained, *(cell for cell in job.measured if cell != job.trained)):
         _begin(cell, again and cell in job.measured)
     if not job.checkpoint.is_file():
         train(job.training, job.checkpoint.parent, options)
-        say(f"{job.trained.name}: trained for {job.trained.record.budget}")
+        yield f"{job.trained.name}: trained for {job.trained.record.budget}"
     for cell in job.measured:
         for dataset in job.datasets:
-            say(f"{cell.name}, {_measure(cell, job, dataset, options)}")
+            yield f"{cell.name}, {_measure(cell, job, dataset, options)}"
 
 
 def _begin(cell: Cell, again: bool) -> None:
@@ -303,41 +314,3 @@ def _measure(cell: Cell, job: Job, dataset: PlannedDataset, options: AblationOpt
     result = run.record.result
     failed = f", failed on {len(result.failed)}" if result.failed else ""
     return f"{source.name}: {counted(result.samples, 'sample')}, {counted(result.clicks, 'click')}{failed}"
-
-
-def _lines_of_workers(jobs: Sequence[Job], options: AblationOptions, train: Train) -> Iterator[str]:
-    """Carry out jobs in processes of their own, `options.jobs` at once; their lines as they come."""
-    waiting = deque(jobs)
-    running: dict[Connection, tuple[Job, WorkerProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < options.jobs:
-                job = waiting.popleft()
-                worker = WorkerProcess(_work, job, options, train, daemon=False)
-                running[worker.connection] = (job, worker)
-            for connection in cast(list[Connection], wait(list(running))):
-                try:
-                    said = connection.recv()
-                except (EOFError, OSError):
-                    job, worker = running.pop(connection)
-                    if (how := worker.ended()) != "exit code 0":
-                        raise InputError(
-                            f"{job.trained.name}: its process died ({how}; out of memory?); run the same command "
-                            "again to resume, with fewer jobs"
-                        ) from None
-                else:
-                    if isinstance(said, InputError):
-                        raise said
-                    yield said
-    finally:
-        for _, worker in running.values():
-            worker.kill()
-
-
-def _work(job: Job, options: AblationOptions, train: Train, connection: Connection) -> None:
-    """The main function of a worker."""
-    threads.limit(options.threads)
-    try:
-        _carry_out(job, options, train, connection.send)
-    except (InputError, OSError) as error:
-        connection.send(InputError(f"{job.trained.name}: {error}"))

@@ -22,10 +22,9 @@ from disbench.core.scenes import Scene
 from disbench.disnet.batches import ClickBatch, click_batch
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import NetworkInput
-from disbench.disnet.training.clicks import MOST, random_clicks
+from disbench.disnet.training.augmentation import MOST, View, draw_view, fixed_view, random_clicks
 from disbench.disnet.training.matching import cut_set, distinct
 from disbench.disnet.training.settings import Augmentation, Shards
-from disbench.disnet.training.views import View, draw_view, fixed_view
 from disbench.shards.images import finder_of
 from disbench.shards.reader import DiverseSets, diverse_set
 from disbench.shards.training_set import read_image
@@ -60,15 +59,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several examples.
-
-    Attributes:
-        valid: bool (batch, grid, grid).
-        masks: bool (k, grid, grid) for each example.
-        targets: bool (batch, grid, grid), the masks that supervise stage 2.
-        first: in pixels of the input.
-        clicks: first and random clicks of each example, in cells.
-    """
+    """Several examples; `targets`, bool (batch, grid, grid), are the masks that supervise stage 2."""
 
     inputs: Tensor
     valid: Tensor
@@ -85,14 +76,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        return Batch(
-            self.inputs.to(device),
-            self.valid.to(device),
-            [masks.to(device) for masks in self.masks],
-            self.targets.to(device),
-            self.first.to(device),
-            self.clicks,
-        )
+        parts = [part.to(device) for part in (self.inputs, self.valid, self.targets)]
+        masks, first = [masks.to(device) for masks in self.masks], self.first.to(device)
+        return Batch(parts[0], parts[1], masks, parts[2], first, self.clicks)
 
 
 class Examples(Dataset[Example]):
@@ -101,9 +87,6 @@ class Examples(Dataset[Example]):
     Random draws depend on the seed, the epoch and the item alone: any number of loader processes gives the same
     examples. An item is (epoch, number), from an `EpochSampler`. Sets of more than `outputs` masks are cut. Without
     `random`, stage 2 has the first click alone.
-
-    Raises:
-        InputError: a folder is not a finished folder of shards, or none has a set.
     """
 
     def __init__(
@@ -116,7 +99,6 @@ class Examples(Dataset[Example]):
         seed: int,
         random: bool = True,
     ) -> None:
-        self.sources = tuple(sources)
         self.frame, self.network_input, self.augmentation = frame, network_input, augmentation
         self.outputs, self.seed, self.random = outputs, seed, random
         self._sets = [DiverseSets(source.folder) for source in sources]
@@ -135,8 +117,7 @@ class Examples(Dataset[Example]):
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         sampled, place = self._sets[source].place(number - int(self._starts[source]))
-        image = self._image(source, sampled.scene)
-        return self._example(sampled, sampled.sets[place], image, generator)
+        return self._example(sampled, sampled.sets[place], self._image(source, sampled.scene), generator)
 
     def _image(self, source: int, scene: Scene) -> RgbImage:
         return read_image(self._find[source], scene.file_name, scene.image_id, (scene.height, scene.width))
@@ -185,21 +166,14 @@ class Examples(Dataset[Example]):
             masks = self.frame.masks(seen)
             if seen[-1].any() and masks[supervised].sum() >= _SMALLEST_TARGET:
                 return view, masks
-        view = self._fixed(sampled, 0)
         masks = self.frame.masks(planes)
-        if masks[supervised].sum() < _SMALLEST_TARGET:
-            masks[supervised] |= self._at_least_a_cell(planes[supervised])
-        return view, masks
-
-    def _at_least_a_cell(self, mask: BoolArray) -> BoolArray:
-        """The cell with the middle pixel of a mask that may be too small for the grid."""
-        y, x = np.argwhere(mask)[mask.sum() // 2]
-        size = (mask.shape[0], mask.shape[1])
-        scale_x, scale_y = self.frame.scale(size)
-        column, row = self._cell((x * scale_x, y * scale_y), size)
-        cells = np.zeros((self.frame.grid, self.frame.grid), dtype=np.bool_)
-        cells[row, column] = True
-        return cells
+        if masks[supervised].sum() < _SMALLEST_TARGET:  # the cell with the mask's middle pixel
+            y, x = np.argwhere(planes[supervised])[planes[supervised].sum() // 2]
+            size = (planes.shape[1], planes.shape[2])
+            scale_x, scale_y = self.frame.scale(size)
+            column, row = self._cell((x * scale_x, y * scale_y), size)
+            masks[supervised, row, column] = True
+        return self._fixed(sampled, 0), masks
 
     def _cell(self, point: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
         """(column, row) of a point in pixels of the input, within the cells of an image of this size."""

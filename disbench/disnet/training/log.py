@@ -22,9 +22,6 @@ class TrainingLog:
     """Rows of numbers by step, in `NAME.csv` and the folder `tensorboard`.
 
     A resumed training drops the older file's rows from `step` on, which come again.
-
-    Raises:
-        InputError: an older file that is not such a log.
     """
 
     def __init__(self, folder: Path, name: str, step: int) -> None:

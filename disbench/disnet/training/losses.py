@@ -76,7 +76,7 @@ def cross_entropy_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     return F.softplus(-logits), F.softplus(logits)
 
 
-def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+def focal_terms(logits: Tensor, alpha: float = FOCAL_ALPHA, gamma: float = FOCAL_GAMMA) -> tuple[Tensor, Tensor]:
     """Each pixel's focal loss as object and as background: float, the shape of the logits."""
     return (
         alpha * _focal_weight(logits, gamma) * F.softplus(-logits),

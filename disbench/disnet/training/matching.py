@@ -15,8 +15,6 @@ from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError
 from disbench.disnet.batches import Proposals
 from disbench.disnet.training.losses import (
-    FOCAL_ALPHA,
-    FOCAL_GAMMA,
     binary_cross_entropy,
     counted,
     cross_entropy_terms,
@@ -42,10 +40,7 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
     """
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
-        pixel_terms = (
-            cross_entropy_terms(logits) if weights.mask_loss == "bce" else focal_terms(logits, FOCAL_ALPHA, FOCAL_GAMMA)
-        )
-        inside, outside = pixel_terms
+        inside, outside = cross_entropy_terms(logits) if weights.mask_loss == "bce" else focal_terms(logits)
         pixel = inside @ targets.T + outside @ (counts - targets).T
         found = logits.sigmoid() * counts
         dice = 1 - (2 * found @ targets.T + 1) / (found.sum(1)[:, None] + targets.sum(1) + 1)
@@ -185,6 +180,8 @@ def chosen_candidates(
 ) -> Tensor:
     """The candidate of each sample that goes on to stage 2, by its IoU with the ground truth.
 
+    int64 (batch,), the lowest number among equals; an empty union counts as an IoU of 0.
+
     Args:
         logits: float (batch, N, height, width).
         supervised: bool or float (batch, height, width), the masks that supervise stage 2; above 0.5 is object.
@@ -192,9 +189,6 @@ def chosen_candidates(
         rule: "current": the largest IoU with the supervised mask (paper, section 4.2); "any-gt": the largest
             IoU with any mask of the set (section 3.2).
         sets: the set of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
-
-    Returns:
-        int64 (batch,), the lowest number among equals. An empty union counts as an IoU of 0.
     """
     goals = list(supervised[:, None]) if rule == "current" else sets
     best = [

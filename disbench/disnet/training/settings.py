@@ -117,9 +117,6 @@ class Training:
         validation: name or path of the dataset card for these runs.
         validation_options: options of that dataset, `option=value`.
         validation_samples: samples of these runs, spread over the dataset; 0 for all.
-
-    Raises:
-        InputError: settings that contradict each other.
     """
 
     name: str
@@ -180,9 +177,6 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
     Args:
         name: a name, or a path that ends in `.toml`.
         overrides: `option=value`, with `table.option=value` for nested tables.
-
-    Raises:
-        InputError: unknown name or option, a value of the wrong kind or out of range, a broken file.
     """
     path = definitions.find("baselines/configs", name)
     content = {"name": path.stem, **definitions.load(path)}
@@ -190,11 +184,7 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
 
 
 def resolved(training: Training, root: Path | None) -> Training:
-    """The training with relative folders found here or below `root`, the root of the datasets.
-
-    Raises:
-        InputError: a folder of shards or images is missing.
-    """
+    """The training with relative folders found here or below `root`, the root of the datasets."""
     shards = tuple(
         Shards(_found(source.folder, root, "shards"), _found(source.images, root, "images") if source.images else "")
         for source in training.shards

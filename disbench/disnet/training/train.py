@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from disbench.core.errors import InputError, unknown_name
+from disbench.core.errors import InputError, extra_module, unknown_name
 from disbench.disnet.checkpoints import (
     check_same_training,
     latest_state,
@@ -48,13 +48,7 @@ TRAINED = "disnet.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """The result of a call of `train`.
-
-    Attributes:
-        steps: number of finished steps, those of earlier calls included.
-        seconds: wall time of this call.
-        figures: the last line of the log.
-    """
+    """The result of a call of `train`: finished steps of all calls, seconds of this one, the log's last line."""
 
     checkpoint: Path
     steps: int
@@ -92,13 +86,9 @@ def train(
 
 
 def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
-    """Check a training in seconds: its data, the shapes of a batch, one step's losses and gradients.
+    """Check a training in seconds: its data, a checkpoint in `out`, a batch, one step's losses and gradients.
 
-    Arguments and errors are those of `train`; a checkpoint in `out` is checked, too. Nothing is written except cached
-    features.
-
-    Returns:
-        Figures by name: examples, steps, parameters, shapes, losses, the gradient's norm, seconds.
+    Nothing is written except cached features. Figures by name; arguments and errors are those of `train`.
     """
     began = time.monotonic()
     run = _Run(replace(training, workers=0), out, device)
@@ -106,11 +96,7 @@ def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float 
 
 
 def begin(out: Path, existing: str) -> None:
-    """Deal with an earlier training in a folder: "resume" keeps it, "overwrite" removes it.
-
-    Raises:
-        InputError: there is one, and `existing` is "fail".
-    """
+    """Deal with an earlier training in a folder: "resume" keeps it, "overwrite" removes it, "fail" refuses it."""
     names = (STATE, f"{STATE}.old", TRAINED, "log.csv", "validation.csv", "tensorboard")
     found = [out / name for name in names if (out / name).exists()]
     if found and existing == "fail":
@@ -160,17 +146,17 @@ class _Run:
                 parts = []
                 if log is not None:
                     log.add(self.step, figures)
-                if log is not None and report is not None:
-                    report(self.step, self.steps, figures)
+                    if report is not None:
+                        report(self.step, self.steps, figures)
             if benchmark is not None and self._due(self.training.validate_every):
                 self._validate(benchmark)
             if self._due(self.training.checkpoint_every) or self.step == last:
                 self._save()
+        path = self.out / TRAINED
         if log is not None:
             log.close()
-        path = self.out / TRAINED
-        if self.step == self.steps:
-            self._finish(path)
+            if self.step == self.steps:
+                self._finish(path)
         self.accelerator.wait_for_everyone()
         return TrainingResult(path, self.step, time.monotonic() - began, figures)
 
@@ -205,7 +191,11 @@ class _Run:
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
                     raise
-                raise self._too_large(error) from error
+                half, twice = max(self.training.batch // 2, 1), self.training.accumulate * 2
+                raise InputError(
+                    f"out of memory with {self.training.batch} examples at once ({' '.join(str(error).split())[:99]}); "
+                    f"batch = {half} with accumulate = {twice} gives the same steps"
+                ) from error
         if self.training.clip:
             self.accelerator.clip_grad_norm_(self.loss.parameters(), self.training.clip)
         self.prepared.step()
@@ -230,14 +220,6 @@ class _Run:
             )
         self.accelerator.backward(loss / self.training.accumulate)
         return {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
-
-    def _too_large(self, error: BaseException) -> InputError:
-        words = " ".join(str(error).split())[:120]
-        return InputError(
-            f"out of memory with {self.training.batch} examples at once ({words}); lower batch and raise accumulate: "
-            f"batch = {max(self.training.batch // 2, 1)} with accumulate = {self.training.accumulate * 2} gives the "
-            "same steps"
-        )
 
     def _loader(self, last: int) -> DataLoader[Any]:
         training, workers = self.training, self.training.workers
@@ -285,8 +267,6 @@ class _Run:
             save_state(self.out / STATE, *parts)
 
     def _finish(self, path: Path) -> None:
-        if not self.accelerator.is_main_process:
-            return
         facts = {"steps": str(self.step), "torch": torch.__version__}
         if self.start:
             facts["started from"] = json.dumps(self.start, sort_keys=True)
@@ -348,16 +328,11 @@ def _start_worker(_: int) -> None:
 
 
 def _accelerator(training: Training, device: str) -> Any:
-    try:
-        from accelerate import Accelerator  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            'training needs accelerate, which is not installed; run: pip install "disbench[models]"'
-        ) from error
+    accelerate = extra_module("accelerate", "models", "training")
     if device not in ("", "cpu", "cuda"):
         raise unknown_name("device", device, ("cpu", "cuda"))
     try:
-        made = Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
+        made = accelerate.Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
     except ValueError as error:  # accelerate keeps one state in a process
         raise InputError(
             f"precision = {training.precision}, device = {device!r}: not possible here, or not after another "

@@ -375,24 +375,21 @@ def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
         Bridge(adapter="cdnet", repo=str(tmp_path), python=sys.executable, checkpoint=str(weights), **options)
 
 
-SOURCES = [path.read_text() for path in Path(adapters.__file__).parent.glob("*.py")]
+TREE = ast.parse(Path(str(adapters.__file__)).read_text())
+DEFINED = {node.name: node for node in TREE.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+ENTRIES = next(node.value for node in TREE.body if isinstance(node, ast.AnnAssign))
 
 
 def options_read(adapter: str) -> set[str]:
     """The names under which an adapter looks into its options: in its function and in all that this one names."""
-    for source in SOURCES:
-        tree = ast.parse(source)
-        defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        tables = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
-        entries = {ast.literal_eval(key): value for table in tables for key, value in zip(table.keys, table.values)}  # type: ignore[arg-type]  # noqa: B905
-        if adapter in entries:
-            break
-    found, seen, waiting = set(), set(), [entries[adapter]]
+    assert isinstance(ENTRIES, ast.Dict)
+    entry = ENTRIES.values[list(adapters.LOADERS).index(adapter)]
+    found, seen, waiting = set[str](), set[str](), list[ast.AST]([entry])
     while waiting:
         for node in ast.walk(waiting.pop()):
-            if isinstance(node, ast.Name) and node.id in defined and node.id not in seen:
+            if isinstance(node, ast.Name) and node.id in DEFINED and node.id not in seen:
                 seen.add(node.id)
-                waiting.append(defined[node.id])
+                waiting.append(DEFINED[node.id])
             text = ast.unparse(node) if isinstance(node, ast.Subscript) else ""
             found |= set(re.findall(r"\boptions\['(\w+)'\]$", text))
     return found

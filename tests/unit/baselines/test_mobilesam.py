@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from disbench.baselines.cards import method_spec
-from disbench.baselines.sam.encodings import image_hash, stored
 from disbench.baselines.sam.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
-from disbench.baselines.sam.session import SamSession, inner_size, padded_input, unpadded
+from disbench.baselines.sam.session import SamSession, image_hash, inner_size, padded_input, stored, unpadded
 from disbench.baselines.weights import weights_folder
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -52,7 +51,7 @@ def exported() -> Callable[..., list[np.ndarray]]:
     def run(session: SamSession, clicks: list[Click], previous: np.ndarray | None) -> list[np.ndarray]:
         scale = 1024 / max(session._size)
         given = {
-            "image_embeddings": session._encoding,
+            "image_embeddings": session._encoding[None],
             "point_coords": np.array([[[c.x * scale, c.y * scale] for c in clicks] + [[0, 0]]], np.float32),
             "point_labels": np.array([[float(c.positive) for c in clicks] + [-1.0]], dtype=np.float32),
             "mask_input": (np.zeros((256, 256), np.float32) if previous is None else previous)[None, None],
@@ -183,7 +182,7 @@ def test_an_image_is_encoded_once(photo: np.ndarray, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(MobileSamEncoder, "_run", spy)
     first = method.encoding(photo)
-    assert first.shape == (1, 256, 64, 64)
+    assert first.shape == (256, 64, 64)
     assert method.encoding(photo.copy()) is first
     assert len(calls) == 1
     (file,) = (tmp_path / "kept").iterdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ from disbench.core.errors import InputError
 transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 torch = pytest.importorskip("torch")
 pytest.importorskip("cv2", exc_type=ImportError)
-NAMES = [
-    family.name for family in (SAM, SAM_HQ, SAM_2) if hasattr(transformers, family.model_class)
-]  # older releases of transformers lack some
+NAMES = [family.name for family in (SAM, SAM_HQ, SAM_2)]  # older releases of transformers lack some
 SIDE = 128
 CLICKS = [Click(70, 20, True), Click(10, 50, False), Click(40, 5, True)]
 Maker = Callable[..., TransformersSam]
@@ -235,7 +232,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"not on this machine.*hf download someone/no-such-model --revision v2"):
+    with pytest.raises(InputError, match=r"cannot be loaded.*hf download someone/no-such-model --revision v2"):
         method_spec(name, ["model=someone/no-such-model", "revision=v2"]).build()
     with pytest.raises(InputError, match=f"methods fetch {name}, or name a folder"):
         method_spec(name, [f"model={load_card(name).hub}", "revision=main"]).build()
@@ -245,7 +242,7 @@ def test_what_a_user_gets_wrong(folders: dict[str, str], tmp_path: Path, capfd: 
     with pytest.raises(InputError, match=r"cannot be loaded.*config\.json"):
         sam_transformers.sam(str(tmp_path))
     other = next(folder for name, folder in folders.items() if name != "sam")
-    with pytest.raises(InputError, match="not 'sam'; name another"):
+    with pytest.raises(InputError, match="not 'sam'"):
         sam_transformers.sam(other)
     with pytest.raises(InputError, match="no device 'nowhere'"):
         sam_transformers.sam(folders["sam"], device="nowhere")
@@ -262,14 +259,8 @@ def test_weights_that_are_not_whole(folders: dict[str, str], tmp_path: Path) -> 
     lost = "mask_decoder.iou_token.weight"
     kept = {key: value for key, value in weights.items() if key != lost}
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=f"lacks 1 of the model's weights .{lost}"):
+    with pytest.raises(InputError, match=f"lacks 1 of the model's weights: {lost}"):
         sam_transformers.sam(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be loaded"):
         sam_transformers.sam(str(tmp_path))
-
-
-def test_a_release_that_is_too_old() -> None:
-    later = replace(SAM_2, model_class="Sam9Model", since="99")
-    with pytest.raises(InputError, match=r'has no Sam9Model; run: pip install "transformers>=99"'):
-        sam_transformers.method_of(later)()

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from disbench.core import painting
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import overlay_png
 from disbench.core.prediction import Prediction
-from disbench.demo.pictures import Pictures, photo_png, thumbnail_png
+from disbench.demo.pictures import Pictures, thumbnail_png
 from disbench.demo.saved import save_into, saved
 from disbench.demo.work import MOST_CLICKS, MethodFailedError, Work
 from disbench.harness.predict import predict
@@ -177,12 +178,12 @@ def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
     exif[0x0112] = 6
     turned.save(tmp_path / "t.png", exif=exif)
     pictures = Pictures([tmp_path / "t.png"])
-    shown = Image.open(io.BytesIO(photo_png(pictures.pixels(0))))
+    shown = Image.open(io.BytesIO(painting.png(pictures.pixels(0), compression=1)))
     assert (shown.size, dict(shown.getexif())) == ((6, 4), {})
     assert np.array_equal(np.asarray(shown)[..., 0], np.asarray(turned))
     Image.fromarray(IMAGE).save(tmp_path / "t.png")
     with pytest.raises(InputError, match="the file has changed"):
-        Pictures.pixels(pictures, 0) if not pictures._decoded.clear() else None
+        Pictures.pixels(pictures, 0) if not pictures._pixels.cache_clear() else None
 
 
 def test_overlays_and_thumbnails() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from disbench.datasets.cards import open_dataset
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
-from disbench.disnet.network import Disnet, ImageInput, build_network
+from disbench.disnet.network import Disnet, build_network, stretched
 from disbench.disnet.options import NetworkSettings
 from disbench.disnet.training.settings import Training
 from disbench.harness import evaluate
@@ -36,7 +37,7 @@ def image(height: int = 40, width: int = 90, seed: int = 0) -> Any:
 
 
 def method(network: Disnet) -> DisnetMethod:
-    return DisnetMethod(network, ImageInput(SIDE))
+    return DisnetMethod(network, partial(stretched, side=SIDE))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def probabilities(logits: torch.Tensor, size: tuple[int, int]) -> Any:
 
 
 def inputs_of(picture: Any) -> torch.Tensor:
-    return torch.from_numpy(ImageInput(SIDE)(picture))[None]
+    return torch.from_numpy(stretched(picture, SIDE))[None]
 
 
 @torch.inference_mode()
@@ -106,7 +107,7 @@ def test_an_image_is_taken_in_once() -> None:
 
     def network_input(picture: Any) -> Any:
         seen.append(1)
-        return ImageInput(SIDE)(picture)
+        return stretched(picture, SIDE)
 
     made = DisnetMethod(tiny_network(), network_input)
     for _ in range(3):

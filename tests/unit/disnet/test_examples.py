@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from disbench.core.scenes import Scene
 from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.disnet.frames import STRIDE, Frame
-from disbench.disnet.network import ImageInput
+from disbench.disnet.network import stretched
 from disbench.disnet.training.examples import Batch, Example, Examples, collate, refinement_clicks
 from disbench.disnet.training.settings import Augmentation, Shards
 from disbench.shards.reader import DiverseSet, read_sets
@@ -37,7 +38,7 @@ WHOLE = dataclasses.replace(PLAIN, views=1)
 
 
 def examples(folder: Path, frame: Frame = FRAMES[0], augmentation: Augmentation = PLAIN, **more: Any) -> Examples:
-    network_input = more.pop("network_input", ImageInput(frame.side))
+    network_input = more.pop("network_input", partial(stretched, side=frame.side))
     settings: dict[str, Any] = {"outputs": 7, "seed": 0} | more
     return Examples([Shards(str(folder))], frame, network_input, augmentation, **settings)
 
@@ -117,7 +118,7 @@ def test_clicks_are_cells_of_the_image(photo_shards: Path, frame: Frame) -> None
 def test_the_input_is_the_photo(photo_shards: Path) -> None:
     dataset, sets = examples(photo_shards, augmentation=WHOLE), read_sets(photo_shards)
     for number in (0, 100, 200):
-        expected = ImageInput(64)(read_rgb(photo_path(sets[number].file_name)))
+        expected = stretched(read_rgb(photo_path(sets[number].file_name)), 64)
         assert np.array_equal(dataset[0, number].input.numpy(), expected)
 
 
@@ -135,7 +136,7 @@ def test_several_folders_follow_each_other(photo_shards: Path, tmp_path: Path) -
     lone = write_shards(tmp_path / "lone", [box_scene((40, 50), [(5, 30, 5, 40)])])
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     sources = [Shards(str(lone), str(tmp_path)), Shards(str(photo_shards)), Shards(str(lone), str(tmp_path))]
-    several = Examples(sources, FRAMES[0], ImageInput(64), PLAIN, 7, 0)
+    several = Examples(sources, FRAMES[0], partial(stretched, side=64), PLAIN, 7, 0)
     count = len(examples(photo_shards))
     assert len(several) == count + 2
     assert (several[0, 0].input == several[0, 0].input[0, 0, 0]).all()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from disbench.baselines.sam.session import padded_input
 from disbench.core.arrays import BoolArray
 from disbench.disnet.frames import STRIDE, Frame
-from disbench.disnet.network import ImageInput
+from disbench.disnet.network import stretched
 
 cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 Kind = Literal["stretched", "padded"]
@@ -126,7 +126,7 @@ def spot(height: int, width: int, right: float, down: float) -> tuple[Any, int, 
 def test_a_click_lies_where_the_stretched_image_has_its_pixel(given_: tuple[int, int, float, float]) -> None:
     image, x, y = spot(*given_)
     frame = Frame("stretched", 128)
-    found = ImageInput(128)(image)
+    found = stretched(image, 128)
     assert found.shape == (3, 128, 128) and found.dtype == np.uint8
     assert np.allclose(center(found[0]), placed(frame, image.shape[:2], x, y), atol=0.3)
 
@@ -158,4 +158,4 @@ def test_a_stripe_of_pixels_is_seen_where_one_axis_shrinks_and_the_other_grows()
     """One white column of two is grey, not white or black as its single pixels are."""
     image = np.zeros((40, 200, 3), dtype=np.uint8)
     image[:, ::2] = 254
-    assert np.ptp(ImageInput(100)(image)) == 0
+    assert np.ptp(stretched(image, 100)) == 0

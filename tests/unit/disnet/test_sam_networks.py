@@ -13,9 +13,8 @@ from torch import Tensor
 
 from disbench.baselines.sam.mobilesam import _decoder_graph
 from disbench.disnet.batches import ClickBatch, Kept
-from disbench.disnet.first_click_guidance import FirstClickGuidance, PlainGuidance
-from disbench.disnet.masked_click_attention import MaskedClickAttention, PlainAttention
 from disbench.disnet.options import DisnetOptions, GuidanceOptions
+from disbench.disnet.refinement_network import FirstClickGuidance, MaskedClickAttention, PlainAttention, PlainGuidance
 from disbench.disnet.sam_networks import (
     FIRST_ORDER,
     SCORE_MIDDLE,

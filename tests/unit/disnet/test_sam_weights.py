@@ -39,7 +39,7 @@ def exported() -> Any:
 
 @cache
 def photo_encoding() -> np.ndarray:
-    return MobileSam().encoding(read_rgb(photo_path("chelsea.png")))
+    return MobileSam().encoding(read_rgb(photo_path("chelsea.png")))[None]
 
 
 def random_encoding(seed: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_tensors_are_known_by_their_use_not_by_their_number(parts: SamParts, tmp
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-@pytest.mark.parametrize("module", ["onnx", "transformers.models.sam"])
+@pytest.mark.parametrize("module", ["onnx", "transformers.models.sam.modeling_sam"])
 def test_a_missing_package_says_which_extras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"{module.partition('.')[0]}.*disbench\[onnx,models\]"):

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from disbench.core.clicks import Click
-from disbench.disnet.training.clicks import BORDER_SHARE, GAMMA, MOST, NEGATIVE_KINDS, NEGATIVE_SHARES, random_clicks
+from disbench.disnet.training.augmentation import (
+    BORDER_SHARE,
+    GAMMA,
+    MOST,
+    NEGATIVE_KINDS,
+    NEGATIVE_SHARES,
+    random_clicks,
+)
 
 pytest.importorskip("cv2", exc_type=ImportError)
 SIZE = (60, 80)

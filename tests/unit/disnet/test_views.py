@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disbench.disnet.training.augmentation import View, draw_view, fixed_view
 from disbench.disnet.training.settings import Augmentation
-from disbench.disnet.training.views import View, draw_view, fixed_view
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 AUGMENTATIONS = st.builds(

@@ -21,7 +21,7 @@ from disbench.sampling.recipes import load_recipe
 from disbench.shards.writer import Chunk
 from disbench.workers import LocalEngine
 from disbench.workers.crew import TASKS_AHEAD as CHUNKS_AHEAD
-from disbench.workers.work import portable as _portable
+from disbench.workers.crew import portable as _portable
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError
 

@@ -17,7 +17,7 @@ from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.chunks import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
 from disbench.workers import LocalEngine, WorkerLost, open_engine
-from disbench.workers.crew import ATTEMPTS, TASKS_AHEAD, Crew, Hiring
+from disbench.workers.crew import ATTEMPTS, TASKS_AHEAD, Crew
 from tests.synthetic import write_lvis
 
 
@@ -149,7 +149,7 @@ def test_no_room_for_more_workers() -> None:
     made: list[Fake] = []
     lock = threading.Lock()
 
-    def make(hiring: Hiring) -> Fake:
+    def make(hiring: Crew[int, int]) -> Fake:
         with lock:
             if not made:
                 made.append(Fake())
@@ -169,7 +169,7 @@ def test_no_room_for_more_workers() -> None:
 
 
 def test_no_worker_can_be_made() -> None:
-    def make(hiring: Hiring) -> Fake:
+    def make(hiring: Crew[int, int]) -> Fake:
         raise WorkerLost("it fell asleep")
 
     told: list[str] = []

@@ -1,0 +1,611 @@
+"""Adapters of published methods: each makes a model of a peer's own code (docs/bridge.md), by the name that cards use.
+
+They run in the peer's Python (3.7 or later, with NumPy), and import nothing of disbench.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
+    """Put a checkout first on the path, and return a function that imports a module by its full name.
+
+    Raises:
+        ImportError: the package is not in the checkout.
+    """
+    folder = Path(repo).resolve()
+    sys.path.insert(0, str(folder))
+    # These checkpoints hold the classes of their options; newer torch would refuse to read them.
+    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ImportError(f"{repo} holds no {package}; name the folder of the peer's checkout")
+    places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
+    if not any(folder in place.parents for place in places):
+        raise ImportError(f"{repo} holds no {package}; one was found in {places[0]}")
+    return importlib.import_module
+
+
+class Model:
+    """The model of an adapter: each image gets a session, made with the same parts."""
+
+    def __init__(self, session: Callable[..., Any], *parts: Any) -> None:
+        self.session, self.parts = session, parts
+
+    def open(self, image: Any) -> Any:
+        """Begin with an image: uint8 (height, width, 3), RGB."""
+        return self.session(*self.parts, image)
+
+
+# RITM's package `isegm`, and systems built on it. A predictor keeps the image, the region that it zooms into and the
+# previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column), to a list of
+# theirs that counts them. Checkpoints hold `config` and `state_dict`, those of f-BRS the weights alone.
+
+MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""ImageNet's."""
+
+
+class IsegmSession:
+    """One image; clicks grow. Subclasses say what differs in a system's predictor."""
+
+    def __init__(self, load: Any, make: Any, options: dict[str, Any], image: Any) -> None:
+        self.load, self.options = load, options
+        self.torch, self.clicks = load("torch"), load("isegm.inference.clicker")
+        self.predictor, self.clicker = make(), self.clicks.Clicker()
+        self.masks: Any = None
+        with self.torch.no_grad():
+            self.begin(image)
+
+    def predict(self, clicks: Any) -> Any:
+        """Masks for all clicks so far, (x, y, positive) each: (candidates, height, width), and no scores."""
+        for x, y, positive in clicks[len(self.clicker) :]:
+            # NumPy's numbers, as the peers' own clicks have: torch makes float64 of them where Python's give float32,
+            # and what f-BRS optimises follows the last bits.
+            place = (np.int64(y), np.int64(x))
+            self.clicker.add_click(self.clicks.Click(is_positive=bool(positive), coords=place))
+        with self.torch.no_grad():
+            masks = self.ask()
+        self.masks = masks if masks.ndim == 3 else masks[None]
+        return self.masks, None
+
+    def begin(self, image: Any) -> None:
+        """Hand an image, uint8 (height, width, 3), RGB, to the predictor."""
+        self.predictor.set_input_image(image)
+
+    def ask(self) -> Any:
+        """The predictor's answer: float32 or bool (height, width) or (candidates, height, width)."""
+        return self.predictor.get_prediction(self.clicker)
+
+    def keep(self, index: int) -> None:
+        """Ignored: there is one candidate."""
+
+
+def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) -> tuple[Any, Any, Any]:
+    """The peer's importing function, torch's device, and a network; `given` and `named` go to `load_is_model`."""
+    load = enter(repo)
+    where = load("torch").device(device)
+    return load, where, load("isegm.inference.utils").load_is_model(checkpoint, where, *given, **named)
+
+
+def model(
+    load: Any, where: Any, net: Any, arguments: Any, options: dict[str, Any], session: Any = IsegmSession
+) -> Model:
+    """A model of a network; `arguments` makes its predictor's mode and other arguments from the options."""
+    get_predictor = load("isegm.inference.predictors").get_predictor
+
+    def make() -> Any:
+        mode, more = arguments(options)
+        return get_predictor(net, mode, where, **more)
+
+    return Model(session, load, make, options)
+
+
+def plain(
+    arguments: Any, repo: str, checkpoint: str, options: dict[str, Any], device: str, session: Any = IsegmSession
+) -> Model:
+    """A system whose network is loaded as RITM's."""
+    return model(*network(repo, checkpoint, device), arguments, options, session)
+
+
+def zoom(size: object, **more: Any) -> dict[str, Any] | None:
+    """RITM's options of the zoom-in: the object's region at `size` pixels, from click 2 on; None for 0."""
+    return dict(more, target_size=int(size)) if int(size) else None  # type: ignore[call-overload]
+
+
+def fixed_zoom(size: object) -> dict[str, Any]:
+    """The zoom-in of systems with one input size, `size` pixels square: aspect not kept, from the first click."""
+    return {"skip_clicks": -1, "target_size": (int(size), int(size))}  # type: ignore[call-overload]
+
+
+def ritm(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """RITM (Sofiiuk, Petrov, Konushin 2021), github.com/SamsungLabs/ritm_interactive_segmentation."""
+    limit = int(options["clicks_limit"])
+    return options["mode"], {
+        "with_flip": bool(options["flip"]),
+        "zoom_in_params": fixed_zoom(options["crop"]) if options["fixed"] else zoom(options["crop"]),
+        "predictor_params": {"net_clicks_limit": limit} if limit else {},
+    }
+
+
+def focalclick(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """FocalClick (Chen, Zhao, Zhang and others 2022), github.com/XavierCHEN34/ClickSEG."""
+    return options["mode"], {
+        "infer_size": int(options["size"]),
+        "focus_crop_r": float(options["focus_ratio"]),
+        "with_flip": bool(options["flip"]),
+        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
+        "predictor_params": {},
+    }
+
+
+def cdnet(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """CDNet (Chen, Zhao, Yu and others 2021), github.com/XavierCHEN34/ClickSEG: thresholds and flips by itself."""
+    return "CDNet", {
+        "infer_size": 384,
+        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
+        "predictor_params": {},
+    }
+
+
+def emcclick(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """EMC-Click (Du, Yuan, Wang, Tai 2023), github.com/feiaxyt/EMC-Click."""
+    return "EMC-Click", {
+        "with_flip": bool(options["flip"]),
+        "zoom_in_params": {"target_size": int(options["short"])},
+        "predictor_params": {},
+    }
+
+
+def fcfi(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """FCFI (Wei, Zhang, Yong 2023), github.com/veizgyauzgyauz/FCFI."""
+    return "NoBRS", {
+        "with_flip": bool(options["flip"]),
+        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
+        "predictor_params": {},
+    }
+
+
+class FcfiSession(IsegmSession):
+    """Its predictor takes the previous probabilities, and a gate: 0 at the first click, 1 after it."""
+
+    def ask(self) -> Any:
+        """Probabilities (height, width)."""
+        if self.masks is None:
+            height, width = self.predictor.original_image.shape[2:]
+            return self.predictor.get_prediction(self.clicker, np.zeros((height, width), np.float32), 0.0)[0]
+        return self.predictor.get_prediction(self.clicker, self.masks[0], 1.0)[0]
+
+
+class FbrsSession(IsegmSession):
+    """Its data set normalises the images, so its predictor takes normalised ones."""
+
+    def begin(self, image: Any) -> None:
+        """Normalise an image and hand it over."""
+        transforms = self.load("torchvision.transforms")
+        prepared = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
+        self.predictor.set_input_image(prepared(image))
+
+
+def fbrs(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """f-BRS (Sofiiuk, Petrov, Barinova, Konushin 2020), github.com/SamsungLabs/fbrs_interactive_segmentation."""
+    limit = int(options["clicks_limit"])
+
+    def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return options["mode"], {
+            "with_flip": bool(options["flip"]),
+            "zoom_in_params": zoom(options["crop"]),
+            "predictor_params": {"net_clicks_limit": limit} if limit else None,
+        }
+
+    loaded = network(repo, checkpoint, device, norm_radius=int(options["radius"]))
+    return model(*loaded, arguments, options, FbrsSession)
+
+
+def plain_vit(
+    repo: str,
+    checkpoint: str,
+    options: dict[str, Any],
+    device: str,
+    predictor_options: Any = lambda options: {},
+    session: Any = IsegmSession,
+) -> Model:
+    """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and systems built on it.
+
+    A plain vision transformer of one input size. iCMFormer (Li, Vosselman, Yang 2023), github.com/lik1996/iCMFormer,
+    has the same interface.
+    """
+    load, where, net = network(repo, checkpoint, device, False)
+    positions = load("isegm.model.modeling.pos_embed")
+    positions.interpolate_pos_embed_inference(net.backbone, fixed_zoom(options["crop"])["target_size"], where)
+
+    def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return "NoBRS", {
+            "with_flip": bool(options["flip"]),
+            "zoom_in_params": fixed_zoom(options["crop"]),
+            "predictor_params": predictor_options(options),
+        }
+
+    return model(load, where, net, arguments, options, session)
+
+
+def cascade(options: dict[str, Any]) -> dict[str, Any]:
+    """CFR-ICL (Sun, Xian, Xu, Capriotti, Yao 2024), github.com/TitorX/CFR-ICL-Interactive-Segmentation."""
+    return {
+        "cascade_step": int(options["cascade"]) + 1,
+        "cascade_adaptive": bool(options["adaptive"]),
+        "cascade_clicks": int(options["cascade_clicks"]),
+    }
+
+
+class PiclickSession(IsegmSession):
+    """Seven masks a click, or its own choice."""
+
+    def ask(self) -> Any:
+        """Masks (candidates, height, width)."""
+        return self.predictor.get_prediction(self.clicker, max_score=bool(self.options["max_score"]))
+
+    def keep(self, index: int) -> None:
+        """Feed a mask back: at the next click it is the previous one, and the zoom-in follows it."""
+        before = self.predictor.prev_prediction
+        mask = self.torch.tensor(self.masks[index][None, None], dtype=before.dtype, device=before.device)
+        self.predictor.prev_prediction = mask
+        self.predictor.set_prev_for_zoom_in(index)
+
+
+def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """PiClick (Yan, Wang, Liu, Deng and others 2023), github.com/cilinyan/PiClick: flips always."""
+    repo, checkpoint = str(Path(repo).resolve()), str(Path(checkpoint).resolve())
+    folder = tempfile.TemporaryDirectory()  # every predictor makes a folder for pictures in the current one
+    os.chdir(folder.name)
+    made = plain_vit(repo, checkpoint, dict(options, flip=True), device, session=PiclickSession)
+    made.folder = folder  # type: ignore[attr-defined]  # removed with the model
+    return made
+
+
+class SegnextSession(IsegmSession):
+    """Its predictor has other names for the same methods."""
+
+    def begin(self, image: Any) -> None:
+        """Hand an image over."""
+        self.predictor.set_image(image)
+
+    def ask(self) -> Any:
+        """Probabilities (height, width)."""
+        # The network remembers the size of the image that it saw last, which may be another session's.
+        self.predictor.model.orig_size = self.predictor.orig_img_shape[-2:]
+        return self.predictor.predict(self.clicker)
+
+
+def segnext(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """SegNext (Liu, Cho, Bansal, Niethammer 2024), github.com/uncbiag/SegNext."""
+    load, _, net = network(str(Path(repo) / "segnext"), checkpoint, device)
+    predictor = load("isegm.inference.predictor").BasePredictor
+    return Model(SegnextSession, load, lambda: predictor(net), options)
+
+
+# SAM and systems built on it: an image is encoded once, and clicks are prompts. Thresholded at logits of 0 by their own
+# code. The low-resolution logits of the mask that was kept go into the next call.
+
+
+class SamSession:
+    """One image, uint8 (height, width, 3), RGB, with a predictor of the peer's; `more` goes to each prediction.
+
+    Options are `candidates` (masks at click 1: 3 or 1), `later` (masks after it, if there are 3: 3 or 1) and `feedback`
+    (whether logits are fed back).
+    """
+
+    def __init__(self, make: Any, options: dict[str, Any], more: dict[str, Any], image: Any) -> None:
+        self.predictor, self.more = make(), more
+        self.first, self.feedback = int(options["candidates"]) == 3, bool(options["feedback"])
+        self.later = self.first and int(options["later"]) == 3
+        self.logits: Any = None
+        self.kept: int | None = None
+        self.predictor.set_image(image)
+
+    def predict(self, clicks: Any) -> Any:
+        """Masks for all clicks so far, (x, y, positive) each: bool (candidates, height, width), and their scores."""
+        points = np.array([(x, y) for x, y, _ in clicks], dtype=np.float64)
+        labels = np.array([int(positive) for _, _, positive in clicks])
+        again = self.kept is not None and self.feedback
+        masks, scores, self.logits = self.predictor.predict(
+            point_coords=points,
+            point_labels=labels,
+            mask_input=self.logits[self.kept : self.kept + 1] if again else None,  # type: ignore[operator]
+            multimask_output=self.first if len(clicks) == 1 else self.later,
+            **self.more,
+        )
+        self.kept = int(np.argmax(scores))
+        return np.asarray(masks) > 0, scores
+
+    def keep(self, index: int) -> None:
+        """Choose the mask whose logits go back; the default is the one of the best score."""
+        self.kept = index
+
+
+def sam(repo: str, checkpoint: str, options: dict[str, Any], device: str, more: Any = lambda options: {}) -> Model:
+    """SAM (Kirillov and others 2023), github.com/facebookresearch/segment-anything."""
+    peer = enter(repo, "segment_anything")("segment_anything")
+    net = peer.sam_model_registry[options["backbone"]](checkpoint=checkpoint).to(device)
+    net.eval()
+    return Model(SamSession, lambda: peer.SamPredictor(net), options, more(options))
+
+
+def sam_hq(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """SAM-HQ (Ke and others 2023), github.com/SysCV/sam-hq.
+
+    Its network itself chooses the best of three masks, so there is one candidate.
+    """
+    return sam(repo, checkpoint, options, device, lambda options: {"hq_token_only": bool(options["hq_only"])})
+
+
+def sam2(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """SAM 2 (Ravi and others 2024) on images, github.com/facebookresearch/sam2."""
+    load = enter(repo, "sam2")
+    net = load("sam2.build_sam").build_sam2(options["config"], checkpoint, device=device)
+    make = load("sam2.sam2_image_predictor").SAM2ImagePredictor
+    return Model(SamSession, lambda: make(net), options, {})
+
+
+# Networks that get all points of a fixed budget at once.
+
+
+class PointsSession:
+    """One image; `answer` makes the mask from an image and its points: float32 (height, width) in [0, 1]."""
+
+    def __init__(self, answer: Any, network: Any, options: dict[str, Any], device: str, image: Any) -> None:
+        self.answer, self.network, self.options, self.device, self.image = answer, network, options, device, image
+
+    def predict(self, clicks: Any) -> Any:
+        """The one mask of all points, (x, y, positive) each: float32 (1, height, width), and no scores."""
+        mask = np.clip(self.answer(self, self.image, clicks), 0, 1)
+        return mask.astype(np.float32)[None], None
+
+
+def dextr(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """DEXTR (Maninis, Caelles, Pont-Tuset, Van Gool 2018), github.com/scaelles/DEXTR-PyTorch: extreme points."""
+    load = enter(repo, "networks")
+    network = load("networks.deeplab_resnet").resnet101(1, nInputChannels=4, classifier="psp")
+    weights = load("torch").load(checkpoint, map_location="cpu")
+    network.load_state_dict({name.replace("module.", "", 1): value for name, value in weights.items()})
+    return Model(PointsSession, answer_of_dextr, network.to(device).eval(), options, device)
+
+
+def answer_of_dextr(model: PointsSession, image: Any, clicks: Any) -> Any:
+    """Probabilities (height, width) of the object with these extreme points."""
+    torch, helpers = importlib.import_module("torch"), importlib.import_module("dataloaders.helpers")
+    side, pad = model.options["side"], model.options["pad"]
+    points = np.array([[x, y] for x, y, _ in clicks])
+    box = helpers.get_bbox(image, points=points, pad=pad, zero_pad=True)
+    crop = helpers.crop_from_bbox(image, box, zero_pad=True)
+    resized = helpers.fixed_resize(crop, (side, side)).astype(np.float32)
+    scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
+    placed = ((points - points.min(axis=0) + pad) * scale).astype(int)
+    heat = helpers.cstm_normalize(helpers.make_gt(resized, placed, sigma=model.options["sigma"]), 255)
+    both = np.concatenate((resized, heat[:, :, None]), axis=2).transpose((2, 0, 1))[None]
+    with torch.no_grad():
+        found = model.network(torch.from_numpy(both.astype(np.float32)).to(model.device))
+        found = torch.nn.functional.interpolate(found, size=(side, side), mode="bilinear", align_corners=True)
+    probability = torch.sigmoid(found)[0, 0].cpu().numpy()
+    return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=pad)
+
+
+def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """IOG (Zhang, Liew, Wei, Wei, Zhao 2020), github.com/shiyinzhang/Inside-Outside-Guidance.
+
+    A point inside and two corners of the box. The corners' margin is the one that its own points have in the crop.
+    """
+    load = enter(repo, "networks")
+    network = load("networks.mainnetwork").Network(
+        nInputChannels=5, num_classes=1, backbone="resnet101", output_stride=16, sync_bn=None, freeze_bn=False
+    )
+    network.load_state_dict(load("torch").load(checkpoint, map_location="cpu"))
+    return Model(PointsSession, answer_of_iog, network.to(device).eval(), options, device)
+
+
+def answer_of_iog(model: PointsSession, image: Any, clicks: Any) -> Any:
+    """Probabilities (height, width) of the object with this point inside and these corners."""
+    torch, helpers = importlib.import_module("torch"), importlib.import_module("dataloaders.helpers")
+    side, linear = model.options["side"], importlib.import_module("cv2").INTER_LINEAR
+    (inside_x, inside_y, _), (left, top, _), (right, bottom, _) = clicks
+    corners = np.array([[left, top], [right, bottom]])
+    box = helpers.get_bbox(image, points=corners, pad=model.options["relax"], zero_pad=True)
+    crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
+    resized = helpers.fixed_resize(crop, (side, side), flagval=linear)
+    scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
+    inside, first, second = ((np.array(point) - box[:2]) * scale for point in [(inside_x, inside_y), *corners])
+    points = marked(inside, first, second, model.options["margin"], side)
+    maps = helpers.make_gt(resized[..., 0], points, sigma=model.options["sigma"], one_mask_per_point=False)
+    maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
+    both = np.concatenate((resized, maps), axis=2).transpose((2, 0, 1))[None].astype(np.float32)
+    with torch.no_grad():
+        fine = model.network(torch.from_numpy(both).to(model.device))[-1]
+    probability = torch.sigmoid(fine)[0, 0].cpu().numpy()
+    return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False)
+
+
+def marked(inside: Any, first: Any, second: Any, margin: int, side: int) -> Any:
+    """The inside point and the box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
+    left, top = np.maximum(first - margin, 0)
+    right, bottom = np.minimum(second + margin, side)
+    return np.array([inside, [left, top], [left, bottom], [right, top], [right, bottom]]).astype(int)
+
+
+# FCANet (Lin, Zhang, Chen, Cheng, Lu 2020) and FocusCut (Lin, Duan, Zhang, Guo, Cheng 2022), github.com/frazerlin. Both
+# are thresholded at 0.5 by their own code.
+
+
+class FcanetSession:
+    """One image, without state: every prediction is made from all clicks, and the first one weighs more."""
+
+    def __init__(self, core: Any, net: Any, integrity: bool, on_gpu: bool, image: Any) -> None:
+        self.core, self.net, self.integrity, self.on_gpu, self.image = core, net, integrity, on_gpu, image
+
+    def predict(self, clicks: Any) -> Any:
+        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
+        points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
+        mask = self.core.predict(self.net, self.image, points, if_sis=self.integrity, if_cuda=self.on_gpu)
+        return mask[None] == 1, None
+
+
+def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """Its code supports the CPU and the first GPU."""
+    core = enter(repo, "core")("core")
+    on_gpu = device != "cpu"
+    net = core.init_model("fcanet", options["backbone"], checkpoint, if_cuda=on_gpu)
+    return Model(FcanetSession, core, net, bool(options["integrity"]), on_gpu)
+
+
+class FocusCutSession:
+    """One image: the mask of the clicks so far goes back, and crops around earlier clicks are segmented again."""
+
+    def __init__(self, asking: Any, net: Any, settings: dict[str, Any], image: Any) -> None:
+        self.asking, self.net, self.settings = asking, net, settings
+        self.mask = np.zeros(image.shape[:2], dtype=np.uint8)
+        size = np.array([image.shape[1], image.shape[0]])
+        self.sample = {"img": image, "pre_pred": self.mask, "meta": {"id": "", "source_size": size}}
+        self.focused: list[dict[str, Any]] = []
+
+    def predict(self, clicks: Any) -> Any:
+        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
+        points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
+        whole = (self.settings, self.net, self.sample, points)
+        if len(points) == 1 and self.settings["zoom_in"] == 0:
+            self.asking.predict_wo(*whole)  # the mask that the first zoom-in follows
+        mask, values = self.asking.predict_wo(*whole)
+        if len(points) > 1 and self.settings["hr_val"]:
+            self._focus(points, mask)
+        if self.focused:
+            mask = self.asking.predict_hr_new_final(*whole, self.focused, pred=mask, result=values)
+        self.mask = mask
+        return mask[None] == 1, None
+
+    def _focus(self, points: Any, mask: Any) -> None:
+        """Segment a crop around the last click from now on, if the peer's rule says so."""
+        click = tuple(points[-1])
+        radius, needed = self.asking.cal_expand_r_new_final(click, self.mask, mask)
+        if not needed:
+            return
+        names = ("pre_pred_hr", "seq_points_hr", "hr_result_src", "hr_result_count_src", "img_hr", "pred_hr")
+        place = {"point_num": len(points), "pt_hr": click, "expand_r": radius, "gt_hr": None}
+        self.focused.append({**dict.fromkeys(names), **place})
+
+
+def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """Its code asks for the GPU everywhere; on the CPU that is ignored."""
+    load = enter(repo, "inference")
+    torch = load("torch")
+    if device == "cpu":
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **more: this
+    settings = _settings(load, checkpoint, options)
+    net = load("model.hrcnet_base.my_net").MyNet(
+        output_stride=settings["output_stride"],
+        if_sync_bn=settings["sync_bn"],
+        special_lr=settings["special_lr"],
+        size=abs(settings["ref_size"]),
+        aux_parameter=settings["aux_parameter"],
+    )
+    net.load_state_dict(torch.load(checkpoint, map_location="cpu"))
+    net.to(device).eval()
+    return Model(FocusCutSession, load("inference"), net, settings)
+
+
+def _settings(load: Any, checkpoint: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that its command line makes of our options."""
+    given, size = sys.argv, str(options["size"])
+    arguments = ["-v", "-r", checkpoint, "-ap", f"backbone='{options['backbone']}',pretrained=False"]
+    arguments += ["-hrvs", f"pfs={int(options['rounds'])}", "-es", size, "-hrs", size]
+    arguments += ["-hrv"] * bool(options["focus"]) + ["-ef"] * bool(options["flip"])
+    sys.argv = ["main.py", *arguments]
+    try:
+        settings: dict[str, Any] = load("utils").create_parser()
+    finally:
+        sys.argv = given
+    return settings
+
+
+class InterformerSession:
+    """One image, encoded once. Each click marks pixels of a map beside the mask that came before.
+
+    Which class is larger decides, which is a threshold of 0.5, so masks are booleans.
+    """
+
+    def __init__(self, load: Any, net: Any, options: dict[str, Any], device: str, image: Any) -> None:
+        self.torch, self.net, self.options, self.size = load("torch"), net, options, image.shape[:2]
+        mmcv = load("mmcv")
+        normal = mmcv.imnormalize(
+            image, np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]), to_rgb=False
+        )
+        padded = mmcv.impad_to_multiple(normal, int(options["divisor"]), pad_val=0)
+        with self.torch.no_grad():
+            self.image = self.torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].to(device)
+            self.encoded = net.backbone(self.image)
+        unknown = load("interformer.utils").REF_UNKNOWN
+        shape = (1, 1, *self.image.shape[2:])
+        self.marks = self.torch.full(shape, unknown, dtype=self.torch.int64, device=device)
+
+    def predict(self, clicks: Any) -> Any:
+        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
+        x, y, positive = clicks[-1]
+        net, options = self.net, self.options
+        points = [[(y, x, "positive" if positive else "negative")]]
+        with self.torch.no_grad():
+            marks = net.update_ref_label_by_point_lists(
+                self.marks, points, float(options["inner_radius"]), float(options["outer_radius"])
+            )
+            answer = net.encode_decode(self.image, None, x=self.encoded, ref_label=marks)
+            mask = answer.argmax(dim=1, keepdim=True)
+            self.marks = net.update_ref_label_by_prediction(marks, mask)
+        height, width = self.size
+        return mask[0, :, :height, :width].cpu().numpy() == 1, None
+
+
+def interformer(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """The checkpoint's folder has its configuration too (`.py`), as its tools expect it."""
+    load = enter(repo, "interformer")
+    mmcv = load("mmcv")
+    load("interformer.segmentors")
+    files = sorted(Path(checkpoint).parent.glob("*.py"))
+    if len(files) != 1:
+        raise FileNotFoundError(f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there")
+    config = mmcv.Config.fromfile(str(files[0]))
+    config.model.pretrained = None
+    config.model.train_cfg = None
+    net = load("mmseg.models").build_segmentor(config.model, test_cfg=config.get("test_cfg"))
+    load("mmcv.runner").load_checkpoint(net, checkpoint, map_location="cpu")
+    net = load("mmcv.cnn.utils").revert_sync_batchnorm(net).to(device)
+    net.eval()
+    return Model(InterformerSession, load, net, options, device)
+
+
+LOADERS: dict[str, Callable[..., Any]] = {
+    "ritm": partial(plain, ritm),
+    "focalclick": partial(plain, focalclick),
+    "cdnet": partial(plain, cdnet),
+    "emcclick": partial(plain, emcclick),
+    "fcfi": partial(plain, fcfi, session=FcfiSession),
+    "fbrs": fbrs,
+    "simpleclick": plain_vit,
+    "cfr_icl": partial(plain_vit, predictor_options=cascade),
+    "piclick": piclick,
+    "segnext": segnext,
+    "sam": sam,
+    "sam_hq": sam_hq,
+    "sam2": sam2,
+    "dextr": dextr,
+    "iog": iog,
+    "fcanet": fcanet,
+    "focuscut": focuscut,
+    "interformer": interformer,
+}
+"""Name -> load(repo, checkpoint, options, device), the `load` of a user's own adapter."""
