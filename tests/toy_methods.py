@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,19 @@ class MisbehavingSession(DiscsSession):
         if self.fault in STRANGE:
             return STRANGE[self.fault](found.masks, clicks)
         return found
+
+
+class Counted(Discs):
+    """Writes a line into a file for each image that it opens."""
+
+    def __init__(self, radius: float = 12.0, marker: str = os.devnull) -> None:
+        super().__init__(radius)
+        self.marker = marker
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        with Path(self.marker).open("a") as file:
+            file.write("open\n")
+        return super().open(image)
 
 
 class Interrupted(Discs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ class ToySource:
     count: int = 6
     faults: tuple[int, ...] = ()
     unreadable: int = -1
+    deadly: int = -1
     name: str = "toy"
 
     @property
@@ -42,6 +44,8 @@ class ToySource:
         return [f"s{number}" for number in range(self.count)]
 
     def read(self, index: int) -> Sample:
+        if index == self.deadly:
+            os._exit(9)
         if index == self.unreadable:
             raise InputError("toy/s.png: not a whole image; get it again")
         return make_samples(self.count, faults=self.faults)[index]

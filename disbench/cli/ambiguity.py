@@ -15,11 +15,14 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 
 if TYPE_CHECKING:
+    from disbench.harness.record import Result
     from disbench.harness.set_source import IntentSource, SetSource
     from disbench.harness.set_task import SetTask, StoredAnswers
 
 FAILED_SAMPLES = 1
-"""Exit code of a run that is finished, with samples on which the method failed."""
+"""Exit code of a run that is finished, with samples on which the method failed or that cannot be read."""
+_NAMED = 5
+"""Samples that a message names."""
 
 
 Task = Literal["targets", "diverse", "intents"]
@@ -131,13 +134,33 @@ def say_answers(out: str, run: StoredAnswers) -> None:
         f"{result.model_seconds:.1f} s, harness {result.harness_seconds:.1f} s, wall "
         f"{result.wall_seconds:.1f} s; next: disbench ambiguity {out}"
     )
-    if result.failed:
-        first = result.failed[0]
+    say_failed(result, "sets", "count as not covered")
+
+
+def say_failed(result: Result, samples: str, counted: str, verify: str = "") -> None:
+    """Print which samples failed and why; `counted` says how they count, `verify` what finds all bad files.
+
+    Raises:
+        typer.Exit: some failed.
+    """
+    unread = result.unread
+    failed = [failure for failure in result.failed if failure not in unread]
+    if failed:
+        first = failed[0]
         typer.echo(
-            f"the method failed on {len(result.failed)} of {result.samples} sets, which count as not covered "
-            f"from that click on; the first: {first.sample}, click {first.click}: {first.reason}",
+            f"the method failed on {len(failed)} of {result.samples} {samples}, which {counted} from that click on; "
+            f"the first: {first.sample}, click {first.click}: {first.reason}",
             err=True,
         )
+    if unread:
+        names = ", ".join(failure.sample for failure in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
+        say(
+            f"{len(unread)} of {result.samples} {samples} cannot be read, which {counted}: {names}; the first: "
+            f"{unread[0].reason.partition(': ')[2]}; fix the files{verify} and run the same command again, which does "
+            "only these",
+            err=True,
+        )
+    if result.failed:
         raise typer.Exit(FAILED_SAMPLES)
 
 

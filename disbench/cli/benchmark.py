@@ -14,7 +14,6 @@ import typer
 from typer import Argument, Option
 
 from disbench.cli.ambiguity import (
-    FAILED_SAMPLES,
     ClicksOption,
     ImagesOption,
     MinMembersOption,
@@ -24,6 +23,7 @@ from disbench.cli.ambiguity import (
     ShardsOption,
     TaskOption,
     say_answers,
+    say_failed,
     set_task,
 )
 from disbench.cli.options import (
@@ -202,14 +202,8 @@ def run(
     echo_left_out(finished.record.dataset.facts.get("left_out", {}))
     if figures:
         typer.echo(figures)
-    if result.failed:
-        first = result.failed[0]
-        typer.echo(
-            f"the method failed on {len(result.failed)} of {result.samples} samples, whose IoU counts as 0 from "
-            f"that click on; the first: {first.sample}, click {first.click}: {first.reason}",
-            err=True,
-        )
-        raise typer.Exit(FAILED_SAMPLES)
+    verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
+    say_failed(result, "samples", "count with an IoU of 0", verify)
 
 
 def predict(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _SHOWN = 60
 """Characters of a text from outside that a message repeats."""
+_LONGEST = 300
+"""Characters of a line about an error."""
 
 
 class InputError(ValueError):
@@ -31,6 +35,23 @@ def shown(value: object) -> str:
         few = len(value) <= 4 and not any(isinstance(item, list | tuple | dict) for item in value)
         return f"[{', '.join(map(shown, value))}]" if few else f"a list of {len(value)}"
     return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def one_line(text: str) -> str:
+    """A text from outside on one line of printable characters, cut where it is long."""
+    plain = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST])
+    return " ".join(plain.split())[:_LONGEST]
+
+
+def told(error: BaseException) -> str:
+    """An error of another's code on one line: its type, its message, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    try:
+        message = one_line(str(error))
+    except Exception:
+        message = "an error whose message cannot be read"
+    return f"{type(error).__name__}: {message}{place}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:

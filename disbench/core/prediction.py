@@ -6,10 +6,8 @@ No base class and no registration: any object of this shape is a method.
 from __future__ import annotations
 
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,11 +15,10 @@ import numpy.typing as npt
 
 from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
+from disbench.core.errors import told
 
 RgbImage = ByteArray
 Result = TypeVar("Result")
-_REASON_LENGTH = 300
-"""Characters of an error's message that a result keeps."""
 
 
 class MethodError(Exception):
@@ -93,15 +90,3 @@ def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> 
         if interrupted or isinstance(error, passing):
             raise
         raise MethodError(f"{what} raised {told(error)}") from error
-
-
-def told(error: BaseException) -> str:
-    """An error on one line: its type, its message, and where in the code it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    try:
-        message = str(error)[: 10 * _REASON_LENGTH]
-    except Exception:
-        message = "an error whose message cannot be read"
-    plain = "".join(character if character.isprintable() else " " for character in message)
-    return f"{type(error).__name__}: {' '.join(plain.split())[:_REASON_LENGTH]}{place}"

@@ -34,10 +34,21 @@ class Sample:
     first_click: Click | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What identifies samples: a SHA-256 (hex) of all, and one of each, which changes with its files and id only."""
+
+    whole: str
+    samples: Sequence[str]
+
+
 class Source(Protocol):
     """The samples of a run. Picklable: worker processes read samples by number.
 
-    Optional, looked for by name: `write_tables(folder)`, which writes tables of its own into the run's folder.
+    Optional, looked for by name:
+
+    - `write_tables(folder)`: writes tables of its own into the run's folder.
+    - `content() -> Content`: as `content_hash`, and each sample's; of a file that is missing nothing is hashed.
     """
 
     @property
@@ -67,3 +78,13 @@ class SampleSource(Source, Protocol):
 
     def read(self, index: int) -> Sample:
         """The sample with this number; errors as for `Source.read`."""
+
+
+def content_of(source: Source) -> Content:
+    """The content of a source; without `content()`, every sample changes with any of them."""
+    content = getattr(source, "content", None)
+    if content is not None:
+        found: Content = content()
+        return found
+    whole = source.content_hash()
+    return Content(whole, [whole] * len(source.ids))

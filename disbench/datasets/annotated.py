@@ -17,8 +17,8 @@ from disbench.core import masks
 from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster
-from disbench.core.samples import Sample, SampleSource
-from disbench.datasets.file_samples import check_target, in_threads, joint_hash, noted
+from disbench.core.samples import Content, Sample, SampleSource
+from disbench.datasets.file_samples import check_target, in_threads, joint_content, noted, or_none
 from disbench.datasets.images import ImageFinder, read_rgb, turned
 from disbench.datasets.instances import AnnotationFile, Dialect, Id, open_annotations, read_id
 from disbench.io.files import file_sha256
@@ -90,13 +90,23 @@ class AnnotatedSamples:
 
     def content_hash(self) -> str:
         """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
+        return self._content(self._image_digest).whole
+
+    def content(self) -> Content:
+        """The content hash, and that of each sample; null stands for an image that cannot be read."""
+        return self._content(or_none(self._image_digest))
+
+    def _image_digest(self, image_id: Id) -> str:
+        return self._digest(self._image_path(image_id))
+
+    def _content(self, digest: Callable[[Id], str | None]) -> Content:
         images = list(dict.fromkeys(self._image_ids))
-        digests = dict(zip(images, in_threads(lambda one: self._digest(self._image_path(one)), images), strict=True))
+        digests = dict(zip(images, in_threads(digest, images), strict=True))
         parts = (
             [sample_id, 0, digests[image_id], self._segmentation_sha256(place)]
             for sample_id, image_id, place in zip(self.ids, self._image_ids, self._places.tolist(), strict=True)
         )
-        return joint_hash(f"annotation-{self.raster}{'' if self.exif == 'ignore' else '-exif'}", parts)
+        return joint_content(f"annotation-{self.raster}{'' if self.exif == 'ignore' else '-exif'}", parts)
 
     def facts(self) -> dict[str, object]:
         """Title and options of the card, the number of images with a sample, what was left out, and notes."""

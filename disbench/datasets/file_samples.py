@@ -16,7 +16,7 @@ import numpy as np
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Exif
 from disbench.core.errors import InputError
-from disbench.core.samples import Sample, Target
+from disbench.core.samples import Content, Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
 from disbench.datasets.targets import RULES
 from disbench.io.files import file_sha256
@@ -104,10 +104,17 @@ class FileSamples:
 
     def content_hash(self) -> str:
         """SHA-256 of rule, ids, and the bytes of all files (docs/benchmark-datasets.md)."""
+        return self._content(file_sha256).whole
+
+    def content(self) -> Content:
+        """The content hash, and that of each sample; null stands for a file that cannot be read."""
+        return self._content(or_none(file_sha256))
+
+    def _content(self, digest: Callable[[Path], str | None]) -> Content:
         names = list(dict.fromkeys(name for record in self._records for name in record.files))
-        digests = dict(zip(names, in_threads(lambda name: file_sha256(self.folder / name), names), strict=True))
+        digests = dict(zip(names, in_threads(lambda name: digest(self.folder / name), names), strict=True))
         parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
-        return joint_hash(self.rule if self.exif == "ignore" else f"{self.rule}-exif", parts)
+        return joint_content(self.rule if self.exif == "ignore" else f"{self.rule}-exif", parts)
 
     def facts(self) -> dict[str, object]:
         """Title and options of the card, the target rule, the number of image files, and notes."""
@@ -144,17 +151,33 @@ def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str
         )
 
 
-def joint_hash(rule: str, parts: Iterable[Sequence[object]]) -> str:
-    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample.
+def joint_content(rule: str, parts: Iterable[Sequence[object]]) -> Content:
+    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample; and of the first and each other line.
 
     Args:
         rule: how files become targets.
         parts: for each sample its id, the number of its object, and the SHA-256 of each of its files.
     """
-    digest = hashlib.sha256()
-    for line in ([HASH_FORMAT, rule], *parts):
-        digest.update(json.dumps(list(line), separators=(",", ":")).encode() + b"\n")
-    return digest.hexdigest()
+    head, *lines = (
+        json.dumps(list(line), separators=(",", ":")).encode() + b"\n" for line in ([HASH_FORMAT, rule], *parts)
+    )
+    return Content(_sha256(head, *lines), [_sha256(head, line) for line in lines])
+
+
+def _sha256(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def or_none(digest: Callable[[Item], Result]) -> Callable[[Item], Result | None]:
+    """A function that gives None where this one finds a file that is missing or cannot be read."""
+
+    def digest_or_none(item: Item) -> Result | None:
+        try:
+            return digest(item)
+        except (InputError, OSError):
+            return None
+
+    return digest_or_none
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

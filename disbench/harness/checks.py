@@ -24,7 +24,7 @@ from disbench.core.samples import Sample, Target
 from disbench.harness.candidates import Candidates, choose, choose_by_numbers
 from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.protocol import Protocol
-from disbench.harness.record import Failure
+from disbench.harness.record import UNREAD, Failure
 from disbench.harness.sample_loop import first_mask
 from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
@@ -189,7 +189,11 @@ class RowChecks:
 
     def _form(self, row: Row) -> Iterator[tuple[str, str]]:
         """A row's click, masks and lists fit each other, so that its values can be compared."""
-        if not (0 <= row["x"] < row["width"] and 0 <= row["y"] < row["height"]):
+        size = (row["height"], row["width"])
+        if is_unread(row):
+            if (row["x"], row["y"], row["click"], *size) != (0, 0, 1, 0, 0):
+                yield "sample that cannot be read, with a click", _where(row)
+        elif not (0 <= row["x"] < row["width"] and 0 <= row["y"] < row["height"]):
             place = f"x {row['x']}, y {row['y']} in {row['width']} x {row['height']} pixels"
             yield "click outside the image", f"{_where(row)} ({place})"
         good = row["failure"] is None
@@ -197,7 +201,6 @@ class RowChecks:
         if stored != list(self._masks if good else ()):
             yield f"row with other masks than {RUN} says", f"{_where(row)} ({' and '.join(stored) or 'none'})"
             return
-        size = (row["height"], row["width"])
         for mask in _stored_masks(row):
             try:
                 masks.from_foreign_rle({"size": list(size), "counts": mask}, *size)
@@ -249,6 +252,11 @@ class RowChecks:
         if kept is not None and kept != row["kept"]:
             kind = f"candidate that the selection '{self._protocol.selection}' does not keep"
             yield kind, f"{_where(row)} ({row['kept']}, not {kept})"
+
+
+def is_unread(row: Row) -> bool:
+    """Whether a row is that of a sample that cannot be read."""
+    return str(row["failure"]).startswith(UNREAD)
 
 
 def check_schema(run: StoredRun, problems: Problems) -> bool:

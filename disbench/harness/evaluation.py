@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from disbench.harness.protocol import Protocol
 from disbench.harness.replay import check_samples, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import ClickRow, split_by_sample, to_table
-from disbench.harness.tasks import Clicked, run_chunk
+from disbench.harness.tasks import Clicked, Reader, run_chunk
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,11 @@ def evaluate(
         batch: samples in lockstep, for a method with `predict_batch`.
 
     Returns:
-        One row a click. A method that raises or returns a malformed prediction fails that sample; the row says why.
+        One row a click. A sample that cannot be read, or on which the method raises or returns a malformed prediction,
+        fails; its row says why.
 
     Raises:
-        InputError: a sample that cannot be read, two samples with one id, an unknown selection or policy, a
+        InputError: two samples with one id, an unknown selection or policy, a
             batch for a method without `predict_batch`, recorded clicks on an unknown sample or outside its image.
     """
     asked = Protocol(
@@ -130,7 +131,7 @@ def evaluate(
     protocol = with_recording(asked)
     rows: dict[int, list[ClickRow]] = {}
     seen: list[str] = []
-    readers, task = enumerate(_recorded(samples, protocol, seen)), TargetsTask(protocol, store)
+    readers, task = _recorded(samples, protocol, seen), TargetsTask(protocol, store)
     while chunk := list(islice(readers, batch)):
         for event in run_chunk(method, chunk, task, batched=batch > 1):
             if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
@@ -148,27 +149,21 @@ def check_batch(method: Any, batch: int) -> None:
         raise InputError(f"{type(method).__name__} has no 'predict_batch'; leave the batch at 1")
 
 
-def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Callable[[], Sample]]:
+def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Reader]:
     if isinstance(samples, Iterable):
-        for sample in samples:
-            yield partial(_itself, sample)
+        for number, sample in enumerate(samples):
+            yield Reader(number, sample.id, partial(_itself, sample))
         return
-    for number in range(len(samples.ids)):
-        yield partial(samples.read, number)
+    for number, name in enumerate(samples.ids):
+        yield Reader(number, name, partial(samples.read, number))
 
 
-def _recorded(
-    samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]
-) -> Iterator[Callable[[], Sample]]:
+def _recorded(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]) -> Iterator[Reader]:
     """Readers of the samples; with a recording only of those that have clicks, and `seen` gets all ids."""
-    if protocol.recording is None:
-        yield from _readers(samples)
-        return
-    for read in _readers(samples):
-        sample = read()
-        seen.append(sample.id)
-        if sample.id in protocol.recording.clicks:
-            yield partial(_itself, sample)
+    for reader in _readers(samples):
+        seen.append(reader.sample)
+        if protocol.recording is None or reader.sample in protocol.recording.clicks:
+            yield reader
 
 
 def _itself(sample: Sample) -> Sample:

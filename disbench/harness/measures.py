@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import InputError
 from disbench.core.metrics import FailureRule, clicks_to_reach, miou_curve, nof
 from disbench.core.statistics import bootstrap_interval
+from disbench.harness.record import UNREAD
 from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
 from disbench.io.parquet import complaining
 
@@ -54,14 +56,14 @@ class RunRows:
         samples: ids, in the dataset's order.
         ious: after each click; a sample that ended early is padded to `max_clicks` (`StoredRun.by_sample`).
         clicks: number of rows.
-        failures: id and reason of each sample on which the method failed.
+        failures: id and reason of each sample on which the method failed, or that cannot be read.
         max_clicks: as in `Protocol`, like `stop_at` and `budget`.
         stop_at: the IoU at which samples ended, or None.
         budget: "" for a loop of clicks.
         boundary_ious: like `ious`.
         ran_out: number of samples whose recorded clicks ended before `max_clicks`.
-        first: which rows are a sample's first click, (clicks,).
-        seconds: column -> (clicks,); opening the image counts to the method's first click.
+        first: which rows are a sample's first click, (clicks,), without samples that cannot be read.
+        seconds: column -> (clicks,), likewise; opening the image counts to the method's first click.
     """
 
     samples: Sequence[str]
@@ -101,6 +103,11 @@ class RunRows:
     def boundary_miou(self) -> FloatArray | None:
         """Like `miou`, for the boundary IoU."""
         return None if self.without_curves else miou_curve(self.boundary_ious, self.max_clicks)
+
+    @property
+    def unread(self) -> list[str]:
+        """Samples that cannot be read."""
+        return [name for name, reason in self.failures if reason.startswith(UNREAD)]
 
     @cached_property
     def undefined(self) -> list[str]:
@@ -188,6 +195,7 @@ def read_rows(run: StoredRun) -> RunRows:
             f"{place}: {len(ious)} samples, where run.json says {said}; run it again with --existing overwrite"
         )
     failed = table.filter(table["failure"].is_valid())
+    asked = table.filter(pc.fill_null(pc.invert(pc.starts_with(table["failure"], UNREAD)), True))
     failures = list(zip(failed["sample"].to_pylist(), failed["failure"].to_pylist(), strict=True))
     return RunRows(
         samples=list(ious),
@@ -199,8 +207,8 @@ def read_rows(run: StoredRun) -> RunRows:
         budget=protocol.budget,
         boundary_ious=_stacked(boundary_ious),
         ran_out=_ran_out(table, protocol.max_clicks) if run.replayed else 0,
-        first=table["click"].to_numpy() == 1,
-        seconds={name: table[name].to_numpy() for name in SECONDS},
+        first=asked["click"].to_numpy() == 1,
+        seconds={name: asked[name].to_numpy() for name in SECONDS},
     )
 
 

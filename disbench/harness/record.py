@@ -18,6 +18,8 @@ from disbench.io.settings import Bounds, Count, Number, parse_json_table, settin
 FORMAT = 1
 DIVERSE: Final = "diverse"
 """The task of a `SetRunRecord`; in the record of a run of targets there is none."""
+UNREAD = "the sample cannot be read"
+"""How the reason begins of a sample that failed without the method."""
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Seconds = Annotated[float, Bounds(0, MAX_COUNT)]
 _DECISIVE = ("task", "method", "dataset", "protocol", "versions")
@@ -189,7 +191,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A sample on which the method failed, the click, and why."""
+    """A sample on which the method failed, or that cannot be read; the click, and why."""
 
     sample: str
     click: Count
@@ -219,6 +221,11 @@ class Result:
     model_seconds: Seconds
     harness_seconds: Seconds
     method_versions: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def unread(self) -> list[Failure]:
+        """The samples that cannot be read."""
+        return [failure for failure in self.failed if failure.reason.startswith(UNREAD)]
 
 
 @dataclass(frozen=True, kw_only=True)

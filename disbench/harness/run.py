@@ -9,16 +9,16 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from disbench import __version__
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
 from disbench.core.clicks import opencv_version
-from disbench.core.errors import InputError
-from disbench.core.samples import SampleSource, Source
+from disbench.core.errors import InputError, shown
+from disbench.core.samples import SampleSource, Source, content_of
 from disbench.harness.evaluation import check_ids
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import (
@@ -44,12 +44,24 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
-_logger = logging.getLogger("disbench.harness")
 JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
+_logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {"onnx": ("onnxruntime",), "models": ("torch", "transformers"), "maxflow": ("PyMaxflow",)}
 """Extra of a card -> packages that the method may compute with; a class without a card may use all of them."""
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run is carried out (`run_benchmark`)."""
+
+    engine: Engine | None
+    every: int
+    limit: int | None
+    existing: Existing
+    command: str
+    progress: bool
+    grown: Callable[[], None]
 
 
 def run_benchmark(
@@ -58,14 +70,7 @@ def run_benchmark(
     out: Path,
     protocol: Protocol,
     execution: Execution | None = None,
-    *,
-    engine: Engine | None = None,
-    every: int = 1,
-    limit: int | None = None,
-    existing: Existing = "resume",
-    command: str = "",
-    progress: bool = False,
-    grown: Callable[[], None] = lambda: None,
+    **options: Unpack[RunOptions],
 ) -> StoredRun:
     """Run a method on a dataset and store one row a click.
 
@@ -75,44 +80,34 @@ def run_benchmark(
         out: folder of the run; made if missing.
         protocol: how to evaluate.
         execution: processes, threads, time limit, stored masks.
-        engine: where the workers are; by default `execution.workers` processes on this machine.
-        every: only every n-th sample, from the first.
-        limit: only the first n of them.
-        existing: `resume` continues an unfinished run of the same job and leaves a finished one; `overwrite` begins
-            again; `fail` refuses a folder that has a run.
-        command: recorded as the command line of this run.
-        progress: show a progress bar.
-        grown: called whenever the journal in `out` has grown.
+        **options: `engine`: where the workers are; by default `execution.workers` processes on this machine.
+            `every`: only every n-th sample, from the first. `limit`: only the first n of them. `existing`: `resume`
+            (default) continues an unfinished run of the same job, does samples again that could not be read or have
+            changed, and leaves a finished run; `overwrite` begins again; `fail` refuses a folder that has a run.
+            `command`: recorded as the command line. `progress`: show a progress bar. `grown`: called whenever the
+            journal in `out` has grown.
 
     Returns:
-        The finished run. Samples on which the method failed are in its rows, with the reason, and in
-        `record.result.failed`.
+        The finished run. Samples that cannot be read, or on which the method failed, are in its rows with the reason,
+        and in `record.result.failed`.
 
     Raises:
-        InputError: the folder has another job's run, the method cannot be made, a sample cannot be read; recorded
-            clicks cannot be read, are on an unknown sample, or lie outside its image.
+        InputError: the folder has another job's run, the method cannot be made, no sample can be read, or some were
+            changed while they were read; recorded clicks cannot be read, are on an unknown sample, or lie outside its
+            image.
     """
     execution = execution or Execution()
-    task = TargetsTask(with_recording(protocol), execution.store)
-    _run(
-        method,
-        source,
-        out,
-        task,
-        execution,
-        engine=engine,
-        every=every,
-        limit=limit,
-        existing=existing,
-        command=command,
-        progress=progress,
-        grown=grown,
-    )
+    _run(method, source, out, TargetsTask(with_recording(protocol), execution.store), execution, **options)
     return read_run(out)
 
 
 def run_diverse(
-    method: MethodSpec, source: Source, out: Path, task: SetTask, execution: Execution | None = None, **options: Any
+    method: MethodSpec,
+    source: Source,
+    out: Path,
+    task: SetTask,
+    execution: Execution | None = None,
+    **options: Unpack[RunOptions],
 ) -> StoredAnswers:
     """Ask a method what a first click may mean, for each diverse set, and store its answers.
 
@@ -141,7 +136,9 @@ def _run(
     numbers = _chosen(source, every, limit)
     if isinstance(task, TargetsTask):
         numbers = recorded_numbers(task.protocol, source, numbers)
-    record = _begun_record(method, source, task, every, limit, execution, command)
+    content, ids = content_of(source), source.ids
+    contents = {ids[number]: content.samples[number] for number in numbers}
+    record = _begun_record(method, source, content.whole, task, every, limit, execution, command)
     for note in record.dataset.facts.get("notes", ()):
         _logger.warning("%s: %s", source.name, note)
     out.mkdir(parents=True, exist_ok=True)
@@ -150,29 +147,40 @@ def _run(
     begun = time.monotonic()
     journal = Journal(out, task.schema)
     try:
-        _check_journal(journal, record, out)
+        _resume(journal, record, contents, out)
         work = EvaluationWork(method, source, task, execution.batch, execution.threads, execution.timeout)
         engine = engine or LocalEngine(execution.workers)
-        _evaluate(journal, work, numbers, engine, out, progress, grown)
-        _check_unchanged(source, record, journal, out)
+        _evaluate(journal, work, numbers, contents, engine, out, progress, grown)
+        _check_unchanged(source, contents, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
-        task.write(out, journal.tables())
+        result = _result(journal, contents, wall_seconds)
+        if len(result.unread) == len(contents):
+            raise InputError(
+                f"{source.name}: none of {len(contents)} samples can be read; the first: {result.unread[0].sample}: "
+                f"{result.unread[0].reason}"
+            )
+        (out / RUN).unlink(missing_ok=True)  # it belongs to the rows that are replaced now
+        task.write(out, journal.tables(contents))
         if (write_tables := getattr(source, "write_tables", None)) is not None:
             write_tables(out)
-        result = _result(journal, wall_seconds)
     finally:
+        nothing = not any(journal.finished().values())
         journal.close()
+        if nothing:
+            (out / JOURNAL).unlink()
     carried_out = dataclasses.replace(
         record.execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
     )
     write_json(out / RUN, dataclasses.replace(record, execution=carried_out, result=result).as_json())
-    (out / JOURNAL).unlink()
+    if not result.unread:
+        (out / JOURNAL).unlink()
 
 
 def _evaluate(
     journal: Journal,
     work: EvaluationWork,
     numbers: Sequence[int],
+    contents: Mapping[str, str],
     engine: Engine,
     out: Path,
     progress: bool,
@@ -180,19 +188,20 @@ def _evaluate(
 ) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
-    finished, size = journal.finished(), work.batch
-    every_chunk = [tuple(numbers[i : i + size]) for i in range(0, len(numbers), size)]
-    chunks = [chunk for chunk in every_chunk if chunk[0] not in finished]
+    finished, ids, size = journal.finished(), work.source.ids, work.batch
+    left = [number for number in numbers if ids[number] not in finished]
+    chunks = [tuple(left[i : i + size]) for i in range(0, len(left), size)]
     failed = 0
     with (
-        tqdm(total=len(numbers), initial=sum(finished.values()), unit="sample", disable=not progress) as bar,
+        tqdm(total=len(numbers), initial=len(finished), unit="sample", disable=not progress) as bar,
         contextlib.closing(engine.as_finished(work, chunks, out)) as evaluated,
     ):
         for chunk in evaluated:
             for sentence in chunk.lost:
                 engine.tell(sentence)
-            rows = work.task.table(chunk.all_rows())
-            journal.add(chunk.numbers[0], len(chunk.numbers), rows, chunk.repeated)
+            for number, rows in chunk.rows.items():
+                journal.add(ids[number], contents[ids[number]], work.task.table(rows))
+            journal.note_repeated(chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
             grown()
@@ -202,11 +211,42 @@ def _evaluate(
                 bar.set_postfix(failed=failed)
 
 
-def _check_unchanged(source: Source, record: Record, journal: Journal, out: Path) -> None:
-    """Refuse, now and when resumed, a run whose files changed while it was under way."""
-    if source.content_hash() != record.dataset.content_hash:
-        journal.spoil(f"the files of {source.name} were changed while they were read")
-        _check_journal(journal, record, out)
+def _resume(journal: Journal, record: Record, contents: Mapping[str, str], out: Path) -> None:
+    """Keep the rows of samples that are as they were; InputError for the journal of another job or of other data."""
+    begun, job, finished = journal.job(), record.job(), journal.finished()
+    if begun is not None:
+        check_same(_settings(begun), _settings(job), out)
+        read = {sample: content for sample, content in finished.items() if content is not None}
+        changed = [sample for sample, content in read.items() if content != contents.get(sample)]
+        if read and len(changed) == len(read):
+            check_same(begun, job, out)
+        if changed:
+            _logger.warning("%s: %s; done again", out, _named(changed, "changed since the run began"))
+        journal.drop([*changed, *(finished.keys() - read.keys())])
+    journal.begin(job)
+
+
+def _settings(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job without what follows from the content of its samples."""
+    dataset = job["dataset"]
+    return {**job, "dataset": {"name": dataset["name"], "options": dataset["facts"].get("options")}}
+
+
+def _check_unchanged(source: Source, contents: Mapping[str, str], journal: Journal, out: Path) -> None:
+    """Drop the rows of samples whose files were changed during the run, which may be of either state."""
+    now = dict(zip(source.ids, content_of(source).samples, strict=True))
+    changed = [sample for sample, content in contents.items() if content != now[sample]]
+    if changed:
+        journal.drop(changed)
+        raise InputError(
+            f"{out}: {_named(changed, f'of {source.name} changed during the run')}; run the same command again, which "
+            "does these again"
+        )
+
+
+def _named(samples: Sequence[str], what: str) -> str:
+    few = ", ".join(map(shown, samples[:3]))
+    return f"{len(samples)} samples {what} ({few}{', ...' if len(samples) > 3 else ''})"
 
 
 def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
@@ -222,6 +262,7 @@ def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
 def _begun_record(
     method: MethodSpec,
     source: Source,
+    content_hash: str,
     task: TargetsTask | SetTask,
     every: int,
     limit: int | None,
@@ -240,7 +281,7 @@ def _begun_record(
             source_sha256=file_sha256(file) if file else None,
             provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
         ),
-        "dataset": DatasetRecord(source.name, len(source.ids), source.content_hash(), dict(source.facts())),
+        "dataset": DatasetRecord(source.name, len(source.ids), content_hash, dict(source.facts())),
         "every": every,
         "limit": limit,
         "versions": _versions(method),
@@ -290,23 +331,14 @@ def _is_finished(out: Path, record: Record, existing: Existing) -> bool:
         return False
     if existing == "fail" and present:
         raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
-    if (out / RUN).is_file():
-        check_same(parse_record((out / RUN).read_bytes(), str(out / RUN)).job(), record.job(), out)
-        (out / JOURNAL).unlink(missing_ok=True)
-        return True
-    return False
-
-
-def _check_journal(journal: Journal, record: Record, out: Path) -> None:
-    if spoiled := journal.spoiled():
-        raise InputError(
-            f"{out}: {spoiled}, so some of its rows are of other files; run it again with --existing overwrite"
-        )
-    begun = journal.job()
-    if begun is None:
-        journal.begin(record.job())
-    else:
-        check_same(begun, record.job(), out)
+    if not (out / RUN).is_file():
+        return False
+    before = parse_record((out / RUN).read_bytes(), str(out / RUN))
+    if before.result.unread and (out / JOURNAL).is_file():
+        return False
+    check_same(before.job(), record.job(), out)
+    (out / JOURNAL).unlink(missing_ok=True)
+    return True
 
 
 def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
@@ -333,11 +365,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _result(journal: Journal, wall_seconds: float) -> Result:
+def _result(journal: Journal, done: Iterable[str], wall_seconds: float) -> Result:
     failed: list[Failure] = []
     samples = clicks = 0
     seconds = dict.fromkeys(SECONDS, 0.0)
-    for table in journal.tables():
+    for table in journal.tables(done):
         ends = table.select(["sample", "click", "failure"]).to_pylist()
         failed += [Failure(row["sample"], row["click"], row["failure"]) for row in ends if row["failure"] is not None]
         samples += len({row["sample"] for row in ends})

@@ -120,14 +120,6 @@ class SampleLoop:
             x=click.x,
             y=click.y,
             positive=click.positive,
-            iou=0.0,
-            boundary_iou=0.0,
-            kept=-1,
-            candidates=0,
-            candidate_ious=(),
-            candidate_scores=None,
-            model_seconds=0.0,
-            harness_seconds=0.0,
             height=height,
             width=width,
         )
@@ -183,6 +175,10 @@ class TargetsTask:
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
         """The loop of a sample."""
         return SampleLoop(sample, self.protocol, self.store, harness_seconds)
+
+    def unread(self, sample: str, reason: str) -> ClickRow:
+        """The only row of a sample that cannot be read."""
+        return ClickRow(sample, 1, 0, 0, positive=False, failure=reason)
 
     def table(self, rows: Sequence[ClickRow]) -> pa.Table:
         """Rows as an Arrow table."""

@@ -17,7 +17,8 @@ from disbench.core.diverse_sets import Combination, SampledScene, SetOfObjects, 
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import areas
 from disbench.core.prediction import RgbImage
-from disbench.core.samples import Sample
+from disbench.core.samples import Content, Sample
+from disbench.datasets.file_samples import or_none
 from disbench.datasets.photos import photo_path
 from disbench.harness.record import Choice
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
@@ -95,11 +96,23 @@ class SetSource:
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of shards, choice and images."""
-        digest = hashlib.sha256(f"disbench sets 1\n{self.reader.manifest.content_hash}\n".encode())
-        digest.update("\n".join(self.ids).encode())
-        for name in dict.fromkeys(self._names[1][scene] for scene, *_ in self.chosen):
-            digest.update(f"\n{name} {file_sha256(self._path(name))}".encode())
-        return digest.hexdigest()
+        return self._content(self._image_digest).whole
+
+    def content(self) -> Content:
+        """The content hash, and that of each set; None stands for an image that cannot be read."""
+        return self._content(or_none(self._image_digest))
+
+    def _image_digest(self, name: str) -> str:
+        return file_sha256(self._path(name))
+
+    def _content(self, digest: Callable[[str], str | None]) -> Content:
+        shards = self.reader.manifest.content_hash
+        names = [self._names[1][scene] for scene, *_ in self.chosen]
+        images = {name: f"\n{name} {digest(name)}" for name in dict.fromkeys(names)}
+        return Content(
+            _sha256("disbench sets 1\n", shards, "\n", "\n".join(self.ids), *images.values()),
+            [_sha256(shards, "\n", number, images[name]) for number, name in zip(self.ids, names, strict=True)],
+        )
 
     def facts(self) -> dict[str, object]:
         """What a run records (`disbench.harness.record.SetFacts`)."""
@@ -184,8 +197,16 @@ class IntentSource:
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of the sets, and of the rule that turns them into targets and clicks."""
-        seed = self.sets.choice.seed
-        return hashlib.sha256(f"disbench intents 1\n{seed}\n{self.sets.content_hash()}".encode()).hexdigest()
+        return self._hashed(self.sets.content_hash())
+
+    def content(self) -> Content:
+        """The content hash, and that of each target."""
+        sets = self.sets.content()
+        samples = [self._hashed(f"{sets.samples[index]}\n{member}") for index, member in self._members]
+        return Content(self._hashed(sets.whole), samples)
+
+    def _hashed(self, text: str) -> str:
+        return _sha256(f"disbench intents 1\n{self.sets.choice.seed}\n{text}")
 
     def facts(self) -> dict[str, object]:
         """The facts of the sets, with another title."""
@@ -195,6 +216,10 @@ class IntentSource:
     def write_tables(self, folder: Path) -> None:
         """Write `sets.parquet`, which has the relation of each target, into a run's folder."""
         self.sets.write_tables(folder)
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def relation(sampled: SampledScene, center: int, member: Combination) -> str:

@@ -184,6 +184,11 @@ class SetTask:
         """The loop of a set."""
         return SetLoop(sample, self, harness_seconds)
 
+    def unread(self, sample: str, reason: str) -> AnswerRow:
+        """The only row of a set that cannot be read."""
+        image_id, _, center = sample.rpartition("/")
+        return AnswerRow(sample, image_id, int(center), 1, 0, 0, 0, 0, members=0, failure=reason)
+
     def table(self, rows: Sequence[AnswerRow]) -> pa.Table:
         """Rows as an Arrow table."""
         return to_table(rows, JOURNAL_SCHEMA)

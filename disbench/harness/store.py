@@ -1,7 +1,7 @@
 """The stored run: a folder with `run.json` and `clicks.parquet`, one row a click.
 
-During a run, `journal.sqlite` has the finished chunks of samples; at the end they become `clicks.parquet` in the
-dataset's order, and the journal is removed.
+During a run, `journal.sqlite` has the rows of finished samples; at the end they become `clicks.parquet` in the
+dataset's order, and the journal is removed, unless some samples cannot be read: the same command does these again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
-from disbench.harness.record import FORMAT, RunRecord, SetRunRecord, parse_record
+from disbench.harness.record import FORMAT, UNREAD, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, size_of, written_out
-from disbench.io.settings import parse_json, parse_json_table
+from disbench.io.settings import parse_json_table
 
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP = 256
@@ -61,9 +61,10 @@ SCHEMA = pa.schema(
 )
 """One row a click.
 
-A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is
--1 and `candidates` is 0. `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is
-`height`, `width`) or null, as `--store` asks.
+A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1 and
+`candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and `width` are
+0, too. `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or null,
+as `--store` asks.
 """
 SECONDS = ("model_seconds", "harness_seconds")
 """The columns that differ from run to run."""
@@ -78,16 +79,16 @@ class ClickRow:
     x: int
     y: int
     positive: bool
-    iou: float
-    boundary_iou: float
-    kept: int
-    candidates: int
-    candidate_ious: tuple[float, ...]
-    candidate_scores: tuple[float, ...] | None
-    model_seconds: float
-    harness_seconds: float
-    height: int
-    width: int
+    iou: float = 0.0
+    boundary_iou: float = 0.0
+    kept: int = -1
+    candidates: int = 0
+    candidate_ious: tuple[float, ...] = ()
+    candidate_scores: tuple[float, ...] | None = None
+    model_seconds: float = 0.0
+    harness_seconds: float = 0.0
+    height: int = 0
+    width: int = 0
     failure: str | None = None
     mask: bytes | None = None
     candidate_masks: tuple[bytes, ...] | None = None
@@ -99,7 +100,7 @@ def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:
 
 
 class Journal:
-    """The finished chunks of a run, in `journal.sqlite`; a damaged file raises InputError."""
+    """The rows of finished samples, in `journal.sqlite`; a damaged file raises InputError."""
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
         self.path, self._schema = folder / JOURNAL, schema
@@ -108,12 +109,11 @@ class Journal:
             self._connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers are programs
             self._connection.execute("CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL)")
             self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS chunks "
-                "(first INTEGER PRIMARY KEY, samples INTEGER, rows BLOB, repeated TEXT)"
+                "CREATE TABLE IF NOT EXISTS samples (id TEXT PRIMARY KEY, content TEXT, is_read INTEGER, rows BLOB)"
             )
+            self._connection.execute("CREATE TABLE IF NOT EXISTS repeated (reason TEXT)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS seconds (wall REAL)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE)")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS spoiled (reason TEXT)")
 
     def job(self) -> dict[str, Any] | None:
         """The job of this journal (`disbench.harness.record.Record.job`); None if it is new."""
@@ -122,42 +122,54 @@ class Journal:
             return None if found is None else parse_json_table(found[0])
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Write the job into a new journal."""
+        """Write the job, in place of another."""
         with self._complaining():
+            self._connection.execute("DELETE FROM job")
             self._connection.execute("INSERT INTO job VALUES (?)", (json.dumps(job, sort_keys=True),))
 
-    def finished(self) -> dict[int, int]:
-        """First sample of each finished chunk -> number of its samples."""
+    def finished(self) -> dict[str, str | None]:
+        """Sample -> hash of its content when its rows were made; None for one that could not be read."""
         with self._complaining():
-            return dict(self._connection.execute("SELECT first, samples FROM chunks").fetchall())
+            found = self._connection.execute("SELECT id, CASE WHEN is_read THEN content END FROM samples")
+            return dict(found.fetchall())
 
-    def add(self, first: int, samples: int, rows: pa.Table, repeated: Sequence[str] = ()) -> None:
-        """Write a finished chunk, atomically."""
+    def add(self, sample: str, content: str, rows: pa.Table) -> None:
+        """Write the rows of a finished sample, whose files have the hash `content`."""
         buffer = io.BytesIO()
         with pa.ipc.new_stream(buffer, rows.schema) as stream:
             stream.write_table(rows)
+        is_read = not str(rows["failure"][-1].as_py()).startswith(UNREAD)
         with self._complaining():
             self._connection.execute(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?)",
-                (first, samples, buffer.getvalue(), json.dumps(list(repeated))),
+                "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", (sample, content, is_read, buffer.getvalue())
             )
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows of all chunks, in the order of their samples."""
+    def drop(self, samples: Iterable[str]) -> None:
+        """Remove the rows of samples."""
         with self._complaining():
-            for (rows,) in self._connection.execute("SELECT rows FROM chunks ORDER BY first"):
+            self._connection.executemany("DELETE FROM samples WHERE id = ?", [(sample,) for sample in samples])
+
+    def tables(self, samples: Iterable[str]) -> Iterator[pa.Table]:
+        """The rows of finished samples, in this order."""
+        with self._complaining():
+            for sample in samples:
+                (rows,) = self._connection.execute("SELECT rows FROM samples WHERE id = ?", (sample,)).fetchone()
                 with pa.ipc.open_stream(rows) as stream:
                     if not stream.schema.equals(self._schema):
-                        raise ValueError("a chunk with other columns")
+                        raise ValueError("a sample with other columns")
                     table = stream.read_all()
                 table.validate(full=True)  # SQLite has no checksums
                 yield table
 
-    def repeated(self) -> list[str]:
-        """Why batches were repeated one by one, in the order of the samples."""
+    def note_repeated(self, reasons: Sequence[str]) -> None:
+        """Store why batches were repeated one by one."""
         with self._complaining():
-            found = self._connection.execute("SELECT repeated FROM chunks ORDER BY first").fetchall()
-            return [reason for (reasons,) in found for reason in parse_json(reasons)]
+            self._connection.executemany("INSERT INTO repeated VALUES (?)", [(reason,) for reason in reasons])
+
+    def repeated(self) -> list[str]:
+        """Why batches were repeated one by one."""
+        with self._complaining():
+            return [reason for (reason,) in self._connection.execute("SELECT reason FROM repeated ORDER BY rowid")]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Store the versions that a method reports, once each."""
@@ -170,17 +182,6 @@ class Journal:
         with self._complaining():
             found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
             return [parse_json_table(said) for (said,) in found]
-
-    def spoil(self, reason: str) -> None:
-        """Mark the rows as unusable."""
-        with self._complaining():
-            self._connection.execute("INSERT INTO spoiled VALUES (?)", (reason,))
-
-    def spoiled(self) -> str | None:
-        """Why the rows are unusable, or None."""
-        with self._complaining():
-            found = self._connection.execute("SELECT reason FROM spoiled").fetchone()
-            return None if found is None else found[0]
 
     def spend(self, seconds: float) -> float:
         """Add wall time; returns the sum over all sittings."""

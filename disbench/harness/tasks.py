@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, one_line, told
 from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
 from disbench.harness.candidates import plain_prediction, predicted, tell_kept
+from disbench.harness.record import UNREAD
 from disbench.harness.set_task import AnswerRow
 from disbench.harness.store import ClickRow
 
@@ -75,6 +76,9 @@ class Task(Protocol):
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
         """The loop of a sample, whose reading took `harness_seconds`."""
 
+    def unread(self, sample: str, reason: str) -> Row:
+        """The only row of a sample that cannot be read."""
+
     def table(self, rows: Sequence[Any]) -> pa.Table:
         """Rows as an Arrow table of `schema`."""
 
@@ -114,10 +118,17 @@ class Repeated:
 Event = Began | Ended | Clicked | Repeated
 
 
-def run_chunk(
-    method: Method, samples: Sequence[tuple[int, Callable[[], Any]]], task: Task, *, batched: bool = False
-) -> Iterator[Event]:
-    """Evaluate a method on a few samples, each given by its number and a function that reads it.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A sample by its number and id, and a function that reads it."""
+
+    number: int
+    sample: str
+    read: Callable[[], Any]
+
+
+def run_chunk(method: Method, samples: Sequence[Reader], task: Task, *, batched: bool = False) -> Iterator[Event]:
+    """Evaluate a method on a few samples.
 
     `batched` steps all samples in lockstep, with one `predict_batch` a click; otherwise one sample follows another.
 
@@ -125,22 +136,18 @@ def run_chunk(
         Events in order; each sample ends with a `Clicked` that is `done`.
 
     Raises:
-        InputError: a sample cannot be read, or the method cannot start from its initial mask or be made ready.
+        InputError: the method cannot start from an initial mask, or cannot be made ready.
     """
     for group in [samples] if batched and samples else [[one] for one in samples]:
         yield from _run_together(method, group, task, batched=batched)
 
 
-def _run_together(
-    method: Method, samples: Sequence[tuple[int, Callable[[], Any]]], task: Task, *, batched: bool
-) -> Iterator[Event]:
+def _run_together(method: Method, samples: Sequence[Reader], task: Task, *, batched: bool) -> Iterator[Event]:
     going: dict[int, Loop] = {}
-    for number, read in samples:
-        begun = time.perf_counter()
-        sample = read()
-        loop = task.begin(sample, time.perf_counter() - begun)
-        if (yield from _open(method, number, loop)):
-            going[number] = loop
+    for reader in samples:
+        loop = yield from _begin(reader, task)
+        if loop is not None and (yield from _open(method, reader.number, loop)):
+            going[reader.number] = loop
     while going:
         predictions = (yield from _predict_batch(method, going)) if batched else {}
         for number, loop in going.items():
@@ -149,6 +156,22 @@ def _run_together(
         for number, loop in list(going.items()):
             if loop.session is None and not (yield from _open(method, number, loop)):
                 del going[number]
+
+
+def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
+    """The loop of a sample; None if it cannot be read, which its row says."""
+    begun = time.perf_counter()
+    yield Began({reader.number: task.unread(reader.sample, "")}, UNREAD)
+    sample, reason = None, ""
+    try:
+        sample = reader.read()
+    except Exception as error:
+        reason = one_line(str(error)) if isinstance(error, InputError) else told(error)
+    yield Ended()
+    if sample is None:
+        yield Clicked(reader.number, task.unread(reader.sample, f"{UNREAD}: {reason}"), done=True)
+        return None
+    return task.begin(sample, time.perf_counter() - begun)
 
 
 def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:

@@ -11,10 +11,10 @@ from typing import Any
 from disbench.core.click_policies import replays
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
-from disbench.core.samples import SampleSource
+from disbench.core.samples import SampleSource, content_of
 from disbench.datasets.cards import open_dataset
 from disbench.harness.archive import LEFT_OUT, MANIFEST, Manifest, read_packed
-from disbench.harness.checks import TOLERANCE, ClickChecks, Problems, RowChecks, check_schema
+from disbench.harness.checks import TOLERANCE, ClickChecks, Problems, RowChecks, check_schema, is_unread
 from disbench.harness.measures import Value, as_claims, as_lines
 from disbench.harness.protocol import Protocol
 from disbench.harness.replay import find_recording, unknown_samples
@@ -194,7 +194,7 @@ def _samples(
 def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
     """Why a dataset is not the run's; "" if it is."""
     said = run.record.dataset
-    found = source.content_hash()
+    found = content_of(source).whole
     if found != said.content_hash:
         return (
             f"the dataset {said.name!r} here has the content hash {found[:16]}..., the run's had "
@@ -238,7 +238,7 @@ def _read_rows(
         sound = rows.add(table)
         if source is not None and expected is not None:
             number = expected.number(str(table["sample"][0].as_py()))
-            if number is not None and sound is not None:
+            if number is not None and sound is not None and not is_unread(sound[0]):
                 clicks.add(source.read(number), sound)
     if expected is not None:
         expected.end()

@@ -18,7 +18,8 @@ from disbench.core.errors import InputError
 from disbench.core.prediction import Method
 from disbench.core.samples import Source
 from disbench.harness.evaluation import check_batch
-from disbench.harness.tasks import Began, Clicked, Ended, Event, Repeated, Row, Task, run_chunk
+from disbench.harness.record import UNREAD
+from disbench.harness.tasks import Began, Clicked, Ended, Event, Reader, Repeated, Row, Task, run_chunk
 from disbench.workers import threads
 from disbench.workers.crew import WorkerLost
 from disbench.workers.processes import WorkerProcess
@@ -55,10 +56,6 @@ class Chunk:
     def left(self) -> tuple[int, ...]:
         """Samples that are not done."""
         return tuple(number for number in self.numbers if number not in self.finished)
-
-    def all_rows(self) -> list[Row]:
-        """The rows of all samples, in order."""
-        return [row for number in self.numbers for row in self.rows[number]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ class WatchedWorker:
         """Evaluate some samples.
 
         Raises:
-            InputError: the method cannot be made, or a sample cannot be read.
+            InputError: the method cannot be made.
             WorkerLost: the process ended outside the method, or `end` was called.
         """
         chunk = Chunk(tuple(numbers))
@@ -178,7 +175,7 @@ class WatchedWorker:
         if isinstance(said, Began):
             self._begun = said
             self._begun_at = time.monotonic()
-            allowed = self._work.timeout
+            allowed = None if said.what == UNREAD else self._work.timeout
             self._deadline = float("inf") if allowed is None else self._begun_at + allowed * len(said.rows)
         elif isinstance(said, Ended):
             self._begun, self._deadline = None, float("inf")
@@ -210,7 +207,7 @@ class WatchedWorker:
                 chunk.died.add(number)
                 chunk.lost.append(f"sample {row.sample}: {begun.what}: {reason}; another process does it again")
             else:
-                spent = time.monotonic() - self._begun_at
+                spent = 0.0 if begun.what == UNREAD else time.monotonic() - self._begun_at
                 failed = replace(row, failure=f"{begun.what}: {reason}", model_seconds=spent)
                 chunk.rows.setdefault(number, []).append(failed)
                 chunk.finished.add(number)
@@ -224,7 +221,7 @@ def _work(path: Path, connection: Connection) -> None:
     """The process: make the method once, then evaluate chunks as they come."""
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
-    folder = Path.cwd()
+    folder, ids = Path.cwd(), work.source.ids
     try:
         threads.limit(work.threads)
         method = work.method.build()
@@ -233,8 +230,8 @@ def _work(path: Path, connection: Connection) -> None:
         connection.send(_Ready({}))
         while True:
             numbers, alone = connection.recv()
-            samples = [(number, partial(_read, work.source, number, folder)) for number in numbers]
-            for event in run_chunk(method, samples, work.task, batched=work.batch > 1 and not alone):
+            readers = [Reader(i, ids[i], partial(_read, work.source, i, folder)) for i in numbers]
+            for event in run_chunk(method, readers, work.task, batched=work.batch > 1 and not alone):
                 connection.send(event)
             connection.send(_Ready(_versions(method)))
     except InputError as error:

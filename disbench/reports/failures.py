@@ -45,6 +45,8 @@ class HardSample:
 def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
     """The samples that never reach an IoU of 0.90 (lowest final IoU first), and those that do late (latest first).
 
+    Samples that cannot be read are left out.
+
     Raises:
         InputError: samples of this run end below 0.90, or its method answers once.
     """
@@ -62,7 +64,10 @@ def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
         HardSample(name, int(clicks), float(ious[-1]), bool((ious >= goal).any()))
         for name, ious, clicks in zip(rows.samples, rows.ious, needed, strict=True)
     ]
-    never = sorted((one for one in found if not one.solved), key=lambda one: np.nan_to_num(one.final))
+    unread = set(rows.unread)
+    never = sorted(
+        (one for one in found if not (one.solved or one.sample in unread)), key=lambda one: np.nan_to_num(one.final)
+    )
     late = sorted((one for one in found if one.solved and one.noc > 1), key=lambda one: -one.noc)
     return never, late
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.samples import Sample, SampleSource
+from disbench.core.samples import Sample, SampleSource, content_of
 from disbench.core.sheets import Panel, Window, window_around
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset
@@ -64,7 +64,7 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
         source = open_run_dataset(run, data, dataset)
     except InputError as error:
         raise InputError(f"no pictures of {run.folder}: {error}") from error
-    expected, found = run.record.dataset.content_hash, source.content_hash()
+    expected, found = run.record.dataset.content_hash, content_of(source).whole
     if found != expected:
         raise InputError(
             f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(expected)[:8]}, "

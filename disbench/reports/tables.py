@@ -156,16 +156,22 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
 
 
 def failures(entry: Entry) -> str:
-    """How many samples of a run failed, and the first reasons; "" if none did."""
-    failed = entry.rows.failures
-    if not failed:
-        return ""
-    reasons = Counter(plain(reason) for _, reason in failed)
-    texts = [f"{count} × {reason}" for reason, count in reasons.items()]
-    return (
-        f"the method failed on {len(failed):,} of {counted(len(entry.rows.samples), 'sample')}, which count with an "
-        f"IoU of 0 from that click on: {listed(texts)}"
+    """How many samples of a run failed or cannot be read, and the first reasons; "" if none."""
+    unread = set(entry.rows.unread)
+    lists = [
+        [reason for name, reason in entry.rows.failures if (name in unread) == missing] for missing in (False, True)
+    ]
+    heads = (
+        "the method failed on {}, which count with an IoU of 0 from that click on",
+        "{} that count with an IoU of 0",
     )
+    texts = []
+    for head, reasons in zip(heads, lists, strict=True):
+        if reasons:
+            share = f"{len(reasons):,} of {counted(len(entry.rows.samples), 'sample')}"
+            said = [f"{count} × {reason}" for reason, count in Counter(map(plain, reasons)).items()]
+            texts.append(f"{head.format(share)}: {listed(said)}")
+    return "; ".join(texts)
 
 
 def undefined(entry: Entry) -> str:

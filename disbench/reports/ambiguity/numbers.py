@@ -352,8 +352,8 @@ def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
 
 def _joined(row: Mapping[str, Any], answers: Sequence[Answer], wanted: int) -> _Set:
     families = tuple(map(family, row["relations"]))
-    drawn = [answer for answer in answers if not answer.moved]
     nothing = np.zeros((len(families), 0), dtype=np.float32)
+    drawn = [replace(answer, ious=nothing) if answer.failed else answer for answer in answers if not answer.moved]
     drawn += [Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)]
     if [answer.click for answer in drawn] != list(range(1, len(drawn) + 1)):
         raise ValueError(f"clicks of {row['sample']} that are not 1, 2, ...")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,21 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from disbench.baselines.cards import MethodSpec, method_spec
 from disbench.core.errors import InputError
+from disbench.core.samples import SampleSource
+from disbench.datasets.file_samples import FileSamples, Record
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, read_run, run_benchmark
+from disbench.harness.measures import read_rows
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal
-from disbench.harness.workers import Chunk
+from disbench.harness.verification import verify_run
 from tests import toy_methods
-from tests.toy_samples import ToySource
+from tests.toy_samples import ToySource, make_samples
 
 pytest.importorskip("cv2", exc_type=ImportError)
 METHODS = str(Path(toy_methods.__file__))
@@ -103,22 +109,111 @@ def test_what_no_other_sample_would_mend_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="predict_batch"):
         run_benchmark(spec("NoBatch"), ToySource(), tmp_path / "b", SHORT, Execution(1, batch=2))
     with pytest.raises(InputError, match="not a whole image"):
-        run_benchmark(spec("Discs"), ToySource(unreadable=3), tmp_path / "c", SHORT)
-    with pytest.raises(InputError, match="not finished"):
-        read_run(tmp_path / "c")
-    run = run_benchmark(spec("Discs"), ToySource(), tmp_path / "c", SHORT)
-    assert list(run.by_sample()) == ToySource().ids
-    assert not list(tmp_path.rglob("*.partial"))
+        run_benchmark(spec("Discs"), ToySource(1, unreadable=0), tmp_path / "c", SHORT)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_resume_runs_only_what_is_missing(tmp_path: Path) -> None:
     whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
-    with pytest.raises(InputError):
-        run_benchmark(spec("Discs"), ToySource(unreadable=4), tmp_path / "part", SHORT)
+    interrupt_after(4, spec("Discs"), ToySource(), tmp_path / "part")
     journal = Journal(tmp_path / "part")
-    assert journal.finished() == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert list(journal.finished()) == ["s0", "s1", "s2", "s3"]
     journal.close()
+    with pytest.raises(InputError, match="not finished"):
+        read_run(tmp_path / "part")
     assert rows(run_benchmark(spec("Discs"), ToySource(), tmp_path / "part", SHORT)) == rows(whole)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def interrupt_after(samples: int, method: MethodSpec, source: SampleSource, out: Path) -> None:
+    """Press Ctrl-C when some samples are finished."""
+    left = iter(range(samples - 1))
+
+    def grown() -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(method, source, out, SHORT, grown=grown)
+
+
+def stored_samples(folder: Path, count: int = 5) -> FileSamples:
+    """Toy samples as files; whatever is wrong with one is seen when it is read."""
+    folder.mkdir()
+    for sample in make_samples(count):
+        Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
+        Image.fromarray((sample.target == 1).astype(np.uint8)).save(folder / f"{sample.id}-mask.png")
+    records = [Record(f"s{number}", f"s{number}.png", f"s{number}-mask.png") for number in range(count)]
+    return FileSamples("toy", folder, "any-value", records, {})
+
+
+def harm(folder: Path) -> dict[str, str]:
+    """Harm all stored samples but the first two; sample -> the file that is bad."""
+    bad = {f"s{number}": f"s{number}{'' if number > 4 else '-mask'}.png" for number in range(2, 8)}
+    Image.new("L", (9, 8), 1).save(folder / bad["s2"])
+    Image.new("L", Image.open(folder / bad["s3"]).size).save(folder / bad["s3"])
+    (folder / bad["s4"]).unlink()
+    (folder / bad["s5"]).write_bytes((folder / bad["s5"]).read_bytes()[:60])
+    (folder / bad["s6"]).write_text("not an image")
+    (folder / bad["s7"]).unlink()
+    (folder / bad["s7"]).mkdir()
+    return bad
+
+
+def test_bad_samples_neither_block_nor_lose_the_others(tmp_path: Path) -> None:
+    source, out, asked = stored_samples(tmp_path / "data", 8), tmp_path / "run", tmp_path / "asked"
+    whole = rows(run_benchmark(spec("Counted"), source, tmp_path / "whole", SHORT))
+    shutil.copytree(source.folder, tmp_path / "good")
+    bad = harm(source.folder)
+    method = spec("Counted", f"marker={asked}")
+    for workers in (1, 2):  # as long as they are bad, nothing else is done again
+        run = run_benchmark(method, source, out, SHORT, Execution(workers))
+        assert {failure.sample: failure.click for failure in run.record.result.failed} == dict.fromkeys(bad, 1)
+        assert all(bad[failure.sample] in failure.reason for failure in run.record.result.unread)
+        assert [row for row in rows(run) if row["sample"] not in bad] == [
+            row for row in whole if row["sample"] not in bad
+        ]
+        assert all(run.by_sample()[sample].tolist() == [0, 0, 0, 0] for sample in bad)
+        assert verify_run(out, source=source).holds
+        assert read_rows(run).unread == list(bad)
+        assert asked.read_text().count("open") == 2
+    (source.folder / bad["s7"]).rmdir()
+    shutil.copytree(tmp_path / "good", source.folder, dirs_exist_ok=True)
+    assert rows(run_benchmark(method, source, out, SHORT)) == whole
+    assert asked.read_text().count("open") == 8
+    assert sorted(found.name for found in out.iterdir()) == [CLICKS, RUN]
+
+
+def test_changed_samples_are_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, out, asked = stored_samples(tmp_path / "data"), tmp_path / "run", tmp_path / "asked"
+    method = spec("Counted", f"marker={asked}")
+    interrupt_after(3, method, source, out)
+    opened = asked.read_text().count("open")
+    Image.new("L", Image.open(source.folder / "s1-mask.png").size, 1).save(source.folder / "s1-mask.png")
+    run = run_benchmark(method, source, out, SHORT)
+    assert "s1" in caplog.text
+    assert rows(run) == rows(run_benchmark(method, source, tmp_path / "new", SHORT))
+    assert asked.read_text().count("open") == opened + 1 + (5 - 3) + 5
+    assert run.record.dataset.content_hash == source.content_hash()
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    interrupt_after(2, spec("Discs"), stored_samples(tmp_path / "data"), tmp_path / "run")
+    other = stored_samples(tmp_path / "other")
+    for sample in other.ids:
+        Image.new("RGB", Image.open(other.folder / f"{sample}.png").size).save(other.folder / f"{sample}.png")
+    with pytest.raises(InputError, match=r"content_hash"):
+        run_benchmark(spec("Discs"), other, tmp_path / "run", SHORT)
+    assert run_benchmark(
+        spec("Discs"), FileSamples("toy", tmp_path / "data", "any-value", other._records, {}), tmp_path / "run", SHORT
+    )
+
+
+def test_reading_that_ends_the_process_costs_one_sample(tmp_path: Path) -> None:
+    run = run_benchmark(spec("Discs"), ToySource(3, deadly=1), tmp_path / "run", SHORT)
+    (failed,) = run.record.result.unread
+    assert failed.sample == "s1"
+    assert "exit code 9" in failed.reason
 
 
 def test_an_existing_run(tmp_path: Path) -> None:
@@ -162,11 +257,11 @@ class ChangedSource(ToySource):
 
 def test_a_dataset_that_is_changed_while_it_is_read(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    for _ in range(2):  # nor can it be resumed
-        with pytest.raises(InputError, match=r"run: .*toy.*--existing overwrite"):
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"run: 6 samples of toy changed.*run the same command again"):
             run_benchmark(spec("Discs"), ChangedSource(), out, SHORT)
-        assert not (out / RUN).exists()
-    assert run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="overwrite").folder == out
+        assert not list(out.iterdir())
+    assert run_benchmark(spec("Discs"), ToySource(), out, SHORT).folder == out
 
 
 @pytest.mark.fault
@@ -251,9 +346,3 @@ def _finished_samples(out: Path) -> int:
     except InputError:  # the other process is writing
         return 0
     return count
-
-
-def test_chunk_rows_are_in_order() -> None:
-    chunk = Chunk((4, 2, 9))
-    chunk.finished.add(2)
-    assert chunk.left == (4, 9)
