@@ -30,7 +30,7 @@ SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """Pillow's names of the formats that are read, with any file ending; some others start programs (EPS)."""
 _REASONS = {
-    "UnidentifiedImageError": "cut off, or pixels that Pillow does not read, such as 64 bits: save it as PNG",
+    "UnidentifiedImageError": "cut off, or not a JPEG, PNG, BMP, WebP, PPM, GIF, or TIFF of up to 32 bits",
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
 """The meaning of two of Pillow's errors."""

@@ -105,6 +105,8 @@ def read_label_map(path: Path) -> Labels:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
+    if values.dtype == np.int32 and values.min() < 0:
+        raise InputError(f"{path}: values from {values.min()} to {values.max()}; save whole numbers from 0")
     if values.dtype == np.float32:
         if not _is_whole(values):
             raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
@@ -206,8 +208,8 @@ def opened_mask(path: Path, modes: Sequence[str] = ()) -> Iterator[Image]:
     with opened_image(path, MISSING) as image, whole_image(path):
         if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
-        if (pages := getattr(image, "n_frames", 1)) > 1:
-            raise InputError(f"{path}: {pages} pages or frames, but a mask is one; save each as a PNG")
+        if getattr(image, "is_animated", False):
+            raise InputError(f"{path}: several pages or frames, but a mask has one; save each as a PNG")
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
             raise InputError(f"{path}: a TIFF in which 0 is white, which programs read differently; save it as PNG")
         if (number := orientation(image)) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,7 +13,7 @@ from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.file_samples import FileSamples, Record, in_threads
 from disbench.datasets.label_maps import SBD, VOC, MapLayout
-from disbench.datasets.mask_kinds import LOSSY, WORDS, check_numbered, check_trimap, mask_kind, recognise
+from disbench.datasets.mask_kinds import LOSSY, WORDS, MaskKind, check_numbered, check_trimap, mask_kind, recognise
 from disbench.datasets.targets import instance_numbers
 from disbench.io.files import is_utf8
 
@@ -85,13 +86,24 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     if mode == "trimap":
         in_threads(check_trimap, paths)
     elif mode == "instances" or void:
-        check_numbered(in_threads(mask_kind, paths))
+        check_numbered(_kinds(paths))
     elif mask == "auto":
-        rule, note = recognise(in_threads(mask_kind, paths))
+        rule, note = recognise(_kinds(paths))
     if mode == "instances":
         records = _each_instance(folder, rule, records)
         note = f"{len(records)} instances in {len(paths)} maps: each number but 0 is one"
     return FileSamples(name, folder, rule, records, facts, [note] if note else [], options.get("exif", "ignore"))
+
+
+def _kinds(paths: Sequence[Path]) -> list[MaskKind]:
+    """What the masks are that can be read; of the others the error is that of their sample."""
+
+    def kind(path: Path) -> MaskKind | None:
+        with suppress(InputError):
+            return mask_kind(path)
+        return None
+
+    return [found for found in in_threads(kind, paths) if found]
 
 
 def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:

@@ -64,19 +64,25 @@ class MaskKind:
     doubt: str
     no_map: str
 
-    def error(self, reason: str = "") -> InputError:
+    def error(self, reason: str) -> InputError:
         """The error that names file, values and reason."""
-        return InputError(f"{self.path}: {self.words}: {reason or self.doubt}")
+        return InputError(f"{self.path}: {self.words}: {reason}")
 
 
 def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
     """The rule of `targets.RULES` that reads all masks of a folder, and a sentence that says what is object.
 
+    Args:
+        kinds: of the masks; of none, the rule for numbers.
+
     Raises:
         InputError: a mask without one meaning, or two that no one rule reads.
     """
-    if unclear := next((kind for kind in kinds if kind.doubt), None):
-        raise unclear.error()
+    if unclear := [kind for kind in kinds if kind.doubt]:
+        more = f" ({len(unclear)} of {len(kinds)} masks are not clear)" if len(kinds) > 1 else ""
+        raise unclear[0].error(unclear[0].doubt + more)
+    if not kinds:
+        return _NUMBERS, ""
     rule = next((rule for rule in (_NUMBERS, _BRIGHT) if all(rule in kind.rules for kind in kinds)), None)
     if rule is None:
         number, other = (next(k for k in kinds if k.rules == (only,)) for only in (_NUMBERS, _BRIGHT))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from disbench.core.errors import InputError
-from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint
+from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint, turned
 from disbench.io import addresses
 from disbench.shards.reader import ShardReader
 
+_logger = logging.getLogger("disbench.shards")
+_SAID: set[Path] = set()
+"""Folders with a photograph to be turned, each said once in a process."""
 FindImage = Callable[[str], Path | None]
 """A function from a scene's `file_name` to its image, None where there is none."""
 Images = str | Path | FindImage | None
@@ -80,6 +84,9 @@ def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbIma
         InputError: the image is damaged, or not of the size of its masks.
     """
     image = read_rgb(path)
+    if path.parent not in _SAID and (note := turned([path], "if the masks were drawn so, save it turned")):
+        _SAID.add(path.parent)
+        _logger.warning("%s: %s", path.parent, note)
     if image.shape[:2] != size:
         raise InputError(
             f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "

@@ -125,6 +125,18 @@ def test_predict_writes_mask_candidates_and_overlay(tmp_path: Path) -> None:
     assert np.count_nonzero(wide) > 3 * np.count_nonzero(mask)
 
 
+@pytest.mark.parametrize(("exif", "size", "said"), [("ignore", (40, 30), True), ("apply", (30, 40), False)])
+def test_predict_on_a_photo_to_be_turned(tmp_path: Path, exif: str, size: tuple[int, int], said: bool) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=tags)
+    arguments = ("predict", "photo.jpg", "--method", f"{TOY}:Discs", "--click", "20,20,+", "--out", "mask.png")
+    result = disbench(*arguments, "--exif", exif, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / "mask.png").size == size
+    assert ("photo.jpg: 6" in result.stderr, "--exif apply" in result.stderr) == (said, said)
+
+
 @pytest.mark.parametrize(
     ("click", "out", "words"),
     [

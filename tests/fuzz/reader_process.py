@@ -21,7 +21,7 @@ from typing import Any
 from disbench.core import masks
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.datasets import images, label_maps, layouts, targets
+from disbench.datasets import images, label_maps, layouts, mask_kinds, targets
 from disbench.datasets.annotated import open_coco
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
@@ -110,6 +110,8 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "annotated": annotated,
     "segmentation": segmentation,
     "rgb": images.read_rgb,
+    "turned": partial(images.read_rgb, exif="apply"),
+    "kind": mask_kinds.mask_kind,
     "label": label_maps.read_label_png,
     "colours": partial(label_maps.read_label_png, channels=3),
     "map": label_maps.read_label_map,

@@ -43,7 +43,7 @@ from tests.synthetic import lvis_content
 
 pytestmark = pytestmark_linux
 JSON_READERS = ("lvis", "lvis, dropped", "coco", "annotated")
-IMAGE_READERS = ("rgb", "label", "colours", "map", "rules")
+IMAGE_READERS = ("rgb", "turned", "kind", "label", "colours", "map", "rules")
 FEW = 96 * MIB
 """Bytes of memory for a small file: libraries' tables and buffers."""
 SOME_PIXELS = FEW + 24 * 64 * MIB

@@ -327,6 +327,22 @@ class TestAnnotated:
         with pytest.raises(InputError, match=rf"bad\.json: {named}"):
             open_dataset("coco", root, ["annotations=bad.json"])
 
+    def test_photographs_to_be_turned(self, root: Path) -> None:
+        """Annotations on what viewers show fit with exif=apply alone, which is another dataset."""
+        stored = np.arange(WIDTH * HEIGHT * 3, dtype=np.uint8).reshape(WIDTH, HEIGHT, 3)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(stored).save(root / "coco/val2017/000000000001.jpg", exif=exif, quality=100)
+        ignored, applied = (open_dataset("coco", root, [f"exif={word}"]) for word in ("ignore", "apply"))
+        with pytest.raises(InputError, match=rf"1\.jpg: .*orientation is 6: viewers show it as {WIDTH} x {HEIGHT}"):
+            ignored.read(0)
+        assert applied.read(0).image.shape == (HEIGHT, WIDTH, 3)
+        assert [
+            "1 photo with an EXIF orientation (000000000001.jpg: 6)" in str(note) for note in ignored.facts()["notes"]
+        ] == [True]
+        assert "notes" not in applied.facts()
+        assert ignored.content_hash() != applied.content_hash()
+
     def test_photos_need_no_root(self) -> None:
         source = open_dataset("photos", None)
         assert len(source.ids) == 257

@@ -168,7 +168,7 @@ def test_objects_of_several_numbers_or_colours_are_one(
         ("numbers.jpg", array(ELLIPSE), "values 0, 1"),
         ("negative.tif", array(ELLIPSE.astype(np.int32) - 1), "values from -1 to 0"),
         ("fractions.tif", array(ELLIPSE.astype(np.float32) * 1.5), "from 0 to 1.5"),
-        ("pages.tif", array(WHITE, save_all=True, append_images=[Image.fromarray(WHITE)]), "2 pages"),
+        ("pages.tif", array(WHITE, save_all=True, append_images=[Image.fromarray(WHITE)]), "several pages"),
         ("white is 0.tif", array(WHITE, tiffinfo={262: 0}), "0 is white"),
     ],
 )
@@ -211,6 +211,13 @@ def test_one_rule_reads_all_masks_of_a_folder(tmp_path: Path) -> None:
         (SOFT > 127).sum(),
         ELLIPSE.sum(),
     ]
+
+
+def test_a_damaged_mask_costs_its_own_sample(tmp_path: Path) -> None:
+    source = open_dataset(folder(tmp_path, a=lambda path: path.write_bytes(b"no mask"), b=array(SOFT)), None)
+    with pytest.raises(InputError, match=r"a\.png: "):
+        source.read(0)
+    assert np.array_equal(source.read(1).target, SOFT > 127)
 
 
 def test_masks_that_need_different_rules_are_refused(tmp_path: Path) -> None:

@@ -172,6 +172,19 @@ def test_uploads() -> None:
         pictures.pixels(8)
 
 
+def test_a_photo_is_shown_turned_if_wanted(tmp_path: Path) -> None:
+    """The same pixels are shown and segmented, so that clicks hit what is seen; files and uploads alike."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(IMAGE[:, :-3]).save(tmp_path / "t.png", exif=exif)
+    pictures = Pictures([tmp_path / "t.png"], "apply")
+    added = pictures.add_upload("u.png", (tmp_path / "t.png").read_bytes())
+    for picture in (pictures.all()[0], added):
+        pixels = pictures.pixels(picture.number)
+        assert np.array_equal(pixels, np.rot90(IMAGE[:, :-3], -1))
+        assert (picture.height, picture.width) == pixels.shape[:2]
+
+
 def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
     turned = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6))
     exif = turned.getexif()
