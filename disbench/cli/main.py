@@ -14,11 +14,9 @@ from typer import Option
 
 from disbench import __version__
 from disbench.cli.ambiguity import ambiguity
-from disbench.cli.archive import pack, verify
 from disbench.cli.benchmark import data_app, methods_app, predict, report, run
-from disbench.cli.compare import compare, failures
 from disbench.cli.demo import demo
-from disbench.cli.paper import published, reproduce
+from disbench.cli.results import compare, failures, pack, published, reproduce, verify
 from disbench.cli.shards import export, inspect, merge, quickstart, sample
 from disbench.cli.train import ablate, profile, train
 from disbench.core.errors import InputError

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -66,6 +66,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
+    """Write files atomically (name -> bytes; None removes it) into a folder; the paths of those written."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in contents.items():
+        if content is None:
+            (out / name).unlink(missing_ok=True)
+            continue
+        with whole_file(out / name) as file:
+            file.write(content)
+        written.append(out / name)
+    return written
 
 
 @contextmanager

@@ -17,11 +17,10 @@ from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.measures import NOT_A_NUMBER, PERCENTS, SOLVED, Measure, RunRows, UnavailableError, measures_in
 from disbench.harness.store import StoredRun
+from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import markdown
-from disbench.reports.render.table import Cell, Column, Footnotes, Table, as_text
-from disbench.reports.render.text import DASH, counted, csv_text, plain
-from disbench.reports.report import write_files
+from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, plain
 from disbench.reports.run_samples import (
     image_panel,
     mask_panels,

@@ -23,7 +23,7 @@ from disbench.harness.presets import departures
 from disbench.harness.record import CardFacts, MethodRecord, RunRecord
 from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
 from disbench.harness.store import StoredRun
-from disbench.reports.render.text import counted, option_value, ordinal, plain
+from disbench.reports.render.table import counted, option_value, ordinal, plain
 
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options for the size of images: tables name them even at their defaults."""

@@ -14,10 +14,10 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
 from disbench.harness.measures import SOLVED
+from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render.html import Picture
-from disbench.reports.render.text import counted, csv_text, plain
-from disbench.reports.report import write_files
+from disbench.reports.render.table import counted, csv_text, plain
 from disbench.reports.run_samples import (
     clicks_panel,
     image_panel,

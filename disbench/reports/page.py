@@ -11,8 +11,7 @@ from disbench.harness.measures import MEASURES, SOLVED, Measure, measures_in, si
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
-from disbench.reports.render.table import Cell, Table
-from disbench.reports.render.text import counted, plain
+from disbench.reports.render.table import Cell, Table, counted, plain
 from disbench.reports.tables import deviation, failures, leaderboard_table, ran_out, reference_machine
 
 _SORTED_BY = f"noc_{SOLVED}"

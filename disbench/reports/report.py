@@ -9,17 +9,16 @@ from pathlib import Path
 from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import StoredRun
-from disbench.io.files import whole_file
+from disbench.io.files import write_files
 from disbench.reports.ambiguity.numbers import Numbers, read_intents, read_numbers
-from disbench.reports.ambiguity.tables import FIGURE, draw_ambiguity
-from disbench.reports.ambiguity.tables import overview as overview_of_sets
+from disbench.reports.ambiguity.report import FIGURE, draw_ambiguity
+from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, require_runs, split_runs
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import Picture, render
-from disbench.reports.render.table import Table
-from disbench.reports.render.text import counted
+from disbench.reports.render.table import Table, counted
 from disbench.reports.tables import (
     budget_table,
     clicks_table,
@@ -192,20 +191,6 @@ def _latex(shared: Sequence[Table], sections: Sequence[_Section]) -> str:
     for number, section in enumerate(sections, start=1):
         tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
     return latex.document(tables)
-
-
-def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write files atomically (name -> bytes; None removes it) into a folder; the paths of those written."""
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, content in contents.items():
-        if content is None:
-            (out / name).unlink(missing_ok=True)
-            continue
-        with whole_file(out / name) as file:
-            file.write(content)
-        written.append(out / name)
-    return written
 
 
 def _lines(entries: Sequence[Entry], out: Path) -> list[str]:

@@ -13,7 +13,7 @@ from disbench.core.samples import Sample, SampleSource, content_of
 from disbench.core.sheets import Panel, Window, window_around
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset
-from disbench.reports.render.text import plain
+from disbench.reports.render.table import plain
 
 SHOWN_CLICKS = (1, 5, 20)
 """Clicks after which masks are shown, and the last one of a sample with fewer."""

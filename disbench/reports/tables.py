@@ -10,8 +10,7 @@ from typing import Any
 from disbench.core.arrays import FloatArray
 from disbench.harness.measures import MEASURES, SOLVED, Measure, Place, measures_in
 from disbench.reports.entries import Entry, by_dataset
-from disbench.reports.render.table import Cell, Column, Footnotes, Table
-from disbench.reports.render.text import DASH, counted, csv_text, listed, plain
+from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text, listed, plain
 
 _EVERY_RUN = ("samples", "OpenCV")
 """Conditions that may differ within a row of the overview; its cells are marked instead."""

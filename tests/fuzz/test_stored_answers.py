@@ -26,7 +26,7 @@ from disbench.io import recorded_clicks
 from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
 from disbench.reports.ambiguity.numbers import read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
-from disbench.reports.ambiguity.tables import csv_rows, tables_of
+from disbench.reports.ambiguity.report import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
 from tests.fuzz.stored_forms import changed, damaged_parquet, in_a_child, parquet_bytes, result_or_refusal, strange

@@ -34,7 +34,7 @@ from disbench.reports.ablation.plans import (
 )
 from disbench.reports.ablation.report import report_ablation
 from disbench.reports.paper.reproduce import reproduce
-from disbench.reports.render.text import counted
+from disbench.reports.render.table import counted
 from disbench.reports.report import Report
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from disbench.io.files import write_files
 from disbench.reports.ablation.plans import AblationPlan
 from disbench.reports.ablation.results import (
     HOW,
@@ -21,9 +22,8 @@ from disbench.reports.ablation.results import (
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown
-from disbench.reports.render.table import Cell, Column, Footnotes, Table
-from disbench.reports.render.text import DASH, counted, csv_text
-from disbench.reports.report import Report, write_files
+from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text
+from disbench.reports.report import Report
 
 _ROWS = (
     "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "

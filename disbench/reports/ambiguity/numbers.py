@@ -23,7 +23,7 @@ from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers, read_sets_table
 from disbench.harness.store import CLICKS, SECONDS, StoredRun
 from disbench.reports.entries import run_label
-from disbench.reports.render.text import plain
+from disbench.reports.render.table import plain
 
 FAMILIES = (
     "self",

@@ -18,7 +18,7 @@ from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
 from disbench.harness.set_source import SetSource
 from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers
 from disbench.reports.ambiguity.numbers import Numbers, Who
-from disbench.reports.render.text import counted, plain
+from disbench.reports.render.table import counted, plain
 from disbench.shards.manifest import read_manifest
 
 _MOST_MEMBERS = 4

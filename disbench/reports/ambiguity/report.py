@@ -1,21 +1,272 @@
-"""`make_ambiguity_report`: the ambiguity of a first click, from stored runs."""
+"""The report on ambiguity: tables, figure and CSV rows of stored runs, and the pages that join them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from disbench.core.errors import InputError
-from disbench.reports.ambiguity.numbers import Numbers, read_intents, read_numbers
+from disbench.harness.measures import SOLVED, significant
+from disbench.io.files import write_files
+from disbench.reports.ambiguity.numbers import (
+    FAMILIES,
+    NOTHING,
+    PERCENTS,
+    RECALLS,
+    Number,
+    Numbers,
+    read_intents,
+    read_numbers,
+)
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
-from disbench.reports.ambiguity.tables import FIGURE, by_sets, csv_rows, draw_ambiguity, tables_of
+from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import split_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
-from disbench.reports.render.text import counted, csv_text
-from disbench.reports.report import write_files
+from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text
+
+FIGURE = "Coverage against candidates kept; clicks to be understood"
+_INTERVALS = "In brackets: 95 % bootstrap intervals over images."
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column of numbers.
+
+    Attributes:
+        group: of the measure.
+        above: heading of a group of columns.
+        text: prints a number.
+        kept: number of candidates kept, for coverage by it; a run with fewer keeps all.
+        absent: text for a run without the number.
+    """
+
+    heading: str
+    measure: str
+    group: str = ""
+    above: str = ""
+    text: Callable[[float], str] = "{:.3f}".format
+    interval: bool = True
+    kept: int = 0
+    absent: str = DASH
+
+    @property
+    def column(self) -> Column:
+        return Column(self.heading, self.above)
+
+    def cell(self, run: Numbers) -> Cell:
+        found = run.of(self.measure)
+        number = found.get(str(min(self.kept, len(found))) if self.kept else self.group)
+        if number is None or number.value is None:
+            return Cell(self.absent)
+        if not self.interval or number.low is None or number.high is None:
+            return Cell(self.text(number.value))
+        return Cell(self.text(number.value), interval=f"{self.text(number.low)}, {self.text(number.high)}")
+
+
+_CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
+
+
+def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
+    """Runs grouped by `Who.key`, in the order of their first."""
+    groups: dict[tuple[str, str, str], list[Numbers]] = {}
+    for run in runs:
+        groups.setdefault(run.who.key, []).append(run)
+    return list(groups.values())
+
+
+def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Table]:
+    """All tables, dataset by dataset."""
+    found = []
+    for place, group in enumerate(by_sets(numbers), start=1):
+        chosen = [run for run in group if run.of("own_choice_means")]
+        title = group[0].who.title
+        found += [
+            _table(f"coverage-{place}", f"{title}: coverage", *_coverage(group), group),
+            _table(f"candidates-{place}", f"{title}: candidates and scores", *_candidates(group), group),
+            _table(f"groups-{place}", f"{title}: by relation and size", *_groups(group), group),
+        ]
+        if chosen:
+            found.append(_table(f"meant-{place}", f"{title}: what one answer means", *_meant(chosen), chosen))
+    return found + [_intents_table(group, place) for place, group in enumerate(by_sets(intents), start=1)]
+
+
+def overview(runs: Sequence[Numbers]) -> Table:
+    """A row for each run, on all sets."""
+    shown = (
+        _CANDIDATES,
+        _Shown("Coverage", "coverage"),
+        _Shown("Recall at 0.75", "recall_75"),
+        _Shown("Coverage by its own choice", "coverage_own_choice"),
+        _Shown("Redundancy", "redundancy"),
+        _Shown("Waste", "waste"),
+        _Shown("Held when moved", "held_own_choice"),
+    )
+    caption = (
+        "How far a method's candidates for one click cover all that it may mean: mean over a set's masks of the best "
+        f"candidate's IoU. {_INTERVALS} Rows of different sets, or with other first clicks, cannot be compared."
+    )
+    rows = [
+        (Cell(f"{run.who.title}, {run.sets:,}"), Cell(run.who.label), *(column.cell(run) for column in shown))
+        for group in by_sets(runs)
+        for run in group
+    ]
+    columns = (Column("Sets", number=False), Column("Method", number=False), *(column.column for column in shown))
+    return Table("ambiguity", "Ambiguity of the first click", caption, columns, tuple(rows), {})
+
+
+def _table(name: str, title: str, caption: str, shown: Sequence[_Shown], runs: Sequence[Numbers]) -> Table:
+    rows = tuple((Cell(run.who.label), *(column.cell(run) for column in shown)) for run in runs)
+    columns = (Column("Method", number=False), *(column.column for column in shown))
+    return Table(name, title, caption, columns, rows, {})
+
+
+def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    first = runs[0]
+    caption = (
+        f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks "
+        f"({first.who.asked}). Coverage: mean over a set's masks of the best candidate's IoU. {_INTERVALS}"
+    )
+    return caption, (
+        _CANDIDATES,
+        _Shown("Coverage", "coverage"),
+        *(_Shown(f"{percent} %", f"recall_{percent}", above="recall at IoU", interval=False) for percent in RECALLS),
+        _Shown("own score", "coverage_own_choice", above="coverage by one"),
+        _Shown("oracle", "coverage_oracle", above="coverage by one", kept=1),
+        _Shown("own score", "coverage_own_order", above="coverage by three", kept=3),
+        _Shown("oracle", "coverage_oracle", above="coverage by three", kept=3),
+        _Shown("Failed", "failed", text="{:.0f}".format),
+        _Shown("s/click", "model_seconds", text=significant),
+    )
+
+
+def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    distances = sorted({run.who.moved for run in runs if run.who.moved})
+    several = " (the list of runs says which by how many)" if len(distances) > 1 else ""
+    moved = f" a click is moved by {' or '.join(map(str, distances))} pixels{several}" if distances else ""
+    caption = (
+        "Redundancy: mean IoU between candidates. Waste: share of candidates below an IoU of 0.5 with every mask. "
+        "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
+        f"the answers before and after{moved}. {_INTERVALS}"
+    )
+    return caption, (
+        _Shown("Redundancy", "redundancy"),
+        _Shown("Waste", "waste"),
+        _Shown("error", "calibration_error", above="calibration"),
+        _Shown("all", "rank_correlation", above="rank correlation"),
+        _Shown("within a click", "rank_correlation_within", above="rank correlation"),
+        _Shown("own choice", "held_own_choice", above="held when moved"),
+        _Shown("best candidates", "held_best", above="held when moved"),
+    )
+
+
+def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    shown = [
+        _Shown(f"{name} ({number.count:,})", measure, name, above)
+        for measure, above in (
+            ("coverage_by_relation", "coverage of masks"),
+            ("coverage_by_size", "coverage of sets of so many masks"),
+        )
+        for name, number in runs[0].of(measure).items()
+    ]
+    return f"What a mask is to the clicked object; in parentheses how many. {_INTERVALS}", shown
+
+
+def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    caption = (
+        "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
+        "nearest to the mask of this relation, with an IoU of 0.5 or more."
+    )
+    names = [name for name in (*FAMILIES, NOTHING) if any(name in run.of("own_choice_means") for run in runs)]
+    return caption, [_Shown(name, "own_choice_means", name, text=_percent, absent=_percent(0)) for name in names]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _intents_table(runs: Sequence[Numbers], place: int) -> Table:
+    shown = (
+        *(_Shown(f"NoC@{percent}", f"noc_{percent}", text="{:.2f}".format) for percent in PERCENTS),
+        _Shown("1", "iou_1", above="IoU after click"),
+        _Shown("2", "iou_2", above="IoU after click"),
+    )
+    rows = tuple(
+        (
+            *map(Cell, (run.who.label, run.selection, name, f"{number.count:,}")),
+            *(replace(column, group=name).cell(run) for column in shown),
+        )
+        for run in runs
+        for name, number in run.of("iou_1").items()
+    )
+    columns = (
+        *(Column(name, number=False) for name in ("Method", "Selection", "Meant")),
+        Column("Targets"),
+        *(column.column for column in shown),
+    )
+    caption = (
+        "The same first click, each mask of its set in turn as the target. The second click is the first that says "
+        f"which is meant. Asked with {runs[0].who.asked}. {_INTERVALS}"
+    )
+    title = f"{runs[0].who.title}: clicks to be understood"
+    return Table(f"intents-{place}", title, caption, columns, rows, {})
+
+
+def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
+    """Every number, unrounded: a row for each measure and group."""
+    return [
+        {
+            "run": run.who.folder.name,
+            "label": run.who.label,
+            "dataset": run.who.dataset,
+            "content_hash": run.who.content_hash,
+            "selection": run.selection,
+            "measure": measure,
+            "group": group,
+            **vars(number),
+        }
+        for run in runs
+        for (measure, group), number in run.values.items()
+    ]
+
+
+def draw_ambiguity(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> dict[str, bytes]:
+    """The figure as `png` and `svg`: a panel for each dataset and kind of run."""
+    labels = dict.fromkeys(run.who.label for run in (*numbers, *intents))
+    styles = {label: number for number, label in enumerate(labels)}
+    coverage = [_coverage_panel(group, styles) for group in by_sets(numbers)]
+    return draw_curves([*coverage, *(_clicks_panel(group, styles) for group in by_sets(intents))])
+
+
+def _coverage_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
+    curves = []
+    for run in runs:
+        own, oracle = run.curve("coverage_own_order"), run.curve("coverage_oracle")
+        remark = f"{run.value('coverage'):.3f}{'' if len(own) else ' (no score)'}"
+        curves.append(Curve(run.who.label, remark, own, styles[run.who.label], bound=oracle))
+    notes = ("solid: the method's own score; dotted: an oracle",)
+    return Panel(runs[0].who.title, tuple(curves), notes, "Candidates kept", "Coverage")
+
+
+def _clicks_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
+    measure = f"noc_{SOLVED}"
+    names = tuple(name for name in FAMILIES if any(name in run.of(measure) for run in runs))
+    curves = []
+    for run in runs:
+        found = [run.of(measure).get(name, Number(0, None)) for name in names]
+        values, lows, highs = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64).T
+        spread = np.maximum([values - lows, highs - values], 0.0)
+        remark = f"{run.selection}, {run.value(measure, 'any'):.2f}"
+        style, hollow = styles[run.who.label], run.selection == "score"
+        curves.append(Curve(run.who.label, remark, values, style, spread=spread, hollow=hollow))
+    notes = ("hollow: selection by score",)
+    return Panel(runs[0].who.title, tuple(curves), notes, "What the first click means", f"NoC@{SOLVED}", names)
+
 
 PAGE, HTML, NUMBERS, TABLES = "ambiguity.md", "ambiguity.html", "ambiguity.csv", "tables.tex"
 PNG, SVG = "ambiguity.png", "ambiguity.svg"

@@ -12,14 +12,14 @@ from disbench.core.errors import InputError
 from disbench.core.figures import FORMS
 from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
 from disbench.harness.store import StoredRun
+from disbench.io.files import write_files
 from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
 from disbench.reports.paper.definitions import PaperCurves, PaperPictures, is_method, read_definition
 from disbench.reports.paper.published import Dataset
 from disbench.reports.paper.rows import departures, not_shown, notes_on_samples, read_paper_runs
-from disbench.reports.render.table import Footnotes
-from disbench.reports.render.text import counted, plain
-from disbench.reports.report import Report, run_curve, write_files
+from disbench.reports.render.table import Footnotes, counted, plain
+from disbench.reports.report import Report, run_curve
 from disbench.reports.run_samples import (
     RunSample,
     candidate_panels,

@@ -13,7 +13,7 @@ from disbench.io import addresses
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.paper.definitions import Label, PaperTable, Pattern, is_method
 from disbench.reports.paper.published import Dataset, Measure, Printed, read_published
-from disbench.reports.render.text import counted, option_value, plain
+from disbench.reports.render.table import counted, option_value, plain
 from disbench.reports.tables import by_setting, deviation_from, most_common_opencv, notes_on_dataset
 
 NOT_RUN, NOT_PRINTED = "not run", "not printed"

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from disbench.io.files import write_files
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.published import Measure, read_published
 from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Number, paper_blocks, read_paper_runs
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table
-from disbench.reports.render.text import counted, csv_text
-from disbench.reports.report import Report, write_files
+from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table, counted, csv_text
+from disbench.reports.report import Report
 
 FORMATS = ("markdown", "latex", "csv")
 _NOT_AVAILABLE = "not available"

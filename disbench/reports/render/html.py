@@ -9,8 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from disbench.core.errors import InputError
-from disbench.reports.render.table import Table
-from disbench.reports.render.text import plain, visible
+from disbench.reports.render.table import Table, plain, visible
 
 if TYPE_CHECKING:
     from markupsafe import Markup

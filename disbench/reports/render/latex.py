@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from itertools import groupby
 
-from disbench.reports.render.table import Cell, Column, Table
-from disbench.reports.render.text import DASH, plain
+from disbench.reports.render.table import DASH, Cell, Column, Table, plain
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from disbench.reports.render.table import Cell, Column, Table
-from disbench.reports.render.text import plain, visible
+from disbench.reports.render.table import Cell, Column, Table, plain, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")

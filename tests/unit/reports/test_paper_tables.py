@@ -21,8 +21,7 @@ from disbench.reports.paper.published import read_published
 from disbench.reports.paper.rows import PaperRuns, paper_blocks, parse_rows
 from disbench.reports.paper.tables import make_paper_table, paper_table, signed
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import Table
-from disbench.reports.render.text import DASH
+from disbench.reports.render.table import DASH, Table
 from tests.unit.paper_runs_pool import NASTY, dataset, method, read_pool, write_pool
 from tests.unit.run_tools import write_run
 

@@ -21,7 +21,7 @@ from PIL import Image
 from disbench.core.errors import InputError
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.page import page_html
-from disbench.reports.render.text import plain
+from disbench.reports.render.table import plain
 from disbench.reports.report import LEADERBOARD, make_report
 from disbench.reports.tables import clicks_table, quality_table
 from tests.unit.run_tools import HASH, draw_ious, write_run
