@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -29,6 +30,7 @@ _FIXES = {
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "there is a file where a folder is needed; name another place"),
 }
 _INTERRUPTED = 130
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def _print_version(asked: bool) -> None:
@@ -131,7 +133,7 @@ def _environment_problem(error: Exception) -> str | None:
                 wanted = f"{needed.name}{needed.specifier}"
                 return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
     if isinstance(error, ImportError):
-        words = " ".join(str(error).split())
+        words = _CONTROL.sub(" ", str(error))
         fix = "pip install --upgrade --upgrade-strategy eager disbench"
         return f"{words}; the installed packages do not fit each other, run: {fix}"
     return None
@@ -140,7 +142,7 @@ def _environment_problem(error: Exception) -> str | None:
 def _sentence(error: Exception) -> str:
     """One line that says what is wrong and how to fix it."""
     if not isinstance(error, OSError):
-        return " ".join(str(error).split())
+        return _CONTROL.sub(" ", str(error))
     place = f"{error.filename}: " if error.filename else ""
     reason = " ".join((error.strerror or str(error)).split())
     fix = _FIXES.get(error.errno or 0, "fix it, or name another place")

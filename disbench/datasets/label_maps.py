@@ -34,6 +34,7 @@ _LINE_END = re.compile("\r\n|\n|\r")
 _PLAIN = re.compile("[A-Za-z0-9_-]+")
 """A name that has one reading, so that no file needs to be looked for."""
 _SEPARATOR = re.compile(r"[\s,;]+")
+_IMAGE_ENDINGS = ("JPG", "jpeg", "JPEG", "png", "PNG", "bmp", "BMP", "tif", "tiff", "webp")
 _ENDING = re.compile(r"\.(jpe?g|png|bmp|tiff?|mat)$", re.IGNORECASE)
 
 VOC_CATEGORIES = [
@@ -265,6 +266,13 @@ class MapLayout:
     read: Callable[[Sequence[Path]], tuple[Labels, Mapping[int, str]]]
     ignored: tuple[int, ...] = (0,)
 
+    def image_of(self, folder: Path, name: str) -> str:
+        """The path of an image, with another usual ending where only such a file is there."""
+        usual = self.image.format(name)
+        stem = usual.rpartition(".")[0]
+        paths = (usual, *(f"{stem}.{ending}" for ending in _IMAGE_ENDINGS))
+        return next((path for path in paths if os.path.isfile(folder / path)), usual)  # noqa: PTH113
+
     def names(self, folder: Path, split: str) -> tuple[list[str], Counter[str]]:
         """The image names of a split, each once, in the order of its list, and how many were left out, by reason."""
         listed = self.read_list(folder, split)
@@ -308,7 +316,7 @@ class MapLayout:
 
     def _there(self, folder: Path, text: str) -> Iterator[str]:
         """The names of existing files that a text may stand for, the most literal first."""
-        patterns = (self.image, *self.maps)
+        patterns = (*self.maps, self.image)
         path = text.strip().replace("\\", "/")
         for start in (pattern.partition("{")[0] for pattern in patterns):
             path = f"/{path}".rpartition(f"/{start}")[2].lstrip("/")
@@ -355,7 +363,7 @@ class MapScenes:
             height, width = labels.shape
             yield Scene(
                 image_id=name,
-                file_name=self.layout.image.format(name),
+                file_name=self.layout.image_of(self.folder, name),
                 height=height,
                 width=width,
                 source=self.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,6 +30,8 @@ HQSEG_SETS = {
     "ThinObject": ("thin_object_detection/ThinObject5K/images_test", "thin_object_detection/ThinObject5K/masks_test"),
 }
 """Folders of images and masks of the four sets that HQ-SAM evaluates on."""
+_MASK_OF = re.compile(r"([_-](mask|gt|seg|label)|\.(jpe?g|png|bmp|tiff?|webp))$", re.IGNORECASE)
+"""What tools put after the stem of an image to name its mask."""
 _INITIAL = "init_"
 _NAMES_SHOWN = 5
 
@@ -127,7 +130,7 @@ def _open_maps(
     """
     rule = f"voc-{options['ids']}" if layout is VOC else "sbd-instance"
     names, left_out = layout.names(folder, options["split"])
-    records = [Record(stem, layout.image.format(stem), layout.maps[0].format(stem)) for stem in names]
+    records = [Record(stem, layout.image_of(folder, stem), layout.maps[0].format(stem)) for stem in names]
     known = {**facts, "left_out": dict(left_out)} if left_out else facts
     return FileSamples(name, folder, rule, _each_instance(folder, rule, records), known)
 
@@ -138,6 +141,8 @@ open_voc = partial(_open_maps, VOC)
 
 def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Sequence[str] = MASKS) -> list[Record]:
     """One record for each image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
+
+    A mask that has no image of its own stem may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg.
 
     Args:
         root: the dataset's folder.
@@ -151,6 +156,9 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Seque
     """
     pictures = _files_by_stem(root / images, set(IMAGES) - set(MASKS if images == masks else ()), "image")
     labels = _files_by_stem(root / masks, set(MASKS if images == masks else masks_as), "mask")
+    for stem in [stem for stem in labels if stem not in pictures]:
+        if (plain := _MASK_OF.sub("", stem)) in pictures and plain not in labels:
+            labels[plain] = labels.pop(stem)
     _check_partners(pictures, labels, root / masks, "image", "mask")
     _check_partners(labels, pictures, root / images, "mask", "image")
     records = [

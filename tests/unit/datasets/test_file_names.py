@@ -142,6 +142,10 @@ def test_sample_ids_are_unique(
         (["\u00e9.png", "e\u0301.png"], ["\u00e9.png", "e\u0301.png"], "same stem"),
         (["caf\udce9.png"], ["caf\udce9.png"], "UTF-8"),
         (["a.png"], ["A.png"], "no mask"),
+        (["a.rf.1f.jpg", "b.jpg", "c-gt.jpg"], ["a.rf.1f_mask.png", "b.JPG.png", "c-gt.png"], ["a.rf.1f", "b", "c-gt"]),
+        (["a.jpg", "a_mask.jpg"], ["a_mask.png"], "no mask"),
+        (["a.jpg"], ["a.png", "a_mask.png"], "no image"),
+        (["a.jpg"], ["a_gt.png", "a_mask.png"], "no image"),
     ],
 )
 def test_images_and_masks_of_a_folder_are_paired(

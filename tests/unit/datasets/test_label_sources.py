@@ -114,6 +114,13 @@ class TestBothLayouts:
         assert {item.source for item in scene.objects} == {layout.name}
         assert scenes(pickle.loads(pickle.dumps(source))) == [empty, scene]
 
+    @pytest.mark.parametrize("ending", ["jpg", "JPG", "jpeg", "png"])
+    def test_images_have_any_usual_ending(self, layout: MapLayout, tmp_path: Path, ending: str) -> None:
+        image = tmp_path / f"{layout.image.format('a').rpartition('.')[0]}.{ending}"
+        image.parent.mkdir()
+        image.touch()
+        assert [tmp_path / scene.file_name for scene in scenes(MapScenes(layout, tmp_path))][1] == image
+
     def test_splits(self, layout: MapLayout, tmp_path: Path) -> None:
         assert [scene.image_id for scene in scenes(MapScenes(layout, tmp_path, "val"))] == ["c"]
         with pytest.raises(InputError, match=r"test\.txt: .*train, val"):
