@@ -35,6 +35,7 @@ class Record:
     Attributes:
         instance: number of the object in an instance map, 0 for a mask of one object.
         initial: the mask that the user corrects, in datasets that have one.
+        alike: every rule that may be recognised for the dataset reads the mask alike.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Record:
     mask: str
     instance: int = 0
     initial: str | None = None
+    alike: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -114,7 +116,9 @@ class FileSamples:
         names = list(dict.fromkeys(name for record in self._records for name in record.files))
         digests = dict(zip(names, in_threads(lambda name: digest(self.folder / name), names), strict=True))
         parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
-        return joint_content(self.rule if self.exif == "ignore" else f"{self.rule}-exif", parts)
+        exif = "" if self.exif == "ignore" else "-exif"
+        rules = [exif if record.alike else self.rule + exif for record in self._records]
+        return joint_content(self.rule + exif, parts, rules)
 
     def facts(self) -> dict[str, object]:
         """Title and options of the card, the target rule, the number of image files, and notes."""
@@ -151,17 +155,19 @@ def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str
         )
 
 
-def joint_content(rule: str, parts: Iterable[Sequence[object]]) -> Content:
-    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample; and of the first and each other line.
+def joint_content(rule: str, parts: Iterable[Sequence[object]], rules: Sequence[str] = ()) -> Content:
+    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample; and of each line with its rule.
 
     Args:
         rule: how files become targets.
         parts: for each sample its id, the number of its object, and the SHA-256 of each of its files.
+        rules: what decides the target of each sample, where that is not the rule.
     """
     head, *lines = (
         json.dumps(list(line), separators=(",", ":")).encode() + b"\n" for line in ([HASH_FORMAT, rule], *parts)
     )
-    return Content(_sha256(head, *lines), [_sha256(head, line) for line in lines])
+    samples = zip(rules or [rule] * len(lines), lines, strict=True)
+    return Content(_sha256(head, *lines), [_sha256(own.encode(), b"\n", line) for own, line in samples])
 
 
 def _sha256(*parts: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -90,8 +91,10 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
         in_threads(check_trimap, paths)
     elif mode == "instances" or void:
         check_numbered(_kinds(paths))
-    elif mask == "auto":
-        rule, note = recognise(_kinds(paths))
+    elif mask == "auto" and (kinds := _kinds(paths)):
+        rule, note = recognise(kinds)
+        alike = {kind.path for kind in kinds if len(kind.rules) > 1}
+        records = [replace(record, alike=folder / record.mask in alike) for record in records]
     if mode == "instances":
         records = _each_instance(folder, rule, records)
         note = f"{len(records)} instances in {len(paths)} maps: each number but 0 is one"

@@ -23,8 +23,9 @@ from disbench.core.errors import InputError
 from disbench.harness import evaluate
 from disbench.harness.predict import predict
 from disbench.harness.protocol import Protocol
+from disbench.harness.record import UNREAD
 from disbench.harness.sample_loop import TargetsTask
-from disbench.harness.tasks import Began, run_chunk
+from disbench.harness.tasks import Began, Reader, run_chunk
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples
@@ -137,7 +138,9 @@ def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(bridge: Maker) -> 
     os.kill(method.child._process.pid, signal.SIGKILL)
     method.child._process.wait()
     (sample,) = make_samples(1)
-    first = next(run_chunk(method, [(0, lambda: sample)], TargetsTask(Protocol(max_clicks=1))))
+    readers = [Reader(0, sample.id, lambda: sample)]
+    events = run_chunk(method, readers, TargetsTask(Protocol(max_clicks=1)))
+    first = next(event for event in events if isinstance(event, Began) and event.what != UNREAD)
     assert isinstance(first, Began) and first.what == "open"
     assert method.child.alive
 
