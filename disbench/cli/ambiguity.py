@@ -88,11 +88,7 @@ class SetOptions:
                 raise InputError(f"{option} belongs to loops of clicks; leave it out with --task diverse")
 
     def sets_source(self) -> SetSource:
-        """The chosen sets.
-
-        Raises:
-            InputError: no finished shards, or none of their sets can be taken.
-        """
+        """The chosen sets; `InputError` for no finished shards, or if none of their sets can be taken."""
         from disbench.harness.record import Choice  # noqa: PLC0415
         from disbench.harness.set_source import SetSource  # noqa: PLC0415
 

@@ -77,11 +77,7 @@ def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolA
 
 
 def checked_target(target: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """A target as int8 (height, width).
-
-    Raises:
-        ValueError: not two axes, no pixels, not integers, or values other than 1, 0 and -1.
-    """
+    """A target as int8 (height, width); ValueError for other shapes, types, or values than 1, 0 and -1."""
     array = _map(target, "target")
     if array.dtype.kind not in "biu":
         raise ValueError(f"a target holds integers (1 object, 0 background, -1 ignored), not {array.dtype}")
@@ -91,11 +87,7 @@ def checked_target(target: npt.ArrayLike) -> npt.NDArray[np.int8]:
 
 
 def checked_mask(mask: npt.ArrayLike) -> BoolArray:
-    """A mask as booleans (height, width).
-
-    Raises:
-        ValueError: not two axes, no pixels, or anything but booleans and the integers 0 and 1.
-    """
+    """A mask as booleans (height, width); ValueError for anything but two axes of booleans, or of 0 and 1."""
     array = _map(mask, "prediction")
     if array.dtype.kind == "b":
         return array
@@ -107,11 +99,7 @@ def checked_mask(mask: npt.ArrayLike) -> BoolArray:
 
 
 def opencv_version() -> str:
-    """The version of the OpenCV whose distance transform places the clicks.
-
-    Raises:
-        InputError: OpenCV cannot be imported.
-    """
+    """The version of the OpenCV whose distance transform places the clicks; errors as for `opencv`."""
     return str(opencv().__version__)
 
 

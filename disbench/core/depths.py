@@ -286,13 +286,10 @@ def _patch(mask: BoolArray, box: _Box) -> ByteArray:
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """Some pixels of a mask and their neighbours up to a distance.
+    """Some pixels of a mask and their neighbours up to a distance, in the part of the mask that holds them all.
 
-    Attributes:
-        flat: the part of the mask that holds them all, as one axis.
-        at: where each pixel is in it.
-        squares: squared distance of each neighbour, nearest first.
-        steps: from a pixel to each neighbour.
+    The part is one axis, `flat`; pixels are `at` places of it, and each has `steps` to its neighbours, of which
+    `squares` are the squared distances, nearest first.
     """
 
     flat: ByteArray

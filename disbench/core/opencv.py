@@ -8,11 +8,7 @@ from disbench.core.errors import InputError
 
 
 def opencv() -> Any:
-    """The module `cv2`.
-
-    Raises:
-        InputError: it cannot be imported, mostly for want of two system libraries.
-    """
+    """The module `cv2`; `InputError` if it cannot be imported, mostly for want of two system libraries."""
     try:
         import cv2  # noqa: PLC0415
     except ImportError as error:

@@ -155,11 +155,7 @@ def _is_copied(path: Path) -> bool:
 
 
 def there(path: Path) -> bool:
-    """Whether there is a file or folder, here or at the address that the path belongs to.
-
-    Raises:
-        InputError: the address cannot be reached.
-    """
+    """Whether there is a file or folder, here or at the address that the path belongs to."""
     address = address_of(path)
     if address is None or _is_copied(path):
         return path.exists()
@@ -177,20 +173,12 @@ def has_folder(path: Path) -> bool:
 
 
 def local_text(text: str) -> str:
-    """A text as it is, or the path of the copy of an address.
-
-    Raises:
-        InputError: as `here`.
-    """
+    """A text as it is, or the path of the copy of an address; errors as for `here`."""
     return str(here(path_of(text))) if is_address(text) else text
 
 
 def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the paths of copies in place of addresses.
-
-    Raises:
-        InputError: as `here`.
-    """
+    """Options with the paths of copies in place of addresses; errors as for `here`."""
     return {name: local_text(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
@@ -200,21 +188,13 @@ def copied() -> list[tuple[str, str]]:
 
 
 def copy_again(record: Iterable[tuple[str, str]]) -> None:
-    """Copy the same addresses to the same paths on this machine, unless they are here already.
-
-    Raises:
-        InputError: as `here`.
-    """
+    """Copy the same addresses to the same paths on this machine, unless they are here; errors as for `here`."""
     for address, path in record:
         _copy(address, Path(path))
 
 
 def connected(address: str) -> tuple[Any, str]:
-    """The file system of an address, and what it calls the file or folder.
-
-    Raises:
-        InputError: an unknown kind of address, a missing package, or no way to get there.
-    """
+    """The file system of an address, and what it calls the file or folder; `InputError` without a way there."""
     from fsspec import available_protocols  # noqa: PLC0415
     from fsspec.core import url_to_fs  # noqa: PLC0415
 

@@ -36,11 +36,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folder(kind: Kind) -> Path:
-    """The folder of one kind of definitions.
-
-    Raises:
-        InputError: the installation is incomplete.
-    """
+    """The folder of one kind of definitions; `InputError` if the installation is incomplete."""
     for candidate in (_PACKAGE / "_definitions" / kind, _PACKAGE.parent / kind):
         if candidate.is_dir():
             return candidate
@@ -70,11 +66,7 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def load(path: Path) -> Mapping[str, Any]:
-    """The content of a definition file.
-
-    Raises:
-        InputError: the file cannot be read or is not TOML.
-    """
+    """The content of a definition file; `InputError` if it cannot be read or is not TOML."""
     try:
         return parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:

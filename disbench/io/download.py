@@ -44,7 +44,7 @@ def download(
     progress: bool = False,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Download a file; where an earlier attempt broke off, only the rest of it; nothing if it is there.
+    """Download a file; where an earlier attempt broke off, only the rest; nothing if it is there. Its SHA-256 (hex).
 
     Until it is whole it is called `NAME.part`, with `NAME.part.json` beside it. A server that ignores ranges, or whose
     file has changed since, sends it from the start again.
@@ -56,9 +56,6 @@ def download(
         size: bytes of the file; 0 if not known.
         progress: show a progress bar on standard error.
         pause: called with seconds between attempts.
-
-    Returns:
-        SHA-256 (hex) of the file.
 
     Raises:
         InputError: another kind of address, an answer such as 404, a transfer that keeps breaking off, or a file of

@@ -132,11 +132,7 @@ def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    Raises:
-        InputError: there is no such file.
-    """
+    """SHA-256 (hex) of a file's bytes; `InputError` if there is no such file."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -75,22 +75,14 @@ def plain_schema(file: pq.ParquetFile) -> pa.Schema:
 
 
 def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an opened file, with columns of the schema, with its texts in place of dictionaries.
-
-    Raises:
-        ValueError: as `weigh`.
-    """
+    """A table of an opened file, with columns of the schema, with its texts in place of dictionaries; weighed."""
     weigh(table)
     wanted = pa.schema([schema.field(name) for name in table.schema.names], schema.metadata)
     return table.cast(wanted)
 
 
 def weigh(table: pa.Table) -> None:
-    """Refuse a table whose texts would take too much memory.
-
-    Raises:
-        ValueError: more than `MAX_TEXT_BYTES` bytes.
-    """
+    """ValueError for a table whose texts would take more than `MAX_TEXT_BYTES` bytes."""
     total = sum(_weight(chunk) for column in table.columns for chunk in column.chunks)
     if total > MAX_TEXT_BYTES:
         raise ValueError(f"its texts take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")

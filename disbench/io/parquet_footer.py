@@ -36,8 +36,7 @@ def read_footer(source: Path | pa.Buffer) -> list[RowGroup]:
     """The row groups of a Parquet file.
 
     Raises:
-        ValueError: not Parquet; a footer that is malformed or too large; a row group with other columns than the
-            schema's, encrypted ones, ones in another file, or a negative number.
+        ValueError: not Parquet, a footer that is malformed or too large, encrypted or other columns, negative numbers.
         OSError: the file cannot be read.
     """
     try:

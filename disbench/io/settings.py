@@ -51,11 +51,7 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def parse_json_table(content: bytes | str) -> dict[str, Any]:
-    """The object of a JSON text.
-
-    Raises:
-        ValueError: as `parse_json`, or it is not an object.
-    """
+    """The object of a JSON text; ValueError as for `parse_json`, or for another value."""
     found = parse_json(content)
     if not isinstance(found, dict):
         raise ValueError(f"a {type(found).__name__} where an object should be")
@@ -163,11 +159,7 @@ def _fields_of(cls: type) -> tuple[dict[str, Any], list[str], set[str]]:
 
 
 def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "refuse") -> Any:
-    """The value, if it is of the kind that the hint says.
-
-    Raises:
-        InputError: it is not.
-    """
+    """The value, if it is of the kind that the hint says; `InputError` if not."""
     if hint is Any:
         return value
     if get_origin(hint) in _READERS:

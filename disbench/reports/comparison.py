@@ -57,13 +57,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same samples.
+    """Two runs on the same samples, `warnings` on what makes their comparison doubtful, and NoC at `percent` of both.
 
-    Attributes:
-        warnings: what makes the comparison doubtful, a sentence each.
-        clicks: NoC at `percent` of A and of B, int64 (samples,) each.
-        percent: 90, or the highest IoU below it that both runs go on to.
-        order: indices of the samples, those on which the runs differ most first.
+    `percent` is 90, or the highest IoU below it that both runs go on to. `order` has the indices of the samples, those
+    on which the runs differ most first.
     """
 
     a: Entry
@@ -91,8 +88,7 @@ def one_run(folder: Path) -> StoredRun:
 def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
     """Compare two runs, sample by sample; clicks are counted up to the smaller of the two runs' caps.
 
-    Raises:
-        InputError: the runs have different samples or no common measure, or one is damaged.
+    `InputError` if the runs have different samples or no common measure, or one is damaged.
     """
     first, second = read_entries([a, b])
     for entry in (first, second):

@@ -109,12 +109,9 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
 def write_failures(
     folders: Sequence[Path], out: Path, data: Path | None, samples: int = 8, dataset: str | None = None
 ) -> list[str]:
-    """Write a sheet of pictures for each run, and `failures.csv` with all hard samples of all runs.
+    """Write a sheet of pictures for each run, and `failures.csv` with all hard samples of all runs; lines tell of it.
 
-    Folders are as for `find_runs`, the other options as for `draw_failures`; nothing is written if one is refused.
-
-    Returns:
-        A line for the user about each file.
+    Arguments are as for `find_runs` and `draw_failures`; nothing is written if one is refused.
     """
     entries = read_entries(find_runs(folders))
     names = _file_names([entry.folder for entry in entries])

@@ -23,12 +23,9 @@ MASK_SHARE = 0.80
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Parents and levels of the masks of one image.
+    """Parents (-1 for a root) and levels (0 for a root) of the masks of one image.
 
-    Attributes:
-        parents: for each mask the number of its parent, -1 for a root.
-        levels: 0 for a root, one more than the parent's otherwise.
-        children: for each mask its children, in the order in which they were attached.
+    `children` are those of each mask, in the order in which they were attached.
     """
 
     parents: tuple[int, ...]
@@ -55,22 +52,16 @@ def containment_matrix(
     mask_share: float = MASK_SHARE,
     measured: tuple[IntArray, IntArray] | None = None,
 ) -> BoolArray:
-    """Which mask contains which.
+    """Which mask contains which: bool (n, n), [i, j] is contains(i, j); the diagonal is False.
 
     `contains(i, j)` holds for area(i) >= area(j) if the boxes' intersection is at least `box_share` of
     j's box and the masks' intersection is more than `mask_share` of j's area.
 
     Args:
-        rles: masks of one size, none empty.
+        rles: masks of one size, none empty; ValueError otherwise.
         box_share: in [0, 1].
         mask_share: in [0, 1].
         measured: `areas` and `boxes` of the masks where the caller has them; the masks are then not checked.
-
-    Returns:
-        bool (n, n): [i, j] is contains(i, j); the diagonal is False.
-
-    Raises:
-        ValueError: an empty mask, or masks of different sizes.
     """
     if measured is None:
         check_masks(rles)
@@ -116,11 +107,7 @@ def ancestors(forest: Forest, node: int) -> list[int]:
 
 
 def check_masks(rles: Sequence[Rle]) -> None:
-    """Refuse what has no place in a graph of masks.
-
-    Raises:
-        ValueError: a mask that is not a compressed RLE, an empty one, or masks of different sizes.
-    """
+    """ValueError for a mask that is not a compressed RLE, an empty one, or masks of different sizes."""
     for index, rle in enumerate(rles):
         if not isinstance(rle, dict) or "size" not in rle or not isinstance(rle.get("counts"), bytes | str):
             raise ValueError(

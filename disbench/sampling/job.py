@@ -189,15 +189,7 @@ def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest 
 
 
 def slice_of(images: int, part: tuple[int, int]) -> range:
-    """The images of a part: the i-th of n contiguous slices, whose sizes differ by one at most.
-
-    Args:
-        images: how many there are.
-        part: (i, n), i from 1 to n.
-
-    Raises:
-        InputError: i is not from 1 to n.
-    """
+    """The images of part (i, n): the i-th of n slices of nearly equal sizes; `InputError` for another i."""
     number, parts = part
     if not 1 <= number <= parts:
         raise InputError(f"part {number} of {parts}: there is no such part; give i from 1 to n, such as 3/16")
@@ -205,11 +197,7 @@ def slice_of(images: int, part: tuple[int, int]) -> range:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """The part that is written as i/n.
-
-    Raises:
-        InputError: not two whole numbers with i from 1 to n.
-    """
+    """The part that is written as i/n; `InputError` unless i is a whole number from 1 to n."""
     number, slash, parts = text.partition("/")
     if not (slash and all(word.isascii() and word.isdecimal() and len(word) < 10 for word in (number, parts))):
         raise InputError(f"part {text!r}: not i/n; give whole numbers with i from 1 to n, such as 3/16")

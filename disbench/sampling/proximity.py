@@ -23,24 +23,18 @@ def proximity_graph(
     min_overlap: int = 1,
     box: IntArray | None = None,
 ) -> nx.Graph:
-    """Neighbourhood of an image's masks: an edge where two touch.
+    """Neighbourhood of an image's masks: an edge where two touch; nodes 0..n-1 in the order given.
 
     The paper dilates one mask by a 3 x 3 square and asks for one pixel of overlap; that is the default.
     Masks that overlap without dilation touch too. The options go beyond the paper, for datasets that
     separate neighbours by a band of unlabelled pixels.
 
     Args:
-        rles: masks of one size, none empty.
+        rles: masks of one size, none empty; ValueError otherwise, or for an option out of range.
         dilated: `one` of the two masks (if either choice overlaps enough, they are neighbours) or `both`.
         iterations: how often the 3 x 3 dilation is repeated, at least 1.
         min_overlap: pixels of overlap after dilation that make two masks neighbours, at least 1.
         box: `boxes` of the masks where the caller has them; the masks are then not checked.
-
-    Returns:
-        An undirected graph with nodes 0..n-1 in the order given.
-
-    Raises:
-        ValueError: an empty mask, masks of different sizes, or an option out of range.
     """
     if iterations < 1 or min_overlap < 1:
         raise ValueError(f"iterations ({iterations}) and min_overlap ({min_overlap}) start at 1")

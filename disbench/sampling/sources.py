@@ -52,11 +52,7 @@ class SourcePaths:
     data: Path | None = None
 
     def chosen(self) -> SourceName | None:
-        """The kind of source that the given paths make; None if there are none.
-
-        Raises:
-            InputError: paths that do not go together.
-        """
+        """The kind of source that the given paths make, None for none; `InputError` if they do not go together."""
         if self.panoptic_masks and not self.panoptic:
             raise InputError("--panoptic-masks names the PNGs of --panoptic; name its JSON too")
         annotations = "+".join(name for name in ("coco", "lvis") if getattr(self, name))

@@ -30,15 +30,9 @@ _OWN_TREE = "hannotation"
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of verifying a folder of shards.
+    """The result of verifying a folder of shards: the first 20 problems, one sentence each, and the number of all.
 
-    Attributes:
-        folder: the folder.
-        shards: shards in the manifest.
-        scenes: scenes in these shards, by the manifest.
-        problems: the first 20, one sentence each.
-        count: all problems.
-        quick: whether scenes were not checked.
+    Shards and scenes are those of the manifest; after a `quick` verification scenes were not checked.
     """
 
     folder: Path

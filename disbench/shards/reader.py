@@ -216,11 +216,7 @@ class DiverseSets(Sequence[DiverseSet]):
         return diverse_set(sampled.scene, sampled.sets[number])
 
     def place(self, index: int) -> tuple[SampledScene, int]:
-        """The scene of the set of this number, and the set's number in it.
-
-        Raises:
-            IndexError: there is no such set.
-        """
+        """The scene of the set of this number, and the set's number in it; IndexError if there is none."""
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"set {index} of {len(self)}")

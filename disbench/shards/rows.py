@@ -78,11 +78,7 @@ is the union of the objects that it lists; `left_out` and `repeated` are counts 
 
 
 def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
-    """Rows of a shard.
-
-    Raises:
-        InputError: an image of more than `MAX_PIXELS` pixels.
-    """
+    """Rows of a shard; `InputError` for an image of more than `MAX_PIXELS` pixels."""
     for scene in (sampled.scene for sampled in scenes):
         if scene.height * scene.width > MAX_PIXELS:
             raise InputError(
@@ -257,13 +253,9 @@ class Rows:
 
 
 class _Lists:
-    """A column of lists: all their items together, and where each list begins; null is an empty list.
+    """A column of lists, null being an empty one: all their items together, the columns of structs by name.
 
-    Attributes:
-        items: of structs, the columns of their fields are got by name.
-        lengths: int64 (lists,).
-        starts: int64 (lists + 1,).
-        rows: int64 (items,), the list that each item is in.
+    `lengths` is int64 (lists,); `starts` (lists + 1,) and `rows` (items,), the list of each item, follow from it.
     """
 
     def __init__(self, lists: pa.ListArray) -> None:

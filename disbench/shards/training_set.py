@@ -30,8 +30,6 @@ class TrainingItem:
         masks: bool tensor (k, height, width), inner to outer; the first is the center's.
         click: the first click, positive, drawn uniformly from the click region.
         target: number of the mask that supervises stage 2, drawn uniformly from the set.
-        image_id: the dataset's name for the image.
-        center: number of the center object in its scene.
     """
 
     image: torch.Tensor

@@ -205,11 +205,7 @@ def _shard_name(number: int) -> str:
 
 
 def shard_facts(path: Path) -> ShardFacts:
-    """What a finished shard says of itself.
-
-    Raises:
-        InputError: not a shard.
-    """
+    """What a finished shard says of itself; `InputError` for another file."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return settings_from(ShardFacts, parse_json_table(metadata[b"disbench.shard"]), str(path), unknown="skip")

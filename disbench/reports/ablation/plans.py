@@ -26,13 +26,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """Shards that a row is trained on instead of the base training's.
+    """Shards that a row is trained on instead of the base training's, and the folder of their images.
 
-    Attributes:
-        folder: the folder of shards.
-        images: folder of their images.
-        recipe: makes the shards from `coco`, or "".
-        coco: COCO instance annotations, a path below the root of the datasets.
+    A `recipe`, if any, makes them from `coco`, COCO instance annotations below the root of the datasets.
     """
 
     folder: str

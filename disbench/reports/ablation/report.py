@@ -34,11 +34,7 @@ _ROWS = (
 def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
     """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from the results in a folder.
 
-    Returns:
-        The files, and a line for each contrast and dataset. The same runs give the same bytes.
-
-    Raises:
-        InputError: nothing is finished, or rows cannot be compared.
+    `InputError` if nothing is finished, or rows cannot be compared.
     """
     paper = read_definition(PaperTable, plan.table) if plan.table else None
     ablation = MeasuredAblation(plan, paper, read_results(folder))

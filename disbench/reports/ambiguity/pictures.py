@@ -32,14 +32,10 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What pictures are made of.
+    """What pictures are made of: `count` sets for each dataset, chosen with the seed.
 
-    Attributes:
-        shards: folders; the content hash tells which a run was made on. Without any there are no pictures.
-        images: folder of the images, or `embedded`; None looks in the usual places.
-        data: root of the datasets.
-        count: sets for each dataset, at least 1.
-        seed: for choosing the sets.
+    The content hash tells which folder of shards a run was made on; without any there are no pictures. `images` is
+    their folder, or `embedded`; None looks in the usual places below `data`.
     """
 
     shards: Sequence[Path] = ()

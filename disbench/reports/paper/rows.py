@@ -104,11 +104,8 @@ class Number:
 class Block:
     """A row of the paper with at most one method that was run for it.
 
-    Attributes:
-        group: index of the group.
-        row: its name, or "" for a run without a row.
-        first: whether it is the row's first block, which has the printed numbers.
-        runs: one method and setting on each dataset.
+    `group` is its index, `row` its name ("" for a run without a row), `first` whether it has the row's printed numbers,
+    `runs` one method and setting on each dataset.
     """
 
     group: int
