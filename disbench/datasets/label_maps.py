@@ -53,6 +53,7 @@ _CODE = np.array([1 << 16, 1 << 8, 1])
 """A colour times this is one number."""
 _VOC_CODES = np.sum([(np.arange(256) >> bit & 1) << 7 - bit // 3 + (16, 8, 0)[bit % 3] for bit in range(8)], axis=0)
 """The colour of each index of PascalVOC's palette: its bits, lowest first, in red, green and blue, from the top."""
+_VOC_ORDER = np.argsort(_VOC_CODES)
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes with one whole number per pixel."""
 
@@ -81,13 +82,14 @@ def voc_numbers(colours: Labels, path: Path) -> ByteArray:
     Raises:
         InputError: a colour that the palette lacks.
     """
-    known = np.argsort(_VOC_CODES)
-    codes = colours.astype(np.int64) @ _CODE
-    found = known[np.searchsorted(_VOC_CODES, codes, sorter=known).clip(max=255)]
-    if (wrong := _VOC_CODES[found] != codes).any():
-        colour = tuple(colours[wrong][0].tolist())
-        raise InputError(f"{path}: the colour {colour} is not of PascalVOC's palette; save numbers, in one channel")
-    return np.asarray(found, dtype=np.uint8)
+    numbers = np.empty(colours.shape[:2], dtype=np.uint8)
+    for row, line in zip(numbers, colours, strict=True):  # at once it would take far more memory
+        codes = line.astype(np.int64) @ _CODE
+        row[:] = _VOC_ORDER[np.searchsorted(_VOC_CODES, codes, sorter=_VOC_ORDER).clip(max=VOID)]
+        if (wrong := _VOC_CODES[row] != codes).any():
+            colour = tuple(line[wrong][0].tolist())
+            raise InputError(f"{path}: the colour {colour} is not of PascalVOC's palette; save numbers, in one channel")
+    return numbers
 
 
 def read_label_map(path: Path) -> Labels:

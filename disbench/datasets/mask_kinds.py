@@ -206,6 +206,10 @@ def _listed(values: Labels) -> str:
 
 
 def _colours_listed(colours: ByteArray) -> str:
-    codes = np.unique(colours.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1]))
-    few = ", ".join(f"#{code:06x}" for code in codes[:_FEW])
-    return f"colours {few}" if len(codes) <= _FEW else f"{len(codes)} colours"
+    codes = np.zeros(colours.shape[:2], dtype=np.int32)
+    for channel in np.moveaxis(colours, 2, 0):
+        codes <<= 8
+        codes |= channel
+    found = np.unique(codes)
+    few = ", ".join(f"#{code:06x}" for code in found[:_FEW])
+    return f"colours {few}" if len(found) <= _FEW else f"{len(found)} colours"

@@ -297,7 +297,7 @@ def test_an_image_takes_24_bytes_per_pixel(read: Reader, tmp_path: Path, kind: s
     side = 2048
     form, mode = kind.split()
     path = written(tmp_path / "a.png", picture(mode, form, (side, side)))
-    for name in ("rgb", "map", "label"):
+    for name in ("rgb", "turned", "map", "label", "kind"):
         read(name, path, allowed=24 * side**2 + 24 * MIB + 2 * path.stat().st_size)
 
 
