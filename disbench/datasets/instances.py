@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from disbench.io.files import Stamp, has_control, relative_path
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
+Json = Mapping[str, Any]
 Id = int | str
 """Of an image, an annotation or a category: 1, 1.0 and "1" are one id; other texts are ids, too."""
 _BLOCK_BYTES = 1 << 22
@@ -62,33 +63,33 @@ class AnnotationFile:
 
     Attributes:
         dialect: the file's layout, and the `source` of its objects.
+        stamp: size and time of change when the file was opened.
         records: the file's bytes.
         images: image id -> record, by ascending number, then by text.
         categories: category id -> category.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
         numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
-        bad: whether malformed annotations raise or are left out.
-        option: how the user's command spells the option `bad`, for errors.
         dropped: number of annotations left out because their image is missing, by reason.
+        bad: whether malformed annotations raise or are left out.
+        option: how the user's command sets `bad_annotations`, for errors.
         png_folder: folder of the PNGs of panoptic annotations.
-        stamp: size and time of change when the file was opened.
     """
 
     path: Path
     dialect: Dialect
     sha256: str
+    stamp: Stamp
     records: RecordFile
     images: dict[Id, ImageRecord]
     categories: dict[Id, Category]
     spans: Offsets
     slices: dict[Id, tuple[int, int]]
-    numbers: IntArray | None = None
-    bad: BadAnnotations = "fail"
-    option: str = "--set"
-    dropped: Counter[str] = field(default_factory=Counter)
-    png_folder: Path | None = None
-    stamp: Stamp | None = None
+    numbers: IntArray | None
+    dropped: Counter[str]
+    bad: BadAnnotations
+    option: str
+    png_folder: Path | None
 
     def __post_init__(self) -> None:
         self._find_png = ImageFinder([self.png_folder] if self.png_folder else [])
@@ -99,7 +100,7 @@ class AnnotationFile:
 
     def check_unchanged(self) -> None:
         """Raise `InputError` if size or time of change differ from those when the file was opened."""
-        if self.stamp is not None and not self.stamp.holds(self.path):
+        if not self.stamp.holds(self.path):
             raise InputError(
                 f"{self.path}: changed while it was read; restore it and run the same command again, or use the new "
                 "one with --existing overwrite"
@@ -116,7 +117,7 @@ class AnnotationFile:
         begin, stop = self.spans[place].tolist()
         return parse_record(self.path, self.records.read(begin, stop), "annotations", place)
 
-    def refuse(self, annotation: Mapping[str, Any], problem: object, dropped: Counter[str]) -> None:
+    def refuse(self, annotation: Json, problem: object, dropped: Counter[str]) -> None:
         """Raise `InputError` for a malformed annotation, or count it, by `bad`."""
         if self.bad == "fail":
             place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
@@ -130,7 +131,7 @@ class AnnotationFile:
             for annotation in self.annotations(image_id):
                 yield self._png_path(annotation, image_id)
 
-    def _png_path(self, annotation: Mapping[str, Any], image_id: Id) -> Path:
+    def _png_path(self, annotation: Json, image_id: Id) -> Path:
         assert self.png_folder is not None
         name = annotation.get("file_name")
         if not isinstance(name, str) or not name:
@@ -155,13 +156,12 @@ class AnnotationFile:
             return self._panoptic_objects(image_id, dropped)
         found: list[tuple[int, SceneObject]] = []
         for first, block in self._blocks(image_id):
-            image = self.images[image_id]
             try:
-                found += self._read(first, block, image, raster, dropped)
+                found += self._read(image_id, first, block, raster, dropped)
             except ValueError:  # one by one, to name the bad one
                 for place, annotation in enumerate(block, first):
                     try:
-                        found += self._read(place, [annotation], image, raster, dropped)
+                        found += self._read(image_id, place, [annotation], raster, dropped)
                     except ValueError as error:
                         self.refuse(annotation, error, dropped)
                     self._check_total(found, image_id)
@@ -179,18 +179,14 @@ class AnnotationFile:
             yield place, parse_records(self.path, [self.records.read(*span)], "annotations", place)
 
     def _read(
-        self,
-        first: int,
-        annotations: Sequence[Mapping[str, Any]],
-        image: ImageRecord,
-        raster: Raster,
-        dropped: Counter[str],
+        self, image_id: Id, first: int, annotations: Sequence[Json], raster: Raster, dropped: Counter[str]
     ) -> list[tuple[int, SceneObject]]:
         """The objects of some annotations of an image, of which the first is at an index of `spans`.
 
         Raises:
             ValueError: one of them is bad; nothing is counted.
         """
+        image = self.images[image_id]
         kinds: list[Kind] = ["crowd" if _is_crowd(annotation) else "thing" for annotation in annotations]
         categories = [self._category(annotation) for annotation in annotations]
         numbers = [self._number(annotation, place) for place, annotation in enumerate(annotations, first)]
@@ -205,7 +201,7 @@ class AnnotationFile:
             for place, (rle, area, box, category, number, kind) in enumerate(parts, first)
         ]
 
-    def _number(self, annotation: Mapping[str, Any], place: int) -> int | None:
+    def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its place in the file where some are texts."""
         value = annotation.get("id")
         number = read_id(value)
@@ -215,7 +211,7 @@ class AnnotationFile:
             return int(self.numbers[place])
         return number if isinstance(number, int) else None
 
-    def _category(self, annotation: Mapping[str, Any]) -> Category:
+    def _category(self, annotation: Json) -> Category:
         value = annotation.get("category_id")
         number = read_id(value)
         if not self.categories:
@@ -246,7 +242,7 @@ class AnnotationFile:
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 
-    def _segment(self, segment: Mapping[str, Any], ids: IntArray) -> SceneObject:
+    def _segment(self, segment: Json, ids: IntArray) -> SceneObject:
         category, number = self._category(segment), whole_number(segment.get("id"))
         if number is None:
             raise ValueError("the segment has no whole number as id")
@@ -269,12 +265,7 @@ def _segment_ids(path: Path, height: int, width: int) -> IntArray:
 
 
 def open_annotations(
-    path: Path,
-    dialect: Dialect,
-    *,
-    bad: BadAnnotations = "fail",
-    option: str = "--set",
-    png_folder: Path | None = None,
+    path: Path, dialect: Dialect, *, bad: BadAnnotations = "fail", option: str = "--set", png_folder: Path | None = None
 ) -> AnnotationFile:
     """Index an annotation file.
 
@@ -282,7 +273,7 @@ def open_annotations(
         path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic; compressed, too.
         dialect: the file's layout.
         bad: whether malformed annotations, and those of missing images, raise or are counted and left out.
-        option: how the user's command spells the option `bad`, for errors.
+        option: how the user's command sets `bad_annotations`, for errors.
         png_folder: folder of the PNGs of panoptic annotations, by default the JSON's path without its ending.
 
     Raises:
@@ -297,34 +288,22 @@ def open_annotations(
             raise InputError(
                 f"{path}: no array {name!r} beside {shown(list(index.rest)[:4])}; name a file of {dialect} annotations"
             )
-    found = {_record_id(record, path): _image(record, path) for record in index.iterate("images")}
+    found = {_id_of(record, path): _image(record, path) for record in index.iterate("images")}
     if len(found) != len(index.records["images"]):
         raise InputError(f"{path}: two records of 'images' have the same image id; fix the file")
     images = {image_id: found[image_id] for image_id in sorted(found, key=_ascending)}
     categories = {
-        _record_id(record, path): Category(
+        _id_of(record, path): Category(
             _text(record, "name", path) or "",
             _text(record, "synset", path),
             _flag(record.get("isthing"), missing=True) is not False,
         )
         for record in (index.iterate("categories") if "categories" in index.records else ())
     }
-    spans, slices, numbers, dropped = _group_by_image(index, images, bad, option)
+    grouped = _group_by_image(index, images, bad, option)
+    pngs = (png_folder or path.with_suffix("")) if dialect == "panoptic" else None
     return AnnotationFile(
-        path,
-        dialect,
-        index.sha256,
-        index.file,
-        images,
-        categories,
-        spans,
-        slices,
-        numbers,
-        bad,
-        option,
-        dropped,
-        (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
-        stamp,
+        path, dialect, index.sha256, stamp, index.file, images, categories, *grouped, bad, option, pngs
     )
 
 
@@ -361,8 +340,8 @@ def _fix(option: str) -> str:
     return f"fix the file, or leave such annotations out: {option} bad_annotations=drop"
 
 
-def _image(record: Mapping[str, Any], path: Path) -> ImageRecord:
-    height, width = _whole(record, "height", path), _whole(record, "width", path)
+def _image(record: Json, path: Path) -> ImageRecord:
+    height, width = (_needed(record, key, "a whole number", whole_number, path) for key in ("height", "width"))
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise InputError(
             f"{path}: image {shown(record.get('id'))} has the size {width} x {height}; images have 1 to {MAX_PIXELS} "
@@ -383,35 +362,26 @@ def _relative(name: str, image_id: object, path: Path) -> str:
         ) from None
 
 
-def _text(record: Mapping[str, Any], key: str, path: Path) -> str | None:
+def _text(record: Json, key: str, path: Path) -> str | None:
     """A text of a record, or None; numbers become text."""
     value = record.get(key)
-    if _is_missing(value):
-        return None
-    if isinstance(value, str):
-        return value
-    if type(value) in (int, float):
-        return str(value)
-    raise _wrong(record, key, "a text", path)
+    if _is_missing(value) or isinstance(value, str):
+        return value or None
+    return _needed(record, key, "a text", lambda found: str(found) if type(found) in (int, float) else None, path)
 
 
-def _whole(record: Mapping[str, Any], key: str, path: Path) -> int:
-    found = whole_number(record.get(key))
+def _needed(record: Json, key: str, kind: str, meaning: Callable[[object], object], path: Path) -> Any:
+    """What a value of a record means."""
+    found = meaning(record.get(key))
     if found is None:
-        raise _wrong(record, key, "a whole number", path)
+        number, value = shown(record.get("id")), shown(record.get(key))
+        raise InputError(f"{path}: {key!r} of a record (id {number}) is {value}, not {kind}; fix the file")
     return found
 
 
-def _record_id(record: Mapping[str, Any], path: Path) -> Id:
-    found = read_id(record.get("id"))
-    if found is None:
-        raise _wrong(record, "id", "a whole number or a text", path)
+def _id_of(record: Json, path: Path) -> Id:
+    found: Id = _needed(record, "id", "a whole number or a text", read_id, path)
     return found
-
-
-def _wrong(record: Mapping[str, Any], key: str, kind: str, path: Path) -> InputError:
-    number, value = shown(record.get("id")), shown(record.get(key))
-    return InputError(f"{path}: {key!r} of a record (id {number}) is {value}, not {kind}; fix the file")
 
 
 def read_id(value: object) -> Id | None:
@@ -427,9 +397,8 @@ def _ascending(image_id: Id) -> tuple[bool, Id]:
     return isinstance(image_id, str), image_id
 
 
-def _is_crowd(record: Mapping[str, Any]) -> bool:
-    found = _flag(record.get("iscrowd"), missing=False)
-    if found is None:
+def _is_crowd(record: Json) -> bool:
+    if (found := _flag(record.get("iscrowd"), missing=False)) is None:
         raise ValueError(f"its iscrowd {shown(record['iscrowd'])} is not 0 or 1")
     return found
 
@@ -448,7 +417,7 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _listed(segments: object) -> list[Mapping[str, Any]]:
+def _listed(segments: object) -> list[Json]:
     """The segments of a panoptic annotation; malformed ones become empty, and are refused later."""
     found = segments if isinstance(segments, list) else [segments]
     return [segment if isinstance(segment, dict) else {} for segment in found]
