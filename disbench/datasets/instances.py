@@ -348,7 +348,7 @@ def _image(record: Json, path: Path) -> ImageRecord:
             "pixels"
         )
     name = _text(record, "file_name", path)
-    if name is None:  # LVIS v1 only has the address of the image
+    if not name:  # LVIS v1 only has the address of the image
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
     return ImageRecord(_relative(name, record.get("id"), path), height, width)
 
@@ -364,10 +364,10 @@ def _relative(name: str, image_id: object, path: Path) -> str:
 
 def _text(record: Json, key: str, path: Path) -> str | None:
     """A text of a record, or None; numbers become text."""
-    value = record.get(key)
-    if _is_missing(value) or isinstance(value, str):
-        return value or None
-    return _needed(record, key, "a text", lambda found: str(found) if type(found) in (int, float) else None, path)
+    if _is_missing(record.get(key)):
+        return None
+    found: str = _needed(record, key, "a text", lambda v: str(v) if type(v) in (str, int, float) else None, path)
+    return found
 
 
 def _needed(record: Json, key: str, kind: str, meaning: Callable[[object], object], path: Path) -> Any:
