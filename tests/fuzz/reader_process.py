@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -140,6 +141,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.root: str | None = None
+        self.temporary = tempfile.gettempdir()
         self.seen: list[str] = []
         self.libraries = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), "/proc/self")
         sys.addaudithook(self)
@@ -149,6 +151,8 @@ class Watch:
             return
         if event in FORBIDDEN:
             self.seen.append(event)
+        elif event == "open" and arguments[0] == self.temporary:
+            pass  # for a file without a name
         elif event == "open" and isinstance(arguments[0], str | bytes):
             self._note(os.fsdecode(arguments[0]), arguments[1], arguments[2])
 
