@@ -240,7 +240,7 @@ def _deepest_of_all(kind: _Kind) -> Depth:
 def _distances(mask: BoolArray, pixels: _Pixels, around: _Surroundings, sure: int, bound: int) -> Float32Array:
     """float32 (n,): the distances of the deepest of some pixels; of the others these or less."""
     part = pixels.box(math.isqrt(bound) + 1, mask.shape)
-    if bound <= _RADIUS**2 and len(pixels.rows) * bound < _area(part):
+    if bound <= _RADIUS**2 and len(pixels.rows) * bound < math.prod(end - begin for begin, end in part):
         return np.sqrt(around.rings(sure).astype(np.float32))
     (top, _), (left, _) = part
     return transform(_patch(mask, part))[pixels.rows - top, pixels.columns - left]
@@ -268,10 +268,6 @@ def _pixels(corners: BoolArray, side: int, step: int = 1) -> _Pixels:
     """The centres of squares, given where their top left corners are; every `step`-th of them."""
     rows, columns = np.divmod(np.flatnonzero(corners)[::step], corners.shape[1])
     return _Pixels(rows + (side - 1) // 2, columns + (side - 1) // 2)
-
-
-def _area(box: _Box) -> int:
-    return math.prod(end - begin for begin, end in box)
 
 
 def _patch(mask: BoolArray, box: _Box) -> ByteArray:

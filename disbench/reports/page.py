@@ -102,14 +102,9 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
             _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, members), run_facts(entry))
             for entry, cells, of_run in zip(members, table.rows, bars, strict=True)
         ]
-        rows.sort(key=_clicks_needed)
+        rows.sort(key=lambda row: row.entry.values[_SORTED_BY].number or math.inf)
         groups.append(_Group(table, dataset_facts(members[0]), reference_machine(members), tuple(rows)))
     return groups
-
-
-def _clicks_needed(row: _Row) -> float:
-    number = row.entry.values[_SORTED_BY].number
-    return math.inf if number is None else number
 
 
 def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:

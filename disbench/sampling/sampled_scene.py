@@ -99,7 +99,7 @@ def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) 
     for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, "LVIS mask that comes again")):
         if repeats := int(flags.sum()):
             dropped[reason] += repeats
-    return [i for i, repeated in zip([*coco, *lvis], [*in_lvis, *again], strict=True) if not repeated]
+    return [i for i, repeated in zip([*coco, *lvis], [*in_lvis.tolist(), *again.tolist()], strict=True) if not repeated]
 
 
 def _cut_stuff(

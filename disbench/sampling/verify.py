@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from disbench.core.arrays import BoolArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.errors import shown
 from disbench.core.masks import areas, boxes, contained_shares
 from disbench.sampling.hierarchy import containment_matrix
 from disbench.sampling.recipes import Recipe, parse_recipe
@@ -189,7 +190,7 @@ def _scene_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[st
             yield f"object {number}: level {level}, which the method {method} does not give to a {item.kind}"
     for number, row in enumerate(sampled.neighbours):
         if list(row) != sorted({*row} - {number}):
-            yield f"object {number}: its neighbours {_shortened(row)} are not other objects in ascending order"
+            yield f"object {number}: its neighbours {shown(row)} are not other objects in ascending order"
         yield from (
             f"object {number}: {other} is its neighbour, but it is not {other}'s"
             for other in row
@@ -274,8 +275,3 @@ def _union_problems(sampled: SampledScene, chosen: SetOfObjects, recipe: Recipe)
         yield f"{len(chosen.members)} masks, more than {recipe.cap}"
     if len({rle["counts"] for rle in set_masks(sampled.scene.rles, chosen)}) < len(chosen.members):
         yield "a mask comes twice"
-
-
-def _shortened(values: object) -> str:
-    text = str(values)
-    return text if len(text) <= 60 else f"{text[:57]}..."

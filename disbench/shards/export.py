@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import pickle
 from collections import defaultdict
@@ -18,6 +17,7 @@ from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
+from disbench.core.painting import png
 from disbench.core.scenes import Scene
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
 from disbench.io.files import whole_file
@@ -55,7 +55,10 @@ def export_ritm(shards: Path, out: Path) -> int:
         _check_name(shards, name, images)
         if instances:
             layers, places = pack_masks(sampled.scene.rles)
-            _dump(out / MASKS / f"{name}.pickle", ([_png(labels) for labels in layers], places))
+            _dump(
+                out / MASKS / f"{name}.pickle",
+                ([np.frombuffer(png(labels), dtype=np.uint8) for labels in layers], places),
+            )
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
     numbers = all(_is_number(name) and name == str(int(name)) for name in images)
     _dump(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
@@ -124,14 +127,6 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
         layers[layer][window][pixels] = held[layer]
         places[index] = (layer, held[layer])
     return layers, places
-
-
-def _png(labels: Labels) -> Labels:
-    from PIL import Image  # noqa: PLC0415  (not needed to say --help)
-
-    buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
 def _count_instances(shards: Path, sampled: SampledScene) -> int:

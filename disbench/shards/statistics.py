@@ -181,8 +181,13 @@ def as_dict(stats: ShardStatistics) -> dict[str, Any]:
 
 def as_text(stats: ShardStatistics) -> str:
     """The statistics as an aligned report for a terminal: at most 100 columns, no colours."""
+    method = f" ({stats.method})" if stats.method not in ("", stats.recipe) else ""
+    source = f" from {stats.source}" if stats.source else ""
+    partial = "" if stats.complete else f", the first {stats.scenes:,} scenes"
+    dropped = f"dropped, of {'all images' if stats.dropped_everywhere else 'the scenes that were read'}"
+    lost = [(reason, f"{count:,}") for reason, count in stats.dropped.items() if count]
     sections = [
-        _title(stats),
+        textwrap.wrap(f"{stats.recipe or 'shards'}{method}{source}{partial}", COLUMNS),
         _table("", _counts(stats)),
         _histogram("masks a set: sets", stats.set_sizes),
         _histogram("level (0: root): objects", stats.levels),
@@ -190,7 +195,7 @@ def as_text(stats: ShardStatistics) -> str:
         _table("", _neighbour_rows(stats.neighbours) if stats.neighbours else []),
         *(_overlap_tables(stats.overlaps) if stats.overlaps else []),
         _table("", _left_out_rows(stats) if stats.left_out or stats.repeated else []),
-        _dropped_lines(stats),
+        _table(dropped, lost) or [f"{dropped}: nothing"],
         _table("most frequent parent > child", _pair_rows(stats.parent_child, " > ")),
         _table("most frequent neighbours", _pair_rows(stats.touching, " | ")),
     ]
@@ -384,13 +389,6 @@ Row = tuple[str, ...]
 """Label, value and, in some rows, a remark."""
 
 
-def _title(stats: ShardStatistics) -> list[str]:
-    method = f" ({stats.method})" if stats.method not in ("", stats.recipe) else ""
-    source = f" from {stats.source}" if stats.source else ""
-    partial = "" if stats.complete else f", the first {stats.scenes:,} scenes"
-    return textwrap.wrap(f"{stats.recipe or 'shards'}{method}{source}{partial}", COLUMNS)
-
-
 def _counts(stats: ShardStatistics) -> list[Row]:
     rows: list[Row] = [
         ("images seen", "unknown" if stats.images is None else f"{stats.images:,}"),
@@ -457,12 +455,6 @@ def _left_out_rows(stats: ShardStatistics) -> list[Row]:
         (f"masks left out ({cause})", _big(stats.left_out), sets),
         ("combinations that repeat a mask", _big(stats.repeated)),
     ]
-
-
-def _dropped_lines(stats: ShardStatistics) -> list[str]:
-    title = f"dropped, of {'all images' if stats.dropped_everywhere else 'the scenes that were read'}"
-    rows = [(reason, f"{count:,}") for reason, count in stats.dropped.items() if count]
-    return _table(title, rows) or [f"{title}: nothing"]
 
 
 def _pair_rows(pairs: Sequence[PairCount], between: str) -> list[Row]:

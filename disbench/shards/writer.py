@@ -180,7 +180,8 @@ class ShardWriter:
             self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts.as_json(), sort_keys=True)})
             self._parquet.close()
             self._parquet = None
-            _flush_to_disk(self._partial)
+            with self._partial.open("rb") as file:
+                os.fsync(file.fileno())
             self._partial.replace(path)
         self._account(path, facts)
         self._size, self._tally = 0, Tally()
@@ -211,8 +212,3 @@ def shard_facts(path: Path) -> ShardFacts:
         return settings_from(ShardFacts, parse_json_table(metadata[b"disbench.shard"]), str(path), unknown="skip")
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a shard of disbench; use --existing overwrite or another folder") from error
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
