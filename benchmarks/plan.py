@@ -27,8 +27,7 @@ from inputs import default_annotations, write_scaled
 from tqdm import tqdm
 
 from disbench.datasets.instances import open_annotations
-from disbench.sampling.chunks import SamplingWork, chunks_by_cost
-from disbench.sampling.job import write_chunks
+from disbench.sampling.job import SamplingWork, chunks_by_cost, write_chunks
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.writer import ShardWriter
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbench.harness.store import SCHEMA as CLICKS
-from disbench.io.parquet import open_parquet, weigh
-from disbench.io.parquet_footer import RowGroup
+from disbench.io.parquet import RowGroup, open_parquet, weigh
 from tests.fuzz.stored_forms import damaged, in_a_child, parquet_bytes
 from tests.fuzz.tools import examples
 

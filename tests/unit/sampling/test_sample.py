@@ -78,7 +78,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
 
     failing = Failing(source.files)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: chunk)
+        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: chunk)
         with pytest.raises(OSError, match="gone"):
             make_shards(failing, recipe, folder)
         assert not (folder / "manifest.json").exists()

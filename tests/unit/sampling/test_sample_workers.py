@@ -16,7 +16,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
-from disbench.sampling.chunks import SamplingWork, chunks_by_cost
+from disbench.sampling.job import SamplingWork, chunks_by_cost
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.writer import Chunk
 from disbench.workers import LocalEngine
@@ -59,7 +59,7 @@ Start = Callable[..., Generator[Chunk, None, None]]
 @pytest.fixture
 def start(source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Begins to sample, with this trouble in this chunk."""
-    monkeypatch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: SCENES)
+    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: SCENES)
     (tmp_path / "log").mkdir()
 
     def sampled(trouble: str, chunk: int = 0) -> Generator[Chunk, None, None]:

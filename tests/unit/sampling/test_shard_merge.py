@@ -144,7 +144,7 @@ def test_parts_made_by_several_workers_and_resumed(source: Scenes, whole: Path, 
     make_shards(source, RECIPE, folders[1], part=(2, 2), workers=2)
     failing = dataclasses.replace(source, fails_at=140)
     with pytest.raises(OSError, match="gone"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: 5)
+        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 5)
         make_shards(failing, RECIPE, tmp_path / "again", part=(2, 2))
     assert list((tmp_path / "again").iterdir())
     with pytest.raises(InputError, match=r"again: no manifest\.json.*run sample to the end"):

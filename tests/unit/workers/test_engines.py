@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
-from disbench.sampling.chunks import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
+from disbench.sampling.job import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
 from disbench.workers import LocalEngine, WorkerLost, open_engine
 from disbench.workers.crew import ATTEMPTS, TASKS_AHEAD, Crew
 from tests.synthetic import write_lvis
@@ -38,7 +38,7 @@ def test_chunks_by_cost(counts: list[int], begin: int, scenes: int) -> None:
     """All images in order; none could have one image more; only an image alone may cost more than a chunk."""
     images = range(min(begin, len(counts)), len(counts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: scenes)
+        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: scenes)
         chunks = list(chunks_by_cost(Counted(counts), images))  # type: ignore[arg-type]
     assert [image for chunk in chunks for image in chunk] == list(images)
     for chunk, after in zip_longest(chunks, chunks[1:]):

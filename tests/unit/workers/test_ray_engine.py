@@ -19,8 +19,11 @@ from disbench.core.errors import InputError  # noqa: E402
 from disbench.datasets.instances import AnnotatedImages, open_annotations  # noqa: E402
 from disbench.harness import Execution, Protocol, StoredRun, run_benchmark  # noqa: E402  # noqa: E402
 from disbench.harness.store import SECONDS  # noqa: E402
-from disbench.sampling.chunks import SamplingWork, chunks_by_cost  # noqa: E402
-from disbench.sampling.job import make_shards  # noqa: E402
+from disbench.sampling.job import (  # noqa: E402
+    SamplingWork,
+    chunks_by_cost,
+    make_shards,
+)
 from disbench.sampling.recipes import load_recipe  # noqa: E402
 from disbench.workers import LocalEngine, open_engine  # noqa: E402
 from tests import toy_methods  # noqa: E402
@@ -65,7 +68,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: SCENES)
+    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: SCENES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -145,7 +148,7 @@ def test_a_node_disappears(
     cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the midst of the job; what its workers had is done again by those that are left."""
-    monkeypatch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: 1)
+    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 1)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     recipe = load_recipe("lvis-hierarchy")
@@ -195,7 +198,7 @@ def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) ->
 def test_more_workers_than_there_is_room_for(
     cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("disbench.sampling.chunks.chunk_scenes", lambda images, workers: 2)
+    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 2)
     engine = open_engine("ray", 5)
     scenes = TroubledScenes(source, "slow", 0, tmp_path)
     work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
