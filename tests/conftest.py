@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before what reads it is imported: tests run beside each other
+
 import numpy as np
 import numpy.typing as npt
 import pytest

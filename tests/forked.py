@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -19,15 +20,13 @@ from disbench.workers import processes
 SPAWNED = processes.CONTEXT
 
 
-class Forked:
-    """A context of multiprocessing whose processes are forked by the server, with this process's environment."""
+class Forked(ForkServerContext):
+    """The server's processes, but with the environment of the process that starts them."""
 
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self._make, self.Pipe = context.Process, context.Pipe
-
-    def Process(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> BaseProcess:  # noqa: N802
-        return self._make(target=_begin, args=(dict(os.environ), target, *args), daemon=daemon)
+    def Process(  # type: ignore[override]  # noqa: N802
+        self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool | None = None
+    ) -> BaseProcess:
+        return ForkServerProcess(target=_begin, args=(dict(os.environ), target, *args), daemon=daemon)
 
 
 def _begin(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:

@@ -98,4 +98,4 @@ def test_verification_sees_what_hashes_do_not(made: Path, tmp_path: Path) -> Non
     assert disbench("verify", folder, "--quick").returncode == 0
     result = disbench("verify", folder, "--workers", "1")
     assert result.returncode == 2
-    assert f"  {SHARD}, image '{rows[0]['image_id']}': set 0: its members" in result.stderr
+    assert SHARD in result.stderr and f"image '{rows[0]['image_id']}'" in result.stderr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import subprocess
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from disbench.cli.main import main
 from disbench.disnet.checkpoints import load_network
 from disbench.harness import read_run
 from disbench.io import definitions
+from tests.commands import Result, disbench
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 pytest.importorskip("accelerate")
@@ -186,16 +187,20 @@ def test_the_trainings_are_listed_and_profiled(typed: Command) -> None:
 
 
 def test_two_processes_train_one_network(folder: Path, trained: Path) -> None:
-    """As `accelerate launch` starts them on two GPUs: each has its share of the examples, one writes."""
-    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")
-    command = ("disbench", "train", "tiny.toml", "--out", "pair", "--device", "cpu", "--set", "ema=0.9")
-    environment = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}
-    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*launch, *command], capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("4 steps") == 1
+    """With the environment that `accelerate launch` gives them: each has its share of the examples, one writes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+
+    def start(rank: int) -> Result:
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        command = ("train", "tiny.toml", "--out", "pair", "--device", "cpu", "--set", "ema=0.9")
+        return disbench(*command, cwd=folder, **place)
+
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(start, range(2)))
+    assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
+    assert "".join(result.stdout for result in results).count("4 steps") == 1
     assert [row["step"] for row in rows(folder / "pair" / "log.csv")] == ["2", "4"]
     assert len(list((folder / "pair" / "tensorboard").iterdir())) <= 2, "of the log and of the validation"
     pair, alone = (load_network(folder / name / "disnet.safetensors").network for name in ("pair", "one"))

@@ -35,8 +35,7 @@ from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
 from disbench.io.files import file_sha256
 from disbench.shards.manifest import read_manifest
-from disbench.workers import threads
-from disbench.workers.processes import die_with_parent
+from disbench.workers import processes, threads
 
 Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
 """Evaluates the network in training: figures by name."""
@@ -234,7 +233,7 @@ class _Run:
             collate_fn=collate,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if workers else None,
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context=processes.CONTEXT if workers else None,
         )
 
     def _due(self, every: int) -> bool:
@@ -322,7 +321,7 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 def _start_worker(_: int) -> None:
-    die_with_parent()  # torch's own watch misses a parent that is killed while a worker starts
+    processes.die_with_parent()  # torch's own watch misses a parent that is killed while a worker starts
     threads.limit(1)
     torch.set_num_threads(1)
 
