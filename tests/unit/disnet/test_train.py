@@ -357,7 +357,7 @@ def test_data_that_is_not_there(photo_shards: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     without = Shards(str(photo_shards), str(tmp_path / "images"))
     training = dataclasses.replace(tiny_training(), shards=(without,))
-    with pytest.raises(InputError, match=f"no such image in {tmp_path}/images; give the folder that has it$"):
+    with pytest.raises(InputError, match=f"{tmp_path}/images"):
         train(training, tmp_path / "out", device="cpu")
 
 
