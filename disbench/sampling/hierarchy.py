@@ -98,14 +98,6 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
     return Forest(tuple(parents), tuple(levels), tuple(map(tuple, children)))
 
 
-def ancestors(forest: Forest, node: int) -> list[int]:
-    """The node's parent, its parent, and so on up to the root."""
-    path = []
-    while (node := forest.parents[node]) >= 0:
-        path.append(node)
-    return path
-
-
 def check_masks(rles: Sequence[Rle]) -> None:
     """ValueError for a mask that is not a compressed RLE, an empty one, or masks of different sizes."""
     for index, rle in enumerate(rles):

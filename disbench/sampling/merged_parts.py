@@ -141,10 +141,6 @@ def _check_same_job(part: _Part, first: _Part) -> None:
             f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
             f"{there.of} parts of {there.of_images}; name parts of one division"
         )
-    if part.manifest.source_dropped != first.manifest.source_dropped:
-        raise InputError(
-            f"{part.folder}: its source left out other annotations than that of {first.folder}; {part.fix()}"
-        )
 
 
 def _check_versions(part: _Part) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -87,13 +87,5 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     path = definitions.find("sampling", name)
     content = dict(definitions.load(path))
     content.setdefault("name", path.stem)
-    where = str(path)
     given = list(overrides)
-    if given:
-        where = f"{path} with --set"
-    return parse_recipe(with_overrides(content, given, Recipe), where)
-
-
-def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from the content of its file; `InputError` names `where` for a missing, unknown or wrong option."""
-    return settings_from(Recipe, content, where)
+    return settings_from(Recipe, with_overrides(content, given, Recipe), f"{path} with --set" if given else str(path))

@@ -16,8 +16,9 @@ from disbench.core.arrays import BoolArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import shown
 from disbench.core.masks import areas, boxes, contained_shares
+from disbench.io.settings import settings_from
 from disbench.sampling.hierarchy import containment_matrix
-from disbench.sampling.recipes import Recipe, parse_recipe
+from disbench.sampling.recipes import Recipe
 from disbench.shards.manifest import MANIFEST, ShardFile, ShardManifest, read_manifest
 from disbench.shards.reader import open_shard, shard_problem
 from disbench.shards.rows import ROWS_A_GROUP, Rows
@@ -108,7 +109,7 @@ def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progre
     manifest = read_manifest(folder)
     # A manifest written by hand may tell only the recipe's name.
     where = f"{folder / MANIFEST}, recipe"
-    recipe = parse_recipe(manifest.recipe, where) if "method" in manifest.recipe else None
+    recipe = settings_from(Recipe, manifest.recipe, where) if "method" in manifest.recipe else None
     found = _Found()
     with tempfile.TemporaryDirectory() as place:
         checked = LocalEngine(workers).in_order(_ShardChecks(folder, recipe, quick), manifest.files, Path(place))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbench.core.masks import Rle, areas, decode, encode
-from disbench.sampling.hierarchy import ancestors, build_hierarchy, containment_matrix, grow_forest
+from disbench.sampling.diverse_sets import hierarchy_sets
+from disbench.sampling.hierarchy import build_hierarchy, containment_matrix, grow_forest
 
 Masks = npt.NDArray[np.bool_]
 
@@ -39,8 +40,9 @@ def assert_follows_the_rule(masks: Masks, rles: list[Rle]) -> None:
     assert [None if parent < 0 else parent for parent in forest.parents] == expected.parents
     assert list(forest.levels) == expected.levels
     assert [list(row) for row in forest.children] == expected.children
-    for node in range(len(masks)):
-        assert ancestors(forest, node) == restatement.hierarchy_members(masks, expected.parents, node)[0][1:]
+    for chosen in hierarchy_sets(rles, forest):
+        path = [number for (number,) in chosen.members]
+        assert path == restatement.hierarchy_members(masks, expected.parents, chosen.center)[0]
 
 
 @pytest.mark.real_data

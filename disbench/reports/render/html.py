@@ -33,12 +33,7 @@ def page(name: str, values: Mapping[str, Any]) -> str:
     def printable(value: Any) -> Any:
         return value if isinstance(value, Markup) else visible(str(value))
 
-    return _filled(name, values, autoescape=True, finalize=printable)
-
-
-def render(name: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]]) -> str:
-    """A plain-text template in `templates/`, filled in."""
-    return _filled(name, values, filters)
+    return render(name, values, autoescape=True, finalize=printable)
 
 
 def text_of(name: str) -> str:
@@ -70,9 +65,10 @@ def content_policy(style: str, script: str = "") -> str:
     )
 
 
-def _filled(
+def render(
     name: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] | None = None, **escaping: Any
 ) -> str:
+    """A template in `templates/`, filled in; plain text without `escaping`."""
     import jinja2  # noqa: PLC0415  (heavy)
 
     environment = jinja2.Environment(
