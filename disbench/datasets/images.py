@@ -70,9 +70,13 @@ class ImageFinder:
         source: object = "",
     ) -> None:
         self._roots, self._names, self._source = tuple(folders), names, source
-        self._places = [root / part for root in folders for part in ("", *SUBFOLDERS)]
-        self._is_folder: dict[Path, bool] = dict.fromkeys(folders, True)
-        self._alike: dict[str, dict[str, object]] | None = None
+        # Where a path is looked for, what it begins with there (a folder's own name), and whether that place is usual.
+        self._places: list[tuple[str, str, bool]] = []
+        for root in folders:
+            self._places += [(str(root), "", False), (str(root.parent), f"{root.name}/", False)]
+            self._places += [(str(root / part), "", True) for part in SUBFOLDERS]
+        self._folders: dict[str, tuple[bool, bool]] = {}
+        self._alike: dict[int, dict[str, dict[str, object]]] = {}
 
     def __str__(self) -> str:
         return " or ".join(map(str, self._roots))
@@ -87,52 +91,55 @@ class ImageFinder:
             InputError: the file may also be that of an image whose path differs.
         """
         name = "/".join(_parts(file_name))
-        path, place, spelling = self._find(name)
-        if path is not None and (spelling != name or place not in self._roots):
+        path, spelling, is_usual = self._find(name)
+        if path is not None and (spelling != name or is_usual):
             self._check_alone(name, path, spelling)
         return path
 
-    def _find(self, name: str) -> tuple[Path | None, Path | None, str]:
-        """The file of a name, the folder in which it was looked for, and the spelling that was found."""
+    def _find(self, name: str) -> tuple[Path | None, str, bool]:
+        """The file of a name, the spelling that was found, and whether it is in a usual subfolder."""
         parts = _parts(name)
         for first in range(len(parts)):
             for spelling in _spellings(parts[first:]):
-                for place in self._places:
-                    if self._is_file(path := place / spelling):
-                        return path, place, spelling
-        return None, None, ""
+                for place, begin, is_usual in self._places:
+                    if spelling.startswith(begin) and self._is_file(f"{place}/{spelling}"):
+                        return Path(place, spelling), spelling, is_usual
+        return None, "", False
 
     def _check_alone(self, name: str, path: Path, spelling: str) -> None:
         """Raise `InputError` if another image's path ends as the one that was found, or leads to the same file."""
-        alike = self._namesakes(name)
-        length = len(_parts(spelling))
+        alike = self._namesakes(spelling)
         for other, image_id in alike.items():
-            same_end = _key("/".join(_parts(other)[-length:])) == _key(spelling)
-            if other != name and same_end and (spelling != name or self._find(other)[0] == path):
+            if other != name and (spelling != name or self._find(other)[0] == path):
                 raise InputError(
                     f"{self._source}: image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)}) "
                     f"would both be read from {path}; put each into the subfolder that its file_name says"
                 )
 
-    def _is_file(self, path: Path) -> bool:
+    def _is_file(self, path: str) -> bool:
         """Whether a file is here or, in a remote folder, was copied here."""
-        folder = path.parent
-        if folder not in self._is_folder:
-            self._is_folder[folder] = addresses.has_folder(folder)
-        # os.path.isfile, because Path.is_file raises where a name is too long
-        return self._is_folder[folder] and os.path.isfile(addresses.here(path, optional=True))  # noqa: PTH113
+        folder = path.rpartition("/")[0]
+        if folder not in self._folders:
+            is_root = Path(folder) in self._roots
+            is_remote = addresses.address_of(Path(folder)) is not None
+            self._folders[folder] = is_root or addresses.has_folder(Path(folder)), is_remote
+        is_there, is_remote = self._folders[folder]
+        if is_there and is_remote:
+            addresses.here(Path(path), optional=True)
+        return is_there and os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises where a name is too long)
 
-    def _namesakes(self, name: str) -> dict[str, object]:
-        """All paths with the same last part, with the first image id of each; none if there is only one."""
-        if self._alike is None:
+    def _namesakes(self, spelling: str) -> dict[str, object]:
+        """The paths that end in this way, with the first image id of each; none if there is only one."""
+        length = len(_parts(spelling))
+        if length not in self._alike:
             paths = [("/".join(_parts(path)), image_id) for image_id, path in (self._names() if self._names else ())]
-            keys = [_key(path.rpartition("/")[2]) for path, _ in paths]
-            counts = Counter(keys)
-            self._alike = {}
-            for key, (path, image_id) in zip(keys, paths, strict=True):
-                if counts[key] > 1:
-                    self._alike.setdefault(key, {}).setdefault(path, image_id)
-        return self._alike.get(_key(name.rpartition("/")[2]), {})
+            ends = [_key("/".join(path.split("/")[-length:])) for path, _ in paths]
+            counts = Counter(ends)
+            self._alike[length] = {}
+            for end, (path, image_id) in zip(ends, paths, strict=True):
+                if counts[end] > 1:
+                    self._alike[length].setdefault(end, {}).setdefault(path, image_id)
+        return self._alike[length].get(_key(spelling), {})
 
 
 def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:

@@ -169,7 +169,9 @@ def has_folder(path: Path) -> bool:
     Raises:
         InputError: the address cannot be reached.
     """
-    return (address_of(path) or "").startswith(("http://", "https://")) or there(path)
+    if (address := address_of(path)) is None:
+        return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where a name is too long)
+    return address.startswith(("http://", "https://")) or there(path)
 
 
 def local_text(text: str) -> str:

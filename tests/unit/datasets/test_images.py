@@ -118,10 +118,21 @@ def test_folders_are_looked_in_in_their_order(tmp_path: Path) -> None:
     assert find("deep/b.jpg") == tmp_path / "two" / "deep" / "b.jpg"
 
 
+def test_a_folders_own_name_may_begin_a_path(tmp_path: Path) -> None:
+    for name in ("train/a.jpg", "val/a.jpg", "val/x/train/b.jpg"):
+        put(tmp_path / name)
+    names = ["train/a.jpg", "set/val/a.jpg", "train/b.jpg", "other/a.jpg"]
+    find = ImageFinder([tmp_path / "train", tmp_path / "val"], lambda: enumerate(names))
+    assert [find(name) for name in names[:3]] == [tmp_path / "train/a.jpg", tmp_path / "val/a.jpg", None]
+    with pytest.raises(InputError, match=r"image 3 .*image 0"):
+        find("other/a.jpg")
+
+
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
     assert found(tmp_path, "a.jpg") is None
     assert found(tmp_path / "nowhere", "a.jpg") is None
+    assert found(tmp_path, f"{'x' * 300}/{'y' * 300}.jpg") is None
 
 
 def test_pixels_are_rgb_row_major(tmp_path: Path) -> None:
