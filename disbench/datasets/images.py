@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RgbImage = ByteArray
-SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages")
+SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages", "data")
 """Usual subfolders of images."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """Pillow's names of the formats that are read, with any file ending; some others start programs (EPS)."""
