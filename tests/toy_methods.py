@@ -84,6 +84,10 @@ STRANGE: dict[int, Callable[..., Any]] = {
 class Misbehaves(Discs):
     """Well behaved but on images whose top left pixel's red says otherwise, from the third click on."""
 
+    @property
+    def versions(self) -> dict[str, str]:
+        raise SystemExit(2)
+
     def __init__(self, radius: float = 12.0, marker: str = "") -> None:
         super().__init__(radius)
         self.marker = marker

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final, Literal
 import pyarrow as pa
 
 from disbench.core.choices import Store
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims
 from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
@@ -209,17 +209,12 @@ def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
     fix = "pack the run again with disbench pack"
     names = [info.filename for info in infos]
     if names != list(_MEMBERS):
-        raise InputError(f"{archive}: it holds {_some(names)}, not {', '.join(_MEMBERS)}; {fix}")
+        raise InputError(f"{archive}: it holds {shown(names)}, not {', '.join(_MEMBERS)}; {fix}")
     for info in infos:
         plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
         regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
         if not plain or not regular or info.flag_bits & 1:
             raise InputError(f"{archive}: {info.filename} is compressed, encrypted or not a plain file; {fix}")
-
-
-def _some(names: Sequence[str]) -> str:
-    few = ", ".join(repr(name)[:80] for name in names[:5])
-    return f"{few} and {len(names) - 5} more" if len(names) > 5 else few or "nothing"
 
 
 def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:

@@ -89,14 +89,9 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
 def choose(
     selection: Selection, click: int, candidates: Candidates, target_ious: Sequence[float], previous: BoolArray
 ) -> int:
-    """Index of the candidate that is kept; ties go to the lowest.
+    """Index of the candidate that is kept at a click (from 1); ties go to the lowest, nan is the lowest IoU.
 
-    Args:
-        selection: the rule; without scores, the method's own choice is the candidate nearest to `previous`.
-        click: number of the click, from 1.
-        candidates: masks and scores of the click.
-        target_ious: IoU of each candidate with the target (nan counts as the lowest); only oracles use it.
-        previous: boolean (height, width), the mask that was kept before.
+    Only oracles use `target_ious`. Without scores, the method's own choice is the candidate nearest to `previous`.
 
     Raises:
         MethodError: `score` is asked of several candidates without scores.

@@ -369,40 +369,29 @@ class ClickChecks:
             self._measure(sample, boundary, row, kept, previous)
 
     def _judge(self, sample: Sample, kept: BoolArray, before: Sequence[Click], click: Click) -> None:
-        if self._policy.name == REPLAY:
-            self._judge_recorded(sample.id, before, click)
+        recording, seed = self._protocol.recording, self._protocol.seed
+        if self._policy.name == REPLAY and recording is None:
             return
         self.clicks += 1
-        if self._protocol.budget:
+        expected: Click | None
+        if recording is not None:
+            expected = next(iter(recording.clicks.get(sample.id, ())[len(before) :]), None)
+            kind = "click that is not the recorded one"
+        elif self._protocol.budget:
             expected = budget_points(self._protocol.budget, sample.target)[0]
-            if click != expected:
-                example = f"{sample.id!r} ({_text(click)}, not {_text(expected)})"
-                self._problems.add("point that does not follow from the target", example)
-            return
-        if sample.first_click is not None and not before:
-            if click != sample.first_click:
-                example = f"{sample.id!r} ({_text(click)}, not {_text(sample.first_click)})"
-                self._problems.add("first click that is not the sample's own", example)
-            return
-        seed = self._protocol.seed
-        judgement = judge_click(self._policy, sample.target, kept, before, click, seed=seed, sample=sample.id)
-        if judgement == "moved":
-            self.moved += 1
-        elif judgement == "wrong":
+            kind = "point that does not follow from the target"
+        elif sample.first_click is not None and not before:
+            expected, kind = sample.first_click, "first click that is not the sample's own"
+        else:
+            judgement = judge_click(self._policy, sample.target, kept, before, click, seed=seed, sample=sample.id)
+            self.moved += judgement == "moved"
+            if judgement != "wrong":
+                return
             expected = self._policy.simulate(sample.target, kept, before, seed=seed, sample=sample.id)
-            example = f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, not {_text(expected)})"
-            self._problems.add("click that does not follow from the mask before it", example)
-
-    def _judge_recorded(self, sample: str, before: Sequence[Click], click: Click) -> None:
-        recording = self._protocol.recording
-        if recording is None:
-            return
-        self.clicks += 1
-        recorded = recording.clicks.get(sample, ())[len(before) : len(before) + 1]
-        if list(recorded) != [click]:
-            said = f"not {_text(recorded[0])}" if recorded else "after the last recorded one"
-            example = f"{sample!r}, click {len(before) + 1} ({_text(click)}, {said})"
-            self._problems.add("click that is not the recorded one", example)
+            kind = "click that does not follow from the mask before it"
+        if click != expected:
+            said = f"not {_text(expected)}" if expected else "after the last recorded one"
+            self._problems.add(kind, f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, {said})")
 
     def _measure(
         self, sample: Sample, boundary: TargetBoundary, row: Row, kept: BoolArray, previous: BoolArray

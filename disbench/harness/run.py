@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -38,7 +38,7 @@ from disbench.harness.record import (
 from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
-from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, write_json
+from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, to_table, write_json
 from disbench.harness.workers import EvaluationWork
 from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
@@ -200,7 +200,7 @@ def _evaluate(
             for sentence in chunk.lost:
                 engine.tell(sentence)
             for number, rows in chunk.rows.items():
-                journal.add(ids[number], contents[ids[number]], work.task.table(rows))
+                journal.add(ids[number], contents[ids[number]], to_table(rows, work.task.schema))
             journal.note_repeated(chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)
@@ -365,20 +365,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _result(journal: Journal, done: Iterable[str], wall_seconds: float) -> Result:
+def _result(journal: Journal, samples: Collection[str], wall_seconds: float) -> Result:
     failed: list[Failure] = []
-    samples = clicks = 0
-    seconds = dict.fromkeys(SECONDS, 0.0)
-    for table in journal.tables(done):
-        ends = table.select(["sample", "click", "failure"]).to_pylist()
-        failed += [Failure(row["sample"], row["click"], row["failure"]) for row in ends if row["failure"] is not None]
-        samples += len({row["sample"] for row in ends})
-        clicks += table.num_rows
+    clicks, seconds = 0, dict.fromkeys(SECONDS, 0.0)
+    for table in journal.tables(samples):
+        (last,) = table.select(["sample", "click", "failure"]).slice(len(table) - 1).to_pylist()
+        failed += [Failure(*last.values())] if last["failure"] is not None else []
+        clicks += len(table)
         for name in SECONDS:
             seconds[name] += float(sum(table[name].to_pylist()))
     repeated = journal.repeated()
     return Result(
-        samples=samples,
+        samples=len(samples),
         clicks=clicks,
         failed=tuple(failed),
         batches_repeated=RepeatedBatches(len(repeated), repeated[0] if repeated else None),

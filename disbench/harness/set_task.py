@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +26,12 @@ from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
 from disbench.core.masks import Rle, decode
-from disbench.core.prediction import RgbImage, Session
+from disbench.core.prediction import RgbImage
 from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
-from disbench.harness.store import RUN, grouped, open_rows, to_table, unfinished
+from disbench.harness.store import RUN, grouped, open_rows, unfinished
+from disbench.harness.tasks import Loop
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import written_out
 
@@ -175,10 +176,7 @@ class SetTask:
     protocol: SetProtocol
     store: Literal["none", "all"] = "none"
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Schema of the rows in the journal."""
-        return JOURNAL_SCHEMA
+    schema = JOURNAL_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
         """The loop of a set."""
@@ -188,10 +186,6 @@ class SetTask:
         """The only row of a set that cannot be read."""
         image_id, _, center = sample.rpartition("/")
         return AnswerRow(sample, image_id, int(center), 1, 0, 0, 0, 0, members=0, failure=reason)
-
-    def table(self, rows: Sequence[AnswerRow]) -> pa.Table:
-        """Rows as an Arrow table."""
-        return to_table(rows, JOURNAL_SCHEMA)
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write `answers.parquet` and `overlaps.parquet`."""
@@ -231,87 +225,59 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
     return found
 
 
-class SetLoop:
-    """The state of one set while a method is asked (`disbench.harness.tasks.Loop`): each click in its own session.
-
-    All drawn clicks come first, then the moved ones.
-    """
-
-    initial = None
+class SetLoop(Loop):
+    """The state of one set while a method is asked: each click in its own session, all drawn ones first, then moved."""
 
     def __init__(self, sample: SetSample, task: SetTask, harness_seconds: float = 0.0) -> None:
         begun = time.perf_counter()
+        super().__init__(sample.image, harness_seconds)
         self.sample, self.task = sample, task
-        self.session: Session | None = None
-        self.done = False
         self._members = [decode(rle, order="C") for rle in sample.members]
         self._unmoved: dict[int, Candidates] = {}
-        self._asked = self._all_clicks()
-        self._at = 0
-        self._model_seconds = 0.0
-        self._harness_seconds = harness_seconds + time.perf_counter() - begun
+        self._asked = iter(self._all_clicks())
+        self._next()
+        self.harness_seconds += time.perf_counter() - begun
 
-    @property
-    def image(self) -> RgbImage:
-        """The set's image."""
-        return self.sample.image
-
-    @property
-    def clicks(self) -> list[Click]:
-        """The click that is asked about."""
-        return [self._asked[self._at][2]]
-
-    @property
-    def pending(self) -> AnswerRow:
-        """The row of the click."""
-        number, unmoved, click = self._asked[self._at]
-        sample = self.sample
-        return AnswerRow(
-            sample=sample.id,
-            image_id=sample.image_id,
-            center=sample.center,
-            click=number,
-            dx=click.x - unmoved.x,
-            dy=click.y - unmoved.y,
-            x=click.x,
-            y=click.y,
-            members=len(self._members),
+    def _next(self) -> None:
+        """Ask for the next click in a new session, if there is one."""
+        self.session = None
+        asked = next(self._asked, None)
+        if asked is None:
+            self.done = True
+            return
+        number, unmoved, click = asked
+        sample, moved = self.sample, (click.x - unmoved.x, click.y - unmoved.y)
+        self.clicks = [click]
+        self.pending = AnswerRow(
+            sample.id, sample.image_id, sample.center, number, *moved, click.x, click.y, members=len(self._members)
         )
 
-    def spend(self, seconds: float) -> None:
-        """Account for time that the method took for the click."""
-        self._model_seconds += seconds
-
-    def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> AnswerRow:
-        """Check a method's candidates and measure them; none is kept. MethodError if the prediction is malformed."""
+    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> AnswerRow:
+        """Check a method's candidates and measure them; none is kept (`Loop.take`)."""
         begun = time.perf_counter()
         height, width = self.sample.image.shape[:2]
         found = checked_candidates(prediction, height, width, self.task.protocol.threshold)
-        row = replace(
-            self.pending,
+        asked, stored, unmoved = self.pending, None, None
+        if asked.dx or asked.dy:
+            unmoved = _overlaps(self._unmoved[asked.click].masks, found.masks)
+        else:
+            self._unmoved[asked.click] = found
+            if self.task.store == "all":
+                stored = tuple(masks.encode(mask)["counts"] for mask in found.masks)
+        overlaps = _overlaps(self._members, found.masks)
+        agreement = tuple(_iou(a, b) for a, b in combinations(found.masks, 2))
+        self._next()
+        self.harness_seconds += time.perf_counter() - begun
+        row: AnswerRow = self._finished(
+            asked,
             candidates=len(found.masks),
             scores=found.scores,
-            ious=_overlaps(self._members, found.masks),
-            agreement=tuple(_iou(a, b) for a, b in combinations(found.masks, 2)),
+            ious=overlaps,
+            agreement=agreement,
+            unmoved=unmoved,
+            candidate_masks=stored,
         )
-        if row.dx or row.dy:
-            row = replace(row, unmoved=_overlaps(self._unmoved[row.click].masks, found.masks))
-        else:
-            self._unmoved[row.click] = found
-            if self.task.store == "all":
-                encoded = tuple(masks.encode(mask)["counts"] for mask in found.masks)
-                row = replace(row, candidate_masks=encoded)
-        self._harness_seconds += time.perf_counter() - begun
-        row = self._timed(row)
-        self._at += 1
-        self.session = None
-        self.done = self._at == len(self._asked)
         return row
-
-    def fail(self, reason: str) -> AnswerRow:
-        """End the set: the method failed on this click."""
-        self.done = True
-        return self._timed(replace(self.pending, failure=reason))
 
     def _all_clicks(self) -> list[tuple[int, Click, Click]]:
         """Number of each click, the click as drawn, and as moved."""
@@ -325,11 +291,6 @@ class SetLoop:
             (number, click, there) for number, click in drawn for there in moved_clicks(click, protocol.move, region)
         ]
         return [*((number, click, click) for number, click in drawn), *moved]
-
-    def _timed(self, row: AnswerRow) -> AnswerRow:
-        row = replace(row, model_seconds=self._model_seconds, harness_seconds=self._harness_seconds)
-        self._model_seconds = self._harness_seconds = 0.0
-        return row
 
 
 def _overlaps(first: Iterable[BoolArray], second: Sequence[BoolArray] | BoolArray) -> tuple[float, ...]:

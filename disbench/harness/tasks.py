@@ -7,8 +7,9 @@ in one way. By the events a worker's parent can tell a method that hangs from on
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,49 +22,57 @@ from disbench.core.errors import InputError, one_line, told
 from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
 from disbench.harness.candidates import plain_prediction, predicted, tell_kept
 from disbench.harness.record import UNREAD
-from disbench.harness.set_task import AnswerRow
-from disbench.harness.store import ClickRow
 
-Row = ClickRow | AnswerRow
-"""The outcome of one call of a method."""
+Row = Any
+"""The outcome of one call of a method: a `ClickRow` or an `AnswerRow`."""
 
 
-class Loop(Protocol):
-    """The state of one sample: the caller opens a session, lets it answer `clicks`, and passes the prediction on.
+class Loop(ABC):
+    """The state of one sample: the caller opens a session, lets it answer `clicks`, and passes the outcome on.
 
-    Where `session` is None the caller opens one before the next answer.
+    Attributes:
+        image: to open the session with.
+        harness_seconds: spent on the sample since the last row.
+        initial: the mask that a session starts from, or None.
+        session: None where the caller opens one before the next answer.
+        clicks: all clicks of the pending answer.
+        pending: the row of the pending answer if the method fails on it.
+        done: whether the sample is finished.
     """
 
-    session: Session | None
+    clicks: list[Click]
+    pending: Row
 
-    @property
-    def image(self) -> RgbImage:
-        """The image to open the session with."""
-
-    @property
-    def clicks(self) -> Sequence[Click]:
-        """All clicks of the pending answer."""
-
-    @property
-    def pending(self) -> Row:
-        """The row of the pending answer if the method fails on it."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the sample is finished."""
-
-    @property
-    def initial(self) -> BoolArray | None:
-        """The mask that a session starts from, or None."""
+    def __init__(self, image: RgbImage, harness_seconds: float, initial: BoolArray | None = None) -> None:
+        self.image, self.initial, self.harness_seconds, self._model_seconds = image, initial, harness_seconds, 0.0
+        self.session: Session | None = None
+        self.done = False
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending answer."""
+        self._model_seconds += seconds
 
-    def take(self, prediction: object, keep: Callable[[int], None] | None = None) -> Row:
-        """Check and measure an answer; the finished row. MethodError if the answer is malformed."""
+    @abstractmethod
+    def take(self, prediction: object, keep: Callable[[int], None]) -> Row:
+        """Check and measure an answer; the finished row.
+
+        Args:
+            prediction: of the method.
+            keep: called with the index of the candidate that is kept, if any.
+
+        Raises:
+            MethodError: the answer is malformed.
+        """
 
     def fail(self, reason: str) -> Row:
         """End the sample: the method failed on the pending answer."""
+        self.done = True
+        return self._finished(self.pending, failure=reason)
+
+    def _finished(self, row: Row, **values: object) -> Row:
+        row = replace(row, model_seconds=self._model_seconds, harness_seconds=self.harness_seconds, **values)
+        self._model_seconds = self.harness_seconds = 0.0
+        return row
 
 
 class Task(Protocol):
@@ -78,9 +87,6 @@ class Task(Protocol):
 
     def unread(self, sample: str, reason: str) -> Row:
         """The only row of a sample that cannot be read."""
-
-    def table(self, rows: Sequence[Any]) -> pa.Table:
-        """Rows as an Arrow table of `schema`."""
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write the rows of a finished run, in the order of the samples."""

@@ -99,6 +99,8 @@ def verify_run(
     Raises:
         InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
     """
+    from tqdm import tqdm  # noqa: PLC0415
+
     packed = read_packed(place) if place.is_file() else None
     run, manifest = (packed.run, packed.manifest) if packed else (read_run(place), None)
     problems = Problems()
@@ -113,7 +115,15 @@ def verify_run(
         why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
         unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
     rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
-    _read_rows(run, found, rows, clicks, problems, progress, protocol)
+    expected = None if found is None else _Expected(found, run.record.numbers, problems, protocol)
+    for table in tqdm(run.samples(), total=run.record.result.samples, unit="sample", disable=not progress):
+        sound = rows.add(table)
+        if expected is not None:
+            number = expected.number(str(table["sample"][0].as_py()))
+            if number is not None and sound is not None and not is_unread(sound[0]):
+                clicks.add(expected.source.read(number), sound)
+    if expected is not None:
+        expected.end()
     figures = rows.end()
     if manifest is not None and figures is not None:
         _check_claims(manifest.figures, as_claims(figures), problems)
@@ -180,30 +190,23 @@ def _samples(
     run: StoredRun, source: SampleSource | None, data: Path | None, dataset: str | None, problems: Problems
 ) -> tuple[SampleSource | None, list[str]]:
     """The dataset of a run, or None with what is not checked without it."""
-    reason = ""
-    if source is None:
-        try:
-            source = open_run_dataset(run, data, dataset)
-        except (InputError, OSError) as error:
-            reason = str(error)
-    if source is not None:
-        reason = _other_samples(source, run, problems)
-    return (None, [f"samples, clicks and IoUs ({reason})"]) if reason else (source, [])
-
-
-def _other_samples(source: SampleSource, run: StoredRun, problems: Problems) -> str:
-    """Why a dataset is not the run's; "" if it is."""
     said = run.record.dataset
-    found = content_of(source).whole
-    if found != said.content_hash:
-        return (
+    try:
+        source = source or open_run_dataset(run, data, dataset)
+        found = content_of(source).whole
+    except (InputError, OSError) as error:
+        reason = str(error)
+    else:
+        if found == said.content_hash and len(source.ids) == said.samples:
+            return source, []
+        reason = (
             f"the dataset {said.name!r} here has the content hash {found[:16]}..., the run's had "
             f"{said.content_hash[:16]!r}...: other files, or other options"
         )
-    if len(source.ids) != said.samples:
-        problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")
-        return "the number of samples is wrong"
-    return ""
+        if found == said.content_hash:
+            problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")
+            reason = "the number of samples is wrong"
+    return None, [f"samples, clicks and IoUs ({reason})"]
 
 
 def _check_claims(claimed: Mapping[str, Any], figures: Mapping[str, Any], problems: Problems) -> None:
@@ -221,34 +224,11 @@ def _moved(run: StoredRun, clicks: ClickChecks) -> str:
     )
 
 
-def _read_rows(
-    run: StoredRun,
-    source: SampleSource | None,
-    rows: RowChecks,
-    clicks: ClickChecks,
-    problems: Problems,
-    progress: bool,
-    protocol: Protocol,
-) -> None:
-    from tqdm import tqdm  # noqa: PLC0415
-
-    expected = None if source is None else _Expected(source, run.record.numbers, problems, protocol)
-    bar = tqdm(run.samples(), total=run.record.result.samples, unit="sample", disable=not progress)
-    for table in bar:
-        sound = rows.add(table)
-        if source is not None and expected is not None:
-            number = expected.number(str(table["sample"][0].as_py()))
-            if number is not None and sound is not None and not is_unread(sound[0]):
-                clicks.add(source.read(number), sound)
-    if expected is not None:
-        expected.end()
-
-
 class _Expected:
     """The samples that a run should have, compared with those that it has."""
 
     def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol) -> None:
-        recording = protocol.recording
+        self.source, recording = source, protocol.recording
         self._numbers = {
             source.ids[number]: number
             for number in numbers

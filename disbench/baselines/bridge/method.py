@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-
 from disbench.baselines.bridge.adapters import LOADERS
 from disbench.baselines.bridge.process import Answer, BridgeError, Child
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
-from disbench.core.limits import MAX_COUNT
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import file_sha256
 from disbench.io.options import Option
@@ -126,7 +123,7 @@ class BridgeSession:
         """Candidates for all clicks so far.
 
         Raises:
-            BridgeError: the child ended, is late, raised, or answered without masks of the image's size.
+            BridgeError: the child ended, is late, raised, or did not answer with one array.
         """
         height, width = self._size
         header, arrays = self._ask(
@@ -134,14 +131,8 @@ class BridgeSession:
             most_bytes=_MOST_CANDIDATES * height * width * 4,
         )
         if len(arrays) != 1:
-            raise _refused(f"{len(arrays)} arrays, not one of masks")
-        (masks,) = arrays
-        if masks.ndim != 3 or masks.shape[1:] != self._size or not len(masks) or masks.dtype == np.uint8:
-            raise _refused(
-                f"masks of shape {masks.shape} and type {masks.dtype}, not (candidates, {height}, {width}) of bool or "
-                "float32"
-            )
-        return Prediction(masks, _scores(header.get("scores"), len(masks)))
+            raise BridgeError(f"the program was asked to predict and answered {len(arrays)} arrays, not one of masks")
+        return Prediction(arrays[0], header.get("scores"))
 
     def keep(self, index: int) -> None:
         """Tell the child which candidate was kept."""
@@ -152,20 +143,6 @@ class BridgeSession:
             raise BridgeError("the program ended, and what it knew of this sample is gone")
         header["session"] = self._number
         return self._child.ask(header, timeout=self._method.timeout, most_bytes=most_bytes)
-
-
-def _scores(scores: object, count: int) -> list[float] | None:
-    if scores is None:
-        return None
-    if not isinstance(scores, list) or len(scores) != count:
-        raise _refused(f"scores {scores!r:.80} for {count} masks")
-    if not all(type(score) in (int, float) and abs(score) <= MAX_COUNT for score in scores):
-        raise _refused(f"scores that are not finite numbers ({scores!r:.80})")
-    return [float(score) for score in scores]
-
-
-def _refused(what: str) -> BridgeError:
-    return BridgeError(f"the program was asked to predict and answered {what}")
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:

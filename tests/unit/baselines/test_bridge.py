@@ -20,7 +20,9 @@ from disbench.baselines.bridge.process import BridgeError
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
+from disbench.core.prediction import MethodError
 from disbench.harness import evaluate
+from disbench.harness.candidates import checked_candidates
 from disbench.harness.predict import predict
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import UNREAD
@@ -86,7 +88,7 @@ FAULTS = [
     ("hangs", 2, "did not answer within 1 s"),
     ("raises", 2, r"raised RuntimeError: CUDA out of memory \(bridge_adapter.py:\d+\)"),
     ("shape", 1, r"masks of shape \(1, \d+, \d+\)"),
-    ("scores", 1, r"scores \[1.0, 0.5\] for 1 masks"),
+    ("scores", 1, r"scores of shape \(2,\) for 1 candidates"),
     ("nan", 1, ""),
 ]
 
@@ -231,11 +233,11 @@ LONG_ERROR = r'"type": "error", "error": "two\nlines\ud800\x1b[1m" + "x" * 9999'
 WRONG_ANSWERS = [
     ('"type": "kept"', '"type": "done"', "asked to keep and answered 'done' where 'kept' was due"),
     ('"type": "opened"', '"type": "kept"', "asked to open and answered 'kept' where 'opened' was due"),
-    ('"scores": None', '"scores": [10 ** 400]', r"not finite numbers \(\[1000"),
-    ('"scores": None', '"scores": [float("nan")]', r"not finite numbers \(\[nan\]\)"),
-    ('"scores": None', '"scores": [True]', "not finite numbers"),
-    ('"scores": None', '"scores": 1', "scores 1 for 1 masks"),
-    ('"|b1", "shape"', '"|u1", "shape"', r"shape \(1, 20, 30\) and type uint8"),
+    ('"scores": None', '"scores": [10 ** 400]', "not numbers: .* of 1329 bits"),
+    ('"scores": None', '"scores": [float("nan")]', "not finite numbers"),
+    ('"scores": None', '"scores": {"a": [1]}', "not numbers"),
+    ('"scores": None', '"scores": 1', r"scores of shape \(\)"),
+    ('"|b1", "shape"', '"|u1", "shape"', "dtype uint8"),
     ("[1, height, width]", "[0, height, width]", r"shape \(0, 20, 30\)"),
     ("[1, height, width]", "[1, width, height]", r"shape \(1, 30, 20\)"),
     ("[1, height, width]", "[1 << 20, height, width]", "arrays of 629145600 bytes; at most 153600"),
@@ -250,9 +252,9 @@ def test_a_wrong_answer_is_named(bridge: Maker, tmp_path: Path, found: str, inst
     assert found in OWN
     program.write_text(OWN.replace(found, instead))
     method = bridge(command=f"{sys.executable} {program}")
-    with pytest.raises(BridgeError, match=words) as caught:
+    with pytest.raises(MethodError, match=words) as caught:
         session = method.open(IMAGE)
-        session.predict(CLICK)
+        checked_candidates(session.predict(CLICK), 20, 30, 0.5)
         session.keep(0)
     assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()
 
