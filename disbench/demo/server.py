@@ -57,6 +57,14 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_CHANGES: dict[str, tuple[dict[str, type], Callable[..., object]]] = {
+    "state": ({}, lambda work: None),
+    "click": ({"x": int, "y": int, "positive": bool}, lambda work, **click: work.click(Click(**click))),
+    "choose": ({"candidate": int}, lambda work, candidate: work.choose(candidate)),
+    "undo": ({}, Work.undo),
+    "reset": ({}, Work.reset),
+}
+"""What a request may do to a work: the keys of its JSON, and the change."""
 _TYPES = {"mask.png": "image/png", "mask.json": "application/json", "clicks.parquet": "application/octet-stream"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -139,13 +147,7 @@ class Demo:
         text = page_html(self, nonce)
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
 
-    async def _photo(self, request: web.Request) -> web.Response:
-        return await self._picture(request, partial(png, compression=1))  # without metadata, which may say to rotate it
-
-    async def _thumbnail(self, request: web.Request) -> web.Response:
-        return await self._picture(request, thumbnail_png)
-
-    async def _picture(self, request: web.Request, made: Callable[[Any], bytes]) -> web.Response:
+    async def _picture(self, request: web.Request, made: Callable[[RgbImage], bytes]) -> web.Response:
         number = int(request.match_info["number"])
         content = await asyncio.to_thread(lambda: made(self.pictures.pixels(number)))
         return web.Response(body=content, content_type="image/png")
@@ -161,23 +163,10 @@ class Demo:
         name = self.begin(picture, await asyncio.to_thread(self.pictures.pixels, number))
         return await self._told(name)
 
-    async def _state(self, request: web.Request) -> web.Response:
-        return await self._told(request.match_info["work"])
-
-    async def _click(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, x=int, y=int, positive=bool)
-        click = Click(asked["x"], asked["y"], asked["positive"])
-        return await self._changed(request, lambda work: work.click(click))
-
-    async def _choose(self, request: web.Request) -> web.Response:
-        index = (await _asked(request, candidate=int))["candidate"]
-        return await self._changed(request, lambda work: work.choose(index))
-
-    async def _undo(self, request: web.Request) -> web.Response:
-        return await self._changed(request, Work.undo)
-
-    async def _reset(self, request: web.Request) -> web.Response:
-        return await self._changed(request, Work.reset)
+    async def _change(self, request: web.Request) -> web.Response:
+        kinds, change = _CHANGES[request.match_info["verb"]]
+        asked = await _asked(request, **kinds) if kinds else {}
+        return await self._told(request.match_info["work"], lambda work: change(work, **asked))
 
     async def _save(self, request: web.Request) -> web.Response:
         asked = await _asked(request, kind=str, sample=str, user=str)
@@ -192,9 +181,6 @@ class Demo:
         picture, work = self.work(request.match_info["work"])
         made = partial(save_into, self.out, picture, work, asked["sample"], asked["user"])
         return web.json_response({"folder": str(self.out), "files": await self.turns.do(made)})
-
-    async def _changed(self, request: web.Request, change: Callable[[Work], object]) -> web.Response:
-        return await self._told(request.match_info["work"], change)
 
     async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
         """Change a work when its turn has come, and return its new state."""
@@ -211,12 +197,12 @@ def application(demo: Demo) -> web.Application:
     """The aiohttp application of a demo."""
     app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", demo._page)
-    app.router.add_get(r"/photos/{number:\d{1,9}}", demo._photo)
-    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", demo._thumbnail)
+    plain = partial(png, compression=1)  # without metadata, which may say to rotate it
+    app.router.add_get(r"/photos/{number:\d{1,9}}", partial(demo._picture, made=plain))
+    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", partial(demo._picture, made=thumbnail_png))
     app.router.add_post("/photos", demo._upload)
     app.router.add_post("/works", demo._open)
-    for verb in ("state", "click", "choose", "undo", "reset"):
-        app.router.add_post(f"/works/{{work}}/{verb}", getattr(demo, f"_{verb}"))
+    app.router.add_post(f"/works/{{work}}/{{verb:{'|'.join(_CHANGES)}}}", demo._change)
     app.router.add_post("/works/{work}/save", demo._save)
     app.router.add_post("/works/{work}/save-all", demo._save_all)
     return app

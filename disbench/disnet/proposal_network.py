@@ -81,7 +81,9 @@ class ProposalNetwork(nn.Module):
         """
         size = (images.shape[-2], images.shape[-1])
         maps = click_maps(clicks, previous, size, self.first_click)
-        pixels = self._pixels(self.pyramid(self.backbone(images, maps)))
+        levels = self.pyramid(self.backbone(images, maps))
+        with torch.autocast(images.device.type, enabled=False):  # as in Mask2Former: bfloat16 blurs sampling points
+            pixels = self.pixel_decoder([level.float() for level in levels])
         decoded = self.decoder(list(pixels.multi_scale_features), pixels.mask_features)
         queries = [hidden.transpose(0, 1) for hidden in decoded.intermediate_hidden_states]
         answers = [
@@ -100,11 +102,6 @@ class ProposalNetwork(nn.Module):
     def _mask_head(self) -> Any:
         decoder: Any = self.decoder
         return decoder.decoder.mask_predictor
-
-    def _pixels(self, levels: list[Tensor]) -> Any:
-        """F_1 to F_3 and F^-1, always in float32 as in Mask2Former: bfloat16 would blur sampling points."""
-        with torch.autocast(levels[0].device.type, enabled=False):
-            return self.pixel_decoder([level.float() for level in levels])
 
 
 def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:

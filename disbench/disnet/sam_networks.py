@@ -99,7 +99,10 @@ class SamProposalNetwork(SamStage):
         if options.first_click:
             self.prompts.mask_embed = nn.Identity()  # unused, so neither trained nor stored
         decoder: Any = parts.mask_decoder
-        order = _growth(options.outputs)
+        again = range(
+            options.outputs
+        )  # more candidates copy the tokens again; a single one copies the single-mask token
+        order = [0] if options.outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in again]
         self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
         self.hypernetworks = nn.ModuleList(copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order)
@@ -220,15 +223,10 @@ def _place_again(stage: SamStage, _: object) -> None:
     stage.positions = image_positions(stage.prompts).detach()
 
 
-def _growth(outputs: int) -> list[int]:
-    """Which of SAM's mask tokens each candidate copies; a single candidate copies the single-mask token."""
-    return [0] if outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in range(outputs)]
-
-
 def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
     grown = tokens[list(order)]  # a copy
-    again = len(FIRST_ORDER)
-    grown[again:] += torch.randn_like(grown[again:]) * grown.std() * TOKEN_NOISE
+    again = grown[len(FIRST_ORDER) :]
+    again += torch.randn_like(again) * grown.std() * TOKEN_NOISE
     return grown
 
 

@@ -214,9 +214,16 @@ class Crew(Generic[Task, Result]):
 
     def _make_one(self) -> None:
         try:
-            self._introduce(self._made())
+            worker = self._made()
         except Exception as error:
             self._idle.put(error)
+            return
+        with self._lock:
+            if not self._ending:
+                self._workers.append(worker)
+                self._idle.put(worker)
+                return
+        worker.end()
 
     def _made(self) -> Worker[Any, Any]:
         reason = ""
@@ -230,16 +237,6 @@ class Crew(Generic[Task, Result]):
                         raise
                     self._tell(reason)
         raise _lost_each_time("starting a worker", reason)
-
-    def _introduce(self, worker: Worker[Any, Any]) -> None:
-        with self._lock:
-            ending = self._ending
-            if not ending:
-                self._workers.append(worker)
-        if ending:
-            worker.end()
-        else:
-            self._idle.put(worker)
 
 
 def _lost_each_time(what: str, reason: str) -> InputError:

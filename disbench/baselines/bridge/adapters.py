@@ -123,57 +123,51 @@ def zoom(size: object, **more: Any) -> dict[str, Any] | None:
     return dict(more, target_size=int(size)) if int(size) else None  # type: ignore[call-overload]
 
 
+def wide_zoom(options: dict[str, Any]) -> dict[str, Any] | None:
+    """The zoom-in of systems whose region has a ratio to the object's."""
+    return zoom(options["crop"], expansion_ratio=float(options["target_ratio"]))
+
+
 def fixed_zoom(size: object) -> dict[str, Any]:
     """The zoom-in of systems with one input size, `size` pixels square: aspect not kept, from the first click."""
     return {"skip_clicks": -1, "target_size": (int(size), int(size))}  # type: ignore[call-overload]
 
 
+def brs(options: dict[str, Any], zoom_in: Any, **predictor: Any) -> dict[str, Any]:
+    """The arguments of a predictor of the f-BRS family."""
+    return {"with_flip": bool(options["flip"]), "zoom_in_params": zoom_in, "predictor_params": predictor}
+
+
+def click_limit(options: dict[str, Any]) -> dict[str, int]:
+    """How many clicks reach the network; nothing for 0, as the mode has it."""
+    return {"net_clicks_limit": int(options["clicks_limit"])} if options["clicks_limit"] else {}
+
+
 def ritm(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """RITM (Sofiiuk, Petrov, Konushin 2021), github.com/SamsungLabs/ritm_interactive_segmentation."""
-    limit = int(options["clicks_limit"])
-    return options["mode"], {
-        "with_flip": bool(options["flip"]),
-        "zoom_in_params": fixed_zoom(options["crop"]) if options["fixed"] else zoom(options["crop"]),
-        "predictor_params": {"net_clicks_limit": limit} if limit else {},
-    }
+    zoom_in = fixed_zoom(options["crop"]) if options["fixed"] else zoom(options["crop"])
+    return options["mode"], brs(options, zoom_in, **click_limit(options))
 
 
 def focalclick(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """FocalClick (Chen, Zhao, Zhang and others 2022), github.com/XavierCHEN34/ClickSEG."""
-    return options["mode"], {
-        "infer_size": int(options["size"]),
-        "focus_crop_r": float(options["focus_ratio"]),
-        "with_flip": bool(options["flip"]),
-        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
-        "predictor_params": {},
-    }
+    sizes = {"infer_size": int(options["size"]), "focus_crop_r": float(options["focus_ratio"])}
+    return options["mode"], {**sizes, **brs(options, wide_zoom(options))}
 
 
 def cdnet(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """CDNet (Chen, Zhao, Yu and others 2021), github.com/XavierCHEN34/ClickSEG: thresholds and flips by itself."""
-    return "CDNet", {
-        "infer_size": 384,
-        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
-        "predictor_params": {},
-    }
+    return "CDNet", {"infer_size": 384, "zoom_in_params": wide_zoom(options), "predictor_params": {}}
 
 
 def emcclick(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """EMC-Click (Du, Yuan, Wang, Tai 2023), github.com/feiaxyt/EMC-Click."""
-    return "EMC-Click", {
-        "with_flip": bool(options["flip"]),
-        "zoom_in_params": {"target_size": int(options["short"])},
-        "predictor_params": {},
-    }
+    return "EMC-Click", brs(options, {"target_size": int(options["short"])})
 
 
 def fcfi(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """FCFI (Wei, Zhang, Yong 2023), github.com/veizgyauzgyauz/FCFI."""
-    return "NoBRS", {
-        "with_flip": bool(options["flip"]),
-        "zoom_in_params": zoom(options["crop"], expansion_ratio=float(options["target_ratio"])),
-        "predictor_params": {},
-    }
+    return "NoBRS", brs(options, wide_zoom(options))
 
 
 class FcfiSession(IsegmSession):
@@ -199,14 +193,10 @@ class FbrsSession(IsegmSession):
 
 def fbrs(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """f-BRS (Sofiiuk, Petrov, Barinova, Konushin 2020), github.com/SamsungLabs/fbrs_interactive_segmentation."""
-    limit = int(options["clicks_limit"])
 
     def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        return options["mode"], {
-            "with_flip": bool(options["flip"]),
-            "zoom_in_params": zoom(options["crop"]),
-            "predictor_params": {"net_clicks_limit": limit} if limit else None,
-        }
+        made = brs(options, zoom(options["crop"]), **click_limit(options))
+        return options["mode"], {**made, "predictor_params": made["predictor_params"] or None}
 
     loaded = network(repo, checkpoint, device, norm_radius=int(options["radius"]))
     return model(*loaded, arguments, options, FbrsSession)
@@ -230,11 +220,7 @@ def plain_vit(
     positions.interpolate_pos_embed_inference(net.backbone, fixed_zoom(options["crop"])["target_size"], where)
 
     def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        return "NoBRS", {
-            "with_flip": bool(options["flip"]),
-            "zoom_in_params": fixed_zoom(options["crop"]),
-            "predictor_params": predictor_options(options),
-        }
+        return "NoBRS", brs(options, fixed_zoom(options["crop"]), **predictor_options(options))
 
     return model(load, where, net, arguments, options, session)
 
