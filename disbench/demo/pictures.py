@@ -36,9 +36,7 @@ class Picture:
 
     Attributes:
         number: its id in the page; `name` is shown, `stem` begins the names of saved files.
-        height, width: pixels.
-        path: of the file; None if it was uploaded.
-        content: bytes of the file if it was uploaded.
+        path: of the file; None if it was uploaded, as `content`.
         samples: (id, category) of the embedded photos' objects on it.
     """
 

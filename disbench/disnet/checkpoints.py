@@ -56,10 +56,7 @@ class TrainedNetwork:
 class TrainingState:
     """The content of a checkpoint's `state.json`.
 
-    Attributes:
-        step: number of finished steps.
-        facts: text by name that decides the next steps besides the settings.
-        files: name -> SHA-256; a checkpoint of an older version has none.
+    `facts` decide the next steps besides the settings; `files`, name -> SHA-256, are missing in older checkpoints.
     """
 
     step: Count
@@ -84,11 +81,7 @@ def save_network(path: Path, network: Disnet, training: Training, facts: Mapping
 
 
 def load_network(path: Path) -> TrainedNetwork:
-    """The network of a file that `save_network` wrote.
-
-    Raises:
-        InputError: the file is missing, damaged, not a checkpoint, or of another architecture.
-    """
+    """The network of a file that `save_network` wrote; `InputError` if it is damaged or of another architecture."""
     tensors, metadata = _read(path)
     try:
         content = parse_json_table(metadata["training"])

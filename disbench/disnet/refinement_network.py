@@ -21,12 +21,9 @@ FIRST_BETA = 4.0
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
-    """Z_MA = softmax(QK' / sqrt(d) + M) V (paper, eq. 4), float (batch, d).
+    """Z_MA = softmax(QK' / sqrt(d) + M) V (paper, eq. 4): float (batch, d).
 
-    Args:
-        products: QK' / sqrt(d), float (batch, cells).
-        mask_term: M, float (batch, cells).
-        values: V, float (batch, cells, d).
+    QK' / sqrt(d) and M are float (batch, cells), V is (batch, cells, d).
     """
     weights = (products + mask_term).softmax(dim=-1)
     return torch.einsum("bc,bcd->bd", weights, values)
@@ -68,12 +65,8 @@ class MaskedClickAttention(nn.Module):
     def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
         """Z_MCA, float (batch, d).
 
-        Args:
-            token: Q_s, float (batch, d).
-            features: F^-1, float (batch, height, width, d).
-            mask: M_s, float (batch, height, width), probabilities.
-            clicks: in pixels of the input.
-            stride: pixels of the input to a cell.
+        From Q_s (batch, d), F^-1 (batch, height, width, d), the probabilities M_s (batch, height, width), clicks in
+        pixels of the input, of which a cell has `stride` x `stride`.
         """
         size, options = (features.shape[1], features.shape[2]), self.options
         radii = grid_radii(options, stride, stride * max(size))
@@ -122,13 +115,7 @@ class RelationalVector(nn.Module):
         self.no_click = nn.Parameter(torch.randn(channels) * 0.02)
 
     def forward(self, first: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
-        """V: float (batch, d).
-
-        Args:
-            first: F'_fc, float (batch, d).
-            others: F', float (batch, n, d), of any clicks.
-            chosen: bool (batch, n), the clicks to attend to.
-        """
+        """V: float (batch, d), from F'_fc (batch, d), any F' (batch, n, d), and those to attend to, bool (batch, n)."""
         no_click = self.no_click.to(others.dtype).expand(len(first), 1, -1)
         keys = torch.cat([no_click, others], dim=1)
         hidden = torch.cat([chosen.any(dim=1, keepdim=True), ~chosen], dim=1)
@@ -165,11 +152,7 @@ class FirstClickGuidance(nn.Module):
     def forward(self, features: Tensor, vectors: Tensor, mask: Tensor, clicks: ClickBatch) -> Tensor:
         """Z_FCG, float (batch, height, width, d).
 
-        Args:
-            features: F^-1, float (batch, height, width, d).
-            vectors: F', float (batch, clicks, d).
-            mask: M_s, float (batch, height, width), probabilities.
-            clicks: the same clicks, for their signs.
+        From F^-1 of that shape, F' (batch, clicks, d), the probabilities M_s (batch, height, width), and the clicks.
         """
         first, others = vectors[:, 0], vectors[:, 1:]
         positive = self.positive_vector(first, others, clicks.signed(True)[:, 1:])

@@ -47,11 +47,7 @@ class TwoWay(nn.Module):
     def forward(self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens after the transformer, float (batch, t, 256), and the embedding upscaled, (batch, 32, 4h, 4w).
 
-        Args:
-            tokens: float (batch, t, 256).
-            given: bool (batch, t), False for padding.
-            image: float (batch, 256, h, w).
-            positions: position code of the cells, float (1, 256, h, w).
+        From tokens, bool (batch, t) that is False for padding, an image (batch, 256, h, w), and its position code.
         """
         batch, channels, height, width = image.shape
         points, place = tokens[:, None], positions.flatten(2).transpose(1, 2)[:, None]

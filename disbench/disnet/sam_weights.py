@@ -48,12 +48,9 @@ _LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
 
 @dataclass(frozen=True, slots=True)
 class SamParts:
-    """The two modules of SAM after its image encoder, float32, on the CPU, in evaluation mode.
+    """transformers' `SamPromptEncoder` and `SamMaskDecoder`, float32, on the CPU, in evaluation mode.
 
-    Attributes:
-        prompt_encoder: transformers' `SamPromptEncoder`; clicks in the frame of 1024 x 1024 pixels, x before y,
-            to which it adds half a pixel, and mask logits of 256 x 256.
-        mask_decoder: transformers' `SamMaskDecoder`: one single-mask and three multi-mask tokens.
+    Clicks are in the frame of 1024 x 1024 pixels, x before y, to which the encoder adds half a pixel.
     """
 
     prompt_encoder: nn.Module

@@ -105,13 +105,8 @@ class Crew(Generic[Task, Result]):
     """Up to `count` workers, started when needed, and the threads that wait for them.
 
     Threads take results while the caller handles others, so no worker waits for it. Workers are made by threads of
-    their own: while there is no room for one, those that exist do the work.
-
-    Args:
-        count: workers at most.
-        make: makes one.
-        describe: a task in words, for messages.
-        tell: called with a sentence for every worker that is lost.
+    their own: while there is no room for one, those that exist do the work. `describe` puts a task in words; `tell`
+    gets a sentence for every worker that is lost.
     """
 
     def __init__(self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]) -> None:

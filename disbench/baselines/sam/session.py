@@ -35,13 +35,9 @@ Candidates = Literal[1, 3]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A decoder's input.
+    """A decoder's input: an image's encoding and size (height, width), all clicks so far, at least one.
 
-    Attributes:
-        encoding: the image's, from the method's encoder.
-        size: (height, width) of the image, pixels.
-        clicks: all so far, at least one.
-        previous: float32 (low, low) logits of the mask that was kept, or None.
+    `previous` are the logits of the mask that was kept, float32 (low, low), or None.
     """
 
     encoding: Any
@@ -52,12 +48,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoder's output.
-
-    Attributes:
-        low: float32 (candidates, low, low) logits over the encoder's frame.
-        scores: float32 (candidates,), the model's estimates of the IoUs.
-    """
+    """A decoder's output: float32 (candidates, low, low) logits over the encoder's frame, and estimates of the IoUs."""
 
     low: Float32Array
     scores: Float32Array

@@ -49,20 +49,14 @@ _PLACES = ("checkpoint", "weights", "cache", "device")
 
 @dataclass(frozen=True, slots=True)
 class AblationOptions:
-    """Options of a run of an ablation.
+    """Options of a run of an ablation, as those of `disbench ablate`.
 
     Attributes:
         config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.
         changes: options of the training, `option=value` each; a row's own come after them.
         steps: steps of every row, instead of the plan's; 0 keeps the base training's length.
-        rows: names; empty: all. `seeds` and `datasets`, if given, replace the plan's.
-        data: root of the datasets.
-        make_shards: make missing shards where the plan says how.
         method: name or path of the card that measures a network.
-        stop_at: the IoU that ends a sample, or None. NoC and NoF up to it, and the IoU at click 1, stay exact.
-        limit: measure only the first samples of each dataset.
-        workers: evaluation processes of each job; `threads` are those of each process.
-        jobs: processes that work at once; 1 works in this process. With more, a script must call `ablate` under
+        jobs: processes that work at once; with more than one, a script must call `ablate` under
             `if __name__ == "__main__":`.
         command: the command line, for the runs' records.
     """
@@ -149,8 +143,7 @@ def ablate(
 
     Args:
         plan: rows, seeds and datasets.
-        out: folder of ablations; results are in `PLAN/ROW/seed-S/` with `training/` and `runs/DATASET/`, the report
-            in `PLAN/report/`.
+        out: folder of ablations; results are in `PLAN/ROW/seed-S/`, the report in `PLAN/report/`.
         options: defaults to the whole plan in this process.
         train: trains a network; with several jobs it is sent to other processes.
         say: receives lines about each finished job.

@@ -248,13 +248,6 @@ def test_the_harness_runs_it_and_what_it_keeps_goes_on(network: Disnet, monkeypa
                 assert torch.allclose(query, proposals.queries[:, first.kept], atol=1e-4)
 
 
-def test_in_lockstep_it_says_the_same(network: Disnet) -> None:
-    samples = photos(3)
-    one, other = (evaluate(method(network), samples, max_clicks=3, batch=batch) for batch in (1, 3))
-    assert [(row.x, row.y, row.kept) for row in one.rows] == [(row.x, row.y, row.kept) for row in other.rows]
-    assert np.allclose([row.iou for row in one.rows], [row.iou for row in other.rows], atol=1e-4)
-
-
 @pytest.fixture(scope="module")
 def stored(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stored") / "tiny.safetensors"

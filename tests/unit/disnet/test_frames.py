@@ -74,16 +74,6 @@ def test_the_whole_image_is_all_valid_cells(size: tuple[int, int], kind: Kind, s
 
 
 @fewer
-@given(rectangles(), rectangles(), st.sampled_from(KINDS))
-def test_what_is_inside_stays_inside(one: BoolArray, other: BoolArray, kind: Kind) -> None:
-    inner = np.zeros_like(one)
-    rows, columns = (min(pair) for pair in zip(one.shape, other.shape, strict=True))
-    inner[:rows, :columns] = other[:rows, :columns]
-    inside, whole = Frame(kind, 64).masks(np.stack([inner & one, one]))
-    assert not (inside & ~whole).any()
-
-
-@fewer
 @given(rectangles(), st.sampled_from(KINDS))
 def test_a_mask_comes_back_but_for_the_cells_on_its_edge(mask: BoolArray, kind: Kind) -> None:
     frame = Frame(kind, 128)
