@@ -85,7 +85,7 @@ class AnnotatedSamples:
         image = read_rgb(path, self.exif)
         (rle,) = masks.from_segmentations([annotation["segmentation"]], record.height, record.width, self.raster)
         target = masks.decode(rle).astype(np.int8)
-        check_target(target, image, path, self.ids[index], path, self.exif)
+        check_target(target, image, path, self.ids[index], path)
         return Sample(self.ids[index], image, target)
 
     def content_hash(self) -> str:

@@ -99,9 +99,9 @@ class FileSamples:
         """
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
-        image = read_rgb(photo, self.exif)
+        image = read_rgb(photo)
         target = self._target_of(mask, record.instance)
-        check_target(target, image, mask, record.id, photo, self.exif)
+        check_target(target, image, mask, record.id, photo)
         return Sample(record.id, image, target, self._initial(record, image))
 
     def content_hash(self) -> str:
@@ -131,7 +131,7 @@ class FileSamples:
             return None
         path = self.folder / record.initial
         mask = self._target_of(path, record.instance)
-        _check_size(mask.shape, image, path, record.id, self.folder / record.image, self.exif)
+        _check_size(mask.shape, image, path, record.id, self.folder / record.image)
         return np.asarray(mask == 1)
 
 
@@ -140,18 +140,18 @@ def noted(notes: Sequence[str]) -> dict[str, object]:
     return {"notes": said} if (said := [note for note in notes if note]) else {}
 
 
-def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo: Path, exif: Exif = "ignore") -> None:
+def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo: Path) -> None:
     """Raise `InputError` if a target (the mask at `path`) is empty or differs in size from its image (at `photo`)."""
-    _check_size(target.shape, image, path, sample, photo, exif)
+    _check_size(target.shape, image, path, sample, photo)
     if not (target == 1).any():
         raise InputError(f"{path}: sample {sample!r} has no object pixel; fix the mask or leave the sample out")
 
 
-def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str, photo: Path, exif: Exif) -> None:
+def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str, photo: Path) -> None:
     if shape != image.shape[:2]:
         raise InputError(
             f"{path}: the mask of sample {sample!r} has {shape[1]} x {shape[0]} pixels, its image "
-            f"{image.shape[1]} x {image.shape[0]}{size_hint(photo, exif)}; get matching files"
+            f"{image.shape[1]} x {image.shape[0]}{size_hint(photo)}; get matching files"
         )
 
 

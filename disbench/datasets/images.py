@@ -203,30 +203,24 @@ def orientation(image: Image) -> int:
 
 
 def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> str:
-    """A sentence about photographs with an EXIF orientation, with the first of them; "" if there are none.
-
-    Args:
-        paths: files; what is missing or damaged is passed over.
-        fix: how to apply the orientation.
-    """
-    found = {path: number for path in paths if (number := _orientation_of(path)) > 1}
+    """A sentence about readable photographs with an EXIF orientation, with the first and the fix; "" without any."""
+    found = [(path.name, number) for path in paths if (number := _orientation_of(path)) > 1]
     if not found:
         return ""
-    first, number = next(iter(found.items()))
-    count = f"{len(found)} photo{'s'[: len(found) > 1]} with an EXIF orientation ({first.name}: {number})"
-    return f"{count}: viewers turn them, here the pixels are as stored; {fix}"
+    (first, number), count = found[0], f"{len(found)} photo{'s'[: len(found) > 1]}"
+    return (
+        f"{count} with an EXIF orientation ({first}: {number}): viewers turn them, here the pixels are as stored; {fix}"
+    )
 
 
-def size_hint(path: Path, exif: Exif = "ignore") -> str:
-    """The end of a message about a size, where EXIF swaps a photograph's height and width: the other size; else ""."""
+def size_hint(path: Path) -> str:
+    """The end of a message about a size, where EXIF swaps a photograph's height and width: both sizes; else ""."""
     if (number := _orientation_of(path)) < SWAPPED:
         return ""
     with opened_image(path, "") as image:
-        if exif == "apply":
-            return f" (its EXIF orientation {number} is applied: as stored it is {image.width} x {image.height})"
         return (
-            f" (its EXIF orientation is {number}: viewers show it as {image.height} x {image.width}; set exif=apply "
-            "where that is an option, or save it turned)"
+            f" (the photo has EXIF orientation {number}: stored {image.width} x {image.height}, in viewers "
+            f"{image.height} x {image.width}; exif=ignore or exif=apply decides, where it is an option)"
         )
 
 

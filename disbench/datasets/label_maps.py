@@ -99,7 +99,7 @@ def read_label_map(path: Path) -> Labels:
 
     Returns:
         (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own
-        integer type; int32 for floating-point numbers.
+        integer type; int64 for floating-point numbers.
 
     Raises:
         InputError: missing, damaged, not an image, or with other numbers than whole ones.
@@ -108,12 +108,10 @@ def read_label_map(path: Path) -> Labels:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
-    if values.dtype == np.int32 and values.min() < 0:
-        raise InputError(f"{path}: values from {values.min()} to {values.max()}; save whole numbers from 0")
+    if values.dtype.kind in "if" and not np.array_equal(values, np.abs(np.rint(values))):
+        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
     if values.dtype == np.float32:
-        if not _is_whole(values):
-            raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
-        return values.astype(np.int32)
+        return values.astype(np.int64)
     if values.ndim == 2:
         return values
     return values[..., 0] if values.shape[2] == 2 else values[..., :3]
@@ -133,7 +131,7 @@ def read_palette(path: Path) -> IntArray:
 
 
 def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
-    """How a mask of any kind shows: its colours (palettes applied, as `read_colours`), and how opaque they are.
+    """How a mask of any kind shows: its colours (palettes applied, as of a photograph), and how opaque they are.
 
     Whole numbers of more than 8 bits lose as many lower bytes as their largest has above the first.
 
@@ -149,18 +147,11 @@ def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
             colours = np.array(image.convert("L")) if grey else rgb_pixels(image, path)
             alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
             return colours, None if alpha is None or alpha.min() == alpha.max() else alpha
-        values = np.array(image)
-        if image.mode == "F" and not _is_whole(values):
+        if image.mode == "F" and np.max(image) <= 1:
             return eight_bits(image, path), None
-    if values.min() < 0:
-        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
-    shift = max(0, -(-int(values.max()).bit_length() // 8) * 8 - 8)
-    return np.asarray(values.astype(np.int64) >> shift, dtype=np.uint8), None
-
-
-def _is_whole(values: npt.NDArray[np.float32]) -> bool:
-    """Whether they are whole numbers from 0, small enough to be exact."""
-    return np.array_equal(values, np.rint(values).clip(0, 2**24))
+    numbers = read_label_map(path)
+    shift = max(0, -(-int(numbers.max()).bit_length() // 8) * 8 - 8)
+    return np.asarray(numbers.astype(np.int64) >> shift, dtype=np.uint8), None
 
 
 def on_black(colours: ByteArray, alpha: ByteArray | None) -> ByteArray:

@@ -15,7 +15,7 @@ from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.file_samples import FileSamples, Record, in_threads
 from disbench.datasets.label_maps import SBD, VOC, MapLayout
-from disbench.datasets.mask_kinds import LOSSY, WORDS, MaskKind, check_numbered, check_trimap, mask_kind, recognise
+from disbench.datasets.mask_kinds import LOSSY, WORDS, MaskKind, check_kinds, mask_kind, recognise
 from disbench.datasets.targets import instance_numbers
 from disbench.io.files import is_utf8
 
@@ -87,11 +87,10 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     rule = {"binary": "any-value", "trimap": "trimap", "instances": "one-value"}[mode]
     rule, note = f"{rule}-void-255" if void else WORDS.get(mask, rule), ""
     paths = [folder / record.mask for record in records]
-    if mode == "trimap":
-        in_threads(check_trimap, paths)
-    elif mode == "instances" or void:
-        check_numbered(_kinds(paths))
-    elif mask == "auto" and (kinds := _kinds(paths)):
+    kinds = [kind for found in in_threads(_readable_kind, paths) for kind in found] if mask == "auto" else []
+    if mode != "binary" or void:
+        check_kinds(kinds, "instances" if void else mode)
+    elif kinds:
         rule, note = recognise(kinds)
         alike = {kind.path for kind in kinds if len(kind.rules) > 1}
         records = [replace(record, alike=folder / record.mask in alike) for record in records]
@@ -101,15 +100,11 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     return FileSamples(name, folder, rule, records, facts, [note] if note else [], options.get("exif", "ignore"))
 
 
-def _kinds(paths: Sequence[Path]) -> list[MaskKind]:
-    """What the masks are that can be read; of the others the error is that of their sample."""
-
-    def kind(path: Path) -> MaskKind | None:
-        with suppress(InputError):
-            return mask_kind(path)
-        return None
-
-    return [found for found in in_threads(kind, paths) if found]
+def _readable_kind(path: Path) -> list[MaskKind]:
+    """What a mask is, or [] if it cannot be read: the error is then that of its sample."""
+    with suppress(InputError):
+        return [mask_kind(path)]
+    return []
 
 
 def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:

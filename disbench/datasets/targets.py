@@ -84,14 +84,9 @@ def any_value_void(path: Path, instance: int = 0) -> Target:
     return _target(values != 0, ignored)
 
 
-def above_half(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks: object where what shows on black is brighter than 127 in any channel."""
-    return _target(on_black(*read_shown(path)) > HALF)
-
-
-def up_to_half(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks of dark objects: all that `above_half` leaves."""
-    return _target(on_black(*read_shown(path)) <= HALF)
+def above_half(path: Path, instance: int = 0, *, dark: bool = False) -> Target:
+    """A folder's binary masks: object where what shows on black is brighter than 127 in any channel, or all else."""
+    return _target((on_black(*read_shown(path)) > HALF) != dark)
 
 
 def opaque(path: Path, instance: int = 0) -> Target:
@@ -177,7 +172,7 @@ RULES: Mapping[str, Rule] = {
     "any-value": nonzero,
     "any-value-void-255": any_value_void,
     "above-half": above_half,
-    "up-to-half": up_to_half,
+    "up-to-half": partial(above_half, dark=True),
     "opaque": opaque,
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }

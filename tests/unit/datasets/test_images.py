@@ -172,9 +172,7 @@ def test_exif_orientation_is_ignored_or_applied(tmp_path: Path, ending: str, num
     assert np.allclose(read_rgb(path), stored.astype(int), atol=3)
     assert np.allclose(read_rgb(path, "apply"), applied.astype(int), atol=3)
     assert (f"a.{ending}: {number}" in turned([path])) == (number > 1)
-    assert ("show it as 6 x 9" in size_hint(path), "stored it is 9 x 6" in size_hint(path, "apply")) == (
-        number > 4,
-    ) * 2
+    assert ("stored 9 x 6, in viewers 6 x 9" in size_hint(path)) == (number > 4)
 
 
 def test_tiff_is_turned_by_its_own_orientation(tmp_path: Path) -> None:
