@@ -59,17 +59,9 @@ _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_label_png(path: Path, channels: int = 1) -> ByteArray:
-    """The numbers of a label PNG.
+    """The palette indices, grey values, or numbers of PascalVOC's colours, uint8 (height, width), of a label PNG.
 
-    Args:
-        path: the PNG.
-        channels: 1 for palette indices, grey values, or PascalVOC's colours of numbers; 3 for colours.
-
-    Returns:
-        uint8 (height, width), or (height, width, 3).
-
-    Raises:
-        InputError: missing, damaged, not an image, or with another number of channels.
+    With three channels its colours, uint8 (height, width, 3). `InputError` if the PNG has others, or is damaged.
     """
     with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",)) as image:
         values = np.array(image, dtype=np.uint8)
@@ -77,11 +69,7 @@ def read_label_png(path: Path, channels: int = 1) -> ByteArray:
 
 
 def voc_numbers(colours: Labels, path: Path) -> ByteArray:
-    """The numbers that colours (height, width, 3) have in PascalVOC's palette, uint8 (height, width); CVAT writes them.
-
-    Raises:
-        InputError: a colour that the palette lacks.
-    """
+    """The numbers of colours (height, width, 3) in PascalVOC's palette, uint8 (height, width); CVAT writes them."""
     numbers = np.empty(colours.shape[:2], dtype=np.uint8)
     for row, line in zip(numbers, colours, strict=True):  # at once it would take far more memory
         codes = line.astype(np.int64) @ _CODE
@@ -108,7 +96,7 @@ def read_label_map(path: Path) -> Labels:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
-    if values.dtype.kind in "if" and not np.array_equal(values, np.abs(np.rint(values))):
+    if values.dtype.kind in "if" and not np.array_equal(values, np.rint(values).clip(0, 2**53)):
         raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
     if values.dtype == np.float32:
         return values.astype(np.int64)
@@ -118,11 +106,7 @@ def read_label_map(path: Path) -> Labels:
 
 
 def read_palette(path: Path) -> IntArray:
-    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; indices beyond its palette are black.
-
-    Raises:
-        InputError: missing, damaged, or without a palette.
-    """
+    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; indices beyond its palette are black."""
     with opened_mask(path, ("P",)) as image:
         colours = image.getpalette("RGB") or []
     palette = np.zeros((256, 3), dtype=np.int64)
@@ -137,9 +121,6 @@ def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
 
     Returns:
         uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike.
-
-    Raises:
-        InputError: as `opened_mask`; numbers below 0, or fractions beyond 1.
     """
     with opened_mask(path) as image:
         if image.mode[0] not in "IF":
@@ -147,7 +128,7 @@ def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
             colours = np.array(image.convert("L")) if grey else rgb_pixels(image, path)
             alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
             return colours, None if alpha is None or alpha.min() == alpha.max() else alpha
-        if image.mode == "F" and np.max(image) <= 1:
+        if image.mode == "F" and np.array(image).max() <= 1:
             return eight_bits(image, path), None
     numbers = read_label_map(path)
     shift = max(0, -(-int(numbers.max()).bit_length() // 8) * 8 - 8)
@@ -175,13 +156,10 @@ def distinct(values: Labels) -> Labels:
 
 
 def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged.
-
-    Channel by channel: NumPy reduces an axis of three a hundred times more slowly.
-    """
+    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged."""
     if values.ndim == 2:
         return values
-    red, green, blue = np.moveaxis(values, 2, 0)
+    red, green, blue = np.moveaxis(values, 2, 0)  # NumPy reduces an axis of three a hundred times more slowly
     brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
     return brightest
 
@@ -194,11 +172,7 @@ def read_colours(path: Path) -> ByteArray:
 
 @contextmanager
 def opened_mask(path: Path, modes: Sequence[str] = ()) -> Iterator[Image]:
-    """A mask's file: the one way in for all of them.
-
-    Raises:
-        InputError: as `opened_image`; not one of the Pillow modes, if some are given; several pages; to be turned.
-    """
+    """A mask's file, of one of the Pillow modes if some are given: the one way in for all masks."""
     with opened_image(path, MISSING) as image, whole_image(path):
         if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
