@@ -263,9 +263,9 @@ def from_segmentations(
 def _from_segmentation(found: object, height: int, width: int, raster: Raster, changes: Counter[str] | None) -> Rle:
     if not found or (isinstance(found, float) and np.isnan(found)):
         return empty(height, width)
-    parts = found if isinstance(found, list) else [found]
-    if not {list, dict} & set(map(type, parts)):
-        parts = [parts]
+    if not isinstance(found, list):
+        return from_foreign_rle(found, height, width)
+    parts = found if {list, dict} & set(map(type, found)) else [found]
     masks = [from_foreign_rle(part, height, width) for part in parts if isinstance(part, dict)]
     rings: list[Any] = [part for part in parts if not isinstance(part, dict)]
     if rings:
@@ -281,7 +281,7 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
             add up to that size.
     """
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
-        raise ValueError("the segmentation is neither polygons nor an RLE with 'size' and 'counts'")
+        raise ValueError(f"the segmentation is {shown(rle)}, neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
     if not isinstance(size, list | tuple) or list(map(whole_number, size)) != [height, width]:
         raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
@@ -438,8 +438,10 @@ def _checked_ring(ring: Sequence[float]) -> FloatArray:
         raise ValueError("a polygon's coordinates are not all numbers")
     try:
         points = np.array([float(value) for value in ring])
-    except (ValueError, OverflowError):
-        points = np.array([np.nan])
+    except ValueError:
+        raise ValueError("a polygon's coordinates are not all numbers") from None
+    except OverflowError:
+        points = np.array([np.inf])
     if points.size and not np.abs(points).max() <= _FARTHEST:
         raise ValueError("a polygon has a coordinate that is not a finite number, or far too large")
     if points.size >= _FEWEST and points.size % 2:
@@ -461,7 +463,7 @@ def _outline(points: FloatArray) -> float:
 
 
 def _listed_runs(counts: list[object]) -> IntArray:
-    runs = list(map(whole_number, counts))
+    runs: list[Any] = counts if set(map(type, counts)) == {int} else list(map(whole_number, counts))
     if None in runs:
         wrong = shown(counts[runs.index(None)])
         raise ValueError(f"the RLE's counts have {wrong} where a whole number from 0 on should be")

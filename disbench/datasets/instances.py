@@ -286,7 +286,7 @@ def open_annotations(
         is_optional = name == "categories" and dialect != "panoptic"  # which say what is a thing
         if name not in index.records and not (is_optional and index.rest.get(name) is None):
             raise InputError(
-                f"{path}: no array {name!r} beside {shown(list(index.rest)[:4])}; name a file of {dialect} annotations"
+                f"{path}: no array {name!r} (the keys: {shown(list(index.rest)[:4])}); name {dialect} annotations"
             )
     found = {_id_of(record, path): _image(record, path) for record in index.iterate("images")}
     if len(found) != len(index.records["images"]):
@@ -386,7 +386,7 @@ def _id_of(record: Json, path: Path) -> Id:
 
 def read_id(value: object) -> Id | None:
     """The id that a value of JSON means: a number of 64 bits, or a text; None if it cannot be one."""
-    number = whole_number(value)
+    number = value if type(value) is int else whole_number(value)
     if number is None:
         return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value) else None
     return number if -(2**63) <= number < 2**63 else str(number)

@@ -288,7 +288,10 @@ class _Scan:
             pairs = json.loads(skeleton, object_pairs_hook=list)  # keeps duplicate keys
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)  # without the place, which is not that in the file
-            raise InputError(f"{self.path}: not one object of JSON ({reason}); fix the file or get it again") from None
+            raise InputError(
+                f"{self.path}: not one object of JSON ({reason}); fix the file, or export it again in COCO's "
+                "format, not as JSON Lines"
+            ) from None
         if not isinstance(rest, dict):
             raise InputError(f"{self.path}: not a JSON object with arrays of records; name an annotation file")
         if len(pairs) > len(rest):

@@ -115,7 +115,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
 
 
 def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
-    found = [name for name in archive.namelist() if name.endswith(".json")]
+    found = [name for name in archive.namelist() if name.lower().endswith(".json")]
     names = [name for name in found if not any(map(_SKIPPED.fullmatch, name.split("/")))]
     if len(names) != 1:
         content = f"{len(names)} JSON files ({', '.join(map(shown, names[:4]))})" if names else "no JSON file"

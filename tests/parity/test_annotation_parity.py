@@ -53,6 +53,10 @@ def areas_of_pycocotools(content: Record) -> dict[int, int]:
     coco.createIndex()
     for image in coco.dataset["images"]:
         image["height"], image["width"] = int(float(image["height"])), int(float(image["width"]))
+    for annotation in coco.dataset["annotations"]:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], float | int):
+            annotation["segmentation"] = [segmentation]  # pycocotools does not read one flat ring
     areas = {
         int(float(annotation["id"])): int(coco.annToMask(annotation).sum())
         for annotation in coco.dataset["annotations"]
@@ -82,12 +86,17 @@ def moved(rng: Random, rings: list[list[float]], _image: Record) -> object:
     return [[stretch * value + shift for value in ring] for ring in rings]
 
 
+def flat(_rng: Random, rings: list[list[float]], _image: Record) -> object:
+    """One ring without the list around it, as VIA writes it."""
+    return rings[0] if len(rings) == 1 else rings
+
+
 def as_texts(_rng: Random, rings: list[list[float]], _image: Record) -> object:
     """Coordinates as `json.dump(..., default=str)` writes NumPy's."""
     return [list(map(str, ring)) for ring in rings]
 
 
-CHANGES: tuple[Callable[[Random, Any, Record], object], ...] = (as_rle, with_dead_rings, moved, as_texts)
+CHANGES: tuple[Callable[[Random, Any, Record], object], ...] = (as_rle, with_dead_rings, moved, flat, as_texts)
 
 
 def changed(content: Record, rng: Random) -> Record:
