@@ -92,7 +92,7 @@ class AnnotationFile:
     png_folder: Path | None
 
     def __post_init__(self) -> None:
-        self._find_png = ImageFinder([self.png_folder] if self.png_folder else [])
+        self._find_png = ImageFinder([self.png_folder] if self.png_folder else [], self._png_names, self.path)
 
     def image_names(self) -> list[tuple[Id, str]]:
         """Id and file_name of every image."""
@@ -133,11 +133,19 @@ class AnnotationFile:
 
     def _png_path(self, annotation: Json, image_id: Id) -> Path:
         assert self.png_folder is not None
+        name = self._png_name(annotation, image_id)
+        return self._find_png(name) or self.png_folder / name
+
+    def _png_names(self) -> Iterator[tuple[Id, str]]:
+        for image_id in self.slices:
+            for annotation in self.annotations(image_id):
+                yield image_id, self._png_name(annotation, image_id)
+
+    def _png_name(self, annotation: Json, image_id: Id) -> str:
         name = annotation.get("file_name")
         if not isinstance(name, str) or not name:
             raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; name its PNG")
-        name = _relative(name, image_id, self.path)
-        return self._find_png(name) or self.png_folder / name
+        return _relative(name, image_id, self.path)
 
     def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[tuple[int, SceneObject]]:
         """The objects of an image, each with the index of its annotation in `spans`.

@@ -1,5 +1,6 @@
 """Names of files as other tools and systems write them: in annotations, for `sample` and for `run` alike."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,35 @@ def test_one_file_is_not_two_images(tmp_path: Path, missing: tuple[str, ...]) ->
     source = opened(tmp_path, [image(4, file_name="v1/001.jpg"), image(5, file_name="v2/001.jpg")], of=(4, 5))
     with pytest.raises(InputError, match=r"a\.json: image 5 .*image 4 .*001\.jpg"):
         source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["a\\1.png", "b/1.png"], None),
+        (["/x/a/1.png", "/x/b/1.PNG"], None),
+        (["a/1.png", "c/2.png"], "2.png"),
+        (["c/a/1.png", "d/a/1.png"], "image 0 .*image 1"),
+        (["a/1.png", ""], "image 1"),
+    ],
+)
+def test_pngs_of_panoptic_annotations(tmp_path: Path, names: list[str], problem: str | None) -> None:
+    for number, name in enumerate(("a/1.png", "b/1.png"), 1):
+        path = tmp_path / "p" / name
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (number, 0, 0)).save(path)
+    records = [
+        {"image_id": n, "file_name": name, "segments_info": [{"id": n + 1, "category_id": 1}]}
+        for n, name in enumerate(names)
+    ]
+    write_annotations(tmp_path / "p.json", records, [image(n) for n in range(len(names))])
+    file = pickle.loads(pickle.dumps(open_annotations(tmp_path / "p.json", "panoptic")))
+    source = AnnotatedImages([file], coco_masks="panoptic")
+    if problem is None:
+        assert [scene.objects[0].area for scene in source.read([0, 1])] == [HEIGHT * WIDTH] * 2
+    else:
+        with pytest.raises(InputError, match=problem):
+            list(source.read([0, 1]))
 
 
 @pytest.mark.parametrize(
