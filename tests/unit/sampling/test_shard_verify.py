@@ -1,47 +1,347 @@
-"""Shards are whole, or it is told what is wrong with them."""
+"""Folders of shards that are not whole, and scenes that are not what their recipe promises: each damage is found."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
-from disbench.sampling.verify import verify_shards
-from disbench.shards.manifest import MANIFEST
-from tests.unit.shard_tools import SHARD, random_scene, write_shards
+from disbench.core.masks import are_well_formed, areas, decode, encode, from_foreign_rle
+from disbench.core.scenes import Kind, Scene
+from disbench.io.files import file_sha256
+from disbench.sampling import make_shards
+from disbench.sampling.recipes import Recipe
+from disbench.sampling.verify import TOLD, verify_shards
+from disbench.shards.manifest import MANIFEST, read_manifest
+from disbench.shards.reader import ShardReader
+from disbench.shards.rows import ROWS_A_GROUP, SCHEMA
+from tests.unit.shard_tools import SHARD, Scenes, random_scene, scene_object, write_shards
+
+SIZE = (40, 50)
+RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, drop_repeated=False)
+Row = dict[str, Any]
+
+
+def nested_scene(image_id: str = "7", **changes: Any) -> Scene:
+    """0 holds 1 but for a strip, 1 holds 2; 3, 4 and 5 stand in a row and touch; 6 is a crowd, 7 stuff."""
+    parts: list[tuple[slice, slice, Kind]] = [
+        (slice(0, 30), slice(2, 28), "thing"),
+        (slice(2, 20), slice(0, 20), "thing"),
+        (slice(4, 10), slice(4, 10), "thing"),
+        (slice(30, 40), slice(30, 36), "thing"),
+        (slice(30, 40), slice(36, 42), "thing"),
+        (slice(30, 40), slice(42, 50), "thing"),
+        (slice(35, 38), slice(0, 8), "crowd"),
+        (slice(0, 25), slice(29, 50), "stuff"),
+    ]
+    objects = []
+    for rows, columns, kind in parts:
+        mask = np.zeros(SIZE, dtype=bool)
+        mask[rows, columns] = True
+        objects.append(scene_object(mask, kind))
+    return dataclasses.replace(Scene(image_id, f"{image_id}.jpg", *SIZE, "lvis", tuple(objects)), **changes)
+
+
+def recipe(method: Any, **changes: Any) -> Recipe:
+    return dataclasses.replace(RECIPE, method=method, **changes)
+
+
+def rewrite(folder: Path, rows: list[Row], group: int = ROWS_A_GROUP) -> None:
+    """The folder's first shard with other rows, and a manifest that fits it."""
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / SHARD, row_group_size=group)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    size = (folder / SHARD).stat().st_size
+    manifest["files"][0].update(bytes=size, sha256=file_sha256(folder / SHARD), rows=len(rows))
+    manifest["objects"] = sum(len(row["objects"]) for row in rows)
+    manifest["sets"] = sum(len(row["sets"]) for row in rows)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def problems_after(folder: Path, chosen: Recipe, change: Callable[[Row], Any], scene: Scene | None = None) -> list[str]:
+    """What deep verification finds once the only row of a sound folder is changed."""
+    make_shards(Scenes([scene or nested_scene()]), chosen, folder)
+    assert verify_shards(folder).lines()[1:] == []
+    rows = pq.read_table(folder / SHARD).to_pylist()
+    change(rows[0])
+    rewrite(folder, rows)
+    assert verify_shards(folder, quick=True).holds, "a damage that hashes and sizes show already"
+    found = verify_shards(folder)
+    assert found.count == len(found.problems)
+    assert all(problem.startswith(SHARD) and "image '7': " in problem for problem in found.problems)
+    return [problem.partition("image '7': ")[2] for problem in found.problems]
+
+
+def objects(number: int, **changes: Any) -> Callable[[Row], None]:
+    return lambda row: row["objects"][number].update(changes)
+
+
+def sets(number: int, **changes: Any) -> Callable[[Row], None]:
+    return lambda row: row["sets"][number].update(changes)
+
+
+def other_mask(rows: slice, columns: slice) -> bytes:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[rows, columns] = True
+    return encode(mask)["counts"]
+
+
+NOT_SCENES = [
+    *(objects(2, rle=counts) for counts in (b"0", b"\xff\x01", b"o" * 40, b"oooooo?0")),
+    objects(2, rle=other_mask(slice(0, 9), slice(0, 9))[:-1]),
+    objects(2, rle=encode(np.zeros(SIZE, dtype=bool))["counts"]),
+    *(lambda row, size=size: row.update(size) for size in ({"height": 41}, {"height": 0})),
+    lambda row: row.update(height=2**20, width=2**20),
+    objects(4, id=5),
+    objects(4, kind="bush"),
+    *(objects(2, level=level) for level in (3, 0)),
+    *(objects(2, parent=parent) for parent in (None, 8, 2, 7)),
+    objects(1, parent=2),  # a cycle of 1 and 2
+    objects(7, level=0),
+    *(objects(3, neighbours=[number]) for number in (8, -1, None)),
+    *(sets(2, center=number) for number in (8, -1)),
+    *(sets(2, members=members) for members in ([], [[2], []], [[2], None], [[2], [8]], [[2], [None]])),
+    sets(2, click_excludes=[-1]),
+    sets(2, left_out=math.nan),
+    sets(2, repeated=-1.0),
+]
+
+
+@pytest.mark.parametrize("change", NOT_SCENES)
+def test_a_row_that_is_not_a_scene(change: Callable[[Row], Any], tmp_path: Path) -> None:
+    (problem,) = problems_after(tmp_path, recipe("hierarchy"), change)
+    with pytest.raises(InputError) as caught:
+        list(ShardReader(tmp_path))
+    assert str(tmp_path / SHARD) in str(caught.value)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (objects(2, area=35), "object 2: area 35 and box [4, 4, 6, 6], but its mask has 36 pixels"),
+        (objects(2, box=[4, 4, 6, 7]), "object 2: area 36 and box [4, 4, 6, 7], but"),
+        (objects(2, rle=other_mask(slice(4, 10), slice(5, 11))), "object 2: area 36 and box [4, 4, 6, 6], but"),
+        (lambda row: row.update(objects=[], sets=[]), "it has no object"),
+        (objects(3, level=None), "object 3: level None, which the method hierarchy does not give to a thing"),
+        (objects(4, parent=3, level=1), "object 4: its parent 3 does not contain it"),
+        (objects(3, neighbours=[4]), "object 3: 4 is its neighbour, but it is not 4's"),
+        (objects(3, neighbours=[3]), "object 3: its neighbours [3] are not other objects"),
+        (objects(3, neighbours=[5, 4]), "object 3: its neighbours [5, 4] are not other objects in ascending order"),
+        (sets(2, center=1, members=[[1], [0]]), "set 2: object 1 is the center of a set before it"),
+        (sets(2, members=[[1], [0]]), "set 2: its first member does not have the center 2"),
+        (sets(1, click_excludes=[0, 1]), "set 1: its click region is empty"),
+        (sets(2, members=[[2, 1], [0]]), "set 2: its first member is not the center alone"),
+        (sets(2, members=[[2], [0]]), "set 2: its members are not the center and its parents"),
+        (sets(2, members=[[2], [0], [1]]), "set 2: its members are not the center and its parents"),
+        (sets(0, click_excludes=[]), "set 0: its click leaves out something else than the center's children"),
+    ],
+)
+def test_a_damaged_hierarchy(change: Callable[[Row], Any], words: str, tmp_path: Path) -> None:
+    found = problems_after(tmp_path, recipe("hierarchy"), change)
+    assert any(problem.startswith(words) for problem in found), found
+
+
+UNITED = [[2], [2, 1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("made_by", "change", "words"),
+    [
+        (recipe("hierarchy", nest="union"), sets(2, members=UNITED), "set 2: its members are not the center"),
+        (recipe("hierarchy", nest="union"), sets(2, members=UNITED), "set 2: mask 2 does not contain mask 1"),
+        (recipe("containment"), sets(2, members=[[2], [1]]), "set 2: its members are not the center and all that"),
+        (recipe("containment"), sets(2, members=[[2], [0], [1]]), "set 2: its members are not the center and all that"),
+        (recipe("containment"), sets(2, click_excludes=[3]), "set 2: its click leaves out objects"),
+        (recipe("containment"), objects(0, level=0), "object 0: level 0, which the method containment does not give"),
+        (
+            recipe("proximity"),
+            sets(4, members=[[4], [4, 3], [4, 0]]),
+            "set 4: mask 2 is not the center with neighbours",
+        ),
+        (recipe("proximity"), sets(4, members=[[4], [3, 5]]), "set 4: mask 1 is not the center with neighbours"),
+        (recipe("proximity"), sets(4, members=[[4], [4, 3, 3]]), "set 4: mask 1 is not the center with neighbours"),
+        (recipe("proximity"), sets(4, members=[[4], [4, 3], [4, 3]]), "set 4: a mask comes twice"),
+        (recipe("proximity", cap=2), sets(4, members=[[4], [4, 3], [4, 5]]), "set 4: 3 masks, more than 2"),
+        (recipe("proximity"), sets(4, click_excludes=[3]), "set 4: its click leaves out objects"),
+        (recipe("proximity"), objects(4, neighbours=[3]), "object 5: 4 is its neighbour, but it is not 4's"),
+        (recipe("proximity"), objects(3, kind="crowd"), "set 3: its center is not a thing"),
+        (recipe("random-merge"), sets(4, members=[[4], [4, 7]]), "set 4: mask 1 is not the center with other things"),
+        (recipe("random-merge", largest_merge=1), sets(4, members=[[4], [4, 0, 1]]), "set 4: mask 1 unites 2 objects"),
+        (recipe("random-merge"), sets(2, members=[[2], [2, 1], [2, 0, 1], [2, 1, 0]]), "set 2: a mask comes twice"),
+    ],
+)
+def test_damage_that_only_the_recipe_shows(
+    made_by: Recipe, change: Callable[[Row], Any], words: str, tmp_path: Path
+) -> None:
+    found = problems_after(tmp_path, made_by, change)
+    assert any(problem.startswith(words) for problem in found), found
+
+
+def test_annotated_masks_need_not_nest_exactly(tmp_path: Path) -> None:
+    """1 sticks out of 0: `annotated` promises that a parent covers most of its child, `union` all of it."""
+    make_shards(Scenes([nested_scene()]), recipe("hierarchy"), tmp_path / "annotated")
+    assert verify_shards(tmp_path / "annotated").holds
+    make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest="union"), tmp_path / "union")
+    assert verify_shards(tmp_path / "union").holds
+    manifest = json.loads((tmp_path / "annotated" / MANIFEST).read_text())
+    manifest["recipe"]["nest"] = "union"
+    (tmp_path / "annotated" / MANIFEST).write_text(json.dumps(manifest))
+    assert (
+        f"{SHARD}, image '7': set 1: mask 1 does not contain mask 0" in verify_shards(tmp_path / "annotated").problems
+    )
+
+
+def test_a_tree_that_the_dataset_brings_promises_no_containment(tmp_path: Path) -> None:
+    given_tree = nested_scene(source="hannotation", parents=(-1, 3, 1, -1, 0, -1, -1, -1))
+    make_shards(Scenes([given_tree]), recipe("hierarchy"), tmp_path)
+    assert verify_shards(tmp_path).holds
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    method=st.sampled_from(("hierarchy", "proximity", "containment", "random-merge")),
+    nest=st.sampled_from(("annotated", "union")),
+    cap=st.integers(1, 9),
+)
+def test_whatever_the_sampler_makes_holds(
+    seed: int, method: str, nest: Any, cap: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(seed)
+    scenes = [dataclasses.replace(random_scene(rng, str(i), stuff=1).scene, source="coco+lvis") for i in range(3)]
+    make_shards(Scenes(scenes), recipe(method, nest=nest, cap=cap), folder)
+    assert verify_shards(folder).lines()[1:] == []
+
+
+@given(
+    seed=st.integers(0, 2**32), change=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 255)), cut=st.booleans()
+)
+def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
+    seed: int, change: tuple[int, int] | None, cut: bool
+) -> None:
+    noise = np.random.default_rng(seed)
+    height, width = (int(side) for side in noise.integers(1, 70, 2))
+    rle = encode(noise.random((height, width)) < noise.random() ** 3)
+    counts = bytearray(rle["counts"])
+    if change:
+        counts[change[0] % len(counts)] = change[1]
+    rle["counts"] = bytes(counts[: -1 if cut else None])
+    try:
+        read = from_foreign_rle(rle, height, width)
+    except ValueError:
+        assert change or cut
+        assert not are_well_formed([rle])
+        return
+    if read["counts"] == rle["counts"]:
+        assert are_well_formed([rle]) == (areas([rle])[0] > 0)
+    if are_well_formed([rle]):
+        assert np.array_equal(decode(rle), decode(read))
+
+
+@given(seed=st.integers(0, 2**32), spoiled=st.none() | st.integers(0, 5))
+def test_run_lengths_of_several_masks_are_told_at_once(seed: int, spoiled: int | None) -> None:
+    noise = np.random.default_rng(seed)
+    rles = [encode(noise.random(noise.integers(1, 40, 2)) < noise.random() ** 2) for _ in range(noise.integers(1, 7))]
+    if spoiled is not None:
+        rle = rles[spoiled % len(rles)]
+        counts = bytearray(rle["counts"])
+        counts[noise.integers(len(counts))] = noise.integers(256)
+        rle["counts"] = bytes(counts)
+    assert are_well_formed(rles) == all(are_well_formed([rle]) for rle in rles)
+    assert are_well_formed([])
+
+
+class TestWholeFolders:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        scenes = [nested_scene(str(number)) for number in range(70)]
+        make_shards(Scenes(scenes), recipe("hierarchy", shard_bytes=4096), tmp_path)
+        return tmp_path
+
+    def test_shards_in_parallel_are_told_in_order(self, folder: Path) -> None:
+        assert len(read_manifest(folder).files) > 20
+        assert verify_shards(folder, workers=2).holds
+        for path in sorted(folder.glob("shard-*"))[3:6]:
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+        one, two = (verify_shards(folder, workers=workers) for workers in (1, 2))
+        assert one == two
+        assert [problem[:19] for problem in one.problems] == [f"shard-{i:05}.parquet" for i in (3, 4, 5)]
+
+    def test_many_problems_are_counted(self, tmp_path: Path) -> None:
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
+        rows = pq.read_table(tmp_path / SHARD).to_pylist()
+        for row in rows:
+            row["objects"][0]["area"] = 1
+        rewrite(tmp_path, rows)
+        found = verify_shards(tmp_path)
+        assert (found.count, len(found.problems), TOLD) == (70, 20, 20)
+        assert found.lines()[0].endswith("70 scenes in 1 shard: not whole")
+        assert found.lines()[-1] == "  and 50 more problems"
+        assert verify_shards(tmp_path, quick=True).lines()[0].endswith("whole (masks and sets were not looked at)")
+
+    def test_row_groups_of_another_length(self, tmp_path: Path) -> None:
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
+        rewrite(tmp_path, pq.read_table(tmp_path / SHARD).to_pylist(), group=35)
+        assert verify_shards(tmp_path).problems == (f"{SHARD}: its row groups are not 70 rows, 32 a group",)
+
+    def test_a_page_that_does_not_decompress(self, tmp_path: Path) -> None:
+        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
+        metadata = pq.ParquetFile(tmp_path / SHARD).metadata.row_group(1)
+        columns = [metadata.column(number) for number in range(metadata.num_columns)]
+        column = next(column for column in columns if column.path_in_schema == "image_id")
+        end = column.data_page_offset + column.total_compressed_size
+        content = bytearray((tmp_path / SHARD).read_bytes())
+        content[end - 30 : end] = bytes(30)
+        (tmp_path / SHARD).write_bytes(content)
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        manifest["files"][0]["sha256"] = file_sha256(tmp_path / SHARD)
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        assert verify_shards(tmp_path, quick=True).holds
+        assert verify_shards(tmp_path).problems[-1].startswith(f"{SHARD}, row group 1: ")
+
+    @pytest.mark.parametrize("what", ["objects", "sets"])
+    def test_totals_of_the_manifest(self, folder: Path, what: str) -> None:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        count = manifest[what]
+        manifest[what] += 1
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        expected = f"{count + 1} {what} in the manifest, {count} in the shards that it names"
+        assert verify_shards(folder).problems == (expected,)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def small(tmp_path: Path) -> Path:
     noise = np.random.default_rng(0)
     return write_shards(tmp_path / "shards", [random_scene(noise, f"i{number}") for number in range(3)])
 
 
-def described(folder: Path, **changes: object) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][0].update({key: value for key, value in changes.items() if key != "scenes"})
-    manifest |= {key: value for key, value in changes.items() if key == "scenes"}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
-def test_whole_shards(folder: Path) -> None:
-    found = verify_shards(folder)
+def test_whole_shards(small: Path) -> None:
+    found = verify_shards(small)
     assert found.holds
-    assert found.lines() == [f"{folder}: 3 scenes in 1 shard: whole"]
+    assert found.lines() == [f"{small}: 3 scenes in 1 shard: whole"]
 
 
-def test_shards_that_are_not_whole(folder: Path) -> None:
-    content = (folder / SHARD).read_bytes()
-    (folder / SHARD).write_bytes(content[:-1] + b"!")
-    assert verify_shards(folder).problems == (f"{SHARD}: its SHA-256 is not the manifest's",)
-    (folder / SHARD).unlink()
-    assert verify_shards(folder).problems == (f"'{SHARD}': it is not there",)
-    (folder / SHARD).write_bytes(content)
-    (folder / "shard-00001.parquet").write_bytes(content)
-    assert verify_shards(folder).problems == ("shard-00001.parquet: a shard that the manifest does not name",)
+def test_shards_that_are_not_whole(small: Path) -> None:
+    content = (small / SHARD).read_bytes()
+    (small / SHARD).write_bytes(content[:-1] + b"!")
+    assert verify_shards(small).problems == (f"{SHARD}: its SHA-256 is not the manifest's",)
+    (small / SHARD).unlink()
+    assert verify_shards(small).problems == (f"'{SHARD}': it is not there",)
+    (small / SHARD).write_bytes(content)
+    (small / "shard-00001.parquet").write_bytes(content)
+    assert verify_shards(small).problems == ("shard-00001.parquet: a shard that the manifest does not name",)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +354,11 @@ def test_shards_that_are_not_whole(folder: Path) -> None:
         ({"scenes": 7}, "7 scenes in the manifest, 3 in the shards"),
     ],
 )
-def test_a_manifest_that_is_wrong(folder: Path, changes: dict[str, object], words: str) -> None:
-    described(folder, **changes)
-    assert words in verify_shards(folder).problems[0]
+def test_a_manifest_that_is_wrong(small: Path, changes: dict[str, object], words: str) -> None:
+    manifest = json.loads((small / MANIFEST).read_text())
+    (manifest if "scenes" in changes else manifest["files"][0]).update(changes)
+    (small / MANIFEST).write_text(json.dumps(manifest))
+    assert words in verify_shards(small).problems[0]
 
 
 def test_no_shards(tmp_path: Path) -> None:
