@@ -18,12 +18,9 @@ from disbench.core.clicks import Click, checked_target, next_click
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Points that a method gets at once.
+    """Points that a method gets at once: their number and a description.
 
-    Attributes:
-        count: number of points.
-        words: a description for messages.
-        points: makes them from an object, bool (height, width) with at least one pixel, and its target.
+    `points` makes them from an object, bool (height, width) with at least one pixel, and its target.
     """
 
     count: int

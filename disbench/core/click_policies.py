@@ -60,13 +60,9 @@ _DRAWS = 100
 
 @dataclass(frozen=True)
 class Recording:
-    """Recorded clicks of one user (`disbench.io.recorded_clicks` reads them).
+    """Recorded clicks of one user (`disbench.io.recorded_clicks` reads them); `file` is then a bare name.
 
-    Attributes:
-        file: path or address; the bare name once the clicks are read.
-        user: who clicked; "" where the file has one user.
-        digest: 16 hexadecimal digits of the clicks' hash; "" before they are read.
-        clicks: sample -> its clicks in their order; empty before they are read.
+    `user` is "" where the file has one user, `digest` (16 hexadecimal digits of the clicks' hash) before they are read.
     """
 
     file: str

@@ -14,13 +14,7 @@ from disbench.core.opencv import opencv
 
 
 class Click(NamedTuple):
-    """One click on an image.
-
-    Attributes:
-        x: whole pixels to the right from the left edge, from 0.
-        y: whole pixels down from the top edge, from 0.
-        positive: True on the object, False on the background.
-    """
+    """One click: whole pixels to the right and down from the top left corner, from 0; positive on the object."""
 
     x: int
     y: int

@@ -41,12 +41,9 @@ class SampledScene:
 
     Attributes:
         scene: the objects that take part, in the order that their numbers mean.
-        parents: for each object its parent's number, -1 for a root; None where the recipe has no hierarchy
-            or the object (stuff) is not a node of it.
+        parents: each object's parent, -1 for a root; None without a hierarchy, and for stuff, which is not in it.
         levels: 0 for a root; None likewise.
-        neighbours: for each object the numbers of those that touch it, ascending; empty where the recipe
-            has no proximity graph.
-        sets: the diverse sets.
+        neighbours: of each object those that touch it, ascending; empty without a proximity graph.
     """
 
     scene: Scene

@@ -84,17 +84,9 @@ class Strip:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that is drawn, and how large.
+    """All that is drawn, and how large: `columns` pictures side by side at most, each `place` inches wide.
 
-    Attributes:
-        heading: above everything.
-        texts: paragraphs below the heading.
-        strips: drawn one after another; a generator spares the memory of the images.
-        columns: pictures beside each other, at most.
-        place: width of a picture's place, inches.
-        dpi: pixels per inch.
-        letters: size of the letters, points.
-        title_lines: lines of a picture's title, at most.
+    A generator of `strips` spares the memory of the images. `letters` are points, `title_lines` those of a picture.
     """
 
     heading: str

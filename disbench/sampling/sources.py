@@ -28,14 +28,9 @@ class SourcePaths:
     """Where the annotations are, as given by the user; what is not given is None or empty.
 
     Attributes:
-        lvis: LVIS JSON files.
-        coco: COCO instance JSON files.
         panoptic: COCO panoptic JSON files, for stuff (and things, with `coco_masks=panoptic`).
         panoptic_masks: folder of their PNGs; by default beside each JSON.
-        sbd: SBD's folder.
-        voc: PascalVOC's folder (`VOC2012`).
         hannotation: a folder of RITM's with `hannotation.pickle` and `masks/`.
-        photos: use the embedded photos.
         split: SBD's and VOC's list.
         data: root under which relative paths are looked up too.
     """

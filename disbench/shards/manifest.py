@@ -90,15 +90,8 @@ class Part:
 class Job:
     """All that decides the bytes of shards.
 
-    Attributes:
-        schema: version of the columns.
-        recipe: its fields, JSON-ready.
-        seed: of the recipe.
-        source: the dataset's name.
-        sources: SHA-256 of each of its files.
-        limit: only the first images of the source, this many; None takes all.
-        versions: package -> version.
-        part: None for a job that is not divided.
+    `recipe` has the fields of the recipe, JSON-ready, `sources` the SHA-256 of each file of the dataset, `versions`
+    those of packages. `limit` takes the first images of the source alone; `part` is None for a job that is not divided.
     """
 
     schema: str = SCHEMA_VERSION
@@ -143,14 +136,10 @@ class ShardManifest(Job):
 
     Attributes:
         fingerprint: `Job.job_hash`.
-        images: that were read.
-        scenes: images with objects, the rows of the shards.
-        objects: in all scenes.
-        sets: in all scenes.
+        images: that were read; `scenes` are those with objects, the rows of the shards.
         dropped: reason -> how many annotations were left out.
         trailing: of a part, its images without a scene after its last row.
         source_dropped: of a part, what the source left out before any scene; merging counts it once.
-        files: the shards, in order.
     """
 
     fingerprint: str = ""

@@ -25,11 +25,9 @@ from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
 
 @dataclass(frozen=True, slots=True)
 class DiverseSet:
-    """The masks that a first click on one object may mean.
+    """The masks that a first click on one object (number `center` of its scene) may mean.
 
     Attributes:
-        image_id: the dataset's name for the image.
-        center: number of the center object in its scene.
         masks: the set, inner to outer, as RLE of the image's size.
         click_region: the pixels from which the first click is drawn.
         file_name: of the image, relative to the folder of images.

@@ -105,13 +105,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
 
 
 def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
-    """The image of a scene: uint8 (height, width, 3), RGB.
-
-    Args:
-        find: the path of an image from its `file_name`.
-        file_name: as the shards have it.
-        image_id: named in errors.
-        size: (height, width) of the scene's masks.
+    """The image of a scene: uint8 (height, width, 3), RGB; `size` is (height, width) of its masks.
 
     Raises:
         InputError: the image is missing, damaged, or not of the size of its masks.

@@ -44,14 +44,10 @@ class RowShards:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row of an ablation.
+    """A row of an ablation, named as its folder (lower-case letters, digits, hyphens); `paper` is its name in `reports/`.
 
-    Attributes:
-        name: also of its folder: lower-case letters, digits, hyphens.
-        paper: name of the paper's row in `reports/`, or "".
-        set: differences from the base training, `option=value` each.
-        trained_as: another row whose network is measured, with `method`, instead of training one.
-        method: options of the method, `option=value` each.
+    `set` are differences from the base training, `method` options of the method, `option=value` each. `trained_as`
+    names another row whose network is measured, with `method`, instead of training one.
     """
 
     name: str
@@ -93,18 +89,11 @@ class PlannedDataset:
 
 @dataclass(frozen=True, slots=True)
 class AblationPlan:
-    """A table's rows, how long each is trained, and on what it is measured.
+    """A table's rows, how many steps each is trained, and on what it is measured; `name` is its folder's too.
 
-    Attributes:
-        name: also of its folder of results.
-        contrasts: whose signs are compared with the paper's.
-        steps: optimiser steps of every row.
-        budget: the cost of training, in words.
-        table: the paper's table in `reports/`, or "".
-        set: differences from the base training in all rows.
-
-    Raises:
-        InputError: a name repeats, cannot be a folder's, or refers to an unknown row.
+    Signs of `contrasts` are compared with those of the paper's `table` in `reports/`. `budget` is the cost in words,
+    `set` are differences from the base training in all rows. `InputError` for a name that repeats, cannot be a folder's, or
+    refers to an unknown row.
     """
 
     name: str

@@ -162,13 +162,9 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class PaperCurves:
-    """A figure of curves.
+    """A figure of curves: a panel for each of `datasets` (as in published columns), with at most `most_methods` curves.
 
-    Attributes:
-        datasets: one for each panel, by their names in published columns.
-        most_methods: curves in a panel, at most.
-        order: patterns of methods, in the order of drawing.
-        remarks: on the paper's figure.
+    `order` has patterns of methods, in the order of drawing; `remarks` are on the paper's figure.
     """
 
     name: str
@@ -191,13 +187,9 @@ class PaperCurves:
 
 @dataclass(frozen=True)
 class PaperPictures:
-    """A figure of pictures.
+    """A figure of pictures: `samples` rows, drawn at random with the seed.
 
-    Attributes:
-        samples: number of rows, drawn at random with the seed.
-        candidates: shown of a method, at most; the kept one is always among them.
-        refined: clicks after which the refined mask is shown.
-        remarks: on the paper's figure.
+    At most `candidates` of a method are shown, the kept one among them, and the masks after `refined` clicks.
     """
 
     name: str

@@ -83,15 +83,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell.
+    """A cell: one line of text, not escaped; `behind` follows it without the emphasis of the best of a column.
 
-    Attributes:
-        text: one line, not escaped.
-        interval: the text of an interval, printed smaller where possible.
-        emphasis: the best of a column is bold, the second best underlined.
-        behind: follows the text without emphasis.
-        value: the number by which a page sorts; None sorts by text.
-        ends: low and high end of the interval.
+    `value` is the number by which a page sorts (None sorts by text), `interval` a text that is printed smaller, with
+    low and high `ends`.
     """
 
     text: str
