@@ -44,7 +44,7 @@ class RowShards:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row of an ablation, named as its folder (lower-case letters, digits, hyphens); `paper` is its name in `reports/`.
+    """A row of an ablation, named as its folder (lower-case letters, digits, hyphens); `paper`: its name in `reports/`.
 
     `set` are differences from the base training, `method` options of the method, `option=value` each. `trained_as`
     names another row whose network is measured, with `method`, instead of training one.
@@ -92,8 +92,8 @@ class AblationPlan:
     """A table's rows, how many steps each is trained, and on what it is measured; `name` is its folder's too.
 
     Signs of `contrasts` are compared with those of the paper's `table` in `reports/`. `budget` is the cost in words,
-    `set` are differences from the base training in all rows. `InputError` for a name that repeats, cannot be a folder's, or
-    refers to an unknown row.
+    `set` are differences from the base training in all rows. `InputError` for a name that repeats, cannot be a
+    folder's, or refers to an unknown row.
     """
 
     name: str
