@@ -99,7 +99,7 @@ class FileSamples:
         """
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
-        image = read_rgb(photo)
+        image = read_rgb(photo, self.exif)
         target = self._target_of(mask, record.instance)
         check_target(target, image, mask, record.id, photo)
         return Sample(record.id, image, target, self._initial(record, image))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -356,6 +357,22 @@ class TestFolder:
         assert list(source.ids) == ["a", "b"]
         assert source.read(0).target.tolist() == [[0, 0, 0], [0, 1, 1]]
         assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+    @pytest.mark.parametrize("number", [3, 6])
+    def test_photographs_are_turned_if_wanted(self, tmp_path: Path, number: int) -> None:
+        """As OpenCV and viewers show them; without a difference in size, too, it is said that they are not."""
+        pair(tmp_path, "images", "masks", ["a", "b"])
+        stored = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * np.uint8(10)
+        exif = Image.Exif()
+        exif[0x0112] = number
+        Image.fromarray(stored).save(tmp_path / "images" / "a.jpg", exif=exif, quality=100)
+        shown = cv2.imread(str(tmp_path / "images" / "a.jpg"))[..., ::-1]
+        write(tmp_path / "masks" / "a.png", np.full(shown.shape[:2], 255, dtype=np.uint8))
+        applied, ignored = (open_dataset(str(tmp_path), None, [f"exif={word}"]) for word in ("apply", "ignore"))
+        assert np.allclose(applied.read(0).image, shown.astype(int), atol=3)
+        assert applied.content_hash() != ignored.content_hash()
+        assert ["1 photo with" in str(source.facts()["notes"]) for source in (applied, ignored)] == [False, True]
+        assert np.array_equal(applied.read(1).image, ignored.read(1).image)
 
     @pytest.mark.parametrize(
         ("images", "masks", "options"),
