@@ -161,6 +161,13 @@ class NotMade:
         raise OSError("no weights here")
 
 
+class Exits(Discs):
+    """Ends the process that asks it."""
+
+    def open(self, image: np.ndarray) -> DiscsSession:
+        sys.exit(3)
+
+
 class NoOpen:
     """Not a method."""
 

@@ -125,12 +125,7 @@ def is_run(place: Path) -> bool:
 
 
 def read_packed(archive: Path) -> PackedRun:
-    """A packed run, read where it lies; nothing is unpacked.
-
-    Raises:
-        InputError: not a zip, damaged, other members than those of a packed run, or a member that is compressed,
-            a link, or of another size or hash than the manifest says.
-    """
+    """A packed run, read where it lies; InputError if it is damaged, or not what its manifest says."""
     content = _members(archive)
     with _complaining(archive):
         manifest = settings_from(Manifest, parse_json_table(content[MANIFEST].to_pybytes()), f"{archive}: {MANIFEST}")

@@ -310,10 +310,8 @@ def judge_click(
 ) -> Judgement:
     """Compare a click with the one that the policy simulates (arguments as for `ClickPolicy.simulate`).
 
-    Returns:
-        `same`: the click that is simulated here. `moved`: another, whose distance is within `TOLERANCE` of the
-        largest over both kinds of error, at an error pixel of the kind that its sign says (for `jitter`: the click
-        around another centre of that kind). `wrong`: neither.
+    `moved` is another click than the one simulated here, whose distance is within `TOLERANCE` of the largest over both
+    kinds of error, at an error pixel of the kind that its sign says (for `jitter`: around another centre of that kind).
     """
     if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
         return "same"
@@ -336,13 +334,7 @@ def judge_click(
 
 
 class ClickChecks:
-    """Follows samples click by click.
-
-    Attributes:
-        clicks: number of clicks compared.
-        moved: number of them that are elsewhere than simulated here, within the tolerance.
-        measured: number of rows whose IoUs were recomputed.
-    """
+    """Follows samples click by click; counts `clicks` compared, those `moved` within the tolerance, IoUs `measured`."""
 
     def __init__(self, protocol: Protocol, problems: Problems) -> None:
         self._protocol, self._problems = protocol, problems

@@ -213,11 +213,7 @@ def read_rows(run: StoredRun) -> RunRows:
 
 
 def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
-    """Every measure of a stored run, by name.
-
-    Raises:
-        InputError: rows that no run has, such as samples that end too early.
-    """
+    """Every measure of a stored run, by name; InputError for rows that no run has, as of samples that end too early."""
     try:
         return {measure.name: measure.value(rows) for measure in MEASURES.values()}
     except ValueError as error:

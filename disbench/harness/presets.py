@@ -25,13 +25,11 @@ class Preset:
     """The settings of one paper or code; those that are not described here are as in `Protocol`.
 
     Attributes:
-        title: the paper or code.
         source: the file, or its address, that the settings were read from.
         threshold: None for the method's own.
         failures: the rule of the published NoF.
         datasets: name of a dataset's card -> its options.
         notes: what the settings cannot express.
-        name: the file's, without its ending.
     """
 
     title: str
@@ -80,11 +78,7 @@ class Preset:
 
 
 def load_preset(name: str) -> Preset:
-    """The preset with this name, or of a path that ends in `.toml`.
-
-    Raises:
-        InputError: no such preset, an unknown key, or a value of the wrong kind or out of range.
-    """
+    """The preset with this name, or of a path that ends in `.toml`; InputError if there is none, or a wrong one."""
     path = definitions.find("baselines/protocols", name)
     return replace(settings_from(Preset, definitions.load(path), str(path)), name=path.stem)
 

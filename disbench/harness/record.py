@@ -57,7 +57,6 @@ class MethodRecord:
     Attributes:
         name: the card's name, or the class's.
         entry: "package.module:Name" or "file.py:Name".
-        options: every option with its value.
         card: content of the card; {} without one.
         source_sha256: hash of `file.py`, or None.
         provenance: for a bridged method: repository, adapter, checkpoint and their hashes.
@@ -81,12 +80,9 @@ class MethodRecord:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which sets of a folder of shards are taken.
+    """Which sets of a folder of shards are taken: `sets` at random (None: all) of at least `min_members` masks each.
 
-    Attributes:
-        sets: number of sets drawn at random; None takes all.
-        seed: for the draw and for the first clicks.
-        min_members: only sets of at least this many masks.
+    `seed` is for the draw and for the first clicks.
     """
 
     sets: int | None = None
@@ -233,16 +229,11 @@ class Record:
     """The content of `run.json` that both tasks have in common.
 
     Attributes:
-        method: the method.
-        dataset: the dataset.
-        protocol: how the method was evaluated.
         every: only every n-th sample was taken, from the first.
         limit: only this many of them; None takes all.
         versions: package -> version, of what may change a row; `disbench` and `opencv` among them.
-        execution: workers, threads, time limit.
         machine: where it ran.
         command: command line that gives this run.
-        result: what came out.
     """
 
     method: MethodRecord

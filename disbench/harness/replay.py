@@ -64,11 +64,7 @@ def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str
 
 
 def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
-    """The recorded clicks on one sample.
-
-    Args:
-        text: `FILE` or `FILE,user=NAME`, a path or an address.
-        sample: the sample's id; None if the recording has one sample only.
+    """The recorded clicks on one sample, from `FILE` or `FILE,user=NAME` (a path or an address).
 
     Raises:
         InputError: a file that cannot be read, an unknown sample, or several samples and none named.

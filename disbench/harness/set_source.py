@@ -35,11 +35,7 @@ _IMAGES_KEPT = 2
 class SetSource:
     """The chosen diverse sets of a folder of shards, one a sample (`disbench.core.samples.Source`). Picklable.
 
-    Attributes:
-        folder: a finished folder of shards.
-        images: folder of the images, or `EMBEDDED`; None looks in the usual places.
-        data: root of the datasets.
-        choice: which sets.
+    `images` is their folder, or `EMBEDDED`; None looks in the usual places and below `data`, the root of the datasets.
 
     Raises:
         InputError: not a finished folder of shards, or no set of `choice.min_members` masks.
@@ -169,9 +165,9 @@ class SetSource:
 
 
 class IntentSource:
-    """Each mask of each chosen set as a target, with the same first click for all of a set (a `SampleSource`).
+    """Each mask of each chosen set as a target, `image/center/member` (a `SampleSource`).
 
-    Samples are named `image/center/member`. The first click is the diverse task's click 1 with the same seed.
+    All of a set have the same first click, the diverse task's click 1 with the same seed.
     """
 
     def __init__(self, sets: SetSource) -> None:

@@ -150,15 +150,9 @@ def overlaps_of(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True, slots=True)
 class SetSample:
-    """One diverse set with its image.
+    """One diverse set with its image: `members`, inner to outer, are the masks that a click in `click_region` may mean.
 
-    Attributes:
-        id: `image/center`.
-        image_id: the dataset's name for the image.
-        center: number of the center object in its scene.
-        image: uint8 (height, width, 3), RGB.
-        members: the masks that a click may mean, inner to outer.
-        click_region: where a first click may fall.
+    `id` is `image_id/center`, where `center` is the number of the center object in its scene.
     """
 
     id: str
@@ -333,11 +327,7 @@ class StoredAnswers:
 
 
 def read_answers(folder: Path) -> StoredAnswers:
-    """The finished run of the diverse task in a folder.
-
-    Raises:
-        InputError: no run there, an unfinished or damaged one, or one of another task.
-    """
+    """The finished run of the diverse task in a folder; InputError if there is none, or a damaged one."""
     path = folder / RUN
     if not path.is_file():
         raise unfinished(folder)

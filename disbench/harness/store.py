@@ -351,11 +351,7 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
 
 
 def read_run(folder: Path) -> StoredRun:
-    """The finished run in a folder.
-
-    Raises:
-        InputError: no run there, an unfinished or damaged one, or another version's form.
-    """
+    """The finished run in a folder; InputError if there is none, or one that is damaged or of another version."""
     path = folder / RUN
     if not path.is_file():
         raise unfinished(folder)

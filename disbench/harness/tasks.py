@@ -56,12 +56,7 @@ class Loop(ABC):
     def take(self, prediction: object, keep: Callable[[int], None]) -> Row:
         """Check and measure an answer; the finished row.
 
-        Args:
-            prediction: of the method.
-            keep: called with the index of the candidate that is kept, if any.
-
-        Raises:
-            MethodError: the answer is malformed.
+        `keep` is called with the index of the candidate that is kept, if any; MethodError if the answer is malformed.
         """
 
     def fail(self, reason: str) -> Row:

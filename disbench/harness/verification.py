@@ -30,18 +30,15 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome of `verify_run`.
+    """The outcome of `verify_run`; it holds where there are no problems.
 
     Attributes:
-        place: folder or archive of the run.
-        problems: one line for each kind of problem; empty if the run holds.
+        problems: one line for each kind.
         figures: measure -> value, recomputed from the rows; None if they have no measures.
         clicks: number of clicks compared with the masks before them, or with the recording.
         moved: number of these that are elsewhere than simulated here, within the tolerance.
         measured: number of rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
-        notes: remarks.
-        recorded: whether the clicks are recorded ones.
     """
 
     place: Path
@@ -143,14 +140,8 @@ def verify_run(
 def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
     """Open the dataset of a run with the run's options, without comparing its content hash.
 
-    Args:
-        run: a finished run.
-        data: root of the datasets.
-        dataset: name, card.toml or folder of the dataset, or the folder of the shards for a run on diverse sets.
-            Without it the name in `run.json` must be that of one of this package's cards.
-
-    Raises:
-        InputError: no card has the run's name and none is given, or the dataset is not here.
+    `dataset` is its name, card.toml or folder, or the folder of the shards for a run on diverse sets. Without it the
+    name in `run.json` must be that of one of this package's cards; InputError if not, or if the dataset is not here.
     """
     if run.record.dataset.has_sets:
         if dataset is None:

@@ -30,15 +30,12 @@ _STARTING_TIMEOUT = 600.0
 
 @dataclass
 class Chunk:
-    """Samples that are evaluated together, in this order.
+    """Samples that are evaluated together, in the order of `numbers`, and their rows so far.
 
     Attributes:
-        numbers: the samples.
-        rows: sample -> its rows so far.
         finished: samples that are done.
         alone: evaluate one sample after another, since the process of the whole chunk hung or died.
-        died: samples tried once more because their process ended, perhaps killed from outside.
-        lost: a sentence for each of these.
+        died: samples tried once more because their process ended, perhaps killed from outside; `lost` tells of each.
         repeated: why batches were repeated one by one.
         versions: what the method reports that it computes with.
     """
@@ -111,10 +108,9 @@ class WatchedWorker:
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """Evaluate some samples.
+        """Evaluate some samples; InputError if the method cannot be made.
 
         Raises:
-            InputError: the method cannot be made.
             WorkerLost: the process ended outside the method, or `end` was called.
         """
         chunk = Chunk(tuple(numbers))

@@ -68,6 +68,37 @@ def test_a_method_that_fails_says_so_at_the_end(folder: Path, tmp_path: Path) ->
     assert "a bad day" in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_a_bad_sample_is_said_at_the_end_and_done_again_alone(folder: Path, tmp_path: Path) -> None:
+    mask = folder / "masks" / "i1.png"
+    good = mask.read_bytes()
+    Image.open(mask).resize((31, 20)).save(mask)
+    arguments = ("run", "--method", "disk", "--dataset", str(folder), "--out", "run", "--max-clicks", "3")
+    result = disbench(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    for words in ("1 of 3 samples cannot be read", "i1.png", "31 x 20", f"disbench data verify {folder}"):
+        assert words in result.stderr
+    before = read_run(tmp_path / "run").rows().to_pylist()
+    result = disbench("report", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 of 3 samples that count with an IoU of 0" in (tmp_path / "report" / "report.md").read_text()
+    mask.write_bytes(good)
+    result = disbench(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    after = read_run(tmp_path / "run").rows().to_pylist()
+    assert [row for row in after if row["sample"] != "i1"] == [row for row in before if row["sample"] != "i1"]
+    assert len(after) == 9
+    assert not read_run(tmp_path / "run").record.result.failed
+
+
+@pytest.mark.parametrize("name", ["NoOpen", "NotMade", "Exits"])
+def test_predict_with_a_method_that_cannot_work(folder: Path, tmp_path: Path, name: str) -> None:
+    photo = str(folder / "images" / "i0.png")
+    result = disbench("predict", photo, "--method", f"{TOY}:{name}", "--click", "9,9,+", "--out", "m.png", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {name}: ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "m.png").exists()
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "words"),
     [
