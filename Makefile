@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
 TEST_PROCESSES ?= 3
-# Unit tests that read what is packed beside the code.
-WHEEL_UNITS := test_layers sampling/test_recipes datasets/test_dataset_cards baselines/test_method_cards reports/test_published \
-	reports/test_paper_tables reports/test_report_page
+# What packaging can break: the wheel's files and command, and the commands and units that read definitions.
+WHEEL_TESTS := $(addprefix tests/end_to_end/test_,wheel.py command_line.py data_command.py paper_commands.py \
+	report_command.py) $(addprefix tests/unit/,sampling/test_recipes.py datasets/test_dataset_cards.py \
+	baselines/test_method_cards.py reports/test_published.py)
 
 # The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
 # takes its place: both are the module cv2, so the one must go before the other comes.
@@ -43,7 +44,6 @@ lint: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 
-# What packaging can break, against the built wheel: its files, its command, the commands that read the definitions.
 # The tests are copied out of the checkout, so that nothing of it can be imported.
 wheel-test: dist
 	rm -rf build/wheel-tests $(WHEEL_SITE)
@@ -51,9 +51,7 @@ wheel-test: dist
 	mkdir -p build/wheel-tests && cp -r tests pyproject.toml build/wheel-tests/
 	cd build/wheel-tests && PYTHONPATH=$(CURDIR)/$(WHEEL_SITE) DISBENCH_CHECKOUT=$(CURDIR) \
 		DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
-		$(CURDIR)/$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider -m "not slow" \
-		--ignore tests/end_to_end/test_bad_input.py tests/end_to_end tests/golden/test_photos.py \
-		$(WHEEL_UNITS:%=tests/unit/%.py)
+		$(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(WHEEL_TESTS)
 
 # Tests with real kills, at moments that differ each time, as often as REPEAT says.
 REPEAT ?= 20

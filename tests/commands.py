@@ -12,15 +12,11 @@ import runpy
 import signal
 import subprocess
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tests.forked import Forked
-
-Result = subprocess.CompletedProcess[str]
+from tests.forked import Result, output_of
 
 
 def heed_interrupts() -> None:
@@ -63,28 +59,14 @@ def _environment() -> dict[str, str]:
 def _run(command: list[str], cwd: Path, environment: dict[str, str]) -> Result:
     if sys.platform != "linux":
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
-    with tempfile.TemporaryDirectory() as folder:
-        process = Forked().Process(target=_become, args=(command[3:], cwd, environment, folder), daemon=False)
-        process.start()
-        process.join()
-        output, errors = (Path(folder, name).read_text() for name in ("output", "errors"))
-    assert process.exitcode is not None
-    return Result(command, process.exitcode, output, errors)
+    return output_of(_become, command[3:], cwd, environment)
 
 
-def _become(arguments: list[str], cwd: Path, environment: dict[str, str], folder: str) -> NoReturn:
+def _become(arguments: list[str], cwd: Path, environment: dict[str, str]) -> NoReturn:
     """Become the process of a command."""
-    for number, (path, mode) in enumerate(
-        ((os.devnull, os.O_RDONLY), (f"{folder}/output", os.O_WRONLY), (f"{folder}/errors", os.O_WRONLY))
-    ):
-        os.dup2(os.open(path, mode | os.O_CREAT), number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["disbench", *arguments]
-    try:
-        runpy.run_module("disbench", run_name="__main__", alter_sys=True)
-    except Exception:
-        traceback.print_exc()
-        raise SystemExit(1) from None
+    runpy.run_module("disbench", run_name="__main__", alter_sys=True)
     raise SystemExit

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -15,6 +12,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
+from tests.forked import output_of
 from tests.fuzz import tools
 
 Result = TypeVar("Result")
@@ -172,14 +170,12 @@ def in_a_child(code: str, *arguments: object) -> tuple[str, float]:
         code: imports what it needs and defines `attempt`; arguments are in `sys.argv[1:]`.
         arguments: texts or paths.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD.format(code=code), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=Path(__file__).parents[2] if "DISBENCH_EXPECTED_SITE" not in os.environ else None,
-    )
+    done = output_of(_attempt, _CHILD.format(code=code), *map(str, arguments))
     assert done.returncode == 0, done.stderr[-2000:]
     *words, grown = done.stdout.strip().splitlines()
     return "\n".join(words), int(grown) / 1024
+
+
+def _attempt(code: str, *arguments: str) -> None:
+    sys.argv[1:] = arguments
+    exec(code, {})

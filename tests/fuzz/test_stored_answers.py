@@ -84,7 +84,7 @@ def test_descriptions(run: StoredAnswers, photo_shards: Path, data: st.DataObjec
         read_everything(folder, photo_shards)
 
 
-@examples(40)
+@examples(30)
 @given(name=st.sampled_from(FILES), data=st.data())
 def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
     content = data.draw(damaged_parquet((run.folder / name).read_bytes()))
@@ -92,7 +92,7 @@ def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataO
         read_everything(folder, photo_shards)
 
 
-@examples(50)
+@examples(30)
 @given(name=st.sampled_from(FILES), data=st.data())
 def test_values(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
     drawn = data.draw(st.integers(0, 7)) == 7

@@ -129,7 +129,7 @@ def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
         read_everything(folder)
 
 
-@examples(150)
+@examples(60)
 @given(data=st.data())
 def test_rows(run: StoredRun, data: st.DataObject) -> None:
     rows = run.rows().to_pylist()
@@ -261,7 +261,7 @@ def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
 texts_from_outside = nasty_texts.filter(lambda text: "\ud800" not in text)
 
 
-@examples(40)
+@examples(30)
 @given(text=texts_from_outside)
 def test_no_text_is_markup_or_a_formula(run: StoredRun, text: str) -> None:
     clicks = (run.folder / CLICKS).read_bytes()

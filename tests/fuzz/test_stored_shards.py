@@ -177,7 +177,7 @@ def _raw(value: Any) -> Any:
     return [_raw(item) for item in value] if isinstance(value, list) else value
 
 
-@examples(50)
+@examples(30)
 @given(data=st.data())
 def test_rows_that_do_not_hold_together(whole: Path, data: st.DataObject) -> None:
     rows = pq.read_table(whole / SHARD).to_pylist()
