@@ -195,8 +195,10 @@ def eight_bits(image: Image, place: object) -> ByteArray:
 
 def orientation(image: Image) -> int:
     """The EXIF orientation, 1 (upright) to 8; 1 for TIFF, which Pillow turns itself, and where no tag can be read."""
-    try:
-        number = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
+    from PIL.Image import Image as AnyImage  # noqa: PLC0415
+
+    try:  # the getexif of a PNG would decode all its pixels, to see whether a tag follows them
+        number = 1 if image.format == "TIFF" else AnyImage.getexif(image).get(_ORIENTATION, 1)
     except Exception:  # damaged metadata: nearly anything
         return 1
     return number if number in range(1, 9) else 1

@@ -115,9 +115,9 @@ def read_palette(path: Path) -> IntArray:
 
 
 def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
-    """How a mask of any kind shows: its colours (palettes applied, as of a photograph), and how opaque they are.
+    """How a mask of any kind shows: its colours (palettes applied), and how opaque they are.
 
-    Whole numbers of more than 8 bits lose as many lower bytes as their largest has above the first.
+    Whole numbers of more than 8 bits lose as many lower bytes as their largest has above the first, but stay above 0.
 
     Returns:
         uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike.
@@ -132,7 +132,7 @@ def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
             return eight_bits(image, path), None
     numbers = read_label_map(path)
     shift = max(0, -(-int(numbers.max()).bit_length() // 8) * 8 - 8)
-    return np.asarray(numbers.astype(np.int64) >> shift, dtype=np.uint8), None
+    return np.asarray(np.maximum(numbers.astype(np.int64) >> shift, numbers != 0), dtype=np.uint8), None
 
 
 def on_black(colours: ByteArray, alpha: ByteArray | None) -> ByteArray:
@@ -162,12 +162,6 @@ def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
     red, green, blue = np.moveaxis(values, 2, 0)  # NumPy reduces an axis of three a hundred times more slowly
     brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
     return brightest
-
-
-def read_colours(path: Path) -> ByteArray:
-    """The colours of a mask of any kind, uint8 (height, width, 3), as of a photograph; transparency is dropped."""
-    with opened_mask(path) as image:
-        return rgb_pixels(image, path)
 
 
 @contextmanager

@@ -102,12 +102,13 @@ def mask_kind(path: Path) -> MaskKind:
         known = path.suffix.lower() not in LOSSY or {*shades} <= {0, VOID}
     except InputError:  # no whole numbers: fractions, CMYK
         numbers, known = light, False
-    values, is_number, is_bright = distinct(numbers), numbers != 0, light > HALF
+    same = np.array_equal(numbers, light)
+    values, is_number, is_bright = shades if same else distinct(numbers), numbers != 0, light > HALF
     plain = alpha is None and one_colour(colours)
-    mapped = numbers.dtype == np.uint8 and not np.array_equal(numbers, light)  # by a palette, transparency, or 1 bit
+    mapped = numbers.dtype == np.uint8 and not same  # by a palette, transparency, or 1 bit
     # Numbers need a background; where they are not what is seen, it must be black.
     known = known and (plain or (not is_number.all() and (not mapped or np.array_equal(is_number, light != 0))))
-    blurred, areas = _edges(light)
+    blurred, areas = _edges(light) if len(shades) > 2 else (False, False)
     bright = blurred or ({*shades} == {0, VOID} and (len(values) <= 2 or not mapped))
     middle = [shade for shade in shades if shade in _MIDDLE]
     small, large = (values > 0) & (values < _LOW), (values >= _HIGH) & (values < VOID)

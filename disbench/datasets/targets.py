@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.arrays import BoolArray
+from disbench.core.arrays import BoolArray, ByteArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Target
 from disbench.datasets.label_maps import (
@@ -25,7 +25,6 @@ from disbench.datasets.label_maps import (
     brightest,
     distinct,
     on_black,
-    read_colours,
     read_instances,
     read_label_map,
     read_label_png,
@@ -43,18 +42,18 @@ _GRAY_WEIGHTS = np.array([4899, 9617, 1868])
 
 def trimap(path: Path, instance: int = 0) -> Target:
     """GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue)."""
-    values = read_colours(path)[..., 2]
+    values = _channel(path, 2)
     return _target(values > UNDECIDED, ignored=values == UNDECIDED)
 
 
 def any_channel(path: Path, instance: int = 0) -> Target:
     """DAVIS, COCO_MVal: object where any colour channel is above 0; all objects are merged."""
-    return _target(brightest(read_colours(path)) > 0)
+    return _target(brightest(read_shown(path)[0]) > 0)
 
 
 def bright(path: Path, instance: int = 0) -> Target:
     """DAVIS-585, HQSeg-44K: object where the first channel is above 128, nothing ignored."""
-    return _target(read_colours(path)[..., 0] > UNDECIDED)
+    return _target(_channel(path, 0) > UNDECIDED)
 
 
 def first_value(path: Path, instance: int = 0) -> Target:
@@ -177,6 +176,11 @@ RULES: Mapping[str, Rule] = {
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }
 """Every rule by its name."""
+
+
+def _channel(path: Path, number: int) -> ByteArray:
+    colours, _ = read_shown(path)
+    return colours if colours.ndim == 2 else np.asarray(colours[..., number])
 
 
 def _first_values(path: Path) -> Labels:

@@ -53,6 +53,16 @@ def test_trimap(tmp_path: Path) -> None:
     assert RULES["trimap"](png(tmp_path / "a.bmp", VALUES), 0).tolist() == expected
 
 
+def test_rules_of_grey_take_16_bits(tmp_path: Path) -> None:
+    """Numbers up to 255 as they are, larger ones by their upper byte; none becomes 0."""
+    path = png(tmp_path / "a.png", np.array([[0, 1, 128, 255]], dtype=np.uint16))
+    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
+    assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
+    path = png(tmp_path / "b.png", np.array([[0, 1, 128 * 257, 65535]], dtype=np.uint16))
+    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
+    assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
+
+
 def test_any_channel_merges_all_objects_of_a_palette(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 2], [3, 0, 255]], dtype=np.uint8)
     path = palette_png(tmp_path / "a.png", labels)
