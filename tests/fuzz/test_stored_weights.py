@@ -28,7 +28,7 @@ from disbench.disnet.checkpoints import (
 )
 from disbench.disnet.network import Disnet, trained_parameters
 from disbench.disnet.training.log import TrainingLog
-from disbench.disnet.training.optimizer import averaged
+from disbench.disnet.training.train import averaged
 from tests.fuzz.stored_forms import changed, damaged, in_a_child, result_or_refusal
 from tests.fuzz.tools import examples
 from tests.unit.disnet_tools import tiny_network, tiny_training

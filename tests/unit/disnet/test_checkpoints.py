@@ -27,8 +27,8 @@ from disbench.disnet.checkpoints import (
 )
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training.optimizer import averaged
 from disbench.disnet.training.settings import Training
+from disbench.disnet.training.train import averaged
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')

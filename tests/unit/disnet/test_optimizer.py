@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training.optimizer import averaged, learning_rate, parameter_groups, total_steps, warmup_steps
+from disbench.disnet.training.train import averaged, learning_rate, parameter_groups, total_steps, warmup_steps
 from tests.unit.disnet_tools import tiny_network, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
