@@ -236,15 +236,10 @@ def _orientation_of(path: Path) -> int:
 
 @contextmanager
 def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
-    """An image file with its head read and its size checked; the first picture of an animation.
-
-    Args:
-        path: the image file.
-        missing: the end of the message if there is no such file.
-        most: maximum number of pixels.
+    """An image file with its head read and its size checked (`most` pixels); the first picture of an animation.
 
     Raises:
-        InputError: missing, not an image of one of the `FORMATS`, empty, or with too many pixels.
+        InputError: missing (the message ends with `missing`), not of one of the `FORMATS`, empty, or too large.
     """
     with open_regular(path, missing) as file, checked_image(file, path, most) as image:
         yield image
@@ -263,9 +258,7 @@ def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Ite
             raise InputError(f"{place}: {width} x {height} pixels; images of 1 to {most} pixels are read")
         tags = getattr(image, "tag_v2", {})
         if max(tags.get(_BITS, (8,))) > 8 and (tags.get(_PLANES, 1) > 1 or tags.get(PHOTOMETRIC) == 0):
-            raise InputError(
-                f"{place}: a TIFF of more than 8 bits with separate planes or with 0 as white; save it as PNG"
-            )
+            raise InputError(f"{place}: a TIFF of 16 bits with separate planes, or with 0 as white; save it as PNG")
         yield image
 
 

@@ -81,16 +81,13 @@ def voc_numbers(colours: Labels, path: Path) -> ByteArray:
 
 
 def read_label_map(path: Path) -> Labels:
-    """The numbers of a label image of any kind, up to 32 bits per pixel; transparency is dropped.
+    """The whole numbers of a label image of any kind, up to 32 bits per pixel; transparency is dropped.
 
     Memory: 24 bytes per pixel, of `MAX_PIXELS` at most.
 
     Returns:
         (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own
         integer type; int64 for floating-point numbers.
-
-    Raises:
-        InputError: missing, damaged, not an image, or with other numbers than whole ones.
     """
     with opened_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
@@ -175,9 +172,7 @@ def opened_mask(path: Path, modes: Sequence[str] = ()) -> Iterator[Image]:
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
             raise InputError(f"{path}: a TIFF in which 0 is white, which programs read differently; save it as PNG")
         if (number := orientation(image)) > 1:
-            raise InputError(
-                f"{path}: a mask with EXIF orientation {number}; save it as its photo is read, without EXIF"
-            )
+            raise InputError(f"{path}: a mask with EXIF orientation {number}; save it as its photo is read")
         yield image
 
 

@@ -103,26 +103,14 @@ def _one_number(read: Callable[[Path], tuple[Labels, BoolArray | None]], path: P
 
 
 def instance_numbers(path: Path, rule: str) -> list[int]:
-    """The numbers of the instances with a pixel in a map, ascending; 0 is background, what is ignored does not count.
-
-    Args:
-        path: the instance map.
-        rule: a name of `INSTANCE_MAPS`.
-
-    Raises:
-        InputError: a missing or damaged map, or one that the rule cannot read.
-    """
+    """The numbers of the instances with a pixel in a map, ascending, by a rule of `INSTANCE_MAPS`; 0 is background."""
     numbers, ignored = INSTANCE_MAPS[rule](path)
     counted = numbers.ravel() if ignored is None else numbers[~ignored]
     return [int(number) for number in distinct(counted) if number]
 
 
 def gray_of_index(path: Path) -> npt.NDArray[np.uint8]:
-    """The grey value of every palette index of a PNG: uint8 (256,), as OpenCV's BGR2GRAY rounds it.
-
-    Raises:
-        InputError: the PNG has no palette.
-    """
+    """The grey value of every palette index of a PNG: uint8 (256,), as OpenCV's BGR2GRAY rounds it."""
     return np.asarray((read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.uint8)
 
 
