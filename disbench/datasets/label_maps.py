@@ -19,11 +19,12 @@ import numpy.typing as npt
 from disbench.core import masks
 from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_FILE_NAME, MAX_LIST_BYTES, MAX_PIXELS
+from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
-from disbench.io.files import MISSING, file_sha256, has_control, open_regular, stays_inside, unicode_forms
+from disbench.io.archives import safe_path
+from disbench.io.files import MISSING, file_sha256, open_regular, stays_inside, unicode_forms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -230,38 +231,31 @@ class MapLayout:
         return next((path for path in paths if os.path.isfile(folder / path)), usual)  # noqa: PTH113
 
     def names(self, folder: Path, split: str) -> tuple[list[str], Counter[str]]:
-        """The image names of a split, each once, in the order of its list, and how many were left out, by reason."""
-        listed = self.read_list(folder, split)
-        names = list(dict.fromkeys(listed))
-        again = len(listed) - len(names)
-        return names, Counter({"image that the list names again": again} if again else {})
-
-    def read_list(self, folder: Path, split: str) -> list[str]:
-        """The image names of a split, line by line.
+        """The image names of a split, each once, in the order of its list, and how many were left out, by reason.
 
         A line names an image as a whole, with its spaces, where such a file is there. Otherwise what follows a space, a
         comma or a semicolon is a column to cut off, if what is left is a file's name. Endings, this layout's folders
         and backslashes are understood; a line that begins with # and names no file is left out.
 
         Raises:
-            InputError: as `read_lines`; a line that may mean two files, or that leads out of the folder.
+            InputError: as `read_lines`; a line that may mean two files, or that leads out of the folder; no name.
         """
         path = folder / self.split_list.format(split)
-        names = []
+        counts: Counter[str] = Counter()
         for number, line in read_lines(path):
             found = [line] if _PLAIN.fullmatch(line) else self._named(folder, line)
             if len(found) > 1:
                 raise InputError(
                     f"{path}: line {number} ({shown(line)}) may mean {' or '.join(map(shown, found))}; write one name"
                 )
-            name = found[0] if found else line.strip()
-            if found or not name.startswith("#"):
-                names.append(name)
-            if len(name) > MAX_FILE_NAME or not stays_inside(name) or has_control(name):
-                raise InputError(f"{path}: line {number}: {shown(name)} is not the name of an image; fix the list")
-        if not names:
+            if found or not line.lstrip().startswith("#"):
+                name = found[0] if found else line.strip()
+                safe_path(name, f"{path}: line {number}")
+                counts[name] += 1
+        if not counts:
             raise InputError(f"{path}: the list is empty; choose another split or get it again")
-        return names
+        again = counts.total() - len(counts)
+        return list(counts), Counter({"image that the list names again": again} if again else {})
 
     def _named(self, folder: Path, line: str) -> list[str]:
         """The names of files that a line may mean."""
