@@ -34,6 +34,7 @@ _REASONS = {
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
 """The meaning of two of Pillow's errors."""
+_FILE_ENDING = re.compile(r"\.[^./]+$")
 _NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")
 """What COCO 2014 puts before the name that an image has in COCO 2017 ("COCO_val2014_000000266409.jpg")."""
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -285,15 +286,21 @@ def _spellings(parts: Sequence[str]) -> Iterator[str]:
     yield name
     readings = (name, _short(name) if len(parts) == 1 else name, "/".join(_parts(unquote(name))))
     forms = [form for reading in readings for form in unicode_forms(reading)]
-    endings = [form.rpartition(".") for form in forms]
-    forms += [stem + dot + ending for stem, dot, last in endings for ending in (last.lower(), last.upper())]
+    forms += [_FILE_ENDING.sub(change, form) for form in forms for change in (_lower, _upper)]
     yield from list(dict.fromkeys(forms))[1:]
 
 
 def _key(path: str) -> str:
     """One text for all spellings of a path."""
-    stem, dot, ending = normalize("NFC", unquote(path)).rpartition(".")
-    return f"{_short(stem)}{dot}{ending.lower()}"
+    return _short(_FILE_ENDING.sub(_lower, normalize("NFC", unquote(path))))
+
+
+def _lower(found: re.Match[str]) -> str:
+    return found[0].lower()
+
+
+def _upper(found: re.Match[str]) -> str:
+    return found[0].upper()
 
 
 def _short(name: str) -> str:

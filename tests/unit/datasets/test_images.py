@@ -55,6 +55,8 @@ def test_the_old_names_of_coco_find_the_new_ones(tmp_path: Path, folder: str) ->
         ("a.PNG", ["a.png", "a.jpg"], "a.png"),
         ("a.jpg", ["a.JPG", "a.jpg"], "a.jpg"),
         ("a.jpg", ["A.jpg", "a.jpeg"], None),
+        ("ABC", ["abc"], None),
+        ("v1.0/ABC", ["v1.0/abc"], None),
         ("deep/a.jpg", ["deep/a.JPG", "a.jpg"], "deep/a.JPG"),
         ("my%20photo.jpg", ["my photo.jpg"], "my photo.jpg"),
         ("my%20photo.jpg", ["my photo.jpg", "my%20photo.jpg"], "my%20photo.jpg"),
@@ -74,7 +76,8 @@ def test_the_longest_path_and_the_exact_spelling_come_first(
     tmp_path: Path, name: str, there: list[str], expected: str | None
 ) -> None:
     for file in there:
-        put(tmp_path / "root" / file)
+        (tmp_path / "root" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / file).touch()
     put(tmp_path / "a.jpg")
     assert found(tmp_path / "root", name) == expected
 
