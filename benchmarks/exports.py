@@ -355,6 +355,9 @@ def compared(folder: Path, annotations: str, samples: list[Any]) -> str:
     sys.stdout, shown = open(os.devnull, "w"), sys.stdout  # noqa: SIM115, PTH123  (COCO prints)
     coco = COCO(str(folder / annotations))
     sys.stdout = shown
+    for each in coco.dataset["annotations"]:
+        if isinstance(each["segmentation"], list):  # pycocotools stops where the first ring has fewer than three points
+            each["segmentation"] = [ring for ring in each["segmentation"] if len(ring) >= 6]
     theirs = Counter(int(coco.annToMask(each).sum()) for each in coco.dataset["annotations"] if each["segmentation"])
     ours = Counter(int((sample.target == 1).sum()) for sample in samples)
     return f"{sum((ours & theirs).values())} of {len(samples)}"

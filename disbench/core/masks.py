@@ -214,7 +214,7 @@ def from_polygons(
     found = list(map(_checked_ring, rings))
     checked = [ring for ring in found if ring.size >= _FEWEST]
     if not checked:
-        if len(found) * 2 >= _FEWEST and all(ring.size == 2 for ring in found):
+        if len(found) >= 3 and all(ring.size == 2 for ring in found):
             raise ValueError("a polygon is a list of pairs [x, y]; write it as one flat list [x0, y0, x1, y1, ...]")
         return empty(height, width)
     if sum(map(_outline, checked)) > MAX_OUTLINE:
