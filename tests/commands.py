@@ -50,6 +50,22 @@ def disbench_anew(*arguments: str | Path, cwd: Path | None = None, before: Calla
     )
 
 
+def refused(result: Result, *mentions: str | Path) -> None:
+    """Check that a command refused in one line that names all of these."""
+    lines = result.stderr.splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert result.stdout == ""
+    for mention in mentions:
+        assert str(mention) in lines[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Each file's bytes, by its name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def _environment() -> dict[str, str]:
     """With what this process imports, the tests' own methods among it."""
     kept = {key: value for key, value in os.environ.items() if key != "DISBENCH_DATA"}

@@ -1,4 +1,4 @@
-"""Annotation files made up by a seed, in LVIS's layout: nested boxes, blobs and thin shapes."""
+"""Data made up by a seed: annotation files in LVIS's layout, folders of images with masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def lvis_content(images: int, objects: int = 8, seed: int = 0, size: int = 120) -> dict[str, Any]:
@@ -43,3 +44,18 @@ def write_lvis(path: Path, images: int, objects: int = 8, seed: int = 0) -> Path
     """Write `lvis_content` to a file."""
     path.write_text(json.dumps(lvis_content(images, objects, seed)))
     return path
+
+
+def write_pairs(folder: Path, reds: tuple[int, ...] = (0, 0, 0)) -> Path:
+    """A folder of images with masks; the first pixel's red tells a toy method how to misbehave."""
+    noise = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number, red in enumerate(reds):
+        image = noise.integers(8, 250, (48, 60, 3), dtype=np.uint8)
+        image[0, 0, 0] = red
+        mask = np.zeros((48, 60), dtype=np.uint8)
+        mask[8 + 4 * number : 36, 10:40] = 255
+        for kind, pixels in (("images", image), ("masks", mask)):
+            Image.fromarray(pixels).save(folder / kind / f"i{number}.png")
+    return folder

@@ -24,7 +24,7 @@ import pytest
 from scipy.io import savemat
 
 from tests.annotations import annotation, image, write_annotations
-from tests.commands import Result, disbench, disbench_anew, heed_interrupts, typed
+from tests.commands import Result, contents, disbench, disbench_anew, heed_interrupts, refused, typed
 from tests.synthetic import lvis_content, write_lvis
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as Linux has them")
@@ -41,28 +41,12 @@ def sampling(annotations: Path, out: Path, *others: str | Path) -> list[str | Pa
     ]
 
 
-def refused(result: Result, *mentions: str | Path) -> str:
-    """The one line that a refusal prints; it names all of these."""
-    lines = result.stderr.splitlines()
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    assert result.stdout == ""
-    for mention in mentions:
-        assert str(mention) in lines[0]
-    return lines[0]
-
-
 def whole_shards(out: Path) -> int:
     """How many shards an unfinished folder has, all of them whole and in a row, and nothing else."""
     paths = sorted(out.iterdir()) if out.is_dir() else []
     assert [path.name for path in paths] == [f"shard-{number:05d}.parquet" for number in range(len(paths))]
     assert all(pq.read_table(path).num_rows for path in paths)
     return len(paths)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

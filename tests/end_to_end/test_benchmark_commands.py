@@ -14,6 +14,7 @@ from disbench.datasets.photos import photo_path
 from disbench.harness import read_run
 from tests import toy_methods
 from tests.commands import disbench
+from tests.synthetic import write_pairs
 
 pytest.importorskip("cv2", exc_type=ImportError)
 pytestmark = pytest.mark.slow
@@ -22,18 +23,7 @@ TOY = str(Path(toy_methods.__file__))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of three images with masks; the first pixel's red tells a toy method how to misbehave."""
-    noise = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (tmp_path / "set" / kind).mkdir(parents=True)
-    for number in range(3):
-        image = noise.integers(8, 250, (48, 60, 3), dtype=np.uint8)
-        image[0, 0, 0] = (0, 2, 0)[number]
-        mask = np.zeros((48, 60), dtype=np.uint8)
-        mask[8 + 4 * number : 36, 10:40] = 255
-        Image.fromarray(image).save(tmp_path / "set" / "images" / f"i{number}.png")
-        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"i{number}.png")
-    return tmp_path / "set"
+    return write_pairs(tmp_path / "set", (0, 2, 0))
 
 
 def test_run_and_report_on_a_folder(folder: Path, tmp_path: Path) -> None:

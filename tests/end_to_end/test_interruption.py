@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import disbench, typed
+from tests.commands import contents, disbench, typed
 from tests.synthetic import write_lvis
 
 IMAGES = 600
@@ -25,10 +25,6 @@ def sampling(annotations: Path, out: Path, workers: int) -> list[str]:
         *("sample", "lvis-hierarchy", "--lvis", str(annotations), "--out", str(out)),
         *("--workers", str(workers), "--set", "shard_bytes=15000"),
     ]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.slow

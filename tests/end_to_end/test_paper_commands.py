@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import pytest
-
-from disbench.cli.main import main
-from tests.commands import disbench
+from tests.commands import disbench, refused
 from tests.unit.run_tools import CARD, draw_ious, write_run
 
 
@@ -47,8 +43,7 @@ def test_what_there_is(tmp_path: Path) -> None:
     assert "differs: the RITM repository's README prints SBD NoC@85 3.59" in done.stdout
 
 
-def test_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_is_wrong(tmp_path: Path) -> None:
     write_ritm(tmp_path / "run")
     (tmp_path / "empty").mkdir()
     for arguments, named in (
@@ -63,11 +58,5 @@ def test_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         (["reproduce", "table1", "--runs", "empty"], "empty"),
         (["published", "RITMS"], "RITMS"),
     ):
-        monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2, arguments
-        errors = capsys.readouterr().err
-        assert errors.startswith("error: ") and named in errors
-        assert len(errors.splitlines()) == 1
+        refused(disbench(*arguments, cwd=tmp_path), named)
     assert not (tmp_path / "paper").exists()

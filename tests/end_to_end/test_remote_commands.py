@@ -15,7 +15,7 @@ import pytest
 
 from disbench.cli.main import main
 from disbench.reports.report import FILES
-from tests.commands import typed
+from tests.commands import contents, typed
 from tests.synthetic import write_lvis
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is not installed (extra dev)")
@@ -79,10 +79,6 @@ def disbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def stored(bucket: Any, prefix: str) -> dict[str, bytes]:
     return {o.key.removeprefix(prefix): o.get()["Body"].read() for o in bucket.objects.filter(Prefix=prefix)}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_killed_and_resumed_by_another_machine(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from disbench.harness.store import JOURNAL
-from tests.commands import disbench
+from tests.commands import disbench, refused
 from tests.unit.run_tools import draw_ious, write_run
 
 
@@ -30,12 +30,7 @@ def test_what_cannot_be_reported(tmp_path: Path) -> None:
     (tmp_path / "runs" / "b" / JOURNAL).touch()
     (tmp_path / "empty").mkdir()
     for folder, words in (("runs", "runs/b: the run is not finished"), ("empty", "empty: there is no run in it")):
-        done = disbench("report", folder, cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"error: {words}")
-        assert len(done.stderr.splitlines()) == 1
+        refused(disbench("report", folder, cwd=tmp_path), words)
     assert not (tmp_path / "report").exists()
     (tmp_path / "file").touch()
-    done = disbench("report", "runs/a", "--out", "file", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: file: ") and len(done.stderr.splitlines()) == 1
+    refused(disbench("report", "runs/a", "--out", "file", cwd=tmp_path), "error: file: ")

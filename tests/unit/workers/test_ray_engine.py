@@ -27,7 +27,7 @@ from disbench.sampling.job import (  # noqa: E402
 from disbench.sampling.recipes import load_recipe  # noqa: E402
 from disbench.workers import LocalEngine, open_engine  # noqa: E402
 from tests import toy_methods  # noqa: E402
-from tests.commands import disbench, typed  # noqa: E402
+from tests.commands import contents, disbench, typed  # noqa: E402
 from tests.synthetic import write_lvis  # noqa: E402
 from tests.toy_samples import ToySource  # noqa: E402
 from tests.troubled_scenes import TroubledScenes  # noqa: E402
@@ -69,10 +69,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: SCENES)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def wait_for_cores(count: int) -> None:
