@@ -82,7 +82,7 @@ def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbe
             names.append(matrix.name.decode("ascii", "replace"))
             found = matrix if names[-1] == name else found
         if found is None:
-            raise ValueError(f"the file has {', '.join(names[:5]) or 'no variable'}")
+            raise ValueError(f"the file has {', '.join(map(shown, names[:5])) or 'no variable'}")
         return _fields(found, fields)
     except (_DamagedError, struct.error, zlib.error) as error:
         if form := _other_form(bytes(data[:520])):
