@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from disbench.core.masks import Rle
+from disbench.io import addresses
 from disbench.workers import processes
 from tests.forked import SPAWNED, fork_workers
 
@@ -27,6 +28,11 @@ fork_workers()
 Masks = npt.NDArray[np.bool_]
 
 IN_COCO_AND_LVIS = (11813, 223747, 346638, 359937)
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget what a command copied from an address: other machines would be told to copy it again."""
+    addresses._copied.clear()
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ class _Remote:
         except errors.RayTaskError as error:  # raised by our own code around the work: no other worker would do better
             raise error.as_instanceof_cause() from None
         except errors.RayError as error:
-            said = next((line for line in str(error).splitlines() if line.strip()), "")
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+            said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # what happened, and the last error below it
             raise WorkerLost(f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})") from None
 
 

@@ -191,8 +191,9 @@ ROW = ClickRow("s", 1, 1, 2, True, 0.5, 0.5, 0, 1, (0.5,), None, 0.1, 0.1, 9, 8)
 def journal_of(folder: Path) -> Path:
     journal = Journal(folder)
     journal.begin({"method": {"name": "x"}})
-    journal.add(0, 1, to_table([ROW]), ["again"])
+    journal.add("s", "hash", to_table([ROW]))
     journal.note_versions({"torch": "2"})
+    journal.note_repeated(["again"])
     journal.spend(1.0)
     journal.close()
     return folder / JOURNAL
@@ -201,7 +202,13 @@ def journal_of(folder: Path) -> Path:
 def read_journal(folder: Path) -> None:
     journal = Journal(folder)
     try:
-        for read in (journal.job, journal.finished, journal.repeated, journal.versions, lambda: list(journal.tables())):
+        for read in (
+            journal.job,
+            journal.finished,
+            journal.repeated,
+            journal.versions,
+            lambda: list(journal.tables(journal.finished())),
+        ):
             result_or_refusal(read, folder)
     finally:
         journal.close()
