@@ -30,6 +30,11 @@ Masks = npt.NDArray[np.bool_]
 IN_COCO_AND_LVIS = (11813, 223747, 346638, 359937)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the tests that wait for a cluster, so that other processes have work while they do."""
+    items.sort(key=lambda item: "cluster" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_runtest_teardown() -> None:
     """Forget what a command copied from an address: other machines would be told to copy it again."""
     addresses._copied.clear()
