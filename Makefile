@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 # What packaging can break: the wheel's files and command, and the commands and units that read definitions.
 WHEEL_TESTS := $(addprefix tests/end_to_end/test_,wheel.py command_line.py data_command.py paper_commands.py \
 	report_command.py) $(addprefix tests/unit/,sampling/test_recipes.py datasets/test_dataset_cards.py \
