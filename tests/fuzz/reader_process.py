@@ -151,9 +151,8 @@ class Watch:
             return
         if event in FORBIDDEN:
             self.seen.append(event)
-        elif event == "open" and arguments[0] == self.temporary:
-            pass  # for a file without a name
-        elif event == "open" and isinstance(arguments[0], str | bytes):
+        # Opening the folder of temporary files makes a file without a name.
+        elif event == "open" and isinstance(arguments[0], str | bytes) and arguments[0] != self.temporary:
             self._note(os.fsdecode(arguments[0]), arguments[1], arguments[2])
 
     def _note(self, path: str, mode: str | None, flags: int) -> None:
