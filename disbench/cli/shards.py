@@ -46,7 +46,10 @@ def sample(
         Path | None, Option(parser=path, help="Folder with RITM's hannotation.pickle and masks/.")
     ] = None,
     photos: Annotated[bool, Option("--photos", help="Use the embedded photos.")] = False,
-    split: Annotated[str, Option(help="SBD's and VOC's image list.")] = "train",
+    folder: Annotated[
+        Path | None, Option(parser=path, help="Folder of the recipe's dataset (ADE20K, Pascal-Part, SA-1B ...).")
+    ] = None,
+    split: Annotated[str, Option(help="Image list or split of a dataset in a folder: train, val ...")] = "train",
     set_: Annotated[list[str] | None, Option("--set", help="Override an option of the recipe: option=value.")] = None,
     seed: Annotated[int | None, Option(min=0, help="Random seed.")] = None,
     workers: WorkersOption = None,
@@ -80,6 +83,7 @@ def sample(
         voc=voc,
         hannotation=hannotation,
         photos=photos,
+        folder=folder,
         split=split,
         data=data,
     )

@@ -20,6 +20,9 @@ size is 46,000 pixels around."""
 MAX_MASK_BYTES: Final = 2**28
 """Bytes of all run lengths of a scene together. A scene of COCO or LVIS has less than a million."""
 
+MAX_OBJECTS: Final = 2**13
+"""Objects of an image whose masks are compared in pairs, which takes 40 bytes a pair. SA-1B's images have hundreds."""
+
 MAX_RECORD_BYTES: Final = 2**24
 """Bytes of a record of JSON, and of everything outside the arrays; parsed, they take up to 60 times as much.
 The largest record of LVIS has a few hundred thousand."""

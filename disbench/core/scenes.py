@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -12,7 +12,10 @@ import numpy as np
 from disbench.core.arrays import IntArray
 from disbench.core.masks import Rle
 
-Kind = Literal["thing", "crowd", "stuff"]
+Kind = Literal["thing", "crowd", "stuff", "group"]
+
+LINK = "link: "
+"""How `Scene.dropped` names what happened to a declared link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,10 @@ class SceneObject:
         synset: WordNet synset ("cup.n.01") where the dataset tells it.
         annotation_id: the dataset's number for the annotation, where it has one.
         source: which dataset it comes from ("lvis", "coco", "sbd", ...).
-        kind: a countable `thing`, a `crowd` region (many things in one mask), or `stuff`.
+        kind: a countable `thing`, a `crowd` region (many things in one mask), `stuff`, or a `group` of like parts of
+            one whole, which the sampler adds.
+        keys: what makes parts alike, the finest first ("left front leg", "front leg", "leg"), as `part_key` writes it;
+            empty: the part's name in `category`. Not stored in shards.
     """
 
     rle: Rle
@@ -38,6 +44,67 @@ class SceneObject:
     annotation_id: int | None = None
     source: str = ""
     kind: Kind = "thing"
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The wholes that a dataset declares for the parts of a scene, as it says them; the sampler checks them.
+
+    Attributes:
+        parents: for each object of the scene, empty and small ones included, the number of its declared parent; -1
+            for none, and for a parent that is missing, which the reader counts (or refuses).
+        nest: whether parts of one whole may also lie in each other, by geometry: for datasets that declare one level.
+    """
+
+    parents: tuple[int, ...]
+    nest: bool = False
+
+
+def links_by_id(
+    ids: Sequence[Hashable],
+    parents: Sequence[Hashable],
+    refuse: Callable[[int, str], None],
+    dropped: Counter[str],
+    *,
+    nest: bool = False,
+) -> Links:
+    """The declared links of a scene, from what a file says by ids.
+
+    Args:
+        ids: of the objects, in their order; None for one that cannot be a parent.
+        parents: the id of each object's parent; None, or its own id, for none.
+        refuse: called with the number of an object and what is wrong with its link (a parent that is missing, a
+            cycle); raises where the user asked for it. Otherwise the object becomes a root.
+        dropped: counts missing parents; the sampler counts the rest. It is changed.
+        nest: as in `Links`.
+    """
+    place = {name: number for number, name in enumerate(ids) if name is not None}
+    found = []
+    for number, (name, parent) in enumerate(zip(ids, parents, strict=True)):
+        alone = parent is None or parent == name
+        if not alone and parent not in place:
+            refuse(number, f"its parent {parent} is not an annotation of the same image")
+            dropped[f"{LINK}parent missing"] += 1
+        found.append(-1 if alone else place.get(parent, -1))
+    for number in sorted(on_cycles(found)):
+        refuse(number, "its parents lead back to itself")
+    return Links(tuple(found), nest)
+
+
+def on_cycles(parents: Sequence[int]) -> set[int]:
+    """The numbers from which a way up (-1: no parent) leads back to themselves."""
+    walks = [0] * len(parents)  # the walk in which a number was met first, from 1
+    cyclic: set[int] = set()
+    for start in range(len(parents)):
+        node, path = start, []
+        while node >= 0 and not walks[node]:
+            walks[node] = start + 1
+            path.append(node)
+            node = parents[node]
+        if node >= 0 and walks[node] == start + 1:
+            cyclic.update(path[path.index(node) :])
+    return cyclic
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +118,10 @@ class Scene:
         width: pixels.
         source: the dataset or datasets ("lvis", "coco+lvis").
         objects: the masks that take part.
-        parents: where the dataset brings its own hierarchy, each object's parent (-1 for a root; always
+        parents: where the dataset brings a finished hierarchy, each object's parent (-1 for a root; always
             an object of this scene); otherwise None.
-        dropped: how many annotations were left out, by reason.
+        dropped: how many annotations were left out, by reason, and links that were changed (`link: ...`).
+        links: where the dataset declares parts, the links as it says them; otherwise None.
     """
 
     image_id: str
@@ -64,6 +132,7 @@ class Scene:
     objects: tuple[SceneObject, ...]
     parents: tuple[int, ...] | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+    links: Links | None = None
 
     @property
     def rles(self) -> list[Rle]:

@@ -144,7 +144,7 @@ class AnnotatedSamples:
     def _chosen(self, crowds: bool) -> Iterator[tuple[Id, int, Id]]:
         """Image id, place and annotation id of every annotation that is a sample."""
         for image_id in self._file.slices:
-            for place, item in self._file.objects(image_id, self.raster, self._left_out):
+            for place, item, *_ in self._file.objects(image_id, self.raster, self._left_out):
                 annotation = self._file.annotation(place)
                 if not item.area:
                     self._left_out["empty mask"] += 1

@@ -28,6 +28,7 @@ LOADERS: Mapping[str, str] = {
     "coco": "disbench.datasets.annotated:open_coco",
     "lvis": "disbench.datasets.annotated:open_lvis",
     "photos": "disbench.datasets.annotated:open_photo_samples",
+    "scenes": "disbench.datasets.scene_samples:open_scenes",
 }
 """Loader of a card -> its function; a card may also name one of its own as `package.module:function`."""
 ANY_FOLDER = "folder"

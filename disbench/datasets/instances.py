@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_NAME, MAX_PIXELS
 from disbench.core.masks import Raster, whole_number
-from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.core.scenes import Kind, Links, Scene, SceneObject, links_by_id
 from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
@@ -33,6 +33,8 @@ Join = Literal["inner", "outer"]
 Json = Mapping[str, Any]
 Id = int | str
 """Of an image, an annotation or a category: 1, 1.0 and "1" are one id; other texts are ids, too."""
+_LINKS = ("parent_id", "obj_ann_id")
+"""Keys by which annotations declare the object that they are a part of; PACO's objects name themselves."""
 _BLOCK_BYTES = 1 << 22
 """Bytes of JSON that are parsed together; parsed, they take up to 60 times as much memory."""
 
@@ -55,6 +57,15 @@ class ImageRecord:
     width: int
 
 
+class Annotated(NamedTuple):
+    """An object of an annotation file: the index of its annotation in `spans`, and its own and its parent's id."""
+
+    place: int
+    item: SceneObject
+    id: Id | None = None
+    parent: Id | None = None
+
+
 @dataclass
 class AnnotationFile:
     """An annotation file with an index of the bytes that belong to each image; made by `open_annotations`.
@@ -70,6 +81,7 @@ class AnnotationFile:
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
         numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
+        link: the key by which annotations declare what they are a part of ("parent_id", "obj_ann_id"), or "".
         dropped: number of annotations left out because their image is missing, by reason.
         bad: whether malformed annotations raise or are left out.
         option: how the user's command sets `bad_annotations`, for errors.
@@ -86,6 +98,7 @@ class AnnotationFile:
     spans: Offsets
     slices: dict[Id, tuple[int, int]]
     numbers: IntArray | None
+    link: str
     dropped: Counter[str]
     bad: BadAnnotations
     option: str
@@ -147,8 +160,8 @@ class AnnotationFile:
             raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; name its PNG")
         return _relative(name, image_id, self.path)
 
-    def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[tuple[int, SceneObject]]:
-        """The objects of an image, each with the index of its annotation in `spans`.
+    def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[Annotated]:
+        """The objects of an image, with their ids and parents if the file declares parts.
 
         Those without a mask or a pixel are included, with area 0.
 
@@ -162,7 +175,7 @@ class AnnotationFile:
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, dropped)
-        found: list[tuple[int, SceneObject]] = []
+        found: list[Annotated] = []
         for first, block in self._blocks(image_id):
             try:
                 found += self._read(image_id, first, block, raster, dropped)
@@ -188,7 +201,7 @@ class AnnotationFile:
 
     def _read(
         self, image_id: Id, first: int, annotations: Sequence[Json], raster: Raster, dropped: Counter[str]
-    ) -> list[tuple[int, SceneObject]]:
+    ) -> list[Annotated]:
         """The objects of some annotations of an image, of which the first is at an index of `spans`.
 
         Raises:
@@ -204,10 +217,30 @@ class AnnotationFile:
         dropped.update(+changes)
         areas, boxes = masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist())
         parts = zip(rles, areas, boxes, categories, numbers, kinds, strict=True)
-        return [
-            (place, SceneObject(rle, area, box, category.name, category.synset, number, self.dialect, kind))
+        found = [
+            Annotated(place, SceneObject(rle, area, box, category.name, category.synset, number, self.dialect, kind))
             for place, (rle, area, box, category, number, kind) in enumerate(parts, first)
         ]
+        if not self.link:
+            return found
+        ids = [(read_id(annotation.get("id")), read_id(annotation.get(self.link))) for annotation in annotations]
+        return [Annotated(place, item, *pair) for (place, item, *_), pair in zip(found, ids, strict=True)]
+
+    def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
+        """The links that the objects of an image declare; -1 and 0 are no parent where no annotation has such an id.
+
+        Raises:
+            InputError: a parent of another image or none, or parents in a cycle, if `bad` is "fail".
+        """
+        ids = {one.id for one in found}
+        parents = [None if one.parent in (-1, 0) and one.parent not in ids else one.parent for one in found]
+
+        def refuse(number: int, problem: str) -> None:
+            if self.bad == "fail":
+                annotation = {"id": found[number].id, "image_id": image_id}
+                self.refuse(annotation, f"{self.link}: {problem}", dropped)
+
+        return links_by_id([one.id for one in found], parents, refuse, dropped, nest=self.link == "obj_ann_id")
 
     def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its place in the file where some are texts."""
@@ -228,9 +261,9 @@ class AnnotationFile:
             raise ValueError(f"unknown category {shown(value)}")
         return self.categories[number]
 
-    def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[tuple[int, SceneObject]]:
+    def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
-        objects: list[tuple[int, SceneObject]] = []
+        objects: list[Annotated] = []
         first, end = self.slices.get(image_id, (0, 0))
         for place in range(first, end):
             annotation = self.annotation(place)
@@ -238,15 +271,15 @@ class AnnotationFile:
             ids = _segment_ids(self._png_path(annotation, image_id), image.height, image.width)
             for segment in _listed(annotation.get("segments_info")):
                 try:
-                    objects.append((place, self._segment(segment, ids)))
+                    objects.append(Annotated(place, self._segment(segment, ids)))
                 except ValueError as error:
                     self.refuse({**segment, "image_id": image_id}, error, dropped)
                 self._check_total(objects, image_id)
         return objects
 
-    def _check_total(self, objects: Sequence[tuple[int, SceneObject]], image_id: Id) -> None:
+    def _check_total(self, objects: Sequence[Annotated], image_id: Id) -> None:
         try:
-            masks.check_total(sum(len(item.rle["counts"]) for _, item in objects))
+            masks.check_total(sum(len(one.item.rle["counts"]) for one in objects))
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 
@@ -317,15 +350,18 @@ def open_annotations(
 
 def _group_by_image(
     index: JsonArrays, images: Mapping[Id, ImageRecord], bad: BadAnnotations, option: str
-) -> tuple[Offsets, dict[Id, tuple[int, int]], IntArray | None, Counter[str]]:
-    """Spans sorted by image (in file order within one), slices, places in the file if an id is a text, and dropped."""
+) -> tuple[Offsets, dict[Id, tuple[int, int]], IntArray | None, str, Counter[str]]:
+    """Spans by image (in file order within one), slices, places in the file if an id is a text, key of links, lost."""
     ranks = {image_id: rank for rank, image_id in enumerate(images)}
     owners = np.empty(len(index.records["annotations"]), dtype=np.int64)
     has_texts = False
+    link = ""
     for place, annotation in enumerate(index.iterate("annotations")):
         owner = read_id(annotation.get("image_id"))
         owners[place] = -1 if owner is None else ranks.get(owner, -1)
         has_texts = has_texts or isinstance(read_id(annotation.get("id")), str)
+        if link != _LINKS[0]:
+            link = next((key for key in _LINKS if not _is_missing(annotation.get(key))), link)
         if owners[place] < 0 and bad == "fail":
             raise InputError(
                 f"{index.path}: annotation {shown(annotation.get('id'))} is of image "
@@ -341,7 +377,7 @@ def _group_by_image(
         for value, first, count in zip(values.tolist(), firsts.tolist(), counts.tolist(), strict=True)
     }
     dropped = Counter({"annotation of a missing image": lost} if lost else {})
-    return index.records["annotations"][order], slices, order if has_texts else None, dropped
+    return index.records["annotations"][order], slices, order if has_texts else None, link, dropped
 
 
 def _fix(option: str) -> str:
@@ -516,16 +552,24 @@ class AnnotatedImages:
 
     def _scene(self, image_id: Id) -> Scene:
         dropped: Counter[str] = Counter()
-        objects: list[SceneObject] = []
+        objects: list[tuple[SceneObject, int]] = []
+        parents: list[int] = []
         for file in self.files:
             if image_id not in file.slices or (file.dialect == "coco" and self.coco_masks == "panoptic"):
                 continue
-            found = [item for _, item in file.objects(image_id, self.raster, dropped)]
+            found = file.objects(image_id, self.raster, dropped)
             if file.dialect == "panoptic" and self.coco_masks == "instances":
-                found = [item for item in found if item.kind == "stuff"]
-            objects += found
+                found = [one for one in found if one.item.kind == "stuff"]
+            above = file.links(image_id, found, dropped).parents if file.link else [-1] * len(found)
+            parents += [parent + len(objects) if parent >= 0 else -1 for parent in above]
+            objects += [(one.item, len(objects) + number) for number, one in enumerate(found)]
         # The stable sort puts COCO's things before LVIS's, also those of panoptic files, and stuff last.
-        objects.sort(key=lambda item: (item.kind == "stuff", item.source != "coco"))
+        objects.sort(key=lambda one: (one[0].kind == "stuff", one[0].source != "coco"))
+        links = None
+        if any(file.link for file in self.files):
+            place = {old: new for new, (_, old) in enumerate(objects)} | {-1: -1}
+            nest = any(file.link == "obj_ann_id" for file in self.files)
+            links = Links(tuple(place[parents[old]] for _, old in objects), nest)
         image = next(file.images[image_id] for file in self.files if image_id in file.images)
         return Scene(
             image_id=str(image_id),
@@ -533,8 +577,9 @@ class AnnotatedImages:
             height=image.height,
             width=image.width,
             source=self.name,
-            objects=tuple(objects),
+            objects=tuple(item for item, _ in objects),
             dropped=dropped,
+            links=links,
         )
 
     def _join(self, join: Join) -> tuple[list[Id], dict[str, int]]:

@@ -222,7 +222,8 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
     """The relation of a member of a set to its center.
 
     Returns:
-        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between);
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between); `group`: like
+            parts of one whole, which is no step up;
         `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
         that contains it; `with-1-other`, ...: united with unrelated objects.
     """
@@ -231,7 +232,10 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
         return "self"
     up = _ancestors(sampled.parents, center)
     if all(number in up for number in others):
-        depth = max(up.index(number) for number in others) + 1
+        kinds = [sampled.scene.objects[number].kind for number in up[: max(map(up.index, others)) + 1]]
+        if kinds[-1] == "group":
+            return "group"
+        depth = len(kinds) - kinds.count("group")
         return {1: "parent", 2: "grandparent"}.get(depth, f"ancestor-{depth}")
     if center not in member:
         return "container"

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from disbench.core.limits import MAX_COUNT
 from disbench.core.masks import Raster
+from disbench.datasets.scene_sources import FolderName
 from disbench.io import definitions
 from disbench.io.settings import Bounds, settings_from, with_overrides
 from disbench.sampling.diverse_sets import Nest
 from disbench.sampling.proximity import Dilated
 
 Method = Literal["hierarchy", "proximity", "containment", "random-merge"]
-SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos"]
+SourceName = Literal["lvis", "coco", "coco+lvis", "sbd", "voc", "hannotation", "photos", FolderName]
 METHODS: tuple[Method, ...] = get_args(Method)
 Pixels = Annotated[int, Bounds(1, MAX_COUNT)]
 Share = Annotated[float, Bounds(0, 1)]
@@ -41,6 +42,10 @@ class Recipe:
         bad_annotations: `fail` stops at an invalid annotation, `drop` leaves it out and counts it.
         box_share: containment needs this share of the inner box.
         mask_share: containment needs more than this share of the inner mask.
+        links: hierarchy: where a dataset declares parts, take its links (`declared`), or relate all masks by
+            containment (`geometric`).
+        keep_share: declared links: a part needs this share of its pixels in its parent; else it becomes a root.
+        groups: declared links: add the union of like parts of a whole ("all wheels") between them and the whole.
         nest: hierarchy: masks as `annotated`, or each with the inner ones added (`union`).
         dilated: proximity: dilate `one` mask of a pair or `both`.
         iterations: proximity: how often the 3 x 3 dilation is repeated.
@@ -65,6 +70,9 @@ class Recipe:
     bad_annotations: Literal["fail", "drop"] = "fail"
     box_share: Share = 0.70
     mask_share: Share = 0.80
+    links: Literal["declared", "geometric"] = "declared"
+    keep_share: Share = 0.50
+    groups: bool = True
     nest: Nest = "annotated"
     dilated: Dilated = "one"
     iterations: Annotated[int, Bounds(1, 10_000)] = 1

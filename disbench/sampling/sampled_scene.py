@@ -10,21 +10,36 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.diverse_sets import SampledScene
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_OBJECTS
 from disbench.core.masks import areas, boxes
-from disbench.core.scenes import Scene, SceneObject
+from disbench.core.scenes import Links, Scene, SceneObject
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
+from disbench.sampling.links import DECLARED, checked_parents, remaining_links, with_groups
 from disbench.sampling.merge import STUFF_AREA, coco_repeated_in_lvis, lvis_repeated_later, stuff_left_over
 from disbench.sampling.proximity import proximity_graph
 from disbench.sampling.recipes import Recipe
 
 
 def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
-    """Choose the objects, relate them and make the sets by a recipe; draws start from its seed and the image's id."""
+    """Choose the objects, relate them and make the sets by a recipe; draws start from its seed and the image's id.
+
+    Raises:
+        InputError: more objects than `MAX_OBJECTS`.
+    """
+    if len(scene.objects) > MAX_OBJECTS:
+        raise InputError(
+            f"{scene.source}: image {scene.image_id} ({scene.file_name}) has {len(scene.objects):,} objects; sets are "
+            f"made of at most {MAX_OBJECTS:,}, so leave the image out"
+        )
     chosen = choose_objects(scene, recipe)
     given = chosen.parents
-    if given is not None:
-        chosen = dataclasses.replace(chosen, parents=None)  # a row of a shard has the tree in columns of its own
+    if chosen.links is not None and recipe.method == "hierarchy":
+        chosen, given = _with_declared_tree(chosen, chosen.links, recipe)
+    if given is not None or chosen.links is not None:
+        # A row of a shard has the tree in columns of its own.
+        chosen = dataclasses.replace(chosen, parents=None, links=None)
     rles = chosen.rles
     count = len(rles)
     unrelated: tuple[None, ...] = (None,) * count
@@ -66,16 +81,38 @@ def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
         else:
             keep.append(index)
     instances = [i for i in keep if scene.objects[i].kind != "stuff"]
-    if recipe.drop_repeated and "lvis" in scene.source:
+    declares = scene.links is not None and recipe.links == "declared"  # a part may nearly fill its whole
+    if recipe.drop_repeated and ("lvis" in scene.source or scene.source == "sa1b") and not declares:
         instances = _without_repeated(scene, instances, dropped)
     elif "coco" in scene.source:
         instances.sort(key=lambda i: scene.objects[i].source != "coco")
     stuff = [i for i in keep if scene.objects[i].kind == "stuff"] if recipe.stuff else []
     kept = [scene.objects[i] for i in instances]
     left = _cut_stuff([scene.objects[i] for i in stuff], kept, dropped)
+    links = None
+    if scene.links is not None and recipe.links == "declared":
+        parents = remaining_links(scene.links.parents, instances, dropped)
+        links = dataclasses.replace(scene.links, parents=(*parents, *(-1 for _ in left)))
     return dataclasses.replace(
-        scene, objects=(*kept, *left), parents=_remaining_parents(scene.parents, instances, len(left)), dropped=dropped
+        scene,
+        objects=(*kept, *left),
+        parents=_remaining_parents(scene.parents, instances, len(left)),
+        links=links,
+        dropped=+dropped,
     )
+
+
+def _with_declared_tree(scene: Scene, links: Links, recipe: Recipe) -> tuple[Scene, tuple[int, ...]]:
+    """The scene with groups of like parts after its instances, and the parent of each object."""
+    count = sum(item.kind != "stuff" for item in scene.objects)
+    objects, stuff = scene.objects[:count], scene.objects[count:]
+    dropped = Counter(scene.dropped)
+    parents = checked_parents(objects, links.parents[:count], recipe, dropped, nest=links.nest)
+    found = list(objects)
+    if recipe.groups:
+        found, parents = with_groups(objects, parents)
+    changed = dataclasses.replace(scene, objects=(*found, *stuff), source=f"{scene.source}{DECLARED}", dropped=+dropped)
+    return changed, (*parents, *(-1 for _ in stuff))
 
 
 def _too_small(item: SceneObject, recipe: Recipe) -> str | None:
@@ -96,7 +133,8 @@ def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) 
     lvis_rles = [rles[i] for i in lvis]
     in_lvis = coco_repeated_in_lvis([rles[i] for i in coco], lvis_rles, box[coco], box[lvis])
     again = lvis_repeated_later(lvis_rles, box[lvis])
-    for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, "LVIS mask that comes again")):
+    title = "LVIS mask" if "lvis" in scene.source else "mask"
+    for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, f"{title} that comes again")):
         if repeats := int(flags.sum()):
             dropped[reason] += repeats
     return [i for i, repeated in zip([*coco, *lvis], [*in_lvis.tolist(), *again.tolist()], strict=True) if not repeated]

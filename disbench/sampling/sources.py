@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
+from disbench.datasets.scene_sources import READERS, FolderName, open_folder_scenes
 from disbench.io import addresses
 from disbench.sampling.recipes import Recipe, SourceName
 
@@ -21,6 +22,7 @@ DEFAULT_PATHS = {
     "voc": "VOC2012",
 }
 """Where a dataset is looked for under the data root when no path is given."""
+_FOLDER_RECIPES = ("ade-parts", "pascal-parts", "sa1b-hierarchy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class SourcePaths:
         panoptic: COCO panoptic JSON files, for stuff (and things, with `coco_masks=panoptic`).
         panoptic_masks: folder of their PNGs; by default beside each JSON.
         hannotation: a folder of RITM's with `hannotation.pickle` and `masks/`.
-        split: SBD's and VOC's list.
+        folder: of the recipe's dataset, for those that are opened by their folder.
+        split: the part of the dataset, of those that are opened by their folder.
         data: root under which relative paths are looked up too.
     """
 
@@ -43,6 +46,7 @@ class SourcePaths:
     voc: Path | None = None
     hannotation: Path | None = None
     photos: bool = False
+    folder: Path | None = None
     split: str = "train"
     data: Path | None = None
 
@@ -78,7 +82,15 @@ def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
         InputError: a source that the recipe does not take, none at all, or a damaged file.
     """
     chosen = paths.chosen()
-    if chosen is None:
+    if paths.folder is not None:
+        own = next((name for name in recipe.sources if name in READERS), None)
+        if own is None or chosen:
+            raise InputError(
+                f"--folder names the dataset of a recipe such as {', '.join(_FOLDER_RECIPES)} alone; recipe "
+                f"{recipe.name!r} takes {' or '.join(recipe.sources)}"
+            )
+        chosen = own
+    elif chosen is None:
         chosen, paths = recipe.sources[0], _default_paths(recipe, paths)
     if chosen not in recipe.sources:
         raise InputError(
@@ -91,7 +103,10 @@ def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
 def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
     needed = recipe.sources[0].split("+")
     if paths.data is None or not all(name in DEFAULT_PATHS for name in needed):
-        options = " or ".join(" and ".join(f"--{part}" for part in name.split("+")) for name in recipe.sources)
+        options = " or ".join(
+            "--folder" if name in READERS else " and ".join(f"--{part}" for part in name.split("+"))
+            for name in recipe.sources
+        )
         raise InputError(f"recipe {recipe.name!r} needs to know its dataset: give {options}")
     found: dict[str, Any] = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
     found |= {name: [found[name]] for name in ("lvis", "coco") if name in found}
@@ -99,6 +114,10 @@ def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
 
 
 def _open(chosen: SourceName, recipe: Recipe, paths: SourcePaths) -> SceneSource:
+    if paths.folder is not None:
+        return open_folder_scenes(
+            cast(FolderName, chosen), paths.find(paths.folder), paths.split, recipe.bad_annotations
+        )
     if chosen == "hannotation":
         from disbench.datasets.hannotation import HannotationSource  # noqa: PLC0415
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 from disbench.core.arrays import BoolArray
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import shown
-from disbench.core.masks import areas, boxes, contained_shares
+from disbench.core.masks import areas, boxes, contained_shares, union
 from disbench.io.settings import settings_from
 from disbench.sampling.hierarchy import containment_matrix
+from disbench.sampling.links import DECLARED
 from disbench.sampling.recipes import Recipe
 from disbench.shards.manifest import MANIFEST, ShardFile, ShardManifest, read_manifest
 from disbench.shards.reader import open_shard, shard_problem
@@ -198,6 +199,8 @@ def _scene_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[st
             if number not in sampled.neighbours[other]
         )
     contains = _containment(sampled, recipe)
+    if recipe and scene.source.endswith(DECLARED):
+        yield from _link_problems(sampled, recipe)
     if method == "hierarchy" and contains is not None:
         for number, parent in enumerate(sampled.parents):
             if parent is not None and parent >= 0 and not contains[parent, number]:
@@ -211,10 +214,32 @@ def _scene_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[st
 
 def _containment(sampled: SampledScene, recipe: Recipe | None) -> BoolArray | None:
     """Which object contains which, as `containment_matrix` says it; None where the recipe promises nothing of it."""
-    given = sampled.scene.source == _OWN_TREE
+    given = sampled.scene.source == _OWN_TREE or sampled.scene.source.endswith(DECLARED)
     if recipe is None or not (recipe.method == "containment" or (recipe.method == "hierarchy" and not given)):
         return None
     return containment_matrix(sampled.scene.rles, recipe.box_share, recipe.mask_share)
+
+
+def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
+    """Parts lie in their declared parents by the recipe's share; a group is the union of its parts, and no center."""
+    objects, rles = sampled.scene.objects, sampled.scene.rles
+    parts: dict[int, list[int]] = {}
+    for number, parent in enumerate(sampled.parents):
+        if parent is None or parent < 0:
+            continue
+        parts.setdefault(parent, []).append(number)
+        share = contained_shares(rles[number], [rles[parent]])[0]
+        if objects[number].kind != "group" and share < recipe.keep_share:
+            yield f"object {number}: {share:.3f} of it lies in its parent {parent}, less than {recipe.keep_share:g}"
+    for number, item in enumerate(objects):
+        if item.kind != "group":
+            continue
+        if len(parts.get(number, ())) < 2 or sampled.parents[number] in (None, -1):
+            yield f"object {number}: a group, but not of two parts or more of a whole"
+        elif union([rles[part] for part in parts[number]])["counts"] != item.rle["counts"]:
+            yield f"object {number}: a group, but not the union of its parts"
+        if number in (chosen.center for chosen in sampled.sets):
+            yield f"object {number}: a group is the center of a set"
 
 
 def _set_problems(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
-from disbench.core.scenes import Scene, SceneObject
+from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.io.archives import safe_path
 from disbench.io.parquet import weigh
 from disbench.shards.manifest import SCHEMA_VERSION
@@ -213,7 +213,7 @@ class Rows:
         check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "its objects are not numbered")
         kinds = np.array(objects["kind"].to_pylist(), dtype=object)
         stuff = kinds == "stuff"
-        check(stuff | (kinds == "thing") | (kinds == "crowd"), rows, "an object's kind is unknown")
+        check(np.isin(kinds, get_args(Kind)), rows, "an object's kind is unknown")
         near = _Lists(objects["neighbours"])
         check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour does not name an object")
         parent, level = _numbers(objects["parent"]), _numbers(objects["level"])

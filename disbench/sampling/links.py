@@ -1,0 +1,128 @@
+"""Declared parts: from the links that a dataset declares to a tree with groups of like parts (docs/parts.md).
+
+The parent is the dataset's; geometry only checks it. No object is given to another parent because its own one fails.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from disbench.core.masks import areas, boxes, ious, overlaps_where, union
+from disbench.core.scenes import LINK, SceneObject, on_cycles
+from disbench.sampling.hierarchy import containment_matrix, grow_forest
+from disbench.sampling.recipes import Recipe
+
+DECLARED = "+parts"
+"""What the source of a scene ends with if its tree is made of declared links."""
+SAME_AS_WHOLE = 0.95
+"""A group of like parts with a larger IoU with its parent is left out: it means the parent."""
+
+
+def remaining_links(parents: Sequence[int], keep: Sequence[int], counts: Counter[str]) -> list[int]:
+    """Declared parents of the objects that are kept, in their new numbers; -1 for a root.
+
+    Every object on a cycle becomes a root; who lost its parent gets the nearest ancestor that is kept.
+    """
+    cyclic = on_cycles(parents)
+    place = {old: new for new, old in enumerate(keep)}
+    found = []
+    for index in keep:
+        parent = -1 if index in cyclic else parents[index]
+        counts[f"{LINK}cycle"] += index in cyclic
+        counts[f"{LINK}parent dropped"] += parent >= 0 and parent not in place
+        while parent >= 0 and parent not in place:
+            parent = -1 if parent in cyclic else parents[parent]
+        found.append(place.get(parent, -1))
+    return found
+
+
+def checked_parents(
+    objects: Sequence[SceneObject], declared: Sequence[int], recipe: Recipe, counts: Counter[str], *, nest: bool
+) -> list[int]:
+    """The parents of objects, -1 for a root: declared links whose child lies in its parent by `recipe.keep_share`.
+
+    With `nest`, parts of one whole that contain each other by the recipe's rule of geometry hang on each other.
+    """
+    parents = list(declared)
+    for whole, parts in _families(declared):
+        (shares,) = overlaps_where(
+            np.ones((len(parts), 1), np.bool_), [objects[i].rle for i in parts], [objects[whole].rle], "contained"
+        ).T
+        for part, share in zip(parts, shares.tolist(), strict=True):
+            if share < recipe.keep_share:
+                parents[part] = -1
+                counts[f"{LINK}parent outside"] += 1
+                continue
+            counts[f"{LINK}parent loose"] += share <= recipe.mask_share
+            counts[f"{LINK}parent smaller"] += objects[part].area > objects[whole].area
+    if not nest:
+        return parents
+    for _, parts in _families(tuple(parents)):
+        # By id, so that the order of equal masks in the file decides nothing.
+        ordered = sorted(parts, key=lambda i: (objects[i].annotation_id or 0, i))
+        area = np.array([objects[i].area for i in ordered])
+        box = np.array([objects[i].box for i in ordered])
+        rles = [objects[i].rle for i in ordered]
+        forest = grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, box)), area)
+        for part, above in zip(ordered, forest.parents, strict=True):
+            if above >= 0:
+                parents[part] = ordered[above]
+                counts[f"{LINK}nested by geometry"] += 1
+    return parents
+
+
+def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple[list[SceneObject], list[int]]:
+    """The objects and their parents, with a group between like parts of one whole and the whole.
+
+    Like are two parts or more with one parent and one key. Keys are taken from the finest on, so that groups can be
+    grouped. A group's mask is the union of its parts; one that repeats a mask or nearly fills the whole is left out.
+    """
+    found, above = list(objects), list(parents)
+    seen = {item.rle["counts"] for item in objects}
+    for whole, parts in _families(parents):
+        tops = [(part, _keys(objects[part])) for part in parts]
+        for level in range(max(len(keys) for _, keys in tops)):
+            alike: dict[str, list[int]] = {}
+            for top, keys in tops:
+                if level < len(keys):
+                    alike.setdefault(keys[level], []).append(top)
+            for key, members in alike.items():
+                rle = union([found[i].rle for i in members])
+                if len(members) < 2 or rle["counts"] in seen or ious(rle, [found[whole].rle])[0] > SAME_AS_WHOLE:
+                    continue
+                seen.add(rle["counts"])
+                group, item = len(found), found[whole]
+                ((x, y, width, height),) = boxes([rle]).tolist()
+                name = f"{item.category}:{key} (all)"
+                box = x, y, width, height
+                found.append(SceneObject(rle, int(areas([rle])[0]), box, name, source=item.source, kind="group"))
+                above.append(whole)
+                for member in members:
+                    above[member] = group
+                keys = next(keys for top, keys in tops if top == members[0])
+                tops = [(group if top == members[0] else top, keys) for top, keys in tops if top not in members[1:]]
+    return found, above
+
+
+def part_key(category: str) -> str:
+    """What makes parts alike, from a category such as "car:wheel_2": "wheel"; "" if nothing of the name is left."""
+    name = unicodedata.normalize("NFKC", category.partition(":")[2] or category).strip().lower()
+    return re.sub(r" \d+$", "", re.sub(r"[\s_-]+", " ", name).strip())
+
+
+def _keys(item: SceneObject) -> tuple[str, ...]:
+    return item.keys or tuple(filter(None, [part_key(item.category)]))
+
+
+def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Each parent with its children, ascending."""
+    children: dict[int, list[int]] = {}
+    for child, parent in enumerate(parents):
+        if parent >= 0:
+            children.setdefault(parent, []).append(child)
+    yield from sorted(children.items())
