@@ -63,8 +63,7 @@ def checked_parents(
     if not nest:
         return parents
     for _, parts in _families(tuple(parents)):
-        # By id, so that the order of equal masks in the file decides nothing.
-        ordered = sorted(parts, key=lambda i: (objects[i].annotation_id or 0, i))
+        ordered = sorted(parts, key=lambda i: _by_id(objects, i))
         area = np.array([objects[i].area for i in ordered])
         box = np.array([objects[i].box for i in ordered])
         rles = [objects[i].rle for i in ordered]
@@ -84,14 +83,14 @@ def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple
     """
     found, above = list(objects), list(parents)
     seen = {item.rle["counts"] for item in objects}
-    for whole, parts in _families(parents):
+    for whole, parts in sorted(_families(parents), key=lambda family: _by_id(objects, family[0])):
         tops = [(part, _keys(objects[part])) for part in parts]
         for level in range(max(len(keys) for _, keys in tops)):
             alike: dict[str, list[int]] = {}
             for top, keys in tops:
                 if level < len(keys):
                     alike.setdefault(keys[level], []).append(top)
-            for key, members in alike.items():
+            for key, members in sorted(alike.items()):
                 rle = union([found[i].rle for i in members])
                 if len(members) < 2 or rle["counts"] in seen or ious(rle, [found[whole].rle])[0] > SAME_AS_WHOLE:
                     continue
@@ -117,6 +116,11 @@ def part_key(category: str) -> str:
 
 def _keys(item: SceneObject) -> tuple[str, ...]:
     return item.keys or tuple(filter(None, [part_key(item.category)]))
+
+
+def _by_id(objects: Sequence[SceneObject], number: int) -> tuple[int, int]:
+    """Key that sorts by id, so that the order of equal masks in the file decides nothing."""
+    return objects[number].annotation_id or 0, number
 
 
 def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
