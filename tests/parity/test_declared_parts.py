@@ -143,7 +143,7 @@ def sampled(parts: Mapping[int, Part], *, nest: bool = False, **options: Any) ->
     order = list(parts)
     rles = [encode(array(part.pixels)) for part in parts.values()]
     objects = tuple(
-        SceneObject(rle, int(area), tuple(box), f"object {i}", annotation_id=i, keys=parts[i].keys or ("",))
+        SceneObject(rle, int(area), tuple(box), f"object{i}", annotation_id=i, keys=parts[i].keys)
         for i, rle, area, box in zip(order, rles, areas(rles), boxes(rles).tolist(), strict=True)
     )
     parents = [-1 if part.parent in (None, i) else order.index(part.parent) for i, part in parts.items()]
