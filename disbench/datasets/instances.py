@@ -21,7 +21,7 @@ from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_NAME, MAX_PIXELS
 from disbench.core.masks import Raster, whole_number
-from disbench.core.scenes import Kind, Links, Scene, SceneObject, links_by_id
+from disbench.core.scenes import LINK, Kind, Links, Scene, SceneObject, links_by_id
 from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
@@ -41,11 +41,12 @@ _BLOCK_BYTES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category of an annotation file, with its WordNet synset where the file has one."""
+    """A category of an annotation file, with its WordNet synset where the file has one; PACO marks those of parts."""
 
     name: str
     synset: str | None = None
     is_thing: bool = True
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class AnnotationFile:
         records: the file's bytes.
         images: image id -> record, by ascending number, then by text.
         categories: category id -> category.
+        part_categories: the same for annotations that name another as their object, if PACO's file lists them apart.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
         numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
@@ -95,6 +97,7 @@ class AnnotationFile:
     records: RecordFile
     images: dict[Id, ImageRecord]
     categories: dict[Id, Category]
+    part_categories: dict[Id, Category]
     spans: Offsets
     slices: dict[Id, tuple[int, int]]
     numbers: IntArray | None
@@ -106,6 +109,7 @@ class AnnotationFile:
 
     def __post_init__(self) -> None:
         self._find_png = ImageFinder([self.png_folder] if self.png_folder else [], self._png_names, self.path)
+        self._part_names = {category.name for category in self.categories.values() if category.is_part}
 
     def image_names(self) -> list[tuple[Id, str]]:
         """Id and file_name of every image."""
@@ -223,7 +227,7 @@ class AnnotationFile:
         ]
         if not self.link:
             return found
-        ids = [(read_id(annotation.get("id")), read_id(annotation.get(self.link))) for annotation in annotations]
+        ids = [(read_id(annotation.get("id")), self._parent(annotation)) for annotation in annotations]
         return [Annotated(place, item, *pair) for (place, item, *_), pair in zip(found, ids, strict=True)]
 
     def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
@@ -233,6 +237,9 @@ class AnnotationFile:
             InputError: a parent of another image or none, or parents in a cycle, if `bad` is "fail".
         """
         ids = {one.id for one in found}
+        if self._part_names:
+            alone = [one for one in found if one.parent in (None, one.id) and one.item.category in self._part_names]
+            dropped[f"{LINK}part without an object"] += len(alone)
         parents = [None if one.parent in (-1, 0) and one.parent not in ids else one.parent for one in found]
 
         def refuse(number: int, problem: str) -> None:
@@ -252,14 +259,24 @@ class AnnotationFile:
             return int(self.numbers[place])
         return number if isinstance(number, int) else None
 
+    def _parent(self, annotation: Json) -> Id | None:
+        """The id of the annotation that one is a part of, or its own; None where nothing is said."""
+        value = annotation.get(self.link)
+        found = read_id(value)
+        if found is None and not _is_missing(value) and value != "":
+            raise ValueError(f"its {self.link} {shown(value)} is neither a whole number nor a text")
+        return found
+
     def _category(self, annotation: Json) -> Category:
         value = annotation.get("category_id")
-        number = read_id(value)
-        if not self.categories:
+        number, known = read_id(value), self.categories
+        if self.part_categories and self._parent(annotation) not in (None, read_id(annotation.get("id"))):
+            known = self.part_categories
+        if not known:
             return Category("object" if _is_missing(value) else str(number))
-        if number is None or number not in self.categories:
-            raise ValueError(f"unknown category {shown(value)}")
-        return self.categories[number]
+        if number is None or number not in known:
+            raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {shown(value)}")
+        return known[number]
 
     def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
@@ -333,19 +350,41 @@ def open_annotations(
     if len(found) != len(index.records["images"]):
         raise InputError(f"{path}: two records of 'images' have the same image id; fix the file")
     images = {image_id: found[image_id] for image_id in sorted(found, key=_ascending)}
-    categories = {
+    categories = _categories(index, "categories")
+    spans, slices, numbers, link, dropped = _group_by_image(index, images, bad, option)
+    listed_apart = link == "obj_ann_id" and not any(category.is_part for category in categories.values())
+    return AnnotationFile(
+        path,
+        dialect,
+        index.sha256,
+        stamp,
+        index.file,
+        images,
+        categories,
+        _categories(index, "part_categories") if listed_apart else {},
+        spans,
+        slices,
+        numbers,
+        link,
+        dropped,
+        bad,
+        option,
+        (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
+    )
+
+
+def _categories(index: JsonArrays, name: str) -> dict[Id, Category]:
+    """The categories of an array of a file; none without it."""
+    path = index.path
+    return {
         _id_of(record, path): Category(
             _text(record, "name", path) or "",
             _text(record, "synset", path),
             _flag(record.get("isthing"), missing=True) is not False,
+            record.get("supercategory") == "PART",
         )
-        for record in (index.iterate("categories") if "categories" in index.records else ())
+        for record in (index.iterate(name) if name in index.records else ())
     }
-    grouped = _group_by_image(index, images, bad, option)
-    pngs = (png_folder or path.with_suffix("")) if dialect == "panoptic" else None
-    return AnnotationFile(
-        path, dialect, index.sha256, stamp, index.file, images, categories, *grouped, bad, option, pngs
-    )
 
 
 def _group_by_image(
