@@ -134,7 +134,9 @@ def merge(
 
 
 def inspect(
-    folder: Annotated[Path, Argument(parser=path, help="A finished folder of shards.")],
+    folders: Annotated[
+        list[Path], Argument(metavar="DIR...", parser=path, help="Finished folders of shards; several: one table.")
+    ],
     images: Annotated[Path | None, Option(parser=path, help="Folder of the images, for the contact sheet.")] = None,
     sheet: Annotated[
         Path | None,
@@ -153,13 +155,26 @@ def inspect(
     as_json: Annotated[bool, Option("--json", help="Print the statistics as JSON.")] = False,
     data: DataOption = None,
 ) -> None:
-    """Print statistics of shards and draw a contact sheet of images, masks and click regions."""
+    """Print statistics of shards and draw a contact sheet of images, masks and click regions.
+
+    Of several folders, their statistics are one table, and no sheet is drawn.
+    """
     import json  # noqa: PLC0415
 
     from disbench.shards.contact_sheet import draw_contact_sheet  # noqa: PLC0415
     from disbench.shards.images import lookup  # noqa: PLC0415
-    from disbench.shards.statistics import as_dict, as_text, statistics  # noqa: PLC0415
+    from disbench.shards.statistics import as_dict, as_text, comparison, statistics  # noqa: PLC0415
 
+    if len(folders) > 1:
+        every = [
+            (addresses.with_addresses(str(one)), statistics(addresses.here(one), overlaps=not fast, limit=limit))
+            for one in folders
+        ]
+        typer.echo(
+            json.dumps({name: as_dict(stats) for name, stats in every}, indent=1) if as_json else comparison(every)
+        )
+        return
+    (folder,) = folders
     local = addresses.address_of(folder) is None
     found = statistics(addresses.here(folder), overlaps=not fast, limit=limit, progress=True)
     typer.echo(json.dumps(as_dict(found), indent=1) if as_json else as_text(found))

@@ -70,3 +70,38 @@ def draw_click(region: Rle, generator: np.random.Generator) -> Click:
         raise ValueError("no click can be drawn from an empty region")
     x, y = pixel(region, int(generator.integers(area)))
     return Click(x, y, positive=True)
+
+
+def relation(sampled: SampledScene, center: int, member: Combination) -> str:
+    """The relation of a member of a set to its center.
+
+    Returns:
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between); `group`: like
+            parts of one whole, which is no step up;
+        `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
+        that contains it; `with-1-other`, ...: united with unrelated objects.
+    """
+    others = [number for number in member if number != center]
+    if not others:
+        return "self"
+    up = ancestors(sampled.parents, center)
+    if all(number in up for number in others):
+        kinds = [sampled.scene.objects[number].kind for number in up[: max(map(up.index, others)) + 1]]
+        if kinds[-1] == "group":
+            return "group"
+        depth = len(kinds) - kinds.count("group")
+        return {1: "parent", 2: "grandparent"}.get(depth, f"ancestor-{depth}")
+    if center not in member:
+        return "container"
+    kind = "neighbour" if set(others) <= set(sampled.neighbours[center]) else "other"
+    return f"with-{len(others)}-{kind}{'s' if len(others) > 1 else ''}"
+
+
+def ancestors(parents: Sequence[int | None], node: int) -> list[int]:
+    """A node's parent, grandparent and so on; empty without a tree."""
+    found: list[int] = []
+    parent = parents[node]
+    while parent is not None and parent >= 0:
+        found.append(parent)
+        parent = parents[parent]
+    return found

@@ -54,7 +54,7 @@ SETS_SCHEMA = pa.schema(
     ],
     metadata=_FORM,
 )
-"""One row a set. `relations` (`disbench.harness.set_source.relation`) and `areas` (pixels) have one entry a member,
+"""One row a set. `relations` (`disbench.core.diverse_sets.relation`) and `areas` (pixels) have one entry a member,
 inner to outer; `click_area` is the size of the region that the first click is drawn from."""
 
 _ANSWER = [

@@ -16,19 +16,20 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import islice, pairwise
+from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from disbench.core.diverse_sets import SampledScene
-from disbench.core.masks import areas, contained_shares, union
-from disbench.core.scenes import SceneObject
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, relation
+from disbench.core.masks import Rle, areas, contained_shares, ious, union
 from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
+DIFFERENT = 0.9
+"""Two masks of a set with a smaller IoU are different answers to a click."""
 TOP_PAIRS = 15
 """Category pairs that are listed, at most."""
 COLUMNS = 100
@@ -79,6 +80,23 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
+class Ambiguity:
+    """Sets whose click may mean masks that differ: two of them have an IoU below `DIFFERENT`.
+
+    Attributes:
+        sets: how many are ambiguous.
+        by_level: level of the center (0: root, groups not counted) -> sets, and those that are ambiguous; empty
+            without a hierarchy.
+        by_relation: relation to the center (`disbench.core.diverse_sets.relation`) -> sets with such a mask that
+            differs from the center's, most first.
+    """
+
+    sets: int
+    by_level: dict[int, tuple[int, int]]
+    by_relation: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Overlaps:
     """How the masks of sets lie in each other; None where no set has two masks, or there is no set.
 
@@ -105,12 +123,14 @@ class ShardStatistics:
         recipe: its name; it, `method` and `source` are "" where the manifest has none.
         images: images seen in the source, with or without a scene; None where the manifest does not tell.
         complete: False where `limit` stopped the reading before the last scene.
-        objects: things and crowd regions.
+        objects: things and crowd regions; nothing else here counts groups of like parts, but for the masks of sets.
+        groups: groups of like parts, which the sampler added.
         by_source: source -> kind -> objects, stuff included.
         categories: different categories of things and crowds.
         set_sizes: masks in a set -> sets, ascending.
         levels: level -> objects, ascending; empty without a hierarchy.
         deepest: the longest chain (the first of them in the order of the shards); None without a hierarchy.
+        ambiguity: how many sets are ambiguous at all; None if overlaps were not measured.
         left_out: masks that sets lack: by the cap (proximity), or as the image has too few objects (random-merge).
         sets_cut: sets that lack a mask.
         repeated: combinations whose union is a mask that the set has already.
@@ -127,6 +147,7 @@ class ShardStatistics:
     scenes: int
     complete: bool
     objects: int
+    groups: int
     stuff: int
     by_source: dict[str, dict[str, int]]
     categories: int
@@ -139,6 +160,7 @@ class ShardStatistics:
     deepest: Chain | None
     neighbours: Neighbours | None
     overlaps: Overlaps | None
+    ambiguity: Ambiguity | None
     left_out: int
     sets_cut: int
     repeated: int
@@ -193,6 +215,7 @@ def as_text(stats: ShardStatistics) -> str:
         _histogram("level (0: root): objects", stats.levels),
         _chain_lines(stats.deepest) if stats.deepest else [],
         _table("", _neighbour_rows(stats.neighbours) if stats.neighbours else []),
+        _ambiguity_table(stats.ambiguity, stats.sets) if stats.ambiguity and stats.sets else [],
         *(_overlap_tables(stats.overlaps) if stats.overlaps else []),
         _table("", _left_out_rows(stats) if stats.left_out or stats.repeated else []),
         _table(dropped, lost) or [f"{dropped}: nothing"],
@@ -202,6 +225,48 @@ def as_text(stats: ShardStatistics) -> str:
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
     # Names come from the shards, and a terminal obeys control characters.
     return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
+
+
+def comparison(found: Sequence[tuple[str, ShardStatistics]]) -> str:
+    """Several folders in one aligned table, a column a folder of which the name is given."""
+
+    def share(count: int, total: int) -> str:
+        return f"{count:,} ({count / total:.1%})" if total else "0"
+
+    def column(stats: ShardStatistics) -> dict[str, str]:
+        known, sets = stats.ambiguity, stats.sets
+        rows = {
+            "recipe": stats.recipe,
+            "scenes": f"{stats.scenes:,}",
+            "objects": f"{stats.objects:,}",
+            "groups of like parts": f"{stats.groups:,}",
+            "sets": f"{sets:,}",
+            "masks a set": _number(stats.masks_a_set, ".2f"),
+            "sets of one mask": share(stats.set_sizes.get(1, 0), sets),
+        }
+        if known:
+            rows["ambiguous sets"] = share(known.sets, sets)
+            rows |= {f"  center on level {n}": share(hit, all_) for n, (all_, hit) in known.by_level.items()}
+            rows |= {f"  with a mask: {name}": share(count, sets) for name, count in known.by_relation.items()}
+        return rows
+
+    columns = [column(stats) for _, stats in found]
+    names = list(dict.fromkeys(name for rows in columns for name in rows))
+    levels = sorted(name for name in names if name.startswith("  center"))
+    names = [name for name in names if not name.startswith("  ")]
+    names += [*levels, *(name for rows in columns for name in rows if name.startswith("  with") and name not in names)]
+    names = list(dict.fromkeys(names))
+    cells = [
+        ["", *(name for name, _ in found)],
+        *([name, *(rows.get(name, "-") for rows in columns)] for name in names),
+    ]
+    widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in cells
+    )
 
 
 def _spread(shares: array[float]) -> Spread:
@@ -222,6 +287,9 @@ class _Overlaps:
     ratios: float = 0.0
     clickable: float = 0.0
     sets: int = 0
+    ambiguous: int = 0
+    by_level: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    by_relation: Counter[str] = field(default_factory=Counter)
 
     def add(self, sampled: SampledScene) -> None:
         """Measure the sets of a scene; a mask or a pair that several sets share is measured once."""
@@ -242,6 +310,8 @@ class _Overlaps:
                 self.nested += all(shares[pair] == 1 for pair in pairs)
                 self.with_pairs += 1
                 self.ratios += area[chain[-1]] / area[chain[0]]
+        for chosen, chain in zip(sampled.sets, chains, strict=True):
+            self._add_ambiguity(sampled, chosen, [masks[key] for key in chain])
         excluded = [(rles[item.center], [rles[i] for i in item.click_excludes]) for item in sampled.sets]
         self.clickable += sum(
             1.0 - float(contained_shares(center, [union(others)])[0]) if others else 1.0 for center, others in excluded
@@ -257,6 +327,27 @@ class _Overlaps:
             clickable=_mean(self.clickable, self.sets),
         )
 
+    def ambiguity(self) -> Ambiguity:
+        levels = {level: (sets, ambiguous) for level, (sets, ambiguous) in sorted(self.by_level.items())}
+        return Ambiguity(self.ambiguous, levels, dict(_ranked(self.by_relation)))
+
+    def _add_ambiguity(self, sampled: SampledScene, chosen: SetOfObjects, members: Sequence[Rle]) -> None:
+        differs = ious(members[0], members) < DIFFERENT
+        pairs = combinations(members[1:], 2)
+        ambiguous = bool(differs.any()) or any(ious(one, [other])[0] < DIFFERENT for one, other in pairs)
+        self.ambiguous += ambiguous
+        if (level := sampled.levels[chosen.center]) is not None:
+            kinds = [sampled.scene.objects[i].kind for i in ancestors(sampled.parents, chosen.center)]
+            counts = self.by_level[level - kinds.count("group")]
+            counts[0] += 1
+            counts[1] += ambiguous
+        found = {
+            relation(sampled, chosen.center, member)
+            for member, other in zip(chosen.members, differs.tolist(), strict=True)
+            if other
+        }
+        self.by_relation.update(found)
+
 
 @dataclass
 class _Tally:
@@ -264,6 +355,7 @@ class _Tally:
 
     overlaps: _Overlaps | None
     scenes: int = 0
+    groups: int = 0
     by_source: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     categories: set[str] = field(default_factory=set)
     stuff_categories: set[str] = field(default_factory=set)
@@ -282,6 +374,9 @@ class _Tally:
         self.scenes += 1
         self.dropped.update(sampled.scene.dropped)
         for item in sampled.scene.objects:
+            if item.kind == "group":
+                self.groups += 1
+                continue
             self.by_source[item.source][item.kind] += 1
             (self.stuff_categories if item.kind == "stuff" else self.categories).add(item.category)
         for chosen in sampled.sets:
@@ -297,14 +392,14 @@ class _Tally:
     def _add_hierarchy(self, sampled: SampledScene) -> None:
         objects = sampled.scene.objects
         for node, level in enumerate(sampled.levels):
-            if level is None:
+            if level is None or objects[node].kind == "group":
                 continue
-            self.levels[level] += 1
-            if self.deepest is None or level >= len(self.deepest.categories):
-                self.deepest = Chain(sampled.scene.image_id, _path(objects, sampled.parents, node))
-            parent = sampled.parents[node]
-            if parent is not None and parent >= 0:
-                self.parent_child[objects[parent].category, objects[node].category] += 1
+            path = [i for i in (node, *ancestors(sampled.parents, node)) if objects[i].kind != "group"]
+            self.levels[len(path) - 1] += 1
+            if self.deepest is None or len(path) > len(self.deepest.categories):
+                self.deepest = Chain(sampled.scene.image_id, tuple(objects[i].category for i in reversed(path)))
+            if len(path) > 1:
+                self.parent_child[objects[path[1]].category, objects[node].category] += 1
 
     def _add_neighbours(self, sampled: SampledScene) -> None:
         objects = sampled.scene.objects
@@ -329,6 +424,7 @@ class _Tally:
             scenes=self.scenes,
             complete=complete,
             objects=sum(kinds.total() for kinds in self.by_source.values()) - stuff,
+            groups=self.groups,
             stuff=stuff,
             by_source={name: dict(sorted(kinds.items())) for name, kinds in sorted(self.by_source.items())},
             categories=len(self.categories),
@@ -341,6 +437,7 @@ class _Tally:
             deepest=self.deepest,
             neighbours=self._neighbours(manifest.method),
             overlaps=self.overlaps.result() if self.overlaps else None,
+            ambiguity=self.overlaps.ambiguity() if self.overlaps else None,
             left_out=self.left_out,
             sets_cut=self.sets_cut,
             repeated=self.repeated,
@@ -357,15 +454,6 @@ class _Tally:
         if not largest and method not in _TOUCHING_METHODS:
             return None
         return Neighbours(_mean(_weighted(counts), counts.total()), largest, counts[0])
-
-
-def _path(objects: Sequence[SceneObject], parents: Sequence[int | None], node: int) -> tuple[str, ...]:
-    """Categories from the root down to a node."""
-    path = [objects[node].category]
-    while (above := parents[node]) is not None and above >= 0:
-        node = above
-        path.append(objects[node].category)
-    return tuple(reversed(path))
 
 
 def _ranked(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
@@ -395,6 +483,8 @@ def _counts(stats: ShardStatistics) -> list[Row]:
         ("scenes", f"{stats.scenes:,}", "images with an object"),
         ("objects", f"{stats.objects:,}", f"of {stats.categories:,} categories"),
     ]
+    if stats.groups:
+        rows.append(("groups of like parts", f"{stats.groups:,}", "added"))
     if stats.stuff:
         rows.append(("stuff regions", f"{stats.stuff:,}", f"of {stats.stuff_categories:,} categories"))
     for source, kinds in stats.by_source.items():
@@ -432,6 +522,17 @@ def _neighbour_rows(neighbours: Neighbours) -> list[Row]:
         ("neighbours a thing, most", f"{neighbours.largest:,}"),
         ("things without a neighbour", f"{neighbours.alone:,}"),
     ]
+
+
+def _ambiguity_table(found: Ambiguity, total: int) -> list[str]:
+    rows: list[Row] = [("all", *_of(found.sets, total))]
+    rows += [(f"center on level {level}", *_of(hit, sets)) for level, (sets, hit) in found.by_level.items()]
+    rows += [(f"with a mask: {name}", *_of(count, total)) for name, count in found.by_relation.items()]
+    return _table(f"ambiguous sets (two masks with IoU < {DIFFERENT:g})", rows)
+
+
+def _of(count: int, total: int) -> tuple[str, str]:
+    return f"{count:,}", f"of {total:,}, {count / total:.1%}"
 
 
 def _overlap_tables(overlaps: Overlaps) -> list[list[str]]:

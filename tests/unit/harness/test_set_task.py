@@ -14,7 +14,7 @@ from PIL import Image
 from disbench.baselines.cards import method_spec
 from disbench.core import ambiguity
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, relation
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, encode
 from disbench.core.prediction import Prediction
@@ -23,7 +23,7 @@ from disbench.harness import Execution, Protocol, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import Choice
 from disbench.harness.run import run_diverse
-from disbench.harness.set_source import IntentSource, SetSource, relation
+from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.set_task import (
     ANSWERS,
     JOURNAL_SCHEMA,

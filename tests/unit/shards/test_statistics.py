@@ -1,10 +1,11 @@
 """Statistics of shards against a plain computation on decoded arrays; the report's shape."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, relation
 from disbench.core.masks import decode
 from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.datasets.photos import open_photos
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.manifest import MANIFEST
-from disbench.shards.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, statistics
+from disbench.shards.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, comparison, statistics
 from tests.unit.shard_tools import random_scene, unrelated, write_shards
 
 Mask = npt.NDArray[np.bool_]
@@ -210,11 +212,53 @@ def test_limit_reads_the_first_scenes(tmp_path: Path) -> None:
         statistics(all_of_them, limit=-1)
 
 
+@pytest.mark.parametrize("kind", ["hierarchy", "union", "proximity"])
+def test_ambiguity_is_that_of_the_decoded_arrays(tmp_path: Path, kind: str) -> None:
+    scenes = scenes_of(kind)
+    ambiguous, relations, levels = 0, Counter[str](), Counter[int]()
+
+    def differ(one: Mask, other: Mask) -> bool:
+        return bool((one & other).sum() < 0.9 * (one | other).sum())
+
+    for sampled in scenes:
+        for chosen in sampled.sets:
+            masks = set_arrays(sampled, chosen)
+            hit = any(differ(*pair) for pair in combinations(masks, 2))
+            ambiguous += hit
+            if (level := sampled.levels[chosen.center]) is not None:
+                levels[level] += hit
+            outer = zip(chosen.members, masks, strict=True)
+            relations.update(
+                {relation(sampled, chosen.center, member) for member, mask in outer if differ(masks[0], mask)}
+            )
+    found = statistics(write_shards(tmp_path, scenes)).ambiguity
+    assert found is not None
+    assert (found.sets, found.by_relation) == (ambiguous, relations)
+    assert {level: hit for level, (_, hit) in found.by_level.items()} == dict(levels)
+    assert 0 < ambiguous < sum(len(sampled.sets) for sampled in scenes)
+
+
+def test_groups_are_counted_apart_and_several_folders_stand_side_by_side(tmp_path: Path) -> None:
+    folders = []
+    for name in ("declared", "geometric"):
+        folders.append(tmp_path / name)
+        make_shards(AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy", [f"links={name}"]), folders[-1])
+    declared, geometric = map(statistics, folders)
+    assert (declared.objects, declared.groups, geometric.objects, geometric.groups) == (257, 25, 257, 0)
+    assert declared.ambiguity is not None
+    assert sum(sets for sets, _ in declared.ambiguity.by_level.values()) == declared.sets == 257
+    lines = comparison([("a", declared), ("b", geometric)]).splitlines()
+    rows = {name: cells for name, *cells in (re.split(r"\s{2,}", line.strip()) for line in lines)}
+    assert rows["groups of like parts"] == ["25", "0"]
+    assert rows["with a mask: group"] == ["75 (29.2%)", "-"]
+    assert len({len(line) for line in lines}) == 1
+
+
 def test_overlaps_can_be_left_out(tmp_path: Path) -> None:
     folder = write_shards(tmp_path, scenes_of("hierarchy"))
     fast = statistics(folder, overlaps=False)
     assert fast.overlaps is None
-    assert fast == replace(statistics(folder), overlaps=None)
+    assert fast == replace(statistics(folder), overlaps=None, ambiguity=None)
     assert "IoU" not in as_text(fast)
 
 
