@@ -70,7 +70,8 @@ def export_coco(shards: Path, out: Path) -> int:
 
     An image's `id` is its id in the shards where that is a number and otherwise a running number; the id
     of the shards is kept as `disbench_id`. Annotations have the mask as compressed RLE, and beyond COCO's
-    keys `parent` (an annotation's id) where there is one and `synset` where it is known. Categories are
+    keys `parent_id` (an annotation's) where there is one, by which `disbench sample coco-hierarchy` makes the same
+    trees again, and `synset` where it is known. Categories are
     numbered from 1 in the order of their names, with `synset` where a category has one only.
 
     The diverse sets are a further array, `diverse_sets`: `image_id`, `center`, `members` (inner to outer;
@@ -254,7 +255,7 @@ def _annotations(reader: ShardReader, numbers: dict[str, int], categories: dict[
                 "iscrowd": int(item.kind == "crowd"),
             }
             if parent is not None and parent >= 0:
-                annotation["parent"] = ids[parent]
+                annotation["parent_id"] = ids[parent]
             if item.synset:
                 annotation["synset"] = item.synset
             yield annotation

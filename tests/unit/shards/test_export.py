@@ -20,6 +20,11 @@ from disbench.core.errors import InputError
 from disbench.core.masks import decode, encode
 from disbench.core.scenes import Scene
 from disbench.datasets.hannotation import HannotationSource
+from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.datasets.photos import open_photos
+from disbench.sampling import read_sets
+from disbench.sampling.job import make_shards
+from disbench.sampling.recipes import load_recipe
 from disbench.shards.export import export_coco, export_ritm, pack_masks
 from tests.unit.shard_tools import random_rectangles, random_scene, related, scene_object, unrelated, write_shards
 
@@ -304,7 +309,7 @@ def check_coco(scenes: Sequence[SampledScene], out: Path, shards: Path) -> None:
             assert annotation["iscrowd"] == (item.kind == "crowd")
             assert coco.cats[annotation["category_id"]]["name"] == item.category
             assert annotation.get("synset") == item.synset
-            assert annotation.get("parent") == (None if parent in (None, -1) else ids[parent])
+            assert annotation.get("parent_id") == (None if parent in (None, -1) else ids[parent])
         for chosen in sampled.sets:
             assert next(sets) == {
                 "image_id": image["id"],
@@ -320,6 +325,17 @@ def check_coco(scenes: Sequence[SampledScene], out: Path, shards: Path) -> None:
 def test_pycocotools_reads_what_the_shards_hold(tmp_path: Path, seed: int, tree: bool) -> None:
     scenes = scenes_of(seed, 40, tree=tree)
     check_coco(scenes, tmp_path / "new" / "out.json", write_shards(tmp_path / "shards", scenes))
+
+
+def test_an_exported_tree_of_parts_is_read_back(tmp_path: Path) -> None:
+    photos = AnnotatedImages([open_photos()])
+    make_shards(photos, load_recipe("lvis-hierarchy"), tmp_path / "shards")
+    export_coco(tmp_path / "shards", tmp_path / "out.json")
+    again = AnnotatedImages([open_annotations(tmp_path / "out.json", "coco")])
+    make_shards(again, load_recipe("coco-hierarchy"), tmp_path / "again")
+    sets = [[(one.center, one.masks) for one in read_sets(tmp_path / name)] for name in ("shards", "again")]
+    assert len(sets[0]) == 257
+    assert sets[0] == sets[1]
 
 
 def test_stuff_is_kept_in_the_scenes_whose_sets_name_it(tmp_path: Path) -> None:
