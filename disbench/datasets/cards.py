@@ -29,6 +29,7 @@ LOADERS: Mapping[str, str] = {
     "lvis": "disbench.datasets.annotated:open_lvis",
     "photos": "disbench.datasets.annotated:open_photo_samples",
     "scenes": "disbench.datasets.scene_samples:open_scenes",
+    "panoptic": "disbench.datasets.scene_samples:open_panoptic",
 }
 """Loader of a card -> its function; a card may also name one of its own as `package.module:function`."""
 ANY_FOLDER = "folder"

@@ -16,6 +16,7 @@ from disbench.core.samples import Content, Sample, SampleSource
 from disbench.core.scenes import Scene, SceneSource
 from disbench.datasets.file_samples import check_target, in_threads, joint_content, or_none
 from disbench.datasets.images import ImageFinder, read_rgb
+from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.datasets.scene_sources import open_folder_scenes
 from disbench.io.files import file_sha256
 
@@ -24,7 +25,8 @@ class SceneSamples:
     """One sample for each thing with a pixel, parts included (a `SampleSource`).
 
     Samples are in the order of the scenes, then of their objects; a sample's id is the image's id and the annotation's:
-    "ADE_val_00000001/17". All scenes are read when the dataset is opened.
+    "ADE_val_00000001/17"; where annotations of an image share an id, the objects' numbers in the scene, from 0. All
+    scenes are read when the dataset is opened.
 
     Args:
         name: name of the dataset's card.
@@ -47,6 +49,10 @@ class SceneSamples:
         ids: list[str] = []
         for index, scene in enumerate(source.read(range(len(source)))):
             self._left_out.update(scene.dropped)
+            numbers = [item.annotation_id for item in scene.objects]
+            names = [i if number is None else number for i, number in enumerate(numbers)]
+            if len(set(names)) < len(names):
+                names = list(range(len(names)))
             for number, item in enumerate(scene.objects):
                 if item.kind != "thing" or not item.area:
                     self._left_out["empty mask" if not item.area else f"{item.kind} region"] += 1
@@ -54,13 +60,13 @@ class SceneSamples:
                 self._places.append((index, number))
                 self._files.append(scene.file_name)
                 self._digests.append(hashlib.sha256(item.rle["counts"]).hexdigest())
-                ids.append(f"{scene.image_id}/{number if item.annotation_id is None else item.annotation_id}")
+                ids.append(f"{scene.image_id}/{names[number]}")
         self.ids: Sequence[str] = ids
         if not ids:
             raise InputError(f"{name}: no object with a pixel in {len(source)} images; choose another split")
         (repeated, times), *_ = Counter(ids).most_common(1)
         if times > 1:
-            raise InputError(f"{name}: two objects have the id {repeated!r}; get the dataset's own files")
+            raise InputError(f"{name}: two images have the id of {repeated!r}; get the dataset's own files")
         self._kept: tuple[int, Scene] | None = None
 
     def read(self, index: int) -> Sample:
@@ -115,5 +121,21 @@ def open_scenes(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     """
     bad = options.get("bad_annotations", "fail")
     source = open_folder_scenes(options["reader"], folder, options["split"], bad)
-    find = ImageFinder([folder / part for part in options["images"]], source=folder)
-    return SceneSamples(name, source, find, facts)
+    return SceneSamples(name, source, _finder(folder, options), facts)
+
+
+def open_panoptic(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """The things of a COCO panoptic file.
+
+    Options: `annotations`, the JSON; `masks`, the folder of its PNGs; `images`, folders in which images are looked for,
+    in this order; all relative to `folder`; `bad_annotations`, "fail" (default) or "drop".
+    """
+    bad = options.get("bad_annotations", "fail")
+    path, pngs = folder / options["annotations"], folder / options["masks"]
+    file = open_annotations(path, "panoptic", bad=bad, option="--dataset-option", png_folder=pngs)
+    source = AnnotatedImages([file], coco_masks="panoptic")
+    return SceneSamples(name, source, _finder(folder, options), facts)
+
+
+def _finder(folder: Path, options: Mapping[str, Any]) -> ImageFinder:
+    return ImageFinder([folder / part for part in options["images"]], source=folder)
