@@ -89,15 +89,16 @@ class SpinScenes:
             found = file.objects(ids[name], "pycocotools", dropped) if name in ids else []
             levels.append([dataclasses.replace(one.item, source=NAME) for one in found])
             if name in ids:
-                image = file.images[ids[name]]
-                sizes.setdefault((image.height, image.width), file.path)
+                record = file.images[ids[name]]
+                sizes.setdefault((record.height, record.width), file.path)
         ((height, width), path), *others = sizes.items()
         if others:
             raise InputError(f"{others[0][1]}: image {shown(name)} has another size in {path}; get both files again")
         objects = tuple(item for level in levels for item in level)
         # Of more objects no sets are made.
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
-        return Scene(name, f"images/{self.split}/{name}.JPEG", height, width, NAME, objects, dropped=dropped, links=links)
+        image = f"images/{self.split}/{name}.JPEG"
+        return Scene(name, image, height, width, NAME, objects, dropped=dropped, links=links)
 
 
 def _by_name(file: AnnotationFile) -> dict[str, Id]:
