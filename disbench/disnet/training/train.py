@@ -32,6 +32,7 @@ from disbench.disnet.network import Disnet, build_network, input_of, train_only,
 from disbench.disnet.options import NetworkSettings
 from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate
 from disbench.disnet.training.log import Meter, TrainingLog
+from disbench.disnet.training.measured import refuse_measured
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
@@ -113,6 +114,8 @@ class _Run:
 
     def __init__(self, training: Training, out: Path, device: str) -> None:
         self.training, self.out = training, out
+        if not training.allow_measured:
+            refuse_measured(training.shards)
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
         network, self.start = _starting_network(training)

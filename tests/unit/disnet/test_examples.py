@@ -93,7 +93,7 @@ def test_masks_and_first_click_are_the_sets_in_the_view(photo_shards: Path, fram
         x, y = (example.first[0] - shift_x) / scale_x, (example.first[1] - shift_y) / scale_y
         assert abs(x - round(x)) < 1e-6 and abs(y - round(y)) < 1e-6
         assert decode(chosen.click_region).ravel()[view[round(y), round(x)]]
-    assert crops > 12, "most views are crops"
+    assert crops > 9, "many views are crops"
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.kind)

@@ -1,0 +1,45 @@
+"""No training on what is measured: images of the benchmarks are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from disbench.core.errors import InputError, shown
+from disbench.disnet.training.settings import Shards
+from disbench.io import definitions
+from disbench.io.files import file_sha256
+from disbench.shards.images import finder_of
+from disbench.shards.reader import ShardReader
+
+_COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
+
+
+def refuse_measured(sources: Sequence[Shards]) -> None:
+    """Check that no image of a training is one of GrabCut, Berkeley, DAVIS, COCO_MVal, or kept for validation.
+
+    COCO's images are known by their number, the others by name and content.
+
+    Raises:
+        InputError: names the shards and the first such image.
+    """
+    lines = (definitions.folder("datasets") / "measured-images.txt").read_text(encoding="utf-8").splitlines()
+    measured: dict[str, set[str]] = {}
+    for name, *digest in (line.split() for line in lines if not line.startswith("#")):
+        measured.setdefault(name, set()).update(digest)
+    for source in sources:
+        reader = ShardReader(Path(source.folder))
+        find = finder_of(reader, source.images or None)
+        for file_name in dict.fromkeys(reader.names()[1]):
+            stem = PurePosixPath(file_name).stem
+            found = _COCO.fullmatch(stem)
+            name = found[1] if found else stem
+            if name not in measured:
+                continue
+            path = None if found else find(file_name)
+            if found or (path is not None and file_sha256(path) in measured[name]):
+                raise InputError(
+                    f"{source.folder}: its image {shown(file_name)} is one that methods are measured on (all are in "
+                    "datasets/measured-images.txt); sample the shards without it, or set allow_measured"
+                )
