@@ -44,6 +44,10 @@ SetsOption = Annotated[
     int | None, Option("--sets", min=1, help="Number of sets, drawn at random with --seed (default: all).")
 ]
 MinMembersOption = Annotated[int, Option("--min-members", min=1, help="Only sets with at least this many masks.")]
+SplitOption = Annotated[
+    str | None,
+    Option("--split", help="Only the sets of a frozen split, in its order: a name, or your own NAME.jsonl."),
+]
 ClicksOption = Annotated[int, Option("--clicks", min=1, help="With --task diverse: first clicks per set.")]
 MoveOption = Annotated[
     int,
@@ -64,6 +68,7 @@ class SetOptions:
     images: str | None
     sets: int | None
     min_members: int
+    split: str | None
     seed: int
     data: Path | None
 
@@ -74,11 +79,13 @@ class SetOptions:
                 raise InputError(
                     "--dataset is missing: name a card (disbench data list), your own card.toml, or a folder"
                 )
-            if self.shards or self.images or self.sets or self.min_members > 1:
+            if self.shards or self.images or self.sets or self.min_members > 1 or self.split:
                 raise InputError(
-                    "--shards, --images, --sets and --min-members go with --task diverse or --task intents"
+                    "--shards, --images, --sets, --min-members and --split go with --task diverse or --task intents"
                 )
             return
+        if self.split and (self.sets or self.min_members > 1):
+            raise InputError("--split says which sets are taken; leave out --sets and --min-members")
         if self.shards is None or dataset:
             raise InputError(f"--task {self.task}: name a folder of shards with --shards, and no --dataset")
         if budget:
@@ -91,10 +98,12 @@ class SetOptions:
         """The chosen sets; `InputError` for no finished shards, or if none of their sets can be taken."""
         from disbench.harness.record import Choice  # noqa: PLC0415
         from disbench.harness.set_source import SetSource  # noqa: PLC0415
+        from disbench.sampling.splits import read_split  # noqa: PLC0415
 
         assert self.shards is not None  # checked
         choice = Choice(self.sets, self.seed, self.min_members)
-        return SetSource(addresses.here(self.shards), images_at(self.images), self.data, choice)
+        split = None if self.split is None else read_split(self.split)
+        return SetSource(addresses.here(self.shards), images_at(self.images), self.data, choice, split)
 
     def intents(self) -> IntentSource:
         """Their masks as targets; errors as of `sets_source`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,12 +20,14 @@ from disbench.cli.ambiguity import (
     SetOptions,
     SetsOption,
     ShardsOption,
+    SplitOption,
     TaskOption,
     say_answers,
     say_failed,
     set_task,
 )
 from disbench.cli.options import (
+    BAD_INPUT,
     AddressOption,
     DataOption,
     EngineOption,
@@ -35,6 +36,7 @@ from disbench.cli.options import (
     MethodOption,
     SetOption,
     WorkersOption,
+    command_line,
     echo_left_out,
     local_path,
     path,
@@ -45,8 +47,6 @@ from disbench.io import addresses
 
 if TYPE_CHECKING:
     from disbench.core.samples import SampleSource
-
-_BAD_INPUT = 2
 
 
 def _show_protocols(asked: bool) -> None:
@@ -69,6 +69,7 @@ def run(
     images: ImagesOption = None,
     sets: SetsOption = None,
     min_members: MinMembersOption = 1,
+    split: SplitOption = None,
     clicks: ClicksOption = 1,
     move: MoveOption = 3,
     set_: SetOption = None,
@@ -145,7 +146,7 @@ def run(
 
     spec = method_spec(method, set_ or [])
     preset = load_preset(protocol)
-    asked = SetOptions(task, shards, images, sets, min_members, seed, data)
+    asked = SetOptions(task, shards, images, sets, min_members, split, seed, data)
     asked.check(
         dataset is not None or bool(dataset_option),
         {
@@ -178,7 +179,7 @@ def run(
             "every": every,
             "limit": limit,
             "existing": existing,
-            "command": _command(),
+            "command": command_line(),
             "progress": True,
             "grown": place.save,
         }
@@ -329,7 +330,7 @@ def data_verify(
     for line in found.lines():
         say(line, err=not found.whole)
     if not found.whole:
-        raise typer.Exit(_BAD_INPUT)
+        raise typer.Exit(BAD_INPUT)
 
 
 @data_app.command("fetch")
@@ -381,8 +382,3 @@ def methods_fetch(method: CardArgument) -> None:
 
     for line in fetch(load_card(method)):
         typer.echo(line)
-
-
-def _command() -> str:
-    """The command as typed, without the path of the program."""
-    return shlex.join(["disbench", *sys.argv[1:]])

@@ -19,6 +19,7 @@ from disbench.cli.benchmark import data_app, methods_app, predict, report, run
 from disbench.cli.demo import demo
 from disbench.cli.results import compare, failures, pack, published, reproduce, verify
 from disbench.cli.shards import export, inspect, merge, quickstart, sample
+from disbench.cli.splits import split_app
 from disbench.cli.train import ablate, profile, train
 from disbench.core.errors import InputError
 from disbench.io import addresses
@@ -63,7 +64,7 @@ COMMANDS: list[Callable[..., None]] = [
     pack,
 ]
 COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, train, ablate]
-GROUPS = {"data": data_app, "methods": methods_app}
+GROUPS = {"data": data_app, "methods": methods_app, "split": split_app}
 methods_app.command("profile")(profile)
 
 

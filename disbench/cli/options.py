@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,10 @@ from disbench.io.files import Existing
 
 if TYPE_CHECKING:
     from disbench.io.definitions import Kind
+
+
+BAD_INPUT = 2
+"""Exit code of a command that was refused, or whose check does not hold."""
 
 
 def path(text: str) -> Path:
@@ -37,6 +43,11 @@ def local_path(text: str) -> Path:
 def say(text: object, *, err: bool = False) -> None:
     """Print a line, with addresses in place of the paths of their local copies."""
     typer.echo(addresses.with_addresses(str(text)), err=err)
+
+
+def command_line() -> str:
+    """The command as typed, without the path of the program."""
+    return shlex.join(["disbench", *sys.argv[1:]])
 
 
 def described_line(name: str, content: Mapping[str, Any]) -> str:

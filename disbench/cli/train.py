@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import DataOption, ExistingOption, list_option, local_path
+from disbench.cli.options import DataOption, ExistingOption, command_line, list_option, local_path
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -178,7 +176,7 @@ def ablate(
             jobs=jobs,
             existing=existing,
             progress=True,
-            command=shlex.join(["disbench", *sys.argv[1:]]),
+            command=command_line(),
         )
         done = ablation.ablate(plan, out, options, say=typer.echo)
     for line in done.lines:

@@ -79,15 +79,27 @@ class MethodRecord:
 
 
 @dataclass(frozen=True)
+class SplitFacts:
+    """A frozen split: its name, and SHA-256 (hex) of its list."""
+
+    name: str
+    list_sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, list {self.list_sha256[:8]}"
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which sets of a folder of shards are taken: `sets` at random (None: all) of at least `min_members` masks each.
 
-    `seed` is for the draw and for the first clicks.
+    `seed` is for the draw and for the first clicks. With a `split`, exactly its sets are taken.
     """
 
     sets: int | None = None
     seed: int = 0
     min_members: int = 1
+    split: SplitFacts | None = None
 
     def __post_init__(self) -> None:
         if (self.sets is not None and self.sets < 1) or self.seed < 0 or self.min_members < 1:

@@ -20,9 +20,10 @@ from disbench.core.prediction import RgbImage
 from disbench.core.samples import Content, Sample
 from disbench.datasets.file_samples import or_none
 from disbench.datasets.photos import photo_path
-from disbench.harness.record import Choice
+from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
+from disbench.sampling.splits import Place, Split, places_of, recorded_split
 from disbench.shards.images import lookup, read_scene_image
 from disbench.shards.reader import ShardReader
 
@@ -36,29 +37,31 @@ class SetSource:
     """The chosen diverse sets of a folder of shards, one a sample (`disbench.core.samples.Source`). Picklable.
 
     `images` is their folder, or `EMBEDDED`; None looks in the usual places and below `data`, the root of the datasets.
+    `split`, or the one that `choice` names, takes exactly its sets, in its order, if their masks are those of its list.
 
     Raises:
-        InputError: not a finished folder of shards, or no set of `choice.min_members` masks.
+        InputError: not a finished folder of shards, no set of `choice.min_members` masks, or sets or masks that are not
+            those of the split.
     """
 
     folder: Path
     images: Path | str | None = None
     data: Path | None = None
     choice: Choice = field(default_factory=Choice)
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         self.reader = ShardReader(self.folder)
         self._names = self.reader.names()
-        sets = [
-            (scene, number, center, size)
-            for scene, row in enumerate(self.reader.centers_and_sizes())
-            for number, (center, size) in enumerate(row)
-            if size >= self.choice.min_members
-        ]
-        if not sets:
-            raise InputError(f"{self.folder}: no set of {self.choice.min_members} masks or more; name other shards")
-        self.chosen = _drawn(sets, self.choice)
-        self.ids: Sequence[str] = [f"{self._names[0][scene]}/{center}" for scene, _, center, _ in self.chosen]
+        if self.split is None and self.choice.split is not None:
+            self.split = recorded_split(self.choice.split.name, self.choice.split.list_sha256)
+        if self.split is None:
+            self.chosen = self._drawn()
+        else:
+            facts = SplitFacts(self.split.name, self.split.made.list_sha256)
+            self.choice = dataclasses.replace(self.choice, split=facts)
+            self.chosen = places_of(self.split, self.reader)
+        self.ids: Sequence[str] = [f"{self._names[0][one.scene]}/{one.center}" for one in self.chosen]
         self._kept: OrderedDict[Path, RgbImage] = OrderedDict()
         self._find: Callable[[str], Path | None] | None = None
 
@@ -68,14 +71,14 @@ class SetSource:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
-        return self.folder.resolve().name
+        """The split's name, or the folder's own."""
+        return self.folder.resolve().name if self.split is None else self.split.name
 
     def place(self, index: int) -> tuple[SampledScene, SetOfObjects]:
         """Scene and set of a sample."""
-        scene, number, *_ = self.chosen[index]
-        sampled = self.reader[scene]
-        return sampled, sampled.sets[number]
+        chosen = self.chosen[index]
+        sampled = self.reader[chosen.scene]
+        return sampled, sampled.sets[chosen.number]
 
     def read(self, index: int) -> SetSample:
         """The set of this number, with its image; InputError if that is missing, damaged or of another size."""
@@ -91,7 +94,7 @@ class SetSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of shards, choice and images."""
+        """SHA-256 (hex) of shards (or of the split's list), choice and images."""
         return self._content(self._image_digest).whole
 
     def content(self) -> Content:
@@ -102,8 +105,8 @@ class SetSource:
         return file_sha256(self._path(name))
 
     def _content(self, digest: Callable[[str], str | None]) -> Content:
-        shards = self.reader.manifest.content_hash
-        names = [self._names[1][scene] for scene, *_ in self.chosen]
+        shards = self.reader.manifest.content_hash if self.split is None else self.split.made.list_sha256
+        names = [self._names[1][one.scene] for one in self.chosen]
         images = {name: f"\n{name} {digest(name)}" for name in dict.fromkeys(names)}
         return Content(
             _sha256("disbench sets 1\n", shards, "\n", "\n".join(self.ids), *images.values()),
@@ -112,15 +115,19 @@ class SetSource:
 
     def facts(self) -> dict[str, object]:
         """What a run records (`disbench.harness.record.SetFacts`)."""
-        manifest = self.reader.manifest
+        manifest, split = self.reader.manifest, self.choice.split
+        title = f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}"
+        choice = dataclasses.asdict(self.choice)
+        if split is None:
+            del choice["split"]
         return {
-            "title": f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}",
+            "title": title if split is None else f"{title}: frozen split {split}",
             "shards": {
                 "content_hash": manifest.content_hash,
                 "recipe": manifest.recipe,
                 "sets": int(self.reader.sets_a_scene().sum()),
             },
-            "choice": dataclasses.asdict(self.choice),
+            "choice": choice,
         }
 
     def write_tables(self, folder: Path) -> None:
@@ -143,6 +150,22 @@ class SetSource:
             "areas": areas(set_masks(rles, chosen)).tolist(),
             "click_area": int(areas([click_region(rles, chosen)])[0]),
         }
+
+    def _drawn(self) -> list[Place]:
+        """The sets that `choice` takes, in the shards' order."""
+        choice = self.choice
+        sets = [
+            Place(scene, number, center, size)
+            for scene, row in enumerate(self.reader.centers_and_sizes())
+            for number, (center, size) in enumerate(row)
+            if size >= choice.min_members
+        ]
+        if not sets:
+            raise InputError(f"{self.folder}: no set of {choice.min_members} masks or more; name other shards")
+        if choice.sets is None or choice.sets >= len(sets):
+            return sets
+        drawn = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
+        return [sets[index] for index in sorted(drawn.tolist())]
 
     def _image(self, sampled: SampledScene) -> RgbImage:
         scene, path = sampled.scene, self._path(sampled.scene.file_name)
@@ -172,7 +195,7 @@ class IntentSource:
 
     def __init__(self, sets: SetSource) -> None:
         self.sets = sets
-        self._members = [(index, member) for index, (*_, size) in enumerate(sets.chosen) for member in range(size)]
+        self._members = [(index, member) for index, one in enumerate(sets.chosen) for member in range(one.members)]
         self.ids: Sequence[str] = [f"{sets.ids[index]}/{member}" for index, member in self._members]
 
     @property
@@ -216,11 +239,3 @@ class IntentSource:
 
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _drawn(sets: Sequence[tuple[int, int, int, int]], choice: Choice) -> list[tuple[int, int, int, int]]:
-    """Scene, number, center and size of the chosen sets, in the shards' order."""
-    if choice.sets is None or choice.sets >= len(sets):
-        return list(sets)
-    drawn = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
-    return [sets[index] for index in sorted(drawn.tolist())]

@@ -17,6 +17,7 @@ from disbench.io.settings import parse_toml
 Kind = Literal[
     "sampling",
     "datasets",
+    "datasets/splits",
     "baselines",
     "reports",
     "baselines/configs",
@@ -27,6 +28,7 @@ Kind = Literal[
 _NOUNS = {
     "sampling": "recipe",
     "datasets": "dataset",
+    "datasets/splits": "split",
     "reports": "table or figure",
     "baselines/configs": "training",
     "baselines/configs/ablations": "ablation",

@@ -38,6 +38,7 @@ def test_every_command_and_option_has_help() -> None:
     assert set(found) >= {
         *("sample", "inspect", "export", "run", "report", "predict", "quickstart"),
         *("data list", "data verify", "data fetch", "methods list", "methods show", "methods fetch"),
+        *("split make", "split check"),
     }
     for name, command in found.items():
         assert command.help, name

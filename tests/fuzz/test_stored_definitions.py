@@ -24,6 +24,7 @@ from disbench.io import definitions
 from disbench.reports.ablation.plans import RECORD, load_plan, read_record
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.sampling.recipes import load_recipe
+from disbench.sampling.splits import read_split
 from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, result_or_refusal
 from tests.fuzz.tools import examples
 
@@ -61,6 +62,7 @@ READERS: dict[str, tuple[definitions.Kind, Callable[[str], object]]] = {
     "training": ("baselines/configs", _training),
     "ablation": ("baselines/configs/ablations", load_plan),
     "table": ("reports", _table),
+    "split": ("datasets/splits", read_split),
 }
 KINDS = sorted(READERS)
 

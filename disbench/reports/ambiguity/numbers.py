@@ -124,7 +124,7 @@ class Who:
         content_hash: of the sets.
         shards: content hash of the shards that they are from.
         sets: from how many they were taken.
-        asked: the settings that decide the first clicks and when they end.
+        asked: the split, and the settings that decide the first clicks and when they end.
         moved: pixels by which first clicks were moved, or 0.
     """
 
@@ -259,8 +259,9 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
         for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
         if protocol.get(name) is not None and not (name == "every" and protocol[name] == 1)
     }
-    choice = {name: value for name, value in asdict(sets.choice).items() if value is not None}
-    asked = {name: value for name, value in shown.items() if name not in ("selection", "move")}
+    own = {} if sets.choice.split is None else {"own split": sets.choice.split}
+    choice = {name: value for name, value in asdict(sets.choice).items() if value is not None and name != "split"}
+    asked = own | {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
         label=run_label(plain(method.name), method.options, method.facts, record.protocol.threshold),
@@ -269,7 +270,7 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
         shards=plain(sets.shards.content_hash),
         sets=f"of {sets.shards.sets:,} in the shards",
         command=record.command,
-        settings=_in_words({**choice, **shown}),
+        settings=_in_words({**own, **choice, **shown}),
         asked=_in_words(asked),
         moved=int(protocol.get("move", 0)),
     )

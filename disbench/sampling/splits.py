@@ -1,0 +1,431 @@
+"""Frozen splits: diverse sets drawn by a hash of their keys, listed with hashes of their masks (docs/splits.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
+
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_COUNT, MAX_LIST_BYTES
+from disbench.core.masks import Rle, areas, ious
+from disbench.io import definitions
+from disbench.io.files import open_regular, whole_file
+from disbench.io.settings import Bounds, Count, parse_json_table, settings_from, table_from
+from disbench.sampling.links import part_key
+from disbench.sampling.recipes import Recipe
+from disbench.shards.manifest import Job, ShardManifest
+from disbench.shards.reader import ShardReader
+
+RULE: Final = "disbench parts 1"
+"""The rule of candidates, rank and draw; a changed rule gets another number."""
+MIN_AREA = 80
+MIN_CLICK_AREA = 20
+SAME_AS_PARENT = 0.90
+"""A center with a larger IoU with its parent cannot be told apart from it."""
+PER_IMAGE = 3
+NAME_SHARE = 20
+"""Of N sets, at most one in so many (rounded up) has the same part key."""
+ALIKE = 0.50
+"""Centers of one image with a larger IoU are not both taken."""
+Positive = Annotated[int, Bounds(1, MAX_COUNT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What decides which sets of shards a split lists.
+
+    Attributes:
+        dataset: first part of the keys, of ASCII letters, digits, dots, hyphens and underscores; `split` likewise.
+        split: the part of the dataset.
+        images: pattern that an image's `file_name` matches, with `*`, `?` and `[...]`; `*` stands for slashes too.
+        size: sets to draw; None lists every candidate.
+        per_image: sets of one image, at most.
+        per_name: sets with one part key, at most; parts without a key are not limited.
+    """
+
+    dataset: str
+    split: str
+    images: str = "*"
+    size: Positive | None = None
+    per_image: Positive | None = None
+    per_name: Positive | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("dataset", "split"):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", getattr(self, name)):
+                raise InputError(
+                    f"{name} = {shown(getattr(self, name))}: write it with ASCII letters, digits, dots, hyphens and "
+                    "underscores"
+                )
+        if self.size is not None and None in (self.per_image, self.per_name):
+            raise InputError("size goes with per_image and per_name")
+
+    def image(self, file_name: str) -> str | None:
+        """`dataset/split/image`, with the stem of the file's name; None for an image that is not taken."""
+        if not fnmatchcase(file_name, self.images):
+            return None
+        return f"{self.dataset}/{self.split}/{PurePosixPath(file_name).stem}"
+
+    def rank(self, key: str) -> str:
+        """SHA-256 (hex) by which keys are sorted before the draw."""
+        return _sha256(f"{RULE}\n{self.dataset}\n{key}")
+
+
+def standard_draw(dataset: str, split: str, images: str = "*", size: int | None = None) -> Draw:
+    """The draw of `size` sets, at most 3 of an image and 5 % (rounded up) of a part key; without a size, of all."""
+    if size is None:
+        return Draw(dataset, split, images)
+    return Draw(dataset, split, images, size, PER_IMAGE, -(-size // NAME_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSet:
+    """A line of a list: SHA-256 (hex) of the RLE counts of the center, and of each member, inner to outer."""
+
+    key: str
+    mask: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """How a list was made, the content of `NAME.toml`.
+
+    Attributes:
+        rule: `RULE`.
+        candidates: number of candidates, and SHA-256 (hex) of their keys: sorted by code points, each with a line feed.
+        list_sha256: of the bytes of `NAME.jsonl`.
+        command: that made it.
+        source: of the shards, as their manifest says; `recipe`, `sources`, `versions` and `limit` likewise.
+    """
+
+    rule: Literal["disbench parts 1"]
+    draw: Draw
+    candidates: Count
+    candidates_sha256: str
+    list_sha256: str
+    command: str = ""
+    source: str = ""
+    limit: Count | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def differences(self, manifest: ShardManifest) -> str:
+        """In what the shards of a manifest differ from those that the list was made of, in words."""
+        job = Job(
+            recipe=self.recipe, source=self.source, sources=self.sources, limit=self.limit, versions=self.versions
+        )
+        return job.differences(manifest)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A frozen split: its name (the stem of its files), how it was made, and its sets in the order of their rank."""
+
+    name: str
+    made: Made
+    sets: tuple[ListedSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A set in a folder of shards: the numbers of its scene, of the set in it, of its center, and of its masks."""
+
+    scene: int
+    number: int
+    center: int
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A set that can be drawn."""
+
+    key: str
+    name: str
+    place: Place
+
+    @property
+    def image(self) -> str:
+        """The key without the annotation."""
+        return self.key.rpartition("/")[0]
+
+
+def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) -> list[Candidate]:
+    """The sets of shards that can be drawn, sorted by rank.
+
+    A candidate has two masks or more; its center is no crowd, has 80 pixels or more and a click region of 20 or more,
+    and an IoU of at most 0.90 with its parent, groups left out.
+
+    Raises:
+        InputError: there is none; a center without an annotation id; two sets with one key.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    found: dict[str, Candidate] = {}
+    scenes = tqdm(enumerate(reader), total=len(reader), unit="scene", disable=not progress)
+    for scene, sampled in scenes:
+        for key, number, chosen in _keys(sampled, draw):
+            if not _is_candidate(sampled, chosen):
+                continue
+            if key is None:
+                raise InputError(
+                    f"{reader.folder}: image {shown(sampled.scene.image_id)}: object {chosen.center} has no annotation "
+                    "id, by which a split names it; sample a dataset whose annotations have ids"
+                )
+            if key in found:
+                raise InputError(
+                    f"{reader.folder}: two sets have the key {shown(key)}; sample images whose names differ, with "
+                    "annotation ids that differ"
+                )
+            place = Place(scene, number, chosen.center, len(chosen.members))
+            found[key] = Candidate(key, part_key(sampled.scene.objects[chosen.center].category), place)
+    if not found:
+        raise InputError(
+            f"{reader.folder}: no set of images {draw.images!r} can be drawn; name shards of parts and wholes (method "
+            "hierarchy), or other images"
+        )
+    return sorted(found.values(), key=lambda one: draw.rank(one.key))
+
+
+def drawn_of(
+    candidates: Iterable[Candidate], draw: Draw, alike: Callable[[Candidate, Candidate], bool]
+) -> list[Candidate]:
+    """Go through candidates by rank and take one unless its image or part key has its share or `alike` holds.
+
+    Args:
+        candidates: sorted by rank.
+        draw: how many to take.
+        alike: whether two centers of one image have an IoU above 0.50.
+    """
+    if draw.size is None or draw.per_image is None or draw.per_name is None:
+        return list(candidates)
+    taken: list[Candidate] = []
+    of_image: dict[str, list[Candidate]] = {}
+    of_name: Counter[str] = Counter()
+    for one in candidates:
+        if len(taken) == draw.size:
+            break
+        beside = of_image.setdefault(one.image, [])
+        is_full = len(beside) >= draw.per_image or of_name[one.name] >= draw.per_name
+        if is_full or any(alike(one, other) for other in beside):
+            continue
+        taken.append(one)
+        beside.append(one)
+        of_name[one.name] += one.name != ""
+    return taken
+
+
+def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: bool = False) -> Split:
+    """Draw a split from shards, and write its list `out` (`.jsonl`) and, beside it, how it was made (`.toml`).
+
+    Raises:
+        InputError: as `find_candidates`; `out` has another ending, or is there with another list.
+    """
+    if out.suffix != ".jsonl":
+        raise InputError(f"{out}: a list is written as NAME.jsonl; name the file so")
+    reader = ShardReader(shards)
+    recipe = settings_from(Recipe, reader.manifest.recipe, f"{shards}: recipe")
+    candidates, sets = _list(reader, draw, progress)
+    content = "".join(json.dumps(table_from(one), ensure_ascii=False) + "\n" for one in sets).encode()
+    if out.exists() and out.read_bytes() != content:
+        raise InputError(f"{out}: there is another list of this name, and a list is never changed; choose a new name")
+    manifest = reader.manifest
+    made = Made(
+        rule=RULE,
+        draw=draw,
+        candidates=len(candidates),
+        candidates_sha256=_keys_sha256(candidates),
+        list_sha256=hashlib.sha256(content).hexdigest(),
+        command=command,
+        source=manifest.source,
+        limit=manifest.limit,
+        recipe=recipe.as_dict(),
+        sources=manifest.sources,
+        versions=manifest.versions,
+    )
+    for path, written in ((out, content), (out.with_suffix(".toml"), _toml(table_from(made)))):
+        with whole_file(path) as file:
+            file.write(written)
+    return Split(out.stem, made, sets)
+
+
+def read_split(name: str) -> Split:
+    """A split of this package by its name, or the user's own by the path of its list or its TOML file.
+
+    Raises:
+        InputError: no such split, a damaged file, or a list whose SHA-256 is not the TOML file's.
+    """
+    path = definitions.find("datasets/splits", re.sub(r"\.jsonl$", ".toml", name))
+    made = settings_from(Made, definitions.load(path), str(path))
+    listed = path.with_suffix(".jsonl")
+    with open_regular(listed, f"there is no such list; put it beside {path.name}") as file:
+        content = file.read(MAX_LIST_BYTES + 1)
+    if len(content) > MAX_LIST_BYTES:
+        raise InputError(f"{listed}: more than {MAX_LIST_BYTES:,} bytes; name the list of a split")
+    sets = tuple(_parsed(listed, content))
+    if hashlib.sha256(content).hexdigest() != made.list_sha256:
+        raise InputError(f"{listed}: its SHA-256 is not the one that {path.name} names; get both files again")
+    return Split(path.stem, made, sets)
+
+
+def recorded_split(name: str, sha256: str) -> Split:
+    """The split of this package, or in the present folder, whose name and list a run recorded.
+
+    Raises:
+        InputError: it is not there, has another list, or is damaged.
+    """
+    folders = (definitions.folder("datasets/splits"), Path())
+    for path in (path for folder in folders for path in folder.glob("*.toml") if path.stem == name):
+        split = read_split(str(path))
+        if split.made.list_sha256 == sha256:
+            return split
+    raise InputError(
+        f"split {shown(name)} with a list of SHA-256 {shown(sha256[:16])} is not here; put its two files into the "
+        "present folder"
+    )
+
+
+def places_of(split: Split, reader: ShardReader) -> list[Place]:
+    """Where the sets of a split are in shards, in the split's order.
+
+    Raises:
+        InputError: a set that is missing, or whose masks are not those of the list; names the first of the list.
+    """
+    wanted = {one.key: one for one in split.sets}
+    images = {key.rpartition("/")[0] for key in wanted}
+    found: dict[str, tuple[ListedSet, Place]] = {}
+    for scene, file_name in enumerate(reader.names()[1]):
+        if split.made.draw.image(file_name) not in images:
+            continue
+        sampled = reader[scene]
+        for key, number, chosen in _keys(sampled, split.made.draw):
+            if key is not None and key in wanted:
+                place = Place(scene, number, chosen.center, len(chosen.members))
+                found[key] = _listed(key, sampled, chosen), place
+    for one in split.sets:
+        here = found.get(one.key)
+        if here is None or here[0] != one:
+            what = "the shards do not have it" if here is None else "its masks differ"
+            raise InputError(
+                f"{reader.folder}: set {shown(one.key)} of split {shown(split.name)}: {what}; make the shards as "
+                f"{split.name}.toml says (likely why: {split.made.differences(reader.manifest)})"
+            )
+    return [found[one.key][1] for one in split.sets]
+
+
+def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | None:
+    """Draw a split again from shards: in what the result differs from its list, the first key first; None if equal.
+
+    Raises:
+        InputError: as `find_candidates`.
+    """
+    reader = ShardReader(shards)
+    candidates, sets = _list(reader, split.made.draw, progress)
+    why = f"likely why: {split.made.differences(reader.manifest)}"
+    for number, (listed, here) in enumerate(zip_longest(split.sets, sets), 1):
+        if listed == here:
+            continue
+        if listed is None or here is None or listed.key != here.key:
+            names = ["no set" if one is None else shown(one.key) for one in (listed, here)]
+            return f"set {number} of the list is {names[0]}, of these shards {names[1]}; {why}"
+        part = "center" if listed.mask != here.mask else "members"
+        return f"set {number}, {shown(listed.key)}: the pixels of its {part} differ; {why}"
+    if _keys_sha256(candidates) != split.made.candidates_sha256:
+        counts = f"{split.made.candidates:,} when the list was made, {len(candidates):,} here"
+        return f"the sets are the same, but the candidates are not ({counts}); {why}"
+    return None
+
+
+def _list(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candidate], tuple[ListedSet, ...]]:
+    """All candidates by rank, and the lines of the sets drawn of them."""
+
+    def center(one: Candidate) -> Rle:
+        return reader[one.place.scene].scene.objects[one.place.center].rle
+
+    def alike(one: Candidate, other: Candidate) -> bool:
+        return float(ious(center(one), [center(other)])[0]) > ALIKE
+
+    def line(one: Candidate) -> ListedSet:
+        sampled = reader[one.place.scene]
+        return _listed(one.key, sampled, sampled.sets[one.place.number])
+
+    candidates = find_candidates(reader, draw, progress=progress)
+    taken = drawn_of(candidates, draw, alike)
+    lines = {one.key: line(one) for one in sorted(taken, key=lambda one: one.place.scene)}  # row groups are read once
+    return candidates, tuple(lines[one.key] for one in taken)
+
+
+def _keys(sampled: SampledScene, draw: Draw) -> Iterator[tuple[str | None, int, SetOfObjects]]:
+    """Key, number and set of each set of a scene whose image is taken; no key without an annotation id."""
+    image = draw.image(sampled.scene.file_name)
+    for number, chosen in enumerate(sampled.sets if image else ()):
+        annotation = sampled.scene.objects[chosen.center].annotation_id
+        yield None if annotation is None else f"{image}/{annotation}", number, chosen
+
+
+def _is_candidate(sampled: SampledScene, chosen: SetOfObjects) -> bool:
+    objects = sampled.scene.objects
+    center, parent = objects[chosen.center], sampled.parents[chosen.center]
+    while parent is not None and parent >= 0 and objects[parent].kind == "group":
+        parent = sampled.parents[parent]
+    if parent is None or parent < 0 or center.kind == "crowd" or len(chosen.members) < 2 or center.area < MIN_AREA:
+        return False
+    region = click_region(sampled.scene.rles, chosen)
+    is_other = ious(center.rle, [objects[parent].rle])[0] <= SAME_AS_PARENT
+    return bool(is_other and areas([region])[0] >= MIN_CLICK_AREA)
+
+
+def _listed(key: str, sampled: SampledScene, chosen: SetOfObjects) -> ListedSet:
+    rles = sampled.scene.rles
+    members = tuple(_sha256(rle["counts"]) for rle in set_masks(rles, chosen))
+    return ListedSet(key, _sha256(rles[chosen.center]["counts"]), members)
+
+
+def _parsed(path: Path, content: bytes) -> Iterator[ListedSet]:
+    """The lines of a list; `InputError` for one that is not a set, a key that comes again, or no line at all."""
+    seen: set[str] = set()
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            table = parse_json_table(line)
+        except ValueError as error:
+            raise InputError(f"{path}: line {number} is not a set ({error}); get the list again") from error
+        one = settings_from(ListedSet, table, f"{path}: line {number}")
+        if one.key in seen:
+            raise InputError(f"{path}: line {number}: the key {shown(one.key)} comes again; get the list again")
+        seen.add(one.key)
+        yield one
+    if not seen:
+        raise InputError(f"{path}: the list is empty; get it again")
+
+
+def _keys_sha256(candidates: Sequence[Candidate]) -> str:
+    return _sha256("".join(f"{key}\n" for key in sorted(one.key for one in candidates)))
+
+
+def _toml(table: Mapping[str, Any]) -> bytes:
+    """TOML of values and of tables of values; JSON writes both but for one character."""
+
+    def line(key: str, value: Any) -> str:
+        name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+        return f"{name} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
+
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    lines = [line(key, value) for key, value in table.items() if key not in tables]
+    for name, content in tables.items():
+        lines += [f"\n[{name}]\n", *(line(key, value) for key, value in content.items())]
+    return "".join(lines).encode()
+
+
+def _sha256(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
