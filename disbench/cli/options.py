@@ -13,7 +13,6 @@ from typer import Option
 
 from disbench.core.choices import EngineName, Exif
 from disbench.core.errors import InputError
-from disbench.core.scenes import LINK
 from disbench.io import addresses
 from disbench.io.files import Existing
 
@@ -118,6 +117,8 @@ WorkersOption = Annotated[
 
 def echo_left_out(counts: Mapping[str, int]) -> None:
     """Print what of a dataset was left out, and which declared links were changed, the most frequent first."""
+    from disbench.core.scenes import LINK  # noqa: PLC0415
+
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         if count:
             typer.echo(f"  {'' if reason.startswith(LINK) else 'left out: '}{count} x {reason}")

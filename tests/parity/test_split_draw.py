@@ -81,7 +81,10 @@ class Restated:
         return taken
 
 
-@pytest.mark.parametrize(("seed", "size", "images"), [(0, None, "*"), (1, 50, "*"), (2, 900, "*"), (3, 41, "val2017/*")])
+CASES = [(0, None, "*"), (1, 50, "*"), (2, 900, "*"), (3, 41, "val2017/*")]
+
+
+@pytest.mark.parametrize(("seed", "size", "images"), CASES)
 def test_splits_are_the_literal_rules(seed: int, size: int | None, images: str, tmp_path: Path) -> None:
     shards = parts_shards(tmp_path / "shards", parts_scenes(40, seed))
     scenes = [one for one in ShardReader(shards) if images == "*" or one.scene.file_name.startswith("val2017/")]
