@@ -60,6 +60,19 @@ def encode(mask: BoolArray) -> Rle:
     return _to_coco(RLEMask.from_array(np.ascontiguousarray(mask, dtype=np.uint8)))
 
 
+def from_grey_png(data: bytes, least: int) -> Rle:
+    """The pixels of a PNG with at least a value; several times faster than by way of an array.
+
+    Args:
+        data: the file; whoever calls this has checked the size that its head claims.
+        least: the value, 1 to 255.
+
+    Raises:
+        ValueError: damaged, or not plainly grey with 8 bits (interlaced, a palette, an alpha channel).
+    """
+    return _to_coco(RLEMask.from_png(data=data, threshold=least))
+
+
 def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
     """Boolean (height, width) array of a mask.
 

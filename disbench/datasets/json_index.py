@@ -142,6 +142,25 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
     return record
 
 
+def read_json_file(path: Path) -> dict[str, Any]:
+    """The object of a JSON file with the annotations of one image, plain or compressed.
+
+    Raises:
+        InputError: missing, damaged, more than `MAX_RECORD_BYTES`, or not an object of JSON.
+    """
+    with open_unpacked(path) as file:
+        data = file.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        raise InputError(f"{path}: more than {MAX_RECORD_BYTES} bytes for one image; leave it out")
+    try:
+        found = _loaded(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged or cut off, not JSON ({error}); get it again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {shown(found)} where an object of JSON should be; get it again")
+    return found
+
+
 def _loaded(data: bytes) -> Any:
     try:
         return orjson.loads(data)

@@ -1,0 +1,94 @@
+"""Sampling of SA-1B's layout at two sizes: files/s, masks/s and the peak memory of the process, which must not grow.
+
+    python benchmarks/sa1b.py [--files 2000] [--times 10] [--masks 100] [--workers 1] [--folder DIR]
+
+Files are made in a temporary folder: `sa_N.json` with small masks on images of 1500 x 2250, 1,000 files a subfolder,
+beside empty images (sampling opens none). Small masks take little disk, about 20 KB a file; real ones have many more
+runs and cost more. Each size is sampled by `disbench sample sa1b-hierarchy` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from throughput import run_and_watch
+
+HEIGHT, WIDTH = 1500, 2250
+SCENES = 500
+"""Different images; making them takes longer than writing them."""
+
+
+def rectangle(top: int, left: int, height: int, width: int) -> dict[str, Any]:
+    """The compressed run lengths of a rectangle that touches neither the upper nor the lower border."""
+    gap = HEIGHT - height
+    runs = [left * HEIGHT + top, *[height, gap] * (width - 1), height]
+    runs.append(HEIGHT * WIDTH - sum(runs))
+    rle: Any = coco_mask.frPyObjects({"size": [HEIGHT, WIDTH], "counts": runs}, HEIGHT, WIDTH)
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+@cache
+def annotations(masks: int, seed: int) -> str:
+    """JSON of masks of which every fourth lies in the one before, as parts do."""
+    random = np.random.default_rng(seed)
+    found = []
+    top = left = height = width = 0
+    for number in range(masks):
+        if number % 4 == 3:
+            top, left, height, width = top + 2, left + 2, height - 6, width - 6
+        else:
+            height, width = random.integers(16, 60, 2).tolist()
+            top, left = int(random.integers(1, HEIGHT - 61)), int(random.integers(1, WIDTH - 61))
+        box = [float(side) for side in (left, top, width, height)]
+        segmentation = rectangle(top, left, height, width)
+        found.append({"id": number, "segmentation": segmentation, "bbox": box, "area": height * width})
+    return json.dumps(found)
+
+
+def make(folder: Path, begin: int, end: int, masks: int) -> None:
+    """Write the files of some numbers, of which those with the same remainder by `SCENES` have the same masks."""
+    for number in range(begin, end):
+        place = folder / f"sa_{number // 1000:06d}"
+        place.mkdir(exist_ok=True)
+        image = {"image_id": number, "width": WIDTH, "height": HEIGHT, "file_name": f"sa_{number}.jpg"}
+        content = f'{{"image": {json.dumps(image)}, "annotations": {annotations(masks, number % SCENES)}}}'
+        (place / f"sa_{number}.json").write_text(content)
+        (place / f"sa_{number}.jpg").touch()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--masks", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="for the temporary folder")
+    chosen = parser.parse_args()
+    print(f"{'files':>9} {'masks':>11} {'seconds':>8} {'files/s':>8} {'masks/s':>9} {'peak MiB, all processes':>24}")
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
+        root, begin = Path(temporary), 0
+        (root / "files").mkdir()
+        for files in (chosen.files, chosen.times * chosen.files):
+            make(root / "files", begin, files, chosen.masks)
+            begin = files
+            command = [sys.executable, "-m", "disbench", "sample", "sa1b-hierarchy", "--folder", root / "files"]
+            words = [*command, "--out", root / f"out-{files}", "--workers", chosen.workers]
+            seconds, peak = run_and_watch(list(map(str, words)))
+            masks = files * chosen.masks
+            print(
+                f"{files:>9,} {masks:>11,} {seconds:>8.1f} {files / seconds:>8.0f} {masks / seconds:>9.0f} "
+                f"{peak * 1024:>24.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""ADE20K's full release: scenes of objects, parts and parts of parts, each with a PNG of its own.
+
+B. Zhou et al. Semantic understanding of scenes through the ADE20K dataset. IJCV 2019.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn
+
+from disbench.core import masks
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
+from disbench.core.masks import Rle, whole_number
+from disbench.core.scenes import LINK, Links, Scene, SceneObject, links_by_id
+from disbench.datasets.json_index import read_json_file
+from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_png
+from disbench.io.files import has_control, relative_path
+
+RELEASE = "ADE20K_2021_17_01"
+"""The folder that the release unpacks to."""
+_SPLITS = {"train": "training", "val": "validation"}
+_VISIBLE = 255
+"""The value of an instance PNG where the object is seen; 128 is hidden behind another object."""
+
+
+class _Entry(NamedTuple):
+    """An object of the JSON; `whole` and `parts` are ids, `png` is relative to the JSON's folder."""
+
+    id: int
+    name: str
+    whole: int | None
+    parts: list[int]
+    level: int | None
+    png: str
+
+
+class Ade20kScenes:
+    """Scenes of a split of ADE20K's release of 2021 (a `SceneSource`), in the order of their paths.
+
+    A mask has the pixels that are seen. The link of a part to its whole is `parts.ispartof`; what `hasparts` and
+    `part_level` say otherwise is counted.
+
+    Args:
+        folder: `ADE20K_2021_17_01`, or the folder that has it.
+        split: "train", "val", or the name of a folder in images/ADE.
+        bad: whether a malformed object (its record, its PNG, its link) raises, or is left out (the link alone) and
+            counted.
+
+    Raises:
+        InputError: no such folder or split, or no image in it.
+    """
+
+    name = "ade20k"
+
+    def __init__(self, folder: Path, split: str, bad: Literal["fail", "drop"] = "fail") -> None:
+        self.folder, self._bad = folder, bad
+        places = (folder / "images/ADE", folder / RELEASE / "images/ADE")
+        root = next(filter(Path.is_dir, places), None)
+        if root is None:
+            raise InputError(f"{folder}: no images/ADE in it; name the folder {RELEASE} or the one that has it")
+        known = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        self.split = _SPLITS.get(split, split)
+        if self.split not in known:
+            raise InputError(f"{root}: no split {shown(split)}; splits here: {', '.join(known) or 'none'}")
+        self.stems = sorted(_stems(root / self.split, folder))
+        if not self.stems:
+            raise InputError(f"{root / self.split}: no JSON of an image in it; unpack the release again")
+        repeated, times = Counter(map(_name, self.stems)).most_common(1)[0]
+        if times > 1:
+            raise InputError(f"{root / self.split}: two images are named {shown(repeated)}; remove one of them")
+
+    def __len__(self) -> int:
+        """Number of images of the split."""
+        return len(self.stems)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order.
+
+        Raises:
+            InputError: a damaged JSON, one with more than `MAX_OBJECTS` objects; a malformed object, if `bad` is
+                "fail".
+        """
+        for index in indices:
+            yield self._scene(self.stems[index])
+
+    def fingerprint(self) -> dict[str, str]:
+        """One SHA-256 over all JSON files and the PNGs that they name: all are read (half a minute for training)."""
+        return {f"{self.name}:{self.split}": joint_sha256(self._files())}
+
+    def _files(self) -> Iterator[Path]:
+        for stem in self.stems:
+            path = self.folder / f"{stem}.json"
+            yield path
+            for found in _record(path)[2]:
+                with suppress(ValueError):
+                    if (png := path.parent / _entry(found).png).is_file():
+                        yield png
+
+    def _scene(self, stem: str) -> Scene:
+        path = self.folder / f"{stem}.json"
+        height, width, listed = _record(path)
+        dropped: Counter[str] = Counter()
+        entries: dict[int, _Entry] = {}
+        rles: list[Rle] = []
+        size = 0
+        for found in listed:
+            try:
+                entry = _entry(found)
+                if entry.id in entries:
+                    raise ValueError("another object of the image has its id")
+                rle = _visible(path.parent / entry.png, height, width)
+                size += len(rle["counts"])
+                masks.check_total(size)
+            except ValueError as error:
+                if self._bad == "fail":
+                    _stop(path, found, error)
+                dropped["invalid annotation"] += 1
+                continue
+            entries[entry.id] = entry
+            rles.append(rle)
+        areas, boxes = masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist())
+        return Scene(
+            image_id=_name(stem),
+            file_name=f"{stem}.jpg",
+            height=height,
+            width=width,
+            source=self.name,
+            objects=tuple(
+                SceneObject(rle, area, box, entry.name, annotation_id=entry.id, source=self.name)
+                for entry, rle, area, box in zip(entries.values(), rles, areas, boxes, strict=True)
+            ),
+            dropped=dropped,
+            links=self._links(path, entries, dropped),
+        )
+
+    def _links(self, path: Path, entries: dict[int, _Entry], dropped: Counter[str]) -> Links:
+        def refuse(number: int, problem: str) -> None:
+            if self._bad == "fail":
+                _stop(path, {"id": list(entries)[number]}, f"parts.ispartof: {problem}")
+
+        links = links_by_id(list(entries), [entry.whole for entry in entries.values()], refuse, dropped)
+        by_part = {(entry.whole, entry.id) for entry in entries.values() if entry.whole is not None}
+        by_whole = {(entry.id, part) for entry in entries.values() for part in entry.parts}
+        if unlike := len(by_part ^ by_whole):
+            dropped[f"{LINK}ispartof and hasparts differ"] += unlike
+        levels = {entry.id: entry.level for entry in entries.values()}
+        for entry in entries.values():
+            above = -1 if entry.whole is None else levels.get(entry.whole)
+            if entry.level is not None and above is not None and entry.level != above + 1:
+                dropped[f"{LINK}level odd"] += 1
+        return links
+
+
+def _stems(split: Path, folder: Path) -> Iterator[str]:
+    """The paths of all images of a split without their endings, relative to a folder; hidden files are left out."""
+    for place, folders, files in os.walk(split):
+        stems = {file[:-5] for file in files if file.endswith(".json") and not file.startswith(".")}
+        folders[:] = [name for name in folders if name not in stems and not name.startswith(".")]
+        for stem in stems:
+            path = Path(place, stem).relative_to(folder).as_posix()
+            if has_control(path):
+                raise InputError(f"{place}: the name {shown(stem)} is not plain text in UTF-8; rename the file")
+            yield path
+
+
+def _name(stem: str) -> str:
+    return stem.rpartition("/")[2]
+
+
+def _record(path: Path) -> tuple[int, int, list[Any]]:
+    """Height and width of an image, and its objects as the JSON has them."""
+    annotation = read_json_file(path).get("annotation")
+    annotation = annotation if isinstance(annotation, dict) else {}
+    height, width = ([*map(whole_number, _listed(annotation.get("imsize"))), None, None])[:2]
+    if height is None or width is None or height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise InputError(
+            f"{path}: annotation.imsize is {shown(annotation.get('imsize'))}, not height and width of an image of 1 to "
+            f"{MAX_PIXELS} pixels; get the file again"
+        )
+    found = _listed(annotation.get("object"))
+    if len(found) > MAX_OBJECTS:
+        raise InputError(f"{path}: {len(found):,} objects; an image has at most {MAX_OBJECTS:,}, so leave it out")
+    return height, width, found
+
+
+def _entry(found: Any) -> _Entry:
+    """An object of the JSON; ValueError says what is wrong with it."""
+    if not isinstance(found, dict):
+        raise ValueError(f"it is {shown(found)}, not an object of JSON")
+    number, parts = whole_number(found.get("id")), found.get("parts")
+    parts = parts if isinstance(parts, dict) else {}
+    if number is None:
+        raise ValueError("its id is not a whole number")
+    wholes = _numbers(parts, "ispartof")
+    if len(wholes) > 1:
+        raise ValueError(f"parts.ispartof names {len(wholes)} wholes, not one")
+    name, png = found.get("name"), found.get("instance_mask")
+    if not isinstance(name, str) or not isinstance(png, str):
+        raise ValueError("its name or its instance_mask is not a text")
+    level = whole_number(parts.get("part_level"))
+    return _Entry(number, name, wholes[0] if wholes else None, _numbers(parts, "hasparts"), level, relative_path(png))
+
+
+def _numbers(parts: dict[str, Any], key: str) -> list[int]:
+    numbers = [number for value in _listed(parts.get(key)) if (number := whole_number(value)) is not None]
+    if len(numbers) != len(_listed(parts.get(key))):
+        raise ValueError(f"parts.{key} is {shown(parts.get(key))}, not a list of ids")
+    return numbers
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list of MATLAB's, which writes one of length 1 as its value."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _visible(path: Path, height: int, width: int) -> Rle:
+    """The mask of what is seen of an object, from its PNG."""
+    with opened_mask(path, ("L",)) as image:
+        if image.size != (width, height):
+            raise InputError(
+                f"{path}: {image.width} x {image.height} pixels, but its image has {width} x {height}; get both again"
+            )
+    try:
+        with path.open("rb") as file:
+            return masks.from_grey_png(file.read(2 * height * width + 2**16), _VISIBLE)
+    except ValueError:  # interlaced, or of fewer bits; or damaged, which this way says how
+        return masks.encode(read_label_png(path) == _VISIBLE)
+
+
+def _stop(path: Path, found: Any, problem: object) -> NoReturn:
+    number = shown(found.get("id") if isinstance(found, dict) else None)
+    raise InputError(
+        f"{path}: object {number}: {problem}; fix it, or leave such objects out: bad_annotations=drop"
+    ) from None

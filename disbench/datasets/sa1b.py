@@ -1,0 +1,198 @@
+"""SA-1B: scenes from one JSON of masks for each image, without categories or links.
+
+A. Kirillov et al. Segment anything. ICCV 2023.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from disbench.core import masks
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
+from disbench.core.masks import Rle, whole_number
+from disbench.core.scenes import Scene, SceneObject
+from disbench.datasets.json_index import read_json_file
+from disbench.io.files import Stamp, has_control
+
+ALL = "train"
+"""The split of all images; SA-1B has no other."""
+_FILE = re.compile(r"sa_(0|[1-9][0-9]{0,8})\.(json|jpg)")
+_DEPTH = 3
+"""Folders in each other that are looked into: annotations/sa_000000 has two."""
+_MASK_BYTES = 500
+"""Of JSON, about."""
+
+
+class Sa1bScenes:
+    """Scenes of SA-1B (a `SceneSource`), in the order of their numbers.
+
+    `sa_N.json` and `sa_N.jpg` lie side by side, or in folders `annotations` and `images`, and in any subfolders of
+    these. The images need not be there. All masks are things of the category "object".
+
+    Memory: 8 bytes for each image, 45 while the folder is looked through; no path is held.
+
+    Args:
+        folder: of the files, or of the folders that the archives unpack to (sa_000000 ...).
+        split: "train" for all images, or the name of a folder in `folder`.
+        bad: whether a malformed mask raises, or is left out and counted.
+
+    Raises:
+        InputError: no such folder, no `sa_N.json` in it, or two of one number.
+    """
+
+    name = "sa1b"
+
+    def __init__(self, folder: Path, split: str = ALL, bad: Literal["fail", "drop"] = "fail") -> None:
+        self.folder, self._bad = folder, bad
+        self._folders: list[str] = []  # relative, with a slash at the end
+        self._photos: list[str] = []  # where the images of each folder are
+        numbers, places, photos = array("I"), array("I"), array("I")
+        for prefix in _folders(folder, _start(folder, split)):
+            found, before = {"json": numbers, "jpg": photos}, len(photos)
+            with os.scandir(folder / prefix) as entries:
+                for entry in entries:
+                    if match := _FILE.fullmatch(entry.name):
+                        found[match[2]].append(int(match[1]))
+            places.extend(array("I", [len(self._folders)]) * (len(numbers) - len(places)))
+            self._folders.append(prefix)
+            self._photos.append(prefix if len(photos) > before else _beside(prefix))
+        if not numbers:
+            raise InputError(f"{folder}: no sa_N.json in it; name the folder that SA-1B's archives were unpacked to")
+        order = np.argsort(np.asarray(numbers), kind="stable")
+        self._numbers, self._places = np.asarray(numbers)[order], np.asarray(places)[order]
+        (again,) = np.nonzero(self._numbers[1:] == self._numbers[:-1])
+        if again.size:
+            one, other = (self._path(index) for index in (again[0], again[0] + 1))
+            raise InputError(f"{one}: {other} has the same number; remove one of them")
+        alone = int(np.isin(np.asarray(photos), self._numbers, invert=True).sum())
+        self.dropped = Counter({"image without a JSON": alone} if alone else {})
+
+    def __len__(self) -> int:
+        """Number of JSON files."""
+        return len(self._numbers)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order.
+
+        Raises:
+            InputError: a damaged JSON, one of another image or with more than `MAX_OBJECTS` masks; a malformed mask,
+                if `bad` is "fail".
+        """
+        for index in indices:
+            yield self._scene(index)
+
+    def object_counts(self, images: range) -> list[int]:
+        """About how many masks each image of a range has, by the sizes of the files."""
+        return [max(0, Stamp.of(self._path(index)).size) // _MASK_BYTES for index in images]
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the path and size of every JSON file, some ten seconds for a million.
+
+        The files themselves are not read, for that would take as long as sampling them: a change that leaves a file's
+        size as it was is not noticed.
+        """
+        joint = hashlib.sha256()
+        for index in range(len(self)):
+            path = self._path(index)
+            joint.update(f"{path.relative_to(self.folder).as_posix()} {Stamp.of(path).size}\n".encode())
+        return {f"{self.name}:names and sizes": joint.hexdigest()}
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{self._folders[self._places[index]]}sa_{self._numbers[index]}.json"
+
+    def _scene(self, index: int) -> Scene:
+        path, photo = self._path(index), f"sa_{self._numbers[index]}.jpg"
+        content = read_json_file(path)
+        image, found = content.get("image"), content.get("annotations")
+        if not isinstance(image, dict) or not isinstance(found, list):
+            raise InputError(f"{path}: no 'image' with 'annotations', as SA-1B's files have; get it again")
+        if str(image.get("file_name")).rpartition("/")[2] != photo:
+            raise InputError(f"{path}: its image is {shown(image.get('file_name'))}, not {photo}; get it again")
+        height, width = whole_number(image.get("height")), whole_number(image.get("width"))
+        if height is None or width is None or height < 1 or width < 1 or height * width > MAX_PIXELS:
+            said = f"{shown(image.get('width'))} x {shown(image.get('height'))}"
+            raise InputError(f"{path}: its image has {said} pixels; images have 1 to {MAX_PIXELS}, so leave it out")
+        if len(found) > MAX_OBJECTS:
+            raise InputError(f"{path}: {len(found):,} masks; an image has at most {MAX_OBJECTS:,}, so leave it out")
+        dropped: Counter[str] = Counter()
+        rles: dict[int, Rle] = {}
+        size = 0
+        for annotation in found:
+            try:
+                number, rle = _mask(annotation, height, width)
+                if number in rles:
+                    raise ValueError("another mask of the image has its id")
+                size += len(rle["counts"])
+                masks.check_total(size)
+                rles[number] = rle
+            except ValueError as error:
+                if self._bad == "fail":
+                    said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
+                    raise InputError(
+                        f"{path}: annotation {said}: {error}; fix it, or leave such masks out: bad_annotations=drop"
+                    ) from None
+                dropped["invalid annotation"] += 1
+        listed = list(rles.values())
+        parts = zip(rles.items(), masks.areas(listed).tolist(), map(tuple, masks.boxes(listed).tolist()), strict=True)
+        return Scene(
+            image_id=photo.removesuffix(".jpg"),
+            file_name=f"{self._photos[self._places[index]]}{photo}",
+            height=height,
+            width=width,
+            source=self.name,
+            objects=tuple(
+                SceneObject(rle, area, box, "object", annotation_id=number, source=self.name)
+                for (number, rle), area, box in parts
+            ),
+            dropped=dropped,
+        )
+
+
+def _start(folder: Path, split: str) -> str:
+    """The folder of a split, relative."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; name that of SA-1B")
+    known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if split != ALL else []
+    if split != ALL and split not in known:
+        raise InputError(
+            f"{folder}: no split {shown(split)}; {ALL} is all of SA-1B, and a folder in it is a part: "
+            f"{', '.join(known[:8]) or 'none here'}"
+        )
+    return "" if split == ALL else f"{split}/"
+
+
+def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:
+    """A folder and those in it, relative to another, with a slash at the end; sorted."""
+    yield prefix
+    if depth:
+        with os.scandir(folder / prefix) as found:
+            names = sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
+        for name in names:
+            if has_control(name):
+                raise InputError(f"{folder / prefix}: the name {shown(name)} is not plain text; rename the folder")
+            yield from _folders(folder, f"{prefix}{name}/", depth - 1)
+
+
+def _beside(prefix: str) -> str:
+    """The folder of the images that have their JSON files in another one."""
+    return "/".join("images" if part == "annotations" else part for part in prefix.split("/"))
+
+
+def _mask(annotation: Any, height: int, width: int) -> tuple[int, Rle]:
+    """Id and mask of an annotation; ValueError says what is wrong with it."""
+    if not isinstance(annotation, dict):
+        raise ValueError("it is not an object of JSON")
+    number = whole_number(annotation.get("id"))
+    if number is None:
+        raise ValueError("its id is not a whole number")
+    return number, masks.from_segmentations([annotation.get("segmentation")], height, width)[0]
