@@ -126,6 +126,29 @@ PICTURES = {
 }
 
 
+ADE, SA = "ade/images/ADE/training/s/ADE_1", "sa/sa_000000/sa_1"
+ADE_OBJECTS = [
+    {"id": k, "name": "a, b", "instance_mask": f"ADE_1/{k}.png", "parts": {"ispartof": above, "hasparts": below}}
+    for k, above, below in ((0, [], [1, 2]), (1, 0, []), (2, [0], 4), (4, 2, []))
+]
+ADE_JSON = {"annotation": {"imsize": [6, 7, 3], "object": ADE_OBJECTS}}
+SA_JSON = {
+    "image": {"image_id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "sa_1.jpg"},
+    "annotations": [
+        annotation(number, segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
+        for number, counts in enumerate([CROWD_COUNTS, [5, 10, HEIGHT * WIDTH - 15], [HEIGHT * WIDTH]])
+    ],
+}
+
+
+def ade_png(number: int, **options: Any) -> bytes:
+    """An instance PNG of 6 x 7 pixels."""
+    out = io.BytesIO()
+    values = np.array([0, 128, 255], dtype=np.uint8)[np.arange(42).reshape(6, 7) // (number + 1) % 3]
+    Image.fromarray(values).save(out, "PNG", **options)
+    return out.getvalue()
+
+
 def write_all(root: Path) -> Path:
     """A folder that every reader of `reader_process` accepts."""
     for folder in ("a", "masks", "images", "img", "inst", "JPEGImages", "SegmentationObject", "SegmentationClass"):
@@ -146,6 +169,12 @@ def write_all(root: Path) -> Path:
     for folder in ("JPEGImages", "img"):
         Image.fromarray(np.zeros((2, 4, 3), dtype=np.uint8)).save(root / folder / "a.jpg")
     (root / "inst" / "a.mat").write_bytes(mat(np.asarray(labels) % 255, ((1,), (2,))))
+    (root / ADE).mkdir(parents=True, exist_ok=True)
+    (root / SA).parent.mkdir(parents=True, exist_ok=True)
+    (root / f"{ADE}.json").write_text(json.dumps(ADE_JSON))
+    (root / f"{SA}.json").write_text(json.dumps(SA_JSON))
+    for number in (0, 1, 2, 4):
+        (root / ADE / f"{number}.png").write_bytes(ade_png(number))
     for split in ("train.txt", "ImageSets/Segmentation/train.txt"):
         (root / split).write_text("a\n")
     for folder in ("images", "masks"):

@@ -26,10 +26,12 @@ from disbench.datasets import images, label_maps, layouts, mask_kinds, targets
 from disbench.datasets.annotated import open_coco
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.datasets.scene_sources import open_folder_scenes
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.rows import to_batch
 
+DECLARED = Recipe(name="test", description="", method="hierarchy", sources=("ade20k", "sa1b"), min_area=1)
 CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
 SPARE = 512 * 2**20
 """Bytes of address space beyond the stated bounds: allocators and their arenas round up."""
@@ -49,6 +51,13 @@ def all_scenes(source: SceneSource) -> None:
             assert x >= 0 and y >= 0 and x + width <= scene.width and y + height <= scene.height
             if scene.height * scene.width <= 2**16:
                 assert masks.decode(item.rle).sum() == item.area
+
+
+def folder_scenes(path: Path, name: Any, bad: Any = "fail") -> None:
+    source = open_folder_scenes(name, path, "train", bad)
+    all_scenes(source)
+    for scene in source.read(range(len(source))):
+        sample_scene(scene, DECLARED)
 
 
 def annotations(path: Path, dialect: Any, bad: Any = "fail", raster: Any = "pycocotools") -> None:
@@ -132,6 +141,8 @@ READERS: Mapping[str, Callable[[Path], object]] = {
         layouts.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
     "davis585": lambda path: every_sample(layouts.open_davis585("davis", path, {"initial": "none"}, {})),
+    **{name: partial(folder_scenes, name=name) for name in ("ade20k", "sa1b")},
+    **{f"{name}, dropped": partial(folder_scenes, name=name, bad="drop") for name in ("ade20k", "sa1b")},
     "find": lambda path: images.ImageFinder([path.parent])(path.read_text(errors="surrogateescape")),
 }
 

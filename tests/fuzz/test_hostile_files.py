@@ -23,6 +23,8 @@ from disbench.core.limits import MAX_ARRAYS, MAX_MATLAB_BYTES, MAX_PIXELS, MAX_R
 from disbench.datasets.label_maps import read_instances
 from tests.annotations import annotation, image
 from tests.fuzz.dataset_files import (
+    ADE,
+    ADE_JSON,
     COCO,
     MAT_HEAD,
     MIB,
@@ -30,7 +32,10 @@ from tests.fuzz.dataset_files import (
     PANOPTIC,
     PICTURES,
     PROTOCOLS,
+    SA,
+    SA_JSON,
     TREE,
+    ade_png,
     json_bound,
     mat,
     pickle_bound,
@@ -81,6 +86,17 @@ FORMATS = {
     "masks": Format(
         ["hannotation"], [pickle.dumps(PACKED, p) for p in PROTOCOLS], "masks/9.pickle", ".", lambda size: FEW
     ),
+    "json of ADE20K": Format(
+        ["ade20k", "ade20k, dropped"], [json.dumps(ADE_JSON).encode()], f"{ADE}.json", "ade", json_bound
+    ),
+    "png of ADE20K": Format(
+        ["ade20k", "ade20k, dropped"],
+        [ade_png(2), ade_png(2, bits=4), ade_png(2, compress_level=0)],
+        f"{ADE}/2.png",
+        "ade",
+        lambda size: SOME_PIXELS,
+    ),
+    "json of SA-1B": Format(["sa1b", "sa1b, dropped"], [json.dumps(SA_JSON).encode()], f"{SA}.json", "sa", json_bound),
     "list": Format(["list", "sbd", "sbd samples"], [b"a\na\n"], "train.txt"),
     "list of VOC": Format(["voc", "voc samples"], [b"a\na\n"], "ImageSets/Segmentation/train.txt", "."),
     "images of a folder": Format(
