@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -49,7 +49,7 @@ class Draw:
         images: pattern that an image's `file_name` matches, with `*`, `?` and `[...]`; `*` stands for slashes too.
         size: sets to draw; None lists every candidate.
         per_image: sets of one image, at most.
-        per_name: sets with one part key, at most; parts without a key are not limited.
+        per_name: sets with one part key, at most; it limits nothing where all candidates have the same key.
     """
 
     dataset: str
@@ -199,7 +199,7 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
 
 
 def drawn_of(
-    candidates: Iterable[Candidate], draw: Draw, alike: Callable[[Candidate, Candidate], bool]
+    candidates: Sequence[Candidate], draw: Draw, alike: Callable[[Candidate, Candidate], bool]
 ) -> list[Candidate]:
     """Go through candidates by rank and take one unless its image or part key has its share or `alike` holds.
 
@@ -210,6 +210,7 @@ def drawn_of(
     """
     if draw.size is None or draw.per_image is None or draw.per_name is None:
         return list(candidates)
+    per_name = draw.per_name if len({one.name for one in candidates}) > 1 else draw.size
     taken: list[Candidate] = []
     of_image: dict[str, list[Candidate]] = {}
     of_name: Counter[str] = Counter()
@@ -217,12 +218,12 @@ def drawn_of(
         if len(taken) == draw.size:
             break
         beside = of_image.setdefault(one.image, [])
-        is_full = len(beside) >= draw.per_image or of_name[one.name] >= draw.per_name
+        is_full = len(beside) >= draw.per_image or of_name[one.name] >= per_name
         if is_full or any(alike(one, other) for other in beside):
             continue
         taken.append(one)
         beside.append(one)
-        of_name[one.name] += one.name != ""
+        of_name[one.name] += 1
     return taken
 
 

@@ -9,17 +9,29 @@ import pytest
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
-from disbench.sampling.splits import check_split, read_split
+from disbench.sampling.splits import Split, check_split, read_split
 
 pytestmark = pytest.mark.real_data
 
 
+def checked(name: str, recipe_name: str, paths: SourcePaths, place: Path) -> Split:
+    """The split, which holds in shards that are made anew."""
+    recipe, split = load_recipe(recipe_name), read_split(name)
+    make_shards(open_source(recipe, paths), recipe, place)
+    assert check_split(split, place) is None
+    return split
+
+
 def test_clothing(data_root: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("paco-parts")
     paths = SourcePaths(lvis=[data_root / "clothing" / "paco_style.json"])
-    make_shards(open_source(recipe, paths), recipe, tmp_path)
-    split = read_split("clothing-parts-300")
-    assert check_split(split, tmp_path) is None
+    split = checked("clothing-parts-300", "paco-parts", paths, tmp_path)
     assert len(split.sets) == 300
     images = {int(one.key.split("/")[2]) for one in split.sets}
     assert not any(image % 5 for image in images)  # the others are trained on
+
+
+def test_ade20k(data_root: Path, tmp_path: Path) -> None:
+    paths = SourcePaths(folder=data_root / "ade20k_sample", split="train")
+    split = checked("ade-sample", "ade-parts", paths, tmp_path)
+    assert len(split.sets) == split.made.candidates == 29
+    assert max(len(one.members) for one in split.sets) >= 3  # parts of parts, or groups

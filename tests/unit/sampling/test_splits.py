@@ -99,6 +99,12 @@ def test_shares_of_images_and_names(size: int, shards: Path) -> None:
             assert len(beside) == 3 or any(alike(one, other) for other in beside)
 
 
+def test_one_name_has_no_share(shards: Path) -> None:
+    reader, draw = ShardReader(shards), standard_draw("cars", "val", size=40)
+    alone = [dataclasses.replace(one, name="object") for one in find_candidates(reader, draw)]
+    assert len(drawn_of(alone, draw, lambda one, other: False)) == 40
+
+
 def test_images_are_chosen_by_their_file_name(shards: Path) -> None:
     reader = ShardReader(shards)
     numbers = [int(one.image.rpartition("/")[2]) for one in find_candidates(reader, Draw("cars", "val", "*[05].jpg"))]
