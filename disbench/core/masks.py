@@ -124,6 +124,11 @@ def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     return _coco_ious([rle], others, crowd=True).reshape(-1)
 
 
+def shares_inside(rles: Sequence[Rle], other: Rle) -> FloatArray:
+    """For each mask, the share of its area that lies in another: |rle and other| / |rle|, float64 (n,)."""
+    return _coco_ious(rles, [other], crowd=True).reshape(-1)
+
+
 def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
     return _coco_ious([rle], others, crowd=False).reshape(-1)
@@ -261,11 +266,14 @@ def from_segmentations(
     polygons = [found for found in segmentations if isinstance(found, list)]
     rings = _plain_rings(polygons, height, width)
     drawn = iter(_drawn(rings, list(map(len, polygons)), height, width, raster)) if rings else None
+    encoded = iter(_plain_rles([found for found in segmentations if isinstance(found, dict)], height, width))
     masks: list[Rle] = []
     size = 0
     for found in segmentations:
         if drawn and isinstance(found, list):
             masks.append(next(drawn))
+        elif isinstance(found, dict) and (rle := next(encoded, None)):
+            masks.append(rle)
         else:
             masks.append(_from_segmentation(found, height, width, raster, changes))
         size += len(masks[-1]["counts"])
@@ -314,9 +322,10 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
 def are_well_formed(rles: Sequence[Rle]) -> bool:
     """Whether run lengths are as the encoder writes those of a mask that is not empty.
 
-    That is: positive but for the first, and as many as there are pixels. What is not may still be a mask, with runs of
-    length 0, or without a pixel. The compressed form is that of `from_foreign_rle`; here the
-    groups of many masks are decoded at once, which is many times faster for small ones.
+    That is: positive but for the first, as many as there are pixels, and each in as few groups of bits as it takes.
+    What is not may still be a mask, with runs of length 0, or without a pixel. The compressed form is that of
+    `from_foreign_rle`, which returns the same bytes; here the groups of many masks are decoded at once, which is many
+    times faster for small ones.
 
     Args:
         rles: compressed, of any sizes; nothing is known of their counts.
@@ -344,6 +353,9 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
     starts[0], starts[1:] = 0, ends[:-1] + 1
     lengths = ends - starts + 1
     if lengths.max() > _MOST_GROUPS:
+        return False
+    longer = ends[lengths > 1]  # a last group that only repeats the sign of the one before is too much
+    if (groups[longer] == np.where(groups[longer - 1] & 16, 31, 0)).any():
         return False
     shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
     stored = np.add.reduceat((groups & 31).astype(np.int64) << shifts, starts)
@@ -402,6 +414,17 @@ def _coco_ious(rles: Sequence[Rle], others: Sequence[Rle], *, crowd: bool) -> Fl
     if not rles or not others:
         return np.zeros((len(rles), len(others)))
     return np.asarray(coco_mask.iou(list(rles), list(others), [crowd] * len(others)))
+
+
+def _plain_rles(rles: Sequence[dict[str, Any]], height: int, width: int) -> list[Rle]:
+    """Compressed RLEs, checked together; none where one of them has to be looked at by itself."""
+    texts = [rle.get("counts") for rle in rles]
+    if any(rle.get("size") != [height, width] for rle in rles) or not all(
+        isinstance(text, str) and text.isascii() for text in texts
+    ):
+        return []
+    found: list[Rle] = [{"size": [height, width], "counts": text.encode("ascii")} for text in texts if text]
+    return found if len(found) == len(texts) and are_well_formed(found) else []
 
 
 def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list[FloatArray]:

@@ -51,6 +51,7 @@ def containment_matrix(
     box_share: float = BOX_SHARE,
     mask_share: float = MASK_SHARE,
     measured: tuple[IntArray, IntArray] | None = None,
+    wanted: BoolArray | None = None,
 ) -> BoolArray:
     """Which mask contains which: bool (n, n), [i, j] is contains(i, j); the diagonal is False.
 
@@ -62,6 +63,7 @@ def containment_matrix(
         box_share: in [0, 1].
         mask_share: in [0, 1].
         measured: `areas` and `boxes` of the masks where the caller has them; the masks are then not checked.
+        wanted: bool (n, n), symmetric: pairs that may contain each other; None for all.
     """
     if measured is None:
         check_masks(rles)
@@ -69,6 +71,8 @@ def containment_matrix(
     area, box = measured
     possible = (area[:, None] >= area) & (_box_shares(box) >= box_share)
     np.fill_diagonal(possible, val=False)
+    if wanted is not None:
+        possible &= wanted
     contains: BoolArray = mask_share < overlaps_where(possible.T, rles, rles, "contained").T
     return contains
 

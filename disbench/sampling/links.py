@@ -9,10 +9,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from disbench.core.masks import areas, boxes, ious, overlaps_where, union
+from disbench.core.masks import areas, boxes, ious, shares_inside, union
 from disbench.core.scenes import LINK, SceneObject, on_cycles
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
 from disbench.sampling.recipes import Recipe
@@ -50,9 +51,7 @@ def checked_parents(
     """
     parents = list(declared)
     for whole, parts in _families(declared):
-        (shares,) = overlaps_where(
-            np.ones((len(parts), 1), np.bool_), [objects[i].rle for i in parts], [objects[whole].rle], "contained"
-        ).T
+        shares = shares_inside([objects[i].rle for i in parts], objects[whole].rle)
         for part, share in zip(parts, shares.tolist(), strict=True):
             if share < recipe.keep_share:
                 parents[part] = -1
@@ -62,15 +61,19 @@ def checked_parents(
             counts[f"{LINK}parent smaller"] += objects[part].area > objects[whole].area
     if not nest:
         return parents
+    above, area = np.array(parents), np.array([item.area for item in objects])
+    siblings = (above[:, None] == above) & (above >= 0)
+    box = np.array([item.box for item in objects]).reshape(-1, 4)
+    rles = [item.rle for item in objects]
+    contains = containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, box), siblings)
     for _, parts in _families(tuple(parents)):
         ordered = sorted(parts, key=lambda i: _by_id(objects, i))
-        area = np.array([objects[i].area for i in ordered])
-        box = np.array([objects[i].box for i in ordered])
-        rles = [objects[i].rle for i in ordered]
-        forest = grow_forest(containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, box)), area)
-        for part, above in zip(ordered, forest.parents, strict=True):
-            if above >= 0:
-                parents[part] = ordered[above]
+        inside = contains[np.ix_(ordered, ordered)]
+        if not inside.any():
+            continue
+        for part, holder in zip(ordered, grow_forest(inside, area[ordered]).parents, strict=True):
+            if holder >= 0:
+                parents[part] = ordered[holder]
                 counts[f"{LINK}nested by geometry"] += 1
     return parents
 
@@ -91,8 +94,10 @@ def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple
                 if level < len(keys):
                     alike.setdefault(keys[level], []).append(top)
             for key, members in sorted(alike.items()):
+                if len(members) < 2:
+                    continue
                 rle = union([found[i].rle for i in members])
-                if len(members) < 2 or rle["counts"] in seen or ious(rle, [found[whole].rle])[0] > SAME_AS_WHOLE:
+                if rle["counts"] in seen or ious(rle, [found[whole].rle])[0] > SAME_AS_WHOLE:
                     continue
                 seen.add(rle["counts"])
                 group, item = len(found), found[whole]
@@ -103,11 +108,13 @@ def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple
                 above.append(whole)
                 for member in members:
                     above[member] = group
-                keys = next(keys for top, keys in tops if top == members[0])
-                tops = [(group if top == members[0] else top, keys) for top, keys in tops if top not in members[1:]]
+                first, *others = members
+                replaced = set(others)
+                tops = [(group if top == first else top, keys) for top, keys in tops if top not in replaced]
     return found, above
 
 
+@lru_cache(4096)
 def part_key(category: str) -> str:
     """What makes parts alike, from a category such as "car:wheel_2": "wheel"; "" if nothing of the name is left."""
     name = unicodedata.normalize("NFKC", category.partition(":")[2] or category).strip().lower()

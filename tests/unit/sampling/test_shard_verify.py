@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
-from disbench.core.masks import are_well_formed, areas, decode, encode, from_foreign_rle
+from disbench.core.masks import are_well_formed, areas, encode, from_foreign_rle, from_segmentations
 from disbench.core.scenes import Kind, Scene
 from disbench.io.files import file_sha256
 from disbench.sampling import make_shards
@@ -244,10 +244,16 @@ def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
         assert change or cut
         assert not are_well_formed([rle])
         return
-    if read["counts"] == rle["counts"]:
-        assert are_well_formed([rle]) == (areas([rle])[0] > 0)
-    if are_well_formed([rle]):
-        assert np.array_equal(decode(rle), decode(read))
+    assert are_well_formed([rle]) == (read["counts"] == rle["counts"] and areas([read])[0] > 0)
+    assert from_segmentations([{**rle, "counts": rle["counts"].decode()}] * 2, height, width) == [read] * 2
+
+
+def test_runs_in_more_groups_than_they_take_are_written_anew() -> None:
+    for usual, longer in ((b"05", b"0U0"), (b"23", b"R03"), (b"32", b"3R0")):
+        plain = {"size": [1, 5], "counts": usual}
+        read = from_foreign_rle(plain, 1, 5)
+        assert not are_well_formed([{"size": [1, 5], "counts": longer}])
+        assert from_segmentations([{"size": [1, 5], "counts": longer.decode()}], 1, 5) == [read]
 
 
 @given(seed=st.integers(0, 2**32), spoiled=st.none() | st.integers(0, 5))

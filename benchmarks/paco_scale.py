@@ -1,0 +1,77 @@
+"""The whole command `disbench sample paco-parts` on a file of the size of PACO-LVIS's training split.
+
+Makes a file of 45,790 images with 612,188 annotations (about 500 MB) from a smaller one in PACO's layout: images are
+repeated under new ids, each with its object and parts, and with as many of them again as the total needs. Runs the
+command on it with its workers, and reports wall time, processor time and the sum of all processes' peak memory.
+
+    python benchmarks/paco_scale.py [PACO.json] [--workers 2]
+
+Without a file: `clothing/paco_style.json` under DISBENCH_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from throughput import run_and_watch
+
+IMAGES, ANNOTATIONS = 45_790, 612_188
+
+
+def annotations(records: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The annotations of all images, of each repeated image a round with new ids after the other."""
+    written = 0
+    for image, own in zip(range(IMAGES), cycle(records)):
+        target = (image + 1) * ANNOTATIONS // IMAGES
+        for number, record in islice(enumerate(cycle(own)), target - written):
+            # Of each round the object comes first, so that what is cut off are parts.
+            first = written + number - number % len(own) + 1
+            yield {**record, "id": written + number + 1, "image_id": image + 1, "obj_ann_id": first}
+        written = target
+
+
+def write_scaled(source: Path, path: Path) -> None:
+    """Write the large file."""
+    data = orjson.loads(source.read_bytes())
+    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
+    for record in sorted(data["annotations"], key=lambda one: one["id"] != one["obj_ann_id"]):
+        by_image[record["image_id"]].append(record)
+    images = islice(cycle(data["images"]), IMAGES)
+    with path.open("wb") as file:
+        file.write(b'{"categories":%s,"images":[' % orjson.dumps(data["categories"]))
+        file.write(b",".join(orjson.dumps({**image, "id": number}) for number, image in enumerate(images, 1)))
+        file.write(b'],"annotations":[')
+        for number, record in enumerate(annotations(list(by_image.values()))):
+            file.write((b"," if number else b"") + orjson.dumps(record))
+        file.write(b"]}")
+
+
+def main() -> None:
+    default = Path(os.environ.get("DISBENCH_DATA", "")) / "clothing" / "paco_style.json"
+    parser = argparse.ArgumentParser(description="Time and memory of `disbench sample paco-parts`.")
+    parser.add_argument("annotations", nargs="?", type=Path, default=default)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / "paco.json", Path(folder) / "shards"
+        write_scaled(arguments.annotations, path)
+        command = [sys.executable, "-m", "disbench", "sample", "paco-parts", "--lvis", str(path), "--out", str(out)]
+        wall, peak = run_and_watch([*command, "--workers", str(arguments.workers)])
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(
+            f"{path.stat().st_size / 1e6:,.0f} MB, {IMAGES:,} images, {ANNOTATIONS:,} annotations: {wall:.1f} s, "
+            f"{spent.ru_utime + spent.ru_stime:.1f} s of processor time, {peak:.2f} GiB at most"
+        )
+
+
+if __name__ == "__main__":
+    main()
