@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from disbench.cli.ambiguity import (
     ClicksOption,
+    GranularityOption,
     ImagesOption,
     MinMembersOption,
     MoveOption,
@@ -72,6 +73,7 @@ def run(
     split: SplitOption = None,
     clicks: ClicksOption = 1,
     move: MoveOption = 3,
+    granularity: GranularityOption = "none",
     set_: SetOption = None,
     dataset_option: Annotated[
         list[str] | None, Option(help="Set an option of the dataset: option=value; may be repeated.")
@@ -155,6 +157,7 @@ def run(
             "--policy": policy is not None,
             "--max-clicks": max_clicks is not None,
             "--stop-at": stop_at is not None,
+            "--granularity": granularity != "none",
         },
         spec.budget,
     )
@@ -162,6 +165,7 @@ def run(
     conduct = Protocol(
         max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
         budget=spec.budget,
+        granularity=granularity,
         threshold=own if threshold is None else threshold,
         selection=selection or preset.selection,
         policy=policy or preset.policy,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
+from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
@@ -25,6 +26,8 @@ MATCHED = 0.5
 """A candidate that reaches this IoU with no member is wasted."""
 MOST_EXACT = 10
 """Up to this number of candidates the oracle tries every choice; of more, it takes one after another."""
+GRANULARITIES = tuple(number / 10 for number in range(1, 11))
+"""Sizes of a wanted mask relative to its whole that a method can be told."""
 BINS = 10
 """Of equal width, for the calibration of scores."""
 
@@ -185,6 +188,68 @@ def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLik
     if not a.shape[1] or not b.shape[1]:
         return math.nan
     return float(np.asarray(between, dtype=np.float64)[a.argmax(axis=1), b.argmax(axis=1)].mean())
+
+
+def granularity_of(area: int, whole: int) -> float:
+    """The granularity of a mask, one of `GRANULARITIES`: max(round(area / whole, 1), 0.1) (GraCo, training).
+
+    >>> granularity_of(3, 100), granularity_of(26, 100)
+    (0.1, 0.3)
+    """
+    return min(max(round(area / whole, 1), GRANULARITIES[0]), GRANULARITIES[-1])
+
+
+def best_loop(ious: Sequence[FloatArray] | FloatArray, threshold: float, max_clicks: int = 20) -> int:
+    """Which of several loops of clicks on one target is best (GraCo's oracle of the granularity).
+
+    The one with the fewest clicks to an IoU; of equal ones that with the highest IoU after click 1, then the first.
+
+    Args:
+        ious: one sequence a loop; arguments and errors as for `disbench.core.metrics.noc`.
+        threshold: in (0, 1].
+        max_clicks: at least 1.
+
+    >>> best_loop(np.array([[0.1, 0.9, 0.9], [0.2, 0.9, 0.9], [0.8, 0.8, 0.9]]), 0.9, max_clicks=3)
+    1
+    """
+    clicks = clicks_to_reach(ious, threshold, max_clicks).tolist()
+    first = np.nan_to_num(np.array([np.asarray(loop, dtype=np.float32)[0] for loop in ious])).tolist()
+    return min(range(len(ious)), key=lambda loop: (clicks[loop], -first[loop]))
+
+
+def all_within(ious: npt.ArrayLike, clicks: int, threshold: float) -> bool:
+    """Whether each of a set's targets reaches an IoU within some clicks; `ious` is (members, clicks).
+
+    >>> [all_within([[0.5, 0.9], [0.9, 0.4]], clicks, 0.85) for clicks in (1, 2)]
+    [False, True]
+    """
+    return bool(_reached(_checked(ious)[:, :clicks].max(axis=1), threshold).all())
+
+
+def containment(inner: npt.ArrayLike, outer: npt.ArrayLike) -> float:
+    """Share of a mask's pixels that lie in another, |inner and outer| / |inner|; 0 for an empty inner mask.
+
+    Both are boolean and of one shape. One mask for all scores 1, so the IoU belongs beside it.
+
+    >>> containment([True, True, False], [True, False, True])
+    0.5
+    """
+    within, around = np.asarray(inner, dtype=bool), np.asarray(outer, dtype=bool)
+    return float((within & around).sum() / max(1, within.sum()))
+
+
+def gap_of_granularity(sums: FloatArray) -> Any:
+    """Largest less smallest mean number of clicks over levels; a level without targets does not count.
+
+    Args:
+        sums: (..., levels, 2), the clicks and targets of each level, added over targets.
+
+    >>> float(gap_of_granularity(np.array([[30.0, 3], [8, 4], [0, 0]])))
+    8.0
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[..., 0] / sums[..., 1]
+    return np.nanmax(means, axis=-1) - np.nanmin(means, axis=-1)
 
 
 def interval_over_groups(

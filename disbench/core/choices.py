@@ -8,6 +8,8 @@ Selection = Literal["oracle-first", "oracle-all", "score"]
 """How one of several candidates is kept (`disbench.harness.protocol.Protocol`)."""
 Store = Literal["none", "kept", "all"]
 """Which masks a run stores."""
+Granularity = Literal["none", "truth", "oracle", "oracle-85"]
+"""What a method is told of the size of the target (`disbench.harness.protocol.Protocol`)."""
 Exif = Literal["ignore", "apply"]
 """A photograph's EXIF orientation: its pixels are read as stored, or turned as viewers show them."""
 EngineName = Literal["local", "ray"]

@@ -66,6 +66,8 @@ class Method(Protocol):
       clicks, in one go; the harness then steps several samples in lockstep.
     - `make_ready() -> None`: called before each `open`, without a time limit, to restore what the method lost
       (such as the process that it runs in).
+    - `open(image, granularity=None)`: also takes the size of the wanted mask relative to its whole, in (0, 1], or None
+      where the user says nothing of it.
     - `versions`: name -> version of what it computes with outside this environment; a run records it.
     """
 

@@ -25,6 +25,7 @@ class Sample:
         target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
         initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
         first_click: where the user clicks first; None leaves it to the click policy.
+        granularity: size of the target relative to its whole (`disbench.core.ambiguity.granularity_of`), or None.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Sample:
     target: Target
     initial: BoolArray | None = None
     first_click: Click | None = None
+    granularity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

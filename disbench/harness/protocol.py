@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from disbench.core.budgets import BUDGETS
-from disbench.core.choices import Selection
+from disbench.core.choices import Granularity, Selection
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.limits import MAX_COUNT
 from disbench.io.settings import Count, Number
 
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+ORACLES: Mapping[Granularity, float] = {"oracle": 0.90, "oracle-85": 0.85}
+"""Oracles of the granularity, and the IoU that the best loop reaches first."""
 LOOP = "ritm"
 """The click simulation and loop, the only one so far."""
 MOST_CLICKS = (1 << 15) - 1
@@ -38,6 +40,9 @@ class Protocol:
         name: the click simulation and loop.
         budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once instead of a loop of
             clicks; a sample then has one answer, which counts as its click 1.
+        granularity: what `open` is told of the target's size: nothing (`none`), its own granularity (`truth`), or that
+            of `disbench.core.ambiguity.GRANULARITIES` with which the target is found in the fewest clicks (`ORACLES`;
+            GraCo): only that loop is stored.
         preset: name of the preset that the values come from (`disbench.harness.presets`), or "".
         preset_values: what the preset sets; options on the command line may have overridden it.
         recording: the clicks of the policy `replay`, once they are read (`disbench.harness.replay`).
@@ -55,6 +60,7 @@ class Protocol:
     initial_masks: bool = True
     name: str = LOOP
     budget: str = ""
+    granularity: Granularity = "none"
     preset: str = ""
     preset_values: Mapping[str, Any] = field(default_factory=dict)
     recording: Recording | None = field(default=None, repr=False, compare=False)
@@ -77,6 +83,12 @@ class Protocol:
             raise InputError(
                 f"stop_at = {self.stop_at}: recorded clicks end by themselves, so leave the option out with {REPLAY}"
             )
+        if self.granularity not in get_args(Granularity):
+            raise unknown_name("granularity", str(self.granularity), get_args(Granularity))
+        if self.granularity in ORACLES and self.stop_at is not None:
+            raise InputError(
+                f"stop_at = {self.stop_at}: an oracle of the granularity compares whole loops, so leave the option out"
+            )
         if self.budget:
             self._check_budget()
 
@@ -98,12 +110,14 @@ class Protocol:
         return ClickPolicy.parse(self.policy)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; without an empty budget or preset, and without recorded clicks, which the policy names."""
+        """JSON-ready; without an empty budget or preset, the granularity `none`, and recorded clicks (see `policy`)."""
         found = dataclasses.asdict(dataclasses.replace(self, recording=None))
         del found["recording"]
         for name in ("budget", "preset", "preset_values"):
             if not found[name]:
                 del found[name]
+        if self.granularity == "none":
+            del found["granularity"]
         return found
 
 

@@ -36,7 +36,7 @@ from disbench.harness.record import (
     parse_record,
 )
 from disbench.harness.replay import recorded_numbers, with_recording
-from disbench.harness.sample_loop import TargetsTask
+from disbench.harness.sample_loop import GRANULARITIES, TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, to_table, write_json
 from disbench.harness.workers import EvaluationWork
@@ -44,7 +44,7 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
-JOB_FILES = (RUN, CLICKS, SETS, ANSWERS, OVERLAPS, JOURNAL)
+JOB_FILES = (RUN, CLICKS, GRANULARITIES, SETS, ANSWERS, OVERLAPS, JOURNAL)
 """The files of a run, finished or under way."""
 _logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")
@@ -200,7 +200,7 @@ def _evaluate(
             for sentence in chunk.lost:
                 engine.tell(sentence)
             for number, rows in chunk.rows.items():
-                journal.add(ids[number], contents[ids[number]], to_table(rows, work.task.schema))
+                journal.add(ids[number], contents[ids[number]], to_table(work.task.kept(rows), work.task.schema))
             journal.note_repeated(chunk.repeated)
             if chunk.versions:
                 journal.note_versions(chunk.versions)

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from disbench.core import masks
+from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
 from disbench.core.choices import Store
 from disbench.core.clicks import Click
+from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample
 from disbench.harness.candidates import Candidates, checked_candidates, choose
-from disbench.harness.protocol import Protocol
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, write_clicks
+from disbench.harness.protocol import ORACLES, Protocol
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, filled_up, write_clicks
 from disbench.harness.tasks import Loop
+from disbench.io.files import naming, whole_file
+
+GRANULARITIES = "granularities.parquet"
+"""The granularity that each target's stored loop was told, in a run with one."""
+_TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())])
 
 
 class SampleLoop(Loop):
-    """The state of one sample while it is evaluated; the first click is made at once, the next by `take`."""
+    """The state of one sample while it is evaluated; the first click is made at once, the next by `take`.
+
+    With an oracle of the granularity one loop follows another, each in a session of its own.
+    """
 
     def __init__(self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0) -> None:
         begun = time.perf_counter()
@@ -35,9 +46,16 @@ class SampleLoop(Loop):
         if self._policy.recording is not None:
             self._policy.recording.check_inside(sample.id, sample.target.shape)
         self._boundary = TargetBoundary(sample.target)
-        self._kept = first_mask(sample, protocol)
-        self.pending = self._click()
+        self._fewest = protocol.max_clicks
+        self._granularities = iter(_granularities(sample, protocol))
+        self._begin(next(self._granularities))
         self.harness_seconds += time.perf_counter() - begun
+
+    def _begin(self, granularity: float | None) -> None:
+        """Begin a loop of clicks, in a new session."""
+        self.session, self.clicks, self.granularity, self.done, self._reached = None, [], granularity, False, False
+        self._kept = first_mask(self.sample, self.protocol)
+        self.pending = self._click()
 
     def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> ClickRow:
         """Check a prediction, keep one of its candidates, and measure it (`Loop.take`)."""
@@ -55,6 +73,7 @@ class SampleLoop(Loop):
             self.pending.click >= self.protocol.max_clicks
             or (stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at)))
             or self._policy.ends(self.sample.id, self.pending.click)
+            or self._beaten(ious[kept])
         )
         self.harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
         row: ClickRow = self._finished(
@@ -68,11 +87,23 @@ class SampleLoop(Loop):
             mask=mask,
             candidate_masks=candidate_masks,
         )
+        begun = time.perf_counter()
         if not self.done:
-            begun = time.perf_counter()
             self.pending = self._click()
-            self.harness_seconds += time.perf_counter() - begun
+        elif (granularity := next(self._granularities, None)) is not None:
+            self._begin(granularity)
+        self.harness_seconds += time.perf_counter() - begun
         return row
+
+    def _beaten(self, iou: float) -> bool:
+        """Whether this loop needs more clicks than an earlier one to the IoU that the oracle goes by (GraCo)."""
+        goal = ORACLES.get(self.protocol.granularity)
+        if goal is None or self._reached:
+            return False
+        self._reached = bool(np.float32(iou) >= np.float32(goal))
+        if self._reached:
+            self._fewest = min(self._fewest, self.pending.click)
+        return not self._reached and self.pending.click > self._fewest
 
     def _click(self) -> ClickRow:
         """Make the next click, or all points of a budget, of which the row shows the first."""
@@ -83,7 +114,8 @@ class SampleLoop(Loop):
         else:
             click, number = self._simulated(), len(self.clicks) + 1
             self.clicks.append(click)
-        return ClickRow(self.sample.id, number, click.x, click.y, click.positive, height=height, width=width)
+        size = {"height": height, "width": width}
+        return ClickRow(self.sample.id, number, click.x, click.y, click.positive, **size, granularity=self.granularity)
 
     def _simulated(self) -> Click:
         if self.sample.first_click is not None and not self.clicks:
@@ -107,6 +139,17 @@ def first_mask(sample: Sample, protocol: Protocol) -> BoolArray:
     return np.zeros(sample.target.shape, dtype=bool) if initial is None else initial
 
 
+def _granularities(sample: Sample, protocol: Protocol) -> Sequence[float | None]:
+    """What the loops of a sample are told."""
+    if protocol.granularity == "none":
+        return [None]
+    if protocol.granularity in ORACLES:
+        return ambiguity.GRANULARITIES
+    if sample.granularity is None:
+        raise InputError(f"{sample.id}: the target has no granularity, as those of --task intents do")
+    return [sample.granularity]
+
+
 def _initial(sample: Sample, protocol: Protocol) -> BoolArray | None:
     return sample.initial if protocol.initial_masks and not protocol.budget else None
 
@@ -118,7 +161,10 @@ class TargetsTask:
     protocol: Protocol
     store: Store = "none"
 
-    schema = SCHEMA
+    @property
+    def schema(self) -> pa.Schema:
+        """`SCHEMA`, with the granularity that the method is told, if any."""
+        return SCHEMA if self.protocol.granularity == "none" else SCHEMA.append(_TOLD.field("granularity"))
 
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
         """The loop of a sample."""
@@ -128,6 +174,26 @@ class TargetsTask:
         """The only row of a sample that cannot be read."""
         return ClickRow(sample, 1, 0, 0, positive=False, failure=reason)
 
+    def kept(self, rows: Sequence[ClickRow]) -> Sequence[ClickRow]:
+        """All rows, or of several loops those of the best, or of the one in which the method failed."""
+        loops = [list(loop) for _, loop in groupby(rows, key=lambda row: row.granularity)]
+        if len(loops) == 1 or rows[-1].failure is not None:
+            return loops[-1]
+        cap = self.protocol.max_clicks
+        ious = [filled_up(np.array([row.iou for row in loop]), cap, failed=True, replayed=False) for loop in loops]
+        return loops[ambiguity.best_loop(ious, ORACLES[self.protocol.granularity], cap)]
+
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write `clicks.parquet`."""
-        write_clicks(folder / CLICKS, tables)
+        """Write `clicks.parquet`, and `granularities.parquet` if the method was told any."""
+        told: list[pa.Table] = []
+
+        def without(table: pa.Table) -> pa.Table:
+            told.append(table.select(_TOLD.names).slice(0, 1))
+            return table.select(SCHEMA.names).cast(SCHEMA)
+
+        if self.protocol.granularity == "none":
+            write_clicks(folder / CLICKS, tables)
+            return
+        write_clicks(folder / CLICKS, map(without, tables))
+        with naming(folder / GRANULARITIES), whole_file(folder / GRANULARITIES) as file:
+            pq.write_table(pa.concat_tables(told).cast(_TOLD), file, compression="zstd")

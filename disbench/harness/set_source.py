@@ -7,15 +7,17 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from disbench.core import masks
+from disbench.core.ambiguity import granularity_of
 from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, relation, set_masks
 from disbench.core.errors import InputError, shown
-from disbench.core.masks import areas
+from disbench.core.masks import areas, contained_shares
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Content, Sample
 from disbench.datasets.file_samples import or_none
@@ -137,6 +139,8 @@ class SetSource:
     def _row(self, index: int) -> dict[str, Any]:
         sampled, chosen = self.place(index)
         scene, rles = sampled.scene, sampled.scene.rles
+        found = set_masks(rles, chosen)
+        within = [float(contained_shares(inner, [outer])[0]) for inner, outer in pairwise(found)]
         return {
             "sample": self.ids[index],
             "image_id": scene.image_id,
@@ -147,8 +151,9 @@ class SetSource:
             "category": scene.objects[chosen.center].category,
             "members": len(chosen.members),
             "relations": [relation(sampled, chosen.center, member) for member in chosen.members],
-            "areas": areas(set_masks(rles, chosen)).tolist(),
+            "areas": areas(found).tolist(),
             "click_area": int(areas([click_region(rles, chosen)])[0]),
+            "contained": [*within, 1.0],
         }
 
     def _drawn(self) -> list[Place]:
@@ -207,11 +212,13 @@ class IntentSource:
         """The target of this number; errors as for `SetSource.read`."""
         number, member = self._members[index]
         found = self.sets.read(number)
+        area, whole = areas([found.members[member], found.members[-1]]).tolist()
         return Sample(
             self.ids[index],
             found.image,
             masks.decode(found.members[member], order="C").astype(np.int8),
             first_click=first_click(found.click_region, self.sets.choice.seed, found.image_id, found.center),
+            granularity=granularity_of(area, whole),
         )
 
     def content_hash(self) -> str:

@@ -51,11 +51,13 @@ SETS_SCHEMA = pa.schema(
         pa.field("relations", pa.list_(pa.string()), nullable=False),
         pa.field("areas", pa.list_(pa.int64()), nullable=False),
         pa.field("click_area", pa.int64(), nullable=False),
+        pa.field("contained", pa.list_(pa.float64()), nullable=False),
     ],
     metadata=_FORM,
 )
-"""One row a set. `relations` (`disbench.core.diverse_sets.relation`) and `areas` (pixels) have one entry a member,
-inner to outer; `click_area` is the size of the region that the first click is drawn from."""
+"""One row a set. `relations` (`disbench.core.diverse_sets.relation`), `areas` (pixels) and `contained` (the share of a
+member that lies in the next one; 1 for the last) have one entry a member, inner to outer; `click_area` is the size of
+the region that the first click is drawn from."""
 
 _ANSWER = [
     pa.field("sample", pa.string(), nullable=False),
@@ -181,6 +183,10 @@ class SetTask:
         image_id, _, center = sample.rpartition("/")
         return AnswerRow(sample, image_id, int(center), 1, 0, 0, 0, 0, members=0, failure=reason)
 
+    def kept(self, rows: Sequence[AnswerRow]) -> Sequence[AnswerRow]:
+        """All rows."""
+        return rows
+
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write `answers.parquet` and `overlaps.parquet`."""
         with (
@@ -302,9 +308,9 @@ class StoredAnswers:
     folder: Path
     record: SetRunRecord
 
-    def sets(self) -> pa.Table:
-        """The sets, of `SETS_SCHEMA`."""
-        return read_sets_table(self.folder)
+    def sets(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The sets, of `SETS_SCHEMA`, or some of their columns."""
+        return read_sets_table(self.folder, columns)
 
     def answers(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The clicks, of `ANSWERS_SCHEMA`, or some of their columns."""
@@ -346,9 +352,9 @@ def is_diverse(folder: Path) -> bool:
     return path.is_file() and isinstance(parse_record(path.read_bytes(), str(path)), SetRunRecord)
 
 
-def read_sets_table(folder: Path) -> pa.Table:
-    """The table of sets in a run's folder, of `SETS_SCHEMA`."""
-    return _read(folder / SETS, SETS_SCHEMA)
+def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table of sets in a run's folder, of `SETS_SCHEMA`, or some of its columns."""
+    return _read(folder / SETS, SETS_SCHEMA, columns)
 
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -72,7 +72,7 @@ SECONDS = ("model_seconds", "harness_seconds")
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """The outcome of one click; the fields are the columns of `SCHEMA`."""
+    """The outcome of one click: the columns of `SCHEMA`, and the granularity that the method was told, if any."""
 
     sample: str
     click: int
@@ -92,6 +92,7 @@ class ClickRow:
     failure: str | None = None
     mask: bytes | None = None
     candidate_masks: tuple[bytes, ...] | None = None
+    granularity: float | None = None
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:

@@ -6,6 +6,7 @@ in one way. By the events a worker's parent can tell a method that hangs from on
 
 from __future__ import annotations
 
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ class Loop(ABC):
         image: to open the session with.
         harness_seconds: spent on the sample since the last row.
         initial: the mask that a session starts from, or None.
+        granularity: that a session is opened with, or None.
         session: None where the caller opens one before the next answer.
         clicks: all clicks of the pending answer.
         pending: the row of the pending answer if the method fails on it.
@@ -42,6 +44,7 @@ class Loop(ABC):
 
     clicks: list[Click]
     pending: Row
+    granularity: float | None = None
 
     def __init__(self, image: RgbImage, harness_seconds: float, initial: BoolArray | None = None) -> None:
         self.image, self.initial, self.harness_seconds, self._model_seconds = image, initial, harness_seconds, 0.0
@@ -82,6 +85,9 @@ class Task(Protocol):
 
     def unread(self, sample: str, reason: str) -> Row:
         """The only row of a sample that cannot be read."""
+
+    def kept(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Those of a finished sample's rows that are stored."""
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write the rows of a finished run, in the order of the samples."""
@@ -137,7 +143,7 @@ def run_chunk(method: Method, samples: Sequence[Reader], task: Task, *, batched:
         Events in order; each sample ends with a `Clicked` that is `done`.
 
     Raises:
-        InputError: the method cannot start from an initial mask, or cannot be made ready.
+        InputError: the method cannot start from an initial mask, takes no granularity, or cannot be made ready.
     """
     for group in [samples] if batched and samples else [[one] for one in samples]:
         yield from _run_together(method, group, task, batched=batched)
@@ -180,7 +186,8 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
     try:
         _make_ready(method)
         image = loop.image.copy()  # a method may write into it
-        loop.session = yield from _calling({number: loop}, "open", lambda: method.open(image))
+        told = _told(method, loop)
+        loop.session = yield from _calling({number: loop}, "open", lambda: method.open(image, **told))
         if loop.initial is not None:
             yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
     except MethodError as failure:
@@ -194,6 +201,18 @@ def _make_ready(method: Method) -> None:
     make_ready = getattr(method, "make_ready", None)
     if make_ready is not None:
         called("make_ready", make_ready, InputError)
+
+
+def _told(method: Method, loop: Loop) -> dict[str, Any]:
+    """What `open` gets beside the image."""
+    if loop.granularity is None:
+        return {}
+    if "granularity" not in called("open", lambda: inspect.signature(method.open).parameters):
+        raise InputError(
+            f"{loop.pending.sample}: the method takes no granularity (its 'open' has no argument of this name); leave "
+            "out --granularity"
+        )
+    return {"granularity": loop.granularity}
 
 
 def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:

@@ -20,7 +20,8 @@ from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
-from disbench.harness.record import CardFacts, MethodRecord, RunRecord
+from disbench.harness.protocol import Protocol, SetProtocol
+from disbench.harness.record import CardFacts, MethodRecord, RunRecord, SetRunRecord
 from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
 from disbench.harness.store import StoredRun
 from disbench.reports.render.table import counted, option_value, ordinal, plain
@@ -80,8 +81,8 @@ class Entry:
 
     @property
     def dataset_name(self) -> str:
-        """The dataset with the first digits of its content hash."""
-        return f"{self.dataset} ({self.short_hash})"
+        """The dataset with the first digits of its content hash, and what the method was told of the answer."""
+        return ", ".join(filter(None, (f"{self.dataset} ({self.short_hash})", told(self.record.protocol))))
 
     def measured(self, name: str) -> str:
         """A measure's title and number."""
@@ -102,8 +103,8 @@ class Entry:
 
     @property
     def dataset_key(self) -> tuple[str, str]:
-        """Equal for runs on the same samples."""
-        return self.dataset, self.content_hash
+        """Equal for runs on the same samples that may be ranked."""
+        return self.dataset_name, self.content_hash
 
     @property
     def protocol(self) -> str:
@@ -219,7 +220,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
     return Entry(
         folder=name,
         method=plain(method.name),
-        label=run_label(plain(method.name), method.options, method.facts, protocol.threshold),
+        label=run_label(run.record),
         build=_build(method),
         resolution=_resolution(method.options, method.facts),
         training_data=plain(", ".join(method.facts.training_data)),
@@ -239,8 +240,20 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
     )
 
 
-def run_label(name: str, options: Mapping[str, Any], card: CardFacts, threshold: float) -> str:
-    """The name, with the options that are not the card's defaults; all options where there is no card."""
+def told(protocol: Protocol | SetProtocol) -> str:
+    """What a method was told of the answer, in words; "" if nothing. Its numbers rank with no other method's."""
+    granularity = protocol.granularity if isinstance(protocol, Protocol) else "none"
+    return {"none": "", "truth": "told the granularity"}.get(granularity, "knows the answer")
+
+
+def run_label(record: RunRecord | SetRunRecord) -> str:
+    """The method's name, with the options that are not the card's defaults (all where there is no card), and `told`."""
+    name, options, card, threshold = (
+        plain(record.method.name),
+        record.method.options,
+        record.method.facts,
+        record.protocol.threshold,
+    )
     defaults = {key: table.get("default") for key, table in card.options.items()}
     if card.status == "bridge":
         defaults["adapter"] = card.adapter
@@ -253,7 +266,8 @@ def run_label(name: str, options: Mapping[str, Any], card: CardFacts, threshold:
     ]
     if threshold != card.threshold:
         changed.append(f"threshold={threshold:g}")
-    return plain(f"{name} ({', '.join(changed)})" if changed else name)
+    name = f"{name} ({', '.join(changed)})" if changed else name
+    return plain(f"{name} ({told(record.protocol)})" if told(record.protocol) else name)
 
 
 def _build(method: MethodRecord) -> str:
@@ -273,7 +287,7 @@ def _conditions(record: RunRecord) -> dict[str, str]:
     protocol = record.protocol
     policy = protocol.click_policy
     values = (
-        protocol.name,
+        ", ".join(filter(None, (protocol.name, told(protocol) and f"granularity {protocol.granularity}"))),
         protocol.selection,
         policy,
         protocol.seed if policy.name in DRAWING else "none",

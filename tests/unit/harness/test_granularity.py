@@ -1,0 +1,251 @@
+"""Methods that can be told the size of the wanted mask, and the numbers of runs on each intent of a part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from disbench.baselines.cards import method_spec
+from disbench.core.clicks import Click
+from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.errors import InputError
+from disbench.core.prediction import Prediction
+from disbench.core.scenes import Scene
+from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_benchmark, verify_run
+from disbench.harness.sample_loop import GRANULARITIES
+from disbench.harness.set_source import IntentSource, SetSource
+from disbench.harness.store import CLICKS, RUN
+from disbench.reports.ambiguity.intents import read_intents
+from disbench.reports.ambiguity.report import make_ambiguity_report
+from disbench.reports.report import make_report
+from tests.unit.shard_tools import scene_object, write_shards
+
+pytest.importorskip("cv2", exc_type=ImportError)
+SIZE = 90
+ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
+Mask = npt.NDArray[np.bool_]
+
+
+def disc(share: float, shift: float = 0) -> Mask:
+    """A disc in the middle with a share of the whole's area."""
+    return (ROWS - 45) ** 2 + (COLUMNS - 45 - shift) ** 2 <= 40**2 * share
+
+
+PARTS = (disc(0.3), disc(0.6), disc(1))
+LOOSE = (disc(0.3, 16), disc(0.6, -14))
+"""Its part lies in the whole in part only."""
+
+
+class Told:
+    """Answers by the granularity alone: with the disc of this share, the whole if it is told nothing."""
+
+    def __init__(self, answers: str = "discs") -> None:
+        self.answers = answers
+
+    def open(self, image: npt.NDArray[np.uint8], granularity: float | None = None) -> ToldSession:
+        if self.answers == "opens twice" and granularity == 0.3:
+            raise RuntimeError("no more")
+        return ToldSession(self.answers, granularity or 1.0)
+
+    def predict_batch(self, sessions: Sequence[ToldSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
+        return [session.predict(of_session) for session, of_session in zip(sessions, clicks, strict=True)]
+
+
+@dataclass
+class ToldSession:
+    answers: str
+    share: float
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        part, whole = LOOSE
+        mask = {
+            "truth": part if self.share < 1 else whole,
+            "no whole": part & (self.share < 1),
+            "one": part,
+        }.get(self.answers, disc(self.share))
+        return Prediction(mask[None])
+
+
+class Around:
+    """Discs around clicks; told more, the discs are larger."""
+
+    def __init__(self, told: float = 1.0) -> None:
+        self.told = told
+
+    def open(self, image: npt.NDArray[np.uint8], granularity: float | None = None) -> Around:
+        self.radius = 30 * (self.told if granularity is None else granularity)
+        return self
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        mask = np.zeros((SIZE, SIZE), dtype=bool)
+        for click in clicks:
+            here = (ROWS - click.y) ** 2 + (COLUMNS - click.x) ** 2 <= self.radius**2
+            mask = mask | here if click.positive else mask & ~here
+        return Prediction(mask[None])
+
+
+def intents(folder: Path, masks: Sequence[Mask], members: tuple[tuple[int, ...], ...]) -> IntentSource:
+    """The targets of one set on each of two images."""
+    scenes = []
+    for name in ("a", "b"):
+        names = ["car:wheel_2", *["car"] * (len(masks) - 1)]
+        objects = tuple(scene_object(mask, category=text) for mask, text in zip(masks, names, strict=True))
+        scene = Scene(name, f"{name}.png", SIZE, SIZE, source="by-hand", objects=objects)
+        count = len(objects)
+        parents = (*range(1, count), -1)
+        levels = tuple(range(count - 1, -1, -1))
+        scenes.append(SampledScene(scene, parents, levels, ((),) * count, (SetOfObjects(0, members),)))
+        Image.new("RGB", (SIZE, SIZE)).save(folder / f"{name}.png")
+    return IntentSource(SetSource(write_shards(folder / "shards", scenes), folder))
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> IntentSource:
+    return intents(tmp_path, PARTS, ((0,), (0, 1), (0, 1, 2)))
+
+
+def told(run: StoredRun) -> dict[str, float | None]:
+    return {row["sample"]: row["granularity"] for row in pq.read_table(run.folder / GRANULARITIES).to_pylist()}
+
+
+def method(name: str, *options: str) -> Any:
+    return method_spec(f"{__file__}:{name}", list(options))
+
+
+@pytest.mark.parametrize("granularity", ["truth", "oracle", "oracle-85"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_targets_share_is_told_and_found(
+    tmp_path: Path, nested: IntentSource, granularity: Any, batch: int
+) -> None:
+    protocol = Protocol(max_clicks=3, granularity=granularity)
+    run = run_benchmark(method("Told"), nested, tmp_path / "run", protocol, Execution(store="kept", batch=batch))
+    assert list(told(run).values()) == [0.3, 0.6, 1.0] * 2
+    assert {row["iou"] for row in run.rows(["iou"]).to_pylist()} == {1.0}
+    assert run.record.result.clicks == run.rows().num_rows == 18
+    assert json.loads((run.folder / RUN).read_text())["protocol"]["granularity"] == granularity
+    assert verify_run(run.folder, source=nested).holds
+
+
+def test_nothing_is_told_by_default(tmp_path: Path, nested: IntentSource) -> None:
+    run = run_benchmark(method("Told"), nested, tmp_path / "run", Protocol(max_clicks=1))
+    assert not (run.folder / GRANULARITIES).exists()
+    assert "granularity" not in run.protocol.as_dict()
+    shares = [0.3, 0.6, 1.0] * 2
+    assert [row["iou"] for row in run.rows(["iou"]).to_pylist()] == pytest.approx(shares, abs=0.01)
+
+
+@pytest.mark.parametrize(("granularity", "goal"), [("oracle", 0.90), ("oracle-85", 0.85)])
+def test_the_oracle_stores_the_best_of_ten_whole_loops(
+    tmp_path: Path, nested: IntentSource, granularity: Any, goal: float
+) -> None:
+    run = run_benchmark(method("Around"), nested, tmp_path / "run", Protocol(max_clicks=6, granularity=granularity))
+    samples = [nested.read(number) for number in range(len(nested.ids))]
+    loops = [evaluate(Around(number / 10), samples, max_clicks=6).ious for number in range(1, 11)]
+    found = {name: values.astype(np.float32).tolist() for name, values in run.by_sample().items()}
+    for name in nested.ids:
+        best, chosen = (99, 0.0), 0
+        for number, loop in enumerate(loops):
+            reached = [click for click, iou in enumerate(loop[name], start=1) if iou >= np.float32(goal)]
+            clicks, first = min([*reached, 6]), float(loop[name][0])
+            if clicks < best[0] or (clicks == best[0] and first > best[1]):
+                best, chosen = (clicks, first), number
+        assert told(run)[name] == (chosen + 1) / 10
+        assert found[name] == loops[chosen][name].tolist()
+
+
+def test_a_failing_method_ends_its_target(tmp_path: Path, nested: IntentSource) -> None:
+    spec, protocol = method("Told", "answers=opens twice"), Protocol(max_clicks=2, granularity="oracle")
+    run = run_benchmark(spec, nested, tmp_path / "run", protocol)
+    assert len(run.record.result.failed) == 6
+    assert set(told(run).values()) == {0.3}
+    assert run.rows().num_rows == 6
+
+
+def test_who_cannot_be_told(tmp_path: Path, nested: IntentSource) -> None:
+    with pytest.raises(InputError, match="takes no granularity"):
+        run_benchmark(method_spec("disk", []), nested, tmp_path / "a", Protocol(granularity="truth"))
+    sample = nested.read(0)
+    with pytest.raises(InputError, match="stop_at"):
+        Protocol(granularity="oracle", stop_at=0.9)
+    with pytest.raises(InputError, match="granularity"):
+        Protocol(granularity="all")  # type: ignore[arg-type]
+    assert sample.granularity == 0.3
+    run = run_benchmark(method("Told"), nested, tmp_path / "b", Protocol(max_clicks=1, granularity="truth"))
+    with pytest.raises(InputError, match=r"protocol\.granularity"):
+        run_benchmark(method("Told"), nested, run.folder, Protocol(max_clicks=1))
+
+
+def test_numbers_by_what_is_meant(tmp_path: Path, nested: IntentSource) -> None:
+    """The whole is answered for all three masks, of shares 0.3, 0.6 and 1."""
+    protocol = Protocol(max_clicks=4)
+    found = read_intents(run_benchmark(method("Told"), nested, tmp_path / "run", protocol))
+    shares = [mask.sum() / PARTS[2].sum() for mask in PARTS]
+    assert found.value("iou_1", "any") == pytest.approx(np.mean(shares))
+    for place, (family, size) in enumerate(
+        (("self", "0.2 to 0.5"), ("parent", "0.5 to 1"), ("grandparent", "0.5 to 1"))
+    ):
+        assert found.value("iou_1", family) == pytest.approx(shares[place])
+        assert found.value("iou_2_by_level", str(place + 1)) == pytest.approx(shares[place])
+        assert size in found.of("iou_1_by_relative_size")
+    assert found.value("iou_1_by_relative_size", "0.5 to 1") == pytest.approx(np.mean(shares[1:]))
+    assert found.of("noc_85_by_part").keys() == {"wheel"}
+    assert found.value("noc_85_by_part", "wheel") == 4
+    assert found.of("all_within_85").keys() == {"1", "2", "3"}
+    assert set(found.of("all_within_85").values()) == {found.of("all_within_90")["3"]}
+    assert found.value("all_within_85", "3") == 0
+    assert found.value("gap_85") == 3
+    assert "containment_truth" not in {measure for measure, _ in found.values}
+    whole = read_intents(
+        run_benchmark(method("Told"), nested, tmp_path / "told", Protocol(max_clicks=2, granularity="truth"))
+    )
+    assert whole.value("all_within_90", "1") == 1
+    assert whole.value("gap_90") == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "containment", "iou"),
+    [("truth", None, 1.0), ("no whole", 0.0, 0.5), ("one", 1.0, None)],
+)
+def test_containment_of_answers(tmp_path: Path, answers: str, containment: float | None, iou: float | None) -> None:
+    source = intents(tmp_path, LOOSE, ((0,), (1,)))
+    truth = (LOOSE[0] & LOOSE[1]).sum() / LOOSE[0].sum()
+    assert 0.3 < truth < 0.8
+    spec, protocol = method("Told", f"answers={answers}"), Protocol(max_clicks=2, granularity="truth")
+    run = run_benchmark(spec, source, tmp_path / "run", protocol, Execution(store="kept"))
+    found = read_intents(run)
+    wanted = truth if containment is None else containment
+    for name in ("first", "last"):
+        for group in ("any", "self in parent"):
+            assert found.value(f"containment_{name}", group) == pytest.approx(wanted)
+        assert found.value(f"containment_{name}_of_truth", "any") == pytest.approx(min(1, wanted / truth))
+        if iou is not None:
+            assert found.value(f"containment_{name}_iou", "any") == iou
+    assert found.value("containment_truth", "any") == pytest.approx(truth)
+
+
+def test_who_was_told_is_in_a_table_of_its_own(tmp_path: Path, nested: IntentSource) -> None:
+    for granularity in ("none", "truth", "oracle"):
+        protocol = Protocol(max_clicks=2, granularity=granularity)  # type: ignore[arg-type]
+        run_benchmark(method("Told"), nested, tmp_path / "runs" / granularity, protocol, Execution(store="kept"))
+    make_ambiguity_report([tmp_path / "runs"], tmp_path / "ambiguity")
+    text = (tmp_path / "ambiguity" / "ambiguity.md").read_text()
+    for ending in ("", ", told the granularity", ", knows the answer"):
+        assert f"{ending}: clicks to be understood" in text
+        assert f"{ending}: containment of answers" in text
+    (table,) = [part for part in text.split("\n## ") if ", told the granularity: by relative size" in part]
+    assert "(told the granularity) |" in table
+    assert "knows" not in table
+    assert "granularity truth" in table
+    make_report([tmp_path / "runs"], tmp_path / "report", page=True)
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert report.count("told the granularity: clicks") == report.count("knows the answer: clicks") == 1
+    assert (tmp_path / "runs" / "none" / CLICKS).is_file()
