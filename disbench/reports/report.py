@@ -10,7 +10,8 @@ from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import StoredRun
 from disbench.io.files import write_files
-from disbench.reports.ambiguity.numbers import Numbers, read_intents, read_numbers
+from disbench.reports.ambiguity.intents import read_intents
+from disbench.reports.ambiguity.numbers import Numbers, read_numbers
 from disbench.reports.ambiguity.report import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves

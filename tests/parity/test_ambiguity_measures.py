@@ -177,6 +177,58 @@ def test_an_interval_over_images(pairs: list[tuple[float, int]], seed: int) -> N
     assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-9)
 
 
+COARSE = st.sampled_from([0.0, 0.4, 0.8, 0.85, 0.9, 1.0])
+
+
+@given(st.lists(st.lists(COARSE, min_size=4, max_size=4), min_size=1, max_size=10), st.sampled_from([0.85, 0.9]))
+def test_the_best_of_several_loops(loops: list[list[float]], goal: float) -> None:
+    """As GraCo goes through them, which ends a loop as soon as it has more clicks than the best so far."""
+    best, most, first = 0, 99, -1.0
+    for number, loop in enumerate(loops):
+        clicks = 0
+        for iou in loop:
+            clicks += 1
+            if iou >= goal or clicks > most:
+                break
+        if clicks < most or (clicks == most and loop[0] > first):
+            best, most, first = number, clicks, loop[0]
+    assert ambiguity.best_loop(np.array(loops), goal, max_clicks=4) == best
+
+
+@given(st.lists(st.lists(COARSE, min_size=4, max_size=4), min_size=1, max_size=5), st.integers(1, 6))
+def test_all_of_a_set_found(ious: list[list[float]], clicks: int) -> None:
+    found = [[iou >= 0.85 for iou in row[:clicks]] for row in ious]
+    assert ambiguity.all_within(ious, clicks, 0.85) == all(map(any, found))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 20)), min_size=1, max_size=20))
+def test_the_gap_of_granularity(targets: list[tuple[int, int]]) -> None:
+    levels: dict[int, list[int]] = {}
+    sums = np.zeros((4, 2))
+    for level, clicks in targets:
+        levels.setdefault(level, []).append(clicks)
+        sums[level] += clicks, 1
+    means = [sum(own) / len(own) for own in levels.values()]
+    assert float(ambiguity.gap_of_granularity(sums)) == pytest.approx(max(means) - min(means))
+    both = ambiguity.gap_of_granularity(np.stack([sums, 2 * sums]))
+    assert both.tolist() == pytest.approx([max(means) - min(means)] * 2)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_containment(pixels: list[tuple[bool, bool]]) -> None:
+    inner, outer = map(list, zip(*pixels, strict=True))
+    inside = [other for own, other in pixels if own]
+    assert ambiguity.containment(inner, outer) == (sum(inside) / len(inside) if inside else 0)
+
+
+@pytest.mark.parametrize(
+    ("area", "expected"), [(1, 0.1), (149, 0.1), (151, 0.2), (500, 0.5), (949, 0.9), (951, 1), (1000, 1), (1200, 1)]
+)
+def test_a_granularity_has_one_decimal(area: int, expected: float) -> None:
+    assert ambiguity.granularity_of(area, 1000) == expected
+    assert expected in ambiguity.GRANULARITIES
+
+
 def test_without_candidates() -> None:
     nothing = np.zeros((3, 0))
     assert ambiguity.coverage(nothing) == 0

@@ -1,4 +1,4 @@
-"""The numbers of a run of the diverse task or on each intent, from its stored rows."""
+"""The numbers of a run of the diverse task, from its stored rows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from disbench.core import ambiguity
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_ANSWERS
-from disbench.core.metrics import clicks_to_reach
 from disbench.harness.record import RunRecord, SetRunRecord
-from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers, read_sets_table
-from disbench.harness.store import CLICKS, SECONDS, StoredRun
-from disbench.reports.entries import run_label
+from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers
+from disbench.harness.store import SECONDS
+from disbench.reports.entries import run_label, told
 from disbench.reports.render.table import plain
 
 FAMILIES = (
     "self",
+    "group",
     "parent",
     "grandparent",
     "further ancestor",
@@ -40,8 +40,6 @@ NOTHING = "nothing"
 """The meaning of a chosen candidate that is near no member."""
 SIZES = ("1", "2", "3", "4 or more")
 """Masks of a set."""
-PERCENTS = (85, 90)
-"""IoUs that a user's mask has to reach."""
 RECALLS = tuple(round(100 * threshold) for threshold in ambiguity.THRESHOLDS)
 
 
@@ -126,6 +124,7 @@ class Who:
         sets: from how many they were taken.
         asked: the split, and the settings that decide the first clicks and when they end.
         moved: pixels by which first clicks were moved, or 0.
+        told: what the method was told of the answer (`disbench.reports.entries.told`), or "".
     """
 
     folder: Path
@@ -138,11 +137,12 @@ class Who:
     settings: str
     asked: str
     moved: int
+    told: str = ""
 
     @property
     def title(self) -> str:
-        """The sets, by name and content hash."""
-        return f"{self.dataset} ({self.content_hash[:8]})"
+        """The sets, by name and content hash, and what a method was told of the answer."""
+        return ", ".join(filter(None, (f"{self.dataset} ({self.content_hash[:8]})", self.told)))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -172,7 +172,7 @@ class Numbers:
             `coverage_by_size` and the like (of clicks on sets of that size); `own_choice_means` (in sets of two masks
             or more, share of clicks at which the chosen candidate means a family, or `NOTHING`); `coverage_own_order`
             (keeping the first 1, 2, ... candidates by the method's own score) and `coverage_oracle` (the largest with
-            1, 2, ... candidates). Of intents, for `any` and each family: `noc_85`, `noc_90`, `iou_1`, `iou_2`.
+            1, 2, ... candidates). Of intents those of `disbench.reports.ambiguity.intents`.
         selection: how a candidate is kept, in a run on each intent.
         sets: number of sets, in a run of the diverse task.
         clicks: number of first clicks, without the moved ones.
@@ -210,11 +210,11 @@ class _Set:
 
 
 @contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
+def fitting(folder: Path) -> Iterator[None]:
     """Turn errors from tables that do not fit each other into `InputError`."""
     try:
         yield
-    except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -222,41 +222,13 @@ def _fitting(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_intents(run: StoredRun) -> Numbers:
-    """The numbers of a run on each intent; `InputError` if it ends early or lacks its table of sets."""
-    if run.protocol.stop_at is not None:
-        raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
-    if run.archive is not None or not (run.folder / SETS).is_file():
-        raise InputError(f"{run.folder}: {SETS} is missing, which a packed run does not have; name the run's folder")
-    with _fitting(run.folder):
-        relations = {
-            f"{row['sample']}/{member}": family(name)
-            for row in read_sets_table(run.folder).to_pylist()
-            for member, name in enumerate(row["relations"])
-        }
-        rows, cap = run.by_sample(), run.protocol.max_clicks
-        if unknown := [name for name in rows if name not in relations]:
-            raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
-        ious = np.stack([values[:cap] for values in rows.values()])
-        families = np.array([relations[name] for name in rows])
-        images = np.array([name.rsplit("/", 2)[0] for name in rows])
-        values: dict[tuple[str, str], Number] = {}
-        for name, which in {"any": np.ones(len(rows), dtype=bool), **_masks(families, FAMILIES)}.items():
-            for percent in PERCENTS:
-                noc = clicks_to_reach(ious[which], percent / 100, cap)
-                values[f"noc_{percent}", name] = _number(noc, images[which])
-            for click in (1, 2):
-                found = np.nan_to_num(ious[which, click - 1 : click].ravel())
-                values[f"iou_{click}", name] = _number(found, images[which])
-        return Numbers(_who(run.folder, run.record), values, selection=run.protocol.selection)
-
-
-def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
-    method, dataset, sets = record.method, record.dataset, record.dataset.sets
+def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
+    """How a report names a run."""
+    dataset, sets = record.dataset, record.dataset.sets
     protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
     shown = {
         name: protocol[name]
-        for name in ("selection", "policy", "max_clicks", "clicks", "seed", "move", "every", "limit")
+        for name in ("selection", "policy", "max_clicks", "granularity", "clicks", "seed", "move", "every", "limit")
         if protocol.get(name) is not None and not (name == "every" and protocol[name] == 1)
     }
     own = {} if sets.choice.split is None else {"own split": sets.choice.split}
@@ -264,7 +236,7 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
     asked = own | {name: value for name, value in shown.items() if name not in ("selection", "move")}
     return Who(
         folder=folder,
-        label=run_label(plain(method.name), method.options, method.facts, record.protocol.threshold),
+        label=run_label(record),
         dataset=plain(dataset.name),
         content_hash=plain(dataset.content_hash),
         shards=plain(sets.shards.content_hash),
@@ -273,6 +245,7 @@ def _who(folder: Path, record: RunRecord | SetRunRecord) -> Who:
         settings=_in_words({**own, **choice, **shown}),
         asked=_in_words(asked),
         moved=int(protocol.get("move", 0)),
+        told=told(record.protocol),
     )
 
 
@@ -282,7 +255,7 @@ def _in_words(settings: Mapping[str, Any]) -> str:
 
 def read_numbers(run: StoredAnswers) -> Numbers:
     """The numbers of a run of the diverse task; `InputError` if its files are damaged or do not fit each other."""
-    with _fitting(run.folder):
+    with fitting(run.folder):
         table = run.answers()
         sets = _read_sets(run, table)
         drawn = [(one, answer) for one in sets for answer in one.drawn]
@@ -299,7 +272,7 @@ def read_numbers(run: StoredAnswers) -> Numbers:
         values |= {("own_choice_means", name): Number(count, share) for name, share in _meant(drawn).items()}
         for name, curve in _curves(answers).items():
             values |= {(name, str(kept)): Number(count, value) for kept, value in enumerate(curve.tolist(), start=1)}
-        who = _who(run.folder, run.record)
+        who = who_of(run.folder, run.record)
         return Numbers(who, values, sets=len(sets), images=len(set(images.tolist())), clicks=count)
 
 
@@ -308,15 +281,15 @@ def _of_clicks(
 ) -> dict[tuple[str, str], Number]:
     pairs = [(one.image, one.drawn[after.click - 1], after) for one in sets for after in one.moved]
     moved_images = np.array([image for image, _, _ in pairs])
-    found = {name: _number([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
+    found = {name: mean_of([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
     found["calibration_error"] = _calibration(answers, images)
     within = [
         ambiguity.rank_correlation(answer.scores, answer.nearest) if answer.scores else math.nan for answer in answers
     ]
-    found["rank_correlation_within"] = _number(within, images)
+    found["rank_correlation_within"] = mean_of(within, images)
     for name, measure in OF_MOVED.items():
         values = [0.0 if after.failed else measure(before, after) for _, before, after in pairs]
-        number = _number(values, moved_images)
+        number = mean_of(values, moved_images)
         found[name] = replace(number, count=len(answers))
     return {(name, ""): number for name, number in found.items()}
 
@@ -331,7 +304,7 @@ def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
         moved, failed = bool(row["dx"] or row["dy"]), row["failure"] is not None
         answer = Answer(row["click"], moved, values, row["scores"], row["agreement"], row["unmoved"], failed)
         asked.setdefault(row["sample"], []).append(answer)
-    known = {row["sample"]: row for row in run.sets().to_pylist()}
+    known = {row["sample"]: row for row in run.sets(["sample", "image_id", "relations"]).to_pylist()}
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
     wanted = run.record.protocol.clicks
@@ -380,8 +353,8 @@ def _by_relation(drawn: Sequence[tuple[_Set, Answer]]) -> dict[tuple[str, str], 
     images = np.array([one.image for one, _ in drawn for _ in one.families])
     best = np.concatenate([ambiguity.best_ious(answer.ious) for _, answer in drawn])
     found = {}
-    for name, which in _masks(families, FAMILIES).items():
-        found["coverage_by_relation", name] = _number(best[which], images[which])
+    for name, which in places_of(families, FAMILIES).items():
+        found["coverage_by_relation", name] = mean_of(best[which], images[which])
         found |= _recalls(best[which], int(which.sum()), "relation", name)
     return found
 
@@ -391,8 +364,8 @@ def _by_size(drawn: Sequence[tuple[_Set, Answer]], images: npt.NDArray[np.str_])
     best = [ambiguity.best_ious(answer.ious) for _, answer in drawn]
     means = np.array([values.mean() for values in best])
     found = {}
-    for name, which in _masks(sizes, SIZES).items():
-        found["coverage_by_size", name] = _number(means[which], images[which])
+    for name, which in places_of(sizes, SIZES).items():
+        found["coverage_by_size", name] = mean_of(means[which], images[which])
         members = np.concatenate([values for values, chosen in zip(best, which, strict=True) if chosen])
         found |= _recalls(members, int(which.sum()), "size", name)
     return found
@@ -406,7 +379,7 @@ def _recalls(best: FloatArray, count: int, kind: str, group: str) -> dict[tuple[
     }
 
 
-def _masks(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
+def places_of(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
     """Where each name occurs, in the given order."""
     return {name: names == name for name in order if (names == name).any()}
 
@@ -441,7 +414,7 @@ def _meant(drawn: Sequence[tuple[_Set, Answer]]) -> dict[str, float]:
     return {name: names.count(name) / len(names) for name in (*FAMILIES, NOTHING) if name in names}
 
 
-def _number(values: Sequence[float] | npt.NDArray[Any], images: npt.NDArray[np.str_]) -> Number:
+def mean_of(values: Sequence[float] | npt.NDArray[Any], images: npt.NDArray[np.str_]) -> Number:
     """The mean of the values that are not nan."""
     given = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(given)

@@ -87,7 +87,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     who = next(iter(first.values())).who
     source = _source(who, run, options)
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    relations = {row["sample"]: row["relations"] for row in run.sets().to_pylist()}
+    relations = {row["sample"]: row["relations"] for row in run.sets(["sample", "relations"]).to_pylist()}
     strips = []
     for name in _chosen([answers for _, answers in stored], options):
         sample = source.read(numbers_of[name])

@@ -13,14 +13,13 @@ import numpy as np
 from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED, significant
 from disbench.io.files import write_files
+from disbench.reports.ambiguity.intents import ANSWERED, BINS, PERCENTS, WITHIN, read_intents
 from disbench.reports.ambiguity.numbers import (
     FAMILIES,
     NOTHING,
-    PERCENTS,
     RECALLS,
     Number,
     Numbers,
-    read_intents,
     read_numbers,
 )
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
@@ -69,6 +68,23 @@ class _Shown:
         return Cell(self.text(number.value), interval=f"{self.text(number.low)}, {self.text(number.high)}")
 
 
+_CLICKS = "{:.2f}".format
+_SAME_CLICK = (
+    "The same first click, each mask of its set in turn as the target. The second click is the first that says which "
+    "is meant."
+)
+_KINDS = (
+    ("", "clicks to be understood", "Meant", _SAME_CLICK),
+    ("_by_level", "by place in the set", "Place", "The place of a mask in its set, the innermost first."),
+    (
+        "_by_relative_size",
+        "by relative size",
+        "Size",
+        "The area of a mask as a share of the outermost one of its set: at least the first number, below the second.",
+    ),
+    ("_by_part", "by part", "Part", "The clicked part itself, by its name; the most frequent names."),
+)
+"""Tables of a run on each intent: what its measures end with, title, heading of the groups, caption."""
 _CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
 
 
@@ -93,7 +109,11 @@ def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Ta
         ]
         if chosen:
             found.append(_table(f"meant-{place}", f"{title}: what one answer means", *_meant(chosen), chosen))
-    return found + [_intents_table(group, place) for place, group in enumerate(by_sets(intents), start=1)]
+    for place, group in enumerate(by_sets(intents), start=1):
+        kinds = [kind for kind in _KINDS if any(run.of(f"iou_1{kind[0]}") for run in group)]
+        found += [_intents_table(group, place, *kind) for kind in kinds]
+        found += [_whole_sets_table(group, place), *_containment_table(group, place)]
+    return found
 
 
 def overview(runs: Sequence[Numbers]) -> Table:
@@ -190,31 +210,81 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _intents_table(runs: Sequence[Numbers], place: int) -> Table:
+def _intents_table(runs: Sequence[Numbers], place: int, kind: str, title: str, heading: str, caption: str) -> Table:
     shown = (
-        *(_Shown(f"NoC@{percent}", f"noc_{percent}", text="{:.2f}".format) for percent in PERCENTS),
-        _Shown("1", "iou_1", above="IoU after click"),
-        _Shown("2", "iou_2", above="IoU after click"),
+        *(_Shown(f"NoC@{percent}", f"noc_{percent}{kind}", text=_CLICKS) for percent in PERCENTS),
+        _Shown("1", f"iou_1{kind}", above="IoU after click"),
+        _Shown("2", f"iou_2{kind}", above="IoU after click"),
     )
+    text = f"{caption} Asked with {runs[0].who.asked}. {_INTERVALS}"
+    name = f"intents{kind.replace('_', '-')}-{place}"
+    return _grouped(name, f"{runs[0].who.title}: {title}", text, runs, (heading, "Targets", f"iou_1{kind}"), shown)
+
+
+def _grouped(
+    name: str, title: str, caption: str, runs: Sequence[Numbers], group: tuple[str, str, str], shown: Sequence[_Shown]
+) -> Table:
+    """A row for each run and group; `group`: headings of the groups and their counts, and a measure that has both."""
+    heading, counts, counted_by = group
     rows = tuple(
         (
             *map(Cell, (run.who.label, run.selection, name, f"{number.count:,}")),
             *(replace(column, group=name).cell(run) for column in shown),
         )
         for run in runs
-        for name, number in run.of("iou_1").items()
+        for name, number in run.of(counted_by).items()
     )
     columns = (
-        *(Column(name, number=False) for name in ("Method", "Selection", "Meant")),
-        Column("Targets"),
+        *(Column(text, number=False) for text in ("Method", "Selection", heading)),
+        Column(counts),
         *(column.column for column in shown),
     )
+    return Table(name, title, caption, columns, rows, {})
+
+
+def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
+    shown = [
+        *(_Shown(str(clicks), "all_within", str(clicks), "all found within clicks", _percent) for clicks in WITHIN),
+        _Shown("Gap", "gap", text=_CLICKS),
+    ]
     caption = (
-        "The same first click, each mask of its set in turn as the target. The second click is the first that says "
-        f"which is meant. Asked with {runs[0].who.asked}. {_INTERVALS}"
+        "Share of sets all of whose masks reach the IoU within so many clicks each. Gap of granularity: the largest mean "
+        f"number of clicks to it over the places in a set, less the smallest. {_INTERVALS}"
     )
-    title = f"{runs[0].who.title}: clicks to be understood"
-    return Table(f"intents-{place}", title, caption, columns, rows, {})
+    rows = tuple(
+        (
+            *map(Cell, (run.who.label, run.selection, f"{percent} %")),
+            *(replace(column, measure=f"{column.measure}_{percent}").cell(run) for column in shown),
+        )
+        for run in runs
+        for percent in PERCENTS
+    )
+    columns = (*(Column(name, number=False) for name in ("Method", "Selection")), Column("IoU"))
+    columns += tuple(column.column for column in shown)
+    return Table(f"whole-sets-{place}", f"{runs[0].who.title}: all intents", caption, columns, rows, {})
+
+
+def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
+    """The table, if some set has two masks."""
+    if not any(number.count for run in runs for number in run.of("gap_85").values()):
+        return []
+    shown = (
+        _Shown("the truth", "containment_truth", interval=False),
+        *(
+            _Shown(heading, f"containment_{name}{measure}", above=f"after the {name} click")
+            for name in ANSWERED
+            for heading, measure in (("IoU", "_iou"), ("containment", ""), ("of the truth's", "_of_truth"))
+        ),
+    )
+    without = ", ".join(run.who.label for run in runs if not run.of("containment_truth"))
+    caption = (
+        "Share of the answer for a mask that lies in the answer for the next mask of its set; the truth's own share; "
+        "and the first as a share of the second, at most 1. One answer for all masks has a containment of 1, so the "
+        f"mean IoU of both answers is beside it. {_INTERVALS}"
+        + (f" Not measured without masks: {without}; run with --store kept." if without else "")
+    )
+    title = f"{runs[0].who.title}: containment of answers"
+    return [_grouped(f"containment-{place}", title, caption, runs, ("Masks", "Pairs", "containment_truth"), shown)]
 
 
 def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
@@ -240,7 +310,11 @@ def draw_ambiguity(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> di
     labels = dict.fromkeys(run.who.label for run in (*numbers, *intents))
     styles = {label: number for number, label in enumerate(labels)}
     coverage = [_coverage_panel(group, styles) for group in by_sets(numbers)]
-    return draw_curves([*coverage, *(_clicks_panel(group, styles) for group in by_sets(intents))])
+    by_relation = ("", FAMILIES, "What the first click means")
+    by_size = ("_by_relative_size", BINS, "Relative size")
+    wanted = (("noc_90", *by_relation), ("noc_90", *by_size), ("iou_1", *by_size))
+    clicks = [_groups_panel(group, styles, *panel) for group in by_sets(intents) for panel in wanted]
+    return draw_curves([*coverage, *clicks])
 
 
 def _coverage_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
@@ -253,19 +327,22 @@ def _coverage_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel
     return Panel(runs[0].who.title, tuple(curves), notes, "Candidates kept", "Coverage")
 
 
-def _clicks_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel:
-    measure = f"noc_{SOLVED}"
-    names = tuple(name for name in FAMILIES if any(name in run.of(measure) for run in runs))
+def _groups_panel(
+    runs: Sequence[Numbers], styles: Mapping[str, int], measure: str, kind: str, order: Sequence[str], x_label: str
+) -> Panel:
+    whole, measure = measure, f"{measure}{kind}"
+    names = tuple(name for name in order if any(name in run.of(measure) for run in runs))
+    text, y_label = (_CLICKS, f"NoC@{SOLVED}") if whole.startswith("noc") else ("{:.3f}".format, "IoU after click 1")
     curves = []
     for run in runs:
         found = [run.of(measure).get(name, Number(0, None)) for name in names]
         values, lows, highs = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64).T
         spread = np.maximum([values - lows, highs - values], 0.0)
-        remark = f"{run.selection}, {run.value(measure, 'any'):.2f}"
+        remark = f"{run.selection}, {text(run.value(whole, 'any'))}"
         style, hollow = styles[run.who.label], run.selection == "score"
         curves.append(Curve(run.who.label, remark, values, style, spread=spread, hollow=hollow))
     notes = ("hollow: selection by score",)
-    return Panel(runs[0].who.title, tuple(curves), notes, "What the first click means", f"NoC@{SOLVED}", names)
+    return Panel(runs[0].who.title, tuple(curves), notes, x_label, y_label, names)
 
 
 PAGE, HTML, NUMBERS, TABLES = "ambiguity.md", "ambiguity.html", "ambiguity.csv", "tables.tex"

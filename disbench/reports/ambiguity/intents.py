@@ -1,0 +1,213 @@
+"""The numbers of a run on each intent: clicks and IoUs by what is meant, whole sets, containment of the answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core import ambiguity
+from disbench.core.arrays import BoolArray, FloatArray
+from disbench.core.errors import InputError
+from disbench.core.masks import decode, from_foreign_rle
+from disbench.core.metrics import clicks_to_reach
+from disbench.harness.set_task import SETS, read_sets_table
+from disbench.harness.store import CLICKS, StoredRun
+from disbench.reports.ambiguity.numbers import (
+    FAMILIES,
+    SIZES,
+    Number,
+    Numbers,
+    family,
+    fitting,
+    mean_of,
+    places_of,
+    who_of,
+)
+from disbench.reports.render.table import plain
+from disbench.sampling.links import part_key
+
+PERCENTS = (85, 90)
+"""IoUs that a user's mask has to reach."""
+WITHIN = (1, 2, 3, 5, 10, 20)
+"""Clicks within which all masks of a set have to be found."""
+SHARES = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+"""Edges of the bins of |mask| / |outermost mask of its set|; the last bin is closed."""
+BINS = tuple(f"{low:g} to {high:g}" for low, high in pairwise(SHARES))
+MOST_PARTS = 12
+"""Names of parts that are reported, the most frequent."""
+NESTED = ("self", "group", "parent", "grandparent", "further ancestor")
+"""Families that contain each other as the dataset declares."""
+ANSWERED = ("first", "last")
+"""The answers whose containment is measured: after click 1, and after the last click."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A mask of a set, by its number from 0 of `members`: its share of the outermost one, and that inside the next."""
+
+    set: str
+    image: str
+    member: int
+    members: int
+    family: str
+    share: float
+    contained: float
+    part: str
+
+    @property
+    def level(self) -> str:
+        """Its place in the set, inner to outer."""
+        return SIZES[min(self.member, len(SIZES) - 1)]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The masks of a target after its first and last click, None where the method failed, with their IoUs."""
+
+    target: _Target
+    masks: tuple[BoolArray | None, ...]
+    ious: tuple[float, ...]
+
+
+def read_intents(run: StoredRun) -> Numbers:
+    """The numbers of a run on each intent; `InputError` if it ends early or lacks its table of sets.
+
+    Measures and groups of `Numbers.values`: `noc_85`, `noc_90`, `iou_1`, `iou_2` for `any` and each family; the same
+    `_by_level` (the mask's place in its set, `SIZES`), `_by_relative_size` (`BINS`) and `_by_part` (the clicked part
+    itself, by its name); `all_within_85`, `all_within_90` for `WITHIN` (share of sets all of whose masks are found);
+    `gap_85`, `gap_90` (largest less smallest mean NoC of the levels); with stored masks, for `any` and each pair of
+    families, `containment_first`, `containment_last`, the same `_of_truth` (as a share of the truth's own, at most 1)
+    and `_iou` (mean IoU of the two answers), and `containment_truth`.
+    """
+    if run.protocol.stop_at is not None:
+        raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
+    if run.archive is not None or not (run.folder / SETS).is_file():
+        raise InputError(f"{run.folder}: {SETS} is missing, which a packed run does not have; name the run's folder")
+    with fitting(run.folder):
+        known = {f"{one.set}/{one.member}": one for one in _targets(run)}
+        rows, cap = run.by_sample(), run.protocol.max_clicks
+        if unknown := [name for name in rows if name not in known]:
+            raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
+        targets = [known[name] for name in rows]
+        ious = np.stack([values[:cap] for values in rows.values()])
+        values = _by_groups(targets, ious) | _whole_sets(targets, ious)
+        if run.record.execution.store != "none":
+            values |= _containment(run, known)
+        return Numbers(who_of(run.folder, run.record), values, selection=run.protocol.selection)
+
+
+def _targets(run: StoredRun) -> Iterable[_Target]:
+    columns = ["sample", "category", "relations", "areas", "contained"]
+    for row in read_sets_table(run.folder, columns).to_pylist():
+        name, areas, relations = row["sample"], row["areas"], row["relations"]
+        part = plain(part_key(row["category"]))
+        for member, entries in enumerate(zip(relations, areas, row["contained"], strict=True)):
+            relation, area, contained = entries
+            share = min(area / areas[-1], 1.0)
+            image = name.rpartition("/")[0]
+            yield _Target(name, image, member, len(areas), family(relation), share, contained, part)
+
+
+def _by_groups(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, str], Number]:
+    images = np.array([one.image for one in targets])
+    measures: dict[str, npt.NDArray[Any]] = {
+        f"noc_{percent}": clicks_to_reach(ious, percent / 100, ious.shape[1]) for percent in PERCENTS
+    }
+    measures |= {f"iou_{click}": np.nan_to_num(ious[:, click - 1]) for click in (1, 2) if click <= ious.shape[1]}
+    own = [one.part for one in targets if one.family == "self"]
+    parts = [name for name, _ in sorted(Counter(own).items(), key=lambda item: (-item[1], item[0])) if name]
+    bins = np.digitize([one.share for one in targets], SHARES[1:-1])
+    kinds = {
+        "": ([one.family for one in targets], FAMILIES),
+        "_by_level": ([one.level for one in targets], SIZES),
+        "_by_relative_size": ([BINS[place] for place in bins], BINS),
+        "_by_part": ([one.part if one.family == "self" else "" for one in targets], parts[:MOST_PARTS]),
+    }
+    found: dict[tuple[str, str], Number] = {}
+    for kind, (names, order) in kinds.items():
+        groups = {} if kind else {"any": np.ones(len(targets), dtype=bool)}
+        for name, which in {**groups, **places_of(np.array(names), order)}.items():
+            found |= {
+                (f"{measure}{kind}", name): mean_of(values[which], images[which])
+                for measure, values in measures.items()
+            }
+    return found
+
+
+def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, str], Number]:
+    """What sets say all of whose masks were targets."""
+    places: dict[str, list[int]] = {}
+    for place, one in enumerate(targets):
+        places.setdefault(one.set, []).append(place)
+    whole = [own for own in places.values() if len(own) == targets[own[0]].members]
+    images = np.array([targets[own[0]].image for own in whole])
+    levels = np.array([SIZES.index(one.level) for one in targets])
+    found = {}
+    for percent in PERCENTS:
+        goal, cap = percent / 100, ious.shape[1]
+        for clicks in WITHIN if whole else ():
+            if clicks <= cap:
+                shares = [ambiguity.all_within(ious[own], clicks, goal) for own in whole]
+                found[f"all_within_{percent}", str(clicks)] = mean_of(np.array(shares, dtype=np.float64), images)
+        sums = np.zeros((len(targets), len(SIZES), 2))
+        sums[np.arange(len(targets)), levels] = np.stack(
+            [clicks_to_reach(ious, goal, cap), np.ones(len(targets))], axis=1
+        )
+        gap, of_images = ambiguity.gap_of_granularity, [one.image for one in targets]
+        if len(set(levels.tolist())) > 1:
+            interval = ambiguity.interval_over_groups(sums, of_images, gap)
+            found[f"gap_{percent}", ""] = Number(len(targets), float(gap(sums.sum(axis=0))), *interval)
+    return found
+
+
+def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str, str], Number]:
+    """Containment of the answers for each mask in those for the next of its set, in bounded memory."""
+    names, images, values = [], [], []
+    before: _Answers | None = None
+    for table in run.samples():
+        now = _answers(table.to_pylist(), known)
+        if before is not None and (now.target.set, now.target.member) == (before.target.set, before.target.member + 1):
+            inner, outer = before.target.family, now.target.family
+            if inner in NESTED and outer in NESTED:
+                names.append(f"{inner} in {outer}")
+                images.append(now.target.image)
+                values.append(_of_pair(before, now))
+        before = now
+    found = {}
+    labels, of_image = np.array(names), np.array(images)
+    order = [f"{inner} in {outer}" for inner in NESTED for outer in NESTED]
+    for name, which in {"any": np.ones(len(names), dtype=bool), **places_of(labels, order)}.items() if names else ():
+        for measure in values[0]:
+            of_measure = np.array([one[measure] for one in values])
+            found[measure, name] = mean_of(of_measure[which], of_image[which])
+    return found
+
+
+def _answers(rows: Sequence[Mapping[str, Any]], known: Mapping[str, _Target]) -> _Answers:
+    chosen = rows[0], rows[-1]
+    return _Answers(known[rows[0]["sample"]], tuple(map(_mask, chosen)), tuple(row["iou"] for row in chosen))
+
+
+def _mask(row: Mapping[str, Any]) -> BoolArray | None:
+    height, width, counts = row["height"], row["width"], row["mask"]
+    return (
+        None if counts is None else decode(from_foreign_rle({"size": [height, width], "counts": counts}, height, width))
+    )
+
+
+def _of_pair(inner: _Answers, outer: _Answers) -> dict[str, float]:
+    found = {"containment_truth": inner.target.contained}
+    for place, name in enumerate(ANSWERED):
+        one, other = inner.masks[place], outer.masks[place]
+        share = 0.0 if one is None or other is None else ambiguity.containment(one, other)
+        truth = inner.target.contained
+        found[f"containment_{name}"] = share
+        found[f"containment_{name}_of_truth"] = min(1.0, share / truth) if truth else float("nan")
+        found[f"containment_{name}_iou"] = (inner.ious[place] + outer.ious[place]) / 2
+    return found
