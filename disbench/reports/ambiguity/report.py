@@ -248,8 +248,8 @@ def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
         _Shown("Gap", "gap", text=_CLICKS),
     ]
     caption = (
-        "Share of sets all of whose masks reach the IoU within so many clicks each. Gap of granularity: the largest mean "
-        f"number of clicks to it over the places in a set, less the smallest. {_INTERVALS}"
+        "Share of sets all of whose masks reach the IoU within so many clicks each. Gap of granularity: the largest "
+        f"mean number of clicks to it over the places in a set, less the smallest. {_INTERVALS}"
     )
     rows = tuple(
         (
