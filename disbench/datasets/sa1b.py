@@ -125,23 +125,22 @@ class Sa1bScenes:
         if len(found) > MAX_OBJECTS:
             raise InputError(f"{path}: {len(found):,} masks; an image has at most {MAX_OBJECTS:,}, so leave it out")
         dropped: Counter[str] = Counter()
-        rles: dict[int, Rle] = {}
-        size = 0
-        for annotation in found:
-            try:
-                number, rle = _mask(annotation, height, width)
-                if number in rles:
-                    raise ValueError("another mask of the image has its id")
-                size += len(rle["counts"])
-                masks.check_total(size)
-                rles[number] = rle
-            except ValueError as error:
-                if self._bad == "fail":
-                    said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
-                    raise InputError(
-                        f"{path}: annotation {said}: {error}; fix it, or leave such masks out: bad_annotations=drop"
-                    ) from None
-                dropped["invalid annotation"] += 1
+        try:
+            rles = _masks(found, height, width)
+        except ValueError:  # one by one, to name the bad one
+            rles = {}
+            for annotation in found:
+                try:
+                    ((number, rle),) = _masks([annotation], height, width).items()
+                    if rles.setdefault(number, rle) is not rle:
+                        raise ValueError("another mask of the image has its id")
+                except ValueError as error:
+                    if self._bad == "fail":
+                        said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
+                        raise InputError(
+                            f"{path}: annotation {said}: {error}; fix it, or leave such masks out: bad_annotations=drop"
+                        ) from None
+                    dropped["invalid annotation"] += 1
         listed = list(rles.values())
         parts = zip(rles.items(), masks.areas(listed).tolist(), map(tuple, masks.boxes(listed).tolist()), strict=True)
         return Scene(
@@ -188,11 +187,16 @@ def _beside(prefix: str) -> str:
     return "/".join("images" if part == "annotations" else part for part in prefix.split("/"))
 
 
-def _mask(annotation: Any, height: int, width: int) -> tuple[int, Rle]:
-    """Id and mask of an annotation; ValueError says what is wrong with it."""
-    if not isinstance(annotation, dict):
-        raise ValueError("it is not an object of JSON")
-    number = whole_number(annotation.get("id"))
-    if number is None:
-        raise ValueError("its id is not a whole number")
-    return number, masks.from_segmentations([annotation.get("segmentation")], height, width)[0]
+def _masks(annotations: Sequence[Any], height: int, width: int) -> dict[int, Rle]:
+    """The masks of annotations by id; ValueError says what is wrong with one of them."""
+    ids: list[int] = []
+    for annotation in annotations:
+        if not isinstance(annotation, dict) or not isinstance(annotation.get("segmentation"), dict):
+            raise ValueError("it has no RLE as its segmentation")
+        if (number := whole_number(annotation.get("id"))) is None:
+            raise ValueError("its id is not a whole number")
+        ids.append(number)
+    if len(set(ids)) < len(ids):
+        raise ValueError("two masks of the image have one id")
+    segmentations = [annotation["segmentation"] for annotation in annotations]
+    return dict(zip(ids, masks.from_segmentations(segmentations, height, width), strict=True))

@@ -1,5 +1,6 @@
 """Masks on run lengths against NumPy, SciPy, OpenCV and pycocotools."""
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
+from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
@@ -27,6 +29,7 @@ from disbench.core.masks import (
     empty,
     encode,
     from_foreign_rle,
+    from_grey_png,
     from_label_map,
     from_polygons,
     from_segmentations,
@@ -287,6 +290,36 @@ def test_a_foreign_rle_compressed_or_not(array: Masks) -> None:
     for foreign in counts:
         assert from_foreign_rle({"size": size, "counts": foreign}, *size) == encode(mask)
         assert from_foreign_rle({"size": list(map(str, size)), "counts": foreign}, *size) == encode(mask)
+
+
+@given(array=masks(), spoiled=st.none() | st.sampled_from(["", "P00", "ä", "Q", "0"]))
+def test_texts_of_several_masks_are_read_together_as_one_by_one(array: Masks, spoiled: str | None) -> None:
+    size = [*array[0].shape]
+    found: list[object] = [{"size": size, "counts": encode(mask)["counts"].decode()} for mask in array]
+    if spoiled is not None:
+        found.append({"size": size, "counts": spoiled})
+    try:
+        expected = [from_foreign_rle(rle, *size) for rle in found]
+    except ValueError:
+        with pytest.raises(ValueError, match="RLE"):
+            from_segmentations(found, *size)
+        return
+    assert from_segmentations(found, *size) == expected
+
+
+@given(
+    values=np_st.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    least=st.integers(1, 255),
+    level=st.sampled_from((0, 1, 9)),
+)
+def test_grey_pngs(values: npt.NDArray[np.uint8], least: int, level: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG", compress_level=level)
+    data = file.getvalue()
+    assert from_grey_png(data, least) == encode(values >= least)
+    for damaged in (b"", data[:50], data[:20] + b"\xff" + data[21:], data[:-20]):
+        with pytest.raises(ValueError, match="PNG"):
+            from_grey_png(damaged, least)
 
 
 @given(data=st.data(), array=masks(most=1))

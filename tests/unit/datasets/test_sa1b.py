@@ -145,6 +145,7 @@ def test_the_fingerprint_has_paths_and_sizes(tmp_path: Path) -> None:
         annotation(105, {"size": [HEIGHT, WIDTH], "counts": [-1, 2401]}),
         annotation(105, {"size": [HEIGHT, WIDTH]}),
         annotation(105, "mask.png"),
+        annotation(105, polygon("W")),
         annotation(100, rle("LR")),
         annotation(105, rle("LR"), id="x"),
         7,
@@ -161,12 +162,12 @@ def test_malformed_masks(bad: Any, tmp_path: Path) -> None:
     assert len(ids(found)) == 5
 
 
-def test_masks_without_a_pixel_and_polygons(tmp_path: Path) -> None:
-    masks = [annotation(1, polygon("W")), annotation(2, None), annotation(3, {"size": [40, 60], "counts": [2400]})]
-    write(tmp_path, annotations=masks)
+def test_masks_without_a_pixel_and_listed_runs(tmp_path: Path) -> None:
+    runs = [{"size": [40, 60], "counts": counts} for counts in ([400, 400, 1600], [2400])]
+    write(tmp_path, annotations=[annotation(number, each) for number, each in enumerate(runs)])
     found = sampled(tmp_path)
-    assert ids(found) == {1: [1]}
-    assert found.scene.dropped == {"empty mask": 2}
+    assert ids(found) == {0: [0]}
+    assert found.scene.dropped == {"empty mask": 1}
     write(tmp_path, annotations=[])
     assert not sampled(tmp_path).scene.objects
 
