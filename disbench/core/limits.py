@@ -36,6 +36,12 @@ MAX_LIST_BYTES: Final = 2**24
 MAX_MATLAB_BYTES: Final = 2**28
 """Bytes of a MATLAB file, and of each variable once it is decompressed. SBD's have less than a million."""
 
+MAX_FILE_OBJECTS: Final = 2**10
+"""Objects of a file of Pascal-Part. The dataset has 2.5 an image."""
+
+MAX_OBJECT_PARTS: Final = 2**8
+"""Parts of an object of Pascal-Part. The dataset has 7 an object."""
+
 MAX_RECORDED_CLICKS: Final = 2**22
 """Clicks of a file of recorded clicks. A study of a hundred people on a thousand objects has a tenth of it."""
 

@@ -18,6 +18,7 @@ from scipy.sparse import csc_array
 from disbench.core.limits import MAX_RECORD_BYTES
 from disbench.core.masks import encode
 from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image
+from tests.part_files import COW, SOFA, UIDS, anno_file, write_uids
 
 MIB = 2**20
 
@@ -71,6 +72,17 @@ MAT_HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
 def squeezed(data: bytes) -> bytes:
     """A MATLAB file with one compressed element."""
     return MAT_HEAD + struct.pack("<II", 15, len(packed := zlib.compress(data, 9))) + packed
+
+
+def element(kind: int, body: bytes) -> bytes:
+    """An element of a MATLAB file."""
+    return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+
+def matrix(kind: int, sides: tuple[int, ...], body: bytes = b"", name: bytes = b"GTinst") -> bytes:
+    """An array of a MATLAB file."""
+    head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
+    return element(14, head + element(1, name) + body)
 
 
 def layer(side: int = 8) -> Any:
@@ -151,9 +163,9 @@ def ade_png(number: int, **options: Any) -> bytes:
 
 def write_all(root: Path) -> Path:
     """A folder that every reader of `reader_process` accepts."""
-    for folder in ("a", "masks", "images", "img", "inst", "JPEGImages", "SegmentationObject", "SegmentationClass"):
-        (root / folder).mkdir(exist_ok=True)
-    (root / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
+    folders = ("a", "masks", "images", "img", "inst", "JPEGImages", "SegmentationObject", "SegmentationClass")
+    for folder in (*folders, "Annotations_Part", "training", "ImageSets/Segmentation", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
     colours = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     colours[2:9, 3:20], colours[20:, 5:] = (7, 0, 0), (44, 1, 0)
     for number in (1, 2):
@@ -175,7 +187,9 @@ def write_all(root: Path) -> Path:
     (root / f"{SA}.json").write_text(json.dumps(SA_JSON))
     for number in (0, 1, 2, 4):
         (root / ADE / f"{number}.png").write_bytes(ade_png(number))
-    for split in ("train.txt", "ImageSets/Segmentation/train.txt"):
+    (root / "Annotations_Part" / "a.mat").write_bytes(anno_file([COW, SOFA]))
+    write_uids(root / "training" / "a.tif", UIDS)
+    for split in ("train.txt", "ImageSets/Segmentation/train.txt", "ImageSets/Main/train.txt"):
         (root / split).write_text("a\n")
     for folder in ("images", "masks"):
         (root / folder / "a.ppm").write_bytes(b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")

@@ -111,6 +111,7 @@ def every_rule(path: Path) -> None:
     raise last
 
 
+FOLDERS = ("ade20k", "panoptic-parts", "pascal-part", "sa1b")
 READERS: Mapping[str, Callable[[Path], object]] = {
     "lvis": partial(annotations, dialect="lvis"),
     "lvis, dropped": partial(annotations, dialect="lvis", bad="drop", raster="fillpoly"),
@@ -141,8 +142,8 @@ READERS: Mapping[str, Callable[[Path], object]] = {
         layouts.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
     "davis585": lambda path: every_sample(layouts.open_davis585("davis", path, {"initial": "none"}, {})),
-    **{name: partial(folder_scenes, name=name) for name in ("ade20k", "sa1b")},
-    **{f"{name}, dropped": partial(folder_scenes, name=name, bad="drop") for name in ("ade20k", "sa1b")},
+    **{name: partial(folder_scenes, name=name) for name in FOLDERS},
+    **{f"{name}, dropped": partial(folder_scenes, name=name, bad="drop") for name in FOLDERS},
     "find": lambda path: images.ImageFinder([path.parent])(path.read_text(errors="surrogateescape")),
 }
 

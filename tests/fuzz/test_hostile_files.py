@@ -36,14 +36,17 @@ from tests.fuzz.dataset_files import (
     SA_JSON,
     TREE,
     ade_png,
+    element,
     json_bound,
     mat,
+    matrix,
     pickle_bound,
     picture,
     squeezed,
     write_all,
 )
 from tests.fuzz.tools import TIMES, Reader, damaged, examples, pytestmark_linux, written
+from tests.part_files import COW, SOFA, UIDS, anno_file
 from tests.synthetic import lvis_content
 
 pytestmark = pytestmark_linux
@@ -58,6 +61,17 @@ SOME_PIXELS = FEW + 24 * 64 * MIB
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write_all(tmp_path)
+
+
+def uids(compression: str) -> bytes:
+    """A label map of Panoptic Parts."""
+    out = io.BytesIO()
+    Image.fromarray(UIDS).save(out, "TIFF", compression=compression)
+    return out.getvalue()
+
+
+PASCAL_READERS = ("pascal-part", "pascal-part, dropped")
+ANNO = anno_file([COW, SOFA], do_compression=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,17 @@ FORMATS = {
     "panoptic json": Format(["panoptic"], [json.dumps(PANOPTIC).encode()], "a.json", None, json_bound),
     "matlab": Format(["matlab"], [mat(compressed=False), mat()], "a.mat"),
     "matlab below the compression": Format(["matlab"], [mat(compressed=False)[128:]], "a.mat", wrap=squeezed),
+    "parts of Pascal-Part": Format(PASCAL_READERS, [ANNO, anno_file([COW, SOFA])], "Annotations_Part/a.mat", "."),
+    "parts of Pascal-Part below the compression": Format(
+        PASCAL_READERS, [ANNO[128:]], "Annotations_Part/a.mat", ".", wrap=squeezed
+    ),
+    "tiff of Panoptic Parts": Format(
+        ["panoptic-parts", "panoptic-parts, dropped"],
+        [PICTURES["tiff of 32 bits"], uids("tiff_lzw"), uids("raw")],
+        "training/a.tif",
+        ".",
+        lambda size: SOME_PIXELS,
+    ),
     "image": Format(IMAGE_READERS, list(PICTURES.values()), "a.png", allowed=lambda size: SOME_PIXELS),
     "hierarchies": Format(
         ["hannotation"], [pickle.dumps(TREE, p) for p in PROTOCOLS], "hannotation.pickle", ".", lambda size: FEW
@@ -99,6 +124,7 @@ FORMATS = {
     "json of SA-1B": Format(["sa1b", "sa1b, dropped"], [json.dumps(SA_JSON).encode()], f"{SA}.json", "sa", json_bound),
     "list": Format(["list", "sbd", "sbd samples"], [b"a\na\n"], "train.txt"),
     "list of VOC": Format(["voc", "voc samples"], [b"a\na\n"], "ImageSets/Segmentation/train.txt", "."),
+    "list of Pascal-Part": Format(PASCAL_READERS, [b"a 1\na\n"], "ImageSets/Main/train.txt", "."),
     "images of a folder": Format(
         ["pairs", "folder"], [b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"], "images/a.ppm", ".", lambda size: SOME_PIXELS
     ),
@@ -219,15 +245,6 @@ def test_outlines_that_fill_memory(read: Reader, root: Path, sides: tuple[int, i
     assert message is None if "dropped" in raster else "outline" in str(message)
 
 
-def element(kind: int, body: bytes) -> bytes:
-    return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
-
-
-def matrix(kind: int, sides: tuple[int, ...], body: bytes = b"", name: bytes = b"GTinst") -> bytes:
-    head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
-    return element(14, head + element(1, name) + body)
-
-
 def nested_cells(depth: int) -> bytes:
     inner = matrix(6, (0, 0), element(9, b""), b"")
     head = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"")
@@ -239,6 +256,7 @@ LABELS = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) % 4
 HOSTILE_MATLAB = {
     "a cell array of gigabytes": MAT_HEAD + matrix(1, (2**30, 1)),
     "a struct array of gigabytes": MAT_HEAD + matrix(2, (2**30, 2**30), element(5, b"\x08\0\0\0") + element(1, b"")),
+    "a million fields": MAT_HEAD + matrix(2, (1, 1), element(5, b"\1\0\0\0") + element(1, b"a" * MIB)),
     "cells in cells": MAT_HEAD + nested_cells(100_000),
     "cells in cells, compressed": squeezed(nested_cells(100_000)),
     "a matrix of gigabytes": MAT_HEAD + matrix(9, (2**31 - 1, 2**31 - 1), element(2, b"abc")),
@@ -262,6 +280,12 @@ HOSTILE_MATLAB = {
 def test_hostile_matlab_files_are_refused(read: Reader, tmp_path: Path, name: str) -> None:
     data = HOSTILE_MATLAB[name]
     assert read("matlab", written(tmp_path / "a.mat", data), allowed=16 * MIB + 4 * len(data))
+
+
+def test_a_mask_of_pascal_part_takes_12_bytes_per_pixel(read: Reader, root: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (4096, 4096), dtype=np.uint8)
+    written(root / "Annotations_Part" / "a.mat", anno_file([("sofa", noise, [])]))
+    assert read("pascal-part", root, root=root, allowed=12 * noise.size + 16 * MIB) is None
 
 
 def test_a_matlab_file_that_unfolds_to_gigabytes(read: Reader, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_lists_of_any_names(read: Reader, tmp_path: Path, data: bytes) -> None:
     root = write_all(tmp_path)
     written(root / "train.txt", data)
     written(root / "ImageSets" / "Segmentation" / "train.txt", data)
-    for name in ("sbd", "sbd samples", "voc", "voc samples"):
+    written(root / "ImageSets" / "Main" / "train.txt", data)
+    for name in ("sbd", "sbd samples", "voc", "voc samples", "pascal-part", "pascal-part, dropped"):
         read(name, root, root=root, allowed=ALLOWED)
 
 

@@ -1,0 +1,165 @@
+"""Panoptic Parts of Cityscapes and PASCAL: class, instance and part of each pixel in one number, its uid.
+
+D. de Geus et al. Part-aware panoptic segmentation. CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from disbench.core import masks
+from disbench.core.arrays import IntArray
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_OBJECTS
+from disbench.core.scenes import Kind, Links, Scene, SceneObject
+from disbench.datasets.label_maps import distinct, joint_sha256, opened_mask
+from disbench.datasets.part_keys import keys_fingerprint, part_keys
+from disbench.datasets.pascal_part import VOC_PLACES
+from disbench.io.files import is_utf8
+
+_CITY_MAPS = ("gtFinePanopticParts", "gtFinePanopticParts_trainval/gtFinePanopticParts")
+_CITY_IMAGES = ("leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit")
+_CITY_MAP, _CITY_IMAGE = "_gtFinePanopticParts.tif", "_leftImg8bit.png"
+_PASCAL_FOLDERS = {"train": "training", "val": "validation"}
+_CLASSES, _INSTANCES, _PARTS = 100, 100_000, 10_000_000
+"""A uid below the first is a class (stuff), below the second class and instance, below the third with a part, too."""
+_NO_SCENE = 3
+"""Cityscapes' numbers up to this one are no part of the scene, such as the car with the camera."""
+_HUMANS, _VOID_PART = ("person", "rider"), 5
+"""Some files of Cityscapes have a part of humans that is not defined."""
+
+
+class PanopticPartsScenes:
+    """Scenes of Cityscapes or PASCAL Panoptic Parts (a `SceneSource`), sorted by file; the folders tell which.
+
+    Things are in the order of their uids, each followed by its parts, which are disjoint; stuff is last.
+    `annotation_id` is the uid.
+
+    Args:
+        folder: has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`.
+        split: `train`, `val`.
+        bad: whether a number that is no uid stops, or its pixels are left out.
+
+    Raises:
+        InputError: a folder without the files of the split.
+    """
+
+    name = "panoptic-parts"
+
+    def __init__(self, folder: Path, split: str = "train", bad: Literal["fail", "drop"] = "fail") -> None:
+        self.folder, self.split, self.bad = folder, split, bad
+        pascal = _PASCAL_FOLDERS.get(split, split)
+        city = [path for place in _CITY_MAPS for path in (folder / place / split).glob(f"*/[!.]*{_CITY_MAP}")]
+        self._city = bool(city)
+        found = city or (folder / pascal).glob("[!.]*.tif")
+        self._maps = sorted(path.relative_to(folder).as_posix() for path in found)
+        if not self._maps:
+            raise InputError(
+                f"{folder}: no {_CITY_MAPS[0]}/{split}/CITY/NAME{_CITY_MAP} of Cityscapes and no {pascal}/NAME.tif of "
+                "PASCAL in it; name the folder that has them, or another split"
+            )
+        if odd := next((name for name in self._maps if not is_utf8(name)), None):
+            raise InputError(f"{folder}: the name of {odd!a} is not UTF-8; rename the file")
+        places = _CITY_IMAGES if self._city else tuple(f"{place}JPEGImages" for place in VOC_PLACES)
+        self._images = next((place for place in places if (folder / place).is_dir()), places[0])
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._maps)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order.
+
+        Memory: 24 bytes per pixel.
+
+        Raises:
+            InputError: a file that is missing, damaged, or not of one channel of 32 bits, or a number that is no uid.
+        """
+        for index in indices:
+            yield self._scene(self._maps[index])
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of all label maps together, and of the table of names and part keys."""
+        maps = joint_sha256(self.folder / path for path in self._maps)
+        return {f"{self.name}:{self.split}": maps, **keys_fingerprint()}
+
+    def _scene(self, name: str) -> Scene:
+        path = self.folder / name
+        with opened_mask(path, ("I",)) as opened:
+            labels = np.array(opened)
+        dropped: Counter[str] = Counter()
+        names = part_keys().cityscapes if self._city else part_keys().pascal_panoptic
+        wholes: dict[int, list[tuple[int, masks.Rle]]] = {}
+        found: list[_Region] = []
+        stuff: list[_Region] = []
+        for uid, rle in masks.from_label_map(labels, self._left_out(path, labels, dropped)).items():
+            if uid < _CLASSES:
+                stuff.append(_Region(uid, rle, names.class_name(uid), "stuff"))
+                continue
+            whole, part = (uid, 0) if uid < _INSTANCES else divmod(uid, 100)
+            wholes.setdefault(whole, []).append((part, rle))
+        for whole, pieces in sorted(wholes.items()):
+            category = names.class_name(whole // 1000)
+            parent = len(found)
+            found.append(_Region(whole, masks.union([rle for _, rle in pieces]), category))
+            for part, rle in pieces:
+                if self._city and part == _VOID_PART and category in _HUMANS:
+                    dropped["part that is not defined"] += 1
+                elif part:
+                    title, keys = names.part(category, part)
+                    found.append(_Region(100 * whole + part, rle, f"{category}:{title}", "thing", keys, parent))
+        found += stuff
+        rles = [region.rle for region in found]
+        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
+        image_id, file_name = self._image(name)
+        return Scene(
+            image_id=image_id,
+            file_name=file_name,
+            height=labels.shape[0],
+            width=labels.shape[1],
+            source=self.name,
+            objects=tuple(
+                SceneObject(rle, area, (x, y, w, h), category, None, uid, self.name, kind, keys)
+                for (uid, rle, category, kind, keys, _), area, (x, y, w, h) in zip(found, areas, boxes, strict=True)
+            ),
+            links=Links(tuple(region.parent for region in found)),
+            dropped=+dropped,
+        )
+
+    def _image(self, name: str) -> tuple[str, str]:
+        """Id and path of the image of a label map."""
+        path = PurePosixPath(name)
+        if not self._city:
+            return path.stem, f"{self._images}/{path.stem}.jpg"
+        stem = path.name.removesuffix(_CITY_MAP)
+        return stem, f"{self._images}/{self.split}/{path.parent.name}/{stem}{_CITY_IMAGE}"
+
+    def _left_out(self, path: Path, labels: IntArray, dropped: Counter[str]) -> list[int]:
+        """The numbers of a map that are no regions; what is no uid stops or is counted."""
+        values = distinct(labels)
+        if len(values) > MAX_OBJECTS:
+            raise InputError(
+                f"{path}: {len(values):,} different numbers, at most {MAX_OBJECTS:,} are read; get it again"
+            )
+        wrong = values[(values < 0) | ((values >= _CLASSES) & (values < 1000)) | (values >= _PARTS)].tolist()
+        if wrong and self.bad == "fail":
+            raise InputError(
+                f"{path}: {wrong[0]} is no uid, which has 1, 2 or 4 to 7 digits; get the file again, or leave such "
+                "pixels out with bad_annotations=drop"
+            )
+        dropped["invalid annotation"] += len(wrong)
+        return [*range(_NO_SCENE + 1 if self._city else 1), *wrong]
+
+
+class _Region(NamedTuple):
+    uid: int
+    rle: masks.Rle
+    category: str
+    kind: Kind = "thing"
+    keys: tuple[str, ...] = ()
+    parent: int = -1

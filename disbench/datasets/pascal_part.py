@@ -1,0 +1,190 @@
+"""Pascal-Part: the objects of PASCAL VOC 2010 and their parts, in one MATLAB file an image.
+
+X. Chen et al. Detect what you can: detecting and representing objects using holistic models and body parts. CVPR 2014.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from disbench.core import masks
+from disbench.core.arrays import BoolArray
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_FILE_OBJECTS, MAX_OBJECT_PARTS, MAX_PIXELS
+from disbench.core.scenes import LINK, Scene, SceneObject, links_by_id
+from disbench.datasets.images import opened_image
+from disbench.datasets.label_maps import joint_sha256, read_lines
+from disbench.datasets.matlab import Matrix, elements, numbers, opened_variable, text
+from disbench.datasets.part_keys import keys_fingerprint, part_keys
+from disbench.io.archives import safe_path
+
+VOC_PLACES = ("", "VOC2010/", "VOCdevkit/VOC2010/")
+"""Where VOC2010's `ImageSets` and `JPEGImages` may be below a folder."""
+_ANNOTATIONS = ("Annotations_Part/", "trainval/Annotations_Part/")
+_NUMBERS = 1000
+"""Numbers of annotations for an object: its own, and one for each of its parts."""
+
+
+class PascalPartScenes:
+    """Scenes of Pascal-Part (a `SceneSource`), in the order of a list of VOC2010's `ImageSets/Main`.
+
+    Objects are in the order of the file, each followed by its parts. `annotation_id` is 1000 times the object's number
+    in the file, plus the part's; both count from 1, and an object itself is part 0.
+
+    Attributes:
+        dropped: images and lines of the list that were left out, by reason.
+
+    Args:
+        folder: has `Annotations_Part` (or `trainval/Annotations_Part`) and VOC2010's folders (or `VOC2010`, or
+            `VOCdevkit/VOC2010`).
+        split: name of a list, such as `train` or `val`.
+        bad: whether an image without a file of parts, or a malformed mask, stops or is left out.
+
+    Raises:
+        InputError: a folder or list that is missing or empty, or a listed image without a file of parts.
+    """
+
+    name = "pascal-part"
+
+    def __init__(self, folder: Path, split: str = "train", bad: Literal["fail", "drop"] = "fail") -> None:
+        self.bad = bad
+        voc = _place(folder, VOC_PLACES, "ImageSets/Main", "from VOC2010's archive VOCtrainval_03-May-2010")
+        self._voc, self._images = folder / voc, f"{voc}JPEGImages"
+        self._annotations = folder / _place(folder, _ANNOTATIONS, "", "from Pascal-Part's archive trainval.tar.gz")
+        self._folder, self._list = folder, self._voc / f"ImageSets/Main/{split}.txt"
+        lines = [(number, line.split()[0]) for number, line in read_lines(self._list)]
+        for number, name in lines:
+            safe_path(name, f"{self._list}: line {number}")
+        listed = list(dict.fromkeys(name for _, name in lines))
+        there = [os.path.isfile(self._file(name)) for name in listed]  # noqa: PTH113  (Path.is_file raises on long names)
+        if not all(there) and bad == "fail":
+            raise InputError(
+                f"{self._file(listed[there.index(False)])}: there is no such file, but {self._list} names its image; "
+                "get the dataset again, or leave such images out with bad_annotations=drop"
+            )
+        self.names = list(compress(listed, there))
+        if not self.names:
+            raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; name another split")
+        left_out = {"image without a file of parts": len(listed) - len(self.names)}
+        self.dropped = +Counter({**left_out, "image that the list names again": len(lines) - len(listed)})
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order.
+
+        Memory: a file, its variable and run lengths, and 12 bytes per pixel of one mask.
+
+        Raises:
+            InputError: a file that is damaged, of another version of MATLAB, or of another structure; masks that differ
+                in size, or have values other than 0 and 1.
+        """
+        for index in indices:
+            yield self._scene(self.names[index])
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the list, of all files of parts together, and of the table of part keys."""
+        return {
+            f"{self.name}:{self._list.name}": joint_sha256([self._list]),
+            f"{self.name}:{self._annotations.name}": joint_sha256(map(self._file, self.names)),
+            **keys_fingerprint(),
+        }
+
+    def _file(self, name: str) -> Path:
+        return self._annotations / f"{name}.mat"
+
+    def _scene(self, name: str) -> Scene:
+        path, image = self._file(name), f"{self._images}/{name}.jpg"
+        dropped: Counter[str] = Counter()
+        found: list[_Annotation] = []
+        rles: list[masks.Rle] = []
+        size: tuple[int, int] | None = None
+        try:
+            with opened_variable(path, "anno") as anno:
+                for item in _annotations(anno):
+                    try:
+                        mask = _mask(item, size)
+                    except ValueError as error:
+                        if self.bad == "fail":
+                            fix = "get the file again, or leave such masks out with bad_annotations=drop"
+                            raise InputError(f"{path}: {error}; {fix}") from None
+                        dropped["invalid annotation"] += 1
+                        continue
+                    size = mask.shape[0], mask.shape[1]
+                    rles.append(masks.encode(mask))
+                    found.append(item)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; get Pascal-Part's own file") from None
+        if size is None:  # an image without objects
+            with opened_image(self._folder / image, "the size of an image without objects is not known") as opened:
+                size = opened.height, opened.width
+        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
+        ids = [item.number for item in found]
+        wholes = [item.number - item.number % _NUMBERS for item in found]
+        dropped[f"{LINK}part name unknown"] = sum(item.number % _NUMBERS > 0 and not item.keys for item in found)
+        return Scene(
+            image_id=name,
+            file_name=image,
+            height=size[0],
+            width=size[1],
+            source=self.name,
+            objects=tuple(
+                SceneObject(rle, area, (x, y, w, h), item.category, None, item.number, self.name, "thing", item.keys)
+                for item, rle, area, (x, y, w, h) in zip(found, rles, areas, boxes, strict=True)
+            ),
+            links=links_by_id(ids, wholes, lambda *_: None, dropped, nest=True),
+            dropped=+dropped,
+        )
+
+
+class _Annotation(NamedTuple):
+    number: int
+    category: str
+    mask: Matrix
+    keys: tuple[str, ...] = ()
+
+
+def _annotations(anno: Matrix) -> Iterator[_Annotation]:
+    """The objects of a file, each followed by its parts."""
+    for top in elements(anno, ["objects"], 1, "'anno'"):
+        whole_fields = ["class", "mask", "parts"]
+        for number, whole in enumerate(elements(top["objects"], whole_fields, MAX_FILE_OBJECTS, "'anno.objects'"), 1):
+            category = text(whole["class"], f"the class of object {number}")
+            yield _Annotation(_NUMBERS * number, category, whole["mask"])
+            what = f"the field 'parts' of object {number}"
+            for place, part in enumerate(elements(whole["parts"], ["part_name", "mask"], MAX_OBJECT_PARTS, what), 1):
+                name = text(part["part_name"], f"the name of part {place} of object {number}")
+                name, keys = part_keys().pascal_part(name)
+                yield _Annotation(_NUMBERS * number + place, f"{category}:{name}", part["mask"], keys)
+
+
+def _mask(item: _Annotation, size: tuple[int, int] | None) -> BoolArray:
+    """The mask of an annotation, which has the size of those before it."""
+    whole, part = divmod(item.number, _NUMBERS)
+    what = f"the mask of {shown(item.category)} ({f'part {part} of ' if part else ''}object {whole})"
+    values = numbers(item.mask, what)
+    if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS or size not in (None, values.shape):
+        expected = f"{size[0]} x {size[1]}" if size else "two sides and a pixel"
+        raise ValueError(f"{what} has the shape {shown(list(values.shape))}, not {expected}")
+    mask: BoolArray = values == 1
+    if not (mask | (values == 0)).all():
+        raise ValueError(f"{what} has a value other than 0 and 1")
+    return mask
+
+
+def _place(folder: Path, places: Sequence[str], inner: str, origin: str) -> str:
+    """The first of some places below a folder in which `inner` is."""
+    for place in places:
+        if (folder / place / inner).is_dir():
+            return place
+    paths = " or ".join(f"{place}{inner}".rstrip("/") for place in places)
+    raise InputError(f"{folder}: no folder {paths}; put it there {origin}")
