@@ -17,7 +17,7 @@ _COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
 
 
 def refuse_measured(sources: Sequence[Shards]) -> None:
-    """Check that no image of a training is one of GrabCut, Berkeley, DAVIS, COCO_MVal, or kept for validation.
+    """Check that no image of a training is one of GrabCut, Berkeley, DAVIS, COCO_MVal, clothing-parts-300, or kept for validation.
 
     COCO's images are known by their number, the others by name and content.
 

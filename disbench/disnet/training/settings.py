@@ -93,8 +93,8 @@ class Training:
     Attributes:
         sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
-        allow_measured: train although images are also in GrabCut, Berkeley, DAVIS, COCO_MVal or the images kept for
-            validation; otherwise they are refused.
+        allow_measured: train although images are also in GrabCut, Berkeley, DAVIS, COCO_MVal, clothing-parts-300 or the
+            images kept for validation; otherwise they are refused.
         start: checkpoint of the same network to start from; "" starts from the network's own weights (`vit.weights`,
             or SAM's decoder).
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.

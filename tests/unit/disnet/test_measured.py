@@ -35,9 +35,11 @@ def test_coco_images_by_number(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("folder", ["GrabCut/data_GT", "Berkeley/images", "DAVIS/img"])
+@pytest.mark.parametrize("folder", ["GrabCut/data_GT", "Berkeley/images", "DAVIS/img", "clothing/images"])
 def test_files_of_the_benchmarks(tmp_path: Path, data_root: Path, folder: str) -> None:
     images = sorted((data_root / folder).iterdir())
+    if folder.startswith("clothing"):  # the others are for training and validation
+        images = [path for path in images if int(path.stem) % 5 == 0]
     lines = (definitions.folder("datasets") / "measured-images.txt").read_text().splitlines()
     assert {f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in images} <= set(lines)
     shutil.copy(images[3], tmp_path)
