@@ -1,0 +1,245 @@
+"""Annotations with parts of one's own, as a user samples and verifies them; and the page that explains it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from disbench.core.diverse_sets import SampledScene, click_region
+from disbench.core.masks import areas
+from disbench.io.files import file_sha256
+from disbench.shards.manifest import MANIFEST
+from disbench.shards.reader import ShardReader
+from disbench.shards.rows import SCHEMA
+from tests.commands import Result, contents, disbench, refused
+from tests.end_to_end.test_readme import ROOT, blocks, needs_checkout
+from tests.part_pictures import HEIGHT, WIDTH, polygon, rle
+
+PAGE = ROOT / "docs" / "parts.md"
+WHOLES = {"T": "W", "L": "W", "R": "W", "S": "L"}
+NUMBERS = {"W": 1, "T": 2, "L": 3, "R": 4, "S": 5}
+SIZES = {1: ([1], 720), 2: ([2, 1], 576), 3: ([3, None, 1], 30), 4: ([4, None, 1], 120), 5: ([5, 3, None, 1], 90)}
+"""For each annotation its set and click region; None stands for the group of both wheels."""
+NOTHING = "no key"
+Records = list[dict[str, Any]]
+
+
+def records(key: str = "parent_id", ids: Any = NUMBERS, none: Any = None, **changes: Any) -> Records:
+    """The common picture, with a key that names the whole; roots have `none` there; `changes` are of the links."""
+    links = {name: ids[whole] for name, whole in WHOLES.items()} | {"W": none} | changes
+    return [
+        {
+            "id": ids[name],
+            "image_id": 1,
+            "category_id": 2 if name in "LR" else 1,
+            "segmentation": polygon(name),
+            **({} if links[name] is NOTHING else {key: links[name]}),
+        }
+        for name in NUMBERS
+    ]
+
+
+def write(path: Path, annotations: Records, images: int = 1, **size: int) -> Path:
+    content = {
+        "images": [
+            {"id": n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH, **size} for n in range(1, images + 1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}, {"id": 2, "name": "wheel"}],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def sample(folder: Path, dialect: str = "coco", *options: str, out: str = "out") -> Result:
+    command = ("sample", f"{dialect}-hierarchy", f"--{dialect}", "a.json", "--out", out, "--existing", "overwrite")
+    return disbench(*command, *([] if "--workers" in options else ["--workers", "1"]), *options, cwd=folder)
+
+
+def made(folder: Path, *arguments: str) -> list[SampledScene]:
+    result = sample(folder, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert disbench("verify", folder / "out", "--workers", "1").returncode == 0
+    return list(ShardReader(folder / "out"))
+
+
+def sets(scene: SampledScene, *, masks: bool = False) -> dict[Any, Any]:
+    """Of each center's annotation id: the ids of its set's members (or their masks), and the pixels to click on."""
+    objects, rles = scene.scene.objects, scene.scene.rles
+    return {
+        objects[one.center].annotation_id: (
+            [objects[i].rle["counts"] if masks else objects[i].annotation_id for (i,) in one.members],
+            int(areas([click_region(rles, one)])[0]),
+        )
+        for one in scene.sets
+    }
+
+
+@pytest.mark.parametrize("dialect", ["coco", "lvis"])
+@pytest.mark.parametrize("none", [None, NOTHING, float("nan"), "", -1, 0, "1", 1.0], ids=repr)
+def test_roots_may_be_written_in_many_ways(none: Any, dialect: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.json", records(none=none))
+    (scene,) = made(tmp_path, dialect)
+    assert sets(scene) == SIZES
+    assert scene.scene.source == f"{dialect}+parts"
+
+
+def test_links_of_pacos_key_and_ids_that_are_texts(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", records("obj_ann_id", none=1, S=1))  # one level: the rim nests by geometry
+    (scene,) = made(tmp_path, "lvis")
+    assert sets(scene) == SIZES
+    assert scene.scene.dropped == {"link: nested by geometry": 1}
+    write(tmp_path / "a.json", records(T="1", L=1.0, R="1.0", S="3"))
+    assert sets(*made(tmp_path)) == SIZES
+    write(tmp_path / "a.json", records(ids={name: f"no. {name}" for name in NUMBERS}))
+    (scene,) = made(tmp_path)
+    places = {None: None, **{number: number - 1 for number in NUMBERS.values()}}  # texts are told by their place
+    assert sets(scene) == {
+        places[center]: ([places[one] for one in members], region) for center, (members, region) in SIZES.items()
+    }
+
+
+OTHER_IMAGE = [{**one, "image_id": 2} if one["id"] == 3 else one for one in records()]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "named", "counts", "rim"),
+    [
+        (records(S=99), "annotation 5 (image 1)", "1 x link: parent missing", [5]),
+        (OTHER_IMAGE, "annotation", "2 x link: parent missing", [5]),
+        (records(L=5, S=3), "annotation 3 (image 1)", "2 x link: cycle", [5]),
+        (records(W=5), "annotation 1 (image 1)", "3 x link: cycle", [5]),
+        (records(S=[3]), "annotation 5 (image 1)", "1 x invalid annotation", None),
+    ],
+    ids=["missing", "other image", "cycle", "cycle of three", "a list"],
+)
+def test_links_that_lead_nowhere(annotations: Records, named: str, counts: str, rim: Any, tmp_path: Path) -> None:
+    write(tmp_path / "a.json", annotations, images=2)
+    result = sample(tmp_path)
+    assert result.returncode == 2
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    assert re.search(rf"a\.json: {re.escape(named)}.*parent_id.*bad_annotations=drop", result.stderr.splitlines()[-1])
+    result = sample(tmp_path, "coco", "--set", "bad_annotations=drop")
+    assert counts in result.stdout
+    (scene, *_) = made(tmp_path, "coco", "--set", "bad_annotations=drop")
+    assert sets(scene).get(5, (None,))[0] == rim
+
+
+@pytest.mark.parametrize("key", ["parent_id", "obj_ann_id"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_in_the_file_decides_nothing(key: str, seed: int, tmp_path: Path) -> None:
+    annotations = records(key, none=1 if key == "obj_ann_id" else None, S=1 if key == "obj_ann_id" else 3)
+    annotations.append({**annotations[2], "id": 6})  # the left wheel twice
+    write(tmp_path / "a.json", annotations)
+    before = sets(*made(tmp_path), masks=True)
+    random.Random(seed).shuffle(annotations)
+    write(tmp_path / "a.json", annotations)
+    assert sets(*made(tmp_path), masks=True) == before
+
+
+def test_masks_of_another_size_than_their_image(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", records(), height=30, width=40)
+    (scene,) = made(tmp_path)
+    assert sets(scene)[2] == ([2, 1], 12 * 34)
+    assert scene.scene.dropped["part of a polygon outside its image"] == 5
+    assert scene.scene.dropped["smaller than 80 pixels"] + scene.scene.dropped["empty mask"] == 3
+    write(tmp_path / "a.json", [{**one, "segmentation": rle("W")} for one in records()], height=30)
+    refused(sample(tmp_path), "a.json", "annotation 1", "size")
+
+
+def test_workers_decide_nothing(tmp_path: Path) -> None:
+    annotations = []
+    for number in range(1, 41):
+        ids = {name: 10 * number + one for name, one in NUMBERS.items()}
+        annotations += [{**one, "image_id": number} for one in records(ids=ids, S=ids["WTLRS"[number % 5]])]
+    write(tmp_path / "a.json", annotations, images=40)
+    for workers in ("1", "2"):
+        result = sample(tmp_path, "coco", "--workers", workers, "--set", "shard_bytes=8000", out=f"out{workers}")
+        assert result.returncode == 0, result.stderr
+        assert "link: parent outside" in result.stdout
+    assert len(contents(tmp_path / "out1")) > 3
+    assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
+
+
+def spoiled(folder: Path, change: Any) -> str:
+    """What `disbench verify` says of a shard whose only row is changed."""
+    path = next((folder / "out").glob("shard-*.parquet"))
+    rows = pq.read_table(path).to_pylist()
+    change(rows[0])
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    manifest = json.loads((folder / "out" / MANIFEST).read_text())
+    (entry,) = (one for one in manifest["files"] if one["rows"])
+    entry.update({"bytes": path.stat().st_size, "sha256": file_sha256(path)})
+    (folder / "out" / MANIFEST).write_text(json.dumps(manifest))
+    result = disbench("verify", folder / "out", "--workers", "1")
+    assert result.returncode == 2, result.stdout
+    return result.stderr
+
+
+def _rim_elsewhere(row: dict[str, Any]) -> None:
+    """The rim (object 4) hangs on the right wheel (object 3), in which it does not lie."""
+    row["objects"][4]["parent"] = 3
+    for one in row["sets"]:
+        if one["center"] == 4:
+            one["members"][1] = [3]
+        one["click_excludes"] = {2: [], 3: [4]}.get(one["center"], one["click_excludes"])
+
+
+def _smaller_group(row: dict[str, Any]) -> None:
+    group, wheel = row["objects"][5], row["objects"][2]
+    group.update({key: wheel[key] for key in ("rle", "area", "box")})
+
+
+def _group_as_center(row: dict[str, Any]) -> None:
+    row["objects"][4]["kind"] = "group"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_rim_elsewhere, "lies in its parent 3"),
+        (_smaller_group, "not the union of its parts"),
+        (_group_as_center, "a group is the center of a set"),
+    ],
+)
+def test_verification_finds_links_and_groups_that_do_not_hold(change: Any, words: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.json", records())
+    made(tmp_path)
+    assert words in spoiled(tmp_path, change)
+
+
+@needs_checkout
+def test_the_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks(PAGE, "python")
+    assert len([line for line in code.splitlines() if line]) == 10
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    for command in (line for block in blocks(PAGE, "sh") for line in block.splitlines()):
+        result = disbench(*shlex.split(command)[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    (scene,) = ShardReader(tmp_path / "shards" / "car")
+    names = [item.category for item in scene.scene.objects]
+    rows = [
+        (names[one.center], ", ".join(names[i] for (i,) in one.members), str(region))
+        for one, (_, region) in zip(scene.sets, sets(scene).values(), strict=True)
+    ]
+    table = re.findall(r"^\| (\w+)(?: \d)? \| (.*) \| (\d+) \|$", PAGE.read_text(), flags=re.MULTILINE)
+    assert table == rows
+
+
+@needs_checkout
+def test_the_page_names_what_commands_count() -> None:
+    """Every counter of the sampler and of annotation files."""
+    package = ROOT / "disbench"
+    files = ("sampling/links.py", "core/scenes.py", "datasets/instances.py")
+    counters = {name for file in files for name in re.findall(r"\{LINK\}([\w ]+)", (package / file).read_text())}
+    assert len(counters) >= 7
+    assert counters <= set(re.findall(r"`link: ([\w ]+)`", PAGE.read_text()))
