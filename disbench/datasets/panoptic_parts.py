@@ -29,7 +29,7 @@ _PASCAL_FOLDERS = {"train": "training", "val": "validation"}
 _CLASSES, _INSTANCES, _PARTS = 100, 100_000, 10_000_000
 """A uid below the first is a class (stuff), below the second class and instance, below the third with a part, too."""
 _NO_SCENE = 3
-"""Cityscapes' numbers up to this one are no part of the scene, such as the car with the camera."""
+"""Cityscapes' numbers up to this one are not of the scene: the car with the camera, for example."""
 _HUMANS, _VOID_PART = ("person", "rider"), 5
 """Some files of Cityscapes have a part of humans that is not defined."""
 
@@ -43,7 +43,7 @@ class PanopticPartsScenes:
     Args:
         folder: has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`.
         split: `train`, `val`.
-        bad: whether a number that is no uid stops, or its pixels are left out.
+        bad: whether an invalid uid stops, or its pixels are left out.
 
     Raises:
         InputError: a folder without the files of the split.
@@ -78,7 +78,7 @@ class PanopticPartsScenes:
         Memory: 24 bytes per pixel.
 
         Raises:
-            InputError: a file that is missing, damaged, or not of one channel of 32 bits, or a number that is no uid.
+            InputError: a file that is missing, damaged, or not of one channel of 32 bits, or an invalid uid.
         """
         for index in indices:
             yield self._scene(self._maps[index])
@@ -140,7 +140,7 @@ class PanopticPartsScenes:
         return stem, f"{self._images}/{self.split}/{path.parent.name}/{stem}{_CITY_IMAGE}"
 
     def _left_out(self, path: Path, labels: IntArray, dropped: Counter[str]) -> list[int]:
-        """The numbers of a map that are no regions; what is no uid stops or is counted."""
+        """The numbers of a map without a region; an invalid uid stops or is counted."""
         values = distinct(labels)
         if len(values) > MAX_OBJECTS:
             raise InputError(
@@ -149,7 +149,7 @@ class PanopticPartsScenes:
         wrong = values[(values < 0) | ((values >= _CLASSES) & (values < 1000)) | (values >= _PARTS)].tolist()
         if wrong and self.bad == "fail":
             raise InputError(
-                f"{path}: {wrong[0]} is no uid, which has 1, 2 or 4 to 7 digits; get the file again, or leave such "
+                f"{path}: {wrong[0]} is not a uid (1, 2 or 4 to 7 digits); get the file again, or leave such "
                 "pixels out with bad_annotations=drop"
             )
         dropped["invalid annotation"] += len(wrong)

@@ -36,7 +36,7 @@ class Listing:
     def line(self) -> str:
         """The listing as one line of text, in columns."""
         count = f"{self.samples:,}" if self.samples is not None else "-"
-        return f"{self.name:<12} {count:>7}  {self.state:<14}  {self.title}"
+        return f"{self.name:<25} {count:>7}  {self.state:<14}  {self.title}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,8 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert (scene.image_id, scene.file_name) == ("aachen_a", "leftImg8bit/train/aachen/aachen_a_leftImg8bit.png")
 
 
-def test_numbers_that_are_no_objects_or_parts(tmp_path: Path) -> None:
-    """Ids 0 to 3 are no part of the scene, part 00 is none, and part 5 of a human is void."""
+def test_numbers_without_an_object_or_part(tmp_path: Path) -> None:
+    """Ids 0 to 3 are not of the scene, part 00 is none, and part 5 of a human is void."""
     corner = rows_columns(38, 39, 0, 59)
     uids = np.select([corner, mask("T"), mask("L"), mask("W")], [3, 2400000, 2400005, 2400004]).astype(np.int32)
     scene = scene_of(tmp_path, uids)
@@ -105,9 +105,9 @@ def test_pascal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [130, -1, 10_000_000, 999, 100])
-def test_numbers_that_are_no_uid(tmp_path: Path, value: int) -> None:
+def test_invalid_uids(tmp_path: Path, value: int) -> None:
     uids = np.where(mask("R"), np.int32(value), UIDS)
-    with pytest.raises(InputError, match=rf"aachen_a_gtFinePanopticParts\.tif: {value} is no uid"):
+    with pytest.raises(InputError, match=rf"aachen_a_gtFinePanopticParts\.tif: {value} is not a uid"):
         scene_of(tmp_path, uids)
     scene = scene_of(tmp_path, uids, "drop")
     assert scene.dropped == {"invalid annotation": 1}
@@ -164,4 +164,4 @@ def test_through_the_commands(tmp_path: Path, layout: str) -> None:
     assert "6 samples" in done.stdout
     assert "1 x stuff region" in done.stdout
     write_uids(min(root.rglob("*.tif")), UIDS + 104)
-    refused(disbench(*command, "--out", tmp_path / "x"), "104 is no uid")
+    refused(disbench(*command, "--out", tmp_path / "x"), "104 is not a uid")
