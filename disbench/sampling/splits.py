@@ -255,6 +255,7 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
         sources=manifest.sources,
         versions=manifest.versions,
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     for path, written in ((out, content), (out.with_suffix(".toml"), _toml(table_from(made)))):
         with whole_file(path) as file:
             file.write(written)

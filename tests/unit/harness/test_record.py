@@ -60,7 +60,10 @@ WRONG = [
     *((part, "unknown", 1) for part in ("method", "dataset", "protocol", "execution", "machine", "result")),
     *(("method", "card", card) for card in ({"options": {"radius": 3}}, {"training_data": [1]})),
     *(("dataset", "samples", value) for value in (0, 10**30, True)),
-    *(("dataset", "facts", {**FACTS, "choice": choice}) for choice in (None, {"sets": 0})),
+    *(
+        ("dataset", "facts", {**FACTS, "choice": choice})
+        for choice in (None, {"sets": 0}, {"split": {"name": "a"}}, {"split": "a"})
+    ),
     ("dataset", "facts", {**FACTS, "shards": {"sets": 5}}),
     ("dataset", "facts", None),
     ("versions", "opencv", 5),
