@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from disbench.core import ambiguity
 from disbench.core.arrays import BoolArray, FloatArray
+from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, from_foreign_rle
 from disbench.core.metrics import clicks_to_reach
@@ -67,12 +70,23 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """The masks of a target after its first and last click, None where the method failed, with their IoUs."""
+class Answered:
+    """The masks of a target after its first and last click (`ANSWERED`), None where the method failed, and their IoUs.
 
-    target: _Target
+    `click` is the first one.
+    """
+
+    sample: str
+    click: Click
     masks: tuple[BoolArray | None, ...]
     ious: tuple[float, ...]
+
+
+def answered(rows: pa.Table) -> Answered:
+    """From the rows of a sample, with stored masks; ValueError for a damaged one."""
+    first, last = rows.slice(0, 1).to_pylist()[0], rows.slice(len(rows) - 1).to_pylist()[0]
+    click = Click(first["x"], first["y"], first["positive"])
+    return Answered(first["sample"], click, (_mask(first), _mask(last)), (first["iou"], last["iou"]))
 
 
 def read_intents(run: StoredRun) -> Numbers:
@@ -169,15 +183,16 @@ def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str,
 def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str, str], Number]:
     """Containment of the answers for each mask in those for the next of its set, in bounded memory."""
     names, images, values = [], [], []
-    before: _Answers | None = None
+    before: Answered | None = None
     for table in run.samples():
-        now = _answers(table.to_pylist(), known)
-        if before is not None and (now.target.set, now.target.member) == (before.target.set, before.target.member + 1):
-            inner, outer = before.target.family, now.target.family
-            if inner in NESTED and outer in NESTED:
-                names.append(f"{inner} in {outer}")
-                images.append(now.target.image)
-                values.append(_of_pair(before, now))
+        now = answered(table)
+        if before is not None:
+            inner, outer = known[before.sample], known[now.sample]
+            nested = inner.family in NESTED and outer.family in NESTED
+            if nested and (outer.set, outer.member) == (inner.set, inner.member + 1):
+                names.append(f"{inner.family} in {outer.family}")
+                images.append(inner.image)
+                values.append(_of_pair(before, now, inner.contained))
         before = now
     found = {}
     labels, of_image = np.array(names), np.array(images)
@@ -189,11 +204,6 @@ def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str
     return found
 
 
-def _answers(rows: Sequence[Mapping[str, Any]], known: Mapping[str, _Target]) -> _Answers:
-    chosen = rows[0], rows[-1]
-    return _Answers(known[rows[0]["sample"]], tuple(map(_mask, chosen)), tuple(row["iou"] for row in chosen))
-
-
 def _mask(row: Mapping[str, Any]) -> BoolArray | None:
     height, width, counts = row["height"], row["width"], row["mask"]
     return (
@@ -201,13 +211,12 @@ def _mask(row: Mapping[str, Any]) -> BoolArray | None:
     )
 
 
-def _of_pair(inner: _Answers, outer: _Answers) -> dict[str, float]:
-    found = {"containment_truth": inner.target.contained}
+def _of_pair(inner: Answered, outer: Answered, truth: float) -> dict[str, float]:
+    found = {"containment_truth": truth}
     for place, name in enumerate(ANSWERED):
         one, other = inner.masks[place], outer.masks[place]
         share = 0.0 if one is None or other is None else ambiguity.containment(one, other)
-        truth = inner.target.contained
         found[f"containment_{name}"] = share
-        found[f"containment_{name}_of_truth"] = min(1.0, share / truth) if truth else float("nan")
+        found[f"containment_{name}_of_truth"] = min(1.0, share / truth) if truth else math.nan
         found[f"containment_{name}_iou"] = (inner.ious[place] + outer.ious[place]) / 2
     return found

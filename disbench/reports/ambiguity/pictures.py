@@ -1,8 +1,9 @@
-"""Pictures of ambiguity: a click, the masks that it may mean, and the candidates nearest to them."""
+"""Pictures of ambiguity: a click, the masks that it may mean, and what methods answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, from_foreign_rle
+from disbench.core.samples import Target
 from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
-from disbench.harness.set_source import SetSource
-from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers
-from disbench.reports.ambiguity.numbers import Numbers, Who
+from disbench.harness.set_source import IntentSource, SetSource
+from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers, read_sets_table
+from disbench.harness.store import StoredRun
+from disbench.reports.ambiguity.intents import ANSWERED, Answered, answered
+from disbench.reports.ambiguity.numbers import Numbers, Who, fitting
 from disbench.reports.render.table import counted, plain
 from disbench.shards.manifest import read_manifest
 
@@ -27,6 +31,11 @@ _LEGEND = (
     "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
     "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
     "area). The sets are drawn at random from those of two masks or more."
+)
+_ANSWERS_LEGEND = (
+    "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then, for each "
+    "method, its answers (blue area) where each of them is meant: after the first click, and after the last. The sets "
+    "are drawn at random from those of two masks or more."
 )
 
 
@@ -71,11 +80,14 @@ class _Answer:
 
 
 def pictures_by_name(
-    groups: Sequence[Sequence[tuple[Numbers, StoredAnswers]]], options: PictureOptions
+    groups: Sequence[Sequence[tuple[Numbers, StoredAnswers]]],
+    intents: Sequence[Sequence[tuple[Numbers, StoredRun]]],
+    options: PictureOptions,
 ) -> dict[str, bytes]:
     """File name -> sheet, for each group of runs on the same sets that has one."""
-    drawn = [draw_pictures(group, options) for group in groups]
-    return {f"pictures-{number}.png": sheet for number, sheet in enumerate(drawn, start=1) if sheet is not None}
+    drawn = {f"pictures-{number}.png": draw_pictures(group, options) for number, group in enumerate(groups, start=1)}
+    drawn |= {f"pictures-intents-{number}.png": draw_intents(group, options) for number, group in enumerate(intents, 1)}
+    return {name: sheet for name, sheet in drawn.items() if sheet is not None}
 
 
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
@@ -87,15 +99,48 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     who = next(iter(first.values())).who
     source = _source(who, run, options)
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    relations = {row["sample"]: row["relations"] for row in run.sets(["sample", "relations"]).to_pylist()}
+    relations = _relations(run.folder)
     strips = []
-    for name in _chosen([answers for _, answers in stored], options):
+    for name in _chosen([name for name in first if all(name in answers for _, answers in stored)], options):
         sample = source.read(numbers_of[name])
         strips.append(_strip(sample, relations[name], [answers[name] for _, answers in stored]))
     if not strips:
         return None
     heading = f"What a first click may mean, and what is offered: {who.title}"
-    return draw_sheet(sheet_of(heading, (_LEGEND,), strips, place=2.2, dpi=100, letters=8.0))["png"]
+    return _drawn(heading, _LEGEND, strips)
+
+
+def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOptions) -> bytes | None:
+    """A PNG of some sets with each method's answers for each mask; None if no run stored any or no shards are named."""
+    stored = [(one.who, run) for one, run in runs if run.record.execution.store != "none"]
+    if not stored or not options.shards:
+        return None
+    who, run = stored[0]
+    source, relations = _source(who, run, options), _relations(run.folder)
+    asked = [Counter(name.rpartition("/")[0] for name in run.by_sample()) for _, run in stored]
+    whole = [name for name, own in relations.items() if 1 < len(own) == min(counts[name] for counts in asked)]
+    names = _chosen(whole, options)
+    if not names:
+        return None
+    found = [(who, _answered(run, set(names))) for who, run in stored]
+    numbers_of = {name: number for number, name in enumerate(source.ids)}
+    strips = [_strip_of_answers(source.read(numbers_of[name]), relations[name], found) for name in names]
+    return _drawn(f"What is answered for each mask that a first click may mean: {who.title}", _ANSWERS_LEGEND, strips)
+
+
+def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes:
+    return draw_sheet(sheet_of(heading, (legend,), strips, place=2.2, dpi=100, letters=8.0))["png"]
+
+
+def _relations(folder: Path) -> dict[str, list[str]]:
+    return {row["sample"]: row["relations"] for row in read_sets_table(folder, ["sample", "relations"]).to_pylist()}
+
+
+def _answered(run: StoredRun, names: Collection[str]) -> dict[str, Answered]:
+    """Sample -> the answers, for the samples of these sets."""
+    with fitting(run.folder):
+        tables = (table for table in run.samples() if table["sample"][0].as_py().rpartition("/")[0] in names)
+        return {answers.sample: answers for answers in map(answered, tables)}
 
 
 def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
@@ -109,11 +154,12 @@ def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
     return found if any(answer.row["candidate_masks"] for answer in found.values()) else {}
 
 
-def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
+def _source(who: Who, run: StoredAnswers | StoredRun, options: PictureOptions) -> SetSource:
     for folder in options.shards:
         if read_manifest(folder).content_hash == who.shards:
             source = SetSource(folder, options.images, options.data, run.record.dataset.sets.choice)
-            if source.content_hash() != who.content_hash:
+            hashed = source if isinstance(run, StoredAnswers) else IntentSource(source)
+            if hashed.content_hash() != who.content_hash:
                 raise InputError(
                     f"{folder}: its images are not those of {run.folder}; name the right ones with --images"
                 )
@@ -123,28 +169,18 @@ def _source(who: Who, run: StoredAnswers, options: PictureOptions) -> SetSource:
     )
 
 
-def _chosen(answers: Sequence[Mapping[str, _Answer]], options: PictureOptions) -> list[str]:
-    """Sets that all runs answered, drawn at random from as many images as possible."""
-    names = [name for name in answers[0] if all(name in own for own in answers)]
+def _chosen(names: Sequence[str], options: PictureOptions) -> list[str]:
+    """Sets drawn at random, from as many images as possible."""
     mixed = [names[i] for i in np.random.default_rng(options.seed).permutation(len(names))]
     first_of_image: dict[str, str] = {}
     for name in mixed:
-        first_of_image.setdefault(answers[0][name].row["image_id"], name)
+        first_of_image.setdefault(name.rpartition("/")[0], name)
     return list(dict.fromkeys([*first_of_image.values(), *mixed]))[: options.count]
 
 
 def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answer]) -> Strip:
-    members = [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
-    clicks = (answers[0].click,)
-    rows = [
-        [
-            Panel("the click", sample.image, clicks=clicks, marks="first"),
-            *(
-                Panel(plain(name), sample.image, target=member, clicks=clicks, marks="first")
-                for name, member in zip(relations, members, strict=False)
-            ),
-        ]
-    ]
+    members = _members(sample)
+    rows = [_masks_row(sample, relations, members, answers[0].click)]
     for answer in answers:
         candidates = answer.candidates(sample)
         scores, count = answer.row["scores"], len(candidates)
@@ -166,7 +202,43 @@ def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answe
             remark = f"IoU {ious[nearest]:.3f} with {plain(relation)}"
             panels.append(Panel(title, sample.image, remark, target=member, mask=candidates[nearest]))
         rows.append(panels)
-    left_out = len(sample.members) - len(members)
+    return _titled(sample, rows)
+
+
+def _strip_of_answers(
+    sample: SetSample, relations: Sequence[str], runs: Sequence[tuple[Who, Mapping[str, Answered]]]
+) -> Strip:
+    """A row for each method and answer, first and last."""
+    members = _members(sample)
+    found = [(who, [answers[f"{sample.id}/{number}"] for number in range(len(members))]) for who, answers in runs]
+    rows = [_masks_row(sample, relations, members, found[0][1][0].click)]
+    for who, answers in found:
+        for place, name in enumerate(ANSWERED):
+            panels = [Panel(who.label, sample.image, f"after the {name} click")]
+            for member, relation, answer in zip(members, relations, answers, strict=False):
+                remark, mask = f"IoU {answer.ious[place]:.3f}", answer.masks[place]
+                absent = "failed" if mask is None else ""
+                panels.append(Panel(plain(relation), sample.image, remark, target=member, mask=mask, absent=absent))
+            rows.append(panels)
+    return _titled(sample, rows)
+
+
+def _members(sample: SetSample) -> list[Target]:
+    return [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
+
+
+def _masks_row(sample: SetSample, relations: Sequence[str], members: Sequence[Target], click: Click) -> list[Panel]:
+    return [
+        Panel("the click", sample.image, clicks=(click,), marks="first"),
+        *(
+            Panel(plain(name), sample.image, target=member, clicks=(click,), marks="first")
+            for name, member in zip(relations, members, strict=False)
+        ),
+    ]
+
+
+def _titled(sample: SetSample, rows: Sequence[Sequence[Panel]]) -> Strip:
+    left_out = len(sample.members) - _MOST_MEMBERS
     more = f", of which the {left_out} outermost are not drawn" if left_out > 0 else ""
     title = f"{plain(sample.id)}: {counted(len(sample.members), 'mask')}{more}"
     return Strip(title, tuple(map(tuple, rows)))

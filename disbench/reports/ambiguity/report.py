@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
 from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text
 
+_Run = TypeVar("_Run")
 FIGURE = "Coverage against candidates kept; clicks to be understood"
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
@@ -347,7 +348,7 @@ def _groups_panel(
 
 PAGE, HTML, NUMBERS, TABLES = "ambiguity.md", "ambiguity.html", "ambiguity.csv", "tables.tex"
 PNG, SVG = "ambiguity.png", "ambiguity.svg"
-SHEET = "Clicks, the masks that they may mean, and the candidates nearest to them"
+SHEET = "Clicks, the masks that they may mean, and what methods answer"
 
 
 def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureOptions | None = None) -> list[str]:
@@ -368,15 +369,14 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     """
     targets, answers = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
-    intents = [read_intents(run) for run in targets if run.record.dataset.has_sets]
+    on_sets = [run for run in targets if run.record.dataset.has_sets]
+    intents = [read_intents(run) for run in on_sets]
     if not numbers and not intents:
         raise InputError(
             f"{', '.join(map(str, folders))}: no run of --task diverse or --task intents; make one with disbench run"
         )
-    groups = [
-        [(one, run) for one, run in zip(numbers, answers, strict=True) if one in group] for group in by_sets(numbers)
-    ]
-    sheets = pictures_by_name(groups, pictures or PictureOptions())
+    groups = _with_runs(numbers, answers), _with_runs(intents, on_sets)
+    sheets = pictures_by_name(*groups, pictures or PictureOptions())
     tables = tables_of(numbers, intents)
     drawn = draw_ambiguity(numbers, intents)
     shown = {
@@ -397,6 +397,12 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     }
     write_files(contents, out)
     return _lines(numbers, intents, sheets, out)
+
+
+def _with_runs(numbers: Sequence[Numbers], runs: Sequence[_Run]) -> list[list[tuple[Numbers, _Run]]]:
+    """The groups of `by_sets`, each with its runs."""
+    pairs = list(zip(numbers, runs, strict=True))
+    return [[pair for pair in pairs if pair[0] in group] for group in by_sets(numbers)]
 
 
 def _page(shown: Mapping[str, Any], pictures: Sequence[str]) -> str:

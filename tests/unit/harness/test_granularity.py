@@ -19,14 +19,20 @@ from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction
-from disbench.core.scenes import Scene
+from disbench.core.scenes import Kind, Scene
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_benchmark, verify_run
+from disbench.harness.protocol import SetProtocol
+from disbench.harness.run import run_diverse
 from disbench.harness.sample_loop import GRANULARITIES
 from disbench.harness.set_source import IntentSource, SetSource
+from disbench.harness.set_task import SETS, SetTask
 from disbench.harness.store import CLICKS, RUN
 from disbench.reports.ambiguity.intents import read_intents
+from disbench.reports.ambiguity.numbers import read_numbers
+from disbench.reports.ambiguity.pictures import PictureOptions
 from disbench.reports.ambiguity.report import make_ambiguity_report
 from disbench.reports.report import make_report
+from tests.unit.forged_runs import Rows, forged
 from tests.unit.shard_tools import scene_object, write_shards
 
 pytest.importorskip("cv2", exc_type=ImportError)
@@ -41,6 +47,7 @@ def disc(share: float, shift: float = 0) -> Mask:
 
 
 PARTS = (disc(0.3), disc(0.6), disc(1))
+KINDS: tuple[Kind, ...] = ("thing", "group", "thing")
 LOOSE = (disc(0.3, 16), disc(0.6, -14))
 """Its part lies in the whole in part only."""
 
@@ -97,8 +104,9 @@ def intents(folder: Path, masks: Sequence[Mask], members: tuple[tuple[int, ...],
     """The targets of one set on each of two images."""
     scenes = []
     for name in ("a", "b"):
-        names = ["car:wheel_2", *["car"] * (len(masks) - 1)]
-        objects = tuple(scene_object(mask, category=text) for mask, text in zip(masks, names, strict=True))
+        objects = tuple(
+            map(scene_object, masks, KINDS if len(masks) == 3 else KINDS[::2], ("car:wheel_2", *["car"] * len(masks)))
+        )
         scene = Scene(name, f"{name}.png", SIZE, SIZE, source="by-hand", objects=objects)
         count = len(objects)
         parents = (*range(1, count), -1)
@@ -190,9 +198,7 @@ def test_numbers_by_what_is_meant(tmp_path: Path, nested: IntentSource) -> None:
     found = read_intents(run_benchmark(method("Told"), nested, tmp_path / "run", protocol))
     shares = [mask.sum() / PARTS[2].sum() for mask in PARTS]
     assert found.value("iou_1", "any") == pytest.approx(np.mean(shares))
-    for place, (family, size) in enumerate(
-        (("self", "0.2 to 0.5"), ("parent", "0.5 to 1"), ("grandparent", "0.5 to 1"))
-    ):
+    for place, (family, size) in enumerate((("self", "0.2 to 0.5"), ("group", "0.5 to 1"), ("parent", "0.5 to 1"))):
         assert found.value("iou_1", family) == pytest.approx(shares[place])
         assert found.value("iou_2_by_level", str(place + 1)) == pytest.approx(shares[place])
         assert size in found.of("iou_1_by_relative_size")
@@ -236,7 +242,10 @@ def test_who_was_told_is_in_a_table_of_its_own(tmp_path: Path, nested: IntentSou
     for granularity in ("none", "truth", "oracle"):
         protocol = Protocol(max_clicks=2, granularity=granularity)  # type: ignore[arg-type]
         run_benchmark(method("Told"), nested, tmp_path / "runs" / granularity, protocol, Execution(store="kept"))
-    make_ambiguity_report([tmp_path / "runs"], tmp_path / "ambiguity")
+    pictures = PictureOptions((tmp_path / "shards",), tmp_path)
+    make_ambiguity_report([tmp_path / "runs"], tmp_path / "ambiguity", pictures)
+    drawn = {path.name for path in (tmp_path / "ambiguity").glob("pictures-*")}
+    assert drawn == {f"pictures-intents-{number}.png" for number in (1, 2, 3)}
     text = (tmp_path / "ambiguity" / "ambiguity.md").read_text()
     for ending in ("", ", told the granularity", ", knows the answer"):
         assert f"{ending}: clicks to be understood" in text
@@ -249,3 +258,21 @@ def test_who_was_told_is_in_a_table_of_its_own(tmp_path: Path, nested: IntentSou
     report = (tmp_path / "report" / "report.md").read_text()
     assert report.count("told the granularity: clicks") == report.count("knows the answer: clicks") == 1
     assert (tmp_path / "runs" / "none" / CLICKS).is_file()
+
+
+def test_damaged_masks(tmp_path: Path, nested: IntentSource) -> None:
+    run = run_benchmark(method("Told"), nested, tmp_path / "run", Protocol(max_clicks=2), Execution(store="kept"))
+
+    def damage(rows: Rows) -> None:
+        rows[0]["mask"] = b"0000"
+
+    broken = forged(run, tmp_path / "broken", damage)
+    (tmp_path / "broken" / SETS).write_bytes((run.folder / SETS).read_bytes())
+    with pytest.raises(InputError, match="broken"):
+        read_intents(broken)
+
+
+def test_groups_in_the_diverse_task(tmp_path: Path, nested: IntentSource) -> None:
+    numbers = read_numbers(run_diverse(method("Told"), nested.sets, tmp_path / "run", SetTask(SetProtocol())))
+    assert list(numbers.of("coverage_by_relation")) == ["self", "group", "parent"]
+    assert numbers.value("own_choice_means", "parent") == 1
