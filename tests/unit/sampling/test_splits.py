@@ -21,6 +21,7 @@ from disbench.core.masks import decode, ious
 from disbench.core.scenes import Links, Scene
 from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_source import IntentSource, SetSource
+from disbench.io import definitions
 from disbench.sampling.splits import (
     Draw,
     Split,
@@ -216,6 +217,17 @@ def test_other_shards_stop_a_run_and_say_why(split: Split, shards: Path, tmp_pat
     assert len(fewer) < len(SCENES)
     problem = check_split(split, parts_shards(tmp_path / "fewer", fewer))
     assert problem and "the candidates are not" in problem
+
+
+def test_the_splits_of_this_package() -> None:
+    names = definitions.names("datasets/splits")
+    assert {"clothing-parts-300", "ade-sample"} <= set(names)
+    assert not set(names) & set(definitions.names("datasets"))  # no cards
+    for split in map(read_split, names):
+        draw = split.made.draw
+        assert all(one.key.startswith(f"{draw.dataset}/{draw.split}/") for one in split.sets)
+        ranks = [draw.rank(one.key) for one in split.sets]
+        assert ranks == sorted(ranks) and len(ranks) == (draw.size or split.made.candidates)
 
 
 LINE = {"key": "cars/val/1/1", "mask": "0", "members": ["0", "1"]}
