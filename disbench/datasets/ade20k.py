@@ -164,7 +164,7 @@ def _stems(split: Path, folder: Path) -> Iterator[str]:
         for stem in stems:
             path = Path(place, stem).relative_to(folder).as_posix()
             if has_control(path):
-                raise InputError(f"{place}: the name {shown(stem)} is not plain text in UTF-8; rename the file")
+                raise InputError(f"{folder}: the path {shown(path)} is not plain text; rename the file or its folder")
             yield path
 
 

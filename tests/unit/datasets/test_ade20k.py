@@ -259,6 +259,14 @@ def test_folders_that_are_not_the_release(tmp_path: Path) -> None:
         Ade20kScenes(tmp_path, "val")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_shards_cannot_hold(name: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / PLACE).rename(tmp_path / PLACE.parent / name)
+    with pytest.raises(InputError, match=r"^[ -~]*not plain text"):
+        Ade20kScenes(tmp_path, "val")
+
+
 def test_objects_and_parts_as_a_benchmark(tmp_path: Path) -> None:
     write(tmp_path / "ADE20K_2021_17_01")
     source = open_dataset("ade20k", tmp_path, ["split=val"])

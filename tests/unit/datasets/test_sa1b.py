@@ -217,6 +217,13 @@ def test_folders_that_are_not_the_dataset(tmp_path: Path) -> None:
         Sa1bScenes(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_shards_cannot_hold(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=r"^[ -~]*not plain text"):
+        Sa1bScenes(tmp_path)
+
+
 def test_masks_as_a_benchmark(tmp_path: Path) -> None:
     write(tmp_path / "SA-1B" / "sa_000000")
     source = open_dataset("sa1b", tmp_path, ["split=sa_000000"])
