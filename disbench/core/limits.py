@@ -23,6 +23,9 @@ MAX_MASK_BYTES: Final = 2**28
 MAX_OBJECTS: Final = 2**13
 """Objects of an image whose masks are compared in pairs, which takes 40 bytes a pair. SA-1B's images have hundreds."""
 
+MAX_DEPTH: Final = 64
+"""Levels of a tree that a dataset declares: a set has a mask a level. ADE20K has parts of parts of parts."""
+
 MAX_RECORD_BYTES: Final = 2**24
 """Bytes of a record of JSON, and of everything outside the arrays; parsed, they take up to 60 times as much.
 The largest record of LVIS has a few hundred thousand."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
-from disbench.core.limits import MAX_OBJECTS
+from disbench.core.limits import MAX_DEPTH, MAX_OBJECTS
 from disbench.core.masks import areas, boxes
 from disbench.core.scenes import Links, Scene, SceneObject
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
@@ -26,7 +26,7 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     """Choose the objects, relate them and make the sets by a recipe; draws start from its seed and the image's id.
 
     Raises:
-        InputError: more objects than `MAX_OBJECTS`.
+        InputError: more objects than `MAX_OBJECTS`, or a declared tree that is deeper than `MAX_DEPTH`.
     """
     if len(scene.objects) > MAX_OBJECTS:
         raise InputError(
@@ -50,6 +50,11 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
         area, box = chosen.areas[:nodes], chosen.boxes[:nodes]
         if given is not None:
             forest = _given_forest(given[:nodes])
+            if (depth := max(forest.levels, default=0)) > MAX_DEPTH:
+                raise InputError(
+                    f"{scene.source}: image {scene.image_id} ({scene.file_name}) declares {depth + 1} objects in each "
+                    f"other; sets are made of trees of at most {MAX_DEPTH + 1} levels, so leave the image out"
+                )
         else:
             contains = containment_matrix(rles[:nodes], recipe.box_share, recipe.mask_share, (area, box))
             forest = grow_forest(contains, area)

@@ -155,6 +155,16 @@ def test_masks_of_another_size_than_their_image(tmp_path: Path) -> None:
     refused(sample(tmp_path), "a.json", "annotation 1", "size")
 
 
+@pytest.mark.parametrize(("count", "code"), [(65, 0), (66, 2)])
+def test_a_chain_of_parts_has_an_end(count: int, code: int, tmp_path: Path) -> None:
+    shape = {"image_id": 1, "category_id": 1, "segmentation": polygon("W")}
+    chain = [{**shape, "id": number, "parent_id": number - 1} for number in range(1, count + 1)]
+    write(tmp_path / "a.json", chain)
+    result = sample(tmp_path)
+    assert result.returncode == code, result.stderr
+    assert code == 0 or "image 1" in result.stderr.splitlines()[-1]
+
+
 def test_workers_decide_nothing(tmp_path: Path) -> None:
     annotations = []
     for number in range(1, 41):

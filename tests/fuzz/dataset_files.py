@@ -153,6 +153,17 @@ SA_JSON = {
 }
 
 
+SPIN_FILES = {level: f"spin_train_{level}.json" for level in ("wholes", "parts", "subparts")}
+SPIN_JSON = {**COCO, "categories": [{"id": 1, "name": "Car-Tire-Rim"}, {"id": 2, "name": "Car"}]}
+
+
+def class_png(values: tuple[int, ...], mode: str = "L") -> bytes:
+    """A map of classes, of 6 x 7 pixels, as PartImageNet has them."""
+    out = io.BytesIO()
+    Image.fromarray(np.array(values, dtype=np.uint8)[np.arange(42).reshape(6, 7) // 9], mode).save(out, "PNG")
+    return out.getvalue()
+
+
 def ade_png(number: int, **options: Any) -> bytes:
     """An instance PNG of 6 x 7 pixels."""
     out = io.BytesIO()
@@ -187,6 +198,14 @@ def write_all(root: Path) -> Path:
     (root / f"{SA}.json").write_text(json.dumps(SA_JSON))
     for number in (0, 1, 2, 4):
         (root / ADE / f"{number}.png").write_bytes(ade_png(number))
+    for folder, values in (("train", (40, 0, 24, 39, 40)), ("train_whole", (158, 17, 17, 17, 158))):
+        (root / "pin" / "annotations" / folder).mkdir(parents=True, exist_ok=True)
+        (root / "pin" / "annotations" / folder / "n01440764_1.png").write_bytes(class_png(values))
+    for folder in ("ood", "spin"):
+        (root / folder).mkdir(exist_ok=True)
+    (root / "ood" / "train.json").write_text(json.dumps(COCO))
+    for file in SPIN_FILES.values():
+        (root / "spin" / file).write_text(json.dumps(SPIN_JSON))
     (root / "Annotations_Part" / "a.mat").write_bytes(anno_file([COW, SOFA]))
     write_uids(root / "training" / "a.tif", UIDS)
     for split in ("train.txt", "ImageSets/Segmentation/train.txt", "ImageSets/Main/train.txt"):

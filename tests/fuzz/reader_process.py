@@ -31,7 +31,7 @@ from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.rows import to_batch
 
-DECLARED = Recipe(name="test", description="", method="hierarchy", sources=("ade20k", "sa1b"), min_area=1)
+DECLARED = Recipe(name="test", description="", method="hierarchy", sources=("ade20k", "sa1b", "spin"), min_area=1)
 CONTAINMENT = Recipe(name="test", description="", method="containment", sources=("lvis",), min_area=1)
 SPARE = 512 * 2**20
 """Bytes of address space beyond the stated bounds: allocators and their arenas round up."""
@@ -111,7 +111,7 @@ def every_rule(path: Path) -> None:
     raise last
 
 
-FOLDERS = ("ade20k", "panoptic-parts", "pascal-part", "sa1b")
+FOLDERS = ("ade20k", "panoptic-parts", "partimagenet", "pascal-part", "sa1b", "spin")
 READERS: Mapping[str, Callable[[Path], object]] = {
     "lvis": partial(annotations, dialect="lvis"),
     "lvis, dropped": partial(annotations, dialect="lvis", bad="drop", raster="fillpoly"),

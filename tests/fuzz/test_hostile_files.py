@@ -34,8 +34,11 @@ from tests.fuzz.dataset_files import (
     PROTOCOLS,
     SA,
     SA_JSON,
+    SPIN_FILES,
+    SPIN_JSON,
     TREE,
     ade_png,
+    class_png,
     element,
     json_bound,
     mat,
@@ -70,6 +73,7 @@ def uids(compression: str) -> bytes:
     return out.getvalue()
 
 
+SPIN_READERS = ("spin", "spin, dropped")
 PASCAL_READERS = ("pascal-part", "pascal-part, dropped")
 ANNO = anno_file([COW, SOFA], do_compression=False)
 
@@ -122,6 +126,27 @@ FORMATS = {
         lambda size: SOME_PIXELS,
     ),
     "json of SA-1B": Format(["sa1b", "sa1b, dropped"], [json.dumps(SA_JSON).encode()], f"{SA}.json", "sa", json_bound),
+    "maps of parts": Format(
+        ["partimagenet", "partimagenet, dropped"],
+        [class_png((40, 0, 24, 39, 40)), PICTURES["png P"], class_png((40, 41, 24, 255, 40))],
+        "pin/annotations/train/n01440764_1.png",
+        "pin",
+        lambda size: SOME_PIXELS,
+    ),
+    "maps of wholes": Format(
+        ["partimagenet", "partimagenet, dropped"],
+        [class_png((158, 17, 17, 17, 158)), class_png((158, 17, 18, 159, 158))],
+        "pin/annotations/train_whole/n01440764_1.png",
+        "pin",
+        lambda size: SOME_PIXELS,
+    ),
+    "polygons of parts": Format(
+        ["partimagenet", "partimagenet, dropped"], [json.dumps(COCO).encode()], "ood/train.json", "ood", json_bound
+    ),
+    **{
+        f"SPIN's {level}": Format(SPIN_READERS, [json.dumps(SPIN_JSON).encode()], f"spin/{file}", "spin", json_bound)
+        for level, file in SPIN_FILES.items()
+    },
     "list": Format(["list", "sbd", "sbd samples"], [b"a\na\n"], "train.txt"),
     "list of VOC": Format(["voc", "voc samples"], [b"a\na\n"], "ImageSets/Segmentation/train.txt", "."),
     "list of Pascal-Part": Format(PASCAL_READERS, [b"a 1\na\n"], "ImageSets/Main/train.txt", "."),

@@ -23,6 +23,7 @@ def paths_of(kind: str, data: Path) -> SourcePaths:
         "coco": SourcePaths(coco=coco),
         "coco+lvis": SourcePaths(lvis=lvis, coco=coco),
         "voc": SourcePaths(voc=data / "VOC2007", split="trainval"),
+        "clothing": SourcePaths(lvis=[data / "clothing" / "paco_style.json"]),
     }[kind]
 
 
@@ -35,6 +36,7 @@ def paths_of(kind: str, data: Path) -> SourcePaths:
         ("containment", "lvis", ["shard_bytes=30000"], 4, 60),
         ("voc-proximity", "voc", ["shard_bytes=20000"], 5, None),
         ("random-merge", "coco", ["shard_bytes=60000"], 2, 40),
+        ("paco-parts", "clothing", ["shard_bytes=200000"], 3, 200),
     ],
 )
 def test_merged_parts_are_the_undivided_folder_and_hold(

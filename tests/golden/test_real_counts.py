@@ -17,6 +17,9 @@ pytestmark = pytest.mark.real_data
 
 LVIS = {"lvis": [Path("lvis/lvis_val_100.json")]}
 COCO = {"coco": [Path("coco/instances_val.json")]}
+CLOTHING = {"lvis": [Path("clothing/paco_style.json")]}
+CARS = {"coco": [Path("car_parts/annotations.json")]}
+PANOPTIC = {"panoptic": [Path("coco_panoptic/panoptic_val2017.json")]}
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("lvis-hierarchy", LVIS, {"scenes": 92, "objects": 867, "sets": 867}),
@@ -28,6 +31,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("voc-proximity", {"voc": Path("VOC2007"), "split": "trainval"}, {"scenes": 44, "objects": 112, "sets": 112}),
     ("containment", LVIS | COCO, {"scenes": 4, "objects": 17, "sets": 17}),
     ("random-merge", COCO, {"scenes": 164, "objects": 1500, "sets": 1483}),
+    ("paco-parts", CLOTHING, {"scenes": 599, "objects": 4989, "sets": 4422, "dropped": {}}),
+    ("coco-proximity", CARS, {"scenes": 100, "objects": 805, "sets": 805, "dropped": {"smaller than 80 pixels": 6}}),
+    ("coconut-proximity", PANOPTIC, {"scenes": 100, "objects": 657, "sets": 652}),
 ]
 
 
@@ -76,6 +82,13 @@ def test_coco_and_lvis_are_merged_on_the_images_that_both_have(data_root: Path, 
         "346638": {"coco": 1, "lvis": 4},
         "359937": {"lvis": 2},
     }
+
+
+def test_nearly_all_sets_of_declared_parts_are_ambiguous(data_root: Path, tmp_path: Path) -> None:
+    make("paco-parts", CLOTHING, data_root, tmp_path)
+    sizes = Counter(len(item.members) for sampled in ShardReader(tmp_path) for item in sampled.sets)
+    assert sizes == {1: 32, 2: 4390}
+    assert sizes[1] < 0.02 * sizes.total()
 
 
 def test_random_merge_has_the_sizes_of_proximity(data_root: Path, tmp_path: Path) -> None:
