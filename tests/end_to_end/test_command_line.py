@@ -142,7 +142,7 @@ def test_sample_inspect_export(tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     sampled = disbench("sample", "lvis-hierarchy", "--photos", "--out", str(shards), "--workers", "2")
     assert sampled.returncode == 0, sampled.stderr
-    assert "8 scenes, 257 objects, 257 sets" in sampled.stdout
+    assert "8 scenes, 282 objects, 257 sets" in sampled.stdout
     inspected = disbench("inspect", str(shards), "--json", "--rows", "3")
     assert inspected.returncode == 0, inspected.stderr
     assert json.loads(inspected.stdout)
@@ -154,7 +154,7 @@ def test_sample_inspect_export(tmp_path: Path) -> None:
     assert len(list((tmp_path / "ritm" / "masks").glob("*.pickle"))) == 8
     coco = disbench("export", str(shards), "--format", "coco", "--out", str(tmp_path / "coco.json"))
     assert coco.returncode == 0, coco.stderr
-    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 257
+    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 282
 
 
 def test_ritm_files_as_a_source_give_the_same_trees(tmp_path: Path) -> None:
