@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from disbench.datasets.cards import open_dataset
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
@@ -89,6 +90,16 @@ def test_nearly_all_sets_of_declared_parts_are_ambiguous(data_root: Path, tmp_pa
     sizes = Counter(len(item.members) for sampled in ShardReader(tmp_path) for item in sampled.sets)
     assert sizes == {1: 32, 2: 4390}
     assert sizes[1] < 0.02 * sizes.total()
+
+
+def test_objects_and_parts_as_benchmarks(data_root: Path) -> None:
+    panoptic = "coco_panoptic/panoptic_val2017"
+    things = open_dataset("coconut", data_root, [f"annotations={panoptic}.json", f"masks={panoptic}"])
+    assert len(things.ids) == 707
+    assert things.facts()["left_out"] == {"stuff region": 366, "crowd region": 5}
+    parts = open_dataset("paco", data_root, ["annotations=clothing/paco_style.json", "images=clothing/images"])
+    assert len(parts.ids) == 4989
+    assert int((parts.read(1).target == 1).sum()) == 15567  # the area that the file states
 
 
 def test_random_merge_has_the_sizes_of_proximity(data_root: Path, tmp_path: Path) -> None:
