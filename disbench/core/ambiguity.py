@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
+from disbench.core.masks import Rle, contained_shares
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
 
@@ -226,16 +227,18 @@ def all_within(ious: npt.ArrayLike, clicks: int, threshold: float) -> bool:
     return bool(_reached(_checked(ious)[:, :clicks].max(axis=1), threshold).all())
 
 
-def containment(inner: npt.ArrayLike, outer: npt.ArrayLike) -> float:
+def containment(inner: Rle, outer: Rle) -> float:
     """Share of a mask's pixels that lie in another, |inner and outer| / |inner|; 0 for an empty inner mask.
 
-    Both are boolean and of one shape. One mask for all scores 1, so the IoU belongs beside it.
+    One mask for all scores 1, so the IoU belongs beside it. ValueError for masks of different sizes.
 
-    >>> containment([True, True, False], [True, False, True])
+    >>> from disbench.core.masks import encode
+    >>> containment(encode(np.array([[True, True, False]])), encode(np.array([[True, False, True]])))
     0.5
     """
-    within, around = np.asarray(inner, dtype=bool), np.asarray(outer, dtype=bool)
-    return float((within & around).sum() / max(1, within.sum()))
+    if inner["size"] != outer["size"]:
+        raise ValueError(f"masks of sizes {inner['size']} and {outer['size']}")
+    return float(contained_shares(inner, [outer])[0])
 
 
 def gap_of_granularity(sums: FloatArray) -> Any:

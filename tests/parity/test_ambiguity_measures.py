@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbench.core import ambiguity
+from disbench.core.masks import encode
 
 Ious = npt.NDArray[np.float32]
 Offer = tuple[Ious, list[float] | None]
@@ -218,7 +219,8 @@ def test_the_gap_of_granularity(targets: list[tuple[int, int]]) -> None:
 def test_containment(pixels: list[tuple[bool, bool]]) -> None:
     inner, outer = map(list, zip(*pixels, strict=True))
     inside = [other for own, other in pixels if own]
-    assert ambiguity.containment(inner, outer) == (sum(inside) / len(inside) if inside else 0)
+    found = ambiguity.containment(*(encode(np.array([mask])) for mask in (inner, outer)))
+    assert found == (sum(inside) / len(inside) if inside else 0)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +249,11 @@ def test_without_candidates() -> None:
 def test_what_are_no_ious(ious: npt.ArrayLike, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ambiguity.coverage(ious)
+
+
+def test_containment_in_a_mask_of_another_size() -> None:
+    with pytest.raises(ValueError, match="sizes"):
+        ambiguity.containment(encode(np.ones((2, 3), dtype=bool)), encode(np.ones((3, 2), dtype=bool)))
 
 
 def test_another_number_of_scores() -> None:

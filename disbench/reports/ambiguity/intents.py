@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from disbench.core import ambiguity
-from disbench.core.arrays import BoolArray, FloatArray
+from disbench.core.arrays import FloatArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.masks import decode, from_foreign_rle
+from disbench.core.masks import Rle, from_foreign_rle
 from disbench.core.metrics import clicks_to_reach
 from disbench.harness.set_task import SETS, read_sets_table
 from disbench.harness.store import CLICKS, StoredRun
@@ -78,7 +78,7 @@ class Answered:
 
     sample: str
     click: Click
-    masks: tuple[BoolArray | None, ...]
+    masks: tuple[Rle | None, ...]
     ious: tuple[float, ...]
 
 
@@ -204,11 +204,11 @@ def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str
     return found
 
 
-def _mask(row: Mapping[str, Any]) -> BoolArray | None:
-    height, width, counts = row["height"], row["width"], row["mask"]
-    return (
-        None if counts is None else decode(from_foreign_rle({"size": [height, width], "counts": counts}, height, width))
-    )
+def _mask(row: Mapping[str, Any]) -> Rle | None:
+    if row["mask"] is None:
+        return None
+    height, width = row["height"], row["width"]
+    return from_foreign_rle({"size": [height, width], "counts": row["mask"]}, height, width)
 
 
 def _of_pair(inner: Answered, outer: Answered, truth: float) -> dict[str, float]:

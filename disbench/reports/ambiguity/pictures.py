@@ -216,8 +216,12 @@ def _strip_of_answers(
         for place, name in enumerate(ANSWERED):
             panels = [Panel(who.label, sample.image, f"after the {name} click")]
             for member, relation, answer in zip(members, relations, answers, strict=False):
-                remark, mask = f"IoU {answer.ious[place]:.3f}", answer.masks[place]
-                absent = "failed" if mask is None else ""
+                rle, remark = answer.masks[place], f"IoU {answer.ious[place]:.3f}"
+                if rle is not None and rle["size"] != list(sample.image.shape[:2]):
+                    raise InputError(
+                        f"{who.folder}: a mask of {answer.sample} is not of its image's size; run it again"
+                    )
+                mask, absent = (None, "failed") if rle is None else (decode(rle, order="C"), "")
                 panels.append(Panel(plain(relation), sample.image, remark, target=member, mask=mask, absent=absent))
             rows.append(panels)
     return _titled(sample, rows)
