@@ -25,8 +25,7 @@ class SceneSamples:
     """One sample for each thing with a pixel, parts included (a `SampleSource`).
 
     Samples are in the order of the scenes, then of their objects; a sample's id is the image's id and the annotation's:
-    "ADE_val_00000001/17"; where annotations of an image share an id, the objects' numbers in the scene, from 0. All
-    scenes are read when the dataset is opened.
+    "ADE_val_00000001/17", or "object-3" where it has none. All scenes are read when the dataset is opened.
 
     Args:
         name: name of the dataset's card.
@@ -49,10 +48,6 @@ class SceneSamples:
         ids: list[str] = []
         for index, scene in enumerate(source.read(range(len(source)))):
             self._left_out.update(scene.dropped)
-            numbers = [item.annotation_id for item in scene.objects]
-            names = [i if number is None else number for i, number in enumerate(numbers)]
-            if len(set(names)) < len(names):
-                names = list(range(len(names)))
             for number, item in enumerate(scene.objects):
                 if item.kind != "thing" or not item.area:
                     self._left_out["empty mask" if not item.area else f"{item.kind} region"] += 1
@@ -60,13 +55,14 @@ class SceneSamples:
                 self._places.append((index, number))
                 self._files.append(scene.file_name)
                 self._digests.append(hashlib.sha256(item.rle["counts"]).hexdigest())
-                ids.append(f"{scene.image_id}/{names[number]}")
+                known = item.annotation_id is not None
+                ids.append(f"{scene.image_id}/{item.annotation_id if known else f'object-{number}'}")
         self.ids: Sequence[str] = ids
         if not ids:
             raise InputError(f"{name}: no object with a pixel in {len(source)} images; choose another split")
         (repeated, times), *_ = Counter(ids).most_common(1)
         if times > 1:
-            raise InputError(f"{name}: two images have the id of {repeated!r}; get the dataset's own files")
+            raise InputError(f"{name}: two objects have the id {repeated!r}; get the dataset's own files")
         self._kept: tuple[int, Scene] | None = None
 
     def read(self, index: int) -> Sample:

@@ -27,6 +27,8 @@ NAME = "spin"
 LEVELS = ("wholes", "parts", "subparts")
 HELD = 0.80
 """What holds a mask has more than this share of its pixels, as in docs/hierarchy.md."""
+_IDS = 10**9
+"""What ids of parts are raised by; those of wholes by twice as much."""
 _WHOLES = {name.partition(" ")[0].lower() for name in PARTS}
 _WORDS = {"tier": "tire"}
 _ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
@@ -85,9 +87,9 @@ class SpinScenes:
         dropped: Counter[str] = Counter()
         levels: list[list[SceneObject]] = []
         sizes: dict[tuple[int, int], Path] = {}
-        for file, ids in zip(self.files, self._ids, strict=True):
+        for above, (file, ids) in zip((2, 1, 0), zip(self.files, self._ids, strict=True), strict=True):
             found = file.objects(ids[name], "pycocotools", dropped) if name in ids else []
-            levels.append([dataclasses.replace(one.item, source=NAME) for one in found])
+            levels.append([_of_level(one.item, above) for one in found])
             if name in ids:
                 record = file.images[ids[name]]
                 sizes.setdefault((record.height, record.width), file.path)
@@ -99,6 +101,12 @@ class SpinScenes:
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
         image = f"images/{self.split}/{name}.JPEG"
         return Scene(name, image, height, width, NAME, objects, dropped=dropped, links=links)
+
+
+def _of_level(item: SceneObject, above: int) -> SceneObject:
+    """The object with an id that no other level has: the three files may number alike. Subparts keep theirs."""
+    number = None if item.annotation_id is None else above * _IDS + item.annotation_id
+    return dataclasses.replace(item, source=NAME, annotation_id=number)
 
 
 def _by_name(file: AnnotationFile) -> dict[str, Id]:
