@@ -15,6 +15,7 @@ from typing import Any
 
 from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
+from disbench.core.choices import Granularity
 from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
@@ -30,6 +31,13 @@ _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "l
 """Options for the size of images: tables name them even at their defaults."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
 """What must agree before two runs of one dataset are compared."""
+
+_TOLD: Mapping[Granularity, str] = {
+    "none": "",
+    "truth": "told the granularity",
+    "oracle": "knows the answer",
+    "oracle-85": "knows the answer, by NoC@85",
+}
 
 
 @dataclass(frozen=True)
@@ -242,8 +250,7 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
 
 def told(protocol: Protocol | SetProtocol) -> str:
     """What a method was told of the answer, in words; "" if nothing. Its numbers rank with no other method's."""
-    granularity = protocol.granularity if isinstance(protocol, Protocol) else "none"
-    return {"none": "", "truth": "told the granularity"}.get(granularity, "knows the answer")
+    return _TOLD[protocol.granularity] if isinstance(protocol, Protocol) else ""
 
 
 def run_label(record: RunRecord | SetRunRecord) -> str:
