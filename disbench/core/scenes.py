@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from disbench.core.arrays import IntArray
-from disbench.core.masks import Rle
+from disbench.core.masks import Rle, areas, boxes
 
 Kind = Literal["thing", "crowd", "stuff", "group"]
 
@@ -45,6 +46,12 @@ class SceneObject:
     source: str = ""
     kind: Kind = "thing"
     keys: tuple[str, ...] = ()
+
+
+def scene_objects(rles: Sequence[Rle], about: Iterable[tuple[Any, ...]]) -> tuple[SceneObject, ...]:
+    """Objects of masks, which are measured here; `about` has the fields of `SceneObject` from `category` on."""
+    columns = zip(rles, areas(rles).tolist(), map(tuple, boxes(rles).tolist()), about, strict=True)
+    return tuple([SceneObject(rle, area, box, *rest) for rle, area, box, rest in columns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +181,20 @@ class SceneSource(Protocol):
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of everything that decides the scenes, by file name."""
+
+
+class KeyedScenes(ABC):
+    """A `SceneSource` that has a key for each image, in the order of its scenes, and reads a scene by its key."""
+
+    keys: Sequence[Any]
+
+    def __len__(self) -> int:
+        """How many images there are, those without a mask included."""
+        return len(self.keys)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
+        """The scenes with these indices, in this order; `InputError` for a malformed record."""
+        return (self._scene(self.keys[index]) for index in indices)
+
+    @abstractmethod
+    def _scene(self, key: Any) -> Scene: ...

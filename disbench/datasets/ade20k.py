@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from disbench.core import masks
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
 from disbench.core.masks import Rle, whole_number
-from disbench.core.scenes import LINK, Links, Scene, SceneObject, links_by_id
+from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, links_by_id, scene_objects
 from disbench.datasets.json_index import read_json_file
 from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_png
+from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import has_control, relative_path
 
 RELEASE = "ADE20K_2021_17_01"
@@ -39,8 +39,8 @@ class _Entry(NamedTuple):
     png: str
 
 
-class Ade20kScenes:
-    """Scenes of a split of ADE20K's release of 2021 (a `SceneSource`), in the order of their paths.
+class Ade20kScenes(KeyedScenes):
+    """Scenes of a split of ADE20K's release of 2021 (a `SceneSource`), in the order of their paths, which are the keys.
 
     A mask has the pixels that are seen. The link of a part to its whole is `parts.ispartof`; what `hasparts` and
     `part_level` say otherwise is counted.
@@ -57,7 +57,7 @@ class Ade20kScenes:
 
     name = "ade20k"
 
-    def __init__(self, folder: Path, split: str, bad: Literal["fail", "drop"] = "fail") -> None:
+    def __init__(self, folder: Path, split: str, bad: BadAnnotations = "fail") -> None:
         self.folder, self._bad = folder, bad
         places = (folder / "images/ADE", folder / RELEASE / "images/ADE")
         root = next(filter(Path.is_dir, places), None)
@@ -67,33 +67,19 @@ class Ade20kScenes:
         self.split = _SPLITS.get(split, split)
         if self.split not in known:
             raise InputError(f"{root}: no split {shown(split)}; splits here: {', '.join(known) or 'none'}")
-        self.stems = sorted(_stems(root / self.split, folder))
-        if not self.stems:
+        self.keys = sorted(_stems(root / self.split, folder))
+        if not self.keys:
             raise InputError(f"{root / self.split}: no JSON of an image in it; unpack the release again")
-        repeated, times = Counter(map(_name, self.stems)).most_common(1)[0]
+        repeated, times = Counter(map(_name, self.keys)).most_common(1)[0]
         if times > 1:
             raise InputError(f"{root / self.split}: two images are named {shown(repeated)}; remove one of them")
-
-    def __len__(self) -> int:
-        """Number of images of the split."""
-        return len(self.stems)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order.
-
-        Raises:
-            InputError: a damaged JSON, one with more than `MAX_OBJECTS` objects; a malformed object, if `bad` is
-                "fail".
-        """
-        for index in indices:
-            yield self._scene(self.stems[index])
 
     def fingerprint(self) -> dict[str, str]:
         """One SHA-256 over all JSON files and the PNGs that they name: all are read (half a minute for training)."""
         return {f"{self.name}:{self.split}": joint_sha256(self._files())}
 
     def _files(self) -> Iterator[Path]:
-        for stem in self.stems:
+        for stem in self.keys:
             path = self.folder / f"{stem}.json"
             yield path
             for found in _record(path)[2]:
@@ -101,8 +87,8 @@ class Ade20kScenes:
                     if (png := path.parent / _entry(found).png).is_file():
                         yield png
 
-    def _scene(self, stem: str) -> Scene:
-        path = self.folder / f"{stem}.json"
+    def _scene(self, key: str) -> Scene:
+        path = self.folder / f"{key}.json"
         height, width, listed = _record(path)
         dropped: Counter[str] = Counter()
         entries: dict[int, _Entry] = {}
@@ -117,33 +103,20 @@ class Ade20kScenes:
                 size += len(rle["counts"])
                 masks.check_total(size)
             except ValueError as error:
-                if self._bad == "fail":
-                    _stop(path, found, error)
-                dropped["invalid annotation"] += 1
+                refuse(self._bad, _problem(path, found, error), dropped, "fix it")
                 continue
             entries[entry.id] = entry
             rles.append(rle)
-        areas, boxes = masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist())
-        return Scene(
-            image_id=_name(stem),
-            file_name=f"{stem}.jpg",
-            height=height,
-            width=width,
-            source=self.name,
-            objects=tuple(
-                SceneObject(rle, area, box, entry.name, annotation_id=entry.id, source=self.name)
-                for entry, rle, area, box in zip(entries.values(), rles, areas, boxes, strict=True)
-            ),
-            dropped=dropped,
-            links=self._links(path, entries, dropped),
-        )
+        objects = scene_objects(rles, ((entry.name, None, entry.id, self.name) for entry in entries.values()))
+        links = self._links(path, entries, dropped)
+        return Scene(_name(key), f"{key}.jpg", height, width, self.name, objects, dropped=dropped, links=links)
 
     def _links(self, path: Path, entries: dict[int, _Entry], dropped: Counter[str]) -> Links:
-        def refuse(number: int, problem: str) -> None:
-            if self._bad == "fail":
-                _stop(path, {"id": list(entries)[number]}, f"parts.ispartof: {problem}")
+        def odd(number: int, problem: str) -> None:
+            found = {"id": list(entries)[number]}
+            refuse(self._bad, _problem(path, found, f"parts.ispartof: {problem}"), Counter(), "fix it")
 
-        links = links_by_id(list(entries), [entry.whole for entry in entries.values()], refuse, dropped)
+        links = links_by_id(list(entries), [entry.whole for entry in entries.values()], odd, dropped)
         by_part = {(entry.whole, entry.id) for entry in entries.values() if entry.whole is not None}
         by_whole = {(entry.id, part) for entry in entries.values() for part in entry.parts}
         if unlike := len(by_part ^ by_whole):
@@ -176,16 +149,10 @@ def _record(path: Path) -> tuple[int, int, list[Any]]:
     """Height and width of an image, and its objects as the JSON has them."""
     annotation = read_json_file(path).get("annotation")
     annotation = annotation if isinstance(annotation, dict) else {}
-    height, width = ([*map(whole_number, _listed(annotation.get("imsize"))), None, None])[:2]
-    if height is None or width is None or height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise InputError(
-            f"{path}: annotation.imsize is {shown(annotation.get('imsize'))}, not height and width of an image of 1 to "
-            f"{MAX_PIXELS} pixels; get the file again"
-        )
+    sides = [*_listed(annotation.get("imsize")), None, None][:2]
     found = _listed(annotation.get("object"))
-    if len(found) > MAX_OBJECTS:
-        raise InputError(f"{path}: {len(found):,} objects; an image has at most {MAX_OBJECTS:,}, so leave it out")
-    return height, width, found
+    check_count(path, len(found))
+    return *image_size(f"{path}: annotation.imsize", *sides), found
 
 
 def _entry(found: Any) -> _Entry:
@@ -220,11 +187,8 @@ def _listed(value: Any) -> list[Any]:
 
 def _visible(path: Path, height: int, width: int) -> Rle:
     """The mask of what is seen of an object, from its PNG."""
-    with opened_mask(path, ("L",)) as image:
-        if image.size != (width, height):
-            raise InputError(
-                f"{path}: {image.width} x {image.height} pixels, but its image has {width} x {height}; get both again"
-            )
+    with opened_mask(path, ("L",), (height, width)):
+        pass
     try:
         with path.open("rb") as file:
             return masks.from_grey_png(file.read(2 * height * width + 2**16), _VISIBLE)
@@ -232,8 +196,5 @@ def _visible(path: Path, height: int, width: int) -> Rle:
         return masks.encode(read_label_png(path) == _VISIBLE)
 
 
-def _stop(path: Path, found: Any, problem: object) -> NoReturn:
-    number = shown(found.get("id") if isinstance(found, dict) else None)
-    raise InputError(
-        f"{path}: object {number}: {problem}; fix it, or leave such objects out: bad_annotations=drop"
-    ) from None
+def _problem(path: Path, found: Any, problem: object) -> str:
+    return f"{path}: object {shown(found.get('id') if isinstance(found, dict) else None)}: {problem}"

@@ -13,7 +13,7 @@ import math
 import pickle
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
@@ -23,8 +23,8 @@ import numpy.typing as npt
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_NAME
-from disbench.core.masks import Rle, areas, boxes, check_total, encode
-from disbench.core.scenes import Scene, SceneObject
+from disbench.core.masks import Rle, check_total, encode
+from disbench.core.scenes import KeyedScenes, Scene, on_cycles, scene_objects
 from disbench.datasets.images import checked_image, whole_image
 from disbench.io.files import file_sha256, has_control, open_regular
 
@@ -61,7 +61,7 @@ def load_plain_pickle(path: Path) -> object:
     return content
 
 
-class HannotationSource:
+class HannotationSource(KeyedScenes):
     """The scenes of one split of RITM's COCO+LVIS, in ascending image id.
 
     The first `num_instance_masks` objects of an image are things, related by the file's own tree; the others are
@@ -89,22 +89,9 @@ class HannotationSource:
         trees = [_parents(f"{path}: image {name}", entry) for name, entry in named]
         # Flat arrays instead of dictionaries, because this object is sent to every worker process.
         self._names = [name for name, _ in named]
+        self.keys = range(len(named))
         self._starts = np.cumsum([0, *map(len, trees)])
         self._parents = np.fromiter((parent for tree in trees for parent in tree), dtype=np.int32)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._names)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order.
-
-        Raises:
-            InputError: a file of masks that is missing, refused, or does not fit the annotation.
-        """
-        for index in indices:
-            first, end = int(self._starts[index]), int(self._starts[index + 1])
-            yield self._scene(self._names[index], self._parents[first:end].tolist())
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the annotation, and one of what `sha256sum` prints for its files of masks, sorted by name."""
@@ -112,20 +99,16 @@ class HannotationSource:
         lines = "".join(f"{file_sha256(self.folder / MASKS / name)}  {name}\n" for name in names)
         return {ANNOTATION: file_sha256(self.folder / ANNOTATION), MASKS: hashlib.sha256(lines.encode()).hexdigest()}
 
-    def _scene(self, name: str, parents: list[int]) -> Scene:
+    def _scene(self, key: int) -> Scene:
+        name, parents = self._names[key], self._parents[self._starts[key] : self._starts[key + 1]].tolist()
         path = self.folder / MASKS / f"{name}.pickle"
         (height, width), rles = _read_masks(path)
         if len(parents) > len(rles):
             raise InputError(f"{path}: {len(rles)} masks, but {ANNOTATION} has {len(parents)} instances; {_FIX}")
-        return Scene(
-            image_id=name,
-            file_name=f"images/{name}.jpg",
-            height=height,
-            width=width,
-            source=self.name,
-            objects=_scene_objects(rles, len(parents)),
-            parents=(*parents, *(-1 for _ in rles[len(parents) :])),
-        )
+        kinds = [("object", "thing") if index < len(parents) else ("stuff", "stuff") for index in range(len(rles))]
+        objects = scene_objects(rles, ((category, None, None, self.name, kind) for category, kind in kinds))
+        above = (*parents, *(-1 for _ in rles[len(parents) :]))
+        return Scene(name, f"images/{name}.jpg", height, width, self.name, objects, above)
 
 
 def is_file_name(name: str) -> bool:
@@ -335,7 +318,8 @@ def _parents(where: str, entry: Any) -> list[int]:
     listed = [(child, parent) for parent, (_, children) in enumerate(related) for child in children]
     if sorted(listed) != [(child, parent) for child, parent in enumerate(parents) if parent >= 0]:
         raise InputError(f"{where}: the hierarchy's parents and children contradict each other; {_FIX}")
-    _check_acyclic(where, parents)
+    if on_cycles(parents):
+        raise InputError(f"{where}: the hierarchy has a cycle; {_FIX}")
     return parents
 
 
@@ -349,19 +333,6 @@ def _relations(where: str, index: int, node: Any) -> tuple[int, list[int]]:
     if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
         raise InputError(f"{where}, mask {index}: its parent or a child is not the number of a mask; {_FIX}")
     return -1 if parent is None else int(parent), [int(child) for child in children]
-
-
-def _check_acyclic(where: str, parents: Sequence[int]) -> None:
-    """Raise if there are cycles: masks that cannot be reached from a root."""
-    children: list[list[int]] = [[] for _ in parents]
-    for child, parent in enumerate(parents):
-        if parent >= 0:
-            children[parent].append(child)
-    reached = [node for node, parent in enumerate(parents) if parent < 0]
-    for node in reached:  # grows during the loop
-        reached.extend(children[node])
-    if len(reached) < len(parents):
-        raise InputError(f"{where}: the hierarchy has a cycle; {_FIX}")
 
 
 def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
@@ -420,16 +391,6 @@ def _decode_layer(where: str, layer: Any) -> ByteArray:
         if image.format != "PNG" or image.mode != "L" or not png.endswith(_PNG_END):  # Pillow accepts a missing end
             raise InputError(f"{where}: not a whole grey PNG image of 8 bits; {_FIX}")
         return np.array(image)
-
-
-def _scene_objects(rles: Sequence[Rle], things: int) -> tuple[SceneObject, ...]:
-    rows = zip(rles, areas(rles).tolist(), boxes(rles).tolist(), strict=True)
-    return tuple(
-        SceneObject(rle, area, tuple(box), "object", source=HannotationSource.name, kind="thing")
-        if index < things
-        else SceneObject(rle, area, tuple(box), "stuff", source=HannotationSource.name, kind="stuff")
-        for index, (rle, area, box) in enumerate(rows)
-    )
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

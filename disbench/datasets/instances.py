@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -19,16 +20,16 @@ import numpy as np
 from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_NAME, MAX_PIXELS
+from disbench.core.limits import MAX_NAME
 from disbench.core.masks import Raster, whole_number
-from disbench.core.scenes import LINK, Kind, Links, Scene, SceneObject, links_by_id
+from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, links_by_id, scene_objects
 from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
 from disbench.datasets.label_maps import joint_sha256, read_label_png
+from disbench.datasets.scene_sources import BadAnnotations, image_size, refuse
 from disbench.io.files import Stamp, has_control, relative_path
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
-BadAnnotations = Literal["fail", "drop"]
 Join = Literal["inner", "outer"]
 Json = Mapping[str, Any]
 Id = int | str
@@ -136,10 +137,8 @@ class AnnotationFile:
 
     def refuse(self, annotation: Json, problem: object, dropped: Counter[str]) -> None:
         """Raise `InputError` for a malformed annotation, or count it, by `bad`."""
-        if self.bad == "fail":
-            place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
-            raise InputError(f"{self.path}: {place}: {problem}; {_fix(self.option)}") from None
-        dropped["invalid annotation"] += 1
+        place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
+        refuse(self.bad, f"{self.path}: {place}: {problem}", dropped, "fix the file", self.option)
 
     def png_paths(self) -> Iterator[Path]:
         """The PNGs of panoptic annotations, by ascending image id."""
@@ -219,16 +218,13 @@ class AnnotationFile:
         segmentations = [annotation.get("segmentation") for annotation in annotations]
         rles = masks.from_segmentations(segmentations, image.height, image.width, raster, changes)
         dropped.update(+changes)
-        areas, boxes = masks.areas(rles).tolist(), map(tuple, masks.boxes(rles).tolist())
-        parts = zip(rles, areas, boxes, categories, numbers, kinds, strict=True)
-        found = [
-            Annotated(place, SceneObject(rle, area, box, category.name, category.synset, number, self.dialect, kind))
-            for place, (rle, area, box, category, number, kind) in enumerate(parts, first)
-        ]
+        columns = zip(categories, numbers, kinds, strict=True)
+        about = ((category.name, category.synset, number, self.dialect, kind) for category, number, kind in columns)
+        found = enumerate(scene_objects(rles, about), first)
         if not self.link:
-            return found
+            return list(starmap(Annotated, found))
         ids = [(read_id(annotation.get("id")), self._parent(annotation)) for annotation in annotations]
-        return [Annotated(place, item, *pair) for (place, item, *_), pair in zip(found, ids, strict=True)]
+        return [Annotated(place, item, *pair) for (place, item), pair in zip(found, ids, strict=True)]
 
     def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
         """The links that the objects of an image declare; -1 and 0 are no parent where no annotation has such an id.
@@ -242,12 +238,10 @@ class AnnotationFile:
             dropped[f"{LINK}part without an object"] += len(alone)
         parents = [None if one.parent in (-1, 0) and one.parent not in ids else one.parent for one in found]
 
-        def refuse(number: int, problem: str) -> None:
-            if self.bad == "fail":
-                annotation = {"id": found[number].id, "image_id": image_id}
-                self.refuse(annotation, f"{self.link}: {problem}", dropped)
+        def odd(number: int, problem: str) -> None:
+            self.refuse({"id": found[number].id, "image_id": image_id}, f"{self.link}: {problem}", Counter())
 
-        return links_by_id([one.id for one in found], parents, refuse, dropped, nest=self.link == "obj_ann_id")
+        return links_by_id([one.id for one in found], parents, odd, dropped, nest=self.link == "obj_ann_id")
 
     def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its place in the file where some are texts."""
@@ -304,21 +298,15 @@ class AnnotationFile:
         category, number = self._category(segment), whole_number(segment.get("id"))
         if number is None:
             raise ValueError("the segment has no whole number as id")
-        rle = masks.encode(ids == number)
-        (area,), (box,) = masks.areas([rle]).tolist(), masks.boxes([rle]).tolist()
         thing: Kind = "crowd" if _is_crowd(segment) else "thing"
         kind = thing if category.is_thing else "stuff"
-        return SceneObject(rle, area, tuple(box), category.name, None, number, "coco", kind)
+        (item,) = scene_objects([masks.encode(ids == number)], [(category.name, None, number, "coco", kind)])
+        return item
 
 
 def _segment_ids(path: Path, height: int, width: int) -> IntArray:
     """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width)."""
-    colours = read_label_png(path, channels=3)
-    if colours.shape[:2] != (height, width):
-        raise InputError(
-            f"{path}: {colours.shape[1]} x {colours.shape[0]} pixels, but its image has {width} x {height}; "
-            "get matching files"
-        )
+    colours = read_label_png(path, channels=3, size=(height, width))
     return np.asarray(colours.astype(np.int64) @ np.array([1, 256, 65536]), dtype=np.int64)
 
 
@@ -424,16 +412,11 @@ def _fix(option: str) -> str:
 
 
 def _image(record: Json, path: Path) -> ImageRecord:
-    height, width = (_needed(record, key, "a whole number", whole_number, path) for key in ("height", "width"))
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise InputError(
-            f"{path}: image {shown(record.get('id'))} has the size {width} x {height}; images have 1 to {MAX_PIXELS} "
-            "pixels"
-        )
+    size = image_size(f"{path}: record {shown(record.get('id'))}", record.get("height"), record.get("width"))
     name = _text(record, "file_name", path)
     if not name:  # LVIS v1 only has the address of the image
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
-    return ImageRecord(_relative(name, record.get("id"), path), height, width)
+    return ImageRecord(_relative(name, record.get("id"), path), *size)
 
 
 def _relative(name: str, image_id: object, path: Path) -> str:
@@ -511,7 +494,7 @@ def _dataset(file: AnnotationFile) -> str:
     return "coco" if file.dialect == "panoptic" else file.dialect
 
 
-class AnnotatedImages:
+class AnnotatedImages(KeyedScenes):
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
     Scenes are in ascending order of image id, numbers before texts. In a scene COCO's objects come first, then
@@ -547,7 +530,7 @@ class AnnotatedImages:
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.name = "+".join(sorted({_dataset(file) for file in self.files}))
         self.raster, self.coco_masks = raster, coco_masks
-        self.image_ids, self._unjoined = self._join(join)
+        self.keys, self._unjoined = self._join(join)
         self._check_files()
 
     @property
@@ -555,18 +538,9 @@ class AnnotatedImages:
         """Number of annotations and images left out when the files were joined, by reason."""
         return sum((file.dropped for file in self.files), Counter(self._unjoined))
 
-    def __len__(self) -> int:
-        """Number of images after the join, including those without a mask."""
-        return len(self.image_ids)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order."""
-        for index in indices:
-            yield self._scene(self.image_ids[index])
-
     def object_counts(self, images: range) -> list[int]:
         """Number of annotations of each image of a range, over all files."""
-        ids = self.image_ids[images.start : images.stop]
+        ids = self.keys[images.start : images.stop]
         spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
         return [sum(end - first for first, end in each) for each in spans]
 
@@ -589,17 +563,17 @@ class AnnotatedImages:
                 found[f"panoptic{number}:PNGs"] = joint_sha256(file.png_paths())
         return found
 
-    def _scene(self, image_id: Id) -> Scene:
+    def _scene(self, key: Id) -> Scene:
         dropped: Counter[str] = Counter()
         objects: list[tuple[SceneObject, int]] = []
         parents: list[int] = []
         for file in self.files:
-            if image_id not in file.slices or (file.dialect == "coco" and self.coco_masks == "panoptic"):
+            if key not in file.slices or (file.dialect == "coco" and self.coco_masks == "panoptic"):
                 continue
-            found = file.objects(image_id, self.raster, dropped)
+            found = file.objects(key, self.raster, dropped)
             if file.dialect == "panoptic" and self.coco_masks == "instances":
                 found = [one for one in found if one.item.kind == "stuff"]
-            above = file.links(image_id, found, dropped).parents if file.link else [-1] * len(found)
+            above = file.links(key, found, dropped).parents if file.link else [-1] * len(found)
             parents += [parent + len(objects) if parent >= 0 else -1 for parent in above]
             objects += [(one.item, len(objects) + number) for number, one in enumerate(found)]
         # The stable sort puts COCO's things before LVIS's, also those of panoptic files, and stuff last.
@@ -609,17 +583,10 @@ class AnnotatedImages:
             place = {old: new for new, (_, old) in enumerate(objects)} | {-1: -1}
             nest = any(file.link == "obj_ann_id" for file in self.files)
             links = Links(tuple(place[parents[old]] for _, old in objects), nest)
-        image = next(file.images[image_id] for file in self.files if image_id in file.images)
-        return Scene(
-            image_id=str(image_id),
-            file_name=image.file_name,
-            height=image.height,
-            width=image.width,
-            source=self.name,
-            objects=tuple(item for item, _ in objects),
-            dropped=dropped,
-            links=links,
-        )
+        image = next(file.images[key] for file in self.files if key in file.images)
+        items = tuple(item for item, _ in objects)
+        about = (image.file_name, image.height, image.width, self.name)
+        return Scene(str(key), *about, items, dropped=dropped, links=links)
 
     def _join(self, join: Join) -> tuple[list[Id], dict[str, int]]:
         """Image ids in ascending order, and the number of images left out, by reason."""

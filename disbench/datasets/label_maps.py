@@ -20,7 +20,7 @@ from disbench.core import masks
 from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
-from disbench.core.scenes import Scene, SceneObject
+from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
 from disbench.io.archives import safe_path
@@ -59,12 +59,13 @@ _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes with one whole number per pixel."""
 
 
-def read_label_png(path: Path, channels: int = 1) -> ByteArray:
+def read_label_png(path: Path, channels: int = 1, size: tuple[int, ...] | None = None) -> ByteArray:
     """The palette indices, grey values, or numbers of PascalVOC's colours, uint8 (height, width), of a label PNG.
 
-    With three channels its colours, uint8 (height, width, 3). `InputError` if the PNG has others, or is damaged.
+    With three channels its colours, uint8 (height, width, 3). `InputError` if the PNG has others, is damaged, or is not
+    of a size (height, width) that is given.
     """
-    with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",)) as image:
+    with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",), size) as image:
         values = np.array(image, dtype=np.uint8)
     return voc_numbers(values, path) if values.ndim > 2 > channels else values
 
@@ -163,9 +164,12 @@ def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
 
 @contextmanager
-def opened_mask(path: Path, modes: Sequence[str] = ()) -> Iterator[Image]:
-    """A mask's file, of one of the Pillow modes if some are given: the one way in for all masks."""
+def opened_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | None = None) -> Iterator[Image]:
+    """A mask's file, of one of the Pillow modes and of a (height, width) if given: the one way in for all masks."""
     with opened_image(path, MISSING) as image, whole_image(path):
+        if size not in (None, (image.height, image.width)):
+            has = f"{image.width} x {image.height} pixels, but its image has {size[1]} x {size[0]}"
+            raise InputError(f"{path}: {has}; get both files again")
         if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
         if getattr(image, "is_animated", False):
@@ -277,8 +281,8 @@ class MapLayout:
                 yield name
 
 
-class MapScenes:
-    """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list.
+class MapScenes(KeyedScenes):
+    """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list; keys are the images' names.
 
     Attributes:
         dropped: number of lines of the list that were left out, by reason.
@@ -294,58 +298,29 @@ class MapScenes:
 
     def __init__(self, layout: MapLayout, folder: Path, split: str = "train") -> None:
         self.layout, self.folder, self.split = layout, folder, split
-        self.names, self.dropped = layout.names(folder, split)
+        self.keys, self.dropped = layout.names(folder, split)
 
     @property
     def name(self) -> str:
         """The dataset's name."""
         return self.layout.name
 
-    def __len__(self) -> int:
-        """Number of images in the list."""
-        return len(self.names)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order."""
-        for index in indices:
-            name = self.names[index]
-            labels, categories = self.layout.read([self.folder / path.format(name) for path in self.layout.maps])
-            height, width = labels.shape
-            yield Scene(
-                image_id=name,
-                file_name=self.layout.image_of(self.folder, name),
-                height=height,
-                width=width,
-                source=self.name,
-                objects=self._objects(labels, categories),
-            )
-
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the list, and one for each kind of map over all its files."""
         split_list = Path(self.layout.split_list.format(self.split))
         found = {f"{self.name}:{split_list.name}": joint_sha256([self.folder / split_list])}
         for path in self.layout.maps:
-            files = (self.folder / path.format(name) for name in self.names)
+            files = (self.folder / path.format(name) for name in self.keys)
             found[f"{self.name}:{path.partition('/')[0]}"] = joint_sha256(files)
         return found
 
-    def _objects(self, labels: Labels, categories: Mapping[int, str]) -> tuple[SceneObject, ...]:
-        """One object for each number of a map, in ascending order."""
+    def _scene(self, key: str) -> Scene:
+        """One object for each number of the map, in ascending order."""
+        labels, categories = self.layout.read([self.folder / path.format(key) for path in self.layout.maps])
         found = masks.from_label_map(labels, self.layout.ignored)
-        rles = list(found.values())
-        return tuple(
-            SceneObject(
-                rle=rle,
-                area=area,
-                box=(x, y, width, height),
-                category=categories[number],
-                annotation_id=number,
-                source=self.name,
-            )
-            for (number, rle), area, (x, y, width, height) in zip(
-                found.items(), masks.areas(rles).tolist(), masks.boxes(rles).tolist(), strict=True
-            )
-        )
+        about = ((categories[number], None, number, self.name) for number in found)
+        objects, (height, width) = scene_objects(list(found.values()), about), labels.shape
+        return Scene(key, self.layout.image_of(self.folder, key), height, width, self.name, objects)
 
 
 def _read_sbd(paths: Sequence[Path]) -> tuple[Labels, Mapping[int, str]]:
@@ -354,9 +329,8 @@ def _read_sbd(paths: Sequence[Path]) -> tuple[Labels, Mapping[int, str]]:
 
 
 def _read_voc(paths: Sequence[Path]) -> tuple[Labels, Mapping[int, str]]:
-    instances, classes = map(read_label_png, paths)
-    if classes.shape != instances.shape:
-        raise InputError(f"{paths[1]}: its size differs from that of {paths[0]}; get both files again")
+    instances = read_label_png(paths[0])
+    classes = read_label_png(paths[1], size=instances.shape)
     return instances, instance_categories(instances, classes)
 
 

@@ -6,9 +6,8 @@ D. de Geus et al. Part-aware panoptic segmentation. CVPR 2021.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +15,11 @@ from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_OBJECTS
-from disbench.core.scenes import Kind, Links, Scene, SceneObject
+from disbench.core.scenes import KeyedScenes, Kind, Links, Scene, scene_objects
 from disbench.datasets.label_maps import distinct, joint_sha256, opened_mask
 from disbench.datasets.part_keys import keys_fingerprint, part_keys
 from disbench.datasets.pascal_part import VOC_PLACES
+from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.files import is_utf8
 
 _CITY_MAPS = ("gtFinePanopticParts", "gtFinePanopticParts_trainval/gtFinePanopticParts")
@@ -34,11 +34,11 @@ _HUMANS, _VOID_PART = ("person", "rider"), 5
 """Some files of Cityscapes have a part of humans that is not defined."""
 
 
-class PanopticPartsScenes:
+class PanopticPartsScenes(KeyedScenes):
     """Scenes of Cityscapes or PASCAL Panoptic Parts (a `SceneSource`), sorted by file; the folders tell which.
 
     Things are in the order of their uids, each followed by its parts, which are disjoint; stuff is last.
-    `annotation_id` is the uid.
+    `annotation_id` is the uid. Memory: 24 bytes per pixel.
 
     Args:
         folder: has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`.
@@ -51,45 +51,30 @@ class PanopticPartsScenes:
 
     name = "panoptic-parts"
 
-    def __init__(self, folder: Path, split: str = "train", bad: Literal["fail", "drop"] = "fail") -> None:
+    def __init__(self, folder: Path, split: str = "train", bad: BadAnnotations = "fail") -> None:
         self.folder, self.split, self.bad = folder, split, bad
         pascal = _PASCAL_FOLDERS.get(split, split)
         city = [path for place in _CITY_MAPS for path in (folder / place / split).glob(f"*/[!.]*{_CITY_MAP}")]
         self._city = bool(city)
         found = city or (folder / pascal).glob("[!.]*.tif")
-        self._maps = sorted(path.relative_to(folder).as_posix() for path in found)
-        if not self._maps:
+        self.keys = sorted(path.relative_to(folder).as_posix() for path in found)
+        if not self.keys:
             raise InputError(
                 f"{folder}: no {_CITY_MAPS[0]}/{split}/CITY/NAME{_CITY_MAP} of Cityscapes and no {pascal}/NAME.tif of "
                 "PASCAL in it; name the folder that has them, or another split"
             )
-        if odd := next((name for name in self._maps if not is_utf8(name)), None):
+        if odd := next((name for name in self.keys if not is_utf8(name)), None):
             raise InputError(f"{folder}: the name of {odd!a} is not UTF-8; rename the file")
         places = _CITY_IMAGES if self._city else tuple(f"{place}JPEGImages" for place in VOC_PLACES)
         self._images = next((place for place in places if (folder / place).is_dir()), places[0])
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._maps)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order.
-
-        Memory: 24 bytes per pixel.
-
-        Raises:
-            InputError: a file that is missing, damaged, or not of one channel of 32 bits, or an invalid uid.
-        """
-        for index in indices:
-            yield self._scene(self._maps[index])
-
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of all label maps together, and of the table of names and part keys."""
-        maps = joint_sha256(self.folder / path for path in self._maps)
+        maps = joint_sha256(self.folder / path for path in self.keys)
         return {f"{self.name}:{self.split}": maps, **keys_fingerprint()}
 
-    def _scene(self, name: str) -> Scene:
-        path = self.folder / name
+    def _scene(self, key: str) -> Scene:
+        path = self.folder / key
         with opened_mask(path, ("I",)) as opened:
             labels = np.array(opened)
         dropped: Counter[str] = Counter()
@@ -114,22 +99,10 @@ class PanopticPartsScenes:
                     title, keys = names.part(category, part)
                     found.append(_Region(100 * whole + part, rle, f"{category}:{title}", "thing", keys, parent))
         found += stuff
-        rles = [region.rle for region in found]
-        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
-        image_id, file_name = self._image(name)
-        return Scene(
-            image_id=image_id,
-            file_name=file_name,
-            height=labels.shape[0],
-            width=labels.shape[1],
-            source=self.name,
-            objects=tuple(
-                SceneObject(rle, area, (x, y, w, h), category, None, uid, self.name, kind, keys)
-                for (uid, rle, category, kind, keys, _), area, (x, y, w, h) in zip(found, areas, boxes, strict=True)
-            ),
-            links=Links(tuple(region.parent for region in found)),
-            dropped=+dropped,
-        )
+        about = ((one.category, None, one.uid, self.name, one.kind, one.keys) for one in found)
+        objects, (height, width) = scene_objects([one.rle for one in found], about), labels.shape
+        links = Links(tuple(one.parent for one in found))
+        return Scene(*self._image(key), height, width, self.name, objects, dropped=+dropped, links=links)
 
     def _image(self, name: str) -> tuple[str, str]:
         """Id and path of the image of a label map."""
@@ -147,12 +120,8 @@ class PanopticPartsScenes:
                 f"{path}: {len(values):,} different numbers, at most {MAX_OBJECTS:,} are read; get it again"
             )
         wrong = values[(values < 0) | ((values >= _CLASSES) & (values < 1000)) | (values >= _PARTS)].tolist()
-        if wrong and self.bad == "fail":
-            raise InputError(
-                f"{path}: {wrong[0]} is not a uid (1, 2 or 4 to 7 digits); get the file again, or leave such "
-                "pixels out with bad_annotations=drop"
-            )
-        dropped["invalid annotation"] += len(wrong)
+        for uid in wrong:
+            refuse(self.bad, f"{path}: {uid} is not a uid (1, 2 or 4 to 7 digits)", dropped)
         return [*range(_NO_SCENE + 1 if self._city else 1), *wrong]
 
 

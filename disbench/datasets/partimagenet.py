@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from disbench.core import masks
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle
-from disbench.core.scenes import LINK, Links, Scene, SceneObject
+from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, SceneObject, scene_objects
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.datasets.label_maps import joint_sha256, read_label_png
+from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.archives import safe_path
 
 NAME = "partimagenet"
@@ -45,7 +46,7 @@ NO_PART, NO_WHOLE = 40, 158
 _SYNSET = re.compile(r"n\d{8}(?=_)")
 
 
-class PartImageNetScenes:
+class PartImageNetScenes(KeyedScenes):
     """Scenes of one split of PartImageNet (a `SceneSource`), in the order of the maps' names or the file's image ids.
 
     A scene has the parts, in the order of their class or of the file, and then the whole, whose category is the
@@ -62,20 +63,21 @@ class PartImageNetScenes:
 
     name = NAME
 
-    def __init__(self, folder: Path, split: str, bad: Literal["fail", "drop"]) -> None:
+    def __init__(self, folder: Path, split: str, bad: BadAnnotations) -> None:
         self.split, self.bad = split, bad
         self._parts, self._wholes = (folder / "annotations" / part for part in (split, f"{split}_whole"))
-        self._names: list[str] = []
+        self.keys: Sequence[Any] = ()
         self._file: AnnotatedImages | None = None
         if self._parts.is_dir():
             with os.scandir(self._parts) as entries:
                 names = [entry.name for entry in entries]
-            self._names = sorted(name[:-4] for name in names if name.endswith(".png") and name[0] != ".")
-            for name in self._names:
+            self.keys = sorted(name[:-4] for name in names if name.endswith(".png") and name[0] != ".")
+            for name in self.keys:
                 safe_path(name, self._parts)
         elif (file := folder / f"{split}.json").is_file():
             self._file = AnnotatedImages([open_annotations(file, "coco", bad=bad)])
-        if self._file is None and not self._names:
+            self.keys = range(len(self._file))
+        if self._file is None and not self.keys:
             raise InputError(
                 f"{folder}: neither PNGs in annotations/{split} (PartImageNet_Seg) nor {split}.json (PartImageNet_OOD);"
                 " name the folder that has them, and the split train, val or test"
@@ -85,17 +87,6 @@ class PartImageNetScenes:
     def dropped(self) -> Counter[str]:
         """Number of annotations of missing images, by reason."""
         return Counter() if self._file is None else self._file.dropped
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._names) if self._file is None else len(self._file)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order."""
-        if self._file is None:
-            yield from (self._of_maps(self._names[index]) for index in indices)
-        else:
-            yield from map(self._of_polygons, self._file.read(indices))
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the JSON; or one over all maps of parts, and one over those of wholes."""
@@ -113,7 +104,13 @@ class PartImageNetScenes:
             self._file.check_unchanged()
 
     def _paths(self, folder: Path) -> Iterator[Path]:
-        return (folder / f"{name}.png" for name in self._names)
+        return (folder / f"{name}.png" for name in self.keys)
+
+    def _scene(self, key: Any) -> Scene:
+        if self._file is None:
+            return self._of_maps(key)
+        (scene,) = self._file.read([key])
+        return self._of_polygons(scene)
 
     def _of_maps(self, name: str) -> Scene:
         dropped: Counter[str] = Counter()
@@ -122,10 +119,10 @@ class PartImageNetScenes:
         height, width = labels.shape
         found = masks.from_label_map(labels, (NO_PART,))
         for number in [number for number in found if number > NO_PART]:
-            self._refuse(path, f"class {number} of a part, of 0 to {NO_PART - 1}", dropped)
+            refuse(self.bad, f"{path}: class {number} of a part, of 0 to {NO_PART - 1}", dropped)
             del found[number]
         whole = self._whole(name, labels, dropped)
-        parts = [_object(rle, PARTS[number], number) for number, rle in found.items()]
+        parts = scene_objects(list(found.values()), ((PARTS[number], None, number, NAME) for number in found))
         scene = Scene(name, f"images/{self.split}/{name}.JPEG", height, width, NAME, (), dropped=dropped)
         return _with_whole(scene, parts, whole, NO_PART)
 
@@ -134,42 +131,30 @@ class PartImageNetScenes:
         path = self._wholes / f"{name}.png"
         if not path.is_file():
             return None
-        labels = read_label_png(path)
-        if labels.shape != parts.shape:
-            raise InputError(f"{path}: its size differs from that of the map of parts; get both files again")
+        labels = read_label_png(path, size=parts.shape)
         inside = labels != NO_WHOLE
         classes = np.unique(labels[inside]).tolist()
         if len(classes) > 1 or max(classes, default=0) > NO_WHOLE:
-            self._refuse(path, f"classes {shown(classes)} of wholes, not one of 0 to {NO_WHOLE - 1}", dropped)
+            refuse(self.bad, f"{path}: classes {shown(classes)} of wholes, not one of 0 to {NO_WHOLE - 1}", dropped)
             return None
         if classes and (inside != (parts != NO_PART)).any():
             dropped[f"{LINK}whole differs from its parts"] += 1
         return masks.encode(inside) if classes else None
 
-    def _refuse(self, path: Path, problem: str, dropped: Counter[str]) -> None:
-        if self.bad == "fail":
-            raise InputError(f"{path}: {problem}; get the file again, or leave it out: --set bad_annotations=drop")
-        dropped["invalid annotation"] += 1
-
     def _of_polygons(self, scene: Scene) -> Scene:
-        parts = [dataclasses.replace(item, source=NAME) for item in scene.objects]
+        parts = tuple(dataclasses.replace(item, source=NAME) for item in scene.objects)
         file = PurePosixPath(scene.file_name).name
         scene = dataclasses.replace(scene, file_name=f"{self.split}/{file[:9]}/{file}", source=NAME)
         return _with_whole(scene, parts, None, None)
 
 
-def _with_whole(scene: Scene, parts: Sequence[SceneObject], whole: Rle | None, number: int | None) -> Scene:
+def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None, number: int | None) -> Scene:
     """The scene with these parts and their whole, which is their union if there is no mask of it."""
     rles = [item.rle for item in parts if item.area]
     if whole is None and rles:
         whole = masks.union(rles)
     if whole is None:
-        return dataclasses.replace(scene, objects=tuple(parts))
+        return dataclasses.replace(scene, objects=parts)
     synset = _SYNSET.match(PurePosixPath(scene.file_name).name)
-    item = _object(whole, synset[0] if synset else "whole", number)
-    return dataclasses.replace(scene, objects=(*parts, item), links=Links((*(len(parts) for _ in parts), -1)))
-
-
-def _object(rle: Rle, category: str, number: int | None) -> SceneObject:
-    (area,), ((x, y, width, height),) = masks.areas([rle]).tolist(), masks.boxes([rle]).tolist()
-    return SceneObject(rle, area, (x, y, width, height), category, annotation_id=number, source=NAME)
+    item = scene_objects([whole], [(synset[0] if synset else "whole", None, number, NAME)])
+    return dataclasses.replace(scene, objects=parts + item, links=Links((*(len(parts) for _ in parts), -1)))

@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_OBJECTS, MAX_OBJECT_PARTS, MAX_PIXELS
-from disbench.core.scenes import LINK, Scene, SceneObject, links_by_id
+from disbench.core.scenes import LINK, KeyedScenes, Scene, links_by_id, scene_objects
 from disbench.datasets.images import opened_image
 from disbench.datasets.label_maps import joint_sha256, read_lines
 from disbench.datasets.matlab import Matrix, elements, numbers, opened_variable, text
 from disbench.datasets.part_keys import keys_fingerprint, part_keys
+from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.archives import safe_path
 
 VOC_PLACES = ("", "VOC2010/", "VOCdevkit/VOC2010/")
@@ -30,11 +31,12 @@ _NUMBERS = 1000
 """Numbers of annotations for an object: its own, and one for each of its parts."""
 
 
-class PascalPartScenes:
+class PascalPartScenes(KeyedScenes):
     """Scenes of Pascal-Part (a `SceneSource`), in the order of a list of VOC2010's `ImageSets/Main`.
 
     Objects are in the order of the file, each followed by its parts. `annotation_id` is 1000 times the object's number
-    in the file, plus the part's; both count from 1, and an object itself is part 0.
+    in the file, plus the part's; both count from 1, and an object itself is part 0. Memory: a file, its variable and
+    run lengths, and 12 bytes per pixel of one mask.
 
     Attributes:
         dropped: images and lines of the list that were left out, by reason.
@@ -51,7 +53,7 @@ class PascalPartScenes:
 
     name = "pascal-part"
 
-    def __init__(self, folder: Path, split: str = "train", bad: Literal["fail", "drop"] = "fail") -> None:
+    def __init__(self, folder: Path, split: str = "train", bad: BadAnnotations = "fail") -> None:
         self.bad = bad
         voc = _place(folder, VOC_PLACES, "ImageSets/Main", "from VOC2010's archive VOCtrainval_03-May-2010")
         self._voc, self._images = folder / voc, f"{voc}JPEGImages"
@@ -67,41 +69,25 @@ class PascalPartScenes:
                 f"{self._file(listed[there.index(False)])}: there is no such file, but {self._list} names its image; "
                 "get the dataset again, or leave such images out with bad_annotations=drop"
             )
-        self.names = list(compress(listed, there))
-        if not self.names:
+        self.keys = list(compress(listed, there))
+        if not self.keys:
             raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; name another split")
-        left_out = {"image without a file of parts": len(listed) - len(self.names)}
+        left_out = {"image without a file of parts": len(listed) - len(self.keys)}
         self.dropped = +Counter({**left_out, "image that the list names again": len(lines) - len(listed)})
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.names)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order.
-
-        Memory: a file, its variable and run lengths, and 12 bytes per pixel of one mask.
-
-        Raises:
-            InputError: a file that is damaged, of another version of MATLAB, or of another structure; masks that differ
-                in size, or have values other than 0 and 1.
-        """
-        for index in indices:
-            yield self._scene(self.names[index])
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the list, of all files of parts together, and of the table of part keys."""
         return {
             f"{self.name}:{self._list.name}": joint_sha256([self._list]),
-            f"{self.name}:{self._annotations.name}": joint_sha256(map(self._file, self.names)),
+            f"{self.name}:{self._annotations.name}": joint_sha256(map(self._file, self.keys)),
             **keys_fingerprint(),
         }
 
     def _file(self, name: str) -> Path:
         return self._annotations / f"{name}.mat"
 
-    def _scene(self, name: str) -> Scene:
-        path, image = self._file(name), f"{self._images}/{name}.jpg"
+    def _scene(self, key: str) -> Scene:
+        path, image = self._file(key), f"{self._images}/{key}.jpg"
         dropped: Counter[str] = Counter()
         found: list[_Annotation] = []
         rles: list[masks.Rle] = []
@@ -112,10 +98,7 @@ class PascalPartScenes:
                     try:
                         mask = _mask(item, size)
                     except ValueError as error:
-                        if self.bad == "fail":
-                            fix = "get the file again, or leave such masks out with bad_annotations=drop"
-                            raise InputError(f"{path}: {error}; {fix}") from None
-                        dropped["invalid annotation"] += 1
+                        refuse(self.bad, f"{path}: {error}", dropped)
                         continue
                     size = mask.shape[0], mask.shape[1]
                     rles.append(masks.encode(mask))
@@ -127,23 +110,12 @@ class PascalPartScenes:
         if size is None:  # an image without objects
             with opened_image(self._folder / image, "the size of an image without objects is not known") as opened:
                 size = opened.height, opened.width
-        areas, boxes = masks.areas(rles).tolist(), masks.boxes(rles).tolist()
+        about = ((item.category, None, item.number, self.name, "thing", item.keys) for item in found)
         ids = [item.number for item in found]
         wholes = [item.number - item.number % _NUMBERS for item in found]
         dropped[f"{LINK}part name unknown"] = sum(item.number % _NUMBERS > 0 and not item.keys for item in found)
-        return Scene(
-            image_id=name,
-            file_name=image,
-            height=size[0],
-            width=size[1],
-            source=self.name,
-            objects=tuple(
-                SceneObject(rle, area, (x, y, w, h), item.category, None, item.number, self.name, "thing", item.keys)
-                for item, rle, area, (x, y, w, h) in zip(found, rles, areas, boxes, strict=True)
-            ),
-            links=links_by_id(ids, wholes, lambda *_: None, dropped, nest=True),
-            dropped=+dropped,
-        )
+        links = links_by_id(ids, wholes, lambda *_: None, dropped, nest=True)
+        return Scene(key, image, *size, self.name, scene_objects(rles, about), dropped=+dropped, links=links)
 
 
 class _Annotation(NamedTuple):

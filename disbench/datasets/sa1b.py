@@ -12,16 +12,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from disbench.core import masks
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
 from disbench.core.masks import Rle, whole_number
-from disbench.core.scenes import Scene, SceneObject
+from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.json_index import read_json_file
+from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import Stamp, has_control
 
 ALL = "train"
@@ -33,7 +33,7 @@ _MASK_BYTES = 500
 """Of JSON, about."""
 
 
-class Sa1bScenes:
+class Sa1bScenes(KeyedScenes):
     """Scenes of SA-1B (a `SceneSource`), in the order of their numbers.
 
     `sa_N.json` and `sa_N.jpg` lie side by side, or in folders `annotations` and `images`, and in any subfolders of
@@ -52,7 +52,7 @@ class Sa1bScenes:
 
     name = "sa1b"
 
-    def __init__(self, folder: Path, split: str = ALL, bad: Literal["fail", "drop"] = "fail") -> None:
+    def __init__(self, folder: Path, split: str = ALL, bad: BadAnnotations = "fail") -> None:
         self.folder, self._bad = folder, bad
         self._folders: list[str] = []  # relative, with a slash at the end
         self._photos: list[str] = []  # where the images of each folder are
@@ -70,26 +70,13 @@ class Sa1bScenes:
             raise InputError(f"{folder}: no sa_N.json in it; name the folder that SA-1B's archives were unpacked to")
         order = np.argsort(np.asarray(numbers), kind="stable")
         self._numbers, self._places = np.asarray(numbers)[order], np.asarray(places)[order]
+        self.keys = range(len(numbers))
         (again,) = np.nonzero(self._numbers[1:] == self._numbers[:-1])
         if again.size:
             one, other = (self._path(index) for index in (again[0], again[0] + 1))
             raise InputError(f"{one}: {other} has the same number; remove one of them")
         alone = int(np.isin(np.asarray(photos), self._numbers, invert=True).sum())
         self.dropped = Counter({"image without a JSON": alone} if alone else {})
-
-    def __len__(self) -> int:
-        """Number of JSON files."""
-        return len(self._numbers)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order.
-
-        Raises:
-            InputError: a damaged JSON, one of another image or with more than `MAX_OBJECTS` masks; a malformed mask,
-                if `bad` is "fail".
-        """
-        for index in indices:
-            yield self._scene(index)
 
     def object_counts(self, images: range) -> list[int]:
         """About how many masks each image of a range has, by the sizes of the files."""
@@ -102,7 +89,7 @@ class Sa1bScenes:
         size as it was is not noticed.
         """
         joint = hashlib.sha256()
-        for index in range(len(self)):
+        for index in self.keys:
             path = self._path(index)
             joint.update(f"{path.relative_to(self.folder).as_posix()} {Stamp.of(path).size}\n".encode())
         return {f"{self.name}:names and sizes": joint.hexdigest()}
@@ -110,20 +97,16 @@ class Sa1bScenes:
     def _path(self, index: int) -> Path:
         return self.folder / f"{self._folders[self._places[index]]}sa_{self._numbers[index]}.json"
 
-    def _scene(self, index: int) -> Scene:
-        path, photo = self._path(index), f"sa_{self._numbers[index]}.jpg"
+    def _scene(self, key: int) -> Scene:
+        path, photo = self._path(key), f"sa_{self._numbers[key]}.jpg"
         content = read_json_file(path)
         image, found = content.get("image"), content.get("annotations")
         if not isinstance(image, dict) or not isinstance(found, list):
             raise InputError(f"{path}: no 'image' with 'annotations', as SA-1B's files have; get it again")
         if str(image.get("file_name")).rpartition("/")[2] != photo:
             raise InputError(f"{path}: its image is {shown(image.get('file_name'))}, not {photo}; get it again")
-        height, width = whole_number(image.get("height")), whole_number(image.get("width"))
-        if height is None or width is None or height < 1 or width < 1 or height * width > MAX_PIXELS:
-            said = f"{shown(image.get('width'))} x {shown(image.get('height'))}"
-            raise InputError(f"{path}: its image has {said} pixels; images have 1 to {MAX_PIXELS}, so leave it out")
-        if len(found) > MAX_OBJECTS:
-            raise InputError(f"{path}: {len(found):,} masks; an image has at most {MAX_OBJECTS:,}, so leave it out")
+        height, width = image_size(path, image.get("height"), image.get("width"))
+        check_count(path, len(found))
         dropped: Counter[str] = Counter()
         try:
             rles = _masks(found, height, width)
@@ -135,26 +118,11 @@ class Sa1bScenes:
                     if rles.setdefault(number, rle) is not rle:
                         raise ValueError("another mask of the image has its id")
                 except ValueError as error:
-                    if self._bad == "fail":
-                        said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
-                        raise InputError(
-                            f"{path}: annotation {said}: {error}; fix it, or leave such masks out: bad_annotations=drop"
-                        ) from None
-                    dropped["invalid annotation"] += 1
-        listed = list(rles.values())
-        parts = zip(rles.items(), masks.areas(listed).tolist(), map(tuple, masks.boxes(listed).tolist()), strict=True)
-        return Scene(
-            image_id=photo.removesuffix(".jpg"),
-            file_name=f"{self._photos[self._places[index]]}{photo}",
-            height=height,
-            width=width,
-            source=self.name,
-            objects=tuple(
-                SceneObject(rle, area, box, "object", annotation_id=number, source=self.name)
-                for (number, rle), area, box in parts
-            ),
-            dropped=dropped,
-        )
+                    said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
+                    refuse(self._bad, f"{path}: annotation {said}: {error}", dropped, "fix it")
+        objects = scene_objects(list(rles.values()), (("object", None, number, self.name) for number in rles))
+        file_name = f"{self._photos[self._places[key]]}{photo}"
+        return Scene(photo.removesuffix(".jpg"), file_name, height, width, self.name, objects, dropped=dropped)
 
 
 def _start(folder: Path, split: str) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from disbench.core.errors import InputError, shown
+from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
+from disbench.core.masks import whole_number
 from disbench.core.scenes import SceneSource
 
 FolderName = Literal["ade20k", "panoptic-parts", "partimagenet", "pascal-part", "sa1b", "spin"]
-Opener = Callable[[Path, str, Literal["fail", "drop"]], SceneSource]
-"""Opens a dataset: its folder, the split ("train", "val" ...), and whether malformed records stop or are left out."""
+BadAnnotations = Literal["fail", "drop"]
+"""Whether malformed records stop, or are left out and counted."""
+Opener = Callable[[Path, str, BadAnnotations], SceneSource]
+"""Opens a dataset: its folder, the split ("train", "val" ...), and what happens to malformed records."""
 
 READERS: Mapping[FolderName, str] = {
     "ade20k": "disbench.datasets.ade20k:Ade20kScenes",
@@ -23,7 +29,7 @@ READERS: Mapping[FolderName, str] = {
 }
 
 
-def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: Literal["fail", "drop"]) -> SceneSource:
+def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: BadAnnotations) -> SceneSource:
     """The scenes of a dataset in a folder; `file_name` of a scene is relative to that folder.
 
     Raises:
@@ -32,3 +38,29 @@ def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: Literal[
     module, _, function = READERS[name].partition(":")
     opened: Opener = getattr(importlib.import_module(module), function)
     return opened(folder, split, bad)
+
+
+def refuse(
+    bad: BadAnnotations, problem: str, dropped: Counter[str], fix: str = "get the file again", option: str = "--set"
+) -> None:
+    """Raise `InputError` for a malformed record, or count it, by `bad`; `problem` begins with the file."""
+    if bad == "fail":
+        raise InputError(f"{problem}; {fix}, or leave such annotations out: {option} bad_annotations=drop") from None
+    dropped["invalid annotation"] += 1
+
+
+def image_size(place: object, height: object, width: object) -> tuple[int, int]:
+    """Height and width that a file says of its image, as pixels; `InputError` for anything else."""
+    rows, columns = whole_number(height) or 0, whole_number(width) or 0
+    if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
+        raise InputError(
+            f"{place}: its image has {shown(width)} x {shown(height)} pixels; images have 1 to {MAX_PIXELS}, "
+            "so fix it or leave it out"
+        )
+    return rows, columns
+
+
+def check_count(place: object, count: int) -> None:
+    """Raise `InputError` for an image of more than `MAX_OBJECTS` objects."""
+    if count > MAX_OBJECTS:
+        raise InputError(f"{place}: {count:,} objects; an image has at most {MAX_OBJECTS:,}, so leave it out")

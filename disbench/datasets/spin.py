@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_OBJECTS
 from disbench.core.masks import overlaps_where
-from disbench.core.scenes import LINK, Links, Scene, SceneObject
+from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, SceneObject
 from disbench.datasets.instances import AnnotationFile, Id, open_annotations
 from disbench.datasets.partimagenet import PARTS
+from disbench.datasets.scene_sources import BadAnnotations
 
 NAME = "spin"
 LEVELS = ("wholes", "parts", "subparts")
@@ -34,7 +34,7 @@ _WORDS = {"tier": "tire"}
 _ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 
 
-class SpinScenes:
+class SpinScenes(KeyedScenes):
     """Scenes of one split of SPIN (a `SceneSource`): images that one of its files has, in the order of their names.
 
     Objects are in the order of their files, wholes before parts before subparts.
@@ -50,7 +50,7 @@ class SpinScenes:
 
     name = NAME
 
-    def __init__(self, folder: Path, split: str, bad: Literal["fail", "drop"]) -> None:
+    def __init__(self, folder: Path, split: str, bad: BadAnnotations) -> None:
         paths = [folder / f"spin_{split}_{level}.json" for level in LEVELS]
         for path in paths:
             if not path.is_file():
@@ -58,21 +58,12 @@ class SpinScenes:
         self.split = split
         self.files = [open_annotations(path, "coco", bad=bad) for path in paths]
         self._ids = [_by_name(file) for file in self.files]
-        self._names = sorted(set().union(*self._ids))
+        self.keys = sorted(set().union(*self._ids))
 
     @property
     def dropped(self) -> Counter[str]:
         """Number of annotations of missing images, by reason."""
         return sum((file.dropped for file in self.files), Counter())
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._names)
-
-    def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order."""
-        for index in indices:
-            yield self._scene(self._names[index])
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of each file by name."""
@@ -83,24 +74,24 @@ class SpinScenes:
         for file in self.files:
             file.check_unchanged()
 
-    def _scene(self, name: str) -> Scene:
+    def _scene(self, key: str) -> Scene:
         dropped: Counter[str] = Counter()
         levels: list[list[SceneObject]] = []
         sizes: dict[tuple[int, int], Path] = {}
         for above, (file, ids) in zip((2, 1, 0), zip(self.files, self._ids, strict=True), strict=True):
-            found = file.objects(ids[name], "pycocotools", dropped) if name in ids else []
+            found = file.objects(ids[key], "pycocotools", dropped) if key in ids else []
             levels.append([_of_level(one.item, above) for one in found])
-            if name in ids:
-                record = file.images[ids[name]]
+            if key in ids:
+                record = file.images[ids[key]]
                 sizes.setdefault((record.height, record.width), file.path)
         ((height, width), path), *others = sizes.items()
         if others:
-            raise InputError(f"{others[0][1]}: image {shown(name)} has another size in {path}; get both files again")
+            raise InputError(f"{others[0][1]}: image {shown(key)} has another size in {path}; get both files again")
         objects = tuple(item for level in levels for item in level)
         # Of more objects no sets are made.
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
-        image = f"images/{self.split}/{name}.JPEG"
-        return Scene(name, image, height, width, NAME, objects, dropped=dropped, links=links)
+        image = f"images/{self.split}/{key}.JPEG"
+        return Scene(key, image, height, width, NAME, objects, dropped=dropped, links=links)
 
 
 def _of_level(item: SceneObject, above: int) -> SceneObject:

@@ -114,7 +114,7 @@ class TestPartImageNetMaps:
         with pytest.raises(InputError, match="annotations/val"):
             sampled("partimagenet-parts", tmp_path)
         write_maps(tmp_path, part_map(), whole_map()[1:])
-        with pytest.raises(InputError, match=r"val_whole/.*size"):
+        with pytest.raises(InputError, match=r"val_whole/.*pixels"):
             sampled("partimagenet-parts", tmp_path)
         (tmp_path / "annotations" / "val" / f"{FISH}_1.png").write_bytes(b"no image")
         with pytest.raises(InputError, match=rf"val/{FISH}_1\.png"):

@@ -18,8 +18,9 @@ from pycocotools import mask as coco_mask
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle, boxes, decode, from_polygons
 from disbench.core.scenes import Scene, SceneObject
-from disbench.datasets.instances import AnnotatedImages, BadAnnotations, Dialect, open_annotations
+from disbench.datasets.instances import AnnotatedImages, Dialect, open_annotations
 from disbench.datasets.photos import open_photos, photo_path
+from disbench.datasets.scene_sources import BadAnnotations
 from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_annotations
 
 

@@ -295,7 +295,7 @@ class TestVoc:
     @pytest.mark.real_data
     def test_the_real_splits_make_up_the_whole(self, data_root: Path) -> None:
         folder = data_root / "VOC2007"
-        train, val, both = (MapScenes(VOC, folder, split).names for split in ("train", "val", "trainval"))
+        train, val, both = (MapScenes(VOC, folder, split).keys for split in ("train", "val", "trainval"))
         assert (len(train), len(val)) == (20, 24)
         assert sorted([*train, *val]) == sorted(both)
 
@@ -348,7 +348,7 @@ def test_lines_of_lists_are_whole_names_where_such_files_are(
         path.write_bytes(text.encode(encoding))
         if isinstance(expected, list):
             source = MapScenes(layout, tmp_path)
-            assert source.names == expected
+            assert source.keys == expected
             left_out = text in ("a\nb\na", "\u00e9\ne\u0301") or text.startswith("deep")
             assert source.dropped.total() == left_out
         else:
@@ -361,7 +361,7 @@ def test_lists_of_pairs_of_paths(tmp_path: Path) -> None:
     lines = ["/JPEGImages/my photo.jpg /SegmentationClass/my photo.png", "data/VOC/SegmentationObject/my photo.png"]
     for line in lines:
         write_list(tmp_path / VOC.split_list.format("train"), [line])
-        assert MapScenes(VOC, tmp_path).names == ["my photo"]
+        assert MapScenes(VOC, tmp_path).keys == ["my photo"]
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])

@@ -212,7 +212,7 @@ def test_lists_and_folders(tmp_path: Path, voc: str) -> None:
     with pytest.raises(InputError, match=r"Annotations_Part/c\.mat: "):
         PascalPartScenes(tmp_path, "val")
     source = PascalPartScenes(tmp_path, "val", "drop")
-    assert source.names == ["b"]
+    assert source.keys == ["b"]
     assert source.dropped == {"image without a file of parts": 1, "image that the list names again": 1}
     for text, problem in (("../b\n", "line 1"), ("c\n", "no image"), ("\n", "no image")):
         (tmp_path / voc / "ImageSets" / "Main" / "val.txt").write_text(text)

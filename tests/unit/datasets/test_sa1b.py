@@ -186,8 +186,8 @@ IMAGE = b'{"image": {"width": 60, "height": 40, "file_name": "sa_1.jpg"}, "annot
         (IMAGE.replace(b"sa_1", b"sa_2") + b"[]}", "'sa_2.jpg', not sa_1.jpg"),
         (IMAGE.replace(b"40", b"4e9") + b"[]}", "60 x 4000000000.0 pixels"),
         (IMAGE.replace(b"40", b"null") + b"[]}", "60 x None pixels"),
-        (IMAGE + b"[" + b'{"id":1,"segmentation":{"size":[40,60],"counts":"0"}},' * 99_999 + b"7]}", "100,000 masks"),
-        (IMAGE + b"[" + b"1," * MAX_OBJECTS + b"1]}", f"{MAX_OBJECTS + 1:,} masks"),
+        (IMAGE + b"[" + b'{"id":1,"segmentation":{"size":[40,60],"counts":"0"}},' * 99_999 + b"7]}", "100,000 objects"),
+        (IMAGE + b"[" + b"1," * MAX_OBJECTS + b"1]}", f"{MAX_OBJECTS + 1:,} objects"),
         (b" " * (MAX_RECORD_BYTES + 1), str(MAX_RECORD_BYTES)),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_source_that_does_not_count(tmp_path: Path) -> None:
 def test_annotations_count_their_objects(tmp_path: Path) -> None:
     source = AnnotatedImages([open_annotations(write_lvis(tmp_path / "lvis.json", 20, objects=3), "lvis")])
     counts = source.object_counts(range(2, 20))
-    assert counts == [sum(1 for _ in source.files[0].annotations(int(i))) for i in source.image_ids[2:]]
+    assert counts == [sum(1 for _ in source.files[0].annotations(int(i))) for i in source.keys[2:]]
 
 
 class Fake:
