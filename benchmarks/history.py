@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,39 +33,14 @@ class Change(NamedTuple):
 
 
 def appended(path: Path, record: Record) -> None:
-    """Add a record as one line: whole or not at all, whoever else adds one meanwhile.
-
-    A last line that was cut off (a full disk, a kill) is ended first, so that it spoils no other.
-    """
-    line = json.dumps(record, sort_keys=True).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        if os.write(descriptor, line) != len(line):
-            os.ftruncate(descriptor, size)
-            raise OSError(f"{path}: the disk is full; the record was not kept")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Add a record as one line."""
+    with path.open("ab", buffering=0) as file:  # one write, so that no other line comes between
+        file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
 
 
-def read_history(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a file, oldest first, and a sentence for each line that is none."""
-    records, complaints = [], []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            record = json.loads(line)
-            _ = record["processor"], record["data"], record["commit"]
-            for values in record["ratios"].values():
-                Ratio(**values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            complaints.append(f"{path}: line {number} is no record of this suite, and is left out; delete it")
-        else:
-            records.append(record)
-    return records, complaints
+def read_history(path: Path) -> list[Record]:
+    """The records of a file, oldest first; none where there is no file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def changes(now: Record, records: list[Record]) -> dict[str, Change]:
@@ -86,8 +59,3 @@ def as_ratios(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
     return {
         name: {key: float(f"{value:.4g}") for key, value in asdict(ratio).items()} for name, ratio in ratios.items()
     }
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    if path.is_file():
-        yield from (line for line in path.read_bytes().split(b"\n") if line.strip())

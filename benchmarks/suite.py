@@ -46,10 +46,8 @@ def main(given: Sequence[str] | None = None) -> int:
             ratios[pair.name] = measured(pair)
             print(_line(pair, ratios[pair.name]), flush=True)
     record = _record(ratios, data, (before, os.getloadavg()[0]))
-    records, complaints = history.read_history(arguments.history)
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    slower = _compared(history.changes(record, records)) if arguments.compare else False
+    earlier = history.read_history(arguments.history)
+    slower = _compared(history.changes(record, earlier)) if arguments.compare else False
     if not arguments.no_history:
         history.appended(arguments.history, record)
     return int(slower and arguments.fail)

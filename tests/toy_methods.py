@@ -172,14 +172,6 @@ class NoOpen:
     """Not a method."""
 
 
-class GoesAway(Discs):
-    """Goes to another folder when it is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        os.chdir("/")
-
-
 class NoBatch:
     """A method without predict_batch."""
 

@@ -13,7 +13,6 @@ from PIL import Image
 from tests import toy_methods
 from tests.commands import disbench
 
-pytest.importorskip("cv2", exc_type=ImportError)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = '<img src=x onerror="document.title=`overtaken`">'
 TOY = str(Path(toy_methods.__file__))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from disbench.harness import read_run
 from tests.annotations import HEIGHT, WIDTH, annotation, square, write_annotations
 from tests.commands import disbench
-
-pytest.importorskip("cv2", exc_type=ImportError)
 
 RECORDS = (
     annotation(1),
@@ -28,18 +25,8 @@ LEFT_OUT = {"empty mask": 2, "invalid annotation": 1, "ring of fewer than three 
 def test_sample_and_run_say_what_they_leave_out(tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "000000000001.jpg")
     write_annotations(tmp_path / "a.json", RECORDS)
-    sampling = (
-        "sample",
-        "coco-hierarchy",
-        "--coco",
-        "a.json",
-        "--out",
-        "sets",
-        "--workers",
-        "1",
-        "--set",
-        "min_area=1",
-    )
+    sampling = ("sample", "coco-hierarchy", "--coco", "a.json", "--out", "sets", "--set", "min_area=1")
+    sampling += ("--workers", "1")
     running = ("run", "--method", "disk", "--dataset", "coco", "--data", ".", "--max-clicks", "1", "--out", "run")
     running += ("--dataset-option", "annotations=a.json", "--dataset-option", "images=.", "--workers", "1")
     for command, option in ((sampling, "--set"), (running, "--dataset-option")):

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
 
-from tests.annotations import annotation, image, write_annotations
+from tests.annotations import annotation, write_annotations
 from tests.commands import Result, contents, disbench, disbench_anew, heed_interrupts, refused, typed
 from tests.synthetic import lvis_content, write_lvis
 
@@ -79,14 +79,9 @@ def undisturbed(good: Path) -> dict[str, bytes]:
 
 
 BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
-    "pairs": {"segmentation": [[1, 2], [30, 40], [50, 60]]},
-    "text": {"segmentation": "[[1, 2, 30, 40, 50, 60]]"},
     "odd count": {"segmentation": [[1, 2, 30, 40, 50, 60, 7]]},
     "NaN": {"segmentation": [[1, 2, 30, 40, 50, float("nan")]]},
-    "Infinity": {"segmentation": [[1, 2, 30, float("inf"), 50, 60]]},
-    "far outside": {"segmentation": [[1, 2, 30, 40, 1e12, 60]]},
     "larger RLE": {"segmentation": {"size": [200, 200], "counts": [40000]}},
-    "runs of another sum": {"segmentation": {"size": [120, 120], "counts": [5, 5]}},
     "damaged RLE": {"segmentation": {"size": [120, 120], "counts": "5"}},
     "unknown category": {"category_id": 4711},
 }
@@ -135,12 +130,8 @@ def test_a_bad_annotation_and_that_a_fixed_file_is_other_input(
 
 SPOILED: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-    "a web page": lambda path: path.write_text("<html>404 Not Found</html>"),
-    "a comma left out": lambda path: path.write_text(path.read_text().replace("}, {", "} {", 1)),
     "gone": Path.unlink,
-    "a folder": lambda path: path.unlink() or path.mkdir(),  # type: ignore[func-returns-value]
     "an annotation of a missing image": lambda path: write_annotations(path, [annotation(5, 77)]),
-    "an image twice": lambda path: write_annotations(path, [], [image(3), image(3)]),
 }
 
 
@@ -190,12 +181,8 @@ class TestOtherDatasets:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        (("lvis-hierachy", "--photos"), ["did you mean 'lvis-hierarchy'"]),
         (("none.toml", "--photos"), ["none.toml: "]),
         (("lvis-hierarchy", "--photos", "--set", "min_aera=5"), ["'min_aera'", "'min_area'"]),
-        (("lvis-hierarchy", "--photos", "--set", "cap=0"), ["cap = 0", "--set"]),
-        (("lvis-hierarchy", "--photos", "--set", "cap"), ["--set cap", "option=value"]),
-        (("sbd-proximity", "--photos"), ["sbd", "photos"]),
         (("lvis-hierarchy", "--photos", "--sbd", "x"), ["--sbd and --photos"]),
         (("lvis-hierarchy",), ["--lvis or --photos"]),
         (("coco-hierarchy", "--set", "coco_masks=panoptic", "--coco", "coco.json"), ["--panoptic"]),

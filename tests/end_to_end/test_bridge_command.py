@@ -16,7 +16,6 @@ from disbench.harness.store import read_run
 from tests import bridge_adapter, toy_methods
 from tests.commands import Result, disbench
 
-pytest.importorskip("cv2", exc_type=ImportError)
 CARD = """
 title = "Discs, in a process of their own"
 status = "bridge"

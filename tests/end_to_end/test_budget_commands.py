@@ -15,7 +15,6 @@ from disbench.harness import evaluate
 from tests import toy_methods
 from tests.commands import disbench
 
-pytest.importorskip("cv2", exc_type=ImportError)
 TOY = str(Path(toy_methods.__file__))
 SAMPLES = 6
 

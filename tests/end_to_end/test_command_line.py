@@ -155,22 +155,3 @@ def test_sample_inspect_export(tmp_path: Path) -> None:
     coco = disbench("export", str(shards), "--format", "coco", "--out", str(tmp_path / "coco.json"))
     assert coco.returncode == 0, coco.stderr
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 282
-
-
-def test_ritm_files_as_a_source_give_the_same_trees(tmp_path: Path) -> None:
-    """shards -> RITM's files -> `--hannotation` -> shards: the same masks, parents and sets."""
-    from disbench.shards.reader import ShardReader
-
-    for arguments in (
-        ("sample", "lvis-hierarchy", "--photos", "--out", "first"),
-        ("export", "first", "--format", "ritm", "--out", "ritm"),
-        ("sample", "coco-lvis-hierarchy", "--hannotation", "ritm", "--out", "second"),
-    ):
-        result = disbench(*arguments, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-    pairs = zip(ShardReader(tmp_path / "first"), ShardReader(tmp_path / "second"), strict=True)
-    for first, second in pairs:
-        assert first.scene.rles == second.scene.rles
-        assert first.parents == second.parents
-        assert first.levels == second.levels
-        assert [item.members for item in first.sets] == [item.members for item in second.sets]

@@ -11,7 +11,6 @@ from tests.commands import disbench, refused
 from tests.synthetic import write_pairs
 from tests.unit.run_tools import draw_ious, write_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
 TOY = str(Path(toy_methods.__file__))
 
 
@@ -41,7 +40,6 @@ def test_what_cannot_be_compared_or_drawn(tmp_path: Path) -> None:
     write_run(tmp_path / "other", draw_ious(5), dataset={"name": "berkeley", "content_hash": "0" * 64})
     for arguments, words in (
         (("compare", "a", "other"), "needs runs on the same samples"),
-        (("compare", "a", "nowhere"), "nowhere: there is no run in it"),
         (("compare", "a", "b"), "no pictures of a: grabcut"),
         (("failures", "a"), "no pictures of a: grabcut"),
     ):

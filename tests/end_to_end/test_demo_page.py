@@ -27,7 +27,6 @@ from tests.commands import disbench, heed_interrupts, typed
 from tests.toy_methods import Discs
 
 pytest.importorskip("aiohttp")
-pytest.importorskip("cv2", exc_type=ImportError)
 sync_api = pytest.importorskip("playwright.sync_api", reason=NO_BROWSER)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)]
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,6 @@ import pytest
 from tests.commands import disbench
 from tests.end_to_end.test_readme import ROOT, blocks, needs_checkout
 
-pytest.importorskip("cv2", exc_type=ImportError)
 PAGE = ROOT / "docs" / "own-method.md"
 
 

@@ -50,13 +50,10 @@ def test_what_is_wrong(tmp_path: Path) -> None:
         (["reproduce", "table9"], "table9"),
         (["reproduce", "table1", "--pdf"], "--pdf"),
         (["reproduce", "figure4", "--sample", "s1"], "--sample"),
-        (["reproduce", "figure5", "--runs", "run"], "--store all"),
         (["reproduce", "figure4", "--latex"], "--latex"),
         (["reproduce", "figure4", "--map", "row=run"], "--map"),
-        (["reproduce", "table1", "--map", "row"], "--map"),
         (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "RITM HRNet-32"),
         (["reproduce", "table1", "--runs", "empty"], "empty"),
-        (["published", "RITMS"], "RITMS"),
     ):
         refused(disbench(*arguments, cwd=tmp_path), named)
     assert not (tmp_path / "paper").exists()

@@ -13,7 +13,6 @@ from PIL import Image
 from disbench.harness import read_run
 from tests.commands import disbench
 
-pytest.importorskip("cv2", exc_type=ImportError)
 pytestmark = pytest.mark.slow
 PERFECT = """
 import numpy as np
@@ -114,11 +113,6 @@ def test_a_readings_option_that_is_typed_wins(tmp_path: Path) -> None:
 
 
 def test_the_table_of_systems_and_what_is_known_of_one() -> None:
-    listed = disbench("methods", "list", COLUMNS="90")
-    assert listed.returncode == 0, listed.stderr
-    assert max(map(len, listed.stdout.splitlines())) <= 90
-    first_words = {line.partition(" ")[0] for line in listed.stdout.splitlines()}
-    assert first_words >= {"disk", "geodesic", "grabcut", "graph-cut", "random-walker", "mobilesam"}
     only = disbench("methods", "list", "--status", "published-only").stdout
     assert "multiseg" in only and "ritm" not in only
     for name, words in (

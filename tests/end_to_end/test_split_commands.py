@@ -48,10 +48,6 @@ def test_a_check_that_fails_names_a_key(place: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and not done.stdout
     for words in ("set 2 of the list is 'photos/all/grace_hopper/169', of these", "recipe min_area"):
         assert words in done.stderr
-    run = ("run", "--task", "diverse", "--shards", tmp_path / "shards", "--images", "embedded", "--method", TOY)
-    done = disbench(*run, "--split", "few.jsonl", "--out", tmp_path / "run", cwd=place)
-    refused(done, "set 'photos/all/", "'few'", "recipe min_area")
-    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_runs_on_splits_and_their_report(place: Path, tmp_path: Path) -> None:
@@ -86,13 +82,7 @@ def test_what_cannot_be_asked(place: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ((*run, "few.jsonl", *diverse, "--sets", "2"), "leave out --sets and --min-members"),
         ((*run, "few.jsonl", "--dataset", "photos"), "go with --task diverse"),
-        ((*run, "none", *diverse), "unknown split 'none'"),
         (("split", "check", "none.jsonl", "shards-1"), "none.toml: there is no such file"),
-        (("split", "make", ".", "--out", tmp_path / "x.jsonl", *MAKE), "no manifest.json"),
     ):
         refused(disbench(*arguments, cwd=place), words)
     assert not list(tmp_path.iterdir())
-    before = (place / "few.jsonl").read_bytes()
-    done = disbench("split", "make", "shards-1", "--out", "few.jsonl", *MAKE, cwd=place)
-    assert done.returncode == 2 and "there is another list of this name" in done.stderr
-    assert (place / "few.jsonl").read_bytes() == before

@@ -49,7 +49,7 @@ def restated(counts: bytes) -> list[int] | None:
 )
 @example(counts=b"o" * 30 + b"0")
 @example(counts=b"_" * 7)
-@examples(150)
+@examples(80)
 def test_compressed_runs_are_as_the_rule_says(counts: bytes) -> None:
     runs = restated(counts)
     try:
@@ -63,7 +63,7 @@ def test_compressed_runs_are_as_the_rule_says(counts: bytes) -> None:
 
 
 @given(runs=st.lists(st.integers(0, 9), max_size=60), spoiled=st.booleans())
-@examples(50)
+@examples(30)
 def test_listed_runs_are_as_the_rule_says(runs: list[int], spoiled: bool) -> None:
     left = HEIGHT * WIDTH - sum(runs)
     whole = [*runs, left] if left >= 0 and not spoiled else runs
@@ -98,7 +98,7 @@ RUNS = st.one_of(
     ),
     raster=st.sampled_from(("pycocotools", "fillpoly")),
 )
-@examples(100)
+@examples(40)
 def test_any_segmentation(read: Reader, tmp_path: Path, segmentation: Any, raster: str) -> None:
     said = {"segmentation": segmentation, "height": HEIGHT, "width": WIDTH, "raster": raster}
     read("segmentation", written(tmp_path / "a.json", json.dumps(said).encode()), allowed=ALLOWED)

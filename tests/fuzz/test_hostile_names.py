@@ -38,7 +38,7 @@ def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
 
 
 @given(parts=st.lists(st.sampled_from(("a", "..", ".", "...", "..a", "", "b.jpg", "\\", "~")), max_size=5))
-@examples(40)
+@examples(30)
 def test_what_stays_inside_does(parts: list[str]) -> None:
     name = "/".join(parts)
     if stays_inside(name):
@@ -51,7 +51,7 @@ def test_what_stays_inside_does(parts: list[str]) -> None:
         lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner), st.tuples(inner)),
     )
 )
-@examples(40)
+@examples(30)
 def test_what_a_message_shows_is_short_and_plain(value: object) -> None:
     assert shown(value).isprintable()
     assert len(shown(value)) < 1100

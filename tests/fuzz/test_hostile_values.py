@@ -77,7 +77,7 @@ ENCODED = st.recursive(
 @example(place=("annotations", "id"), value=b"9223372036854775808", name="sampled")
 @example(place=("annotations", "segmentation"), value=b'{"size":5,"counts":""}', name="sampled")
 @example(place=("categories", "synset"), value=b"5", name="sampled")
-@examples(150)
+@examples(80)
 def test_any_value_in_json(read: Reader, root: Path, place: tuple[str, str], value: bytes, name: str) -> None:
     array, key = place
     content = json.loads(json.dumps(COCO))
@@ -168,7 +168,7 @@ OPCODES = st.one_of(
 
 
 @given(protocol=st.integers(0, 6), parts=st.lists(OPCODES, max_size=30))
-@examples(100)
+@examples(60)
 def test_opcodes_in_any_order(read: Reader, tmp_path: Path, protocol: int, parts: list[bytes]) -> None:
     data = b"\x80" + bytes([protocol]) + b"".join(parts) + b"."
     read("pickle", written(tmp_path / "a.pickle", data), allowed=pickle_bound(len(data)))

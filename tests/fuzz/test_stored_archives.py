@@ -63,7 +63,7 @@ def strays(place: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_damaged_archives(mode: str, data: st.DataObject) -> None:
     with unpacked(data.draw(damaged(archive_bytes(mode, CONTENT)))) as place:
@@ -71,7 +71,7 @@ def test_damaged_archives(mode: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_damaged_headers(form: int, data: st.DataObject) -> None:
     """The checksum is made right again, so that what the header says counts."""
@@ -94,7 +94,7 @@ def test_damaged_headers(form: int, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "w"])
-@examples(40)
+@examples(30)
 @given(
     names=st.lists(
         st.one_of(st.sampled_from([t for t in NASTY_TEXTS if t != "\ud800"]), st.text(max_size=9)), max_size=4
@@ -179,7 +179,7 @@ def test_bombs(content: Any, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in (tmp_path / "in").rglob("*")) <= 64 << 20
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_packages_of_weights(data: st.DataObject) -> None:
     content = data.draw(damaged(archive_bytes("w:gz", {"package/w.onnx": b"weights"})))

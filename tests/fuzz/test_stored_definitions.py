@@ -101,7 +101,7 @@ def _inline(value: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@examples(40)
+@examples(30)
 @given(data=st.data())
 def test_changed_definitions(kind: str, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(own(kind)))
@@ -212,7 +212,7 @@ RECORDED = {
 }
 
 
-@examples(60)
+@examples(40)
 @given(content=changed(RECORDED))
 def test_records_of_rows(content: Any) -> None:
     with file_of(json.dumps(content).encode(), RECORD) as mine:

@@ -25,7 +25,7 @@ def ended(end: bytes) -> pa.Buffer:
     return pa.py_buffer(b"PAR1" + end + len(end).to_bytes(4, "little") + b"PAR1")
 
 
-@examples(300)
+@examples(120)
 @given(end=st.one_of(damaged(WHOLE[END:-8]), st.binary(max_size=60)))
 def test_damaged_ends(end: bytes) -> None:
     try:

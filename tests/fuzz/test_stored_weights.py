@@ -212,7 +212,7 @@ def test_states_of_trainings(state: Path, network: Disnet, data: st.DataObject) 
             result_or_refusal(lambda: load_state(folder, network, optimizer_of(network), None), folder)
 
 
-@examples(150)
+@examples(80)
 @given(data=st.data())
 def test_features(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -234,7 +234,7 @@ def test_headers_of_features(header: str, tmp_path: Path) -> None:
     assert (made == 1).all()
 
 
-@examples(100)
+@examples(60)
 @given(content=damaged(b"step,loss\n1,0.5\n2,0.25\n"))
 def test_logs(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as place:

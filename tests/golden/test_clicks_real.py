@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +14,6 @@ from PIL import Image
 
 from disbench.core.clicks import Click, next_click
 from tests.parity import click_restatement as literal
-
-cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 
 Array = npt.NDArray[Any]
 pytestmark = pytest.mark.real_data

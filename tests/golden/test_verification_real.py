@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +19,6 @@ from tests.parity.click_restatement import Array, next_click
 from tests.toy_methods import Discs
 from tests.unit.forged_runs import forged, toy_run
 
-cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 pytestmark = pytest.mark.real_data
 
 

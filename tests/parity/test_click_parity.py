@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click_restatement as literal
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +14,6 @@ from hypothesis import strategies as st
 
 from disbench.core import depths
 from disbench.core.clicks import NO_ERROR, Click, next_click
-
-cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 
 Array = npt.NDArray[Any]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +12,6 @@ from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import Click, next_click
 from disbench.harness.checks import judge_click
 from tests.parity.click_restatement import Array, exact_distances
-
-pytest.importorskip("cv2", exc_type=ImportError)
 
 
 def passes(target: Array, prediction: Array, before: Sequence[Click], click: Click) -> bool:

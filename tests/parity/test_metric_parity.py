@@ -67,7 +67,6 @@ def test_overlaps(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_boundaries(seed: int) -> None:
-    pytest.importorskip("cv2", exc_type=ImportError)
     noise = np.random.default_rng(seed)
     for _ in range(40):
         target, prediction = drawn(noise, *(int(side) for side in noise.integers(1, 32, 2)))

@@ -11,8 +11,6 @@ from disbench.harness.checks import judge_click
 from tests.parity import click_restatement as restatement
 from tests.parity.click_restatement import Array
 
-pytest.importorskip("cv2", exc_type=ImportError)
-
 
 def drawn(seed: int) -> tuple[Array, Array, list[Click]]:
     """A target of two boxes and a disc with ignored pixels, a prediction of boxes, and earlier clicks."""

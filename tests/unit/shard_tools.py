@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
@@ -45,18 +47,36 @@ class Scenes:
         return {"lvis:made.json": "0" * 64}
 
 
+def size_and_hash(path: Path) -> dict[str, Any]:
+    """What a manifest says of a shard's bytes."""
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Write a folder's manifest anew, changed."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def rewrite_shard(folder: Path, rows: list[dict[str, Any]], name: str = SHARD, group: int = ROWS_A_GROUP) -> None:
+    """A shard with other rows, and a manifest that fits it."""
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / name, row_group_size=group)
+
+    def change(manifest: dict[str, Any]) -> None:
+        (entry,) = (one for one in manifest["files"] if one["name"] == name)
+        entry.update(size_and_hash(folder / name), rows=len(rows))
+
+    change_manifest(folder, change)
+
+
 def write_shards(folder: Path, scenes: Sequence[SampledScene]) -> Path:
     """One shard with these scenes and the manifest that makes the folder a finished one."""
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(folder / SHARD, SCHEMA) as writer:
         for first in range(0, len(scenes), ROWS_A_GROUP):
             writer.write_batch(to_batch(scenes[first : first + ROWS_A_GROUP]))
-    entry = {
-        "name": SHARD,
-        "rows": len(scenes),
-        "bytes": (folder / SHARD).stat().st_size,
-        "sha256": file_sha256(folder / SHARD),
-    }
+    entry = {"name": SHARD, "rows": len(scenes), **size_and_hash(folder / SHARD)}
     manifest = {"schema": SCHEMA_VERSION, "files": [entry], "recipe": {"name": "by-hand"}}
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder

@@ -320,18 +320,17 @@ def test_predictors_are_made_as_in_the_published_evaluations(
     assert peer.notes("options")[-1] == options
 
 
-def test_simpleclick_fits_its_positions_to_the_input(peers: Any) -> None:
+def test_what_single_peers_are_given(peers: Any) -> None:
     peer = peers("simpleclick", crop=672)
     assert peer.notes("positions", start=True) == [["backbone", [672, 672], "device cpu"]]
     assert peer.notes("more", start=True) == [[False]]
-
-
-def test_fbrs_is_given_normalised_images(peers: Any) -> None:
     peer = peers("fbrs")
     peer.method.open(IMAGE)
     white = np.mean((1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]))
     assert peer.notes("mean")[0] == pytest.approx(white)
     assert peer.notes("options", start=True)[0] == {"norm_radius": 260}
+    assert peers("sam-official").method.open(IMAGE).predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
+    assert "backbone='resnet50',pretrained=False" in peers("focuscut").notes("arguments", start=True)[0]
 
 
 HQ_ONLY = {"feedback": False, "hq_only": True}
@@ -357,14 +356,6 @@ def test_a_peer_is_told_the_clicks_and_what_was_kept(
         assert session.predict([FIRST, SECOND, Click(0, 5, True)][:number]).masks.shape == (masks, 6, 9)
         session.keep(keep)
     assert {key: peer.notes(key) for key in told} == told
-
-
-def test_sam_gives_a_score_to_each_mask(peers: Any) -> None:
-    assert peers("sam-official").method.open(IMAGE).predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
-
-
-def test_focuscut_is_built_as_its_parser_says(peers: Any) -> None:
-    assert "backbone='resnet50',pretrained=False" in peers("focuscut").notes("arguments", start=True)[0]
 
 
 def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:

@@ -128,6 +128,9 @@ def test_a_cards_method_gives_one_mask_of_the_images_size(name: str) -> None:
         assert masks.shape == (1, 48, 60)
         assert masks.dtype in (np.bool_, np.float32)
         assert masks.min() >= 0 and masks.max() <= 1
+    session = METHODS[name]().open(scene())
+    assert not session.predict([]).masks.any()
+    assert not session.predict([Click(3, 3, False)]).masks.any()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "disk"])
@@ -140,7 +143,8 @@ def test_two_clicks_are_enough_for_an_object_of_its_own_colour(name: str) -> Non
 
 @every_method
 def test_fresh_instances_give_equal_bytes_whatever_ran_before(name: str) -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     first = masks_of(METHODS[name](), scene(1), CLICKS)
     threads = cv2.getNumThreads()
     try:
@@ -156,17 +160,13 @@ def test_fresh_instances_give_equal_bytes_whatever_ran_before(name: str) -> None
 
 
 @every_method
-def test_sessions_do_not_disturb_each_other(name: str) -> None:
+def test_sessions_disturb_neither_each_other_nor_themselves(name: str) -> None:
     method = METHODS[name]()
     alone = [masks_of(method, scene(n), CLICKS) for n in (1, 2)]
     sessions = [method.open(scene(n)) for n in (1, 2)]
     for n in range(len(CLICKS)):
         for own, session in enumerate(sessions):
             assert np.array_equal(session.predict(CLICKS[: n + 1]).masks, alone[own][n])
-
-
-@every_method
-def test_asking_again_changes_nothing_and_other_clicks_begin_anew(name: str) -> None:
     method = METHODS[name]()
     session = method.open(scene())
     before = session.predict(CLICKS[:2]).masks
@@ -188,13 +188,6 @@ def test_odd_images(name: str, size: tuple[int, int], content: str) -> None:
         for masks in masks_of(METHODS[name](), image * 0 if content == "plain" else image, clicks):
             assert masks.shape == (1, *size)
             assert np.isfinite(masks).all()
-
-
-@every_method
-def test_without_a_positive_click_nothing_is_object(name: str) -> None:
-    session = METHODS[name]().open(scene())
-    assert not session.predict([]).masks.any()
-    assert not session.predict([Click(3, 3, False)]).masks.any()
 
 
 @pytest.mark.parametrize(
@@ -339,14 +332,11 @@ def test_no_cut_parts_a_seed_from_its_terminal() -> None:
     assert [bool(mask[c.y, c.x]) for c in clicks] == [True, False, True]
 
 
-def test_capacities_fit_32_bits_or_the_image_is_refused() -> None:
+def test_what_graph_cut_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert graph_cut.capacity_unit(320 * 240, 50.0) == 100
     assert 1 <= graph_cut.capacity_unit(1000 * 1000, 50.0) < 100
     with pytest.raises(InputError, match="max_side"):
         graph_cut.capacity_unit(20_000_000, 50.0)
-
-
-def test_a_missing_solver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "maxflow", None)
     with pytest.raises(InputError, match=r"disbench\[maxflow\]"):
         GraphCut(solver="pymaxflow")
@@ -413,7 +403,8 @@ def test_crossing_a_step_costs_its_height_and_a_wall_parts_object_from_backgroun
 
 
 def test_grabcut_is_opencv_s_with_the_clicks_as_seeds() -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     image, clicks = scene(7), CLICKS[:2]
     labels = np.full(image.shape[:2], cv2.GC_PR_BGD, dtype=np.uint8)
     y, x = np.mgrid[:48, :60]

@@ -32,7 +32,6 @@ from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples
 
-pytest.importorskip("cv2", exc_type=ImportError)
 ADAPTER = str(Path(bridge_adapter.__file__))
 CLICK = [Click(3, 4, True)]
 IMAGE = np.full((20, 30, 3), 9, dtype=np.uint8)
@@ -69,6 +68,9 @@ def test_rows_are_those_of_the_same_method_in_this_process(bridge: Maker) -> Non
     method = bridge(radius=9.0, candidates=3)
     assert rows_of(method, samples) == rows_of(Discs(9.0, 3), samples)
     assert method.versions["numpy"] == np.__version__
+    samples = make_samples(2, faults=(1, 1))
+    method = bridge(fault="prints")
+    assert rows_of(method, samples) == rows_of(Discs(), samples)
 
 
 def test_several_images_may_be_open_at_once(bridge: Maker) -> None:
@@ -104,12 +106,6 @@ def test_a_fault_costs_its_sample_alone(bridge: Maker, fault: str, words: str, f
     failures = [row for row in found if row[-1] is not None]
     assert [(row[0], row[1]) for row in failures] == [(troubled, failed_at)]
     assert re.search(words, failures[0][-1]) and "\n" not in failures[0][-1]
-
-
-def test_what_a_peer_prints_harms_nothing(bridge: Maker) -> None:
-    samples = make_samples(2, faults=(1, 1))
-    method = bridge(fault="prints")
-    assert rows_of(method, samples) == rows_of(Discs(), samples)
 
 
 def test_one_that_is_killed_from_outside_is_started_again(bridge: Maker) -> None:
@@ -173,12 +169,9 @@ def test_what_a_child_leaves_behind_hides_not_that_it_ended(bridge: Maker) -> No
     assert _group_ends(method.child._process.pid)
 
 
-def test_one_image_tells_of_a_fault_in_one_sentence(bridge: Maker) -> None:
+def test_a_fault_is_told_in_one_sentence(bridge: Maker) -> None:
     with pytest.raises(InputError, match=r"Bridge: .* raised RuntimeError"):
         predict(bridge(fault="raises-always"), IMAGE, [Click(3, 4, True), Click(9, 9, False)])
-
-
-def test_a_missing_module_is_named_at_the_start(bridge: Maker) -> None:
     with pytest.raises(InputError, match="no_such_module_of_a_peer"):
         bridge(fault="missing")
 
@@ -306,10 +299,7 @@ def test_provenance(tmp_path: Path) -> None:
     assert provenance({}) == {}
     assert set(provenance({"adapter": ADAPTER})) == {"adapter_sha256"}
     assert provenance({"adapter": "ritm"}) == {}
-
-
-def test_a_folder_in_a_checkout_of_something_else_has_no_commit(tmp_path: Path) -> None:
-    """Code that was unpacked there, and that the checkout does not know."""
+    # Code that was unpacked there, and that the checkout does not know.
     (tmp_path / "own.txt").write_text("")
     (tmp_path / "peer").mkdir()
     (tmp_path / "peer" / "model.py").write_text("")

@@ -22,7 +22,6 @@ from tests.unit.mobilesam_tools import needs_weights
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-pytest.importorskip("cv2", exc_type=ImportError)
 CLICKS = [Click(220, 140, True), Click(20, 20, False), Click(250, 90, True), Click(160, 200, True)]
 
 
@@ -222,7 +221,7 @@ def test_another_number_of_candidates_is_refused(option: str) -> None:
         method_spec("mobilesam", [f"{option}=2"])
 
 
-def test_the_encoders_input() -> None:
+def test_what_goes_in() -> None:
     image = np.full((300, 600, 3), (10, 20, 30), dtype=np.uint8)
     given = padded_input(image, 1024)
     assert given.shape == (1, 3, 1024, 1024)
@@ -230,9 +229,6 @@ def test_the_encoders_input() -> None:
     assert inner_size((300, 600), 1024) == (512, 1024)
     assert (given[:, :, 512:] == 0).all()
     assert np.allclose(given[0, :, 0, 0], [(10 - 123.675) / 58.395, (20 - 116.28) / 57.12, (30 - 103.53) / 57.375])
-
-
-def test_points_and_padding() -> None:
     clicks = [Click(300, 100, True), Click(0, 1, False)]
     given = point_coords(clicks, (300, 600))
     scale = 1024 / 600
@@ -253,7 +249,11 @@ def test_upsampling_is_torchs() -> None:
         assert np.allclose(unpadded(low, size, 1024), expected.numpy(), atol=2e-3)
 
 
-def test_what_is_stored_is_read_again_and_mended(tmp_path: Path) -> None:
+def test_stored_encodings_and_their_names(tmp_path: Path) -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert image_hash(image) == image_hash(np.asfortranarray(image))
+    assert image_hash(image) != image_hash(image.reshape(4, 2, 3))
+    assert image_hash(image) != image_hash(image + np.uint8(1))
     made = []
 
     def make() -> np.ndarray:
@@ -274,10 +274,3 @@ def test_what_is_stored_is_read_again_and_mended(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         stored(tmp_path / "file", "a", (2, 3), make)
-
-
-def test_an_images_hash_is_of_its_pixels_and_size() -> None:
-    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert image_hash(image) == image_hash(np.asfortranarray(image))
-    assert image_hash(image) != image_hash(image.reshape(4, 2, 3))
-    assert image_hash(image) != image_hash(image + np.uint8(1))

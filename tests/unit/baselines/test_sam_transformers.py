@@ -18,7 +18,6 @@ from disbench.core.errors import InputError
 
 transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 torch = pytest.importorskip("torch")
-pytest.importorskip("cv2", exc_type=ImportError)
 NAMES = [family.name for family in (SAM, SAM_HQ, SAM_2)]  # older releases of transformers lack some
 SIDE = 128
 CLICKS = [Click(70, 20, True), Click(10, 50, False), Click(40, 5, True)]

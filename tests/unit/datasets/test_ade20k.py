@@ -100,11 +100,15 @@ def test_parts_of_parts_of_what_is_seen(tmp_path: Path) -> None:
     assert counted(sampled(tmp_path, "keep_share=0.8")) == {"parent outside": 1}
 
 
-def test_the_order_of_objects_decides_no_set(tmp_path: Path) -> None:
+def test_the_order_of_objects_and_lists_of_one(tmp_path: Path) -> None:
     write(tmp_path)
     first = sets_of(sampled(tmp_path))
     write(tmp_path, objects()[::-1])
     assert sets_of(sampled(tmp_path)) == first
+    write(tmp_path, record("W", parts={"hasparts": [], "ispartof": [], "part_level": 0}))
+    assert sets_of(sampled(tmp_path)) == {"car, auto": (["car, auto"], 1536)}
+    write(tmp_path, [])
+    assert not sampled(tmp_path).scene.objects
 
 
 def test_any_folder_above_and_any_name_of_a_split(tmp_path: Path) -> None:
@@ -122,13 +126,6 @@ def test_any_folder_above_and_any_name_of_a_split(tmp_path: Path) -> None:
     before = source.fingerprint()
     Image.fromarray(png("T")).save(path.parent / STEM / f"instance_003_{STEM}.png")
     assert source.fingerprint() != before
-
-
-def test_a_single_object_and_lists_of_one(tmp_path: Path) -> None:
-    write(tmp_path, record("W", parts={"hasparts": [], "ispartof": [], "part_level": 0}))
-    assert sets_of(sampled(tmp_path)) == {"car, auto": (["car, auto"], 1536)}
-    write(tmp_path, [])
-    assert not sampled(tmp_path).scene.objects
 
 
 @pytest.mark.parametrize(

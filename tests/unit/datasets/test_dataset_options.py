@@ -25,11 +25,15 @@ def values_of(tables: dict[str, dict[str, Any]], *given: str) -> dict[str, Any]:
     return read_options(checked("options", tables, Mapping[str, Option], "card"), given, "card")
 
 
-def test_defaults() -> None:
+def test_defaults_and_the_last_override() -> None:
     found = values_of(TABLES)
     assert found == {"side": 320, "share": 0.5, "flip": False, "rule": "a", "sets": ["x", "y"]}
     found["sets"].append("z")
     assert TABLES["sets"]["default"] == ["x", "y"]
+    assert values_of({"a": {"default": ""}}, "a=1", "a=x=y") == {"a": "x=y"}
+    assert values_of({}) == {}
+    with pytest.raises(InputError, match="it has no options"):
+        values_of({}, "a=1")
 
 
 @pytest.mark.parametrize(
@@ -53,10 +57,6 @@ def test_overrides_have_the_kind_of_the_default(override: str, name: str, value:
     assert type(found[name]) is type(TABLES[name]["default"])
 
 
-def test_the_last_override_counts_and_a_value_may_hold_an_equals_sign() -> None:
-    assert values_of({"a": {"default": ""}}, "a=1", "a=x=y") == {"a": "x=y"}
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -76,12 +76,6 @@ def test_wrong_overrides(override: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         values_of(TABLES, override)
     assert message in str(caught.value)
-
-
-def test_a_card_without_options() -> None:
-    assert values_of({}) == {}
-    with pytest.raises(InputError, match="it has no options"):
-        values_of({}, "a=1")
 
 
 @pytest.mark.parametrize(

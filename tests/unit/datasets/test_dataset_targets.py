@@ -43,24 +43,19 @@ def png(path: Path, pixels: npt.NDArray[np.generic]) -> Path:
     return path
 
 
-def test_trimap(tmp_path: Path) -> None:
-    expected = [[0, 0, 0, -1], [1, 1, 1, 1]]
-    target = RULES["trimap"](png(tmp_path / "grey.png", VALUES), 0)
-    assert target.dtype == np.int8
-    assert target.tolist() == expected
-    colours = np.stack([VALUES] * 3, axis=2)
-    assert RULES["trimap"](png(tmp_path / "rgb.png", colours), 0).tolist() == expected
-    assert RULES["trimap"](png(tmp_path / "a.bmp", VALUES), 0).tolist() == expected
+def test_trimap_and_bright(tmp_path: Path) -> None:
+    for name, pixels in (("grey.png", VALUES), ("rgb.png", np.stack([VALUES] * 3, axis=2)), ("a.bmp", VALUES)):
+        target = RULES["trimap"](png(tmp_path / name, pixels), 0)
+        assert (target.dtype, target.tolist()) == (np.int8, [[0, 0, 0, -1], [1, 1, 1, 1]])
+    assert RULES["bright"](tmp_path / "grey.png", 0).tolist() == [[0, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_rules_of_grey_take_16_bits(tmp_path: Path) -> None:
     """Numbers up to 255 as they are, larger ones by their upper byte; none becomes 0."""
-    path = png(tmp_path / "a.png", np.array([[0, 1, 128, 255]], dtype=np.uint16))
-    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
-    assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
-    path = png(tmp_path / "b.png", np.array([[0, 1, 128 * 257, 65535]], dtype=np.uint16))
-    assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
-    assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
+    for values in ([0, 1, 128, 255], [0, 1, 128 * 257, 65535]):
+        path = png(tmp_path / "a.png", np.array([values], dtype=np.uint16))
+        assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1, 1]]
+        assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
 
 
 def test_any_channel_merges_all_objects_of_a_palette(tmp_path: Path) -> None:
@@ -69,10 +64,6 @@ def test_any_channel_merges_all_objects_of_a_palette(tmp_path: Path) -> None:
     assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1], [1, 0, 1]]
     black = palette_png(tmp_path / "b.png", labels, [0, 0, 0, 0, 0, 0, 9, 0, 0])
     assert RULES["any-channel"](black, 0).tolist() == [[0, 0, 1], [0, 0, 0]]  # an index is not a colour
-
-
-def test_bright(tmp_path: Path) -> None:
-    assert RULES["bright"](png(tmp_path / "a.png", VALUES), 0).tolist() == [[0, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_voc_by_palette_and_by_grey(tmp_path: Path) -> None:
@@ -91,7 +82,8 @@ def test_the_greys_of_the_voc_palette(tmp_path: Path) -> None:
     assert (greys[0], greys[255]) == (0, 220)
     for pair in ([1, 16], [3, 18], [6, 21], [9, 24]):
         assert [index for index in range(25) if greys[index] == greys[pair[0]]] == pair
-    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+    import cv2
+
     colours = np.array(voc_palette(), dtype=np.uint8).reshape(1, 256, 3)
     assert np.array_equal(cv2.cvtColor(colours[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)[0], greys)
 
@@ -126,10 +118,7 @@ def test_void_of_folders(tmp_path: Path) -> None:
     assert RULES["one-value-void-255"](path, 2).tolist() == [[0, 0, 1, -1]]
     assert instance_numbers(path, "one-value") == [1, 2, 255]
     assert instance_numbers(path, "one-value-void-255") == [1, 2]
-
-
-def test_grey_colours_are_numbers(tmp_path: Path) -> None:
-    assert instance_numbers(png(tmp_path / "b.png", np.full((2, 2, 3), 7, np.uint8)), "one-value") == [7]
+    assert instance_numbers(png(path, np.full((2, 2, 3), 7, np.uint8)), "one-value") == [7]  # a colour that is grey
 
 
 @pytest.mark.parametrize(

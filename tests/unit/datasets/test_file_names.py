@@ -67,15 +67,10 @@ def put(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("images\\001.jpg", "001.jpg"),
-        ("/data/images/001.jpg", "images/001.jpg"),
         ("C:\\set\\images\\001.jpg", "images/001.jpg"),
         ("..\\media\\upload\\4\\001.jpg", "001.jpg"),
-        ("Screenshot 2024-01-01 at 1.00.00\u202fPM.png", "Screenshot 2024-01-01 at 1.00.00\u202fPM.png"),
-        ("x\u00a0y.jpg", "x\u00a0y.jpg"),
-        ("na\u200cme.jpg", "na\u200cme.jpg"),
+        ("x\u00a0y\u200c.jpg", "x\u00a0y\u200c.jpg"),
         ("\u30cf\u309a.jpg", "\u30d1.jpg"),
-        ("\u30d1.jpg", "\u30cf\u309a.jpg"),
     ],
 )
 def test_images_are_found_and_sampled(tmp_path: Path, name: str, file: str) -> None:

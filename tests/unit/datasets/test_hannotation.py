@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,8 +22,6 @@ from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.scenes import SceneSource
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
-
-cv2 = pytest.importorskip("cv2", reason="OpenCV cannot be loaded (libGL, libglib?)", exc_type=ImportError)
 
 Labels = npt.NDArray[np.uint8]
 ISOLATED = None
@@ -150,18 +149,15 @@ def test_other_ways_to_write_the_same_masks(tmp_path: Path) -> None:
         assert read_one(tmp_path / name, packed) == read_one(tmp_path / "plain"), name
 
 
-def test_an_object_without_pixels_and_an_image_without_masks(tmp_path: Path) -> None:
+def test_objects_without_pixels_images_without_masks_and_any_numbers_of_parts(tmp_path: Path) -> None:
     layers = labels()
     layers[1][0, 7] = 0
     item = read_one(tmp_path / "a", ([png(layer) for layer in layers], MAPPING)).objects[3]
     assert (item.area, item.box) == (0, (0, 0, 0, 0))
-    scene = read_one(tmp_path / "b", ([png(layers[0])], {}), {"num_instance_masks": 0, "hierarchy": {}})
+    scene = read_one(tmp_path / "b", ([png(layers[0])], {}), entry_of(0))
     assert (scene.objects, scene.parents, scene.height) == ((), (), 6)
-
-
-def test_a_part_may_have_a_higher_number_or_a_lower_one_than_its_whole(tmp_path: Path) -> None:
-    tree = {0: node(3), 1: node(3), 2: node(None, 3), 3: node(2, 0, 1)}
-    assert read_one(tmp_path, entry={"num_instance_masks": 4, "hierarchy": tree}).parents == (3, 3, -1, 2, -1)
+    entry = entry_of(4, node(3), node(3), node(None, 3), node(2, 0, 1))
+    assert read_one(tmp_path / "c", entry=entry).parents == (3, 3, -1, 2, -1)
 
 
 def test_fingerprint_is_what_sha256sum_says(tmp_path: Path) -> None:
@@ -198,30 +194,30 @@ def test_another_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None
             HannotationSource(folder)
 
 
-def bad_entry(count: Any, *nodes: Any) -> dict[str, Any]:
+def entry_of(count: Any, *nodes: Any) -> dict[str, Any]:
     return {"num_instance_masks": count, "hierarchy": dict(enumerate(nodes))}
 
 
 BAD_ENTRIES: dict[str, object] = {
     "not a dictionary": [],
     "no hierarchy": {"num_instance_masks": 1},
-    "count is text": bad_entry("1", None),
-    "count is true": bad_entry(True, None),
-    "too few nodes": bad_entry(2, None),
+    "count is text": entry_of("1", None),
+    "count is true": entry_of(True, None),
+    "too few nodes": entry_of(2, None),
     "node missing": {"num_instance_masks": 2, "hierarchy": {0: None, 2: None}},
-    "negative": bad_entry(-1),
-    "count beyond text": bad_entry(10**5000),
-    "node a list": bad_entry(1, []),
-    "no children": bad_entry(1, {"parent": None}),
-    "parent text": bad_entry(1, {"parent": "0", "children": []}),
-    "parent negative": bad_entry(1, node(-1)),
-    "parent beyond": bad_entry(1, node(1)),
-    "child beyond": bad_entry(1, node(None, 1)),
-    "child unaware": bad_entry(2, node(None, 1), None),
-    "parent unaware": bad_entry(2, None, node(0)),
-    "child twice": bad_entry(2, node(None, 1, 1), node(0)),
-    "own parent": bad_entry(1, node(0, 0)),
-    "cycle": bad_entry(4, node(2, 1), node(0, 2), node(1, 0), None),
+    "negative": entry_of(-1),
+    "count beyond text": entry_of(10**5000),
+    "node a list": entry_of(1, []),
+    "no children": entry_of(1, {"parent": None}),
+    "parent text": entry_of(1, {"parent": "0", "children": []}),
+    "parent negative": entry_of(1, node(-1)),
+    "parent beyond": entry_of(1, node(1)),
+    "child beyond": entry_of(1, node(None, 1)),
+    "child unaware": entry_of(2, node(None, 1), None),
+    "parent unaware": entry_of(2, None, node(0)),
+    "child twice": entry_of(2, node(None, 1, 1), node(0)),
+    "own parent": entry_of(1, node(0, 0)),
+    "cycle": entry_of(4, node(2, 1), node(0, 2), node(1, 0), None),
 }
 
 
@@ -311,18 +307,14 @@ ARRAYS: list[npt.NDArray[Any]] = [
 ]
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_plain_content_is_read_from_every_protocol(tmp_path: Path, protocol: int) -> None:
-    plain = [item for item in PLAIN if protocol > 4 or not isinstance(item, bytearray)]
-    assert load_plain_pickle(put(tmp_path / "a.pickle", plain, protocol)) == plain
-
-
 SCALARS = [np.int64(-3), np.float32(1.5), np.bool_(True), np.uint8(200), np.int64(-3)]
 
 
 @pytest.mark.parametrize("numpy_1", [False, True])
 @pytest.mark.parametrize("protocol", range(6))
-def test_arrays_and_scalars_are_read_from_every_protocol(tmp_path: Path, protocol: int, numpy_1: bool) -> None:
+def test_every_protocol_is_read(tmp_path: Path, protocol: int, numpy_1: bool) -> None:
+    plain = [item for item in PLAIN if protocol > 4 or not isinstance(item, bytearray)]
+    assert load_plain_pickle(put(tmp_path / "a.pickle", plain, protocol)) == plain
     for items in ([SCALARS], *([array, array[..., :1]] if array.ndim else [array] for array in ARRAYS)):
         data = pickle.dumps(items, protocol)
         (tmp_path / "a.pickle").write_bytes(as_numpy_1(data) if numpy_1 else data)
@@ -435,9 +427,9 @@ FORGED: dict[str, bytes] = {
     "items of a list": b"\x80\x02]K\x00K\x00s.",
     "new object": b"\x80\x02cnumpy\nndarray\n)\x81.",
     "new object of a dtype": b"\x80\x04cnumpy\ndtype\n)}\x92.",
-    "deep key": nested(10**6),
-    "deep key in a mark": b"\x80\x04(" + b")" + b"\x85" * 10**6 + b"Nd.",
-    "deep key among many": b"\x80\x04}(" + b")" + b"\x85" * 10**6 + b"Nu.",
+    "deep key": nested(10**5),
+    "deep key in a mark": b"\x80\x04(" + b")" + b"\x85" * 10**5 + b"Nd.",
+    "deep key among many": b"\x80\x04}(" + b")" + b"\x85" * 10**5 + b"Nu.",
     "bytes as large as memory": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.",
     "array of bytes as large as memory": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.",
     "array of many bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**27) + b"abc.",
@@ -464,17 +456,17 @@ def refused(path: Path, data: bytes) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("name", ATTACKS)
-def test_everything_else_is_refused_and_nothing_happens(tmp_path: Path, name: str, protocol: int) -> None:
+def test_everything_else_is_refused_and_nothing_happens(tmp_path: Path, name: str) -> None:
     mark = tmp_path / "mark"
-    refused(tmp_path / "a.pickle", pickle.dumps([ATTACKS[name](mark)], protocol))
+    for protocol in (2, 4, 5):
+        refused(tmp_path / "a.pickle", pickle.dumps([ATTACKS[name](mark)], protocol))
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", FORGED)
-def test_pickles_that_no_pickler_writes_are_refused(tmp_path: Path, name: str) -> None:
-    refused(tmp_path / "a.pickle", FORGED[name])
+@pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
+def test_pickles_that_no_pickler_writes_are_refused(tmp_path: Path, data: bytes) -> None:
+    refused(tmp_path / "a.pickle", data)
 
 
 @pytest.mark.parametrize("data", [b"\x80\x02Nr\xff\xff\xff\xff.", b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"N."])
@@ -486,16 +478,6 @@ def test_a_forged_memo_index_or_frame_costs_no_memory(tmp_path: Path, data: byte
     tracemalloc.stop()
 
 
-def test_an_attack_is_refused_wherever_the_source_reads(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    attack = Reduces(os.system, f"touch '{mark}'")
-    with pytest.raises(InputError, match=r"hannotation\.pickle: .*'(posix|nt)\.system'"):
-        HannotationSource(write_split(tmp_path / "a", {9: {**ENTRY, "more": attack}}))
-    with pytest.raises(InputError, match=r"9\.pickle: "):
-        read_one(tmp_path / "b", (labels(), [attack]))
-    assert not mark.exists()
-
-
 def test_broken_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a.pickle"
     whole = pickle.dumps({9: ENTRY, 10: [np.arange(9), np.float64(1)]}, 4)
@@ -504,9 +486,6 @@ def test_broken_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     for garbage in (b"\n", b"garbage", b"\x80\x63", bytes(range(256)), b"\x80\x04.", b"{'a': 1}"):
         refused(path, garbage)
     assert "empty" in refused(path, b"")
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pickle", tmp_path):
-        with pytest.raises(InputError, match=str(path)):
-            load_plain_pickle(path)
+    for missing in (tmp_path / "none.pickle", tmp_path):
+        with pytest.raises(InputError, match=str(missing)):
+            load_plain_pickle(missing)

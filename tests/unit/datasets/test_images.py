@@ -113,12 +113,16 @@ def test_no_file_is_that_of_two_images_of_different_paths(
             found(tmp_path, first, second)
 
 
-def test_folders_are_looked_in_in_their_order(tmp_path: Path) -> None:
+def test_folders_are_looked_in_in_their_order_and_are_not_found_themselves(tmp_path: Path) -> None:
     for name in ("two/a.jpg", "two/deep/b.jpg", "one/images/a.jpg", "one/b.jpg"):
         put(tmp_path / name)
     find = pickle.loads(pickle.dumps(ImageFinder([tmp_path / "one", tmp_path / "two"])))
     assert find("a.jpg") == tmp_path / "one" / "images" / "a.jpg"
     assert find("deep/b.jpg") == tmp_path / "two" / "deep" / "b.jpg"
+    (tmp_path / "a.jpg").mkdir()
+    assert found(tmp_path, "a.jpg") is None
+    assert found(tmp_path / "nowhere", "a.jpg") is None
+    assert found(tmp_path, f"{'x' * 300}/{'y' * 300}.jpg") is None
 
 
 def test_a_folders_own_name_may_begin_a_path(tmp_path: Path) -> None:
@@ -129,13 +133,6 @@ def test_a_folders_own_name_may_begin_a_path(tmp_path: Path) -> None:
     assert [find(name) for name in names[:3]] == [tmp_path / "train/a.jpg", tmp_path / "val/a.jpg", None]
     with pytest.raises(InputError, match=r"image 3 .*image 0"):
         find("other/a.jpg")
-
-
-def test_a_folder_is_no_image(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").mkdir()
-    assert found(tmp_path, "a.jpg") is None
-    assert found(tmp_path / "nowhere", "a.jpg") is None
-    assert found(tmp_path, f"{'x' * 300}/{'y' * 300}.jpg") is None
 
 
 def test_pixels_are_rgb_row_major(tmp_path: Path) -> None:
@@ -178,14 +175,11 @@ def test_exif_orientation_is_ignored_or_applied(tmp_path: Path, ending: str, num
     assert ("stored 9 x 6, in viewers 6 x 9" in size_hint(path)) == (number > 4)
 
 
-def test_tiff_is_turned_by_its_own_orientation(tmp_path: Path) -> None:
+def test_tiffs_own_orientation_and_damaged_metadata(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
     assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.rot90(PHOTO, -1))
     assert np.array_equal(read_rgb(tmp_path / "a.tif", "apply"), np.rot90(PHOTO, -1))
     assert turned([tmp_path / "a.tif", tmp_path / "missing.jpg"]) == ""
-
-
-def test_damaged_metadata_turn_nothing(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "a.png", exif=b"Exif\0\0MM rubbish")
     Image.fromarray(PHOTO).save(tmp_path / "b.png", exif=exif_of(9))
     for path in (tmp_path / "a.png", tmp_path / "b.png"):

@@ -252,9 +252,6 @@ class TestSbd:
                 assert item.category == VOC_CATEGORIES[number]
             with Image.open(data_root / "SBD" / scene.file_name) as image:
                 assert image.size == (scene.width, scene.height)
-
-    @pytest.mark.real_data
-    def test_the_real_empty_list(self, data_root: Path) -> None:
         with pytest.raises(InputError, match=r"SBD/train\.txt: "):
             MapScenes(SBD, data_root / "SBD", "train")
 
@@ -291,9 +288,6 @@ class TestVoc:
                 )
                 drawn = [left - 1, top - 1, right - left + 1, bottom - top + 1]
                 assert coco_mask.iou([list(map(float, item.box))], [list(map(float, drawn))], [0])[0, 0] > 0.3
-
-    @pytest.mark.real_data
-    def test_the_real_splits_make_up_the_whole(self, data_root: Path) -> None:
         folder = data_root / "VOC2007"
         train, val, both = (MapScenes(VOC, folder, split).keys for split in ("train", "val", "trainval"))
         assert (len(train), len(val)) == (20, 24)

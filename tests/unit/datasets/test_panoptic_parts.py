@@ -16,7 +16,7 @@ from disbench.core.masks import decode
 from disbench.datasets.panoptic_parts import PanopticPartsScenes
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from tests.commands import contents, disbench, refused
+from tests.commands import disbench, refused
 from tests.part_files import UIDS, Uids, rows_columns, write_city, write_uids
 from tests.part_pictures import mask, photo, sets_of
 
@@ -152,12 +152,10 @@ def test_through_the_commands(tmp_path: Path, layout: str) -> None:
             write_uids(root / pascal / f"{name}.tif", uids)
             photo(root / "JPEGImages" / f"{name}.jpg")
     command = ("sample", "panoptic-parts", "--folder", root)
-    for workers in ("1", "2"):
-        done = disbench(*command, "--out", tmp_path / workers, "--workers", workers)
-        assert done.returncode == 0, done.stderr
-        assert disbench("verify", tmp_path / workers).returncode == 0
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert "part_keys.toml 1" in json.loads((tmp_path / "1" / "manifest.json").read_text())["sources"]
+    done = disbench(*command, "--out", tmp_path / "out", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert disbench("verify", tmp_path / "out", "--workers", "1").returncode == 0
+    assert "part_keys.toml 1" in json.loads((tmp_path / "out" / "manifest.json").read_text())["sources"]
     running = ("run", "--method", "disk", "--dataset", f"{layout}-panoptic-parts", "--data", tmp_path)
     done = disbench(*running, "--max-clicks", "1", "--out", tmp_path / "run", "--workers", "1")
     assert done.returncode == 0, done.stderr

@@ -71,7 +71,7 @@ def test_a_tree_by_geometry(tmp_path: Path) -> None:
     assert ids(sampled(tmp_path)) == expected
 
 
-def test_of_masks_that_repeat_the_last_one_stays(tmp_path: Path) -> None:
+def test_masks_that_repeat_are_empty_or_listed(tmp_path: Path) -> None:
     again = mask("W")
     again[4, 6] = False
     said = {"size": [HEIGHT, WIDTH], "counts": encode(again)["counts"].decode()}
@@ -79,6 +79,13 @@ def test_of_masks_that_repeat_the_last_one_stays(tmp_path: Path) -> None:
     found = sampled(tmp_path)
     assert ids(found) == {9: [9], 101: [101, 9], 102: [102, 9], 103: [103, 9], 104: [104, 102, 9]}
     assert found.scene.dropped == {"mask that comes again": 1}
+    runs = [{"size": [40, 60], "counts": counts} for counts in ([400, 400, 1600], [2400])]
+    write(tmp_path, annotations=[annotation(number, each) for number, each in enumerate(runs)])
+    found = sampled(tmp_path)
+    assert ids(found) == {0: [0]}
+    assert found.scene.dropped == {"empty mask": 1}
+    write(tmp_path, annotations=[])
+    assert not sampled(tmp_path).scene.objects
 
 
 @pytest.mark.parametrize(
@@ -160,16 +167,6 @@ def test_malformed_masks(bad: Any, tmp_path: Path) -> None:
     found = sampled(tmp_path, "drop")
     assert found.scene.dropped == {"invalid annotation": 1}
     assert len(ids(found)) == 5
-
-
-def test_masks_without_a_pixel_and_listed_runs(tmp_path: Path) -> None:
-    runs = [{"size": [40, 60], "counts": counts} for counts in ([400, 400, 1600], [2400])]
-    write(tmp_path, annotations=[annotation(number, each) for number, each in enumerate(runs)])
-    found = sampled(tmp_path)
-    assert ids(found) == {0: [0]}
-    assert found.scene.dropped == {"empty mask": 1}
-    write(tmp_path, annotations=[])
-    assert not sampled(tmp_path).scene.objects
 
 
 IMAGE = b'{"image": {"width": 60, "height": 40, "file_name": "sa_1.jpg"}, "annotations": '

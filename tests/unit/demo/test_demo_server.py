@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiohttp")
-pytest.importorskip("cv2", exc_type=ImportError)
 from aiohttp.test_utils import TestClient, TestServer
 
 from disbench.core.prediction import Prediction

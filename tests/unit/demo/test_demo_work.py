@@ -24,7 +24,6 @@ from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
 from tests.toy_methods import Discs, Misbehaves
 
-pytest.importorskip("cv2", exc_type=ImportError)
 IMAGE = np.full((60, 80, 3), 90, np.uint8)
 CLICKS = [Click(20, 30, True), Click(28, 30, False), Click(50, 40, True)]
 

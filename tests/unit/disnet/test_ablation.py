@@ -138,7 +138,6 @@ def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]
 
 def test_jobs_change_nothing(plan: AblationPlan) -> None:
     """With a real benchmark; `Reads` has another radius for each row and seed."""
-    pytest.importorskip("cv2", exc_type=ImportError)
     rows = []
     for jobs in (1, 2):
         said = go(plan, replace(CONFIG, rows=("full",)), jobs=jobs, limit=1)

@@ -25,7 +25,6 @@ from disbench.disnet.training.augmentation import (
 )
 from disbench.disnet.training.settings import Augmentation
 
-pytest.importorskip("cv2", exc_type=ImportError)
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 AUGMENTATIONS = st.builds(
     Augmentation,

@@ -58,7 +58,7 @@ def rewritten(stored: Path, path: Path, metadata: dict[str, str] | None = None, 
     return path
 
 
-def test_a_network_comes_back(network: Disnet, stored: Path) -> None:
+def test_a_network_comes_back_and_is_the_same_bytes(network: Disnet, stored: Path, tmp_path: Path) -> None:
     found = load_network(stored)
     assert found.training == TRAINING and found.facts == {"steps": "7"}
     assert not found.network.training
@@ -71,10 +71,7 @@ def test_a_network_comes_back(network: Disnet, stored: Path) -> None:
         kept = [own.keep(torch.tensor([1])) for own in answers]
         masks = [made.refine(own, clicks) for made, own in zip((network, found.network), kept, strict=True)]
     assert torch.equal(answers[0].logits, answers[1].logits) and torch.equal(*masks)
-
-
-def test_the_same_network_is_the_same_bytes(network: Disnet, stored: Path, tmp_path: Path) -> None:
-    """Also from another process: safetensors orders several texts by chance."""
+    # Also from another process: safetensors orders several texts by chance.
     path = tmp_path / "again.safetensors"
     save_network(path, network, TRAINING, {"steps": "7"}, half=False)
     assert path.read_bytes() == stored.read_bytes()

@@ -28,7 +28,6 @@ from disbench.harness import evaluate
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-pytest.importorskip("cv2", exc_type=ImportError)
 CLICKS = [Click(30, 20, True), Click(5, 30, False), Click(60, 10, True)]
 
 
@@ -275,16 +274,13 @@ def test_a_checkpoint_by_the_card(stored: Path, network: Disnet) -> None:
         method_spec("disnet", [*options, "device=nowhere"]).build()
 
 
-def test_a_checkpoint_that_is_not_what_the_options_say(stored: Path, tmp_path: Path) -> None:
+def test_options_that_say_what_a_checkpoint_is_are_checked(stored: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--set sampling=proximity --set training_seed=3$"):
         method_spec("disnet", [f"checkpoint={stored}"]).build()
     with pytest.raises(InputError, match=r"--set mca=true --set first_click_radius=15.0$"):
         disnet(str(stored), mca=False, first_click_radius=9.0, sampling="proximity", training_seed=3)
     with pytest.raises(InputError, match=f"{tmp_path}/none"):
         method_spec("disnet", [f"checkpoint={tmp_path}/none"]).build()
-
-
-def test_every_option_of_the_card_that_says_what_a_checkpoint_is_is_checked() -> None:
     from disbench.disnet.method import described
 
     card = method_spec("disnet").options

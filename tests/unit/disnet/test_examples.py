@@ -31,7 +31,6 @@ from disbench.disnet.training.settings import Augmentation, Shards
 from disbench.shards.reader import DiverseSet, read_sets
 from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
 
-pytest.importorskip("cv2", exc_type=ImportError)
 FRAMES = [Frame("stretched", 64), Frame("padded", 128)]
 PLAIN = Augmentation(brightness=0.0, contrast=0.0)
 WHOLE = dataclasses.replace(PLAIN, views=1)
@@ -261,9 +260,6 @@ def test_clicks_of_stage_two_are_cell_centres_but_for_the_first(photo_shards: Pa
         for place, click in enumerate(own[1:], start=1):
             assert found.points[number, place].tolist() == [4 * click.x + 1.5, 4 * click.y + 1.5]
             assert found.positive[number, place] == click.positive
-
-
-def test_the_last_cells_centre_lies_in_the_input() -> None:
     first = collate([Example(torch.zeros(1), np.ones((4, 4), bool), np.ones((1, 4, 4), bool), 0, (3.0, 3.0), ())])
     found = refinement_clicks(first.first, [[Click(0, 0, True), Click(3, 0, False)]])
     assert found.points[0].tolist() == [[3.0, 3.0], [13.5, 1.5]]

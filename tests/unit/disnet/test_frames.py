@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from disbench.core.arrays import BoolArray
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import stretched
 
-cv2 = pytest.importorskip("cv2", exc_type=ImportError)
 Kind = Literal["stretched", "padded"]
 KINDS: tuple[Kind, ...] = ("stretched", "padded")
 fewer = settings(max_examples=60)

@@ -282,7 +282,7 @@ def test_the_candidate_that_goes_on(seed: int, rule: Selection) -> None:
         assert alone.tolist() == [found[row].item()]
 
 
-def test_rules_of_choice_differ() -> None:
+def test_rules_of_choice_and_equal_candidates() -> None:
     """The first candidate is the inner mask, exactly; the second nearly the outer one, which supervises."""
     inner = torch.tensor([[[True, False, False, False, False, False]]])
     outer = torch.tensor([[True, True, True, True, True, False]])
@@ -292,9 +292,6 @@ def test_rules_of_choice_differ() -> None:
     valid = torch.ones(1, 1, 6, dtype=torch.bool)
     assert chosen_candidates(logits, outer[None], valid, "current", sets).tolist() == [1]
     assert chosen_candidates(logits, outer[None], valid, "any-gt", sets).tolist() == [0]
-
-
-def test_equal_candidates_and_the_threshold() -> None:
     valid = torch.ones(1, 1, 2, dtype=torch.bool)
     goal = torch.tensor([[[True, False]]])
     at = math.log(0.49 / 0.51)

@@ -22,7 +22,7 @@ CLICKS = click_batch([[Click(20, 30, True)], [Click(40, 9, True), Click(50, 50, 
 IMAGES = torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def test_both_stages_answer_on_the_grid() -> None:
+def test_both_stages_answer_and_torchs_seed_decides_the_weights() -> None:
     network, one_stage = tiny_network(), tiny_network(first_click=False)
     assert network.frame == Frame("stretched", SIDE) and one_stage.refinement is None
     with torch.inference_mode():
@@ -30,9 +30,6 @@ def test_both_stages_answer_on_the_grid() -> None:
         refined = network.refine(proposals.keep(torch.tensor([0, 2])), CLICKS)
         assert one_stage.propose(IMAGES, CLICKS).logits.shape == (2, 3, 16, 16)
     assert proposals.logits.shape == (2, 3, 16, 16) and refined.shape == (2, 16, 16)
-
-
-def test_torchs_seed_decides_the_weights() -> None:
     one, other, third = (tiny_network(seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not all(torch.equal(one[name], third[name]) for name in one)

@@ -17,13 +17,15 @@ from tests.unit.disnet_tools import tiny_network, tiny_training
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 
 
-def test_rates_by_hand() -> None:
+def test_rates_by_hand_and_beyond_the_end() -> None:
     """Four steps up from 1 to 5, then eight down; the cosine's quarter, half and three quarters."""
     rates = [learning_rate(step, 12, 4, 5.0, 1.0) for step in range(12)]
     assert rates[:5] == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert rates[6] == pytest.approx(2.5 * (1 + math.sqrt(0.5)))
     assert rates[8] == pytest.approx(2.5)
     assert rates[10] == pytest.approx(2.5 * (1 - math.sqrt(0.5)))
+    assert learning_rate(3, 3, 3, 1.0, 0.1) == 1.0
+    assert learning_rate(10, 10, 0, 1.0, 0.1) == pytest.approx(0, abs=1e-12)
 
 
 @given(st.integers(1, 500), st.data())
@@ -36,11 +38,6 @@ def test_rates_rise_then_fall_and_stay_positive(steps: int, data: st.DataObject)
     assert rates[0] == (5e-8 if warmup else 5e-5)
     if warmup < steps:
         assert rates[warmup] == 5e-5
-
-
-def test_rates_beyond_the_end_and_with_a_warm_up_of_the_whole_length() -> None:
-    assert learning_rate(3, 3, 3, 1.0, 0.1) == 1.0
-    assert learning_rate(10, 10, 0, 1.0, 0.1) == pytest.approx(0, abs=1e-12)
 
 
 def test_steps_of_a_training() -> None:

@@ -170,16 +170,13 @@ def test_with_weights_both_stages_are_what_onnx_runtime_says() -> None:
     assert np.allclose(refined, masks[:, 0], rtol=0, atol=1e-3)
 
 
-def test_padding_never_enters_stage_two(refinement: SamRefinementNetwork) -> None:
+def test_padding_never_enters(refinement: SamRefinementNetwork, parts: SamParts) -> None:
     with torch.inference_mode():
         together = refinement(kept(2), batch_of(SAMPLES))
         own = Kept(*(getattr(kept(2), name)[:1] for name in ("query", "features", "logits", "context")))
         alone = refinement(own, batch_of(SAMPLES[:1]))
     assert torch.allclose(together[:1], alone, atol=1e-4, rtol=1e-4)
     assert together.std() > 0.1
-
-
-def test_padding_never_enters_a_single_stage(parts: SamParts) -> None:
     made = noisy(SamProposalNetwork(parts, ONE_STAGE))
     with torch.inference_mode():
         together = made(features(2), batch_of(SAMPLES), mask_logits(2))

@@ -28,8 +28,8 @@ from disbench.disnet.training.settings import Shards
 from disbench.disnet.training.train import begin, dry_run, train
 from disbench.disnet.training.two_stages import TwoStageLoss
 from disbench.harness import evaluate
-from disbench.io.files import file_sha256
 from tests.unit.disnet_tools import tiny_settings, tiny_training
+from tests.unit.shard_tools import SHARD, change_manifest, size_and_hash
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 accelerate = pytest.importorskip("accelerate")
@@ -89,6 +89,13 @@ def test_what_a_training_leaves(whole: Path) -> None:
     found = load_network(whole / "disnet.safetensors")
     assert found.facts["steps"] == "4"
     assert found.training == tiny_training(steps=STEPS, ema=0.9), "its settings, without folders of data"
+    stored = load_network(whole / "disnet.safetensors").network.state_dict()
+    state = load_network(whole / "checkpoint" / "network.safetensors").network.state_dict()
+    from safetensors.torch import load_file
+
+    averages = load_file(whole / "checkpoint" / "averages.safetensors")
+    assert all(torch.equal(stored[name], value.half().float()) for name, value in averages.items())
+    assert not all(torch.equal(state[name], value) for name, value in averages.items())
 
 
 def test_a_training_can_start_from_another_and_change_a_part(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
@@ -229,16 +236,6 @@ def test_a_clipped_gradient_has_the_norm_that_was_asked_for(
     assert norms[0] == pytest.approx(0.5, rel=1e-3) and norms[1] > 1
 
 
-def test_averages_are_stored_and_the_state_has_the_weights_themselves(whole: Path) -> None:
-    stored = load_network(whole / "disnet.safetensors").network.state_dict()
-    state = load_network(whole / "checkpoint" / "network.safetensors").network.state_dict()
-    from safetensors.torch import load_file
-
-    averages = load_file(whole / "checkpoint" / "averages.safetensors")
-    assert all(torch.equal(stored[name], value.half().float()) for name, value in averages.items())
-    assert not all(torch.equal(state[name], value) for name, value in averages.items())
-
-
 def test_a_warm_up_of_epochs(photo_shards: Path, tmp_path: Path) -> None:
     rows = trained(tmp_path, photo_shards, steps=0, epochs=6 / 257, warmup_epochs=4 / 257, batch=2)
     assert numbers(rows, "rate") == pytest.approx([1e-5, (1e-5 + 1e-3) / 2, 1e-3], rel=1e-4)
@@ -261,7 +258,7 @@ def test_every_set_comes_once_an_epoch(processes: int) -> None:
     assert list(EpochSampler(length, 6, 0, count)) != list(EpochSampler(length, 5, 0, count))
 
 
-def test_a_dry_run_says_what_the_first_step_will_and_leaves_nothing(
+def test_a_dry_run_says_what_the_first_step_will_and_nothing_changes(
     whole: Path, photo_shards: Path, tmp_path: Path
 ) -> None:
     training = tiny_training(photo_shards, steps=STEPS, ema=0.9, workers=2)
@@ -271,9 +268,6 @@ def test_a_dry_run_says_what_the_first_step_will_and_leaves_nothing(
     assert (figures["examples"], figures["steps"], figures["steps done"]) == (257, STEPS, 0)
     assert (figures["input"], figures["masks"]) == ("(2, 3, 64, 64)", "(2, 16, 16)")
     assert float(figures["gradient"]) > 0 and float(figures["parameters"]) > 100_000
-
-
-def test_a_dry_run_of_a_training_that_is_there(whole: Path, photo_shards: Path) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     training = tiny_training(photo_shards, steps=STEPS, ema=0.9)
     assert dry_run(training, whole, "cpu")["steps done"] == STEPS
@@ -287,12 +281,8 @@ def test_other_sets_are_not_gone_on_with(whole: Path, photo_shards: Path, tmp_pa
     moved = tmp_path / "moved"
     shutil.copytree(photo_shards, moved)
     assert trained(whole, moved, ema=0.9) == trained(whole, photo_shards, ema=0.9)
-    manifest = json.loads((moved / "manifest.json").read_bytes())
-    (entry,) = manifest["files"]
-    shard = moved / entry["name"]
-    pq.write_table(pq.read_table(shard), shard, compression="gzip")
-    entry |= {"sha256": file_sha256(shard), "bytes": shard.stat().st_size}
-    (moved / "manifest.json").write_text(json.dumps(manifest))
+    pq.write_table(pq.read_table(moved / SHARD), moved / SHARD, compression="gzip")
+    change_manifest(moved, lambda manifest: manifest["files"][0].update(size_and_hash(moved / SHARD)))
     with pytest.raises(InputError, match=r"diverse sets = "):
         trained(whole, moved, ema=0.9)
 
@@ -330,16 +320,13 @@ def test_memory_that_does_not_suffice(
     assert "\n" not in str(caught.value)
 
 
-def test_another_error_in_a_step_is_raised(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TwoStageLoss, "forward", Mock(side_effect=RuntimeError("shapes do not match")))
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        trained(tmp_path, photo_shards)
-
-
-def test_a_loss_that_is_not_finite(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_step(photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infinite = torch.tensor(math.inf, requires_grad=True)
     monkeypatch.setattr(TwoStageLoss, "forward", lambda *_: (infinite, {}))
     with pytest.raises(InputError, match="step 1: the loss is inf"):
+        trained(tmp_path, photo_shards)
+    monkeypatch.setattr(TwoStageLoss, "forward", Mock(side_effect=RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         trained(tmp_path, photo_shards)
 
 

@@ -25,7 +25,7 @@ def test_every_training_loads_and_is_the_same_after_json(name: str) -> None:
     assert settings_from(Training, json.loads(json.dumps(training.as_dict())), "") == training
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_and_both_trainings_are_the_papers() -> None:
     """Section 4.2: Adam, 0.9 and 0.99, 5e-5 and 5e-6, warm-up of 2 epochs from 5e-8, batch 32."""
     training = Training("a")
     assert (training.batch, training.proposal_rate, training.refinement_rate) == (32, 5e-5, 5e-6)
@@ -33,9 +33,6 @@ def test_the_defaults_are_the_papers() -> None:
     assert (training.network.options.candidates, training.corrective_clicks) == (7, 3)
     loss = training.refinement
     assert (loss.normalized_focal, loss.bce, loss.dice) == (1.0, 0.0, 0.0)
-
-
-def test_the_papers_two_trainings() -> None:
     coco, sbd = load_training("disnet-coco-lvis"), load_training("disnet-sbd")
     assert (coco.epochs, coco.sampling, sbd.epochs, sbd.sampling) == (70, "hierarchy", 55, "proximity")
     for training in (coco, sbd):

@@ -62,13 +62,6 @@ def test_what_counts_as_probabilities(form: str) -> None:
     assert found.scores == (1.0, 1.0)
 
 
-def test_masks_are_not_views_of_the_methods() -> None:
-    masks = np.ones((1, 4, 5), dtype=bool)
-    found = check(masks)
-    masks[:] = False
-    assert found.masks.all()
-
-
 class Unreadable:
     """An answer whose parts raise, or that is endless."""
 
@@ -113,11 +106,15 @@ def test_an_answer_that_cannot_be_read_is_one_printable_line(prediction: object)
     assert len(str(caught.value)) < 500
 
 
-def test_booleans_pass_as_they_are() -> None:
+def test_booleans_pass_as_they_are_and_are_copied() -> None:
     masks = np.random.default_rng(0).random((3, 4, 5)) > 0.5
     found = check(masks, np.array([3, 1, 2], dtype=np.float32), threshold=2.0)
     assert np.array_equal(found.masks, masks)
     assert found.scores == (3.0, 1.0, 2.0)
+    masks = np.ones((1, 4, 5), dtype=bool)
+    found = check(masks)
+    masks[:] = False
+    assert found.masks.all()
 
 
 @pytest.mark.parametrize(

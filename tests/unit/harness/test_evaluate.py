@@ -19,8 +19,6 @@ from disbench.harness.predict import predict
 from tests.toy_methods import Discs, DiscsSession, Misbehaves, NoBatch
 from tests.toy_samples import make_samples
 
-pytest.importorskip("cv2", exc_type=ImportError)
-
 
 def by_hand(method: Discs, sample: Sample, max_clicks: int) -> list[tuple[Click, float]]:
     """Oracle at the first click, the highest score after it."""
@@ -74,9 +72,13 @@ def test_the_method_is_told_what_was_kept() -> None:
     assert [index for session in sessions for index in session.kept] == [row.kept for row in results.rows]
 
 
-def test_lockstep_gives_the_same_rows() -> None:
+def test_batches_give_the_same_rows_whole_or_broken() -> None:
     samples = make_samples(5)
     assert plain(evaluate(Discs(), samples, batch=3)) == plain(evaluate(Discs(), samples))
+    alone = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5)
+    together = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5, batch=3)
+    assert plain(alone) == plain(together)
+    assert set(together.failures) == {"s2"}
 
 
 def test_failed_samples_are_kept_and_count_as_never_solved() -> None:
@@ -94,13 +96,6 @@ def test_failed_samples_are_kept_and_count_as_never_solved() -> None:
     last = {row.sample: row for row in results.rows}
     assert (last["s1"].click, last["s2"].click) == (1, 3)
     assert (last["s2"].kept, last["s2"].candidates) == (-1, 0)
-
-
-def test_a_broken_batch_is_asked_one_by_one() -> None:
-    alone = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5)
-    together = evaluate(Misbehaves(), make_samples(3, faults=(0, 7, 2)), max_clicks=5, batch=3)
-    assert plain(alone) == plain(together)
-    assert set(together.failures) == {"s2"}
 
 
 def test_stop_at_ends_a_sample_at_the_first_iou_that_reaches_it() -> None:

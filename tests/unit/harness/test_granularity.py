@@ -35,7 +35,6 @@ from disbench.reports.report import make_report
 from tests.unit.forged_runs import Rows, forged
 from tests.unit.shard_tools import scene_object, write_shards
 
-pytest.importorskip("cv2", exc_type=ImportError)
 SIZE = 90
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
 Mask = npt.NDArray[np.bool_]

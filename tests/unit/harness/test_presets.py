@@ -27,7 +27,6 @@ from disbench.io import definitions
 from tests import toy_methods
 from tests.commands import disbench
 
-pytest.importorskip("cv2", exc_type=ImportError)
 TOY = f"{toy_methods.__file__}:Discs"
 sizes = st.tuples(st.integers(1, 8), st.integers(1, 8))
 scenes = sizes.flatmap(
@@ -130,18 +129,6 @@ def test_every_preset_is_whole(name: str) -> None:
         load_card(dataset).values(preset.reading(dataset))
 
 
-def test_the_protocol_of_a_card_is_one_of_them() -> None:
-    protocols = {load_method_card(name).protocol for name in definitions.names("baselines")}
-    assert protocols <= {"", None, *definitions.names("baselines/protocols")}
-
-
-def test_the_default_changes_nothing() -> None:
-    standard, protocol = load_preset(presets.STANDARD), Protocol()
-    assert (standard.threshold, standard.datasets) == (None, {})
-    for name in ("max_clicks", "selection", "policy"):
-        assert getattr(standard, name) == getattr(protocol, name)
-
-
 def test_what_peers_do_otherwise() -> None:
     """A second statement of PROTOCOL's table."""
     of = {name: load_preset(name) for name in definitions.names("baselines/protocols")}
@@ -155,6 +142,12 @@ def test_what_peers_do_otherwise() -> None:
     assert set(others) == {"piclick", "sam"} and others["piclick"] == "oracle-all"
     assert of["focuscut"].failures == "strict"
     assert of["fcanet"].datasets["davis"] == {"rule": "first-value"}
+    protocols = {load_method_card(name).protocol for name in definitions.names("baselines")}
+    assert protocols <= {"", None, *definitions.names("baselines/protocols")}
+    standard, protocol = load_preset(presets.STANDARD), Protocol()
+    assert (standard.threshold, standard.datasets) == (None, {})
+    for name in ("max_clicks", "selection", "policy"):
+        assert getattr(standard, name) == getattr(protocol, name)
 
 
 @pytest.mark.parametrize(

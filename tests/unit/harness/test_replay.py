@@ -20,7 +20,6 @@ from tests.toy_methods import Discs
 from tests.toy_samples import ToySource
 from tests.unit.forged_runs import forged, redescribed
 
-pytest.importorskip("cv2", exc_type=ImportError)
 SOURCE = ToySource()
 METHOD = f"{Path(__file__).parents[2] / 'toy_methods.py'}:Discs"
 ANN = {"s1": ((20, 20, True), (5, 5, False), (30, 12, True)), "s4": ((8, 9, True),)}
@@ -44,16 +43,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     return replayed(folder / "run", f"replay:{folder / 'study.parquet'},user=ann")
 
 
-def test_the_rows_are_the_recorded_clicks(run: StoredRun) -> None:
+def test_the_rows_are_the_recorded_clicks_and_what_they_give_by_hand(run: StoredRun) -> None:
     rows = run.rows().to_pylist()
     found = [(row["sample"], row["click"], (row["x"], row["y"], row["positive"])) for row in rows]
     assert found == [(s, n, click) for s, made in ANN.items() for n, click in enumerate(made, 1)]
     policy = run.protocol.policy
     assert policy.startswith("replay:study.parquet,user=ann,clicks=")
     assert str(run.folder.parent) not in policy
-
-
-def test_ious_are_those_of_the_same_clicks_made_by_hand(run: StoredRun) -> None:
     sample = SOURCE.read(SOURCE.ids.index("s1"))
     session = Discs().open(sample.image)
     made = [Click(*click) for click in ANN["s1"]]
@@ -81,13 +77,20 @@ def test_tables_say_so(run: StoredRun, tmp_path: Path) -> None:
         assert "2 of 2 samples with fewer than 5 recorded clicks" in (tmp_path / name).read_text()
 
 
-def test_it_verifies(run: StoredRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_verifies_with_the_recording(run: StoredRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = verify_run(run.folder, source=SOURCE)
     assert found.problems == ()
     assert (found.clicks, found.measured, found.unchecked) == (4, 4, ())
     assert "  4 clicks are the recorded ones" in found.lines()
     elsewhere = recording(tmp_path / "moved.parquet")
     assert verify_run(run.folder, source=SOURCE, recording=elsewhere).clicks == 4
+    other = redescribed(run, tmp_path / "alone", lambda description: None)
+    found = verify_run(other, source=SOURCE)
+    assert found.problems == ()
+    assert any("study.parquet: no such file here; name it with --recording" in w for w in found.unchecked)
+    wrong = recording(tmp_path / "study.parquet", {"s1": [(0, 0, True)]})
+    found = verify_run(other, source=SOURCE, recording=wrong)
+    assert any("have the digest" in words for words in found.unchecked)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +105,6 @@ def test_a_forged_one_does_not(run: StoredRun, tmp_path: Path, change: Any, word
     other = forged(run, tmp_path / "forged", change)
     found = verify_run(other.folder, source=SOURCE, recording=run.folder.parent / "study.parquet")
     assert any(all(word in problem for word in words) for problem in found.problems), found.problems
-
-
-def test_without_the_recording_it_says_what_is_not_checked(run: StoredRun, tmp_path: Path) -> None:
-    other = redescribed(run, tmp_path / "alone", lambda description: None)
-    found = verify_run(other, source=SOURCE)
-    assert found.problems == ()
-    assert any("study.parquet: no such file here; name it with --recording" in w for w in found.unchecked)
-    wrong = recording(tmp_path / "study.parquet", {"s1": [(0, 0, True)]})
-    found = verify_run(other, source=SOURCE, recording=wrong)
-    assert any("have the digest" in words for words in found.unchecked)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from disbench.harness.verification import verify_run
 from tests import toy_methods
 from tests.toy_samples import ToySource, make_samples
 
-pytest.importorskip("cv2", exc_type=ImportError)
 METHODS = str(Path(toy_methods.__file__))
 SHORT = Protocol(max_clicks=4)
 

@@ -45,7 +45,6 @@ from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
 from tests.unit.shard_tools import random_scene, scene_object, unrelated
 
-pytest.importorskip("cv2", exc_type=ImportError)
 DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
 Mask = npt.NDArray[np.bool_]
 
@@ -137,20 +136,7 @@ def test_each_click_has_a_session_of_its_own() -> None:
     assert all(row.unmoved is not None and row.candidate_masks is None for row in rows[2:])
 
 
-def test_moved_clicks_stay_in_the_region() -> None:
-    region = np.zeros((10, 12), dtype=bool)
-    region[2:9, 3:10] = True
-
-    def around(x: int, y: int, move: int) -> list[tuple[int, int, bool]]:
-        return [tuple(click) for click in moved_clicks(Click(x, y, True), move, region)]
-
-    ring = [(9, 5), (8, 7), (6, 8), (4, 7), (3, 5), (4, 3), (6, 2), (8, 3)]
-    assert around(6, 5, 3) == [(x, y, True) for x, y in ring]
-    assert around(9, 8, 3) == [(x, y, True) for x, y in ((6, 8), (7, 6), (9, 5))]
-    assert around(6, 5, 0) == []
-
-
-def test_first_clicks_are_uniform_and_their_own() -> None:
+def test_where_first_and_moved_clicks_fall() -> None:
     region = np.zeros((4, 5), dtype=bool)
     region[1:3, 1:4] = True
     rle = encode(region)
@@ -161,6 +147,16 @@ def test_first_clicks_are_uniform_and_their_own() -> None:
     assert all(region[click.y, click.x] for click in drawn)
     others = [first_click(rle, *key) for key in ((1, "image", 3), (0, "b", 3), (0, "image", 4))]
     assert len({*others, drawn[0]}) > 1
+    region = np.zeros((10, 12), dtype=bool)
+    region[2:9, 3:10] = True
+
+    def around(x: int, y: int, move: int) -> list[tuple[int, int, bool]]:
+        return [tuple(click) for click in moved_clicks(Click(x, y, True), move, region)]
+
+    ring = [(9, 5), (8, 7), (6, 8), (4, 7), (3, 5), (4, 3), (6, 2), (8, 3)]
+    assert around(6, 5, 3) == [(x, y, True) for x, y in ring]
+    assert around(9, 8, 3) == [(x, y, True) for x, y in ((6, 8), (7, 6), (9, 5))]
+    assert around(6, 5, 0) == []
 
 
 def test_relations() -> None:

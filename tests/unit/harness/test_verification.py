@@ -27,7 +27,6 @@ from tests.toy_methods import Discs, Misbehaves
 from tests.toy_samples import ToySource, make_samples
 from tests.unit.forged_runs import Rows, forged, redescribed, toy_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
 SAMPLES = make_samples(6)
 
 
@@ -166,7 +165,7 @@ def change(column: str, number: int, at: int) -> Callable[[Rows], object]:
 
 
 @given(st.sampled_from(sorted(CHANGES)), st.integers(0, 29), st.integers(0, 2))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_with_masks_no_changed_value_passes(runs: dict[str, StoredRun], column: str, number: int, at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = verify(forged(runs["all"], Path(folder) / "run", change(column, number, at)))

@@ -17,7 +17,6 @@ from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run
 from tests.unit.run_tools import HASH, draw_ious, write_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
 NASTY = "=x|<b>$1$_\\\u202e\n`"
 
 

@@ -15,8 +15,6 @@ from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run
 from tests.unit.run_tools import draw_ious, write_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
-
 
 def test_hard_samples_against_loops_over_the_rows(tmp_path: Path) -> None:
     ious = draw_ious(40, seed=4)

@@ -14,8 +14,6 @@ from tests.toy_methods import Discs
 from tests.unit.picture_tools import photos, write_photo_run
 from tests.unit.run_tools import write_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
-
 
 def texts(svg: Path) -> list[str]:
     """What is written in a figure: matplotlib leaves each text as a comment above its outlines."""

@@ -31,10 +31,15 @@ DEFINITIONS = {name: read_definition(PaperTable, name) for name in TABLES}
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_pool(folder)
-    return read_pool(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(runs: Path) -> list[Entry]:
+    return read_pool(runs)
 
 
 def build(name: str, entries: list[Entry], named: dict[str, str] | None = None) -> Table:
@@ -179,7 +184,7 @@ def test_a_row_without_any_number_of_its_own(tmp_path: Path) -> None:
     assert float(found["measured: dextr"]) > 0
 
 
-def test_best_and_second_best_as_printed() -> None:
+def test_best_second_best_and_groups_as_printed() -> None:
     table = build("table1", [])
     found = {
         (row[0].text, row[1].text, head.group, head.name): cell.emphasis
@@ -198,6 +203,17 @@ def test_best_and_second_best_as_printed() -> None:
     assert not any(key[0] in ("FocalClick", "RITM") for key in found), "the last groups are not the paper's"
     for name in TABLES[1:]:
         assert not any(cell.emphasis for row in build(name, []).rows for cell in row)
+    table = build("table1", [])
+    assert list(table.groups.values()) == [
+        "Trained on PascalVOC (VOC)",
+        "Trained on SBD",
+        "Trained on COCO+LVIS (C+L)",
+        "Not in the paper's table: the methods' own tables",
+    ]
+    assert markdown.table(table).count("| Method |") == 4
+    tex = latex.table(table, "table1")
+    assert tex.count(r"\multicolumn{12}{l}{\emph{") == 4
+    assert tex.count(r"\midrule") == 4
 
 
 def test_best_and_second_best_as_measured(tmp_path: Path) -> None:
@@ -305,7 +321,7 @@ def test_runs_mapped_by_hand(tmp_path: Path) -> None:
     assert not (tmp_path / "bad").exists()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_no_cell_is_empty_whatever_was_run(pool: list[Entry], data: st.DataObject) -> None:
     entries = data.draw(st.lists(st.sampled_from(pool), unique_by=lambda entry: entry.folder, max_size=12))
@@ -327,9 +343,8 @@ def test_no_cell_is_empty_whatever_was_run(pool: list[Entry], data: st.DataObjec
         assert "& &" not in text
 
 
-def test_csv_has_every_number_and_a_reason_where_there_is_none(pool: list[Entry], tmp_path: Path) -> None:
-    write_pool(tmp_path / "runs")
-    make_paper_table("table1", [tmp_path / "runs"], tmp_path / "out")
+def test_csv_has_every_number_and_a_reason_where_there_is_none(runs: Path, pool: list[Entry], tmp_path: Path) -> None:
+    make_paper_table("table1", [runs], tmp_path / "out")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table1.csv").read_text())))
     assert {"measured", "published", "difference", "low", "high", "reason"} <= set(rows[0])
     for row in rows:
@@ -366,32 +381,15 @@ def test_texts_from_outside_are_escaped(pool: list[Entry]) -> None:
     assert {line.count("|") for line in lines} == {len(table.columns) + 1}
 
 
-def test_groups_in_both_forms() -> None:
-    table = build("table1", [])
-    assert list(table.groups.values()) == [
-        "Trained on PascalVOC (VOC)",
-        "Trained on SBD",
-        "Trained on COCO+LVIS (C+L)",
-        "Not in the paper's table: the methods' own tables",
-    ]
-    assert markdown.table(table).count("| Method |") == 4
-    tex = latex.table(table, "table1")
-    assert tex.count(r"\multicolumn{12}{l}{\emph{") == 4
-    assert tex.count(r"\midrule") == 4
-
-
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     write_run(tmp_path / "one" / "a", method=method("disnet", ["COCO", "LVIS"]))
     write_run(tmp_path / "one" / "b" / "c", method=method(NASTY, [NASTY], NASTY))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    for name in TABLES:
-        made = [
-            make_paper_table(name, [tmp_path / place], tmp_path / place / "out").paths
-            for place in ("one", "two", "one")
-        ]
+    for name in ("table1", "table4"):
+        made = [make_paper_table(name, [tmp_path / place], tmp_path / place / "out").paths for place in ("one", "two")]
         assert len(made[0]) == 3
-        for paths in zip(*made, strict=True):
-            assert len({path.read_bytes() for path in paths}) == 1
+        for ours, theirs in zip(*made, strict=True):
+            assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_own_definition_and_what_is_wrong_with_one(tmp_path: Path) -> None:

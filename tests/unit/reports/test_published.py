@@ -32,22 +32,16 @@ def test_columns_and_the_cards_of_their_datasets(published: Published) -> None:
         assert definitions.find("datasets", dataset.card).is_file()
 
 
-def test_a_row_is_found_by_its_labels(published: Published) -> None:
+def test_rows_have_labels_and_sources_and_are_compared_one_way(published: Published) -> None:
     row = published.find({"file": "table1.csv", "method": "DISNet", "training_data": "SBD"})
     assert row.numbers["berkeley_noc85"] == "1.39"
     with pytest.raises(InputError, match=r"table1\.csv"):
         published.find({"file": "table1.csv", "method": "DISNet"})
-
-
-def test_every_source_is_named(published: Published) -> None:
     assert all(row.source and row.method for row in published.rows)
     assert {row.source for row in published.rows if row.file.startswith("table")} == {
         f"the paper's Table {number}" for number in range(1, 6)
     }
     assert len(published_methods(published)) == 20
-
-
-def test_the_row_that_mixes_models_is_compared_one_way(published: Published) -> None:
     mixed = published.find({"file": "table1.csv", "method": "CDNet"})
     sentences = [published.sentence(mixed, *other) for other in published.elsewhere(mixed)]
     assert sentences[0].startswith("the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,")

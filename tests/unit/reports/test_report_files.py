@@ -163,26 +163,6 @@ def test_nasty_texts_in_markdown(nasty: dict[str, bytes]) -> None:
     assert [part.attrs["href"] for part in inline if part.type == "link_open"] == ["curves.svg", "curves.csv"]
 
 
-def test_nasty_texts_in_csv(nasty: dict[str, bytes]) -> None:
-    for name in ("results.csv", "curves.csv"):
-        rows = list(csv.reader(io.StringIO(nasty[name].decode())))
-        assert len({len(row) for row in rows}) == 1
-        assert not [field for row in rows for field in row if field.startswith(("=", "+", "@", "\t", "\r"))]
-    found = list(csv.DictReader(io.StringIO(nasty["results.csv"].decode())))
-    assert found[0]["method"].startswith("'=2*|x|<b>&amp;")
-
-
-def test_nasty_texts_in_latex(nasty: dict[str, bytes]) -> None:
-    text = nasty["tables.tex"].decode()
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
-    assert len(re.findall(r"\\begin\{table\*\}", body)) == len(re.findall(r"\\end\{table\*\}", body)) == 3
-    check_latex(body)
-    for tabular in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", body, re.DOTALL):
-        columns, rows = tabular
-        for row in (line for line in rows.splitlines() if line.endswith(r"\\") and "multicolumn" not in line):
-            assert len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1
-
-
 def check_latex(text: str) -> None:
     """Braces close, and no character is active that the tables do not mean."""
     depth = 0
@@ -194,7 +174,7 @@ def check_latex(text: str) -> None:
     assert not re.search(r"[$#%_^~]", bare)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.text(max_size=40))
 def test_any_text_is_escaped(text: str) -> None:
     table = Table(

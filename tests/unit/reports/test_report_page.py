@@ -28,12 +28,9 @@ from tests.unit.run_tools import HASH, draw_ious, write_run
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
-    "</script><script>alert(1)</script>",
+    "</script><script>alert(1)</script><!--",
     "\"' onmouseover=alert(1) x='\"",
-    "a\u202eb\u2028c\u2029d",
-    "{{ 7 * 7 }} {% raw %} &amp; &lt;",
-    "<!--",
-    "]]> https://example.org/x.js",
+    "a\u202eb\u2028c\u2029d {{ 7 * 7 }} {% raw %} &amp; &lt; ]]> https://example.org/x.js",
 )
 VOID = {"meta", "link", "input", "img", "rect"}
 
@@ -226,7 +223,7 @@ def test_hostile_names(tmp_path: Path, page: Page, text: str) -> None:
     assert plain(text) in [plain(e["text"]) for e in found.all("pre")]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.text(max_size=30))
 def test_any_name_stands_as_it_is(entries: list[Entry], text: str) -> None:
     named = [dataclasses.replace(entries[0], label=plain(text), command=text)]
@@ -236,6 +233,11 @@ def test_any_name_stands_as_it_is(entries: list[Entry], text: str) -> None:
 
 
 def test_pictures(runs: Path, tmp_path: Path, page: Page) -> None:
+    with pytest.raises(InputError, match="'a drawing' of a"):
+        make_report([runs], tmp_path, page=True, pictures={runs / "a": [("a drawing", b"<svg/>")]})
+    with pytest.raises(InputError, match="not in the report"):
+        make_report([runs / "a"], tmp_path, page=True, pictures={runs / "b": []})
+    assert not list(tmp_path.iterdir())
     assert not page.all("h2", id="h-pictures")
     shown = {runs / "b": [("the worst", png()), ("the <second>", b"\xff\xd8\xff\xe0 jpeg")]}
     make_report([runs], tmp_path, page=True, pictures=shown)
@@ -247,14 +249,6 @@ def test_pictures(runs: Path, tmp_path: Path, page: Page) -> None:
     assert kind == "data:image/png;base64"
     assert base64.b64decode(content) == png()
     assert [e["attributes"]["data-run"] for e in found.all("div", class_="pictures")] == ["1"]
-
-
-def test_pictures_that_cannot_be_shown(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'a drawing' of a"):
-        make_report([runs], tmp_path, page=True, pictures={runs / "a": [("a drawing", b"<svg/>")]})
-    with pytest.raises(InputError, match="not in the report"):
-        make_report([runs / "a"], tmp_path, page=True, pictures={runs / "b": []})
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_runs_give_the_same_bytes_and_no_earlier_page_stays(runs: Path, tmp_path: Path) -> None:

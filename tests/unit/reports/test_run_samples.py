@@ -18,7 +18,6 @@ from disbench.reports.run_samples import open_same_dataset, read_samples
 from tests.unit.picture_tools import photos, sample, write_photo_run
 from tests.unit.run_tools import write_run
 
-pytest.importorskip("cv2", exc_type=ImportError)
 NAMES = [photos().ids[number] for number in (60, 3)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -21,13 +20,10 @@ from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.reader import ShardReader, read_sets
 from disbench.shards.rows import ROWS_A_GROUP
+from tests.commands import contents
 from tests.synthetic import write_lvis
 
 RECIPES = ("lvis-hierarchy", "containment", "random-merge")
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
     make_shards(source, recipe, folder)
     return contents(folder)
@@ -65,7 +61,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     leftovers: bool,
     source: AnnotatedImages,
     recipe: Recipe,
-    undisturbed: dict[str, str],
+    undisturbed: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("stopped")
@@ -89,7 +85,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     assert contents(folder) == undisturbed
 
 
-def test_manifest_tells_what_was_made(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_finished_folder(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
     manifest = make_shards(source, recipe, tmp_path)
     assert manifest.as_json() == json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest.images == 150
@@ -109,6 +105,20 @@ def test_manifest_tells_what_was_made(source: AnnotatedImages, recipe: Recipe, t
     assert manifest.objects == sum(len(item.scene.objects) for item in with_objects)
     assert manifest.sets == sum(len(item.sets) for item in with_objects) == len(read_sets(tmp_path))
     assert manifest.dropped == dict(dropped)
+    make_shards(source, recipe, tmp_path)
+    sets = read_sets(tmp_path)
+    in_order = list(sets)
+    assert len(in_order) == len(sets)
+    for index in (0, 1, 17, len(sets) - 1):
+        assert sets[index] == in_order[index]
+    assert sets[-1] == in_order[-1]
+    assert sets[3:6] == in_order[3:6]
+    with pytest.raises(IndexError):
+        sets[len(sets)]
+    first = make_shards(source, recipe, tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert make_shards(source, recipe, tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
 
 
 def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Path) -> None:
@@ -123,19 +133,6 @@ def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Pa
         assert [reader[i] for i in order] == [expected[i] for i in order]
 
 
-def test_sets_by_number_equal_sets_in_order(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    make_shards(source, recipe, tmp_path)
-    sets = read_sets(tmp_path)
-    in_order = list(sets)
-    assert len(in_order) == len(sets)
-    for index in (0, 1, 17, len(sets) - 1):
-        assert sets[index] == in_order[index]
-    assert sets[-1] == in_order[-1]
-    assert sets[3:6] == in_order[3:6]
-    with pytest.raises(IndexError):
-        sets[len(sets)]
-
-
 def test_shards_are_bounded(source: AnnotatedImages, tmp_path: Path) -> None:
     make_shards(source, load_recipe("lvis-hierarchy", ["shard_bytes=4096"]), tmp_path)
     for path in tmp_path.glob("shard-*.parquet"):
@@ -146,13 +143,6 @@ def test_shards_are_bounded(source: AnnotatedImages, tmp_path: Path) -> None:
             for column in file.metadata.row_group(group).to_dict()["columns"]
         )
         assert file.metadata.num_rows == 1 or uncompressed < 2 * 4096 + 4096
-
-
-def test_a_finished_folder_is_left_as_it_is(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    first = make_shards(source, recipe, tmp_path)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert make_shards(source, recipe, tmp_path) == first
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
 
 
 def test_existing_shards_of_another_job(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:

@@ -156,15 +156,13 @@ class TestHierarchy:
         assert sample_scene(objects, recipe("hierarchy", mask_share=0.7)).parents == (-1, 0)
         assert sample_scene(objects, recipe("hierarchy", mask_share=0.7, box_share=0.8)).parents == (-1, -1)
 
-    def test_given_parents_are_taken_as_they_are(self) -> None:
+    def test_given_parents_are_taken_and_linked_anew_over_dropped_objects(self) -> None:
         apart = [rectangle(20 * i, 0, 10, 10, "hannotation") for i in range(4)]
         objects = scene(*apart, source="hannotation", parents=(1, 3, -1, -1))
         sampled = sample_scene(objects, recipe("hierarchy"))
         assert sampled.parents == (1, 3, -1, -1)
         assert sampled.levels == (2, 1, 0, 0)
         assert [one.members for one in sampled.sets] == [((0,), (1,), (3,)), ((1,), (3,)), ((2,),), ((3,),)]
-
-    def test_given_parents_are_linked_anew_when_an_object_is_dropped(self) -> None:
         sides = (10, 2, 10, 2, 10, 10, 2)
         objects = scene(
             *(rectangle(11 * i, 0, side, side, "hannotation") for i, side in enumerate(sides)),
@@ -225,6 +223,10 @@ class TestProximity:
         sets = [(one.center, one.members) for one in sampled.sets]
         assert sets == [(0, ((0,), (0, 2))), (2, ((2,), (2, 0))), (3, ((3,),))]
         assert sampled.parents == sampled.levels == (None,) * 5
+        stuff_first = scene(*reversed(self.TOUCHING))
+        sampled = sample_scene(stuff_first, recipe("proximity"))
+        assert ids(sampled.scene) == [1, 2, 3, 4, 0]
+        assert sampled.neighbours == ((), (3,), (), (1,), ())
 
     def test_options_reach_the_graph_and_the_cap(self) -> None:
         row = scene(*(rectangle(12 * i, 0, 10, 10) for i in range(6)))  # gaps of two pixels
@@ -237,15 +239,9 @@ class TestProximity:
         capped = sample_scene(row, recipe("proximity", cap=3, **reaching))
         assert [(len(one.members), one.left_out) for one in capped.sets] == [(2, 0), *[(3, 1)] * 4, (2, 0)]
 
-    def test_stuff_comes_after_the_things_in_numbers_too(self) -> None:
-        stuff_first = scene(*reversed(self.TOUCHING))
-        sampled = sample_scene(stuff_first, recipe("proximity"))
-        assert ids(sampled.scene) == [1, 2, 3, 4, 0]
-        assert sampled.neighbours == ((), (3,), (), (1,), ())
-
 
 class TestContainment:
-    def test_every_object_with_all_that_hold_it_by_size(self) -> None:
+    def test_every_object_with_all_that_hold_it_by_size_whatever_parents_are_given(self) -> None:
         objects = scene(
             rectangle(10, 10, 8, 8),
             rectangle(0, 0, 50, 50),
@@ -261,8 +257,6 @@ class TestContainment:
         ]
         assert sampled.parents == sampled.levels == (None,) * 4
         assert sampled.neighbours == ((),) * 4
-
-    def test_given_parents_do_not_matter(self) -> None:
         objects = [rectangle(20 * i, 0, 10, 10, "hannotation") for i in range(2)]
         plain, given_parents = (
             sample_scene(scene(*objects, source="hannotation", parents=parents), recipe("containment"))
@@ -303,7 +297,7 @@ class TestRandomMerge:
                 assert len(set(unions)) == len(unions)
         assert set(sizes) == {1, 2, 3}
 
-    def test_partners_need_not_touch(self) -> None:
+    def test_partners_need_not_touch_and_their_number_is_an_option(self) -> None:
         merged = [sample_scene(one, recipe("random-merge")) for one in self.scenes(6)]
         apart = [
             (chosen.center, other)
@@ -314,6 +308,11 @@ class TestRandomMerge:
             if other not in sampled.neighbours[chosen.center]
         ]
         assert apart
+        (one,) = self.scenes(1)
+        sampled = sample_scene(one, recipe("random-merge", largest_merge=1))
+        assert {len(members) for chosen in sampled.sets for members in chosen.members} == {1, 2}
+        (only,) = sample_scene(scene(rectangle(0, 0, 5, 5)), recipe("random-merge")).sets
+        assert only.members == ((0,),)
 
     def test_draws_depend_on_the_seed_and_the_image_alone(self) -> None:
         scenes = self.scenes(6)
@@ -324,15 +323,6 @@ class TestRandomMerge:
         assert all(one.sets != other.sets for one, other in zip(drawn, other_seed, strict=True))
         renamed = sample_scene(dataclasses.replace(scenes[0], image_id="other"), recipe("random-merge"))
         assert renamed.sets != drawn[0].sets
-
-    def test_the_largest_merge_is_an_option(self) -> None:
-        (one,) = self.scenes(1)
-        sampled = sample_scene(one, recipe("random-merge", largest_merge=1))
-        assert {len(members) for chosen in sampled.sets for members in chosen.members} == {1, 2}
-
-    def test_an_image_of_one_object_has_the_center_alone(self) -> None:
-        (only,) = sample_scene(scene(rectangle(0, 0, 5, 5)), recipe("random-merge")).sets
-        assert only.members == ((0,),)
 
 
 @pytest.mark.parametrize("method", ["hierarchy", "proximity", "containment", "random-merge"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ from disbench.sampling.verify import verify_shards
 from disbench.shards.manifest import MANIFEST, Part, read_manifest
 from disbench.shards.reader import ShardReader
 from disbench.shards.writer import shard_facts
-from tests.unit.shard_tools import Scenes, random_scene
+from tests.commands import contents
+from tests.unit.shard_tools import Scenes, change_manifest, random_scene
 
 RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, shard_bytes=6000)
 
@@ -39,10 +39,6 @@ def some_scenes(empty: Sequence[bool], seed: int = 0) -> Scenes:
     return Scenes(scenes)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
 def make_parts(source: Any, folder: Path, parts: int, recipe: Recipe = RECIPE, **options: Any) -> list[Path]:
     """All parts, made in any order."""
     folders = [folder / f"part-{number}" for number in range(1, parts + 1)]
@@ -51,7 +47,7 @@ def make_parts(source: Any, folder: Path, parts: int, recipe: Recipe = RECIPE, *
     return folders
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     empty=st.lists(st.booleans(), max_size=60),
     parts=st.integers(1, 9),
@@ -105,15 +101,12 @@ def parts(source: Scenes, tmp_path: Path) -> list[Path]:
     return make_parts(source, tmp_path, 4)
 
 
-def test_slices_are_contiguous_and_even() -> None:
+def test_parts_and_their_slices() -> None:
     for images in (0, 1, 5, 16, 97):
         for count in (1, 2, 5, 16):
             slices = [slice_of(images, (number, count)) for number in range(1, count + 1)]
             assert [image for part in slices for image in part] == list(range(images))
             assert max(map(len, slices)) - min(map(len, slices)) <= 1
-
-
-def test_what_is_a_part() -> None:
     assert parse_part("3/16") == (3, 16)
     for text in ("", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1 / 4", "²/4", "1/" + "9" * 5000):
         with pytest.raises(InputError, match="3/16"):
@@ -210,11 +203,6 @@ def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[P
 class TestPartsThatCannotBeMerged:
     """One sentence that names the folder and the fix; `out` stays as it was."""
 
-    def change_manifest(self, part: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-        manifest = json.loads((part / MANIFEST).read_text())
-        change(manifest)
-        (part / MANIFEST).write_text(json.dumps(manifest))
-
     def refused(self, parts: Sequence[Path], out: Path, words: str) -> None:
         with pytest.raises(InputError, match=words):
             merge_parts(parts, out)
@@ -237,13 +225,11 @@ class TestPartsThatCannotBeMerged:
     ) -> None:
         self.refused([whole if name == "whole" else tmp_path / name for name in given], tmp_path / "out", words)
 
-    def test_many_missing(self, source: Scenes, tmp_path: Path) -> None:
-        make_shards(source, RECIPE, tmp_path / "one", part=(1, 500))
-        self.refused([tmp_path / "one"], tmp_path / "out", r"2, 3, .*, 21, \.\.\. is missing")
-
-    def test_unfinished(self, parts: list[Path], tmp_path: Path) -> None:
+    def test_missing_and_unfinished(self, parts: list[Path], tmp_path: Path, source: Scenes) -> None:
         (parts[3] / MANIFEST).unlink()
         self.refused(parts, tmp_path / "out", r"part-4: no manifest\.json")
+        make_shards(source, RECIPE, tmp_path / "one", part=(1, 500))
+        self.refused([tmp_path / "one"], tmp_path / "out", r"2, 3, .*, 21, \.\.\. is missing")
 
     @pytest.mark.parametrize(
         ("changes", "part", "words"),
@@ -323,16 +309,16 @@ class TestPartsThatCannotBeMerged:
     def test_a_manifest_that_was_changed(
         self, parts: list[Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
     ) -> None:
-        self.change_manifest(parts[1], change)
+        change_manifest(parts[1], change)
         self.refused(parts, tmp_path / "out", "part-2")
 
     def test_shards_of_another_part(self, parts: list[Path], tmp_path: Path) -> None:
         other = json.loads((parts[1] / MANIFEST).read_text())
-        self.change_manifest(parts[0], lambda manifest: manifest.update(files=other["files"]))
+        change_manifest(parts[0], lambda manifest: manifest.update(files=other["files"]))
         for path in parts[1].glob("shard-*"):
             (parts[0] / path.name).write_bytes(path.read_bytes())
         self.refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")
 
     def test_shards_left_out_of_the_manifest(self, parts: list[Path], tmp_path: Path) -> None:
-        self.change_manifest(parts[0], lambda manifest: manifest["files"].pop())
+        change_manifest(parts[0], lambda manifest: manifest["files"].pop())
         self.refused(parts, tmp_path / "out", r"part-1: its shards do not account for all its images")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_tools import random_scene, scene_object, write_shards
+from shard_tools import change_manifest, random_scene, scene_object, write_shards
 from split_tools import SIZE, parts_scenes, parts_shards, shuffled
 
 from disbench.core.errors import InputError
@@ -100,18 +100,15 @@ def test_shares_of_images_and_names(size: int, shards: Path) -> None:
             assert len(beside) == 3 or any(alike(one, other) for other in beside)
 
 
-def test_one_name_has_no_share(shards: Path) -> None:
-    reader, draw = ShardReader(shards), standard_draw("cars", "val", size=40)
-    alone = [dataclasses.replace(one, name="object") for one in find_candidates(reader, draw)]
-    assert len(drawn_of(alone, draw, lambda one, other: False)) == 40
-
-
-def test_images_are_chosen_by_their_file_name(shards: Path) -> None:
+def test_images_and_names_that_may_be_taken(shards: Path) -> None:
     reader = ShardReader(shards)
     numbers = [int(one.image.rpartition("/")[2]) for one in find_candidates(reader, Draw("cars", "val", "*[05].jpg"))]
     assert numbers and not any(number % 5 for number in numbers)
     with pytest.raises(InputError, match=r"no set of images 'test2017/\*'"):
         find_candidates(reader, Draw("cars", "val", "test2017/*"))
+    reader, draw = ShardReader(shards), standard_draw("cars", "val", size=40)
+    alone = [dataclasses.replace(one, name="object") for one in find_candidates(reader, draw)]
+    assert len(drawn_of(alone, draw, lambda one, other: False)) == 40
 
 
 def two_scenes(change: Callable[[Scene], Scene]) -> list[Scene]:
@@ -291,10 +288,8 @@ def test_splits_that_are_not_there(split: Split, tmp_path: Path) -> None:
 
 def test_texts_of_any_kind_are_written_as_toml(shards: Path, tmp_path: Path) -> None:
     other = shutil.copytree(shards, tmp_path / "shards")
-    manifest = json.loads((other / "manifest.json").read_bytes())
     odd = 'a "quoted" \\ \x7f\x01 \N{GRINNING FACE} é\n'
-    manifest["sources"] = {odd: "0"}
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(other, lambda manifest: manifest.update(sources={odd: "0"}))
     made = make_split(other, tmp_path / "cars.jsonl", DRAW, odd).made
     assert read_split(str(tmp_path / "cars.toml")).made == made
     assert (made.command, dict(made.sources)) == (odd, {odd: "0"})

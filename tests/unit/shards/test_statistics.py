@@ -20,9 +20,8 @@ from disbench.datasets.photos import open_photos
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.manifest import MANIFEST
 from disbench.shards.statistics import COLUMNS, TOP_PAIRS, Spread, as_dict, as_text, comparison, statistics
-from tests.unit.shard_tools import random_scene, unrelated, write_shards
+from tests.unit.shard_tools import change_manifest, random_scene, unrelated, write_shards
 
 Mask = npt.NDArray[np.bool_]
 HALF_A_BIN = 0.0005 + 1e-9
@@ -175,8 +174,7 @@ def test_a_proximity_recipe_without_neighbours_says_so(tmp_path: Path) -> None:
 
 
 def edit_manifest(folder: Path, **values: Any) -> None:
-    path = folder / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    change_manifest(folder, lambda manifest: manifest.update(values))
 
 
 def test_what_only_the_manifest_knows(tmp_path: Path) -> None:

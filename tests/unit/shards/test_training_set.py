@@ -72,9 +72,6 @@ def test_an_item_is_an_image_its_masks_a_click_and_a_target(dataset: DiverseSetD
         for mask, rle in zip(item.masks.numpy(), chosen.masks, strict=True):
             assert np.array_equal(mask, decode(rle))
         assert (item.image_id, item.center) == (chosen.image_id, chosen.center)
-
-
-def test_the_first_mask_is_the_centers(dataset: DiverseSetDataset, shards: Path) -> None:
     sets = read_sets(shards)
     objects = {one.scene.image_id: one.scene.objects for one in sets.reader}
     for index in range(0, len(sets), 7):
@@ -129,11 +126,13 @@ def test_every_mask_of_a_set_becomes_the_target(shards: Path) -> None:
     assert chisquare(counts.sum(axis=0)).pvalue > 0.01
 
 
-def test_negative_numbers_count_from_the_end(dataset: DiverseSetDataset) -> None:
+def test_indices_and_other_processes(dataset: DiverseSetDataset) -> None:
     assert same(dataset[-1], dataset[len(dataset) - 1])
     for outside in (len(dataset), -len(dataset) - 1):
         with pytest.raises(IndexError):
             dataset[outside]
+    dataset[3]
+    assert same(pickle.loads(pickle.dumps(dataset))[3], dataset[3])
 
 
 def test_a_transform_is_applied(shards: Path) -> None:
@@ -156,11 +155,6 @@ def test_loader_processes_give_the_same_items(shards: Path) -> None:
     alone, together = load(0), load(2)
     assert len(alone) == len(together) == len(range(0, len(dataset), 9))
     assert all(map(same, alone, together))
-
-
-def test_it_travels_to_other_processes(dataset: DiverseSetDataset) -> None:
-    dataset[3]
-    assert same(pickle.loads(pickle.dumps(dataset))[3], dataset[3])
 
 
 class TestImages:
@@ -212,11 +206,9 @@ class TestDrawnClicks:
         assert not counts[~region].any()
         assert chisquare(counts[region]).pvalue > 0.01
 
-    def test_a_single_pixel(self) -> None:
+    def test_small_regions(self) -> None:
         region = np.zeros((5, 7), dtype=bool)
         region[4, 1] = True
         assert draw_click(encode(region), np.random.default_rng(0)) == Click(1, 4, positive=True)
-
-    def test_an_empty_region(self) -> None:
         with pytest.raises(ValueError, match="empty region"):
             draw_click(empty(5, 7), np.random.default_rng(0))
