@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import DataOption, local_path, path, say
+from disbench.cli.ambiguity import ImagesOption, images_at
+from disbench.cli.options import BAD_INPUT, DataOption, local_path, path, say
 from disbench.io import addresses
-
-_DOES_NOT_HOLD = 2
 
 
 def pack(
@@ -43,8 +42,9 @@ def verify(
         Path, Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards.")
     ],
     dataset: Annotated[
-        str | None, Option(help="The run's dataset (card or folder), if its name alone does not find it.")
+        str | None, Option(help="The run's dataset (card, folder, or shards), if its name alone does not find it.")
     ] = None,
+    images: ImagesOption = None,
     quick: Annotated[
         bool, Option("--quick", help="Shards: compare files with the manifest only; skip masks and sets.")
     ] = False,
@@ -72,12 +72,12 @@ def verify(
         lines, holds = found.lines(), found.holds
     else:
         found_here = None if recording is None else addresses.here(recording)
-        run = verify_run(place, data, dataset=dataset, recording=found_here, progress=True)
+        run = verify_run(place, data, dataset=dataset, images=images_at(images), recording=found_here, progress=True)
         lines, holds = run.lines(), run.holds
     for line in lines:
         say(line, err=not holds)
     if not holds:
-        raise typer.Exit(_DOES_NOT_HOLD)
+        raise typer.Exit(BAD_INPUT)
 
 
 DatasetOption = Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def verify_run(
     *,
     source: SampleSource | None = None,
     dataset: str | None = None,
+    images: Path | str | None = None,
     recording: Path | None = None,
     progress: bool = False,
 ) -> Verification:
@@ -90,6 +92,7 @@ def verify_run(
         data: root of the datasets.
         source: the dataset, if it is already open.
         dataset: name, card or folder of the dataset, if the name in `run.json` does not lead to it.
+        images: of diverse sets, as in `SetSource`.
         recording: the file of recorded clicks, if it is neither in the present folder nor beside the run.
         progress: show a progress bar on standard error.
 
@@ -105,7 +108,7 @@ def verify_run(
         return Verification(place, tuple(problems.lines()), unchecked=("the rows",))
     protocol, unseen = _recorded(run.protocol, place, recording)
     stored = _stored(run, manifest, problems)
-    found, unchecked = _samples(run, source, data, dataset, problems)
+    found, unchecked = _samples(run, source, partial(open_run_dataset, run, data, dataset, images), problems)
     unchecked += unseen
     if found is not None and stored == "none":
         left_out = manifest is not None and manifest.masks == LEFT_OUT
@@ -137,16 +140,21 @@ def verify_run(
     )
 
 
-def open_run_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
+def open_run_dataset(
+    run: StoredRun, data: Path | None, dataset: str | None = None, images: Path | str | None = None
+) -> SampleSource:
     """Open the dataset of a run with the run's options, without comparing its content hash.
 
-    `dataset` is its name, card.toml or folder, or the folder of the shards for a run on diverse sets. Without it the
-    name in `run.json` must be that of one of this package's cards; InputError if not, or if the dataset is not here.
+    `dataset` is its name, card.toml or folder, or for a run on diverse sets the folder of the shards, with `images` as
+    in `SetSource`. Without it the name in `run.json` must be that of one of this package's cards; InputError if not, or
+    if the dataset is not here.
     """
     if run.record.dataset.has_sets:
         if dataset is None:
             raise InputError(f"{run.dataset!r} is made of diverse sets; name the folder of its shards with --dataset")
-        return IntentSource(SetSource(Path(dataset), data=data, choice=run.record.dataset.sets.choice))
+        return IntentSource(SetSource(Path(dataset), images, data, run.record.dataset.sets.choice))
+    if images is not None:
+        raise InputError(f"{run.dataset!r} is not made of diverse sets; leave --images out")
     if dataset is None and run.dataset not in definitions.names("datasets"):
         raise InputError(f"{run.dataset!r} is not a dataset of disbench; name its card or folder with --dataset")
     wanted = overrides(run.record.dataset.options)
@@ -178,21 +186,22 @@ def _stored(run: StoredRun, manifest: Manifest | None, problems: Problems) -> st
 
 
 def _samples(
-    run: StoredRun, source: SampleSource | None, data: Path | None, dataset: str | None, problems: Problems
+    run: StoredRun, source: SampleSource | None, opened: Callable[[], SampleSource], problems: Problems
 ) -> tuple[SampleSource | None, list[str]]:
     """The dataset of a run, or None with what is not checked without it."""
     said = run.record.dataset
     try:
-        source = source or open_run_dataset(run, data, dataset)
+        source = source or opened()
         found = content_of(source).whole
     except (InputError, OSError) as error:
         reason = str(error)
     else:
         if found == said.content_hash and len(source.ids) == said.samples:
             return source, []
+        elsewhere = ", or images elsewhere (--images)" if said.has_sets else ""
         reason = (
             f"the dataset {said.name!r} here has the content hash {found[:16]}..., the run's had "
-            f"{said.content_hash[:16]!r}...: other files, or other options"
+            f"{said.content_hash[:16]!r}...: other files, or other options{elsewhere}"
         )
         if found == said.content_hash:
             problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")

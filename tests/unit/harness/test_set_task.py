@@ -23,7 +23,7 @@ from disbench.harness import Execution, Protocol, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import Choice
 from disbench.harness.run import run_diverse
-from disbench.harness.set_source import IntentSource, SetSource
+from disbench.harness.set_source import EMBEDDED, IntentSource, SetSource
 from disbench.harness.set_task import (
     ANSWERS,
     JOURNAL_SCHEMA,
@@ -329,6 +329,9 @@ def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path
     assert list(found) == list(source.ids)
     assert verify_run(run.folder, source=source).holds
     assert verify_run(run.folder, dataset=str(photo_shards)).clicks == len(rows)
+    assert verify_run(run.folder, dataset=str(photo_shards), images=EMBEDDED).clicks == len(rows)
+    elsewhere = verify_run(run.folder, dataset=str(photo_shards), images=tmp_path)
+    assert elsewhere.clicks == 0 and "--images" in elsewhere.unchecked[0]
     assert not is_diverse(run.folder)
     assert is_diverse(whole.folder)
     with pytest.raises(InputError, match="disbench ambiguity reads it"):
