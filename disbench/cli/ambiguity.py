@@ -11,14 +11,12 @@ import typer
 from typer import Argument, Option
 
 from disbench.cli.options import DataOption, local_path, path, say
-from disbench.core.choices import Granularity
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
 if TYPE_CHECKING:
     from disbench.harness.record import Result
-    from disbench.harness.set_source import IntentSource, SetSource
-    from disbench.harness.set_task import SetTask, StoredAnswers
+    from disbench.harness.set_source import SetSource
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed or that cannot be read."""
@@ -27,45 +25,8 @@ _NAMED = 5
 
 
 Task = Literal["targets", "diverse", "intents"]
-TaskOption = Annotated[
-    Task,
-    Option(
-        "--task",
-        help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a "
-        "first click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
-    ),
-]
-ShardsOption = Annotated[
-    Path | None, Option("--shards", parser=path, help="Folder of shards, for --task diverse and intents.")
-]
 ImagesOption = Annotated[
     str | None, Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places).")
-]
-SetsOption = Annotated[
-    int | None, Option("--sets", min=1, help="Number of sets, drawn at random with --seed (default: all).")
-]
-MinMembersOption = Annotated[int, Option("--min-members", min=1, help="Only sets with at least this many masks.")]
-SplitOption = Annotated[
-    str | None,
-    Option("--split", help="Only the sets of a frozen split, in its order: a name, or your own NAME.jsonl."),
-]
-ClicksOption = Annotated[int, Option("--clicks", min=1, help="With --task diverse: first clicks per set.")]
-MoveOption = Annotated[
-    int,
-    Option(
-        "--move",
-        min=0,
-        help="With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: off.",
-    ),
-]
-
-GranularityOption = Annotated[
-    Granularity,
-    Option(
-        "--granularity",
-        help="With --task intents, for methods that take the size of the wanted mask relative to its whole: tell them "
-        "nothing, the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85).",
-    ),
 ]
 
 
@@ -117,41 +78,12 @@ class SetOptions:
         split = None if self.split is None else read_split(self.split)
         return SetSource(addresses.here(self.shards), images_at(self.images), self.data, choice, split)
 
-    def intents(self) -> IntentSource:
-        """Their masks as targets; errors as of `sets_source`."""
-        from disbench.harness.set_source import IntentSource  # noqa: PLC0415
-
-        return IntentSource(self.sets_source())
-
 
 def images_at(text: str | None) -> Path | str | None:
     """What `--images` names: a folder, the embedded photos, or nothing."""
     from disbench.harness.set_source import EMBEDDED  # noqa: PLC0415
 
     return text if text in (None, EMBEDDED) else path(text)
-
-
-def set_task(clicks: int, seed: int, move: int, threshold: float, store: str) -> SetTask:
-    """How a method is asked; masks are stored for `kept` as for `all`, since no candidate is kept."""
-    from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
-    from disbench.harness.set_task import SetTask  # noqa: PLC0415
-
-    return SetTask(SetProtocol(clicks, seed, move, threshold), "none" if store == "none" else "all")
-
-
-def say_answers(out: str, run: StoredAnswers) -> None:
-    """Print the summary of a finished run of the diverse task.
-
-    Raises:
-        typer.Exit: the method failed on some sets.
-    """
-    result = run.record.result
-    typer.echo(
-        f"{out}: {result.samples} sets, {result.clicks} clicks (moved ones among them); method "
-        f"{result.model_seconds:.1f} s, harness {result.harness_seconds:.1f} s, wall "
-        f"{result.wall_seconds:.1f} s; next: disbench ambiguity {out}"
-    )
-    say_failed(result, "sets", "count as not covered")
 
 
 def say_failed(result: Result, samples: str, counted: str, verify: str = "") -> None:

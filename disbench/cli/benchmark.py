@@ -12,30 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from disbench.cli.ambiguity import (
-    ClicksOption,
-    GranularityOption,
-    ImagesOption,
-    MinMembersOption,
-    MoveOption,
-    SetOptions,
-    SetsOption,
-    ShardsOption,
-    SplitOption,
-    TaskOption,
-    say_answers,
-    say_failed,
-    set_task,
-)
+from disbench.cli.ambiguity import ImagesOption, SetOptions, Task, say_failed
 from disbench.cli.options import (
     BAD_INPUT,
     AddressOption,
     DataOption,
+    DatasetSetOption,
     EngineOption,
     ExifOption,
     ExistingOption,
     MethodOption,
     SetOption,
+    ThresholdOption,
     WorkersOption,
     command_line,
     echo_left_out,
@@ -43,11 +31,12 @@ from disbench.cli.options import (
     path,
     say,
 )
-from disbench.core.choices import MethodStatus, Selection, Store
+from disbench.core.choices import Granularity, MethodStatus, Selection, Store
 from disbench.io import addresses
 
 if TYPE_CHECKING:
     from disbench.core.samples import SampleSource
+    from disbench.harness.record import Result
 
 
 def _show_protocols(asked: bool) -> None:
@@ -65,19 +54,43 @@ def run(
     dataset: Annotated[
         str | None, Option(help="Name of a card (disbench data list), your own card.toml, or a folder.")
     ] = None,
-    task: TaskOption = "targets",
-    shards: ShardsOption = None,
-    images: ImagesOption = None,
-    sets: SetsOption = None,
-    min_members: MinMembersOption = 1,
-    split: SplitOption = None,
-    clicks: ClicksOption = 1,
-    move: MoveOption = 3,
-    granularity: GranularityOption = "none",
-    set_: SetOption = None,
-    dataset_option: Annotated[
-        list[str] | None, Option(help="Set an option of the dataset: option=value; may be repeated.")
+    task: Annotated[
+        Task,
+        Option(
+            help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a first "
+            "click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
+        ),
+    ] = "targets",
+    shards: Annotated[
+        Path | None, Option(parser=path, help="Folder of shards, for --task diverse and intents.")
     ] = None,
+    images: ImagesOption = None,
+    sets: Annotated[
+        int | None, Option(min=1, help="Number of sets, drawn at random with --seed (default: all).")
+    ] = None,
+    min_members: Annotated[int, Option(min=1, help="Only sets with at least this many masks.")] = 1,
+    split: Annotated[
+        str | None,
+        Option(help="Only the sets of a frozen split, in its order: a name, or your own NAME.jsonl."),
+    ] = None,
+    clicks: Annotated[int, Option(min=1, help="With --task diverse: first clicks per set.")] = 1,
+    move: Annotated[
+        int,
+        Option(
+            min=0,
+            help="With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: "
+            "off.",
+        ),
+    ] = 3,
+    granularity: Annotated[
+        Granularity,
+        Option(
+            help="With --task intents, for methods that take the size of the wanted mask relative to its whole: tell "
+            "them nothing, the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85).",
+        ),
+    ] = "none",
+    set_: SetOption = None,
+    dataset_option: DatasetSetOption = None,
     protocol: Annotated[
         str,
         Option(
@@ -107,9 +120,7 @@ def run(
             help="Clicks per sample (default: the protocol's, 20); a method with a budget of points answers once.",
         ),
     ] = None,
-    threshold: Annotated[
-        float | None, Option(help="Probability above which a pixel belongs to the mask (default: the card's).")
-    ] = None,
+    threshold: ThresholdOption = None,
     stop_at: Annotated[
         float | None, Option(help="End a sample at this IoU: faster, but no curve can be drawn.")
     ] = None,
@@ -139,9 +150,11 @@ def run(
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
-    from disbench.harness.protocol import Protocol  # noqa: PLC0415
+    from disbench.harness.protocol import Protocol, SetProtocol  # noqa: PLC0415
     from disbench.harness.record import Execution  # noqa: PLC0415
     from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse  # noqa: PLC0415
+    from disbench.harness.set_source import IntentSource  # noqa: PLC0415
+    from disbench.harness.set_task import SetTask  # noqa: PLC0415
     from disbench.harness.store import RUN  # noqa: PLC0415
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
@@ -187,28 +200,32 @@ def run(
             "progress": True,
             "grown": place.save,
         }
-        if task == "diverse":
-            answers = set_task(clicks, seed, move, conduct.threshold, store)
-            told = run_diverse(spec, asked.sets_source(), place.folder, answers, execution, **how)
-            say_answers(out, told)
+        if task == "diverse":  # no candidate is kept, so kept masks are all masks
+            wanted = SetTask(SetProtocol(clicks, seed, move, conduct.threshold), "none" if store == "none" else "all")
+            told = run_diverse(spec, asked.sets_source(), place.folder, wanted, execution, **how).record.result
+            _say_result(out, told, "sets", "clicks (moved ones among them)", "ambiguity")
+            say_failed(told, "sets", "count as not covered")
             return
         if dataset is None:  # checked with the task
-            source: SampleSource = asked.intents()
+            source: SampleSource = IntentSource(asked.sets_source())
         else:
             source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
         finished = run_benchmark(spec, source, place.folder, conduct, execution, **how)
         figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
     result = finished.record.result
-    typer.echo(
-        f"{out}: {result.samples} samples, {result.clicks} clicks; method {result.model_seconds:.1f} s, "
-        f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench "
-        f"{'ambiguity' if task == 'intents' else 'report'} {out}"
-    )
+    _say_result(out, result, "samples", "clicks", "ambiguity" if task == "intents" else "report")
     echo_left_out(finished.record.dataset.facts.get("left_out", {}))
     if figures:
         typer.echo(figures)
     verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
     say_failed(result, "samples", "count with an IoU of 0", verify)
+
+
+def _say_result(out: str, result: Result, samples: str, clicks: str, command: str) -> None:
+    typer.echo(
+        f"{out}: {result.samples} {samples}, {result.clicks} {clicks}; method {result.model_seconds:.1f} s, "
+        f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {command} {out}"
+    )
 
 
 def predict(
@@ -228,9 +245,7 @@ def predict(
         int | None,
         Option(min=0, help="Candidate to keep after the first click, counted from 0 (default: the highest score)."),
     ] = None,
-    threshold: Annotated[
-        float | None, Option(help="Probability above which a pixel belongs to the mask (default: the card's).")
-    ] = None,
+    threshold: ThresholdOption = None,
     every: Annotated[
         bool, Option("--all", help="Also write every candidate and an overlay, and print scores.")
     ] = False,
@@ -306,7 +321,6 @@ def report(
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
 methods_app = typer.Typer(help="List methods, show their cards, fetch their weights.", no_args_is_help=True)
-DatasetArgument = Annotated[str, Argument(help="Name of a card, or your own card.toml.")]
 CardArgument = Annotated[str, Argument(help="Name of a card, or your own card.toml.")]
 
 
@@ -322,9 +336,7 @@ def data_list(data: DataOption = None) -> None:
 @data_app.command("verify")
 def data_verify(
     dataset: Annotated[str, Argument(help="Name of a card, your own card.toml, or a folder.")],
-    dataset_option: Annotated[
-        list[str] | None, Option(help="Set an option of the dataset: option=value; may be repeated.")
-    ] = None,
+    dataset_option: DatasetSetOption = None,
     data: DataOption = None,
 ) -> None:
     """Check a dataset against its card: counts, sizes, content hash."""
@@ -339,7 +351,7 @@ def data_verify(
 
 @data_app.command("fetch")
 def data_fetch(
-    dataset: DatasetArgument,
+    dataset: CardArgument,
     no_hash: Annotated[
         bool, Option("--no-hash", help="Accept files without a SHA-256 in the card, and print it.")
     ] = False,

@@ -8,20 +8,14 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import ExifOption, SetOption, local_path, path, say
+from disbench.cli.options import ExifOption, MethodOption, SetOption, local_path, path, say
 from disbench.core.errors import extra_module
 from disbench.io import addresses
 
 
 def demo(
     images: Annotated[list[Path] | None, Argument(parser=path, help="Photos (default: the embedded ones).")] = None,
-    method: Annotated[
-        str,
-        Option(
-            help="Name of a card (disbench methods list), your own card.toml, package.module:Name or "
-            "path/to/file.py:Name."
-        ),
-    ] = "geodesic",
+    method: MethodOption = "geodesic",
     set_: SetOption = None,
     port: Annotated[int, Option(min=0, max=65535, help="Port on 127.0.0.1 (default: a free one).")] = 0,
     browser: Annotated[bool, Option("--browser/--no-browser", help="Open the page in the browser.")] = True,

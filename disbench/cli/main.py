@@ -51,18 +51,7 @@ def _options(
     pass
 
 
-COMMANDS: list[Callable[..., None]] = [
-    sample,
-    merge,
-    inspect,
-    export,
-    quickstart,
-    run,
-    report,
-    predict,
-    ambiguity,
-    pack,
-]
+COMMANDS: list[Callable[..., None]] = [sample, merge, inspect, export, quickstart, run, report, predict, ambiguity]
 COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, train, ablate]
 GROUPS = {"data": data_app, "methods": methods_app, "split": split_app}
 methods_app.command("profile")(profile)

@@ -66,7 +66,7 @@ def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]],
             typer.echo(line(name, definitions.load(definitions.find(kind, name))))
         raise typer.Exit
 
-    return typer.Option("--list", callback=show, is_eager=True, help=words)
+    return Option("--list", callback=show, is_eager=True, help=words)
 
 
 DataOption = Annotated[
@@ -89,11 +89,17 @@ MethodOption = Annotated[
 SetOption = Annotated[
     list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
 ]
+DatasetSetOption = Annotated[
+    list[str] | None,
+    Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+]
+ThresholdOption = Annotated[
+    float | None,
+    Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
+]
 ExifOption = Annotated[
     Exif,
-    typer.Option(
-        "--exif", help="A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."
-    ),
+    Option("--exif", help="A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."),
 ]
 EngineOption = Annotated[
     EngineName, Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -131,7 +131,7 @@ def evaluate(
     protocol = with_recording(asked)
     rows: dict[int, list[ClickRow]] = {}
     seen: list[str] = []
-    readers, task = _recorded(samples, protocol, seen), TargetsTask(protocol, store)
+    readers, task = _readers(samples, protocol, seen), TargetsTask(protocol, store)
     while chunk := list(islice(readers, batch)):
         for event in run_chunk(method, chunk, task, batched=batch > 1):
             if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
@@ -149,21 +149,17 @@ def check_batch(method: Any, batch: int) -> None:
         raise InputError(f"{type(method).__name__} has no 'predict_batch'; leave the batch at 1")
 
 
-def _readers(samples: SampleSource | Iterable[Sample]) -> Iterator[Reader]:
-    if isinstance(samples, Iterable):
-        for number, sample in enumerate(samples):
-            yield Reader(number, sample.id, partial(_itself, sample))
-        return
-    for number, name in enumerate(samples.ids):
-        yield Reader(number, name, partial(samples.read, number))
-
-
-def _recorded(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]) -> Iterator[Reader]:
+def _readers(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]) -> Iterator[Reader]:
     """Readers of the samples; with a recording only of those that have clicks, and `seen` gets all ids."""
-    for reader in _readers(samples):
-        seen.append(reader.sample)
-        if protocol.recording is None or reader.sample in protocol.recording.clicks:
-            yield reader
+    named: Iterable[tuple[str, Callable[[], Sample]]]
+    if isinstance(samples, Iterable):
+        named = ((sample.id, partial(_itself, sample)) for sample in samples)
+    else:
+        named = ((name, partial(samples.read, number)) for number, name in enumerate(samples.ids))
+    for number, (name, read) in enumerate(named):
+        seen.append(name)
+        if protocol.recording is None or name in protocol.recording.clicks:
+            yield Reader(number, name, read)
 
 
 def _itself(sample: Sample) -> Sample:

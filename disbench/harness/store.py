@@ -119,20 +119,17 @@ class Journal:
     def job(self) -> dict[str, Any] | None:
         """The job of this journal (`disbench.harness.record.Record.job`); None if it is new."""
         with self._complaining():
-            found = self._connection.execute("SELECT description FROM job").fetchone()
-            return None if found is None else parse_json_table(found[0])
+            found = self._do("SELECT description FROM job")
+            return parse_json_table(found[0][0]) if found else None
 
     def begin(self, job: Mapping[str, Any]) -> None:
         """Write the job, in place of another."""
-        with self._complaining():
-            self._connection.execute("DELETE FROM job")
-            self._connection.execute("INSERT INTO job VALUES (?)", (json.dumps(job, sort_keys=True),))
+        self._do("DELETE FROM job")
+        self._do("INSERT INTO job VALUES (?)", json.dumps(job, sort_keys=True))
 
     def finished(self) -> dict[str, str | None]:
         """Sample -> hash of its content when its rows were made; None for one that could not be read."""
-        with self._complaining():
-            found = self._connection.execute("SELECT id, CASE WHEN is_read THEN content END FROM samples")
-            return dict(found.fetchall())
+        return dict(self._do("SELECT id, CASE WHEN is_read THEN content END FROM samples"))
 
     def add(self, sample: str, content: str, rows: pa.Table) -> None:
         """Write the rows of a finished sample, whose files have the hash `content`."""
@@ -140,21 +137,18 @@ class Journal:
         with pa.ipc.new_stream(buffer, rows.schema) as stream:
             stream.write_table(rows)
         is_read = not str(rows["failure"][-1].as_py()).startswith(UNREAD)
-        with self._complaining():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", (sample, content, is_read, buffer.getvalue())
-            )
+        self._do("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", sample, content, is_read, buffer.getvalue())
 
     def drop(self, samples: Iterable[str]) -> None:
         """Remove the rows of samples."""
-        with self._complaining():
-            self._connection.executemany("DELETE FROM samples WHERE id = ?", [(sample,) for sample in samples])
+        for sample in samples:
+            self._do("DELETE FROM samples WHERE id = ?", sample)
 
     def tables(self, samples: Iterable[str]) -> Iterator[pa.Table]:
         """The rows of finished samples, in this order."""
         with self._complaining():
             for sample in samples:
-                (rows,) = self._connection.execute("SELECT rows FROM samples WHERE id = ?", (sample,)).fetchone()
+                ((rows,),) = self._do("SELECT rows FROM samples WHERE id = ?", sample)
                 with pa.ipc.open_stream(rows) as stream:
                     if not stream.schema.equals(self._schema):
                         raise ValueError("a sample with other columns")
@@ -164,40 +158,42 @@ class Journal:
 
     def note_repeated(self, reasons: Sequence[str]) -> None:
         """Store why batches were repeated one by one."""
-        with self._complaining():
-            self._connection.executemany("INSERT INTO repeated VALUES (?)", [(reason,) for reason in reasons])
+        for reason in reasons:
+            self._do("INSERT INTO repeated VALUES (?)", reason)
 
     def repeated(self) -> list[str]:
         """Why batches were repeated one by one."""
-        with self._complaining():
-            return [reason for (reason,) in self._connection.execute("SELECT reason FROM repeated ORDER BY rowid")]
+        return [reason for (reason,) in self._do("SELECT reason FROM repeated ORDER BY rowid")]
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
         """Store the versions that a method reports, once each."""
-        with self._complaining():
-            said = json.dumps(dict(versions), sort_keys=True)
-            self._connection.execute("INSERT OR IGNORE INTO versions VALUES (?)", (said,))
+        self._do("INSERT OR IGNORE INTO versions VALUES (?)", json.dumps(dict(versions), sort_keys=True))
 
     def versions(self) -> list[dict[str, str]]:
         """All stored versions, several if the run was resumed in another environment."""
         with self._complaining():
-            found = self._connection.execute("SELECT said FROM versions ORDER BY rowid").fetchall()
-            return [parse_json_table(said) for (said,) in found]
+            return [parse_json_table(said) for (said,) in self._do("SELECT said FROM versions ORDER BY rowid")]
 
     def spend(self, seconds: float) -> float:
         """Add wall time; returns the sum over all sittings."""
-        with self._complaining():
-            self._connection.execute("INSERT INTO seconds VALUES (?)", (seconds,))
-            return float(self._connection.execute("SELECT SUM(wall) FROM seconds").fetchone()[0])
+        self._do("INSERT INTO seconds VALUES (?)", seconds)
+        ((total,),) = self._do("SELECT SUM(wall) FROM seconds")
+        return float(total)
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
+    def _do(self, command: str, *values: Any) -> list[Any]:
+        with self._complaining():
+            return self._connection.execute(command, values).fetchall()
+
     @contextmanager
     def _complaining(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
             if isinstance(error, sqlite3.Error) and "full" in str(error):
                 raise InputError(f"{self.path}: the disk is full; free some space and resume") from error

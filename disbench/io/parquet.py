@@ -26,6 +26,8 @@ from disbench.core.limits import MAX_COLUMNS, MAX_FOOTER_BYTES, MAX_GROUP_VALUES
 _LITTLE = 1 << 22
 """Bytes of texts of a column that are taken for granted, if all were as long as the whole dictionary."""
 
+_DAMAGE = (OSError, pa.ArrowException, ValueError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
+
 
 @contextmanager
 def complaining(place: object, what: str, fix: str) -> Iterator[None]:
@@ -34,7 +36,7 @@ def complaining(place: object, what: str, fix: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+    except _DAMAGE as error:
         words = " ".join(str(error).split())[:300]
         raise InputError(f"{place}: {what} ({words}); {fix}") from error
 

@@ -29,7 +29,7 @@ from disbench.reports.run_samples import (
     target_panel,
     window_of,
 )
-from disbench.reports.tables import deviation, failures, undefined
+from disbench.reports.tables import deviation, failures, reference, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (
@@ -219,7 +219,7 @@ def _compared(measure: Measure, a: RunRows, b: RunRows) -> Compared:
 
 
 def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
-    if text := deviation(b, [a, b]):
+    if text := deviation(b, reference([a, b])):
         yield f"A and B differ in more than the method, B has {text}"
     if a.max_clicks != b.max_clicks:
         yield f"only the first {counted(cap, 'click')} of each sample are compared"

@@ -8,10 +8,10 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
@@ -27,6 +27,8 @@ from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
 from disbench.harness.store import StoredRun
 from disbench.reports.render.table import counted, option_value, ordinal, plain
 
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
 """Options for the size of images: tables name them even at their defaults."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
@@ -184,22 +186,29 @@ def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
     return _numbered(_with_builds(entries))
 
 
+def alike(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Items of equal keys together, in the order of their first."""
+    groups: dict[_Key, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     """Runs on the same samples together, in the order of their first."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.dataset_key, []).append(entry)
-    return groups
+    return alike(entries, lambda entry: entry.dataset_key)
+
+
+def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    """Runs by `Entry.setting`, in the order of their first."""
+    return alike(entries, lambda entry: entry.setting)
 
 
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
     """Setting -> index of its colour, marker and line on all datasets; settings with curves come first."""
     ordered = [entry for group in by_dataset(entries).values() for entry in group]
     ordered.sort(key=lambda entry: entry.rows.miou is None)
-    styles: dict[tuple[str, ...], int] = {}
-    for entry in ordered:
-        styles.setdefault(entry.setting, len(styles))
-    return styles
+    return {setting: number for number, setting in enumerate(by_setting(ordered))}
 
 
 def _runs_below(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
 from disbench.reports.render.table import Cell, Table, counted, plain
-from disbench.reports.tables import deviation, failures, leaderboard_table, ran_out, reference_machine
+from disbench.reports.tables import deviation, failures, leaderboard_table, most_common, ran_out, reference
 
 _SORTED_BY = f"noc_{SOLVED}"
 
@@ -96,14 +96,15 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
     numbers = {id(entry): number for number, entry in enumerate(entries)}
     groups = []
     for members in by_dataset(entries).values():
-        table = leaderboard_table(members)
+        table, shared = leaderboard_table(members), reference(members)
+        machine = most_common(entry.execution for entry in members)
         bars = zip(*map(_bars, zip(*table.rows, strict=True)), strict=True)
         rows = [
-            _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, members), run_facts(entry))
+            _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, shared), run_facts(entry))
             for entry, cells, of_run in zip(members, table.rows, bars, strict=True)
         ]
         rows.sort(key=lambda row: row.entry.values[_SORTED_BY].number or math.inf)
-        groups.append(_Group(table, dataset_facts(members[0]), reference_machine(members), tuple(rows)))
+        groups.append(_Group(table, dataset_facts(members[0]), machine, tuple(rows)))
     return groups
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from disbench.core.arrays import FloatArray
 from disbench.harness.measures import MEASURES, SOLVED, Measure, Place, measures_in
-from disbench.reports.entries import Entry, by_dataset
+from disbench.reports.entries import Entry, by_dataset, by_setting
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text, listed, plain
 
+_Value = TypeVar("_Value")
 _EVERY_RUN = ("samples", "OpenCV")
 """Conditions that may differ within a row of the overview; its cells are marked instead."""
 _RUN = ("Method", "Protocol", "Samples", "Failed")
@@ -56,7 +57,7 @@ def overview_table(entries: Sequence[Entry]) -> Table:
     rows = []
     for runs in by_setting(entries).values():
         first, by_key = runs[0], {entry.dataset_key: entry for entry in runs}
-        cells = _described(first, notes.marks(deviation_from(first, shared)))
+        cells = _described(first, notes.marks(deviation(first, shared)))
         numbers: list[Cell] = []
         for key in datasets:
             if key in by_key:
@@ -104,38 +105,23 @@ def curves_csv(entries: Sequence[Entry]) -> str:
 
 
 def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[str, str]:
-    """The conditions that most runs share; of equally many, the first."""
-    conditions = [
-        tuple((key, value) for key, value in entry.conditions.items() if key not in leave_out) for entry in entries
-    ]
-    return dict(Counter(conditions).most_common(1)[0][0])
+    """The conditions that most runs share."""
+    conditions = (tuple(item for item in entry.conditions.items() if item[0] not in leave_out) for entry in entries)
+    return dict(most_common(conditions))
 
 
-def reference_machine(entries: Sequence[Entry]) -> str:
-    """Machine, processes and threads of most runs; of equally many, the first."""
-    return Counter(entry.execution for entry in entries).most_common(1)[0][0]
+def most_common(values: Iterable[_Value]) -> _Value:
+    """The most frequent value; of equally frequent ones the first."""
+    return Counter(values).most_common(1)[0][0]
 
 
-def most_common_opencv(entries: Sequence[Entry]) -> str:
-    """The version of OpenCV that most runs were made with; of equally many, the first."""
-    return Counter(entry.conditions["OpenCV"] for entry in entries).most_common(1)[0][0]
+def most_common_opencv(entries: Iterable[Entry]) -> str:
+    """The version of OpenCV that most runs were made with."""
+    return most_common(entry.conditions["OpenCV"] for entry in entries)
 
 
-def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Runs by `Entry.setting`, in the order of their first."""
-    groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.setting, []).append(entry)
-    return groups
-
-
-def deviation(entry: Entry, entries: Sequence[Entry]) -> str:
-    """How a run's conditions differ from those of most runs; "" if they do not."""
-    return deviation_from(entry, reference(entries))
-
-
-def deviation_from(entry: Entry, shared: Mapping[str, str]) -> str:
-    """How a run's conditions differ from those given; "" if they do not."""
+def deviation(entry: Entry, shared: Mapping[str, str]) -> str:
+    """How a run's conditions differ from those given, such as `reference`; "" if they do not."""
     differing = [
         f"{key} {entry.conditions[key]} instead of {value}"
         for key, value in shared.items()
@@ -156,19 +142,15 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
 
 def failures(entry: Entry) -> str:
     """How many samples of a run failed or cannot be read, and the first reasons; "" if none."""
-    unread = set(entry.rows.unread)
-    lists = [
-        [reason for name, reason in entry.rows.failures if (name in unread) == missing] for missing in (False, True)
-    ]
-    heads = (
-        "the method failed on {}, which count with an IoU of 0 from that click on",
-        "{} that count with an IoU of 0",
-    )
-    texts = []
-    for head, reasons in zip(heads, lists, strict=True):
+    unread, texts = set(entry.rows.unread), []
+    for is_unread, head in (
+        (False, "the method failed on {}, which count with an IoU of 0 from that click on"),
+        (True, "{} that count with an IoU of 0"),
+    ):
+        reasons = [plain(reason) for name, reason in entry.rows.failures if (name in unread) == is_unread]
         if reasons:
             share = f"{len(reasons):,} of {counted(len(entry.rows.samples), 'sample')}"
-            said = [f"{count} × {reason}" for reason, count in Counter(map(plain, reasons)).items()]
+            said = [f"{count} × {reason}" for reason, count in Counter(reasons).items()]
             texts.append(f"{head.format(share)}: {listed(said)}")
     return "; ".join(texts)
 
@@ -209,11 +191,11 @@ def _table(
     after: Sequence[str] = (),
 ) -> Table:
     """A row for each run: descriptions, measures, more descriptions."""
-    notes, shared, machine = Footnotes(), reference(entries), reference_machine(entries)
+    notes, shared, machine = Footnotes(), reference(entries), most_common(entry.execution for entry in entries)
     measures = measures_in(place)
     rows = []
     for entry in entries:
-        cells = _described(entry, notes.marks(deviation_from(entry, shared), *_remarks(entry)))
+        cells = _described(entry, notes.marks(deviation(entry, shared), *_remarks(entry)))
         few = "" if entry.stop_at is None else "of the clicks before the stop alone"
         timing = ("" if entry.execution == machine else f"seconds on {entry.execution}", few)
         numbers = [_cell(entry, m, notes, timing if m.group == "seconds" else ()) for m in measures]
@@ -308,7 +290,7 @@ def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "workers": execution.workers,
         "threads": execution.threads,
         "batch": execution.batch,
-        "notes": ". ".join(filter(None, (deviation(entry, group), *_remarks(entry)))),
+        "notes": ". ".join(filter(None, (deviation(entry, reference(group)), *_remarks(entry)))),
     }
 
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.limits import MAX_COUNT
+from disbench.harness.store import write_json
 from disbench.io import definitions
-from disbench.io.files import whole_file
+from disbench.io.parquet import complaining
 from disbench.io.settings import Bounds, parse_json_table, settings_from
 
 RECORD = "row.json"
@@ -190,19 +191,14 @@ class RowRecord:
 def write_record(folder: Path, record: RowRecord) -> None:
     """Write `row.json` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / RECORD) as file:
-        file.write((json.dumps(record.as_dict(), indent=1) + "\n").encode())
+    write_json(folder / RECORD, record.as_dict())
 
 
 def read_record(folder: Path) -> RowRecord:
     """The record in a folder; `InputError` if it is missing, damaged or of another version of disbench."""
     path = folder / RECORD
-    try:
+    with complaining(path, "not the record of an ablation's row", "run the ablation again"):
         return settings_from(RowRecord, parse_json_table(path.read_bytes()), str(path))
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not the record of an ablation's row ({error}); run the ablation again") from error
 
 
 def recorded(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from disbench.reports.paper.rows import NOT_RUN
 from disbench.reports.render import markdown
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text
 from disbench.reports.report import Report
+from disbench.reports.tables import notes_on_dataset
 
 _ROWS = (
     "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
@@ -110,8 +111,8 @@ def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes)
         return Cell(DASH, notes.marks(missing))
     found = estimate(values_of(own, quantity), quantity)
     text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in found.intervals)
-    samples = own[0].entry.conditions["samples"]
-    note = "" if samples == "all" else f"samples: {samples} ({len(own[0].ious):,} of {own[0].entry.dataset_samples:,})"
+    first = own[0].entry
+    note = notes_on_dataset(first, first.conditions["OpenCV"])[0]
     failed = sum(len(run.entry.rows.failures) for run in own)
     fault = f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
     return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
@@ -188,7 +189,7 @@ def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
                     "dataset": dataset,
                     "measure": quantity.key,
                     "value": None if missing else estimate([run.values(quantity)], quantity).mean,
-                    "samples": len(run.ious),
+                    "samples": len(run.entry.rows.samples),
                     "run": run.entry.folder,
                     "reason": missing,
                 }

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.arrays import Float32Array, FloatArray
+from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
@@ -67,26 +67,24 @@ class Quantity:
 
 @dataclass(frozen=True)
 class CellRun:
-    """The run of a row and seed; `ious`: sample -> IoU after each click."""
+    """The run of a row and seed."""
 
     record: RowRecord
-    run: StoredRun
     entry: Entry
-    ious: Mapping[str, Float32Array | FloatArray]
 
     def values(self, quantity: Quantity) -> FloatArray:
         """The quantity of each sample, float64 (samples,); 1 for a failure, else 0."""
-        rows = list(self.ious.values())
+        rows = self.entry.rows
         if quantity.kind == "iou":
-            return np.array([row[0] for row in rows], dtype=np.float64)
-        clicks = clicks_to_reach(rows, quantity.percent / 100, self.entry.max_clicks)
-        return np.asarray(clicks == self.entry.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64)
+            return np.array([row[0] for row in rows.ious], dtype=np.float64)
+        clicks = clicks_to_reach(rows.ious, quantity.percent / 100, rows.max_clicks)
+        return np.asarray(clicks == rows.max_clicks if quantity.kind == "nof" else clicks, dtype=np.float64)
 
     def missing(self, quantity: Quantity) -> str:
         """Why there are no values; "" if there are."""
         if quantity.percent and not self.entry.rows.reaches(quantity.percent):
             return self.entry.rows.without_curves
-        if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.ious.values()):
+        if quantity.kind == "iou" and any(math.isnan(row[0]) for row in self.entry.rows.ious):
             return NOT_A_NUMBER
         return ""
 
@@ -132,13 +130,11 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     }
     if not records:
         raise InputError(f"{folder}: no row of an ablation is finished here; run disbench ablate to the end")
-    runs = find_runs(list(records))
     found: dict[tuple[str, str], dict[int, CellRun]] = {}
-    for run, entry in zip(runs, read_entries(runs), strict=True):
-        record = records[run.folder]
-        _check_options(run, record)
-        own = CellRun(record, run, entry, dict(zip(entry.rows.samples, entry.rows.ious, strict=True)))
-        found.setdefault((record.row, entry.dataset), {})[record.seed] = own
+    for entry in read_entries(find_runs(list(records))):
+        record = records[entry.run.folder]
+        _check_options(entry.run, record)
+        found.setdefault((record.row, entry.dataset), {})[record.seed] = CellRun(record, entry)
     _check_comparable([run for seeds in found.values() for run in seeds.values()])
     return found
 
@@ -160,19 +156,18 @@ def _check_comparable(runs: Sequence[CellRun]) -> None:
         first = first_of.setdefault(own.entry.dataset, own)
         if own.record.length != runs[0].record.length:
             raise InputError(
-                f"{own.run.folder} is trained for {own.record.budget} and {runs[0].run.folder} for "
+                f"{own.entry.run.folder} is trained for {own.record.budget} and {runs[0].entry.run.folder} for "
                 f"{runs[0].record.budget}; rows are compared at one budget: name another --out for the other"
             )
-        if _how(own) != _how(first) or list(own.ious) != list(first.ious):
+        if _how(own.entry) != _how(first.entry):
             raise InputError(
-                f"{own.run.folder} and {first.run.folder} differ in samples or protocol; measure all rows "
+                f"{own.entry.run.folder} and {first.entry.run.folder} differ in samples or protocol; measure all rows "
                 "with the same --every, --limit and --stop-at"
             )
 
 
-def _how(own: CellRun) -> tuple[object, ...]:
-    entry = own.entry
-    return entry.content_hash, dict(entry.conditions), entry.threshold, entry.stop_at
+def _how(entry: Entry) -> tuple[object, ...]:
+    return entry.content_hash, dict(entry.conditions), entry.threshold, entry.stop_at, list(entry.rows.samples)
 
 
 def estimate(values: npt.ArrayLike, quantity: Quantity) -> Estimate:

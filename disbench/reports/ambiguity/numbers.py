@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from disbench.core.limits import MAX_ANSWERS
 from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers
 from disbench.harness.store import SECONDS
+from disbench.io.parquet import complaining
 from disbench.reports.entries import run_label, told
 from disbench.reports.render.table import plain
 
@@ -209,17 +210,9 @@ class _Set:
     moved: tuple[Answer, ...]
 
 
-@contextmanager
-def fitting(folder: Path) -> Iterator[None]:
+def fitting(folder: Path) -> AbstractContextManager[None]:
     """Turn errors from tables that do not fit each other into `InputError`."""
-    try:
-        yield
-    except (AttributeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{folder}: its files do not fit each other ({repr(error)[:200]}); run it again with --existing overwrite"
-        ) from error
+    return complaining(folder, "its files do not fit each other", "run it again with --existing overwrite")
 
 
 def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
@@ -267,8 +260,7 @@ def read_numbers(run: StoredAnswers) -> Numbers:
         values["candidates", ""] = Number(count, float(candidates))
         values["failed", ""] = Number(len(sets), len(run.record.result.failed))
         values["model_seconds", ""] = Number(count, float(table["model_seconds"].to_numpy().mean()))
-        values |= _by_relation(drawn)
-        values |= _by_size(drawn, images)
+        values |= _by_group(drawn)
         values |= {("own_choice_means", name): Number(count, share) for name, share in _meant(drawn).items()}
         for name, curve in _curves(answers).items():
             values |= {(name, str(kept)): Number(count, value) for kept, value in enumerate(curve.tolist(), start=1)}
@@ -348,35 +340,28 @@ def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
     return {**curves, "coverage_oracle": np.mean(oracle, axis=0)}
 
 
-def _by_relation(drawn: Sequence[tuple[_Set, Answer]]) -> dict[tuple[str, str], Number]:
-    families = np.array([name for one, _ in drawn for name in one.families])
-    images = np.array([one.image for one, _ in drawn for _ in one.families])
-    best = np.concatenate([ambiguity.best_ious(answer.ious) for _, answer in drawn])
-    found = {}
-    for name, which in places_of(families, FAMILIES).items():
-        found["coverage_by_relation", name] = mean_of(best[which], images[which])
-        found |= _recalls(best[which], int(which.sum()), "relation", name)
-    return found
-
-
-def _by_size(drawn: Sequence[tuple[_Set, Answer]], images: npt.NDArray[np.str_]) -> dict[tuple[str, str], Number]:
-    sizes = np.array([SIZES[min(len(one.families), len(SIZES)) - 1] for one, _ in drawn])
+def _by_group(drawn: Sequence[tuple[_Set, Answer]]) -> dict[tuple[str, str], Number]:
+    """Coverage, and shares of members that reach an IoU, by the members' relation and by the size of the set."""
     best = [ambiguity.best_ious(answer.ious) for _, answer in drawn]
-    means = np.array([values.mean() for values in best])
+    sizes = [SIZES[min(len(one.families), len(SIZES)) - 1] for one, _ in drawn]
+    families = [(one.image, name) for one, _ in drawn for name in one.families]
+    members = list(np.concatenate(best)[:, None])
     found = {}
-    for name, which in places_of(sizes, SIZES).items():
-        found["coverage_by_size", name] = mean_of(means[which], images[which])
-        members = np.concatenate([values for values, chosen in zip(best, which, strict=True) if chosen])
-        found |= _recalls(members, int(which.sum()), "size", name)
+    for kind, order, groups, values in (
+        ("relation", FAMILIES, families, members),
+        ("size", SIZES, [(one.image, size) for (one, _), size in zip(drawn, sizes, strict=True)], best),
+    ):
+        images, names = np.array(groups).T
+        for name, which in places_of(names, order).items():
+            own = [values[number] for number in np.flatnonzero(which)]
+            found[f"coverage_by_{kind}", name] = mean_of([one.mean() for one in own], images[which])
+            found |= {
+                (f"recall_{percent}_by_{kind}", name): Number(
+                    len(own), ambiguity.recall(np.concatenate(own)[:, None], at)
+                )
+                for percent, at in zip(RECALLS, ambiguity.THRESHOLDS, strict=True)
+            }
     return found
-
-
-def _recalls(best: FloatArray, count: int, kind: str, group: str) -> dict[tuple[str, str], Number]:
-    """Shares of members that reach an IoU."""
-    return {
-        (f"recall_{round(100 * threshold)}_by_{kind}", group): Number(count, ambiguity.recall(best[:, None], threshold))
-        for threshold in ambiguity.THRESHOLDS
-    }
 
 
 def places_of(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from disbench.reports.ambiguity.numbers import (
 )
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.entries import split_runs
+from disbench.reports.entries import alike, split_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
 from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text
@@ -55,13 +55,10 @@ class _Shown:
     kept: int = 0
     absent: str = DASH
 
-    @property
-    def column(self) -> Column:
-        return Column(self.heading, self.above)
-
-    def cell(self, run: Numbers) -> Cell:
-        found = run.of(self.measure)
-        number = found.get(str(min(self.kept, len(found))) if self.kept else self.group)
+    def cell(self, run: Numbers, group: str = "", ending: str = "") -> Cell:
+        """The number of a run, or of a group of it; `ending` of the measure's name."""
+        found = run.of(self.measure + ending)
+        number = found.get(str(min(self.kept, len(found))) if self.kept else self.group or group)
         if number is None or number.value is None:
             return Cell(self.absent)
         if not self.interval or number.low is None or number.high is None:
@@ -86,15 +83,16 @@ _KINDS = (
     ("_by_part", "by part", "Part", "The clicked part itself, by its name; the most frequent names."),
 )
 """Tables of a run on each intent: what its measures end with, title, heading of the groups, caption."""
+_Row = tuple[tuple[str, ...], Numbers, str, str]
+"""A row's texts, and where its numbers are from: the run, the group, what the measures' names end with."""
+_METHOD, _RIGHT = ("Method", "Selection"), ("Targets", "Pairs", "IoU")
+"""Headings; the latter are of numbers."""
 _CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
 
 
 def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
     """Runs grouped by `Who.key`, in the order of their first."""
-    groups: dict[tuple[str, str, str], list[Numbers]] = {}
-    for run in runs:
-        groups.setdefault(run.who.key, []).append(run)
-    return list(groups.values())
+    return list(alike(runs, lambda run: run.who.key).values())
 
 
 def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Table]:
@@ -102,14 +100,16 @@ def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Ta
     found = []
     for place, group in enumerate(by_sets(numbers), start=1):
         chosen = [run for run in group if run.of("own_choice_means")]
-        title = group[0].who.title
-        found += [
-            _table(f"coverage-{place}", f"{title}: coverage", *_coverage(group), group),
-            _table(f"candidates-{place}", f"{title}: candidates and scores", *_candidates(group), group),
-            _table(f"groups-{place}", f"{title}: by relation and size", *_groups(group), group),
-        ]
-        if chosen:
-            found.append(_table(f"meant-{place}", f"{title}: what one answer means", *_meant(chosen), chosen))
+        for name, words, runs, make in (
+            ("coverage", "coverage", group, _coverage),
+            ("candidates", "candidates and scores", group, _candidates),
+            ("groups", "by relation and size", group, _groups),
+            ("meant", "what one answer means", chosen, _meant),
+        ):
+            if runs:
+                rows = [((run.who.label,), run, "", "") for run in runs]
+                title = f"{group[0].who.title}: {words}"
+                found.append(_table(f"{name}-{place}", title, *make(runs), ("Method",), rows))
     for place, group in enumerate(by_sets(intents), start=1):
         kinds = [kind for kind in _KINDS if any(run.of(f"iou_1{kind[0]}") for run in group)]
         found += [_intents_table(group, place, *kind) for kind in kinds]
@@ -133,18 +133,22 @@ def overview(runs: Sequence[Numbers]) -> Table:
         f"candidate's IoU. {_INTERVALS} Rows of different sets, or with other first clicks, cannot be compared."
     )
     rows = [
-        (Cell(f"{run.who.title}, {run.sets:,}"), Cell(run.who.label), *(column.cell(run) for column in shown))
-        for group in by_sets(runs)
-        for run in group
+        ((f"{run.who.title}, {run.sets:,}", run.who.label), run, "", "") for group in by_sets(runs) for run in group
     ]
-    columns = (Column("Sets", number=False), Column("Method", number=False), *(column.column for column in shown))
-    return Table("ambiguity", "Ambiguity of the first click", caption, columns, tuple(rows), {})
+    return _table("ambiguity", "Ambiguity of the first click", caption, shown, ("Sets", "Method"), rows)
 
 
-def _table(name: str, title: str, caption: str, shown: Sequence[_Shown], runs: Sequence[Numbers]) -> Table:
-    rows = tuple((Cell(run.who.label), *(column.cell(run) for column in shown)) for run in runs)
-    columns = (Column("Method", number=False), *(column.column for column in shown))
-    return Table(name, title, caption, columns, rows, {})
+def _table(
+    name: str, title: str, caption: str, shown: Sequence[_Shown], labels: Sequence[str], rows: Sequence[_Row]
+) -> Table:
+    """A table; `labels` are the headings of the rows' texts."""
+    cells = tuple(
+        (*map(Cell, texts), *(column.cell(run, group, ending) for column in shown))
+        for texts, run, group, ending in rows
+    )
+    columns = [Column(label, number=label in _RIGHT) for label in labels]
+    columns += [Column(column.heading, column.above) for column in shown]
+    return Table(name, title, caption, tuple(columns), cells, {})
 
 
 def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
@@ -219,28 +223,17 @@ def _intents_table(runs: Sequence[Numbers], place: int, kind: str, title: str, h
     )
     text = f"{caption} Asked with {runs[0].who.asked}. {_INTERVALS}"
     name = f"intents{kind.replace('_', '-')}-{place}"
-    return _grouped(name, f"{runs[0].who.title}: {title}", text, runs, (heading, "Targets", f"iou_1{kind}"), shown)
+    rows = _grouped(runs, f"iou_1{kind}")
+    return _table(name, f"{runs[0].who.title}: {title}", text, shown, (*_METHOD, heading, "Targets"), rows)
 
 
-def _grouped(
-    name: str, title: str, caption: str, runs: Sequence[Numbers], group: tuple[str, str, str], shown: Sequence[_Shown]
-) -> Table:
-    """A row for each run and group; `group`: headings of the groups and their counts, and a measure that has both."""
-    heading, counts, counted_by = group
-    rows = tuple(
-        (
-            *map(Cell, (run.who.label, run.selection, name, f"{number.count:,}")),
-            *(replace(column, group=name).cell(run) for column in shown),
-        )
+def _grouped(runs: Sequence[Numbers], measure: str) -> list[_Row]:
+    """A row for each run and each group of a measure, with the group's count."""
+    return [
+        ((run.who.label, run.selection, group, f"{number.count:,}"), run, group, "")
         for run in runs
-        for name, number in run.of(counted_by).items()
-    )
-    columns = (
-        *(Column(text, number=False) for text in ("Method", "Selection", heading)),
-        Column(counts),
-        *(column.column for column in shown),
-    )
-    return Table(name, title, caption, columns, rows, {})
+        for group, number in run.of(measure).items()
+    ]
 
 
 def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
@@ -252,17 +245,11 @@ def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
         "Share of sets all of whose masks reach the IoU within so many clicks each. Gap of granularity: the largest "
         f"mean number of clicks to it over the places in a set, less the smallest. {_INTERVALS}"
     )
-    rows = tuple(
-        (
-            *map(Cell, (run.who.label, run.selection, f"{percent} %")),
-            *(replace(column, measure=f"{column.measure}_{percent}").cell(run) for column in shown),
-        )
-        for run in runs
-        for percent in PERCENTS
-    )
-    columns = (*(Column(name, number=False) for name in ("Method", "Selection")), Column("IoU"))
-    columns += tuple(column.column for column in shown)
-    return Table(f"whole-sets-{place}", f"{runs[0].who.title}: all intents", caption, columns, rows, {})
+    rows = [
+        ((run.who.label, run.selection, f"{percent} %"), run, "", f"_{percent}") for run in runs for percent in PERCENTS
+    ]
+    title = f"{runs[0].who.title}: all intents"
+    return _table(f"whole-sets-{place}", title, caption, shown, (*_METHOD, "IoU"), rows)
 
 
 def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
@@ -284,8 +271,8 @@ def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
         f"mean IoU of both answers is beside it. {_INTERVALS}"
         + (f" Not measured without masks: {without}; run with --store kept." if without else "")
     )
-    title = f"{runs[0].who.title}: containment of answers"
-    return [_grouped(f"containment-{place}", title, caption, runs, ("Masks", "Pairs", "containment_truth"), shown)]
+    title, rows = f"{runs[0].who.title}: containment of answers", _grouped(runs, "containment_truth")
+    return [_table(f"containment-{place}", title, caption, shown, (*_METHOD, "Masks", "Pairs"), rows)]
 
 
 def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
@@ -401,8 +388,7 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
 
 def _with_runs(numbers: Sequence[Numbers], runs: Sequence[_Run]) -> list[list[tuple[Numbers, _Run]]]:
     """The groups of `by_sets`, each with its runs."""
-    pairs = list(zip(numbers, runs, strict=True))
-    return [[pair for pair in pairs if pair[0] in group] for group in by_sets(numbers)]
+    return list(alike(list(zip(numbers, runs, strict=True)), lambda pair: pair[0].who.key).values())
 
 
 def _page(shown: Mapping[str, Any], pictures: Sequence[str]) -> str:

@@ -11,10 +11,9 @@ import numpy as np
 from disbench.core.errors import InputError
 from disbench.core.figures import FORMS
 from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
-from disbench.harness.store import StoredRun
 from disbench.io.files import write_files
 from disbench.reports.curves import Panel, draw_curves
-from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
+from disbench.reports.entries import Entry, by_dataset, by_setting, find_runs, read_entries
 from disbench.reports.paper.definitions import PaperCurves, PaperPictures, is_method, read_definition
 from disbench.reports.paper.published import Dataset
 from disbench.reports.paper.rows import departures, not_shown, notes_on_samples, read_paper_runs
@@ -30,7 +29,7 @@ from disbench.reports.run_samples import (
     read_samples,
     target_panel,
 )
-from disbench.reports.tables import by_setting, curves_csv, deviation, most_common_opencv
+from disbench.reports.tables import curves_csv, deviation, most_common_opencv, reference
 
 FORMATS = (*FORMS, "csv")
 """Formats of a figure of curves; `csv` has their values."""
@@ -134,19 +133,18 @@ def make_pictures_figure(
     """
     definition = read_definition(PaperPictures, name)
     make, store, what = (_stages, "all", "all candidates") if name == "figure5" else (_methods, "kept", "masks")
-    stored = find_runs(runs)
-    pairs = list(zip(stored, read_entries(stored), strict=True))
+    entries = read_entries(find_runs(runs))
     usable = [
-        (run, entry)
-        for run, entry in pairs
-        if run.record.execution.store in (store, "all") and set(samples) <= set(entry.rows.samples)
+        entry
+        for entry in entries
+        if entry.record.execution.store in (store, "all") and set(samples) <= set(entry.rows.samples)
     ]
     if not usable:
         named = f" and has the samples {', '.join(map(plain, samples))}" if samples else ""
         raise InputError(
-            f"none of {counted(len(stored), 'run')} stored {what}{named}; make one with disbench run --store {store}"
+            f"none of {counted(len(entries), 'run')} stored {what}{named}; make one with disbench run --store {store}"
         )
-    figures = make(definition, pairs, usable, data, samples)
+    figures = make(definition, entries, usable, data, samples)
     stems = [name] if len(figures) == 1 else [f"{name}-{number}" for number in range(1, len(figures) + 1)]
     contents: dict[str, bytes | None] = {}
     for stem, figure in zip(stems, figures, strict=True):
@@ -158,20 +156,13 @@ def make_pictures_figure(
     return Report(tuple(paths), tuple(f"look at: {path}" for path in paths))
 
 
-_Pair = tuple[StoredRun, Entry]
-
-
 def _stages(
-    definition: PaperPictures,
-    pairs: Sequence[_Pair],
-    usable: Sequence[_Pair],
-    data: Path | None,
-    samples: Sequence[str],
+    definition: PaperPictures, _: Sequence[Entry], usable: Sequence[Entry], data: Path | None, samples: Sequence[str]
 ) -> list[_Figure]:
     figures = []
-    for run, entry in usable:
+    for entry in usable:
         names, how = _names(entry.rows.samples, definition, samples)
-        found = read_samples(run, open_same_dataset(run, data), names)
+        found = read_samples(entry.run, open_same_dataset(entry.run, data), names)
         heading = f"{definition.title}, {entry.label} on {entry.dataset} ({entry.short_hash})"
         figures.append(_Figure(heading, (f"{entry.protocol}; {how}.",), _stage_strips(definition, found)))
     return figures
@@ -198,30 +189,29 @@ def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> tu
 
 def _methods(
     definition: PaperPictures,
-    pairs: Sequence[_Pair],
-    usable: Sequence[_Pair],
+    entries: Sequence[Entry],
+    usable: Sequence[Entry],
     data: Path | None,
     samples: Sequence[str],
 ) -> list[_Figure]:
-    figures = []
-    runs = {entry.folder: run for run, entry in usable}
-    for group in by_dataset([entry for _, entry in pairs]).values():
-        shown = [entry for entry in group if entry.folder in runs]
+    figures, stored = [], {entry.folder for entry in usable}
+    for group in by_dataset(entries).values():
+        shown = [entry for entry in group if entry.folder in stored]
         if not shown:
             continue
-        first = runs[shown[0].folder]
         ids = [entry.rows.samples for entry in shown]
         common = [name for name in ids[0] if all(name in own for own in map(frozenset, ids))]
         if not common:
             raise InputError(
-                f"{first.folder} and {runs[shown[1].folder].folder}: no sample that all runs have; give runs made with "
+                f"{shown[0].run.folder} and {shown[1].run.folder}: no sample that all runs have; give runs made with "
                 "the same --every and --limit"
             )
         names, how = _names(common, definition, samples)
-        source = open_same_dataset(first, data)
-        found = [read_samples(runs[entry.folder], source, names) for entry in shown]
-        notes = [f"{entry.label}: {text}." for entry in shown if (text := deviation(entry, shown))]
-        hidden = [entry.label for entry in group if entry not in shown]
+        source = open_same_dataset(shown[0].run, data)
+        found = [read_samples(entry.run, source, names) for entry in shown]
+        shared = reference(shown)
+        notes = [f"{entry.label}: {text}." for entry in shown if (text := deviation(entry, shared))]
+        hidden = [entry.label for entry in group if entry.folder not in stored]
         if hidden:
             notes.append(f"Without stored masks, and so not shown: {', '.join(hidden)}.")
         labels = [entry.label for entry in shown]

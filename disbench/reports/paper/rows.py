@@ -10,11 +10,11 @@ from pathlib import Path
 from disbench.core.errors import InputError, unknown_name
 from disbench.harness.measures import Value
 from disbench.io import addresses
-from disbench.reports.entries import Entry, find_runs, read_entries
+from disbench.reports.entries import Entry, by_setting, find_runs, read_entries
 from disbench.reports.paper.definitions import Label, PaperTable, Pattern, is_method
 from disbench.reports.paper.published import Dataset, Measure, Printed, read_published
 from disbench.reports.render.table import counted, option_value, plain
-from disbench.reports.tables import by_setting, deviation_from, most_common_opencv, notes_on_dataset
+from disbench.reports.tables import deviation, most_common_opencv, notes_on_dataset
 
 NOT_RUN, NOT_PRINTED = "not run", "not printed"
 
@@ -41,14 +41,9 @@ def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = 
             place = run.folder.resolve()
             if wanted.setdefault(place, name) != name:
                 raise InputError(f"{run.folder}: named for the rows {wanted[place]!r} and {name!r}; name one")
-    runs = find_runs([*folders, *(folder for _, folder in rows)])
-    entries = read_entries(runs)
-    named = {
-        entry.folder: wanted[run.folder.resolve()]
-        for run, entry in zip(runs, entries, strict=True)
-        if run.folder.resolve() in wanted
-    }
-    return PaperRuns(tuple(entries), named)
+    entries = read_entries(find_runs([*folders, *(folder for _, folder in rows)]))
+    places = {entry.folder: entry.run.folder.resolve() for entry in entries}
+    return PaperRuns(tuple(entries), {name: wanted[place] for name, place in places.items() if place in wanted})
 
 
 def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
@@ -222,7 +217,7 @@ def departures(entry: Entry) -> tuple[str, ...]:
     """How a run departs from the paper's protocol, on any dataset."""
     usual = entry.record.method.facts.threshold
     found = (
-        deviation_from(entry, read_published().sources.protocol),
+        deviation(entry, read_published().sources.protocol),
         f"threshold {entry.threshold:g} instead of the method's own {usual:g}" if entry.threshold != usual else "",
     )
     return tuple(filter(None, found))
