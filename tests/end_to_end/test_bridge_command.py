@@ -86,14 +86,6 @@ def test_a_crash_is_a_recorded_failure_of_its_sample(place: Path) -> None:
     assert "raised RuntimeError: CUDA out of memory" in result["failed"][0]["reason"]
 
 
-def test_what_cannot_begin_is_one_sentence(place: Path) -> None:
-    for arguments, words in (((), "--set python=PATH"), ((*SETTINGS, "--set", "fault=missing"), "no_such_module")):
-        done = disbench("run", "--method", "discs.toml", *arguments, *RUN, "--out", "none", cwd=place)
-        assert done.returncode == 2 and "Traceback" not in done.stderr
-        last = done.stderr.splitlines()[-1]  # a bar of progress may stand before it
-        assert last.startswith("error: ") and words in last
-
-
 def test_one_image(place: Path) -> None:
     click = ("--click", "200,100,+")
     photo = photo_path("coffee.png")

@@ -135,6 +135,21 @@ def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
 
 
 @st.composite
+def strange_rows(draw: st.DrawFn, table: pa.Table) -> pa.Table:
+    """A table with values that a run would not have, or with rows missing or there twice."""
+    rows = table.to_pylist()
+    for _ in range(draw(st.integers(1, 3))):
+        row = draw(st.sampled_from(rows)) if rows else {}
+        field = draw(st.sampled_from(list(table.schema)))
+        if row and draw(st.booleans()):
+            empty = field.nullable and draw(st.booleans())
+            row[field.name] = None if empty else draw(strange(field.type))
+        elif row:
+            rows.remove(row) if draw(st.booleans()) else rows.insert(0, row)
+    return pa.Table.from_pylist(rows, table.schema)
+
+
+@st.composite
 def damaged_parquet(draw: st.DrawFn, content: bytes) -> bytes:
     """The bytes of a Parquet file, damaged anywhere or in its footer."""
     end = draw(st.sampled_from((len(content), 8 + int.from_bytes(content[-8:-4], "little"))))

@@ -29,7 +29,15 @@ from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
 from disbench.reports.ambiguity.report import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
-from tests.fuzz.stored_forms import changed, damaged_parquet, in_a_child, parquet_bytes, result_or_refusal, strange
+from tests.fuzz.stored_forms import (
+    changed,
+    damaged_parquet,
+    in_a_child,
+    parquet_bytes,
+    result_or_refusal,
+    strange,
+    strange_rows,
+)
 from tests.fuzz.tools import examples
 
 FILES = (SETS, ANSWERS, OVERLAPS)
@@ -90,16 +98,7 @@ def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataO
 @given(name=st.sampled_from(FILES), data=st.data())
 def test_values(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
     drawn = data.draw(st.integers(0, 7)) == 7
-    table = pq.read_table(run.folder / name)
-    rows = table.to_pylist()
-    for _ in range(data.draw(st.integers(1, 3))):
-        row = data.draw(st.sampled_from(rows)) if rows else {}
-        field = data.draw(st.sampled_from(list(table.schema)))
-        if row and data.draw(st.integers(0, 3)):
-            row[field.name] = data.draw(strange(field.type))
-        elif row:
-            rows.remove(row) if data.draw(st.booleans()) else rows.insert(0, row)
-    content = parquet_bytes(pa.Table.from_pylist(rows, table.schema))
+    content = parquet_bytes(data.draw(strange_rows(pq.read_table(run.folder / name))))
     with stored(run, **{name.partition(".")[0]: content}) as folder:
         read_everything(folder, photo_shards, drawn=drawn)
 

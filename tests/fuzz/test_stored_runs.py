@@ -54,7 +54,7 @@ from tests.fuzz.stored_forms import (
     nasty_texts,
     parquet_bytes,
     result_or_refusal,
-    strange,
+    strange_rows,
 )
 from tests.fuzz.tools import examples
 from tests.unit.run_tools import draw_ious, write_run
@@ -132,18 +132,9 @@ def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
 @examples(40)
 @given(data=st.data())
 def test_rows(run: StoredRun, data: st.DataObject) -> None:
-    rows = run.rows().to_pylist()
     description = copy.deepcopy(run.record.as_json())
     description["execution"]["store"] = data.draw(st.sampled_from(("none", "none", "kept", "all")))
-    for _ in range(data.draw(st.integers(1, 3))):
-        row = data.draw(st.sampled_from(rows)) if rows else {}
-        field = data.draw(st.sampled_from(list(SCHEMA)))
-        if row and data.draw(st.booleans()):
-            empty = field.nullable and data.draw(st.booleans())
-            row[field.name] = None if empty else data.draw(strange(field.type))
-        elif row:
-            rows.remove(row) if data.draw(st.booleans()) else rows.insert(0, row)
-    with stored(description, parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))) as folder:
+    with stored(description, parquet_bytes(data.draw(strange_rows(run.rows().cast(SCHEMA))))) as folder:
         read_everything(folder)
 
 

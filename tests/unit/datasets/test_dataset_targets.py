@@ -58,12 +58,14 @@ def test_rules_of_grey_take_16_bits(tmp_path: Path) -> None:
         assert RULES["trimap"](path, 0).tolist() == [[0, 0, -1, 1]]
 
 
-def test_any_channel_merges_all_objects_of_a_palette(tmp_path: Path) -> None:
+def test_any_channel_merges_all_objects_of_a_palette_which_may_be_short(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 2], [3, 0, 255]], dtype=np.uint8)
     path = palette_png(tmp_path / "a.png", labels)
     assert RULES["any-channel"](path, 0).tolist() == [[0, 1, 1], [1, 0, 1]]
     black = palette_png(tmp_path / "b.png", labels, [0, 0, 0, 0, 0, 0, 9, 0, 0])
     assert RULES["any-channel"](black, 0).tolist() == [[0, 0, 1], [0, 0, 0]]  # an index is not a colour
+    path = palette_png(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8), [1, 2, 3, 4, 5, 6])
+    assert read_palette(path)[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
 
 
 def test_voc_by_palette_and_by_grey(tmp_path: Path) -> None:
@@ -86,11 +88,6 @@ def test_the_greys_of_the_voc_palette(tmp_path: Path) -> None:
 
     colours = np.array(voc_palette(), dtype=np.uint8).reshape(1, 256, 3)
     assert np.array_equal(cv2.cvtColor(colours[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)[0], greys)
-
-
-def test_palettes_may_be_short(tmp_path: Path) -> None:
-    path = palette_png(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8), [1, 2, 3, 4, 5, 6])
-    assert read_palette(path)[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("kind", ["grey", "palette", "rgb", "rgba", "la", "16 bits", "bilevel"])

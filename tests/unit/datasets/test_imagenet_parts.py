@@ -70,12 +70,16 @@ def coco(annotations: list[dict[str, Any]], names: list[str], image_name: str, *
 
 
 class TestPartImageNetMaps:
-    def test_parts_fill_the_whole_which_is_no_center(self, tmp_path: Path) -> None:
+    def test_parts_fill_the_whole_or_are_counted_and_checked(self, tmp_path: Path) -> None:
         (found,) = sampled("partimagenet-parts", write_maps(tmp_path, part_map(), whole_map()))
         assert (areas(found), sets_of(found)) == (AREAS, SETS)
         assert (found.scene.image_id, found.scene.file_name) == (f"{FISH}_1", f"images/val/{FISH}_1.JPEG")
         assert [item.annotation_id for item in found.scene.objects] == [0, 24, 25, 40]
         assert not found.scene.dropped
+        wholes = np.where(mask("T"), 17, 158).astype(np.uint8)
+        (found,) = sampled("partimagenet-parts", write_maps(tmp_path, part_map(), wholes))
+        assert sets_of(found)[TIRE] == ([TIRE], 240)
+        assert found.scene.dropped == {"link: whole differs from its parts": 1, "link: parent outside": 2}
 
     def test_without_maps_of_wholes_their_union_is_the_whole(self, tmp_path: Path) -> None:
         write_maps(tmp_path, part_map(), name="b")
@@ -86,12 +90,6 @@ class TestPartImageNetMaps:
         assert areas(full) == {HEAD: 576, BODY: HEIGHT * WIDTH - 576 - 240, TIRE: 240, "whole": HEIGHT * WIDTH}
         assert areas(usual)["whole"] == 1536
         assert not nothing.scene.objects
-
-    def test_wholes_that_differ_from_their_parts_are_counted_and_checked(self, tmp_path: Path) -> None:
-        wholes = np.where(mask("T"), 17, 158).astype(np.uint8)
-        (found,) = sampled("partimagenet-parts", write_maps(tmp_path, part_map(), wholes))
-        assert sets_of(found)[TIRE] == ([TIRE], 240)
-        assert found.scene.dropped == {"link: whole differs from its parts": 1, "link: parent outside": 2}
 
     @pytest.mark.parametrize(
         ("parts", "wholes", "file"),
@@ -184,7 +182,7 @@ class TestSpin:
         assert list(found.parents) == parents
         assert found.scene.dropped == dropped
 
-    def test_sets_of_three(self, tmp_path: Path) -> None:
+    def test_sets_of_three_and_a_fitting_name_outside(self, tmp_path: Path) -> None:
         (found,) = sampled("spin-parts", write_spin(tmp_path))
         assert sets_of(found) == {
             SUBPART: ([SUBPART, PART, WHOLE], 90),
@@ -192,8 +190,6 @@ class TestSpin:
             WHOLE: ([WHOLE], 1296),
         }
         assert (found.scene.file_name, found.scene.source) == ("images/val/n0_1.JPEG", "spin+parts")
-
-    def test_a_fitting_name_outside_is_a_root(self, tmp_path: Path) -> None:
         write_spin(tmp_path)
         path = tmp_path / "spin_val_parts.json"
         path.write_text(json.dumps(coco([{"category_id": 0, "segmentation": rle("R")}], [PART], "n0_1.JPEG", id=1.0)))

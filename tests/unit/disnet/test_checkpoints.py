@@ -37,11 +37,6 @@ TRAINING = tiny_training()
 
 
 @pytest.fixture(scope="module")
-def network() -> Disnet:
-    return tiny_network()
-
-
-@pytest.fixture(scope="module")
 def stored(network: Disnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stored") / "disnet.safetensors"
     save_network(path, network, TRAINING, {"steps": "7"}, half=False)

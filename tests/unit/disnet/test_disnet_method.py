@@ -39,16 +39,6 @@ def method(network: Disnet) -> DisnetMethod:
     return DisnetMethod(network, partial(stretched, side=SIDE))
 
 
-@pytest.fixture(scope="module")
-def network() -> Disnet:
-    return tiny_network()
-
-
-@pytest.fixture(scope="module")
-def one_stage() -> Disnet:
-    return tiny_network(first_click=False)
-
-
 def given(clicks: Sequence[Click], size: tuple[int, int]) -> ClickBatch:
     """Pixel centres of an image stretched to the input."""
     scales = (SIDE / size[1], SIDE / size[0])

@@ -32,16 +32,6 @@ def batch(photo_shards: Path) -> Batch:
     return photo_batch(photo_shards)
 
 
-@pytest.fixture(scope="module")
-def network() -> Disnet:
-    return tiny_network()
-
-
-@pytest.fixture(scope="module")
-def one_stage() -> Disnet:
-    return tiny_network(first_click=False)
-
-
 def step(
     made: Disnet, batch: Batch, rounds: Sequence[int] = ROUNDS, clickers: int = 1, **settings: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,7 +27,7 @@ def content(description: dict[str, Any]) -> bytes:
     return json.dumps(description).encode()
 
 
-def test_a_record_is_what_was_written() -> None:
+def test_records_of_both_tasks_are_what_was_written() -> None:
     record = parse_record(content(DESCRIPTION), "run.json")
     assert isinstance(record, RunRecord)
     written = record.as_json()
@@ -35,9 +35,6 @@ def test_a_record_is_what_was_written() -> None:
     assert list(written) == list(DESCRIPTION)
     for part in ("method", "dataset", "protocol", "machine"):
         assert list(written[part].items()) == list(DESCRIPTION[part].items())
-
-
-def test_the_diverse_task_has_a_record_of_its_own() -> None:
     record = parse_record(content(DIVERSE), "run.json")
     assert isinstance(record, SetRunRecord) and record.protocol.clicks == 2
     assert list(record.as_json())[:2] == ["format", "task"]

@@ -77,7 +77,7 @@ def test_differences_beside_the_paper(tmp_path: Path) -> None:
     assert "Of 1 sign that the paper prints: 1 holds, 0 against, 0 not decided." in page
 
 
-def test_the_interval_over_samples_is_that_of_all_resamples() -> None:
+def test_intervals_over_samples_and_over_seeds() -> None:
     draws = np.random.default_rng(0)
     values = draws.integers(-5, 6, (3, 4)).astype(float)
     means = np.array([values[:, list(chosen)].mean() for chosen in product(range(4), repeat=4)])
@@ -85,9 +85,6 @@ def test_the_interval_over_samples_is_that_of_all_resamples() -> None:
     assert estimate(values, NOC).samples == pytest.approx((low, high))
     assert estimate(values, NOF).samples == pytest.approx((4 * low, 4 * high)), "failures are counted"
     assert estimate(values, NOF).mean == pytest.approx(4 * values.mean())
-
-
-def test_the_interval_over_seeds_is_students() -> None:
     values = np.random.default_rng(1).normal(0.2, 1.0, (5, 30))
     wanted = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
     assert estimate(values, IOU).seeds == pytest.approx((wanted.low, wanted.high))

@@ -150,14 +150,10 @@ class TestDefinitions:
         with pytest.raises(InputError, match="'no-such-card'"):
             definitions.find("datasets", "no-such-card")
 
-    def test_an_incomplete_installation_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_where_definitions_lie(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         with pytest.raises(InputError, match="'sampling' are missing from this installation"):
             definitions.folder("sampling")
-
-    def test_the_wheels_folder_comes_before_the_checkouts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         (tmp_path / "sampling").mkdir()
         (tmp_path / "sampling" / "beside.toml").write_text("")

@@ -264,14 +264,12 @@ class TestPartsThatCannotBeMerged:
         make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
         self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", r"other: .*\(other versions\)")
 
-    def test_into_a_part(self, parts: list[Path]) -> None:
+    def test_into_a_part_or_another_job(self, parts: list[Path], source: Scenes, tmp_path: Path) -> None:
         before = contents(parts[2])
         for existing in ("resume", "overwrite"):
             with pytest.raises(InputError, match=r"part-3: a part itself; name another folder"):
                 merge_parts(parts, parts[2].parent / "x" / ".." / "part-3", existing=existing)  # type: ignore[arg-type]
         assert contents(parts[2]) == before
-
-    def test_into_another_job(self, source: Scenes, parts: list[Path], tmp_path: Path) -> None:
         make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
         before = contents(tmp_path / "out")
         with pytest.raises(InputError, match=r"recipe seed.*--existing overwrite"):
