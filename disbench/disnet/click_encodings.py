@@ -19,10 +19,15 @@ INPUT_SIDE = 448
 
 def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
     """Distances of a grid's cells from clicks given in cells: float (batch, clicks, height, width)."""
-    y, x = (torch.arange(side, device=clicks.points.device, dtype=torch.float32) for side in size)
-    centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    differences = centers[None, None] - clicks.points[:, :, None, None, :]
-    return differences.square().sum(dim=-1).sqrt()
+    return _squared_distances(clicks, size).sqrt()
+
+
+def _squared_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
+    y, x = (
+        (torch.arange(side, device=clicks.points.device, dtype=torch.float32) - clicks.points[..., axis, None]).square()
+        for side, axis in zip(size, (1, 0), strict=True)
+    )
+    return x[:, :, None, :] + y[:, :, :, None]
 
 
 def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -> Tensor:
@@ -44,13 +49,13 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
     """
     if min(radii) <= 0:
         raise ValueError(f"radii {radii} must be positive")
-    own = torch.full((clicks.points.shape[1],), radii[1], device=clicks.points.device)
-    own[0] = radii[0]
-    own = own[None, :, None, None]
-    distances = click_distances(clicks, size)
-    decay = 1 - torch.minimum(distances, own) / own
-    decay = decay * clicks.signed(positive)[:, :, None, None]
-    return decay.amax(dim=1)
+    squares = _squared_distances(clicks, size).masked_fill(~clicks.signed(positive)[:, :, None, None], torch.inf)
+    decays = [
+        1 - own.amin(dim=1).sqrt().clamp(max=radius) / radius
+        for own, radius in zip((squares[:, :1], squares[:, 1:]), radii, strict=True)
+        if own.shape[1]
+    ]
+    return torch.stack(decays).amax(dim=0)
 
 
 def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:

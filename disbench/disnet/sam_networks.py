@@ -9,6 +9,7 @@ correct both. Both additions have initial weight 0, so the network starts as SAM
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,11 @@ SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7
 
 
 class TwoWay(nn.Module):
-    """The two-way transformer and upscaling of transformers' SamMaskDecoder, with padded points masked out."""
+    """The two-way transformer and upscaling of transformers' SamMaskDecoder, with padded points masked out.
+
+    The same sums in another order: the few tokens take the projections of the 4,096 cells to their side
+    (q . W x = W'q . x), and a transposed convolution whose steps are as wide as its kernel is a linear layer.
+    """
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -44,24 +49,26 @@ class TwoWay(nn.Module):
         self.upscale_conv1, self.upscale_conv2 = decoder.upscale_conv1, decoder.upscale_conv2
         self.upscale_layer_norm = decoder.upscale_layer_norm
 
-    def forward(self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens after the transformer, float (batch, t, 256), and the embedding upscaled, (batch, 32, 4h, 4w).
+    def forward(
+        self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor, wanted: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens `wanted` after the transformer, float (batch, n, 256), and the upscaled embedding.
 
         From tokens, bool (batch, t) that is False for padding, an image (batch, 256, h, w), and its position code.
+        The embedding is float (batch, h, w, 2, 2, 2, 2, 32): `on_grid` puts its cells in order.
         """
-        batch, channels, height, width = image.shape
-        points, place = tokens[:, None], positions.flatten(2).transpose(1, 2)[:, None]
-        keys = image.flatten(2).transpose(1, 2)[:, None]
-        hidden = torch.zeros(given.shape, dtype=tokens.dtype, device=tokens.device)
-        hidden = hidden.masked_fill(~given, torch.finfo(tokens.dtype).min)[:, None, None, :]
-        queries = tokens[:, None]
+        keys, place = image.flatten(2).transpose(1, 2), positions.flatten(2).transpose(1, 2)
+        hidden = torch.zeros(given.shape, dtype=tokens.dtype, device=tokens.device).masked_fill(~given, -torch.inf)
+        queries = tokens
         for layer in self.transformer.layers:
-            queries, keys = _layer(layer, queries, keys, points, place, hidden)
-        found = _attend(self.transformer.final_attn_token_to_image, queries + points, keys + place, keys, None)
+            queries, keys = _layer(layer, queries, keys, tokens, place, hidden)
+        queries = queries[:, wanted]
+        found = _to_tokens(self.transformer.final_attn_token_to_image, queries + tokens[:, wanted], keys + place, keys)
         queries = self.transformer.layer_norm_final_attn(queries + found)
-        image = keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width)
-        wide = nn.functional.gelu(self.upscale_layer_norm(self.upscale_conv1(image)))
-        return queries[:, 0], nn.functional.gelu(self.upscale_conv2(wide))
+        norm = self.upscale_layer_norm
+        wide = _upscaled(self.upscale_conv1, _split(keys, 1, image.shape[2:]))
+        wide = nn.functional.layer_norm(wide, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return queries, nn.functional.gelu(_upscaled(self.upscale_conv2, nn.functional.gelu(wide)))
 
 
 class SamStage(nn.Module):
@@ -77,12 +84,12 @@ class SamStage(nn.Module):
         self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
         self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
 
-    def decoded(self, own: Tensor, clicks: ClickBatch, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, the stage's own (batch, t, 256) before the clicks', and the upscaled embedding of an image."""
+    def decoded(self, own: Tensor, clicks: ClickBatch, image: Tensor, wanted: slice) -> tuple[Tensor, Tensor]:
+        """Of the stage's own tokens (batch, t, 256) the `wanted`, decoded, and the upscaled embedding (`TwoWay`)."""
         points, given = point_tokens(self.prompts, clicks)
         tokens = torch.cat([own, points.to(own.dtype)], dim=1)
         given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
-        result: tuple[Tensor, Tensor] = self.two_way(tokens, given, image, self.positions)
+        result: tuple[Tensor, Tensor] = self.two_way(tokens, given, image, self.positions, wanted)
         return result
 
 
@@ -128,10 +135,13 @@ class SamProposalNetwork(SamStage):
             mask_code = self.prompts.mask_embed(previous[:, None])
         own = torch.cat([self.iou_token, self.candidate_tokens]).expand(len(inputs), -1, -1)
         seen = clicks.first if self.options.first_click else clicks
-        found, features = self.decoded(own, seen, inputs + mask_code)
-        queries = found[:, 1 : 1 + self.options.outputs]
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        found, cells = self.decoded(own, seen, inputs + mask_code, slice(1 + self.options.outputs))
+        queries = found[:, 1:]
         weights = torch.stack([net(queries[:, n]) for n, net in enumerate(self.hypernetworks)], dim=1)
-        logits = torch.einsum("bnd,bdhw->bnhw", weights, features)
+        features = on_grid(cells)
+        logits = _split((features.flatten(1, 2) @ weights.mT).mT, 2, features.shape[1:3])
+        features = features.permute(0, 3, 1, 2)
         return Proposals(logits, self.objectness(found[:, 0]), queries, features, context=inputs)
 
 
@@ -159,20 +169,22 @@ class SamRefinementNetwork(SamStage):
         own = self.tokens.expand(len(kept.query), -1, -1)
         mask_token = own[:, 1] + self.kept_token(kept.query)
         own = torch.cat([own[:, :1], mask_token[:, None], own[:, 2:]], dim=1)
-        found, features = self.decoded(own, clicks, kept.context + self.prompts.mask_embed(kept.logits[:, None]))
-        token, features = self.hypernetwork(found[:, 1]), features.permute(0, 2, 3, 1)
-        features = features + self.kept_features(kept.features.permute(0, 2, 3, 1))
-        token = token + self.kept_query(kept.query)
-        token, change = self._corrected(token, features, kept.logits.sigmoid(), clicks)
-        logits = torch.einsum("bd,bhwd->bhw", token, features)
-        coarse = torch.einsum("bd,bhwd->bhw", token, change)[:, None]
-        finer = nn.functional.interpolate(coarse, scale_factor=FINE, mode="bilinear", align_corners=False)[:, 0]
+        image = kept.context + self.prompts.mask_embed(kept.logits[:, None])
+        found, cells = self.decoded(own, clicks, image, slice(1, 2))
+        token = self.hypernetwork(found[:, 0]) + self.kept_query(kept.query)
+        pooled = nn.functional.avg_pool2d(kept.features, FINE).permute(0, 2, 3, 1)
+        coarse = on_grid(cells.mean(dim=(-3, -2))) + self.kept_features(pooled)
+        token, change = self._corrected(token, coarse, kept.logits.sigmoid(), clicks)
+        kept_token, shift = token @ self.kept_features.weight, token @ self.kept_features.bias
+        logits = on_grid(_dot(token, cells)) + _dot(kept_token, kept.features.permute(0, 2, 3, 1))
+        logits = logits[..., 0] + shift[:, None, None]
+        change = _dot(token, change).permute(0, 3, 1, 2)
+        finer = nn.functional.interpolate(change, scale_factor=FINE, mode="bilinear", align_corners=False)[:, 0]
         return logits + finer
 
     def _corrected(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
         """The token after the DAMC blocks, and the features' change by them, on the blocks' grid."""
-        coarse = nn.functional.avg_pool2d(features.permute(0, 3, 1, 2), FINE).permute(0, 2, 3, 1)
-        corrected, changed = self.token_norm(token), self.features_norm(coarse)
+        corrected, changed = self.token_norm(token), self.features_norm(features)
         mask = nn.functional.avg_pool2d(mask[:, None], FINE)[:, 0]
         for block in self.blocks:
             corrected, changed = block(corrected, changed, mask, clicks)
@@ -191,27 +203,78 @@ def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
     return sparse[:, 0], torch.cat([clicks.given, clicks.given.new_ones(len(labels), 1)], dim=1)
 
 
+def on_grid(cells: Tensor) -> Tensor:
+    """Cells split one or more times in 2 x 2, float (batch, h, w, 2, 2, ..., d), put in order: (batch, H, W, d)."""
+    rows, columns = range(1, cells.ndim - 1, 2), range(2, cells.ndim - 1, 2)
+    placed = cells.permute(0, *rows, *columns, cells.ndim - 1)
+    return placed.flatten(1, len(rows)).flatten(2, 1 + len(columns))
+
+
+def _split(part: Any, axis: int, sizes: Sequence[int]) -> Tensor:
+    split: Tensor = part.unflatten(axis, sizes)
+    return split
+
+
+def _dot(token: Tensor, features: Tensor) -> Tensor:
+    """Of a token (batch, d) with each of the features (batch, ..., d): (batch, ..., 1)."""
+    return (features.flatten(1, -2) @ token[:, :, None]).view(*features.shape[:-1], 1)
+
+
+def _upscaled(conv: Any, cells: Tensor) -> Tensor:
+    """A transposed convolution with kernel and stride 2, float (..., d) to (..., 2, 2, out)."""
+    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return _split(nn.functional.linear(cells, weight, conv.bias.repeat(4)), -1, (2, 2, -1))
+
+
 def _layer(
     layer: Any, queries: Tensor, keys: Tensor, points: Tensor, place: Tensor, hidden: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One layer of SAM's two-way transformer (transformers' SamTwoWayAttentionBlock), padding masked out."""
     if layer.skip_first_layer_pe:
-        queries = _attend(layer.self_attn, queries, queries, queries, hidden)
+        queries = _to_cells(layer.self_attn, queries, queries, queries, hidden)
     else:
         placed = queries + points
-        queries = queries + _attend(layer.self_attn, placed, placed, queries, hidden)
-    queries = layer.layer_norm1(queries)
-    found = _attend(layer.cross_attn_token_to_image, queries + points, keys + place, keys, None)
+        queries = queries + _to_cells(layer.self_attn, placed, placed, queries, hidden)
+    queries, placed = layer.layer_norm1(queries), keys + place
+    found = _to_tokens(layer.cross_attn_token_to_image, queries + points, placed, keys)
     queries = layer.layer_norm2(queries + found)
     queries = layer.layer_norm3(queries + layer.mlp(queries))
-    found = _attend(layer.cross_attn_image_to_token, keys + place, queries + points, queries, hidden)
-    keys = layer.layer_norm4(keys + found)
-    return queries, keys
+    found = _to_cells(layer.cross_attn_image_to_token, placed, queries + points, queries, hidden)
+    return queries, layer.layer_norm4(keys + found)
 
 
-def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
-    result: Tensor = attention(query=query, key=key, value=value, attention_similarity=hidden)[0]
+def _to_tokens(attention: Any, queries: Tensor, placed: Tensor, cells: Tensor) -> Tensor:
+    """Attention of tokens (batch, t, 256) to cells (batch, c, 256), which are `placed` as keys: (batch, t, 256)."""
+    weights = _products(attention, attention.q_proj, queries, attention.k_proj, placed).softmax(dim=-1)
+    gathered = _split(weights.flatten(1, 2) @ cells, 1, weights.shape[1:3])
+    narrow = _split(attention.v_proj.weight, 0, (weights.shape[1], -1))
+    found = torch.einsum("bhtc,hdc->bthd", gathered, narrow).flatten(2)
+    result: Tensor = attention.out_proj(found + attention.v_proj.bias)
     return result
+
+
+def _to_cells(attention: Any, placed: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """Attention of cells (batch, c, 256) to tokens (batch, t, 256), the `hidden` ones left out: (batch, c, 256)."""
+    weights = _products(attention, attention.k_proj, keys, attention.q_proj, placed, hidden).softmax(dim=2)
+    heads = (weights.shape[1], -1)
+    values, wide = _split(attention.v_proj(values), -1, heads), _split(attention.out_proj.weight, 1, heads)
+    told: Tensor = torch.einsum("bthd,chd->bhtc", values, wide) + attention.out_proj.bias / weights.shape[1]
+    return weights.flatten(1, 2).mT @ told.flatten(1, 2)
+
+
+def _products(
+    attention: Any, own: nn.Linear, tokens: Tensor, other: nn.Linear, cells: Tensor, hidden: Tensor | None = None
+) -> Tensor:
+    """Scaled products of tokens (batch, t, 256) and cells (batch, c, 256) after projection: (batch, heads, t, c)."""
+    heads = (attention.num_attention_heads, -1)
+    asked = _split(own(tokens), -1, heads)
+    asked = asked / math.sqrt(asked.shape[-1])
+    vectors = torch.einsum("bthd,hdc->bhtc", asked, _split(other.weight, 0, heads))
+    shift = torch.einsum("bthd,hd->bht", asked, _split(other.bias, 0, heads))
+    if hidden is not None:
+        shift = shift + hidden[:, None]
+    products = torch.baddbmm(shift.flatten(1)[:, None], cells, vectors.flatten(1, 2).mT)
+    return _split(products.mT, 1, heads)
 
 
 def _place_again(stage: SamStage, _: object) -> None:

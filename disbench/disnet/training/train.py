@@ -30,6 +30,7 @@ from disbench.disnet.checkpoints import (
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
 from disbench.disnet.options import NetworkSettings
+from disbench.disnet.training.cpu import fast_products, keep_memory
 from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate
 from disbench.disnet.training.log import Meter, TrainingLog
 from disbench.disnet.training.measured import refuse_measured
@@ -86,7 +87,8 @@ def train(
         InputError: data, weights or the device are missing or damaged, memory runs out, a loss is not finite, or the
             folder has a training with other settings.
     """
-    return _Run(training, out, device).go(benchmark, report, until)
+    with fast_products(training.network):
+        return _Run(training, out, device).go(benchmark, report, until)
 
 
 def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
@@ -96,7 +98,9 @@ def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float 
     """
     began = time.monotonic()
     run = _Run(replace(training, workers=0), out, device)
-    return {**run.try_one(), "seconds": round(time.monotonic() - began, 2)}
+    with fast_products(training.network):
+        found = run.try_one()
+    return {**found, "seconds": round(time.monotonic() - began, 2)}
 
 
 def begin(out: Path, existing: str) -> None:
@@ -114,6 +118,7 @@ class _Run:
 
     def __init__(self, training: Training, out: Path, device: str) -> None:
         self.training, self.out = training, out
+        keep_memory()
         if not training.allow_measured:
             refuse_measured(training.shards)
         self.accelerator = _accelerator(training, device)
@@ -128,7 +133,7 @@ class _Run:
         self.network = network.to(self.accelerator.device)
         self.averages = averaged(self.network, training.ema) if training.ema else None
         groups = parameter_groups(self.network, training)
-        self.optimizer = torch.optim.Adam(groups, betas=(training.betas[0], training.betas[1]))
+        self.optimizer = torch.optim.Adam(groups, betas=(training.betas[0], training.betas[1]), fused=True)
         self.step = self._resumed()
         loss = TwoStageLoss(self.network, training, clickers=max(training.workers, 1))
         self.loss, self.prepared = self.accelerator.prepare(loss, self.optimizer)

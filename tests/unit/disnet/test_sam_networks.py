@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from disbench.disnet.sam_networks import (
     SCORE_SLOPE,
     SamProposalNetwork,
     SamRefinementNetwork,
+    on_grid,
     point_tokens,
 )
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
@@ -142,6 +144,29 @@ def test_stage_two_begins_as_the_decoder(parts: SamParts) -> None:
         found = made(kept(1), batch_of(SAMPLES[1:]))
         expected, _ = of_transformers(parts, SAMPLES[1], mask_logits(1)[0], several=False)
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_gradients_are_those_of_the_library(parts: SamParts) -> None:
+    """The decoder's sums in another order, against transformers' own modules, in double precision."""
+    two_way = copy.deepcopy(noisy(SamRefinementNetwork(parts, OPTIONS)).two_way).double()
+    generator = torch.Generator().manual_seed(6)
+    tokens, image, places = (
+        torch.randn(size, generator=generator, dtype=torch.float64, requires_grad=True)
+        for size in ((2, 7, 256), (2, 256, 4, 5), (1, 256, 4, 5))
+    )
+    found, cells = two_way(tokens, torch.ones(2, 7, dtype=torch.bool), image, places, slice(1, 4))
+    decoded, keys, *_ = two_way.transformer(tokens[:, None], image, places.expand(2, -1, -1, -1), None)
+    wide = two_way.upscale_layer_norm(two_way.upscale_conv1(keys[:, 0].mT.reshape(2, 256, 4, 5)))
+    upscaled = torch.nn.functional.gelu(two_way.upscale_conv2(torch.nn.functional.gelu(wide)))
+    sides = ((found, on_grid(cells)), (decoded[:, 0, 1:4], upscaled.permute(0, 2, 3, 1)))
+    weights = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in sides[0]]
+    inputs = [tokens, image, places, *two_way.parameters()]
+    slopes = []
+    for side in sides:
+        loss = sum((part * own).sum() for part, own in zip(side, weights, strict=True))
+        slopes.append(torch.autograd.grad(loss, inputs))
+    torch.testing.assert_close(sides[0], sides[1])
+    torch.testing.assert_close(slopes[0], slopes[1])
 
 
 @needs_weights
