@@ -33,7 +33,7 @@ from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
 from disbench.harness.store import RUN, grouped, open_rows, unfinished
 from disbench.harness.tasks import Loop
 from disbench.io.files import naming, whole_file
-from disbench.io.parquet import written_out
+from disbench.io.parquet import read_rows
 
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
 _FORM = {"disbench.diverse": "1"}
@@ -360,7 +360,7 @@ def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Ta
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     most_rows = MAX_IOUS if schema is OVERLAPS_SCHEMA else None
     with open_rows(path, str(path), schema, columns, most_rows) as file:
-        return written_out(file.read(None if columns is None else list(columns)), schema)
+        return read_rows(file, schema, columns)
 
 
 def _places(counts: IntArray) -> tuple[IntArray, IntArray]:

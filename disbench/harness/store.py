@@ -27,7 +27,7 @@ from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import FORMAT, UNREAD, RunRecord, SetRunRecord, parse_record
 from disbench.io.files import naming, whole_file
-from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, size_of, written_out
+from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, read_rows, size_of, written_out
 from disbench.io.settings import parse_json_table
 
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
@@ -270,7 +270,7 @@ class StoredRun:
             InputError: the file is damaged, too large, or without the columns of `SCHEMA`.
         """
         with open_rows(self._source(), self.place(CLICKS), SCHEMA, columns) as file:
-            return written_out(file.read(None if columns is None else list(columns)), SCHEMA)
+            return read_rows(file, SCHEMA, columns)
 
     def schema(self) -> pa.Schema:
         """The schema of the file; errors as for `rows`."""

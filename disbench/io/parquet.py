@@ -86,9 +86,21 @@ def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.cast(wanted)
 
 
-def weigh(table: pa.Table) -> None:
-    """ValueError for a table whose texts would take more than `MAX_TEXT_BYTES` bytes."""
-    total = sum(_weight(chunk) for column in table.columns for chunk in column.chunks)
+def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of an opened file, with columns of the schema or the named ones of them, as `written_out`.
+
+    Row group by row group: the library cannot read lists of texts as dictionaries over several.
+    """
+    names = None if columns is None else list(columns)
+    tables = [file.read_row_group(number, names) for number in range(file.num_row_groups)]
+    weigh(*tables)
+    wanted = schema if names is None else pa.schema([schema.field(name) for name in names], schema.metadata)
+    return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
+
+
+def weigh(*tables: pa.Table) -> None:
+    """ValueError for tables whose texts would together take more than `MAX_TEXT_BYTES` bytes."""
+    total = sum(_weight(chunk) for table in tables for column in table.columns for chunk in column.chunks)
     if total > MAX_TEXT_BYTES:
         raise ValueError(f"its texts take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -224,6 +225,15 @@ class Broken(SetSource):
         if index == 2:
             raise InputError("gone")
         return super().read(index)
+
+
+def test_a_run_of_several_row_groups_is_read_with_its_masks(tmp_path: Path, whole: StoredAnswers) -> None:
+    """A few hundred sets with stored candidates are written in several."""
+    table = whole.answers()
+    copy = Path(shutil.copytree(whole.folder, tmp_path / "copy"))
+    pq.write_table(table, copy / ANSWERS, row_group_size=2)
+    assert pq.read_metadata(copy / ANSWERS).num_row_groups > 2
+    assert read_answers(copy).answers().equals(table)
 
 
 def test_stored_rows_are_what_masks_say(photo_shards: Path, whole: StoredAnswers) -> None:
