@@ -174,21 +174,11 @@ class ClickPolicy:
         A policy that draws takes the seed (at least 0), the sample's id and the number of clicks before.
         """
         if self.recording is not None:
-            return self._recorded(sample, len(clicks))
+            if self.ends(sample, len(clicks)):
+                raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
+            return self.recording.clicks[sample][len(clicks)]
         if self.name == "center":
             return next_click(target, prediction, clicks)
-        return self._corrected(target, prediction, clicks, seed, sample)
-
-    def _recorded(self, sample: str, clicks: int) -> Click:
-        assert self.recording is not None
-        if self.ends(sample, clicks):
-            raise ValueError(f"no recorded click follows on the sample {sample!r} after {clicks}")
-        return self.recording.clicks[sample][clicks]
-
-    def _corrected(
-        self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click], seed: int, sample: str
-    ) -> Click:
-        """The click of every policy but the standard one and recorded clicks."""
         missed, excess = error_masks(target, prediction)
         check_clicks(clicks, missed.shape)
         if self.name == "removed-center":
@@ -200,16 +190,22 @@ class ClickPolicy:
                 found = _scipy_center(checked_target(target) == 1, np.zeros_like(excess), ())
             return found or NO_ERROR
         center = deepest(missed, excess, clicks)
-        if center is None:
-            return NO_ERROR
-        if self.name == "random":
+        if center and self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
-        return self.jittered(missed if center.missed else excess, center, clicks, seed=seed, sample=sample)
+        errors = missed if center and center.missed else excess
+        return self.jittered(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
 
     def jittered(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
         """The click of `jitter` around the protocol's; `errors` is boolean (height, width), of the centre's kind."""
+        labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)[1]
+        component = labels == labels[center.y, center.x]
+        before = {(click.x, click.y) for click in clicks}
         draws = _generator(seed, sample, len(clicks) + 1)
-        return _jitter(errors, center, clicks, self.options["sigma"], draws)
+        for dx, dy in np.rint(draws.normal(0.0, self.options["sigma"] * center.distance, (_DRAWS, 2))).tolist():
+            x, y = center.x + int(dx), center.y + int(dy)
+            if 0 <= x < errors.shape[1] and 0 <= y < errors.shape[0] and component[y, x] and (x, y) not in before:
+                return Click(x, y, center.missed)
+        return Click(center.x, center.y, center.missed)
 
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
@@ -273,20 +269,6 @@ def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> IntArray:
     largest = np.flatnonzero(sizes == sizes.max()) + 1
     firsts = [int((flat == label).argmax()) for label in largest] if len(largest) > 1 else [0]
     return np.flatnonzero(flat == largest[int(np.argmin(firsts))]) if sizes.max() else np.zeros(0, np.int64)
-
-
-def _jitter(
-    errors: BoolArray, center: Depth, clicks: Sequence[Click], sigma: float, draws: np.random.Generator
-) -> Click:
-    labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)[1]
-    component = labels == labels[center.y, center.x]
-    before = {(click.x, click.y) for click in clicks}
-    height, width = errors.shape
-    for dx, dy in np.rint(draws.normal(0.0, sigma * center.distance, (_DRAWS, 2))).tolist():
-        x, y = center.x + int(dx), center.y + int(dy)
-        if 0 <= x < width and 0 <= y < height and component[y, x] and (x, y) not in before:
-            return Click(x, y, center.missed)
-    return Click(center.x, center.y, center.missed)
 
 
 def _generator(seed: int, sample: str, click: int) -> np.random.Generator:

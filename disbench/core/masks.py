@@ -22,8 +22,9 @@ from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import shown
 from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
+from disbench.core.opencv import opencv
 
 Raster = Literal["pycocotools", "fillpoly"]
 
@@ -61,11 +62,9 @@ def encode(mask: BoolArray) -> Rle:
 
 
 def from_grey_png(data: bytes, least: int) -> Rle:
-    """The pixels of a PNG with at least a value; several times faster than by way of an array.
+    """The pixels of a PNG with at least a value, 1 to 255; several times faster than by way of an array.
 
-    Args:
-        data: the file; whoever calls this has checked the size that its head claims.
-        least: the value, 1 to 255.
+    The size that the head of the file claims is not checked here.
 
     Raises:
         ValueError: damaged, or not plainly grey with 8 bits (interlaced, a palette, an alpha channel).
@@ -76,24 +75,14 @@ def from_grey_png(data: bytes, least: int) -> Rle:
 def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
     """Boolean (height, width) array of a mask.
 
-    Args:
-        rle: the mask.
-        order: how the array lies in memory: column by column ("F"), as run lengths go, which is faster, or row by
-            row ("C"), which is faster than to turn it afterwards. The values are the same.
+    It lies in memory column by column ("F"), as run lengths go, which is faster; or row by row ("C"), which is faster
+    than to turn it afterwards.
     """
     return np.asarray(RLEMask.from_dict(rle).to_array(order=order)).view(np.bool_)
 
 
 def pixel(rle: Rle, number: int) -> tuple[int, int]:
-    """(x, y) of one of a mask's pixels, counted column by column from 0; the mask is not decoded.
-
-    Args:
-        rle: the mask.
-        number: in [0, area).
-
-    Raises:
-        IndexError: the mask has no such pixel.
-    """
+    """(x, y) of one of a mask's pixels, counted column by column from 0; IndexError where there is none."""
     runs = RLEMask.from_dict(rle).counts.astype(np.int64)  # background first
     ends = np.cumsum(runs[1::2])
     run = int(np.searchsorted(ends, number, side="right"))
@@ -252,13 +241,8 @@ def from_segmentations(
 ) -> list[Rle]:
     """The masks of objects of one image, in any form that COCO's annotations have.
 
-    Args:
-        segmentations: each a list of rings, one ring, an RLE, a list of RLEs, or nothing (None, NaN, an empty list),
-            which gives an empty mask.
-        height: of the image, pixels.
-        width: of the image, pixels.
-        raster: as in `from_polygons`.
-        changes: as in `from_polygons`.
+    Each is a list of rings, one ring, an RLE, a list of RLEs, or nothing (None, NaN, an empty list), which gives an
+    empty mask. Other arguments are as for `from_polygons`.
 
     Raises:
         ValueError: as `from_polygons` and `from_foreign_rle`, or masks that take more than `MAX_MASK_BYTES` together.
@@ -325,10 +309,7 @@ def are_well_formed(rles: Sequence[Rle]) -> bool:
     That is: positive but for the first, as many as there are pixels, and each in as few groups of bits as it takes.
     What is not may still be a mask, with runs of length 0, or without a pixel. The compressed form is that of
     `from_foreign_rle`, which returns the same bytes; here the groups of many masks are decoded at once, which is many
-    times faster for small ones.
-
-    Args:
-        rles: compressed, of any sizes; nothing is known of their counts.
+    times faster for small ones. Nothing is known of their counts.
     """
     waiting: list[Rle] = []
     size = 0
@@ -371,12 +352,7 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
 
 
 def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
-    """Runs of masks one after the other, each mask's from the fourth on stored as differences.
-
-    Args:
-        stored: all of them.
-        first: where each mask's begin.
-    """
+    """Runs of masks one after the other, each mask's from the fourth on stored as differences; `first` begin a mask."""
     place = np.arange(len(stored))
     place -= np.repeat(first, np.append(first[1:], len(stored)) - first)
     runs = stored.copy()
@@ -391,14 +367,7 @@ def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
 
 
 def check_total(size: int) -> None:
-    """Check that the masks of a scene fit into memory.
-
-    Args:
-        size: bytes of their run lengths together.
-
-    Raises:
-        ValueError: more than `MAX_MASK_BYTES`.
-    """
+    """ValueError if the run lengths of a scene's masks take more than `MAX_MASK_BYTES` bytes together."""
     if size > MAX_MASK_BYTES:
         raise ValueError(f"the run lengths of its masks take more than {MAX_MASK_BYTES} bytes")
 
@@ -551,17 +520,9 @@ def _without_zeros(runs: IntArray) -> IntArray:
 
 
 def _fill_polygons(rings: Sequence[FloatArray], height: int, width: int) -> Rle:
-    try:
-        import cv2  # noqa: PLC0415  (heavy, and only for parity with RITM)
-    except ImportError as error:
-        raise InputError(
-            f"raster=fillpoly needs OpenCV, which cannot be loaded ({error}); on Debian: apt-get install libgl1 "
-            "libglib2.0-0"
-        ) from error
-
     canvas = np.zeros((height, width), dtype=np.uint8)
     for ring in rings:
-        cv2.fillPoly(canvas, [np.round(ring.reshape(-1, 2)).astype(np.int32)], 1)
+        opencv().fillPoly(canvas, [np.round(ring.reshape(-1, 2)).astype(np.int32)], 1)
     return encode(canvas.astype(bool))
 
 

@@ -24,8 +24,8 @@ class SceneObject:
     """One annotated mask of an image.
 
     Attributes:
-        rle: the mask, of the image's size, not empty.
-        area: pixels of the mask.
+        rle: the mask, of the image's size.
+        area: its pixels.
         box: x, y, width, height of the mask in whole pixels (inclusive: width = last - first + 1).
         category: the dataset's name for it.
         synset: WordNet synset ("cup.n.01") where the dataset tells it.
@@ -121,8 +121,7 @@ class Scene:
     Attributes:
         image_id: the dataset's name for the image; a number is written in digits.
         file_name: of the image, relative to the folder of images.
-        height: pixels.
-        width: pixels.
+        height, width: pixels.
         source: the dataset or datasets ("lvis", "coco+lvis").
         objects: the masks that take part.
         parents: where the dataset brings a finished hierarchy, each object's parent (-1 for a root; always

@@ -45,11 +45,8 @@ class Ade20kScenes(KeyedScenes):
     A mask has the pixels that are seen. The link of a part to its whole is `parts.ispartof`; what `hasparts` and
     `part_level` say otherwise is counted.
 
-    Args:
-        folder: `ADE20K_2021_17_01`, or the folder that has it.
-        split: "train", "val", or the name of a folder in images/ADE.
-        bad: whether a malformed object (its record, its PNG, its link) raises, or is left out (the link alone) and
-            counted.
+    `folder` is `ADE20K_2021_17_01` or has it; `split` is "train", "val", or the name of a folder in images/ADE. Of an
+    object whose link is malformed the link alone is left out, if `bad` is "drop".
 
     Raises:
         InputError: no such folder or split, or no image in it.

@@ -16,9 +16,9 @@ import orjson
 from disbench.core import masks
 from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
-from disbench.core.masks import Raster
-from disbench.core.samples import Content, Sample, SampleSource
-from disbench.datasets.file_samples import check_target, in_threads, joint_content, noted, or_none
+from disbench.core.masks import Raster, Rle
+from disbench.core.samples import SampleSource
+from disbench.datasets.file_samples import ObjectSamples, noted
 from disbench.datasets.images import ImageFinder, read_rgb, turned
 from disbench.datasets.instances import AnnotationFile, Dialect, Id, open_annotations, read_id
 from disbench.io.files import file_sha256
@@ -28,22 +28,15 @@ _OPTION = "--dataset-option"
 _CROWD = "crowd region"
 
 
-class AnnotatedSamples:
+class AnnotatedSamples(ObjectSamples):
     """One sample for each annotation with a pixel, crowd regions only if asked for (a `SampleSource`).
 
     Samples are in ascending order of image id, then in the order of the file. A sample's id is the stem of the image
     file and the annotation's id: "000000000139/230831"; where that repeats, images that share a stem are named by their
     whole file_name: "video1/001.jpg/1". All annotations are read when the dataset is opened.
 
-    Args:
-        name: name of the dataset's card.
-        file: the annotations.
-        find: the path of an image from its name in the annotations, None where there is none.
-        raster: how polygons become masks.
-        facts: JSON-ready facts to record.
-        digest: SHA-256 (hex) of an image for the content hash.
-        crowds: whether crowd regions are samples.
-        exif: whether photographs are turned by their EXIF orientation.
+    `find` gives the path of an image from its name in the annotations, None where there is none; `digest` its SHA-256
+    (hex) for the content hash; `raster` says how polygons become masks; other arguments are the base's.
 
     Raises:
         InputError: no annotation to sample, a repeated annotation id; a malformed annotation or one without an id,
@@ -62,65 +55,33 @@ class AnnotatedSamples:
         crowds: bool = False,
         exif: Exif = "ignore",
     ) -> None:
-        self.name, self.raster, self.exif = name, raster, exif
-        self._file, self._find, self._facts, self._digest = file, find, dict(facts), digest
-        self._left_out = Counter(file.dropped)
-        chosen = list(self._chosen(crowds))
+        self.raster, self._file, self._find, self._digest = raster, file, find, digest
+        left_out = Counter(file.dropped)
+        chosen = list(self._chosen(crowds, left_out))
         if not chosen:
-            found = ", ".join(f"{count} x {reason}" for reason, count in self._left_out.items()) or "it has none"
-            fix = f"make samples of crowd regions with {_OPTION} crowds=keep, or " if self._left_out[_CROWD] else ""
+            found = ", ".join(f"{count} x {reason}" for reason, count in left_out.items()) or "it has none"
+            fix = f"make samples of crowd regions with {_OPTION} crowds=keep, or " if left_out[_CROWD] else ""
             raise InputError(f"{file.path}: no annotation to sample ({found}); {fix}name another file")
         self._places = np.array([place for _, place, _ in chosen], dtype=np.int64)
-        self._image_ids = [image_id for image_id, *_ in chosen]
-        self.ids: Sequence[str] = self._named([(image_id, number) for image_id, _, number in chosen])
-
-    def read(self, index: int) -> Sample:
-        """One sample by its index.
-
-        Raises:
-            InputError: a missing or damaged image, or one whose size differs from the annotations'.
-        """
-        image_id, annotation = self._image_ids[index], self._file.annotation(int(self._places[index]))
-        path, record = self._image_path(image_id), self._file.images[image_id]
-        image = read_rgb(path, self.exif)
-        (rle,) = masks.from_segmentations([annotation["segmentation"]], record.height, record.width, self.raster)
-        target = masks.decode(rle).astype(np.int8)
-        check_target(target, image, path, self.ids[index], path)
-        return Sample(self.ids[index], image, target)
-
-    def content_hash(self) -> str:
-        """SHA-256 of ids, images and segmentations (docs/benchmark-datasets.md)."""
-        return self._content(self._image_digest).whole
-
-    def content(self) -> Content:
-        """The content hash, and that of each sample; null stands for an image that cannot be read."""
-        return self._content(or_none(self._image_digest))
-
-    def _image_digest(self, image_id: Id) -> str:
-        return self._digest(self._image_path(image_id))
-
-    def _content(self, digest: Callable[[Id], str | None]) -> Content:
-        images = list(dict.fromkeys(self._image_ids))
-        digests = dict(zip(images, in_threads(digest, images), strict=True))
-        parts = (
-            [sample_id, 0, digests[image_id], self._segmentation_sha256(place)]
-            for sample_id, image_id, place in zip(self.ids, self._image_ids, self._places.tolist(), strict=True)
-        )
-        return joint_content(f"annotation-{self.raster}{'' if self.exif == 'ignore' else '-exif'}", parts)
+        ids = self._named([(image_id, number) for image_id, _, number in chosen])
+        images = [image_id for image_id, *_ in chosen]
+        super().__init__(name, f"annotation-{raster}", facts, left_out, ids, images, exif)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, the number of images with a sample, what was left out, and notes."""
-        return {
-            **self._facts,
-            "rule": f"annotation-{self.raster}",
-            "images": len(set(self._image_ids)),
-            "left_out": dict(self._left_out),
-            **noted([turned(self._photos()) if self.exif == "ignore" else ""]),
-        }
+        """As the base has them, and notes."""
+        return {**super().facts(), **noted([turned(self._photos()) if self.exif == "ignore" else ""])}
+
+    def _mask(self, index: int) -> Rle:
+        record, annotation = self._file.images[self._images[index]], self._file.annotation(int(self._places[index]))
+        segmentations = [annotation["segmentation"]]
+        return masks.from_segmentations(segmentations, record.height, record.width, self.raster)[0]
+
+    def _sha256_of(self, item: Id) -> str:
+        return self._digest(self._image_path(item))
 
     def _photos(self) -> Iterator[Path]:
         """The photographs of the samples; those that are missing are found when they are read."""
-        for image_id in dict.fromkeys(self._image_ids):
+        for image_id in dict.fromkeys(self._images):
             with contextlib.suppress(InputError):
                 yield self._image_path(image_id)
 
@@ -141,34 +102,34 @@ class AnnotatedSamples:
             )
         return ids
 
-    def _chosen(self, crowds: bool) -> Iterator[tuple[Id, int, Id]]:
+    def _chosen(self, crowds: bool, left_out: Counter[str]) -> Iterator[tuple[Id, int, Id]]:
         """Image id, place and annotation id of every annotation that is a sample."""
         for image_id in self._file.slices:
-            for place, item, *_ in self._file.objects(image_id, self.raster, self._left_out):
+            for place, item, *_ in self._file.objects(image_id, self.raster, left_out):
                 annotation = self._file.annotation(place)
                 if not item.area:
-                    self._left_out["empty mask"] += 1
+                    left_out["empty mask"] += 1
                 elif item.kind == "crowd" and not crowds:
-                    self._left_out[_CROWD] += 1
+                    left_out[_CROWD] += 1
                 elif (number := read_id(annotation.get("id"))) is None:
-                    self._file.refuse(annotation, "samples are named by the id, which is missing", self._left_out)
+                    self._file.refuse(annotation, "samples are named by the id, which is missing", left_out)
                 else:
                     yield image_id, place, number
 
-    def _image_path(self, image_id: Id) -> Path:
-        name = self._file.images[image_id].file_name
+    def _image_path(self, image: Id) -> Path:
+        name = self._file.images[image].file_name
         if not name:
-            raise InputError(f"{self._file.path}: image {image_id} has no file_name; name its file there")
+            raise InputError(f"{self._file.path}: image {image} has no file_name; name its file there")
         path = self._find(name)
         if path is None:
             raise InputError(
-                f"{self._file.path}: image {image_id}: no {shown(name)} in {self._find}; name its folder with "
-                "images=..."
+                f"{self._file.path}: image {image}: no {shown(name)} in {self._find}; name its folder with images=..."
             )
         return path
 
-    def _segmentation_sha256(self, place: int) -> str:
+    def _mask_sha256(self, index: int) -> str:
         """SHA-256 (hex) of a segmentation, which does not depend on how the JSON is written."""
+        place = int(self._places[index])
         segmentation = self._file.annotation(place)["segmentation"]
         try:
             return hashlib.sha256(orjson.dumps(segmentation, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -31,8 +31,7 @@ def fetch(
         name: a card's name, or a path to the user's own card.
         data: root of the datasets.
         unverified: take files that the card has no SHA-256 for; the hash of what came is told.
-        existing: what to do with a file or folder that is there already: leave it (`resume`), put the new
-            one in its place (`overwrite`), or stop (`fail`).
+        existing: whether a file or folder that is there stays (`resume`), is replaced, or stops this.
         progress: show a progress bar on standard error.
 
     Yields:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Exif
 from disbench.core.errors import InputError
+from disbench.core.masks import Rle, decode
 from disbench.core.samples import Content, Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
 from disbench.datasets.targets import RULES
@@ -51,17 +53,87 @@ class Record:
         return (self.image, self.mask) if self.initial is None else (self.image, self.mask, self.initial)
 
 
-class FileSamples:
+class HashedSamples(ABC):
+    """A `SampleSource` with a content hash of what identifies its samples (docs/benchmark-datasets.md)."""
+
+    def content_hash(self) -> str:
+        """SHA-256 of the rule, the ids, and the files and masks of all samples."""
+        return self._content(self._sha256_of).whole
+
+    def content(self) -> Content:
+        """The content hash, and that of each sample; null stands for a file that cannot be read."""
+        return self._content(or_none(self._sha256_of))
+
+    @abstractmethod
+    def _sha256_of(self, item: Any) -> str:
+        """The hash of a file of the samples."""
+
+    @abstractmethod
+    def _content(self, digest: Callable[[Any], str | None]) -> Content: ...
+
+
+class ObjectSamples(HashedSamples):
+    """What samples of objects share that are masks of annotated images; each object is a sample of its own.
+
+    `name` is that of the dataset's card, `rule` says how annotations become targets, `facts` are JSON-ready facts to
+    record, `left_out` counts objects that are no samples. `images` has the image of each sample, as `_image_path`
+    finds it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rule: str,
+        facts: Mapping[str, object],
+        left_out: Counter[str],
+        ids: Sequence[str],
+        images: Sequence[Any],
+        exif: Exif = "ignore",
+    ) -> None:
+        self.name, self.rule, self.ids, self.exif = name, rule, ids, exif
+        self._images, self._facts, self._left_out = images, dict(facts), left_out
+
+    def read(self, index: int) -> Sample:
+        """One sample by its index.
+
+        Raises:
+            InputError: a missing or damaged file, or an image of another size than its annotations.
+        """
+        path = self._image_path(self._images[index])
+        image, target = read_rgb(path, self.exif), decode(self._mask(index)).astype(np.int8)
+        check_target(target, image, path, self.ids[index], path)
+        return Sample(self.ids[index], image, target)
+
+    def facts(self) -> dict[str, object]:
+        """Title and options of the card, the rule, the number of images with a sample, and what was left out."""
+        images = len(set(self._images))
+        return {**self._facts, "rule": self.rule, "images": images, "left_out": dict(+self._left_out)}
+
+    def _sha256_of(self, item: Any) -> str:
+        return file_sha256(self._image_path(item))
+
+    def _content(self, digest: Callable[[Any], str | None]) -> Content:
+        digests = _digests(digest, self._images)
+        rows = enumerate(zip(self.ids, self._images, strict=True))
+        parts = ([one, 0, digests[image], self._mask_sha256(index)] for index, (one, image) in rows)
+        return joint_content(f"{self.rule}{'' if self.exif == 'ignore' else '-exif'}", parts)
+
+    @abstractmethod
+    def _image_path(self, image: Any) -> Path:
+        """The file of an image; `InputError` if it is missing."""
+
+    @abstractmethod
+    def _mask(self, index: int) -> Rle: ...
+
+    @abstractmethod
+    def _mask_sha256(self, index: int) -> str: ...
+
+
+class FileSamples(HashedSamples):
     """A dataset of image and mask files (a `SampleSource`).
 
-    Args:
-        name: name of the dataset's card.
-        folder: the dataset's folder.
-        rule: how masks become targets, a name of `targets.RULES`.
-        records: the samples, in the dataset's order.
-        facts: JSON-ready facts to record: title, options.
-        notes: sentences to say and record.
-        exif: whether photographs are turned by their EXIF orientation.
+    `name` is that of the dataset's card, `rule` a name of `targets.RULES`; `facts` (title, options) and `notes`
+    (sentences) are said and recorded.
 
     Raises:
         InputError: no records, or two with one id.
@@ -78,7 +150,6 @@ class FileSamples:
         exif: Exif = "ignore",
     ) -> None:
         self.name, self.folder, self.rule, self.exif, self._notes = name, folder, rule, exif, tuple(notes)
-        self._target_of = RULES[rule]
         self._records, self._facts = tuple(records), dict(facts)
         if not records:
             raise InputError(f"{folder}: no samples found; check the folder's layout and the options")
@@ -100,21 +171,15 @@ class FileSamples:
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
         image = read_rgb(photo, self.exif)
-        target = self._target_of(mask, record.instance)
+        target = RULES[self.rule](mask, record.instance)
         check_target(target, image, mask, record.id, photo)
         return Sample(record.id, image, target, self._initial(record, image))
 
-    def content_hash(self) -> str:
-        """SHA-256 of rule, ids, and the bytes of all files (docs/benchmark-datasets.md)."""
-        return self._content(file_sha256).whole
+    def _sha256_of(self, item: str) -> str:
+        return file_sha256(self.folder / item)
 
-    def content(self) -> Content:
-        """The content hash, and that of each sample; null stands for a file that cannot be read."""
-        return self._content(or_none(file_sha256))
-
-    def _content(self, digest: Callable[[Path], str | None]) -> Content:
-        names = list(dict.fromkeys(name for record in self._records for name in record.files))
-        digests = dict(zip(names, in_threads(lambda name: digest(self.folder / name), names), strict=True))
+    def _content(self, digest: Callable[[str], str | None]) -> Content:
+        digests = _digests(digest, (name for record in self._records for name in record.files))
         parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
         exif = "" if self.exif == "ignore" else "-exif"
         rules = [exif if record.alike else self.rule + exif for record in self._records]
@@ -130,7 +195,7 @@ class FileSamples:
         if record.initial is None:
             return None
         path = self.folder / record.initial
-        mask = self._target_of(path, record.instance)
+        mask = RULES[self.rule](path, record.instance)
         _check_size(mask.shape, image, path, record.id, self.folder / record.image)
         return np.asarray(mask == 1)
 
@@ -184,6 +249,11 @@ def or_none(digest: Callable[[Item], Result]) -> Callable[[Item], Result | None]
             return None
 
     return digest_or_none
+
+
+def _digests(digest: Callable[[Item], Result], items: Iterable[Item]) -> dict[Item, Result]:
+    different = list(dict.fromkeys(items))
+    return dict(zip(different, in_threads(digest, different), strict=True))
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -68,8 +68,7 @@ class HannotationSource(KeyedScenes):
     stuff. The file has no categories: things are "object", stuff is "stuff". Its `node_level` follows from the
     parents and is not read. An object without a pixel has area 0.
 
-    Args:
-        folder: the split's folder, with `hannotation.pickle` and `masks/ID.pickle` for every image in it.
+    `folder` is the split's, with `hannotation.pickle` and `masks/ID.pickle` for every image in it.
 
     Raises:
         InputError: another folder, a file that `load_plain_pickle` refuses, or a contradictory annotation.
@@ -81,7 +80,9 @@ class HannotationSource(KeyedScenes):
         self.folder = Path(folder)
         path = self.folder / ANNOTATION
         if not path.is_file():
-            raise _wrong_folder(self.folder)
+            splits = ", ".join(sorted(found.parent.name for found in self.folder.glob(f"*/{ANNOTATION}")))
+            hint = f"name one of its splits: {splits}" if splits else "name the folder of one split"
+            raise InputError(f"{folder}: no {ANNOTATION} here; {hint}, with {ANNOTATION} and {MASKS}/ID.pickle in it")
         images = load_plain_pickle(path)
         if not isinstance(images, dict):
             raise InputError(f"{path}: a {type(images).__name__} instead of a dictionary of images; {_FIX}")
@@ -138,7 +139,7 @@ class _PlainUnpickler(pickle._Unpickler):
         self._known = {
             ("numpy", "ndarray"): _NDARRAY,
             ("numpy", "dtype"): self._dtype,
-            ("numpy", "frombuffer"): self._flat_array,
+            ("numpy", "frombuffer"): self._array,
             ("numpy.core.multiarray", "_reconstruct"): self._empty_array,
             ("numpy.core.multiarray", "scalar"): self._scalar,
             ("numpy.core.numeric", "_frombuffer"): self._array,
@@ -167,8 +168,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def load_setitem(self) -> None:
         """One entry of a dictionary."""
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set_items([key, value])
+        self._set_items([self.stack.pop(-2), self.stack.pop()])
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
@@ -238,18 +238,14 @@ class _PlainUnpickler(pickle._Unpickler):
         self._spend(len(raw))
         array.__setstate__((1, shape, dtype, bool(fortran), bytes(raw)))  # type: ignore[arg-type]
 
-    def _array(self, buffer: Any, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
-        self._check_array(buffer, dtype, shape)
-        return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
-
-    def _flat_array(self, buffer: Any, dtype: Any) -> npt.NDArray[Any]:
+    def _array(self, buffer: Any, dtype: Any, shape: Any = None, order: Any = "C") -> npt.NDArray[Any]:
         known = dtype if isinstance(dtype, np.dtype) else self._dtype(dtype)
-        self._check_array(buffer, known, (len(buffer) // known.itemsize,))
-        return np.frombuffer(buffer, known)
+        shape = (len(buffer) // known.itemsize,) if shape is None else shape
+        self._check_array(buffer, known, shape)
+        return np.frombuffer(buffer, known).reshape(shape, order="F" if order == "F" else "C")
 
     def _scalar(self, dtype: Any, raw: Any) -> Any:
-        self._check_array(raw, dtype, ())
-        return np.frombuffer(raw, dtype)[0]
+        return self._array(raw, dtype, ())[()]
 
     def _check_array(self, buffer: Any, dtype: Any, shape: Any) -> None:
         """An array of numbers has exactly the bytes of its shape, so that it cannot be larger than the file."""
@@ -275,13 +271,6 @@ class _PlainUnpickler(pickle._Unpickler):
         return InputError(
             f"{self._path}: the pickle {what}, which this format never does and which can be an attack; {_FIX}"
         )
-
-
-def _wrong_folder(folder: Path) -> InputError:
-    """The error for a folder without an annotation; it names the splits in it, if there are any."""
-    splits = sorted(path.parent.name for path in folder.glob(f"*/{ANNOTATION}")) if folder.is_dir() else []
-    hint = f"name one of its splits: {', '.join(splits)}" if splits else "name the folder of one split"
-    return InputError(f"{folder}: no {ANNOTATION} here; {hint}, with {ANNOTATION} and {MASKS}/ID.pickle in it")
 
 
 def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:

@@ -286,21 +286,18 @@ def _spellings(parts: Sequence[str]) -> Iterator[str]:
     yield name
     readings = (name, _short(name) if len(parts) == 1 else name, "/".join(_parts(unquote(name))))
     forms = [form for reading in readings for form in unicode_forms(reading)]
-    forms += [_FILE_ENDING.sub(change, form) for form in forms for change in (_lower, _upper)]
+    forms += [_ending(form, change) for form in forms for change in (str.lower, str.upper)]
     yield from list(dict.fromkeys(forms))[1:]
 
 
 def _key(path: str) -> str:
     """One text for all spellings of a path."""
-    return _short(_FILE_ENDING.sub(_lower, normalize("NFC", unquote(path))))
+    return _short(_ending(normalize("NFC", unquote(path)), str.lower))
 
 
-def _lower(found: re.Match[str]) -> str:
-    return found[0].lower()
-
-
-def _upper(found: re.Match[str]) -> str:
-    return found[0].upper()
+def _ending(path: str, change: Callable[[str], str]) -> str:
+    """The path with its ending in other letters."""
+    return _FILE_ENDING.sub(lambda found: change(found[0]), path)
 
 
 def _short(name: str) -> str:

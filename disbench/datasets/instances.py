@@ -76,10 +76,8 @@ class AnnotationFile:
 
     Attributes:
         dialect: the file's layout, and the `source` of its objects.
-        stamp: size and time of change when the file was opened.
-        records: the file's bytes.
-        images: image id -> record, by ascending number, then by text.
-        categories: category id -> category.
+        stamp: of the file when it was opened.
+        images: by ascending number, then by text.
         part_categories: the same for annotations that name another as their object, if PACO's file lists them apart.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
@@ -142,14 +140,10 @@ class AnnotationFile:
 
     def png_paths(self) -> Iterator[Path]:
         """The PNGs of panoptic annotations, by ascending image id."""
-        assert self.png_folder is not None
-        for image_id in self.slices:
-            for annotation in self.annotations(image_id):
-                yield self._png_path(annotation, image_id)
+        return (self._png_path(name) for _, name in self._png_names())
 
-    def _png_path(self, annotation: Json, image_id: Id) -> Path:
+    def _png_path(self, name: str) -> Path:
         assert self.png_folder is not None
-        name = self._png_name(annotation, image_id)
         return self._find_png(name) or self.png_folder / name
 
     def _png_names(self) -> Iterator[tuple[Id, str]]:
@@ -166,12 +160,7 @@ class AnnotationFile:
     def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[Annotated]:
         """The objects of an image, with their ids and parents if the file declares parts.
 
-        Those without a mask or a pixel are included, with area 0.
-
-        Args:
-            image_id: any id; the list is empty for images that the file does not have.
-            raster: how polygons become masks.
-            dropped: counts what is left out, by reason; it is changed.
+        Those without a mask or a pixel are included, with area 0. `dropped` counts what is left out.
 
         Raises:
             InputError: a malformed annotation, if `bad` is "fail".
@@ -279,7 +268,7 @@ class AnnotationFile:
         for place in range(first, end):
             annotation = self.annotation(place)
             image = self.images[image_id]
-            ids = _segment_ids(self._png_path(annotation, image_id), image.height, image.width)
+            ids = _segment_ids(self._png_path(self._png_name(annotation, image_id)), image.height, image.width)
             for segment in _listed(annotation.get("segments_info")):
                 try:
                     objects.append(Annotated(place, self._segment(segment, ids)))
@@ -494,7 +483,23 @@ def _dataset(file: AnnotationFile) -> str:
     return "coco" if file.dialect == "panoptic" else file.dialect
 
 
-class AnnotatedImages(KeyedScenes):
+class FileScenes(KeyedScenes):
+    """Scenes of annotation files."""
+
+    files: Sequence[AnnotationFile]
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Number of annotations and images left out before any scene, by reason."""
+        return sum((file.dropped for file in self.files), Counter())
+
+    def check_unchanged(self) -> None:
+        """Raise `InputError` if a file was changed, replaced or removed since it was opened."""
+        for file in self.files:
+            file.check_unchanged()
+
+
+class AnnotatedImages(FileScenes):
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
     Scenes are in ascending order of image id, numbers before texts. In a scene COCO's objects come first, then
@@ -536,18 +541,13 @@ class AnnotatedImages(KeyedScenes):
     @property
     def dropped(self) -> Counter[str]:
         """Number of annotations and images left out when the files were joined, by reason."""
-        return sum((file.dropped for file in self.files), Counter(self._unjoined))
+        return super().dropped + self._unjoined
 
     def object_counts(self, images: range) -> list[int]:
         """Number of annotations of each image of a range, over all files."""
         ids = self.keys[images.start : images.stop]
         spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
         return [sum(end - first for first, end in each) for each in spans]
-
-    def check_unchanged(self) -> None:
-        """Raise `InputError` if a file was changed, replaced or removed since it was opened."""
-        for file in self.files:
-            file.check_unchanged()
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of each annotation file by name, and one for all PNGs of each panoptic file."""
@@ -588,7 +588,7 @@ class AnnotatedImages(KeyedScenes):
         about = (image.file_name, image.height, image.width, self.name)
         return Scene(str(key), *about, items, dropped=dropped, links=links)
 
-    def _join(self, join: Join) -> tuple[list[Id], dict[str, int]]:
+    def _join(self, join: Join) -> tuple[list[Id], Counter[str]]:
         """Image ids in ascending order, and the number of images left out, by reason."""
         by_dataset: dict[str, set[Id]] = {}
         for file in self.files:
@@ -596,7 +596,7 @@ class AnnotatedImages(KeyedScenes):
         everything = set().union(*by_dataset.values())
         joined = set.intersection(*by_dataset.values()) if join == "inner" else everything
         lost = len(everything) - len(joined)
-        left_out = {"image that only one of the datasets has": lost} if lost else {}
+        left_out = +Counter({"image that only one of the datasets has": lost})
         return sorted(joined, key=_ascending), left_out
 
     def _check_files(self) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from disbench.core.arrays import BoolArray, ByteArray, IntArray
@@ -124,14 +123,7 @@ def parse_records(path: Path, pieces: Sequence[bytes], name: str, first: int) ->
 def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, Any]:
     """A record from its bytes; NaN, which JSON does not allow, is accepted, so that the caller can name its place.
 
-    Args:
-        path: the file, for errors.
-        data: the record.
-        name: name of the array, for errors.
-        number: number of the record in the array, for errors.
-
-    Raises:
-        InputError: not valid JSON.
+    `path`, `name` of the array and `number` of the record in it are for the `InputError` where it is not valid JSON.
     """
     try:
         record: dict[str, Any] = _loaded(data)
@@ -221,7 +213,7 @@ class _Scan:
         return self._result(digest.hexdigest())
 
     def _next_chunk(self, position: int) -> bytes:
-        """A chunk that does not end in a backslash, so that escapes are not split."""
+        """A chunk that does not end in a backslash, which would split an escape."""
         chunk = self.file.read(position, position + _CHUNK)
         while chunk.endswith(b"\\") and (more := self.file.read(position + len(chunk), position + len(chunk) + _CHUNK)):
             chunk += more
@@ -244,27 +236,21 @@ class _Scan:
         depths = np.cumsum(steps, dtype=np.int64) + self.depth
         if depths.size and depths.min() < 0:
             raise InputError(f"{self.path}: not JSON: more brackets close than open; get the file again")
-        self._note(chunk, position, places, steps, depths, kinds)
+        opens = places[(depths == 2) & (steps == 1) & (kinds == ord("["))]
+        closes = places[(depths == 1) & (steps == -1) & (kinds == ord("]"))]
+        turns = sorted([(place, True) for place in opens.tolist()] + [(place, False) for place in closes.tolist()])
+        begins = places[(depths == 3) & (steps == 1) & (kinds == ord("{"))]
+        ends = places[(depths == 2) & (steps == -1) & (kinds == ord("}"))] + 1
+        self._note(chunk, position, turns, begins, ends)
         self.in_string = bool((int(quotes.sum()) + self.in_string) % 2)
         self.depth = int(depths[-1]) if depths.size else self.depth
 
     def _note(
-        self,
-        chunk: bytes,
-        position: int,
-        places: Offsets,
-        steps: npt.NDArray[np.int8],
-        depths: Offsets,
-        kinds: ByteArray,
+        self, chunk: bytes, position: int, turns: Sequence[tuple[int, bool]], begins: Offsets, ends: Offsets
     ) -> None:
         """Note the arrays that open or close at the top level, and the records in between."""
-        opens = (depths == 2) & (steps == 1) & (kinds == ord("["))
-        closes = (depths == 1) & (steps == -1) & (kinds == ord("]"))
-        begins = places[(depths == 3) & (steps == 1) & (kinds == ord("{"))]
-        ends = places[(depths == 2) & (steps == -1) & (kinds == ord("}"))] + 1
-        turns = [(int(p), True) for p in places[opens]] + [(int(p), False) for p in places[closes]]
         cut = 0
-        for place, opening in sorted(turns):
+        for place, opening in turns:
             if opening:
                 self._keep(chunk[cut : place + 1])
                 if len(self.arrays) == MAX_ARRAYS:

@@ -24,7 +24,7 @@ from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
 from disbench.io.archives import safe_path
-from disbench.io.files import MISSING, file_sha256, open_regular, stays_inside, unicode_forms
+from disbench.io.files import MISSING, bounded_bytes, file_sha256, stays_inside, unicode_forms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -284,13 +284,7 @@ class MapLayout:
 class MapScenes(KeyedScenes):
     """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list; keys are the images' names.
 
-    Attributes:
-        dropped: number of lines of the list that were left out, by reason.
-
-    Args:
-        layout: `SBD` or `VOC`.
-        folder: the dataset's folder.
-        split: name of a list, such as `train` or `val`.
+    `split` is the name of a list, such as `train` or `val`; `dropped` counts lines of it that were left out.
 
     Raises:
         InputError: the list is missing or empty.
@@ -346,12 +340,7 @@ VOC = MapLayout(
 
 
 def instance_categories(instances: ByteArray, classes: ByteArray) -> dict[int, str]:
-    """The category of each instance: the class of most of its pixels.
-
-    Args:
-        instances: uint8 (height, width), instance numbers.
-        classes: uint8 (height, width), class numbers 0..20, 255 void.
-    """
+    """The category of each instance (numbers in a map) by the class of most of its pixels: 0 to 20, 255 void."""
     return {
         number: _category(int(np.bincount(classes[instances == number]).argmax()))
         for number in np.unique(instances).tolist()
@@ -371,10 +360,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         InputError: missing, not text, or too large.
     """
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-    with open_regular(path, f"no such list; splits here: {known}") as file:
-        data = file.read(MAX_LIST_BYTES + 1)
-    if len(data) > MAX_LIST_BYTES:
-        raise InputError(f"{path}: more than {MAX_LIST_BYTES} bytes; name a list of image names")
+    data = bounded_bytes(path, MAX_LIST_BYTES, "name a list of image names", f"no such list; splits here: {known}")
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:

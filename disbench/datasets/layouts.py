@@ -40,14 +40,7 @@ _NAMES_SHOWN = 5
 def open_pairs(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """GrabCut, Berkeley, DAVIS, COCO_MVal: one sample for each image, with the mask of the same stem.
 
-    Args:
-        name: name of the card.
-        folder: the dataset's folder.
-        options: `images` and `masks`, its subfolders, and `rule`, a name of `targets.RULES`.
-        facts: JSON-ready facts to record.
-
-    Raises:
-        InputError: a missing or empty folder, an image without a mask or the reverse.
+    Options: `images` and `masks`, subfolders; `rule`, a name of `targets.RULES`.
     """
     return FileSamples(name, folder, options["rule"], pairs(folder, options["images"], options["masks"]), facts)
 
@@ -64,18 +57,13 @@ def open_hqseg(name: str, folder: Path, options: Mapping[str, Any], facts: Mappi
 def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """Any folder of images and masks: one sample for each image, or for each number of an instance map.
 
-    Args:
-        name: name of the card or of the folder.
-        folder: contains the two subfolders.
-        options: `images` and `masks`, the subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is
-            ignored, more is object) or `instances` (each number but 0 is an object); `mask`: what is object in
-            `binary`, a key of `mask_kinds.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary`
-            and `instances`, every other number but 0 is object); `exif`: `ignore` or `apply` the orientation.
-        facts: JSON-ready facts to record.
+    Options: `images` and `masks`, subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is ignored,
+    more is object) or `instances` (each number but 0 is an object); `mask`: what is object in `binary`, a key of
+    `mask_kinds.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary` and `instances`, every other
+    number but 0 is object); `exif`: `ignore` or `apply` the orientation.
 
     Raises:
-        InputError: a missing or empty folder, an image without a mask or the reverse, masks without one meaning, or
-            options that exclude each other.
+        InputError: as `pairs`; masks without one meaning, or options that exclude each other.
     """
     mode, void, mask = options["mode"], options["void_255"], options.get("mask", "auto")
     if mode == "trimap" and void:
@@ -140,14 +128,8 @@ open_voc = partial(_open_maps, VOC)
 def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Sequence[str] = MASKS) -> list[Record]:
     """One record for each image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
 
-    A mask that has no image of its own stem may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg.
-
-    Args:
-        root: the dataset's folder.
-        images: subfolder of the images.
-        masks: subfolder of the masks; it may be the same.
-        prefix: put before the stem in a sample's id.
-        masks_as: endings of masks.
+    A mask that has no image of its own stem may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg. The subfolders
+    `images` and `masks` may be one; `prefix` is put before the stem in a sample's id; `masks_as` are endings of masks.
 
     Raises:
         InputError: a missing or empty folder, an image without a mask or the reverse, or two files of one stem.

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_MATLAB_BYTES, MAX_NAME
-from disbench.io.files import open_regular
+from disbench.io.files import bounded_bytes
 
 Numbers = npt.NDArray[Any]
 _HEADER = 128
@@ -59,17 +59,9 @@ class Matrix:
 
 
 def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers]:
-    """Some fields of a variable that is one struct.
+    """Some fields, with real numbers, of a variable that is one struct: field -> array in the file's own type.
 
-    Memory: the file, the variable, and a copy of each field.
-
-    Args:
-        path: a MATLAB file of version 5 to 7.2.
-        name: the variable.
-        fields: names of fields with real numbers.
-
-    Returns:
-        Field -> array in the file's own type.
+    Memory: the file (of version 5 to 7.2), the variable, and a copy of each field.
 
     Raises:
         InputError: the file is missing, damaged, of another version, or larger than MAX_MATLAB_BYTES.
@@ -90,10 +82,7 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
         InputError: as `read_struct`.
         ValueError: the file has no such variable.
     """
-    with open_regular(path) as file:
-        data = memoryview(file.read(MAX_MATLAB_BYTES + 1))
-    if len(data) > MAX_MATLAB_BYTES:
-        raise InputError(f"{path}: more than {MAX_MATLAB_BYTES} bytes; get the dataset's own file")
+    data = memoryview(bounded_bytes(path, MAX_MATLAB_BYTES, "get the dataset's own file"))
     try:
         order = _byte_order(data)
         found, names = None, []
@@ -114,14 +103,9 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
 def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iterator[Mapping[str, Matrix]]:
     """The elements of a struct array, in order: some of their fields, by name; nothing for an empty array of any kind.
 
-    Args:
-        found: the struct array.
-        fields: names of fields.
-        most: elements that are read.
-        what: how errors name the array.
-
     Raises:
-        ValueError: another kind of array, more than `most` elements, or a field that is missing.
+        ValueError: another kind of array, more than `most` elements, or a field that is missing; it names the array as
+            `what`.
     """
     count = math.prod(found.shape)
     if not count:
@@ -153,15 +137,7 @@ def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iter
 
 
 def numbers(found: Matrix, what: str) -> Numbers:
-    """The numbers of an array, in the file's own type, or of one in a cell.
-
-    Args:
-        found: a full array of real numbers.
-        what: how errors name it.
-
-    Raises:
-        ValueError: another kind of array.
-    """
+    """The real numbers of a full array, or of one in a cell, in the file's own type; ValueError for another kind."""
     while found.kind == _CELL and math.prod(found.shape) == 1:
         found = _matrix(_element(found.content, found.order)[1], found.order)
     if found.kind not in _NUMERIC or found.is_complex:
@@ -176,11 +152,7 @@ def numbers(found: Matrix, what: str) -> Numbers:
 
 
 def text(found: Matrix, what: str) -> str:
-    """A row of 1 to `MAX_NAME` printable ASCII characters; errors name it `what`.
-
-    Raises:
-        ValueError: something else.
-    """
+    """A row of 1 to `MAX_NAME` printable ASCII characters; ValueError for something else."""
     kind, raw, _ = _element(found.content, found.order) if found.kind == _CHAR else (0, found.content, None)
     if kind in _TEXT and 0 < len(raw) <= 2 * MAX_NAME and not len(raw) % np.dtype(_TEXT[kind]).itemsize:
         codes = np.frombuffer(raw, np.dtype(found.order + _TEXT[kind]))

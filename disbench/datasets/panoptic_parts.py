@@ -40,10 +40,8 @@ class PanopticPartsScenes(KeyedScenes):
     Things are in the order of their uids, each followed by its parts, which are disjoint; stuff is last.
     `annotation_id` is the uid. Memory: 24 bytes per pixel.
 
-    Args:
-        folder: has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`.
-        split: `train`, `val`.
-        bad: whether an invalid uid stops, or its pixels are left out.
+    `folder` has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`;
+    `split` is `train` or `val`. Invalid uids are malformed records.
 
     Raises:
         InputError: a folder without the files of the split.

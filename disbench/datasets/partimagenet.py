@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +20,8 @@ from disbench.core import masks
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle
-from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, SceneObject, scene_objects
-from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.core.scenes import LINK, Links, Scene, SceneObject, scene_objects
+from disbench.datasets.instances import AnnotatedImages, FileScenes, open_annotations
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.archives import safe_path
@@ -46,16 +46,14 @@ NO_PART, NO_WHOLE = 40, 158
 _SYNSET = re.compile(r"n\d{8}(?=_)")
 
 
-class PartImageNetScenes(KeyedScenes):
+class PartImageNetScenes(FileScenes):
     """Scenes of one split of PartImageNet (a `SceneSource`), in the order of the maps' names or the file's image ids.
 
     A scene has the parts, in the order of their class or of the file, and then the whole, whose category is the
     ImageNet class of the image's name ("n01440764"). Where there is no map of wholes, it is the union of the parts.
 
-    Args:
-        folder: with `annotations/SPLIT` and `annotations/SPLIT_whole` (Seg), or with `SPLIT.json` (OOD).
-        split: train, val or test.
-        bad: whether malformed annotations, and classes that there are not, raise or are left out and counted.
+    `folder` has `annotations/SPLIT` and `annotations/SPLIT_whole` (Seg), or `SPLIT.json` (OOD); `split` is train, val
+    or test. Classes that there are not are malformed annotations.
 
     Raises:
         InputError: neither release, or not this split.
@@ -66,7 +64,7 @@ class PartImageNetScenes(KeyedScenes):
     def __init__(self, folder: Path, split: str, bad: BadAnnotations) -> None:
         self.split, self.bad = split, bad
         self._parts, self._wholes = (folder / "annotations" / part for part in (split, f"{split}_whole"))
-        self.keys: Sequence[Any] = ()
+        self.keys, self.files = [], []
         self._file: AnnotatedImages | None = None
         if self._parts.is_dir():
             with os.scandir(self._parts) as entries:
@@ -76,17 +74,12 @@ class PartImageNetScenes(KeyedScenes):
                 safe_path(name, self._parts)
         elif (file := folder / f"{split}.json").is_file():
             self._file = AnnotatedImages([open_annotations(file, "coco", bad=bad)])
-            self.keys = range(len(self._file))
+            self.keys, self.files = range(len(self._file)), self._file.files
         if self._file is None and not self.keys:
             raise InputError(
                 f"{folder}: neither PNGs in annotations/{split} (PartImageNet_Seg) nor {split}.json (PartImageNet_OOD);"
                 " name the folder that has them, and the split train, val or test"
             )
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """Number of annotations of missing images, by reason."""
-        return Counter() if self._file is None else self._file.dropped
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the JSON; or one over all maps of parts, and one over those of wholes."""
@@ -97,11 +90,6 @@ class PartImageNetScenes(KeyedScenes):
             f"{NAME}:{self.split}": joint_sha256(self._paths(self._parts)),
             f"{NAME}:{self.split}_whole": joint_sha256(wholes),
         }
-
-    def check_unchanged(self) -> None:
-        """Raise `InputError` if the JSON was changed, replaced or removed since it was opened."""
-        if self._file is not None:
-            self._file.check_unchanged()
 
     def _paths(self, folder: Path) -> Iterator[Path]:
         return (folder / f"{name}.png" for name in self.keys)

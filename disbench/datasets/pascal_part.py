@@ -41,11 +41,8 @@ class PascalPartScenes(KeyedScenes):
     Attributes:
         dropped: images and lines of the list that were left out, by reason.
 
-    Args:
-        folder: has `Annotations_Part` (or `trainval/Annotations_Part`) and VOC2010's folders (or `VOC2010`, or
-            `VOCdevkit/VOC2010`).
-        split: name of a list, such as `train` or `val`.
-        bad: whether an image without a file of parts, or a malformed mask, stops or is left out.
+    `folder` has `Annotations_Part` (or `trainval/Annotations_Part`) and VOC2010's folders (or `VOC2010`, or
+    `VOCdevkit/VOC2010`); `split` is the name of a list. `bad` decides on images without a file of parts, too.
 
     Raises:
         InputError: a folder or list that is missing or empty, or a listed image without a file of parts.

@@ -41,10 +41,8 @@ class Sa1bScenes(KeyedScenes):
 
     Memory: 8 bytes for each image, 45 while the folder is looked through; no path is held.
 
-    Args:
-        folder: of the files, or of the folders that the archives unpack to (sa_000000 ...).
-        split: "train" for all images, or the name of a folder in `folder`.
-        bad: whether a malformed mask raises, or is left out and counted.
+    `folder` has the files, or the folders that the archives unpack to (sa_000000 ...); `split` is "train" for all
+    images, or the name of a folder in it.
 
     Raises:
         InputError: no such folder, no `sa_N.json` in it, or two of one number.

@@ -18,8 +18,8 @@ import numpy as np
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_OBJECTS
 from disbench.core.masks import overlaps_where
-from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, SceneObject
-from disbench.datasets.instances import AnnotationFile, Id, open_annotations
+from disbench.core.scenes import LINK, Links, Scene, SceneObject
+from disbench.datasets.instances import AnnotationFile, FileScenes, Id, open_annotations
 from disbench.datasets.partimagenet import PARTS
 from disbench.datasets.scene_sources import BadAnnotations
 
@@ -34,15 +34,13 @@ _WORDS = {"tier": "tire"}
 _ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 
 
-class SpinScenes(KeyedScenes):
+class SpinScenes(FileScenes):
     """Scenes of one split of SPIN (a `SceneSource`): images that one of its files has, in the order of their names.
 
     Objects are in the order of their files, wholes before parts before subparts.
 
-    Args:
-        folder: with `spin_SPLIT_wholes.json`, `spin_SPLIT_parts.json` and `spin_SPLIT_subparts.json`.
-        split: train, val or test.
-        bad: whether malformed annotations raise or are left out and counted.
+    `folder` has `spin_SPLIT_wholes.json`, `spin_SPLIT_parts.json` and `spin_SPLIT_subparts.json`; `split` is train, val
+    or test.
 
     Raises:
         InputError: a missing or damaged file, or files that disagree about an image's size.
@@ -60,19 +58,9 @@ class SpinScenes(KeyedScenes):
         self._ids = [_by_name(file) for file in self.files]
         self.keys = sorted(set().union(*self._ids))
 
-    @property
-    def dropped(self) -> Counter[str]:
-        """Number of annotations of missing images, by reason."""
-        return sum((file.dropped for file in self.files), Counter())
-
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of each file by name."""
         return {f"{NAME}:{file.path.name}": file.sha256 for file in self.files}
-
-    def check_unchanged(self) -> None:
-        """Raise `InputError` if a file was changed, replaced or removed since it was opened."""
-        for file in self.files:
-            file.check_unchanged()
 
     def _scene(self, key: str) -> Scene:
         dropped: Counter[str] = Counter()

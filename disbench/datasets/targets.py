@@ -32,68 +32,11 @@ from disbench.datasets.label_maps import (
     read_shown,
     voc_numbers,
 )
-from disbench.datasets.mask_kinds import mask_kind, recognise
 
 Rule = Callable[[Path, int], Target]
 
 _GRAY_WEIGHTS = np.array([4899, 9617, 1868])
 """Red, green, blue in 1/16384: OpenCV's conversion of 8-bit colours to grey."""
-
-
-def trimap(path: Path, instance: int = 0) -> Target:
-    """GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue)."""
-    values = _channel(path, 2)
-    return _target(values > UNDECIDED, ignored=values == UNDECIDED)
-
-
-def any_channel(path: Path, instance: int = 0) -> Target:
-    """DAVIS, COCO_MVal: object where any colour channel is above 0; all objects are merged."""
-    return _target(brightest(read_shown(path)[0]) > 0)
-
-
-def bright(path: Path, instance: int = 0) -> Target:
-    """DAVIS-585, HQSeg-44K: object where the first channel is above 128, nothing ignored."""
-    return _target(_channel(path, 0) > UNDECIDED)
-
-
-def first_value(path: Path, instance: int = 0) -> Target:
-    """DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored."""
-    return _target(_first_values(path) > 0)
-
-
-def first_value_128(path: Path, instance: int = 0) -> Target:
-    """Berkeley as FCANet reads it: palette index, grey value or first channel of 128 or more, nothing ignored."""
-    return _target(_first_values(path) >= UNDECIDED)
-
-
-def any_value(path: Path, instance: int = 0) -> Target:
-    """One binary mask by itself, by the rule that is recognised for it (`mask_kinds.recognise`)."""
-    rule, _ = recognise([mask_kind(path)])
-    return RULES[rule](path, instance)
-
-
-def nonzero(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks: object where the pixel is not 0 (palette index, grey value, or any channel)."""
-    return _target(brightest(read_label_map(path)) != 0)
-
-
-def any_value_void(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks in which the value 255 is ignored; colours are PascalVOC's numbers."""
-    values, ignored = _folder_map_void(path)
-    return _target(values != 0, ignored)
-
-
-def above_half(path: Path, instance: int = 0, *, dark: bool = False) -> Target:
-    """A folder's binary masks: object where what shows on black is brighter than 127 in any channel, or all else."""
-    return _target((on_black(*read_shown(path)) > HALF) != dark)
-
-
-def opaque(path: Path, instance: int = 0) -> Target:
-    """A folder's binary masks: object where the alpha channel is above 127."""
-    _, alpha = read_shown(path)
-    if alpha is None:
-        raise InputError(f"{path}: all pixels are equally opaque; set mask=half or another")
-    return _target(alpha > HALF)
 
 
 def _one_number(read: Callable[[Path], tuple[Labels, BoolArray | None]], path: Path, instance: int) -> Target:
@@ -151,19 +94,35 @@ INSTANCE_MAPS: Mapping[str, Callable[[Path], tuple[Labels, BoolArray | None]]] =
 """Rules for maps of several instances: how the numbers and the ignored pixels are read."""
 
 RULES: Mapping[str, Rule] = {
-    "trimap": trimap,
-    "any-channel": any_channel,
-    "bright": bright,
-    "first-value": first_value,
-    "first-value-128": first_value_128,
-    "any-value": nonzero,
-    "any-value-void-255": any_value_void,
-    "above-half": above_half,
-    "up-to-half": partial(above_half, dark=True),
-    "opaque": opaque,
+    # GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue).
+    "trimap": lambda path, _: _above(_channel(path, 2), UNDECIDED, UNDECIDED),
+    # DAVIS, COCO_MVal: any colour channel above 0; all objects are merged.
+    "any-channel": lambda path, _: _above(brightest(read_shown(path)[0]), 0),
+    # DAVIS-585, HQSeg-44K: the first channel above 128, nothing ignored.
+    "bright": lambda path, _: _above(_channel(path, 0), UNDECIDED),
+    # DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored.
+    "first-value": lambda path, _: _above(_first_values(path), 0),
+    # Berkeley as FCANet reads it: the same, of 128 or more.
+    "first-value-128": lambda path, _: _above(_first_values(path), UNDECIDED - 1),
+    # A folder's binary masks: what is not 0 (palette index, grey value, or any channel).
+    "any-value": lambda path, _: _nonzero(brightest(read_label_map(path))),
+    # The same, but 255 is ignored; colours are PascalVOC's numbers.
+    "any-value-void-255": lambda path, _: _nonzero(*_folder_map_void(path)),
+    # A folder's binary masks: what shows on black and is brighter than 127 in any channel; or all else.
+    "above-half": lambda path, _: _target(on_black(*read_shown(path)) > HALF),
+    "up-to-half": lambda path, _: _target(on_black(*read_shown(path)) <= HALF),
+    # A folder's binary masks: an alpha channel above 127.
+    "opaque": lambda path, _: _target(_alpha(path) > HALF),
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }
 """Every rule by its name."""
+
+
+def _alpha(path: Path) -> ByteArray:
+    alpha = read_shown(path)[1]
+    if alpha is None:
+        raise InputError(f"{path}: all pixels are equally opaque; set mask=half or another")
+    return alpha
 
 
 def _channel(path: Path, number: int) -> ByteArray:
@@ -174,6 +133,14 @@ def _channel(path: Path, number: int) -> ByteArray:
 def _first_values(path: Path) -> Labels:
     values = read_label_map(path)
     return values if values.ndim == 2 else np.asarray(values[..., 0])
+
+
+def _nonzero(values: Labels, ignored: BoolArray | None = None) -> Target:
+    return _target(values != 0, ignored)
+
+
+def _above(values: Labels, limit: int, ignored: int | None = None) -> Target:
+    return _target(values > limit, None if ignored is None else values == ignored)
 
 
 def _target(is_object: BoolArray, ignored: BoolArray | None = None) -> Target:

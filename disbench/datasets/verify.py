@@ -44,8 +44,6 @@ class Verification:
     """The result of verifying a dataset.
 
     Attributes:
-        samples: number of samples; 0 if it cannot be opened.
-        images: number of image files.
         content_hash: hash of the samples; empty if it cannot be computed.
         checked_hash: whether the card has a hash to compare with.
         problems: everything that is wrong, one sentence each.
@@ -85,16 +83,8 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
     """Read all of a dataset and compare it with its card.
 
     Every sample is read: image and mask have the same size, and the target has an object. With the card's own options
-    the counts and the content hash are compared, too. All problems are reported, not only the first.
-
-    Args:
-        name: as in `open_dataset`.
-        data: as in `open_dataset`.
-        overrides: as in `open_dataset`.
-        progress: show a progress bar on standard error.
-
-    Raises:
-        InputError: an unknown dataset or option.
+    the counts and the content hash are compared, too. All problems are reported, not only the first. Arguments as for
+    `open_dataset`; `InputError` for an unknown dataset or option.
     """
     name = addresses.local_text(name)
     card = None if is_folder(name) else load_card(name)

@@ -131,6 +131,15 @@ def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     raise InputError(f"{path}: this is a {found}, not a file; check the path")
 
 
+def bounded_bytes(path: Path, most: int, fix: str, missing: str = MISSING) -> bytes:
+    """The bytes of a file; `InputError` as `open_regular`, or for a file of more than `most` (it ends with `fix`)."""
+    with open_regular(path, missing) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise InputError(f"{path}: more than {most} bytes; {fix}")
+    return data
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes; `InputError` if there is no such file."""
     with open_regular(path) as file:

@@ -49,8 +49,8 @@ def read_options(options: Mapping[str, Option], overrides: Sequence[str], where:
     `where` (a card's name or path).
 
     Raises:
-        InputError: an override that is not `option=value`, an unknown option (with the nearest names), a value of the
-            wrong kind, out of its range or not among the choices; or an option without a default.
+        InputError: an override that is not `option=value`, an unknown option, a value that its option does not let
+            pass, or an option without a default.
     """
     values = {name: _default(name, option, where) for name, option in options.items()}
     for override in overrides:

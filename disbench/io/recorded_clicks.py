@@ -20,15 +20,9 @@ from disbench.io.files import has_control, open_regular, whole_file
 from disbench.io.parquet import complaining, open_parquet, weigh
 
 FORMAT = 1
+_COLUMNS = {"sample": "string", "click": "int16", "x": "int32", "y": "int32", "positive": "bool", "user": "string"}
 SCHEMA = pa.schema(
-    [
-        pa.field("sample", pa.string(), nullable=False),
-        pa.field("click", pa.int16(), nullable=False),
-        pa.field("x", pa.int32(), nullable=False),
-        pa.field("y", pa.int32(), nullable=False),
-        pa.field("positive", pa.bool_(), nullable=False),
-        pa.field("user", pa.string(), nullable=False),
-    ],
+    [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()],
     metadata={"disbench.clicks": str(FORMAT)},
 )
 """One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
@@ -114,12 +108,7 @@ def read_sequences(path: Path) -> list[Sequenced]:
 
 
 def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
-    """What one user clicked, sample by sample.
-
-    Args:
-        path: of the file.
-        user: whose clicks; "" where the file has only one user.
-        digest: that the clicks must have; "" takes any.
+    """What one user clicked, sample by sample; `user` may be "" where the file has one, `digest` "" takes any clicks.
 
     Raises:
         InputError: as `read_sequences`, or an unknown user, several users and none named, or another digest.

@@ -156,7 +156,7 @@ def make_shards(
     Args:
         source: the dataset.
         recipe: how sets are made.
-        out: folder for the shards; made if it does not exist.
+        out: folder for the shards.
         workers: processes that sample; 1 samples in this process. Does not change the result. With more, a
             script must make this call under `if __name__ == "__main__":` (they are started by "spawn").
         engine: where the workers are; by default processes on this machine. Does not change the result.
@@ -172,9 +172,8 @@ def make_shards(
         The manifest.
 
     Raises:
-        InputError: `out` has shards made by another recipe or from other input, an unknown part, or bad
-            input data. Finished shards stay, and the next run resumes after them.
-        OSError: the folder cannot be written, or the disk is full; finished shards stay.
+        InputError: `out` has shards made by another recipe or from other input, an unknown part, or bad input data.
+        OSError: the folder cannot be written, or the disk is full. Finished shards stay; the next run resumes.
     """
     folder = Path(out)
     count = len(source) if limit is None else min(limit, len(source))

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from disbench.core.masks import areas, boxes, ious, shares_inside, union
-from disbench.core.scenes import LINK, SceneObject, on_cycles
+from disbench.core.masks import ious, shares_inside, union
+from disbench.core.scenes import LINK, SceneObject, on_cycles, scene_objects
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
 from disbench.sampling.recipes import Recipe
 
@@ -101,10 +101,7 @@ def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple
                     continue
                 seen.add(rle["counts"])
                 group, item = len(found), found[whole]
-                ((x, y, width, height),) = boxes([rle]).tolist()
-                name = f"{item.category}:{key} (all)"
-                box = x, y, width, height
-                found.append(SceneObject(rle, int(areas([rle])[0]), box, name, source=item.source, kind="group"))
+                found += scene_objects([rle], [(f"{item.category}:{key} (all)", None, None, item.source, "group")])
                 above.append(whole)
                 for member in members:
                     above[member] = group

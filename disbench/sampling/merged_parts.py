@@ -61,21 +61,13 @@ def merge_parts(
 ) -> ShardManifest:
     """Put the parts that `make_shards(..., part=(i, n))` made together.
 
-    Args:
-        parts: their folders, all n of them, in any order.
-        out: folder for the shards; made if it does not exist.
-        existing: what to do with shards in `out`, as for `make_shards`: `resume` goes on after the last whole one.
-        progress: show a progress bar on a terminal.
-        finished: called with each shard once it has its name.
-
-    Returns:
-        The manifest. Shards and manifest are, byte for byte, those of the job without `part`.
+    `parts` are their folders, all n of them, in any order; other arguments are as for `make_shards`. Shards and
+    manifest, which is returned, are byte for byte those of the job without `part`.
 
     Raises:
         InputError: a part that is missing, twice there, unfinished, damaged, or of another job; other versions of
-            disbench or pyarrow than made the parts; `out` is a part, or has shards of another job. Finished
-            shards stay, and the next merge resumes after them.
-        OSError: the folder cannot be written, or the disk is full; finished shards stay.
+            disbench or pyarrow than made the parts; `out` is a part, or has shards of another job.
+        OSError: the folder cannot be written, or the disk is full. Finished shards stay; the next merge resumes.
     """
     folder = Path(out)
     chosen = _all_parts([_read_part(Path(part)) for part in parts])

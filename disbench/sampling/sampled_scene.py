@@ -11,9 +11,9 @@ import numpy as np
 
 from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
-from disbench.core.limits import MAX_DEPTH, MAX_OBJECTS
-from disbench.core.masks import areas, boxes
-from disbench.core.scenes import Links, Scene, SceneObject
+from disbench.core.limits import MAX_DEPTH
+from disbench.core.scenes import Links, Scene, SceneObject, scene_objects
+from disbench.datasets.scene_sources import check_count
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
 from disbench.sampling.links import DECLARED, checked_parents, remaining_links, with_groups
@@ -28,11 +28,7 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     Raises:
         InputError: more objects than `MAX_OBJECTS`, or a declared tree that is deeper than `MAX_DEPTH`.
     """
-    if len(scene.objects) > MAX_OBJECTS:
-        raise InputError(
-            f"{scene.source}: image {scene.image_id} ({scene.file_name}) has {len(scene.objects):,} objects; sets are "
-            f"made of at most {MAX_OBJECTS:,}, so leave the image out"
-        )
+    check_count(f"{scene.source}: image {scene.image_id} ({scene.file_name})", len(scene.objects))
     chosen = choose_objects(scene, recipe)
     given = chosen.parents
     if chosen.links is not None and recipe.method == "hierarchy":
@@ -94,17 +90,15 @@ def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     stuff = [i for i in keep if scene.objects[i].kind == "stuff"] if recipe.stuff else []
     kept = [scene.objects[i] for i in instances]
     left = _cut_stuff([scene.objects[i] for i in stuff], kept, dropped)
+
+    def remaining(parents: Sequence[int], counts: Counter[str]) -> tuple[int, ...]:
+        return (*remaining_links(parents, instances, counts), *(-1 for _ in left))
+
     links = None
     if scene.links is not None and recipe.links == "declared":
-        parents = remaining_links(scene.links.parents, instances, dropped)
-        links = dataclasses.replace(scene.links, parents=(*parents, *(-1 for _ in left)))
-    return dataclasses.replace(
-        scene,
-        objects=(*kept, *left),
-        parents=_remaining_parents(scene.parents, instances, len(left)),
-        links=links,
-        dropped=+dropped,
-    )
+        links = dataclasses.replace(scene.links, parents=remaining(scene.links.parents, dropped))
+    own = None if scene.parents is None else remaining(scene.parents, Counter())
+    return dataclasses.replace(scene, objects=(*kept, *left), parents=own, links=links, dropped=+dropped)
 
 
 def _with_declared_tree(scene: Scene, links: Links, recipe: Recipe) -> tuple[Scene, tuple[int, ...]]:
@@ -149,29 +143,13 @@ def _cut_stuff(
     stuff: Sequence[SceneObject], instances: Sequence[SceneObject], dropped: Counter[str]
 ) -> list[SceneObject]:
     left = stuff_left_over([item.rle for item in stuff], [item.rle for item in instances])
-    cut = []
+    cut: list[SceneObject] = []
     for item, rle in zip(stuff, left, strict=True):
         if rle is None:
             dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += 1
             continue
-        x, y, width, height = boxes([rle])[0].tolist()
-        cut.append(dataclasses.replace(item, rle=rle, area=int(areas([rle])[0]), box=(x, y, width, height)))
+        cut += scene_objects([rle], [(item.category, item.synset, item.annotation_id, item.source, item.kind)])
     return cut
-
-
-def _remaining_parents(parents: tuple[int, ...] | None, keep: Sequence[int], stuff: int) -> tuple[int, ...] | None:
-    """The dataset's own parents in the new numbers; who lost a parent gets the next one up, stuff has none."""
-    if parents is None:
-        return None
-    place = {old: new for new, old in enumerate(keep)}
-
-    def nearest(index: int) -> int:
-        while (index := parents[index]) >= 0:
-            if index in place:
-                return place[index]
-        return -1
-
-    return (*(nearest(index) for index in keep), *(-1 for _ in range(stuff)))
 
 
 def _given_forest(parents: tuple[int, ...]) -> Forest:

@@ -33,8 +33,7 @@ class SourcePaths:
         panoptic: COCO panoptic JSON files, for stuff (and things, with `coco_masks=panoptic`).
         panoptic_masks: folder of their PNGs; by default beside each JSON.
         hannotation: a folder of RITM's with `hannotation.pickle` and `masks/`.
-        folder: of the recipe's dataset, for those that are opened by their folder.
-        split: the part of the dataset, of those that are opened by their folder.
+        folder, split: of the recipe's dataset, for those that are opened by their folder.
         data: root under which relative paths are looked up too.
     """
 

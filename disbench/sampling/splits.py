@@ -13,12 +13,12 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_COUNT, MAX_LIST_BYTES
 from disbench.core.masks import Rle, areas, ious
 from disbench.io import definitions
-from disbench.io.files import open_regular, whole_file
+from disbench.io.files import bounded_bytes, whole_file
 from disbench.io.settings import Bounds, Count, parse_json_table, settings_from, table_from
 from disbench.sampling.links import part_key
 from disbench.sampling.recipes import Recipe
@@ -36,6 +36,8 @@ NAME_SHARE = 20
 """Of N sets, at most one in so many (rounded up) has the same part key."""
 ALIKE = 0.50
 """Centers of one image with a larger IoU are not both taken."""
+_OF_SHARDS = ("source", "limit", "recipe", "sources", "versions")
+"""What a list records of the manifest of the shards."""
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 
 
@@ -82,9 +84,7 @@ class Draw:
 
 def standard_draw(dataset: str, split: str, images: str = "*", size: int | None = None) -> Draw:
     """The draw of `size` sets, at most 3 of an image and 5 % (rounded up) of a part key; without a size, of all."""
-    if size is None:
-        return Draw(dataset, split, images)
-    return Draw(dataset, split, images, size, PER_IMAGE, -(-size // NAME_SHARE))
+    return Draw(dataset, split, images, *(() if size is None else (size, PER_IMAGE, -(-size // NAME_SHARE))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,7 @@ class Made:
 
     def differences(self, manifest: ShardManifest) -> str:
         """In what the shards of a manifest differ from those that the list was made of, in words."""
-        job = Job(
-            recipe=self.recipe, source=self.source, sources=self.sources, limit=self.limit, versions=self.versions
-        )
-        return job.differences(manifest)
+        return Job(**{name: getattr(self, name) for name in _OF_SHARDS}).differences(manifest)
 
 
 @dataclass(frozen=True)
@@ -247,13 +244,9 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
         draw=draw,
         candidates=len(candidates),
         candidates_sha256=_keys_sha256(candidates),
-        list_sha256=hashlib.sha256(content).hexdigest(),
+        list_sha256=_sha256(content),
         command=command,
-        source=manifest.source,
-        limit=manifest.limit,
-        recipe=recipe.as_dict(),
-        sources=manifest.sources,
-        versions=manifest.versions,
+        **{name: getattr(manifest, name) for name in _OF_SHARDS} | {"recipe": recipe.as_dict()},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, written in ((out, content), (out.with_suffix(".toml"), _toml(table_from(made)))):
@@ -271,12 +264,10 @@ def read_split(name: str) -> Split:
     path = definitions.find("datasets/splits", re.sub(r"\.jsonl$", ".toml", name))
     made = settings_from(Made, definitions.load(path), str(path))
     listed = path.with_suffix(".jsonl")
-    with open_regular(listed, f"there is no such list; put it beside {path.name}") as file:
-        content = file.read(MAX_LIST_BYTES + 1)
-    if len(content) > MAX_LIST_BYTES:
-        raise InputError(f"{listed}: more than {MAX_LIST_BYTES:,} bytes; name the list of a split")
+    missing = f"there is no such list; put it beside {path.name}"
+    content = bounded_bytes(listed, MAX_LIST_BYTES, "name the list of a split", missing)
     sets = tuple(_parsed(listed, content))
-    if hashlib.sha256(content).hexdigest() != made.list_sha256:
+    if _sha256(content) != made.list_sha256:
         raise InputError(f"{listed}: its SHA-256 is not the one that {path.name} names; get both files again")
     return Split(path.stem, made, sets)
 
@@ -378,13 +369,12 @@ def _keys(sampled: SampledScene, draw: Draw) -> Iterator[tuple[str | None, int, 
 
 def _is_candidate(sampled: SampledScene, chosen: SetOfObjects) -> bool:
     objects = sampled.scene.objects
-    center, parent = objects[chosen.center], sampled.parents[chosen.center]
-    while parent is not None and parent >= 0 and objects[parent].kind == "group":
-        parent = sampled.parents[parent]
-    if parent is None or parent < 0 or center.kind == "crowd" or len(chosen.members) < 2 or center.area < MIN_AREA:
+    center, above = objects[chosen.center], map(objects.__getitem__, ancestors(sampled.parents, chosen.center))
+    parent = next((item for item in above if item.kind != "group"), None)
+    if parent is None or center.kind == "crowd" or len(chosen.members) < 2 or center.area < MIN_AREA:
         return False
     region = click_region(sampled.scene.rles, chosen)
-    is_other = ious(center.rle, [objects[parent].rle])[0] <= SAME_AS_PARENT
+    is_other = ious(center.rle, [parent.rle])[0] <= SAME_AS_PARENT
     return bool(is_other and areas([region])[0] >= MIN_CLICK_AREA)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core.arrays import BoolArray
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
+from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.core.errors import shown
 from disbench.core.masks import areas, boxes, contained_shares, union
 from disbench.io.settings import settings_from
@@ -269,9 +269,7 @@ def _set_problems(
 
 def _hierarchy_problems(sampled: SampledScene, chosen: SetOfObjects, recipe: Recipe) -> Iterator[str]:
     """The set goes from the center up to the root; with `nest` = `union` each mask holds all of the one before."""
-    path = [chosen.center]
-    while (parent := sampled.parents[path[-1]]) is not None and parent >= 0:
-        path.append(parent)
+    path = [chosen.center, *ancestors(sampled.parents, chosen.center)]
     starts = [0] * len(path) if recipe.nest == "union" else list(range(len(path)))
     if chosen.members != tuple(tuple(path[start : end + 1]) for end, start in enumerate(starts)):
         yield "its members are not the center and its parents up to the root"

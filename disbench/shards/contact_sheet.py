@@ -68,8 +68,8 @@ def draw_contact_sheet(
         only: draw only sets of these image ids.
 
     Raises:
-        InputError: the folder is not a finished folder of shards or has no sets; an image id in `only` that
-            it does not have; an image that is damaged or not of its scene's size; too many rows for a picture.
+        InputError: not a finished folder of shards, one without sets or without an image id in `only`; an image that
+            is damaged or not of its scene's size; too many rows for a picture.
         ValueError: rows below 1, or a negative seed.
     """
     if rows < 1 or seed < 0:

@@ -53,14 +53,8 @@ def finder_of(reader: ShardReader, images: Images) -> FindImage:
 def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
     """A function that finds the images of shards.
 
-    Args:
-        folder: the shards.
-        images: the folder of images that the user named; without it, the embedded photos for their own
-            shards, otherwise the usual folders under the data root.
-        data: root of the datasets.
-
-    Raises:
-        InputError: `images` is not a folder.
+    They are in `images`, the folder that the user named (`InputError` for no folder); else the embedded photos for
+    their own shards, and otherwise in the usual folders under the root of the datasets, `data`.
     """
     reader = ShardReader(folder)
     if images is None and (source := reader.manifest.source) != "photos":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, get_args
 
 import numpy as np
@@ -29,6 +30,8 @@ ROWS_A_GROUP = 32
 _MOST_LEFT_OUT = 2**1023
 """Combinations that are counted at most: a float holds no more."""
 
+_STORED = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
+"""Fields of an object that are stored as they are."""
 _NULL = -(2**40)
 """In place of null: no number of a shard is as small."""
 _PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
@@ -90,13 +93,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     parents = [parent for sampled in scenes for parent in sampled.parents]
     columns: dict[str, Sequence[Any]] = {
         "id": [i for sampled in scenes for i in range(len(sampled.scene.objects))],
-        "annotation_id": [item.annotation_id for item in objects],
-        "source": [item.source for item in objects],
-        "kind": [item.kind for item in objects],
-        "category": [item.category for item in objects],
-        "synset": [item.synset for item in objects],
-        "area": [item.area for item in objects],
-        "box": [item.box for item in objects],
+        **{name: list(map(attrgetter(name), objects)) for name in _STORED},
         "rle": [item.rle["counts"] for item in objects],
         "parent": [None if parent is None or parent < 0 else parent for parent in parents],
         "level": [level for sampled in scenes for level in sampled.levels],
@@ -111,11 +108,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     }
     rows = [sampled.scene for sampled in scenes]
     arrays = [
-        pa.array([row.image_id for row in rows], pa.string()),
-        pa.array([row.file_name for row in rows], pa.string()),
-        pa.array([row.height for row in rows], pa.int32()),
-        pa.array([row.width for row in rows], pa.int32()),
-        pa.array([row.source for row in rows], pa.string()),
+        *(pa.array([getattr(row, field.name) for row in rows], field.type) for field in list(SCHEMA)[:5]),
         _lists(_OBJECT, columns, [len(row.objects) for row in rows]),
         _lists(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
         pa.array(

@@ -253,20 +253,14 @@ def comparison(found: Sequence[tuple[str, ShardStatistics]]) -> str:
     columns = [column(stats) for _, stats in found]
     names = list(dict.fromkeys(name for rows in columns for name in rows))
     levels = sorted(name for name in names if name.startswith("  center"))
-    names = [name for name in names if not name.startswith("  ")]
-    names += [*levels, *(name for rows in columns for name in rows if name.startswith("  with") and name not in names)]
-    names = list(dict.fromkeys(names))
+    names.sort(key=lambda name: (name.startswith("  with"), levels.index(name) + 1 if name in levels else 0))
     cells = [
         ["", *(name for name, _ in found)],
         *([name, *(rows.get(name, "-") for rows in columns)] for name in names),
     ]
     widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in cells
-    )
+    forms = "  ".join(f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths))
+    return "\n".join(forms.format(*row) for row in cells)
 
 
 def _spread(shares: array[float]) -> Spread:
@@ -509,11 +503,8 @@ def _histogram(title: str, counts: Mapping[int, int]) -> list[str]:
 
 
 def _chain_lines(chain: Chain) -> list[str]:
-    path = " > ".join(chain.categories)
-    return [
-        f"deepest chain: {len(chain.categories)} objects, in image {chain.image_id}",
-        *textwrap.wrap(path, COLUMNS, initial_indent="  ", subsequent_indent="  "),
-    ]
+    path = textwrap.wrap(" > ".join(chain.categories), COLUMNS, initial_indent="  ", subsequent_indent="  ")
+    return [f"deepest chain: {len(chain.categories)} objects, in image {chain.image_id}", *path]
 
 
 def _neighbour_rows(neighbours: Neighbours) -> list[Row]:

@@ -84,11 +84,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         return len(self.sets)
 
     def __getitem__(self, index: int) -> Any:
-        """The item of this number (a `TrainingItem`, or what `transform` makes of it).
-
-        Raises:
-            InputError: the image is missing, damaged, or not of the size of its masks.
-        """
+        """The item of this number (a `TrainingItem`, or what `transform` makes of it); errors as `read_image`."""
         chosen: DiverseSet = self.sets[index]
         generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
         height, width = chosen.click_region["size"]

@@ -15,10 +15,16 @@ from PIL import Image
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.datasets.mask_kinds import mask_kind, recognise
-from disbench.datasets.targets import RULES, any_value, instance_numbers
+from disbench.datasets.targets import RULES, instance_numbers
 
 Pixels = npt.NDArray[np.uint8]
 Write = Callable[[Path], object]
+
+
+def any_value(path: Path) -> npt.NDArray[np.int8]:
+    """A mask by the rule that is recognised for it."""
+    return RULES[recognise([mask_kind(path)])[0]](path, 0)
+
 
 ELLIPSE: Pixels = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 30), (20, 12), 20, 0, 360, 1, -1)
 WHITE = ELLIPSE * np.uint8(255)
