@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from disbench.baselines.cards import method_spec
 from disbench.baselines.sam.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
@@ -239,7 +240,6 @@ def test_what_goes_in() -> None:
 
 def test_upsampling_is_torchs() -> None:
     """SAM's own words for it: interpolate, crop, interpolate, all bilinear without aligned corners."""
-    torch = pytest.importorskip("torch")
     low = np.random.default_rng(0).normal(0, 8, (256, 256)).astype(np.float32)
     for size in ((333, 500), (500, 333), (90, 120), (1500, 2000)):
         resize = torch.nn.functional.interpolate

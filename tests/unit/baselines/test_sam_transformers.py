@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from disbench.baselines.cards import load_card, method_spec
 from disbench.baselines.sam import transformers_sam as sam_transformers
@@ -17,7 +18,6 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 
 transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-torch = pytest.importorskip("torch")
 NAMES = [family.name for family in (SAM, SAM_HQ, SAM_2)]  # older releases of transformers lack some
 SIDE = 128
 CLICKS = [Click(70, 20, True), Click(10, 50, False), Click(40, 5, True)]

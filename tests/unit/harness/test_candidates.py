@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,8 +20,8 @@ def check(masks: object, scores: object = None, threshold: float = 0.49) -> Cand
     return checked_candidates(Prediction(masks, scores), 4, 5, threshold)  # type: ignore[arg-type]
 
 
-def torch_form(change: Callable[[Any], object]) -> Callable[[Any], object]:
-    return lambda torch: change(torch.from_numpy(DRAWN.copy()))
+def torch_form(change: Callable[[Any], object]) -> Callable[[], object]:
+    return lambda: change(torch.from_numpy(DRAWN.copy()))
 
 
 def test_a_probability_belongs_to_the_mask_strictly_above_the_threshold() -> None:
@@ -32,14 +33,14 @@ def test_a_probability_belongs_to_the_mask_strictly_above_the_threshold() -> Non
 
 DRAWN = (np.random.default_rng(1).integers(0, 257, (2, 4, 5)) / 256).astype(np.float32)
 """Probabilities that every floating-point type has exactly, bfloat16 too."""
-FORMS: dict[str, Callable[[Any], object]] = {
-    "float64": lambda torch: DRAWN.astype(np.float64),
-    "float16": lambda torch: DRAWN.astype(np.float16),
-    "reversed": lambda torch: DRAWN[::-1, ::-1].copy()[::-1, ::-1],
-    "list": lambda torch: list(DRAWN),
-    "tuple of lists": lambda torch: tuple(DRAWN.tolist()),
-    "generator": lambda torch: (mask for mask in DRAWN),
-    "PIL images": lambda torch: [Image.fromarray(mask) for mask in DRAWN],
+FORMS: dict[str, Callable[[], object]] = {
+    "float64": lambda: DRAWN.astype(np.float64),
+    "float16": lambda: DRAWN.astype(np.float16),
+    "reversed": lambda: DRAWN[::-1, ::-1].copy()[::-1, ::-1],
+    "list": lambda: list(DRAWN),
+    "tuple of lists": lambda: tuple(DRAWN.tolist()),
+    "generator": lambda: (mask for mask in DRAWN),
+    "PIL images": lambda: [Image.fromarray(mask) for mask in DRAWN],
     "tensor": torch_form(lambda tensor: tensor),
     "tensor with gradient": torch_form(lambda tensor: tensor.requires_grad_()),
     "tensor of float64": torch_form(lambda tensor: tensor.double()),
@@ -47,17 +48,16 @@ FORMS: dict[str, Callable[[Any], object]] = {
     "tensor of bfloat16": torch_form(lambda tensor: tensor.bfloat16()),
     "list of tensors": torch_form(lambda tensor: list(tensor.requires_grad_())),
     "list of lists of tensors": torch_form(lambda tensor: [list(mask) for mask in tensor.bfloat16()]),
-    "a rounding above 1": lambda torch: np.where(DRAWN == 1, np.float32(1.0000002), DRAWN),
-    "a rounding below 0": lambda torch: np.where(DRAWN == 0, np.float32(-1e-8), DRAWN),
+    "a rounding above 1": lambda: np.where(DRAWN == 1, np.float32(1.0000002), DRAWN),
+    "a rounding below 0": lambda: np.where(DRAWN == 0, np.float32(-1e-8), DRAWN),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_counts_as_probabilities(form: str) -> None:
     DRAWN[0, 0, :2] = 0, 1
-    torch = pytest.importorskip("torch") if "tensor" in form else None
-    scores = list(torch.ones(2).requires_grad_()) if torch else [1.0, 1.0]
-    found = check(FORMS[form](torch), scores)
+    scores = list(torch.ones(2).requires_grad_()) if "tensor" in form else [1.0, 1.0]
+    found = check(FORMS[form](), scores)
     assert np.array_equal(found.masks, DRAWN > 0.49)
     assert found.scores == (1.0, 1.0)
 

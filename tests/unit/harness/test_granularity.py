@@ -128,8 +128,7 @@ def method(name: str, *options: str) -> Any:
     return method_spec(f"{__file__}:{name}", list(options))
 
 
-@pytest.mark.parametrize("granularity", ["truth", "oracle", "oracle-85"])
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(("granularity", "batch"), [("truth", 1), ("truth", 4), ("oracle", 4), ("oracle-85", 1)])
 def test_the_targets_share_is_told_and_found(
     tmp_path: Path, nested: IntentSource, granularity: Any, batch: int
 ) -> None:
