@@ -10,12 +10,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from disbench.io import definitions
 from tests.commands import Result, disbench
+from tests.synthetic import write_pairs
 
 CARD = """
 title = "Mine"
@@ -44,20 +44,12 @@ def data(*arguments: str | Path, root: Path | None = None) -> Result:
     return disbench("data", *arguments, **where, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
 
 
-def pictures(folder: Path) -> Path:
-    for stem in ("a", "b"):
-        for part, content in (("images", np.full((3, 4, 3), 9)), ("masks", np.eye(3, 4))):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(content.astype(np.uint8)).save(folder / part / f"{stem}.png")
-    return folder
-
-
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """Where the dataset's archive is served."""
     served = tmp_path / "served"
     served.mkdir()
-    folder = pictures(tmp_path / "packed")
+    folder = write_pairs(tmp_path / "packed", (0, 0))
     with zipfile.ZipFile(served / "mine.zip", "w") as archive:
         for path in folder.rglob("*.png"):
             archive.write(path, f"mine-1.0/{path.relative_to(folder)}")
@@ -100,13 +92,13 @@ def test_fetch_then_verify(tmp_path: Path, url: str) -> None:
 
 
 def test_verify_tells_everything_that_is_wrong(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "mine")
-    for stem in ("a", "b"):
-        Image.fromarray(np.zeros((3, 4), np.uint8)).save(folder / "masks" / f"{stem}.png")
+    folder = write_pairs(tmp_path / "mine", (0, 0))
+    for path in (folder / "masks").iterdir():
+        Image.new("L", Image.open(path).size).save(path)
     result = data("verify", folder)
     assert result.returncode == 2
     assert "mine: 2 samples on 2 images: not whole, 2 problems\n" in result.stderr
-    assert all(f"{stem}.png: sample '{stem}' has no object pixel" in result.stderr for stem in "ab")
+    assert all(f"{stem}.png: sample '{stem}' has no object pixel" in result.stderr for stem in ("i0", "i1"))
     result = data("verify", "grabcut", root=tmp_path)
     assert result.returncode == 2
     assert "disbench data fetch grabcut" in result.stdout + result.stderr

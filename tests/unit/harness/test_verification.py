@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from disbench.core import masks
 from disbench.core.errors import InputError
@@ -23,6 +22,7 @@ from disbench.core.samples import Sample
 from disbench.datasets.cards import open_dataset
 from disbench.harness import StoredRun, store, verify_run
 from disbench.harness.verification import Verification
+from tests.synthetic import write_pairs
 from tests.toy_methods import Discs, Misbehaves
 from tests.toy_samples import ToySource, make_samples
 from tests.unit.forged_runs import Rows, forged, redescribed, toy_run
@@ -381,13 +381,7 @@ def test_texts_that_are_no_texts(runs: dict[str, StoredRun], tmp_path: Path) -> 
 
 
 def test_a_dataset_of_ones_own(tmp_path: Path) -> None:
-    for kind in ("images", "masks"):
-        (tmp_path / "set" / kind).mkdir(parents=True)
-    for number, sample in enumerate(SAMPLES[:3]):
-        Image.fromarray(sample.image).save(tmp_path / "set" / "images" / f"{number}.png")
-        Image.fromarray((sample.target == 1).astype(np.uint8)).save(tmp_path / "set" / "masks" / f"{number}.png")
-    chosen = ("mode=instances", "void_255=true")
-    source = open_dataset(str(tmp_path / "set"), None, chosen)
+    source = open_dataset(str(write_pairs(tmp_path / "set")), None, ("mode=instances",))
     run = toy_run(tmp_path / "run", source)
     found = verify_run(run.folder, dataset=str(tmp_path / "set"))
     assert (found.problems, found.unchecked, found.clicks) == ((), (), 15)
