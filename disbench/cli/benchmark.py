@@ -58,7 +58,7 @@ def run(
         Task,
         Option(
             help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a first "
-            "click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn.",
+            "click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn."
         ),
     ] = "targets",
     shards: Annotated[
@@ -70,8 +70,7 @@ def run(
     ] = None,
     min_members: Annotated[int, Option(min=1, help="Only sets with at least this many masks.")] = 1,
     split: Annotated[
-        str | None,
-        Option(help="Only the sets of a frozen split, in its order: a name, or your own NAME.jsonl."),
+        str | None, Option(help="Only the sets of a frozen split, in its order: a name, or your own NAME.jsonl.")
     ] = None,
     clicks: Annotated[int, Option(min=1, help="With --task diverse: first clicks per set.")] = 1,
     move: Annotated[
@@ -86,7 +85,7 @@ def run(
         Granularity,
         Option(
             help="With --task intents, for methods that take the size of the wanted mask relative to its whole: tell "
-            "them nothing, the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85).",
+            "them nothing, the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85)."
         ),
     ] = "none",
     set_: SetOption = None,

@@ -90,8 +90,7 @@ SetOption = Annotated[
     list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
 ]
 DatasetSetOption = Annotated[
-    list[str] | None,
-    Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated."),
+    list[str] | None, Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated.")
 ]
 ThresholdOption = Annotated[
     float | None,

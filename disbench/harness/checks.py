@@ -201,7 +201,8 @@ class RowChecks:
         if stored != list(self._masks if good else ()):
             yield f"row with other masks than {RUN} says", f"{_where(row)} ({' and '.join(stored) or 'none'})"
             return
-        for mask in _stored_masks(row):
+        every = (row["mask"], *(row["candidate_masks"] or ()))
+        for mask in (one for one in every if one is not None):
             try:
                 masks.from_foreign_rle({"size": list(size), "counts": mask}, *size)
             except ValueError as error:
@@ -270,10 +271,6 @@ def check_schema(run: StoredRun, problems: Problems) -> bool:
     example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
     problems.add("file whose columns are not this version's", example[:_LONGEST])
     return False
-
-
-def _stored_masks(row: Row) -> list[bytes]:
-    return [*([] if row["mask"] is None else [row["mask"]]), *(row["candidate_masks"] or [])]
 
 
 def _same(first: float, second: float) -> bool:

@@ -153,17 +153,13 @@ def _readers(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen:
     """Readers of the samples; with a recording only of those that have clicks, and `seen` gets all ids."""
     named: Iterable[tuple[str, Callable[[], Sample]]]
     if isinstance(samples, Iterable):
-        named = ((sample.id, partial(_itself, sample)) for sample in samples)
+        named = ((sample.id, partial(lambda one: one, sample)) for sample in samples)
     else:
         named = ((name, partial(samples.read, number)) for number, name in enumerate(samples.ids))
     for number, (name, read) in enumerate(named):
         seen.append(name)
         if protocol.recording is None or name in protocol.recording.clicks:
             yield Reader(number, name, read)
-
-
-def _itself(sample: Sample) -> Sample:
-    return sample
 
 
 def check_ids(ids: Sequence[str], where: str = "") -> None:

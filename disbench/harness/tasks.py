@@ -184,7 +184,8 @@ def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
 def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
     """Open a session for a loop; whether that worked."""
     try:
-        _make_ready(method)
+        if (make_ready := getattr(method, "make_ready", None)) is not None:
+            called("make_ready", make_ready, InputError)  # its InputError ends the run
         image = loop.image.copy()  # a method may write into it
         told = _told(method, loop)
         loop.session = yield from _calling({number: loop}, "open", lambda: method.open(image, **told))
@@ -194,13 +195,6 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
         yield Clicked(number, loop.fail(str(failure)), done=True)
         return False
     return True
-
-
-def _make_ready(method: Method) -> None:
-    """Let a method restore what it lost; its `InputError` ends the run."""
-    make_ready = getattr(method, "make_ready", None)
-    if make_ready is not None:
-        called("make_ready", make_ready, InputError)
 
 
 def _told(method: Method, loop: Loop) -> dict[str, Any]:

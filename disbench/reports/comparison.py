@@ -21,14 +21,7 @@ from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import markdown
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, plain
-from disbench.reports.run_samples import (
-    image_panel,
-    mask_panels,
-    open_same_dataset,
-    read_samples,
-    target_panel,
-    window_of,
-)
+from disbench.reports.run_samples import mask_panels, open_same_dataset, read_samples, window_of
 from disbench.reports.tables import deviation, failures, reference, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
@@ -170,8 +163,8 @@ def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8
     for number, of_a, of_b in zip(chosen, *(read_samples(run, source, names) for run in runs), strict=True):
         window = window_of(of_a, of_b)
         rows = (
-            (image_panel(of_a, window), *mask_panels(of_a, window, "A")),
-            (target_panel(of_b, window), *mask_panels(of_b, window, "B")),
+            (of_a.panel("image", outlined=window), *mask_panels(of_a, window, "A")),
+            (of_b.target_panel(window), *mask_panels(of_b, window, "B")),
         )
         a, b = (int(clicks[number]) for clicks in comparison.clicks)
         strips.append(Strip(f"{plain(comparison.samples[number])}: NoC@{comparison.percent} A {a}, B {b}", rows))

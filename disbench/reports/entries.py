@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
@@ -22,7 +22,7 @@ from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.protocol import Protocol, SetProtocol
-from disbench.harness.record import CardFacts, MethodRecord, RunRecord, SetRunRecord
+from disbench.harness.record import MethodRecord, RunRecord, SetRunRecord
 from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
 from disbench.harness.store import StoredRun
 from disbench.reports.render.table import counted, option_value, ordinal, plain
@@ -233,13 +233,14 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _read_entry(run: StoredRun, name: str) -> Entry:
     method, dataset, protocol = run.record.method, run.record.dataset, run.protocol
-    rows = read_rows(run)
+    rows, options = read_rows(run), method.options
+    sizes = [f"{key}={option_value(options[key])}" for key in _RESOLUTIONS if key in options]
     return Entry(
         folder=name,
         method=plain(method.name),
         label=run_label(run.record),
         build=_build(method),
-        resolution=_resolution(method.options, method.facts),
+        resolution=plain(", ".join(sizes) or method.facts.input_size),
         training_data=plain(", ".join(method.facts.training_data)),
         backbone=plain(method.facts.backbone),
         dataset=plain(dataset.name),
@@ -292,11 +293,6 @@ def _build(method: MethodRecord) -> str:
     peer = [] if method.provenance is None else [method.provenance.get(name) for name in bridged]
     content = json.dumps([method.entry, method.source_sha256, weights, *peer])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _resolution(options: Mapping[str, Any], card: CardFacts) -> str:
-    named = [f"{key}={option_value(options[key])}" for key in _RESOLUTIONS if key in options]
-    return plain(", ".join(named) or card.input_size)
 
 
 def _conditions(record: RunRecord) -> dict[str, str]:

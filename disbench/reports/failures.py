@@ -18,14 +18,7 @@ from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render.html import Picture
 from disbench.reports.render.table import counted, csv_text, plain
-from disbench.reports.run_samples import (
-    clicks_panel,
-    image_panel,
-    mask_panels,
-    open_same_dataset,
-    read_samples,
-    window_of,
-)
+from disbench.reports.run_samples import mask_panels, open_same_dataset, read_samples, window_of
 
 LISTED = "failures.csv"
 _PAGE_WIDTH = 1500
@@ -89,13 +82,17 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
     strips = []
     for place, found in enumerate(read_samples(entry.run, source, [one.sample for one in chosen])):
         one, window = chosen[place], window_of(found)
-        final = f"final IoU {one.final:.3f}"
+        clicks, final = found.clicks(len(found.rows)), f"final IoU {one.final:.3f}"
         if one.solved:
             solved = place - min(samples, len(never)) + 1
             heading = f"Solved late, {solved} of {len(late):,}: {plain(one.sample)}, NoC@{SOLVED} {one.noc}, {final}"
         else:
             heading = f"Never solved, {place + 1} of {len(never):,}: {plain(one.sample)}, {final}"
-        panels = (image_panel(found, window), clicks_panel(found, window), *mask_panels(found, window))
+        panels = (
+            found.panel("image", outlined=window),
+            found.panel("target and clicks", target=found.sample.target, clicks=clicks, window=window),
+            *mask_panels(found, window),
+        )
         strips.append(Strip(heading, (panels,)))
     texts = (
         f"{entry.protocol}; {counted(len(entry.rows.samples), 'sample')}: {len(never):,} never reach an IoU of "

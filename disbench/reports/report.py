@@ -94,10 +94,13 @@ def make_report(
     numbers = [read_numbers(run) for run in answers]
     plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
     panels = _panels(clicked, sections)
+    tables = {table.name: table for table in (*overview, *plain)}
+    for number, section in enumerate(sections, start=1):
+        tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
     contents: dict[str, bytes | None] = {
         PAGE: _page(entries, overview, plain, sections, panels).encode(),
         RESULTS: results_csv(entries).encode(),
-        TABLES: _latex([*overview, *plain], sections).encode(),
+        TABLES: latex.document(tables).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
         LEADERBOARD: page_html(clicked, shown, plain, _figures(numbers, runs)).encode() if page else None,
     }
@@ -185,13 +188,6 @@ def _page(
         },
         {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
     )
-
-
-def _latex(shared: Sequence[Table], sections: Sequence[_Section]) -> str:
-    tables = {table.name: table for table in shared}
-    for number, section in enumerate(sections, start=1):
-        tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
-    return latex.document(tables)
 
 
 def _lines(entries: Sequence[Entry], out: Path) -> list[str]:

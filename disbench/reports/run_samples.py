@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
@@ -40,6 +41,18 @@ class RunSample:
         """All candidates at a click, as `mask`."""
         every = self.rows[number - 1].candidate_masks
         return None if every is None else tuple(self._decoded(counts, number) for counts in every)
+
+    def panel(self, title: str, remark: str = "", **more: Any) -> Panel:
+        """A panel on the image; `more` are fields of `Panel`."""
+        return Panel(title, self.sample.image, remark, **more)
+
+    def target_panel(self, window: Window | None) -> Panel:
+        """The image with the target."""
+        return self.panel("target", target=self.sample.target, window=window)
+
+    def first_click_panel(self, window: Window | None) -> Panel:
+        """The whole image with the first click; a rectangle shows what the other panels enlarge."""
+        return self.panel("image, first click", clicks=self.clicks(1), marks="first", outlined=window)
 
     def _decoded(self, counts: bytes, number: int) -> BoolArray:
         from disbench.core.masks import decode, from_foreign_rle  # noqa: PLC0415
@@ -124,34 +137,11 @@ def window_of(*found: RunSample) -> Window | None:
     return window_around(found[0].sample.target, clicks)
 
 
-def image_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The whole image; a rectangle shows what the other panels enlarge."""
-    return Panel("image", found.sample.image, outlined=window)
-
-
-def first_click_panel(found: RunSample, window: Window | None) -> Panel:
-    """The whole image with the first click."""
-    image = found.sample.image
-    return Panel("image, first click", image, clicks=found.clicks(1), marks="first", outlined=window)
-
-
-def target_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The image with the target."""
-    return Panel("target", found.sample.image, target=found.sample.target, window=window)
-
-
-def clicks_panel(found: RunSample, window: Window | None = None) -> Panel:
-    """The image with the target and all clicks, numbered."""
-    sample, clicks = found.sample, found.clicks(len(found.rows))
-    return Panel("target and clicks", sample.image, target=sample.target, clicks=clicks, window=window)
-
-
 def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "", *, target: bool = True) -> Panel:
     """The mask kept after click `number` (from 1) and the clicks so far; the title begins with `who`."""
     row, sample = found.rows[number - 1], found.sample
-    return Panel(
+    return found.panel(
         f"{f'{who}, ' if who else ''}click {number}: IoU {row.iou:.3f}",
-        sample.image,
         target=sample.target if target else None,
         mask=found.mask(number),
         clicks=found.clicks(number),
@@ -172,7 +162,7 @@ def candidate_panels(found: RunSample, most: int, window: Window | None) -> list
     """Candidates of the first click in the method's order, the kept one framed; `InputError` if not stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure:
-        return [Panel("no candidates", found.sample.image, absent=_absent(found, 1), window=window)]
+        return [found.panel("no candidates", absent=_absent(found, 1), window=window)]
     if every is None:
         raise InputError(
             f"{found.place}: the candidates of sample {plain(found.sample.id)} were not stored; run it again with "
@@ -194,7 +184,7 @@ def first_masks(found: RunSample, label: str, most: int, window: Window | None) 
         absent = _absent(found, 1)
         mask = None if absent else found.mask(1)
         clicks = () if row.failure else found.clicks(1)
-        return [Panel(label, found.sample.image, remark, None, mask, clicks, "first", absent, window=window)]
+        return [found.panel(label, remark, mask=mask, clicks=clicks, marks="first", absent=absent, window=window)]
     order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
     titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
     return [_candidate(found, *one, every[one[0]], window) for one in zip(order, titles, strict=True)]
@@ -204,9 +194,8 @@ def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, windo
     row = found.rows[0]
     kept = number == row.kept and row.candidates > 1
     score = "" if row.candidate_scores is None else f", score {row.candidate_scores[number]:.2f}"
-    return Panel(
+    return found.panel(
         f"{title}, kept" if kept else title,
-        found.sample.image,
         f"IoU {row.candidate_ious[number]:.3f}{score}",
         mask=mask,
         clicks=found.clicks(1),

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from disbench.core import ambiguity
 from disbench.core.arrays import FloatArray
-from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle, from_foreign_rle
 from disbench.core.metrics import clicks_to_reach
@@ -71,13 +70,9 @@ class _Target:
 
 @dataclass(frozen=True)
 class Answered:
-    """The masks of a target after its first and last click (`ANSWERED`), None where the method failed, and their IoUs.
-
-    `click` is the first one.
-    """
+    """A target's masks after its first and last click (`ANSWERED`), None where the method failed, and their IoUs."""
 
     sample: str
-    click: Click
     masks: tuple[Rle | None, ...]
     ious: tuple[float, ...]
 
@@ -85,8 +80,7 @@ class Answered:
 def answered(rows: pa.Table) -> Answered:
     """From the rows of a sample, with stored masks; ValueError for a damaged one."""
     first, last = rows.slice(0, 1).to_pylist()[0], rows.slice(len(rows) - 1).to_pylist()[0]
-    click = Click(first["x"], first["y"], first["positive"])
-    return Answered(first["sample"], click, (_mask(first), _mask(last)), (first["iou"], last["iou"]))
+    return Answered(first["sample"], (_mask(first), _mask(last)), (first["iou"], last["iou"]))
 
 
 def read_intents(run: StoredRun) -> Numbers:

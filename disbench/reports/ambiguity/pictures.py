@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
 from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers, read_sets_table
 from disbench.harness.store import StoredRun
-from disbench.reports.ambiguity.intents import ANSWERED, Answered, answered
-from disbench.reports.ambiguity.numbers import Numbers, Who, fitting
+from disbench.reports.ambiguity.intents import ANSWERED
+from disbench.reports.ambiguity.numbers import Numbers, Who
 from disbench.reports.render.table import counted, plain
+from disbench.reports.run_samples import RunSample, read_samples
 from disbench.shards.manifest import read_manifest
 
 _MOST_MEMBERS = 4
@@ -122,9 +123,11 @@ def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOpti
     names = _chosen(whole, options)
     if not names:
         return None
-    found = [(who, _answered(run, set(names))) for who, run in stored]
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    strips = [_strip_of_answers(source.read(numbers_of[name]), relations[name], found) for name in names]
+    samples = [source.read(numbers_of[name]) for name in names]
+    ids = [f"{one.id}/{member}" for one in samples for member in range(min(len(one.members), _MOST_MEMBERS))]
+    found = [(who, {one.sample.id: one for one in read_samples(run, IntentSource(source), ids)}) for who, run in stored]
+    strips = [_strip_of_answers(sample, relations[sample.id], found) for sample in samples]
     return _drawn(f"What is answered for each mask that a first click may mean: {who.title}", _ANSWERS_LEGEND, strips)
 
 
@@ -134,13 +137,6 @@ def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes:
 
 def _relations(folder: Path) -> dict[str, list[str]]:
     return {row["sample"]: row["relations"] for row in read_sets_table(folder, ["sample", "relations"]).to_pylist()}
-
-
-def _answered(run: StoredRun, names: Collection[str]) -> dict[str, Answered]:
-    """Sample -> the answers, for the samples of these sets."""
-    with fitting(run.folder):
-        tables = (table for table in run.samples() if table["sample"][0].as_py().rpartition("/")[0] in names)
-        return {answers.sample: answers for answers in map(answered, tables)}
 
 
 def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
@@ -206,23 +202,21 @@ def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answe
 
 
 def _strip_of_answers(
-    sample: SetSample, relations: Sequence[str], runs: Sequence[tuple[Who, Mapping[str, Answered]]]
+    sample: SetSample, relations: Sequence[str], runs: Sequence[tuple[Who, Mapping[str, RunSample]]]
 ) -> Strip:
     """A row for each method and answer, first and last."""
     members = _members(sample)
     found = [(who, [answers[f"{sample.id}/{number}"] for number in range(len(members))]) for who, answers in runs]
-    rows = [_masks_row(sample, relations, members, found[0][1][0].click)]
+    rows = [_masks_row(sample, relations, members, found[0][1][0].clicks(1)[0])]
     for who, answers in found:
-        for place, name in enumerate(ANSWERED):
+        for name in ANSWERED:
             panels = [Panel(who.label, sample.image, f"after the {name} click")]
-            for member, relation, answer in zip(members, relations, answers, strict=False):
-                rle, remark = answer.masks[place], f"IoU {answer.ious[place]:.3f}"
-                if rle is not None and rle["size"] != list(sample.image.shape[:2]):
-                    raise InputError(
-                        f"{who.folder}: a mask of {answer.sample} is not of its image's size; run it again"
-                    )
-                mask, absent = (None, "failed") if rle is None else (decode(rle, order="C"), "")
-                panels.append(Panel(plain(relation), sample.image, remark, target=member, mask=mask, absent=absent))
+            for relation, answer in zip(relations, answers, strict=False):
+                number = 1 if name == "first" else len(answer.rows)
+                row, mask = answer.rows[number - 1], answer.mask(number)
+                remark, absent = f"IoU {row.iou:.3f}", "failed" if mask is None else ""
+                target = answer.sample.target
+                panels.append(answer.panel(plain(relation), remark, target=target, mask=mask, absent=absent))
             rows.append(panels)
     return _titled(sample, rows)
 

@@ -14,14 +14,7 @@ from disbench.core.errors import InputError
 from disbench.harness.measures import SOLVED, significant
 from disbench.io.files import write_files
 from disbench.reports.ambiguity.intents import ANSWERED, BINS, PERCENTS, WITHIN, read_intents
-from disbench.reports.ambiguity.numbers import (
-    FAMILIES,
-    NOTHING,
-    RECALLS,
-    Number,
-    Numbers,
-    read_numbers,
-)
+from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, RECALLS, Number, Numbers, read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import alike, split_runs

@@ -22,12 +22,10 @@ from disbench.reports.report import Report, run_curve
 from disbench.reports.run_samples import (
     RunSample,
     candidate_panels,
-    first_click_panel,
     first_masks,
     mask_panel,
     open_same_dataset,
     read_samples,
-    target_panel,
 )
 from disbench.reports.tables import curves_csv, deviation, most_common_opencv, reference
 
@@ -182,7 +180,7 @@ def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> tu
             for number in definition.refined
         ]
         empty = [None] * (places - len(panels))
-        row = (first_click_panel(found, window), *panels, *empty, *refined, target_panel(found, window))
+        row = (found.first_click_panel(window), *panels, *empty, *refined, found.target_panel(window))
         strips.append(Strip(plain(found.sample.id), (row,)))
     return tuple(strips)
 
@@ -225,7 +223,7 @@ def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidate
     first = samples[0]
     window = window_around(first.sample.target, first.clicks(1), room=3)
     columns = [first_masks(found, label, candidates, window) for label, found in zip(labels, samples, strict=True)]
-    columns = [[first_click_panel(first, window)], [target_panel(first, window)], *columns]
+    columns = [[first.first_click_panel(window)], [first.target_panel(window)], *columns]
     rows = range(max(map(len, columns)))
     return Strip(
         plain(first.sample.id),

@@ -209,7 +209,9 @@ def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: 
         published_notes=tuple(notes),
         measured=run.values[measure.name] if run else Value(missing=NOT_RUN),
         measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
-        comparable=run is not None and is_comparable(run, measure.dataset),
+        comparable=run is not None
+        and run.conditions["samples"] == "all"
+        and not (_other_data(run, measure.dataset) or departures(run)),
     )
 
 
@@ -226,11 +228,6 @@ def departures(entry: Entry) -> tuple[str, ...]:
 def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
     """Notes on a run's samples, version of OpenCV (`opencv` is that of most runs) and failures."""
     return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
-
-
-def is_comparable(entry: Entry, dataset: Dataset) -> bool:
-    """Whether a run followed the paper's protocol on all samples of the dataset."""
-    return entry.conditions["samples"] == "all" and not _other_data(entry, dataset) and not departures(entry)
 
 
 def not_shown(entries: Sequence[Entry], why: str) -> str:

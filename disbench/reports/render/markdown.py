@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from disbench.reports.render.table import Cell, Column, Table, plain, visible
+from disbench.reports.render.table import Cell, Table, plain, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")
@@ -44,7 +44,7 @@ def table(content: Table) -> str:
         lines += [
             *(["", f"**{escape(heading)}**"] if heading else []),
             "",
-            _line([_head(column) for column in content.columns]),
+            _line(["<br>".join(map(escape, filter(None, (one.group, one.name)))) for one in content.columns]),
             _line(["---:" if column.number else "---" for column in content.columns]),
             *(_line([_cell(cell) for cell in row]) for row in content.rows[begin:end]),
         ]
@@ -54,10 +54,6 @@ def table(content: Table) -> str:
 
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _head(column: Column) -> str:
-    return "<br>".join(escape(part) for part in (column.group, column.name) if part)
 
 
 def _cell(cell: Cell) -> str:
