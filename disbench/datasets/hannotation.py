@@ -118,6 +118,11 @@ def is_file_name(name: str) -> bool:
     return 0 < len(name) <= MAX_FILE_NAME and plain
 
 
+def is_number(name: str) -> bool:
+    """Whether an image's id is a whole number of 64 bits."""
+    return name.isascii() and name.isdigit() and len(name) < 19
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Reads plain data, and arrays of numbers by checked replacements of the functions that rebuild them.
 
@@ -278,12 +283,8 @@ def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     named = {_image_name(path, key): entry for key, entry in images.items()}
     if len(named) < len(images):
         raise InputError(f"{path}: an image occurs twice, as a number and as text; {_FIX}")
-    return sorted(named.items(), key=lambda item: _numbers_first(item[0]))
-
-
-def _numbers_first(name: str) -> tuple[bool, int, str]:
-    digits = name.isascii() and name.isdigit() and len(name) < 19
-    return (not digits, int(name) if digits else 0, name)
+    numbers = {name: int(name) for name in named if is_number(name)}
+    return sorted(named.items(), key=lambda item: (item[0] not in numbers, numbers.get(item[0], 0), item[0]))
 
 
 def _image_name(path: Path, key: Any) -> str:

@@ -378,11 +378,10 @@ def _group_by_image(
         has_texts = has_texts or isinstance(read_id(annotation.get("id")), str)
         if link != _LINKS[0]:
             link = next((key for key in _LINKS if not _is_missing(annotation.get(key))), link)
-        if owners[place] < 0 and bad == "fail":
-            raise InputError(
-                f"{index.path}: annotation {shown(annotation.get('id'))} is of image "
-                f"{shown(annotation.get('image_id'))}, which is missing from 'images'; {_fix(option)}"
-            )
+        if owners[place] < 0:
+            said = f"annotation {shown(annotation.get('id'))} is of image {shown(annotation.get('image_id'))}"
+            lacking = f"{index.path}: {said}, which is missing from 'images'"
+            refuse(bad, lacking, Counter(), "fix the file", option)
     order = np.argsort(owners, kind="stable")
     lost = int((owners < 0).sum())
     order = order[lost:]
@@ -394,10 +393,6 @@ def _group_by_image(
     }
     dropped = Counter({"annotation of a missing image": lost} if lost else {})
     return index.records["annotations"][order], slices, order if has_texts else None, link, dropped
-
-
-def _fix(option: str) -> str:
-    return f"fix the file, or leave such annotations out: {option} bad_annotations=drop"
 
 
 def _image(record: Json, path: Path) -> ImageRecord:

@@ -41,11 +41,15 @@ def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: BadAnnot
 
 
 def refuse(
-    bad: BadAnnotations, problem: str, dropped: Counter[str], fix: str = "get the file again", option: str = "--set"
+    bad: BadAnnotations, problem: str, dropped: Counter[str], fix: str = "get the file again", option: str = ""
 ) -> None:
-    """Raise `InputError` for a malformed record, or count it, by `bad`; `problem` begins with the file."""
+    """Raise `InputError` for a malformed record, or count it, by `bad`.
+
+    `problem` begins with the file; `option` is how the user's command sets `bad_annotations`, where that is known.
+    """
     if bad == "fail":
-        raise InputError(f"{problem}; {fix}, or leave such annotations out: {option} bad_annotations=drop") from None
+        said = f"{option} bad_annotations=drop".strip()
+        raise InputError(f"{problem}; {fix}, or leave such annotations out: {said}") from None
     dropped["invalid annotation"] += 1
 
 

@@ -19,7 +19,7 @@ from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
 from disbench.core.painting import png
 from disbench.core.scenes import Scene
-from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name
+from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name, is_number
 from disbench.io.files import whole_file
 from disbench.shards.reader import ShardReader
 
@@ -60,7 +60,7 @@ def export_ritm(shards: Path, out: Path) -> int:
                 ([np.frombuffer(png(labels), dtype=np.uint8) for labels in layers], places),
             )
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
-    numbers = all(_is_number(name) and name == str(int(name)) for name in images)
+    numbers = all(is_number(name) and name == str(int(name)) for name in images)
     _dump(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
     return len(images)
 
@@ -188,14 +188,10 @@ def _image_numbers(shards: Path, names: Iterable[str]) -> dict[str, int]:
     for name in names:
         if name in numbers:
             raise InputError(f"{shards}: image {name} occurs twice; sample again")
-        numbers[name] = int(name) if _is_number(name) and int(name) not in taken else None
+        numbers[name] = int(name) if is_number(name) and int(name) not in taken else None
         taken.add(numbers[name])
     free = (number for number in itertools.count(1) if number not in taken)
     return {name: next(free) if number is None else number for name, number in numbers.items()}
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 19  # of 64 bits
 
 
 def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
