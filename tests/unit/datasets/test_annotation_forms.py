@@ -216,33 +216,6 @@ def test_what_is_changed_is_counted(tmp_path: Path, segmentation: object, reason
     assert np.array(samples[0][1])[4:14, 3:13].all()
 
 
-def test_bad_annotations_stop_or_are_left_out_of_both(tmp_path: Path) -> None:
-    records = content()
-    records["annotations"] += [
-        annotation(9, 2, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
-        annotation(10, 1, category_id=99),
-        annotation(11, 77),
-    ]
-    path = put(tmp_path / "a.json", records)
-    with pytest.raises(InputError, match=r"a\.json: annotation 11 .*; .*--set bad_annotations=drop"):
-        open_source(load_recipe("coco-hierarchy"), SourcePaths(coco=[path]))
-    records["annotations"].pop()
-    put(path, records)
-    for number in (10, 9):
-        with pytest.raises(InputError, match=rf"a\.json: annotation {number} .*--dataset-option bad_annotations=drop"):
-            open_dataset("coco", tmp_path, ["annotations=a.json", "images=."])
-        records["annotations"] = [record for record in records["annotations"] if record["id"] != number]
-        put(path, records)
-    records["annotations"] += [
-        annotation(9, 2, segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
-        annotation(10, 1, category_id=99),
-    ]
-    put(path, records)
-    drop = "bad_annotations=drop"
-    assert left_out(path, drop) == ({"invalid annotation": 2}, {"invalid annotation": 2})
-    assert scenes_and_samples(path, drop) == scenes_and_samples(put(tmp_path / "plain.json", content()))
-
-
 def test_crowd_regions_are_left_out_of_samples_and_counted_or_kept(tmp_path: Path) -> None:
     records = content()
     for record, flag in zip(records["annotations"], (1, "1"), strict=True):

@@ -364,19 +364,6 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
                 list(fetch(str(card), data, unverified=allowed))
         assert not self.tree(data)
 
-    def test_a_broken_transfer_goes_on_where_it_stopped(
-        self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("disbench.io.download.ATTEMPTS", 1)
-        monkeypatch.setattr("disbench.io.download.BREAK", 0.0)
-        server.cuts = [500, 0]
-        with pytest.raises(InputError, match="broke off after 500 of"):
-            list(fetch(str(card), data))
-        assert not (data / "mine").exists()
-        list(fetch(str(card), data))
-        assert server.seen[-1] == ("/d.zip", "bytes=500-")
-        assert self.tree(data) == list(self.FILES)
-
     def test_an_interrupted_unpacking(
         self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:

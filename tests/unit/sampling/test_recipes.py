@@ -154,7 +154,6 @@ class TestDefinitions:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         with pytest.raises(InputError, match="'sampling' are missing from this installation"):
             definitions.folder("sampling")
-        monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         (tmp_path / "sampling").mkdir()
         (tmp_path / "sampling" / "beside.toml").write_text("")
         assert definitions.names("sampling") == ["beside"]
