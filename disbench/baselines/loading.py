@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from disbench.core.errors import InputError, unknown_name
+from disbench.core.errors import InputError, told, unknown_name
 from disbench.io.options import Option
 from disbench.io.settings import Bounds
 
@@ -86,9 +86,7 @@ def _load_module(name: str, entry: str, extra: str) -> ModuleType:
         fix = f'pip install "disbench[{extra}]"' if extra else "check its name and where it is installed"
         raise InputError(f"{entry}: cannot be imported ({error}); {fix}") from error
     except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        raise InputError(f"{entry}: {_first_words(error)} ({place}); fix the module and run again") from error
+        raise InputError(f"{entry}: {told(error)}; fix the module and run again") from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -109,13 +107,9 @@ def _load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"{path}{_line(error, path)}: {_first_words(error)}; fix the file and run again") from error
+        words = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise InputError(f"{path}{_line(error, path)}: {words}; fix the file and run again") from error
     return module
-
-
-def _first_words(error: BaseException) -> str:
-    words = str(error)
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _line(error: BaseException, path: Path) -> str:

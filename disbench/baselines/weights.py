@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from disbench.baselines.cards import MethodCard, Weight, load_card
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.files import file_sha256, user_cache, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -78,7 +78,7 @@ def _fetch_hub(repository: str) -> str:
     try:
         place = hub.snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except (OSError, ValueError) as error:
-        words = " ".join(str(error).split())[:300]
+        words = one_line(str(error))
         raise InputError(f"{repository}: cannot be had from Hugging Face ({words}); check the network") from error
     return f"{repository}: in {place}"
 

@@ -321,11 +321,9 @@ def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
 def _mean(
     name: str, title: str, group: Group, by_sample: Callable[[RunRows], npt.NDArray[Any]], **more: Any
 ) -> Measure:
-
-    def of(rows: RunRows) -> float:
-        return float(by_sample(rows).mean())
-
-    return Measure(name, title, group, of, by_sample=by_sample, interval=True, **more)
+    return Measure(
+        name, title, group, lambda rows: float(by_sample(rows).mean()), by_sample=by_sample, interval=True, **more
+    )
 
 
 def _count(name: str, title: str, of: Callable[[RunRows], float], *claim: str) -> Measure:

@@ -346,7 +346,7 @@ def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
-                f"{out}: its {what} was made with other settings ({place}: {_short(before)}, now {_short(now)}); name "
+                f"{out}: its {what} was made with other settings ({place}: {shown(before)}, now {shown(now)}); name "
                 "another folder or use --existing overwrite"
             )
 
@@ -358,11 +358,6 @@ def _differences(place: str, there: object, wanted: object) -> Iterator[tuple[st
             yield from _differences(f"{place}.{key}", there.get(key), wanted.get(key))
     elif there != wanted:
         yield place, there, wanted
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _result(journal: Journal, samples: Collection[str], wall_seconds: float) -> Result:

@@ -18,7 +18,7 @@ import numpy as np
 
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, one_line
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import naming, whole_file
@@ -205,8 +205,7 @@ def on_device(network: Any, device: str, name: str) -> Any:
     try:
         return network.to(device)
     except (RuntimeError, AssertionError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(f"{name}: no device {device!r} on this machine ({words}); use cpu") from error
+        raise InputError(f"{name}: no device {device!r} on this machine ({one_line(str(error))}); use cpu") from error
 
 
 def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ from disbench.baselines.sam.session import (
     unpadded,
 )
 from disbench.core.arrays import Float32Array
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, extra_module, one_line
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
@@ -148,7 +148,7 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
             if lacking := sorted(report["missing_keys"]):
                 raise OSError(f"it lacks {len(lacking)} of the model's weights: {lacking[0]}")
     except Exception as error:  # the library, safetensors and the hub have no class in common
-        words = " ".join(str(error).split())[:300]
+        words = one_line(str(error))
         fetch = f"hf download {model} --revision {revision}"
         if model == family.hub and revision == "main":
             fetch = f"disbench methods fetch {family.name}"
