@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import DataOption, local_path, path, say
+from disbench.cli.options import DataOption, local_path, path, say, say_all
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
@@ -133,5 +133,4 @@ def ambiguity(
 
     folders = [addresses.here(folder) for folder in shards or []]
     wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
-    for line in make_ambiguity_report([addresses.here(run) for run in runs], out, wanted):
-        say(line)
+    say_all(make_ambiguity_report([addresses.here(run) for run in runs], out, wanted))

@@ -30,6 +30,7 @@ from disbench.cli.options import (
     local_path,
     path,
     say,
+    say_all,
 )
 from disbench.core.choices import Granularity, MethodStatus, Selection, Store
 from disbench.io import addresses
@@ -43,8 +44,7 @@ def _show_protocols(asked: bool) -> None:
     if asked:
         from disbench.harness.presets import list_presets  # noqa: PLC0415
 
-        for line in list_presets():
-            typer.echo(line)
+        say_all(list_presets())
         raise typer.Exit
 
 
@@ -314,8 +314,7 @@ def report(
     pictures = partial(failure_pictures, data=data, samples=failures) if failures else None
     with output(out, FILES) as place:
         lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
-    for line in lines:
-        say(line)
+    say_all(lines)
 
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
@@ -342,8 +341,7 @@ def data_verify(
     from disbench.datasets.verify import verify  # noqa: PLC0415
 
     found = verify(dataset, data, dataset_option or [], progress=True)
-    for line in found.lines():
-        say(line, err=not found.whole)
+    say_all(found.lines(), err=not found.whole)
     if not found.whole:
         raise typer.Exit(BAD_INPUT)
 
@@ -360,8 +358,7 @@ def data_fetch(
     """Download a dataset, resumable and checked by SHA-256."""
     from disbench.datasets.fetch import fetch  # noqa: PLC0415
 
-    for line in fetch(dataset, data, unverified=no_hash, existing=existing, progress=True):
-        typer.echo(line)
+    say_all(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
 
 
 @methods_app.command("list")
@@ -373,8 +370,7 @@ def methods_list(
     """List the methods as a table."""
     from disbench.baselines.listing import list_methods  # noqa: PLC0415
 
-    for line in list_methods(status):
-        typer.echo(line)
+    say_all(list_methods(status))
 
 
 @methods_app.command("show")
@@ -385,8 +381,7 @@ def methods_show(method: CardArgument) -> None:
     from disbench.reports.paper.published import published_lines  # noqa: PLC0415
 
     names = load_card(method).published
-    for line in show_method(method, [line for name in names for line in published_lines(name)]):
-        typer.echo(line)
+    say_all(show_method(method, [line for name in names for line in published_lines(name)]))
 
 
 @methods_app.command("fetch")
@@ -395,5 +390,4 @@ def methods_fetch(method: CardArgument) -> None:
     from disbench.baselines.cards import load_card  # noqa: PLC0415
     from disbench.baselines.weights import fetch  # noqa: PLC0415
 
-    for line in fetch(load_card(method)):
-        typer.echo(line)
+    say_all(fetch(load_card(method)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,12 @@ def local_path(text: str) -> Path:
 def say(text: object, *, err: bool = False) -> None:
     """Print a line, with addresses in place of the paths of their local copies."""
     typer.echo(addresses.with_addresses(str(text)), err=err)
+
+
+def say_all(lines: Iterable[object], *, err: bool = False) -> None:
+    """Print lines as `say` does."""
+    for line in lines:
+        say(line, err=err)
 
 
 def command_line() -> str:

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from disbench.cli.ambiguity import ImagesOption, images_at
-from disbench.cli.options import BAD_INPUT, DataOption, local_path, path, say
+from disbench.cli.options import BAD_INPUT, DataOption, local_path, path, say, say_all
 from disbench.io import addresses
 
 
@@ -74,8 +74,7 @@ def verify(
         found_here = None if recording is None else addresses.here(recording)
         run = verify_run(place, data, dataset=dataset, images=images_at(images), recording=found_here, progress=True)
         lines, holds = run.lines(), run.holds
-    for line in lines:
-        say(line, err=not holds)
+    say_all(lines, err=not holds)
     if not holds:
         raise typer.Exit(BAD_INPUT)
 
@@ -105,8 +104,7 @@ def compare(
 
     comparison = compare_runs(one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
     picture = draw_differences(comparison, data, samples, dataset) if samples else None
-    for line in lines_of(comparison):
-        say(line)
+    say_all(lines_of(comparison))
     typer.echo("")
     for written in write_comparison(comparison, out, picture):
         typer.echo(f"look at: {written}")
@@ -124,8 +122,7 @@ def failures(
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.failures import write_failures  # noqa: PLC0415
 
-    for line in write_failures([addresses.here(run) for run in runs], out, data, samples, dataset):
-        say(line)
+    say_all(write_failures([addresses.here(run) for run in runs], out, data, samples, dataset))
 
 
 def reproduce(
@@ -155,8 +152,7 @@ def reproduce(
     from disbench.reports.paper.rows import parse_rows  # noqa: PLC0415
 
     if name is None:
-        for line in reproducible():
-            typer.echo(line)
+        say_all(reproducible())
         return
     asked = {"markdown": markdown, "latex": latex, "csv": csv, "png": png, "svg": svg, "pdf": pdf}
     formats = [form for form, wanted in asked.items() if wanted]
@@ -169,8 +165,7 @@ def reproduce(
         data=data,
         samples=sample or (),
     )
-    for line in made.lines:
-        say(line)
+    say_all(made.lines)
 
 
 def published(method: Annotated[str | None, Argument(help="Name of a method (default: list all).")] = None) -> None:
@@ -181,5 +176,4 @@ def published(method: Annotated[str | None, Argument(help="Name of a method (def
         read_published,
     )
 
-    for line in published_methods(read_published()) if method is None else published_lines(method):
-        typer.echo(line)
+    say_all(published_methods(read_published()) if method is None else published_lines(method))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from disbench.cli.options import DataOption, ExistingOption, command_line, list_option, local_path
+from disbench.cli.options import DataOption, ExistingOption, command_line, list_option, local_path, say_all
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -179,5 +179,4 @@ def ablate(
             command=command_line(),
         )
         done = ablation.ablate(plan, out, options, say=typer.echo)
-    for line in done.lines:
-        typer.echo(line)
+    say_all(done.lines)
