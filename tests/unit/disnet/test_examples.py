@@ -152,7 +152,7 @@ def test_fixed_views_are_all_that_items_see(photo_shards: Path) -> None:
         return image[:1, :1]
 
     dataset = examples(photo_shards, augmentation=Augmentation(views=2), network_input=network_input, seed=4)
-    for epoch in range(8):
+    for epoch in range(4):
         for number in range(epoch, len(dataset), 8):
             _ = dataset[epoch, number]
     assert 8 < len(seen) <= 16
