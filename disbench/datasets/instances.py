@@ -78,7 +78,7 @@ class AnnotationFile:
         dialect: the file's layout, and the `source` of its objects.
         stamp: of the file when it was opened.
         images: by ascending number, then by text.
-        part_categories: the same for annotations that name another as their object, if PACO's file lists them apart.
+        part_categories: categories of annotations that name another as their object, if PACO's file lists them apart.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
         numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
