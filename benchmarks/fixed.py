@@ -52,6 +52,9 @@ SOURCES = {  # options, recipes
     "sbd-train": ("--sbd SBD --split train", f"{ANY} sbd-proximity"),
     "sbd-val": ("--sbd SBD --split val", f"{ANY} sbd-proximity"),
     "voc": ("--voc VOC2007 --split trainval", f"{ANY} voc-proximity"),
+    "clothing": ("--lvis clothing/paco_style.json", "paco-parts"),
+    "ade20k": ("--folder ade20k_sample --split train", "ade-parts"),
+    "photos-geometric": ("--photos --set links=geometric", "lvis-hierarchy"),
     "photos": ("--photos", f"{ANY} coco-hierarchy coco-proximity {BOTH} lvis-hierarchy"),
 }
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?")
