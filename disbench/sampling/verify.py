@@ -228,9 +228,10 @@ def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
         if parent is None or parent < 0:
             continue
         parts.setdefault(parent, []).append(number)
-        share = contained_shares(rles[number], [rles[parent]])[0]
+        whole = next((i for i in ancestors(sampled.parents, number) if objects[i].kind != "group"), parent)
+        share = contained_shares(rles[number], [rles[whole]])[0]
         if objects[number].kind != "group" and share < recipe.keep_share:
-            yield f"object {number}: {share:.3f} of it lies in its parent {parent}, less than {recipe.keep_share:g}"
+            yield f"object {number}: {share:.3f} of it lies in its parent {whole}, less than {recipe.keep_share:g}"
     for number, item in enumerate(objects):
         if item.kind != "group":
             continue
