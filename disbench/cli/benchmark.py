@@ -350,15 +350,36 @@ def data_verify(
 def data_fetch(
     dataset: CardArgument,
     no_hash: Annotated[
-        bool, Option("--no-hash", help="Accept files without a SHA-256 in the card, and print it.")
+        bool,
+        Option("--no-hash", help="Accept files without a hash in the card, or with another content, and print it."),
     ] = False,
     existing: ExistingOption = "resume",
     data: DataOption = None,
 ) -> None:
-    """Download a dataset, resumable and checked by SHA-256."""
+    """Download a dataset, resumable and checked by its hash, from the first address on its card that serves."""
     from disbench.datasets.fetch import fetch  # noqa: PLC0415
 
     say_all(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
+
+
+@data_app.command("check-links")
+def data_check_links(
+    dataset: Annotated[
+        list[str] | None, Argument(help="Names of cards, or your own card.toml; all cards without.")
+    ] = None,
+) -> None:
+    """Ask every address of the cards whether it is alive, without fetching; exit code 1 if a file has none that is."""
+    from disbench.datasets.fetch import check_links  # noqa: PLC0415
+
+    alive: dict[tuple[str, str], bool] = {}
+    for name, file, url, answer in check_links(dataset or []):
+        alive[name, file] = alive.get((name, file), False) or answer.alive
+        size = f"{answer.bytes:,}" if answer.bytes is not None else "-"
+        say(f"{name:<15} {'alive' if answer.alive else 'DEAD':<5} {size:>14}  {url}  {answer.status}")
+    dead = [f"{file} of {name}" for (name, file), lives in alive.items() if not lives]
+    if dead:
+        say(f"no living address: {', '.join(dead)}", err=True)
+        raise typer.Exit(1)
 
 
 @methods_app.command("list")

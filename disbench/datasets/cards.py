@@ -37,17 +37,35 @@ ANY_FOLDER = "folder"
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a file is: one table of `[[files.copies]]`.
+
+    Attributes:
+        url: http or https, or a file shared on Google Drive.
+        holds: what is taken out of this archive, by its names there; empty if they are the file's own.
+        sha256: hex; empty if unknown, or as the file's.
+        bytes: size; 0 if unknown, or as the file's.
+    """
+
+    url: str
+    holds: tuple[str, ...] = ()
+    sha256: str = ""
+    bytes: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file that a dataset is fetched from: one table of `[[files]]`.
 
     Attributes:
-        url: http or https.
+        url: as of an `Address`, the first that is tried.
         file: its name while it is downloaded, or its path in the dataset's folder if it is not unpacked.
         holds: what is taken out of an archive: names that lie together in one of its folders.
         to: subfolder of the dataset that they are put in.
         unpack: whether it is an archive (zip, tar, tar.gz, tar.bz2).
         sha256: hex; empty if unknown.
         bytes: size; 0 if unknown.
+        copies: further addresses, in the order in which they are tried.
     """
 
     url: str
@@ -57,6 +75,19 @@ class RemoteFile:
     unpack: bool = True
     sha256: str = ""
     bytes: Count = 0
+    copies: tuple[Address, ...] = ()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """All addresses, with what a copy leaves out taken from the file."""
+        own = Address(self.url, self.holds, self.sha256, self.bytes)
+        return [
+            own,
+            *(
+                Address(copy.url, copy.holds or own.holds, copy.sha256 or own.sha256, copy.bytes or own.bytes)
+                for copy in self.copies
+            ),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +201,11 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
     if place is None:
         raise _missing(card, data, options)
     return _open(card, card.name, addresses.here(place), options)
+
+
+def open_card(card: DatasetCard, folder: Path) -> SampleSource:
+    """The samples of a dataset in a folder, with the card's own options; `InputError` as of `open_dataset`."""
+    return _open(card, card.name, folder, card.values())
 
 
 def is_folder(name: str) -> bool:

@@ -1,23 +1,26 @@
 """Downloads over HTTP that can be interrupted: resumed by ranges, checked by SHA-256, whole or not there.
 
-`urllib` rather than fsspec: its HTTP file system needs aiohttp (a second to import) and cannot resume.
+`urllib` rather than fsspec: its HTTP file system needs aiohttp (a second to import) and cannot resume. Files of Google
+Drive, whose plain addresses answer with a page, are gdown's (the extra `drives`).
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from disbench import __version__
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.files import file_sha256, naming, whole_file
 
 ATTEMPTS = 5
@@ -29,6 +32,10 @@ _TIMEOUT = 60.0
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses that another attempt may not meet."""
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
+_HEADERS = {"User-Agent": f"disbench/{__version__}"}
+_NO_HEAD = (403, 405, 501)
+"""What servers answer that do not know HEAD."""
+_DRIVE = re.compile(r"https://drive\.google\.com/(?:file/d/|open\?id=|uc\?(?:export=download&)?id=)([\w-]+)")
 
 
 class _TryAgainError(Exception):
@@ -50,7 +57,7 @@ def download(
     file has changed since, sends it from the start again.
 
     Args:
-        url: http or https.
+        url: http or https; a file on Google Drive may be named by the address that its owner shares.
         path: where to put it; its folder exists.
         sha256: of the file (hex); empty to take any file.
         size: bytes of the file; 0 if not known.
@@ -68,7 +75,10 @@ def download(
     if not _is_web(url):
         raise InputError(f"{url!r}: not an address that can be fetched; it begins with http:// or https://")
     part = _Part(path, url)
-    _transfer_all(part, size, progress=progress, pause=pause)
+    if found := _DRIVE.match(url):
+        _transfer_from_drive(part, found[1], progress=progress)
+    else:
+        _transfer_all(part, size, progress=progress, pause=pause)
     digest = file_sha256(part.path)
     if size and part.held != size:
         raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
@@ -77,6 +87,46 @@ def download(
     part.path.replace(path)
     part.forget()
     return digest
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says of a file without sending it: a status such as "200 OK", and bytes (None if it does not say).
+
+    A drive's bytes are not known: its address leads to a page.
+    """
+
+    alive: bool
+    status: str
+    bytes: int | None = None
+
+
+def head(url: str, timeout: float = _TIMEOUT) -> Answer:
+    """Ask for a file without its content; a server that refuses HEAD is asked for its first byte."""
+    if not _is_web(url):
+        return Answer(False, "not an address of http or https")
+    drive = _DRIVE.match(url)
+    place = f"https://drive.google.com/uc?export=download&id={drive[1]}" if drive else url
+    status = ""
+    for method, more in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
+        request = urllib.request.Request(place, headers={**_HEADERS, **more}, method=method)
+        try:
+            with _OPENER.open(request, timeout=timeout) as response:
+                return Answer(True, f"{response.status} {response.reason}", None if drive else _size(response.headers))
+        except urllib.error.HTTPError as error:
+            error.close()
+            status = f"{error.code} {error.reason}"
+            if error.code not in _NO_HEAD:
+                break
+        except (InputError, ValueError, OSError, http.client.HTTPException) as error:
+            return Answer(False, one_line(str(getattr(error, "reason", error))))
+    return Answer(False, status)
+
+
+def _size(headers: Message) -> int | None:
+    """Bytes of a whole file, from an answer to HEAD or of its first byte."""
+    length = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
 
 
 def _is_web(url: str) -> bool:
@@ -117,6 +167,16 @@ class _Part:
     def refused(self, reason: str) -> InputError:
         self.forget()
         return InputError(f"{self.url}: {reason}; it was thrown away, so get it elsewhere or correct the card")
+
+
+def _transfer_from_drive(part: _Part, file: str, *, progress: bool) -> None:
+    """A shared file by its number; gdown keeps what arrived, and goes on from there the next time."""
+    gdown = extra_module("gdown", "drives", part.url)
+    part.forget()  # gdown would take it for the whole file
+    try:
+        gdown.download(id=file, output=str(part.path), quiet=not progress, resume=True, use_cookies=False)
+    except Exception as error:  # its own classes, and those of requests
+        raise InputError(f"{part.url}: the drive does not give it ({one_line(str(error))}); get it by hand") from error
 
 
 def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[float], None]) -> None:
@@ -166,7 +226,7 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
 
 def _answer(part: _Part, held: int, version: str) -> Any:
     """The server's answer; None if nothing is missing."""
-    headers = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
+    headers = {**_HEADERS, "Accept-Encoding": "identity"}
     if held:
         headers |= {"Range": f"bytes={held}-", "If-Range": version}
     try:

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import tarfile
 import threading
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,8 +23,9 @@ from PIL import Image
 
 from disbench.core.errors import InputError
 from disbench.datasets import fetch as fetching
-from disbench.datasets.cards import open_dataset
-from disbench.datasets.fetch import fetch
+from disbench.datasets.cards import load_card, open_dataset
+from disbench.datasets.fetch import check_links, fetch
+from disbench.io import definitions
 from disbench.io.download import ATTEMPTS, _Redirects, download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -45,10 +48,15 @@ class Server:
         self.cuts: list[int] = []
         self.statuses: list[int] = []
         self.seen: list[tuple[str, str | None]] = []
+        self.methods: list[str] = []
+        self.no_head = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.answer(self)
+
+            def do_HEAD(self) -> None:
                 outer.answer(self)
 
             def log_message(self, *_: Any) -> None:
@@ -61,6 +69,10 @@ class Server:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range")
         self.seen.append((request.path, asked))
+        self.methods.append(request.command)
+        if request.command == "HEAD" and self.no_head:
+            request.send_error(405)
+            return
         if request.path in self.redirects:
             request.send_response(302)
             request.send_header("Location", self.redirects[request.path])
@@ -73,7 +85,7 @@ class Server:
         start = 0
         fresh = not self.if_range or request.headers.get("If-Range") in (None, self.etag)
         if asked and self.ranges and fresh:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            start = int(asked.removeprefix("bytes=").partition("-")[0])
             if start >= len(content):
                 request.send_response(416)
                 request.send_header("Content-Range", f"bytes */{len(content)}")
@@ -87,7 +99,7 @@ class Server:
         if self.etag:
             request.send_header("ETag", self.etag)
         request.end_headers()
-        body = content[start:]
+        body = b"" if request.command == "HEAD" else content[start:]
         request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
 
 
@@ -392,7 +404,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         rename, count = Path.rename, [0]
 
         def second_fails(self: Path, target: Path) -> Path:
-            count[0] += self.name in ("img", "gt")
+            count[0] += target.parent == data / "mine"
             if count[0] == 2:
                 raise KeyboardInterrupt
             return rename(self, target)
@@ -430,7 +442,7 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         rename = Path.rename
 
         def new_fails(self: Path, target: Path) -> Path:
-            if self.parent.name == "new":
+            if self.parent.name == "staged" and target == data / "mine/img":
                 raise OSError(28, "No space left on device")
             return rename(self, target)
 
@@ -475,3 +487,135 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
             list(fetch(str(card), None))
         with pytest.raises(InputError, match="unknown dataset 'grabcat'"):
             list(fetch("grabcat", data))
+
+
+class TestAddresses:
+    """Several addresses of a file: tried in order, and the content decides where the card has its hash."""
+
+    LAYOUT = (("img", "images"), ("gt", "masks"))
+
+    @pytest.fixture
+    def data(self, server: Server, tmp_path: Path) -> Path:
+        renamed = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(dataset_zip())) as ours, zipfile.ZipFile(renamed, "w") as theirs:
+            for name in ours.namelist():
+                folder, _, rest = name.partition("/")
+                theirs.writestr(f"release/{dict(self.LAYOUT).get(folder, folder)}/{rest}", ours.read(name))
+        server.files |= {"/d.zip": dataset_zip(), "/renamed.zip": renamed.getvalue(), "/other.zip": dataset_zip("", 99)}
+        return tmp_path / "data"
+
+    def card(self, server: Server, tmp_path: Path, *urls: str, content_hash: bool = True) -> Path:
+        path = tmp_path / "mine.toml"
+        TestFetch.write(path, server, sha256="0" * 64 if content_hash else None)
+        text = path.read_text().replace("/d.zip", urls[0], 1)
+        for url in urls[1:]:
+            holds = 'holds = ["images", "masks"]' if "renamed" in url else ""
+            text += f'[[files.copies]]\nurl = "{server.url}{url}"\n{holds}\n'
+        if content_hash:
+            with zipfile.ZipFile(io.BytesIO(dataset_zip())) as archive:
+                archive.extractall(tmp_path / "here/mine")
+            path.write_text(text)
+            found = open_dataset(str(path), tmp_path / "here").content_hash()
+            text = f'content_hash = "{found}"\n{text}'
+        path.write_text(text)
+        return path
+
+    def test_the_first_is_dead_and_the_second_has_another_layout(
+        self, server: Server, data: Path, tmp_path: Path
+    ) -> None:
+        card = self.card(server, tmp_path, "/gone.zip", "/renamed.zip", "/d.zip")
+        lines = list(fetch(str(card), data))
+        assert TestFetch.tree(data) == list(TestFetch.FILES)
+        assert [path for path, _ in server.seen] == ["/gone.zip", "/renamed.zip"]
+        assert "404" in lines[1]
+        assert lines[-2].endswith("(as on the card)")
+        again = self.card(server, tmp_path, "/d.zip", "/renamed.zip")  # whatever its archive's hash
+        list(fetch(str(again), data, existing="overwrite"))
+        assert TestFetch.tree(data) == list(TestFetch.FILES)
+
+    @pytest.mark.parametrize("urls", [("/gone.zip", "/lost.zip"), ("/other.zip", "/gone.zip"), ("/other.zip",)])
+    def test_none_serves(self, server: Server, data: Path, tmp_path: Path, urls: tuple[str, ...]) -> None:
+        card = self.card(server, tmp_path, *urls)
+        with pytest.raises(InputError) as error:
+            list(fetch(str(card), data))
+        assert all(part in str(error.value) for part in ("404" if "/gone.zip" in urls else "content hash", "mine"))
+        assert not TestFetch.tree(data)
+        assert not (data / "mine").exists()
+
+    def test_another_content_is_taken_only_if_allowed(self, server: Server, data: Path, tmp_path: Path) -> None:
+        card = self.card(server, tmp_path, "/other.zip", "/d.zip")
+        assert "not from there" in "\n".join(fetch(str(card), data))
+        assert np.asarray(Image.open(data / "mine/img/a.png")).max() == 9
+        lines = list(fetch(str(card), data, unverified=True, existing="overwrite"))
+        assert any("NOT THE CARD'S" in line for line in lines)
+        assert np.asarray(Image.open(data / "mine/img/a.png")).max() == 99
+
+    def test_without_a_content_hash_the_archive_decides(self, server: Server, data: Path, tmp_path: Path) -> None:
+        server.files["/copy.zip"] = dataset_zip()
+        card = self.card(server, tmp_path, "/gone.zip", "/other.zip", "/copy.zip", content_hash=False)
+        list(fetch(str(card), data))
+        assert TestFetch.tree(data) == list(TestFetch.FILES)
+        assert [path for path, _ in server.seen] == ["/gone.zip", "/other.zip", "/copy.zip"]
+
+    def test_a_copy_that_names_something_else(self, server: Server, data: Path, tmp_path: Path) -> None:
+        card = self.card(server, tmp_path, "/d.zip", "/renamed.zip")
+        for wrong in ('["images"]', '["../images", "masks"]'):
+            text = card.read_text().replace('["images", "masks"]', wrong)
+            (tmp_path / "wrong.toml").write_text(text)
+            with pytest.raises(InputError, match=r"wrong\.toml"):
+                list(fetch(str(tmp_path / "wrong.toml"), data))
+
+    def test_a_shared_drive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """gdown is called as its documentation says; what it brings is checked like any download."""
+        asked: list[str] = []
+
+        def drive(*, output: str, **options: Any) -> None:
+            asked.append(options.pop("id"))
+            assert options == {"quiet": True, "resume": True, "use_cookies": False}
+            if asked[-1] == "gone":
+                raise RuntimeError(
+                    "Cannot retrieve the public link of the file.\nYou may need to change the permission"
+                )
+            Path(output).write_bytes(CONTENT)
+
+        monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=drive))
+        base = "https://drive.google.com"
+        for number, url in enumerate(("file/d/a_-1/view?usp=sharing", "open?id=a_-1", "uc?export=download&id=a_-1")):
+            assert download(f"{base}/{url}", tmp_path / str(number), sha256=SHA256) == SHA256
+        assert asked == ["a_-1"] * 3
+        for url, sha256 in (("open?id=gone", ""), ("open?id=x", "1" * 64)):
+            with pytest.raises(InputError, match=r"drive\.google\.com"):
+                download(f"{base}/{url}", tmp_path / "no", sha256=sha256)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
+        monkeypatch.setitem(sys.modules, "gdown", None)
+        with pytest.raises(InputError, match=r"disbench\[drives\]"):
+            download(f"{base}/open?id=x", tmp_path / "no")
+
+
+def test_links(server: Server, tmp_path: Path) -> None:
+    server.files["/d.zip"] = dataset_zip()
+    server.redirects["/moved.zip"] = f"{server.url}/d.zip"
+    card = tmp_path / "mine.toml"
+    TestFetch.write(card, server)
+    more = (f'[[files.copies]]\nurl = "{server.url}/{name}.zip"\n' for name in ("moved", "gone"))
+    card.write_text(card.read_text() + "".join(more) + '[[files.copies]]\nurl = "http://127.0.0.1:1/d.zip"\n')
+    found = list(check_links([str(card)]))
+    assert [answer.alive for *_, answer in found] == [True, True, False, False]
+    assert [answer.bytes for *_, answer in found] == [len(server.files["/d.zip"])] * 2 + [None] * 2
+    assert "404" in found[2][3].status
+    assert "refused" in found[3][3].status
+    assert "HEAD" in server.methods
+    server.no_head = True
+    assert [answer.alive for *_, answer in check_links([str(card)])] == [True, True, False, False]
+    card.write_text(card.read_text().replace('file = "d.zip"', 'file = "d.zip"\nbytes = 7'))
+    assert not any(answer.alive for *_, answer in check_links([str(card)]))
+
+
+def test_every_card_has_addresses_that_can_be_asked() -> None:
+    """Two or more where two are known; a copy's names fit those of its file."""
+    for name in definitions.names("datasets"):
+        for file in load_card(name).files:
+            urls = [address.url for address in file.addresses]
+            assert len(set(urls)) == len(urls), name
+            assert all(url.startswith(("https://", "http://")) for url in urls)
+            assert all(len(address.holds) == len(file.holds) for address in file.addresses)
