@@ -91,6 +91,19 @@ def test_fetch_then_verify(tmp_path: Path, url: str) -> None:
     assert whole.stdout.startswith("mine: 2 samples on 2 images: whole\n")
 
 
+def test_check_links(tmp_path: Path, url: str) -> None:
+    card = tmp_path / "mine.toml"
+    copy = f'[[files.copies]]\nurl = "{url}/gone.zip"\n'
+    card.write_text(CARD.replace("URL", url) + copy)
+    alive = data("check-links", card)
+    assert alive.returncode == 0, alive.stderr
+    assert [line.split()[:2] for line in alive.stdout.splitlines()] == [["mine", "alive"], ["mine", "DEAD"]]
+    card.write_text(CARD.replace("URL/mine", f"{url}/lost") + copy)
+    dead = data("check-links", card)
+    assert dead.returncode == 1
+    assert dead.stderr == "no living address: mine.zip of mine\n"
+
+
 def test_verify_tells_everything_that_is_wrong(tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "mine", (0, 0))
     for path in (folder / "masks").iterdir():
