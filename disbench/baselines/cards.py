@@ -28,6 +28,8 @@ BRIDGE = "disbench.baselines.bridge.method:Bridge"
 _BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
 """A package of npm's registry. Folders, addresses and options do not match: npm would run their code."""
+_COMMIT = re.compile("[0-9a-f]{40}")
+_VARIANT = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +51,69 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One trained network of a system, as its authors publish it; texts are "" where they are not known."""
+    """One trained network of a system, as its authors publish it; texts are "" where they are not known.
+
+    Attributes:
+        name: unique in its card, for `--variant`.
+        url: of the file itself, or of a shared folder that holds `file`.
+        options: of the method that this network needs.
+    """
 
     backbone: str
     training_data: tuple[str, ...]
+    name: str = ""
     file: str = ""
     url: str = ""
     sha256: str = ""
     notes: str = ""
+    options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if Path(self.file).name != self.file:
             raise InputError(f"file = {shown(self.file)} is not a plain file name")
+        if self.name and not _VARIANT.fullmatch(self.name):
+            raise InputError(f"name = {shown(self.name)} of a variant has small letters, digits, - and . only")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Packages that were seen to work together (`baselines/environments/*.toml`).
+
+    Attributes:
+        python: version, such as "3.11"; "" for the one that disbench runs in.
+        packages: arguments of `pip install`.
+        build: packages that pip then builds from source beside those (`--no-build-isolation`).
+        variables: of the process environment, for that build.
+        notes: what differs on CUDA.
+    """
+
+    python: str = ""
+    packages: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRecipe:
+    """How a bridged system is installed: the card's `code` at a commit, and an environment.
+
+    Attributes:
+        commit: 40 hex digits.
+        environment: a name in `baselines/environments/`, or a path that ends in `.toml`.
+        empty: modules that its code imports and a prediction does not need; stood in for where they are missing
+            (`bridge/shims/`).
+        folder: of the checkout, that goes on the path beside it.
+    """
+
+    commit: str
+    environment: str
+    empty: tuple[str, ...] = ()
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        if not _COMMIT.fullmatch(self.commit):
+            raise InputError(f"commit = {shown(self.commit)} is not the 40 hex digits of a commit")
 
 
 @dataclass(frozen=True)
@@ -77,6 +130,7 @@ class MethodCard:
         budget: points that it gets at once, one of `disbench.core.budgets.BUDGETS`.
         published: its names in the published tables.
         options: completed from the signature of a native method's class.
+        install: how a bridged system gets onto this machine.
     """
 
     name: str
@@ -109,6 +163,7 @@ class MethodCard:
     options: Mapping[str, Option] = field(default_factory=dict)
     weights: tuple[Weight, ...] = ()
     variants: tuple[Variant, ...] = ()
+    install: InstallRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.status == "native" and ":" not in self.entry:
@@ -125,6 +180,9 @@ class MethodCard:
                 raise InputError(f"{shown(key)} goes with status = {only!r}, not with {self.status!r}")
         if self.budget and self.budget not in BUDGETS:
             raise unknown_name("budget", self.budget, BUDGETS)
+        named = [variant.name for variant in self.variants if variant.name]
+        if len(set(named)) < len(named):
+            raise InputError("two variants have one name; change one")
 
     @property
     def standard_threshold(self) -> float:
@@ -268,3 +326,9 @@ def load_card(name: str) -> MethodCard:
     """The card of a name, or of a path that ends in `.toml`."""
     path = definitions.find("baselines", name)
     return settings_from(MethodCard, {**definitions.load(path), "name": path.stem}, str(path))
+
+
+def load_environment(name: str) -> Environment:
+    """The environment of a name in `baselines/environments/`, or of a path that ends in `.toml`."""
+    path = definitions.find("baselines/environments", name)
+    return settings_from(Environment, definitions.load(path), str(path))

@@ -1,10 +1,43 @@
-"""Published systems on this machine: their code, environment and trained weights, installed from their cards."""
+"""Published systems on this machine: their code, environment and trained weights, installed from their cards.
+
+Everything lies in one folder, `$DISBENCH_METHODS` or in the user's cache:
+
+    environments/NAME-HASH/         a virtual environment, shared by all cards that name it
+    CARD/COMMIT/repo/, python       the checkout, and a program that starts the environment's Python for it
+    CARD/checkpoints/VARIANT/       the trained weights
+    hashes.json                     SHA-256 of each checkpoint when it was first fetched
+
+What is there under its name is whole: it is made under another name, by one process at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from disbench.baselines.bridge.process import SHIMS
+from disbench.baselines.cards import InstallRecipe, MethodCard, Variant, load_card, load_environment
+from disbench.baselines.weights import sha256_of
+from disbench.core.errors import InputError, extra_module, one_line, unknown_name
+from disbench.io.download import download
+from disbench.io.files import file_sha256, naming, scratch_folder, user_cache, whole_file
+from disbench.io.options import overrides as override_texts
+from disbench.io.settings import parse_json_table, table_from
+
+Report = Callable[[str], object]
+_DRIVE = "https://drive.google.com/"
+_OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +61,333 @@ class Installed:
     options: tuple[str, ...] = ()
 
 
-def install(card_name: str, variant: str = "", *, report: Callable[[str], object] = print) -> Installed:
+def methods_folder() -> Path:
+    """The folder of all installations: `$DISBENCH_METHODS`, or in the user's cache."""
+    return Path(os.environ.get("DISBENCH_METHODS") or user_cache() / "methods").absolute()
+
+
+def install(card_name: str, variant: str = "", *, checkpoint: Path | None = None, report: Report = print) -> Installed:
     """Install a variant of a card ("" for its first); what is here already stays.
+
+    Args:
+        card_name: a card's name or path (`.toml`).
+        variant: the name of one of its variants.
+        checkpoint: a file of the trained weights that the user has, in place of the variant's address.
+        report: called with a line for each step.
 
     Raises:
         InputError: one sentence: no recipe, an unknown variant, a repository, commit, package or checkpoint that cannot
             be had, a wrong hash.
     """
-    raise NotImplementedError
+    card, recipe, chosen = _known(card_name, variant)
+    with _alone(report) as lock:
+        _checkout(card, recipe, lock, report)
+        _make_environment(recipe, lock, report)
+        _start_program(card, recipe)
+        _bring_checkpoint(card, chosen, checkpoint, report)
+    found = find_installed(card_name, variant)
+    assert found is not None
+    return found
 
 
 def find_installed(card_name: str, variant: str = "") -> Installed | None:
-    """The installation of a variant ("" for the card's first); None if it is not whole."""
-    raise NotImplementedError
+    """The installation of a variant ("" for the card's first); None if something of it is missing.
+
+    Raises:
+        InputError: no recipe, an unknown variant, or a checkpoint whose SHA-256 is not the one that it had.
+    """
+    card, recipe, chosen = _known(card_name, variant)
+    repo, checkpoint = _folder(card, recipe) / "repo", _checkpoint_path(card, chosen)
+    fetched = checkpoint.is_file() and bool(known := _known_hash(card, chosen))
+    if not repo.is_dir() or not _environment_folder(recipe).is_dir() or (chosen.url and not fetched):
+        return None
+    if fetched and sha256_of(checkpoint) != known:
+        raise InputError(
+            f"{checkpoint}: its SHA-256 is not the one that it had when it was fetched; remove the file and run: "
+            f"{_command(card_name, chosen)}"
+        )
+    return Installed(
+        name=card.name,
+        variant=chosen.name,
+        repo=repo,
+        python=_start_program(card, recipe),
+        checkpoint=checkpoint if fetched else None,
+        options=tuple(override_texts(chosen.options)),
+    )
+
+
+def require_installed(card_name: str, variant: str = "") -> Installed:
+    """As `find_installed`, with an `InputError` that says how to install it where it is missing."""
+    found = find_installed(card_name, variant)
+    if found is None:
+        _, _, chosen = _known(card_name, variant)
+        raise InputError(f"{card_name} {chosen.name}: it is not installed; run: {_command(card_name, chosen)}")
+    return found
 
 
 def overrides(installed: Installed) -> list[str]:
     """The options of a run that an installation sets, `option=value` each; a user's own come after them."""
     places = {"repo": installed.repo, "python": installed.python, "checkpoint": installed.checkpoint}
     return [*(f"{name}={place}" for name, place in places.items() if place), *installed.options]
+
+
+def list_installed() -> Iterator[str]:
+    """A line for each card that something of is here, and one for the environments, with their sizes on disk."""
+    root = methods_folder()
+    for repo in sorted(root.glob("*/*/repo")):
+        folder = repo.parents[1]
+        files = folder.glob("checkpoints/*/*")
+        variants = sorted({file.parent.name for file in files if file.suffix not in (".json", ".part", ".partial")})
+        yield f"{folder.name:<18} {repo.parent.name}  {_size(folder)}  {', '.join(variants) or 'no checkpoint'}"
+    for environment in sorted(root.glob("environments/*")):
+        users = sorted(link.parents[1].name for link in root.glob("*/*/environment") if link.resolve() == environment)
+        yield f"environment {environment.name}  {_size(environment)}  for {', '.join(users) or 'no card'}"
+
+
+def remove(card_name: str, report: Report = print) -> None:
+    """Remove all of a card's installation, and the environments that no other card uses.
+
+    Raises:
+        InputError: nothing of it is here.
+    """
+    root, name = methods_folder(), Path(card_name).name.removesuffix(".toml")
+    if not (root / name).is_dir() or name == "environments":
+        raise InputError(f"{card_name}: nothing of it is installed; see disbench methods installed")
+    with _alone(report):
+        _discard(root / name, report)
+        used = {link.resolve() for link in root.glob("*/*/environment")}
+        for environment in root.glob("environments/*"):
+            if environment not in used:
+                _discard(environment, report)
+
+
+def _discard(folder: Path, report: Report) -> None:
+    size, gone = _size(folder), folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)  # at once: half of an installation must not look like a whole one
+    shutil.rmtree(gone)
+    report(f"{folder}: removed, {size}")
+
+
+def _size(folder: Path) -> str:
+    files = {(found := path.lstat()).st_ino: found.st_blocks * 512 for path in folder.rglob("*")}
+    return f"{sum(files.values()) / 1e9:.2f} GB"
+
+
+def _known(card_name: str, name: str) -> tuple[MethodCard, InstallRecipe, Variant]:
+    """A card, its recipe, and the variant of a name; an empty one for a card without named variants."""
+    card = load_card(card_name)
+    if card.install is None:
+        how = "" if card.status == "bridge" else f"; its status is {card.status!r}"
+        raise InputError(f"{card_name}: its card has no [install]{how}; see disbench methods show {card_name}")
+    named = {variant.name: variant for variant in card.variants if variant.name}
+    if not name:
+        return card, card.install, next(iter(named.values()), Variant("", ()))
+    if name not in named:
+        raise unknown_name("variant", name, named, card_name)
+    return card, card.install, named[name]
+
+
+def _command(card_name: str, variant: Variant) -> str:
+    return f"disbench methods install {card_name}" + (f" --variant {variant.name}" if variant.name else "")
+
+
+def _folder(card: MethodCard, recipe: InstallRecipe) -> Path:
+    return methods_folder() / card.name / recipe.commit[:10]
+
+
+def _environment_folder(recipe: InstallRecipe) -> Path:
+    table = {key: value for key, value in table_from(load_environment(recipe.environment)).items() if key != "notes"}
+    digest = hashlib.sha256(json.dumps([_OWN_PYTHON, table], sort_keys=True).encode()).hexdigest()[:8]
+    return methods_folder() / "environments" / f"{Path(recipe.environment).name.removesuffix('.toml')}-{digest}"
+
+
+def _checkpoint_path(card: MethodCard, variant: Variant) -> Path:
+    file = variant.file or "checkpoint.pth"
+    return methods_folder() / card.name / "checkpoints" / (variant.name or "own") / file
+
+
+@contextlib.contextmanager
+def _alone(report: Report) -> Iterator[int]:
+    """Wait until no other process installs; git and pip get the descriptor, since they may outlive a killed command."""
+    methods_folder().mkdir(parents=True, exist_ok=True)
+    with (methods_folder() / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another installation is going on; waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _run(command: Sequence[object], problem: str, lock: int, variables: Mapping[str, str] | None = None) -> None:
+    """Run a program; `InputError` with its last error if it fails."""
+    foreign = ("PYTHONPATH", "PYTHONHOME", "GIT_DIR", "GIT_WORK_TREE")
+    environment = {key: text for key, text in os.environ.items() if key not in foreign}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(variables or {})}
+    words = [str(part) for part in command]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, pass_fds=(lock,))
+    except FileNotFoundError:
+        raise InputError(f"{problem}: the program {words[0]} is not installed; install it") from None
+    if done.returncode:
+        lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith(("error", "fatal"))]
+        said = one_line((errors or lines or ["without a word"])[-1]).removeprefix("ERROR: ").removeprefix("fatal: ")
+        raise InputError(f"{problem} ({said.rstrip('.')}); fix that and run the same command again")
+
+
+def _checkout(card: MethodCard, recipe: InstallRecipe, lock: int, report: Report) -> None:
+    repo = _folder(card, recipe) / "repo"
+    if repo.is_dir():
+        return
+    if not card.code:
+        raise InputError(f'{card.name}: its card names no repository; add code = "https://..."')
+    report(f"{card.name}: its code, {card.code} at {recipe.commit[:10]}")
+    problem = f"{card.name}: commit {recipe.commit} cannot be had from {card.code}"
+    with scratch_folder(repo.with_name("repo.partial")) as partial:
+        git = ["git", "-C", partial]
+        _run([*git, "init", "-q"], problem, lock)
+        _run([*git, "fetch", "-q", "--depth", "1", "--", card.code, recipe.commit], problem, lock)
+        _run([*git, "checkout", "-q", "--detach", "FETCH_HEAD"], problem, lock)
+        partial.rename(repo)
+
+
+def _make_environment(recipe: InstallRecipe, lock: int, report: Report) -> None:
+    folder = _environment_folder(recipe)
+    if folder.is_dir():
+        return
+    wanted = load_environment(recipe.environment)
+    problem = f"environment {recipe.environment}"
+    with scratch_folder(folder.with_name(f"{folder.name}.partial")) as partial:
+        report(f"{problem}: Python {wanted.python or _OWN_PYTHON}, {len(wanted.packages)} packages, in {folder}")
+        _run(_venv_command(wanted.python or _OWN_PYTHON, partial), f"{problem}: it cannot be made", lock)
+        pip = [partial / "bin/python", "-m", "pip", "install", "-q"]
+        _run([*pip, *wanted.packages], f"{problem}: its packages cannot be installed", lock)
+        if wanted.build:
+            report(f"{problem}: building {', '.join(wanted.build)}")
+            built = [*pip, "--no-build-isolation", *wanted.build]
+            _run(built, f"{problem}: a package cannot be built", lock, wanted.variables)
+        partial.rename(folder)
+
+
+def _venv_command(version: str, folder: Path) -> list[object]:
+    """What makes a virtual environment of a version of Python: this Python, uv, or one on the PATH."""
+    if version == _OWN_PYTHON:
+        return [sys.executable, "-m", "venv", folder]
+    if uv := shutil.which("uv"):
+        return [uv, "venv", "-q", "--seed", "--python", version, folder]
+    if python := shutil.which(f"python{version}"):
+        return [python, "-m", "venv", folder]
+    raise InputError(f"Python {version} is not on this machine; install it, or uv, which brings it")
+
+
+def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
+    """The program that starts a system's Python with our shims, written where it is missing or has changed."""
+    folder, environment = _folder(card, recipe), _environment_folder(recipe)
+    path = [str(SHIMS), *([str(folder / "repo" / recipe.folder)] if recipe.folder else [])]
+    settings = f"PYTHONPATH={shlex.quote(os.pathsep.join(path))} DISBENCH_EMPTY={shlex.quote(','.join(recipe.empty))}"
+    text = f'#!/bin/sh\n{settings} exec {shlex.quote(str(environment / "bin/python"))} "$@"\n'
+    program, link = folder / "python", folder / "environment"
+    if not program.is_file() or program.read_text() != text:
+        with whole_file(program) as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), 0o755)
+    if not link.is_symlink() or link.resolve() != environment.resolve():
+        link.unlink(missing_ok=True)
+        link.symlink_to(environment)
+    return program
+
+
+def _bring_checkpoint(card: MethodCard, variant: Variant, given: Path | None, report: Report) -> None:
+    path, label = _checkpoint_path(card, variant), f"{card.name} {variant.name}"
+    if given is None and not variant.url:
+        report(f"{label}: its authors publish no trained weights; name yours with --checkpoint, or in a run with --set")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = _known_hash(card, variant)
+    if path.is_file() and known and file_sha256(path) == known and given is None:
+        return
+    report(f"{label}: its checkpoint, {given or variant.url}")
+    if given is not None:
+        if (digest := file_sha256(given)) != (known or digest):
+            raise InputError(f"{given}: its SHA-256 is {digest}, not {known}, that of {label}; name the right file")
+        with naming(path), whole_file(path) as file, given.open("rb") as source:
+            shutil.copyfileobj(source, file)
+    elif variant.url.startswith(_DRIVE):
+        digest = _from_drive(variant, path, known, label)
+    else:
+        digest = download(variant.url, path, sha256=known, progress=True)
+    with path.open("rb") as file:
+        begins = file.read(256).lstrip().lower()
+    if begins.startswith((b"<!doctype html", b"<html")):
+        path.unlink()
+        raise InputError(
+            f"{variant.url}: a web page, not the file {variant.file or 'of the weights'}; get the file by hand and "
+            f"run: {_command(card.name, variant)} --checkpoint FILE"
+        )
+    if not known:
+        hashes = {**_hashes(), _key(card, variant): digest}
+        with whole_file(methods_folder() / "hashes.json") as file:
+            file.write(json.dumps(hashes, indent=1, sort_keys=True).encode())
+
+
+def _from_drive(variant: Variant, path: Path, sha256: str, label: str) -> str:
+    """Fetch a checkpoint from Google Drive: a file's address, or a folder's that holds a file of the variant's name."""
+    gdown = extra_module("gdown", "peers", label)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        address = _file_in_folder(gdown, variant) if "/folders/" in variant.url else _plain_drive(variant.url)
+        gdown.download(url=address, output=str(part), resume=True)
+        digest = file_sha256(part)
+    except InputError:
+        raise
+    except Exception as error:  # gdown's own, those of requests, and of the page that it reads
+        raise InputError(
+            f"{variant.url}: cannot be had from the shared drive ({one_line(str(error))}); try later, or get it by "
+            "hand and name it with --checkpoint FILE"
+        ) from error
+    if sha256 not in ("", digest):
+        part.unlink()
+        raise InputError(f"{variant.url}: its SHA-256 is {digest}, where {sha256} is known; it was thrown away")
+    part.replace(path)
+    return digest
+
+
+def _plain_drive(url: str) -> str:
+    """The address of a file's content, from any form of a link to it."""
+    identity = url.partition("/file/d/")[2].partition("/")[0] or url.partition("id=")[2].partition("&")[0]
+    return f"{_DRIVE}uc?id={identity}"
+
+
+def _file_in_folder(gdown: Any, variant: Variant) -> str:
+    if not variant.file:
+        raise InputError(
+            f"{variant.url}: which file of this shared folder is {variant.name} is not known; get it by hand and name "
+            "it with --checkpoint FILE"
+        )
+    listed = gdown.download_folder(url=variant.url, skip_download=True, quiet=True)
+    found = [file for file in listed if Path(file.path).name == variant.file]
+    if len(found) != 1:
+        names = ", ".join(sorted(Path(file.path).name for file in listed))
+        raise InputError(f"{variant.url}: this shared folder has no single {variant.file}; it has {one_line(names)}")
+    return f"{_DRIVE}uc?id={found[0].id}"
+
+
+def _key(card: MethodCard, variant: Variant) -> str:
+    return f"{card.name}/{variant.name}"
+
+
+def _known_hash(card: MethodCard, variant: Variant) -> str:
+    """The card's SHA-256 of a checkpoint, or that of its first fetch; "" before it."""
+    return variant.sha256.lower() or str(_hashes().get(_key(card, variant), ""))
+
+
+def _hashes() -> dict[str, Any]:
+    path = methods_folder() / "hashes.json"
+    try:
+        return parse_json_table(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path}: not readable ({error}); remove it, and check the checkpoints yourself") from None

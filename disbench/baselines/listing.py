@@ -68,7 +68,7 @@ def _facts(card: MethodCard) -> Iterator[tuple[str, str]]:
     yield "budget", f"{BUDGETS[card.budget].words}, given at once" if card.budget else ""
     if card.weights or card.hub or card.status == "native":
         yield "weights", _weights(card)
-    yield from (("network", _variant(variant)) for variant in card.variants)
+    yield from ((f"network {variant.name}".rstrip(), _variant(variant)) for variant in card.variants)
     for name, option in card.all_options().items() if runs else ():
         default = str(option.default).lower() if isinstance(option.default, bool) else option.default
         choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
@@ -102,6 +102,11 @@ def _commands(card: MethodCard, name: str) -> Iterator[str]:
     yield "  commands:"
     if card.extra:
         yield f'    pip install "disbench[{card.extra}]"'
+    named = next((variant.name for variant in card.variants if variant.name), "NAME")
+    if card.install:
+        yield f"    disbench methods install {name} --variant {named}"
+        yield f"{run} --variant {named} {out}"
+        return
     if card.status == "bridge":
         yield from (f"    git clone {address}" for address in (card.code,) if address)
         checkpoint = next((variant.file for variant in card.variants if variant.file), "FILE")

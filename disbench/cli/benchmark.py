@@ -24,6 +24,7 @@ from disbench.cli.options import (
     MethodOption,
     SetOption,
     ThresholdOption,
+    VariantOption,
     WorkersOption,
     command_line,
     echo_left_out,
@@ -88,6 +89,7 @@ def run(
             "them nothing, the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85)."
         ),
     ] = "none",
+    variant: VariantOption = None,
     set_: SetOption = None,
     dataset_option: DatasetSetOption = None,
     protocol: Annotated[
@@ -158,7 +160,7 @@ def run(
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
 
-    spec = method_spec(method, set_ or [])
+    spec = method_spec(method, [*_of_variant(method, variant), *(set_ or [])])
     preset = load_preset(protocol)
     asked = SetOptions(task, shards, images, sets, min_members, split, seed, data)
     asked.check(
@@ -220,6 +222,15 @@ def run(
     say_failed(result, "samples", "count with an IoU of 0", verify)
 
 
+def _of_variant(method: str, variant: str | None) -> list[str]:
+    """The options of a method that `--variant` sets."""
+    if variant is None:
+        return []
+    from disbench.baselines.installs import overrides, require_installed  # noqa: PLC0415
+
+    return overrides(require_installed(method, variant))
+
+
 def _say_result(out: str, result: Result, samples: str, clicks: str, command: str) -> None:
     typer.echo(
         f"{out}: {result.samples} {samples}, {result.clicks} {clicks}; method {result.model_seconds:.1f} s, "
@@ -239,6 +250,7 @@ def predict(
         str | None, Option(help="Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")
     ] = None,
     sample: Annotated[str | None, Option(help="Sample whose recorded clicks to use, if the file has several.")] = None,
+    variant: VariantOption = None,
     set_: SetOption = None,
     keep: Annotated[
         int | None,
@@ -268,7 +280,7 @@ def predict(
         say(note, err=True)
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
-    spec = method_spec(method, set_ or [])
+    spec = method_spec(method, [*_of_variant(method, variant), *(set_ or [])])
     cut = spec.threshold if threshold is None else threshold
     with contextlib.chdir(os.curdir):  # a method may go to another folder
         answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
@@ -318,8 +330,11 @@ def report(
 
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
-methods_app = typer.Typer(help="List methods, show their cards, fetch their weights.", no_args_is_help=True)
+methods_app = typer.Typer(help="List methods, show their cards, install and check them.", no_args_is_help=True)
 CardArgument = Annotated[str, Argument(help="Name of a card, or your own card.toml.")]
+WhichOption = Annotated[
+    str, Option("--variant", help="One of the card's trained networks (disbench methods show; default: its first).")
+]
 
 
 @data_app.command("list")
@@ -412,3 +427,48 @@ def methods_fetch(method: CardArgument) -> None:
     from disbench.baselines.weights import fetch  # noqa: PLC0415
 
     say_all(fetch(load_card(method)))
+
+
+@methods_app.command("install")
+def methods_install(
+    method: CardArgument,
+    variant: WhichOption = "",
+    checkpoint: Annotated[
+        Path | None, Option(parser=path, help="Use this file of the trained weights instead of fetching them.")
+    ] = None,
+) -> None:
+    """Install a published system: its code, an environment, trained weights; can be interrupted and repeated."""
+    from disbench.baselines.installs import install  # noqa: PLC0415
+
+    given = None if checkpoint is None else addresses.here(checkpoint)
+    found = install(method, variant, checkpoint=given, report=say)
+    named = f" --variant {found.variant}" if found.variant else ""
+    say(f"{found.name} {found.variant}: installed; next: disbench methods check {method}{named}")
+
+
+@methods_app.command("installed")
+def methods_installed() -> None:
+    """List the installed systems and their sizes on disk."""
+    from disbench.baselines.installs import list_installed, methods_folder  # noqa: PLC0415
+
+    say(methods_folder())
+    say_all(list_installed())
+
+
+@methods_app.command("remove")
+def methods_remove(method: CardArgument) -> None:
+    """Remove an installed system, and the environments that no other one uses."""
+    from disbench.baselines.installs import remove  # noqa: PLC0415
+
+    remove(method, report=say)
+
+
+@methods_app.command("check")
+def methods_check(method: CardArgument, variant: WhichOption = "", set_: SetOption = None) -> None:
+    """Try an installed system on an embedded photo with three clicks, and say whether it works."""
+    from disbench.harness.method_check import check_method  # noqa: PLC0415
+
+    verdict = check_method(method, variant, set_ or [])
+    say_all(verdict.lines, err=not verdict.works)
+    if not verdict.works:
+        raise typer.Exit(BAD_INPUT)

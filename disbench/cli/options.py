@@ -95,6 +95,14 @@ MethodOption = Annotated[
 SetOption = Annotated[
     list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
 ]
+VariantOption = Annotated[
+    str | None,
+    Option(
+        "--variant",
+        help="An installed variant of a published system (disbench methods install): its repository, Python and "
+        "checkpoint; --set comes before it.",
+    ),
+]
 DatasetSetOption = Annotated[
     list[str] | None, Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated.")
 ]

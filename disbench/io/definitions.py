@@ -23,6 +23,7 @@ Kind = Literal[
     "baselines/configs",
     "baselines/configs/ablations",
     "baselines/protocols",
+    "baselines/environments",
 ]
 
 _NOUNS = {
@@ -33,6 +34,7 @@ _NOUNS = {
     "baselines/configs": "training",
     "baselines/configs/ablations": "ablation",
     "baselines/protocols": "protocol",
+    "baselines/environments": "environment",
 }
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -159,7 +159,10 @@ def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, comm
         needed["checkpoint"] = checkpoint
     for option, value in needed.items():
         if not value:
-            raise InputError(f"{name or adapter}: it runs in an environment of its own; add --set {option}=PATH")
+            raise InputError(
+                f"{name or adapter}: it runs in an environment of its own; install it (disbench methods install) "
+                f"and add --variant NAME, or add --set {option}=PATH"
+            )
     program = _found(python)
     if program is None:
         raise InputError(f"python = {python}: no program is there; name the Python of the method's environment")

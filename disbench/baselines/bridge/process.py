@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ _GLANCE_SECONDS = 0.5
 """Interval of checks on a silent child: processes that it started may hold its pipes open when it is gone."""
 _ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept"}
 
+SHIMS = Path(__file__).with_name("shims")
+"""Folder of `sitecustomize.py`, which completes what an older system finds too new."""
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 
 
@@ -45,7 +48,8 @@ class Child:
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         self._words, self._heard, self._over = bytearray(), bytearray(), False
         # The child has a Python of its own, which must not search this one's modules.
-        environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        environment = {name: text for name, text in os.environ.items() if name != "PYTHONHOME"}
+        environment["PYTHONPATH"] = str(SHIMS)
         try:
             with interrupts_held_back():
                 self._process = subprocess.Popen(

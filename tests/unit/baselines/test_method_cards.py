@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from disbench.baselines.bridge.adapters import LOADERS
-from disbench.baselines.cards import card_names, load_card, method_spec
+from disbench.baselines.cards import card_names, load_card, load_environment, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.loading import load_class
 from disbench.baselines.weights import fetch
@@ -64,9 +64,11 @@ def test_every_card_is_sound_and_shown(name: str) -> None:
     assert (f"it cannot be run here: {found.reason}" in shown) == (status == "published-only")
     for key in ("citation", "licence", "year", "venue", "authors"):
         assert getattr(found, key), f"{name} has no {key}"
+    if found.install:
+        assert load_environment(found.install.environment).packages
     for variant in found.variants:
         assert not variant.url or variant.url.startswith("https://")
-        assert f"network: {variant.backbone} on" in shown
+        assert f"network {variant.name}".rstrip() + f": {variant.backbone} on" in shown
     if found.selection:
         assert found.selection.split()[0].strip(":;,") in SELECTIONS
     if found.protocol:
@@ -174,11 +176,11 @@ SHOWN = [
     ("sam", "weights: Hugging Face"),
     ("disk", "weights: none needed"),
     ("dextr", "4 extreme points, given at once"),
-    ("ritm", "network: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth"),
+    ("ritm", "network h32-cocolvis: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth"),
     ("ritm", f"{RITM_CODE}/coco_lvis_h32_itermask.pth"),
     ("ritm", "tricks: flip averaging"),
-    ("ritm", "git clone https://github.com/SamsungLabs/ritm_interactive_segmentation"),
-    ("ritm", "disbench run --method ritm --set repo=PATH --set python=PATH/bin/python --set checkpoint="),
+    ("ritm", "disbench methods install ritm --variant h18-sbd"),
+    ("ritm", "disbench run --method ritm --variant h18-sbd --protocol ritm"),
     ("ritm", "--set device=cpu"),
     ("ritm", "published numbers:\n    RITM, of some table"),
 ]
