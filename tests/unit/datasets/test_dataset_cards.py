@@ -61,7 +61,7 @@ def test_a_dataset_that_is_not_here_says_where_it_was_looked_for_and_what_to_do(
         (str(tmp_path / "nowhere.toml"), tmp_path, r"nowhere\.toml: "),
         ("grabcut", None, r"grabcut: .*--data or DISBENCH_DATA"),
         ("grabcut", tmp_path, f"data_GT and boundary_GT in {tmp_path}/GrabCut or {tmp_path};"),
-        ("davis-585", tmp_path, "drive\.google\.com/drive/folders"),
+        ("davis-585", tmp_path, r"drive\.google\.com/drive/folders"),
     ):
         with pytest.raises(InputError, match=words):
             open_dataset(name, data)
