@@ -201,7 +201,10 @@ def _told(method: Method, loop: Loop) -> dict[str, Any]:
     """What `open` gets beside the image."""
     if loop.granularity is None:
         return {}
-    if "granularity" not in called("open", lambda: inspect.signature(method.open).parameters):
+    takes = getattr(method, "takes_granularity", None)  # the bridge's: it depends on the child
+    if takes is None:
+        takes = "granularity" in called("open", lambda: inspect.signature(method.open).parameters)
+    if not takes:
         raise InputError(
             f"{loop.pending.sample}: the method takes no granularity (its 'open' has no argument of this name); leave "
             "out --granularity"

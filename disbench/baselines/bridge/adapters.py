@@ -91,6 +91,14 @@ class IsegmSession:
         """Ignored: there is one candidate."""
 
 
+class GranularModel(Model):
+    """A model whose sessions take a granularity after the image."""
+
+    def open(self, image: Any, granularity: float | None = None) -> Any:
+        """Begin with an image, told the size of the wanted mask relative to its whole, in (0, 1], or nothing."""
+        return self.session(*self.parts, image, granularity)
+
+
 def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) -> tuple[Any, Any, Any]:
     """The peer's importing function, torch's device, and a network; `given` and `named` go to `load_is_model`."""
     load = enter(repo)
@@ -99,7 +107,13 @@ def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) 
 
 
 def model(
-    load: Any, where: Any, net: Any, arguments: Any, options: dict[str, Any], session: Any = IsegmSession
+    load: Any,
+    where: Any,
+    net: Any,
+    arguments: Any,
+    options: dict[str, Any],
+    session: Any = IsegmSession,
+    kind: Any = Model,
 ) -> Model:
     """A model of a network; `arguments` makes its predictor's mode and other arguments from the options."""
     get_predictor = load("isegm.inference.predictors").get_predictor
@@ -108,7 +122,8 @@ def model(
         mode, more = arguments(options)
         return get_predictor(net, mode, where, **more)
 
-    return Model(session, load, make, options)
+    made: Model = kind(session, load, make, options)
+    return made
 
 
 def plain(
@@ -209,20 +224,46 @@ def plain_vit(
     device: str,
     predictor_options: Any = lambda options: {},
     session: Any = IsegmSession,
+    kind: Any = Model,
+    **named: Any,
 ) -> Model:
     """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and systems built on it.
 
     A plain vision transformer of one input size. iCMFormer (Li, Vosselman, Yang 2023), github.com/lik1996/iCMFormer,
     has the same interface.
     """
-    load, where, net = network(repo, checkpoint, device, False)
+    load, where, net = network(repo, checkpoint, device, False, **named)
     positions = load("isegm.model.modeling.pos_embed")
     positions.interpolate_pos_embed_inference(net.backbone, fixed_zoom(options["crop"])["target_size"], where)
 
     def arguments(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return "NoBRS", brs(options, fixed_zoom(options["crop"]), **predictor_options(options))
 
-    return model(load, where, net, arguments, options, session)
+    return model(load, where, net, arguments, options, session, kind)
+
+
+class GracoSession(IsegmSession):
+    """It has a granularity from its first click on."""
+
+    def __init__(self, load: Any, make: Any, options: dict[str, Any], image: Any, granularity: float | None) -> None:
+        self.granularity = granularity
+        super().__init__(load, make, options, image)
+
+    def ask(self) -> Any:
+        """Probabilities (height, width)."""
+        return self.predictor.get_prediction(self.clicker, gra=self.granularity)
+
+
+def graco(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """GraCo (Zhao, Li, Cheng and others 2024), github.com/Zhao-Yian/GraCo: SimpleClick's network and its own layers.
+
+    CLIP, which encodes phrases and would be downloaded here, is left out.
+    """
+    load = enter(repo)
+    torch = load("torch")
+    load("isegm.model.is_plainvit_graco_two_signal_model_lora").ClipTextEncoder = lambda **_: torch.nn.Identity()
+    lora = str(Path(repo) / options["lora"])
+    return plain_vit(repo, checkpoint, options, device, session=GracoSession, kind=GranularModel, lora_checkpoint=lora)
 
 
 def cascade(options: dict[str, Any]) -> dict[str, Any]:
@@ -582,6 +623,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "fcfi": partial(plain, fcfi, session=FcfiSession),
     "fbrs": fbrs,
     "simpleclick": plain_vit,
+    "graco": graco,
     "cfr_icl": partial(plain_vit, predictor_options=cascade),
     "piclick": piclick,
     "segnext": segnext,

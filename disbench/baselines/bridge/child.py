@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -120,6 +121,7 @@ class Server:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._sessions: dict[int, Any] = {}
+        self.takes_granularity = "granularity" in inspect.signature(model.open).parameters
 
     def answer(self, header: dict[str, Any], arrays: list[Any]) -> tuple[dict[str, Any], Sequence[Any]]:
         """(header, arrays) of the answer to a message."""
@@ -127,7 +129,8 @@ class Server:
         if kind == "open":
             for number in header.get("forget", []):
                 self._sessions.pop(number, None)
-            self._sessions[header["session"]] = self._model.open(np.array(arrays[0]))
+            told = {"granularity": header["granularity"]} if "granularity" in header else {}
+            self._sessions[header["session"]] = self._model.open(np.array(arrays[0]), **told)
             return {"type": "opened"}, ()
         session = self._sessions[header["session"]]
         if kind == "predict":
@@ -216,7 +219,8 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
         write(packed(error_of(error)))
         return 3
     hold_threads()
-    write(packed({"type": "ready", "protocol": PROTOCOL, "versions": versions()}))
+    ready = {"type": "ready", "protocol": PROTOCOL, "granularity": server.takes_granularity, "versions": versions()}
+    write(packed(ready))
     while True:
         try:
             header, arrays = read_message(read, MOST_BYTES)

@@ -72,12 +72,19 @@ class Bridge:
         """The child's Python and libraries."""
         return self.child.versions
 
-    def open(self, image: RgbImage) -> BridgeSession:
-        """Begin with an image, uint8 (height, width, 3)."""
+    @property
+    def takes_granularity(self) -> bool:
+        """Whether the child's `open` takes one."""
+        return self.child.takes_granularity
+
+    def open(self, image: RgbImage, granularity: float | None = None) -> BridgeSession:
+        """Begin with an image, uint8 (height, width, 3); a granularity only for a child that takes one."""
         self.make_ready()
         self._sessions += 1
         number, forgotten = self._sessions, self._forgotten[:]
-        header = {"type": "open", "session": number, "forget": forgotten}
+        header: dict[str, Any] = {"type": "open", "session": number, "forget": forgotten}
+        if granularity is not None:
+            header["granularity"] = granularity
         self.child.ask(header, (image,), timeout=self.timeout)
         del self._forgotten[: len(forgotten)]
         session = BridgeSession(self, self.child, number, (image.shape[0], image.shape[1]))

@@ -76,6 +76,7 @@ class Child:
             raise BridgeError(
                 f"the program speaks protocol {_plain(header.get('protocol'))}, where {PROTOCOL} is known"
             )
+        self.takes_granularity = header.get("granularity") is True
         versions = header.get("versions")
         self.versions: Mapping[str, str] = (
             {_plain(name): _plain(text) for name, text in versions.items()} if isinstance(versions, dict) else {}

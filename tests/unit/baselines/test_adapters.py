@@ -34,6 +34,7 @@ TORCH = """
     class Tensor: pass
     class nn:
         class Module: pass
+        class Identity: pass
 """
 NOTES = """
     import json, pathlib, numpy
@@ -100,6 +101,11 @@ PICLICK = """
             answer = self.answer(clicker)
             return numpy.stack([answer, answer / 2])
         def set_prev_for_zoom_in(self, index): self.kept = index
+"""
+GRACO = """
+        def get_prediction(self, clicker, gra):
+            note(gra=gra)
+            return self.answer(clicker)
 """
 TRANSFORMS = """
     class ToTensor:
@@ -189,6 +195,11 @@ ISEGM = {
 }
 FILES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("ritm", "focalclick", "cdnet", "emc-click", "simpleclick", "icmformer", "cfr-icl"), ISEGM),
+    "graco": {
+        **ISEGM,
+        "isegm/inference/predictors.py": PREDICTORS + GRACO,
+        "isegm/model/is_plainvit_graco_two_signal_model_lora.py": "",
+    },
     "fbrs": {**ISEGM, "torchvision/transforms.py": TRANSFORMS},
     "fcfi": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + FCFI},
     "piclick": {**ISEGM, "isegm/inference/predictors.py": PREDICTORS + PICLICK},
@@ -303,6 +314,7 @@ MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("ritm", {"fixed": True, "crop": 600}, "NoBRS", brs(fixed(600))),
     ("fbrs", {}, "f-BRS-B", {**brs(ZOOM), "predictor_params": None}),
     ("simpleclick", {}, "NoBRS", brs(fixed(448))),
+    ("graco", {"crop": 672}, "NoBRS", brs(fixed(672))),
     ("cfr-icl", {"crop": 672}, "NoBRS", brs(fixed(672), **CASCADE)),
     ("focalclick", {}, "FocalClick", {"infer_size": 256, "focus_crop_r": 1.4, **brs(FOCAL_ZOOM, flip=False)}),
     ("cdnet", {}, "CDNet", {"infer_size": 384, "zoom_in_params": FOCAL_ZOOM, "predictor_params": {}}),
@@ -324,6 +336,12 @@ def test_what_single_peers_are_given(peers: Any) -> None:
     peer = peers("simpleclick", crop=672)
     assert peer.notes("positions", start=True) == [["backbone", [672, 672], "device cpu"]]
     assert peer.notes("more", start=True) == [[False]]
+    peer = peers("graco")
+    for granularity in (None, 0.3):
+        peer.method.open(IMAGE, granularity).predict([FIRST])
+    assert peer.notes("gra") == [None, 0.3]
+    assert peer.notes("options", start=True)[0]["lora_checkpoint"].endswith("/weights/graco/GraCo_base_lora.pth")
+    assert not peers("simpleclick", crop=672).method.takes_granularity
     peer = peers("fbrs")
     peer.method.open(IMAGE)
     white = np.mean((1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]))

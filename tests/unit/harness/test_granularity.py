@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,40 @@ def test_the_targets_share_is_told_and_found(
     assert run.record.result.clicks == run.rows().num_rows == 18
     assert json.loads((run.folder / RUN).read_text())["protocol"]["granularity"] == granularity
     assert verify_run(run.folder, source=nested).holds
+
+
+BRIDGED = """
+import numpy as np
+SIZE = 90
+ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
+def load(repo, checkpoint, options, device): return Model()
+class Model:
+    def open(self, image, granularity=None): return Session(1.0 if granularity is None else granularity)
+class Session:
+    def __init__(self, share): self.share = share
+    def predict(self, clicks): return ((ROWS - 45) ** 2 + (COLUMNS - 45) ** 2 <= 40**2 * self.share)[None], None
+"""
+
+
+def test_over_the_bridge(tmp_path: Path, nested: IntentSource) -> None:
+    """A child is told as a method in this process is; one whose `open` takes nothing refuses."""
+    told_nothing = BRIDGED.replace(
+        "image, granularity=None): return Session(", "image): granularity = None; return Session("
+    )
+    (tmp_path / "told.py").write_text(BRIDGED)
+    (tmp_path / "deaf.py").write_text(told_nothing)
+    specs = {}
+    for name in ("told", "deaf"):
+        card = tmp_path / f"{name}.toml"
+        card.write_text(f'title = "Mine"\nstatus = "bridge"\nadapter = "{tmp_path}/{name}.py"\n')
+        specs[name] = method_spec(str(card), [f"repo={tmp_path}", f"python={sys.executable}"])
+    for granularity, shares in (("none", [0.3, 0.6, 1.0]), ("truth", [1.0] * 3), ("oracle", [1.0] * 3)):
+        protocol = Protocol(max_clicks=1, granularity=granularity)  # type: ignore[arg-type]
+        run = run_benchmark(specs["told"], nested, tmp_path / granularity, protocol)
+        assert [row["iou"] for row in run.rows(["iou"]).to_pylist()] == pytest.approx(shares * 2, abs=0.01)
+    with pytest.raises(InputError, match="takes no granularity"):
+        run_benchmark(specs["deaf"], nested, tmp_path / "deaf", Protocol(granularity="truth"))
+    run_benchmark(specs["deaf"], nested, tmp_path / "deaf", Protocol(max_clicks=1))
 
 
 def test_nothing_is_told_by_default(tmp_path: Path, nested: IntentSource) -> None:
