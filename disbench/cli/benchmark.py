@@ -151,7 +151,7 @@ def run(
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
-    from disbench.harness.protocol import Protocol, SetProtocol  # noqa: PLC0415
+    from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
     from disbench.harness.record import Execution  # noqa: PLC0415
     from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse  # noqa: PLC0415
     from disbench.harness.set_source import IntentSource  # noqa: PLC0415
@@ -175,16 +175,13 @@ def run(
         },
         spec.budget,
     )
-    own = spec.threshold if preset.threshold is None else preset.threshold
-    conduct = Protocol(
-        max_clicks=1 if spec.budget else max_clicks or preset.max_clicks,
-        budget=spec.budget,
+    conduct = preset.conduct(
+        spec,
+        max_clicks=max_clicks,
+        threshold=threshold,
+        selection=selection,
+        policy=policy,
         granularity=granularity,
-        threshold=own if threshold is None else threshold,
-        selection=selection or preset.selection,
-        policy=policy or preset.policy,
-        preset="" if protocol == STANDARD else preset.name,
-        preset_values={} if protocol == STANDARD else preset.as_dict(),
         seed=seed,
         stop_at=stop_at,
         initial_masks=initial_masks == "use",

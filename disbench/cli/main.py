@@ -17,6 +17,7 @@ from disbench import __version__
 from disbench.cli.ambiguity import ambiguity
 from disbench.cli.benchmark import data_app, methods_app, predict, report, run
 from disbench.cli.demo import demo
+from disbench.cli.leaderboard import import_app, leaderboard_app
 from disbench.cli.results import compare, failures, pack, published, reproduce, verify
 from disbench.cli.shards import export, inspect, merge, quickstart, sample
 from disbench.cli.splits import split_app
@@ -54,6 +55,7 @@ def _options(
 COMMANDS: list[Callable[..., None]] = [sample, merge, inspect, export, quickstart, run, report, predict, ambiguity]
 COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, train, ablate]
 GROUPS = {"data": data_app, "methods": methods_app, "split": split_app}
+GROUPS |= {"leaderboard": leaderboard_app, "import": import_app}
 methods_app.command("profile")(profile)
 
 

@@ -38,8 +38,8 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 Place = tuple[int, int]
 
 
-def load_plain_pickle(path: Path) -> object:
-    """The content of a pickle of protocol 0 to 5, without running any code in it.
+def load_plain_pickle(path: Path, fix: str = _FIX) -> object:
+    """The content of a pickle of protocol 0 to 5, without running any code in it; errors end with `fix`.
 
     Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays, scalars and
     dtypes of numbers as NumPy 1 and 2 pickle them. Memory: at most 128 bytes per byte of the file.
@@ -50,14 +50,14 @@ def load_plain_pickle(path: Path) -> object:
     with open_regular(path, "no such file; check the path") as file:
         data = file.read()
     if not data:
-        raise InputError(f"{path}: the file is empty; {_FIX}")
+        raise InputError(f"{path}: the file is empty; {fix}")
     try:
-        content: object = _PlainUnpickler(path, data).load()
+        content: object = _PlainUnpickler(path, data, fix).load()
     except InputError:
         raise
     except Exception as error:  # damaged bytes fail in any way: key, index, overflow, memory ...
         name = type(error).__name__
-        raise InputError(f"{path}: the file is truncated or not a pickle ({name}); {_FIX}") from error
+        raise InputError(f"{path}: the file is truncated or not a pickle ({name}); {fix}") from error
     return content
 
 
@@ -136,9 +136,9 @@ class _PlainUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, path: Path, data: bytes) -> None:
+    def __init__(self, path: Path, data: bytes, fix: str) -> None:
         super().__init__(io.BytesIO(data))
-        self._path = path
+        self._path, self._fix = path, fix
         # The arrays of a genuine file are together not larger than the file; old protocols copy each of them twice.
         self._bytes_left = 2 * len(data)
         self._known = {
@@ -274,7 +274,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
-            f"{self._path}: the pickle {what}, which this format never does and which can be an attack; {_FIX}"
+            f"{self._path}: the pickle {what}, which this format never does and which can be an attack; {self._fix}"
         )
 
 

@@ -86,13 +86,14 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
         The archive's path. The same run gives the same bytes.
 
     Raises:
-        InputError: no finished run there, a damaged one, or rows that contradict each other or `run.json`.
+        InputError: no finished run there, a damaged or imported one, or rows that contradict each other or `run.json`.
     """
     whole = run.resolve()
     path = whole.with_name(f"{whole.name}{ENDING}") if out is None else out
     if path.suffix != ENDING:
         raise InputError(f"{path}: a packed run's name ends in {ENDING}; name it so")
     stored = read_run(run)
+    stored.require_clicks()
     store, figures = _checked(stored, progress)
     leave_out = store != "none" and not masks
     with tempfile.TemporaryDirectory(prefix="disbench-") as scratch:

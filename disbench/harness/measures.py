@@ -33,6 +33,7 @@ AT_CLICKS = (1, 3, 5, 20)
 """The clicks after which mean IoUs are reported."""
 OVERVIEW = (85, 90)
 """IoUs to reach in the overview, as in the paper's Table 1."""
+ONLY_IOUS = "not available: the run was imported, with its IoUs alone"
 NOT_A_NUMBER = "not available: the value of some sample is not a number"
 
 Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comparison"]
@@ -60,10 +61,11 @@ class RunRows:
         max_clicks: as in `Protocol`, like `stop_at` and `budget`.
         stop_at: the IoU at which samples ended, or None.
         budget: "" for a loop of clicks.
-        boundary_ious: like `ious`.
+        boundary_ious: like `ious`; () for an imported run.
         ran_out: number of samples whose recorded clicks ended before `max_clicks`.
         first: which rows are a sample's first click, (clicks,), without samples that cannot be read.
-        seconds: column -> (clicks,), likewise; opening the image counts to the method's first click.
+        seconds: column -> (clicks,), likewise; opening the image counts to the method's first click. {} for an
+            imported run.
     """
 
     samples: Sequence[str]
@@ -102,7 +104,8 @@ class RunRows:
     @cached_property
     def boundary_miou(self) -> FloatArray | None:
         """Like `miou`, for the boundary IoU."""
-        return None if self.without_curves else miou_curve(self.boundary_ious, self.max_clicks)
+        missing = self.without_curves or not len(self.boundary_ious)
+        return None if missing else miou_curve(self.boundary_ious, self.max_clicks)
 
     @property
     def unread(self) -> list[str]:
@@ -183,12 +186,16 @@ def read_rows(run: StoredRun) -> RunRows:
         InputError: the file is damaged, has numbers outside their range, or does not fit `run.json`.
     """
     place, protocol = run.place(CLICKS), run.protocol
-    table = run.rows(("sample", "click", "failure", "iou", "boundary_iou", *SECONDS))
-    _check_numbers(table, place)
+    known = ("iou",) if run.record.imported else ("iou", "boundary_iou", *SECONDS)
+    table = run.rows(("sample", "click", "failure", *known))
+    _check_numbers(table, known, place)
     with complaining(place, "not a whole file of a run", "run it again"):
-        ious, boundary_ious = (
-            split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in ("iou", "boundary_iou")
-        )
+        values = {
+            name: split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed)
+            for name in ("iou", "boundary_iou")
+            if name in known
+        }
+    ious = values["iou"]
     said = run.record.result.samples
     if len(ious) != said or not ious:
         raise InputError(
@@ -205,10 +212,10 @@ def read_rows(run: StoredRun) -> RunRows:
         max_clicks=protocol.max_clicks,
         stop_at=protocol.stop_at,
         budget=protocol.budget,
-        boundary_ious=_stacked(boundary_ious),
+        boundary_ious=_stacked(values["boundary_iou"]) if "boundary_iou" in values else (),
         ran_out=_ran_out(table, protocol.max_clicks) if run.replayed else 0,
         first=asked["click"].to_numpy() == 1,
-        seconds={name: asked[name].to_numpy() for name in SECONDS},
+        seconds={name: asked[name].to_numpy() for name in SECONDS if name in known},
     )
 
 
@@ -255,8 +262,8 @@ def significant(value: float) -> str:
     return f"{value:.{max(0, min(6, 2 - math.floor(math.log10(value))))}f}"
 
 
-def _check_numbers(table: pa.Table, place: str) -> None:
-    for name in ("iou", "boundary_iou", *SECONDS):
+def _check_numbers(table: pa.Table, names: Sequence[str], place: str) -> None:
+    for name in names:
         values = table[name].to_numpy()
         timed = name in SECONDS
         bad = (values < 0) | (np.isinf(values) if timed else values > 1)
@@ -291,7 +298,7 @@ def _failing(rows: RunRows, percent: int, rule: FailureRule) -> int:
 
 def _on_curve(curve: FloatArray | None, rows: RunRows, click: int) -> float:
     if curve is None:
-        raise UnavailableError(rows.without_curves)
+        raise UnavailableError(rows.without_curves or ONLY_IOUS)
     if click > rows.max_clicks:
         clicks = "1 click" if rows.max_clicks == 1 else f"{rows.max_clicks:,} clicks"
         raise UnavailableError(f"not available: the run has {clicks} a sample")
@@ -310,6 +317,8 @@ def _at_budget(rows: RunRows, ious: ByClick) -> FloatArray:
 
 
 def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
+    if column not in rows.seconds:
+        raise UnavailableError(ONLY_IOUS)
     values = rows.seconds[column]
     if which != "all":
         values = values[rows.first == (which == "first")]

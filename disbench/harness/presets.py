@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+from disbench.baselines.cards import MethodSpec
 from disbench.core.choices import Selection
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.metrics import FailureRule
@@ -49,6 +50,30 @@ class Preset:
     def reading(self, dataset: str) -> list[str]:
         """The options by which it reads a dataset, `option=value` each."""
         return overrides(self.datasets.get(dataset, {}))
+
+    def conduct(
+        self,
+        spec: MethodSpec,
+        *,
+        max_clicks: int | None = None,
+        threshold: float | None = None,
+        selection: Selection | None = None,
+        policy: str | None = None,
+        **more: Any,
+    ) -> Protocol:
+        """The protocol of a method's run: these settings, but for those given; `more` are others of `Protocol`."""
+        own = spec.threshold if self.threshold is None else self.threshold
+        standard = self == load_preset(STANDARD)
+        return Protocol(
+            max_clicks=1 if spec.budget else max_clicks or self.max_clicks,
+            budget=spec.budget,
+            threshold=own if threshold is None else threshold,
+            selection=selection or self.selection,
+            policy=policy or self.policy,
+            preset="" if standard else self.name,
+            preset_values={} if standard else self.as_dict(),
+            **more,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as runs record them, without those left to the method."""

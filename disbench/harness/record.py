@@ -214,6 +214,17 @@ class RepeatedBatches:
     first_reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The file that an imported run's IoUs come from: its name and SHA-256 (hex)."""
+
+    file: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"imported from {self.file} (SHA-256 {self.sha256[:8]}...): IoUs alone, without clicks, masks and times"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What came out: sums over the rows, and wall time over all sittings.
@@ -246,6 +257,7 @@ class Record:
         versions: package -> version, of what may change a row; `disbench` and `opencv` among them.
         machine: where it ran.
         command: command line that gives this run.
+        imported: of a run that another tool made: its clicks, masks and seconds are unknown.
     """
 
     method: MethodRecord
@@ -257,6 +269,7 @@ class Record:
     execution: ExecutionRecord
     machine: Machine
     command: str = ""
+    imported: Imported | None = None
     result: Result
 
     def __post_init__(self) -> None:
@@ -286,6 +299,7 @@ class Record:
             "execution": _table(self.execution),
             "machine": _table(self.machine),
             "command": self.command,
+            **({} if self.imported is None else {"imported": _table(self.imported)}),
             "result": {
                 **result,
                 "failed": [_table(failure) for failure in self.result.failed],

@@ -63,7 +63,10 @@ SCHEMA = pa.schema(
 
 A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1 and
 `candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and `width` are
-0, too. `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or null,
+0, too. Of an imported run (`disbench.harness.imported`) only `sample`, `click` and `iou` are known: `x`, `y` and `kept`
+are -1, `boundary_iou` and seconds nan, the others as in a failure.
+
+`mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or null,
 as `--store` asks.
 """
 SECONDS = ("model_seconds", "harness_seconds")
@@ -262,6 +265,11 @@ class StoredRun:
     def place(self, name: str) -> str:
         """The name of one of the run's files in errors."""
         return str(self.folder / name) if self.archive is None else f"{self.archive}: {name}"
+
+    def require_clicks(self) -> None:
+        """Raise `InputError` for an imported run, which has none."""
+        if self.record.imported:
+            raise InputError(f"{self.folder}: {self.record.imported}; there is nothing to verify, pack or draw")
 
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some of their columns.

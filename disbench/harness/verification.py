@@ -97,12 +97,13 @@ def verify_run(
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: no finished run there, a damaged file, or a sample of the dataset that cannot be read.
+        InputError: no finished run there, an imported or damaged one, or a sample of the dataset that cannot be read.
     """
     from tqdm import tqdm  # noqa: PLC0415
 
     packed = read_packed(place) if place.is_file() else None
     run, manifest = (packed.run, packed.manifest) if packed else (read_run(place), None)
+    run.require_clicks()
     problems = Problems()
     if not check_schema(run, problems):
         return Verification(place, tuple(problems.lines()), unchecked=("the rows",))

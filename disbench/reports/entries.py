@@ -299,7 +299,15 @@ def _conditions(record: RunRecord) -> dict[str, str]:
     protocol = record.protocol
     policy = protocol.click_policy
     values = (
-        ", ".join(filter(None, (protocol.name, told(protocol) and f"granularity {protocol.granularity}"))),
+        ", ".join(
+            filter(
+                None,
+                (
+                    "imported" if record.imported else protocol.name,
+                    told(protocol) and f"granularity {protocol.granularity}",
+                ),
+            )
+        ),
         protocol.selection,
         policy,
         protocol.seed if policy.name in DRAWING else "none",

@@ -194,6 +194,7 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
     weights = [f"{weight.get('file')}: SHA-256 {weight.get('sha256')}" for weight in card.weights]
     facts = {
         "Method": f"{card.title or entry.method}, {method.entry}",
+        "Imported": str(record.imported or ""),
         "Source": f"SHA-256 {method.source_sha256}" if method.source_sha256 else "",
         "Options": _pairs(method.options),
         "Citation": card.citation,

@@ -90,8 +90,9 @@ def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> 
     """Samples of a run and its dataset by their ids, in that order.
 
     Raises:
-        InputError: the run or the dataset does not have a sample, or a row does not fit its image.
+        InputError: the run was imported, it or the dataset does not have a sample, or a row does not fit its image.
     """
+    run.require_clicks()
     wanted = set(names)
     rows: dict[str, list[ClickRow]] = {}
     for table in run.samples():

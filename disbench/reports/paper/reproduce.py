@@ -11,11 +11,11 @@ from disbench.io import definitions
 from disbench.reports.paper import figures, tables
 from disbench.reports.report import Report
 
-_TABLE, _CURVES, _PICTURES = "table", "figure", "figure of pictures"
-_FORMATS = {_TABLE: tables.FORMATS, _CURVES: figures.FORMATS, _PICTURES: FORMS}
+_TABLE, FIGURE, _PICTURES = "table", "figure", "figure of pictures"
+_FORMATS = {_TABLE: tables.FORMATS, FIGURE: figures.FORMATS, _PICTURES: FORMS}
 KINDS = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "table5"), _TABLE),
-    "figure4": _CURVES,
+    "figure4": FIGURE,
     **dict.fromkeys(("figure5", "figure6"), _PICTURES),
 }
 
@@ -58,7 +58,7 @@ def reproduce(
     formats = formats or _FORMATS[kind]
     if kind == _TABLE:
         return tables.make_paper_table(name, runs, out, rows=rows, formats=formats)
-    if kind == _CURVES:
+    if kind == FIGURE:
         return figures.make_curves_figure(name, runs, out, formats=formats)
     return figures.make_pictures_figure(name, runs, out, data=data, samples=samples, formats=formats)
 

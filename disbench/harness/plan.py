@@ -1,0 +1,266 @@
+"""Plans of leaderboards: TOML files that name rows, each a method on some datasets under one protocol."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from disbench.baselines import cards as methods
+from disbench.baselines import installs, weights
+from disbench.core.choices import Selection, Store
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.datasets import cards as datasets
+from disbench.harness.archive import ENDING, read_packed
+from disbench.harness.presets import STANDARD, load_preset
+from disbench.harness.record import Positive, RunRecord
+from disbench.io import definitions
+from disbench.io.archives import safe_path
+from disbench.io.options import overrides
+from disbench.io.settings import Number, settings_from
+
+RUNS, WORK = "runs", "work"
+"""Folders of a leaderboard: packed runs, and what is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A method on each of some datasets.
+
+    Attributes:
+        method: as `--method` of `disbench run`.
+        variant: of a published system's card; "" for its first.
+        name: of its runs' files; by default method and variant.
+        datasets: names of cards; none for those of the plan.
+        options: of the method.
+        options_on: dataset -> the method's options on it.
+        reason: why it cannot be run, for rows that only say so.
+        seconds_per_click: assumed for the estimate where nothing is measured; 0 for the plan's.
+    """
+
+    method: str
+    variant: str = ""
+    name: str = ""
+    protocol: str = STANDARD
+    selection: Selection | None = None
+    datasets: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    options_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    every: Positive = 1
+    limit: Positive | None = None
+    store: Store = "kept"
+    reason: str = ""
+    seconds_per_click: Number = 0.0
+
+    @property
+    def card(self) -> methods.MethodCard | None:
+        """The method's card; None for a class."""
+        is_class = ":" in self.method and not self.method.endswith(".toml")
+        return None if is_class else methods.load_card(self.method)
+
+    @property
+    def title(self) -> str:
+        """The name of its runs' files."""
+        method = self.method.rpartition(":")[2] if self.card is None else Path(self.method).stem
+        return self.name or "-".join(filter(None, (method, self.variant)))
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its code comes from a card's recipe, and not from a folder that an option names."""
+        card = self.card
+        return bool(card and card.status == "bridge" and not {"repo", "command"} & {*self.options, *card.options})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan's file says.
+
+    Attributes:
+        datasets: for rows that name none.
+        reproduce: tables and figures of the paper that are made at the end.
+        seconds_per_click: assumed for the estimate where nothing is measured.
+    """
+
+    description: str
+    rows: tuple[PlanRow, ...]
+    datasets: tuple[str, ...] = ()
+    reproduce: tuple[str, ...] = ()
+    seconds_per_click: Number = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a plan: a row on one dataset, and the command that makes the same run by itself."""
+
+    name: str
+    row: PlanRow
+    dataset: str
+    command: str
+    seconds_per_click: float
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot be run; "" if it can."""
+        card = self.row.card
+        return self.row.reason or (card.reason if card else "")
+
+    @property
+    def options(self) -> list[str]:
+        """Those of the method, `option=value` each."""
+        row = self.row
+        return overrides({**row.options, **row.options_on.get(self.dataset, {})})
+
+    @property
+    def clicks(self) -> int | None:
+        """How many clicks it takes at most; None if the dataset's size is unknown."""
+        samples = None if datasets.is_folder(self.dataset) else datasets.load_card(self.dataset).samples
+        if samples is None:
+            return None
+        card = self.row.card
+        each = 1 if card and card.budget else load_preset(self.row.protocol).max_clicks
+        return each * len(range(0, samples, self.row.every)[: self.row.limit])
+
+    def packed(self, out: Path) -> Path:
+        """Its packed run in a leaderboard's folder."""
+        return out / RUNS / f"{self.name}{ENDING}"
+
+    def record(self, out: Path) -> RunRecord | None:
+        """The record of its packed run; None if it is not done.
+
+        Raises:
+            InputError: there is a damaged run, or one that another command made.
+        """
+        path = self.packed(out)
+        if not path.is_file():
+            return None
+        record = read_packed(path).run.record
+        if record.command != self.command:
+            raise InputError(
+                f"{path}: another run, made by {shown(record.command)}; move it, give the row another name, or use "
+                "--existing overwrite"
+            )
+        return record
+
+
+def read_plan(name: str) -> Plan:
+    """The plan of a name in `reports/plans`, or of the path of a TOML file.
+
+    Raises:
+        InputError: a wrong key or value, an unknown card, variant or protocol, two rows of one name.
+    """
+    path = definitions.find("reports/plans", name)
+    plan = settings_from(Plan, definitions.load(path), str(path))
+    try:
+        names = Counter(job.name for job in jobs_of(plan))
+        for row in plan.rows:
+            safe_path(row.title, "a row's name")
+            load_preset(row.protocol)
+            known = [getattr(variant, "name", "") for variant in row.card.variants] if row.card else []
+            if row.variant and row.variant not in known:
+                raise unknown_name("variant", row.variant, known, row.method)
+            if not row.datasets and not plan.datasets:
+                raise InputError(f"the row {row.title!r} has no datasets; name some, for it or for all rows")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    for twice in (name for name, count in names.items() if count > 1):
+        raise InputError(f"{path}: two rows make the run {twice!r}; give one of them a name")
+    return plan
+
+
+def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
+    """The runs of a plan, row by row; with `only`, those whose name (`DATASET/ROW`) fits one of these patterns.
+
+    Raises:
+        InputError: a pattern that fits no run.
+    """
+    jobs = [
+        _job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
+        for row in plan.rows
+        for dataset in row.datasets or plan.datasets
+    ]
+    for pattern in only:
+        if not any(fnmatchcase(job.name, pattern) for job in jobs):
+            raise unknown_name("row", pattern, (job.name for job in jobs))
+    return [job for job in jobs if not only or any(fnmatchcase(job.name, pattern) for pattern in only)]
+
+
+def _job(row: PlanRow, dataset: str, seconds: float) -> Job:
+    name = f"{Path(dataset).stem}/{row.title}"
+    bare = Job(name, row, dataset, "", seconds)
+    words = {
+        "--method": row.method,
+        "--variant": row.variant,
+        "--dataset": dataset,
+        "--protocol": "" if row.protocol == STANDARD else row.protocol,
+        "--selection": row.selection or "",
+        "--every": "" if row.every == 1 else str(row.every),
+        "--limit": "" if row.limit is None else str(row.limit),
+        "--store": "" if row.store == "none" else row.store,
+    }
+    typed = [part for option, value in words.items() if value for part in (option, value)]
+    typed += [part for option in bare.options for part in ("--set", option)]
+    return Job(name, row, dataset, shlex.join(["disbench", "run", *typed, "--out", f"{RUNS}/{name}"]), seconds)
+
+
+def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told: Mapping[str, str]) -> Iterator[str]:
+    """What is to be done: a line for each run and for each download, then the sums.
+
+    Args:
+        plan: for its description.
+        jobs: the runs.
+        out: the leaderboard's folder.
+        data: root of the datasets.
+        told: name of a run -> why it failed the last time.
+    """
+    yield plan.description
+    records = {job.name: job.record(out) for job in jobs}
+    measured: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        if (record := records[job.name]) and record.result.clicks:
+            measured[job.row.method, job.row.variant] = record.result.wall_seconds / record.result.clicks
+    left: list[Job] = []
+    hours, assumed = 0.0, 0
+    for job in jobs:
+        if records[job.name]:
+            state = "done"
+        elif job.obstacle:
+            state = f"cannot be run: {job.obstacle}"
+        else:
+            left.append(job)
+            pace, clicks = measured.get((job.row.method, job.row.variant)), job.clicks
+            assumed += pace is None
+            own = (clicks or 0) * (pace or job.seconds_per_click) / 3600
+            hours += own
+            state = f"to do, {'size unknown' if clicks is None else f'{clicks:,} clicks, {own:.1f} h'}"
+            state += f"; the last time: {told[job.name]}" if job.name in told else ""
+        yield f"  {job.name:<40} {state}"
+    downloads = dict(_downloads(left, data))
+    for what, size in downloads.items():
+        yield f"  download {what}: {'size unknown' if size is None else f'{size / 1e9:.3f} GB'}"
+    known = [size for size in downloads.values() if size is not None]
+    more = len(downloads) - len(known)
+    yield (
+        f"{len(left)} of {len(jobs)} runs to do; downloads: {sum(known) / 1e9:.3f} GB"
+        f"{f' and {more} of unknown size' if more else ''}; about {hours:.1f} h"
+        f"{f' ({assumed} runs at an assumed number of seconds a click)' if assumed else ''}"
+    )
+
+
+def _downloads(jobs: Sequence[Job], data: Path | None) -> Iterator[tuple[str, int | None]]:
+    """What has to be fetched, with its bytes, or None where a card does not say them."""
+    for name in dict.fromkeys(job.dataset for job in jobs if not datasets.is_folder(job.dataset)):
+        dataset = datasets.load_card(name)
+        if dataset.folder is not None and dataset.find(data, dataset.values()) is None:
+            known = bool(dataset.files) and all(file.bytes for file in dataset.files)
+            yield name, sum(file.bytes for file in dataset.files) if known else None
+    for row in {(job.row.method, job.row.variant): job.row for job in jobs}.values():
+        what, card = f"{row.method} {row.variant}".rstrip(), row.card
+        if row.is_installed:
+            if installs.find_installed(row.method, row.variant) is None:
+                yield what, None
+        elif card and "weights" not in row.options and not weights.is_fetched(card):
+            yield what, sum(weight.bytes for weight in card.weights) or None
