@@ -132,6 +132,7 @@ def _outcome(
             tell(f"  {message}")
         outcome: Outcome = message[0]
         lacking |= {key: outcome.sentence for key in keys if key[0] == message[1]}
+        process.ended()
         return outcome
     except (EOFError, OSError):
         why = f"its process ended ({process.ended()}); run the same command again to resume"
