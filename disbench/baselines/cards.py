@@ -189,6 +189,17 @@ class MethodCard:
         """Probabilities strictly above it belong to a mask."""
         return STANDARD_THRESHOLD if self.threshold is None else self.threshold
 
+    def variant(self, name: str = "") -> Variant:
+        """A trained network by its name; "" for the first that has one, or an empty one; InputError if unknown."""
+        named = {variant.name: variant for variant in self.variants if variant.name}
+        if name and name not in named:
+            raise unknown_name("variant", name, named, self.name)
+        return named[name] if name else next(iter(named.values()), Variant("", ()))
+
+    def trained_as(self, variant: Variant) -> MethodCard:
+        """The card with backbone and training data of a variant."""
+        return replace(self, backbone=variant.backbone, training_data=variant.training_data)
+
     def all_options(self) -> dict[str, Option]:
         """The options, completed from those of the bridge and the defaults of the class's arguments."""
         bridged = self.status == "bridge"
@@ -281,11 +292,11 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
 
 
 def _of_checkpoint(card: MethodCard, checkpoint: str) -> MethodCard:
-    """The card with backbone and training data of the variant that has this file name."""
-    found = [variant for variant in card.variants if variant.file and variant.file == Path(checkpoint).name]
-    if len(found) != 1:
-        return card
-    return replace(card, backbone=found[0].backbone, training_data=found[0].training_data)
+    """The card with backbone and training data of the variant whose folder or file name this is."""
+    path = Path(checkpoint)
+    found = [variant for variant in card.variants if variant.name and variant.name == path.parent.name]
+    found = found or [variant for variant in card.variants if variant.file and variant.file == path.name]
+    return card.trained_as(found[0]) if len(found) == 1 else card
 
 
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:

@@ -29,7 +29,7 @@ from typing import Any
 from disbench.baselines.bridge.process import SHIMS
 from disbench.baselines.cards import InstallRecipe, MethodCard, Variant, load_card, load_environment
 from disbench.baselines.weights import sha256_of
-from disbench.core.errors import InputError, extra_module, one_line, unknown_name
+from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.download import download
 from disbench.io.files import file_sha256, naming, scratch_folder, user_cache, whole_file
 from disbench.io.options import overrides as override_texts
@@ -180,12 +180,7 @@ def _known(card_name: str, name: str) -> tuple[MethodCard, InstallRecipe, Varian
     if card.install is None:
         how = "" if card.status == "bridge" else f"; its status is {card.status!r}"
         raise InputError(f"{card_name}: its card has no [install]{how}; see disbench methods show {card_name}")
-    named = {variant.name: variant for variant in card.variants if variant.name}
-    if not name:
-        return card, card.install, next(iter(named.values()), Variant("", ()))
-    if name not in named:
-        raise unknown_name("variant", name, named, card_name)
-    return card, card.install, named[name]
+    return card, card.install, card.variant(name)
 
 
 def _command(card_name: str, variant: Variant) -> str:

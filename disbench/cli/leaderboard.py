@@ -23,6 +23,7 @@ from disbench.cli.options import (
     say,
     say_all,
 )
+from disbench.core.errors import InputError
 from disbench.io import addresses
 
 leaderboard_app = typer.Typer(
@@ -117,6 +118,7 @@ def import_ious(
     method: Annotated[str, Option(help="Card of the method (disbench methods list), or any name.")],
     dataset: Annotated[str, Option(help="The dataset: name of a card, your own card.toml, or a folder.")],
     out: Annotated[Path, Option(parser=local_path, help="Folder of the run.")],
+    variant: Annotated[str, Option(help="Which of the card's trained networks it is (default: not stated).")] = "",
     set_: Annotated[
         list[str] | None, Option("--set", help="Record an option of the method: option=value; may be repeated.")
     ] = None,
@@ -138,10 +140,14 @@ def import_ious(
     from disbench.harness.presets import load_preset  # noqa: PLC0415
 
     preset = load_preset(protocol)
-    known = method in card_names() or method.endswith(".toml")
+    card = load_card(method) if method in card_names() or method.endswith(".toml") else None
+    if variant:
+        if card is None:
+            raise InputError(f"{method}: there is no such card, so it has no variants; leave --variant out")
+        card = card.trained_as(card.variant(variant))
     run = make(
         addresses.here(file),
-        load_card(method) if known else method,
+        card or method,
         open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])]),
         out,
         preset,

@@ -20,11 +20,14 @@ from disbench.harness.presets import STANDARD, load_preset
 from disbench.harness.record import Positive, RunRecord
 from disbench.io import definitions
 from disbench.io.archives import safe_path
+from disbench.io.download import head
 from disbench.io.options import overrides
 from disbench.io.settings import Number, settings_from
 
 RUNS, WORK = "runs", "work"
 """Folders of a leaderboard: packed runs, and what is under way."""
+_PATIENCE = 10.0
+"""Seconds to wait for a server that is asked for a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,14 @@ class Job:
     @property
     def obstacle(self) -> str:
         """Why it cannot be run; "" if it can."""
-        card = self.row.card
-        return self.row.reason or (card.reason if card else "")
+        row, card = self.row, self.row.card
+        if row.reason or card is None or card.reason:
+            return row.reason or (card.reason if card else "")
+        if not row.is_installed or "checkpoint" in row.options or card.variant(row.variant).url:
+            return ""
+        here = installs.find_installed(row.method, row.variant)
+        why = "its authors publish no trained weights; give yours to disbench methods install with --checkpoint"
+        return "" if here and here.checkpoint else why
 
     @property
     def options(self) -> list[str]:
@@ -159,9 +168,8 @@ def read_plan(name: str) -> Plan:
         for row in plan.rows:
             safe_path(row.title, "a row's name")
             load_preset(row.protocol)
-            known = [getattr(variant, "name", "") for variant in row.card.variants] if row.card else []
-            if row.variant and row.variant not in known:
-                raise unknown_name("variant", row.variant, known, row.method)
+            if row.card:
+                row.card.variant(row.variant)
             if not row.datasets and not plan.datasets:
                 raise InputError(f"the row {row.title!r} has no datasets; name some, for it or for all rows")
     except InputError as error:
@@ -207,7 +215,10 @@ def _job(row: PlanRow, dataset: str, seconds: float) -> Job:
 
 
 def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told: Mapping[str, str]) -> Iterator[str]:
-    """What is to be done: a line for each run and for each download, then the sums.
+    """What is to be done: a line for each row of the plan and for each download, then the sums.
+
+    Hours are those of runs at the pace of the same network's finished runs in `out`, or else at the plan's. Sizes that
+    no card has are asked of the servers.
 
     Args:
         plan: for its description.
@@ -218,49 +229,52 @@ def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told:
     """
     yield plan.description
     records = {job.name: job.record(out) for job in jobs}
-    measured: dict[tuple[str, str], float] = {}
-    for job in jobs:
-        if (record := records[job.name]) and record.result.clicks:
-            measured[job.row.method, job.row.variant] = record.result.wall_seconds / record.result.clicks
-    left: list[Job] = []
-    hours, assumed = 0.0, 0
-    for job in jobs:
-        if records[job.name]:
-            state = "done"
-        elif job.obstacle:
-            state = f"cannot be run: {job.obstacle}"
-        else:
-            left.append(job)
-            pace, clicks = measured.get((job.row.method, job.row.variant)), job.clicks
-            assumed += pace is None
-            own = (clicks or 0) * (pace or job.seconds_per_click) / 3600
-            hours += own
-            state = f"to do, {'size unknown' if clicks is None else f'{clicks:,} clicks, {own:.1f} h'}"
-            state += f"; the last time: {told[job.name]}" if job.name in told else ""
-        yield f"  {job.name:<40} {state}"
-    downloads = dict(_downloads(left, data))
-    for what, size in downloads.items():
-        yield f"  download {what}: {'size unknown' if size is None else f'{size / 1e9:.3f} GB'}"
-    known = [size for size in downloads.values() if size is not None]
-    more = len(downloads) - len(known)
+    paces = {
+        (job.row.method, job.row.variant): record.result.wall_seconds / record.result.clicks
+        for job in jobs
+        if (record := records[job.name])
+    }
+    left = [job for job in jobs if not records[job.name] and not job.obstacle]
+    hours: dict[str, float | None] = {}
+    for job in left:
+        pace = paces.get((job.row.method, job.row.variant), job.seconds_per_click)
+        hours[job.name] = None if job.clicks is None else job.clicks * pace / 3600
+    for row, own in ((row, [job for job in jobs if job.row is row]) for row in plan.rows):
+        why = next((job.obstacle for job in own if job.obstacle), "")
+        states = [f"{job.dataset} {_state(job.name in hours, hours.get(job.name))}" for job in own]
+        if own:
+            yield f"  {row.title}: {f'cannot be run: {why}' if why else ', '.join(states)}"
+        yield from (f"    {job.dataset}, the last time: {told[job.name]}" for job in own if job.name in told)
+    sizes: list[int | None] = []
+    for what, size, note in _downloads(left, data):
+        sizes.append(size)
+        yield f"  download {what}: {'size unknown' if size is None else f'{size / 1e9:.3f} GB'}{note}"
+    unknown, assumed = sizes.count(None), sum((job.row.method, job.row.variant) not in paces for job in left)
     yield (
-        f"{len(left)} of {len(jobs)} runs to do; downloads: {sum(known) / 1e9:.3f} GB"
-        f"{f' and {more} of unknown size' if more else ''}; about {hours:.1f} h"
-        f"{f' ({assumed} runs at an assumed number of seconds a click)' if assumed else ''}"
+        f"{len(left)} of {len(jobs)} runs to do; downloads: {sum(filter(None, sizes)) / 1e9:.3f} GB"
+        f"{f' and {unknown} of unknown size' if unknown else ''}; about {sum(filter(None, hours.values())):.1f} h"
+        f"{f' ({assumed} runs at a pace that is assumed, not measured)' if assumed else ''}"
     )
 
 
-def _downloads(jobs: Sequence[Job], data: Path | None) -> Iterator[tuple[str, int | None]]:
-    """What has to be fetched, with its bytes, or None where a card does not say them."""
+def _state(to_do: bool, hours: float | None) -> str:
+    return "done" if not to_do else "of unknown size" if hours is None else f"{hours:.2f} h"
+
+
+def _downloads(jobs: Sequence[Job], data: Path | None) -> Iterator[tuple[str, int | None, str]]:
+    """What has to be fetched, its bytes if they are known, and a note."""
     for name in dict.fromkeys(job.dataset for job in jobs if not datasets.is_folder(job.dataset)):
         dataset = datasets.load_card(name)
         if dataset.folder is not None and dataset.find(data, dataset.values()) is None:
             known = bool(dataset.files) and all(file.bytes for file in dataset.files)
-            yield name, sum(file.bytes for file in dataset.files) if known else None
+            yield name, sum(file.bytes for file in dataset.files) if known else None, ""
     for row in {(job.row.method, job.row.variant): job.row for job in jobs}.values():
         what, card = f"{row.method} {row.variant}".rstrip(), row.card
-        if row.is_installed:
+        if card and row.is_installed:
             if installs.find_installed(row.method, row.variant) is None:
-                yield what, None
+                variant = card.variant(row.variant)
+                answer = head(variant.url, _PATIENCE)
+                is_file = variant.url.endswith(f"/{variant.file}")  # and not a page that leads to it
+                yield what, answer.bytes if is_file else None, "" if answer.alive else f" ({answer.status})"
         elif card and "weights" not in row.options and not weights.is_fetched(card):
-            yield what, sum(weight.bytes for weight in card.weights) or None
+            yield what, sum(weight.bytes for weight in card.weights) or None, ""

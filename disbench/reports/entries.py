@@ -272,7 +272,7 @@ def run_label(record: RunRecord | SetRunRecord) -> str:
         record.protocol.threshold,
     )
     defaults = {key: table.get("default") for key, table in card.options.items()}
-    if card.status == "bridge":
+    if card.status == "bridge" and not record.imported:
         defaults["adapter"] = card.adapter
         options = {**options, "checkpoint": Path(str(options.get("checkpoint", ""))).name}
     details = execution_options(card.options, card.status, card.entry)

@@ -145,9 +145,8 @@ def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
     done = disbench("leaderboard", "run", plan, "--dry-run", "--out", tmp_path / "board", **places)
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:2] == ["A test", "pairs/Discs to do, size unknown"]
-    assert "grabcut/mobilesam to do, 1,000 clicks, 0.3 h" in lines
-    assert "pairs/dos cannot be run: as a test" in lines
+    assert lines[:3] == ["A test", f"Discs: {pairs} of unknown size", "mobilesam: grabcut 0.28 h"]
+    assert lines[3] == "dos: cannot be run: as a test"
     size = sum(weight.bytes for weight in load_card("mobilesam").weights)
     assert f"download mobilesam: {size / 1e9:.3f} GB" in lines
     assert any(line.startswith("download grabcut: ") for line in lines)
