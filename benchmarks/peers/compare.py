@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_IPP": "disabled"}
 
 from disbench.baselines.cards import method_spec  # noqa: E402
+from disbench.core.ambiguity import best_loop  # noqa: E402
 from disbench.datasets.cards import open_dataset  # noqa: E402
 from disbench.harness.evaluation import evaluate  # noqa: E402
 
@@ -56,6 +58,17 @@ class Peer:
     policy: str = "center"
 
 
+class Told:
+    """A method that is told one granularity of everything."""
+
+    def __init__(self, method: Any, granularity: float) -> None:
+        self.method, self.granularity = method, granularity
+
+    def open(self, image: Any) -> Any:
+        """Begin with an image."""
+        return self.method.open(image, granularity=self.granularity)
+
+
 PEERS: dict[str, Peer] = {
     "ritm": Peer(more=("NoBRS", *WHOLE)),
     "fbrs": Peer(more=("f-BRS-B", *WHOLE), policy="scipy-center"),
@@ -80,6 +93,11 @@ PEERS: dict[str, Peer] = {
     "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
     "sam-official": Peer(kind="sam", more=("vit_b",)),
     "sam-hq-official": Peer(kind="sam", more=("vit_tiny",), settings=("backbone=vit_tiny",)),
+    "graco": Peer(
+        kind="graco",
+        more=("NoBRS", *WHOLE, "--lora_checkpoint={checkpoint}.own"),
+        settings=("lora={checkpoint}.own",),
+    ),
 }
 
 
@@ -140,6 +158,8 @@ def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Itera
     command = [arguments.python, str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
     command += ["--checkpoint", arguments.checkpoint, "--data", str(folder / "GrabCut"), "--out", str(out)]
     command += ["--clicks", str(arguments.clicks), "--", *(part.format(**places) for part in peer.more)]
+    if told := arguments.granularity:
+        command.append("--graco" if told == "oracle" else f"--gra={told}")
     subprocess.run(command, check=True)
     return dict(zip(stems, json.loads(out.read_text()), strict=True))
 
@@ -147,17 +167,27 @@ def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Itera
 def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
     """What disbench gives through the bridge, and the samples that failed."""
     places = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
-    spec = method_spec(arguments.peer, [*places, "timeout=600", *peer.settings, *arguments.set])
-    results = evaluate(
-        spec.build(),
-        open_dataset("grabcut", folder),
-        max_clicks=arguments.clicks,
-        threshold=spec.threshold,
-        selection=peer.selection,  # type: ignore[arg-type]
-        policy=peer.policy,
-    )
-    ious = {sample.rpartition("/")[2]: values.tolist() for sample, values in results.ious.items()}
-    return ious, results.failures
+    settings = [part.format(checkpoint=arguments.checkpoint) for part in peer.settings]
+    spec = method_spec(arguments.peer, [*places, "timeout=600", *settings, *arguments.set])
+    method, told = spec.build(), arguments.granularity
+    numbers = [number / 10 for number in range(1, 11)] if told == "oracle" else [float(told)] if told else []
+    loops = [
+        evaluate(
+            one,
+            open_dataset("grabcut", folder),
+            max_clicks=arguments.clicks,
+            threshold=spec.threshold,
+            selection=peer.selection,  # type: ignore[arg-type]
+            policy=peer.policy,
+        )
+        for one in [Told(method, number) for number in numbers] or [method]
+    ]
+    ious = {}
+    for sample in loops[0].ious:
+        curves = [loop.ious[sample].tolist() for loop in loops]
+        best = best_loop(curves, 1.0, arguments.clicks) if len(curves) > 1 else 0
+        ious[sample.rpartition("/")[2]] = curves[best]
+    return ious, loops[0].failures
 
 
 def main() -> None:
@@ -168,6 +198,7 @@ def main() -> None:
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--clicks", type=int, default=5)
+    parser.add_argument("--granularity", default="", help="for graco: 0.1 to 1.0, or oracle, the best of the ten")
     parser.add_argument("--set", action="append", default=[], help="option=value of the method")
     arguments = parser.parse_args()
     for name in ("repo", "checkpoint"):

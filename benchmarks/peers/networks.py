@@ -45,6 +45,7 @@ class Recipe:
         options: of the adapter.
         described: the file holds the network's description (`config`) too, not its weights alone.
         folder: of the checkout, that holds the package.
+        own: parts of the names of weights that go to a second file, OUT.own, the adapter's option `lora`.
     """
 
     build: Callable[[], Any]
@@ -52,6 +53,7 @@ class Recipe:
     options: dict[str, Any]
     described: bool = True
     folder: str = ""
+    own: tuple[str, ...] = ()
 
 
 def hrnet(**options: Any) -> Any:
@@ -225,6 +227,22 @@ RECIPES |= {
 }
 
 
+def graco() -> Any:
+    """GraCo's, as SimpleClick's above, without CLIP, which only its phrases use; its own layers are not 0."""
+    module = importlib.import_module("isegm.model.is_plainvit_graco_two_signal_model_lora")
+    module.ClipTextEncoder = lambda **_: torch.nn.Identity()
+    alike = {name: entry["value"] for name, entry in plain_vit()._config["params"].items() if entry["specified"]}
+    alike["backbone_params"] = {**alike["backbone_params"], "enable_gra": True}
+    net = module.PhraseCLIPGraCoModel_lora(phrase_encoder_params={}, **alike)
+    for name, values in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(values, std=0.2)
+    return net
+
+
+RECIPES["graco"] = Recipe(graco, "head.conv_seg", {"flip": True, "crop": 448}, own=("lora_", "gra_embed"))
+
+
 def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
     """Take the statistics of normalisations, then let the last layer tell parts of an image from one another.
 
@@ -303,9 +321,10 @@ def main() -> None:
         torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
     net = recipe.build()
     write(recipe, net, arguments.out)
+    options = {**recipe.options, "lora": str(Path(f"{arguments.out}.own").resolve())} if recipe.own else recipe.options
     if not recipe.last:
         return
-    model = child().adapter_load(arguments.peer)(arguments.repo, arguments.out, recipe.options, "cpu")
+    model = child().adapter_load(arguments.peer)(arguments.repo, arguments.out, options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
     begun = model.open(images[0])
     predictor = getattr(begun, "predictor", begun)
@@ -329,6 +348,9 @@ def main() -> None:
 def write(recipe: Recipe, net: Any, out: str) -> None:
     """The checkpoint."""
     weights = net.state_dict()
+    own = {name: weights.pop(name) for name in list(weights) if any(part in name for part in recipe.own)}
+    if own:
+        torch.save({"state_dict": own, "config": net._config}, f"{out}.own")
     torch.save({"state_dict": weights, "config": net._config} if recipe.described else weights, out)
 
 

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 
-def isegm(arguments: argparse.Namespace) -> list[list[float]]:
+def isegm(arguments: argparse.Namespace, name: str = "scripts/evaluate_model.py") -> list[list[float]]:
     """`scripts/evaluate_model.py` of RITM and those that began from it, on GrabCut, as one would type it."""
-    (script,) = [path.resolve() for path in Path().rglob("scripts/evaluate_model.py")]
-    sys.path.insert(0, str(script.parents[1]))
+    (script,) = [path.resolve() for path in Path().rglob(name)]
+    sys.path.insert(0, str(script).removesuffix(f"/{name}"))
     evaluation = importlib.import_module("isegm.inference.evaluation")
     found: list[list[float]] = []
     evaluate = evaluation.evaluate_dataset
@@ -42,6 +42,32 @@ def isegm(arguments: argparse.Namespace) -> list[list[float]]:
         if not found:
             raise
     return found
+
+
+def graco(arguments: argparse.Namespace) -> list[list[float]]:
+    """GraCo's `evaluate.py`, without CLIP, which only its phrases use and which would be downloaded.
+
+    Over the ten granularities (`--graco`) its predictor keeps the zoom-in of one for the first click of the next; here
+    each granularity begins with the image.
+    """
+    torch = importlib.import_module("torch")
+    phrases = importlib.import_module("isegm.model.is_plainvit_graco_two_signal_model_lora")
+    phrases.ClipTextEncoder = lambda **_: torch.nn.Identity()
+    clicker, base = (importlib.import_module(f"isegm.inference.{name}") for name in ("clicker", "predictors.base"))
+    predictors: list[Any] = []
+    begin, reset = base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks
+
+    def begun(predictor: Any, image: Any) -> None:
+        begin(predictor, image)
+        predictors[:] = [predictor]
+
+    def again(clicks: Any) -> None:
+        reset(clicks)
+        for predictor in predictors:
+            predictor.set_input_image(predictor.original_image)
+
+    base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks = begun, again
+    return isegm(arguments, "evaluate.py")
 
 
 def fcfi(arguments: argparse.Namespace) -> list[list[float]]:
@@ -184,7 +210,7 @@ def _iou(mask: Any, goal: Any) -> float:
     return float((object_ & guess).sum() / (object_ | guess).sum())
 
 
-KINDS = {"isegm": isegm, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam}
+KINDS = {"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam}
 
 
 def main() -> None:
