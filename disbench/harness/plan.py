@@ -241,10 +241,10 @@ def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told:
         hours[job.name] = None if job.clicks is None else job.clicks * pace / 3600
     for row, own in ((row, [job for job in jobs if job.row is row]) for row in plan.rows):
         why = next((job.obstacle for job in own if job.obstacle), "")
-        states = [f"{job.dataset} {_state(job.name in hours, hours.get(job.name))}" for job in own]
+        states = [f"{Path(job.dataset).stem} {_state(job.name in hours, hours.get(job.name))}" for job in own]
         if own:
             yield f"  {row.title}: {f'cannot be run: {why}' if why else ', '.join(states)}"
-        yield from (f"    {job.dataset}, the last time: {told[job.name]}" for job in own if job.name in told)
+        yield from (f"    {Path(job.dataset).stem}, the last time: {told[job.name]}" for job in own if job.name in told)
     sizes: list[int | None] = []
     for what, size, note in _downloads(left, data):
         sizes.append(size)

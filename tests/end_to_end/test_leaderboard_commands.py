@@ -9,21 +9,27 @@ import pickle
 import random
 import signal
 import subprocess
+import sys
+import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from disbench.baselines import installs
 from disbench.baselines.cards import load_card
 from disbench.datasets import cards as datasets
 from disbench.harness import open_run
 from disbench.harness.plan import jobs_of, read_plan
 from disbench.harness.store import SECONDS
 from disbench.io import definitions
+from tests import bridge_adapter
 from tests.commands import disbench, refused, typed
 from tests.synthetic import write_pairs
 
@@ -137,6 +143,100 @@ def test_a_killed_plan_resumes_to_the_same_rows(tmp_path: Path, pairs: Path) -> 
     assert not (tmp_path / "killed/work").exists()
 
 
+CARD = """
+title = "A stand-in"
+status = "bridge"
+adapter = "{adapter}"
+code = "{code}"
+
+[install]
+commit = "{commit}"
+environment = "{environment}"
+
+[[variants]]
+name = "small-sbd"
+backbone = "S"
+training_data = ["SBD"]
+file = "small.pth"
+url = "{url}/small.pth"
+
+[[variants]]
+name = "large-sbd"
+backbone = "L"
+training_data = ["SBD"]
+file = "dead.pth"
+url = "{url}/dead.pth"
+"""
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The card of a published system whose code and weights are on this machine, and what was asked of the server."""
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "code.py").write_text("")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=repo, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repo, check=True, capture_output=True, text=True).stdout
+    (tmp_path / "environment.toml").write_text('packages = ["none"]\n')
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served/small.pth").write_bytes(b"weights")
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "", size: object = "") -> None:
+            asked.append(f"{self.command} {self.path}")
+
+        def log_error(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        card = tmp_path / "stand-in.toml"
+        places = {"code": repo.as_uri(), "commit": commit.strip(), "environment": tmp_path / "environment.toml"}
+        url = f"http://127.0.0.1:{server.server_port}"
+        card.write_text(CARD.format(adapter=bridge_adapter.__file__, url=url, **places))
+        yield card, asked
+        server.shutdown()
+
+
+def test_published_systems_are_installed_and_run(
+    tmp_path: Path, pairs: Path, system: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, asked = system
+    monkeypatch.setenv("DISBENCH_METHODS", str(tmp_path / "methods"))
+    recipe = load_card(str(card)).install
+    assert recipe is not None
+    environment = installs._environment_folder(recipe)  # there, so that nothing is asked of a package index
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin/python").symlink_to(sys.executable)
+    plan = write_plan(
+        tmp_path / "plan.toml",
+        pairs,
+        f'method = "{card}"\nvariant = "large-sbd"\ndatasets = ["{pairs}", "photos"]\nevery = 60',
+        f'method = "{card}"\nvariant = "small-sbd"',
+    )
+    command = ("leaderboard", "run", plan, "--out", tmp_path / "board", "--workers", "1")
+    methods = {"DISBENCH_METHODS": str(tmp_path / "methods")}
+    preview = disbench(*command, "--dry-run", **methods)
+    assert "small-sbd: 0.000 GB" in preview.stdout
+    assert "large-sbd: size unknown (404" in preview.stdout
+    asked.clear()
+    done = disbench(*command, **methods)
+    assert done.returncode == 1
+    failures = json.loads((tmp_path / "board/failures.json").read_text())
+    assert set(failures) == {"pairs/stand-in-large-sbd", "photos/stand-in-large-sbd"}
+    assert all("dead.pth" in sentence and "404" in sentence for sentence in failures.values())
+    assert asked.count("GET /dead.pth") == 1  # not asked again for the second dataset
+    run = open_run(tmp_path / "board/runs/pairs/stand-in-small-sbd.zip")
+    assert (run.record.method.facts.backbone, len(run.record.result.failed)) == ("S", 0)
+    (tmp_path / "served/dead.pth").write_bytes(b"alive")
+    done = disbench(*command, **methods)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs on 2 datasets" in done.stdout
+
+
 def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
     rows = (toy("Discs"), 'method = "mobilesam"\ndatasets = ["grabcut"]', 'method = "dos"\nreason = "as a test"')
     plan = write_plan(tmp_path / "plan.toml", pairs, *rows)
@@ -145,7 +245,7 @@ def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
     done = disbench("leaderboard", "run", plan, "--dry-run", "--out", tmp_path / "board", **places)
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:3] == ["A test", f"Discs: {pairs} of unknown size", "mobilesam: grabcut 0.28 h"]
+    assert lines[:3] == ["A test", "Discs: pairs of unknown size", "mobilesam: grabcut 0.28 h"]
     assert lines[3] == "dos: cannot be run: as a test"
     size = sum(weight.bytes for weight in load_card("mobilesam").weights)
     assert f"download mobilesam: {size / 1e9:.3f} GB" in lines
