@@ -38,6 +38,7 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]
+_HALF = np.full(3, 127.5, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Family:
         hub: name of the default model on Hugging Face.
         config: the part of the model's configuration that has `image_size`.
         stretches: the image is stretched to the encoder's square, not padded.
+        halves: a stretched image is rounded to 8 bits, and its levels go to [-1, 1], in place of SAM's normalisation.
         most_logit: logits that are fed back are clipped to this size, if given.
     """
 
@@ -58,11 +60,12 @@ class Family:
     hub: str
     config: str = "vision_config"
     stretches: bool = False
+    halves: bool = False
     most_logit: float | None = None
 
 
 class TransformersSam(SamMethod):
-    """A method of the family; `sam`, `sam_hq` and `sam2` make one."""
+    """A method of the family; the functions at the end make one."""
 
     def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
         self.family, self.model = family, load_model(family, model, revision, device)
@@ -98,7 +101,8 @@ class TransformersSam(SamMethod):
         """The arguments of the model that replace the image."""
         import torch  # noqa: PLC0415
 
-        pixels = (stretched_input if self.family.stretches else padded_input)(image, self.side)
+        stretches, halves = self.family.stretches, self.family.halves
+        pixels = stretched_input(image, self.side, halves) if stretches else padded_input(image, self.side)
         with torch.inference_mode():
             found = self.model.get_image_embeddings(self._tensor(pixels))
         if isinstance(found, tuple):  # SAM-HQ; its decoder uses only the first of the layers that attend globally
@@ -189,13 +193,19 @@ def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: join([encoding[name] for encoding in encodings]) for name in encodings[0]}
 
 
-def stretched_input(image: RgbImage, side: int) -> Float32Array:
-    """SAM 2's encoder input, float32 (1, 3, side, side): the image stretched (bilinear, antialiased) and normalised."""
+def stretched_input(image: RgbImage, side: int, halves: bool = False) -> Float32Array:
+    """SAM 2's encoder input, float32 (1, 3, side, side): the image stretched (bilinear, antialiased) and normalised.
+
+    With `halves` SAM 3's: rounded to 8 bits before that, and levels from 0 to 255 become -1 to 1.
+    """
     import torch  # noqa: PLC0415
 
-    planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+    planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    planes = planes if halves else planes.float()
     square = torch.nn.functional.interpolate(planes, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    normalised: Float32Array = (square.numpy() - MEAN[:, None, None]) / STD[:, None, None]
+    levels: Float32Array = square.numpy().astype(np.float32)
+    mean, deviation = (_HALF, _HALF) if halves else (MEAN, STD)
+    normalised: Float32Array = (levels - mean[:, None, None]) / deviation[:, None, None]
     return normalised
 
 
@@ -209,6 +219,17 @@ SAM_2 = Family(
     config="prompt_encoder_config",
     stretches=True,
     most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back
+)
+SLIM_SAM = Family("slimsam", "SamModel", types=("sam",), hub="Zigeng/SlimSAM-uniform-50")
+SAM_3 = Family(
+    name="sam3",
+    model_class="Sam3TrackerModel",
+    types=("sam3_tracker", "sam3_video"),
+    hub="facebook/sam3",
+    config="prompt_encoder_config",
+    stretches=True,
+    halves=True,
+    most_logit=32.0,
 )
 
 
@@ -237,3 +258,7 @@ The three candidates come sorted by score, as transformers has them; the authors
 """
 sam2 = method_of(SAM_2)
 """SAM 2 (Ravi et al., 2024) on single images."""
+slimsam = method_of(SLIM_SAM)
+"""SlimSAM (Chen, Fang, Ma, Wang, NeurIPS 2024): SAM, pruned and distilled."""
+sam3 = method_of(SAM_3)
+"""SAM 3's tracker (Carion et al., 2025) on single images: clicks, not concepts."""

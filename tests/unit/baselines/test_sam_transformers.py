@@ -1,4 +1,4 @@
-"""SAM, SAM-HQ and SAM 2 through transformers, on tiny models of random weights that the tests make."""
+"""SAM, SlimSAM, SAM-HQ, SAM 2 and SAM 3 through transformers, on tiny models of random weights that the tests make."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ import torch
 from disbench.baselines.cards import load_card, method_spec
 from disbench.baselines.sam import transformers_sam as sam_transformers
 from disbench.baselines.sam.session import SamSession
-from disbench.baselines.sam.transformers_sam import SAM, SAM_2, SAM_HQ, TransformersSam, stretched_input
+from disbench.baselines.sam.transformers_sam import (
+    SAM,
+    SAM_2,
+    SAM_3,
+    SAM_HQ,
+    SLIM_SAM,
+    TransformersSam,
+    stretched_input,
+)
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 
 transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-NAMES = [family.name for family in (SAM, SAM_HQ, SAM_2)]  # older releases of transformers lack some
+FAMILIES = {
+    family.name: family
+    for family in (SAM, SLIM_SAM, SAM_HQ, SAM_2, SAM_3)
+    if hasattr(transformers, family.model_class)  # older releases lack some
+}
+NAMES = list(FAMILIES)
 SIDE = 128
 CLICKS = [Click(70, 20, True), Click(10, 50, False), Click(40, 5, True)]
 Maker = Callable[..., TransformersSam]
@@ -65,13 +78,38 @@ def sam2_model() -> Any:
     return transformers.Sam2Model(config)
 
 
+def sam3_config() -> Any:
+    """The configuration of a SAM 3 tracker of two layers."""
+    backbone = {
+        **{"model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+        **{"num_attention_heads": 2, "image_size": SIDE, "pretrain_image_size": SIDE, "patch_size": 16},
+        **{"window_size": 4, "global_attn_indexes": [1]},
+    }
+    return transformers.Sam3TrackerConfig(
+        vision_config={
+            **{"model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": 32},
+            **{"backbone_feature_sizes": [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2]},
+            "scale_factors": [4.0, 2.0, 1.0],
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 8},
+        mask_decoder_config={**{"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}},
+    )
+
+
+def tiny(name: str) -> Any:
+    """The model of a family."""
+    if name == "sam3":
+        return transformers.Sam3TrackerModel(sam3_config())
+    return sam2_model() if name == "sam2" else sam_model("SamHQ" if name == "sam-hq" else "Sam")
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A folder with each model, its weights large enough that clicks and feedback change masks."""
     found = {}
     for number, name in enumerate(NAMES):
         torch.manual_seed(number)
-        model = sam2_model() if name == "sam2" else sam_model("SamHQ" if name == "sam-hq" else "Sam")
+        model = tiny(name)
         for weights in model.parameters():
             if weights.ndim > 1:
                 torch.nn.init.normal_(weights, std=0.2)
@@ -106,14 +144,17 @@ def ask(model: Any, image: np.ndarray, clicks: list[Click], previous: Any, name:
     """The model itself, asked in one go from pixels on: an independent statement of what goes in."""
     height, width = image.shape[:2]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    if name == "sam2":
+    from PIL import Image
+
+    if name == "sam3":
+        inner, mean, std = (SIDE, SIDE), np.full(3, 0.5), np.full(3, 0.5)
+        resized = np.asarray(Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR)) / 255.0
+    elif name == "sam2":
         inner = (SIDE, SIDE)
         planes = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
         resize = torch.nn.functional.interpolate
         resized = resize(planes, inner, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     else:
-        from PIL import Image
-
         inner = (round(height * SIDE / width), SIDE)
         resized = np.asarray(Image.fromarray(image).resize(inner[::-1], Image.Resampling.BILINEAR)) / 255.0
     pixels = np.zeros((SIDE, SIDE, 3))
@@ -151,7 +192,7 @@ def test_it_is_the_model_asked_directly(made: Maker, image: np.ndarray, name: st
         assert np.allclose(session._low, low, rtol=1e-3, atol=1e-4 * np.abs(low).max())
         kept = offered - 1
         session.keep(kept)
-        fed_back = session._low[kept] if name != "sam2" else session._low[kept].clip(-32, 32)
+        fed_back = session._low[kept].clip(-32, 32) if FAMILIES[name].stretches else session._low[kept]
         previous = torch.from_numpy(fed_back)[None, None]
 
 
@@ -161,7 +202,7 @@ def test_logits_reach_the_images_size_as_the_authors_do_it(made: Maker, name: st
     low = np.random.default_rng(1).normal(0, 5, (32, 32)).astype(np.float32)
     resize = torch.nn.functional.interpolate
     given = torch.from_numpy(low)[None, None]
-    if name == "sam2":
+    if FAMILIES[name].stretches:
         expected = resize(given, size, mode="bilinear", align_corners=False)
     else:
         square = resize(given, (SIDE, SIDE), mode="bilinear", align_corners=False)[..., :85, :]
@@ -212,8 +253,7 @@ def test_sessions_do_not_mix_and_batches_are_the_same(made: Maker, image: np.nda
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_and_its_function_name_the_same_model(name: str) -> None:
-    family = {f.name: f for f in (SAM, SAM_HQ, SAM_2)}[name]
-    assert load_card(name).hub == family.hub == method_spec(name).options["model"]
+    assert load_card(name).hub == FAMILIES[name].hub == method_spec(name).options["model"]
 
 
 def test_the_square_of_sam2_is_stretched() -> None:
@@ -224,6 +264,42 @@ def test_the_square_of_sam2_is_stretched() -> None:
     assert given.dtype == np.float32
     assert np.allclose(given[0, 0, :, :30], -0.485 / 0.229, atol=1e-4)
     assert np.allclose(given[0, 2, :, 34:], (1 - 0.406) / 0.225, atol=1e-4)
+
+
+@pytest.mark.skipif("sam3" not in NAMES, reason="this transformers has no SAM 3")
+def test_the_square_of_sam3_has_levels_from_minus_one_to_one() -> None:
+    """As its image processor: torchvision resizes 8-bit levels, then 127.5 is taken off and divided by."""
+    image = np.random.default_rng(2).integers(0, 256, (30, 90, 3), dtype=np.uint8)
+    given = stretched_input(image, 64, halves=True)
+    levels = given * 127.5 + 127.5
+    assert np.allclose(levels, levels.round(), atol=1e-4)
+    planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+    exact = torch.nn.functional.interpolate(planes, (64, 64), mode="bilinear", antialias=True).numpy()
+    assert np.abs(levels - exact).max() < 1.6
+
+
+@pytest.mark.skipif("sam3" not in NAMES, reason="this transformers has no SAM 3")
+def test_sam3s_tracker_is_found_in_the_published_model(folders: dict[str, str], tmp_path: Path) -> None:
+    """The published file is SAM 3 for videos: its configuration has the tracker's, its weights have other names."""
+    import json
+
+    from safetensors.torch import save_file
+
+    config = json.loads((Path(folders["sam3"]) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam3_video", "tracker_config": config}))
+    whole = sam_transformers.sam3(folders["sam3"]).model.state_dict()
+    begins = {
+        "vision_encoder.backbone.": "detector_model.vision_encoder.backbone.",
+        "vision_encoder.neck.": "tracker_neck.",
+    }
+    published = {}
+    for name, values in whole.items():
+        begin = next((begin for begin in begins if name.startswith(begin)), "")
+        published[begins.get(begin, "tracker_model.") + name.removeprefix(begin)] = values.clone()
+    save_file(published, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    part = sam_transformers.sam3(str(tmp_path)).model.state_dict()
+    for name, values in whole.items():
+        assert torch.equal(values, part[name]), name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -240,7 +316,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(
 def test_what_a_user_gets_wrong(folders: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"cannot be loaded.*config\.json"):
         sam_transformers.sam(str(tmp_path))
-    other = next(folder for name, folder in folders.items() if name != "sam")
+    other = next(folder for name, folder in folders.items() if name == "sam-hq")
     with pytest.raises(InputError, match="not 'sam'"):
         sam_transformers.sam(other)
     with pytest.raises(InputError, match="no device 'nowhere'"):
