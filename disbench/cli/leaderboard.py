@@ -71,11 +71,11 @@ def leaderboard_run(
         return
     conduct = Conduct(engine, workers, address, gpus_per_worker, threads, timeout or None, tuple(set_ or ()), existing)
     outcomes = run_plan(jobs, out, data, conduct, say)
-    if any(outcome.state == "done" for outcome in outcomes):
-        say_all(build_leaderboard([out / RUNS], out, asked.reproduce))
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     for outcome in failed:
         say(f"failed: {outcome.name}: {outcome.sentence}", err=True)
+    if any(outcome.state == "done" for outcome in outcomes):
+        say_all(build_leaderboard([out / RUNS], out, asked.reproduce))
     if failed:
         raise typer.Exit(FAILED_SAMPLES)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -22,17 +20,11 @@ from disbench.cli.results import compare, failures, pack, published, reproduce, 
 from disbench.cli.shards import export, inspect, merge, quickstart, sample
 from disbench.cli.splits import split_app
 from disbench.cli.train import ablate, profile, train
-from disbench.core.errors import InputError
+from disbench.core.errors import CONTROL, InputError, sentence_of
 from disbench.io import addresses
 from disbench.io.files import is_utf8
 
-_FIXES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "there is a file where a folder is needed; name another place"),
-}
 _INTERRUPTED = 130
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def _print_version(asked: bool) -> None:
@@ -96,7 +88,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         if debug:
             raise
-        print(f"error: {addresses.with_addresses(_sentence(error))}", file=sys.stderr)  # noqa: T201
+        print(f"error: {addresses.with_addresses(sentence_of(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except Exception as error:
         problem = None if debug else _environment_problem(error)
@@ -125,17 +117,7 @@ def _environment_problem(error: Exception) -> str | None:
                 wanted = f"{needed.name}{needed.specifier}"
                 return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
     if isinstance(error, ImportError):
-        words = _CONTROL.sub(" ", str(error))
+        words = CONTROL.sub(" ", str(error))
         fix = "pip install --upgrade --upgrade-strategy eager disbench"
         return f"{words}; the installed packages do not fit each other, run: {fix}"
     return None
-
-
-def _sentence(error: Exception) -> str:
-    """One line that says what is wrong and how to fix it."""
-    if not isinstance(error, OSError):
-        return _CONTROL.sub(" ", str(error))
-    place = f"{error.filename}: " if error.filename else ""
-    reason = " ".join((error.strerror or str(error)).split())
-    fix = _FIXES.get(error.errno or 0, "fix it, or name another place")
-    return f"{place}{reason}; {fix}, then run the same command again"

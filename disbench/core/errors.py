@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +15,15 @@ _SHOWN = 60
 """Characters of a text from outside that a message repeats."""
 _LONGEST = 300
 """Characters of a line about an error."""
+
+
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")
+"""What would break or forge a line of a terminal."""
+_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "there is a file where a folder is needed; name another place"),
+}
 
 
 class InputError(ValueError):
@@ -41,6 +52,16 @@ def one_line(text: str) -> str:
     """A text from outside on one line of printable characters, cut where it is long."""
     plain = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST])
     return " ".join(plain.split())[:_LONGEST]
+
+
+def sentence_of(error: InputError | OSError) -> str:
+    """One line that says what is wrong and how to fix it."""
+    if not isinstance(error, OSError):
+        return CONTROL.sub(" ", str(error))
+    place = f"{error.filename}: " if error.filename else ""
+    reason = " ".join((error.strerror or str(error)).split())
+    fix = _FIXES.get(error.errno or 0, "fix it, or name another place")
+    return f"{place}{reason}; {fix}, then run the same command again"
 
 
 def told(error: BaseException) -> str:

@@ -111,7 +111,11 @@ class Job:
         row, card = self.row, self.row.card
         if row.reason or card is None or card.reason:
             return row.reason or (card.reason if card else "")
-        if not row.is_installed or "checkpoint" in row.options or card.variant(row.variant).url:
+        if not row.is_installed:
+            return ""
+        if card.install is None:
+            return "its card has no [install], and its options no repo, python and checkpoint"
+        if "checkpoint" in row.options or card.variant(row.variant).url:
             return ""
         here = installs.find_installed(row.method, row.variant)
         why = "its authors publish no trained weights; give yours to disbench methods install with --checkpoint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Literal
 from disbench.baselines import installs, weights
 from disbench.baselines.cards import method_spec
 from disbench.core.choices import EngineName
-from disbench.core.errors import InputError, told
+from disbench.core.errors import InputError, sentence_of, told
 from disbench.datasets import cards as datasets
 from disbench.datasets.fetch import fetch
 from disbench.harness.archive import pack
@@ -94,7 +95,8 @@ def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct
                 failures.pop(job.name, None)
                 if outcome.state == "failed":
                     failures[job.name] = outcome.sentence
-                write_json(out / FAILURES, failures)
+                with contextlib.suppress(OSError):  # a full disk: the sentence is told
+                    write_json(out / FAILURES, failures)
     except Timeout:
         raise InputError(f"{out}: another process works on this leaderboard; wait for its end") from None
     if all(outcome.state != "failed" for outcome in outcomes):
@@ -121,8 +123,8 @@ def _outcome(
             return Outcome(job.name, "done", "")
         if job.obstacle:
             return Outcome(job.name, "cannot be run", job.obstacle)
-    except InputError as error:
-        return Outcome(job.name, "failed", str(error))
+    except (InputError, OSError) as error:
+        return Outcome(job.name, "failed", sentence_of(error))
     keys = [("dataset", job.dataset), ("method", f"{job.row.method} {job.row.variant} {job.row.is_installed}")]
     if why := next((lacking[key] for key in keys if key in lacking), ""):
         return Outcome(job.name, "failed", why)
@@ -150,8 +152,8 @@ def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connec
         _bring_method(job.row, connection.send)
         lacks = ""
         outcome = Outcome(job.name, "done", _carry_out(job, out, data, conduct))
-    except InputError as error:
-        outcome = Outcome(job.name, "failed", str(error))
+    except (InputError, OSError) as error:
+        outcome = Outcome(job.name, "failed", sentence_of(error))
     except (Exception, SystemExit) as error:
         outcome = Outcome(job.name, "failed", told(error))
     connection.send((outcome, lacks))

@@ -222,7 +222,8 @@ class Imported:
     sha256: str
 
     def __str__(self) -> str:
-        return f"imported from {self.file} (SHA-256 {self.sha256[:8]}...): IoUs alone, without clicks, masks and times"
+        file = f"{shown(self.file)} (SHA-256 {self.sha256[:8]}...)"
+        return f"imported from {file}: IoUs alone, without clicks, masks and times"
 
 
 @dataclass(frozen=True, kw_only=True)

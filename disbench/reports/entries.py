@@ -331,6 +331,8 @@ def _samples(record: RunRecord) -> str:
 
 def _execution(record: RunRecord) -> str:
     machine, execution = record.machine, record.execution
+    if record.imported:
+        return "an unknown machine"
     return plain(
         f"{machine.processor} with {machine.cores} cores; workers {execution.workers}, "
         f"threads {execution.threads}, batch {execution.batch}"

@@ -207,12 +207,12 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
         "Protocol of": entry.preset,
         "Stop": "" if entry.stop_at is None else f"at an IoU of {entry.stop_at:g}",
         "Result": f"{counted(len(entry.rows.samples), 'sample')}, {counted(entry.rows.clicks, 'click')}, "
-        f"{record.result.wall_seconds:.1f} s of wall time",
+        f"{'unknown' if record.imported else f'{record.result.wall_seconds:.1f} s of'} wall time",
         "Failed": failures(entry),
         "Recorded clicks": ran_out(entry),
         "Batches": f"{repeated} failed and were asked again one by one" if repeated else "",
         "Versions": _pairs(record.versions, " "),
-        "Machine": f"{record.machine.system}, {entry.execution}",
+        "Machine": f"{record.machine.system}, {entry.execution}" if not record.imported else entry.execution,
     }
     return [(name, plain(text)) for name, text in facts.items() if text]
 

@@ -102,6 +102,10 @@ def test_a_row_that_fails_stops_no_other(tmp_path: Path, pairs: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert set(json.loads((tmp_path / "board/failures.json").read_text())) == set(failures) - {"pairs/Late"}
     assert len(rows_of(tmp_path / "board/runs")) == 3
+    lines = [line.strip() for line in disbench(*command, "--dry-run", cwd=tmp_path).stdout.splitlines()]
+    assert "three: pairs done" in lines
+    assert f"pairs, the last time: {failures['pairs/NotMade']}" in lines
+    assert lines[-1].startswith("2 of 6 runs to do; ")
 
 
 def test_another_run_is_not_replaced_unless_asked(tmp_path: Path, pairs: Path) -> None:
