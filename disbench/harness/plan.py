@@ -174,8 +174,10 @@ def read_plan(name: str) -> Plan:
             load_preset(row.protocol)
             if row.card:
                 row.card.variant(row.variant)
-            if not row.datasets and not plan.datasets:
+            if not (known := row.datasets or plan.datasets):
                 raise InputError(f"the row {row.title!r} has no datasets; name some, for it or for all rows")
+            for other in row.options_on.keys() - set(known):
+                raise unknown_name("dataset", other, known, f"options_on of the row {row.title!r}")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     for twice in (name for name, count in names.items() if count > 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from disbench.reports.entries import find_runs
 from disbench.reports.paper.reproduce import FIGURE, KINDS, reproduce
 from disbench.reports.report import make_report
 
@@ -24,7 +25,8 @@ def build_leaderboard(runs: Sequence[Path], out: Path, tables: Sequence[str] = T
     Raises:
         InputError: as for `make_report` and `reproduce`.
     """
-    lines = list(make_report(runs, out, page=True).lines)
+    looped = any(not run.protocol.budget for run in find_runs(runs))  # the page is about these
+    lines = list(make_report(runs, out, page=looped).lines)
     for name in tables:
         lines += reproduce(name, runs, out / PAPER, formats=["png"] if KINDS.get(name) == FIGURE else ()).lines
     return lines

@@ -267,6 +267,7 @@ def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
         ('method = "disk"\nname = "../up"', "../up"),
         ('method = "disk"\n[[rows]]\nmethod = "disk"', "pairs/disk"),
         ('method = "disk"\nunknown = 1', "unknown"),
+        ('method = "disk"\noptions_on.davsi = { radius = 9 }', "davsi"),
     ],
 )
 def test_a_wrong_plan_is_refused(tmp_path: Path, pairs: Path, row: str, named: str) -> None:
