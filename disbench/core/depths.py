@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, ByteArray, Float32Array, IntArray
 from disbench.core.opencv import opencv
 
-_Box = tuple[tuple[int, int], tuple[int, int]]
-"""(first, behind last) row and column."""
-
-_RADIUS = 64
+_RADIUS = 128
 """Up to this distance, in pixels, single pixels may be measured without a distance transform."""
 
-_SAMPLE = 16
-"""How many pixels are measured to learn about how large the largest distance is."""
+_WORD = 64
+"""Pixels in a word of the maps of squares, one bit each."""
 
-_LISTING = 16
-"""If more than one pixel in 16 could be the deepest, a transform is cheaper than listing them."""
+_SAMPLE = 1 << 16
+"""How many neighbours, for how many pixels, are looked up to learn about how large the largest distance is."""
 
-_FEW = 1 << 15
-"""Up to this number of pixels times neighbours, all pixels are measured."""
+_PRECISION = 8
+"""The side of the largest square is found up to this part of it."""
 
-_BLOCK = 1 << 14
+_LOOKUPS = 2
+"""As many neighbours are looked up in the time of a distance transform of one pixel."""
+
+_BLOCK = 1 << 13
 """How many neighbours are looked up at a time."""
+
+BitArray = npt.NDArray[np.uint64]
 
 
 class _Pixel(Protocol):
@@ -77,18 +80,22 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     Raises:
         InputError: OpenCV cannot be imported.
     """
-    kinds = [_Kind.of(missed, True, clicked), _Kind.of(excess, False, clicked)]
-    kinds = [kind for kind in kinds if kind.centres(1).any()]
-    if not kinds:
+    packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
+    either = packed[0] | packed[1]
+    rows, columns = _span(either.any(axis=1)), _span(either.any(axis=0))  # of eight pixels
+    height, reach = rows.stop - rows.start, columns.stop - columns.start
+    both = np.zeros((2 * height + 3, 8 * (reach // 8 + 1)), dtype=np.uint8)
+    for begin, errors in zip((1, height + 2), packed, strict=True):
+        both[begin : begin + height, :reach] = errors[rows, columns]
+    width, top, left = 8 * both.shape[1], rows.start - 1, 8 * columns.start
+    made = [(at.y - top) * width + at.x - left for at in clicked if missed[at.y, at.x] or excess[at.y, at.x]]
+    places = np.array([*made, *(place + (height + 1) * width for place in made)], dtype=np.int64)
+    found = _deepest(_Errors(both.view("<u8").reshape(-1), width, places, []))
+    if found is None:
         return None
-    first, side, limit = _largest_square(kinds)
-    depth = _deepest_of(first, ((side + 1) // 2) ** 2, limit**2 // 2, side)
-    assert depth is not None
-    # Distances are rounded: what ties with the first must still be found.
-    least = math.ceil(depth.distance**2 * (1 - 1e-6))
-    others = (_deepest_of(kind, least, limit**2 // 2) for kind in kinds if kind is not first)
-    found = [depth, *(other for other in others if other is not None)]
-    return max(found, key=lambda depth: (depth.distance, not depth.missed))
+    distance, (row, column) = found[0], divmod(found[1], width)
+    is_missed = row > height
+    return Depth(distance, left + column, top + row - is_missed * (height + 1), is_missed)
 
 
 def transform(mask: ByteArray) -> Float32Array:
@@ -108,62 +115,110 @@ def transform(mask: ByteArray) -> Float32Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """The errors of one kind, cut to the box that holds them all.
+class _Errors:
+    """Errors of both kinds, excess above missed, with a row of zeros above, between and below them.
+
+    A pixel is a bit, and rows follow one another, so that a pixel is one number, its place, and all are shifted at once.
+    Every row ends with a zero, so what is shifted from one row to the next is no square.
 
     Attributes:
-        missed: which kind.
-        mask: boolean (height, width), the box; no error of this kind is outside it.
-        top, left: of the box in the image.
-        clicked: (row, column) in the box of the errors that are not looked for.
-        squares: `squares[k]` is true where a square of side 2**k, all of errors, has its top left corner.
+        bits: uint64 (height * width / 64,), the lowest bit first.
+        width: of a row.
+        clicked: places that are not looked for.
+        squares: `squares[k]` has the top left corners of squares of side 2**k, all of errors; filled as needed.
     """
 
-    missed: bool
-    mask: BoolArray
-    top: int
-    left: int
-    clicked: list[tuple[int, int]]
-    squares: list[BoolArray]
+    bits: BitArray
+    width: int
+    clicked: IntArray
+    squares: list[BitArray]
 
-    @classmethod
-    def of(cls, errors: BoolArray, missed: bool, clicked: Sequence[_Pixel]) -> _Kind:
-        top, bottom = _span(np.any(errors, axis=1))
-        left, right = _span(np.any(errors[top:bottom], axis=0))
-        box = errors[top:bottom, left:right]
-        return cls(missed, box, top, left, [(at.y - top, at.x - left) for at in clicked if errors[at.y, at.x]], [box])
-
-    def centres(self, side: int) -> BoolArray:
+    def corners(self, side: int) -> BitArray:
         """Where a square of this side, all of errors, has its top left corner, its centre not being clicked.
 
         The centre is `(side - 1) // 2` down and right of the corner.
         """
-        corners = self._corners(side)
-        if not self.clicked:
-            return corners
-        shift = (side - 1) // 2
-        hidden = [(row - shift, column - shift) for row, column in self.clicked]
-        hidden = [at for at in hidden if 0 <= at[0] < corners.shape[0] and 0 <= at[1] < corners.shape[1]]
-        if hidden:
+        power = side.bit_length() - 1
+        for last in range(len(self.squares) - 1, power):
+            self.squares.append(_overlap(self.squares[last], 1 << last, self.width) if last >= 0 else self.bits)
+        corners = _overlap(self.squares[power], side - (1 << power), self.width)
+        hidden = self.clicked - (side - 1) // 2 * (self.width + 1)
+        hidden = hidden[(hidden >= 0) & (hidden < _WORD * len(corners))]
+        if len(hidden):
             corners = corners.copy()
-            corners[tuple(np.transpose(hidden))] = False
+            in_bytes = corners.view(np.uint8)
+            for place in hidden.tolist():
+                in_bytes[place // 8] &= 255 - (1 << place % 8)
         return corners
 
-    def _corners(self, side: int) -> BoolArray:
-        power = side.bit_length() - 1
-        while len(self.squares) <= power:
-            self.squares.append(_overlap(self.squares[-1], 1 << (len(self.squares) - 1)))
-        return _overlap(self.squares[power], side - (1 << power))
+    def centres(self, side: int) -> IntArray:
+        """Places of the centres of such squares, row by row."""
+        corners = self.corners(side)
+        words = np.flatnonzero(corners)
+        which, bits = np.nonzero(np.unpackbits(corners[words].view(np.uint8), bitorder="little").reshape(-1, _WORD))
+        return words[which] * _WORD + bits + (side - 1) // 2 * (self.width + 1)
 
-    def depth(self, distance: float, row: int, column: int) -> Depth:
-        """What is at a pixel of the box."""
-        return Depth(distance, self.left + column, self.top + row, self.missed)
+    def deepest(self, places: IntArray, sure: int, bound: int, least: int = 0) -> tuple[float, int]:
+        """The largest distance of some places, and the first that has it.
+
+        Its square is at least `least`; that of every place is from `sure` to `bound`.
+        """
+        reach, words = math.isqrt(bound) + 1, self.width // _WORD
+        top = max(int(places[0]) // self.width - reach, 0)
+        part = self.bits[top * words : (int(places[-1]) // self.width + reach + 1) * words]
+        flat = np.unpackbits(part.view(np.uint8), bitorder="little")
+        at = places - top * self.width
+        if bound <= _RADIUS**2:
+            squares, _, _ = _neighbours()
+            first, last = (int(found) for found in np.searchsorted(squares, (sure, least)))
+            some = slice(max(first, last - max(8, _BLOCK // len(at))), last)  # the farthest rule out most
+            at = at[self._full(flat, at, some).all(axis=0)]
+            while len(at) * (bound - squares[first]) <= _LOOKUPS * len(flat):  # nearest first
+                last = min(first + max(8, _BLOCK // len(at)), len(squares)) - 1
+                last = int(np.searchsorted(squares, squares[last], side="right"))  # whole rings
+                full = self._full(flat, at, slice(first, last))
+                alive = full.all(axis=0)
+                if not alive.any():
+                    distances = squares[first + full.argmin(axis=0)]
+                    return float(np.sqrt(np.float32(distances.max()))), int(at[distances.argmax()]) + top * self.width
+                at, first = at[alive], last
+        rows, columns = np.divmod(at, self.width)
+        left, right = max(int(columns.min()) - reach, 0), int(columns.max()) + reach + 1
+        patch = np.pad(flat.reshape(-1, self.width)[:, left:right], ((0, 0), (1, 0)))
+        distances = transform(patch)[rows, columns - left + 1]
+        return float(distances.max()), int(at[distances.argmax()]) + top * self.width
+
+    def _full(self, flat: ByteArray, at: IntArray, block: slice) -> BoolArray:
+        """Boolean (neighbours, pixels): which of some neighbours of some pixels are errors."""
+        _, dy, dx = _neighbours()
+        return flat.view(np.bool_).take(at + (dy[block] * self.width + dx[block])[:, None], mode="clip")
 
 
-def _span(holds: BoolArray) -> tuple[int, int]:
-    """(first, behind last) true value; (0, 0) where there is none."""
+def _deepest(errors: _Errors) -> tuple[float, int] | None:
+    """The largest distance, and the first place that has it; None if all errors were clicked."""
+    side, limit = 0, 1
+    while errors.corners(limit).any():
+        side, limit = limit, 2 * limit
+    if not side:
+        return None
+    while limit - side > 1 + side // _PRECISION:
+        middle = (side + limit) // 2
+        side, limit = (middle, limit) if errors.corners(middle).any() else (side, middle)
+    bound, least = limit * limit // 2, ((side + 1) // 2) ** 2
+    if bound <= _RADIUS**2:
+        places = errors.centres(side)
+        step = 1 + len(places) // min(16, 1 + _SAMPLE // (bound - least))
+        distance, _ = errors.deepest(places[::step], least, bound)
+        # Distances are rounded: what ties with this one must still be found.
+        least = math.ceil(distance**2 * (1 - 1e-6))
+    half = math.isqrt((least - 1) // 2)  # the largest square around a pixel that the least distance spans
+    return errors.deepest(errors.centres(2 * half + 1), (half + 1) ** 2, bound, least)
+
+
+def _span(holds: BoolArray) -> slice:
+    """From the first true value to the last; empty where there is none."""
     first = int(holds.argmax())
-    return (first, len(holds) - int(holds[::-1].argmax())) if holds[first] else (0, 0)
+    return slice(first, len(holds) - int(holds[::-1].argmax()) if holds[first] else first)
 
 
 def squares_of(mask: BoolArray, side: int) -> BoolArray:
@@ -171,182 +226,31 @@ def squares_of(mask: BoolArray, side: int) -> BoolArray:
 
     Boolean (height - side + 1, width - side + 1); an axis has length 0 where the square does not fit.
     """
-    corners, reached = mask, 1
+    height, width = mask.shape
+    words = width // _WORD + 1
+    rows = np.zeros((height, 8 * words), dtype=np.uint8)
+    packed = np.packbits(mask, axis=1, bitorder="little")
+    rows[:, : packed.shape[1]] = packed
+    corners, reached = rows.view("<u8").reshape(-1), 1
     while 2 * reached <= side:
-        corners, reached = _overlap(corners, reached), 2 * reached
-    return _overlap(corners, side - reached)
+        corners, reached = _overlap(corners, reached, _WORD * words), 2 * reached
+    corners = _overlap(corners, side - reached, _WORD * words)
+    found = np.unpackbits(corners.view(np.uint8), bitorder="little").view(np.bool_)
+    whole = found[: len(found) // (_WORD * words) * _WORD * words].reshape(-1, _WORD * words)
+    return whole[: max(0, height - side + 1), : max(0, width - side + 1)]
 
 
-def _overlap(squares: BoolArray, step: int) -> BoolArray:
-    """Squares of side s + step from those of side s >= step: four of these cover one."""
+def _overlap(squares: BitArray, step: int, width: int) -> BitArray:
+    """Squares of side s + step from those of side s >= step, in rows of a width: four of these cover one."""
     if step == 0:
         return squares
-    columns = squares[:, step:] & squares[:, :-step]
-    return np.asarray(columns[step:] & columns[:-step])
-
-
-def _largest_square(kinds: Sequence[_Kind]) -> tuple[_Kind, int, int]:
-    """A kind with about the largest square, the side of that square, and a larger side that no kind has."""
-    side = 1
-    while holders := [kind for kind in kinds if kind.centres(2 * side).any()]:
-        kinds, side = holders, 2 * side
-    return kinds[0], side, 2 * side
-
-
-def _deepest_of(kind: _Kind, least: int, bound: int, side: int = 0) -> Depth | None:
-    """The first pixel of the largest distance of one kind, if its square is at least `least`; it is at most `bound`.
-
-    `side` is of a square of errors; where many pixels qualify, the centres of such squares tell first about how large
-    the largest distance is. 0 where `least` is known to be that.
-    """
-    half = math.isqrt((least - 1) // 2)  # the largest square around a pixel that the least distance spans
-    corners = kind.centres(2 * half + 1)
-    count = int(np.count_nonzero(corners))
-    if not count:
-        return None
-    if count * _LISTING > kind.mask.size:
-        return _deepest_of_all(kind)
-    if count * bound > _FEW and side and least < _RADIUS**2:
-        return _deepest_of(kind, max(least, _sampled(kind, side, bound)), bound)
-    pixels = _pixels(corners, 2 * half + 1)
-    around, sure = _Surroundings.of(kind.mask, pixels, bound), (half + 1) ** 2
-    if count * bound > _FEW:
-        left, sure = around.reaching(sure, least)
-        if not len(left):
-            return None
-        pixels, around = pixels.only(left), around.only(left)
-    distances = _distances(kind.mask, pixels, around, sure, bound)
-    at = int(distances.argmax())  # the first of equals, and pixels come row by row
-    return kind.depth(float(distances[at]), int(pixels.rows[at]), int(pixels.columns[at]))
-
-
-def _sampled(kind: _Kind, side: int, bound: int) -> int:
-    """The square of a distance that some pixel of a kind has at least: the best of some centres of squares."""
-    corners = kind.centres(side)
-    pixels = _pixels(corners, side, 1 + int(np.count_nonzero(corners)) // _SAMPLE)
-    return int(_Surroundings.of(kind.mask, pixels, bound).rings(((side + 1) // 2) ** 2).max())
-
-
-def _deepest_of_all(kind: _Kind) -> Depth:
-    """The first pixel of the largest distance of one kind, by a transform of the whole box."""
-    height, width = kind.mask.shape
-    distances = transform(_patch(kind.mask, ((-1, height + 1), (-1, width + 1))))[1:-1, 1:-1]
-    for at in kind.clicked:
-        distances[at] = 0
-    row, column = divmod(int(distances.argmax()), width)
-    return kind.depth(float(distances[row, column]), row, column)
-
-
-def _distances(mask: BoolArray, pixels: _Pixels, around: _Surroundings, sure: int, bound: int) -> Float32Array:
-    """float32 (n,): the distances of the deepest of some pixels; of the others these or less."""
-    part = pixels.box(math.isqrt(bound) + 1, mask.shape)
-    if bound <= _RADIUS**2 and len(pixels.rows) * bound < math.prod(end - begin for begin, end in part):
-        return np.sqrt(around.rings(sure).astype(np.float32))
-    (top, _), (left, _) = part
-    return transform(_patch(mask, part))[pixels.rows - top, pixels.columns - left]
-
-
-class _Pixels(NamedTuple):
-    """Pixels of a mask, row by row: int64 (n,) each."""
-
-    rows: IntArray
-    columns: IntArray
-
-    def only(self, which: IntArray | slice) -> _Pixels:
-        return _Pixels(self.rows[which], self.columns[which])
-
-    def box(self, margin: int, shape: tuple[int, ...] | None = None) -> _Box:
-        """The box of the pixels and a margin; with a shape, no more than one pixel outside a mask of it."""
-        top, bottom = int(self.rows[0]) - margin, int(self.rows[-1]) + margin + 1
-        left, right = int(self.columns.min()) - margin, int(self.columns.max()) + margin + 1
-        if shape is None:
-            return (top, bottom), (left, right)
-        return (max(top, -1), min(bottom, shape[0] + 1)), (max(left, -1), min(right, shape[1] + 1))
-
-
-def _pixels(corners: BoolArray, side: int, step: int = 1) -> _Pixels:
-    """The centres of squares, given where their top left corners are; every `step`-th of them."""
-    rows, columns = np.divmod(np.flatnonzero(corners)[::step], corners.shape[1])
-    return _Pixels(rows + (side - 1) // 2, columns + (side - 1) // 2)
-
-
-def _patch(mask: BoolArray, box: _Box) -> ByteArray:
-    """A part of a mask, with zeros where it leaves the mask."""
-    (top, bottom), (left, right) = box
-    patch = np.zeros((bottom - top, right - left), dtype=np.uint8)
-    part = mask[max(top, 0) : bottom, max(left, 0) : right]
-    down, across = max(-top, 0), max(-left, 0)
-    patch[down : down + part.shape[0], across : across + part.shape[1]] = part
-    return patch
-
-
-@dataclass(frozen=True, slots=True)
-class _Surroundings:
-    """Some pixels of a mask and their neighbours up to a distance, in the part of the mask that holds them all.
-
-    The part is one axis, `flat`; pixels are `at` places of it, and each has `steps` to its neighbours, of which
-    `squares` are the squared distances, nearest first.
-    """
-
-    flat: ByteArray
-    at: IntArray
-    squares: IntArray
-    steps: IntArray
-
-    @classmethod
-    def of(cls, mask: BoolArray, pixels: _Pixels, bound: int) -> _Surroundings:
-        """Neighbours up to the square of a distance, or up to the largest distance that is looked at."""
-        squares, dy, dx = _neighbours()
-        end = int(np.searchsorted(squares, bound, side="right"))
-        box = pixels.box(min(math.isqrt(bound), _RADIUS))
-        (top, _), (left, right) = box
-        at = (pixels.rows - top) * (right - left) + pixels.columns - left
-        steps = dy[:end] * (right - left) + dx[:end]
-        return cls(_patch(mask, box).reshape(-1), at, squares[:end], steps)
-
-    def only(self, which: IntArray) -> _Surroundings:
-        return replace(self, at=self.at[which])
-
-    def reaching(self, begin: int, least: int) -> tuple[IntArray, int]:
-        """Which pixels have no zero nearer than the root of `least`, and the square within which that is certain.
-
-        More are named where it would take long to tell. Farthest neighbours first: those rule out most. No pixel
-        has a zero within the root of `begin`.
-        """
-        first, last = (int(at) for at in np.searchsorted(self.squares, (begin, least)))
-        left, effort = np.arange(len(self.at)), len(self.flat)
-        while first < last and len(left):
-            if effort < 0:
-                return left, begin
-            block = slice(max(first, last - max(8, _BLOCK // len(left))), last)
-            effort -= len(left) * (block.stop - block.start)
-            left = left[self._full(left, block).all(axis=0)]
-            last = block.start
-        return left, min(least, int(self.squares[-1]) + 1)
-
-    def rings(self, begin: int) -> IntArray:
-        """int64 (n,): squared distances of the deepest pixels, 0 for the others; none is less than `begin`.
-
-        Pixels without a zero among the neighbours have the squared distance of the last of these.
-        """
-        depths = np.zeros(len(self.at), dtype=np.int64)
-        left, first = np.arange(len(self.at)), int(np.searchsorted(self.squares, begin))
-        while first < len(self.squares):
-            last = min(first + max(8, _BLOCK // len(left)), len(self.squares)) - 1
-            # Whole rings: pixels that meet a zero in one block are never as deep as those that do not.
-            last = int(np.searchsorted(self.squares, self.squares[last], side="right"))
-            full = self._full(left, slice(first, last))
-            alive = full.all(axis=0)
-            if not alive.any():
-                depths[left] = self.squares[first + full.argmin(axis=0)]
-                return depths
-            left, first = left[alive], last
-        depths[left] = self.squares[-1]
-        return depths
-
-    def _full(self, which: IntArray, block: slice) -> BoolArray:
-        """Boolean (neighbours, pixels): which are errors."""
-        return np.asarray(self.flat.take(self.steps[block, None] + self.at[which]) != 0)
+    words, bits = divmod(step, _WORD)
+    columns = squares[words:] >> bits
+    if bits:
+        columns[:-1] |= squares[words + 1 :] << (_WORD - bits)
+    columns &= squares[: len(columns)]
+    down = step * width // _WORD
+    return np.asarray(columns[down:] & columns[:-down])
 
 
 @cache

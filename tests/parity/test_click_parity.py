@@ -87,14 +87,15 @@ def test_thousands_of_drawn_masks(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("radius", "sample", "listing", "block"), [(64, 1, 1, 8), (3, 1, 1, 8), (6, 2, 4, 64), (64, 16, 10**9, 64)]
+    ("radius", "sample", "precision", "lookups", "block"), [(128, 1, 1, 10**9, 8), (3, 1, 100, 2, 8), (6, 99, 4, 0, 64)]
 )
 def test_whatever_is_thought_to_be_cheaper(
-    monkeypatch: pytest.MonkeyPatch, radius: int, sample: int, listing: int, block: int
+    monkeypatch: pytest.MonkeyPatch, radius: int, sample: int, precision: int, lookups: int, block: int
 ) -> None:
-    """The figures that choose between listing pixels and transforming change no click."""
-    for name, value in (("_RADIUS", radius), ("_SAMPLE", sample), ("_LISTING", listing), ("_BLOCK", block)):
-        monkeypatch.setattr(depths, name, value)
+    """The figures that choose between looking at neighbours and transforming change no click."""
+    figures = {"RADIUS": radius, "SAMPLE": sample, "PRECISION": precision, "LOOKUPS": lookups, "BLOCK": block}
+    for name, value in figures.items():
+        monkeypatch.setattr(depths, f"_{name}", value)
     depths._neighbours.cache_clear()
     try:
         for seed in range(2):
