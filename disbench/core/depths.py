@@ -118,7 +118,7 @@ def transform(mask: ByteArray) -> Float32Array:
 class _Errors:
     """Errors of both kinds, excess above missed, with a row of zeros above, between and below them.
 
-    A pixel is a bit, and rows follow one another, so that a pixel is one number, its place, and all are shifted at once.
+    A pixel is a bit, and rows follow one another: a pixel is one number, its place, and all are shifted at once.
     Every row ends with a zero, so what is shifted from one row to the next is no square.
 
     Attributes:
