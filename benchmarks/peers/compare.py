@@ -1,11 +1,12 @@
 """Does a peer's method through the bridge give what the peer's own evaluation gives? The IoU after every click.
 
-    python benchmarks/peers/compare.py ritm --repo DIR --python DIR/bin/python --checkpoint FILE --data DIR
+    python benchmarks/peers/compare.py ritm --data DIR [--repo DIR --python DIR/bin/python --checkpoint FILE]
 
-The first images of GrabCut are evaluated twice: by the peer's own code in its own Python (`theirs.py`), and by
-disbench through the bridge, with the options, threshold, candidate selection and clicks of the peer's protocol. No
-evaluation stops early. Both sides run with one thread and without Intel's part of OpenCV, whose distance transform
-is not repeatable. Prints a row of a table: rows that are equal in every bit, and the largest difference.
+What is not given is the installation's (`disbench methods install`). The first images of GrabCut are evaluated twice:
+by the peer's own code in its own Python (`theirs.py`), and by disbench through the bridge, with the options, threshold,
+candidate selection and clicks of the peer's protocol; before that, both sides are tried on one image. No evaluation
+stops early. Both sides run with one thread and without Intel's part of OpenCV, whose distance transform is not
+repeatable. Prints a row of a table: rows that are equal in every bit, and the largest difference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_IPP": "disabled"}
 
 from disbench.baselines.cards import method_spec  # noqa: E402
+from disbench.baselines.installs import require_installed  # noqa: E402
 from disbench.core.ambiguity import best_loop  # noqa: E402
 from disbench.datasets.cards import open_dataset  # noqa: E402
 from disbench.harness.evaluation import evaluate  # noqa: E402
@@ -93,6 +95,7 @@ PEERS: dict[str, Peer] = {
     "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
     "sam-official": Peer(kind="sam", more=("vit_b",)),
     "sam-hq-official": Peer(kind="sam", more=("vit_tiny",), settings=("backbone=vit_tiny",)),
+    "sam2-official": Peer(kind="sam2", more=("configs/sam2.1/sam2.1_hiera_t.yaml",)),
     "graco": Peer(
         kind="graco",
         more=("NoBRS", *WHOLE, "--lora_checkpoint={checkpoint}.own"),
@@ -107,7 +110,6 @@ class Comparison:
 
     ours: Ious
     theirs: Ious
-    failures: dict[str, str] = field(default_factory=dict)
 
     def row(self, peer: str, commit: str) -> str:
         """In a row of a table."""
@@ -160,7 +162,8 @@ def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Itera
     command += ["--clicks", str(arguments.clicks), "--", *(part.format(**places) for part in peer.more)]
     if told := arguments.granularity:
         command.append("--graco" if told == "oracle" else f"--gra={told}")
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command, check=False).returncode:
+        sys.exit(f"{arguments.peer}: its own evaluation failed with exit code {code}: {shlex.join(command)}")
     return dict(zip(stems, json.loads(out.read_text()), strict=True))
 
 
@@ -194,27 +197,36 @@ def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("peer", choices=PEERS)
-    for name in ("repo", "python", "checkpoint", "data"):
-        parser.add_argument("--" + name, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--variant", default="", help="of the installation that gives what the next three do not")
+    for name in ("repo", "python", "checkpoint"):
+        parser.add_argument("--" + name)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--clicks", type=int, default=5)
     parser.add_argument("--granularity", default="", help="for graco: 0.1 to 1.0, or oracle, the best of the ten")
     parser.add_argument("--set", action="append", default=[], help="option=value of the method")
     arguments = parser.parse_args()
+    if not (arguments.repo and arguments.python and arguments.checkpoint):
+        found = require_installed(arguments.peer, arguments.variant)
+        for name in ("repo", "python", "checkpoint"):
+            setattr(arguments, name, getattr(arguments, name) or getattr(found, name))
     for name in ("repo", "checkpoint"):
         setattr(arguments, name, str(Path(getattr(arguments, name)).resolve()))
+    python = str(arguments.python)
     peer = PEERS[arguments.peer]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        arguments.python = with_stand_ins(arguments.python, folder)
-        stems = small_set(Path(arguments.data), arguments.images, folder)
-        mine, failures = ours(peer, arguments, folder)
-        found = Comparison(mine, theirs(peer, arguments, folder, stems), failures)
+    for images in sorted({1, arguments.images}):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            arguments.python = with_stand_ins(python, folder)
+            stems = small_set(Path(arguments.data), images, folder)
+            other = theirs(peer, arguments, folder, stems)
+            mine, failures = ours(peer, arguments, folder)
+        if failures:
+            sys.exit("\n".join(f"{sample}: {reason}" for sample, reason in failures.items()))
+    row = Comparison(mine, other)
     git = ["git", "-C", arguments.repo, "rev-parse", "--short=10", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    print(found.row(arguments.peer, commit))
-    for sample, reason in failures.items():
-        print(f"{sample}: {reason}")
+    print(row.row(arguments.peer, commit))
 
 
 if __name__ == "__main__":

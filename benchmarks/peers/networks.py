@@ -1,9 +1,10 @@
 """Random networks in each peer's own checkpoint format, for comparisons where no trained weights can be had.
 
-    PYTHON networks.py PEER --repo DIR --out FILE --images DIR
+    PYTHON networks.py CARD --repo DIR --out FILE --images DIR
 
-Runs in the peer's own Python. Statistics of normalisations are taken from a few images, and the last layer is turned
-so that masks are neither empty nor full; they mean nothing all the same.
+Runs in the peer's own Python (`python` of its installation); CARD is the name of its card. Statistics of normalisations
+are taken from a few images, and the last layer is turned so that masks are neither empty nor full; they mean nothing
+all the same. The file appears when it is settled.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ class Recipe:
         options: of the adapter.
         described: the file holds the network's description (`config`) too, not its weights alone.
         folder: of the checkout, that holds the package.
+        adapter: its name, where it is not the card's.
+        within: key of the file's table that holds the weights alone.
         own: parts of the names of weights that go to a second file, OUT.own, the adapter's option `lora`.
     """
 
@@ -53,6 +57,8 @@ class Recipe:
     options: dict[str, Any]
     described: bool = True
     folder: str = ""
+    adapter: str = ""
+    within: str = ""
     own: tuple[str, ...] = ()
 
 
@@ -68,10 +74,10 @@ def refined_hrnet() -> Any:
     return module.HRNetRefineModel(small=True, refiner_conf=refiner, only_first_click=True, **HRNET)
 
 
-def plain_vit() -> Any:
-    """SimpleClick's, with 8 blocks in place of 12 and a quarter of its channels."""
+def plain_vit(module: str = "is_plainvit_model") -> Any:
+    """SimpleClick's or iCMFormer's, with 8 blocks in place of 12 and a quarter of its channels."""
     loss = importlib.import_module("isegm.model.modeling.transformer_helper.cross_entropy_loss")
-    return importlib.import_module("isegm.model.is_plainvit_model").PlainVitModel(
+    return importlib.import_module(f"isegm.model.{module}").PlainVitModel(
         use_disks=True,
         norm_radius=5,
         with_prev_mask=True,
@@ -164,6 +170,7 @@ def piclick() -> Any:
     return importlib.import_module("isegm.model.is_piclick_model").PiClickModel(
         num_classes=1,
         num_queries=7,
+        click_pos_enc_cfg={"type": "SinePositionalEncoding", "num_feats": 32, "normalize": True},
         use_disks=True,
         norm_radius=5,
         with_prev_mask=True,
@@ -185,14 +192,35 @@ def prompted(backbone: str) -> Any:
     return importlib.import_module("segment_anything").sam_model_registry[backbone]()
 
 
+def hiera() -> Any:
+    """SAM 2's smallest."""
+    return importlib.import_module("sam2.build_sam").build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+
+
+def inside_outside() -> Any:
+    """IOG's ResNet-101."""
+    return importlib.import_module("networks.mainnetwork").Network(
+        nInputChannels=5, num_classes=1, backbone="resnet101", output_stride=16, sync_bn=None, freeze_bn=False
+    )
+
+
 OCR = "feature_extractor.cls_head"
 ZOOM = {"flip": True, "crop": 400}
 RECIPES: dict[str, Recipe] = {
     "ritm": Recipe(lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}),
     "fbrs": Recipe(old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False),
     "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
-    "cfr_icl": Recipe(
-        plain_vit, "head.conv_seg", {"flip": True, "crop": 448, "cascade": 0, "cascade_clicks": 1, "adaptive": False}
+    "icmformer": Recipe(
+        lambda: plain_vit("is_icmformer_plainvit_model"),
+        "head.conv_seg",
+        {"flip": True, "crop": 448},
+        adapter="simpleclick",
+    ),
+    "cfr-icl": Recipe(
+        plain_vit,
+        "head.conv_seg",
+        {"flip": True, "crop": 448, "cascade": 0, "cascade_clicks": 1, "adaptive": False},
+        adapter="cfr_icl",
     ),
     "focalclick": Recipe(
         lambda: hrnet(small=True, pipeline_version="s2"),
@@ -200,7 +228,7 @@ RECIPES: dict[str, Recipe] = {
         {"mode": "FocalClick", "flip": False, "size": 256, "crop": 400, "target_ratio": 1.4, "focus_ratio": 1.4},
     ),
     "cdnet": Recipe(cdnet, "head.layers.2", {"crop": 400, "target_ratio": 1.4}),
-    "emcclick": Recipe(refined_hrnet, OCR, {"flip": True, "short": 384}),
+    "emc-click": Recipe(refined_hrnet, OCR, {"flip": True, "short": 384}, adapter="emcclick"),
     "fcfi": Recipe(
         lambda: hrnet(mid_ch=64, update_num=1, expansion_ratio=2.0),
         OCR,
@@ -210,20 +238,19 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-PROMPTS = {"candidates": 3, "later": 3, "feedback": True}
+SAMS = {"sam-official": "vit_b", "sam-hq-official": "vit_tiny"}
 RECIPES |= {
     "focuscut": Recipe(
         focuscut,
-        "pred_decoder.pred_conv.6",
+        "pred_decoder.pred_conv.0",
         {"backbone": "resnet50", "size": 384, "focus": True, "rounds": 3, "flip": False},
         described=False,
     ),
     "segnext": Recipe(segnext, "head.seg_conv", {}, folder="segnext"),
     "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
-    "sam": Recipe(lambda: prompted("vit_b"), "", {**PROMPTS, "backbone": "vit_b"}, described=False),
-    "sam_hq": Recipe(
-        lambda: prompted("vit_tiny"), "", {**PROMPTS, "backbone": "vit_tiny", "hq_only": False}, described=False
-    ),
+    **{name: Recipe(partial(prompted, backbone), "", {}, described=False) for name, backbone in SAMS.items()},
+    "sam2-official": Recipe(hiera, "", {}, described=False, within="model"),
+    "iog": Recipe(inside_outside, "", {}, described=False),
 }
 
 
@@ -319,12 +346,13 @@ def main() -> None:
     sys.path.insert(0, str(Path(arguments.repo, recipe.folder)))
     if arguments.peer == "focuscut":
         torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
-    net = recipe.build()
-    write(recipe, net, arguments.out)
-    options = {**recipe.options, "lora": str(Path(f"{arguments.out}.own").resolve())} if recipe.own else recipe.options
+    net, unsettled = recipe.build(), f"{arguments.out}.unsettled"
     if not recipe.last:
+        write(recipe, net, arguments.out)
         return
-    model = child().adapter_load(arguments.peer)(arguments.repo, arguments.out, options, "cpu")
+    write(recipe, net, unsettled)  # as the adapter reads it; OUT appears when it is of use
+    options = {**recipe.options, "lora": str(Path(f"{unsettled}.own").resolve())} if recipe.own else recipe.options
+    model = child().adapter_load(recipe.adapter or arguments.peer)(arguments.repo, unsettled, options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
     begun = model.open(images[0])
     predictor = getattr(begun, "predictor", begun)
@@ -343,6 +371,8 @@ def main() -> None:
     settle(used, recipe.last, ask)
     net.load_state_dict(used.state_dict(), strict=False)
     write(recipe, net, arguments.out)
+    for file in (unsettled, f"{unsettled}.own"):
+        Path(file).unlink(missing_ok=True)
 
 
 def write(recipe: Recipe, net: Any, out: str) -> None:
@@ -351,7 +381,8 @@ def write(recipe: Recipe, net: Any, out: str) -> None:
     own = {name: weights.pop(name) for name in list(weights) if any(part in name for part in recipe.own)}
     if own:
         torch.save({"state_dict": own, "config": net._config}, f"{out}.own")
-    torch.save({"state_dict": weights, "config": net._config} if recipe.described else weights, out)
+    content = {recipe.within: weights} if recipe.within else weights
+    torch.save({"state_dict": weights, "config": net._config} if recipe.described else content, out)
 
 
 def child() -> Any:

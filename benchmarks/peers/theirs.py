@@ -132,7 +132,19 @@ def sam(arguments: argparse.Namespace) -> list[list[float]]:
     peer = importlib.import_module("segment_anything")
     net = peer.sam_model_registry[arguments.more[0]](checkpoint=arguments.checkpoint)
     net.eval()
-    predictor = peer.SamPredictor(net)
+    return of_predictor(peer.SamPredictor(net), arguments)
+
+
+def sam2(arguments: argparse.Namespace) -> list[list[float]]:
+    """The same loop around SAM 2's predictor of images."""
+    build = importlib.import_module("sam2.build_sam").build_sam2
+    predictors = importlib.import_module("sam2.sam2_image_predictor")
+    net = build(arguments.more[0], arguments.checkpoint, device="cpu")
+    return of_predictor(predictors.SAM2ImagePredictor(net), arguments)
+
+
+def of_predictor(predictor: Any, arguments: argparse.Namespace) -> list[list[float]]:
+    """IoUs of SAM's or SAM 2's predictor."""
     return [sam_sample(predictor, *pair, arguments.clicks) for pair in grabcut(Path(arguments.data))]
 
 
@@ -210,7 +222,7 @@ def _iou(mask: Any, goal: Any) -> float:
     return float((object_ & guess).sum() / (object_ | guess).sum())
 
 
-KINDS = {"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam}
+KINDS = {"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam, "sam2": sam2}
 
 
 def main() -> None:
@@ -223,7 +235,6 @@ def main() -> None:
     split = sys.argv.index("--")
     arguments = parser.parse_args(sys.argv[1:split])
     arguments.more = sys.argv[split + 1 :]
-    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     arguments.data, arguments.out = str(Path(arguments.data).resolve()), str(Path(arguments.out).resolve())
     os.chdir(arguments.repo)
     sys.path.insert(0, arguments.repo)

@@ -84,6 +84,8 @@ class Environment:
         packages: arguments of `pip install`.
         build: packages that pip then builds from source beside those (`--no-build-isolation`).
         variables: of the process environment, for that build.
+        empty: modules that are imported but not needed to predict; stood in for where they are missing
+            (`bridge/shims/`).
         notes: what differs on CUDA.
     """
 
@@ -91,6 +93,7 @@ class Environment:
     packages: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
     notes: str = ""
 
 
@@ -101,8 +104,7 @@ class InstallRecipe:
     Attributes:
         commit: 40 hex digits.
         environment: a name in `baselines/environments/`, or a path that ends in `.toml`.
-        empty: modules that its code imports and a prediction does not need; stood in for where they are missing
-            (`bridge/shims/`).
+        empty: such modules beside those of the environment.
         folder: of the checkout, that goes on the path beside it.
     """
 

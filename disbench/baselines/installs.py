@@ -32,12 +32,14 @@ from disbench.baselines.cards import InstallRecipe, MethodCard, Variant, load_ca
 from disbench.baselines.weights import sha256_of
 from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.download import download
-from disbench.io.files import file_sha256, naming, scratch_folder, user_cache, whole_file
+from disbench.io.files import file_sha256, scratch_folder, user_cache, whole_file
 from disbench.io.options import overrides as override_texts
-from disbench.io.settings import parse_json_table, table_from
+from disbench.io.settings import parse_json_table
 
 Report = Callable[[str], object]
 _DRIVE = "https://drive.google.com/"
+_OWN = "own.sha256"
+"""Beside a checkpoint that the user brought: its SHA-256."""
 _OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -138,7 +140,9 @@ def list_installed() -> Iterator[str]:
     for repo in sorted(root.glob("*/*/repo")):
         folder = repo.parents[1]
         files = folder.glob("checkpoints/*/*")
-        variants = sorted({file.parent.name for file in files if file.suffix not in (".json", ".part", ".partial")})
+        variants = sorted(
+            {file.parent.name for file in files if file.suffix not in (".json", ".part", ".partial", ".sha256")}
+        )
         yield f"{folder.name:<18} {repo.parent.name}  {_size(folder)}  {', '.join(variants) or 'no checkpoint'}"
     for environment in sorted(root.glob("environments/*")):
         users = sorted(link.parents[1].name for link in root.glob("*/*/environment") if link.resolve() == environment)
@@ -193,8 +197,9 @@ def _folder(card: MethodCard, recipe: InstallRecipe) -> Path:
 
 
 def _environment_folder(recipe: InstallRecipe) -> Path:
-    table = {key: value for key, value in table_from(load_environment(recipe.environment)).items() if key != "notes"}
-    digest = hashlib.sha256(json.dumps([_OWN_PYTHON, table], sort_keys=True).encode()).hexdigest()[:8]
+    wanted = load_environment(recipe.environment)
+    parts = [wanted.python or _OWN_PYTHON, wanted.packages, wanted.build, dict(wanted.variables)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     return methods_folder() / "environments" / f"{Path(recipe.environment).name.removesuffix('.toml')}-{digest}"
 
 
@@ -287,7 +292,8 @@ def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
     """The program that starts a system's Python with our shims, written where it is missing or has changed."""
     folder, environment = _folder(card, recipe), _environment_folder(recipe)
     path = [str(SHIMS), *([str(folder / "repo" / recipe.folder)] if recipe.folder else [])]
-    settings = f"PYTHONPATH={shlex.quote(os.pathsep.join(path))} DISBENCH_EMPTY={shlex.quote(','.join(recipe.empty))}"
+    empty = ",".join([*load_environment(recipe.environment).empty, *recipe.empty])
+    settings = f"PYTHONPATH={shlex.quote(os.pathsep.join(path))} DISBENCH_EMPTY={shlex.quote(empty)}"
     text = f'#!/bin/sh\n{settings} exec {shlex.quote(str(environment / "bin/python"))} "$@"\n'
     program, link = folder / "python", folder / "environment"
     if not program.is_file() or program.read_text() != text:
@@ -306,16 +312,21 @@ def _bring_checkpoint(card: MethodCard, variant: Variant, given: Path | None, re
         report(f"{label}: its authors publish no trained weights; name yours with --checkpoint, or in a run with --set")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = _known_hash(card, variant)
-    if path.is_file() and known and file_sha256(path) == known and given is None:
+    if given is None and path.is_file() and file_sha256(path) == _known_hash(card, variant):
         return
+    known, own = _authors_hash(card, variant), path.with_name(_OWN)
     report(f"{label}: its checkpoint, {given or variant.url}")
     if given is not None:
+        if not given.is_file():
+            raise InputError(f"{given}: there is no such file; name the trained weights")
         if (digest := file_sha256(given)) != (known or digest):
             raise InputError(f"{given}: its SHA-256 is {digest}, not {known}, that of {label}; name the right file")
-        with naming(path), whole_file(path) as file, given.open("rb") as source:
+        own.write_text(digest)
+        with whole_file(path) as file, given.open("rb") as source:
             shutil.copyfileobj(source, file)
-    elif variant.url.startswith(_DRIVE):
+        return
+    own.unlink(missing_ok=True)
+    if variant.url.startswith(_DRIVE):
         digest = _from_drive(variant, path, known, label)
     else:
         digest = download(variant.url, path, sha256=known, progress=True)
@@ -380,6 +391,12 @@ def _key(card: MethodCard, variant: Variant) -> str:
 
 
 def _known_hash(card: MethodCard, variant: Variant) -> str:
+    """The SHA-256 that a checkpoint has to have here: of the user's own file, or of the authors'."""
+    own = _checkpoint_path(card, variant).with_name(_OWN)
+    return own.read_text() if own.is_file() else _authors_hash(card, variant)
+
+
+def _authors_hash(card: MethodCard, variant: Variant) -> str:
     """The card's SHA-256 of a checkpoint, or that of its first fetch; "" before it."""
     return variant.sha256.lower() or str(_hashes().get(_key(card, variant), ""))
 

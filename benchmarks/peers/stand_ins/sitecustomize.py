@@ -1,69 +1,33 @@
 """Stand-ins for packages that peers import and that may not be had: put this folder on PYTHONPATH.
 
-A package that is installed is used; only one that cannot be found is stood in for. What a prediction needs is
-written out (`torchvision`, the parts below); what only training needs (`albumentations`, say) is an empty
-package whose every name is a class that does nothing.
+A package that is installed is used, and never completed; only one that cannot be found is stood in for. What a
+prediction needs is written out (`torchvision`, the parts below); of the rest every name is a class that does nothing,
+as `disbench/baselines/bridge/shims/sitecustomize.py` has it, which also names again what NumPy dropped.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import sys
+import importlib.util
+import os
 import types
+from pathlib import Path
 
-import numpy as np
+EMPTY = ("albumentations", "matplotlib", "mmcv", "timm", "pycocotools", "skimage", "tensorboard")
+EMPTY += ("thop", "fast_slic", "IPython")
+SHIMS = Path(__file__).resolve().parents[3] / "disbench/baselines/bridge/shims/sitecustomize.py"
 
-EMPTY = ("albumentations", "matplotlib", "mmcv", "timm", "pycocotools", "skimage", "thop", "fast_slic", "IPython")
-
-
-class Nothing:
-    """Can be made, called, subclassed and used as a decorator; does nothing."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        self.arguments = args
-
-    def __call__(self, *args: object, **options: object) -> object:
-        """What was handed in first, as a decorator would."""
-        return args[0] if args else self
-
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Nothing()
+os.environ["DISBENCH_EMPTY"] = ",".join(EMPTY)
+_spec = importlib.util.spec_from_file_location("disbench_shims", SHIMS)
+assert _spec is not None and _spec.loader is not None
+_shims = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_shims)
 
 
-class EmptyPackage(types.ModuleType):
-    """A package in which every name is found."""
+def _fill(finder: object, module: types.ModuleType) -> None:
+    """Put in what a prediction needs."""
+    import stand_in_parts  # noqa: PLC0415
 
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (Nothing,), {"__module__": self.__name__})
+    module.__dict__.update(stand_in_parts.PARTS.get(module.__name__, dict)())
 
 
-class EmptyFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the packages of `EMPTY`, and any module in them, where nothing else did."""
-
-    def find_spec(self, name: str, path: object, target: object = None) -> object:
-        """The spec of an empty package, or None."""
-        if name.partition(".")[0] not in EMPTY:
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """An empty package, or our own words for one."""
-        return EmptyPackage(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Fill in what a prediction needs."""
-        import stand_in_parts  # noqa: PLC0415
-
-        module.__dict__.update(stand_in_parts.PARTS.get(module.__name__, dict)())
-
-
-sys.meta_path.append(EmptyFinder())
-# Names that NumPy dropped and that code of its time still says.
-for _name, _type in {"int": int, "float": float, "object": object, "bool": bool}.items():
-    if _name not in vars(np):
-        setattr(np, _name, _type)
+_shims.EmptyFinder.exec_module = _fill

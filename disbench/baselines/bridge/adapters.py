@@ -26,8 +26,6 @@ def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
     """
     folder = Path(repo).resolve()
     sys.path.insert(0, str(folder))
-    # These checkpoints hold the classes of their options; newer torch would refuse to read them.
-    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise ImportError(f"{repo} holds no {package}; name the folder of the peer's checkout")
