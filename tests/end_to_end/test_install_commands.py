@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from disbench.baselines import installs
 from disbench.baselines.cards import load_card
+from disbench.core.errors import InputError
 from tests.commands import Result, disbench, disbench_anew, typed
 
 MODEL = """
@@ -270,6 +275,41 @@ def test_a_checkpoint_keeps_its_hash(place: Path, host: Host, seeded: Callable[.
     assert seeded("remove", card).returncode == 0
     host.files["/moved.pth"] = weights("small", 13)
     refused(seeded("install", card), f"{host.url}/moved.pth", hashlib.sha256(weights("small", 12)).hexdigest())
+
+
+class Drive:
+    """gdown's two functions over a folder of one file, whose second download breaks off."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def download_folder(self, *, url: str, skip_download: bool, quiet: bool) -> list[SimpleNamespace]:
+        assert skip_download and quiet and url.endswith("/folders/F1")
+        return [SimpleNamespace(id="I1", path="models/small.pth"), SimpleNamespace(id="I2", path="models/other.pth")]
+
+    def download(self, *, url: str, output: str, resume: bool) -> None:
+        self.asked.append(url)
+        if len(self.asked) == 2:
+            raise OSError("too many users have viewed this file")
+        Path(output).write_bytes(weights("small", 12))
+
+
+def test_a_shared_drive(place: Path, seeded: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    for link in ("file/d/I1/view", "uc?id=I1&export=download", "u/0/uc?id=I1", "open?id=I1"):
+        assert installs._plain_drive(f"https://drive.google.com/{link}") == "https://drive.google.com/uc?id=I1"
+    drive = Drive()
+    monkeypatch.setitem(sys.modules, "gdown", drive)  # type: ignore[arg-type]
+    text = (place / "squares.toml").read_text()
+    address = re.search('url = "(.*small.pth)"', text)
+    assert address is not None
+    card = changed(place, address[1], "https://drive.google.com/drive/folders/F1")
+    found = installs.install(card, report=lambda line: None)
+    assert found.checkpoint is not None and found.checkpoint.read_bytes() == weights("small", 12)
+    assert drive.asked == ["https://drive.google.com/uc?id=I1"]
+    found.checkpoint.unlink()
+    with pytest.raises(InputError, match="too many users"):
+        installs.install(card, report=lambda line: None)
+    assert installs.find_installed(card) is None
 
 
 def test_a_full_disk_is_one_sentence(place: Path, seeded: Callable[..., Result]) -> None:
