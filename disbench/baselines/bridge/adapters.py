@@ -382,6 +382,123 @@ def sam2(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mo
     return Model(SamSession, lambda: make(net), options, {})
 
 
+class SemanticSamSession:
+    """One image, and the six masks of the last positive click with their scores: its code takes one click."""
+
+    def __init__(self, load: Any, predictor: Any, device: str, image: Any) -> None:
+        self.torch, self.predictor, self.size = load("torch"), predictor, image.shape[:2]
+        pillow, transforms = load("PIL.Image"), load("torchvision.transforms")
+        shrink = transforms.Resize(640, interpolation=pillow.BICUBIC)  # its short side
+        self.small = np.array(shrink(pillow.fromarray(image)))
+        self.planes = self.torch.from_numpy(self.small).permute(2, 0, 1).to(device)
+
+    def predict(self, clicks: Any) -> Any:
+        """The masks of the last positive click of all, (x, y, positive) each: bool (6, height, width), and scores."""
+        height, width = self.size
+        x, y = [(x, y) for x, y, positive in clicks if positive][-1]
+        with self.torch.no_grad():
+            masks, scores = self.predictor.predict(self.small, self.planes, [[x / width, y / height]])
+            resize = self.torch.nn.functional.interpolate
+            whole = resize(masks[None].float(), self.size, mode="bilinear", align_corners=False)[0]
+        return (whole > 0).cpu().numpy(), scores.reshape(-1)
+
+
+def semantic_sam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """Semantic-SAM (Li, Zhang, Sun and others 2023), github.com/UX-Decoder/Semantic-SAM.
+
+    Its code asks for the GPU everywhere; on the CPU that is ignored.
+    """
+    load = enter(repo, "semantic_sam")
+    without_gpu(load("torch"), device)
+    checkpoint = str(Path(checkpoint).resolve())
+    os.chdir(repo)  # its configurations are named from there
+    peer = load("semantic_sam")
+    predictor = peer.SemanticSAMPredictor(peer.build_semantic_sam(model_type=options["backbone"], ckpt=checkpoint))
+    return Model(SemanticSamSession, load, predictor, device)
+
+
+def without_gpu(torch: Any, device: str) -> None:
+    """On the CPU let code that asks for the GPU everywhere have what it has."""
+    if device == "cpu":
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **more: this
+
+
+class FocsamSession:
+    """One image, encoded once; at click 2 its encoding is refined around the object that click 1 found.
+
+    Masks are booleans, logits above 0.
+    """
+
+    def __init__(self, load: Any, net: Any, image: Any) -> None:
+        self.torch, self.net, self.size = load("torch"), net, image.shape[:2]
+        self.modes = load("engine.utils.click")
+        planes = self.torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))  # read as BGR there
+        self.samples = [load("mmseg.structures").SegDataSample()]
+        self.image = net.data_preprocessor({"inputs": [planes], "data_samples": self.samples})["inputs"]
+        self.side = int(net.test_cfg["target_size"])
+        with self.torch.no_grad():
+            self.square = net.resize_and_pad_to_target_size(self.image, self.side)
+            self.first = self.encoded = net.preprocess_inputs(self.square, self.samples)
+        net.intertest_init()
+        self.logits: Any = None
+
+    def predict(self, clicks: Any) -> Any:
+        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
+        modes, net = self.modes, self.net
+        points = [(y, x, modes.CLK_POSITIVE if positive else modes.CLK_NEGATIVE) for x, y, positive in clicks]
+        with self.torch.no_grad():
+            self.encoded, self.logits = net.intertest_predict(
+                inputs=self.image,
+                data_samples=self.samples,
+                resized_padded_inputs=self.square,
+                image_embeds=self.encoded,
+                ori_image_embeds=self.first,
+                step=len(clicks) - 1,
+                prev_logits=self.logits,
+                points=points,
+            )
+            whole = net.interpolate(self.logits, self.square.shape[-2:])
+            whole = net.crop_and_resize_to_original_size(whole, self.image.shape[-2:], self.side)
+        height, width = self.size
+        return (whole[0, :, :height, :width] > 0).cpu().numpy(), None
+
+
+def focsam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
+    """FocSAM (Huang, Lai, Ji and others 2024), github.com/YouHuang67/focsam.
+
+    The checkpoint's folder has its configuration too (`.py`), as its tools expect it.
+    """
+    sys.path.insert(0, str(Path(repo).resolve() / "mmsegmentation"))
+    load = enter(repo, "focsam")
+    if not hasattr(load("mmcv._ext"), "__file__"):  # stood in for: mmcv was built without its operators
+        load("mmcv.ops").ModulatedDeformConv2d = deformable_convolution(load)
+    load("focsam")
+    config = load("mmengine.config").Config.fromfile(configuration_of(checkpoint), import_custom_modules=False)
+    load("mmengine.registry").init_default_scope("mmseg")
+    wanted = dict(config.model, image_embed_loader=None, remove_backbone=False)
+    wanted.setdefault("data_preprocessor", config.data_preprocessor)
+    net = load("mmseg.registry").MODELS.build(wanted).to(device)
+    load("mmengine.runner").load_checkpoint(net, checkpoint, map_location="cpu")
+    return Model(FocsamSession, load, net.eval())
+
+
+def deformable_convolution(load: Any) -> Any:
+    """torchvision's, which computes what mmcv's does, with the arguments that mmcv's takes."""
+
+    def make(*sizes: int, deform_groups: int = 1, **options: Any) -> Any:
+        return load("torchvision.ops").DeformConv2d(*sizes, **options)
+
+    return make
+
+
+def configuration_of(checkpoint: str) -> str:
+    """The one file of Python beside a checkpoint."""
+    files = sorted(Path(checkpoint).parent.glob("*.py"))
+    if len(files) != 1:
+        raise FileNotFoundError(f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there")
+    return str(files[0])
+
+
 # Networks that get all points of a fixed budget at once.
 
 
@@ -530,8 +647,7 @@ def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -
     """Its code asks for the GPU everywhere; on the CPU that is ignored."""
     load = enter(repo, "inference")
     torch = load("torch")
-    if device == "cpu":
-        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **more: this
+    without_gpu(torch, device)
     settings = _settings(load, checkpoint, options)
     net = load("model.hrcnet_base.my_net").MyNet(
         output_stride=settings["output_stride"],
@@ -600,10 +716,7 @@ def interformer(repo: str, checkpoint: str, options: dict[str, Any], device: str
     load = enter(repo, "interformer")
     mmcv = load("mmcv")
     load("interformer.segmentors")
-    files = sorted(Path(checkpoint).parent.glob("*.py"))
-    if len(files) != 1:
-        raise FileNotFoundError(f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there")
-    config = mmcv.Config.fromfile(str(files[0]))
+    config = mmcv.Config.fromfile(configuration_of(checkpoint))
     config.model.pretrained = None
     config.model.train_cfg = None
     net = load("mmseg.models").build_segmentor(config.model, test_cfg=config.get("test_cfg"))
@@ -628,6 +741,8 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "sam": sam,
     "sam_hq": sam_hq,
     "sam2": sam2,
+    "semantic_sam": semantic_sam,
+    "focsam": focsam,
     "dextr": dextr,
     "iog": iog,
     "fcanet": fcanet,

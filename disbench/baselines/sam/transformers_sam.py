@@ -115,6 +115,8 @@ class TransformersSam(SamMethod):
         for prompt in prompts:
             inner = (self.side, self.side) if self.family.stretches else inner_size(prompt.size, self.side)
             scale = inner[1] / prompt.size[1], inner[0] / prompt.size[0]
+            if self.family.halves:  # transformers' products are of float32, where SAM's authors' are of float64
+                scale = np.float32(scale[0]), np.float32(scale[1])  # type: ignore[assignment]
             scaled.append(points(prompt.clicks, scale)[None])
         return np.stack(scaled)
 

@@ -186,6 +186,26 @@ MY_NET = """
         def to(self, device): return self
         def eval(self): pass
 """
+SEMANTIC_SAM = """
+    import torch
+    from notes import note
+    def build_semantic_sam(model_type, ckpt):
+        note(built=model_type, whole=ckpt.startswith("/"))
+    class SemanticSAMPredictor:
+        def __init__(self, model): pass
+        def predict(self, image_ori, image, point):
+            (x, y), = point
+            height, width = image_ori.shape[:2]
+            assert tuple(image.shape) == (3, height, width)
+            masks = torch.full((6, height, width), -1.0)
+            masks[:, round(y * height), round(x * width)] = 1.0
+            return masks, torch.arange(6.0)[None, None] / 10
+"""
+RESIZE = """
+    class Resize:
+        def __init__(self, side, interpolation): assert side == 640
+        def __call__(self, image): return image
+"""
 COMMON = {"torch.py": TORCH, "notes.py": NOTES}
 ISEGM = {
     "isegm/inference/clicker.py": CLICKER,
@@ -209,6 +229,7 @@ FILES: dict[str, dict[str, str]] = {
     "sam-official": {"segment_anything/__init__.py": SAM},
     "sam-hq-official": {"segment_anything/__init__.py": SAM},
     "sam2-official": {"sam2/build_sam.py": BUILD_SAM2, "sam2/sam2_image_predictor.py": SAM2_PREDICTOR},
+    "semantic-sam": {"semantic_sam/__init__.py": SEMANTIC_SAM, "torchvision/transforms.py": RESIZE, "torch.py": ""},
     "fcanet": {"core.py": CORE},
     "focuscut": {"inference.py": INFERENCE, "utils.py": FOCUS_UTILS, "model/hrcnet_base/my_net.py": MY_NET},
 }
@@ -222,6 +243,8 @@ class Peer:
     def __init__(self, card: str, folder: Path, **settings: Any) -> None:
         self.log = folder / "log.jsonl"
         for name, text in {**COMMON, **FILES[card]}.items():
+            if name == "torch.py" and not text:
+                continue  # the real one
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(textwrap.dedent(text))
         (folder / "weights.pth").write_bytes(b"")
@@ -349,6 +372,18 @@ def test_what_single_peers_are_given(peers: Any) -> None:
     assert peer.notes("options", start=True)[0] == {"norm_radius": 260}
     assert peers("sam-official").method.open(IMAGE).predict([FIRST]).scores == pytest.approx([0.2, 0.9, 0.4])
     assert "backbone='resnet50',pretrained=False" in peers("focuscut").notes("arguments", start=True)[0]
+
+
+def test_semantic_sam_answers_the_last_positive_click(peers: Any) -> None:
+    peer = peers("semantic-sam")
+    assert peer.notes("built", start=True) == ["T"]
+    assert peer.notes("whole", start=True) == [True]
+    session = peer.method.open(IMAGE)
+    for clicks, (x, y) in (([FIRST], (7, 1)), ([FIRST, SECOND], (7, 1)), ([FIRST, SECOND, Click(0, 5, True)], (0, 5))):
+        found = session.predict(clicks)
+        assert found.masks.shape == (6, 6, 9)
+        assert found.scores == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+        assert [tuple(place) for place in np.argwhere(found.masks[0])] == [(y, x)]
 
 
 HQ_ONLY = {"feedback": False, "hq_only": True}
