@@ -166,11 +166,10 @@ def segnext() -> Any:
 
 
 def piclick() -> Any:
-    """PiClick's, with 8 blocks in place of 12 and a quarter of its channels."""
+    """PiClick's, with 8 blocks in place of 12 and a quarter of their channels; its position code has 256."""
     return importlib.import_module("isegm.model.is_piclick_model").PiClickModel(
         num_classes=1,
         num_queries=7,
-        click_pos_enc_cfg={"type": "SinePositionalEncoding", "num_feats": 32, "normalize": True},
         use_disks=True,
         norm_radius=5,
         with_prev_mask=True,
@@ -178,12 +177,12 @@ def piclick() -> Any:
         head_params={
             "num_classes": 1,
             "num_queries": 7,
-            "in_channels": [64] * 4,
-            "feat_channels": 64,
-            "out_channels": 64,
+            "in_channels": [256] * 4,
+            "feat_channels": 256,
+            "out_channels": 256,
             "num_transformer_feat_level": 3,
         },
-        neck_params={"in_dim": 192, "out_dims": [64] * 4},
+        neck_params={"in_dim": 192, "out_dims": [256] * 4},
     )
 
 
