@@ -132,7 +132,7 @@ def test_every_preset_is_whole(name: str) -> None:
 def test_what_peers_do_otherwise() -> None:
     """A second statement of PROTOCOL's table."""
     of = {name: load_preset(name) for name in definitions.names("baselines/protocols")}
-    half = {"focalclick", "cdnet", "fcanet", "focuscut", "emc-click", "interformer"}
+    half = {"focalclick", "cdnet", "fcanet", "focuscut", "emc-click", "interformer", "graco"}
     assert {name for name, one in of.items() if one.threshold == 0.5} == half
     assert {name: one.policy for name, one in of.items() if one.policy != "center"} == {
         **{"fbrs": "scipy-center", "fcanet": "scipy-center"},
