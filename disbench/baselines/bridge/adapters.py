@@ -470,8 +470,7 @@ def focsam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> 
     """
     sys.path.insert(0, str(Path(repo).resolve() / "mmsegmentation"))
     load = enter(repo, "focsam")
-    if not hasattr(load("mmcv._ext"), "__file__"):  # stood in for: mmcv was built without its operators
-        load("mmcv.ops").ModulatedDeformConv2d = deformable_convolution(load)
+    complete_operators(load)
     load("focsam")
     config = load("mmengine.config").Config.fromfile(configuration_of(checkpoint), import_custom_modules=False)
     load("mmengine.registry").init_default_scope("mmseg")
@@ -482,13 +481,15 @@ def focsam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> 
     return Model(FocsamSession, load, net.eval())
 
 
-def deformable_convolution(load: Any) -> Any:
-    """torchvision's, which computes what mmcv's does, with the arguments that mmcv's takes."""
+def complete_operators(load: Any) -> None:
+    """Where mmcv was built without its operators, torchvision's deformable convolution serves: it computes the same."""
+    if hasattr(load("mmcv._ext"), "__file__"):
+        return
 
     def make(*sizes: int, deform_groups: int = 1, **options: Any) -> Any:
         return load("torchvision.ops").DeformConv2d(*sizes, **options)
 
-    return make
+    load("mmcv.ops").ModulatedDeformConv2d = make
 
 
 def configuration_of(checkpoint: str) -> str:
