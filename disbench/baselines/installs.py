@@ -346,7 +346,7 @@ def _bring_checkpoint(card: MethodCard, variant: Variant, given: Path | None, re
 
 def _from_drive(variant: Variant, path: Path, sha256: str, label: str) -> str:
     """Fetch a checkpoint from Google Drive: a file's address, or a folder's that holds a file of the variant's name."""
-    gdown = extra_module("gdown", "peers", label)
+    gdown = extra_module("gdown", "drives", label)
     part = path.with_name(f"{path.name}.part")
     try:
         address = _file_in_folder(gdown, variant) if "/folders/" in variant.url else _plain_drive(variant.url)
