@@ -82,7 +82,7 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     """
     packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
     either = packed[0] | packed[1]
-    rows, columns = _span(either.any(axis=1)), _span(either.any(axis=0))  # of eight pixels
+    rows, columns = _span(np.any(either, axis=1)), _span(np.any(either, axis=0))  # of eight pixels
     height, reach = rows.stop - rows.start, columns.stop - columns.start
     both = np.zeros((2 * height + 3, 8 * (reach // 8 + 1)), dtype=np.uint8)
     for begin, errors in zip((1, height + 2), packed, strict=True):
