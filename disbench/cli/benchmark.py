@@ -109,8 +109,9 @@ def run(
     policy: Annotated[
         str | None,
         Option(
-            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center; "
-            "or recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's)."
+            help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center, "
+            "slice:group=1 (the shallowest of ten depths); slices:10: center and all ten, each a run below --out; or "
+            "recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's)."
         ),
     ] = None,
     seed: Annotated[int, Option(min=0, help="Seed of random policies, and of the choice of sets and clicks.")] = 0,
@@ -149,14 +150,15 @@ def run(
     With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
     """
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
+    from disbench.core.click_policies import series  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
     from disbench.harness.record import Execution  # noqa: PLC0415
-    from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse  # noqa: PLC0415
+    from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse, run_policies  # noqa: PLC0415
     from disbench.harness.set_source import IntentSource  # noqa: PLC0415
     from disbench.harness.set_task import SetTask  # noqa: PLC0415
-    from disbench.harness.store import RUN  # noqa: PLC0415
+    from disbench.harness.store import CLICKS, RUN  # noqa: PLC0415
     from disbench.io.outputs import output  # noqa: PLC0415
     from disbench.workers import open_engine  # noqa: PLC0415
 
@@ -175,12 +177,13 @@ def run(
         },
         spec.budget,
     )
+    policies = [str(one) for one in series(policy or "")]
     conduct = preset.conduct(
         spec,
         max_clicks=max_clicks,
         threshold=threshold,
         selection=selection,
-        policy=policy,
+        policy=policies[0] if policies else policy,
         granularity=granularity,
         seed=seed,
         stop_at=stop_at,
@@ -188,7 +191,8 @@ def run(
     )
     where = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
     execution = Execution(where.workers, threads, batch, timeout or None, store)
-    with output(out, JOB_FILES, last=RUN, existing=existing) as place:
+    names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS) if policies else JOB_FILES
+    with output(out, names, last="" if policies else RUN, existing=existing) as place:
         how: dict[str, Any] = {
             "engine": where,
             "every": every,
@@ -208,6 +212,14 @@ def run(
             source: SampleSource = IntentSource(asked.sets_source())
         else:
             source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+        if policies:
+            runs = run_policies(spec, source, place.folder, conduct, policies, execution, **how)
+            for one in runs:
+                _say_result(f"{out.rstrip('/')}/{one.folder.name}", one.record.result, "samples", "clicks", "report")
+            echo_left_out(runs[0].record.dataset.facts.get("left_out", {}))
+            for one in runs:
+                say_failed(one.record.result, "samples", "count with an IoU of 0")
+            return
         finished = run_benchmark(spec, source, place.folder, conduct, execution, **how)
         figures = preset.figures(finished) if conduct.preset and not conduct.budget else ""
     result = finished.record.result

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from disbench.core.arrays import BoolArray, IntArray
+from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import NO_ERROR, Click, check_clicks, checked_mask, checked_target, error_masks, next_click
 from disbench.core.depths import Depth, deepest, transform
 from disbench.core.errors import InputError, shown, unknown_name
@@ -28,6 +28,7 @@ POLICIES: dict[str, dict[str, float]] = {
     "scipy-center": {},
     "scipy-restart": {},
     "removed-center": {},
+    "slice": {"group": 1, "of": 10, "power": 1.0},
 }
 """Name -> its options with their defaults.
 
@@ -45,13 +46,18 @@ POLICIES: dict[str, dict[str, float]] = {
 - `removed-center`: pixels clicked before are no errors, so that the distances around them change; ignored pixels count
   as background; of the pixels of the largest distance one is drawn (InterFormer). A false negative's distance must be
   larger, strictly, as everywhere.
+- `slice`: drawn at a chosen depth (`drawn_from_slice`): the pixels of the errors of the kind that the protocol clicks
+  weigh their distance to the nearest pixel that is no such error, to the `power`, 0 where clicked before; ordered by
+  weight, they are cut into `of` slices of equal mass, the shallowest first, and one pixel of slice `group` is drawn.
 
 Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
 """
-DRAWING = ("random", "jitter", "removed-center")
+DRAWING = ("random", "jitter", "removed-center", "slice")
 """Policies whose clicks depend on the seed."""
 CLICKING_ON = ("scipy-restart", "removed-center")
 """Policies that may click on where the prediction is perfect on all pixels that count."""
+SLICES = "slices"
+"""`slices:10` names a series of policies: the protocol's click, and every slice of 10."""
 REPLAY = "replay"
 """The policy that takes clicks that people made, and simulates none."""
 _RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
@@ -130,9 +136,15 @@ class ClickPolicy:
                 raise InputError(f"policy {self.name}: it has no options; leave {key!r} out")
             if key not in defaults:
                 raise unknown_name("option", key, defaults, f"policy {self.name}")
-            if not (math.isfinite(value) and value > 0):
+            if not (math.isfinite(value) and (value > 0 or (key, value) == ("power", 0))):
                 raise InputError(f"policy {self.name}: {key} = {value}; give a number above 0")
-        object.__setattr__(self, "options", {**defaults, **self.options})
+        options = {**defaults, **self.options}
+        if self.name == "slice":
+            group, of = options["group"], options["of"]
+            if not (group == int(group) and of == int(of) and 1 <= group <= of):
+                raise InputError(f"policy slice: group = {group:g}, of = {of:g}; give whole numbers, 1 <= group <= of")
+            options |= {"group": int(group), "of": int(of)}
+        object.__setattr__(self, "options", options)
 
     @classmethod
     def parse(cls, text: str) -> ClickPolicy:
@@ -155,6 +167,15 @@ class ClickPolicy:
             return f"{self.name}:{self.recording}"
         options = ",".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
         return f"{self.name}:{options}" if options else self.name
+
+    @property
+    def label(self) -> str:
+        """As tables write it: D1 to D10 for the slices of 10 by depth, otherwise as the record."""
+        if self.name != "slice":
+            return str(self)
+        group, of, power = (self.options[key] for key in ("group", "of", "power"))
+        more = [*([f"of {of}"] if of != 10 else []), *([f"power {power:g}"] if power != 1 else [])]
+        return f"D{group}" + (f" ({', '.join(more)})" if more else "")
 
     def ends(self, sample: str, clicks: int) -> bool:
         """Whether a sample gets no further click after these: recorded clicks end, simulated ones do not."""
@@ -193,7 +214,17 @@ class ClickPolicy:
         if center and self.name == "random":
             return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         errors = missed if center and center.missed else excess
-        return self.jittered(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
+        drawn = self._sliced if self.name == "slice" else self.jittered
+        return drawn(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
+
+    def _sliced(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
+        depths = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1]
+        weights = np.where(depths > 0, depths ** np.float32(self.options["power"]), np.float32(0))
+        for click in clicks:
+            weights[click.y, click.x] = 0
+        draws = _generator(seed, sample, len(clicks) + 1)
+        x, y = drawn_from_slice(weights, int(self.options["group"]), int(self.options["of"]), draws)
+        return Click(x, y, center.missed)
 
     def jittered(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
         """The click of `jitter` around the protocol's; `errors` is boolean (height, width), of the centre's kind."""
@@ -206,6 +237,44 @@ class ClickPolicy:
             if 0 <= x < errors.shape[1] and 0 <= y < errors.shape[0] and component[y, x] and (x, y) not in before:
                 return Click(x, y, center.missed)
         return Click(center.x, center.y, center.missed)
+
+
+def series(policy: str) -> list[ClickPolicy]:
+    """The policies that `slices:10` stands for, the protocol's first; [] for the name of a single policy.
+
+    Raises:
+        InputError: not a whole number of slices, at least 1.
+    """
+    name, _, count = policy.partition(":")
+    if name.strip() != SLICES:
+        return []
+    if not count.strip().isdecimal() or int(count) < 1:
+        raise InputError(f"policy {SLICES}: {count!r}; give the number of slices, such as {SLICES}:10")
+    of = int(count)
+    return [ClickPolicy(), *(ClickPolicy("slice", {"group": group, "of": of}) for group in range(1, of + 1))]
+
+
+def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.random.Generator) -> tuple[int, int]:
+    """A pixel (x, y), drawn from one of several slices of equal mass, of the pixels in the order of their weight.
+
+    Pixels of equal weight form a class, whose mass is its number of pixels times the weight; classes lie end to end,
+    ascending, on [0, T]. Slice g is [(g - 1) T / of, g T / of). u is drawn uniformly in it, then one pixel, row by row,
+    of the class in which u lies. So every slice has exactly the same mass, and no pixel of a class is preferred.
+
+    Args:
+        weights: float32 (height, width), finite, at least 0, one of them above 0.
+        group: from 1, the lightest, to `of`.
+        of: number of slices.
+        draws: gives two numbers, u and the pixel.
+    """
+    flat = weights.reshape(-1)
+    pixels = np.flatnonzero(flat)
+    classes, of_pixel, counts = np.unique(flat[pixels], return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts * classes.astype(np.float64))
+    u = draws.uniform((group - 1) * ends[-1] / of, group * ends[-1] / of)
+    chosen = pixels[of_pixel == min(int(np.searchsorted(ends, u, side="right")), len(ends) - 1)]
+    y, x = divmod(int(chosen[draws.integers(len(chosen))]), weights.shape[1])
+    return x, y
 
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:

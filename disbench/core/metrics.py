@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,78 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
             "is no curve"
         )
     return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+
+
+def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
+    """Area under each sample's IoU over clicks (AuC), by trapezoids of unit steps, divided by their number.
+
+    Args:
+        ious: IoUs or boundary IoUs as for `miou_curve`; what ended early must be filled with its last value.
+        max_clicks: at least 1; of one click, it is the IoU.
+
+    Returns:
+        float64 (samples,) in [0, 1]; nan where an IoU is.
+
+    Raises:
+        ValueError: as for `miou_curve`.
+
+    >>> area_under_curve([[0.8] * 20, [0.5] * 10 + [1.0] * 10]).round(4).tolist()
+    [0.8, 0.75]
+    """
+    miou_curve(ious, max_clicks)  # refuses what has no curve
+    values = _as_stored(ious, max_clicks)[0].astype(np.float64)
+    return np.asarray(np.trapezoid(values, axis=1) / (max_clicks - 1) if max_clicks > 1 else values[:, 0])
+
+
+class Spread(NamedTuple):
+    """A value's mean and population deviation over groups of clicks, and their quotient (NSR); float64 (samples,) each.
+
+    The quotient, the noise-to-signal ratio, is nan where the mean is 0.
+    """
+
+    mean: FloatArray
+    deviation: FloatArray
+    nsr: FloatArray
+
+
+def spread(values: npt.ArrayLike) -> Spread:
+    """The spread of each sample's values, (groups, samples), such as its IoU after each of many first clicks.
+
+    >>> [part.round(4).tolist() for part in spread([[0.9], [0.9], [0.6], [0.6]])]
+    [[0.75], [0.15], [0.2]]
+    """
+    found = np.asarray(values, dtype=np.float64)
+    mean, deviation = found.mean(axis=0), found.std(axis=0)
+    return Spread(mean, deviation, np.divide(deviation, mean, out=np.full_like(mean, np.nan), where=mean != 0))
+
+
+def difference_to_base(values: npt.ArrayLike, base: npt.ArrayLike, *, relative: bool) -> FloatArray:
+    """How far the mean over groups is above the standard click's value (RClicks' dSB), float64 (samples,).
+
+    Args:
+        values: (groups, samples) of NoC, AuC, or failures as 0 and 1.
+        base: (samples,), the same with the standard click.
+        relative: as a share of `base`, as for NoC; otherwise the difference.
+
+    >>> float(difference_to_base([[3, 4], [3, 4]], [2, 4], relative=True).mean())
+    0.25
+    """
+    return _apart(np.asarray(values, dtype=np.float64).mean(axis=0), base, relative)
+
+
+def difference_of_groups(values: npt.ArrayLike, *, relative: bool) -> FloatArray:
+    """The first group's value less the last's (RClicks' dGR), float64 (samples,); arguments as `difference_to_base`.
+
+    >>> float(difference_of_groups([[4, 4], [2, 4]], relative=True).mean())
+    0.5
+    """
+    found = np.asarray(values, dtype=np.float64)
+    return _apart(found[0], found[-1], relative)
+
+
+def _apart(value: FloatArray, base: npt.ArrayLike, relative: bool) -> FloatArray:
+    less = np.asarray(base, dtype=np.float64)
+    return np.asarray((value - less) / less if relative else value - less)
 
 
 class TargetBoundary:

@@ -47,6 +47,8 @@ class Session(Protocol):
     - `keep(index: int) -> None`: told, after each `predict`, which candidate was kept.
     - `start(mask: BoolArray) -> None`: told, before the first `predict`, the mask (height, width) that the
       user corrects from (DAVIS-585's initial masks).
+    - `restart() -> None`: forget all clicks and masks, as if just opened on the same image. Where several loops run on
+      one image (`--policy slices:10`), a session without it is opened again for each.
     """
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:

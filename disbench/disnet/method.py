@@ -107,6 +107,10 @@ class DisnetSession:
 
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
         self.method, self.input, self.size = method, network_input, size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all clicks; the image stays encoded."""
         self.proposals: Proposals | None = None
         self.index, self.settled = 0, False
 

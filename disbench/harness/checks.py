@@ -312,7 +312,7 @@ def judge_click(
     """
     if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
         return "same"
-    if policy.name in ("random", "removed-center"):
+    if policy.name in ("random", "removed-center", "slice"):
         return "wrong"  # a draw decides it
     missed, excess = error_masks(target, prediction)
     distances = {True: _distances(missed, before), False: _distances(excess, before)}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from disbench.core.budgets import BUDGETS
 from disbench.core.errors import InputError
-from disbench.core.metrics import FailureRule, clicks_to_reach, miou_curve, nof
+from disbench.core.metrics import FailureRule, area_under_curve, clicks_to_reach, miou_curve, nof
 from disbench.core.statistics import bootstrap_interval
 from disbench.harness.record import UNREAD
 from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
@@ -31,6 +31,8 @@ SOLVED = 90
 """A sample that never reaches this IoU is never solved."""
 AT_CLICKS = (1, 3, 5, 20)
 """The clicks after which mean IoUs are reported."""
+SHORT = 20
+"""The usual cap; of a run with more clicks, NoC and NoF are also given at it."""
 OVERVIEW = (85, 90)
 """IoUs to reach in the overview, as in the paper's Table 1."""
 ONLY_IOUS = "not available: the run was imported, with its IoUs alone"
@@ -145,6 +147,7 @@ class Measure:
         interval: whether reports give the 95 % bootstrap interval over samples.
         claim: keys down to the number in a packed run's manifest; () if it has none.
         in_csv: whether `results.csv` has it.
+        optional: left out of tables where no run has it.
     """
 
     name: str
@@ -159,6 +162,7 @@ class Measure:
     interval: bool = False
     claim: tuple[str, ...] = ()
     in_csv: bool = True
+    optional: bool = False
 
     def value(self, rows: RunRows, *, interval: bool = True) -> Value:
         """The measure of a run."""
@@ -296,6 +300,13 @@ def _failing(rows: RunRows, percent: int, rule: FailureRule) -> int:
     return nof(rows.ious, percent / 100, rows.max_clicks, rule)
 
 
+def _fails(rows: RunRows, percent: int, rule: FailureRule) -> IntArray:
+    """1 for each sample that fails."""
+    if not rows.reaches(percent):
+        raise UnavailableError(rows.without_curves)
+    return np.array([nof([ious], percent / 100, rows.max_clicks, rule) for ious in rows.ious])
+
+
 def _on_curve(curve: FloatArray | None, rows: RunRows, click: int) -> float:
     if curve is None:
         raise UnavailableError(rows.without_curves or ONLY_IOUS)
@@ -385,7 +396,42 @@ def _nof(percent: int, rule: FailureRule) -> Measure:
         better="lower",
         headings={**headings, **({"leaderboard": ("", title)} if percent == SOLVED else {})},
         claim=(f"nof_{rule}", str(percent)),
+        by_sample=partial(_fails, percent=percent, rule=rule),
     )
+
+
+def _short(measure: Measure, percent: int, rule: FailureRule | None = None) -> Measure:
+    """A measure of the first `SHORT` clicks of a longer run."""
+
+    def first_clicks(rows: RunRows) -> RunRows:
+        if rows.max_clicks <= SHORT:
+            raise UnavailableError(f"not available: the run has no more than {SHORT} clicks a sample")
+        return replace(rows, max_clicks=SHORT)
+
+    by_sample = measure.by_sample
+    title = measure.title.replace("@", f"{SHORT}@")
+    return replace(
+        measure,
+        name=measure.name.replace("_", f"{SHORT}_", 1),
+        title=title,
+        of=lambda rows: measure.of(first_clicks(rows)),
+        by_sample=None if by_sample is None else lambda rows: by_sample(first_clicks(rows)),
+        headings={"clicks": (f"NoF{SHORT}@{percent}", rule) if rule else ("", title)},
+        claim=(),
+        optional=True,
+    )
+
+
+def _auc(name: str, title: str, group: Group, column: str) -> Measure:
+    def by_sample(rows: RunRows) -> FloatArray:
+        if rows.without_curves:
+            raise UnavailableError(rows.without_curves)
+        return area_under_curve(getattr(rows, column), rows.max_clicks)
+
+    headings: dict[Place, tuple[str, str]] = {"quality": ("", title)}
+    if group == "iou":
+        headings["comparison"] = ("", title)
+    return _mean(name, title, group, by_sample, text="{:.3f}".format, better="higher", headings=headings)
 
 
 def _iou(click: int) -> Measure:
@@ -440,8 +486,12 @@ MEASURES: dict[str, Measure] = {
         _count("failed", "failed samples", lambda rows: len(rows.failures), "failed"),
         _count("not_a_number", "samples over an empty union", lambda rows: len(rows.undefined)),
         *(make for percent in PERCENTS for make in (_noc(percent), _nof(percent, "ritm"), _nof(percent, "strict"))),
+        _short(_noc(SOLVED), SOLVED),
+        *(_short(_nof(SOLVED, rule), SOLVED, rule) for rule in get_args(FailureRule)[::-1]),
         *map(_iou, AT_CLICKS),
+        _auc("auc", "AuC", "iou", "ious"),
         *map(_boundary, AT_CLICKS),
+        _auc("boundary_auc", "boundary AuC", "boundary", "boundary_ious"),
         Measure(
             f"never_solved_{SOLVED}",
             "never solved",

@@ -13,6 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from disbench import __version__
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, MethodSpec
@@ -101,6 +104,26 @@ def run_benchmark(
     return read_run(out)
 
 
+def run_policies(
+    method: MethodSpec,
+    source: SampleSource,
+    out: Path,
+    protocol: Protocol,
+    policies: Sequence[str],
+    execution: Execution | None = None,
+    **options: Unpack[RunOptions],
+) -> list[StoredRun]:
+    """Run a method under several click policies, opening each image once if the method's sessions can be restarted.
+
+    Each policy makes a run of its own in a folder below `out`, `base` for `center`, and D1, D2, ... for slices.
+    Arguments, options and errors are otherwise those of `run_benchmark`.
+    """
+    execution = execution or Execution()
+    task = TargetsTask(protocol, execution.store, tuple(policies))
+    _run(method, source, out, task, execution, **options)
+    return [read_run(out / name) for name in task.parts()]
+
+
 def run_diverse(
     method: MethodSpec,
     source: Source,
@@ -141,39 +164,62 @@ def _run(
     record = _begun_record(method, source, content.whole, task, every, limit, execution, command)
     for note in record.dataset.facts.get("notes", ()):
         _logger.warning("%s: %s", source.name, note)
-    out.mkdir(parents=True, exist_ok=True)
-    if _is_finished(out, record, existing):
+    parts: Mapping[str, TargetsTask | SetTask] = task.parts() if isinstance(task, TargetsTask) else {"": task}
+    records: dict[str, Record] = {
+        name: dataclasses.replace(record, protocol=part.protocol)  # type: ignore[arg-type]  # the record's own kind
+        for name, part in parts.items()
+    }
+    for name in parts:
+        (out / name).mkdir(parents=True, exist_ok=True)
+    are_finished = [_is_finished(out / name, of_part, existing, out / JOURNAL) for name, of_part in records.items()]
+    if all(are_finished):
+        (out / JOURNAL).unlink(missing_ok=True)
         return
     begun = time.monotonic()
     journal = Journal(out, task.schema)
+    unread = True
     try:
-        _resume(journal, record, contents, out)
+        job = record.job() if "" in parts else {**record.job(), "policies": [*parts]}
+        _resume(journal, job, contents, out)
         work = EvaluationWork(method, source, task, execution.batch, execution.threads, execution.timeout)
         engine = engine or LocalEngine(execution.workers)
         _evaluate(journal, work, numbers, contents, engine, out, progress, grown)
         _check_unchanged(source, contents, journal, out)
         wall_seconds = journal.spend(time.monotonic() - begun)
-        result = _result(journal, contents, wall_seconds)
-        if len(result.unread) == len(contents):
-            raise InputError(
-                f"{source.name}: none of {len(contents)} samples can be read; the first: {result.unread[0].sample}: "
-                f"{result.unread[0].reason}"
-            )
-        (out / RUN).unlink(missing_ok=True)  # it belongs to the rows that are replaced now
-        task.write(out, journal.tables(contents))
-        if (write_tables := getattr(source, "write_tables", None)) is not None:
-            write_tables(out)
+        carried_out = dataclasses.replace(
+            record.execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
+        )
+        for name, part in parts.items():
+            result = _result(journal, _tables(journal, contents, part), len(contents), wall_seconds / len(parts))
+            if len(result.unread) == len(contents):
+                raise InputError(
+                    f"{source.name}: none of {len(contents)} samples can be read; the first: "
+                    f"{result.unread[0].sample}: {result.unread[0].reason}"
+                )
+            unread = bool(result.unread)
+            (out / name / RUN).unlink(missing_ok=True)  # it belongs to the rows that are replaced now
+            part.write(out / name, _tables(journal, contents, part))
+            if (write_tables := getattr(source, "write_tables", None)) is not None:
+                write_tables(out / name)
+            finished = dataclasses.replace(records[name], execution=carried_out, result=result)
+            write_json(out / name / RUN, finished.as_json())
     finally:
         nothing = not any(journal.finished().values())
         journal.close()
         if nothing:
             (out / JOURNAL).unlink()
-    carried_out = dataclasses.replace(
-        record.execution, engine=engine.name, workers=engine.workers, workers_lost=len(engine.lost)
-    )
-    write_json(out / RUN, dataclasses.replace(record, execution=carried_out, result=result).as_json())
-    if not result.unread:
+    if not unread:
         (out / JOURNAL).unlink()
+
+
+def _tables(journal: Journal, samples: Collection[str], task: TargetsTask | SetTask) -> Iterator[pa.Table]:
+    """The rows of finished samples that belong to a task."""
+    for table in journal.tables(samples):
+        if "policy" in table.schema.names and isinstance(task, TargetsTask):
+            own = table.filter(pc.equal(table["policy"], task.protocol.policy))
+            yield own.select(task.schema.names).cast(task.schema)
+        else:
+            yield table
 
 
 def _evaluate(
@@ -211,9 +257,9 @@ def _evaluate(
                 bar.set_postfix(failed=failed)
 
 
-def _resume(journal: Journal, record: Record, contents: Mapping[str, str], out: Path) -> None:
+def _resume(journal: Journal, job: Mapping[str, Any], contents: Mapping[str, str], out: Path) -> None:
     """Keep the rows of samples that are as they were; InputError for the journal of another job or of other data."""
-    begun, job, finished = journal.job(), record.job(), journal.finished()
+    begun, finished = journal.job(), journal.finished()
     if begun is not None:
         check_same(_settings(begun), _settings(job), out)
         read = {sample: content for sample, content in finished.items() if content is not None}
@@ -322,22 +368,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _is_finished(out: Path, record: Record, existing: Existing) -> bool:
+def _is_finished(out: Path, record: Record, existing: Existing, journal: Path) -> bool:
     """Treat what is in the folder by `existing`; whether it has the finished run of this job."""
-    present = [name for name in JOB_FILES if (out / name).exists()]
+    present = [place for place in (*(out / name for name in JOB_FILES), journal) if place.exists()]
     if existing == "overwrite":
-        for name in (RUN, *present):  # the record first: without it nothing is a finished run
-            (out / name).unlink(missing_ok=True)
+        for place in (out / RUN, *present):  # the record first: without it nothing is a finished run
+            place.unlink(missing_ok=True)
         return False
     if existing == "fail" and present:
         raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
     if not (out / RUN).is_file():
         return False
     before = parse_record((out / RUN).read_bytes(), str(out / RUN))
-    if before.result.unread and (out / JOURNAL).is_file():
+    if before.result.unread and journal.is_file():
         return False
     check_same(before.job(), record.job(), out)
-    (out / JOURNAL).unlink(missing_ok=True)
     return True
 
 
@@ -360,10 +405,10 @@ def _differences(place: str, there: object, wanted: object) -> Iterator[tuple[st
         yield place, there, wanted
 
 
-def _result(journal: Journal, samples: Collection[str], wall_seconds: float) -> Result:
+def _result(journal: Journal, tables: Iterator[pa.Table], samples: int, wall_seconds: float) -> Result:
     failed: list[Failure] = []
     clicks, seconds = 0, dict.fromkeys(SECONDS, 0.0)
-    for table in journal.tables(samples):
+    for table in tables:
         (last,) = table.select(["sample", "click", "failure"]).slice(len(table) - 1).to_pylist()
         failed += [Failure(*last.values())] if last["failure"] is not None else []
         clicks += len(table)
@@ -371,7 +416,7 @@ def _result(journal: Journal, samples: Collection[str], wall_seconds: float) -> 
             seconds[name] += float(sum(table[name].to_pylist()))
     repeated = journal.repeated()
     return Result(
-        samples=len(samples),
+        samples=samples,
         clicks=clicks,
         failed=tuple(failed),
         batches_repeated=RepeatedBatches(len(repeated), repeated[0] if repeated else None),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
 from disbench.core.choices import Store
+from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
@@ -34,26 +35,39 @@ _TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())
 class SampleLoop(Loop):
     """The state of one sample while it is evaluated; the first click is made at once, the next by `take`.
 
-    With an oracle of the granularity one loop follows another, each in a session of its own.
+    With an oracle of the granularity one loop follows another, each in a session of its own; so it is with several
+    policies, in one session if it can be restarted.
     """
 
-    def __init__(self, sample: Sample, protocol: Protocol, store: Store = "none", harness_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        protocol: Protocol,
+        store: Store = "none",
+        harness_seconds: float = 0.0,
+        policies: Sequence[str] = (),
+    ) -> None:
         begun = time.perf_counter()
         super().__init__(sample.image, harness_seconds, _initial(sample, protocol))
         self.sample, self.protocol, self.store = sample, protocol, store
         self.clicks = []
-        self._policy = protocol.click_policy
-        if self._policy.recording is not None:
-            self._policy.recording.check_inside(sample.id, sample.target.shape)
+        if protocol.recording is not None:
+            protocol.recording.check_inside(sample.id, sample.target.shape)
         self._boundary = TargetBoundary(sample.target)
         self._fewest = protocol.max_clicks
-        self._granularities = iter(_granularities(sample, protocol))
-        self._begin(next(self._granularities))
+        self._policies = bool(policies)
+        protocols = [replace(protocol, policy=policy) for policy in policies] or [protocol]
+        self._loops = iter(list(product(protocols, _granularities(sample, protocol))))
+        self._begin(*next(self._loops))
         self.harness_seconds += time.perf_counter() - begun
 
-    def _begin(self, granularity: float | None) -> None:
-        """Begin a loop of clicks, in a new session."""
-        self.session, self.clicks, self.granularity, self.done, self._reached = None, [], granularity, False, False
+    def _begin(self, protocol: Protocol, granularity: float | None) -> None:
+        """Begin a loop of clicks; a session that was told another granularity, or failed, cannot be restarted."""
+        if granularity is not None:
+            self.session = None
+        self.protocol, self.granularity, self.again = protocol, granularity, self.session is not None
+        self._policy = protocol.click_policy
+        self.clicks, self.done, self._reached = [], False, False
         self._kept = first_mask(self.sample, self.protocol)
         self.pending = self._click()
 
@@ -90,10 +104,22 @@ class SampleLoop(Loop):
         begun = time.perf_counter()
         if not self.done:
             self.pending = self._click()
-        elif (granularity := next(self._granularities, None)) is not None:
-            self._begin(granularity)
+        else:
+            self._go_on()
         self.harness_seconds += time.perf_counter() - begun
         return row
+
+    def fail(self, reason: str) -> ClickRow:
+        """End the loop: the method failed on the pending answer; the loops of other policies go on in new sessions."""
+        row: ClickRow = super().fail(reason)
+        if self._policies:
+            self.session = None
+            self._go_on()
+        return row
+
+    def _go_on(self) -> None:
+        if (following := next(self._loops, None)) is not None:
+            self._begin(*following)
 
     def _beaten(self, iou: float) -> bool:
         """Whether this loop needs more clicks than an earlier one to the IoU that the oracle goes by (GraCo)."""
@@ -114,8 +140,18 @@ class SampleLoop(Loop):
         else:
             click, number = self._simulated(), len(self.clicks) + 1
             self.clicks.append(click)
-        size = {"height": height, "width": width}
-        return ClickRow(self.sample.id, number, click.x, click.y, click.positive, **size, granularity=self.granularity)
+        policy = self.protocol.policy if self._policies else ""
+        return ClickRow(
+            self.sample.id,
+            number,
+            click.x,
+            click.y,
+            click.positive,
+            height=height,
+            width=width,
+            granularity=self.granularity,
+            policy=policy,
+        )
 
     def _simulated(self) -> Click:
         if self.sample.first_click is not None and not self.clicks:
@@ -156,26 +192,50 @@ def _initial(sample: Sample, protocol: Protocol) -> BoolArray | None:
 
 @dataclass(frozen=True)
 class TargetsTask:
-    """The benchmark's own task, clicks on one target (`disbench.harness.tasks.Task`)."""
+    """The benchmark's own task, clicks on one target (`disbench.harness.tasks.Task`).
+
+    Attributes:
+        protocol: how to evaluate.
+        store: which masks the rows carry.
+        policies: those of several loops on each sample, in place of the protocol's; each makes a run of its own.
+    """
 
     protocol: Protocol
     store: Store = "none"
+    policies: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
-        """`SCHEMA`, with the granularity that the method is told, if any."""
-        return SCHEMA if self.protocol.granularity == "none" else SCHEMA.append(_TOLD.field("granularity"))
+        """`SCHEMA`, with the granularity that the method is told, if any, and the policy where there are several."""
+        schema = SCHEMA if self.protocol.granularity == "none" else SCHEMA.append(_TOLD.field("granularity"))
+        return schema.append(pa.field("policy", pa.string())) if self.policies else schema
+
+    def parts(self) -> dict[str, TargetsTask]:
+        """The runs that it makes: folder below its own -> task of a single policy; "" is the folder itself."""
+        if not self.policies:
+            return {"": self}
+        labels = [ClickPolicy.parse(policy).label for policy in self.policies]
+        names = ["base" if label == "center" else label.partition(" ")[0] for label in labels]
+        tasks = [TargetsTask(replace(self.protocol, policy=policy), self.store) for policy in self.policies]
+        return dict(zip(names, tasks, strict=True))
 
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
         """The loop of a sample."""
-        return SampleLoop(sample, self.protocol, self.store, harness_seconds)
+        return SampleLoop(sample, self.protocol, self.store, harness_seconds, self.policies)
 
     def unread(self, sample: str, reason: str) -> ClickRow:
         """The only row of a sample that cannot be read."""
         return ClickRow(sample, 1, 0, 0, positive=False, failure=reason)
 
     def kept(self, rows: Sequence[ClickRow]) -> Sequence[ClickRow]:
-        """All rows, or of several loops those of the best, or of the one in which the method failed."""
+        """All rows, or of several granularities those of the best, or of the one in which the method failed.
+
+        Where the sample ended before some policies were reached, each of these gets the last row, a failure.
+        """
+        if self.policies:
+            missing = [policy for policy in self.policies if policy not in {row.policy for row in rows}]
+            ended = [replace(rows[-1], click=1, policy=policy) for policy in missing]
+            return [*(row for row in rows if row.policy), *ended]
         loops = [list(loop) for _, loop in groupby(rows, key=lambda row: row.granularity)]
         if len(loops) == 1 or rows[-1].failure is not None:
             return loops[-1]

@@ -75,7 +75,7 @@ SECONDS = ("model_seconds", "harness_seconds")
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """The outcome of one click: the columns of `SCHEMA`, and the granularity that the method was told, if any."""
+    """The outcome of one click: the columns of `SCHEMA`, the granularity that was told, the policy among several."""
 
     sample: str
     click: int
@@ -96,6 +96,7 @@ class ClickRow:
     mask: bytes | None = None
     candidate_masks: tuple[bytes, ...] | None = None
     granularity: float | None = None
+    policy: str = ""
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:

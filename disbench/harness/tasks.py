@@ -37,6 +37,7 @@ class Loop(ABC):
         initial: the mask that a session starts from, or None.
         granularity: that a session is opened with, or None.
         session: None where the caller opens one before the next answer.
+        again: whether the session begins from the start before the next answer, on the same image.
         clicks: all clicks of the pending answer.
         pending: the row of the pending answer if the method fails on it.
         done: whether the sample is finished.
@@ -49,7 +50,7 @@ class Loop(ABC):
     def __init__(self, image: RgbImage, harness_seconds: float, initial: BoolArray | None = None) -> None:
         self.image, self.initial, self.harness_seconds, self._model_seconds = image, initial, harness_seconds, 0.0
         self.session: Session | None = None
-        self.done = False
+        self.done = self.again = False
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending answer."""
@@ -161,7 +162,7 @@ def _run_together(method: Method, samples: Sequence[Reader], task: Task, *, batc
             yield from _step(number, loop, predictions)
         going = {number: loop for number, loop in going.items() if not loop.done}
         for number, loop in list(going.items()):
-            if loop.session is None and not (yield from _open(method, number, loop)):
+            if (loop.session is None or loop.again) and not (yield from _open(method, number, loop)):
                 del going[number]
 
 
@@ -182,19 +183,27 @@ def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
 
 
 def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
-    """Open a session for a loop; whether that worked."""
+    """Open a session for a loop, or restart its session if it can; whether that worked."""
+    restart = getattr(loop.session, "restart", None) if loop.again else None
+    loop.again = False
     try:
-        if (make_ready := getattr(method, "make_ready", None)) is not None:
-            called("make_ready", make_ready, InputError)  # its InputError ends the run
-        image = loop.image.copy()  # a method may write into it
-        told = _told(method, loop)
-        loop.session = yield from _calling({number: loop}, "open", lambda: method.open(image, **told))
+        if restart is not None:
+            yield from _calling({number: loop}, "restart", restart)
+        else:
+            loop.session = yield from _calling({number: loop}, "open", _opening(method, loop))
         if loop.initial is not None:
             yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
     except MethodError as failure:
         yield Clicked(number, loop.fail(str(failure)), done=True)
         return False
     return True
+
+
+def _opening(method: Method, loop: Loop) -> Callable[[], Session]:
+    if (make_ready := getattr(method, "make_ready", None)) is not None:
+        called("make_ready", make_ready, InputError)  # its InputError ends the run
+    image, told = loop.image.copy(), _told(method, loop)  # a method may write into the image
+    return partial(method.open, image, **told)
 
 
 def _told(method: Method, loop: Loop) -> dict[str, Any]:

@@ -309,7 +309,7 @@ def _conditions(record: RunRecord) -> dict[str, str]:
             )
         ),
         protocol.selection,
-        policy,
+        policy.label,
         protocol.seed if policy.name in DRAWING else "none",
         protocol.max_clicks,
         "used" if protocol.initial_masks else "ignored",

@@ -15,6 +15,7 @@ from disbench.reports.ambiguity.numbers import Numbers, read_numbers
 from disbench.reports.ambiguity.report import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
+from disbench.reports.depth import depth_panels, depth_series, depth_tables
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, require_runs, split_runs
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
@@ -33,7 +34,8 @@ from disbench.reports.tables import (
 PAGE, RESULTS, CURVES, TABLES = "report.md", "results.csv", "curves.csv", "tables.tex"
 LEADERBOARD = "leaderboard.html"
 PNG, SVG = "curves.png", "curves.svg"
-FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG)
+DEPTH_PNG, DEPTH_SVG = "depth.png", "depth.svg"
+FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG, DEPTH_PNG, DEPTH_SVG)
 Pictures = Mapping[Path, Sequence[Picture]]
 
 
@@ -74,6 +76,7 @@ def make_report(
 
     Returns:
         `report.md`, `results.csv`, `tables.tex`; `curves.csv`, `curves.png` and `curves.svg` if a run has curves;
+        `depth.png` and `depth.svg` of `--policy slices:10`;
         `leaderboard.html` if asked for. The same runs give the same bytes.
 
     Raises:
@@ -84,6 +87,9 @@ def make_report(
     entries = read_entries(require_runs(runs, answers))
     shown = _by_entry((pictures(entries) if callable(pictures) else pictures) or {}, entries)
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
+    series = depth_series(clicked)
+    sliced = {entry.folder for one in series for entry in one.slices}
+    clicked = [entry for entry in clicked if entry.folder not in sliced]  # the table of depths shows them
     if page and not clicked:
         raise InputError("every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks")
     sections = [
@@ -93,16 +99,23 @@ def make_report(
     overview = [overview_table(clicked)] if clicked else []
     numbers = [read_numbers(run) for run in answers]
     plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
+    plain += depth_tables(series)
+    depths = draw_curves(depth_panels(series), columns=2) if series else {}
     panels = _panels(clicked, sections)
     tables = {table.name: table for table in (*overview, *plain)}
     for number, section in enumerate(sections, start=1):
         tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
+    figures = _figures(numbers, runs) if page else []
+    if page and series:
+        figures.append(("NoC and AuC against the depth of clicks", depths["png"]))
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, overview, plain, sections, panels).encode(),
+        PAGE: _page(entries, overview, plain, sections, panels, DEPTH_PNG if series else "").encode(),
         RESULTS: results_csv(entries).encode(),
         TABLES: latex.document(tables).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
-        LEADERBOARD: page_html(clicked, shown, plain, _figures(numbers, runs)).encode() if page else None,
+        DEPTH_PNG: depths.get("png"),
+        DEPTH_SVG: depths.get("svg"),
+        LEADERBOARD: page_html(clicked, shown, plain, figures).encode() if page else None,
     }
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
@@ -170,6 +183,7 @@ def _page(
     plain: Sequence[Table],
     sections: Sequence[_Section],
     panels: Sequence[Panel],
+    depth: str,
 ) -> str:
     return render(
         "report.md.jinja",
@@ -178,6 +192,7 @@ def _page(
             "plain_tables": plain,
             "sections": sections,
             "panels": panels,
+            "depth": depth,
             "stopped": [entry for entry in entries if entry.stop_at is not None],
             "png": PNG,
             "svg": SVG,
@@ -196,5 +211,7 @@ def _lines(entries: Sequence[Entry], out: Path) -> list[str]:
     for entry in entries:
         found = entry.measured("iou_at_budget" if entry.budget else f"noc_{SOLVED}")
         points = f" ({entry.budget})" if entry.budget else ""
-        lines.append(f"  {entry.label} on {entry.dataset_name}: {found}{points}")
+        policy = entry.conditions["click policy"]
+        clicks = "" if policy == "center" else f", {policy}"
+        lines.append(f"  {entry.label}{clicks} on {entry.dataset_name}: {found}{points}")
     return lines

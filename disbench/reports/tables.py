@@ -28,8 +28,8 @@ def clicks_table(entries: Sequence[Entry]) -> Table:
 def quality_table(entries: Sequence[Entry]) -> Table:
     """Mean IoUs after some clicks, samples never solved, and time of runs on the same samples."""
     caption = (
-        f"Mean IoU and mean boundary IoU, share of samples that never reach an IoU of {SOLVED / 100:.2f}, seconds a "
-        "click (opening the image is part of the first)."
+        "Mean IoU and mean boundary IoU, area under their curves (AuC), share of samples that never reach an IoU of "
+        f"{SOLVED / 100:.2f}, seconds a click (opening the image is part of the first)."
     )
     return _table("quality", f"{entries[0].dataset_name}: quality and time", caption, entries, "quality", _RUN)
 
@@ -192,7 +192,11 @@ def _table(
 ) -> Table:
     """A row for each run: descriptions, measures, more descriptions."""
     notes, shared, machine = Footnotes(), reference(entries), most_common(entry.execution for entry in entries)
-    measures = measures_in(place)
+    measures = [
+        measure
+        for measure in measures_in(place)
+        if not measure.optional or any(entry.values[measure.name].number is not None for entry in entries)
+    ]
     rows = []
     for entry in entries:
         cells = _described(entry, notes.marks(deviation(entry, shared), *_remarks(entry)))

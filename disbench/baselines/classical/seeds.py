@@ -128,6 +128,9 @@ class SeededSession:
         self._rows, self._columns = working.shape[:2]
         self._method, self._solve = method, method.prepared(working)
 
+    def restart(self) -> None:
+        """Nothing has to be forgotten: every answer is computed from all clicks."""
+
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, float32 (1, height, width) in [0, 1], or bool where labels are solved.
 

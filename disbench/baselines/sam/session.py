@@ -177,6 +177,10 @@ class SamSession:
 
     def __init__(self, method: SamMethod, encoding: Any, size: tuple[int, int]) -> None:
         self._method, self._encoding, self._size = method, encoding, size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all clicks; the image stays encoded."""
         self._low: Float32Array | None = None
         self._kept = 0
 

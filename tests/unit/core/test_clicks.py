@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.click_policies import POLICIES, ClickPolicy
+from disbench.core.click_policies import POLICIES, ClickPolicy, drawn_from_slice, series
 from disbench.core.clicks import NO_ERROR, Click, next_click, opencv_version
 from disbench.core.errors import InputError
 
@@ -84,7 +84,9 @@ def test_opencv_or_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_and_texts() -> None:
-    assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "scipy-restart", "removed-center"}
+    assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "scipy-restart", "removed-center"} | {
+        "slice"
+    }
     for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789"):
         assert str(ClickPolicy.parse(text)) == text
     assert str(ClickPolicy.parse("jitter")) == str(ClickPolicy("jitter")) == "jitter:sigma=0.3"
@@ -98,6 +100,8 @@ def test_names_and_texts() -> None:
         ("jitter:sigm=1", "'sigm'; did you mean 'sigma'"),
         *((f"jitter:sigma{value}", "sigma") for value in ("=wide", "=0", "=inf", "")),
         ("center:sigma=1", "no options"),
+        *((f"slice:{options}", "group") for options in ("group=0", "group=11", "group=1.5", "group=3,of=2")),
+        ("slice:power=-1", "power"),
     ],
 )
 def test_refused_policies(text: str, part: str) -> None:
@@ -105,7 +109,7 @@ def test_refused_policies(text: str, part: str) -> None:
         ClickPolicy.parse(text)
 
 
-@pytest.mark.parametrize("text", ["center", "random", "jitter"])
+@pytest.mark.parametrize("text", ["center", "random", "jitter", "slice"])
 def test_policies_agree_where_nothing_is_wrong(text: str) -> None:
     policy = ClickPolicy.parse(text)
     assert policy.simulate([[1, 0, -1]], [[True, False, True]]) == NO_ERROR
@@ -195,3 +199,85 @@ def test_draws_depend_on_seed_sample_and_click_alone() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == str(tuple(first))
+
+
+# Slices
+
+
+class Evenly:
+    """In place of a generator: u at a given share of its range, and the pixel at another share of its class."""
+
+    def __init__(self, share: float, pixel: float = 0.0) -> None:
+        self.share, self.pixel = share, pixel
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + self.share * (high - low)
+
+    def integers(self, count: int) -> int:
+        return int(self.pixel * count)
+
+
+def drawn(weights: Array, group: int, of: int, share: float, pixel: float = 0.0) -> tuple[int, int]:
+    return drawn_from_slice(weights.astype(np.float32), group, of, Evenly(share, pixel))  # type: ignore[arg-type]
+
+
+def test_slices_of_a_square() -> None:
+    """7 x 7, distances 1 to 4 of masses 24, 32, 24 and 4: how much of each slice lies in each class."""
+    side = np.minimum(np.arange(7), np.arange(7)[::-1]) + 1
+    square = np.minimum.outer(side, side)
+    shares = np.zeros((10, 5))
+    for group in range(1, 11):
+        for share in (np.arange(2000) + 0.5) / 2000:
+            x, y = drawn(square, group, 10, share)
+            shares[group - 1, square[y, x]] += 1 / 2000
+    expected = np.zeros((10, 5))
+    expected[:3, 1], expected[2:7, 2], expected[6:, 3], expected[9, 4] = (
+        (1, 1, 0.8571),
+        (0.1429, 1, 1, 1, 0.6667),
+        (0.3333, 1, 1, 0.5238),
+        0.4762,
+    )
+    assert np.allclose(shares, expected, atol=1e-3)
+    assert np.allclose(8.4 * shares.sum(axis=0), [0, 24, 32, 24, 4], atol=0.02)
+    # Every pixel of a class is drawn, row by row.
+    ring = [tuple(map(int, at)) for at in np.argwhere(square == 3)]
+    assert [drawn(square, 8, 10, 0.5, (n + 0.5) / 8)[::-1] for n in range(8)] == ring
+
+
+def test_slices_of_a_disc() -> None:
+    y, x = np.mgrid[-101:102, -101:102]
+    disc = x * x + y * y <= 100 * 100
+    assert disc.sum() == 31417
+    distances = cv2.distanceTransform(disc.astype(np.uint8), cv2.DIST_L2, 0)
+    assert distances.sum(dtype=np.float64) == pytest.approx(1_053_153.16, rel=1e-6)
+    borders = [distances[drawn(distances, group, 10, 0)[::-1]] for group in range(2, 11)]
+    assert np.allclose(borders, [19.65, 28.64, 36.24, 43.27, 50.0, 56.73, 63.78, 71.28, 80.41], atol=0.02)
+    shares = np.array([0.1958, 0.2871, 0.3633, 0.4329, 0.5, 0.5671, 0.6367, 0.7129, 0.8042])  # 3 u^2 - 2 u^3
+    assert np.allclose(borders, 100 * shares, atol=0.75)
+
+
+def test_a_slice_clicks_the_kind_of_the_standard_click_once_a_pixel() -> None:
+    target, prediction = two_errors()
+    depths = np.zeros(target.shape)
+    depths[5:12, 10:19] = cv2.distanceTransform(np.pad(target[5:12, 10:19], 1).astype(np.uint8), cv2.DIST_L2, 0)[
+        1:-1, 1:-1
+    ]
+    found = []
+    for group in range(1, 11):
+        policy = ClickPolicy("slice", {"group": group})
+        clicks = [policy.simulate(target, prediction, seed=seed, sample="x") for seed in range(30)]
+        assert all(click.positive for click in clicks)
+        assert clicks == [policy.simulate(target, prediction, seed=seed, sample="x") for seed in range(30)]
+        found.append(np.mean([depths[click.y, click.x] for click in clicks]))
+    assert found[0] < 2 and found[-1] > 3 and sorted(found) == found
+    everywhere = ClickPolicy.parse("slice:group=1,of=1,power=0")
+    made: list[Click] = []
+    while (click := everywhere.simulate(target, np.zeros_like(prediction), made)) != NO_ERROR:
+        assert click not in made and target[click.y, click.x] == 1
+        made.append(click)
+    assert len(made) == 63
+    assert [policy.label for policy in series("slices:10")] == ["center", *(f"D{group}" for group in range(1, 11))]
+    assert all(ClickPolicy.parse(str(policy)) == policy for policy in series("slices:4"))
+    assert series("slice:group=2") == []
+    with pytest.raises(InputError, match="slices:10"):
+        series("slices")

@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 
 from disbench.core import metrics
-from disbench.core.metrics import TargetBoundary, boundary_iou, clicks_to_reach, iou, miou_curve, noc, nof
+from disbench.core.metrics import (
+    TargetBoundary,
+    area_under_curve,
+    boundary_iou,
+    clicks_to_reach,
+    difference_of_groups,
+    difference_to_base,
+    iou,
+    miou_curve,
+    noc,
+    nof,
+    spread,
+)
 
 
 def test_examples_in_the_documentation() -> None:
@@ -123,3 +135,19 @@ def test_an_array_is_measured_as_its_rows_are(max_clicks: int) -> None:
         else:
             with pytest.raises(ValueError, match="shorter than 6"):
                 miou_curve(given_ious, max_clicks)
+
+
+def test_area_under_the_curve_and_spread_over_groups() -> None:
+    cases = [[0.8] * 20, [0.5] * 10 + [1.0] * 10, [0.05 * click for click in range(1, 21)]]
+    assert area_under_curve(cases) == pytest.approx([0.8, 0.75, 0.525], abs=1e-6)
+    assert area_under_curve([[0.5, 0.7]], max_clicks=1) == pytest.approx([0.5])
+    with pytest.raises(ValueError, match="ended early"):
+        area_under_curve([[0.5, 0.7]])
+    groups = spread(np.arange(1, 11)[:, None])
+    assert (float(groups.mean[0]), float(groups.deviation[0])) == (5.5, pytest.approx(2.8723, abs=1e-4))
+    firsts = spread(np.array([[0.9, 0.9, 0.6, 0.6], [0, 0, 0, 0]]).T)  # the IoUs after four people's first clicks
+    assert [part[0] for part in firsts] == [pytest.approx(value) for value in (0.75, 0.15, 0.20)]
+    assert np.isnan(firsts.nsr[1])
+    assert difference_to_base([[3, 4]] * 10, [2, 4], relative=True).mean() == 0.25
+    assert difference_of_groups([[4, 4], [9, 9], [2, 4]], relative=True).mean() == 0.5
+    assert difference_of_groups([[0.5], [0.75]], relative=False)[0] == -0.25
