@@ -422,11 +422,11 @@ def _short(measure: Measure, percent: int, rule: FailureRule | None = None) -> M
     )
 
 
-def _auc(name: str, title: str, group: Group, column: str) -> Measure:
+def _auc(name: str, title: str, group: Group) -> Measure:
     def by_sample(rows: RunRows) -> FloatArray:
-        if rows.without_curves:
-            raise UnavailableError(rows.without_curves)
-        return area_under_curve(getattr(rows, column), rows.max_clicks)
+        of_boundary = group == "boundary"
+        _on_curve(rows.boundary_miou if of_boundary else rows.miou, rows, 1)
+        return area_under_curve(rows.boundary_ious if of_boundary else rows.ious, rows.max_clicks)
 
     headings: dict[Place, tuple[str, str]] = {"quality": ("", title)}
     if group == "iou":
@@ -489,9 +489,9 @@ MEASURES: dict[str, Measure] = {
         _short(_noc(SOLVED), SOLVED),
         *(_short(_nof(SOLVED, rule), SOLVED, rule) for rule in get_args(FailureRule)[::-1]),
         *map(_iou, AT_CLICKS),
-        _auc("auc", "AuC", "iou", "ious"),
+        _auc("auc", "AuC", "iou"),
         *map(_boundary, AT_CLICKS),
-        _auc("boundary_auc", "boundary AuC", "boundary", "boundary_ious"),
+        _auc("boundary_auc", "boundary AuC", "boundary"),
         Measure(
             f"never_solved_{SOLVED}",
             "never solved",
