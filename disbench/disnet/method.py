@@ -64,7 +64,7 @@ class DisnetMethod:
         previous = stacked([s.kept for s in sessions]).logits if one_stage and sessions[0].proposals else None
         proposals = self.network.propose(inputs, given, previous)
         for number, session in enumerate(sessions):
-            session.proposals, session.settled = proposals.rows(slice(number, number + 1)), False
+            session.proposals, session.last = proposals.rows(slice(number, number + 1)), None
             session.index = int(session.proposals.objectness[0].argmax())
         logits = proposals.logits
         if self.network.options.refine_first and not one_stage:
@@ -77,9 +77,11 @@ class DisnetMethod:
     @torch.inference_mode()
     def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         kept = stacked([session.kept for session in sessions])
-        for session in sessions:
-            session.settled = True
-        logits = self.network.refine(kept, self._clicks(sessions, clicks))
+        first = zip(sessions, kept.logits, strict=True)
+        last = torch.stack([own if session.last is None else session.last for session, own in first])
+        logits = self.network.refine(kept, self._clicks(sessions, clicks), last)
+        for session, own in zip(sessions, logits, strict=True):
+            session.last = own
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
 
     def _all_refined(self, proposals: Proposals, clicks: ClickBatch) -> Tensor:
@@ -102,7 +104,7 @@ class DisnetSession:
     Attributes:
         proposals: the candidates, of one sample; None before the first click.
         index: the candidate that goes on.
-        settled: there was a corrected mask, so that `keep` refers to it.
+        last: logits of the last corrected mask, to which `keep` refers if there is one.
     """
 
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
@@ -112,7 +114,8 @@ class DisnetSession:
     def restart(self) -> None:
         """Forget all clicks; the image stays encoded."""
         self.proposals: Proposals | None = None
-        self.index, self.settled = 0, False
+        self.last: Tensor | None = None
+        self.index = 0
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """N candidates with their object probabilities for the first click, one corrected mask for more clicks.
@@ -126,7 +129,7 @@ class DisnetSession:
 
         After a corrected mask it has no effect: M_s and Q_s stay those of the first click.
         """
-        if not self.settled:
+        if self.last is None:
             self.index = index
 
     @property

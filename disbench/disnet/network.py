@@ -58,10 +58,14 @@ class Disnet(nn.Module):
         proposals: Proposals = self.proposal(inputs, clicks, previous)
         return proposals
 
-    def refine(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid). Needs `first_click`."""
+    def refine(self, kept: Kept, clicks: ClickBatch, last: Tensor | None = None) -> Tensor:
+        """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid). Needs `first_click`.
+
+        `last` are the logits of the last answer, of the same shape; they count with `later_mask` = "last" alone.
+        """
         assert self.refinement is not None
-        logits: Tensor = self.refinement(kept, clicks)
+        current = kept.logits if last is None or self.options.later_mask == "kept" else last
+        logits: Tensor = self.refinement(kept, clicks, current)
         return logits
 
 

@@ -68,6 +68,8 @@ class DisnetOptions:
         fcg: first-click guidance; off, plain attention from the features to the click vectors.
         blocks: number of DAMC blocks.
         refine_first: answer the first click with the refined mask, not with the candidate itself.
+        later_mask: the mask that stage 2 corrects: "kept", always M_s, as printed, or "last", its own last answer. On a
+            plain ViT that takes the place of M_s; on SAM's decoder it is the mask prompt, and the DAMC blocks see M_s.
     """
 
     first_click: bool = True
@@ -79,6 +81,7 @@ class DisnetOptions:
     attention: ClickAttentionOptions = field(default_factory=ClickAttentionOptions)
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     refine_first: bool = False
+    later_mask: Literal["kept", "last"] = "kept"
 
     @property
     def outputs(self) -> int:

@@ -234,10 +234,10 @@ class RefinementNetwork(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(DamcBlock(channels, heads, options) for _ in range(options.blocks))
 
-    def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits on the grid of F^-1: float (batch, height, width)."""
+    def forward(self, kept: Kept, clicks: ClickBatch, current: Tensor | None = None) -> Tensor:
+        """Logits on the grid of F^-1, float (batch, height, width); `current` logits take the place of M_s's."""
         token, features = kept.query, kept.features.permute(0, 2, 3, 1)
-        mask = kept.logits.sigmoid()
+        mask = (kept.logits if current is None else current).sigmoid()
         for block in self.blocks:
             token, features = block(token, features, mask, clicks)
         return torch.einsum("bd,bhwd->bhw", token, features)

@@ -25,6 +25,8 @@ from disbench.disnet.sam_weights import SamParts, image_positions
 CHANNELS = 32
 """d, the width of the upscaled embedding."""
 HEADS = 4
+COMPARED = 128
+"""Width of a candidate where candidates are compared."""
 FINE = 2
 """Cells of F^-1 along a side of a cell of the DAMC blocks: on F^-1's own 256 x 256 cells they would cost three times as
 much as the rest of the decoder."""
@@ -110,6 +112,7 @@ class SamProposalNetwork(SamStage):
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
         self.hypernetworks = nn.ModuleList(copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order)
         self.objectness = _grown_head(decoder.iou_prediction_head, order)
+        self.comparison = Comparison(self.candidate_tokens.shape[1])
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -118,7 +121,7 @@ class SamProposalNetwork(SamStage):
             "prompt encoder": self.prompts,
             "two-way transformer, upscaling": self.two_way,
             "hypernetworks": self.hypernetworks,
-            "objectness head": self.objectness,
+            "objectness head, comparison": nn.ModuleList([self.objectness, self.comparison]),
         }
 
     def forward(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
@@ -142,7 +145,65 @@ class SamProposalNetwork(SamStage):
         features = on_grid(cells)
         logits = _split((features.flatten(1, 2) @ weights.mT).mT, 2, features.shape[1:3])
         features = features.permute(0, 3, 1, 2)
-        return Proposals(logits, self.objectness(found[:, 0]), queries, features, context=inputs)
+        objectness = self.comparison(self.objectness(found[:, 0]), queries, logits.detach(), inputs)
+        return Proposals(logits, objectness, queries, features, context=inputs)
+
+
+class ComparisonLayer(nn.Module):
+    """Attention among candidates, then an FFN, each behind a norm. torch's layer ignores the bias where it predicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.projection = nn.LayerNorm(COMPARED), nn.Linear(COMPARED, 3 * COMPARED)
+        self.out = nn.Linear(COMPARED, COMPARED)
+        wide = 2 * COMPARED
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(COMPARED), nn.Linear(COMPARED, wide), nn.ReLU(), nn.Linear(wide, COMPARED)
+        )
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Candidates, float (batch, N, width), with a bias (batch, heads, N, N) of their attention."""
+        queries, keys, values = self.projection(self.norm(tokens)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        found = nn.functional.scaled_dot_product_attention(queries, keys, values, bias.to(queries.dtype))
+        tokens = tokens + self.out(found.transpose(1, 2).flatten(2))
+        corrected: Tensor = tokens + self.ffn(tokens)
+        return corrected
+
+
+class Comparison(nn.Module):
+    """Object scores of candidates that have seen each other: those of SAM's head plus a correction, 0 at first.
+
+    A candidate is its query, the image's features in its mask, and the mask's size and certainty; two layers of
+    attention among the candidates see the IoUs of their masks. `width` is that of queries and features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.inside, self.shape = (nn.Linear(size, COMPARED) for size in (width, width, 3))
+        self.layers = nn.ModuleList(ComparisonLayer() for _ in range(2))
+        self.overlap = nn.Parameter(torch.zeros(HEADS))
+        self.correction = _zero(nn.Linear(COMPARED, 1))
+
+    def forward(self, scores: Tensor, queries: Tensor, logits: Tensor, image: Tensor) -> Tensor:
+        """Logits of the object scores, float (batch, N).
+
+        From those of SAM's head, queries (batch, N, width), logits of the masks (batch, N, 256, 256), and the image's
+        features (batch, width, 64, 64).
+        """
+        size = logits.shape[-1] // image.shape[-1]
+        certain = (logits.abs() / 4).tanh().flatten(2).mean(2)
+        masks = nn.functional.avg_pool2d(logits.sigmoid(), size).flatten(2)
+        area = masks.sum(2)
+        inside = (masks @ image.flatten(2).mT) / (area[..., None] + 1)
+        shape = torch.stack([(area / masks.shape[2] + 1e-4).log(), certain, scores.detach() / SCORE_SLOPE], dim=2)
+        both = masks @ masks.mT
+        overlaps = both / (area[:, :, None] + area[:, None] - both + 1)
+        bias = overlaps[:, None] * self.overlap[:, None, None]
+        found = self.query(queries) + self.inside(inside) + self.shape(shape)
+        for layer in self.layers:
+            found = layer(found, bias)
+        corrected: Tensor = scores + self.correction(found)[..., 0]
+        return corrected
 
 
 class SamRefinementNetwork(SamStage):
@@ -163,13 +224,17 @@ class SamRefinementNetwork(SamStage):
         self.corrected_token = _zero(nn.Linear(CHANNELS, CHANNELS))
         self.corrected_features = _zero(nn.Linear(CHANNELS, CHANNELS))
 
-    def forward(self, kept: Kept, clicks: ClickBatch) -> Tensor:
-        """Logits, float (batch, 256, 256), for all clicks in pixels of the input; the context is SAM's features."""
+    def forward(self, kept: Kept, clicks: ClickBatch, current: Tensor | None = None) -> Tensor:
+        """Logits, float (batch, 256, 256), for all clicks in pixels of the input; the context is SAM's features.
+
+        `current` logits, of the same shape, are SAM's mask prompt in the place of M_s's.
+        """
         assert kept.context is not None
+        prompt = kept.logits if current is None else current
         own = self.tokens.expand(len(kept.query), -1, -1)
         mask_token = own[:, 1] + self.kept_token(kept.query)
         own = torch.cat([own[:, :1], mask_token[:, None], own[:, 2:]], dim=1)
-        image = kept.context + self.prompts.mask_embed(kept.logits[:, None])
+        image = kept.context + self.prompts.mask_embed(prompt[:, None])
         found, cells = self.decoded(own, clicks, image, slice(1, 2))
         token = self.hypernetwork(found[:, 0]) + self.kept_query(kept.query)
         pooled = nn.functional.avg_pool2d(kept.features, FINE).permute(0, 2, 3, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from disbench.core.arrays import BoolArray
+from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
@@ -105,7 +106,8 @@ class Examples(Dataset[Example]):
         self._find = [
             finder_of(sets.reader, source.images or None) for sets, source in zip(self._sets, sources, strict=True)
         ]
-        self._starts = np.cumsum([0, *(len(sets) for sets in self._sets)])
+        self._numbers = [_taken(sets, source) for sets, source in zip(self._sets, sources, strict=True)]
+        self._starts = np.cumsum([0, *(len(numbers) for numbers in self._numbers)])
         if not len(self):
             raise InputError("no diverse set in the shards that the training names; sample again")
 
@@ -116,7 +118,7 @@ class Examples(Dataset[Example]):
         epoch, number = item
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
-        sampled, place = self._sets[source].place(number - int(self._starts[source]))
+        sampled, place = self._sets[source].place(int(self._numbers[source][number - int(self._starts[source])]))
         return self._example(sampled, sampled.sets[place], self._image(source, sampled.scene), generator)
 
     def _image(self, source: int, scene: Scene) -> RgbImage:
@@ -198,6 +200,12 @@ class Examples(Dataset[Example]):
         places = np.flatnonzero(region)
         y, x = divmod(int(places[int(generator.integers(len(places)))]), size[1])
         return x * scale_x + shift_x, y * scale_y + shift_y
+
+
+def _taken(sets: DiverseSets, source: Shards) -> IntArray:
+    """Numbers of the sets that an epoch has, as often as it has them: int64 (n,)."""
+    taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
+    return np.tile(np.flatnonzero(np.repeat(taken, sets.reader.sets_a_scene())), source.times)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -127,7 +127,15 @@ def _layer_losses(
     goals, shares = _goals(logits, pairs, targets, valid, weights)
     entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
     losses["objectness"] = weights.objectness * (entropy / shares.sum())
+    if weights.ranking:
+        losses["ranking"] = weights.ranking * _ranking_loss(objectness.to(goals.dtype), goals)
     return losses
+
+
+def _ranking_loss(scores: Tensor, goals: Tensor) -> Tensor:
+    """Mean over pairs of a click's candidates, float (batch, N), of log(1 + exp(-difference)), by goals' distance."""
+    better = (goals[:, :, None] - goals[:, None]).clamp(min=0)
+    return (better * F.softplus(scores[:, None] - scores[:, :, None])).sum() / better.sum().clamp(min=1e-6)
 
 
 @torch.no_grad()
@@ -143,7 +151,12 @@ def _goals(
     for row, own, masks, counts in zip(goals, logits, targets, valid, strict=True):
         meant = masks[:1] if weights.objectness_target == "own-iou" else masks
         if len(meant):
-            row.copy_(_ious(own.sigmoid() > THRESHOLD, meant > 0.5, counts).amax(dim=1))
+            found = own.sigmoid() > THRESHOLD
+            fits = _ious(found, meant > 0.5, counts).amax(dim=1)
+            if weights.redundancy:
+                repeats = _ious(found, found, counts).masked_fill(fits[:, None] >= fits, 0).amax(dim=1)
+                fits = fits * (1 - weights.redundancy * (2 * repeats - 1).clamp(min=0))
+            row.copy_(fits)
     return goals, torch.ones_like(goals)
 
 

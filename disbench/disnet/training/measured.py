@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from disbench.core.errors import InputError, shown
@@ -33,6 +34,8 @@ def refuse_measured(sources: Sequence[Shards]) -> None:
         reader = ShardReader(Path(source.folder))
         find = finder_of(reader, source.images or None)
         for file_name in dict.fromkeys(reader.names()[1]):
+            if not fnmatchcase(file_name, source.only):
+                continue
             stem = PurePosixPath(file_name).stem
             found = _COCO.fullmatch(stem)
             name = found[1] if found else stem
@@ -42,5 +45,5 @@ def refuse_measured(sources: Sequence[Shards]) -> None:
             if found or (path is not None and file_sha256(path) in measured[name]):
                 raise InputError(
                     f"{source.folder}: its image {shown(file_name)} is one that methods are measured on (all are in "
-                    "datasets/measured-images.txt); sample the shards without it, or set allow_measured"
+                    "datasets/measured-images.txt); leave it out of the shards or by `only`, or set allow_measured"
                 )

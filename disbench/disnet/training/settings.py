@@ -29,10 +29,14 @@ class Shards:
     Attributes:
         folder: a finished folder of shards.
         images: folder of their images; "" takes the embedded photos.
+        only: pattern of the images' `file_name`s that are trained on, with `*`, `?` and `[...]`.
+        times: how often an epoch has each set.
     """
 
     folder: str
     images: str = ""
+    only: str = "*"
+    times: Positive = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,9 @@ class MatchWeights:
         objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
             candidate without a gradient, where every candidate has weight 1: "best-iou" with the best of the set's
             masks, "own-iou" with the first one, the object that was clicked.
+        redundancy: by how much the IoU that a candidate is to tell is reduced where it repeats one that fits better:
+            this factor at an IoU of 1 with that one, falling to 0 at 0.5.
+        ranking: the loss of pairs of one click whose scores are not in the order of what they are to tell.
     """
 
     mask: float = 5.0
@@ -75,6 +82,8 @@ class MatchWeights:
     no_object: float = 0.1
     mask_loss: Literal["bce", "focal"] = "bce"
     objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
+    redundancy: Share = 0.0
+    ranking: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,11 @@ class Training:
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
         selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
+        chosen_by_score: share of examples where the candidate of the best score goes on instead.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
+        later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the
+            paper's); "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the
+            last mask, the first of them on the candidate's, and a loss after each.
         ema: decay of the averaged weights, 0 for none.
         workers: loader processes.
         features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
@@ -146,7 +159,9 @@ class Training:
     matching: MatchWeights = field(default_factory=MatchWeights)
     refinement: RefinementLoss = field(default_factory=RefinementLoss)
     selection: Selection = "current"
+    chosen_by_score: Share = 0.0
     corrective_clicks: Count = 3
+    later_clicks: Literal["random", "protocol"] = "random"
     augmentation: Augmentation = field(default_factory=Augmentation)
     ema: Decay = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -189,7 +204,11 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
 def resolved(training: Training, root: Path | None) -> Training:
     """The training with relative folders found here or below `root`, the root of the datasets."""
     shards = tuple(
-        Shards(_found(source.folder, root, "shards"), _found(source.images, root, "images") if source.images else "")
+        dataclasses.replace(
+            source,
+            folder=_found(source.folder, root, "shards"),
+            images=_found(source.images, root, "images") if source.images else "",
+        )
         for source in training.shards
     )
     return dataclasses.replace(training, shards=shards)

@@ -127,7 +127,13 @@ class _Run:
         self.network_input = input_of(training.network, training.features)
         outputs = training.network.options.outputs
         self.examples = Examples(
-            training.shards, network.frame, self.network_input, training.augmentation, outputs, training.seed
+            training.shards,
+            network.frame,
+            self.network_input,
+            training.augmentation,
+            outputs,
+            training.seed,
+            random=training.later_clicks == "random",
         )
         self.steps = total_steps(training, len(self.examples), self.accelerator.num_processes)
         self.network = network.to(self.accelerator.device)
@@ -219,7 +225,8 @@ class _Run:
         """The number of corrective clicks of each example; seeds torch's own draws (`drop_path`) for the step, too."""
         seed = (self.training.seed, self.step, part, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        return draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed)
+        least = int(self.training.later_clicks == "protocol")
+        return draw_rounds(len(batch.clicks), self.training.corrective_clicks, seed, least)
 
     def _backward(self, batch: Batch, rounds: list[int]) -> dict[str, float]:
         with self.accelerator.autocast():

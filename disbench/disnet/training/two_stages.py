@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from disbench.core.clicks import NO_ERROR, Click, next_click
-from disbench.disnet.batches import ClickBatch, Proposals
+from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.network import Disnet
 from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
@@ -47,12 +48,42 @@ class TwoStageLoss(nn.Module):
         parts["iou1"] = _mean_iou(kept.logits, batch)
         if not self._second:
             return loss, parts
+        if self.training_settings.later_clicks == "protocol":
+            refined, more = self._followed(kept, batch, rounds)
+            return loss + refined, parts | more
         clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
         refined = self.network.refine(kept, clicks)
         second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
         parts.update(more)
         parts["iou2"] = _mean_iou(refined, batch)
         return loss + second, parts
+
+    def _followed(self, kept: Kept, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Stage 2's loss, the mean over all corrective clicks of the batch, each made as the protocol makes it."""
+        clicks: list[list[Click]] = [list(given[:1]) for given in batch.clicks]
+        targets, last = batch.signed_targets(), kept.logits
+        answers, places = [], []
+        for number in range(max(rounds)):
+            rows = [row for row, count in enumerate(rounds) if count > number]
+            index = torch.tensor(rows, device=batch.inputs.device)
+            self._click(clicks, targets, last[index], rows)
+            given = refinement_clicks(batch.first.rows(index), [clicks[row] for row in rows])
+            answers.append(self.network.refine(kept.rows(index), given, last[index]))
+            last = last.index_copy(0, index, answers[-1].detach().to(last.dtype))
+            places.append(index)
+        place, settings = torch.cat(places), self.training_settings
+        loss, parts = refinement_loss(torch.cat(answers), batch.targets[place], batch.valid[place], settings.refinement)
+        return loss, parts | {"iou2": _mean_iou(last, batch)}
+
+    def _click(
+        self, clicks: list[list[Click]], targets: npt.NDArray[np.int8], logits: Tensor, rows: Sequence[int]
+    ) -> None:
+        """Add the next click to those of some rows of the batch, whose current logits are given."""
+        found = (logits.sigmoid() > THRESHOLD).cpu().numpy()
+        given = [clicks[row] for row in rows]
+        for row, click in zip(rows, list(self._map(next_click, targets[rows], found, given)), strict=True):
+            if click != NO_ERROR:
+                clicks[row].append(click)
 
     def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """With `first_click` off: the answer to the first click, and the answer to all clicks."""
@@ -82,8 +113,12 @@ class TwoStageLoss(nn.Module):
         return proposal_loss(proposals, sets, batch.valid, self.training_settings.matching)
 
     def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
-        rule = self.training_settings.selection
-        return chosen_candidates(proposals.logits, batch.targets, batch.valid, rule, batch.masks)
+        settings = self.training_settings
+        best = chosen_candidates(proposals.logits, batch.targets, batch.valid, settings.selection, batch.masks)
+        if not settings.chosen_by_score:
+            return best
+        by_score = torch.rand(len(best)).to(best.device) < settings.chosen_by_score
+        return torch.where(by_score, proposals.objectness.argmax(dim=1), best)
 
     @torch.no_grad()
     def _clicked(self, batch: Batch, rounds: Sequence[int], answer: Answer) -> ClickBatch:
@@ -93,12 +128,8 @@ class TwoStageLoss(nn.Module):
         for number in range(max(rounds, default=0)):
             rows = [row for row, count in enumerate(rounds) if count > number]
             index = torch.tensor(rows, device=batch.inputs.device)
-            given = [clicks[row] for row in rows]
-            logits = answer(refinement_clicks(batch.first.rows(index), given), index)
-            found = (logits.sigmoid() > THRESHOLD).cpu().numpy()
-            for row, click in zip(rows, list(self._map(next_click, targets[rows], found, given)), strict=True):
-                if click != NO_ERROR:
-                    clicks[row].append(click)
+            given = refinement_clicks(batch.first.rows(index), [clicks[row] for row in rows])
+            self._click(clicks, targets, answer(given, index), rows)
         torch.clear_autocast_cache()  # older torch caches weights cast here, without gradients
         return refinement_clicks(batch.first, clicks)
 
@@ -117,10 +148,10 @@ def refinement_loss(
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def draw_rounds(count: int, most: int, seed: Sequence[int]) -> list[int]:
-    """The number of corrective clicks of each example: 0 to `most`, uniform."""
+def draw_rounds(count: int, most: int, seed: Sequence[int], least: int = 0) -> list[int]:
+    """The number of corrective clicks of each example: `least` to `most`, uniform."""
     generator = np.random.default_rng(list(seed))
-    return [int(number) for number in generator.integers(most + 1, size=count)]
+    return [int(number) for number in generator.integers(least, most + 1, size=count)]
 
 
 def _is_trained(stage: nn.Module | None) -> bool:

@@ -182,6 +182,25 @@ def test_with_one_stage_there_are_candidates_at_every_click(one_stage: Disnet) -
 
 
 @torch.inference_mode()
+def test_the_last_mask_goes_on_where_the_network_wants_it() -> None:
+    """From the second click on; alone and in a batch, and a first click starts anew."""
+    network, picture, size = tiny_network(later_mask="last"), image(), (40, 90)
+    made = method(network)
+    proposals = network.propose(inputs_of(picture), given(CLICKS[:1], size))
+    kept = proposals.keep(torch.tensor([1]))
+    one, other = made.open(picture), made.open(picture)
+    for _ in range(2):
+        made.predict_batch([one, other], [CLICKS[:1]] * 2)
+        one.keep(1)
+        last = kept.logits
+        for count in (2, 3):
+            found = made.predict_batch([one, other], [CLICKS[:count]] * 2)[0]
+            last = network.refine(kept, given(CLICKS[:count], size), last)
+            assert np.allclose(found.masks, probabilities(last, size), atol=1e-4)
+        assert not torch.allclose(last, network.refine(kept, given(CLICKS, size)), atol=1e-2)
+
+
+@torch.inference_mode()
 def test_the_first_answer_can_be_refined_too(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
     picture, size = image(), (40, 90)
     plain = method(network).open(picture)
@@ -217,9 +236,9 @@ def test_the_harness_runs_it_and_what_it_keeps_goes_on(network: Disnet, monkeypa
     samples, seen = photos(2), []
     refine = network.refine
 
-    def spy(kept: Kept, clicks: ClickBatch) -> torch.Tensor:
+    def spy(kept: Kept, clicks: ClickBatch, last: torch.Tensor) -> torch.Tensor:
         seen.append((kept.query.clone(), len(clicks.points[0])))
-        return refine(kept, clicks)
+        return refine(kept, clicks, last)
 
     monkeypatch.setattr(network, "refine", spy)
     for selection in ("oracle-first", "score"):

@@ -143,6 +143,20 @@ def test_several_folders_follow_each_other(photo_shards: Path, tmp_path: Path) -
     assert several[0, count + 1].input.float().std() == 0
 
 
+def test_an_epoch_has_the_images_of_a_pattern_as_often_as_said(photo_shards: Path) -> None:
+    """Each time in views and with clicks of its own."""
+    names = read_sets(photo_shards).reader.names()[1]
+    source = Shards(str(photo_shards), only=names[1], times=3)
+    made = Examples([source], FRAMES[0], partial(stretched, side=64), Augmentation(), 7, 0)
+    counts = read_sets(photo_shards).reader.sets_a_scene()
+    count = int(sum(own for name, own in zip(names, counts, strict=True) if name == names[1]))
+    assert len(made) == 3 * count < 3 * sum(counts)
+    first, again = made[0, 0], made[0, count]
+    assert not same(first, again)
+    plain = Examples([source], FRAMES[0], partial(stretched, side=64), WHOLE, 7, 0)
+    assert torch.equal(plain[0, 0].input, plain[0, 2 * count].input)
+
+
 def test_fixed_views_are_all_that_items_see(photo_shards: Path) -> None:
     """Two views of each of the 8 photos, in every epoch: a cache of features has no more."""
     seen: set[bytes] = set()

@@ -182,6 +182,36 @@ def test_objectness_can_be_an_iou(target: Any) -> None:
     assert not torch.autograd.grad(loss, drawn.logits)[0].any()
 
 
+def test_the_score_of_a_repeated_mask_is_reduced_and_pairs_in_the_wrong_order_cost() -> None:
+    """Written out: goals fall by what a better candidate shows already; a pair weighs by how far its goals differ."""
+    drawn = Drawn([2, 1], outputs=5)
+    drawn.logits[:, 3] = drawn.logits[:, 1]
+    drawn.logits[:, 1, 0, 0], drawn.logits[:, 3, 0, 0] = -8, 8  # nearly the same mask as candidate 1
+    drawn.valid[:] = True
+    weights = MatchWeights(mask=0, dice=0, objectness_target="best-iou", redundancy=0.4, ranking=1.5)
+    _, parts = proposal_loss(drawn.proposals(), drawn.sets, drawn.valid, weights)
+    entropies, lost, total = [], 0.0, 0.0
+    for row, masks in enumerate(drawn.sets):
+        valid, scores = drawn.valid[row].numpy(), drawn.objectness[row].tolist()
+        found = [(logits.sigmoid() > 0.49).numpy() & valid for logits in drawn.logits[row]]
+        fits = [max(iou(mask.numpy() & valid, own) for mask in masks) for own in found]
+        goals = []
+        for own, fit in zip(found, fits, strict=True):
+            repeats = [iou(own, other) for other, better in zip(found, fits, strict=True) if better > fit]
+            goals.append(fit * (1 - 0.4 * max(0.0, 2 * max(repeats, default=0.0) - 1)))
+        assert goals != fits
+        for goal, score in zip(goals, scores, strict=True):
+            likely = 1 / (1 + math.exp(-score))
+            entropies.append(-goal * math.log(likely) - (1 - goal) * math.log(1 - likely))
+        for first, second in permutations(range(5), 2):
+            if goals[first] > goals[second]:
+                weight = goals[first] - goals[second]
+                lost += weight * math.log(1 + math.exp(scores[second] - scores[first]))
+                total += weight
+    assert parts["objectness"].item() == pytest.approx(2 * np.mean(entropies))
+    assert parts["ranking"].item() == pytest.approx(1.5 * lost / total)
+
+
 def test_a_mask_weighs_the_same_wherever_it_is() -> None:
     """A batch is the mean of its samples, each weighing as much as it has masks."""
     counts = [3, 1, 2]

@@ -38,13 +38,20 @@ def test_coco_images_by_number(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("folder", ["GrabCut/data_GT", "Berkeley/images", "DAVIS/img", "clothing/images"])
 def test_files_of_the_benchmarks(tmp_path: Path, data_root: Path, folder: str) -> None:
     images = sorted((data_root / folder).iterdir())
-    if folder.startswith("clothing"):  # the others are for training and validation
-        images = [path for path in images if int(path.stem) % 5 == 0]
+    if folder.startswith("clothing"):  # the others are for training
+        images = [path for path in images if int(path.stem) % 5 < 2]
     lines = (definitions.folder("datasets") / "measured-images.txt").read_text().splitlines()
     assert {f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in images} <= set(lines)
     shutil.copy(images[3], tmp_path)
     with pytest.raises(InputError, match=images[3].name):
         refuse_measured([shards_of(tmp_path, images[3].name)])
+
+
+def test_images_that_a_training_does_not_take(tmp_path: Path) -> None:
+    shards = shards_of(tmp_path, "000000000009.jpg", "train2017/000000456496.jpg")
+    refuse_measured([replace(shards, only="0*")])
+    with pytest.raises(InputError, match="456496"):
+        refuse_measured([replace(shards, only="*6.jpg")])
 
 
 def test_another_image_of_the_same_name_is_not_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from disbench.disnet.sam_networks import (
     FIRST_ORDER,
     SCORE_MIDDLE,
     SCORE_SLOPE,
+    Comparison,
     SamProposalNetwork,
     SamRefinementNetwork,
     on_grid,
@@ -245,6 +246,29 @@ def test_the_parts_are_copied(parts: SamParts) -> None:
     owners = [parts.prompt_encoder, parts.mask_decoder, *stages]
     pointers = [{weights.data_ptr() for weights in owner.parameters()} for owner in owners]
     assert len(set.union(*pointers)) == sum(map(len, pointers))
+
+
+def test_the_last_mask_is_the_prompt_and_the_kept_one_stays_the_template(parts: SamParts) -> None:
+    made = noisy(SamRefinementNetwork(parts, OPTIONS))
+    with torch.inference_mode():
+        own, other = kept(1), mask_logits(2)[1:]
+        plain, later = made(own, batch_of(SAMPLES[:1])), made(own, batch_of(SAMPLES[:1]), other)
+        assert torch.equal(plain, made(own, batch_of(SAMPLES[:1]), own.logits))
+        template = made(dataclasses.replace(own, logits=other), batch_of(SAMPLES[:1]), other)
+    assert not torch.allclose(plain, later, atol=1e-2) and not torch.allclose(later, template, atol=1e-3)
+
+
+def test_scores_are_the_candidates_whatever_their_order() -> None:
+    torch.manual_seed(7)
+    made = noisy(Comparison(16))
+    given = torch.randn(2, 5), torch.randn(2, 5, 16), 3 * torch.randn(2, 5, 256, 256), torch.randn(2, 16, 64, 64)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    with torch.inference_mode():
+        found = made(*given)
+        moved = made(*(part[:, order] for part in given[:3]), given[3])
+        alone = made(*(part[:, :1] for part in given[:3]), given[3])
+    assert torch.allclose(moved, found[:, order], atol=1e-5)
+    assert not torch.allclose(alone, found[:, :1], atol=1e-3), "candidates see each other"
 
 
 def test_switches(parts: SamParts) -> None:

@@ -202,6 +202,45 @@ def test_corrective_clicks_are_placed_without_gradients_on_those_that_get_them(
     assert last == [counts[0] + 2, counts[1], counts[2] + 1]
 
 
+@pytest.mark.parametrize("later_mask", ["kept", "last"])
+def test_clicks_as_in_the_protocol_written_out(batch: Batch, later_mask: Any) -> None:
+    """Every click is the protocol's on the mask before it, the candidate at first, and every answer has a loss."""
+    made, rounds = tiny_network(later_mask=later_mask), [3, 1, 2]
+    weights = RefinementLoss(0.0, 2.0, 1.0)
+    loss, parts = step(made, batch, rounds, later_clicks="protocol", corrective_clicks=3, refinement=weights)
+    with torch.no_grad():
+        proposals = made.propose(batch.inputs, batch.first)
+    chosen = best(proposals, targets_of(batch), batch.valid.numpy())
+    losses, ious = [], []
+    for number, count in enumerate(rounds):
+        own = proposals.rows(slice(number, number + 1)).keep(chosen[number : number + 1])
+        target, valid = batch.targets[number : number + 1], batch.valid[number : number + 1]
+        signed = np.where(valid[0].numpy(), target[0].numpy().astype(int), -1)
+        clicks, last = list(batch.clicks[number][:1]), own.logits
+        for _ in range(count):
+            clicks.append(next_click(signed, above(last)[0], clicks))
+            assert clicks[-1] != NO_ERROR
+            given = pixels(clicks, batch.first.points[number, 0])
+            with torch.no_grad():
+                last = made.refine(own, given, last if later_mask == "last" else None)
+            losses.append(float(2 * binary_cross_entropy(last, target, valid) + dice_loss(last, target, valid)))
+        ious.append(iou(above(last)[0], target[0].numpy(), valid[0].numpy()))
+    assert float(parts["refined_bce"] + parts["refined_dice"]) == pytest.approx(np.mean(losses), rel=1e-4)
+    assert float(parts["iou2"]) == pytest.approx(np.mean(ious), abs=1e-6)
+    assert float(loss.detach()) == pytest.approx(sum(float(parts[n]) for n in parts if "iou" not in n), rel=1e-5)
+    loss.backward()
+    assert all("no_click" in name for name in without_gradient(made.refinement)), "but for clicks nobody gave"
+
+
+def test_the_candidate_of_the_best_score_goes_on_as_often_as_said(network: Disnet, batch: Batch) -> None:
+    with torch.no_grad():
+        proposals = network.propose(batch.inputs, batch.first)
+    ious = [float(step(network, batch, [0, 0, 0], chosen_by_score=share)[1]["iou1"]) for share in (0.0, 1.0)]
+    kept = above(proposals.logits[torch.arange(3), proposals.objectness.argmax(1)])
+    expected = [iou(*each) for each in zip(kept, batch.targets.numpy(), batch.valid.numpy(), strict=True)]
+    assert ious[1] == pytest.approx(np.mean(expected), abs=1e-6) and ious[0] > ious[1]
+
+
 def test_threads_that_click_change_nothing(network: Disnet, batch: Batch) -> None:
     one, other = (step(network, batch, clickers=clickers) for clickers in (1, 2))
     assert torch.equal(one[0], other[0])
@@ -252,3 +291,4 @@ def test_rounds_are_uniform_and_the_seed_decides() -> None:
     assert set(found) == {0, 1, 2, 3} and chisquare(list(found.values())).pvalue > 1e-4
     assert draw_rounds(20, 3, (0, 5)) == draw_rounds(20, 3, (0, 5)) != draw_rounds(20, 3, (0, 6))
     assert draw_rounds(5, 0, (0,)) == [0] * 5
+    assert set(draw_rounds(80, 3, (1, 2), least=1)) == {1, 2, 3}
