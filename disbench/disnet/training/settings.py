@@ -106,6 +106,8 @@ class Training:
             images kept for validation; otherwise they are refused.
         start: checkpoint of the same network to start from; "" starts from the network's own weights (`vit.weights`,
             or SAM's decoder).
+        start_parts: prefixes of the names of the parameters taken from `start` ("proposal"), whose other parts may be
+            another network's; empty: all.
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
             A stage without any is computed only as far as the other needs it.
         epochs: passes over all diverse sets; `steps` replaces it if given.
@@ -142,6 +144,7 @@ class Training:
     allow_measured: bool = False
     network: NetworkSettings = field(default_factory=NetworkSettings)
     start: str = ""
+    start_parts: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     seed: Annotated[int, Bounds(0)] = 0
     epochs: Size = 55.0

@@ -364,12 +364,28 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
         network = build_network(training.network)
     else:
         found = load_network(Path(addresses.local_text(training.start)))
-        if _weights_of(found.training) != _weights_of(training):
-            raise InputError(f"{training.start}: holds another network; set the table network as in its training")
-        network = found.network.train()
+        if training.start_parts:
+            network = build_network(training.network)
+            _take_parts(network, found.network, training.start_parts, training.start)
+        elif _weights_of(found.training) == _weights_of(training):
+            network = found.network.train()
+        else:
+            raise InputError(
+                f"{training.start}: holds another network; set the table network as in its training, or start_parts"
+            )
         start = {"sha256": file_sha256(Path(training.start)), "training": found.training.as_dict(), **found.facts}
     train_only(network, training.trained)
     return network, start
+
+
+def _take_parts(network: Disnet, other: Disnet, prefixes: tuple[str, ...], where: str) -> None:
+    """Give a network the weights of another whose names have one of these prefixes."""
+    theirs = other.state_dict()
+    taken = {name: theirs.get(name) for name in network.state_dict() if name.startswith(prefixes)}
+    for name, value in taken.items():
+        if value is None or value.shape != network.state_dict()[name].shape:
+            raise InputError(f"{where}: its {name} does not fit; name parts in start_parts that both networks have")
+    network.load_state_dict(taken, strict=False)
 
 
 def _weights_of(training: Training) -> NetworkSettings:

@@ -22,6 +22,7 @@ from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.disnet.checkpoints import load_network, save_network
 from disbench.disnet.method import DisnetMethod
+from disbench.disnet.options import ClickAttentionOptions
 from disbench.disnet.training import train as training_of
 from disbench.disnet.training.examples import EpochSampler
 from disbench.disnet.training.settings import Shards
@@ -114,6 +115,20 @@ def test_a_training_can_start_from_another_and_change_a_part(whole: Path, photo_
     assert (tmp_path / "disnet.safetensors").stat().st_size < 1.05 * start.stat().st_size, "half precision too"
     known = json.loads(after.facts["started from"])
     assert known["steps"] == "4" and known["training"]["name"] == "tiny"
+
+
+def test_a_training_can_take_a_part_of_another_network(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+    start = whole / "disnet.safetensors"
+    settings: dict[str, Any] = {"start": str(start), "trained": ("refinement",), "network": tiny_settings(mca=False)}
+    trained(tmp_path, photo_shards, **settings, start_parts=("proposal",))
+    theirs, found = (load_network(path).network for path in (start, tmp_path / "disnet.safetensors"))
+    same = [
+        torch.equal(value, theirs.proposal.state_dict()[name]) for name, value in found.proposal.state_dict().items()
+    ]
+    assert all(same) and not found.options.mca
+    with pytest.raises(InputError, match=r"its refinement\.blocks\.0\.attention\."):
+        other = {**settings, "network": tiny_settings(blocks=1, attention=ClickAttentionOptions(separate_values=True))}
+        trained(tmp_path / "other", photo_shards, **other, start_parts=("refinement",))
 
 
 def test_what_a_training_cannot_start_from(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
