@@ -22,12 +22,15 @@ def checked(name: str, recipe_name: str, paths: SourcePaths, place: Path) -> Spl
     return split
 
 
-def test_clothing(data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "remainder"), [("clothing-parts-300", 300, 0), ("clothing-parts-validation", 120, 1)]
+)
+def test_clothing(data_root: Path, tmp_path: Path, name: str, size: int, remainder: int) -> None:
     paths = SourcePaths(lvis=[data_root / "clothing" / "paco_style.json"])
-    split = checked("clothing-parts-300", "paco-parts", paths, tmp_path)
-    assert len(split.sets) == 300
+    split = checked(name, "paco-parts", paths, tmp_path)
+    assert len(split.sets) == size
     images = {int(one.key.split("/")[2]) for one in split.sets}
-    assert not any(image % 5 for image in images)  # the others are trained on
+    assert {image % 5 for image in images} == {remainder}  # those of 2, 3 and 4 are trained on
 
 
 def test_ade20k(data_root: Path, tmp_path: Path) -> None:
