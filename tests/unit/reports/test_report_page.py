@@ -127,7 +127,7 @@ def test_every_run_has_its_row_with_the_numbers_of_the_tables(entries: list[Entr
             assert row[0] == clicks[0].text
             assert row[1:5] == [cell.text for cell in clicks[4:8]]
             assert row[5:7] == [cell.text for cell in clicks[8:10]]
-            assert row[7:10] == [quality[4].text, quality[12].text, quality[13].text]
+            assert row[7:10] == [quality[4].text, quality[14].text, quality[15].text]
             assert row[13:15] == [clicks[2].text, clicks[3].text]
 
 
