@@ -24,6 +24,7 @@ LOADERS: Mapping[str, str] = {
     "sbd": "disbench.datasets.layouts:open_sbd",
     "voc": "disbench.datasets.layouts:open_voc",
     "hqseg": "disbench.datasets.layouts:open_hqseg",
+    "tetris": "disbench.datasets.tetris:open_tetris",
     "folder": "disbench.datasets.layouts:open_folder",
     "coco": "disbench.datasets.annotated:open_coco",
     "lvis": "disbench.datasets.annotated:open_lvis",

@@ -41,6 +41,13 @@ class Sequenced(NamedTuple):
     clicks: tuple[Click, ...]
 
 
+class FirstClicks(NamedTuple):
+    """Several users' first clicks on each sample, and the user of each: sample -> users."""
+
+    recording: Recording
+    users: Mapping[str, Sequence[str]]
+
+
 def check_name(name: str, what: str) -> str:
     """A sample's id, or a user's name without spaces around it (`what`), if a recording may have it.
 
@@ -55,15 +62,16 @@ def check_name(name: str, what: str) -> str:
     return found
 
 
-def as_parquet(sequences: Sequence[Sequenced]) -> bytes:
-    """Recorded clicks as the bytes of a Parquet file of `SCHEMA`."""
+def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None = None) -> bytes:
+    """Recorded clicks as the bytes of a Parquet file of `SCHEMA`; `facts` are further metadata."""
     rows = [
         (one.sample, number, click.x, click.y, click.positive, one.user)
         for one in sequences
         for number, click in enumerate(one.clicks, 1)
     ]
     columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
-    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, **(facts or {})})
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -125,11 +133,37 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
     clicks = {one.sample: one.clicks for one in sequences if one.user == (user or users[0])}
     found = Recording(path.name, user or users[0], digest_of(clicks), clicks)
     if digest not in ("", found.digest):
-        raise InputError(
-            f"{path}: the clicks of {found.user} have the digest {found.digest}, not {digest}; name the file that was "
-            "meant, or leave the digest out"
-        )
+        raise _another(path, f"the clicks of {found.user}", found.digest, digest)
     return found
+
+
+def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClicks:
+    """Every user's first click on each sample, in the file's order; with `user` those of one.
+
+    Raises:
+        InputError: as `read_recording`, but that several users need no name.
+    """
+    sequences = read_sequences(path)
+    if user and user not in (users := sorted({one.user for one in sequences})):
+        raise unknown_name("user", user, users, str(path))
+    found: dict[str, list[Sequenced]] = {}
+    for one in sequences:
+        if user in ("", one.user):
+            found.setdefault(one.sample, []).append(one)
+    if not found:
+        raise InputError(f"{path}: there are no clicks in it; record some (disbench demo)")
+    clicks = {sample: tuple(one.clicks[0] for one in of_sample) for sample, of_sample in found.items()}
+    users_of = {sample: tuple(one.user for one in of_sample) for sample, of_sample in found.items()}
+    own = digest_of({f"{one.sample}\n{one.user}": one.clicks[:1] for of_sample in found.values() for one in of_sample})
+    if digest not in ("", own):
+        raise _another(path, "its first clicks", own, digest)
+    return FirstClicks(Recording(path.name, user, own, clicks), users_of)
+
+
+def _another(path: Path, whose: str, found: str, digest: str) -> InputError:
+    return InputError(
+        f"{path}: {whose} have the digest {found}, not {digest}; name the file that was meant, or leave the digest out"
+    )
 
 
 def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:

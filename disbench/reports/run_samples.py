@@ -12,6 +12,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.samples import Sample, SampleSource, content_of
 from disbench.core.sheets import Panel, Window, window_around
+from disbench.datasets.tetris import PRIVATE
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset
 from disbench.reports.render.table import plain
@@ -71,8 +72,10 @@ def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = N
     """The dataset that a run was made on; `dataset` is a card.toml or folder, if the run's name for it is not a card's.
 
     Raises:
-        InputError: it is missing, or its content is not what the run was made on.
+        InputError: it is missing, its content is not what the run was made on, or its terms allow no picture of it.
     """
+    if run.record.dataset.facts.get(PRIVATE):
+        raise InputError(f"no pictures of {run.folder}: the card of {plain(run.dataset)} allows none; leave them out")
     try:
         source = open_run_dataset(run, data, dataset)
     except InputError as error:

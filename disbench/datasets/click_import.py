@@ -1,0 +1,313 @@
+"""Recorded clicks from elsewhere: RClicks' table, any CSV, a Parquet file of another tool, scribbles."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
+from disbench.core.depths import transform
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.limits import MAX_RECORDED_CLICKS
+from disbench.core.opencv import opencv
+from disbench.core.samples import SampleSource
+from disbench.datasets.label_maps import read_label_png
+from disbench.datasets.tetris import private_id
+from disbench.io.files import file_sha256, whole_file
+from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, read_sequences
+
+RCLICKS = {"grabcut": "GrabCut", "berkeley": "Berkeley", "davis": "DAVIS", "coco-mval": "COCO", "tetris": "TETRIS"}
+"""Card of a dataset -> what RClicks' table calls it."""
+_RCLICKS_COLUMNS = ("dataset", "image_stem", "click_type", "object_stem", "x", "y", "w", "h", "device")
+_LATER = ("fn", "fp")
+_OBJECT, _BACKGROUND = 1, 2
+_SCRIBBLE = re.compile(r"[-_]anno$")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_NAMED = 3
+
+ClickFormat = Literal["rclicks", "csv", "recording", "scribbles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A click as a file states it, found at `where`.
+
+    `size` (width, height) is that of the image on which x and y, pixels from the top left corner, are measured; None:
+    the sample's own, so that the click must lie in it.
+    """
+
+    where: str
+    sample: str
+    user: str
+    number: int
+    x: float
+    y: float
+    positive: bool = True
+    size: tuple[float, float] | None = None
+
+
+def import_clicks(
+    form: ClickFormat,
+    file: Path,
+    source: SampleSource,
+    out: Path,
+    *,
+    drop_missing: bool = False,
+    rescale: bool = True,
+) -> list[str]:
+    """Write the clicks of a file on the samples of a dataset as recorded clicks (`disbench.io.recorded_clicks`).
+
+    Args:
+        form: a key of `FORMATS`.
+        file: the table, or for `scribbles` a folder of PNGs, or of folders of them.
+        source: the dataset; each image with clicks is read for its size, and for clicks off the target.
+        out: the Parquet file.
+        drop_missing: leave out clicks on samples that the dataset does not have.
+        rescale: false takes x and y as they are where another size is stated (RClicks' benchmark).
+
+    Returns:
+        Lines that account for every row.
+
+    Raises:
+        InputError: a file of another form, a missing sample (the first three are named), or nothing to import.
+    """
+    left_out: Counter[str] = Counter()
+    by_sample: dict[str, list[Given]] = {}
+    for count, click in enumerate(FORMATS[form](file, source, left_out), 1):
+        if count > MAX_RECORDED_CLICKS:
+            raise InputError(f"{file}: more than {MAX_RECORDED_CLICKS:,} clicks; split the file")
+        by_sample.setdefault(click.sample, []).append(click)
+    if lacking := [sample for sample in by_sample if sample not in set(source.ids)]:
+        some = ", ".join(map(shown, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
+        if not drop_missing:
+            raise InputError(
+                f"{file}: clicks on {len(lacking)} samples that {source.name} does not have ({some}); name their "
+                "dataset, or leave them out with --missing drop"
+            )
+        left_out[f"on {len(lacking)} samples that {source.name} does not have"] = sum(
+            len(by_sample.pop(sample)) for sample in lacking
+        )
+    if not by_sample:
+        raise InputError(f"{file}: no click on a sample of {source.name}{_accounted(left_out)}")
+    notes: Counter[str] = Counter()
+    sequences: list[Sequenced] = []
+    for number, name in enumerate(source.ids):
+        if name in by_sample:
+            sequences += _sequences(by_sample[name], source.read(number).target == 1, notes, rescale)
+    facts = {"disbench.source": _digest(file), **({"disbench.synthetic-users": "rows"} if form == "rclicks" else {})}
+    content = as_parquet(sequences, facts)
+    with whole_file(out) as to:
+        to.write(content)
+    clicks, samples = sum(len(one.clicks) for one in sequences), {one.sample for one in sequences}
+    rows, what = clicks + left_out.total(), "strokes" if form == "scribbles" else "rows"
+    users = len({one.user for one in sequences})
+    return [
+        f"{file}: {rows:,} {what}{_accounted(left_out)}",
+        f"{out}: {clicks:,} clicks of {users:,} users on {len(samples):,} samples{_accounted(notes)}",
+    ]
+
+
+def _accounted(counts: Counter[str]) -> str:
+    said = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f" ({said})" if said else ""
+
+
+def _sequences(given: Sequence[Given], is_object: BoolArray, notes: Counter[str], rescale: bool) -> list[Sequenced]:
+    """The clicks of one sample, user by user; `is_object` is boolean (height, width)."""
+    by_user: dict[str, dict[int, Click]] = {}
+    for one in given:
+        click = _placed(one, (is_object.shape[1], is_object.shape[0]), notes, rescale)
+        notes["off the target, kept"] += click.positive != bool(is_object[click.y, click.x])
+        if one.number in by_user.setdefault(one.user, {}):
+            raise InputError(f"{one.where}: another click {one.number} of the same sample and user; correct the file")
+        by_user[one.user][one.number] = click
+    found = []
+    for user, clicks in by_user.items():
+        if sorted(clicks) != list(range(1, len(clicks) + 1)):
+            raise InputError(f"{given[0].where}: clicks of {shown(user)} on it are not numbered 1, 2, 3, ...; fix them")
+        found.append(Sequenced(given[0].sample, user, tuple(clicks[number] for number in sorted(clicks))))
+    return found
+
+
+def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bool) -> Click:
+    """The pixel of a sample of size `own` (width, height): clipped to the stated size, scaled, cut, and clipped."""
+    outside = not all(0 <= value < side for value, side in zip((given.x, given.y), given.size or own, strict=True))
+    if outside and given.size is None:
+        raise InputError(
+            f"{given.where}: x = {given.x:g}, y = {given.y:g} lies outside the sample {shown(given.sample)} of "
+            f"{own[0]} x {own[1]} pixels; correct it, or state the size that it is measured on (columns w, h)"
+        )
+    size = given.size or own
+    notes["clipped to the image"] += outside
+    notes["measured on another size"] += size != own
+    x, y = (
+        min(max(int(min(max(value, 0.0), stated - 1) * side / stated if rescale else value), 0), side - 1)
+        for value, stated, side in zip((given.x, given.y), size, own, strict=True)
+    )
+    return Click(x, y, given.positive)
+
+
+def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
+    """First clicks of RClicks' `clicks.csv`; a user is the row's number among those of its sample and device."""
+    if source.name not in RCLICKS:
+        raise unknown_name("dataset", source.name, RCLICKS, f"{file}: RClicks has no clicks on it")
+    known, users, others = set(source.ids), Counter[tuple[str, str]](), set[str]()
+    found = False
+    for where, row in _rows(file, _RCLICKS_COLUMNS):
+        if row["dataset"] != RCLICKS[source.name]:
+            left_out["of other datasets"] += 1
+            others.add(row["dataset"])
+            continue
+        found = True
+        if row["click_type"] in _LATER:
+            left_out["later clicks (fn, fp), which belong to a shown mask"] += 1
+            continue
+        if row["click_type"] != "first" or row["device"] not in ("pc", "mobile"):
+            raise InputError(
+                f"{where}: click_type {shown(row['click_type'])}, device {shown(row['device'])}; known are first, fn, "
+                "fp, and pc, mobile; correct the row"
+            )
+        stem, code = row["image_stem"], row["object_stem"]
+        names = (f"{stem}/{code}", stem, f"{private_id(stem)}/{code}", private_id(stem))
+        sample = next((name for name in names if name in known), names[0] if code else stem)
+        users[sample, row["device"]] += 1
+        user = f"{row['device']}-{users[sample, row['device']]:04}"
+        x, y = _numbers(row, where, "x", "y")
+        yield Given(where, sample, user, 1, x, y, size=_size(row, where))
+    if not found:
+        raise InputError(
+            f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {', '.join(map(shown, sorted(others)))}"
+        )
+
+
+def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
+    """Any CSV with the columns sample, x, y; optional: click, positive, user, and w, h.
+
+    Without `user` every row is a first click of somebody else; without `click` the file's order counts.
+    """
+    users, clicks = Counter[str](), Counter[tuple[str, str]]()
+    for where, row in _rows(file, ("sample", "x", "y")):
+        sample = row["sample"]
+        users[sample] += 1
+        user = row.get("user", f"row-{users[sample]:04}")
+        clicks[sample, user] += 1
+        (number,) = _numbers(row, where, "click") if "click" in row else (clicks[sample, user],)
+        positive = _BOOLEANS.get(row.get("positive", "true").lower())
+        if positive is None or number != int(number):
+            raise InputError(f"{where}: click is a whole number, positive is true or false; correct the row")
+        x, y = _numbers(row, where, "x", "y")
+        yield Given(where, sample, user, int(number), x, y, positive, _size(row, where) if "w" in row else None)
+
+
+def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
+    """A Parquet file of recorded clicks, as the demo and other tools write it."""
+    for one in read_sequences(file):
+        for number, click in enumerate(one.clicks, 1):
+            where = f"{file}: sample {shown(one.sample)}, click {number}"
+            yield Given(where, one.sample, one.user, number, click.x, click.y, click.positive)
+
+
+def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
+    """PNGs STEM.png or STEM-anno.png of strokes: 1 on the object, 2 on the background; a folder is a user."""
+    if not file.is_dir():
+        raise InputError(f"{file}: no such folder of scribbles; name one with PNGs, or with folders of PNGs")
+    for path in sorted([*file.glob("*.png"), *file.glob("*/*.png")]):
+        values = read_label_png(path)
+        if odd := set(np.unique(values).tolist()) - {0, _OBJECT, _BACKGROUND}:
+            raise InputError(f"{path}: values {sorted(odd)}; a scribble has 0, 1 (object) and 2 (background)")
+        strokes = opencv().connectedComponents((values == _OBJECT).astype(np.uint8), connectivity=8)[0] - 1
+        if not strokes:
+            raise InputError(f"{path}: no stroke on the object (value 1); leave the file out")
+        left_out["smaller strokes on the object"] += strokes - 1
+        background = opencv().connectedComponents((values == _BACKGROUND).astype(np.uint8), connectivity=8)[0] - 1
+        left_out["strokes on the background"] += background
+        x, y = stroke_click(values == _OBJECT)
+        size = (float(values.shape[1]), float(values.shape[0]))
+        user = check_name(path.parent.name, "user")
+        yield Given(str(path), _SCRIBBLE.sub("", path.stem), user, 1, x, y, size=size)
+
+
+def stroke_click(strokes: BoolArray) -> tuple[int, int]:
+    """Where a first click (x, y) falls that a scribble, boolean (height, width) with a pixel, stands for.
+
+    The stroke with the most pixels (8-connected; of equal ones the first row by row); in it the pixel of the largest
+    distance to its outside. Many pixels of a brush stroke are equally deep: the one nearest to their mean is taken, of
+    equally near ones the first row by row, so that the click lies in the middle of the stroke and not at its end.
+    """
+    _, labels = opencv().connectedComponents(strokes.astype(np.uint8), connectivity=8)
+    sizes = np.bincount(labels.ravel())[1:]
+    largest = np.flatnonzero(sizes == sizes.max()) + 1
+    first = labels.ravel()[np.isin(labels.ravel(), largest).argmax()]
+    depth = transform(np.pad(labels == first, 1).astype(np.uint8))[1:-1, 1:-1]
+    deepest = np.argwhere(depth == depth.max())
+    y, x = deepest[((deepest - deepest.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+    return x, y
+
+
+FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Iterator[Given]]] = {
+    "rclicks": _rclicks,
+    "csv": _table,
+    "recording": _recording,
+    "scribbles": _scribbles,
+}
+"""Format -> its reader, which counts what it leaves out."""
+
+
+def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a CSV is, and its cells as text."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise InputError(f"{file}: no column {', '.join(lacking)}; needed are {', '.join(columns)}")
+            for row in reader:
+                where = f"{file}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise InputError(f"{where}: more or fewer cells than the heading; correct the row")
+                try:
+                    check_name(row.get("sample", row.get("image_stem", "")), "sample")
+                    check_name(row.get("user", "row"), "user")
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
+                yield where, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: not a CSV file in UTF-8 ({error}); export it again") from error
+
+
+def _numbers(row: Mapping[str, str], where: str, *columns: str) -> tuple[float, ...]:
+    found = []
+    for column in columns:
+        try:
+            found.append(float(row[column]))
+        except ValueError:
+            found.append(math.nan)
+        if not math.isfinite(found[-1]):
+            raise InputError(f"{where}: {column} is {shown(row[column])}, not a number; correct the row")
+    return tuple(found)
+
+
+def _size(row: Mapping[str, str], where: str) -> tuple[float, float]:
+    width, height = _numbers({"h": "", **row}, where, "w", "h")
+    if width < 1 or height < 1:
+        raise InputError(f"{where}: w = {width:g}, h = {height:g}: an image has a pixel or more; correct the row")
+    return width, height
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 (hex) of a file, or of the names and hashes of a folder's PNGs."""
+    if not file.is_dir():
+        return file_sha256(file)
+    found = hashlib.sha256()
+    for path in sorted(file.rglob("*.png")):
+        found.update(f"{path.relative_to(file).as_posix()}\n{file_sha256(path)}\n".encode())
+    return found.hexdigest()
