@@ -24,7 +24,7 @@ _NAMED = 5
 """Samples that a message names."""
 
 
-Task = Literal["targets", "diverse", "intents"]
+Task = Literal["targets", "diverse", "intents", "first-clicks"]
 ImagesOption = Annotated[
     str | None, Option("--images", help="Folder of the shards' images, or: embedded (default: the usual places).")
 ]
@@ -45,7 +45,7 @@ class SetOptions:
 
     def check(self, dataset: bool, typed: Mapping[str, bool], budget: str) -> None:
         """`InputError` unless options and task go together; `typed`: option of click loops -> whether it was typed."""
-        if self.task == "targets":
+        if self.task in ("targets", "first-clicks"):
             if not dataset:
                 raise InputError(
                     "--dataset is missing: name a card (disbench data list), your own card.toml, or a folder"
@@ -56,6 +56,8 @@ class SetOptions:
                 )
             if typed["--granularity"]:
                 raise InputError("--granularity goes with --task intents, where a target has a size within its whole")
+            if self.task == "first-clicks":
+                self._check_first_clicks(typed, budget)
             return
         if self.split and (self.sets or self.min_members > 1):
             raise InputError("--split says which sets are taken; leave out --sets and --min-members")
@@ -66,6 +68,14 @@ class SetOptions:
         if self.task == "diverse":
             for option in (name for name, given in typed.items() if given):
                 raise InputError(f"{option} belongs to loops of clicks; leave it out with --task diverse")
+
+    def _check_first_clicks(self, typed: Mapping[str, bool], budget: str) -> None:
+        if budget:
+            raise InputError(f"--task {self.task}: a method that gets all its points at once has no first click")
+        if not typed["--policy"]:
+            raise InputError(f"--task {self.task}: name the recorded clicks with --policy replay:FILE")
+        for option in (name for name, given in typed.items() if given and name != "--policy"):
+            raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {self.task}")
 
     def sets_source(self) -> SetSource:
         """The chosen sets; `InputError` for no finished shards, or if none of their sets can be taken."""

@@ -59,7 +59,8 @@ def run(
         Task,
         Option(
             help="targets: clicks on single targets of --dataset; diverse: how well the candidates for a first "
-            "click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn."
+            "click cover all that it may mean, on --shards; intents: one first click for each mask of a set in turn; "
+            "first-clicks: the standard first click and all recorded ones of --policy replay:FILE, on --dataset."
         ),
     ] = "targets",
     shards: Annotated[
@@ -212,6 +213,9 @@ def run(
             source: SampleSource = IntentSource(asked.sets_source())
         else:
             source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+        if task == "first-clicks":
+            _first_clicks(out, spec, source, place.folder, conduct, execution, how)
+            return
         if policies:
             runs = run_policies(spec, source, place.folder, conduct, policies, execution, **how)
             for one in runs:
@@ -229,6 +233,16 @@ def run(
         typer.echo(figures)
     verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
     say_failed(result, "samples", "count with an IoU of 0", verify)
+
+
+def _first_clicks(out: str, *given: Any) -> None:
+    """Run the task `first-clicks` with the arguments of `run_first_clicks`."""
+    from disbench.harness.run import run_first_clicks  # noqa: PLC0415
+
+    *arguments, how = given
+    told = run_first_clicks(*arguments, **how).record.result
+    _say_result(out, told, "samples", "first clicks", "report")
+    say_failed(told, "samples", "count with an IoU of 0")
 
 
 def _of_variant(method: str, variant: str | None) -> list[str]:

@@ -18,6 +18,8 @@ from disbench.io.settings import Bounds, Count, Number, parse_json_table, settin
 FORMAT = 1
 DIVERSE: Final = "diverse"
 """The task of a `SetRunRecord`; in the record of a run of targets there is none."""
+FIRST_CLICKS: Final = "first-clicks"
+"""The task of a `FirstClicksRecord`."""
 UNREAD = "the sample cannot be read"
 """How the reason begins of a sample that failed without the method."""
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
@@ -292,7 +294,7 @@ class Record:
             del result["method_versions"]
         return {
             "format": FORMAT,
-            **({"task": DIVERSE} if isinstance(self, SetRunRecord) else {}),
+            **({"task": self.task} if isinstance(self, SetRunRecord | FirstClicksRecord) else {}),
             "method": method,
             "dataset": _table(self.dataset),
             "protocol": {**self.protocol.as_dict(), "every": self.every, "limit": self.limit},
@@ -333,7 +335,15 @@ class SetRunRecord(Record):
         _ = self.dataset.sets
 
 
-def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
+@dataclass(frozen=True, kw_only=True)
+class FirstClicksRecord(Record):
+    """The record of a run of the task `first-clicks`."""
+
+    protocol: Protocol
+    task: Literal["first-clicks"] = FIRST_CLICKS
+
+
+def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord | FirstClicksRecord:
     """A run's record from the bytes of its `run.json`; errors name the file as `where`.
 
     Raises:
@@ -348,16 +358,18 @@ def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord:
         raise InputError(
             f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version of disbench"
         )
-    is_diverse = "task" in table
-    asked = SetProtocol() if is_diverse else Protocol()
+    task = table.get("task")
+    asked = SetProtocol() if task == DIVERSE else Protocol()
     for part, keys in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
         _check_keys(table.get(part), part, keys, where)
     protocol = table["protocol"]
     if "recording" in protocol:
         raise unknown_name("key", "recording", asked.as_dict(), f"{where}: protocol")
     table |= {key: protocol.pop(key) for key in ("every", "limit") if key in protocol}
-    if is_diverse:
+    if task == DIVERSE:
         return settings_from(SetRunRecord, table, where)
+    if task == FIRST_CLICKS:
+        return settings_from(FirstClicksRecord, table, where)
     return settings_from(RunRecord, table, where)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,24 @@ def with_recording(protocol: Protocol) -> Protocol:
     return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
 
 
+def with_first_clicks(protocol: Protocol) -> tuple[Protocol, Mapping[str, Sequence[str]]]:
+    """The protocol with every user's first clicks of the recording that its policy names, and the user of each.
+
+    Raises:
+        InputError: another policy, or clicks that cannot be read.
+    """
+    from disbench.io.recorded_clicks import read_first_clicks  # noqa: PLC0415
+
+    named = protocol.click_policy.recording
+    if named is None:
+        raise InputError(
+            f"policy {protocol.policy}: first clicks are those of a recording; name it with --policy {REPLAY}:FILE"
+        )
+    path = Path(addresses.local_text(named.file))
+    found, users = read_first_clicks(path, named.user, named.digest)
+    return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found), users
+
+
 def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
     """Those samples that have recorded clicks; all of them with simulated clicks.
 
@@ -42,7 +60,7 @@ def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence
     if not found:
         raise InputError(
             f"{protocol.recording.file}: none of the {len(numbers)} chosen samples has recorded clicks of "
-            f"{protocol.recording.user}; leave --every and --limit out"
+            f"{protocol.recording.user or 'anybody'}; leave --every and --limit out"
         )
     return found
 

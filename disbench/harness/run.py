@@ -23,12 +23,14 @@ from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError, shown
 from disbench.core.samples import SampleSource, Source, content_of
 from disbench.harness.evaluation import check_ids
+from disbench.harness.first_clicks import FIRST, FirstClicksTask, StoredFirstClicks, read_first_clicks_run
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import (
     DatasetRecord,
     Execution,
     ExecutionRecord,
     Failure,
+    FirstClicksRecord,
     Machine,
     MethodRecord,
     Record,
@@ -47,8 +49,9 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
-JOB_FILES = (RUN, CLICKS, GRANULARITIES, SETS, ANSWERS, OVERLAPS, JOURNAL)
+JOB_FILES = (RUN, CLICKS, GRANULARITIES, SETS, ANSWERS, OVERLAPS, FIRST, JOURNAL)
 """The files of a run, finished or under way."""
+AnyTask = TargetsTask | SetTask | FirstClicksTask
 _logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {"onnx": ("onnxruntime",), "models": ("torch", "transformers"), "maxflow": ("PyMaxflow",)}
@@ -141,11 +144,30 @@ def run_diverse(
     return read_answers(out)
 
 
+def run_first_clicks(
+    method: MethodSpec,
+    source: SampleSource,
+    out: Path,
+    protocol: Protocol,
+    execution: Execution | None = None,
+    **options: Unpack[RunOptions],
+) -> StoredFirstClicks:
+    """Run a method on the standard first click and every first click of the recording that the protocol's policy names.
+
+    Each image is opened once if the method's sessions can be restarted. Samples without recorded clicks are left out.
+    Of the protocol only the policy and the threshold matter: a candidate is kept by its score, no mask is stored.
+    Options and errors are otherwise those of `run_benchmark`.
+    """
+    task = FirstClicksTask.of(protocol.policy, protocol.threshold)
+    _run(method, source, out, task, dataclasses.replace(execution or Execution(), store="none"), **options)
+    return read_first_clicks_run(out)
+
+
 def _run(
     method: MethodSpec,
     source: Source,
     out: Path,
-    task: TargetsTask | SetTask,
+    task: AnyTask,
     execution: Execution,
     *,
     engine: Engine | None = None,
@@ -157,14 +179,14 @@ def _run(
     grown: Callable[[], None] = lambda: None,
 ) -> None:
     numbers = _chosen(source, every, limit)
-    if isinstance(task, TargetsTask):
+    if not isinstance(task, SetTask):
         numbers = recorded_numbers(task.protocol, source, numbers)
     content, ids = content_of(source), source.ids
     contents = {ids[number]: content.samples[number] for number in numbers}
     record = _begun_record(method, source, content.whole, task, every, limit, execution, command)
     for note in record.dataset.facts.get("notes", ()):
         _logger.warning("%s: %s", source.name, note)
-    parts: Mapping[str, TargetsTask | SetTask] = task.parts() if isinstance(task, TargetsTask) else {"": task}
+    parts: Mapping[str, AnyTask] = task.parts() if isinstance(task, TargetsTask) else {"": task}
     records: dict[str, Record] = {
         name: dataclasses.replace(record, protocol=part.protocol)  # type: ignore[arg-type]  # the record's own kind
         for name, part in parts.items()
@@ -212,7 +234,7 @@ def _run(
         (out / JOURNAL).unlink()
 
 
-def _tables(journal: Journal, samples: Collection[str], task: TargetsTask | SetTask) -> Iterator[pa.Table]:
+def _tables(journal: Journal, samples: Collection[str], task: AnyTask) -> Iterator[pa.Table]:
     """The rows of finished samples that belong to a task."""
     for table in journal.tables(samples):
         if "policy" in table.schema.names and isinstance(task, TargetsTask):
@@ -309,12 +331,12 @@ def _begun_record(
     method: MethodSpec,
     source: Source,
     content_hash: str,
-    task: TargetsTask | SetTask,
+    task: AnyTask,
     every: int,
     limit: int | None,
     execution: Execution,
     command: str,
-) -> RunRecord | SetRunRecord:
+) -> RunRecord | SetRunRecord | FirstClicksRecord:
     """The record of a run before its first sample."""
     module, _, name = method.entry.rpartition(":")
     file = Path(module) if module.endswith(".py") else None
@@ -338,6 +360,8 @@ def _begun_record(
     }
     if isinstance(task, SetTask):
         return SetRunRecord(protocol=task.protocol, **parts)
+    if isinstance(task, FirstClicksTask):
+        return FirstClicksRecord(protocol=task.protocol, **parts)
     return RunRecord(protocol=task.protocol, **parts)
 
 

@@ -399,10 +399,11 @@ def unfinished(folder: Path) -> InputError:
 
 
 def run_record(content: bytes, where: str) -> RunRecord:
-    """The record of a run of targets; InputError for the diverse task."""
+    """The record of a run of targets; InputError for another task."""
     record = parse_record(content, where)
-    if isinstance(record, SetRunRecord):
-        raise InputError(f"{where}: a run of --task {record.task}; disbench ambiguity reads it")
+    if not isinstance(record, RunRecord):
+        reader = "ambiguity" if isinstance(record, SetRunRecord) else "report"
+        raise InputError(f"{where}: a run of --task {record.task}; disbench {reader} reads it")
     return record
 
 
