@@ -346,12 +346,6 @@ def read_answers(folder: Path) -> StoredAnswers:
     return StoredAnswers(folder, record)
 
 
-def is_diverse(folder: Path) -> bool:
-    """Whether a folder has a finished run of the diverse task."""
-    path = folder / RUN
-    return path.is_file() and isinstance(parse_record(path.read_bytes(), str(path)), SetRunRecord)
-
-
 def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The table of sets in a run's folder, of `SETS_SCHEMA`, or some of its columns."""
     return _read(folder / SETS, SETS_SCHEMA, columns)

@@ -398,6 +398,12 @@ def unfinished(folder: Path) -> InputError:
     return InputError(f"{folder}: no run here ({RUN} is missing); name a folder that disbench run made")
 
 
+def task_of(folder: Path) -> str:
+    """The task of a finished run in a folder; "" for targets, or without a run there."""
+    path = folder / RUN
+    return getattr(parse_record(path.read_bytes(), str(path)), "task", "") if path.is_file() else ""
+
+
 def run_record(content: bytes, where: str) -> RunRecord:
     """The record of a run of targets; InputError for another task."""
     record = parse_record(content, where)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from disbench.baselines.cards import execution_options
 from disbench.core.budgets import BUDGETS
@@ -19,12 +19,13 @@ from disbench.core.choices import Granularity
 from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
+from disbench.harness.first_clicks import StoredFirstClicks, read_first_clicks_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.protocol import Protocol, SetProtocol
-from disbench.harness.record import MethodRecord, RunRecord, SetRunRecord
-from disbench.harness.set_task import StoredAnswers, is_diverse, read_answers
-from disbench.harness.store import StoredRun
+from disbench.harness.record import DIVERSE, FIRST_CLICKS, MethodRecord, Record, RunRecord
+from disbench.harness.set_task import StoredAnswers, read_answers
+from disbench.harness.store import StoredRun, task_of
 from disbench.reports.render.table import counted, option_value, ordinal, plain
 
 _Item = TypeVar("_Item")
@@ -149,20 +150,30 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
         InputError: no run in a folder, one that is unfinished or damaged, or an archive of another run beside a folder
             of its name.
     """
-    return require_runs(*split_runs(folders))
+    found = split_runs(folders)
+    if found.first_clicks and not found.targets:
+        raise InputError(f"{found.first_clicks[0].folder}: a run of --task {FIRST_CLICKS}; disbench report reads it")
+    return found.required()
 
 
-def require_runs(runs: list[StoredRun], answers: Sequence[StoredAnswers]) -> list[StoredRun]:
-    """The runs of `split_runs`; `InputError` if there are none."""
-    if answers and not runs:
-        raise InputError(f"{answers[0].folder}: a run of --task diverse; disbench ambiguity reads it")
-    if not runs:
-        raise InputError("there are no runs to report; name folders that disbench run made")
-    return runs
+class FoundRuns(NamedTuple):
+    """Runs by their task; a list may be empty."""
+
+    targets: list[StoredRun]
+    answers: list[StoredAnswers]
+    first_clicks: list[StoredFirstClicks]
+
+    def required(self) -> list[StoredRun]:
+        """The runs of targets; `InputError` if there are neither any nor runs of first clicks."""
+        if self.answers and not (self.targets or self.first_clicks):
+            raise InputError(f"{self.answers[0].folder}: a run of --task {DIVERSE}; disbench ambiguity reads it")
+        if not (self.targets or self.first_clicks):
+            raise InputError("there are no runs to report; name folders that disbench run made")
+        return self.targets
 
 
-def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAnswers]]:
-    """The runs of folders as for `find_runs`: those of targets, and those of the diverse task; one may be empty."""
+def split_runs(folders: Sequence[Path]) -> FoundRuns:
+    """The runs of folders as for `find_runs`, by their task."""
     places: dict[Path, Path] = {}
     for folder in folders:
         below = [folder] if is_run(folder) else _runs_below(folder)
@@ -170,13 +181,14 @@ def split_runs(folders: Sequence[Path]) -> tuple[list[StoredRun], list[StoredAns
             raise InputError(f"{folder}: there is no run in it; name folders that disbench run made")
         for place in below:
             places.setdefault(place.resolve(), place)
-    diverse = [place for place in places.values() if is_diverse(place)]
+    by_task = alike(places.values(), task_of)
     runs: dict[Path, StoredRun] = {}
-    for run in map(open_run, (place for place in places.values() if place not in diverse)):
+    for run in map(open_run, by_task.get("", ())):
         there = runs.setdefault(run.folder.resolve(), run)
         if there.record != run.record:
             raise InputError(f"{run.folder}: the folder and the archive of this name are two runs; move one")
-    return list(runs.values()), list(map(read_answers, diverse))
+    answers, first = map(read_answers, by_task.get(DIVERSE, ())), by_task.get(FIRST_CLICKS, ())
+    return FoundRuns(list(runs.values()), list(answers), list(map(read_first_clicks_run, first)))
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
@@ -263,7 +275,7 @@ def told(protocol: Protocol | SetProtocol) -> str:
     return _TOLD[protocol.granularity] if isinstance(protocol, Protocol) else ""
 
 
-def run_label(record: RunRecord | SetRunRecord) -> str:
+def run_label(record: Record) -> str:
     """The method's name, with the options that are not the card's defaults (all where there is no card), and `told`."""
     name, options, card, threshold = (
         plain(record.method.name),

@@ -16,7 +16,8 @@ from disbench.reports.ambiguity.report import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.depth import depth_panels, depth_series, depth_tables
-from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, require_runs, split_runs
+from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, split_runs
+from disbench.reports.first_clicks import FirstClickNumbers, first_clicks_table, read_first_click_numbers
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import Picture, render
@@ -83,23 +84,25 @@ def make_report(
         InputError: no run in a folder, an unfinished or damaged run, a picture of another form, or pictures of a
             folder that is not among the runs.
     """
-    runs, answers = split_runs(folders)
-    entries = read_entries(require_runs(runs, answers))
+    found = split_runs(folders)
+    runs = found.required()
+    entries = read_entries(runs) if runs else []
     shown = _by_entry((pictures(entries) if callable(pictures) else pictures) or {}, entries)
     clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
     series = depth_series(clicked)
     sliced = {entry.folder for one in series for entry in one.slices}
     clicked = [entry for entry in clicked if entry.folder not in sliced]  # the table of depths shows them
     if page and not clicked:
-        raise InputError("every run has a fixed budget of points; the leaderboard needs a run with a loop of clicks")
+        raise InputError("no run has a loop of clicks, as the leaderboard needs; leave --page out")
     sections = [
         _Section(group[0].dataset_name, dataset_facts(group[0]), clicks_table(group), quality_table(group))
         for group in by_dataset(clicked).values()
     ]
     overview = [overview_table(clicked)] if clicked else []
-    numbers = [read_numbers(run) for run in answers]
+    numbers = [read_numbers(run) for run in found.answers]
+    first = [read_first_click_numbers(run) for run in found.first_clicks]
     plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
-    plain += depth_tables(series)
+    plain += [*depth_tables(series), *([first_clicks_table(first)] if first else [])]
     depths = draw_curves(depth_panels(series), columns=2) if series else {}
     panels = _panels(clicked, sections)
     tables = {table.name: table for table in (*overview, *plain)}
@@ -109,7 +112,7 @@ def make_report(
     if page and series:
         figures.append(("NoC and AuC against the depth of clicks", depths["png"]))
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, overview, plain, sections, panels, DEPTH_PNG if series else "").encode(),
+        PAGE: _page(entries, overview, plain, sections, panels, DEPTH_PNG if series else "", first).encode(),
         RESULTS: results_csv(entries).encode(),
         TABLES: latex.document(tables).encode(),
         **dict.fromkeys((CURVES, PNG, SVG)),
@@ -120,7 +123,7 @@ def make_report(
     if panels:
         contents[CURVES] = curves_csv(clicked).encode()
         contents[PNG], contents[SVG] = draw_curves(panels).values()
-    lines = _lines(entries, out)
+    lines = _lines(entries, first, out)
     if page:
         lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")
     return Report(tuple(write_files(contents, out)), tuple(lines))
@@ -184,6 +187,7 @@ def _page(
     sections: Sequence[_Section],
     panels: Sequence[Panel],
     depth: str,
+    first_clicks: Sequence[FirstClickNumbers],
 ) -> str:
     return render(
         "report.md.jinja",
@@ -193,6 +197,7 @@ def _page(
             "sections": sections,
             "panels": panels,
             "depth": depth,
+            "first_clicks": first_clicks,
             "stopped": [entry for entry in entries if entry.stop_at is not None],
             "png": PNG,
             "svg": SVG,
@@ -205,13 +210,16 @@ def _page(
     )
 
 
-def _lines(entries: Sequence[Entry], out: Path) -> list[str]:
-    groups = by_dataset(entries)
-    lines = [f"{out / PAGE}: {counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}"]
+def _lines(entries: Sequence[Entry], first: Sequence[FirstClickNumbers], out: Path) -> list[str]:
+    datasets = {entry.dataset_name for entry in entries} | {run.dataset for run in first}
+    lines = [f"{out / PAGE}: {counted(len(entries) + len(first), 'run')} on {counted(len(datasets), 'dataset')}"]
     for entry in entries:
         found = entry.measured("iou_at_budget" if entry.budget else f"noc_{SOLVED}")
         points = f" ({entry.budget})" if entry.budget else ""
         policy = entry.conditions["click policy"]
         clicks = "" if policy == "center" else f", {policy}"
         lines.append(f"  {entry.label}{clicks} on {entry.dataset_name}: {found}{points}")
+    for run in first:
+        numbers = f"{run.recorded.mean():.3f}, of the standard click {run.standard.mean():.3f}"
+        lines.append(f"  {run.label} on {run.dataset}: IoU of {run.clicks:,} recorded first clicks {numbers}")
     return lines

@@ -347,7 +347,7 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
         InputError: no such run in the folders, an unfinished or damaged run, or shards or images that are not those of
             the runs.
     """
-    targets, answers = split_runs(folders)
+    targets, answers, _ = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
     on_sets = [run for run in targets if run.record.dataset.has_sets]
     intents = [read_intents(run) for run in on_sets]

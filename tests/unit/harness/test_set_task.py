@@ -22,7 +22,7 @@ from disbench.core.prediction import Prediction
 from disbench.core.scenes import Scene
 from disbench.harness import Execution, Protocol, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
-from disbench.harness.record import Choice
+from disbench.harness.record import DIVERSE, Choice
 from disbench.harness.run import run_diverse
 from disbench.harness.set_source import EMBEDDED, IntentSource, SetSource
 from disbench.harness.set_task import (
@@ -35,12 +35,11 @@ from disbench.harness.set_task import (
     SetTask,
     StoredAnswers,
     first_click,
-    is_diverse,
     moved_clicks,
     overlaps_of,
     read_answers,
 )
-from disbench.harness.store import JOURNAL, RUN, read_run, to_table
+from disbench.harness.store import JOURNAL, RUN, read_run, task_of, to_table
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
@@ -342,8 +341,8 @@ def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path
     assert verify_run(run.folder, dataset=str(photo_shards), images=EMBEDDED).clicks == len(rows)
     elsewhere = verify_run(run.folder, dataset=str(photo_shards), images=tmp_path)
     assert elsewhere.clicks == 0 and "--images" in elsewhere.unchecked[0]
-    assert not is_diverse(run.folder)
-    assert is_diverse(whole.folder)
+    assert task_of(run.folder) == ""
+    assert task_of(whole.folder) == DIVERSE
     with pytest.raises(InputError, match="disbench ambiguity reads it"):
         read_run(whole.folder)
     with pytest.raises(InputError, match="not a run of --task diverse"):
