@@ -95,6 +95,7 @@ PEERS: dict[str, Peer] = {
     "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
     "sam-official": Peer(kind="sam", more=("vit_b",)),
     "sam-hq-official": Peer(kind="sam", more=("vit_tiny",), settings=("backbone=vit_tiny",)),
+    "iog": Peer(kind="iog"),
     "sam2-official": Peer(kind="sam2", more=("configs/sam2.1/sam2.1_hiera_t.yaml",)),
     "graco": Peer(
         kind="graco",
@@ -182,6 +183,7 @@ def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious,
             threshold=spec.threshold,
             selection=peer.selection,  # type: ignore[arg-type]
             policy=peer.policy,
+            budget=spec.budget,
         )
         for one in [Told(method, number) for number in numbers] or [method]
     ]

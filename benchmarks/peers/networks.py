@@ -43,13 +43,14 @@ class Recipe:
 
     Attributes:
         build: the network, of the peer's own class; it may be smaller than those published.
-        last: name of the layer that gives the logits; "" leaves the network as it is.
+        last: name of the layer that gives the logits, or of a normalisation after it; "" leaves the network as it is.
         options: of the adapter.
         described: the file holds the network's description (`config`) too, not its weights alone.
         folder: of the checkout, that holds the package.
         adapter: its name, where it is not the card's.
         within: key of the file's table that holds the weights alone.
         own: parts of the names of weights that go to a second file, OUT.own, the adapter's option `lora`.
+        clicks: how many it is asked with, one time after the other.
     """
 
     build: Callable[[], Any]
@@ -60,6 +61,7 @@ class Recipe:
     adapter: str = ""
     within: str = ""
     own: tuple[str, ...] = ()
+    clicks: tuple[int, ...] = (1, 2, 3)
 
 
 def hrnet(**options: Any) -> Any:
@@ -249,7 +251,13 @@ RECIPES |= {
     "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
     **{name: Recipe(partial(prompted, backbone), "", {}, described=False) for name, backbone in SAMS.items()},
     "sam2-official": Recipe(hiera, "", {}, described=False, within="model"),
-    "iog": Recipe(inside_outside, "", {}, described=False),
+    "iog": Recipe(
+        inside_outside,
+        "Fine_net.final_predict.2",
+        {"relax": 30, "margin": 10, "side": 512, "sigma": 10.0},
+        described=False,
+        clicks=(3,),
+    ),
 }
 
 
@@ -288,6 +296,8 @@ def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
         if type(module).__name__ == "ScaleLayer":  # by which clicks weigh hardly anything at first
             module.scale.data.fill_(1.0)
     layer = net.get_submodule(last)
+    if layer in norms:
+        return
     layer = layer[-1] if isinstance(layer, torch.nn.Sequential) else layer
     seen: list[Any] = []
     hook = layer.register_forward_pre_hook(lambda module, given: seen.extend(given[0].detach()))
@@ -295,9 +305,11 @@ def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
     hook.remove()
     direction, shift = within_images([features.flatten(1).T for features in seen])
     kernel = layer.weight[0, 0].numel()
-    with torch.no_grad():
-        layer.weight.copy_((direction / kernel)[None, :, None, None].expand_as(layer.weight))
-        layer.bias.fill_(-shift)
+    with torch.no_grad():  # of two classes the object is the last
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[-1].copy_((direction / kernel)[:, None, None].expand_as(layer.weight[-1]))
+        layer.bias[-1] = -shift
 
 
 def within_images(features: list[Any]) -> tuple[Any, float]:
@@ -355,14 +367,14 @@ def main() -> None:
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
     begun = model.open(images[0])
     predictor = getattr(begun, "predictor", begun)
-    used = predictor.net if hasattr(predictor, "net") else predictor.model
+    used = next(getattr(predictor, name) for name in ("net", "model", "network") if hasattr(predictor, name))
 
     def ask() -> None:
         for image in images:
             session = model.open(image)
             height, width = image.shape[:2]
             clicks = [(int(x * width), int(y * height), positive) for x, y, positive in CLICKS]
-            for count in range(1, len(clicks) + 1):
+            for count in recipe.clicks:
                 session.predict(clicks[:count])
                 if hasattr(session, "keep"):
                     session.keep(0)

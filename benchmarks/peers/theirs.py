@@ -215,6 +215,45 @@ def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
     ]
 
 
+def iog(arguments: argparse.Namespace) -> list[list[float]]:
+    """The steps of IOG's `test.py`, by its own transforms and network.
+
+    Its point inside is the deepest of the stretched mask, which no click tells; here it is the first click.
+    """
+    torch, cv2 = importlib.import_module("torch"), importlib.import_module("cv2")
+    steps, helpers = (importlib.import_module(f"dataloaders.{name}") for name in ("custom_transforms", "helpers"))
+    net = importlib.import_module("networks.mainnetwork").Network()
+    net.load_state_dict(torch.load(arguments.checkpoint, map_location="cpu"))
+    net.eval()
+    elements, side = ("image", "gt", "void_pixels"), (512, 512)
+    sizes = {"gt": None, **{f"crop_{name}": side for name in elements}}
+    transforms = [
+        steps.CropFromMask(crop_elems=elements, relax=30, zero_pad=True),
+        steps.FixedResize(resolutions=sizes, flagvals=dict.fromkeys(sizes, cv2.INTER_LINEAR)),
+        steps.IOGPoints(sigma=10, elem="crop_gt", pad_pixel=10),
+        steps.ToImage(norm_elem="IOG_points"),
+        steps.ConcatInputs(elems=("crop_image", "IOG_points")),
+        steps.ToTensor(),
+    ]
+    found = []
+    for image, goal in grabcut(Path(arguments.data)):
+        gt = (goal == 1).astype(np.float32)
+        box = helpers.get_bbox(gt, pad=30, zero_pad=True)
+        x, y, _ = center(goal, np.zeros(goal.shape, dtype=bool), [])
+        start, size = np.array([box[1], box[0]]), np.array([box[3] - box[1] + 1, box[2] - box[0] + 1])
+        inside = np.round((np.array([y, x]) - start + 0.5) * (512 / size) - 0.5).astype(int)
+        helpers.getPositon = lambda depths, inside=inside: inside
+        sample = {"image": image.astype(np.float32), "gt": gt, "void_pixels": (goal == 255).astype(np.float32)}
+        for transform in transforms:
+            sample = transform(sample)
+        with torch.no_grad():
+            fine = net(sample["concat"][None])[-1].numpy()[0, 0]
+        probability = 1 / (1 + np.exp(-fine))
+        mask = helpers.crop2fullmask(probability, box, gt, zero_pad=True, relax=0, mask_relax=False) > 0.5
+        found.append([_iou(mask, goal)])
+    return found
+
+
 def _iou(mask: Any, goal: Any) -> float:
     """IoU of a mask of 0 and 1 with a goal whose 255 are ignored."""
     counted = goal != 255
@@ -222,7 +261,10 @@ def _iou(mask: Any, goal: Any) -> float:
     return float((object_ & guess).sum() / (object_ | guess).sum())
 
 
-KINDS = {"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut, "sam": sam, "sam2": sam2}
+KINDS = {
+    **{"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut},
+    **{"sam": sam, "sam2": sam2, "iog": iog},
+}
 
 
 def main() -> None:

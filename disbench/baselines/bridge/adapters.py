@@ -546,7 +546,8 @@ def answer_of_dextr(model: PointsSession, image: Any, clicks: Any) -> Any:
 def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """IOG (Zhang, Liew, Wei, Wei, Zhao 2020), github.com/shiyinzhang/Inside-Outside-Guidance.
 
-    A point inside and two corners of the box. The corners' margin is the one that its own points have in the crop.
+    A point inside and two corners of the box. Its evaluation takes the box from the stretched mask; here it is the
+    stretched box, which is the same unless a tip of the object is hardly a pixel wide: then a side is a pixel off.
     """
     load = enter(repo, "networks")
     network = load("networks.mainnetwork").Network(
@@ -559,29 +560,30 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
 def answer_of_iog(model: PointsSession, image: Any, clicks: Any) -> Any:
     """Probabilities (height, width) of the object with this point inside and these corners."""
     torch, helpers = importlib.import_module("torch"), importlib.import_module("dataloaders.helpers")
-    side, linear = model.options["side"], importlib.import_module("cv2").INTER_LINEAR
-    (inside_x, inside_y, _), (left, top, _), (right, bottom, _) = clicks
-    corners = np.array([[left, top], [right, bottom]])
-    box = helpers.get_bbox(image, points=corners, pad=model.options["relax"], zero_pad=True)
+    options, linear = model.options, importlib.import_module("cv2").INTER_LINEAR
+    inside, first, last = (np.array([x, y]) for x, y, _ in clicks)
+    box = helpers.get_bbox(image, points=np.array([first, last]), pad=options["relax"], zero_pad=True)
     crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
-    resized = helpers.fixed_resize(crop, (side, side), flagval=linear)
-    scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
-    inside, first, second = ((np.array(point) - box[:2]) * scale for point in [(inside_x, inside_y), *corners])
-    points = marked(inside, first, second, model.options["margin"], side)
-    maps = helpers.make_gt(resized[..., 0], points, sigma=model.options["sigma"], one_mask_per_point=False)
+    resized = helpers.fixed_resize(crop, (options["side"], options["side"]), flagval=linear)
+    points = marked(inside, first, last, options["relax"], options["margin"], options["side"])
+    maps = helpers.make_gt(resized[..., 0], points, sigma=options["sigma"], one_mask_per_point=False)
     maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
     both = np.concatenate((resized, maps), axis=2).transpose((2, 0, 1))[None].astype(np.float32)
     with torch.no_grad():
         fine = model.network(torch.from_numpy(both).to(model.device))[-1]
-    probability = torch.sigmoid(fine)[0, 0].cpu().numpy()
+    probability = 1 / (1 + np.exp(-fine[0, 0].cpu().numpy()))
     return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False)
 
 
-def marked(inside: Any, first: Any, second: Any, margin: int, side: int) -> Any:
-    """The inside point and the box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
-    left, top = np.maximum(first - margin, 0)
-    right, bottom = np.minimum(second + margin, side)
-    return np.array([inside, [left, top], [left, bottom], [right, top], [right, bottom]]).astype(int)
+def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: int) -> Any:
+    """The inside point and the stretched box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
+    cv2, size = importlib.import_module("cv2"), last - first + 1 + 2 * relax
+    box = np.pad(np.ones(last[::-1] - first[::-1] + 1, dtype=np.float32), relax)
+    rows, columns = np.nonzero(cv2.resize(box, (side, side), interpolation=cv2.INTER_LINEAR) > 0.5)
+    left, top = max(columns.min() - margin, 0), max(rows.min() - margin, 0)
+    right, bottom = min(columns.max() + margin, side), min(rows.max() + margin, side)
+    placed = np.round((inside - first + relax + 0.5) * (side / size) - 0.5)
+    return np.array([placed, [left, top], [left, bottom], [right, top], [right, bottom]]).astype(int)
 
 
 # FCANet (Lin, Zhang, Chen, Cheng, Lu 2020) and FocusCut (Lin, Duan, Zhang, Guo, Cheng 2022), github.com/frazerlin. Both

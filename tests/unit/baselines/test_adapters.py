@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -422,6 +423,22 @@ def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
 TREE = ast.parse(Path(str(adapters.__file__)).read_text())
 DEFINED = {node.name: node for node in TREE.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 ENTRIES = next(node.value for node in TREE.body if isinstance(node, ast.AnnAssign))
+
+
+@pytest.mark.parametrize(("first", "last"), [((40, 30), (180, 61)), ((3, 5), (20, 190)), ((0, 0), (199, 199))])
+def test_iog_is_given_the_corners_of_the_stretched_mask(first: tuple[int, int], last: tuple[int, int]) -> None:
+    (left, top), (right, bottom) = first, last
+    mask = np.zeros((200, 200), dtype=np.float32)
+    mask[top : bottom + 1, (left + right) // 2 - 4 : (left + right) // 2 + 5] = 1  # a cross
+    mask[(top + bottom) // 2 - 4 : (top + bottom) // 2 + 5, left : right + 1] = 1
+    crop = np.pad(mask, 30)[top : bottom + 61, left : right + 61]
+    rows, columns = np.nonzero(cv2.resize(crop, (512, 512), interpolation=cv2.INTER_LINEAR) > 0.5)
+    found = adapters.marked(np.array([left + 7, top + 9]), np.array(first), np.array(last), 30, 10, 512)
+    x, y = [columns.min() - 10, columns.max() + 10], [rows.min() - 10, rows.max() + 10]
+    assert found[1:].tolist() == [[x[0], y[0]], [x[0], y[1]], [x[1], y[0]], [x[1], y[1]]]
+    here = np.zeros_like(crop)
+    here[39, 37] = 1  # the pixel that was clicked, stretched: the point is within it
+    assert cv2.resize(here, (512, 512), interpolation=cv2.INTER_LINEAR)[found[0][1], found[0][0]] > 0.5
 
 
 def options_read(adapter: str) -> set[str]:
