@@ -111,8 +111,9 @@ def run(
         str | None,
         Option(
             help="How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center, "
-            "slice:group=1 (the shallowest of ten depths); slices:10: center and all ten, each a run below --out; or "
-            "recorded clicks: replay:FILE or replay:FILE,user=NAME (default: the protocol's)."
+            "slice:group=1 (the shallowest of ten depths), worst or best (of 16 clicks, by its answers); slices:10 or "
+            "extremes:16: center and all of these, each a run below --out; or recorded clicks: replay:FILE or "
+            "replay:FILE,user=NAME (default: the protocol's)."
         ),
     ] = None,
     seed: Annotated[int, Option(min=0, help="Seed of random policies, and of the choice of sets and clicks.")] = 0,
@@ -120,7 +121,8 @@ def run(
         int | None,
         Option(
             min=1,
-            help="Clicks per sample (default: the protocol's, 20); a method with a budget of points answers once.",
+            help="Clicks per sample (default: the protocol's, 20; 5 with worst and best); a method with a budget of "
+            "points answers once.",
         ),
     ] = None,
     threshold: ThresholdOption = None,
@@ -151,12 +153,13 @@ def run(
     With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
     """
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
-    from disbench.core.click_policies import series  # noqa: PLC0415
+    from disbench.core.click_policies import EXTREME_CLICKS, EXTREMES, TRIED, series  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
     from disbench.harness.record import Execution  # noqa: PLC0415
     from disbench.harness.run import JOB_FILES, run_benchmark, run_diverse, run_policies  # noqa: PLC0415
+    from disbench.harness.sample_loop import TRIALS  # noqa: PLC0415
     from disbench.harness.set_source import IntentSource  # noqa: PLC0415
     from disbench.harness.set_task import SetTask  # noqa: PLC0415
     from disbench.harness.store import CLICKS, RUN  # noqa: PLC0415
@@ -178,6 +181,8 @@ def run(
         },
         spec.budget,
     )
+    if max_clicks is None and (policy or "").partition(":")[0].strip() in (TRIED, *EXTREMES):
+        max_clicks = EXTREME_CLICKS
     policies = [str(one) for one in series(policy or "")]
     conduct = preset.conduct(
         spec,
@@ -192,7 +197,7 @@ def run(
     )
     where = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
     execution = Execution(where.workers, threads, batch, timeout or None, store)
-    names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS) if policies else JOB_FILES
+    names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS, "*/" + TRIALS) if policies else JOB_FILES
     with output(out, names, last="" if policies else RUN, existing=existing) as place:
         how: dict[str, Any] = {
             "engine": where,

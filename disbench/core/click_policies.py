@@ -29,6 +29,8 @@ POLICIES: dict[str, dict[str, float]] = {
     "scipy-restart": {},
     "removed-center": {},
     "slice": {"group": 1, "of": 10, "power": 1.0},
+    "worst": {"candidates": 16},
+    "best": {"candidates": 16},
 }
 """Name -> its options with their defaults.
 
@@ -49,6 +51,8 @@ POLICIES: dict[str, dict[str, float]] = {
 - `slice`: drawn at a chosen depth (`drawn_from_slice`): the pixels of the errors of the kind that the protocol clicks
   weigh their distance to the nearest pixel that is no such error, to the `power`, 0 where clicked before; ordered by
   weight, they are cut into `of` slices of equal mass, the shallowest first, and one pixel of slice `group` is drawn.
+- `worst`, `best`: of several candidates (`ClickPolicy.candidates`) the click after which the method's IoU is smallest
+  (largest); the harness asks the method. `simulate` alone gives the first candidate, the protocol's click.
 
 Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
 """
@@ -56,12 +60,19 @@ DRAWING = ("random", "jitter", "removed-center", "slice")
 """Policies whose clicks depend on the seed."""
 CLICKING_ON = ("scipy-restart", "removed-center")
 """Policies that may click on where the prediction is perfect on all pixels that count."""
-SLICES = "slices"
-"""`slices:10` names a series of policies: the protocol's click, and every slice of 10."""
+EXTREMES = {"worst": -1, "best": 1}
+"""Policies that try several candidates on the method, and what they multiply its IoU by to keep the largest."""
+EXTREME_CLICKS = 5
+"""Clicks that a sample gets under these policies unless the user says otherwise: each costs as many as are tried."""
+SLICES, TRIED = "slices", "extremes"
+"""Series of policies: `slices:10` is the protocol's click and every slice of 10; `extremes:16` is the protocol's click,
+and the worst and the best of 16 candidates."""
 REPLAY = "replay"
 """The policy that takes clicks that people made, and simulates none."""
 _RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
 _DRAWS = 100
+_INNER = 1.5
+"""Candidates of `worst` and `best` are at least this deep."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,10 @@ class ClickPolicy:
             if not (group == int(group) and of == int(of) and 1 <= group <= of):
                 raise InputError(f"policy slice: group = {group:g}, of = {of:g}; give whole numbers, 1 <= group <= of")
             options |= {"group": int(group), "of": int(of)}
+        if self.name in EXTREMES:
+            if options["candidates"] != int(options["candidates"]):
+                raise InputError(f"policy {self.name}: candidates = {options['candidates']}; give a whole number")
+            options["candidates"] = int(options["candidates"])
         object.__setattr__(self, "options", options)
 
     @classmethod
@@ -170,7 +185,9 @@ class ClickPolicy:
 
     @property
     def label(self) -> str:
-        """As tables write it: D1 to D10 for the slices of 10 by depth, otherwise as the record."""
+        """As tables write it: D1 to D10 for the slices of 10 by depth, `worst of 16`, otherwise as the record."""
+        if self.name in EXTREMES:
+            return f"{self.name} of {self.options['candidates']}"
         if self.name != "slice":
             return str(self)
         group, of, power = (self.options[key] for key in ("group", "of", "power"))
@@ -198,7 +215,7 @@ class ClickPolicy:
             if self.ends(sample, len(clicks)):
                 raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
             return self.recording.clicks[sample][len(clicks)]
-        if self.name == "center":
+        if self.name in ("center", *EXTREMES):
             return next_click(target, prediction, clicks)
         missed, excess = error_masks(target, prediction)
         check_clicks(clicks, missed.shape)
@@ -217,11 +234,31 @@ class ClickPolicy:
         drawn = self._sliced if self.name == "slice" else self.jittered
         return drawn(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
 
+    def candidates(self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> list[Click]:
+        """The clicks that `worst` and `best` try: the protocol's, and others that are spread over its kind of error.
+
+        The region is all errors of that kind that were not clicked before and are at least 1.5 from the nearest other
+        pixel, or, if there are none, all that were not clicked before. Each further candidate is the pixel of the
+        region that is farthest from those before, the first row by row among equals; it ends when no pixel is left.
+        Arguments and errors are those of `next_click`.
+        """
+        first = next_click(target, prediction, clicks)
+        missed, excess = error_masks(target, prediction)
+        depths = distances(missed if first.positive else excess, clicks)
+        region = depths >= _INNER
+        y, x = np.nonzero(region if region.any() else depths)
+        found, squares = [first], np.full(len(y), np.inf)
+        while len(found) < self.options["candidates"]:
+            squares = np.minimum(squares, (x - found[-1].x) ** 2 + (y - found[-1].y) ** 2)
+            if not squares.any():
+                break
+            farthest = int(squares.argmax())
+            found.append(Click(int(x[farthest]), int(y[farthest]), first.positive))
+        return found
+
     def _sliced(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
-        depths = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1]
+        depths = distances(errors, clicks)
         weights = np.where(depths > 0, depths ** np.float32(self.options["power"]), np.float32(0))
-        for click in clicks:
-            weights[click.y, click.x] = 0
         draws = _generator(seed, sample, len(clicks) + 1)
         x, y = drawn_from_slice(weights, int(self.options["group"]), int(self.options["of"]), draws)
         return Click(x, y, center.missed)
@@ -240,17 +277,20 @@ class ClickPolicy:
 
 
 def series(policy: str) -> list[ClickPolicy]:
-    """The policies that `slices:10` stands for, the protocol's first; [] for the name of a single policy.
+    """The policies that `slices:10` or `extremes:16` stands for, the protocol's first; [] for a single policy's name.
 
     Raises:
-        InputError: not a whole number of slices, at least 1.
+        InputError: not a whole number, at least 1.
     """
     name, _, count = policy.partition(":")
-    if name.strip() != SLICES:
+    name = name.strip()
+    if name not in (SLICES, TRIED):
         return []
     if not count.strip().isdecimal() or int(count) < 1:
-        raise InputError(f"policy {SLICES}: {count!r}; give the number of slices, such as {SLICES}:10")
+        raise InputError(f"policy {name}: {count!r}; give how many, such as {SLICES}:10 or {TRIED}:16")
     of = int(count)
+    if name == TRIED:
+        return [ClickPolicy(), *(ClickPolicy(extreme, {"candidates": of}) for extreme in EXTREMES)]
     return [ClickPolicy(), *(ClickPolicy("slice", {"group": group, "of": of}) for group in range(1, of + 1))]
 
 
@@ -275,6 +315,14 @@ def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.rando
     chosen = pixels[of_pixel == min(int(np.searchsorted(ends, u, side="right")), len(ends) - 1)]
     y, x = divmod(int(chosen[draws.integers(len(chosen))]), weights.shape[1])
     return x, y
+
+
+def distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
+    """Distance of every error to the nearest other pixel, 0 where clicked before; float32 (height, width)."""
+    found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
+    for click in clicked:
+        found[click.y, click.x] = 0
+    return found
 
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:

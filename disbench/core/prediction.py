@@ -49,6 +49,8 @@ class Session(Protocol):
       user corrects from (DAVIS-585's initial masks).
     - `restart() -> None`: forget all clicks and masks, as if just opened on the same image. Where several loops run on
       one image (`--policy slices:10`), a session without it is opened again for each.
+    - `undo() -> None`: forget the last `predict`, as if it had not been called. The policies `worst` and `best` try
+      several clicks in turn; a session without it is restarted, or opened again, and led to the same state.
     """
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core import masks
-from disbench.core.arrays import BoolArray, Float32Array, FloatArray
+from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.budgets import budget_points
-from disbench.core.click_policies import CLICKING_ON, REPLAY, ClickPolicy
+from disbench.core.click_policies import CLICKING_ON, EXTREMES, REPLAY, ClickPolicy, distances
 from disbench.core.clicks import NO_ERROR, Click, error_masks
-from disbench.core.depths import Depth, transform
+from disbench.core.depths import Depth
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS
 from disbench.core.metrics import TargetBoundary, iou
@@ -310,16 +310,18 @@ def judge_click(
     `moved` is another click than the one simulated here, whose distance is within `TOLERANCE` of the largest over both
     kinds of error, at an error pixel of the kind that its sign says (for `jitter`: around another centre of that kind).
     """
-    if policy.simulate(target, prediction, before, seed=seed, sample=sample) == click:
+    tries = policy.name in EXTREMES
+    simulated = policy.simulate(target, prediction, before, seed=seed, sample=sample)
+    if click == simulated or (tries and click in policy.candidates(target, prediction, before)):
         return "same"
-    if policy.name in ("random", "removed-center", "slice"):
-        return "wrong"  # a draw decides it
+    if tries or policy.name in ("random", "removed-center", "slice"):
+        return "wrong"  # the method or a draw decides it
     missed, excess = error_masks(target, prediction)
-    distances = {True: _distances(missed, before), False: _distances(excess, before)}
-    largest = max(float(of_kind.max()) for of_kind in distances.values())
+    depths = {True: distances(missed, before), False: distances(excess, before)}
+    largest = max(float(of_kind.max()) for of_kind in depths.values())
     if largest == 0:
         return "wrong"
-    own, least = distances[click.positive], largest - TOLERANCE
+    own, least = depths[click.positive], largest - TOLERANCE
     if policy.name in ("center", "scipy-center", "scipy-restart"):
         return "moved" if own[click.y, click.x] >= least else "wrong"
     errors = missed if click.positive else excess
@@ -405,14 +407,6 @@ class ClickChecks:
         if chosen != row["kept"]:
             kind = f"candidate that the selection '{self._protocol.selection}' does not keep, by its masks"
             self._problems.add(kind, f"{where} ({row['kept']}, not {chosen})")
-
-
-def _distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
-    """Distance of every error pixel to the nearest other pixel, 0 where clicked before; float32 (height, width)."""
-    found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
-    for click in clicked:
-        found[click.y, click.x] = 0
-    return found
 
 
 def _mask(counts: bytes, row: Row) -> BoolArray:

@@ -41,7 +41,7 @@ from disbench.harness.record import (
     parse_record,
 )
 from disbench.harness.replay import recorded_numbers, with_recording
-from disbench.harness.sample_loop import GRANULARITIES, TargetsTask
+from disbench.harness.sample_loop import GRANULARITIES, TRIALS, TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, to_table, write_json
 from disbench.harness.workers import EvaluationWork
@@ -49,7 +49,7 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
-JOB_FILES = (RUN, CLICKS, GRANULARITIES, SETS, ANSWERS, OVERLAPS, FIRST, JOURNAL)
+JOB_FILES = (RUN, CLICKS, GRANULARITIES, TRIALS, SETS, ANSWERS, OVERLAPS, FIRST, JOURNAL)
 """The files of a run, finished or under way."""
 AnyTask = TargetsTask | SetTask | FirstClicksTask
 _logger = logging.getLogger("disbench.harness")
@@ -118,8 +118,8 @@ def run_policies(
 ) -> list[StoredRun]:
     """Run a method under several click policies, opening each image once if the method's sessions can be restarted.
 
-    Each policy makes a run of its own in a folder below `out`, `base` for `center`, and D1, D2, ... for slices.
-    Arguments, options and errors are otherwise those of `run_benchmark`.
+    Each policy makes a run of its own in a folder below `out`: `base` for `center`, D1, D2, ... for slices, `worst` and
+    `best`. Arguments, options and errors are otherwise those of `run_benchmark`.
     """
     execution = execution or Execution()
     task = TargetsTask(protocol, execution.store, tuple(policies))

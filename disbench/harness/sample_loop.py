@@ -16,7 +16,7 @@ from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
 from disbench.core.choices import Store
-from disbench.core.click_policies import ClickPolicy
+from disbench.core.click_policies import EXTREMES, ClickPolicy
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
@@ -25,18 +25,24 @@ from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import ORACLES, Protocol
 from disbench.harness.store import CLICKS, SCHEMA, ClickRow, filled_up, write_clicks
 from disbench.harness.tasks import Loop
+from disbench.harness.trials import Trials
 from disbench.io.files import naming, whole_file
 
 GRANULARITIES = "granularities.parquet"
 """The granularity that each target's stored loop was told, in a run with one."""
+TRIALS = "trials.parquet"
+"""x, y and IoU of all clicks tried for each click, in a run of `worst` or `best`; the IoU is null where it failed."""
 _TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())])
+_TRIAL = pa.struct({"x": pa.int32(), "y": pa.int32(), "iou": pa.float32()})
+_TRIALS = pa.schema([SCHEMA.field("sample"), SCHEMA.field("click"), pa.field("trials", pa.list_(_TRIAL))])
 
 
 class SampleLoop(Loop):
     """The state of one sample while it is evaluated; the first click is made at once, the next by `take`.
 
     With an oracle of the granularity one loop follows another, each in a session of its own; so it is with several
-    policies, in one session if it can be restarted.
+    policies, in one session if it can be restarted. With `worst` and `best` every click is one of several that are
+    tried in turn, each after the session undid the one before, or was led there again.
     """
 
     def __init__(
@@ -66,34 +72,39 @@ class SampleLoop(Loop):
         if granularity is not None:
             self.session = None
         self.protocol, self.granularity, self.again = protocol, granularity, self.session is not None
-        self._policy = protocol.click_policy
+        self._policy, self.undo = protocol.click_policy, False
+        self._trials = Trials(EXTREMES[self._policy.name]) if self._policy.name in EXTREMES else None
         self.clicks, self.done, self._reached = [], False, False
         self._kept = first_mask(self.sample, self.protocol)
         self.pending = self._click()
 
-    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> ClickRow:
+    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> ClickRow | None:
         """Check a prediction, keep one of its candidates, and measure it (`Loop.take`)."""
-        begun, model_before = time.perf_counter(), self._model_seconds
+        begun, model_before, row = time.perf_counter(), self._model_seconds, None
+        if self._trials is not None and self._trials.returning:
+            keep(self._trials.made[self._trials.seen][1])
+            self._trials.seen += 1
+        else:
+            row, mask = self._measured(prediction)
+            if self._trials is not None:
+                row = self._tried(row, mask)
+            else:
+                keep(row.kept)
+                self._kept = mask
+        self.harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
+        return self._continued(row)
+
+    def _measured(self, prediction: object) -> tuple[ClickRow, BoolArray]:
+        """The pending row with the outcome of a prediction, and the mask that is kept."""
         height, width = self.sample.target.shape
         found = checked_candidates(prediction, height, width, self.protocol.threshold)
         ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
         kept = choose(self.protocol.selection, self.pending.click, found, ious, self._kept)
-        keep(kept)
-        self._kept = found.masks[kept]
-        boundary_iou = self._boundary.iou(self._kept)
         mask, candidate_masks = self._stored(found, kept)
-        stop_at = self.protocol.stop_at
-        self.done = (
-            self.pending.click >= self.protocol.max_clicks
-            or (stop_at is not None and bool(np.float32(ious[kept]) >= np.float32(stop_at)))
-            or self._policy.ends(self.sample.id, self.pending.click)
-            or self._beaten(ious[kept])
-        )
-        self.harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
-        row: ClickRow = self._finished(
+        row = replace(
             self.pending,
             iou=ious[kept],
-            boundary_iou=boundary_iou,
+            boundary_iou=self._boundary.iou(found.masks[kept]),
             kept=kept,
             candidates=len(found.masks),
             candidate_ious=ious,
@@ -101,21 +112,55 @@ class SampleLoop(Loop):
             mask=mask,
             candidate_masks=candidate_masks,
         )
+        return row, found.masks[kept]
+
+    def _tried(self, row: ClickRow, mask: BoolArray) -> ClickRow | None:
+        """Note a candidate, and take the session back: with `undo` at once, otherwise it begins again."""
+        assert self._trials is not None
+        chosen = self._trials.note(row, mask)
+        if chosen is not None and self._trials.best is not None:
+            self._kept = self._trials.best[1]
+        self.undo = hasattr(self.session, "undo")
+        if not self.undo:
+            self.again, self._trials.seen = self.session is not None, 0
+        return chosen
+
+    def _continued(self, row: ClickRow | None) -> ClickRow | None:
+        """Ask for more before a click has its row, or finish the row and make the next click or begin the next loop."""
+        if row is None:
+            self._ask()
+            return None
+        stop_at = self.protocol.stop_at
+        self.done = (
+            row.click >= self.protocol.max_clicks
+            or (stop_at is not None and bool(np.float32(row.iou) >= np.float32(stop_at)))
+            or self._policy.ends(self.sample.id, row.click)
+            or self._beaten(row.iou)
+        )
+        finished: ClickRow = self._finished(row)
         begun = time.perf_counter()
         if not self.done:
             self.pending = self._click()
         else:
             self._go_on()
         self.harness_seconds += time.perf_counter() - begun
-        return row
+        return finished
 
-    def fail(self, reason: str) -> ClickRow:
-        """End the loop: the method failed on the pending answer; the loops of other policies go on in new sessions."""
-        row: ClickRow = super().fail(reason)
+    def fail(self, reason: str) -> ClickRow | None:
+        """The method failed on the pending answer: skip the candidate, or end the loop.
+
+        Other candidates, and the loops of other policies, go on in new sessions.
+        """
+        if self._trials is not None:
+            self.session = None
+            row = self._tried(replace(self.pending, failure=reason), self._kept)
+            if row is not None or self._trials.left:
+                return self._continued(row)
+        ended: ClickRow = self.end(reason)
         if self._policies:
             self.session = None
             self._go_on()
-        return row
+        return ended
 
     def _go_on(self) -> None:
         if (following := next(self._loops, None)) is not None:
@@ -137,6 +182,12 @@ class SampleLoop(Loop):
         if self.protocol.budget:
             self.clicks = budget_points(self.protocol.budget, self.sample.target)
             click, number = self.clicks[0], 1
+        elif self._trials is not None:
+            made = [click for click, _ in self._trials.made]
+            given = [] if made or self.sample.first_click is None else [self.sample.first_click]
+            self._trials.begin(given or self._policy.candidates(self.sample.target, self._kept, made))
+            click, number = self._trials.left[0], len(made) + 1
+            self.clicks = self._trials.clicks
         else:
             click, number = self._simulated(), len(self.clicks) + 1
             self.clicks.append(click)
@@ -152,6 +203,13 @@ class SampleLoop(Loop):
             granularity=self.granularity,
             policy=policy,
         )
+
+    def _ask(self) -> None:
+        """Ask for the next candidate, or first for the clicks before it."""
+        assert self._trials is not None
+        self.clicks = self._trials.clicks
+        x, y, positive = self._trials.left[0]
+        self.pending = replace(self.pending, x=x, y=y, positive=positive)
 
     def _simulated(self) -> Click:
         if self.sample.first_click is not None and not self.clicks:
@@ -206,9 +264,11 @@ class TargetsTask:
 
     @property
     def schema(self) -> pa.Schema:
-        """`SCHEMA`, with the granularity that the method is told, if any, and the policy where there are several."""
-        schema = SCHEMA if self.protocol.granularity == "none" else SCHEMA.append(_TOLD.field("granularity"))
-        return schema.append(pa.field("policy", pa.string())) if self.policies else schema
+        """`SCHEMA`, with the granularity that the method is told, the policy among several, and the clicks tried."""
+        fields = [] if self.protocol.granularity == "none" else [_TOLD.field("granularity")]
+        fields += [pa.field("policy", pa.string())] if self.policies else []
+        tries = any(ClickPolicy.parse(one).name in EXTREMES for one in self.policies or [self.protocol.policy])
+        return pa.schema([*SCHEMA, *fields, *([_TRIALS.field("trials")] if tries else [])], SCHEMA.metadata)
 
     def parts(self) -> dict[str, TargetsTask]:
         """The runs that it makes: folder below its own -> task of a single policy; "" is the folder itself."""
@@ -244,16 +304,17 @@ class TargetsTask:
         return loops[ambiguity.best_loop(ious, ORACLES[self.protocol.granularity], cap)]
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write `clicks.parquet`, and `granularities.parquet` if the method was told any."""
-        told: list[pa.Table] = []
+        """Write `clicks.parquet`, and what belongs beside it: `GRANULARITIES`, `TRIALS`."""
+        beside = {GRANULARITIES: _TOLD, TRIALS: _TRIALS}
+        parts: dict[str, list[pa.Table]] = {n: [] for n, s in beside.items() if s.names[-1] in self.schema.names}
 
         def without(table: pa.Table) -> pa.Table:
-            told.append(table.select(_TOLD.names).slice(0, 1))
+            for name, part in parts.items():
+                own = table.select(beside[name].names)
+                part.append(own.slice(0, 1) if name == GRANULARITIES else own)
             return table.select(SCHEMA.names).cast(SCHEMA)
 
-        if self.protocol.granularity == "none":
-            write_clicks(folder / CLICKS, tables)
-            return
         write_clicks(folder / CLICKS, map(without, tables))
-        with naming(folder / GRANULARITIES), whole_file(folder / GRANULARITIES) as file:
-            pq.write_table(pa.concat_tables(told).cast(_TOLD), file, compression="zstd")
+        for name, part in parts.items():
+            with naming(folder / name), whole_file(folder / name) as file:
+                pq.write_table(pa.concat_tables(part).cast(beside[name]), file, compression="zstd")

@@ -75,7 +75,10 @@ SECONDS = ("model_seconds", "harness_seconds")
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """The outcome of one click: the columns of `SCHEMA`, the granularity that was told, the policy among several."""
+    """The outcome of one click: the columns of `SCHEMA`, and what is stored beside them.
+
+    That is the granularity that was told, the policy among several, and the clicks that were tried in place of it.
+    """
 
     sample: str
     click: int
@@ -97,6 +100,7 @@ class ClickRow:
     candidate_masks: tuple[bytes, ...] | None = None
     granularity: float | None = None
     policy: str = ""
+    trials: tuple[tuple[int, int, float | None], ...] = ()
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:

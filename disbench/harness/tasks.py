@@ -38,6 +38,7 @@ class Loop(ABC):
         granularity: that a session is opened with, or None.
         session: None where the caller opens one before the next answer.
         again: whether the session begins from the start before the next answer, on the same image.
+        undo: whether the session takes its last answer back before the next one; it must be able to.
         clicks: all clicks of the pending answer.
         pending: the row of the pending answer if the method fails on it.
         done: whether the sample is finished.
@@ -50,20 +51,24 @@ class Loop(ABC):
     def __init__(self, image: RgbImage, harness_seconds: float, initial: BoolArray | None = None) -> None:
         self.image, self.initial, self.harness_seconds, self._model_seconds = image, initial, harness_seconds, 0.0
         self.session: Session | None = None
-        self.done = self.again = False
+        self.done = self.again = self.undo = False
 
     def spend(self, seconds: float) -> None:
         """Account for time that the method took for the pending answer."""
         self._model_seconds += seconds
 
     @abstractmethod
-    def take(self, prediction: object, keep: Callable[[int], None]) -> Row:
-        """Check and measure an answer; the finished row.
+    def take(self, prediction: object, keep: Callable[[int], None]) -> Row | None:
+        """Check and measure an answer; the finished row, or None if the loop asks more before it has one.
 
         `keep` is called with the index of the candidate that is kept, if any; MethodError if the answer is malformed.
         """
 
-    def fail(self, reason: str) -> Row:
+    def fail(self, reason: str) -> Row | None:
+        """The method failed on the pending answer, which ends the sample, unless a loop goes on; as for `take`."""
+        return self.end(reason)
+
+    def end(self, reason: str) -> Row:
         """End the sample: the method failed on the pending answer."""
         self.done = True
         return self._finished(self.pending, failure=reason)
@@ -162,7 +167,7 @@ def _run_together(method: Method, samples: Sequence[Reader], task: Task, *, batc
             yield from _step(number, loop, predictions)
         going = {number: loop for number, loop in going.items() if not loop.done}
         for number, loop in list(going.items()):
-            if (loop.session is None or loop.again) and not (yield from _open(method, number, loop)):
+            if (loop.session is None or loop.again or loop.undo) and not (yield from _open(method, number, loop)):
                 del going[number]
 
 
@@ -183,10 +188,14 @@ def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
 
 
 def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
-    """Open a session for a loop, or restart its session if it can; whether that worked."""
+    """Open a session for a loop, restart its session if it can, or undo its last answer; whether that worked."""
     restart = getattr(loop.session, "restart", None) if loop.again else None
-    loop.again = False
+    undo = getattr(loop.session, "undo", None) if loop.undo else None
+    loop.again = loop.undo = False
     try:
+        if undo is not None:
+            yield from _calling({number: loop}, "undo", undo)
+            return True
         if restart is not None:
             yield from _calling({number: loop}, "restart", restart)
         else:
@@ -194,7 +203,7 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
         if loop.initial is not None:
             yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
     except MethodError as failure:
-        yield Clicked(number, loop.fail(str(failure)), done=True)
+        yield Clicked(number, loop.end(str(failure)), done=True)
         return False
     return True
 
@@ -247,7 +256,8 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
     except MethodError as failure:
         row = loop.fail(str(failure))
     yield Ended()
-    yield Clicked(number, row, done=loop.done)
+    if row is not None:
+        yield Clicked(number, row, done=loop.done)
 
 
 def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:

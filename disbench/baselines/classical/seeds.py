@@ -131,6 +131,8 @@ class SeededSession:
     def restart(self) -> None:
         """Nothing has to be forgotten: every answer is computed from all clicks."""
 
+    undo = restart
+
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, float32 (1, height, width) in [0, 1], or bool where labels are solved.
 

@@ -184,6 +184,10 @@ class SamSession:
         self._low: Float32Array | None = None
         self._kept = 0
 
+    def undo(self) -> None:
+        """Take the last answer back."""
+        self._low, self._kept = self._before
+
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """Candidates as booleans, logits above 0, with the model's own scores."""
         return self.take(self._method.decode([self.prompt(clicks)])[0])
@@ -199,6 +203,7 @@ class SamSession:
 
     def take(self, decoded: Decoded) -> Prediction:
         """Keep an answer for feedback, and upsample it to the image's size."""
+        self._before = self._low, self._kept
         self._low, self._kept = decoded.low, int(decoded.scores.argmax())
         masks = [self._method.upsampled(low, self._size) > 0 for low in decoded.low]
         return Prediction(np.stack(masks), decoded.scores)

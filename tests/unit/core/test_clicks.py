@@ -85,7 +85,9 @@ def test_opencv_or_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_and_texts() -> None:
     assert set(POLICIES) == {"center", "random", "jitter", "scipy-center", "scipy-restart", "removed-center"} | {
-        "slice"
+        "slice",
+        "worst",
+        "best",
     }
     for text in ("center", "random", "jitter:sigma=0.3", "jitter:sigma=0.123456789"):
         assert str(ClickPolicy.parse(text)) == text
