@@ -153,7 +153,7 @@ def run(
     With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
     """
     from disbench.baselines.cards import method_spec  # noqa: PLC0415
-    from disbench.core.click_policies import EXTREME_CLICKS, EXTREMES, TRIED, series  # noqa: PLC0415
+    from disbench.core.click_policies import series, usual_clicks  # noqa: PLC0415
     from disbench.datasets.cards import open_dataset  # noqa: PLC0415
     from disbench.harness.presets import STANDARD, load_preset  # noqa: PLC0415
     from disbench.harness.protocol import SetProtocol  # noqa: PLC0415
@@ -181,12 +181,10 @@ def run(
         },
         spec.budget,
     )
-    if max_clicks is None and (policy or "").partition(":")[0].strip() in (TRIED, *EXTREMES):
-        max_clicks = EXTREME_CLICKS
     policies = [str(one) for one in series(policy or "")]
     conduct = preset.conduct(
         spec,
-        max_clicks=max_clicks,
+        max_clicks=max_clicks or usual_clicks(policy or ""),
         threshold=threshold,
         selection=selection,
         policy=policies[0] if policies else policy,
@@ -324,6 +322,46 @@ def predict(
         beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
         write_png(beside, overlay(pixels, [answer.mask], clicks))
         typer.echo(f"{beside}: the mask and the clicks on the image")
+
+
+def speed(
+    method: MethodOption,
+    image: Annotated[
+        Path | None, Option(parser=path, help="The image (default: the first of the embedded photos).")
+    ] = None,
+    variant: VariantOption = None,
+    set_: SetOption = None,
+    _protocol: Annotated[
+        Literal["sat"], Option("--protocol", help="sat: open, and 256 first clicks on a 16 x 16 grid (SegNext).")
+    ] = "sat",
+    repeats: Annotated[int, Option(min=1, help="Repeats, after a warm-up; the median and the range are shown.")] = 5,
+    clicks: Annotated[int, Option(min=1, max=256, help="Clicks of the loop that is timed click by click.")] = 20,
+    threads: Annotated[int, Option(min=1, help="Threads of this process.")] = 1,
+) -> None:
+    """Time a method on one image: SAT latency, and milliseconds by the number of the click."""
+    from disbench.baselines.cards import method_spec  # noqa: PLC0415
+    from disbench.core.errors import InputError  # noqa: PLC0415
+    from disbench.datasets.cards import open_dataset  # noqa: PLC0415
+    from disbench.datasets.images import read_rgb  # noqa: PLC0415
+    from disbench.harness.run import processor, versions_of  # noqa: PLC0415
+    from disbench.harness.speed import measure_speed, picture_hash  # noqa: PLC0415
+    from disbench.workers.threads import limit  # noqa: PLC0415
+
+    limit(threads)
+    spec = method_spec(method, [*_of_variant(method, variant), *(set_ or [])])
+    if spec.budget:
+        raise InputError(f"{spec.name}: it gets all points at once, and a speed by clicks it does not have")
+    pixels = open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.here(image), "ignore")
+    with contextlib.chdir(os.curdir):  # a method may go to another folder
+        made = spec.build()
+        found = measure_speed(made, pixels, repeats=repeats, clicks=clicks)
+    options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
+    say(f"{spec.name} ({options})" if options else spec.name)
+    say_all(found.lines())
+    versions = {**versions_of(spec), **getattr(made, "versions", {})}
+    say(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {picture_hash(pixels)}")
+    say(f"{repeats} repeats, {threads} {'thread' if threads == 1 else 'threads'}, {processor()}")
+    say(", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def report(

@@ -13,7 +13,7 @@ from typer import Option
 
 from disbench import __version__
 from disbench.cli.ambiguity import ambiguity
-from disbench.cli.benchmark import data_app, methods_app, predict, report, run
+from disbench.cli.benchmark import data_app, methods_app, predict, report, run, speed
 from disbench.cli.clicks import clicks_app
 from disbench.cli.demo import demo
 from disbench.cli.leaderboard import import_app, leaderboard_app
@@ -46,7 +46,7 @@ def _options(
 
 
 COMMANDS: list[Callable[..., None]] = [sample, merge, inspect, export, quickstart, run, report, predict, ambiguity]
-COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, train, ablate]
+COMMANDS += [pack, verify, compare, failures, demo, reproduce, published, speed, train, ablate]
 GROUPS = {"data": data_app, "methods": methods_app, "split": split_app}
 GROUPS |= {"leaderboard": leaderboard_app, "import": import_app, "clicks": clicks_app}
 methods_app.command("profile")(profile)

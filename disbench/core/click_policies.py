@@ -62,8 +62,6 @@ CLICKING_ON = ("scipy-restart", "removed-center")
 """Policies that may click on where the prediction is perfect on all pixels that count."""
 EXTREMES = {"worst": -1, "best": 1}
 """Policies that try several candidates on the method, and what they multiply its IoU by to keep the largest."""
-EXTREME_CLICKS = 5
-"""Clicks that a sample gets under these policies unless the user says otherwise: each costs as many as are tried."""
 SLICES, TRIED = "slices", "extremes"
 """Series of policies: `slices:10` is the protocol's click and every slice of 10; `extremes:16` is the protocol's click,
 and the worst and the best of 16 candidates."""
@@ -274,6 +272,11 @@ class ClickPolicy:
             if 0 <= x < errors.shape[1] and 0 <= y < errors.shape[0] and component[y, x] and (x, y) not in before:
                 return Click(x, y, center.missed)
         return Click(center.x, center.y, center.missed)
+
+
+def usual_clicks(policy: str) -> int | None:
+    """Clicks of a sample unless the user says otherwise: 5 where each is one of several tried; None: the protocol's."""
+    return 5 if policy.partition(":")[0].strip() in (TRIED, *EXTREMES) else None
 
 
 def series(policy: str) -> list[ClickPolicy]:

@@ -352,7 +352,7 @@ def _begun_record(
         "dataset": DatasetRecord(source.name, len(source.ids), content_hash, dict(source.facts())),
         "every": every,
         "limit": limit,
-        "versions": _versions(method),
+        "versions": versions_of(method),
         "execution": ExecutionRecord(**dataclasses.asdict(execution)),
         "machine": Machine(platform.system(), processor(), os.cpu_count()),
         "command": command,
@@ -365,7 +365,7 @@ def _begun_record(
     return RunRecord(protocol=task.protocol, **parts)
 
 
-def _versions(method: MethodSpec) -> dict[str, str]:
+def versions_of(method: MethodSpec) -> dict[str, str]:
     """Versions of everything that may change a row; packages that the method does not use are left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
     extras = str(method.card["extra"]).split(",") if "extra" in method.card else []

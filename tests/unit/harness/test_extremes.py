@@ -205,7 +205,7 @@ def test_the_command(tmp_path: Path) -> None:
     for name, extreme in (("worst", min), ("best", max)):
         trials = pq.read_table(tmp_path / "one" / name / "trials.parquet").to_pylist()
         assert trials == pq.read_table(tmp_path / "two" / name / "trials.parquet").to_pylist()
-        assert [row["iou"] for row in rows[name]] == [extreme(t["iou"] for t in own["trials"]) for own in trials]
+        assert rows[name]["iou"].to_pylist() == [extreme(t["iou"] for t in own["trials"]) for own in trials]
         assert all(len(own["trials"]) == 4 for own in trials)
         assert disbench("verify", f"one/{name}", cwd=tmp_path).returncode == 0
     assert not (tmp_path / "one/base/trials.parquet").exists()
