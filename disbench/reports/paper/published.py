@@ -61,6 +61,7 @@ class Printed:
         source: where it was printed.
         labels: column -> text, for all columns without numbers.
         numbers: column -> the number as printed, or "".
+        others: the same, for measures that disbench does not have.
     """
 
     file: str
@@ -68,6 +69,7 @@ class Printed:
     method: str
     labels: Mapping[str, str]
     numbers: Mapping[str, str]
+    others: Mapping[str, str]
 
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether the row has all these labels."""
@@ -86,10 +88,11 @@ class Remark:
 
 @dataclass(frozen=True)
 class File:
-    """Source and method of a file's numbers where it has no column for them."""
+    """Source and method of a file's numbers where it has no column for them; columns of others' measures."""
 
     source: str = ""
     method: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,8 +268,9 @@ def _rows(path: Path, about: File) -> Iterator[Printed]:
             file=path.name,
             source=row.get(_SOURCE) or about.source,
             method=row.get("method") or about.method,
-            labels={key: text for key, text in row.items() if key not in (*numbers, _SOURCE)},
+            labels={key: text for key, text in row.items() if key not in (*numbers, *about.others, _SOURCE)},
             numbers=numbers,
+            others={column: row[column] for column in about.others},
         )
 
 
@@ -297,4 +301,6 @@ def _number_lines(published: Published, row: Printed) -> list[str]:
     for column, number in row.numbers.items():
         measure = published.measure(column)
         by_dataset.setdefault(measure.dataset.title, []).append(f"{measure.title} {number or 'not printed'}")
-    return [f"    {title}: {', '.join(texts)}" for title, texts in by_dataset.items()]
+    lines = [f"    {title}: {', '.join(texts)}" for title, texts in by_dataset.items()]
+    others = ", ".join(f"{measure} {number}" for measure, number in row.others.items())
+    return [*lines, *([f"    {others}"] if others else [])]

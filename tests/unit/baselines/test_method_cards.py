@@ -23,7 +23,7 @@ from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
 from disbench.harness.protocol import SELECTIONS
 from disbench.io import definitions
-from disbench.reports.paper.published import published_methods, read_published
+from disbench.reports.paper.published import read_published
 from tests import toy_methods
 
 TOY = str(Path(toy_methods.__file__))
@@ -77,7 +77,7 @@ def test_every_card_is_sound_and_shown(name: str) -> None:
 
 
 def test_cards_are_those_of_the_printed_tables_and_of_the_adapters() -> None:
-    assert set(PUBLISHED.values()) == set(published_methods(read_published()))
+    assert set(PUBLISHED.values()) == {row.method for row in read_published().rows if row.numbers}
     for card, method in PUBLISHED.items():
         assert load_card(card).published == (method,)
     assert set(NAMED) <= set(card_names())

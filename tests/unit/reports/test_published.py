@@ -9,7 +9,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
-from disbench.reports.paper.published import Published, published_lines, published_methods, read_published
+from disbench.reports.paper.published import Published, published_lines, read_published
 
 FOLDER = definitions.folder("reports") / "published"
 
@@ -41,7 +41,9 @@ def test_rows_have_labels_and_sources_and_are_compared_one_way(published: Publis
     assert {row.source for row in published.rows if row.file.startswith("table")} == {
         f"the paper's Table {number}" for number in range(1, 6)
     }
-    assert len(published_methods(published)) == 20
+    assert len({row.method for row in published.rows if row.numbers}) == 20
+    theirs = [row for row in published.rows if row.others]
+    assert (len(theirs), {row.file for row in theirs}) == (77, {"rclicks.csv"})
     mixed = published.find({"file": "table1.csv", "method": "CDNet"})
     sentences = [published.sentence(mixed, *other) for other in published.elsewhere(mixed)]
     assert sentences[0].startswith("the ClickSEG repository's README prints for ResNet-34: GrabCut NoC@85 1.86,")
@@ -59,6 +61,7 @@ def test_the_list_of_a_method() -> None:
         ("interformer", "    remark: This row repeats that of SimpleClick", 1),
         ("FCFI", "    remark on DAVIS NoC@90, SBD NoC@90: ", 1),
         ("DISNet", "remark on the paper's Table ", 4),
+        ("GPCIS", "    Sample NoC20@90 mean 3.87, Sample NoC20@90 std 0.79, dSB NoC % 19.55, dGR NoC % 56.43", 1),
     ):
         assert sum(line.startswith(start) for line in published_lines(name)) == count
     with pytest.raises(InputError, match="'RITMO'; did you mean 'RITM'"):
