@@ -87,7 +87,8 @@ def import_clicks(
         if count > MAX_RECORDED_CLICKS:
             raise InputError(f"{file}: more than {MAX_RECORDED_CLICKS:,} clicks; split the file")
         by_sample.setdefault(click.sample, []).append(click)
-    if lacking := [sample for sample in by_sample if sample not in set(source.ids)]:
+    known = set(source.ids)
+    if lacking := [sample for sample in by_sample if sample not in known]:
         some = ", ".join(map(shown, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
         if not drop_missing:
             raise InputError(
