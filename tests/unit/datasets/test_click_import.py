@@ -115,6 +115,24 @@ def test_a_pseudo_user_is_replayed(data: Path) -> None:
     assert [(row["sample"], row["x"], row["y"], row["positive"]) for row in clicks] == [("NA", 6, 5, True)]
 
 
+def test_all_of_them_are_first_clicks(data: Path) -> None:
+    imported(data, "rclicks", "clicks.csv", "grabcut", "--missing", "drop")
+    command = ["run", "--task", "first-clicks", "--method", f"{toys}:Discs", "--dataset", "grabcut", "--workers", "1"]
+    command += ["--out", str(data / "run")]
+    refused(disbench(*command, DISBENCH_DATA=str(data)), "--policy replay:FILE")
+    command += ["--policy", f"replay:{data / 'grabcut.parquet'}"]
+    refused(disbench(*command, "--selection", "score", DISBENCH_DATA=str(data)), "--selection")
+    result = disbench(*command, DISBENCH_DATA=str(data))
+    assert "2 samples, 6 first clicks" in result.stdout, result.stderr
+    found = pq.read_table(data / "run" / "first_clicks.parquet").to_pylist()
+    users = [None, "pc-0001", "mobile-0001", "pc-0002"]
+    assert [(row["sample"], row["user"]) for row in found[:4]] == [("NA", user) for user in users]
+    assert [row["on_target"] for row in found[:4]] == [True, True, False, True]
+    refused(disbench("verify", data / "run", DISBENCH_DATA=str(data)), "first-clicks")
+    refused(disbench("pack", data / "run", DISBENCH_DATA=str(data)), "first-clicks")
+    refused(disbench("compare", data / "run", data / "run", DISBENCH_DATA=str(data)), "first-clicks")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "mentions"),
     [
