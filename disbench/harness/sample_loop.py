@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +24,11 @@ from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample
 from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import ORACLES, Protocol
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, filled_up, write_clicks
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, StoredRun, filled_up, write_clicks
 from disbench.harness.tasks import Loop
 from disbench.harness.trials import Trials
 from disbench.io.files import naming, whole_file
+from disbench.io.parquet import complaining, open_parquet, read_rows
 
 GRANULARITIES = "granularities.parquet"
 """The granularity that each target's stored loop was told, in a run with one."""
@@ -225,6 +227,16 @@ class SampleLoop(Loop):
             return masks.encode(found.masks[kept])["counts"], None
         every = tuple(masks.encode(mask)["counts"] for mask in found.masks)
         return every[kept], every
+
+
+def read_trials(run: StoredRun) -> list[dict[str, Any]]:
+    """The rows of `TRIALS`: sample, click and trials (x, y, iou); [] without the file, InputError for a damaged one."""
+    path = run.folder / TRIALS
+    if not path.is_file():
+        return []
+    with complaining(path, "not the trials of a run", "run the same command again with --existing overwrite"):
+        found: list[dict[str, Any]] = read_rows(open_parquet(path, _TRIALS)[0], _TRIALS).to_pylist()
+    return found
 
 
 def first_mask(sample: Sample, protocol: Protocol) -> BoolArray:

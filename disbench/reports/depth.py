@@ -52,7 +52,7 @@ class Series:
 def depth_series(entries: Sequence[Entry]) -> list[Series]:
     """The complete series among runs: all slices and the standard click, on the same samples under one protocol."""
     found = []
-    for runs in alike(entries, _setting).values():
+    for runs in alike(entries, setting_but_policy).values():
         base = next((run for run in runs if run.record.protocol.policy == "center"), None)
         sliced = [run for run in runs if run.record.protocol.click_policy.name == "slice"]
         for of_kind in alike(sliced, lambda run: (_option(run, "of"), _option(run, "power"), _seed(run))).values():
@@ -142,7 +142,8 @@ def _difference(values: FloatArray, measure: Measure, relative: bool) -> Cell:
     return Cell(form(mean), interval=", ".join(map(form, ends)), value=mean, ends=ends)
 
 
-def _setting(run: Entry) -> tuple[Any, ...]:
+def setting_but_policy(run: Entry) -> tuple[Any, ...]:
+    """What two runs share that differ in the click policy alone."""
     conditions = [value for name, value in run.conditions.items() if name not in ("click policy", "seed")]
     rest = (run.label, run.build, run.dataset_key, run.threshold, run.stop_at, run.record.protocol.preset)
     return (*rest, *conditions, tuple(run.rows.samples))

@@ -17,6 +17,7 @@ from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.depth import depth_panels, depth_series, depth_tables
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, split_runs
+from disbench.reports.extremes import extremes, extremes_table
 from disbench.reports.first_clicks import FirstClickNumbers, first_clicks_table, read_first_click_numbers
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
@@ -102,7 +103,12 @@ def make_report(
     numbers = [read_numbers(run) for run in found.answers]
     first = [read_first_click_numbers(run) for run in found.first_clicks]
     plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
-    plain += [*depth_tables(series), *([first_clicks_table(first)] if first else [])]
+    tried = extremes(clicked)
+    plain += [
+        *depth_tables(series),
+        *([extremes_table(tried)] if tried else []),
+        *([first_clicks_table(first)] if first else []),
+    ]
     depths = draw_curves(depth_panels(series), columns=2) if series else {}
     panels = _panels(clicked, sections)
     tables = {table.name: table for table in (*overview, *plain)}

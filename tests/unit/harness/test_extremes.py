@@ -18,6 +18,8 @@ from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
 from disbench.harness import evaluate
 from disbench.harness.store import read_run
+from disbench.reports.entries import find_runs, read_entries
+from disbench.reports.extremes import extremes, extremes_table
 from tests.commands import disbench
 from tests.toy_methods import Discs, DiscsSession
 from tests.toy_samples import make_samples
@@ -208,6 +210,15 @@ def test_the_command(tmp_path: Path) -> None:
         assert rows[name]["iou"].to_pylist() == [extreme(t["iou"] for t in own["trials"]) for own in trials]
         assert all(len(own["trials"]) == 4 for own in trials)
         assert disbench("verify", f"one/{name}", cwd=tmp_path).returncode == 0
+    areas = {name: np.array(own["iou"].to_pylist()).reshape(-1, 2).mean(axis=1) for name, own in rows.items()}
+    series = extremes(read_entries(find_runs([tmp_path / "one"])))
+    (cells,) = extremes_table(series).rows
+    assert [cell.value for cell in cells[3:6]] == pytest.approx([areas[n].mean() for n in ("worst", "base", "best")])
+    assert cells[9].value == pytest.approx(100 * (areas["best"] - areas["worst"]).mean())
+    deviations = [np.std([t["iou"] for t in own["trials"]]) for own in trials if own["click"] == 1]
+    assert cells[10].text == f"{np.mean(deviations):.3f}"
+    assert disbench("report", "one", "--out", "report", cwd=tmp_path).returncode == 0
+    assert "Extreme clicks" in (tmp_path / "report/report.md").read_text()
     assert not (tmp_path / "one/base/trials.parquet").exists()
     assert disbench(*common, "--policy", "worst:candidates=2", "--out", "alone", cwd=tmp_path).returncode == 0
     assert read_run(tmp_path / "alone").protocol.max_clicks == 5
