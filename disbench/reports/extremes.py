@@ -17,8 +17,8 @@ from disbench.reports.render.table import DASH, Cell, Column, Table
 CAPTION = (
     "Standard: the protocol's click. Worst, best: at each click the candidate after which the method's IoU is smallest "
     "(largest), of several that are spread over the error, the standard click among them. Bounds of what was tried, "
-    "not of what exists; beyond click 1 each choice is greedy. Δ: AuC of the best less that of the worst, x 100, mean over "
-    "samples with its 95 % bootstrap interval. IoU@1 ±: mean over samples of the population deviation over all "
+    "not of what exists; beyond click 1 each choice is greedy. Δ: AuC of the best less that of the worst, x 100, mean "
+    "over samples with its 95 % bootstrap interval. IoU@1 ±: mean over samples of the population deviation over all "
     "candidates of the first click."
 )
 
