@@ -58,7 +58,7 @@ class DisnetMethod:
     @torch.inference_mode()
     def _proposed(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """Candidates for first clicks; with `first_click` off, for all clicks and the previous masks."""
-        given = self._clicks(sessions, clicks)
+        given = self.clicks_of(sessions, clicks)
         inputs = torch.stack([session.input for session in sessions]).to(self.device)
         one_stage = not self.network.options.first_click
         previous = stacked([s.kept for s in sessions]).logits if one_stage and sessions[0].proposals else None
@@ -79,7 +79,7 @@ class DisnetMethod:
         kept = stacked([session.kept for session in sessions])
         first = zip(sessions, kept.logits, strict=True)
         last = torch.stack([own if session.last is None else session.last for session, own in first])
-        logits = self.network.refine(kept, self._clicks(sessions, clicks), last)
+        logits = self.network.refine(kept, self.clicks_of(sessions, clicks), last)
         for session, own in zip(sessions, logits, strict=True):
             session.last = own
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
@@ -92,7 +92,8 @@ class DisnetMethod:
             columns.append(self.network.refine(proposals.keep(index), clicks))
         return torch.stack(columns, dim=1)
 
-    def _clicks(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
+    def clicks_of(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
+        """Clicks on the sessions' images as the network takes them."""
         frame, sizes = self.network.frame, [session.size for session in sessions]
         scales, offsets = [frame.scale(size) for size in sizes], [frame.offset(size) for size in sizes]
         return click_batch(clicks, scales, offsets).to(self.device)
@@ -162,6 +163,11 @@ def disnet(
             labels, or the device is missing.
     """
     path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
+    if not checkpoint and labels.get("design"):
+        name = labels["design"]
+        raise InputError(
+            f"{name}-design has no network here; train one (disbench train design-{name}) and name it by checkpoint="
+        )
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name a safetensors file that disbench train wrote")
     loaded = load_network(path)
@@ -174,7 +180,9 @@ def disnet(
 
 def described(training: Training) -> dict[str, Label]:
     """A training's network in the terms of the paper's ablation tables: the options that a run records."""
-    options = training.network.options
+    options, design = training.network.options, training.network.design
+    if design:
+        return {"design": design, "sampling": training.sampling, "training_seed": training.seed}
     return {
         "first_click": options.first_click,
         "multiple_output": options.multiple_output,
@@ -190,6 +198,10 @@ def described(training: Training) -> dict[str, Label]:
 
 
 def _check_labels(path: Path, found: dict[str, Label], labels: dict[str, Label]) -> None:
+    here, wanted = (str(table.get("design", "")) for table in (found, labels))
+    if labels and here != wanted:
+        own = f"{here}-design" if here else "disnet"
+        raise InputError(f"{path}: holds {here or 'DISNet'}, not {wanted or 'DISNet'}; use --method {own}")
     for name in labels.keys() - found.keys():
         raise unknown_name("option", name, found, "disnet")
     wrong = [name for name in found if name in labels and found[name] != labels[name]]

@@ -18,11 +18,13 @@ from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.designs.design import Design
+from disbench.disnet.designs.registry import build_design
 from disbench.disnet.frames import Frame
 from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
-from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
+from disbench.disnet.sam_networks import CHANNELS, SamProposalNetwork, SamRefinementNetwork
 from disbench.disnet.sam_weights import sam_parts
 
 NetworkInput = Callable[[RgbImage], npt.NDArray[Any]]
@@ -41,12 +43,20 @@ def stretched(image: RgbImage, side: int) -> ByteArray:
 class Disnet(nn.Module):
     """The proposal network P and the refinement network R, which is None with `first_click` off.
 
-    `fixed` has the names of parameters that could be trained, but are kept fixed in this training.
+    `design` is a design of the literature in its place. `fixed` has the names of parameters that could be trained, but
+    are kept fixed in this training.
     """
 
-    def __init__(self, proposal: nn.Module, refinement: nn.Module | None, frame: Frame, options: DisnetOptions) -> None:
+    def __init__(
+        self,
+        proposal: nn.Module,
+        refinement: nn.Module | None,
+        frame: Frame,
+        options: DisnetOptions,
+        design: Design | None = None,
+    ) -> None:
         super().__init__()
-        self.proposal, self.refinement = proposal, refinement
+        self.proposal, self.refinement, self.design = proposal, refinement, design
         self.frame, self.options = frame, options
         self.fixed: tuple[str, ...] = ()
 
@@ -55,8 +65,10 @@ class Disnet(nn.Module):
 
         Inputs are those of `input_of`, stacked; `previous` are logits, float (batch, grid, grid).
         """
+        if self.design is not None and not self.design.feedback:
+            previous = None
         proposals: Proposals = self.proposal(inputs, clicks, previous)
-        return proposals
+        return proposals if self.design is None else self.design(proposals, clicks)
 
     def refine(self, kept: Kept, clicks: ClickBatch, last: Tensor | None = None) -> Tensor:
         """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid). Needs `first_click`.
@@ -78,10 +90,25 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     if settings.architecture == "vit":
         config = settings.vit if pretrained else replace(settings.vit, weights=None)
         second = RefinementNetwork(config.channels, options) if options.first_click else None
-        return Disnet(ProposalNetwork(config, options), second, Frame("stretched", config.input_side), options)
+        frame, design = Frame("stretched", config.input_side), build_design(settings, config.channels)
+        return _without_unused(Disnet(ProposalNetwork(config, options), second, frame, options, design))
     parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
     refinement = SamRefinementNetwork(parts, options) if options.first_click else None
-    return Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options)
+    design = build_design(settings, CHANNELS)
+    return _without_unused(
+        Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options, design)
+    )
+
+
+def _without_unused(network: Disnet) -> Disnet:
+    """The network; parameters that its design never uses are not trained, which distributed training would refuse."""
+    design = network.design
+    if design is not None:
+        unused = {"objectness": design.single, "comparison": design.single, "prompts.mask_embed": not design.feedback}
+        for name, parameter in network.proposal.named_parameters():
+            if name.startswith(tuple(part for part, is_unused in unused.items() if is_unused)):
+                parameter.requires_grad_(False)
+    return network
 
 
 def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:

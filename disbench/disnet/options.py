@@ -9,6 +9,7 @@ from disbench.core.errors import InputError
 from disbench.io.settings import Bounds
 
 Modulation = Literal["product", "one-plus", "additive"]
+DesignName = Literal["", "dos", "itis", "ritm", "sam-style", "ld", "multiseg", "piclick", "fcanet"]
 Radius = Annotated[float, Bounds(0.01, 8192)]
 Layers = Annotated[int, Bounds(1, 128)]
 """This bound and the others are far beyond any trained network: a checkpoint's settings cannot ask for all memory."""
@@ -139,9 +140,11 @@ class NetworkSettings:
         architecture: "vit": the paper's, on a plain ViT; "sam": the small one, on features of a frozen SAM encoder.
         vit: sizes and weights of the ViT.
         weights: folder of SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
+        design: a design of the literature instead of DISNet (`disnet/designs/`), on the proposal network alone.
     """
 
     architecture: Literal["vit", "sam"] = "vit"
     vit: ViTConfig = field(default_factory=ViTConfig)
     weights: str = ""
     options: DisnetOptions = field(default_factory=DisnetOptions)
+    design: DesignName = ""

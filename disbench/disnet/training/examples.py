@@ -75,6 +75,12 @@ class Batch:
         signed[~self.valid.cpu().numpy()] = -1
         return signed
 
+    def rows(self, rows: Sequence[int]) -> Batch:
+        """Some of the examples."""
+        parts = [part[list(rows)] for part in (self.inputs, self.valid, self.targets)]
+        masks, clicks = [self.masks[row] for row in rows], [self.clicks[row] for row in rows]
+        return Batch(parts[0], parts[1], masks, parts[2], self.first.rows(torch.tensor(rows)), clicks)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
         parts = [part.to(device) for part in (self.inputs, self.valid, self.targets)]

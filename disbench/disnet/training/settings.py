@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -196,12 +196,24 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
     """The training of a name in `baselines/configs/`, or of the user's own TOML file, with overrides applied.
 
     Args:
-        name: a name, or a path that ends in `.toml`.
+        name: a name, or a path that ends in `.toml`. Its key `base` names another training that it changes.
         overrides: `option=value`, with `table.option=value` for nested tables.
     """
     path = definitions.find("baselines/configs", name)
     content = {"name": path.stem, **definitions.load(path)}
+    base = content.pop("base", "")
+    if base:
+        content = _put_over(definitions.load(definitions.find("baselines/configs", str(base))), content)
     return settings_from(Training, with_overrides(content, overrides, Training), str(path))
+
+
+def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with the values of another put over it, those of nested tables one by one."""
+    result = dict(base)
+    for key, value in changes.items():
+        below = base.get(key)
+        result[key] = _put_over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def resolved(training: Training, root: Path | None) -> Training:

@@ -310,7 +310,7 @@ class _Run:
 
 
 def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]]:
-    """Adam's groups, each with its rate: stage 1, stage 2, and what starts without weights in stage 2."""
+    """Adam's groups, each with its rate: stage 1, stage 2, and what starts without weights in stage 2 or a design."""
     groups: dict[str, tuple[float, list[nn.Parameter]]] = {
         "proposal": (training.proposal_rate, []),
         "refinement": (training.refinement_rate, []),
@@ -318,7 +318,7 @@ def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]
     }
     for name, parameter in trained_parameters(network).items():
         stage, _, rest = name.partition(".")
-        is_new = stage == "refinement" and rest.startswith(_NEW)
+        is_new = stage == "design" or (stage == "refinement" and rest.startswith(_NEW))
         groups["new" if is_new else stage][1].append(parameter)
     return [{"params": parameters, "lr": rate, "rate": rate} for rate, parameters in groups.values() if parameters]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from disbench.core.clicks import NO_ERROR, Click, next_click
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.designs.design import Goal
 from disbench.disnet.network import Disnet
 from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
@@ -36,6 +37,8 @@ class TwoStageLoss(nn.Module):
 
     def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its summands; rounds: the number of corrective clicks of each example."""
+        if self.network.design is not None:
+            return self._designed(batch, rounds)
         if self.network.options.first_click:
             return self._two_stages(batch, rounds)
         return self._one_stage(batch, rounds)
@@ -107,6 +110,46 @@ class TwoStageLoss(nn.Module):
         parts["iou2"] = _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)
         return loss + second, parts
 
+    def _designed(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """A design's loss of the first answer, and the mean of those of its later answers (see `later_clicks`)."""
+        clicks: list[list[Click]] = [list(given[:1]) for given in batch.clicks]
+        loss, parts, last = self._answered(batch, batch.first, clicks, None)
+        parts["iou1"] = _mean_iou(last, batch)
+        turns = [[row for row, count in enumerate(rounds) if count > number] for number in range(max(rounds))]
+        is_random, targets = self.training_settings.later_clicks == "random", batch.signed_targets()
+        if is_random:
+            clicks, turns = [list(given) for given in batch.clicks], [*turns, list(range(len(rounds)))]
+        found: list[tuple[int, Tensor, dict[str, Tensor]]] = []
+        for number, rows in enumerate(turns):
+            ends, part = number == len(turns) - 1, batch.rows(rows)
+            if not is_random:
+                self._click(clicks, targets, last[rows], rows)
+            own = [clicks[row] for row in rows]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (ends or not is_random)):
+                later, more, logits = self._answered(part, refinement_clicks(part.first, own), own, last[rows])
+            index = torch.tensor(rows, device=last.device)
+            last = last.index_copy(0, index, logits.to(last.dtype))
+            if is_random and not ends:
+                self._click(clicks, targets, logits, rows)
+            else:
+                found.append((len(rows), later, more))
+        count = sum(answers for answers, _, _ in found)
+        for answers, later, more in found:
+            loss = loss + later * (answers / count)
+            for name, value in more.items():
+                parts[f"later_{name}"] = parts.get(f"later_{name}", torch.zeros_like(value)) + value * (answers / count)
+        return loss, parts | {"iou2": _mean_iou(last, batch)}
+
+    def _answered(
+        self, batch: Batch, given: ClickBatch, clicks: Sequence[Sequence[Click]], last: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """A design's loss of its answers to some clicks, its summands, and the masks that go on, without gradients."""
+        network, settings = self.network, self.training_settings
+        assert network.design is not None
+        proposals = network.propose(batch.inputs, given, last)
+        loss, parts = network.design.loss(proposals, goal_of(batch, clicks), settings)
+        return loss, parts, proposals.keep(self._chosen(proposals, batch)).logits.detach()
+
     def _proposal_loss(
         self, proposals: Proposals, batch: Batch, sets: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,6 +175,17 @@ class TwoStageLoss(nn.Module):
             self._click(clicks, targets, answer(given, index), rows)
         torch.clear_autocast_cache()  # older torch caches weights cast here, without gradients
         return refinement_clicks(batch.first, clicks)
+
+
+def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
+    """The masks that clicks, in cells, may mean; any mask of a set agrees with the first click."""
+    sets = []
+    for masks, target, own in zip(batch.masks, batch.targets, clicks, strict=True):
+        x, y = (torch.tensor([getattr(click, axis) for click in own[1:]], dtype=torch.long) for axis in "xy")
+        signs = torch.tensor([click.positive for click in own[1:]], dtype=torch.bool, device=masks.device)
+        agrees = (masks[:, y, x] == signs).all(dim=1) & (masks != target).flatten(1).any(dim=1)
+        sets.append(torch.cat([target[None], masks[agrees]]))
+    return Goal(batch.targets, sets, batch.valid)
 
 
 def refinement_loss(

@@ -1,0 +1,93 @@
+"""What a design is: a network of one stage, what it shows at a click, and what its answers are trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from disbench.disnet.batches import ClickBatch, Proposals
+from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.matching import THRESHOLD
+from disbench.disnet.training.settings import RefinementLoss, Training
+
+Parts = dict[str, Tensor]
+"""Summands of a loss, scalars, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the answers to some clicks should have been.
+
+    Attributes:
+        targets: bool (batch, h, w), the masks that are meant.
+        sets: for each sample bool (K, h, w), the masks that the clicks may mean: its target first, then the other masks
+            of its diverse set that agree with all clicks.
+        valid: bool (batch, h, w), the cells of the image.
+    """
+
+    targets: Tensor
+    sets: list[Tensor]
+    valid: Tensor
+
+
+class Design(nn.Module):
+    """A design as the simplest has it: one mask for all clicks and the last mask, trained on the target at each click.
+
+    The base network is DISNet's proposal network with `first_click` off. `channels` is the width of F^-1.
+
+    Attributes:
+        single: one mask; otherwise several.
+        feedback: whether the network sees the last mask.
+    """
+
+    single = True
+    feedback = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, proposals: Proposals, clicks: ClickBatch) -> Proposals:
+        """What the design answers, from what the base network says to these clicks."""
+        return proposals
+
+    def loss(self, proposals: Proposals, goal: Goal, training: Training) -> tuple[Tensor, Parts]:
+        """The loss of some answers, the sum over the decoder's layers, and its summands without gradients."""
+        layers = [(proposals.logits, proposals.objectness), *proposals.earlier]
+        found = [self.layer_loss(logits, scores, goal, training) for logits, scores in layers]
+        parts = {name: part.detach() for name, part in found[0].items()}
+        if len(found) > 1:
+            parts["earlier"] = _sum(*found[1:]).detach()
+        return _sum(*found), parts
+
+    def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
+        """The summands of one layer, from logits of its masks (batch, N, h, w) and of their scores (batch, N)."""
+        return {"mask": mask_losses(logits[:, 0], goal.targets, goal.valid, training.refinement).mean()}
+
+
+def mask_losses(logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss) -> Tensor:
+    """The weighted losses of each mask, float (n,); arguments (n, h, w) as in `losses`."""
+    losses = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
+    used = [(getattr(weights, name), loss) for name, loss in losses.items() if getattr(weights, name)]
+    return torch.stack([weight * loss(logits, targets, valid) for weight, loss in used]).sum(dim=0)
+
+
+def candidate_losses(logits: Tensor, goal: Goal, weights: RefinementLoss) -> Tensor:
+    """`mask_losses` of every candidate with its sample's target: float (batch, N), from logits (batch, N, h, w)."""
+    targets, valid = (part[:, None].expand(logits.shape).flatten(0, 1) for part in (goal.targets, goal.valid))
+    return mask_losses(logits.flatten(0, 1), targets, valid, weights).view(logits.shape[:2])
+
+
+@torch.no_grad()
+def target_ious(logits: Tensor, goal: Goal) -> Tensor:
+    """IoU of every candidate with its sample's target: float32 (batch, N), 0 for an empty union."""
+    targets, valid = goal.targets[:, None], goal.valid[:, None]
+    found = (logits.sigmoid() > THRESHOLD) & valid
+    both = (found & targets).flatten(2).sum(2)
+    either = ((found | targets) & valid).flatten(2).sum(2)
+    return both / either.clamp(min=1)
+
+
+def _sum(*layers: Parts) -> Tensor:
+    return torch.stack([part for parts in layers for part in parts.values()]).sum()
