@@ -42,7 +42,7 @@ def dos_gc(
         device: torch device.
         labels: expected settings of the checkpoint.
     """
-    network = disnet(checkpoint, weights=weights, cache=cache, device=device, **labels)
+    network = disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
     return GraphCutMethod(network, max_side, gamma)
 
 

@@ -60,7 +60,7 @@ def ia_sa(
         device: torch device.
         labels: expected settings of the checkpoint.
     """
-    inner = disnet(checkpoint, weights=weights, cache=cache, device=device, **labels)
+    inner = disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
     place = Path(order).expanduser() if order else None
     return AdaptiveMethod(inner, single_image, image_sequence, steps, rate, place)
 
@@ -119,7 +119,7 @@ class AdaptiveMethod:
                 for parameter, value in zip(self.parameters, start, strict=True):
                     loss = loss + ANCHOR * (parameter - value).square().sum()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         optimizer.zero_grad()
 

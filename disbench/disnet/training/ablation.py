@@ -88,10 +88,11 @@ Train = Callable[[Training, Path, AblationOptions], None]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row with a seed: its folder, the settings of its numbers, and the method's options except for places."""
+    """A row with a seed: its folder, the settings of its numbers, the method's card and its options but for places."""
 
     folder: Path
     record: RowRecord
+    card: str
     options: tuple[str, ...]
 
     @property
@@ -221,7 +222,8 @@ def _require_shards(source: RowShards, options: AblationOptions) -> None:
 
 def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, options: AblationOptions) -> Cell:
     given = (*overrides(described(training)), *row.method)
-    values = method_spec(options.method, given).options
+    card = row.card or options.method
+    values = method_spec(card, given).options
     manifests = {Path(s.folder).name: read_manifest(Path(s.folder)) for s in training.shards}
     record = RowRecord(
         ablation=plan.name,
@@ -231,7 +233,7 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, op
         shards={name: manifest.content_hash for name, manifest in manifests.items()},
         method={name: value for name, value in values.items() if name not in _PLACES},
     )
-    return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, given)
+    return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, card, given)
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _measure(cell: Cell, job: Job, dataset: PlannedDataset, options: AblationOpt
         "cache": job.training.features,
         "device": options.device,
     }
-    spec = method_spec(options.method, (*cell.options, *overrides(places)))
+    spec = method_spec(cell.card, (*cell.options, *overrides(places)))
     source = open_dataset(dataset.name, options.data)
     run = run_benchmark(
         spec,

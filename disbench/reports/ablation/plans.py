@@ -48,7 +48,8 @@ class PlannedRow:
     """A row of an ablation, named as its folder (lower-case letters, digits, hyphens); `paper`: its name in `reports/`.
 
     `set` are differences from the base training, `method` options of the method, `option=value` each. `trained_as`
-    names another row whose network is measured, with `method`, instead of training one.
+    names another row whose network is measured, with `method`, instead of training one. `card` is the method's, instead
+    of that of the command.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PlannedRow:
     shards: tuple[RowShards, ...] = ()
     trained_as: str = ""
     method: tuple[str, ...] = ()
+    card: str = ""
 
 
 @dataclass(frozen=True, slots=True)
