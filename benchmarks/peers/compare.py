@@ -145,20 +145,11 @@ def small_set(data: Path, count: int, folder: Path) -> list[str]:
     return stems
 
 
-def with_stand_ins(python: str, folder: Path) -> str:
-    """A program that is the peer's Python with our stand-ins for what it lacks."""
-    program = folder / "python"
-    real = shlex.quote(str(Path(python).absolute()))
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(HERE / "stand_ins"))} exec {real} "$@"\n')
-    program.chmod(0o755)
-    return str(program)
-
-
 def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Iterable[str]) -> Ious:
     """What the peer's own evaluation gives."""
     out = folder / "theirs.json"
     places = {"checkpoint": arguments.checkpoint, "folder": folder, "clicks": arguments.clicks}
-    command = [arguments.python, str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
+    command = [str(arguments.python), str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
     command += ["--checkpoint", arguments.checkpoint, "--data", str(folder / "GrabCut"), "--out", str(out)]
     command += ["--clicks", str(arguments.clicks), "--", *(part.format(**places) for part in peer.more)]
     if told := arguments.granularity:
@@ -214,12 +205,10 @@ def main() -> None:
             setattr(arguments, name, getattr(arguments, name) or getattr(found, name))
     for name in ("repo", "checkpoint"):
         setattr(arguments, name, str(Path(getattr(arguments, name)).resolve()))
-    python = str(arguments.python)
     peer = PEERS[arguments.peer]
     for images in sorted({1, arguments.images}):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            arguments.python = with_stand_ins(python, folder)
             stems = small_set(Path(arguments.data), images, folder)
             other = theirs(peer, arguments, folder, stems)
             mine, failures = ours(peer, arguments, folder)

@@ -687,9 +687,8 @@ class InterformerSession:
     def __init__(self, load: Any, net: Any, options: dict[str, Any], device: str, image: Any) -> None:
         self.torch, self.net, self.options, self.size = load("torch"), net, options, image.shape[:2]
         mmcv = load("mmcv")
-        normal = mmcv.imnormalize(
-            image, np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]), to_rgb=False
-        )
+        mean, deviation = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+        normal = mmcv.imnormalize(image, mean, deviation, to_rgb=False)
         padded = mmcv.impad_to_multiple(normal, int(options["divisor"]), pad_val=0)
         with self.torch.no_grad():
             self.image = self.torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].to(device)
