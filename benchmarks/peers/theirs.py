@@ -160,7 +160,7 @@ def sam_sample(predictor: Any, image: Any, goal: Any, clicks: int) -> list[float
         labels.append(label)
         masks, scores, low = predictor.predict(np.array(points), np.array(labels), mask_input=logits)
         best = int(scores.argmax())
-        mask, logits = masks[best], low[best][None]
+        mask, logits = masks[best] > 0, low[best][None]
         found.append(_iou(mask, goal))
     return found
 
