@@ -178,6 +178,13 @@ def disnet(
     return DisnetMethod(network, input_of(replace(loaded.training.network, weights=weights), cache), device)
 
 
+def design(
+    checkpoint: str = "", weights: str = "", cache: str = "", device: str = "cpu", **labels: Label
+) -> DisnetMethod:
+    """A design of the literature from a checkpoint; arguments and errors as for `disnet`."""
+    return disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
+
+
 def described(training: Training) -> dict[str, Label]:
     """A training's network in the terms of the paper's ablation tables: the options that a run records."""
     options, design = training.network.options, training.network.design

@@ -16,7 +16,7 @@ from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Method, Prediction, RgbImage, Session
-from disbench.disnet.method import Label, disnet
+from disbench.disnet.method import Label, design
 
 LEAST = 1e-3
 """Smallest probability of a pixel that is not clicked."""
@@ -31,7 +31,7 @@ def dos_gc(
     device: str = "cpu",
     **labels: Label,
 ) -> GraphCutMethod:
-    """The design `dos` with a graph cut; other arguments and errors as for `disnet`.
+    """The design `dos` with a graph cut; other arguments and errors as for `design`.
 
     Args:
         checkpoint: safetensors file of a training of `dos`.
@@ -42,7 +42,7 @@ def dos_gc(
         device: torch device.
         labels: expected settings of the checkpoint.
     """
-    network = disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
+    network = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     return GraphCutMethod(network, max_side, gamma)
 
 

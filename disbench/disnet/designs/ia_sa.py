@@ -23,7 +23,7 @@ from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch
 from disbench.disnet.click_encodings import sampled_features
 from disbench.disnet.frames import STRIDE
-from disbench.disnet.method import DisnetMethod, DisnetSession, Label, disnet
+from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
 from disbench.disnet.training.losses import binary_cross_entropy
 from disbench.disnet.training.matching import THRESHOLD
@@ -46,7 +46,7 @@ def ia_sa(
     device: str = "cpu",
     **labels: Label,
 ) -> AdaptiveMethod:
-    """The design `ritm`, adapted at test time; other arguments and errors as for `disnet`.
+    """The design `ritm`, adapted at test time; other arguments and errors as for `design`.
 
     Args:
         checkpoint: safetensors file of a training of `ritm`.
@@ -60,7 +60,7 @@ def ia_sa(
         device: torch device.
         labels: expected settings of the checkpoint.
     """
-    inner = disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
+    inner = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     place = Path(order).expanduser() if order else None
     return AdaptiveMethod(inner, single_image, image_sequence, steps, rate, place)
 
