@@ -49,7 +49,7 @@ def test_every_command_in_the_documents_is_one_of_ours() -> None:
     for command in commands:
         for part in command.split("&& disbench "):
             name, *rest = shlex.split(part, comments=True)
-            if name in ("data", "methods", "split", "leaderboard", "import"):
+            if name in ("data", "methods", "split", "leaderboard", "import", "clicks"):
                 name, rest = f"{name} {rest[0]}", rest[1:]
             if name not in helps:
                 result = disbench(*name.split(), "--help")
