@@ -687,7 +687,7 @@ class InterformerSession:
     def __init__(self, load: Any, net: Any, options: dict[str, Any], device: str, image: Any) -> None:
         self.torch, self.net, self.options, self.size = load("torch"), net, options, image.shape[:2]
         mmcv = load("mmcv")
-        mean, deviation = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+        mean, deviation = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], dtype=np.float32)
         normal = mmcv.imnormalize(image, mean, deviation, to_rgb=False)
         padded = mmcv.impad_to_multiple(normal, int(options["divisor"]), pad_val=0)
         with self.torch.no_grad():

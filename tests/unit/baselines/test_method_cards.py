@@ -138,7 +138,7 @@ def test_a_card_is_recorded_with_the_keys_of_its_file() -> None:
 
 
 def test_the_list_has_a_column_for_each_fact_and_can_be_filtered() -> None:
-    head, *rows = list_methods(width=400)
+    head, *rows = list_methods(width=500)
     assert head.split() == ["name", "year", "status", "backbone", "training", "data", "title"]
     assert len(rows) == len(card_names())
     by_name = {row.split()[0]: row for row in rows}
@@ -161,7 +161,7 @@ def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
     lines = list(list_methods())
     assert max(map(len, lines)) <= width
     assert [line.split()[0] for line in lines[1:]] == card_names()
-    whole = dict(zip(card_names(), list(list_methods(width=400))[1:], strict=True))
+    whole = dict(zip(card_names(), list(list_methods(width=500))[1:], strict=True))
     for line in lines[1:]:
         name, year, status = line.split()[:3]
         assert whole[name].split()[:3] == [name, year, status]
