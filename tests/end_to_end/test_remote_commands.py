@@ -134,7 +134,7 @@ def test_run_and_report(bucket: Any, disbench: Command, tmp_path: Path) -> None:
     bucket.put_object(Key="report/leaderboard.html", Body=b"of an earlier report")
     code, out, err = disbench("report", "s3://bucket/runs", "--out", "s3://bucket/report")
     assert code == 0 and out.startswith("s3://bucket/report/report.md: 1 run on 1 dataset"), err
-    assert set(stored(bucket, "report/")) == set(FILES) - {"leaderboard.html"}
+    assert set(stored(bucket, "report/")) == set(FILES) - {"leaderboard.html", "depth.png", "depth.svg"}
     code, out, err = disbench("verify", "s3://bucket/runs/disk")
     assert code == 0 and "s3://bucket/runs/disk" in out, err
     code, out, err = disbench(*run, "--max-clicks", "3", "--existing", "fail", "--out", "s3://bucket/runs/disk")
