@@ -103,9 +103,12 @@ def write_scaled(source: Path, copies: int, out: Path) -> None:
             shift = 0.01 * (copy % 100)
             for item in annotations:
                 rings = [[round(value + shift, 2) for value in ring] for ring in item["segmentation"]]
+                parent = item.get("parent_id")
+                own = {} if parent is None else {"parent_id": parent + copy * annotation_step}
                 yield orjson.dumps(
                     {
                         **item,
+                        **own,
                         "id": item["id"] + copy * annotation_step,
                         "image_id": item["image_id"] + copy * image_step,
                         "segmentation": rings,
