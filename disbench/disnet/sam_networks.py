@@ -150,7 +150,7 @@ class SamProposalNetwork(SamStage):
 
 
 class ComparisonLayer(nn.Module):
-    """Attention among candidates, then an FFN, each behind a norm. torch's layer ignores the bias where it predicts."""
+    """Attention among candidates, then an FFN, each behind a norm; torch's layer makes nan of the bias in eval()."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -192,9 +192,6 @@ def system(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
         def log_request(self, code: object = "", size: object = "") -> None:
             asked.append(f"{self.command} {self.path}")
 
-        def log_error(self, *_: object) -> None:
-            pass
-
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         card = tmp_path / "stand-in.toml"

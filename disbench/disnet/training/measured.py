@@ -20,8 +20,9 @@ _COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
 def refuse_measured(sources: Sequence[Shards]) -> None:
     """Check that a training has no image that methods are measured on, or that is kept for validation.
 
-    These are GrabCut's, Berkeley's, DAVIS's, COCO_MVal's, clothing-parts-300's and those of `instances_val.json`.
-    COCO's images are known by their number, the others by name and content.
+    These are GrabCut's, Berkeley's, DAVIS's, COCO_MVal's, those of `instances_val.json`, and those of the splits
+    clothing-parts-300 and clothing-parts-validation. COCO's images are known by their number, the others by name and
+    content.
 
     Raises:
         InputError: names the shards and the first such image.
