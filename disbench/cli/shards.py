@@ -162,22 +162,20 @@ def inspect(
     import json  # noqa: PLC0415
 
     from disbench.shards.contact_sheet import draw_contact_sheet  # noqa: PLC0415
-    from disbench.shards.images import lookup  # noqa: PLC0415
-    from disbench.shards.statistics import as_dict, as_text, comparison, statistics  # noqa: PLC0415
+    from disbench.shards.reader import lookup  # noqa: PLC0415
+    from disbench.shards.statistics import as_text, comparison, statistics  # noqa: PLC0415
 
     if len(folders) > 1:
         every = [
             (addresses.with_addresses(str(one)), statistics(addresses.here(one), overlaps=not fast, limit=limit))
             for one in folders
         ]
-        typer.echo(
-            json.dumps({name: as_dict(stats) for name, stats in every}, indent=1) if as_json else comparison(every)
-        )
+        typer.echo(json.dumps(dict(every), indent=1) if as_json else comparison(every))
         return
     (folder,) = folders
     local = addresses.address_of(folder) is None
     found = statistics(addresses.here(folder), overlaps=not fast, limit=limit, progress=True)
-    typer.echo(json.dumps(as_dict(found), indent=1) if as_json else as_text(found))
+    typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))
     if rows:
         drawn = draw_contact_sheet(
             folder,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,14 @@ from disbench.core.clicks import Click
 
 Rows = Tensor | slice
 """Samples of a batch: int64 or bool (n,), or a slice."""
+Record = TypeVar("Record", "ClickBatch", "Proposals", "Kept")
+
+
+def _each(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """The record with all its tensors changed."""
+    parts = {field.name: getattr(record, field.name) for field in fields(record)}
+    changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+    return replace(record, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +45,15 @@ class ClickBatch:
     @property
     def first(self) -> ClickBatch:
         """The first clicks alone."""
-        return ClickBatch(self.points[:, :1], self.positive[:, :1], self.given[:, :1])
+        return _each(self, lambda part: part[:, :1])
 
     def to(self, device: torch.device | str) -> ClickBatch:
         """The same on another device."""
-        return ClickBatch(self.points.to(device), self.positive.to(device), self.given.to(device))
+        return _each(self, lambda part: part.to(device))
 
     def rows(self, rows: Rows) -> ClickBatch:
         """The clicks of some samples."""
-        return ClickBatch(self.points[rows], self.positive[rows], self.given[rows])
+        return _each(self, lambda part: part[rows])
 
 
 def click_batch(
@@ -59,8 +68,6 @@ def click_batch(
         scales: (x, y) for each sample: pixels of the network's input to one of the image.
         offsets: (x, y) for each sample, pixels of the input; None for zeros.
     """
-    if not all(clicks):
-        raise ValueError("each sample needs at least one click")
     points = [
         torch.tensor([(float(click.x), float(click.y)) for click in own]) * torch.tensor(scale) + torch.tensor(offset)
         for own, scale, offset in zip(clicks, scales, offsets or [(0.0, 0.0)] * len(clicks), strict=True)
@@ -97,8 +104,7 @@ class Proposals:
 
     def rows(self, rows: Rows) -> Proposals:
         """The proposals of some samples, without those of earlier layers."""
-        context = None if self.context is None else self.context[rows]
-        return Proposals(self.logits[rows], self.objectness[rows], self.queries[rows], self.features[rows], context)
+        return _each(replace(self, earlier=()), lambda part: part[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class Kept:
 
     def detached_mask(self) -> Kept:
         """The same without a gradient to M_s: the two stages train in one run (a reading of section 4.2)."""
-        return Kept(self.query, self.features, self.logits.detach(), self.context)
+        return replace(self, logits=self.logits.detach())
 
     def rows(self, rows: Rows) -> Kept:
         """The kept proposals of some samples."""
@@ -129,10 +135,5 @@ class Kept:
 
 def stacked(kept: Sequence[Kept]) -> Kept:
     """Several samples as one batch."""
-    contexts = [own.context for own in kept if own.context is not None]
-    return Kept(
-        torch.cat([own.query for own in kept]),
-        torch.cat([own.features for own in kept]),
-        torch.cat([own.logits for own in kept]),
-        torch.cat(contexts) if contexts else None,
-    )
+    parts = [[getattr(own, field.name) for own in kept] for field in fields(Kept)]
+    return Kept(*(None if own[0] is None else torch.cat(own) for own in parts))  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ tensors are checked. A training's state is this machine's own: `state.json` has 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -26,21 +25,17 @@ from disbench.io.settings import Count, parse_json_table, settings_from
 
 NETWORK = "network.safetensors"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
+OLD = ".old"
 _OURS = "disbench"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-MAY_DIFFER = (
-    "shards",
-    "features",
-    "workers",
-    "checkpoint_every",
-    "validate_every",
-    "validation",
-    "validation_options",
-    "validation_samples",
-    "log_every",
-)
+MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
+MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
 """Settings that change no step."""
+
+_RETIRED = {"radius_unit": "input", "mask_floor": 1e-6, "first_vector": False, "mask_loss": "bce"}
+_RETIRED |= {"selection": "current", "patch": 16}
+"""Settings of older files that are fixed now: file and package agree on these values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ def load_network(path: Path) -> TrainedNetwork:
         content = parse_json_table(metadata["training"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path}: not a DISNet checkpoint (no settings in it); name one that train wrote") from error
-    training = settings_from(Training, content, f"{path}: its settings")
+    training = settings_from(Training, _current(content), f"{path}: its settings")
     if training.network.architecture == "vit":
         with torch.device("meta"):  # sizes that the tensors do not have would otherwise take memory first
             _check_tensors(build_network(training.network, pretrained=False), tensors, path)
@@ -95,6 +90,12 @@ def load_network(path: Path) -> TrainedNetwork:
     _load(network, tensors, path)
     facts = {name: text for name, text in metadata.items() if name != "training"}
     return TrainedNetwork(network.eval(), training, facts)
+
+
+def _current(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of settings without those of `_RETIRED`; one of another value stays, and is refused as unknown."""
+    kept = {name: value for name, value in content.items() if name not in _RETIRED or _RETIRED[name] != value}
+    return {name: _current(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def save_state(
@@ -125,7 +126,7 @@ def save_state(
     with whole_file(partial / _STATE) as file:
         content = {"step": step, "training": training.as_dict(), "facts": dict(facts or {}), "files": files}
         file.write(json.dumps(content, indent=1).encode())
-    old = _aside(folder)
+    old = folder.with_name(folder.name + OLD)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
@@ -135,18 +136,14 @@ def save_state(
 
 def latest_state(folder: Path) -> Path | None:
     """The checkpoint of this name, or the older one that an interrupted `save_state` left under another name."""
-    return next((place for place in (folder, _aside(folder)) if place.is_dir()), None)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
+    return next((place for place in (folder, folder.with_name(folder.name + OLD)) if place.is_dir()), None)
 
 
 def read_state(folder: Path) -> TrainingState:
     """The record of a checkpoint, whose files are checked against it."""
     path = folder / _STATE
     try:
-        state = settings_from(TrainingState, parse_json_table(path.read_bytes()), str(path))
+        state = settings_from(TrainingState, _current(parse_json_table(path.read_bytes())), str(path))
         damaged = [name for name, digest in state.files.items() if file_sha256(folder / name) != digest]
     except (ValueError, OSError) as error:
         raise InputError(f"{folder}: damaged checkpoint ({error}); remove it to start anew") from error
@@ -157,11 +154,12 @@ def read_state(folder: Path) -> TrainingState:
 
 def check_same_training(folder: Path, state: TrainingState, training: Training, facts: Mapping[str, str]) -> None:
     """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` may differ."""
-    compared = [field.name for field in dataclasses.fields(Training) if field.name not in MAY_DIFFER]
-    here = {**{name: getattr(training, name) for name in compared}, **facts}
-    there = {**{name: getattr(state.training, name) for name in compared}, **state.facts}
+    here, there = (
+        {name: value for name, value in own.as_dict().items() if name not in MAY_DIFFER} | dict(more)
+        for own, more in ((training, facts), (state.training, state.facts))
+    )
     for name, value in here.items():
-        if name in there and there[name] != value:
+        if there.get(name, value) != value:
             raise InputError(
                 f"{folder}: a checkpoint of a training with {name} = {there[name]}, not {value}; name another --out, "
                 "or start anew with --existing overwrite"

@@ -19,15 +19,11 @@ INPUT_SIDE = 448
 
 def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
     """Distances of a grid's cells from clicks given in cells: float (batch, clicks, height, width)."""
-    return _squared_distances(clicks, size).sqrt()
-
-
-def _squared_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
     y, x = (
         (torch.arange(side, device=clicks.points.device, dtype=torch.float32) - clicks.points[..., axis, None]).square()
         for side, axis in zip(size, (1, 0), strict=True)
     )
-    return x[:, :, None, :] + y[:, :, :, None]
+    return (x[:, :, None, :] + y[:, :, :, None]).sqrt()
 
 
 def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -> Tensor:
@@ -47,12 +43,10 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
     float32 (batch, height, width) in [0, 1], zeros without a click of the sign. Clicks and `radii`, r_0 of the first
     click and of the others, > 0, are in cells of the map.
     """
-    if min(radii) <= 0:
-        raise ValueError(f"radii {radii} must be positive")
-    squares = _squared_distances(clicks, size).masked_fill(~clicks.signed(positive)[:, :, None, None], torch.inf)
+    distances = click_distances(clicks, size).masked_fill(~clicks.signed(positive)[:, :, None, None], torch.inf)
     decays = [
-        1 - own.amin(dim=1).sqrt().clamp(max=radius) / radius
-        for own, radius in zip((squares[:, :1], squares[:, 1:]), radii, strict=True)
+        1 - own.amin(dim=1).clamp(max=radius) / radius
+        for own, radius in zip((distances[:, :1], distances[:, 1:]), radii, strict=True)
         if own.shape[1]
     ]
     return torch.stack(decays).amax(dim=0)
@@ -65,7 +59,7 @@ def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:
 
 def grid_radii(options: ClickAttentionOptions, stride: int, input_side: int) -> tuple[float, float]:
     """r_0 of the first click and of the others, in cells of `stride` pixels of an input of `input_side` pixels."""
-    factor = 1.0 if options.radius_unit == "feature" else input_side / INPUT_SIDE / stride
+    factor = input_side / INPUT_SIDE / stride
     return options.first_click_radius * factor, options.other_click_radius * factor
 
 
@@ -74,10 +68,8 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
 
     A quarter of the channels each: sines of x, cosines of x, sines of y, cosines of y, at wavelengths from the
     input's side down to a 64th of it in geometric steps. Points, float (..., 2) of x, y in pixels of the input, give
-    float (..., channels) in [-1, 1].
+    float (..., channels) in [-1, 1]; channels are a multiple of 4.
     """
-    if channels % 4:
-        raise ValueError(f"{channels} channels: a position code needs a multiple of 4")
     count = channels // 4
     turns = 64.0 ** (torch.arange(count, device=points.device, dtype=points.dtype) / max(count - 1, 1))
     angles = 2 * math.pi * ((points + 0.5) / input_side)[..., None] * turns
@@ -98,25 +90,16 @@ def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
 
 
 class ClickCodes(nn.Module):
-    """Enc1D: P^t, a position code plus one of two learned sign vectors (paper, section 3.3).
+    """Enc1D: P^t, a position code plus one of two learned sign vectors of d channels (paper, section 3.3)."""
 
-    `channels` is d, a multiple of 4. With `first_vector`, a learned vector is added to the first click's code.
-    """
-
-    def __init__(self, channels: int, first_vector: bool = False) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
         self.signs = nn.Parameter(torch.randn(2, channels) * 0.02)
-        self.first = nn.Parameter(torch.zeros(channels)) if first_vector else None
 
     def forward(self, clicks: ClickBatch, input_side: int) -> Tensor:
         """P^t: float (batch, clicks, d)."""
-        codes = position_code(clicks.points, self.channels, input_side) + self.signs[clicks.positive.long()]
-        if self.first is None:
-            return codes
-        is_first = torch.zeros(codes.shape[1], 1, device=codes.device)
-        is_first[0] = 1
-        return codes + is_first * self.first
+        return position_code(clicks.points, self.channels, input_side) + self.signs[clicks.positive.long()]
 
 
 class ClickVectors(nn.Module):
@@ -125,9 +108,9 @@ class ClickVectors(nn.Module):
     Without `augmented` (Table 2 without AC), F^-1 at the click is projected alone.
     """
 
-    def __init__(self, channels: int, augmented: bool = True, first_vector: bool = False) -> None:
+    def __init__(self, channels: int, augmented: bool = True) -> None:
         super().__init__()
-        self.codes = ClickCodes(channels, first_vector) if augmented else None
+        self.codes = ClickCodes(channels) if augmented else None
         self.projection = nn.Linear(2 * channels if augmented else channels, channels)
 
     def forward(self, features: Tensor, clicks: ClickBatch, stride: int) -> Tensor:

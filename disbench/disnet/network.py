@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from disbench.baselines.sam.mobilesam import MobileSamEncoder
+from disbench.baselines.sam.mobilesam import SIDE, MobileSamEncoder
 from disbench.baselines.weights import locate
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
-from disbench.disnet.designs.design import Design
-from disbench.disnet.designs.registry import build_design
+from disbench.disnet.designs.design import Design, build_design
 from disbench.disnet.frames import Frame
 from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.proposal_network import ProposalNetwork
@@ -93,11 +92,9 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
         frame, design = Frame("stretched", config.input_side), build_design(settings, config.channels)
         return _without_unused(Disnet(ProposalNetwork(config, options), second, frame, options, design))
     parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
-    refinement = SamRefinementNetwork(parts, options) if options.first_click else None
-    design = build_design(settings, CHANNELS)
-    return _without_unused(
-        Disnet(SamProposalNetwork(parts, options), refinement, Frame("padded", 1024), options, design)
-    )
+    last = SamRefinementNetwork(parts, options) if options.first_click else None
+    frame, design = Frame("padded", SIDE), build_design(settings, CHANNELS)
+    return _without_unused(Disnet(SamProposalNetwork(parts, options), last, frame, options, design))
 
 
 def _without_unused(network: Disnet) -> Disnet:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from disbench.core.errors import InputError
 from disbench.io.settings import Bounds
 
-Modulation = Literal["product", "one-plus", "additive"]
+Modulation = Literal["product", "additive"]
 DesignName = Literal["", "dos", "itis", "ritm", "sam-style", "ld", "multiseg", "piclick", "fcanet"]
 Radius = Annotated[float, Bounds(0.01, 8192)]
 Layers = Annotated[int, Bounds(1, 128)]
@@ -20,12 +20,10 @@ class ClickAttentionOptions:
     """Readings of masked click attention (paper, eq. 5 to 8).
 
     Attributes:
-        first_click_radius: r_0 of the first click, pixels of a 448 input (Table 3).
+        first_click_radius: r_0 of the first click, pixels of a 448 input; it scales with the input (Table 3).
         other_click_radius: r_0 of the other clicks.
-        radius_unit: "input": radii are pixels of a 448 input and scale with the input; "feature": cells of F^-1.
-        modulation: how the decay map G enters: "product", as printed (QK' * G); "one-plus" (QK' * (1 + G));
-            "additive" (QK' + beta * G with a learned beta, initially 4).
-        mask_floor: smallest value of M_s, and of 1 - M_s, in the logarithm.
+        modulation: how the decay map G enters: "product", as printed (QK' * G), or "additive" (QK' + beta * G with a
+            learned beta, initially 4).
         clicks_in_mask: use max(M_s, G_p) for M_s and max(1 - M_s, G_n) for 1 - M_s, so that corrective clicks are
             not masked out.
         separate_values: one value projection for each of eq. 7 and 8 instead of a shared one.
@@ -34,9 +32,7 @@ class ClickAttentionOptions:
 
     first_click_radius: Radius = 15.0
     other_click_radius: Radius = 5.0
-    radius_unit: Literal["input", "feature"] = "input"
     modulation: Modulation = "product"
-    mask_floor: Annotated[float, Bounds(1e-12, 0.5)] = 1e-6
     clicks_in_mask: bool = False
     separate_values: bool = False
     gate_unclicked: bool = False
@@ -44,17 +40,15 @@ class ClickAttentionOptions:
 
 @dataclass(frozen=True, slots=True)
 class GuidanceOptions:
-    """Readings of first-click guidance (paper, eq. 9 to 13).
+    """Readings of first-click guidance (paper, eq. 9 to 13), the switches of Table 2.
 
     Attributes:
-        click_augmented_feature: add the click code to F^-1 at the clicks, as in eq. 9 (AC of Table 2).
-        conv_ffn: the depth-wise ConvFFN (Table 2).
-        first_vector: add a learned vector to the first click's code.
+        click_augmented_feature: AC: add the click code to F^-1 at the clicks, as in eq. 9.
+        conv_ffn: the depth-wise ConvFFN.
     """
 
     click_augmented_feature: bool = True
     conv_ffn: bool = True
-    first_vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ class ViTConfig:
     Attributes:
         input_side: side of the square input, pixels, a multiple of 32.
         hidden: width of the encoder, a multiple of 4 and of `heads` (the paper prints 784; ViT-B has 768).
-        layers: blocks of the encoder; `heads` are its attention heads.
+        layers: blocks of the encoder, of `heads` attention heads.
         window: side of an attention window, patches; 14 divides the 28 x 28 patches of a 448 input.
         global_blocks: blocks, counted from 0, that attend to the whole input.
         channels: d, the width of F^-1 and of the object queries, a multiple of 32.
@@ -107,14 +101,12 @@ class ViTConfig:
             or a folder with `config.json` and `model.safetensors`; None starts from random weights.
         revision: branch, tag or commit of that name.
         drop_path: probability that a training sample skips the last block, less for earlier blocks, 0 for the first.
-        patch: side of a patch, pixels; the pyramid's strides 4, 8, 16 and 32 need 16.
     """
 
     input_side: Annotated[int, Bounds(32, 8192)] = 448
     hidden: Annotated[int, Bounds(4, 8192)] = 768
     layers: Layers = 12
     heads: Annotated[int, Bounds(1, 512)] = 12
-    patch: Literal[16] = 16
     window: Annotated[int, Bounds(1, 512)] = 14
     global_blocks: tuple[int, ...] = (2, 5, 8, 11)
     channels: Annotated[int, Bounds(32, 4096)] = 256

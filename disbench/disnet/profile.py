@@ -77,8 +77,7 @@ def profile(
     Args:
         proposal: inputs, clicks, previous logits -> Proposals.
         refinement: Kept, clicks -> logits; None for a network of one stage.
-        inputs: one sample's input; None: a black image, uint8 (1, 3, side, side). A frozen encoder of other inputs
-            is not in the profile.
+        inputs: one sample's input (a frozen encoder is not in the profile); None: a black image of `side`.
         side: side of the square input, pixels.
         later: numbers of clicks at the later clicks.
         meter: the unit of the costs.
@@ -90,10 +89,9 @@ def profile(
     found, costs = _measured(proposal, partial(proposal, inputs, _clicks(1, side), None), meter)
     columns, kept = [{"proposal": costs}], found.keep(torch.zeros(1, dtype=torch.long))
     for given in (_clicks(count, side) for count in later):
-        if refinement is None:
-            columns.append({"proposal": _measured(proposal, partial(proposal, inputs, given, kept.logits), meter)[1]})
-        else:
-            columns.append({"refinement": _measured(refinement, partial(refinement, kept, given), meter)[1]})
+        name, module = list(stages.items())[-1]
+        arguments = (inputs, given, kept.logits) if refinement is None else (kept, given)
+        columns.append({name: _measured(module, partial(module, *arguments), meter)[1]})
     return [part for stage, module in stages.items() for part in _rows(stage, module, columns)]
 
 
@@ -150,19 +148,17 @@ def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[A
             spent[running[-1]] += now - since
             since = now
 
-        def enter(part: str) -> None:
+        def enter(part: str, *_: Any) -> None:
             settle()
             running.append(part)
 
-        def leave() -> None:
+        def leave(*_: Any) -> None:
             settle()
             running.pop()
 
         for inner, owner in _owners(stage).items():
-            before = inner.register_forward_pre_hook(lambda *_, part=owner: enter(part))
-            after = inner.register_forward_hook(lambda *_: leave())
-            context.callback(before.remove)
-            context.callback(after.remove)
+            for hook in (inner.register_forward_pre_hook(partial(enter, owner)), inner.register_forward_hook(leave)):
+                context.callback(hook.remove)
         answer = run()
         settle()
     return answer, spent

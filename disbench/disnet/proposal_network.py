@@ -1,35 +1,176 @@
 """The proposal network P: from an image and its first click to N candidate masks (paper, eq. 2, section 3.2).
 
-Pixel decoder and mask decoder are transformers' Mask2Former (Cheng et al., CVPR 2022). A layer of the mask decoder
-has the parts of section 3.2 in Mask2Former's order: masked cross-attention, self-attention, FFN.
+Encoder, pixel decoder and mask decoder are transformers': VitDet (Li et al., ECCV 2022), where most blocks attend
+within windows, a few to the whole input, without relative positions, as MAE's weights have none; and Mask2Former (Cheng
+et al., CVPR 2022), where a layer of the mask decoder has the parts of section 3.2 in another order: masked
+cross-attention, self-attention, FFN.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disbench.disnet.backbone import SimplePyramid, ViTBackbone, library
+from disbench.baselines.sam.session import MEAN, STD
+from disbench.core.errors import InputError, extra_module, one_line
 from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import disk_map
 from disbench.disnet.options import DisnetOptions, ViTConfig
+
+PATCH = 16
+"""Side of a patch, pixels; the pyramid's strides need it."""
+_FILE = "model.safetensors"
+_VITMAE_NAMES = {
+    "norm1": "layernorm_before",
+    "attention.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+"""VitDet's name of a part of a block -> its name in files of ViTMAE."""
+_SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
+library = partial(extra_module, extra="models", user="DISNet")
+
+
+class ViTBackbone(nn.Module):
+    """Features of an image and its click maps at stride 16.
+
+    The maps have a patch embedding of their own, initially zero: training starts from the pretrained encoder.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ViTConfig, click_channels: int) -> None:
+        super().__init__()
+        self.vit: nn.Module = library("transformers").VitDetModel(
+            library("transformers").VitDetConfig(
+                hidden_size=config.hidden,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                image_size=config.input_side,
+                pretrain_image_size=config.input_side,
+                patch_size=PATCH,
+                window_size=config.window,
+                window_block_indices=[number for number in range(config.layers) if number not in config.global_blocks],
+                drop_path_rate=config.drop_path,
+            )
+        )
+        if config.weights is not None:
+            _load_mae(self.vit, config, config.weights)
+        self.click_embedding = nn.Conv2d(click_channels, config.hidden, PATCH, stride=PATCH, bias=False)
+        nn.init.zeros_(self.click_embedding.weight)
+        for name, levels in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.from_numpy(levels.copy())[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor, click_maps: Tensor) -> Tensor:
+        """Float (batch, hidden, height / 16, width / 16).
+
+        From images, uint8 or float (batch, 3, height, width), RGB, 0 to 255, sides multiples of 32, which are
+        normalised here, and click maps, float32 (batch, click_channels, height, width).
+        """
+        vit: Any = self.vit
+        patches = vit.embeddings((images.to(self.mean.dtype) - self.mean) / self.std)
+        features: Tensor = vit.encoder(patches + self.click_embedding(click_maps)).last_hidden_state
+        return features
+
+
+class SimplePyramid(nn.Module):
+    """ViTDet's simple feature pyramid: strides 4, 8, 16 and 32, each made of the last `hidden` channels alone."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        vitdet = library("transformers.models.vitdet.modeling_vitdet")
+        self.widths = (hidden // 4, hidden // 2, hidden, hidden)
+        self.stride_4 = nn.Sequential(
+            nn.ConvTranspose2d(hidden, hidden // 2, 2, stride=2),
+            vitdet.VitDetLayerNorm(hidden // 2),
+            nn.GELU(),
+            nn.ConvTranspose2d(hidden // 2, hidden // 4, 2, stride=2),
+        )
+        self.stride_8 = nn.ConvTranspose2d(hidden, hidden // 2, 2, stride=2)
+        self.stride_32 = nn.MaxPool2d(2)
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Levels of strides 4, 8, 16, 32, with channels as in `widths`; features: (batch, hidden, h, w)."""
+        return [self.stride_4(features), self.stride_8(features), features, self.stride_32(features)]
+
+
+def _load_mae(vit: nn.Module, config: ViTConfig, model: str) -> None:
+    """Give a VitDet the MAE weights of a folder or of Hugging Face's cache; nothing is downloaded."""
+    sizes, mae = _read_mae(model, config.revision)
+    if sizes.get("model_type") != "vit_mae":
+        raise InputError(f"{model}: a model of type {sizes.get('model_type')!r}, not 'vit_mae'; name MAE weights")
+    for theirs, ours in _SIZES.items():
+        if sizes.get(theirs) != getattr(config, ours):
+            raise InputError(
+                f"{model}: its encoder has {theirs} = {sizes.get(theirs)}, the network {getattr(config, ours)}; name "
+                "weights of the same size"
+            )
+    try:
+        converted = vitdet_weights(mae, config.layers, config.input_side // PATCH)
+        if not all(torch.isfinite(tensor).all() for tensor in converted.values()):
+            raise ValueError("numbers that are not finite")
+        vit.load_state_dict(converted)
+    except Exception as error:  # tensors of other shapes and kinds fail in many ways
+        raise InputError(f"{model}: not weights of such an encoder ({one_line(str(error))}); take others") from error
+
+
+def vitdet_weights(mae: Mapping[str, Tensor], layers: int, grid: int) -> dict[str, Tensor]:
+    """ViTMAE's state dict as VitDet's: renamed, query, key and value joined, positions resized to `grid` x `grid`.
+
+    Names may begin with "vit.". A missing weight raises KeyError.
+    """
+    mae = {name.removeprefix("vit."): tensor for name, tensor in mae.items()}
+    found = {"embeddings.position_embeddings": _positions(mae["embeddings.position_embeddings"], grid)}
+    for kind in ("weight", "bias"):
+        found[f"embeddings.projection.{kind}"] = mae[f"embeddings.patch_embeddings.projection.{kind}"]
+        for number in range(layers):
+            own = f"encoder.layer.{number}."
+            joined = [mae[f"{own}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            found[f"{own}attention.qkv.{kind}"] = torch.cat(joined)
+            found |= {f"{own}{new}.{kind}": mae[f"{own}{old}.{kind}"] for new, old in _VITMAE_NAMES.items()}
+    return found
+
+
+def _positions(positions: Tensor, grid: int) -> Tensor:
+    """Position embeddings (1, 1 + n, width) resized to another grid, bicubic; VitDet ignores the first."""
+    own = round((positions.shape[1] - 1) ** 0.5)
+    planes = positions[:, 1:].transpose(1, 2).reshape(1, -1, own, own)
+    if own != grid:
+        planes = F.interpolate(planes, (grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], planes.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _read_mae(model: str, revision: str) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    from safetensors.torch import load_file  # noqa: PLC0415
+    from transformers import ViTMAEConfig  # noqa: PLC0415
+    from transformers.utils.hub import cached_file  # noqa: PLC0415
+
+    folder = Path(model).expanduser()
+    place = str(folder) if folder.is_dir() else model
+    fetch = "" if folder.is_dir() else f"run once, with a network: hf download {model} --revision {revision}, or "
+    try:
+        sizes, _ = ViTMAEConfig.get_config_dict(place, revision=revision, local_files_only=True)
+        return sizes, load_file(str(cached_file(place, _FILE, revision=revision, local_files_only=True)))
+    except Exception as error:  # transformers, safetensors and the hub have no class in common
+        raise InputError(
+            f"{model}: no MAE weights here ({one_line(str(error))}); {fetch}name a folder with config.json and {_FILE}"
+        ) from error
 
 
 def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int], first_click: bool) -> Tensor:
     """The image encoder's second input.
 
-    Args:
-        clicks: in pixels of the input.
-        previous: logits of the previous mask, float (batch, h, w), resized bilinearly; None before the first answer.
-        size: (height, width) of the network's input, pixels.
-        first_click: S_F alone, the disk of the first click.
-
-    Returns:
-        float32 (batch, 1, height, width) with `first_click`; else (batch, 3, height, width): disks of positive
-        clicks, disks of negative clicks, probabilities of the previous mask or zeros.
+    From clicks in pixels of the input of this size (height, width), and logits of the previous mask, float (batch, h,
+    w), or None: the disk of the first click, float32 (batch, 1, height, width), with `first_click`; else disks of
+    positive clicks, disks of negative clicks, and probabilities of the previous mask or zeros: (batch, 3, ...).
     """
     if first_click:
         return disk_map(clicks.first, size)
@@ -68,16 +209,11 @@ class ProposalNetwork(nn.Module):
         }
 
     def forward(self, images: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
-        """The candidates, float32 under autocast too.
+        """The candidates, float32 under autocast too; arguments as for `click_maps` and `ViTBackbone`.
 
         Their `queries` are Mask2Former's mask embeddings, an MLP of the object queries after the last layer: the dot
         product of query s with F^-1 gives the logits of M_s. `earlier` has the predictions before the first layer
         and after each but the last.
-
-        Args:
-            images: uint8 or float (batch, 3, height, width), RGB, 0 to 255; sides multiples of 32.
-            clicks: in pixels of the images.
-            previous: as for `click_maps`.
         """
         size = (images.shape[-2], images.shape[-1])
         maps = click_maps(clicks, previous, size, self.first_click)

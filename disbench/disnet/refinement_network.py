@@ -7,6 +7,7 @@ Masked click attention (MCA): the token gathers features near the clicks, within
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from disbench.disnet.batches import ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
 from disbench.disnet.frames import STRIDE
-from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
+from disbench.disnet.options import ClickAttentionOptions, DisnetOptions
 
 FIRST_BETA = 4.0
 """Initial value of the learned weight of an additive decay map."""
+MASK_FLOOR = 1e-6
+"""Smallest value of M_s, and of 1 - M_s, in the logarithm."""
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
@@ -40,52 +43,6 @@ def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
     return products / math.sqrt(query.shape[-1])
 
 
-def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
-    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product"."""
-    if modulation == "product":
-        return products * decay
-    if modulation == "one-plus":
-        return products * (1 + decay)
-    assert beta is not None
-    return products + beta * decay
-
-
-class MaskedClickAttention(nn.Module):
-    """MCA: Z_p + Z_n (paper, eq. 6 to 8)."""
-
-    def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
-        self.value = nn.Linear(channels, channels)
-        self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
-        self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
-
-    def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
-        """Z_MCA, float (batch, d).
-
-        From Q_s (batch, d), F^-1 (batch, height, width, d), the probabilities M_s (batch, height, width), clicks in
-        pixels of the input, of which a cell has `stride` x `stride`.
-        """
-        size, options = (features.shape[1], features.shape[2]), self.options
-        radii = grid_radii(options, stride, stride * max(size))
-        cells = features.flatten(1, 2)
-        products = scaled_products(self.query(token), self.key, cells)
-        result = torch.zeros_like(token)
-        for positive, value in ((True, self.value), (False, self.negative_value or self.value)):
-            decay = decay_map(on_grid(clicks, stride), positive, size, radii)
-            own = mask if positive else 1 - mask
-            if options.clicks_in_mask:
-                own = torch.maximum(own, decay)
-            scores = modulated(products, decay.flatten(1), options.modulation, self.beta)
-            gathered = value(masked_attention(scores, own.clamp(min=options.mask_floor).log().flatten(1), cells))
-            if options.gate_unclicked:
-                gathered = gathered * clicks.signed(positive).any(dim=1, keepdim=True).float()
-            result = result + gathered
-        return result
-
-
 class PlainAttention(nn.Module):
     """Attention from the token to the features without mask and clicks: MCA switched off (Table 5)."""
 
@@ -101,6 +58,41 @@ class PlainAttention(nn.Module):
         products = scaled_products(self.query(token), self.key, cells)
         gathered: Tensor = self.value(masked_attention(products, torch.zeros_like(products), cells))
         return gathered
+
+
+class MaskedClickAttention(PlainAttention):
+    """MCA: Z_p + Z_n (paper, eq. 6 to 8)."""
+
+    def __init__(self, channels: int, options: ClickAttentionOptions) -> None:
+        super().__init__(channels)
+        self.options = options
+        self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
+        self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
+
+    def forward(self, token: Tensor, features: Tensor, *given: Any) -> Tensor:
+        """Z_MCA, float (batch, d).
+
+        From Q_s (batch, d), F^-1 (batch, height, width, d), and in `given` the probabilities M_s (batch, height,
+        width), clicks in pixels of the input, and the stride: a cell has stride x stride pixels.
+        """
+        mask, clicks, stride = given
+        size, options = (features.shape[1], features.shape[2]), self.options
+        radii = grid_radii(options, stride, stride * max(size))
+        cells = features.flatten(1, 2)
+        products = scaled_products(self.query(token), self.key, cells)
+        result = torch.zeros_like(token)
+        for positive, value in ((True, self.value), (False, self.negative_value or self.value)):
+            decay = decay_map(on_grid(clicks, stride), positive, size, radii)
+            own = mask if positive else 1 - mask
+            if options.clicks_in_mask:
+                own = torch.maximum(own, decay)
+            near = decay.flatten(1)
+            scores = products * near if self.beta is None else products + self.beta * near
+            gathered = value(masked_attention(scores, own.clamp(min=MASK_FLOOR).log().flatten(1), cells))
+            if options.gate_unclicked:
+                gathered = gathered * clicks.signed(positive).any(dim=1, keepdim=True).float()
+            result = result + gathered
+        return result
 
 
 class RelationalVector(nn.Module):
@@ -212,7 +204,7 @@ class DamcBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(channels)
         self.ffn = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
         self.ffn_norm = nn.LayerNorm(channels)
-        self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature, guidance.first_vector)
+        self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature)
         self.guidance = FirstClickGuidance(channels, heads) if options.fcg else PlainGuidance(channels, heads)
         self.conv_ffn = ConvFfn(channels) if guidance.conv_ffn else None
 

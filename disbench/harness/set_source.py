@@ -26,8 +26,7 @@ from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
 from disbench.sampling.splits import Place, Split, places_of, recorded_split
-from disbench.shards.images import lookup, read_scene_image
-from disbench.shards.reader import ShardReader
+from disbench.shards.reader import ShardReader, lookup, read_scene_image
 
 EMBEDDED = "embedded"
 """For `images`: the embedded photos."""

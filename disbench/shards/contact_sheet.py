@@ -22,8 +22,7 @@ from disbench.core.painting import spotlit, tinted
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
 from disbench.datasets.images import RgbImage
 from disbench.io.files import whole_file
-from disbench.shards.images import FindImage, finder, read_scene_image
-from disbench.shards.reader import ShardReader
+from disbench.shards.reader import FindImage, ShardReader, finder, read_scene_image
 
 WIDTH = 1600
 """Of the sheet, in pixels, or a few less."""
@@ -31,6 +30,10 @@ COLUMNS = (4, 6)
 """Pictures a row, fewest and most; the click's own picture is one of them."""
 _DPI, _MARGIN, _GAP = 150, 24, 12
 _GREY = 150
+_LEGEND = (
+    "Blue: where the first click is drawn from; yellow dot: one such click. "
+    "Orange: the masks that it may mean, inner to outer."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +64,16 @@ def draw_contact_sheet(
 
     Args:
         folder: a finished folder of shards.
-        images: as for `disbench.shards.images.finder_of`; None draws the masks alone.
+        images: as for `disbench.shards.reader.finder_of`; None draws the masks alone.
         out: the PNG, at most 1600 pixels wide; an existing file is replaced.
         rows: sets to draw, at least 1; fewer are drawn if there are no more.
-        seed: of the random choice.
+        seed: of the random choice, at least 0.
         only: draw only sets of these image ids.
 
     Raises:
         InputError: not a finished folder of shards, one without sets or without an image id in `only`; an image that
             is damaged or not of its scene's size; too many rows for a picture.
-        ValueError: rows below 1, or a negative seed.
     """
-    if rows < 1 or seed < 0:
-        raise ValueError(f"rows is {rows}, seed {seed}; rows must be at least 1, seed at least 0")
     reader = ShardReader(folder)
     find = finder(reader, images) if isinstance(images, Path) else images
     image_ids, file_names = reader.names()
@@ -83,9 +83,11 @@ def draw_contact_sheet(
     fewest, most = COLUMNS
     columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in drawn)), most)
     place = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns / _DPI
-    heading, text = _heading(reader, drawn, seed)
+    alone = "" if any(row.image for row in drawn) else "; no image was found, so the masks are drawn alone"
+    name, total = reader.manifest.recipe_name or "shards", int(reader.sets_a_scene().sum())
+    heading = f"{name}: {len(drawn)} of {total:,} sets, drawn at random with seed {seed}{alone}"
     strips = (_strip(row, columns) for row in drawn)
-    sheet = Sheet(heading, (text,), strips, columns, place, dpi=_DPI, letters=7.2, title_lines=3)
+    sheet = Sheet(heading, (_LEGEND,), strips, columns, place, dpi=_DPI, letters=7.2, title_lines=3)
     picture = draw_sheet(sheet)["png"]
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as file:
@@ -100,13 +102,7 @@ def draw_contact_sheet(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A set that is drawn.
-
-    Attributes:
-        image: None if there is none.
-        united: whether a mask is named by all its objects, not by its outermost alone.
-        noise: seeds the draw of the click.
-    """
+    """A set that is drawn; `united`: a mask is named by all its objects; `noise` seeds the draw of the click."""
 
     sampled: SampledScene
     chosen: SetOfObjects
@@ -158,17 +154,6 @@ def _strip(row: _Row, columns: int) -> Strip:
     return Strip(row.title(), (tuple(panels),))
 
 
-def _heading(reader: ShardReader, rows: Sequence[_Row], seed: int) -> tuple[str, str]:
-    name = reader.manifest.recipe_name or "shards"
-    total = int(reader.sets_a_scene().sum())
-    alone = "" if any(row.image for row in rows) else "; no image was found, so the masks are drawn alone"
-    return (
-        f"{name}: {len(rows)} of {total:,} sets, drawn at random with seed {seed}{alone}",
-        "Blue: where the first click is drawn from; yellow dot: one such click. "
-        "Orange: the masks that it may mean, inner to outer.",
-    )
-
-
 def _scenes_with_sets(reader: ShardReader, image_ids: Sequence[str], only: Sequence[str] | None) -> list[int]:
     for image_id in sorted(set(only or ()).difference(image_ids)):
         first = f", the first of image {image_ids[0]!r}" if image_ids else ""
@@ -186,12 +171,10 @@ def _find_images(
     found: dict[int, Path | None] = {}
     missing = []
     for scene in scenes:
-        if len(found) == count:
-            break
-        if path := find(file_names[scene]):
-            found[scene] = path
-        else:
-            missing.append(scene)
+        if len(found) < count:
+            path = find(file_names[scene])
+            found |= {scene: path} if path else {}
+            missing += [] if path else [scene]
     return found, missing
 
 

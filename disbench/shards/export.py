@@ -25,19 +25,15 @@ from disbench.shards.reader import ShardReader
 
 MASKS_A_LAYER = 255
 
-Labels = ByteArray
-Place = tuple[int, int]
-
 
 def export_ritm(shards: Path, out: Path) -> int:
     """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files"); how many scenes were written.
 
     `out/hannotation.pickle` has the tree of every image and `out/masks/ID.pickle` its masks: the instances in the order
     of the shards, then the stuff. Recipes without a hierarchy give isolated roots. Diverse sets have no place in this
-    format. A scene without an instance is left out, as RITM does it: its loader draws again until it has an object.
-
-    RITM's loader reads `out/images/ID.jpg`; put the images there under these names. The ids are whole numbers; if one
-    is not ("2008_000051" of SBD, or a number with leading zeros), all stay text, which the loader accepts too.
+    format. A scene without an instance is left out, as RITM's loader draws until it has an object; it reads
+    `out/images/ID.jpg`. Ids are whole numbers; if one is not ("2008_000051" of SBD, or with leading zeros), all are
+    text, which the loader accepts too.
 
     The pickles refer only to `numpy.frombuffer`, so NumPy 1 and 2 both read them. The annotation is written last, and
     every file appears whole; files of these names in `out` are replaced.
@@ -51,9 +47,14 @@ def export_ritm(shards: Path, out: Path) -> int:
     (out / ANNOTATION).unlink(missing_ok=True)  # an old one would vouch for masks that are not all written
     images: dict[str, dict[str, Any]] = {}
     for sampled in reader:
-        name, instances = sampled.scene.image_id, _count_instances(shards, sampled)
-        _check_name(shards, name, images)
-        if instances:
+        name, stuff = sampled.scene.image_id, [item.kind == "stuff" for item in sampled.scene.objects]
+        if stuff != sorted(stuff):
+            raise InputError(f"{shards}: image {name}: stuff precedes an instance; sample again")
+        if name in images:
+            raise InputError(f"{shards}: image {name} occurs twice; sample again")
+        if not is_file_name(name) or len(name.encode("utf-8", "replace")) > MAX_FILE_NAME:
+            raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
+        if instances := stuff.count(False):
             layers, places = pack_masks(sampled.scene.rles)
             _dump(
                 out / MASKS / f"{name}.pickle",
@@ -68,15 +69,14 @@ def export_ritm(shards: Path, out: Path) -> int:
 def export_coco(shards: Path, out: Path) -> int:
     """Write shards as one COCO instances JSON, which `pycocotools.coco.COCO` opens; how many scenes were written.
 
-    An image's `id` is its id in the shards where that is a number and otherwise a running number; the id
-    of the shards is kept as `disbench_id`. Annotations have the mask as compressed RLE, and beyond COCO's
-    keys `parent_id` (an annotation's) where there is one, by which `disbench sample coco-hierarchy` makes the same
-    trees again, and `synset` where it is known. Categories are
+    An image's `id` is its id in the shards where that is a number and otherwise a running number; the id of the shards
+    is kept as `disbench_id`. Beyond COCO's keys annotations, whose masks are compressed RLE, have `parent_id`, by which
+    `disbench sample coco-hierarchy` makes the same trees again, and `synset`, where there is one. Categories are
     numbered from 1 in the order of their names, with `synset` where a category has one only.
 
-    The diverse sets are a further array, `diverse_sets`: `image_id`, `center`, `members` (inner to outer;
-    each is the union of the annotations that it lists) and `click_excludes`, all by annotation id. Stuff is
-    left out, except in scenes with a set that names some of it, where all of it is kept.
+    A further array, `diverse_sets`, has `image_id`, `center`, `members` (inner to outer; each is the union of the
+    annotations that it lists) and `click_excludes`, all by annotation id. Stuff is left out, except in scenes with a
+    set that names some of it, where all of it is kept.
 
     `out` appears whole or not at all, and replaces an older file. The same shards give the same bytes.
 
@@ -102,7 +102,7 @@ def export_coco(shards: Path, out: Path) -> int:
     return len(reader)
 
 
-def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
+def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, int]]]:
     """Pack masks of one size, which may overlap, into as few label maps as a first fit needs.
 
     The masks are taken by descending area (of equal areas the later one first); each goes into the first
@@ -111,9 +111,9 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
     Returns:
         The layers, uint8 (height, width), 0 for the background; and for each mask its layer and its value there.
     """
-    layers: list[Labels] = []
+    layers: list[ByteArray] = []
     held: list[int] = []
-    places: list[Place] = [(0, 0)] * len(rles)
+    places = [(0, 0)] * len(rles)
     box = boxes(rles).tolist()
     for index in np.argsort(areas(rles), kind="stable")[::-1].tolist():
         x, y, width, height = box[index]
@@ -128,21 +128,6 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[Labels], list[Place]]:
         layers[layer][window][pixels] = held[layer]
         places[index] = (layer, held[layer])
     return layers, places
-
-
-def _count_instances(shards: Path, sampled: SampledScene) -> int:
-    """How many objects are things and crowds; the format puts them before the stuff."""
-    stuff = [item.kind == "stuff" for item in sampled.scene.objects]
-    if stuff != sorted(stuff):
-        raise InputError(f"{shards}: image {sampled.scene.image_id}: stuff precedes an instance; sample again")
-    return stuff.count(False)
-
-
-def _check_name(shards: Path, name: str, known: Iterable[str]) -> None:
-    if name in known:
-        raise InputError(f"{shards}: image {name} occurs twice; sample again")
-    if not is_file_name(name) or len(name.encode("utf-8", "replace")) > MAX_FILE_NAME:
-        raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
 
 
 def _hierarchy(sampled: SampledScene, instances: int) -> dict[int, dict[str, Any] | None]:
@@ -220,10 +205,8 @@ def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int
 def _kept_objects(sampled: SampledScene) -> list[int]:
     """All objects if a set names stuff, otherwise all but the stuff."""
     objects = sampled.scene.objects
-    in_sets = itertools.chain.from_iterable(
-        (s.center, *s.click_excludes, *itertools.chain(*s.members)) for s in sampled.sets
-    )
-    keep_stuff = any(objects[number].kind == "stuff" for number in in_sets)
+    named = (number for s in sampled.sets for number in (s.center, *s.click_excludes, *itertools.chain(*s.members)))
+    keep_stuff = any(objects[number].kind == "stuff" for number in named)
     return [index for index, item in enumerate(objects) if keep_stuff or item.kind != "stuff"]
 
 

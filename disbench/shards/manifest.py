@@ -105,12 +105,8 @@ class Job:
 
     def job_json(self) -> dict[str, Any]:
         """The job's keys of the manifest, in their order."""
-        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(Job)}
-        if self.part is None:
-            del plain["part"]
-        else:
-            plain["part"] = dataclasses.asdict(self.part)
-        return plain
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(Job) if item.name != "part"}
+        return plain if self.part is None else {**plain, "part": dataclasses.asdict(self.part)}
 
     def job_hash(self) -> str:
         """SHA-256 (hex) of the job: the fingerprint of its manifest and shards."""
@@ -164,12 +160,12 @@ class ShardManifest(Job):
 
     @property
     def recipe_name(self) -> str:
-        """The recipe's name, "" where the manifest does not tell it."""
+        """The recipe's name; like `method`, "" where the manifest does not tell it."""
         return str(self.recipe.get("name", ""))
 
     @property
     def method(self) -> str:
-        """The recipe's method, "" where the manifest does not tell it."""
+        """The recipe's method."""
         return str(self.recipe.get("method", ""))
 
     @property
@@ -195,8 +191,7 @@ def read_manifest(folder: Path) -> ShardManifest:
     """The manifest of a finished folder of shards. Nothing behind it checks the manifest again.
 
     Raises:
-        InputError: there is none, it is not JSON, a value is of the wrong kind, or its schema is newer than this
-            program.
+        InputError: there is none, it is not JSON, a value is of the wrong kind, or its schema is newer.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -204,13 +199,11 @@ def read_manifest(folder: Path) -> ShardManifest:
     try:
         table = parse_json_table(path.read_bytes())
         orjson.dumps(table)  # refuses lone surrogates and numbers beyond 64 bits, which exports cannot hold
-    except (ValueError, TypeError) as error:
+        schema, _ = table["schema"], table["files"]
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
-    if not {"schema", "files"} <= table.keys():
-        raise InputError(f"{path}: not a manifest of shards (no schema or no files); sample again")
-    if table["schema"] != SCHEMA_VERSION:
-        said = repr(table["schema"])[:80]
-        raise InputError(f"{path}: schema {said}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
+    if schema != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema {schema!r:.80}, this disbench reads {SCHEMA_VERSION!r}; update disbench")
     return settings_from(ShardManifest, table, str(path), unknown="skip")
 
 

@@ -1,10 +1,12 @@
-"""Reading folders of shards; a folder is complete when it has its `manifest.json`, which is written last."""
+"""Reading folders of shards, and where their images are; a folder is complete when it has its `manifest.json`."""
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,28 @@ from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region,
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle
 from disbench.core.scenes import Scene
+from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint, turned
+from disbench.io import addresses
 from disbench.io.files import file_sha256
 from disbench.io.parquet import complaining, has_columns, open_parquet, weigh
 from disbench.shards.manifest import ShardFile, read_manifest
 from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
+
+_logger = logging.getLogger("disbench.shards")
+_SAID: set[Path] = set()
+"""Folders with a photograph to be turned, each said once in a process."""
+FindImage = Callable[[str], Path | None]
+"""A function from a scene's `file_name` to its image, None where there is none."""
+Images = str | Path | FindImage | None
+"""A folder of images, or a function that finds them; None: the embedded photos."""
+DEFAULT_IMAGES = {
+    "lvis": ("lvis", "coco"),
+    "coco": ("coco",),
+    "coco+lvis": ("coco", "lvis"),
+    "sbd": ("SBD",),
+    "voc": ("VOC2012", "VOC2007"),
+}
+"""Folders under the data root in which a source's images are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +76,15 @@ def diverse_set(scene: Scene, chosen: SetOfObjects) -> DiverseSet:
 
 
 class ShardReader:
-    """A finished folder of shards, read by scene number; a few decoded row groups are kept in memory.
-
-    Args:
-        folder: with `manifest.json` and the shards that it names.
-        cached_groups: row groups kept, at least 1.
-
-    Raises:
-        InputError: no manifest, a shard that is missing or of another size, a newer schema. Reading raises it too: a
-            shard that is damaged or has other columns or rows, a scene that does not hold together.
+    """A finished folder of shards, read by scene number; a few decoded row groups stay in memory.
 
     A shard's hash is compared with the manifest's, and each row group looked at (`Rows.check`), once: every mask
     decodes and every number names an object. One row group is decoded at a time; `disbench.core.limits` bounds its
     values and the bytes of its texts and masks.
+
+    Raises:
+        InputError: no manifest, a shard that is missing or of another size, a newer schema. Reading raises it too: a
+            shard that is damaged or has other columns or rows, a scene that does not hold together.
     """
 
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
@@ -151,7 +167,7 @@ class ShardReader:
             yield from rows
 
     def _rows(self, shard: int, group: int) -> Rows:
-        """A row group whose scenes hold together, which is looked at where it is read for the first time."""
+        """A row group whose scenes hold together."""
         with complaining(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
             rows = Rows(self._parquet(shard).read_row_group(group))
             if (shard, group) not in self._sound:
@@ -175,8 +191,7 @@ def open_shard(folder: Path, file: ShardFile) -> pq.ParquetFile:
     """A shard, nothing of it read but its end.
 
     Raises:
-        ValueError: other columns or rows than the manifest says, row groups that are not of `ROWS_A_GROUP` rows but
-            for the last, or as `open_parquet`.
+        ValueError: other columns, rows or row groups than the manifest says, or as `open_parquet`.
         OSError, ArrowException: not Parquet.
     """
     parquet, found = open_parquet(folder / file.name, SCHEMA)
@@ -229,3 +244,62 @@ def read_sets(folder: str | Path) -> DiverseSets:
         InputError: the folder is not a finished folder of shards.
     """
     return DiverseSets(folder)
+
+
+def finder(reader: ShardReader, *folders: Path) -> ImageFinder:
+    """What finds the images of shards in some folders, in this order."""
+    return ImageFinder(folders, partial(_names, reader), reader.folder)
+
+
+def _names(reader: ShardReader) -> Iterable[tuple[str, str]]:
+    return zip(*reader.names(), strict=True)
+
+
+def finder_of(reader: ShardReader, images: Images) -> FindImage:
+    """A function that finds the images of shards, from what the user said of them."""
+    if callable(images):
+        return images
+    if images is not None:
+        return finder(reader, Path(images))
+    from disbench.datasets.photos import photo_path  # noqa: PLC0415
+
+    return photo_path
+
+
+def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
+    """A function that finds the images of shards: in `images`, the folder that the user named; the embedded photos.
+
+    Without `images`, shards of other sources have theirs in the usual folders under `data`, the root of the datasets.
+    """
+    reader = ShardReader(folder)
+    if images is None and (source := reader.manifest.source) != "photos":
+        return finder(reader, *image_folders(source, data))
+    if images is not None and addresses.address_of(images) is None and not images.is_dir():
+        raise InputError(f"{images}: not a folder; name the folder of the images")
+    return finder_of(reader, images)
+
+
+def image_folders(source: str, data: Path | None) -> list[Path]:
+    """Existing folders under the data root that may hold a source's images."""
+    if data is None:
+        return []
+    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if addresses.there(data / name)]
+
+
+def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
+    """The image of a scene: uint8 (height, width, 3), RGB; `size` is (height, width) of its masks.
+
+    Raises:
+        InputError: the image is damaged, or not of the size of its masks.
+    """
+    image = read_rgb(path)
+    if path.parent not in _SAID and (note := turned([path], "if the masks were drawn so, save it turned")):
+        _SAID.add(path.parent)
+        _logger.warning("%s: %s", path.parent, note)
+    if image.shape[:2] != size:
+        raise InputError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
+            f"{size[0]}; name the folder of the images that the shards were made for"
+            f"{size_hint(path)}"
+        )
+    return image

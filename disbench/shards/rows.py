@@ -37,43 +37,23 @@ _NULL = -(2**40)
 _PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
 """Paths that need no closer look, as nearly all are."""
 
+_TEXT, _INT, _INTS, _COUNT = pa.string(), pa.int32(), pa.list_(pa.int32()), pa.float64()
+_MAY_BE_NULL = ("annotation_id", "synset", "parent", "level")
+
+
+def _fields(**kinds: pa.DataType) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=name in _MAY_BE_NULL) for name, kind in kinds.items()]
+
+
 _OBJECT = pa.struct(
-    [
-        pa.field("id", pa.int32(), nullable=False),
-        pa.field("annotation_id", pa.int64()),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("synset", pa.string()),
-        pa.field("area", pa.int64(), nullable=False),
-        pa.field("box", pa.list_(pa.int32(), 4), nullable=False),
-        pa.field("rle", pa.binary(), nullable=False),
-        pa.field("parent", pa.int32()),
-        pa.field("level", pa.int32()),
-        pa.field("neighbours", pa.list_(pa.int32()), nullable=False),
-    ]
+    _fields(id=_INT, annotation_id=pa.int64(), source=_TEXT, kind=_TEXT, category=_TEXT, synset=_TEXT)
+    + _fields(area=pa.int64(), box=pa.list_(_INT, 4), rle=pa.binary(), parent=_INT, level=_INT, neighbours=_INTS)
 )
-_SET = pa.struct(
-    [
-        pa.field("center", pa.int32(), nullable=False),
-        pa.field("members", pa.list_(pa.list_(pa.int32())), nullable=False),
-        pa.field("click_excludes", pa.list_(pa.int32()), nullable=False),
-        pa.field("left_out", pa.float64(), nullable=False),
-        pa.field("repeated", pa.float64(), nullable=False),
-    ]
-)
-_DROPPED = pa.struct([pa.field("reason", pa.string(), nullable=False), pa.field("count", pa.int32(), nullable=False)])
+_SET = pa.struct(_fields(center=_INT, members=pa.list_(_INTS), click_excludes=_INTS, left_out=_COUNT, repeated=_COUNT))
+_DROPPED = pa.struct(_fields(reason=_TEXT, count=_INT))
 SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("objects", pa.list_(_OBJECT), nullable=False),
-        pa.field("sets", pa.list_(_SET), nullable=False),
-        pa.field("dropped", pa.list_(_DROPPED), nullable=False),
-    ],
+    _fields(image_id=_TEXT, file_name=_TEXT, height=_INT, width=_INT, source=_TEXT)
+    + _fields(objects=pa.list_(_OBJECT), sets=pa.list_(_SET), dropped=pa.list_(_DROPPED)),
     metadata={"disbench.schema": SCHEMA_VERSION},
 )
 """Columns of a shard. `rle` holds the counts of a COCO compressed RLE of (height, width); a member of a set
@@ -197,9 +177,7 @@ class Rows:
                     safe_path(name, "its image")
                 except InputError as error:
                     raise ValueError(error) from None  # the reader adds the file
-        check(
-            _numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a negative number of annotations was left out"
-        )
+        check(_numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a number of annotations left out is negative")
 
         objects, rows = self._objects, self._objects.rows
         counts, first = objects.lengths[rows], objects.starts[rows]

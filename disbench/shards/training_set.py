@@ -17,8 +17,7 @@ from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import decode
 from disbench.datasets.images import ImageFinder
-from disbench.shards.images import FindImage, Images, finder_of, read_scene_image
-from disbench.shards.reader import DiverseSet, DiverseSets
+from disbench.shards.reader import DiverseSet, DiverseSets, FindImage, Images, finder_of, read_scene_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +42,15 @@ class TrainingItem:
 class DiverseSetDataset(Dataset[TrainingItem]):
     """Map-style dataset: item i is the i-th diverse set of a folder of shards.
 
-    What is drawn (click, target) depends on the seed, the epoch and the item alone, so any number of
-    loader processes gives the same items. Call `set_epoch` before each epoch for fresh draws. Items have
-    images and sets of different sizes: use `list_collate`, or crop in `transform`.
+    What is drawn (click, target) depends on the seed, the epoch and the item alone, so any number of loader processes
+    gives the same items. Call `set_epoch` before each epoch for fresh draws. Items have images and sets of different
+    sizes: use `list_collate`, or crop in `transform`, which is applied to each item.
 
     Args:
-        folder: a finished folder of shards.
-        images: folder of the images, or a function from `file_name` to a path; None takes the embedded
-            photos.
+        folder: a finished folder of shards; `InputError` for another.
+        images: folder of the images, or a function from `file_name` to a path; None takes the embedded photos.
         seed: of the draws.
-        transform: applied to each item, for augmentation.
-
-    Raises:
-        InputError: the folder is not a finished folder of shards.
+        transform: from a `TrainingItem` to what is wanted.
     """
 
     def __init__(
@@ -68,9 +63,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
     ) -> None:
         self.sets = DiverseSets(folder)
         self.find = finder_of(self.sets.reader, images)
-        self.seed = seed
-        self.epoch = 0
-        self.transform = transform
+        self.seed, self.epoch, self.transform = seed, 0, transform
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of an epoch, before the loader starts its workers.

@@ -39,13 +39,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """What a finished shard says of itself.
+    """What a finished shard says of itself: it accounts for the source's images from `first` to before `next`.
 
-    Attributes:
-        first: source number of the first image that it accounts for.
-        next: source number of the image after its last row.
-        sizes: in a part, the `row_bytes` of each row.
-        gaps: in a part, pairs of a row's number and the tally, as a table, of images without a scene right before it.
+    In a part, `sizes` are the `row_bytes` of each row, and `gaps` pairs of a row's number and the tally, as a table, of
+    images without a scene right before it.
     """
 
     fingerprint: str
@@ -80,13 +77,11 @@ class ShardWriter:
         finished: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
-        self.part = part
-        self._finished = finished
+        self.part, self._finished = part, finished
         self.files: list[ShardFile] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
-        self._first = begin  # source number of the first image that the open shard accounts for
-        self._next = begin
+        self._first = self._next = begin  # source numbers: what the open shard accounts for begins; the next image
         self._size = 0
         self._sizes: list[int] = []  # of each row of the open shard
         self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene right before a row

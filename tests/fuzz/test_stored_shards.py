@@ -26,7 +26,7 @@ from disbench.shards.export import export_coco, export_ritm
 from disbench.shards.manifest import MANIFEST
 from disbench.shards.reader import DiverseSets, ShardReader
 from disbench.shards.rows import SCHEMA
-from disbench.shards.statistics import as_dict, as_text, statistics
+from disbench.shards.statistics import as_text, statistics
 from disbench.shards.writer import shard_facts
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
@@ -77,7 +77,7 @@ def read_everything(folder: Path, *, sheet: bool = False) -> None:
         return len(sets)
 
     result_or_refusal(scenes, folder)
-    result_or_refusal(lambda: (as_text(statistics(folder)), json.dumps(as_dict(statistics(folder)))), folder)
+    result_or_refusal(lambda: (as_text(statistics(folder)), json.dumps(statistics(folder))), folder)
     result_or_refusal(lambda: export_coco(folder, folder.parent / "coco.json"), folder)
     result_or_refusal(lambda: export_ritm(folder, folder.parent / "ritm"), folder)
     result_or_refusal(lambda: verify_shards(folder).lines(), folder)

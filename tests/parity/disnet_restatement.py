@@ -68,10 +68,7 @@ def decay(cell: tuple[int, int], clicks: Sequence[AnyClick], positive: bool, opt
         radius = options.first_click_radius if number == 0 else options.other_click_radius
         cell_x, cell_y = center(cell)
         distance = math.sqrt((cell_x - x) ** 2 + (cell_y - y) ** 2)
-        if options.radius_unit == "input":
-            radius *= side / 448
-        else:
-            distance /= STRIDE
+        radius *= side / 448
         largest = max(largest, 1 - min(radius, distance) / radius)
     return largest
 
@@ -90,14 +87,12 @@ def half_of_click_attention(
         match options.modulation:
             case "product":
                 affinity = affinity * near
-            case "one-plus":
-                affinity = affinity * (1 + near)
             case "additive":
                 affinity = affinity + module.beta.item() * near
         allowed = mask[cell] if positive else 1 - mask[cell]
         if options.clicks_in_mask:
             allowed = max(allowed, near)
-        scores.append(affinity + math.log(max(allowed, options.mask_floor)))
+        scores.append(affinity + math.log(max(allowed, 1e-6)))
         values.append(linear(value_layer, features[cell]))
     return weighted_sum(softmax(scores), values)
 
@@ -134,11 +129,10 @@ def position_code(x: float, y: float, channels: int, side: int) -> Array:
     return np.array(code)
 
 
-def click_code(module: Any, click: AnyClick, is_first: bool, side: int) -> Array:
+def click_code(module: Any, click: AnyClick, side: int) -> Array:
     """P^t of one click: Enc1D."""
     x, y, positive = click
-    code = position_code(x, y, module.channels, side) + numbers(module.signs)[1 if positive else 0]
-    return code + numbers(module.first) if is_first and module.first is not None else code
+    return position_code(x, y, module.channels, side) + numbers(module.signs)[1 if positive else 0]
 
 
 def sampled(features: Array, x: float, y: float) -> Array:
@@ -158,10 +152,10 @@ def click_vectors(module: Any, features: Array, clicks: Sequence[AnyClick]) -> l
     """F' (eq. 9)."""
     side = STRIDE * max(features.shape[:2])
     vectors = []
-    for number, click in enumerate(clicks):
+    for click in clicks:
         found = sampled(features, click[0], click[1])
         if module.codes is not None:
-            found = np.concatenate([found, click_code(module.codes, click, number == 0, side)])
+            found = np.concatenate([found, click_code(module.codes, click, side)])
         vectors.append(linear(module.projection, found))
     return vectors
 

@@ -14,7 +14,7 @@ from disbench.disnet.frames import Frame
 from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.options import DisnetOptions, NetworkSettings, ViTConfig
 from disbench.disnet.training.examples import Batch, Examples, collate
-from disbench.disnet.training.settings import Augmentation, Shards, Training
+from disbench.disnet.training.settings import Shards, Training
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for a core cost a hundred times the work
 SIDE = 64
@@ -51,9 +51,8 @@ def tiny_training(shards: Path | str = "", **changes: Any) -> Training:
 
 def photo_batch(shards: Path, numbers: Sequence[int] = (0, 40, 200), epoch: int = 0, **more: Any) -> Batch:
     """Examples of the photos as the tiny network takes them."""
-    settings = tiny_settings()
-    sources, frame = [Shards(str(shards))], Frame("stretched", SIDE)
-    examples = Examples(sources, frame, input_of(settings), Augmentation(), settings.options.outputs, 0, **more)
+    training = tiny_training(shards, **more)
+    examples = Examples(training, Frame("stretched", SIDE), input_of(training.network))
     return collate([examples[epoch, number] for number in numbers])
 
 

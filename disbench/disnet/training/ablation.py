@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tqdm import tqdm
+
 from disbench.baselines.cards import method_spec
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
@@ -118,8 +120,6 @@ class Job:
 
 def train_with_bar(training: Training, folder: Path, options: AblationOptions) -> None:
     """Train as `disbench train` does, with a progress bar if one is wanted."""
-    from tqdm import tqdm  # noqa: PLC0415
-
     with tqdm(unit="step", disable=None if options.progress else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -254,24 +254,23 @@ class _Work:
     def do(self, job: Job) -> list[str]:
         """Train a job's network, if it is not there, and measure its rows."""
         try:
-            return list(_carried_out(job, self.options, self.train))
+            return list(self._lines(job))
         except (InputError, OSError) as error:
             raise InputError(f"{job.trained.name}: {error}") from error
 
+    def _lines(self, job: Job) -> Iterator[str]:
+        again = self.options.existing == "overwrite"
+        for cell in (job.trained, *(cell for cell in job.measured if cell != job.trained)):
+            _begin(cell, again and cell in job.measured)
+        if not job.checkpoint.is_file():
+            self.train(job.training, job.checkpoint.parent, self.options)
+            yield f"{job.trained.name}: trained for {job.trained.record.budget}"
+        for cell in job.measured:
+            for dataset in job.datasets:
+                yield f"{cell.name}, {_measure(cell, job, dataset, self.options)}"
+
     def end(self) -> None:
         """Nothing to end."""
-
-
-def _carried_out(job: Job, options: AblationOptions, train: Train) -> Iterator[str]:
-    again = options.existing == "overwrite"
-    for cell in (job.trained, *(cell for cell in job.measured if cell != job.trained)):
-        _begin(cell, again and cell in job.measured)
-    if not job.checkpoint.is_file():
-        train(job.training, job.checkpoint.parent, options)
-        yield f"{job.trained.name}: trained for {job.trained.record.budget}"
-    for cell in job.measured:
-        for dataset in job.datasets:
-            yield f"{cell.name}, {_measure(cell, job, dataset, options)}"
 
 
 def _begin(cell: Cell, again: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import decode, union
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import Scene
@@ -25,13 +27,15 @@ from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import NetworkInput
 from disbench.disnet.training.augmentation import MOST, View, draw_view, fixed_view, random_clicks
 from disbench.disnet.training.matching import cut_set, distinct
-from disbench.disnet.training.settings import Augmentation, Shards
-from disbench.shards.images import finder_of
-from disbench.shards.reader import DiverseSets, diverse_set
+from disbench.disnet.training.settings import Shards, Training
+from disbench.io import definitions
+from disbench.io.files import file_sha256
+from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, finder_of
 from disbench.shards.training_set import read_image
 
 _FIXED_SEED = 0
 """Fixed views are the same in trainings of all seeds, which can share cached features."""
+_COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
 _DRAWS = 8
 _SMALLEST_TARGET = 16
 """Cells: a view with less of the supervised mask is drawn again."""
@@ -77,9 +81,15 @@ class Batch:
 
     def rows(self, rows: Sequence[int]) -> Batch:
         """Some of the examples."""
-        parts = [part[list(rows)] for part in (self.inputs, self.valid, self.targets)]
-        masks, clicks = [self.masks[row] for row in rows], [self.clicks[row] for row in rows]
-        return Batch(parts[0], parts[1], masks, parts[2], self.first.rows(torch.tensor(rows)), clicks)
+        own = list(rows)
+        return Batch(
+            self.inputs[own],
+            self.valid[own],
+            [self.masks[row] for row in own],
+            self.targets[own],
+            self.first.rows(torch.tensor(own)),
+            [self.clicks[row] for row in own],
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
@@ -92,27 +102,18 @@ class Examples(Dataset[Example]):
     """Map-style dataset over several folders of shards.
 
     Random draws depend on the seed, the epoch and the item alone: any number of loader processes gives the same
-    examples. An item is (epoch, number), from an `EpochSampler`. Sets of more than `outputs` masks are cut. Without
-    `random`, stage 2 has the first click alone.
+    examples. An item is (epoch, number), from an `EpochSampler`. Sets of more masks than candidates are cut. With
+    `later_clicks` other than "random", stage 2 has the first click alone.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Shards],
-        frame: Frame,
-        network_input: NetworkInput,
-        augmentation: Augmentation,
-        outputs: int,
-        seed: int,
-        random: bool = True,
-    ) -> None:
-        self.frame, self.network_input, self.augmentation = frame, network_input, augmentation
-        self.outputs, self.seed, self.random = outputs, seed, random
-        self._sets = [DiverseSets(source.folder) for source in sources]
-        self._find = [
-            finder_of(sets.reader, source.images or None) for sets, source in zip(self._sets, sources, strict=True)
-        ]
-        self._numbers = [_taken(sets, source) for sets, source in zip(self._sets, sources, strict=True)]
+    def __init__(self, training: Training, frame: Frame, network_input: NetworkInput) -> None:
+        self.frame, self.network_input, self.augmentation = frame, network_input, training.augmentation
+        self.outputs, self.seed = training.network.options.outputs, training.seed
+        self.most = MOST if training.later_clicks == "random" else 0
+        self._sets = [DiverseSets(source.folder) for source in training.shards]
+        pairs = list(zip(self._sets, training.shards, strict=True))
+        self._find = [finder_of(sets.reader, source.images or None) for sets, source in pairs]
+        self._numbers = [_taken(sets, source) for sets, source in pairs]
         self._starts = np.cumsum([0, *(len(numbers) for numbers in self._numbers)])
         if not len(self):
             raise InputError("no diverse set in the shards that the training names; sample again")
@@ -144,7 +145,7 @@ class Examples(Dataset[Example]):
         first = self._first_click(view.planes(planes[-1:])[0], generator)
         everything = view.planes(decode(union([item.rle for item in sampled.scene.objects]))[None])
         others = self.frame.masks(everything)[0] & ~own[target]
-        more = random_clicks(own[target], valid, others, generator, MOST if self.random else 0)
+        more = random_clicks(own[target], valid, others, generator, self.most)
         return Example(
             input=torch.from_numpy(np.ascontiguousarray(self.network_input(seen))),
             valid=valid,
@@ -168,8 +169,10 @@ class Examples(Dataset[Example]):
 
         After a few draws it is the whole image, where the mask has at least one cell.
         """
+        size, views = (planes.shape[1], planes.shape[2]), self.augmentation.views
+        drawn = (self.augmentation, generator)
         for _ in range(_DRAWS):
-            view = self._view(sampled, generator)
+            view = self._fixed(sampled, int(generator.integers(views))) if views else draw_view(size, *drawn)
             seen = view.planes(planes)
             masks = self.frame.masks(seen)
             if seen[-1].any() and masks[supervised].sum() >= _SMALLEST_TARGET:
@@ -177,7 +180,6 @@ class Examples(Dataset[Example]):
         masks = self.frame.masks(planes)
         if masks[supervised].sum() < _SMALLEST_TARGET:  # the cell with the mask's middle pixel
             y, x = np.argwhere(planes[supervised])[planes[supervised].sum() // 2]
-            size = (planes.shape[1], planes.shape[2])
             scale_x, scale_y = self.frame.scale(size)
             column, row = self._cell((x * scale_x, y * scale_y), size)
             masks[supervised, row, column] = True
@@ -188,11 +190,6 @@ class Examples(Dataset[Example]):
         height, width = self.frame.inner(size)
         column, row = (int((place + 0.5) / STRIDE) for place in point)
         return min(column, width - 1), min(row, height - 1)
-
-    def _view(self, sampled: SampledScene, generator: np.random.Generator) -> View:
-        if self.augmentation.views:
-            return self._fixed(sampled, int(generator.integers(self.augmentation.views)))
-        return draw_view((sampled.scene.height, sampled.scene.width), self.augmentation, generator)
 
     def _fixed(self, sampled: SampledScene, view: int) -> View:
         name = hashlib.sha256(sampled.scene.image_id.encode()).digest()[:8]
@@ -258,3 +255,36 @@ def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> C
     points = found.points
     points[:, 0] = first.points[:, 0].to(points.device)
     return ClickBatch(points, found.positive, found.given).to(first.points.device)
+
+
+def refuse_measured(sources: Sequence[Shards]) -> None:
+    """Check that a training has no image that methods are measured on, or that is kept for validation.
+
+    These are GrabCut's, Berkeley's, DAVIS's, COCO_MVal's, those of `instances_val.json`, and those of the splits
+    clothing-parts-300 and clothing-parts-validation. COCO's images are known by their number, the others by name and
+    content.
+
+    Raises:
+        InputError: names the shards and the first such image.
+    """
+    lines = (definitions.folder("datasets") / "measured-images.txt").read_text(encoding="utf-8").splitlines()
+    measured: dict[str, set[str]] = {}
+    for name, *digest in (line.split() for line in lines if not line.startswith("#")):
+        measured.setdefault(name, set()).update(digest)
+    for source in sources:
+        reader = ShardReader(Path(source.folder))
+        find = finder_of(reader, source.images or None)
+        for file_name in dict.fromkeys(reader.names()[1]):
+            if not fnmatchcase(file_name, source.only):
+                continue
+            stem = PurePosixPath(file_name).stem
+            found = _COCO.fullmatch(stem)
+            name = found[1] if found else stem
+            if name not in measured:
+                continue
+            path = None if found else find(file_name)
+            if found or (path is not None and file_sha256(path) in measured[name]):
+                raise InputError(
+                    f"{source.folder}: its image {shown(file_name)} is one that methods are measured on (all are in "
+                    "datasets/measured-images.txt); leave it out of the shards or by `only`, or set allow_measured"
+                )

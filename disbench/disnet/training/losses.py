@@ -1,4 +1,4 @@
-"""Losses of masks, one number for each: cross entropy, focal, Dice and normalized focal loss.
+"""Losses of masks, one number for each: cross entropy, Dice and normalized focal loss.
 
 All take the same arguments:
 
@@ -16,27 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FOCAL_ALPHA = 0.25
-FOCAL_GAMMA = 2.0
-"""Lin et al. 2017, section 5.1."""
-
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid pixels of -log(p_t), p_t being the probability of the pixel's class."""
     logits, targets, valid = counted(logits, targets, valid)
     return _pixel_mean(*cross_entropy_terms(logits), targets, valid)
-
-
-def focal_loss(
-    logits: Tensor, targets: Tensor, valid: Tensor, alpha: float = FOCAL_ALPHA, gamma: float = FOCAL_GAMMA
-) -> Tensor:
-    """Mean over valid pixels of -alpha_t (1 - p_t)^gamma log(p_t) (Lin et al. 2017, eq. 5).
-
-    Lin et al. divide by the number of anchors with an object; here it is the number of valid pixels. alpha weighs the
-    object's pixels, 1 - alpha the background's; gamma is at least 0.
-    """
-    logits, targets, valid = counted(logits, targets, valid)
-    return _pixel_mean(*focal_terms(logits, alpha, gamma), targets, valid)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
@@ -59,10 +43,14 @@ def normalized_focal_loss(
     are completely wrong; here the logarithm is exact.
     """
     logits, targets, valid = counted(logits, targets, valid)
-    weights = torch.lerp(_focal_weight(-logits, gamma), _focal_weight(logits, gamma), targets) * valid
-    total = weights.sum(dim=(-2, -1)).detach() + 1e-12
-    count = valid.sum(dim=(-2, -1))
-    return _pixel_mean(*focal_terms(logits, alpha, gamma), targets, valid) * count / total
+    inside, outside = _focal_weight(logits, gamma), _focal_weight(-logits, gamma)
+    total = (torch.lerp(outside, inside, targets) * valid).sum(dim=(-2, -1)).detach() + 1e-12
+    terms = alpha * inside * F.softplus(-logits), (1 - alpha) * outside * F.softplus(logits)
+    return _pixel_mean(*terms, targets, valid) * valid.sum(dim=(-2, -1)) / total
+
+
+MASK_LOSSES = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
+"""Losses by the names of their weights in `RefinementLoss`."""
 
 
 def counted(logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,14 +62,6 @@ def counted(logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Ten
 def cross_entropy_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Each pixel's cross entropy as object and as background: float, the shape of the logits."""
     return F.softplus(-logits), F.softplus(logits)
-
-
-def focal_terms(logits: Tensor, alpha: float = FOCAL_ALPHA, gamma: float = FOCAL_GAMMA) -> tuple[Tensor, Tensor]:
-    """Each pixel's focal loss as object and as background: float, the shape of the logits."""
-    return (
-        alpha * _focal_weight(logits, gamma) * F.softplus(-logits),
-        (1 - alpha) * _focal_weight(-logits, gamma) * F.softplus(logits),
-    )
 
 
 def _focal_weight(logits: Tensor, gamma: float) -> Tensor:

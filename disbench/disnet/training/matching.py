@@ -14,15 +14,8 @@ from torch.nn import functional as F
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError
 from disbench.disnet.batches import Proposals
-from disbench.disnet.training.losses import (
-    binary_cross_entropy,
-    counted,
-    cross_entropy_terms,
-    dice_loss,
-    focal_loss,
-    focal_terms,
-)
-from disbench.disnet.training.settings import MatchWeights, Selection
+from disbench.disnet.training.losses import binary_cross_entropy, counted, cross_entropy_terms, dice_loss
+from disbench.disnet.training.settings import MatchWeights
 
 Pairs = tuple[Tensor, Tensor]
 """Numbers of candidates and of the masks matched to them: int64 (k,) each."""
@@ -40,7 +33,7 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
     """
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
-        inside, outside = cross_entropy_terms(logits) if weights.mask_loss == "bce" else focal_terms(logits)
+        inside, outside = cross_entropy_terms(logits)
         pixel = inside @ targets.T + outside @ (counts - targets).T
         found = logits.sigmoid() * counts
         dice = 1 - (2 * found @ targets.T + 1) / (found.sum(1)[:, None] + targets.sum(1) + 1)
@@ -118,10 +111,9 @@ def _layer_losses(
     chosen = torch.cat([own[candidates] for own, (candidates, _) in zip(logits, pairs, strict=True)])
     wanted = torch.cat([own[masks] for own, (_, masks) in zip(targets, pairs, strict=True)])
     counts = torch.cat([own.expand(len(found), -1, -1) for own, (found, _) in zip(valid, pairs, strict=True)])
-    pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     matched = max(len(chosen), 1)
     losses = {
-        "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
+        "mask": weights.mask * binary_cross_entropy(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
     }
     goals, shares = _goals(logits, pairs, targets, valid, weights)
@@ -188,10 +180,8 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 
 
 @torch.no_grad()
-def chosen_candidates(
-    logits: Tensor, supervised: Tensor, valid: Tensor, rule: Selection, sets: Sequence[Tensor]
-) -> Tensor:
-    """The candidate of each sample that goes on to stage 2, by its IoU with the ground truth.
+def chosen_candidates(logits: Tensor, supervised: Tensor, valid: Tensor) -> Tensor:
+    """The candidate of each sample with the largest IoU with the supervising mask goes on (paper, section 4.2).
 
     int64 (batch,), the lowest number among equals; an empty union counts as an IoU of 0.
 
@@ -199,15 +189,9 @@ def chosen_candidates(
         logits: float (batch, N, height, width).
         supervised: bool or float (batch, height, width), the masks that supervise stage 2; above 0.5 is object.
         valid: bool (batch, height, width), the pixels that count.
-        rule: "current": the largest IoU with the supervised mask (paper, section 4.2); "any-gt": the largest
-            IoU with any mask of the set (section 3.2).
-        sets: the set of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
     """
-    goals = list(supervised[:, None]) if rule == "current" else sets
-    best = [
-        _ious(own.sigmoid() > THRESHOLD, masks > 0.5, counts).amax(dim=1).argmax()
-        for own, masks, counts in zip(logits, goals, valid, strict=True)
-    ]
+    rows = zip(logits, supervised, valid, strict=True)
+    best = [_ious(own.sigmoid() > THRESHOLD, mask[None] > 0.5, counts)[:, 0].argmax() for own, mask, counts in rows]
     return torch.stack(best)
 
 

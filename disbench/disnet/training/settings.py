@@ -14,7 +14,6 @@ from disbench.disnet.options import NetworkSettings
 from disbench.io import addresses, definitions
 from disbench.io.settings import Bounds, Count, settings_from, with_overrides
 
-Selection = Literal["current", "any-gt"]
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Size = Annotated[float, Bounds(0, MAX_COUNT)]
 """A rate, a number of epochs or a norm."""
@@ -64,10 +63,9 @@ class MatchWeights:
     """Weights of the proposals' losses; the defaults are PiClick's.
 
     Attributes:
-        mask: the pixel loss.
+        mask: the cross entropy of pixels.
         objectness: the loss of "this candidate is an object that the click may mean".
         no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
-        mask_loss: "bce" or "focal" (alpha 0.25, gamma 2).
         objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
             candidate without a gradient, where every candidate has weight 1: "best-iou" with the best of the set's
             masks, "own-iou" with the first one, the object that was clicked.
@@ -80,7 +78,6 @@ class MatchWeights:
     dice: float = 5.0
     objectness: float = 2.0
     no_object: float = 0.1
-    mask_loss: Literal["bce", "focal"] = "bce"
     objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
     redundancy: Share = 0.0
     ranking: float = 0.0
@@ -102,27 +99,25 @@ class Training:
     Attributes:
         sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
-        allow_measured: train although images are also in GrabCut, Berkeley, DAVIS, COCO_MVal, clothing-parts-300 or the
-            images kept for validation; otherwise they are refused.
-        start: checkpoint of the same network to start from; "" starts from the network's own weights (`vit.weights`,
-            or SAM's decoder).
+        allow_measured: train although images are also in what measures or validates (`examples.refuse_measured`).
+        start: checkpoint to start from; "" starts from the network's own weights (`vit.weights`, or SAM's decoder).
         start_parts: prefixes of the names of the parameters taken from `start` ("proposal"), whose other parts may be
-            another network's; empty: all.
+            another network's; empty: all, of the same network.
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
             A stage without any is computed only as far as the other needs it.
-        epochs: passes over all diverse sets; `steps` replaces it if given.
-        steps: optimiser steps, or 0.
+        epochs: passes over all diverse sets.
+        steps: optimiser steps, in place of `epochs`; 0 for none.
         batch: examples in a forward pass of each process.
         accumulate: batches in an optimiser step.
         proposal_rate: learning rate of stage 1; `refinement_rate` is that of stage 2.
         new_layers_factor: multiplies the rate of stage 2's layers that start without weights.
         first_rate: learning rate at the start of the warm-up.
-        warmup_epochs: length of the warm-up; `warmup_steps` replaces it where `steps` is given.
+        warmup_epochs: length of the warm-up; `warmup_steps` where `steps` is given.
         betas: Adam's two.
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
-        selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
-        chosen_by_score: share of examples where the candidate of the best score goes on instead.
+        chosen_by_score: share of examples where the candidate of the best score goes on to stage 2, in the others it is
+            that of the largest IoU with the supervising mask.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
         later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the
             paper's); "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the
@@ -130,10 +125,8 @@ class Training:
         ema: decay of the averaged weights, 0 for none.
         workers: loader processes.
         features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
-        validate_every: steps between benchmark runs, 0 for none.
-        validation: name or path of the dataset card for these runs.
-        validation_options: options of that dataset, `option=value`.
-        validation_samples: samples of these runs, spread over the dataset; 0 for all.
+        validate_every: steps between benchmark runs, 0 for none, on the dataset `validation` (a card's name or path)
+            with `validation_options` (`option=value`), of `validation_samples` spread over it, 0 for all.
     """
 
     name: str
@@ -161,7 +154,6 @@ class Training:
     clip: Size = 0.0
     matching: MatchWeights = field(default_factory=MatchWeights)
     refinement: RefinementLoss = field(default_factory=RefinementLoss)
-    selection: Selection = "current"
     chosen_by_score: Share = 0.0
     corrective_clicks: Count = 3
     later_clicks: Literal["random", "protocol"] = "random"
@@ -209,11 +201,8 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
 
 def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A table with the values of another put over it, those of nested tables one by one."""
-    result = dict(base)
-    for key, value in changes.items():
-        below = base.get(key)
-        result[key] = _put_over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
+    nested = {key for key in base if isinstance(base[key], Mapping) and isinstance(changes.get(key), Mapping)}
+    return {**base, **changes, **{key: _put_over(base[key], changes[key]) for key in nested}}
 
 
 def resolved(training: Training, root: Path | None) -> Training:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from disbench.core.errors import InputError, extra_module, unknown_name
+from disbench.core.errors import InputError, extra_module, one_line, unknown_name
 from disbench.disnet.checkpoints import (
+    OLD,
     check_same_training,
     latest_state,
     load_network,
@@ -30,10 +34,8 @@ from disbench.disnet.checkpoints import (
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training.cpu import fast_products, keep_memory
-from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate
+from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate, refuse_measured
 from disbench.disnet.training.log import Meter, TrainingLog
-from disbench.disnet.training.measured import refuse_measured
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
@@ -70,10 +72,9 @@ def train(
     device: str = "",
     until: int = 0,
 ) -> TrainingResult:
-    """Train a network, or resume an interrupted training with the same steps.
+    """Train a network, or resume an interrupted training; on a CPU the losses are those of an uninterrupted one.
 
-    On a CPU a resumed training has exactly the losses of an uninterrupted one. With several processes (`accelerate
-    launch`) each takes its share of the examples, and the first writes.
+    With several processes (`accelerate launch`) each takes its share of the examples, and the first writes.
 
     Args:
         training: the settings, its folders resolved (`settings.resolved`).
@@ -87,7 +88,7 @@ def train(
         InputError: data, weights or the device are missing or damaged, memory runs out, a loss is not finite, or the
             folder has a training with other settings.
     """
-    with fast_products(training.network):
+    with _fast_products(training.network):
         return _Run(training, out, device).go(benchmark, report, until)
 
 
@@ -98,14 +99,14 @@ def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float 
     """
     began = time.monotonic()
     run = _Run(replace(training, workers=0), out, device)
-    with fast_products(training.network):
+    with _fast_products(training.network):
         found = run.try_one()
     return {**found, "seconds": round(time.monotonic() - began, 2)}
 
 
 def begin(out: Path, existing: str) -> None:
     """Deal with an earlier training in a folder: "resume" keeps it, "overwrite" removes it, "fail" refuses it."""
-    names = (STATE, f"{STATE}.old", TRAINED, "log.csv", "validation.csv", "tensorboard")
+    names = (STATE, f"{STATE}{OLD}", TRAINED, "log.csv", "validation.csv", "tensorboard")
     found = [out / name for name in names if (out / name).exists()]
     if found and existing == "fail":
         raise InputError(f"{found[0]}: there is a training already; name another --out")
@@ -118,23 +119,14 @@ class _Run:
 
     def __init__(self, training: Training, out: Path, device: str) -> None:
         self.training, self.out = training, out
-        keep_memory()
+        _keep_memory()
         if not training.allow_measured:
             refuse_measured(training.shards)
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
         network, self.start = _starting_network(training)
         self.network_input = input_of(training.network, training.features)
-        outputs = training.network.options.outputs
-        self.examples = Examples(
-            training.shards,
-            network.frame,
-            self.network_input,
-            training.augmentation,
-            outputs,
-            training.seed,
-            random=training.later_clicks == "random",
-        )
+        self.examples = Examples(training, network.frame, self.network_input)
         self.steps = total_steps(training, len(self.examples), self.accelerator.num_processes)
         self.network = network.to(self.accelerator.device)
         self.averages = averaged(self.network, training.ema) if training.ema else None
@@ -182,12 +174,11 @@ class _Run:
         batch = _next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
         parts = self._backward(batch, self._drawn_rounds(batch, 0))
         found = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
-        trained = trained_parameters(self.network).values()
         return {
             "examples": len(self.examples),
             "steps": self.steps,
             "steps done": self.step,
-            "parameters": sum(parameter.numel() for parameter in trained),
+            "parameters": sum(parameter.numel() for parameter in trained_parameters(self.network).values()),
             "input": str(tuple(batch.inputs.shape)),
             "masks": str(tuple(batch.targets.shape)),
             "gradient": float(torch.stack(found).norm()),
@@ -202,15 +193,15 @@ class _Run:
         for part in range(self.training.accumulate):
             with meter.waiting():
                 batch = _next(batches)
-            batch = batch.to(self.accelerator.device)
             try:
+                batch = batch.to(self.accelerator.device)
                 parts.append(self._backward(batch, self._drawn_rounds(batch, part)))
             except (MemoryError, RuntimeError) as error:
-                if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
+                if "memory" not in f"{type(error).__name__} {error}".lower():
                     raise
                 half, twice = max(self.training.batch // 2, 1), self.training.accumulate * 2
                 raise InputError(
-                    f"out of memory with {self.training.batch} examples at once ({' '.join(str(error).split())[:99]}); "
+                    f"out of memory with {self.training.batch} examples at once ({one_line(str(error))}); "
                     f"batch = {half} with accumulate = {twice} gives the same steps"
                 ) from error
         if self.training.clip:
@@ -241,13 +232,12 @@ class _Run:
 
     def _loader(self, last: int) -> DataLoader[Any]:
         training, workers = self.training, self.training.workers
-        step_size = training.batch * training.accumulate
         share = (self.accelerator.process_index, self.accelerator.num_processes)
-        items = (self.step * step_size, last * step_size)
+        first, end = (step * training.batch * training.accumulate for step in (self.step, last))
         return DataLoader(
             self.examples,
             batch_size=training.batch,
-            sampler=EpochSampler(len(self.examples), training.seed, *items, share),
+            sampler=EpochSampler(len(self.examples), training.seed, first, end, share),
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=_start_worker,
@@ -281,8 +271,8 @@ class _Run:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            parts = (self.network, self.optimizer, self.averages, self.training, self.step, self._facts())
-            save_state(self.out / STATE, *parts)
+            state = (self.network, self.optimizer, self.averages, self.training, self.step, self._facts())
+            save_state(self.out / STATE, *state)
 
     def _finish(self, path: Path) -> None:
         facts = {"steps": str(self.step), "torch": torch.__version__}
@@ -291,7 +281,6 @@ class _Run:
         save_network(path, self._result, replace(self.training, shards=(), features=""), facts, half=True)
 
     def _facts(self) -> dict[str, str]:
-        """All that decides the steps besides the settings."""
         sources = [read_manifest(Path(source.folder)).content_hash[:16] for source in self.training.shards]
         facts = {"diverse sets": " ".join(sources), "processes": str(self.accelerator.num_processes)}
         if self.start:
@@ -423,3 +412,29 @@ def _accelerator(training: Training, device: str) -> Any:
     if device and made.device.type != device:
         raise InputError(f"no device {device!r} on this machine; use cpu, or leave --device out")
     return made
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory for the next step: clearing new pages costs more than most operations on them."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for parameter in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            libc.mallopt(parameter, 2**31 - 1)
+
+
+@contextmanager
+def _fast_products(settings: NetworkSettings) -> Iterator[None]:
+    """Use oneDNN for the small network's float32 matrix products, on AMD twice as fast as MKL.
+
+    torch uses it only where bfloat16 is allowed. oneDNN computes in bfloat16 on CPUs with AMX alone, where this does
+    nothing. Nor does it for the ViT, whose attention becomes slower.
+    """
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)()
+    if settings.architecture == "vit" or matmul is None or has_amx:
+        yield
+        return
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

@@ -15,12 +15,13 @@ from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.designs.design import Goal
 from disbench.disnet.network import Disnet
 from disbench.disnet.training.examples import Batch, refinement_clicks
-from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.losses import MASK_LOSSES
 from disbench.disnet.training.matching import THRESHOLD, chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
-Answer = Callable[[ClickBatch, Tensor], Tensor]
-"""Clicks so far and their rows of the batch -> the current masks' logits."""
+Parts = dict[str, Tensor]
+"""Summands of a loss and figures of a step, by name."""
+Clicks = list[list[Click]]
 
 
 class TwoStageLoss(nn.Module):
@@ -31,11 +32,11 @@ class TwoStageLoss(nn.Module):
 
     def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
         super().__init__()
-        self.network, self.training_settings = network, training
+        self.network, self.settings = network, training
         self._first, self._second = _is_trained(network.proposal), _is_trained(network.refinement)
         self._map = ThreadPoolExecutor(clickers).map if clickers > 1 else map
 
-    def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         """The loss and its summands; rounds: the number of corrective clicks of each example."""
         if self.network.design is not None:
             return self._designed(batch, rounds)
@@ -43,44 +44,39 @@ class TwoStageLoss(nn.Module):
             return self._two_stages(batch, rounds)
         return self._one_stage(batch, rounds)
 
-    def _two_stages(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _two_stages(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         with torch.set_grad_enabled(self._first and torch.is_grad_enabled()):
             proposals = self.network.propose(batch.inputs, batch.first)
-            loss, parts = self._proposal_loss(proposals, batch, batch.masks)
+            loss, parts = proposal_loss(proposals, batch.masks, batch.valid, self.settings.matching)
         kept = proposals.keep(self._chosen(proposals, batch)).detached_mask()
         parts["iou1"] = _mean_iou(kept.logits, batch)
         if not self._second:
             return loss, parts
-        if self.training_settings.later_clicks == "protocol":
-            refined, more = self._followed(kept, batch, rounds)
-            return loss + refined, parts | more
-        clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
-        refined = self.network.refine(kept, clicks)
-        second, more = refinement_loss(refined, batch.targets, batch.valid, self.training_settings.refinement)
-        parts.update(more)
-        parts["iou2"] = _mean_iou(refined, batch)
-        return loss + second, parts
+        if self.settings.later_clicks == "protocol":
+            answers, last, index = self._followed(kept, batch, rounds)
+            targets, valid = batch.targets[index], batch.valid[index]
+        else:
+            clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
+            answers = last = self.network.refine(kept, clicks)
+            targets, valid = batch.targets, batch.valid
+        second, more = refinement_loss(answers, targets, valid, self.settings.refinement)
+        return loss + second, parts | more | {"iou2": _mean_iou(last, batch)}
 
-    def _followed(self, kept: Kept, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Stage 2's loss, the mean over all corrective clicks of the batch, each made as the protocol makes it."""
-        clicks: list[list[Click]] = [list(given[:1]) for given in batch.clicks]
+    def _followed(self, kept: Kept, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers to all corrective clicks, made as the protocol makes them; the last of them; their rows."""
+        clicks: Clicks = [list(given[:1]) for given in batch.clicks]
         targets, last = batch.signed_targets(), kept.logits
         answers, places = [], []
-        for number in range(max(rounds)):
-            rows = [row for row, count in enumerate(rounds) if count > number]
+        for rows in _turns(rounds):
             index = torch.tensor(rows, device=batch.inputs.device)
             self._click(clicks, targets, last[index], rows)
             given = refinement_clicks(batch.first.rows(index), [clicks[row] for row in rows])
             answers.append(self.network.refine(kept.rows(index), given, last[index]))
             last = last.index_copy(0, index, answers[-1].detach().to(last.dtype))
             places.append(index)
-        place, settings = torch.cat(places), self.training_settings
-        loss, parts = refinement_loss(torch.cat(answers), batch.targets[place], batch.valid[place], settings.refinement)
-        return loss, parts | {"iou2": _mean_iou(last, batch)}
+        return torch.cat(answers), last, torch.cat(places)
 
-    def _click(
-        self, clicks: list[list[Click]], targets: npt.NDArray[np.int8], logits: Tensor, rows: Sequence[int]
-    ) -> None:
+    def _click(self, clicks: Clicks, targets: npt.NDArray[np.int8], logits: Tensor, rows: Sequence[int]) -> None:
         """Add the next click to those of some rows of the batch, whose current logits are given."""
         found = (logits.sigmoid() > THRESHOLD).cpu().numpy()
         given = [clicks[row] for row in rows]
@@ -88,38 +84,37 @@ class TwoStageLoss(nn.Module):
             if click != NO_ERROR:
                 clicks[row].append(click)
 
-    def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         """With `first_click` off: the answer to the first click, and the answer to all clicks."""
+        matching = self.settings.matching
         proposals = self.network.propose(batch.inputs, batch.first)
-        loss, parts = self._proposal_loss(proposals, batch, batch.masks)
-        chosen = self._chosen(proposals, batch)
-        previous = proposals.keep(chosen).logits.detach()
+        loss, parts = proposal_loss(proposals, batch.masks, batch.valid, matching)
+        previous = proposals.keep(self._chosen(proposals, batch)).logits.detach()
         parts["iou1"] = _mean_iou(previous, batch)
 
         def answer(given: ClickBatch, rows: Tensor) -> Tensor:
             later = self.network.propose(batch.inputs[rows], given, previous[rows])
-            best = chosen_candidates(later.logits, batch.targets[rows], batch.valid[rows], "current", [])
+            best = chosen_candidates(later.logits, batch.targets[rows], batch.valid[rows])
             logits = later.keep(best).logits
             previous[rows] = logits.detach()
             return logits
 
         clicks = self._clicked(batch, rounds, answer)
         later = self.network.propose(batch.inputs, clicks, previous)
-        second, more = self._proposal_loss(later, batch, list(batch.targets[:, None]))
-        parts.update({f"later_{name}": value for name, value in more.items()})
-        parts["iou2"] = _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)
-        return loss + second, parts
+        second, more = proposal_loss(later, list(batch.targets[:, None]), batch.valid, matching)
+        parts |= {f"later_{name}": value for name, value in more.items()}
+        return loss + second, parts | {"iou2": _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)}
 
-    def _designed(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _designed(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         """A design's loss of the first answer, and the mean of those of its later answers (see `later_clicks`)."""
-        clicks: list[list[Click]] = [list(given[:1]) for given in batch.clicks]
+        clicks: Clicks = [list(given[:1]) for given in batch.clicks]
         loss, parts, last = self._answered(batch, batch.first, clicks, None)
         parts["iou1"] = _mean_iou(last, batch)
-        turns = [[row for row, count in enumerate(rounds) if count > number] for number in range(max(rounds))]
-        is_random, targets = self.training_settings.later_clicks == "random", batch.signed_targets()
+        turns = _turns(rounds)
+        is_random, targets = self.settings.later_clicks == "random", batch.signed_targets()
         if is_random:
             clicks, turns = [list(given) for given in batch.clicks], [*turns, list(range(len(rounds)))]
-        found: list[tuple[int, Tensor, dict[str, Tensor]]] = []
+        found: list[tuple[int, Tensor, Parts]] = []
         for number, rows in enumerate(turns):
             ends, part = number == len(turns) - 1, batch.rows(rows)
             if not is_random:
@@ -127,8 +122,7 @@ class TwoStageLoss(nn.Module):
             own = [clicks[row] for row in rows]
             with torch.set_grad_enabled(torch.is_grad_enabled() and (ends or not is_random)):
                 later, more, logits = self._answered(part, refinement_clicks(part.first, own), own, last[rows])
-            index = torch.tensor(rows, device=last.device)
-            last = last.index_copy(0, index, logits.to(last.dtype))
+            last = last.index_copy(0, torch.tensor(rows, device=last.device), logits.to(last.dtype))
             if is_random and not ends:
                 self._click(clicks, targets, logits, rows)
             else:
@@ -142,39 +136,41 @@ class TwoStageLoss(nn.Module):
 
     def _answered(
         self, batch: Batch, given: ClickBatch, clicks: Sequence[Sequence[Click]], last: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    ) -> tuple[Tensor, Parts, Tensor]:
         """A design's loss of its answers to some clicks, its summands, and the masks that go on, without gradients."""
-        network, settings = self.network, self.training_settings
-        assert network.design is not None
-        proposals = network.propose(batch.inputs, given, last)
-        loss, parts = network.design.loss(proposals, goal_of(batch, clicks), settings)
+        assert self.network.design is not None
+        proposals = self.network.propose(batch.inputs, given, last)
+        loss, parts = self.network.design.loss(proposals, goal_of(batch, clicks), self.settings)
         return loss, parts, proposals.keep(self._chosen(proposals, batch)).logits.detach()
 
-    def _proposal_loss(
-        self, proposals: Proposals, batch: Batch, sets: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return proposal_loss(proposals, sets, batch.valid, self.training_settings.matching)
-
     def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
-        settings = self.training_settings
-        best = chosen_candidates(proposals.logits, batch.targets, batch.valid, settings.selection, batch.masks)
-        if not settings.chosen_by_score:
+        best, share = chosen_candidates(proposals.logits, batch.targets, batch.valid), self.settings.chosen_by_score
+        if not share:
             return best
-        by_score = torch.rand(len(best)).to(best.device) < settings.chosen_by_score
+        by_score = torch.rand(len(best)).to(best.device) < share
         return torch.where(by_score, proposals.objectness.argmax(dim=1), best)
 
     @torch.no_grad()
-    def _clicked(self, batch: Batch, rounds: Sequence[int], answer: Answer) -> ClickBatch:
-        """All clicks of stage 2: the first, the random ones, then corrective ones on the current answer."""
-        clicks: list[list[Click]] = [list(given) for given in batch.clicks]
+    def _clicked(
+        self, batch: Batch, rounds: Sequence[int], answer: Callable[[ClickBatch, Tensor], Tensor]
+    ) -> ClickBatch:
+        """All clicks of stage 2: the first, the random ones, then corrective ones on the current answer.
+
+        `answer` makes the current masks' logits of the clicks so far and their rows of the batch.
+        """
+        clicks: Clicks = [list(given) for given in batch.clicks]
         targets = batch.signed_targets()
-        for number in range(max(rounds, default=0)):
-            rows = [row for row, count in enumerate(rounds) if count > number]
+        for rows in _turns(rounds):
             index = torch.tensor(rows, device=batch.inputs.device)
             given = refinement_clicks(batch.first.rows(index), [clicks[row] for row in rows])
             self._click(clicks, targets, answer(given, index), rows)
         torch.clear_autocast_cache()  # older torch caches weights cast here, without gradients
         return refinement_clicks(batch.first, clicks)
+
+
+def _turns(rounds: Sequence[int]) -> list[list[int]]:
+    """For each corrective click in turn, the rows of the batch that get it."""
+    return [[row for row, count in enumerate(rounds) if count > number] for number in range(max(rounds, default=0))]
 
 
 def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
@@ -192,10 +188,9 @@ def refinement_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 2's loss, the mean over the batch of the weighted losses, and its summands; tensors are (batch, h, w)."""
-    losses = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
     parts = {
         f"refined_{name}": getattr(weights, name) * loss(logits, targets, valid).mean()
-        for name, loss in losses.items()
+        for name, loss in MASK_LOSSES.items()
         if getattr(weights, name)
     }
     total = torch.stack(list(parts.values())).sum() if parts else logits.sum() * 0

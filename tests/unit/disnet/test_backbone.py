@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from disbench.core.errors import InputError
-from disbench.disnet.backbone import SimplePyramid, ViTBackbone, vitdet_weights
 from disbench.disnet.options import ViTConfig
+from disbench.disnet.proposal_network import SimplePyramid, ViTBackbone, vitdet_weights
 from disbench.io.settings import settings_from
 
 transformers = pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')

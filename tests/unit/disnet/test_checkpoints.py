@@ -92,6 +92,11 @@ def test_half_is_half_but_for_what_is_never_trained(tmp_path: Path) -> None:
     assert set(trained_parameters(found)) == set(trained_parameters(made))
 
 
+def test_a_file_with_a_setting_that_is_fixed_now(stored: Path, tmp_path: Path) -> None:
+    path = rewritten(stored, tmp_path / "older.safetensors", OLDER)
+    assert load_network(path).training == load_network(stored).training
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a zip file, as torch.save writes it"])
 def test_a_file_that_is_not_safetensors(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "damaged.safetensors"
@@ -101,6 +106,7 @@ def test_a_file_that_is_not_safetensors(tmp_path: Path, content: bytes | None) -
         load_network(path)
 
 
+OLDER, OTHER = ({"training": json.dumps(TRAINING.as_dict() | {"selection": rule})} for rule in ("current", "any-gt"))
 NEWER = {"training": json.dumps(TRAINING.as_dict() | {"momentum": 3})}
 WIDER = {"training": json.dumps(dataclasses.replace(TRAINING, network=tiny_settings(candidates=5)).as_dict())}
 BIAS = "refinement.blocks.0.ffn.0.bias"
@@ -112,6 +118,7 @@ BIAS = "refinement.blocks.0.ffn.0.bias"
         ({}, {}, "not a DISNet checkpoint"),
         ({"training": "lasted long"}, {}, "not a DISNet checkpoint"),
         ({"disbench": "{}"}, {}, "not a DISNet checkpoint"),
+        (OTHER, {}, "unknown key 'selection'"),
         (NEWER, {}, "unknown key 'momentum'"),
         (WIDER, {}, "another network"),
         (None, {BIAS: None}, f"{BIAS} are missing"),

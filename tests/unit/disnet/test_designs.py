@@ -16,11 +16,9 @@ from disbench.baselines.cards import load_card, method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.disnet.checkpoints import save_network
-from disbench.disnet.designs.design import Goal
+from disbench.disnet.designs.design import DESIGNS, SMALLEST, Goal
 from disbench.disnet.designs.dos_gc import GraphCutMethod
 from disbench.disnet.designs.ia_sa import ANCHOR, CLICKS_SHARE, AdaptiveMethod, correction_loss
-from disbench.disnet.designs.multiseg import SMALLEST
-from disbench.disnet.designs.registry import DESIGNS
 from disbench.disnet.method import DisnetMethod, disnet
 from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.training.examples import Batch
@@ -58,7 +56,7 @@ def training_of(name: str, shards: Path | str = "", **changes: Any) -> Training:
 
 @pytest.fixture(scope="module")
 def batch(photo_shards: Path) -> Batch:
-    return photo_batch(photo_shards, random=False)
+    return photo_batch(photo_shards, later_clicks="protocol")
 
 
 def one_mask(logits: Tensor, target: Tensor, valid: Tensor) -> float:

@@ -26,8 +26,9 @@ from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import stretched
+from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.training.examples import Batch, Example, Examples, collate, refinement_clicks
-from disbench.disnet.training.settings import Augmentation, Shards
+from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.shards.reader import DiverseSet, read_sets
 from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
 
@@ -36,10 +37,14 @@ PLAIN = Augmentation(brightness=0.0, contrast=0.0)
 WHOLE = dataclasses.replace(PLAIN, views=1)
 
 
-def examples(folder: Path, frame: Frame = FRAMES[0], augmentation: Augmentation = PLAIN, **more: Any) -> Examples:
+def examples(
+    shards: Path | Sequence[Shards], frame: Frame = FRAMES[0], augmentation: Augmentation = PLAIN, **more: Any
+) -> Examples:
     network_input = more.pop("network_input", partial(stretched, side=frame.side))
-    settings: dict[str, Any] = {"outputs": 7, "seed": 0} | more
-    return Examples([Shards(str(folder))], frame, network_input, augmentation, **settings)
+    options = DisnetOptions(candidates=more.pop("outputs", 7))
+    sources = (Shards(str(shards)),) if isinstance(shards, Path) else tuple(shards)
+    training = Training("a", sources, network=NetworkSettings(options=options), augmentation=augmentation, **more)
+    return Examples(training, frame, network_input)
 
 
 def same(one: Example, other: Example) -> bool:
@@ -110,7 +115,7 @@ def test_clicks_are_cells_of_the_image(photo_shards: Path, frame: Frame) -> None
             assert example.valid[click.y, click.x] and target[click.y, click.x] == click.positive
         counts.append(len(more))
     assert max(counts) > 3
-    alone = examples(photo_shards, frame, random=False)
+    alone = examples(photo_shards, frame, later_clicks="protocol")
     assert all(len(alone[1, number].clicks) == 1 for number in range(0, len(alone), 64))
 
 
@@ -135,7 +140,7 @@ def test_several_folders_follow_each_other(photo_shards: Path, tmp_path: Path) -
     lone = write_shards(tmp_path / "lone", [box_scene((40, 50), [(5, 30, 5, 40)])])
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     sources = [Shards(str(lone), str(tmp_path)), Shards(str(photo_shards)), Shards(str(lone), str(tmp_path))]
-    several = Examples(sources, FRAMES[0], partial(stretched, side=64), PLAIN, 7, 0)
+    several = examples(sources)
     count = len(examples(photo_shards))
     assert len(several) == count + 2
     assert (several[0, 0].input == several[0, 0].input[0, 0, 0]).all()
@@ -147,13 +152,13 @@ def test_an_epoch_has_the_images_of_a_pattern_as_often_as_said(photo_shards: Pat
     """Each time in views and with clicks of its own."""
     names = read_sets(photo_shards).reader.names()[1]
     source = Shards(str(photo_shards), only=names[1], times=3)
-    made = Examples([source], FRAMES[0], partial(stretched, side=64), Augmentation(), 7, 0)
+    made = examples([source], augmentation=Augmentation())
     counts = read_sets(photo_shards).reader.sets_a_scene()
     count = int(sum(own for name, own in zip(names, counts, strict=True) if name == names[1]))
     assert len(made) == 3 * count < 3 * sum(counts)
     first, again = made[0, 0], made[0, count]
     assert not same(first, again)
-    plain = Examples([source], FRAMES[0], partial(stretched, side=64), WHOLE, 7, 0)
+    plain = examples([source], augmentation=WHOLE)
     assert torch.equal(plain[0, 0].input, plain[0, 2 * count].input)
 
 
@@ -283,7 +288,7 @@ def test_data_that_does_not_fit_is_named(photo_shards: Path, tmp_path: Path) -> 
     folder = write_shards(tmp_path / "shards", [box_scene((40, 50), [(5, 30, 5, 40)])])
     Image.fromarray(np.zeros((40, 51, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     for shards, words in ((photo_shards, str(tmp_path)), (folder, "a.png: 51 x 40 pixels, .* 50 x 40")):
-        dataset = Examples([Shards(str(shards), str(tmp_path))], FRAMES[0], np.asarray, PLAIN, 7, 0)
+        dataset = examples([Shards(str(shards), str(tmp_path))], network_input=np.asarray)
         with pytest.raises(InputError, match=words):
             _ = dataset[0, 0]
     with pytest.raises(InputError, match="no diverse set"):

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from disbench.core.metrics import iou
 from disbench.disnet.batches import Proposals
-from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, focal_loss
+from disbench.disnet.training.losses import binary_cross_entropy, dice_loss
 from disbench.disnet.training.matching import chosen_candidates, cut_set, distinct, match, pairwise_costs, proposal_loss
-from disbench.disnet.training.settings import MatchWeights, Selection
+from disbench.disnet.training.settings import MatchWeights
 
 SIZE = (4, 5)
-WEIGHTS = [MatchWeights(), MatchWeights(mask=2, dice=3, objectness=0.5, no_object=0.3, mask_loss="focal")]
+WEIGHTS = [MatchWeights(), MatchWeights(mask=2, dice=3, objectness=0.5, no_object=0.3)]
 few = settings(max_examples=15)
-by_weights = pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: weights.mask_loss)
+by_weights = pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: str(weights.mask))
 
 
 class Drawn:
@@ -52,7 +52,7 @@ class Drawn:
 def pair_cost(logits: Tensor, mask: Tensor, valid: Tensor, likely: Tensor, weights: MatchWeights) -> float:
     """Of one candidate and one mask."""
     one = (logits[None], mask[None], valid[None])
-    pixel = (binary_cross_entropy if weights.mask_loss == "bce" else focal_loss)(*one)
+    pixel = binary_cross_entropy(*one)
     probability = 1 / (1 + math.exp(-likely.item()))
     return float(weights.mask * pixel + weights.dice * dice_loss(*one) - weights.objectness * probability)
 
@@ -125,7 +125,6 @@ def literal_layer_losses(
 ) -> tuple[list[float], list[float], list[tuple[float, float]]]:
     """Pixel and Dice losses of all matched pairs of a batch; weight and cross entropy of all candidates."""
     logits, objectness = drawn.layers[layer]
-    pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     pixel, dice, likely = [], [], []
     for row, masks in enumerate(drawn.sets):
         one = slice(row, row + 1)
@@ -138,7 +137,7 @@ def literal_layer_losses(
                 continue
             likely.append((1.0, -math.log(probability)))
             pair = (logits[row, candidate][None], masks[partner[candidate]][None], drawn.valid[one])
-            pixel.append(pixel_loss(*pair).item())
+            pixel.append(binary_cross_entropy(*pair).item())
             dice.append(dice_loss(*pair).item())
     return pixel, dice, likely
 
@@ -298,34 +297,25 @@ def literal_choice(logits: Tensor, masks: Tensor, valid: Tensor) -> int:
 
 
 @few
-@given(st.integers(0, 1000), st.sampled_from(["current", "any-gt"]))
-def test_the_candidate_that_goes_on(seed: int, rule: Selection) -> None:
+@given(st.integers(0, 1000))
+def test_the_candidate_that_goes_on(seed: int) -> None:
     drawn = Drawn([2, 1, 3], seed=seed)
     supervised = torch.stack([masks[-1] for masks in drawn.sets])
-    found = chosen_candidates(drawn.logits, supervised, drawn.valid, rule, drawn.sets)
-    goals = [masks[-1:] if rule == "current" else masks for masks in drawn.sets]
+    found = chosen_candidates(drawn.logits, supervised, drawn.valid)
+    goals = [masks[-1:] for masks in drawn.sets]
     assert found.dtype == torch.int64
     assert found.tolist() == [literal_choice(*parts) for parts in zip(drawn.logits, goals, drawn.valid, strict=True)]
     for row in range(3):
         one = slice(row, row + 1)
-        alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one], rule, drawn.sets[one])
+        alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one])
         assert alone.tolist() == [found[row].item()]
 
 
-def test_rules_of_choice_and_equal_candidates() -> None:
-    """The first candidate is the inner mask, exactly; the second nearly the outer one, which supervises."""
-    inner = torch.tensor([[[True, False, False, False, False, False]]])
-    outer = torch.tensor([[True, True, True, True, True, False]])
-    near_outer = torch.tensor([[True, True, True, True, False, False]])
-    logits = torch.stack([inner[0], near_outer]).float()[None] * 10 - 5
-    sets = [torch.stack([inner[0], outer])]
-    valid = torch.ones(1, 1, 6, dtype=torch.bool)
-    assert chosen_candidates(logits, outer[None], valid, "current", sets).tolist() == [1]
-    assert chosen_candidates(logits, outer[None], valid, "any-gt", sets).tolist() == [0]
+def test_equal_candidates_and_the_threshold() -> None:
     valid = torch.ones(1, 1, 2, dtype=torch.bool)
     goal = torch.tensor([[[True, False]]])
     at = math.log(0.49 / 0.51)
     logits = torch.tensor([[[[at - 0.01, -9]], [[at + 0.01, -9]], [[9.0, -9]]]])
-    assert chosen_candidates(logits, goal, valid, "current", []).tolist() == [1]
+    assert chosen_candidates(logits, goal, valid).tolist() == [1]
     nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
-    assert chosen_candidates(-logits.abs() - 1, nothing, valid, "current", []).tolist() == [0]
+    assert chosen_candidates(-logits.abs() - 1, nothing, valid).tolist() == [0]

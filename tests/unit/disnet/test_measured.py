@@ -13,7 +13,7 @@ from disnet_tools import tiny_training
 from shard_tools import random_scene, write_shards
 
 from disbench.core.errors import InputError
-from disbench.disnet.training.measured import refuse_measured
+from disbench.disnet.training.examples import refuse_measured
 from disbench.disnet.training.settings import Shards, load_training
 from disbench.disnet.training.train import dry_run
 from disbench.io import definitions

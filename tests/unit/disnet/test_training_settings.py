@@ -42,9 +42,9 @@ def test_the_defaults_and_both_trainings_are_the_papers() -> None:
 
 def test_overrides_reach_nested_tables() -> None:
     training = load_training(
-        "disnet-small", ["network.options.attention.modulation=one-plus", "augmentation.views=2", "seed=4", "batch=2"]
+        "disnet-small", ["network.options.attention.modulation=product", "augmentation.views=2", "seed=4", "batch=2"]
     )
-    assert training.network.options.attention.modulation == "one-plus"
+    assert training.network.options.attention.modulation == "product"
     assert training.network.architecture == "sam", "what stands beside an override stays"
     assert (training.augmentation.views, training.seed, training.batch) == (2, 4, 2)
 
@@ -61,7 +61,7 @@ def test_a_users_own_file_is_named_after_itself(tmp_path: Path) -> None:
         *("batch=0", "accumulate=0", "steps=-1", "seed=-1", "proposal_rate=-1", "checkpoint_every=0", "log_every=0"),
         *("ema=1", "betas=0.9", "betas=0.9,1.0", "augmentation.views=-1", "augmentation.smallest_crop=1.5"),
         *("augmentation.smallest_crop=0", "augmentation.brightness=-0.1", "network.options.candidates=0"),
-        *("network.options.attention.first_click_radius=0", "network.options.attention.mask_floor=0"),
+        "network.options.attention.first_click_radius=0",
         "network.vit.input_side=100",
     ],
 )

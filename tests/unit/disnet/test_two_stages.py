@@ -98,16 +98,11 @@ def refined_alone(made: Disnet, batch: Batch, chosen: Tensor) -> list[Tensor]:
     return masks
 
 
-@pytest.mark.parametrize("selection", ["current", "any-gt"])
-def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> None:
-    loss, parts = step(
-        network, batch, selection=selection, refinement=RefinementLoss(0.5, 5.0, 3.0), corrective_clicks=2
-    )
+def test_the_step_written_out(network: Disnet, batch: Batch) -> None:
+    loss, parts = step(network, batch, refinement=RefinementLoss(0.5, 5.0, 3.0), corrective_clicks=2)
     with torch.no_grad():
         proposals = network.propose(batch.inputs, batch.first)
-    sets = [list(masks.numpy()) for masks in batch.masks]
-    goals = targets_of(batch) if selection == "current" else sets
-    chosen = best(proposals, goals, batch.valid.numpy())
+    chosen = best(proposals, targets_of(batch), batch.valid.numpy())
     masks = torch.stack(refined_alone(network, batch, chosen))
     given = (masks, batch.targets, batch.valid)
     for name, weight, own in (
@@ -144,17 +139,6 @@ def test_a_stage_without_trained_parameters_gets_no_gradient_and_the_second_is_l
     assert set(parts) == set(parts_of_whole)
     assert all(own.grad is None for own in second.proposal.parameters())
     assert all("no_click" in name for name in without_gradient(second.refinement)), "but for clicks nobody gave"
-
-
-def test_the_two_rules_of_selection_can_differ(network: Disnet, batch: Batch) -> None:
-    """Where the supervised mask is not the one that a candidate fits best."""
-    with torch.no_grad():
-        logits = network.propose(batch.inputs, batch.first).logits
-    fits = torch.from_numpy(above(logits))  # the candidates themselves are the set; the last supervises
-    shown = dataclasses.replace(batch, masks=list(fits), targets=fits[:, -1], valid=torch.ones_like(batch.valid))
-    found = {rule: step(network, shown, [0, 0, 0], selection=rule)[1] for rule in ("current", "any-gt")}
-    assert float(found["current"]["iou1"]) == 1
-    assert float(found["any-gt"]["iou1"]) < 1, "all fit: the first one is taken"
 
 
 def test_one_stage_written_out(one_stage: Disnet, batch: Batch) -> None:
@@ -255,7 +239,7 @@ def test_every_parameter_learns(options: dict[str, Any], precision: str, photo_s
     """Also in mixed precision, where weights that were cast without gradients must not come again."""
     made = tiny_network(**options).train()
     loss_of = TwoStageLoss(made, tiny_training())
-    many, none = photo_batch(photo_shards), photo_batch(photo_shards, (8, 99), random=False)
+    many, none = photo_batch(photo_shards), photo_batch(photo_shards, (8, 99), later_clicks="protocol")
     for batch, rounds in ((many, [1, 1, 1]), (none, [0, 0])):
         cut = dataclasses.replace(batch, masks=[masks[: made.options.outputs] for masks in batch.masks])
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -14,7 +14,7 @@ from disbench.datasets.instances import AnnotatedImages
 from disbench.io import definitions
 from disbench.sampling.recipes import METHODS, Recipe, SourceName, load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
-from disbench.shards.images import image_folders
+from disbench.shards.reader import image_folders
 from tests.annotations import annotation, write_annotations
 
 NAMES = definitions.names("sampling")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from disbench.core.errors import InputError
-from disbench.shards.images import read_scene_image
+from disbench.shards.reader import read_scene_image
 
 
 def test_a_photograph_to_be_turned_is_said_once_for_its_folder(
