@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from disbench.baselines.bridge.process import SHIMS
+from disbench.baselines.bridge.method import SHIMS
 from disbench.baselines.cards import InstallRecipe, MethodCard, Variant, load_card, load_environment
 from disbench.baselines.weights import sha256_of
 from disbench.core.errors import InputError, extra_module, one_line

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import areas, decode
 from disbench.io.files import file_sha256
-from disbench.sampling.job import make_shards
 from disbench.sampling.verify import verify_shards
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.export import export_coco, export_ritm
@@ -204,22 +203,6 @@ def test_other_columns(names: list[str], data: st.DataObject) -> None:
         assert result_or_refusal(lambda: list(ShardReader(folder)), folder) is None
         assert not verify_shards(folder).holds
         read_everything(folder)
-
-
-def test_a_resumed_job_refuses_what_is_no_shard(whole: Path, tmp_path: Path) -> None:
-    from disbench.datasets.instances import AnnotatedImages
-    from disbench.datasets.photos import open_photos
-    from disbench.sampling.recipes import load_recipe
-
-    for number, facts in enumerate(
-        [b"", b"[]", b"{}", b'{"fingerprint":1,"first":[],"next":0,"tally":{}}', b"[" * 9999]
-    ):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        table = pq.read_table(whole / SHARD).replace_schema_metadata({"disbench.shard": facts})
-        pq.write_table(table, folder / SHARD)
-        source, recipe = AnnotatedImages([open_photos()]), load_recipe("lvis-hierarchy")
-        assert result_or_refusal(lambda: make_shards(source, recipe, folder), folder) is None  # noqa: B023
 
 
 BOMB = """

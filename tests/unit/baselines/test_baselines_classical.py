@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -25,7 +24,6 @@ from disbench.baselines.classical.random_walker import RandomWalker
 from disbench.baselines.classical.seeds import BINS, FLOOR, colour_bins, log_likelihood
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.datasets.images import read_rgb
 
 METHODS: dict[str, Callable[..., Any]] = {
     "disk": Disk,
@@ -74,21 +72,6 @@ def test_a_seed_pixel_belongs_to_the_nearest_click_of_equal_ones_to_the_latest(
         assert found[row, column] == (0 if not inside else 1 if clicks[-latest].positive else -1)
 
 
-@pytest.mark.parametrize(
-    ("clicks", "side", "working", "radius", "expected"),
-    [
-        ([Click(10, 10, True), Click(11, 11, False)], 64, 16, 3, {(2, 2): -1}),  # one working pixel: the later wins
-        ([Click(11, 11, False), Click(10, 10, True)], 64, 16, 3, {(2, 2): 1}),
-        ([Click(10, 10, True), Click(11, 10, False)], 32, 32, 5, {(10, 10): 1, (10, 11): -1}),
-    ],
-)
-def test_seeds_of_close_clicks(
-    clicks: list[Click], side: int, working: int, radius: float, expected: dict[tuple[int, int], int]
-) -> None:
-    found = seeds.seed_discs(clicks, (side, side), working, working, radius)
-    assert {place: found[place] for place in expected} == expected
-
-
 def test_the_frame_is_background_until_a_negative_click() -> None:
     only_positive = seeds.seed_discs([Click(1, 5, True)], (12, 12), 12, 12, 2)
     framed = seeds.add_frame(only_positive, "until-negative")
@@ -106,13 +89,6 @@ def test_the_frame_is_background_until_a_negative_click() -> None:
 )
 def test_working_size(size: tuple[int, int], limit: int, expected: tuple[int, int]) -> None:
     assert seeds.shrink(np.zeros((*size, 3), dtype=np.uint8), limit).shape == (*expected, 3)
-
-
-def test_enlarged_values_stay_in_their_range() -> None:
-    values = np.random.default_rng(0).random((7, 9))
-    large = seeds.at_image_size(values, 30, 41)
-    assert large.shape == (30, 41) and large.dtype == np.float32
-    assert values.min() - 1e-6 <= large.min() and large.max() <= values.max() + 1e-6
 
 
 # Every method
@@ -226,15 +202,6 @@ def test_disk_is_what_is_near_a_positive_click_and_nearest_to_it(clicks: list[Cl
     assert np.array_equal(mask, nearest & (squares.min(axis=0) <= (radius * 30) ** 2))
 
 
-def test_disk_in_a_batch_is_disk_alone() -> None:
-    method = Disk()
-    images = [scene(n, height, 60) for n, height in enumerate((48, 50, 61))]
-    clicks = [CLICKS[:1], CLICKS[:3], CLICKS]
-    together = method.predict_batch([method.open(image) for image in images], clicks)
-    alone = [method.open(image).predict(own) for image, own in zip(images, clicks, strict=True)]
-    assert [p.masks.tobytes() for p in together] == [p.masks.tobytes() for p in alone]
-
-
 # Colour models
 
 
@@ -310,21 +277,6 @@ def test_both_solvers_give_the_same_cut(seed: int) -> None:
     assert np.array_equal(one.is_object, other.is_object)
 
 
-def test_both_solvers_give_the_same_masks() -> None:
-    pytest.importorskip("maxflow")
-    one, other = (masks_of(GraphCut(solver=solver), scene(4), CLICKS) for solver in ("scipy", "pymaxflow"))
-    assert np.array_equal(one, other)
-
-
-@pytest.mark.real_data
-def test_both_solvers_give_the_same_masks_on_a_photograph(data_root: Path) -> None:
-    pytest.importorskip("maxflow")
-    image = read_rgb(data_root / "GrabCut" / "data_GT" / "124080.jpg")
-    clicks = [Click(240, 160, True), Click(20, 20, False), Click(230, 90, True)]
-    one, other = (masks_of(GraphCut(solver=solver), image, clicks) for solver in ("scipy", "pymaxflow"))
-    assert np.array_equal(one, other)
-
-
 def test_no_cut_parts_a_seed_from_its_terminal() -> None:
     image = np.zeros((20, 20, 3), dtype=np.uint8)
     clicks = [Click(10, 10, True), Click(10, 11, False), Click(3, 3, True)]
@@ -343,13 +295,6 @@ def test_what_graph_cut_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Random walker
-
-
-def test_on_an_even_strip_the_probability_falls_in_a_line() -> None:
-    signs = np.zeros((1, 11), dtype=np.int8)
-    signs[0, 0], signs[0, 10] = 1, -1
-    found = RandomWalker().probabilities(np.tile(np.arange(3.0), (1, 11, 1)), signs)
-    assert found[0] == pytest.approx(np.linspace(1, 0, 11), abs=1e-9)
 
 
 def test_random_walker_solves_the_dirichlet_problem() -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import Bridge, child_command, provenance
-from disbench.baselines.bridge.process import BridgeError
+from disbench.baselines.bridge.method import Bridge, BridgeError, child_command, provenance
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -24,10 +23,6 @@ from disbench.core.prediction import MethodError
 from disbench.harness import evaluate
 from disbench.harness.candidates import checked_candidates
 from disbench.harness.predict import predict
-from disbench.harness.protocol import Protocol
-from disbench.harness.record import UNREAD
-from disbench.harness.sample_loop import TargetsTask
-from disbench.harness.tasks import Began, Reader, run_chunk
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples
@@ -71,17 +66,6 @@ def test_rows_are_those_of_the_same_method_in_this_process(bridge: Maker) -> Non
     samples = make_samples(2, faults=(1, 1))
     method = bridge(fault="prints")
     assert rows_of(method, samples) == rows_of(Discs(), samples)
-
-
-def test_several_images_may_be_open_at_once(bridge: Maker) -> None:
-    method = bridge()
-    first, second = method.open(IMAGE), method.open(np.full((5, 6, 3), 9, dtype=np.uint8))
-    assert second.predict(CLICK).masks.shape == (1, 5, 6)
-    assert first.predict(CLICK).masks.shape == (1, 20, 30)
-    del first, second
-    third = method.open(IMAGE)  # tells the child to forget both
-    assert not method._forgotten
-    assert third.predict(CLICK).masks.any()
 
 
 FAULTS = [
@@ -129,18 +113,6 @@ def test_starting_again_has_an_end(bridge: Maker) -> None:
         method.open(IMAGE)
     with pytest.raises(InputError, match="3 attempts"):
         evaluate(method, make_samples(2))  # no sample is to blame
-
-
-def test_it_is_made_ready_outside_of_the_time_limit_of_a_call(bridge: Maker) -> None:
-    method = bridge()
-    os.kill(method.child._process.pid, signal.SIGKILL)
-    method.child._process.wait()
-    (sample,) = make_samples(1)
-    readers = [Reader(0, sample.id, lambda: sample)]
-    events = run_chunk(method, readers, TargetsTask(Protocol(max_clicks=1)))
-    first = next(event for event in events if isinstance(event, Began) and event.what != UNREAD)
-    assert isinstance(first, Began) and first.what == "open"
-    assert method.child.alive
 
 
 def test_a_question_that_is_broken_off_leaves_no_answer_to_the_next(bridge: Maker) -> None:
@@ -250,22 +222,6 @@ def test_a_wrong_answer_is_named(bridge: Maker, tmp_path: Path, found: str, inst
         checked_candidates(session.predict(CLICK), 20, 30, 0.5)
         session.keep(0)
     assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()
-
-
-def test_where_a_python_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked for as a shell does; a path stays what it is, even if it is a link."""
-    program = tmp_path / "python"
-    program.symlink_to(sys.executable)
-    monkeypatch.chdir(tmp_path)
-
-    def found(python: str) -> str:
-        return child_command(ADAPTER, repo=".", python=python, checkpoint="", command="")[0]
-
-    assert found("./python") == str(program)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert found("python") == str(program)
-    with pytest.raises(InputError, match="no program is there"):
-        found(str(tmp_path))
 
 
 MISSING: list[tuple[dict[str, str], str]] = [

@@ -121,15 +121,6 @@ def test_a_cards_options_are_the_arguments_of_its_class(name: str) -> None:
     assert len(defaults) == len(options) or len(defaults) < len(parameters), "others are keywords"
 
 
-def test_what_a_card_leaves_out_is_taken_from_the_class() -> None:
-    recorded = method_spec("geodesic").card["options"]
-    assert recorded["step"].items() >= {"default": 0.001, "minimum": 1e-6, "maximum": 1}.items()
-    assert recorded["frame"]["choices"] == ["until-negative", "always", "never"]
-    for override in ("step=2", "frame=often", "radius=-1"):
-        with pytest.raises(InputError, match=f"^geodesic: .*{override.partition('=')[0]}"):
-            method_spec("geodesic", [override])
-
-
 def test_a_card_is_recorded_with_the_keys_of_its_file() -> None:
     for name in card_names():
         card = load_card(name)
@@ -153,18 +144,6 @@ def test_the_list_has_a_column_for_each_fact_and_can_be_filtered() -> None:
     assert "sam" in found["native"]
     with pytest.raises(InputError, match="did you mean 'native'"):
         list(list_methods("nativ"))
-
-
-@pytest.mark.parametrize("width", [72, 80, 100, 140])
-def test_the_list_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    lines = list(list_methods())
-    assert max(map(len, lines)) <= width
-    assert [line.split()[0] for line in lines[1:]] == card_names()
-    whole = dict(zip(card_names(), list(list_methods(width=500))[1:], strict=True))
-    for line in lines[1:]:
-        name, year, status = line.split()[:3]
-        assert whole[name].split()[:3] == [name, year, status]
 
 
 RITM_CODE = "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0"
@@ -191,15 +170,6 @@ def test_what_is_shown_of_a_method(name: str, words: str) -> None:
     shown = "\n".join(show_method(name, ["RITM, of some table"]))
     assert words in shown
     assert ("methods fetch" in shown) == (name in ("mobilesam", "sam"))
-
-
-def test_a_card_sets_options_and_threshold(tmp_path: Path) -> None:
-    path = card(tmp_path, f'{SMALL}threshold = 0.3\n[options.radius]\ndefault = 5.0\nhelp = "pixels"\n')
-    spec = method_spec(path, ["radius=7"])
-    assert (spec.name, spec.threshold, dict(spec.options)) == ("toy", 0.3, {"radius": 7.0})
-    made = spec.build()
-    assert isinstance(made, toy_methods.Discs)
-    assert made.radius == 7.0
 
 
 WEIGHT = "[[weights]]\nfile = 'a'\nsha256 = 'x'\nbytes = 1\n"
@@ -297,13 +267,6 @@ def test_a_users_file_may_import_its_neighbour_and_set_a_threshold(tmp_path: Pat
     assert spec.threshold == 0.25
     assert spec.build().radius == 3  # type: ignore[attr-defined]
     sys.path.remove(str(tmp_path))
-
-
-def test_an_error_in_the_users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "module_of_a_user.py").write_text("\nraise RuntimeError('not today')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(InputError, match=r"module_of_a_user:Own: RuntimeError: not today \(module_of_a"):
-        method_spec("module_of_a_user:Own")
 
 
 def test_a_file_is_loaded_once_and_again_after_it_was_mended(tmp_path: Path) -> None:

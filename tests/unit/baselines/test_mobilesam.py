@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from disbench.baselines.cards import method_spec
 from disbench.baselines.sam.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
 from disbench.baselines.sam.session import SamSession, image_hash, inner_size, padded_input, stored, unpadded
 from disbench.baselines.weights import weights_folder
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction
 from disbench.datasets.photos import photo_path
 from tests.unit.mobilesam_tools import needs_weights
@@ -192,34 +189,6 @@ def test_an_image_is_encoded_once(photo: np.ndarray, monkeypatch: pytest.MonkeyP
     assert len(calls) == 1
     masks = [m.open(photo).predict(CLICKS[:1]).masks for m in (method, again)]
     assert np.array_equal(*masks)
-
-
-def test_missing_or_wrong_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path))
-    with pytest.raises(InputError, match="disbench methods fetch mobilesam"):
-        method_spec("mobilesam").build()
-    (tmp_path / "mobilesam").mkdir()
-    (tmp_path / "mobilesam" / "encoder.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"encoder\.onnx"):
-        method_spec("mobilesam").build()
-    with pytest.raises(InputError, match="elsewhere"):
-        method_spec("mobilesam", [f"weights={tmp_path / 'elsewhere'}"]).build()
-
-
-@needs_weights
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_a_missing_package_says_which_extra(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=r"disbench\[onnx\]"):
-        MobileSam()
-
-
-@pytest.mark.parametrize("option", ["candidates", "later"])
-def test_another_number_of_candidates_is_refused(option: str) -> None:
-    with pytest.raises(InputError, match=f"{option} '2'"):
-        MobileSam(**{option: 2})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=option):
-        method_spec("mobilesam", [f"{option}=2"])
 
 
 def test_what_goes_in() -> None:

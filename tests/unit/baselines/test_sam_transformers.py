@@ -211,24 +211,6 @@ def test_logits_reach_the_images_size_as_the_authors_do_it(made: Maker, name: st
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_kept_is_fed_back(made: Maker, image: np.ndarray, name: str) -> None:
-    def second(method: TransformersSam, keep: int | None) -> Any:
-        session = method.open(image)
-        session.predict(CLICKS[:1])
-        if keep is not None:
-            session.keep(keep)
-        return session.predict(CLICKS[:2]).scores
-
-    method, plain = made(name), made(name, feedback=False)
-    assert not np.allclose(second(method, 0), second(method, 1), atol=1e-6)
-    assert np.array_equal(second(method, 1), second(method, 1)), "the same bits again"
-    first = method.open(image).predict(CLICKS[:1])
-    assert np.array_equal(second(method, None), second(method, int(np.argmax(first.scores))))
-    assert np.array_equal(second(plain, 0), second(plain, 1))
-    assert np.array_equal(second(plain, 0), plain.open(image).predict(CLICKS[:2]).scores)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_sessions_do_not_mix_and_batches_are_the_same(made: Maker, image: np.ndarray, name: str) -> None:
     method = made(name)
     images = [image, image[::-1].copy(), image[:, :50]]
@@ -249,21 +231,6 @@ def test_sessions_do_not_mix_and_batches_are_the_same(made: Maker, image: np.nda
             assert np.allclose(prediction.scores, wanted.scores, atol=1e-4)
             assert np.mean(prediction.masks != wanted.masks) < 0.002
             sessions[number].keep(1)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_card_and_its_function_name_the_same_model(name: str) -> None:
-    assert load_card(name).hub == FAMILIES[name].hub == method_spec(name).options["model"]
-
-
-def test_the_square_of_sam2_is_stretched() -> None:
-    image = np.zeros((30, 90, 3), dtype=np.uint8)
-    image[:, 45:] = 255
-    given = stretched_input(image, 64)
-    assert given.shape == (1, 3, 64, 64)
-    assert given.dtype == np.float32
-    assert np.allclose(given[0, 0, :, :30], -0.485 / 0.229, atol=1e-4)
-    assert np.allclose(given[0, 2, :, 34:], (1 - 0.406) / 0.225, atol=1e-4)
 
 
 @pytest.mark.skipif("sam3" not in NAMES, reason="this transformers has no SAM 3")

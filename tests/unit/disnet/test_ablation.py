@@ -97,30 +97,6 @@ def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str
     assert files == {path.name: path.read_bytes() for path in Path("out/two/report").iterdir()}
 
 
-def test_a_choice_of_rows_seeds_and_steps(plan: AblationPlan, measured: list[str]) -> None:
-    go(plan, replace(CONFIG, rows=("full-refined",), seeds=(7,), steps=0))
-    assert measured == ["out/two/full-refined/seed-7/runs/DATA"]
-    assert calls() == {"full/seed-7": 1}, "the network that is measured is another row's"
-    assert Path("out/two/full/seed-7/training/calls").read_text() == "9 steps on cpu\n"
-    go(plan, replace(CONFIG, rows=("full",), seeds=(7,), steps=0))
-    assert measured[1:] == ["out/two/full/seed-7/runs/DATA"]
-    assert calls() == {"full/seed-7": 1}
-
-
-def test_an_interrupted_ablation_goes_on(plan: AblationPlan, measured: list[str]) -> None:
-    def interrupted(training: Any, folder: Path, options: AblationOptions) -> None:
-        if folder.parts[2:4] == ("full", "seed-0"):
-            raise KeyboardInterrupt
-        fake_train(training, folder, options)
-
-    with pytest.raises(KeyboardInterrupt):
-        go(plan, train=interrupted)
-    assert [Path(folder).parts[2:4] for folder in measured] == [("plain", "seed-0"), ("plain", "seed-1")]
-    go(plan)
-    assert len(measured) == 6
-    assert set(calls().values()) == {1}
-
-
 def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]) -> None:
     one = replace(CONFIG, rows=("plain",), seeds=(0,))
     go(plan, one)
@@ -273,11 +249,3 @@ def test_the_command(plan: AblationPlan, measured: list[str], monkeypatch: pytes
         (["two.toml", "--report", "--out", "none"], "none/two: "),
     ):
         assert command(*arguments).startswith(f"error: {words}")
-
-
-def test_the_report_alone(plan: AblationPlan, measured: list[str]) -> None:
-    go(plan, replace(CONFIG, rows=("plain",)))
-    Path("out/two/report/signs-two.md").unlink()
-    output = command("two.toml", "--report", "--out", "out")
-    assert "Without a difference, since a row of theirs was not run: MCA" in output
-    assert Path("out/two/report/signs-two.md").is_file()

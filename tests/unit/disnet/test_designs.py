@@ -24,7 +24,6 @@ from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training, load_training
-from disbench.disnet.training.train import train
 from disbench.disnet.training.two_stages import TwoStageLoss, goal_of
 from tests.unit.disnet_tools import photo_batch, tiny_settings, tiny_training, without_gradient
 
@@ -238,27 +237,6 @@ def test_a_design_on_another_network_is_refused(name: Any, options: Any) -> None
     settings = settings_of(name)
     with pytest.raises(InputError, match=name):
         build_network(dataclasses.replace(settings, options=dataclasses.replace(settings.options, **options)))
-
-
-def test_a_design_learns_a_few_examples(photo_shards: Path, batch: Batch) -> None:
-    """Mean IoU of the last answers on three examples that it is trained on, before and after."""
-    made = network_of("ritm").train()
-    optimizer = torch.optim.Adam([weights for weights in made.parameters() if weights.requires_grad], lr=3e-3)
-    step = TwoStageLoss(made, training_of("ritm"))
-    ious = []
-    for _ in range(25):
-        loss, parts = step(batch, [1, 1, 1])
-        ious.append(float(parts["iou2"]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert np.mean(ious[-5:]) > np.mean(ious[:5]) + 0.2
-
-
-def test_a_training_ends_with_a_file_that_is_a_method(photo_shards: Path, tmp_path: Path) -> None:
-    result = train(training_of("fcanet", photo_shards, steps=2), tmp_path, device="cpu")
-    answer = disnet(str(result.checkpoint), design="fcanet").open(np.zeros((30, 40, 3), dtype=np.uint8))
-    assert answer.predict([Click(3, 4, True)]).masks.shape == (1, 30, 40)
 
 
 @pytest.mark.parametrize("name", DESIGNS)

@@ -21,8 +21,7 @@ from disbench.datasets.cards import open_dataset
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
-from disbench.disnet.network import Disnet, build_network, stretched
-from disbench.disnet.options import NetworkSettings
+from disbench.disnet.network import Disnet, stretched
 from disbench.disnet.training.settings import Training
 from disbench.harness import evaluate
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
@@ -78,33 +77,6 @@ def test_the_first_click_is_stage_ones_and_the_others_stage_twos(network: Disnet
             session.keep(0)  # as the harness does: the only one of these, not the first click's first
 
 
-def test_without_a_word_the_best_score_is_kept(network: Disnet) -> None:
-    made, answers = method(network), []
-    for keep in (None, 0, 1, 2):
-        session = made.open(image(seed=3))
-        scores = session.predict(CLICKS[:1]).scores
-        if keep is not None:
-            session.keep(keep)
-        answers.append(session.predict(CLICKS[:2]).masks)
-    assert scores is not None
-    assert np.array_equal(answers[0], answers[1 + int(np.argmax(scores))])
-    assert len({answer.tobytes() for answer in answers}) == 3
-
-
-def test_an_image_is_taken_in_once() -> None:
-    seen: list[int] = []
-
-    def network_input(picture: Any) -> Any:
-        seen.append(1)
-        return stretched(picture, SIDE)
-
-    made = DisnetMethod(tiny_network(), network_input)
-    for _ in range(3):
-        made.open(image())
-    made.open(image(seed=1))
-    assert len(seen) == 2
-
-
 SIZES = [(40, 90), (64, 64), (120, 30)]
 MORE = [CLICKS, [Click(8, 8, True), Click(50, 60, True)], [Click(2, 100, False), Click(20, 20, True)]]
 
@@ -139,32 +111,6 @@ def test_a_batch_is_what_its_sessions_would_say(kind: str, request: pytest.Fixtu
         assert np.allclose(one.masks, other.masks, atol=1e-4)
         assert (one.scores is None) == (other.scores is None)
         assert one.scores is None or np.allclose(one.scores, other.scores, atol=1e-4)
-
-
-IN_STAGES = [("propose", 1), ("propose", 2), ("refine", 1), ("refine", 2), ("refine", 1)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("network", IN_STAGES), ("one_stage", [("propose", count) for _, count in IN_STAGES])]
-)
-def test_a_batch_asks_a_stage_once_for_all_its_samples(
-    kind: str, expected: list[tuple[str, int]], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = request.getfixturevalue(kind)
-    calls: list[tuple[str, int]] = []
-
-    def counted(name: str, call: Any) -> Any:
-        return lambda *given: calls.append((name, len(given[1].points))) or call(*given)
-
-    for name in ("propose", "refine"):
-        monkeypatch.setattr(made, name, counted(name, getattr(made, name)))
-    played(method(made), batched=True)
-    assert calls == expected
-    calls.clear()
-    session = method(made).open(image())
-    for count in (1, 2, 3):
-        session.predict(CLICKS[:count])
-    assert calls == [("propose", 1), (expected[-1][0], 1), (expected[-1][0], 1)]
 
 
 @torch.inference_mode()
@@ -215,16 +161,6 @@ def test_the_first_answer_can_be_refined_too(network: Disnet, monkeypatch: pytes
         assert np.allclose(found.masks[number], probabilities(refined, size)[0], atol=1e-4)
     assert np.allclose(found.scores, scores)
     assert np.allclose(session.predict(CLICKS[:2]).masks, later), "M_s stays stage 1's"
-
-
-def test_the_small_network_answers_in_sams_frame() -> None:
-    torch.manual_seed(0)
-    made = build_network(NetworkSettings(architecture="sam"), pretrained=False).eval()
-    session = DisnetMethod(made, lambda _: np.zeros((256, 64, 64), np.float32)).open(image(30, 80))
-    first, later = session.predict(CLICKS[:1]), session.predict(CLICKS[:2])
-    assert first.masks.shape == (7, 30, 80) and later.masks.shape == (1, 30, 80)
-    for found in (first.masks, later.masks):
-        assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
 
 
 def photos(count: int) -> list[Sample]:

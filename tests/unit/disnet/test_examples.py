@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import chisquare
 
 from disbench.core.clicks import Click
 from disbench.core.diverse_sets import SampledScene, SetOfObjects
@@ -22,8 +20,6 @@ from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import Scene
-from disbench.datasets.images import read_rgb
-from disbench.datasets.photos import photo_path
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import stretched
 from disbench.disnet.options import DisnetOptions, NetworkSettings
@@ -119,13 +115,6 @@ def test_clicks_are_cells_of_the_image(photo_shards: Path, frame: Frame) -> None
     assert all(len(alone[1, number].clicks) == 1 for number in range(0, len(alone), 64))
 
 
-def test_the_input_is_the_photo(photo_shards: Path) -> None:
-    dataset, sets = examples(photo_shards, augmentation=WHOLE), read_sets(photo_shards)
-    for number in (0, 100, 200):
-        expected = stretched(read_rgb(photo_path(sets[number].file_name)), 64)
-        assert np.array_equal(dataset[0, number].input.numpy(), expected)
-
-
 def test_epoch_number_and_seed_decide_and_nothing_else(photo_shards: Path) -> None:
     one, other = examples(photo_shards), pickle.loads(pickle.dumps(examples(photo_shards)))
     items = [(epoch, number) for epoch in (0, 1) for number in (3, 40, 200)]
@@ -162,21 +151,6 @@ def test_an_epoch_has_the_images_of_a_pattern_as_often_as_said(photo_shards: Pat
     assert torch.equal(plain[0, 0].input, plain[0, 2 * count].input)
 
 
-def test_fixed_views_are_all_that_items_see(photo_shards: Path) -> None:
-    """Two views of each of the 8 photos, in every epoch: a cache of features has no more."""
-    seen: set[bytes] = set()
-
-    def network_input(image: RgbImage) -> Any:
-        seen.add(image.tobytes())
-        return image[:1, :1]
-
-    dataset = examples(photo_shards, augmentation=Augmentation(views=2), network_input=network_input, seed=4)
-    for epoch in range(4):
-        for number in range(epoch, len(dataset), 8):
-            _ = dataset[epoch, number]
-    assert 8 < len(seen) <= 16
-
-
 def box_scene(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]], members: Any = None) -> SampledScene:
     """A scene of boxes (top, bottom, left, right); each is the center of a set, or `members` are one set's."""
     masks = []
@@ -194,12 +168,6 @@ def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boxes = [(20 - n, 30 + n, 20 - n, 30 + n) for n in range(0, 18, 3)]
     folder = tmp_path_factory.mktemp("nested")
     return write_shards(folder, [box_scene((50, 50), boxes, tuple((n,) for n in range(6)))])
-
-
-def test_every_mask_of_a_set_supervises_as_often(nested: Path) -> None:
-    places = Places(nested, FRAMES[0], WHOLE)
-    found = Counter(places.item(0, epoch)[0].target for epoch in range(150))
-    assert set(found) == set(range(6)) and chisquare(list(found.values())).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 4, 6, 7])
@@ -231,19 +199,6 @@ def test_a_mask_smaller_than_a_cell_still_is_one(frame: Frame, size: tuple[int, 
             assert example.masks.sum() == 1 and (example.masks <= example.valid).all()
             first = example.clicks[0]
             assert np.abs(np.argwhere(example.masks[0])[0] - (first.y, first.x)).max() <= 1
-
-
-def test_masks_that_a_view_leaves_empty_or_equal_are_dropped(tmp_path: Path) -> None:
-    """Three masks: two of one cell each that the grid does not see, one large; equal ones count once."""
-    boxes = [(100, 102, 100, 102), (100, 103, 100, 102), (50, 250, 50, 250), (50, 250, 50, 251)]
-    folder = write_shards(tmp_path, [box_scene((300, 300), boxes, ((0,), (1,), (2,), (3,)))])
-    places = Places(folder, FRAMES[0], WHOLE)
-    counts = Counter(len(places.item(0, epoch)[0].masks) for epoch in range(40))
-    assert set(counts) == {1, 2}, "the large one; and a small one too where it supervises"
-    for epoch in range(10):
-        example = places.item(0, epoch)[0]
-        assert 0 <= example.target < len(example.masks)
-        assert example.masks[example.target].any()
 
 
 def test_a_batch(photo_shards: Path) -> None:

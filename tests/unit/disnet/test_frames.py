@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,24 +52,6 @@ def test_a_cell_is_the_masks_if_at_least_half_of_it_is(size: tuple[int, int], ki
     sure = np.abs(expected - 0.5) > 1e-5
     assert np.array_equal(found[:height, :width][sure], (expected > 0.5)[sure])
     assert not found[height:].any() and not found[:, width:].any()
-
-
-@fewer
-@given(SIZES, st.sampled_from(KINDS), st.sampled_from([32, 64, 256]))
-def test_the_whole_image_is_all_valid_cells(size: tuple[int, int], kind: Kind, side: int) -> None:
-    frame = Frame(kind, side)
-    valid = frame.valid(size)
-    assert valid.shape == (side // STRIDE,) * 2 and frame.grid == side // STRIDE
-    assert np.array_equal(frame.masks(np.ones((1, *size), dtype=bool))[0], valid)
-    assert not frame.masks(np.zeros((1, *size), dtype=bool)).any()
-    height, width = frame.inner(size)
-    assert valid.sum() == height * width > 0
-    if kind == "padded":
-        assert max(height, width) == frame.grid
-        exact = [max(own * frame.grid / max(size), 1) for own in size]
-        assert np.abs(np.array([height, width]) - exact).max() <= 0.5
-    else:
-        assert valid.all()
 
 
 @fewer
@@ -134,14 +115,6 @@ def test_a_click_lies_where_sam_has_it(given_: tuple[int, int, float, float]) ->
     assert placed(frame, size, x, y) == (x * scale, y * scale)
     rounding = 0.5 * max(1, scale) + 0.5  # of the inner part to whole pixels
     assert np.allclose(center(bright), placed(frame, size, x, y), atol=abs(scale - 1) / 2 + rounding)
-
-
-@pytest.mark.parametrize("size", [(448, 224), (112, 448), (300, 500)])
-def test_the_corners_of_a_stretched_image_are_the_corners_of_its_input(size: tuple[int, int]) -> None:
-    """Pixel centres are whole numbers, so the image begins at -0.5."""
-    frame = Frame("stretched", 448)
-    assert placed(frame, size, -0.5, -0.5) == pytest.approx((-0.5, -0.5))
-    assert placed(frame, size, size[1] - 0.5, size[0] - 0.5) == pytest.approx((447.5, 447.5))
 
 
 def test_a_stripe_of_pixels_is_seen_where_one_axis_shrinks_and_the_other_grows() -> None:

@@ -70,14 +70,6 @@ def test_costs_are_those_of_each_pair(weights: MatchWeights, shares: bool) -> No
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_costs_ignore_what_does_not_count() -> None:
-    drawn = Drawn([2])
-    spoilt = drawn.logits[0].masked_fill(~drawn.valid[0], math.nan)
-    arguments = (drawn.valid[0], drawn.objectness[0], MatchWeights())
-    expected = pairwise_costs(drawn.logits[0], drawn.sets[0], *arguments)
-    torch.testing.assert_close(pairwise_costs(spoilt, drawn.sets[0] ^ ~drawn.valid[0], *arguments), expected)
-
-
 def cheapest(costs: list[list[float]]) -> float:
     """Of all ways to give each mask a candidate of its own."""
     count = len(costs[0]) if costs else 0
@@ -243,13 +235,6 @@ def test_gradients_reach_matched_masks_and_every_objectness() -> None:
     assert not any(part.requires_grad for part in parts.values())
 
 
-def test_sets_without_a_mask_lose_by_objectness_alone() -> None:
-    drawn = Drawn([0, 0])
-    loss, parts = proposal_loss(drawn.proposals(), drawn.sets, drawn.valid, MatchWeights())
-    assert parts["mask"] == parts["dice"] == 0
-    assert loss == parts["objectness"] > 0
-
-
 @few
 @given(st.lists(st.integers(0, 15), max_size=10))
 def test_distinct_masks(bits: list[int]) -> None:
@@ -273,16 +258,6 @@ def test_cut_sets(count: int, outputs: int, data: st.DataObject) -> None:
     assert len(numbers) == min(count, outputs)
     assert supervised in numbers
     assert 0 in numbers or outputs == 1
-
-
-def test_the_rest_of_a_cut_set_is_drawn_alike() -> None:
-    generator = np.random.default_rng(0)
-    masks = np.zeros((10, 1, 1), dtype=bool)
-    drawn = np.concatenate([cut_set(masks, 4, 5, generator) for _ in range(800)])
-    shares = np.bincount(drawn, minlength=10) / 800
-    assert shares[[0, 4]].tolist() == [1, 1]
-    others = [share for number, share in enumerate(shares.tolist()) if number not in (0, 4)]
-    assert others == pytest.approx([3 / 8] * 8, abs=0.06)
 
 
 def literal_choice(logits: Tensor, masks: Tensor, valid: Tensor) -> int:

@@ -6,8 +6,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.options import NetworkSettings
@@ -26,18 +24,6 @@ def test_rates_by_hand_and_beyond_the_end() -> None:
     assert rates[10] == pytest.approx(2.5 * (1 - math.sqrt(0.5)))
     assert learning_rate(3, 3, 3, 1.0, 0.1) == 1.0
     assert learning_rate(10, 10, 0, 1.0, 0.1) == pytest.approx(0, abs=1e-12)
-
-
-@given(st.integers(1, 500), st.data())
-def test_rates_rise_then_fall_and_stay_positive(steps: int, data: st.DataObject) -> None:
-    warmup = data.draw(st.integers(0, steps))
-    rates = [learning_rate(step, steps, warmup, 5e-5, 5e-8) for step in range(steps)]
-    up, down = rates[: warmup + 1], rates[warmup:]
-    assert up == sorted(up) and down == sorted(down, reverse=True)
-    assert all(0 < rate <= 5e-5 for rate in rates)
-    assert rates[0] == (5e-8 if warmup else 5e-5)
-    if warmup < steps:
-        assert rates[warmup] == 5e-5
 
 
 def test_steps_of_a_training() -> None:

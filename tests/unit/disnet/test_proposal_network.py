@@ -63,17 +63,6 @@ def all_close(one: Proposals, other: Proposals, tolerance: float = 1e-5) -> bool
     return all(torch.allclose(a, b, atol=tolerance, rtol=tolerance) for a, b in pairs)
 
 
-@pytest.mark.parametrize("options", [OPTIONS, dataclasses.replace(OPTIONS, multiple_output=False), ONE_STAGE])
-def test_shapes(options: DisnetOptions, images: Any, clicks: ClickBatch) -> None:
-    with torch.inference_mode():
-        found = network(options)(images, clicks)
-    n = options.outputs
-    assert found.logits.shape == (2, n, 16, 16) and found.objectness.shape == (2, n)
-    assert found.queries.shape == (2, n, 64) and found.features.shape == (2, 64, 16, 16)
-    assert [(a.shape, b.shape) for a, b in found.earlier] == [((2, n, 16, 16), (2, n))] * 2
-    assert found.context is None
-
-
 def test_a_query_times_the_features_is_its_mask(made: ProposalNetwork, images: Any, clicks: ClickBatch) -> None:
     with torch.inference_mode():
         found = made(images, clicks)
@@ -121,16 +110,6 @@ def test_click_maps_of_one_stage(clicks: ClickBatch) -> None:
     torch.testing.assert_close(maps[:, 2], torch.full((2, SIDE, SIDE), 0.25))
 
 
-def test_first_clicks_change_nothing_until_they_are_learned(images: Any, clicks: ClickBatch) -> None:
-    torch.manual_seed(0)
-    made = ProposalNetwork(TINY, OPTIONS)
-    elsewhere = ClickBatch(clicks.points.flip(-1), clicks.positive, clicks.given)
-    assert all_close(made(images, clicks), made(images, elsewhere), 0)
-    made(images, clicks).logits.square().mean().backward()
-    torch.optim.SGD(made.parameters(), lr=1.0).step()
-    assert not all_close(made(images, clicks), made(images, elsewhere))
-
-
 def loss(found: Proposals) -> Any:
     answers = [(found.logits, found.objectness), *found.earlier]
     return sum(logits.square().mean() + scores.square().mean() for logits, scores in answers)
@@ -162,41 +141,3 @@ def test_bfloat16_is_close_and_answers_are_float32(device: str, images: Any, cli
     assert (found.features - exact.features).abs().max() < 0.05 * exact.features.abs().max()
     (loss(found) + refined.float().square().mean()).backward()
     assert all(bool(weights.grad.isfinite().all()) for weights in made.parameters())
-
-
-@pytest.mark.parametrize("changes", [{}, {"mca": False, "fcg": False}])
-def test_the_refinement_network_takes_what_was_kept(
-    made: ProposalNetwork, changes: dict[str, Any], images: Any, clicks: ClickBatch
-) -> None:
-    refinement = RefinementNetwork(64, dataclasses.replace(OPTIONS, **changes)).eval()
-    with torch.inference_mode():
-        proposals = made(images, clicks)
-        kept = proposals.keep(torch.tensor([2, 0]))
-        assert refinement(kept, clicks).shape == (2, 16, 16)
-    assert torch.equal(kept.logits, torch.stack([proposals.logits[0, 2], proposals.logits[1, 0]]))
-
-
-def test_it_begins_with_mask2formers_initial_weights() -> None:
-    """What transformers does to a whole Mask2Former: deformable attention looks along eight directions."""
-    torch.manual_seed(0)
-    made = ProposalNetwork(TINY, OPTIONS)
-    attention: Any = made.pixel_decoder.get_submodule("encoder.layers.0.self_attn")
-    assert not attention.sampling_offsets.weight.any() and not attention.attention_weights.weight.any()
-    offsets = attention.sampling_offsets.bias.reshape(8, 3, 4, 2)
-    torch.testing.assert_close(offsets[:, 1, 3], 4 * offsets[:, 0, 0])
-    torch.testing.assert_close(offsets[2, 0, 0], torch.tensor([0.0, 1.0]), atol=1e-6, rtol=0)
-    levels = made.pixel_decoder.get_parameter("level_embed")
-    assert 0.5 < float(levels.detach().std()) < 1.5
-
-
-def test_dead_queries_answer_with_finite_numbers(made: ProposalNetwork, clicks: ClickBatch) -> None:
-    """Where no mask has a cell above one half, masked attention must look everywhere."""
-    empty = network()
-    with torch.no_grad():
-        empty.pixel_decoder.get_parameter("mask_projection.weight").zero_()
-        empty.pixel_decoder.get_parameter("mask_projection.bias").fill_(1)
-        empty._mask_head.mask_embedder.get_parameter("2.0.weight").zero_()
-        empty._mask_head.mask_embedder.get_parameter("2.0.bias").fill_(-1)
-        found = empty(torch.zeros(2, 3, SIDE, SIDE), clicks)
-    assert bool((found.logits < 0).all())
-    assert all(bool(tensor.isfinite().all()) for tensor in tensors(found))

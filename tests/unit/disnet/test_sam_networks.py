@@ -14,8 +14,7 @@ from torch import Tensor
 
 from disbench.baselines.sam.mobilesam import _decoder_graph
 from disbench.disnet.batches import ClickBatch, Kept
-from disbench.disnet.options import DisnetOptions, GuidanceOptions
-from disbench.disnet.refinement_network import FirstClickGuidance, MaskedClickAttention, PlainAttention, PlainGuidance
+from disbench.disnet.options import DisnetOptions
 from disbench.disnet.sam_networks import (
     FIRST_ORDER,
     SCORE_MIDDLE,
@@ -240,14 +239,6 @@ def test_positions_follow_weights_that_are_loaded(parts: SamParts, tmp_path: Pat
         assert "positions" not in other.state_dict()
 
 
-def test_the_parts_are_copied(parts: SamParts) -> None:
-    """Both stages train on their own."""
-    stages = [stage(parts, OPTIONS) for stage in (SamProposalNetwork, SamRefinementNetwork)]
-    owners = [parts.prompt_encoder, parts.mask_decoder, *stages]
-    pointers = [{weights.data_ptr() for weights in owner.parameters()} for owner in owners]
-    assert len(set.union(*pointers)) == sum(map(len, pointers))
-
-
 def test_the_last_mask_is_the_prompt_and_the_kept_one_stays_the_template(parts: SamParts) -> None:
     made = noisy(SamRefinementNetwork(parts, OPTIONS))
     with torch.inference_mode():
@@ -269,32 +260,6 @@ def test_scores_are_the_candidates_whatever_their_order() -> None:
         alone = made(*(part[:, :1] for part in given[:3]), given[3])
     assert torch.allclose(moved, found[:, order], atol=1e-5)
     assert not torch.allclose(alone, found[:, :1], atol=1e-3), "candidates see each other"
-
-
-def test_switches(parts: SamParts) -> None:
-    plain = SamRefinementNetwork(parts, DisnetOptions(mca=False, fcg=False, blocks=1))
-    full = SamRefinementNetwork(parts, DisnetOptions(guidance=GuidanceOptions(conv_ffn=False)))
-    assert len(plain.blocks) == 1 and len(full.blocks) == 2
-    for made, attention, guidance in (
-        (plain, PlainAttention, PlainGuidance),
-        (full, MaskedClickAttention, FirstClickGuidance),
-    ):
-        block: Any = made.blocks[0]
-        assert isinstance(block.attention, attention) and isinstance(block.guidance, guidance)
-    assert full.blocks[0].get_submodule("click_vectors") and full.blocks[0].conv_ffn is None
-    noisy(plain)
-    with torch.inference_mode():
-        found = plain(kept(1), batch_of(SAMPLES[1:]))
-    assert found.shape == (1, 256, 256) and found.isfinite().all()
-
-
-def test_a_single_output_grows_from_the_single_mask_token(parts: SamParts) -> None:
-    made = SamProposalNetwork(parts, dataclasses.replace(OPTIONS, multiple_output=False)).eval()
-    tokens: Any = parts.mask_decoder
-    assert torch.equal(made.candidate_tokens, tokens.mask_tokens.weight[:1])
-    with torch.inference_mode():
-        found = made(features(1), batch_of(SAMPLES[:1]))
-    assert found.logits.shape == (1, 1, 256, 256) and found.objectness.shape == (1, 1)
 
 
 def test_with_two_stages_the_first_sees_the_first_click_alone(parts: SamParts) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +11,11 @@ import torch
 
 from disbench.baselines.sam.mobilesam import MobileSam, _decoder_graph, point_coords, point_labels
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
 from disbench.datasets.images import read_rgb
 from disbench.datasets.photos import photo_path
 from disbench.disnet.sam_weights import SamParts, image_positions, sam_parts
 from tests.unit.mobilesam_tools import DECODER, decoded, needs_weights
 
-onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("transformers")
 SIZE = (300, 451)
@@ -91,46 +87,6 @@ def test_masks_and_scores_are_those_of_onnx_runtime(parts: SamParts, exported: A
     assert np.allclose(scores, expected_scores, rtol=0, atol=1e-4)
 
 
-@needs_weights
-def test_tensors_are_known_by_their_use_not_by_their_number(parts: SamParts, tmp_path: Path) -> None:
-    model = onnx.load(DECODER)
-    named = {tensor.name for tensor in model.graph.initializer}
-    others = {name: f"onnx::Gemm_{number}" for number, name in enumerate(sorted(named)) if "::" in name}
-    for tensor in model.graph.initializer:
-        tensor.name = others.get(tensor.name, tensor.name)
-    for node in model.graph.node:
-        node.input[:] = [others.get(name, name) for name in node.input]
-    onnx.save(model, tmp_path / "renumbered.onnx")
-    again = sam_parts(tmp_path / "renumbered.onnx")
-    for module in ("prompt_encoder", "mask_decoder"):
-        expected, found = (getattr(these, module).state_dict() for these in (parts, again))
-        assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-@pytest.mark.parametrize("module", ["onnx", "transformers.models.sam.modeling_sam"])
-def test_a_missing_package_says_which_extras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"{module.partition('.')[0]}.*disbench\[onnx,models\]"):
-        sam_parts(tmp_path / "sam.onnx")
-
-
-def test_random_parts_are_the_seeds_and_have_the_shapes() -> None:
-    torch.manual_seed(3)
-    parts = sam_parts(None)
-    torch.manual_seed(3)
-    again = sam_parts(None)
-    for module, twin in ((parts.prompt_encoder, again.prompt_encoder), (parts.mask_decoder, again.mask_decoder)):
-        assert not module.training
-        state, same = module.state_dict(), twin.state_dict()
-        assert all(torch.equal(state[name], same[name]) for name in state)
-        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
-    masks, scores = in_torch(parts, random_encoding(0), CLICKS[:2], None)
-    assert masks.shape == (1, 4, 256, 256)
-    assert scores.shape == (1, 4)
-    assert np.isfinite(masks).all()
-    assert sum(weight.numel() for weight in parts.mask_decoder.parameters()) == 4_058_340
-
-
 def test_the_dense_code_is_that_of_the_middles_of_cells() -> None:
     encoder = sam_parts(None).prompt_encoder
     code = image_positions(encoder)
@@ -142,16 +98,3 @@ def test_the_dense_code_is_that_of_the_middles_of_cells() -> None:
         angles = 2 * np.pi * (np.array([2 * (x + 0.5) / 64 - 1, 2 * (y + 0.5) / 64 - 1]) @ matrix)
         expected = np.concatenate([np.sin(angles), np.cos(angles)])
         assert np.allclose(code[0, :, y, x].numpy(), expected, atol=1e-5)
-
-
-def test_all_of_the_decoder_can_be_trained() -> None:
-    parts = sam_parts(None)
-    points, labels = torch.tensor([[[[300.0, 200.0], [10.0, 20.0]]]]), torch.tensor([[[1, 0]]])
-    sparse, dense = parts.prompt_encoder(points, labels, None, torch.randn(1, 1, 256, 256))
-    code = image_positions(parts.prompt_encoder)
-    for several in (False, True):
-        masks, scores = parts.mask_decoder(
-            torch.from_numpy(random_encoding(1)), code, sparse, dense, multimask_output=several
-        )[:2]
-        (masks.mean() + scores.mean()).backward(retain_graph=True)
-    assert all(weight.grad is not None for weight in parts.mask_decoder.parameters())

@@ -25,7 +25,6 @@ from disbench.disnet.method import DisnetMethod
 from disbench.disnet.options import ClickAttentionOptions
 from disbench.disnet.training import train as training_of
 from disbench.disnet.training.examples import EpochSampler
-from disbench.disnet.training.settings import Shards
 from disbench.disnet.training.train import begin, dry_run, train
 from disbench.disnet.training.two_stages import TwoStageLoss
 from disbench.harness import evaluate
@@ -179,44 +178,6 @@ def test_resumed_it_is_what_it_is_in_one_go(whole: Path, photo_shards: Path, tmp
     assert (tmp_path / "disnet.safetensors").read_bytes() == before
 
 
-class KilledError(Exception):
-    """As by a signal."""
-
-
-def test_killed_it_repeats_what_came_after_the_checkpoint(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
-    training = tiny_training(photo_shards, steps=STEPS, ema=0.9, checkpoint_every=2)
-
-    def kill(step: int, steps: int, figures: Mapping[str, float]) -> None:
-        assert steps == STEPS and figures["loss"] > 0
-        if step == 3:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train(training, tmp_path, device="cpu", report=kill)
-    assert len(log_of(tmp_path)) == 3
-    train(training, tmp_path, device="cpu")
-    assert log_of(tmp_path) == log_of(whole)
-
-
-def test_torchs_own_draws_are_the_same_after_a_resume(photo_shards: Path, tmp_path: Path) -> None:
-    settings = tiny_settings()
-    dropping = dataclasses.replace(settings, vit=dataclasses.replace(settings.vit, drop_path=0.5))
-    one = trained(tmp_path / "one", photo_shards, steps=3, network=dropping)
-    trained(tmp_path / "two", photo_shards, steps=3, until=2, network=dropping)
-    assert trained(tmp_path / "two", photo_shards, steps=3, network=dropping) == one
-    plain = trained(tmp_path / "plain", photo_shards, steps=3)
-    assert numbers(plain) != numbers(one)
-
-
-def test_two_batches_of_one_are_a_batch_of_two(photo_shards: Path, tmp_path: Path) -> None:
-    """In all that is a mean over examples; the matching loss is one over masks. Adam makes the rest of it."""
-    settings: dict[str, Any] = {"steps": 1, "corrective_clicks": 0}
-    one = trained(tmp_path / "one", photo_shards, **settings)
-    two = trained(tmp_path / "two", photo_shards, batch=1, accumulate=2, **settings)
-    for name in ("refined_normalized_focal", "iou1", "iou2", "rate"):
-        assert numbers(one, name) == pytest.approx(numbers(two, name), rel=1e-4)
-
-
 @pytest.fixture
 def norms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Of the gradient at each step, filled while it trains."""
@@ -249,11 +210,6 @@ def test_a_clipped_gradient_has_the_norm_that_was_asked_for(
     trained(tmp_path / "clipped", photo_shards, steps=1, clip=0.5)
     trained(tmp_path / "free", photo_shards, steps=1)
     assert norms[0] == pytest.approx(0.5, rel=1e-3) and norms[1] > 1
-
-
-def test_a_warm_up_of_epochs(photo_shards: Path, tmp_path: Path) -> None:
-    rows = trained(tmp_path, photo_shards, steps=0, epochs=6 / 257, warmup_epochs=4 / 257, batch=2)
-    assert numbers(rows, "rate") == pytest.approx([1e-5, (1e-5 + 1e-3) / 2, 1e-3], rel=1e-4)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -345,24 +301,6 @@ def test_errors_of_a_step(photo_shards: Path, tmp_path: Path, monkeypatch: pytes
         trained(tmp_path, photo_shards)
 
 
-def test_weights_that_are_no_numbers(photo_shards: Path, tmp_path: Path) -> None:
-    """Matching meets them before the loss does."""
-    with pytest.raises(InputError, match="no longer finite") as caught:
-        trained(tmp_path, photo_shards, proposal_rate=1e25, first_rate=1e25, warmup_steps=0, steps=3)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "disnet.safetensors").exists()
-
-
-def test_data_that_is_not_there(photo_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
-        trained(tmp_path / "out", tmp_path / "nowhere")
-    (tmp_path / "images").mkdir()
-    without = Shards(str(photo_shards), str(tmp_path / "images"))
-    training = dataclasses.replace(tiny_training(), shards=(without,))
-    with pytest.raises(InputError, match=f"{tmp_path}/images"):
-        train(training, tmp_path / "out", device="cpu")
-
-
 def test_an_error_of_a_loader_process_is_one_line() -> None:
     """DataLoader puts the process and its traceback before it."""
 
@@ -387,19 +325,6 @@ def test_devices_and_precisions(photo_shards: Path, tmp_path: Path) -> None:
     dry_run(training, tmp_path, "cpu")
     with pytest.raises(InputError, match=r"precision = bf16.*not after another training in the same process"):
         dry_run(dataclasses.replace(training, precision="bf16"), tmp_path, "cpu")
-
-
-def test_mixed_precision_takes_a_step(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
-    rows = trained(tmp_path, photo_shards, steps=1, precision="bf16")
-    assert numbers(rows)[0] == pytest.approx(numbers(log_of(whole))[0], rel=0.02)
-    state = load_network(tmp_path / "checkpoint" / "network.safetensors").network
-    assert all(weights.dtype == torch.float32 and weights.isfinite().all() for weights in state.parameters())
-
-
-def test_one_stage_trains_too(photo_shards: Path, tmp_path: Path) -> None:
-    rows = trained(tmp_path, photo_shards, steps=2, network=tiny_settings(first_click=False))
-    assert {"later_mask", "later_dice", "later_objectness"} <= set(rows[0])
-    assert load_network(tmp_path / "disnet.safetensors").network.refinement is None
 
 
 def test_the_network_is_validated_as_it_would_be_stored(photo_shards: Path, tmp_path: Path, whole: Path) -> None:

@@ -19,8 +19,8 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.network import Disnet, train_only
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
-from disbench.disnet.training.settings import MatchWeights, RefinementLoss
-from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds, refinement_loss
+from disbench.disnet.training.settings import RefinementLoss
+from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from tests.unit.disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
@@ -167,25 +167,6 @@ def test_one_stage_written_out(one_stage: Disnet, batch: Batch) -> None:
     assert {"later_mask", "later_dice", "later_objectness", "later_earlier"} <= set(parts)
 
 
-def test_corrective_clicks_are_placed_without_gradients_on_those_that_get_them(
-    network: Disnet, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[bool, list[int]]] = []
-    refine = network.refine
-
-    def spy(kept: Any, clicks: ClickBatch) -> Tensor:
-        calls.append((torch.is_grad_enabled(), clicks.given.sum(dim=1).tolist()))
-        return refine(kept, clicks)
-
-    monkeypatch.setattr(network, "refine", spy)
-    step(network, batch)
-    counts = [len(clicks) for clicks in batch.clicks]
-    (_, first), (_, second), (_, last) = calls
-    assert [gradients for gradients, _ in calls] == [False, False, True]
-    assert first == [counts[0], counts[2]] and second == [counts[0] + 1]
-    assert last == [counts[0] + 2, counts[1], counts[2] + 1]
-
-
 @pytest.mark.parametrize("later_mask", ["kept", "last"])
 def test_clicks_as_in_the_protocol_written_out(batch: Batch, later_mask: Any) -> None:
     """Every click is the protocol's on the mask before it, the candidate at first, and every answer has a loss."""
@@ -225,12 +206,6 @@ def test_the_candidate_of_the_best_score_goes_on_as_often_as_said(network: Disne
     assert ious[1] == pytest.approx(np.mean(expected), abs=1e-6) and ious[0] > ious[1]
 
 
-def test_threads_that_click_change_nothing(network: Disnet, batch: Batch) -> None:
-    one, other = (step(network, batch, clickers=clickers) for clickers in (1, 2))
-    assert torch.equal(one[0], other[0])
-    assert all(torch.equal(one[1][name], other[1][name]) for name in one[1])
-
-
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize(
     "options", [{}, {"first_click": False}, {"mca": False, "fcg": False}, {"multiple_output": False}], ids=str
@@ -248,26 +223,6 @@ def test_every_parameter_learns(options: dict[str, Any], precision: str, photo_s
         loss.backward()
     alone = ("self_attn.q_proj", "self_attn.k_proj") if made.options.outputs == 1 else ()
     assert [name for name in without_gradient(made) if not any(part in name for part in alone)] == []
-
-
-def test_stage_two_teaches_stage_one_through_features_and_query_alone(batch: Batch) -> None:
-    made = tiny_network()
-    loss, _ = step(made, batch, matching=MatchWeights(mask=0.0, dice=0.0, objectness=0.0))
-    loss.backward()
-    without = without_gradient(made)
-    assert {name for name in without if "objectness" in name} == {
-        "proposal.objectness.weight",
-        "proposal.objectness.bias",
-    }
-    assert not any("backbone" in name or "mask_embedder" in name for name in without)
-
-
-def test_a_loss_without_weights_is_zero() -> None:
-    logits = torch.randn(2, 4, 4, requires_grad=True)
-    masks = torch.ones(2, 4, 4, dtype=torch.bool)
-    loss, parts = refinement_loss(logits, masks, masks, RefinementLoss(0.0, 0.0, 0.0))
-    assert float(loss.detach()) == 0 and parts == {}
-    loss.backward()
 
 
 def test_rounds_are_uniform_and_the_seed_decides() -> None:

@@ -15,9 +15,6 @@ from disbench.core.errors import InputError
 from disbench.core.scenes import Scene
 from disbench.core.sheets import MAX_HEIGHT
 from disbench.datasets.images import ImageFinder
-from disbench.datasets.instances import AnnotatedImages, open_annotations
-from disbench.sampling.job import make_shards
-from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
 from disbench.shards.manifest import MANIFEST
 from tests.unit.shard_tools import SHARD, random_scene, scene_object, unrelated, write_shards
@@ -103,12 +100,6 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert b"Software" not in first.path.read_bytes()
 
 
-def test_the_seed_decides_images_and_sets(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path / "shards", scenes_of(30))
-    sheets = [draw_contact_sheet(folder, None, tmp_path / "s.png", rows=3, seed=seed) for seed in range(5)]
-    assert len({(sheet.image_ids, sheet.centers) for sheet in sheets}) == 5
-
-
 def test_scenes_without_an_image_are_passed_over(tmp_path: Path) -> None:
     scenes = scenes_of(12)
     folder = write_shards(tmp_path / "shards", scenes)
@@ -138,16 +129,6 @@ def test_few_scenes_give_further_sets(tmp_path: Path) -> None:
     assert len(set(zip(sheet.image_ids, sheet.centers, strict=True))) == 6
     everything = draw_contact_sheet(folder, None, tmp_path / "a.png", rows=99)
     assert len(everything.image_ids) == sum(len(sampled.sets) for sampled in scenes)
-
-
-def test_a_scene_gives_a_set_of_several_masks_if_it_has_one(tmp_path: Path) -> None:
-    scenes = scenes_of(20)
-    folder = write_shards(tmp_path / "shards", scenes)
-    sheet = draw_contact_sheet(folder, None, tmp_path / "a.png", rows=20)
-    for image_id, center in zip(sheet.image_ids, sheet.centers, strict=True):
-        sets = scenes[int(image_id)].sets
-        drawn = next(chosen for chosen in sets if chosen.center == center)
-        assert len(drawn.members) > 1 or all(len(chosen.members) == 1 for chosen in sets)
 
 
 def test_only_restricts_the_lot(tmp_path: Path) -> None:
@@ -187,14 +168,6 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a.png").exists()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3), (900, 700)])
-def test_images_of_any_shape_are_drawn_whole(tmp_path: Path, size: tuple[int, int]) -> None:
-    scenes = scenes_of(2, size)
-    folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
-    pixels = pixels_of(draw_contact_sheet(folder, root, tmp_path / "a.png", rows=2).path)
-    assert count_of(pixels, ORANGE) > 0
-
-
 def test_names_that_typesetting_could_stumble_over(tmp_path: Path) -> None:
     names = ["$x_{1$", "a_very_long_name_" * 20, "two\nlines", "", "<b> & \\frac", "é", "last"]
     scene = chain_scene([4, 10, 20, 30, 40, 50, 60], names)
@@ -202,21 +175,3 @@ def test_names_that_typesetting_could_stumble_over(tmp_path: Path) -> None:
     (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace("by-hand", "name " * 60))
     pixels = pixels_of(draw_contact_sheet(folder, None, tmp_path / "a.png").path)
     assert (pixels[:, WIDTH - 20 :] == 255).all()  # nothing runs over the margin
-
-
-def test_a_mask_smaller_than_a_pixel_of_the_sheet_is_still_there(tmp_path: Path) -> None:
-    scene = chain_scene([1, 2000], ["dust", "wall"], side=2000)
-    folder = write_shards(tmp_path / "shards", [scene])
-    pixels = pixels_of(draw_contact_sheet(folder, None, tmp_path / "a.png").path)
-    second = pixels[:, 24 + 391 : 24 + 391 + 379]
-    assert count_of(second, ORANGE) >= 1
-
-
-def test_real_images(tmp_path: Path, data_root: Path) -> None:
-    source = AnnotatedImages([open_annotations(data_root / "lvis" / "lvis_val_100.json", "lvis")])
-    make_shards(source, load_recipe("lvis-hierarchy"), tmp_path / "shards")
-    sheet = draw_contact_sheet(tmp_path / "shards", data_root / "lvis", tmp_path / "a.png", rows=4)
-    assert len(sheet.image_ids) == 4
-    for image_id in sheet.image_ids:
-        assert (data_root / "lvis" / "images" / f"{int(image_id):012}.jpg").is_file()
-    assert np.unique(pixels_of(sheet.path).reshape(-1, 3), axis=0).shape[0] > 1000

@@ -114,16 +114,6 @@ def test_shards_survive_the_way_to_ritm_and_back(tmp_path: Path, seed: int) -> N
     assert len(layers) > 1
 
 
-def test_trees_are_deep_enough_to_tell_and_isolated_roots_are_none(tmp_path: Path) -> None:
-    scenes = scenes_of(1, things=12)
-    export_ritm(write_shards(tmp_path / "shards", scenes), tmp_path / "out")
-    annotation = pickle.loads((tmp_path / "out" / "hannotation.pickle").read_bytes())
-    nodes = [node for entry in annotation.values() for node in entry["hierarchy"].values()]
-    assert max(node["node_level"] for node in nodes if node) >= 2
-    assert None in nodes
-    assert all(node is None or node["children"] or node["parent"] is not None for node in nodes)
-
-
 @settings(max_examples=20)
 @given(data=st.data())
 def test_any_masks_survive_the_way_to_ritm_and_back(
@@ -355,19 +345,3 @@ def test_images_are_numbered_by_their_ids_and_others_by_what_is_free(tmp_path: P
     assert [image["id"] for image in content["images"]] == [3, 2, 12, 4, 5, 1, 6]
     assert [image["disbench_id"] for image in content["images"]] == names
     assert content["images"][0]["file_name"] == "train2017/2008_000051.jpg"
-
-
-def test_a_category_has_a_synset_where_it_has_only_one(tmp_path: Path) -> None:
-    mask = np.ones((3, 4), bool)
-    objects = [scene_object(mask, category=name) for name in ("cup", "cup", "bat", "bat", "art")]
-    objects[1] = replace(objects[1], synset=None)
-    objects[2] = replace(objects[2], synset="bat.n.02")
-    objects[4] = replace(objects[4], synset=None)
-    scene = Scene("1", "1.jpg", 3, 4, source="", objects=tuple(objects))
-    _, content = opened(write_shards(tmp_path / "shards", [unrelated(scene)]), tmp_path / "out.json")
-    assert content["categories"] == [
-        {"id": 1, "name": "art"},
-        {"id": 2, "name": "bat"},
-        {"id": 3, "name": "cup", "synset": "cup.n.01"},
-    ]
-    assert content["info"]["recipe"] == {"name": "by-hand"}
