@@ -19,8 +19,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import click_distances, on_grid, sampled_features
 from disbench.disnet.frames import STRIDE
 from disbench.disnet.options import DesignName, NetworkSettings
-from disbench.disnet.training.losses import MASK_LOSSES
-from disbench.disnet.training.matching import THRESHOLD, proposal_loss
+from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
 Parts = dict[str, Tensor]

@@ -25,8 +25,7 @@ from disbench.disnet.click_encodings import sampled_features
 from disbench.disnet.frames import STRIDE
 from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
-from disbench.disnet.training.losses import binary_cross_entropy
-from disbench.disnet.training.matching import THRESHOLD
+from disbench.disnet.training.losses import THRESHOLD, binary_cross_entropy
 
 CLICKS_SHARE = 0.5
 """Weight of the clicks' loss; the mask's has the rest."""

@@ -1,6 +1,6 @@
-"""Losses of masks, one number for each: cross entropy, Dice and normalized focal loss.
+"""Losses of masks, and the loss of candidates that are matched to the masks of diverse sets.
 
-All take the same arguments:
+The losses of masks, cross entropy, Dice and normalized focal loss, take the same arguments:
 
 * logits: float (masks, height, width), any finite size. Half precision is raised to float32.
 * targets: bool or float (masks, height, width). A float in [0, 1] is the share of the pixel that is object.
@@ -12,9 +12,19 @@ and return float (masks,); a mask without a valid pixel has loss 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+
+from disbench.core.arrays import BoolArray, IntArray
+from disbench.core.errors import InputError
+from disbench.disnet.batches import Proposals
+from disbench.disnet.training.settings import MatchWeights
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -73,3 +83,189 @@ def _pixel_mean(inside: Tensor, outside: Tensor, targets: Tensor, valid: Tensor)
     """Mean over valid pixels of the terms, weighted by a pixel's share of object and of background."""
     total = (inside * targets + outside * (valid - targets)).sum(dim=(-2, -1))
     return total / valid.sum(dim=(-2, -1)).clamp(min=1)
+
+
+Pairs = tuple[Tensor, Tensor]
+"""Numbers of candidates and of the masks matched to them: int64 (k,) each."""
+
+THRESHOLD = 0.49
+"""Probabilities strictly above it belong to the mask."""
+
+
+def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:
+    """The cost of matching each candidate to each mask: the weighted losses of the pair, float (N, K).
+
+    Pixel and Dice losses are those of `losses`, computed as matrix products. The objectness enters as minus its
+    probability, not its logarithm, so that it is commensurate with the others (DETR, section 3.1). Arguments are those
+    of one sample in `match`.
+    """
+    with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
+        logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
+        inside, outside = cross_entropy_terms(logits)
+        pixel = inside @ targets.T + outside @ (counts - targets).T
+        found = logits.sigmoid() * counts
+        dice = 1 - (2 * found @ targets.T + 1) / (found.sum(1)[:, None] + targets.sum(1) + 1)
+        likely = objectness.to(pixel.dtype).sigmoid()[:, None]
+        pixel = pixel / counts.sum().clamp(min=1)
+        return weights.mask * pixel + weights.dice * dice - weights.objectness * likely
+
+
+@torch.no_grad()
+def match(
+    logits: Tensor, objectness: Tensor, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
+) -> list[Pairs]:
+    """Hungarian matching: the cheapest assignment of a different candidate to every mask of a set.
+
+    Args:
+        logits: the candidates, float (batch, N, height, width).
+        objectness: float (batch, N), logits.
+        targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
+        valid: bool (batch, height, width), the pixels that count.
+        weights: factors of the pixel, Dice and objectness costs.
+
+    Returns:
+        The pairs of each sample, by the candidates' numbers, on the device of the logits.
+
+    Raises:
+        ValueError: a set with more masks than candidates.
+        InputError: a cost is not finite: the training diverged.
+    """
+    outputs = logits.shape[1]
+    if any(len(masks) > outputs for masks in targets):
+        raise ValueError(f"a set has more masks than the {outputs} candidates; cut it with cut_set first")
+    costs = [pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)]
+    table = torch.cat(costs, dim=1).cpu().numpy()  # waits for the device once
+    ends = np.cumsum([len(masks) for masks in targets])[:-1]
+    return [_assigned(sample, part, logits.device) for sample, part in enumerate(np.split(table, ends, axis=1))]
+
+
+def _assigned(sample: int, costs: npt.NDArray[np.floating], device: torch.device) -> Pairs:
+    if not np.isfinite(costs).all():
+        candidate, mask = np.argwhere(~np.isfinite(costs))[0]
+        raise InputError(
+            f"sample {sample}: matching candidate {candidate} with mask {mask} costs {costs[candidate, mask]}; "
+            "the network's numbers are no longer finite: lower the learning rate or clip the gradients"
+        )
+    candidates, masks = linear_sum_assignment(costs)
+    return torch.from_numpy(candidates).to(device), torch.from_numpy(masks).to(device)
+
+
+def proposal_loss(
+    proposals: Proposals, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The bipartite matching loss of stage 1, of the last decoder layer and of each earlier one.
+
+    Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole batch
+    (not over samples of their means), so that every mask has the same weight; its objectness loss is the mean over all
+    candidates of the batch, weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other
+    goals). The layers' losses are added, as in Mask2Former. Arguments and errors are those of `match`.
+
+    Returns:
+        The loss, a scalar, and its summands, without gradients: "mask", "dice" and "objectness" of the last
+        layer and "earlier", all weighted.
+    """
+    parts = _layer_losses(proposals.logits, proposals.objectness, targets, valid, weights)
+    parts["earlier"] = torch.zeros_like(parts["mask"])
+    for logits, objectness in proposals.earlier:
+        of_layer = _layer_losses(logits, objectness, targets, valid, weights)
+        parts["earlier"] = parts["earlier"] + torch.stack(list(of_layer.values())).sum()
+    return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+
+
+def _layer_losses(
+    logits: Tensor, objectness: Tensor, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
+) -> dict[str, Tensor]:
+    pairs = match(logits, objectness, targets, valid, weights)
+    chosen = torch.cat([own[candidates] for own, (candidates, _) in zip(logits, pairs, strict=True)])
+    wanted = torch.cat([own[masks] for own, (_, masks) in zip(targets, pairs, strict=True)])
+    counts = torch.cat([own.expand(len(found), -1, -1) for own, (found, _) in zip(valid, pairs, strict=True)])
+    matched = max(len(chosen), 1)
+    losses = {
+        "mask": weights.mask * binary_cross_entropy(chosen, wanted, counts).sum() / matched,
+        "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
+    }
+    goals, shares = _goals(logits, pairs, targets, valid, weights)
+    entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
+    losses["objectness"] = weights.objectness * (entropy / shares.sum())
+    if weights.ranking:
+        losses["ranking"] = weights.ranking * _ranking_loss(objectness.to(goals.dtype), goals)
+    return losses
+
+
+def _ranking_loss(scores: Tensor, goals: Tensor) -> Tensor:
+    """Mean over pairs of a click's candidates, float (batch, N), of log(1 + exp(-difference)), by goals' distance."""
+    better = (goals[:, :, None] - goals[:, None]).clamp(min=0)
+    return (better * F.softplus(scores[:, None] - scores[:, :, None])).sum() / better.sum().clamp(min=1e-6)
+
+
+@torch.no_grad()
+def _goals(
+    logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
+) -> tuple[Tensor, Tensor]:
+    """The target of every candidate's objectness, and its weight: float (batch, N) each, at least float32."""
+    goals = torch.zeros(logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+    if weights.objectness_target == "matched":
+        for row, (candidates, _) in zip(goals, pairs, strict=True):
+            row[candidates] = 1
+        return goals, weights.no_object + (1 - weights.no_object) * goals
+    for row, own, masks, counts in zip(goals, logits, targets, valid, strict=True):
+        meant = masks[:1] if weights.objectness_target == "own-iou" else masks
+        if len(meant):
+            found = own.sigmoid() > THRESHOLD
+            fits = _ious(found, meant > 0.5, counts).amax(dim=1)
+            if weights.redundancy:
+                repeats = _ious(found, found, counts).masked_fill(fits[:, None] >= fits, 0).amax(dim=1)
+                fits = fits * (1 - weights.redundancy * (2 * repeats - 1).clamp(min=0))
+            row.copy_(fits)
+    return goals, torch.ones_like(goals)
+
+
+def distinct(masks: BoolArray) -> IntArray:
+    """Numbers of the masks, bool (K, height, width), that are not empty and repeat no earlier one: int64 (k,)."""
+    seen: set[bytes] = set()
+    kept = []
+    for number, mask in enumerate(masks):
+        content = np.packbits(mask).tobytes()
+        if mask.any() and content not in seen:
+            seen.add(content)
+            kept.append(number)
+    return np.array(kept, dtype=np.int64)
+
+
+def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
+    """Which masks of a set are matched if it has more masks than candidates.
+
+    At most `outputs` masks by number, int64 (k,), ascending: the center's (the first), `supervised`, which supervises
+    stage 2, and random others; `supervised` alone if only one fits.
+    """
+    count = len(masks)
+    if count <= outputs:
+        return np.arange(count, dtype=np.int64)
+    kept = sorted({0, supervised}) if outputs > 1 else [supervised]
+    others = [number for number in range(count) if number not in kept]
+    drawn = generator.choice(others, size=outputs - len(kept), replace=False)
+    return np.array(sorted([*kept, *drawn.tolist()]), dtype=np.int64)
+
+
+@torch.no_grad()
+def chosen_candidates(logits: Tensor, supervised: Tensor, valid: Tensor) -> Tensor:
+    """The candidate of each sample with the largest IoU with the supervising mask goes on (paper, section 4.2).
+
+    int64 (batch,), the lowest number among equals; an empty union counts as an IoU of 0.
+
+    Args:
+        logits: float (batch, N, height, width).
+        supervised: bool or float (batch, height, width), the masks that supervise stage 2; above 0.5 is object.
+        valid: bool (batch, height, width), the pixels that count.
+    """
+    rows = zip(logits, supervised, valid, strict=True)
+    best = [_ious(own.sigmoid() > THRESHOLD, mask[None] > 0.5, counts)[:, 0].argmax() for own, mask, counts in rows]
+    return torch.stack(best)
+
+
+def _ious(found: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    """IoU of every candidate with every mask, bool (N or K, height, width): float64 (N, K)."""
+    found, masks = ((part & valid).flatten(1).double() for part in (found, masks))
+    both = found @ masks.T
+    union = found.sum(1)[:, None] + masks.sum(1) - both
+    return both / union.clamp(min=1)

@@ -15,8 +15,7 @@ from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.designs.design import Goal
 from disbench.disnet.network import Disnet
 from disbench.disnet.training.examples import Batch, refinement_clicks
-from disbench.disnet.training.losses import MASK_LOSSES
-from disbench.disnet.training.matching import THRESHOLD, chosen_candidates, proposal_loss
+from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
 Parts = dict[str, Tensor]

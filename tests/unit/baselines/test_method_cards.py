@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from disbench.baselines.bridge.adapters import LOADERS
-from disbench.baselines.cards import card_names, load_card, load_environment, method_spec
+from disbench.baselines.cards import card_names, load_card, load_class, load_environment, method_spec
 from disbench.baselines.listing import list_methods, show_method
-from disbench.baselines.loading import load_class
 from disbench.baselines.weights import fetch
 from disbench.core.choices import MethodStatus
 from disbench.core.errors import InputError
