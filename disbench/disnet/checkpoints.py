@@ -33,8 +33,7 @@ MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
 MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
 """Settings that change no step."""
 
-_RETIRED = {"radius_unit": "input", "mask_floor": 1e-6, "first_vector": False, "mask_loss": "bce"}
-_RETIRED |= {"selection": "current", "patch": 16}
+_RETIRED = {"mask_floor": 1e-6, "patch": 16}
 """Settings of older files that are fixed now: file and package agree on these values."""
 
 

@@ -59,7 +59,7 @@ def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:
 
 def grid_radii(options: ClickAttentionOptions, stride: int, input_side: int) -> tuple[float, float]:
     """r_0 of the first click and of the others, in cells of `stride` pixels of an input of `input_side` pixels."""
-    factor = input_side / INPUT_SIDE / stride
+    factor = 1.0 if options.radius_unit == "feature" else input_side / INPUT_SIDE / stride
     return options.first_click_radius * factor, options.other_click_radius * factor
 
 
@@ -90,16 +90,21 @@ def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
 
 
 class ClickCodes(nn.Module):
-    """Enc1D: P^t, a position code plus one of two learned sign vectors of d channels (paper, section 3.3)."""
+    """Enc1D: P^t, a position code plus one of two learned sign vectors of d channels (paper, section 3.3).
 
-    def __init__(self, channels: int) -> None:
+    With `first_vector`, a learned vector is added to the first click's code.
+    """
+
+    def __init__(self, channels: int, first_vector: bool = False) -> None:
         super().__init__()
         self.channels = channels
         self.signs = nn.Parameter(torch.randn(2, channels) * 0.02)
+        self.first = nn.Parameter(torch.zeros(channels)) if first_vector else None
 
     def forward(self, clicks: ClickBatch, input_side: int) -> Tensor:
         """P^t: float (batch, clicks, d)."""
-        return position_code(clicks.points, self.channels, input_side) + self.signs[clicks.positive.long()]
+        codes = position_code(clicks.points, self.channels, input_side) + self.signs[clicks.positive.long()]
+        return codes if self.first is None else torch.cat([codes[:, :1] + self.first, codes[:, 1:]], dim=1)
 
 
 class ClickVectors(nn.Module):
@@ -108,9 +113,9 @@ class ClickVectors(nn.Module):
     Without `augmented` (Table 2 without AC), F^-1 at the click is projected alone.
     """
 
-    def __init__(self, channels: int, augmented: bool = True) -> None:
+    def __init__(self, channels: int, augmented: bool = True, first_vector: bool = False) -> None:
         super().__init__()
-        self.codes = ClickCodes(channels) if augmented else None
+        self.codes = ClickCodes(channels, first_vector) if augmented else None
         self.projection = nn.Linear(2 * channels if augmented else channels, channels)
 
     def forward(self, features: Tensor, clicks: ClickBatch, stride: int) -> Tensor:

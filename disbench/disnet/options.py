@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from disbench.core.errors import InputError
 from disbench.io.settings import Bounds
 
-Modulation = Literal["product", "additive"]
+Modulation = Literal["product", "one-plus", "additive"]
 DesignName = Literal["", "dos", "itis", "ritm", "sam-style", "ld", "multiseg", "piclick", "fcanet"]
 Radius = Annotated[float, Bounds(0.01, 8192)]
 Layers = Annotated[int, Bounds(1, 128)]
@@ -20,10 +20,11 @@ class ClickAttentionOptions:
     """Readings of masked click attention (paper, eq. 5 to 8).
 
     Attributes:
-        first_click_radius: r_0 of the first click, pixels of a 448 input; it scales with the input (Table 3).
+        first_click_radius: r_0 of the first click, pixels of a 448 input (Table 3).
         other_click_radius: r_0 of the other clicks.
-        modulation: how the decay map G enters: "product", as printed (QK' * G), or "additive" (QK' + beta * G with a
-            learned beta, initially 4).
+        radius_unit: "input": radii are pixels of a 448 input and scale with the input; "feature": cells of F^-1.
+        modulation: how the decay map G enters: "product", as printed (QK' * G); "one-plus" (QK' * (1 + G));
+            "additive" (QK' + beta * G with a learned beta, initially 4).
         clicks_in_mask: use max(M_s, G_p) for M_s and max(1 - M_s, G_n) for 1 - M_s, so that corrective clicks are
             not masked out.
         separate_values: one value projection for each of eq. 7 and 8 instead of a shared one.
@@ -32,6 +33,7 @@ class ClickAttentionOptions:
 
     first_click_radius: Radius = 15.0
     other_click_radius: Radius = 5.0
+    radius_unit: Literal["input", "feature"] = "input"
     modulation: Modulation = "product"
     clicks_in_mask: bool = False
     separate_values: bool = False
@@ -45,10 +47,12 @@ class GuidanceOptions:
     Attributes:
         click_augmented_feature: AC: add the click code to F^-1 at the clicks, as in eq. 9.
         conv_ffn: the depth-wise ConvFFN.
+        first_vector: add a learned vector to the first click's code.
     """
 
     click_augmented_feature: bool = True
     conv_ffn: bool = True
+    first_vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)

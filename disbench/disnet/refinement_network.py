@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from disbench.disnet.batches import ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
 from disbench.disnet.frames import STRIDE
-from disbench.disnet.options import ClickAttentionOptions, DisnetOptions
+from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
 
 FIRST_BETA = 4.0
 """Initial value of the learned weight of an additive decay map."""
@@ -41,6 +41,13 @@ def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
     """
     products = torch.einsum("bd,bcd->bc", query @ key.weight, cells) + (query @ key.bias)[:, None]
     return products / math.sqrt(query.shape[-1])
+
+
+def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
+    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product"."""
+    if beta is not None:
+        return products + beta * decay
+    return products * (decay if modulation == "product" else 1 + decay)
 
 
 class PlainAttention(nn.Module):
@@ -86,8 +93,7 @@ class MaskedClickAttention(PlainAttention):
             own = mask if positive else 1 - mask
             if options.clicks_in_mask:
                 own = torch.maximum(own, decay)
-            near = decay.flatten(1)
-            scores = products * near if self.beta is None else products + self.beta * near
+            scores = modulated(products, decay.flatten(1), options.modulation, self.beta)
             gathered = value(masked_attention(scores, own.clamp(min=MASK_FLOOR).log().flatten(1), cells))
             if options.gate_unclicked:
                 gathered = gathered * clicks.signed(positive).any(dim=1, keepdim=True).float()
@@ -204,7 +210,7 @@ class DamcBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(channels)
         self.ffn = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
         self.ffn_norm = nn.LayerNorm(channels)
-        self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature)
+        self.click_vectors = ClickVectors(channels, guidance.click_augmented_feature, guidance.first_vector)
         self.guidance = FirstClickGuidance(channels, heads) if options.fcg else PlainGuidance(channels, heads)
         self.conv_ffn = ConvFfn(channels) if guidance.conv_ffn else None
 

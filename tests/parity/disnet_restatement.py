@@ -68,7 +68,10 @@ def decay(cell: tuple[int, int], clicks: Sequence[AnyClick], positive: bool, opt
         radius = options.first_click_radius if number == 0 else options.other_click_radius
         cell_x, cell_y = center(cell)
         distance = math.sqrt((cell_x - x) ** 2 + (cell_y - y) ** 2)
-        radius *= side / 448
+        if options.radius_unit == "input":
+            radius *= side / 448
+        else:
+            distance /= STRIDE
         largest = max(largest, 1 - min(radius, distance) / radius)
     return largest
 
@@ -87,6 +90,8 @@ def half_of_click_attention(
         match options.modulation:
             case "product":
                 affinity = affinity * near
+            case "one-plus":
+                affinity = affinity * (1 + near)
             case "additive":
                 affinity = affinity + module.beta.item() * near
         allowed = mask[cell] if positive else 1 - mask[cell]
@@ -129,10 +134,11 @@ def position_code(x: float, y: float, channels: int, side: int) -> Array:
     return np.array(code)
 
 
-def click_code(module: Any, click: AnyClick, side: int) -> Array:
+def click_code(module: Any, click: AnyClick, is_first: bool, side: int) -> Array:
     """P^t of one click: Enc1D."""
     x, y, positive = click
-    return position_code(x, y, module.channels, side) + numbers(module.signs)[1 if positive else 0]
+    code = position_code(x, y, module.channels, side) + numbers(module.signs)[1 if positive else 0]
+    return code + numbers(module.first) if is_first and module.first is not None else code
 
 
 def sampled(features: Array, x: float, y: float) -> Array:
@@ -152,10 +158,10 @@ def click_vectors(module: Any, features: Array, clicks: Sequence[AnyClick]) -> l
     """F' (eq. 9)."""
     side = STRIDE * max(features.shape[:2])
     vectors = []
-    for click in clicks:
+    for number, click in enumerate(clicks):
         found = sampled(features, click[0], click[1])
         if module.codes is not None:
-            found = np.concatenate([found, click_code(module.codes, click, side)])
+            found = np.concatenate([found, click_code(module.codes, click, number == 0, side)])
         vectors.append(linear(module.projection, found))
     return vectors
 

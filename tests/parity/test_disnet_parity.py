@@ -48,7 +48,7 @@ SAMPLES: list[list[AnyClick]] = [
 
 RADII: list[dict[str, Any]] = [
     {"first_click_radius": 150.0, "other_click_radius": 90.0},
-    {"first_click_radius": 3.0, "other_click_radius": 200.0},
+    {"first_click_radius": 3.0, "other_click_radius": 2.0, "radius_unit": "feature"},
     {},
 ]
 """The default ones are about a pixel here: an input of 36 pixels, not of 448."""
@@ -61,7 +61,7 @@ ATTENTION = [
         **RADII[number % len(RADII)],
     )
     for number, (modulation, in_mask, separate, gated) in enumerate(
-        product(["product", "additive"], [False, True], [False, True], [False, True])
+        product(["product", "one-plus", "additive"], [False, True], [False, True], [False, True])
     )
 ]
 NETWORKS = [
@@ -70,11 +70,11 @@ NETWORKS = [
         fcg=fcg,
         blocks=blocks,
         attention=ClickAttentionOptions(60, 40, modulation="additive", gate_unclicked=True),
-        guidance=GuidanceOptions(augmented, conv),
+        guidance=GuidanceOptions(augmented, conv, first),
     )
-    for (mca, fcg, blocks), (augmented, conv) in product(
+    for (mca, fcg, blocks), (augmented, conv, first) in product(
         [(True, True, 2), (True, False, 1), (False, True, 1), (False, False, 2)],
-        [(True, True), (True, False), (False, True)],
+        [(True, True, False), (True, False, True), (False, True, False)],
     )
 ]
 DEFAULT = DisnetOptions()
@@ -160,10 +160,10 @@ def test_plain_attention() -> None:
         close(found[row], literal.plain_attention(module, token[row].numpy(), features[row].numpy()))
 
 
-@pytest.mark.parametrize("augmented", [True, False])
-def test_click_vectors(augmented: bool) -> None:
+@pytest.mark.parametrize(("augmented", "first"), [(True, False), (True, True), (False, False)])
+def test_click_vectors(augmented: bool, first: bool) -> None:
     """Equation 9."""
-    module = random_weights(ClickVectors(CHANNELS, augmented))
+    module = random_weights(ClickVectors(CHANNELS, augmented, first))
     _, features, _ = drawn_inputs()
     found = module(features.permute(0, 3, 1, 2), batch_of(SAMPLES), literal.STRIDE)
     for row, clicks in enumerate(SAMPLES):
@@ -297,7 +297,7 @@ def small_inputs() -> tuple[Tensor, Tensor, Tensor]:
     return token.double(), features.double(), mask.double().sigmoid()
 
 
-@pytest.mark.parametrize("modulation", ["product", "additive"])
+@pytest.mark.parametrize("modulation", ["product", "one-plus", "additive"])
 @pytest.mark.parametrize("others", [False, True])
 def test_gradients_of_masked_click_attention(modulation: Any, others: bool) -> None:
     options = ClickAttentionOptions(
@@ -317,9 +317,9 @@ def test_gradients_of_first_click_guidance() -> None:
     assert hold(module, lambda *own: (*own, clicks), (features, vectors, mask))
 
 
-@pytest.mark.parametrize("augmented", [True, False])
-def test_gradients_of_click_vectors(augmented: bool) -> None:
-    module = random_weights(ClickVectors(4, augmented))
+@pytest.mark.parametrize(("augmented", "first"), [(True, True), (False, False)])
+def test_gradients_of_click_vectors(augmented: bool, first: bool) -> None:
+    module = random_weights(ClickVectors(4, augmented, first))
     _, features, _ = small_inputs()
     clicks = batch_of(SMALL_CLICKS)
     assert hold(module, lambda own: (own, clicks, literal.STRIDE), (features.permute(0, 3, 1, 2),))

@@ -1,1 +1,1 @@
-"""Designs of the literature, and what two of them do at test time."""
+"""Designs of the literature on DISNet's encoder, decoder, data and clicks, one file each, named after its paper."""

@@ -1,6 +1,6 @@
 """Losses of masks, and the loss of candidates that are matched to the masks of diverse sets.
 
-The losses of masks, cross entropy, Dice and normalized focal loss, take the same arguments:
+The losses of masks, cross entropy, focal, Dice and normalized focal loss, take the same arguments:
 
 * logits: float (masks, height, width), any finite size. Half precision is raised to float32.
 * targets: bool or float (masks, height, width). A float in [0, 1] is the share of the pixel that is object.
@@ -24,13 +24,19 @@ from torch.nn import functional as F
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError
 from disbench.disnet.batches import Proposals
-from disbench.disnet.training.settings import MatchWeights
+from disbench.disnet.training.settings import MatchWeights, Selection
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid pixels of -log(p_t), p_t being the probability of the pixel's class."""
     logits, targets, valid = counted(logits, targets, valid)
     return _pixel_mean(*cross_entropy_terms(logits), targets, valid)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean over valid pixels of -alpha_t (1 - p_t)^gamma log(p_t) (Lin et al. 2017, eq. 5; there over anchors)."""
+    logits, targets, valid = counted(logits, targets, valid)
+    return _pixel_mean(*focal_terms(logits, alpha, gamma), targets, valid)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
@@ -53,10 +59,9 @@ def normalized_focal_loss(
     are completely wrong; here the logarithm is exact.
     """
     logits, targets, valid = counted(logits, targets, valid)
-    inside, outside = _focal_weight(logits, gamma), _focal_weight(-logits, gamma)
-    total = (torch.lerp(outside, inside, targets) * valid).sum(dim=(-2, -1)).detach() + 1e-12
-    terms = alpha * inside * F.softplus(-logits), (1 - alpha) * outside * F.softplus(logits)
-    return _pixel_mean(*terms, targets, valid) * valid.sum(dim=(-2, -1)) / total
+    weights = torch.lerp(_focal_weight(-logits, gamma), _focal_weight(logits, gamma), targets) * valid
+    total = weights.sum(dim=(-2, -1)).detach() + 1e-12
+    return _pixel_mean(*focal_terms(logits, alpha, gamma), targets, valid) * valid.sum(dim=(-2, -1)) / total
 
 
 MASK_LOSSES = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_entropy, "dice": dice_loss}
@@ -72,6 +77,12 @@ def counted(logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Ten
 def cross_entropy_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Each pixel's cross entropy as object and as background: float, the shape of the logits."""
     return F.softplus(-logits), F.softplus(logits)
+
+
+def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Each pixel's focal loss as object and as background: float, the shape of the logits."""
+    inside, outside = cross_entropy_terms(logits)
+    return alpha * _focal_weight(logits, gamma) * inside, (1 - alpha) * _focal_weight(-logits, gamma) * outside
 
 
 def _focal_weight(logits: Tensor, gamma: float) -> Tensor:
@@ -101,7 +112,7 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
     """
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
-        inside, outside = cross_entropy_terms(logits)
+        inside, outside = cross_entropy_terms(logits) if weights.mask_loss == "bce" else focal_terms(logits)
         pixel = inside @ targets.T + outside @ (counts - targets).T
         found = logits.sigmoid() * counts
         dice = 1 - (2 * found @ targets.T + 1) / (found.sum(1)[:, None] + targets.sum(1) + 1)
@@ -180,8 +191,9 @@ def _layer_losses(
     wanted = torch.cat([own[masks] for own, (_, masks) in zip(targets, pairs, strict=True)])
     counts = torch.cat([own.expand(len(found), -1, -1) for own, (found, _) in zip(valid, pairs, strict=True)])
     matched = max(len(chosen), 1)
+    pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     losses = {
-        "mask": weights.mask * binary_cross_entropy(chosen, wanted, counts).sum() / matched,
+        "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
     }
     goals, shares = _goals(logits, pairs, targets, valid, weights)
@@ -248,8 +260,10 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 
 
 @torch.no_grad()
-def chosen_candidates(logits: Tensor, supervised: Tensor, valid: Tensor) -> Tensor:
-    """The candidate of each sample with the largest IoU with the supervising mask goes on (paper, section 4.2).
+def chosen_candidates(
+    logits: Tensor, supervised: Tensor, valid: Tensor, rule: Selection = "current", sets: Sequence[Tensor] = ()
+) -> Tensor:
+    """The candidate of each sample that goes on to stage 2, by its IoU with the ground truth.
 
     int64 (batch,), the lowest number among equals; an empty union counts as an IoU of 0.
 
@@ -257,9 +271,12 @@ def chosen_candidates(logits: Tensor, supervised: Tensor, valid: Tensor) -> Tens
         logits: float (batch, N, height, width).
         supervised: bool or float (batch, height, width), the masks that supervise stage 2; above 0.5 is object.
         valid: bool (batch, height, width), the pixels that count.
+        rule: "current": the largest IoU with the supervising mask (paper, section 4.2); "any-gt": with any mask of the
+            set (section 3.2).
+        sets: the set of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
     """
-    rows = zip(logits, supervised, valid, strict=True)
-    best = [_ious(own.sigmoid() > THRESHOLD, mask[None] > 0.5, counts)[:, 0].argmax() for own, mask, counts in rows]
+    rows = zip(logits, supervised[:, None] if rule == "current" else sets, valid, strict=True)
+    best = [_ious(own.sigmoid() > THRESHOLD, goals > 0.5, counts).amax(dim=1).argmax() for own, goals, counts in rows]
     return torch.stack(best)
 
 

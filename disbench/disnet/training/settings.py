@@ -14,6 +14,7 @@ from disbench.disnet.options import NetworkSettings
 from disbench.io import addresses, definitions
 from disbench.io.settings import Bounds, Count, settings_from, with_overrides
 
+Selection = Literal["current", "any-gt"]
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Size = Annotated[float, Bounds(0, MAX_COUNT)]
 """A rate, a number of epochs or a norm."""
@@ -63,7 +64,7 @@ class MatchWeights:
     """Weights of the proposals' losses; the defaults are PiClick's.
 
     Attributes:
-        mask: the cross entropy of pixels.
+        mask: the pixel loss, `mask_loss`: "bce" or "focal" (alpha 0.25, gamma 2).
         objectness: the loss of "this candidate is an object that the click may mean".
         no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
         objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
@@ -78,6 +79,7 @@ class MatchWeights:
     dice: float = 5.0
     objectness: float = 2.0
     no_object: float = 0.1
+    mask_loss: Literal["bce", "focal"] = "bce"
     objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
     redundancy: Share = 0.0
     ranking: float = 0.0
@@ -116,8 +118,8 @@ class Training:
         betas: Adam's two.
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
-        chosen_by_score: share of examples where the candidate of the best score goes on to stage 2, in the others it is
-            that of the largest IoU with the supervising mask.
+        selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
+        chosen_by_score: share of examples where the candidate of the best score goes on instead.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
         later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the
             paper's); "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the
@@ -154,6 +156,7 @@ class Training:
     clip: Size = 0.0
     matching: MatchWeights = field(default_factory=MatchWeights)
     refinement: RefinementLoss = field(default_factory=RefinementLoss)
+    selection: Selection = "current"
     chosen_by_score: Share = 0.0
     corrective_clicks: Count = 3
     later_clicks: Literal["random", "protocol"] = "random"

@@ -143,7 +143,8 @@ class TwoStageLoss(nn.Module):
         return loss, parts, proposals.keep(self._chosen(proposals, batch)).logits.detach()
 
     def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
-        best, share = chosen_candidates(proposals.logits, batch.targets, batch.valid), self.settings.chosen_by_score
+        rule, share = self.settings.selection, self.settings.chosen_by_score
+        best = chosen_candidates(proposals.logits, batch.targets, batch.valid, rule, batch.masks)
         if not share:
             return best
         by_score = torch.rand(len(best)).to(best.device) < share

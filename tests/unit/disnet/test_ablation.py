@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from disbench.baselines.cards import method_spec
 from disbench.cli import train as cli_train
 from disbench.core.errors import InputError
-from disbench.disnet.designs.design import DESIGNS
+from disbench.disnet.designs.registry import DESIGNS
 from disbench.disnet.method import described
 from disbench.disnet.training import ablation
 from disbench.disnet.training.ablation import AblationOptions, ablate

@@ -106,7 +106,7 @@ def test_a_file_that_is_not_safetensors(tmp_path: Path, content: bytes | None) -
         load_network(path)
 
 
-OLDER, OTHER = ({"training": json.dumps(TRAINING.as_dict() | {"selection": rule})} for rule in ("current", "any-gt"))
+OLDER, OTHER = ({"training": json.dumps(TRAINING.as_dict() | {"patch": side})} for side in (16, 14))
 NEWER = {"training": json.dumps(TRAINING.as_dict() | {"momentum": 3})}
 WIDER = {"training": json.dumps(dataclasses.replace(TRAINING, network=tiny_settings(candidates=5)).as_dict())}
 BIAS = "refinement.blocks.0.ffn.0.bias"
@@ -118,7 +118,7 @@ BIAS = "refinement.blocks.0.ffn.0.bias"
         ({}, {}, "not a DISNet checkpoint"),
         ({"training": "lasted long"}, {}, "not a DISNet checkpoint"),
         ({"disbench": "{}"}, {}, "not a DISNet checkpoint"),
-        (OTHER, {}, "unknown key 'selection'"),
+        (OTHER, {}, "unknown key 'patch'"),
         (NEWER, {}, "unknown key 'momentum'"),
         (WIDER, {}, "another network"),
         (None, {BIAS: None}, f"{BIAS} are missing"),

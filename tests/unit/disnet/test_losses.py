@@ -22,15 +22,16 @@ from disbench.disnet.training.losses import (
     cut_set,
     dice_loss,
     distinct,
+    focal_loss,
     match,
     normalized_focal_loss,
     pairwise_costs,
     proposal_loss,
 )
-from disbench.disnet.training.settings import MatchWeights
+from disbench.disnet.training.settings import MatchWeights, Selection
 
 Loss = Callable[..., Tensor]
-LOSSES: list[Loss] = [binary_cross_entropy, dice_loss, normalized_focal_loss]
+LOSSES: list[Loss] = [binary_cross_entropy, focal_loss, dice_loss, normalized_focal_loss]
 Pixel = tuple[float, bool]
 """Probability of object, and whether it is one."""
 
@@ -43,6 +44,14 @@ def right(pixel: Pixel) -> float:
 
 def literal_cross_entropy(pixels: list[Pixel]) -> float:
     return -sum(math.log(right(pixel)) for pixel in pixels) / len(pixels)
+
+
+def literal_focal(pixels: list[Pixel], alpha: float = 0.25, gamma: float = 2) -> float:
+    total = 0.0
+    for pixel in pixels:
+        alpha_t = alpha if pixel[1] else 1 - alpha
+        total += -alpha_t * (1 - right(pixel)) ** gamma * math.log(right(pixel))
+    return total / len(pixels)
 
 
 def literal_dice(pixels: list[Pixel]) -> float:
@@ -62,6 +71,7 @@ def literal_normalized_focal(pixels: list[Pixel], alpha: float = 0.5, gamma: flo
 
 LITERAL: dict[Loss, Callable[..., float]] = {
     binary_cross_entropy: literal_cross_entropy,
+    focal_loss: literal_focal,
     dice_loss: literal_dice,
     normalized_focal_loss: literal_normalized_focal,
 }
@@ -93,13 +103,12 @@ def test_is_the_formula(loss: Loss) -> None:
     torch.testing.assert_close(loss(logits, targets.double(), valid), found)
 
 
+@pytest.mark.parametrize("loss", [focal_loss, normalized_focal_loss], ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.7, 0.0), (0.3, 0.5), (0.5, 3.0)])
-def test_the_focal_loss_follows_alpha_and_gamma(alpha: float, gamma: float) -> None:
+def test_focal_losses_follow_alpha_and_gamma(loss: Loss, alpha: float, gamma: float) -> None:
     logits, targets, valid = drawn(1)
-    expected = literal_normalized_focal(pixels_that_count(logits, targets, valid), alpha, gamma)
-    assert normalized_focal_loss(logits, targets, valid, alpha=alpha, gamma=gamma).item() == pytest.approx(
-        expected, rel=1e-9
-    )
+    expected = LITERAL[loss](pixels_that_count(logits, targets, valid), alpha, gamma)
+    assert loss(logits, targets, valid, alpha=alpha, gamma=gamma).item() == pytest.approx(expected, rel=1e-9)
 
 
 @by_name
@@ -144,7 +153,7 @@ def test_a_mask_without_a_pixel_that_counts_loses_nothing(loss: Loss) -> None:
 def test_extreme_logits_have_finite_gradients(loss: Loss, gamma: float, size: float) -> None:
     logits = torch.tensor([[[size, -size], [size, -size]]] * 3, requires_grad=True)
     targets = torch.tensor([[[1, 1], [0, 0]], [[1, 0], [1, 0]], [[0, 1], [0, 1]]], dtype=torch.bool)
-    options = {"gamma": gamma} if loss is normalized_focal_loss else {}
+    options = {"gamma": gamma} if loss in (focal_loss, normalized_focal_loss) else {}
     found = loss(logits, targets, torch.ones_like(targets), **options)
     (slopes,) = torch.autograd.grad(found.sum(), logits)
     assert torch.isfinite(found).all()
@@ -163,7 +172,7 @@ def test_half_precision_is_raised(loss: Loss) -> None:
     torch.testing.assert_close(found, loss(half.float(), targets, valid), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", [binary_cross_entropy, focal_loss, dice_loss], ids=lambda loss: loss.__name__)
 def test_gradients(loss: Loss) -> None:
     logits, targets, valid = drawn(2, (2, 3))
     assert torch.autograd.gradcheck(lambda x: loss(x, targets, valid), (logits.requires_grad_(),))
@@ -182,9 +191,9 @@ def test_no_gradient_flows_through_the_normaliser() -> None:
 
 
 SIZE = (4, 5)
-WEIGHTS = [MatchWeights(), MatchWeights(mask=2, dice=3, objectness=0.5, no_object=0.3)]
+WEIGHTS = [MatchWeights(), MatchWeights(mask=2, dice=3, objectness=0.5, no_object=0.3, mask_loss="focal")]
 few = settings(max_examples=15)
-by_weights = pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: str(weights.mask))
+by_weights = pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: weights.mask_loss)
 
 
 class Drawn:
@@ -214,7 +223,7 @@ class Drawn:
 def pair_cost(logits: Tensor, mask: Tensor, valid: Tensor, likely: Tensor, weights: MatchWeights) -> float:
     """Of one candidate and one mask."""
     one = (logits[None], mask[None], valid[None])
-    pixel = binary_cross_entropy(*one)
+    pixel = (binary_cross_entropy if weights.mask_loss == "bce" else focal_loss)(*one)
     probability = 1 / (1 + math.exp(-likely.item()))
     return float(weights.mask * pixel + weights.dice * dice_loss(*one) - weights.objectness * probability)
 
@@ -279,6 +288,7 @@ def literal_layer_losses(
 ) -> tuple[list[float], list[float], list[tuple[float, float]]]:
     """Pixel and Dice losses of all matched pairs of a batch; weight and cross entropy of all candidates."""
     logits, objectness = drawn.layers[layer]
+    pixel_loss = binary_cross_entropy if weights.mask_loss == "bce" else focal_loss
     pixel, dice, likely = [], [], []
     for row, masks in enumerate(drawn.sets):
         one = slice(row, row + 1)
@@ -291,7 +301,7 @@ def literal_layer_losses(
                 continue
             likely.append((1.0, -math.log(probability)))
             pair = (logits[row, candidate][None], masks[partner[candidate]][None], drawn.valid[one])
-            pixel.append(binary_cross_entropy(*pair).item())
+            pixel.append(pixel_loss(*pair).item())
             dice.append(dice_loss(*pair).item())
     return pixel, dice, likely
 
@@ -434,25 +444,34 @@ def literal_choice(logits: Tensor, masks: Tensor, valid: Tensor) -> int:
 
 
 @few
-@given(st.integers(0, 1000))
-def test_the_candidate_that_goes_on(seed: int) -> None:
+@given(st.integers(0, 1000), st.sampled_from(["current", "any-gt"]))
+def test_the_candidate_that_goes_on(seed: int, rule: Selection) -> None:
     drawn = Drawn([2, 1, 3], seed=seed)
     supervised = torch.stack([masks[-1] for masks in drawn.sets])
-    found = chosen_candidates(drawn.logits, supervised, drawn.valid)
-    goals = [masks[-1:] for masks in drawn.sets]
+    found = chosen_candidates(drawn.logits, supervised, drawn.valid, rule, drawn.sets)
+    goals = [masks[-1:] if rule == "current" else masks for masks in drawn.sets]
     assert found.dtype == torch.int64
     assert found.tolist() == [literal_choice(*parts) for parts in zip(drawn.logits, goals, drawn.valid, strict=True)]
     for row in range(3):
         one = slice(row, row + 1)
-        alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one])
+        alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one], rule, drawn.sets[one])
         assert alone.tolist() == [found[row].item()]
 
 
-def test_equal_candidates_and_the_threshold() -> None:
+def test_rules_of_choice_and_equal_candidates() -> None:
+    """The first candidate is the inner mask, exactly; the second nearly the outer one, which supervises."""
+    inner = torch.tensor([[[True, False, False, False, False, False]]])
+    outer = torch.tensor([[True, True, True, True, True, False]])
+    near_outer = torch.tensor([[True, True, True, True, False, False]])
+    logits = torch.stack([inner[0], near_outer]).float()[None] * 10 - 5
+    sets = [torch.stack([inner[0], outer])]
+    valid = torch.ones(1, 1, 6, dtype=torch.bool)
+    assert chosen_candidates(logits, outer[None], valid, "current", sets).tolist() == [1]
+    assert chosen_candidates(logits, outer[None], valid, "any-gt", sets).tolist() == [0]
     valid = torch.ones(1, 1, 2, dtype=torch.bool)
     goal = torch.tensor([[[True, False]]])
     at = math.log(0.49 / 0.51)
     logits = torch.tensor([[[[at - 0.01, -9]], [[at + 0.01, -9]], [[9.0, -9]]]])
-    assert chosen_candidates(logits, goal, valid).tolist() == [1]
+    assert chosen_candidates(logits, goal, valid, "current", []).tolist() == [1]
     nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
-    assert chosen_candidates(-logits.abs() - 1, nothing, valid).tolist() == [0]
+    assert chosen_candidates(-logits.abs() - 1, nothing, valid, "current", []).tolist() == [0]

@@ -101,9 +101,9 @@ def test_the_defaults_and_both_trainings_are_the_papers() -> None:
 
 def test_overrides_reach_nested_tables() -> None:
     training = load_training(
-        "disnet-small", ["network.options.attention.modulation=product", "augmentation.views=2", "seed=4", "batch=2"]
+        "disnet-small", ["network.options.attention.modulation=one-plus", "augmentation.views=2", "seed=4", "batch=2"]
     )
-    assert training.network.options.attention.modulation == "product"
+    assert training.network.options.attention.modulation == "one-plus"
     assert training.network.architecture == "sam", "what stands beside an override stays"
     assert (training.augmentation.views, training.seed, training.batch) == (2, 4, 2)
 

@@ -98,11 +98,14 @@ def refined_alone(made: Disnet, batch: Batch, chosen: Tensor) -> list[Tensor]:
     return masks
 
 
-def test_the_step_written_out(network: Disnet, batch: Batch) -> None:
-    loss, parts = step(network, batch, refinement=RefinementLoss(0.5, 5.0, 3.0), corrective_clicks=2)
+@pytest.mark.parametrize("selection", ["current", "any-gt"])
+def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> None:
+    weights = RefinementLoss(0.5, 5.0, 3.0)
+    loss, parts = step(network, batch, selection=selection, refinement=weights, corrective_clicks=2)
     with torch.no_grad():
         proposals = network.propose(batch.inputs, batch.first)
-    chosen = best(proposals, targets_of(batch), batch.valid.numpy())
+    goals = targets_of(batch) if selection == "current" else [list(masks.numpy()) for masks in batch.masks]
+    chosen = best(proposals, goals, batch.valid.numpy())
     masks = torch.stack(refined_alone(network, batch, chosen))
     given = (masks, batch.targets, batch.valid)
     for name, weight, own in (

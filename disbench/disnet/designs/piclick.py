@@ -1,0 +1,29 @@
+"""PiClick: queries at every click, matched to all masks that the clicks may mean; scores estimate IoUs.
+
+Yan et al., "PiClick: Picking the Desired Mask in Click-based Interactive Segmentation", 2023, section 3.
+Simplified: one score in the place of their objectness and their estimate, in the cost of the matching too; the set
+is the shards' diverse set, less the masks that disagree with a later click, where the paper takes all annotated
+masks that contain the click and unions of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from disbench.disnet.batches import Proposals
+from disbench.disnet.designs.design import Design, Goal, Parts
+from disbench.disnet.training.losses import proposal_loss
+from disbench.disnet.training.settings import Training
+
+
+class PiClick(Design):
+    """Queries at every click, matched to all masks that the clicks may mean; scores estimate IoUs."""
+
+    single = False
+
+    def loss(self, proposals: Proposals, goal: Goal, training: Training) -> tuple[Tensor, Parts]:
+        """DISNet's matching loss, with the IoU with the target for the goal of the scores."""
+        weights = replace(training.matching, objectness_target="own-iou", redundancy=0.0, ranking=0.0)
+        return proposal_loss(proposals, goal.sets, goal.valid, weights)
