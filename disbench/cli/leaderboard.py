@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from typer import Argument, Option
 
-from disbench.cli.ambiguity import FAILED_SAMPLES
 from disbench.cli.options import (
     BAD_INPUT,
+    FAILED_SAMPLES,
     AddressOption,
     DataOption,
     DatasetSetOption,
     EngineOption,
+    GpusOption,
+    NamedDatasetOption,
+    Texts,
+    ThreadsOption,
+    TimeoutOption,
     WorkersOption,
+    arg,
     command_line,
     list_option,
-    local_path,
+    opt,
     path,
     say,
     say_all,
+    written,
 )
 from disbench.core.errors import InputError
 from disbench.io import addresses
@@ -34,25 +40,20 @@ import_app = typer.Typer(help="Read results of other tools.", no_args_is_help=Tr
 
 @leaderboard_app.command("run")
 def leaderboard_run(
-    plan: Annotated[str, Argument(help="Name of a plan (--list), or your own plan.toml.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder of the leaderboard.")] = Path("leaderboard"),
-    only: Annotated[
-        list[str] | None, Option(help="Only these rows: DATASET/NAME, with * for any letters; may be repeated.")
-    ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print rows, downloads and hours, and do nothing.")] = False,
+    plan: Annotated[str, arg("Name of a plan (--list), or your own plan.toml.")],
+    out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
+    only: Annotated[Texts, opt("Only these rows: DATASET/NAME, with * for any letters; may be repeated.")] = None,
+    dry_run: Annotated[bool, opt("Print rows, downloads and hours, and do nothing.", "--dry-run")] = False,
     set_: Annotated[
-        list[str] | None,
-        Option("--set", help="Set an option of all methods that have it, such as device=cuda; may be repeated."),
+        Texts, opt("Set an option of all methods that have it: device=cuda; may be repeated.", "--set")
     ] = None,
     workers: WorkersOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    gpus_per_worker: Annotated[float, Option(min=0, help="GPUs per worker on Ray; with 0.5, two share one.")] = 0.0,
-    threads: Annotated[int, Option(min=1, help="Threads per process.")] = 1,
-    timeout: Annotated[float, Option(min=0, help="Seconds that one call of a method may take; 0: no limit.")] = 60.0,
-    existing: Annotated[
-        Literal["resume", "overwrite"], Option(help="What to do with rows that are done, or under way.")
-    ] = "resume",
+    gpus_per_worker: GpusOption = 0.0,
+    threads: ThreadsOption = 1,
+    timeout: TimeoutOption = 60.0,
+    existing: Annotated[Literal["resume", "overwrite"], opt("What to do with rows done, or under way.")] = "resume",
     data: DataOption = None,
     _list: Annotated[bool, list_option("reports/plans", "List the plans.")] = False,
 ) -> None:
@@ -60,9 +61,9 @@ def leaderboard_run(
 
     A row that fails stops no other; the exit code is then 1.
     """
-    from disbench.harness.plan import RUNS, jobs_of, preview, read_plan  # noqa: PLC0415
-    from disbench.harness.plan_run import Conduct, read_failures, run_plan  # noqa: PLC0415
-    from disbench.reports.leaderboard import build_leaderboard  # noqa: PLC0415
+    from disbench.harness.plan import RUNS, jobs_of, preview, read_plan
+    from disbench.harness.plan_run import Conduct, read_failures, run_plan
+    from disbench.reports.leaderboard import build_leaderboard
 
     asked = read_plan(plan)
     jobs = jobs_of(asked, only or [])
@@ -82,16 +83,16 @@ def leaderboard_run(
 
 @leaderboard_app.command("check")
 def leaderboard_check(
-    submission: Annotated[Path, Argument(parser=path, help="A packed run.")],
-    dataset: Annotated[str | None, Option(help="The run's dataset, if its name alone does not find it.")] = None,
+    submission: Annotated[Path, arg("A packed run.", parser=path)],
+    dataset: Annotated[str | None, opt("The run's dataset, if its name alone does not find it.")] = None,
     data: DataOption = None,
 ) -> None:
     """Say yes or no to a packed run: every number, click and IoU recomputed on the same dataset.
 
     The exit code is 0 for yes and 2 for no.
     """
-    from disbench.harness.archive import read_packed  # noqa: PLC0415
-    from disbench.harness.verification import verify_run  # noqa: PLC0415
+    from disbench.harness.archive import read_packed
+    from disbench.harness.verification import verify_run
 
     read_packed(addresses.here(submission))
     found = verify_run(submission, data, dataset=dataset, progress=True)
@@ -103,41 +104,37 @@ def leaderboard_check(
 
 @leaderboard_app.command("build")
 def leaderboard_build(
-    runs: Annotated[list[Path], Argument(parser=path, help="Folders of packed runs, or runs.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder of the leaderboard.")] = Path("leaderboard"),
+    runs: Annotated[list[Path], arg("Folders of packed runs, or runs.", parser=path)],
+    out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
 ) -> None:
     """Build a leaderboard from stored runs: report, page, the paper's Table 1 and Figure 4."""
-    from disbench.reports.leaderboard import build_leaderboard  # noqa: PLC0415
+    from disbench.reports.leaderboard import build_leaderboard
 
     say_all(build_leaderboard([addresses.here(run) for run in runs], out))
 
 
 @import_app.command("ious")
 def import_ious(
-    file: Annotated[Path, Argument(parser=path, help="Pickle of evaluate_model.py --save-ious or --iou-analysis.")],
-    method: Annotated[str, Option(help="Card of the method (disbench methods list), or any name.")],
-    dataset: Annotated[str, Option(help="The dataset: name of a card, your own card.toml, or a folder.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder of the run.")],
-    variant: Annotated[str, Option(help="Which of the card's trained networks it is (default: not stated).")] = "",
-    set_: Annotated[
-        list[str] | None, Option("--set", help="Record an option of the method: option=value; may be repeated.")
-    ] = None,
+    file: Annotated[Path, arg("Pickle of evaluate_model.py --save-ious or --iou-analysis.", parser=path)],
+    method: Annotated[str, opt("Card of the method (disbench methods list), or any name.")],
+    dataset: NamedDatasetOption,
+    out: Annotated[Path, written("Folder of the run.")],
+    variant: Annotated[str, opt("Which of the card's trained networks it is (default: not stated).")] = "",
+    set_: Annotated[Texts, opt("Record an option of the method: option=value; may be repeated.", "--set")] = None,
     dataset_option: DatasetSetOption = None,
-    protocol: Annotated[str, Option(help="How its code evaluates (disbench run --list-protocols).")] = "ritm",
+    protocol: Annotated[str, opt("How its code evaluates (disbench run --list-protocols).")] = "ritm",
     stop_at: Annotated[
-        float | None, Option(help="IoU at which samples ended (its --target-iou; none with --iou-analysis).")
+        float | None, opt("IoU at which samples ended (its --target-iou; --iou-analysis: none).")
     ] = None,
-    max_clicks: Annotated[
-        int | None, Option(min=1, help="Its cap on clicks (default: those of the longest sample).")
-    ] = None,
-    existing: Annotated[Literal["fail", "overwrite"], Option(help="What to do with a run that is there.")] = "fail",
+    max_clicks: Annotated[int | None, opt("Its cap on clicks (default: those of the longest sample).", min=1)] = None,
+    existing: Annotated[Literal["fail", "overwrite"], opt("What to do with a run that is there.")] = "fail",
     data: DataOption = None,
 ) -> None:
     """Import the IoUs that the evaluation of RITM's family saved, for tables and curves beside new runs."""
-    from disbench.baselines.cards import card_names, load_card  # noqa: PLC0415
-    from disbench.datasets.cards import open_dataset  # noqa: PLC0415
-    from disbench.harness.imported import import_ious as make  # noqa: PLC0415
-    from disbench.harness.presets import load_preset  # noqa: PLC0415
+    from disbench.baselines.cards import card_names, load_card
+    from disbench.datasets.cards import open_dataset
+    from disbench.harness.imported import import_ious as make
+    from disbench.harness.presets import load_preset
 
     preset = load_preset(protocol)
     card = load_card(method) if method in card_names() or method.endswith(".toml") else None

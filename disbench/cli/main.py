@@ -9,17 +9,14 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from typer import Option
 
 from disbench import __version__
-from disbench.cli.ambiguity import ambiguity
-from disbench.cli.benchmark import data_app, methods_app, predict, report, run, speed
-from disbench.cli.clicks import clicks_app
-from disbench.cli.demo import demo
+from disbench.cli.cards import clicks_app, data_app, methods_app
 from disbench.cli.leaderboard import import_app, leaderboard_app
-from disbench.cli.results import compare, failures, pack, published, reproduce, verify
-from disbench.cli.shards import export, inspect, merge, quickstart, sample
-from disbench.cli.splits import split_app
+from disbench.cli.options import opt
+from disbench.cli.results import ambiguity, compare, failures, pack, published, report, reproduce, verify
+from disbench.cli.run import demo, predict, run, speed
+from disbench.cli.shards import export, inspect, merge, quickstart, sample, split_app
 from disbench.cli.train import ablate, profile, train
 from disbench.core.errors import CONTROL, InputError, sentence_of
 from disbench.io import addresses
@@ -35,12 +32,8 @@ def _print_version(asked: bool) -> None:
 
 
 def _options(
-    version: Annotated[
-        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-    debug: Annotated[
-        bool, Option("--debug", help="Show a traceback instead of a one-line error (with any command).")
-    ] = False,
+    version: Annotated[bool, opt("Print the version.", "--version", callback=_print_version, is_eager=True)] = False,
+    debug: Annotated[bool, opt("Show a traceback instead of a one-line error (with any command).", "--debug")] = False,
 ) -> None:
     pass
 
@@ -105,9 +98,9 @@ def main() -> None:
 
 def _environment_problem(error: Exception) -> str | None:
     """What is wrong with the installed packages, one line; None if an error has another cause."""
-    from importlib import metadata  # noqa: PLC0415
+    from importlib import metadata
 
-    from packaging.requirements import Requirement  # noqa: PLC0415
+    from packaging.requirements import Requirement
 
     with contextlib.suppress(metadata.PackageNotFoundError):
         for needed in map(Requirement, metadata.requires("disbench") or []):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from disbench.core.choices import EngineName, Exif
 from disbench.core.errors import InputError
@@ -17,9 +17,11 @@ from disbench.io import addresses
 from disbench.io.files import Existing
 
 if TYPE_CHECKING:
+    from disbench.baselines.cards import MethodSpec
     from disbench.io.definitions import Kind
 
-
+FAILED_SAMPLES = 1
+"""Exit code of a run that is finished, with samples on which the method failed or that cannot be read."""
 BAD_INPUT = 2
 """Exit code of a command that was refused, or whose check does not hold."""
 
@@ -66,7 +68,7 @@ def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]],
     def show(asked: bool) -> None:
         if not asked:
             return
-        from disbench.io import definitions  # noqa: PLC0415
+        from disbench.io import definitions
 
         for name in definitions.names(kind):
             typer.echo(line(name, definitions.load(definitions.find(kind, name))))
@@ -75,68 +77,92 @@ def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]],
     return Option("--list", callback=show, is_eager=True, help=words)
 
 
-DataOption = Annotated[
-    Path | None,
-    Option(
-        "--data",
-        envvar="DISBENCH_DATA",
-        parser=path,
-        help="Root of the datasets; relative paths are looked up there too.",
-    ),
-]
-ExistingOption = Annotated[Existing, Option("--existing", help="What to do with existing results.")]
-MethodOption = Annotated[
-    str,
-    Option(
-        "--method",
-        help="Name of a card (disbench methods list), your own card.toml, package.module:Name or path/to/file.py:Name.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None, Option("--set", help="Set an option of the method: option=value; may be repeated.")
-]
-VariantOption = Annotated[
-    str | None,
-    Option(
-        "--variant",
-        help="An installed variant of a published system (disbench methods install): its repository, Python and "
-        "checkpoint; --set comes before it.",
-    ),
-]
-DatasetSetOption = Annotated[
-    list[str] | None, Option("--dataset-option", help="Set an option of the dataset: option=value; may be repeated.")
-]
+def opt(words: str, *names: str, **more: Any) -> Any:
+    """An option; `words` are its help."""
+    return Option(*names, help=words, **more)
+
+
+def arg(words: str, **more: Any) -> Any:
+    """An argument; `words` are its help."""
+    return Argument(help=words, **more)
+
+
+def given(words: str, *names: str, **more: Any) -> Any:
+    """An option that names an input."""
+    return opt(words, *names, parser=path, **more)
+
+
+def written(words: str) -> Any:
+    """An option that names an output of this machine."""
+    return opt(words, parser=local_path)
+
+
+Texts = list[str] | None
+Paths = list[Path] | None
+
+
+_DATASETS = "Root of the datasets; relative paths are looked up there too."
+_METHODS = "Name of a card (disbench methods list), your own card.toml, package.module:Name or path/to/file.py:Name."
+_VARIANT = (
+    "An installed variant of a published system (disbench methods install): its repository, Python and checkpoint; "
+    "--set comes before it."
+)
+_EXIF = "A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."
+_ADDRESS = "Address of the Ray cluster; auto: the one that this machine belongs to (default: start one here)."
+_WORKERS = "Worker processes; results do not depend on them (default: one per core, or what the cluster fits)."
+
+DataOption = Annotated[Path | None, given(_DATASETS, "--data", envvar="DISBENCH_DATA")]
+ExistingOption = Annotated[Existing, opt("What to do with existing results.", "--existing")]
+MethodOption = Annotated[str, opt(_METHODS, "--method")]
+SetOption = Annotated[Texts, opt("Set an option of the method: option=value; may be repeated.", "--set")]
+VariantOption = Annotated[str | None, opt(_VARIANT, "--variant")]
+DatasetArgument = Annotated[str, arg("Name of a card, your own card.toml, or a folder.")]
+NamedDatasetOption = Annotated[str, opt("The dataset: name of a card, your own card.toml, or a folder.")]
+DatasetSetOption = Annotated[Texts, opt("Option of the dataset: option=value; may be repeated.", "--dataset-option")]
 ThresholdOption = Annotated[
-    float | None,
-    Option("--threshold", help="Probability above which a pixel belongs to the mask (default: the card's)."),
+    float | None, opt("Probability above which a pixel is the mask's (default: card).", "--threshold")
 ]
-ExifOption = Annotated[
-    Exif,
-    Option("--exif", help="A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."),
+ImagesOption = Annotated[
+    str | None, opt("Folder of the shards' images, or: embedded (default: usual places).", "--images")
 ]
-EngineOption = Annotated[
-    EngineName, Option("--engine", help="Where workers run: on this machine, or on a Ray cluster (extra ray).")
-]
-AddressOption = Annotated[
-    str | None,
-    Option(
-        "--address",
-        help="Address of the Ray cluster; auto: the one that this machine belongs to (default: start one here).",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    Option(
-        "--workers",
-        min=1,
-        help="Worker processes; results do not depend on them (default: one per core, or what the cluster fits).",
-    ),
-]
+ExifOption = Annotated[Exif, opt(_EXIF, "--exif")]
+EngineOption = Annotated[EngineName, opt("Where workers run: this machine, or a Ray cluster (extra ray).", "--engine")]
+AddressOption = Annotated[str | None, opt(_ADDRESS, "--address")]
+WorkersOption = Annotated[int | None, opt(_WORKERS, "--workers", min=1)]
+GpusOption = Annotated[float, opt("GPUs per worker on Ray; with 0.5, two share one.", "--gpus-per-worker", min=0)]
+ThreadsOption = Annotated[int, opt("Threads per process.", "--threads", min=1)]
+TimeoutOption = Annotated[float, opt("Seconds that one call of the method may take; 0: no limit.", "--timeout", min=0)]
+
+
+def spec_of(method: str, variant: str | None, settings: list[str] | None) -> MethodSpec:
+    """The method that `--method`, `--variant` and `--set` name."""
+    from disbench.baselines.cards import method_spec
+    from disbench.baselines.installs import overrides, require_installed
+
+    installed = [] if variant is None else overrides(require_installed(method, variant))
+    return method_spec(method, [*installed, *(settings or [])])
+
+
+def images_at(text: str | None) -> Path | str | None:
+    """What `--images` names: a folder, the embedded photos, or nothing."""
+    from disbench.harness.set_source import EMBEDDED
+
+    return text if text in (None, EMBEDDED) else path(text)
+
+
+def photos_of(images: Iterable[Path], exif: Exif) -> list[Path]:
+    """Photos on this machine; says which of them viewers turn, if they are not."""
+    from disbench.datasets.images import turned
+
+    photos = [addresses.here(image) for image in images]
+    if exif == "ignore" and (note := turned(photos, "--exif apply turns them")):
+        say(note, err=True)
+    return photos
 
 
 def echo_left_out(counts: Mapping[str, int]) -> None:
     """Print what of a dataset was left out, and which declared links were changed, the most frequent first."""
-    from disbench.core.scenes import LINK  # noqa: PLC0415
+    from disbench.core.scenes import LINK
 
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         if count:

@@ -1,35 +1,84 @@
-"""Commands on stored runs: pack, verify, compare, failures, reproduce, published."""
+"""Commands on stored runs: report, ambiguity, pack, verify, compare, failures, reproduce, published."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Argument, Option
 
-from disbench.cli.ambiguity import ImagesOption, images_at
-from disbench.cli.options import BAD_INPUT, DataOption, local_path, path, say, say_all
+from disbench.cli.options import (
+    BAD_INPUT,
+    DataOption,
+    ImagesOption,
+    Paths,
+    Texts,
+    arg,
+    given,
+    images_at,
+    opt,
+    path,
+    say,
+    say_all,
+    written,
+)
+from disbench.core.errors import InputError
 from disbench.io import addresses
 
 
+def report(
+    runs: Annotated[list[Path], arg("Runs, packed runs, or folders that contain them.", parser=path)],
+    out: Annotated[str, opt("Folder for the report: a path or an address.", metavar="<path>")] = "report",
+    page: Annotated[bool, opt("Also write leaderboard.html: one file to sort, filter and hover.", "--page")] = False,
+    failures: Annotated[
+        int, opt("With --page: pictures per run of samples never solved, and as many solved late.", min=0, max=20)
+    ] = 0,
+    data: DataOption = None,
+) -> None:
+    """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
+    from disbench.io.outputs import output
+    from disbench.reports.failures import failure_pictures
+    from disbench.reports.report import FILES, make_report
+
+    if failures and not page:
+        raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
+    folders = [addresses.here(run) for run in runs]
+    pictures = partial(failure_pictures, data=data, samples=failures) if failures else None
+    with output(out, FILES) as place:
+        lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
+    say_all(lines)
+
+
+def ambiguity(
+    runs: Annotated[list[Path], arg("Runs of --task diverse and intents, or folders that contain them.", parser=path)],
+    out: Annotated[Path, written("Folder for the report.")] = Path("ambiguity"),
+    shards: Annotated[Paths, given("Shards that the runs used, to draw their sets; may be repeated.")] = None,
+    images: ImagesOption = None,
+    pictures: Annotated[int, opt("With --shards: sets drawn for each dataset.", min=1, max=50)] = 4,
+    seed: Annotated[int, opt("Seed for choosing the pictures.", min=0)] = 0,
+    data: DataOption = None,
+) -> None:
+    """Report how well candidates cover what a first click may mean: tables, figures and pictures from stored runs."""
+    from disbench.reports.ambiguity.pictures import PictureOptions
+    from disbench.reports.ambiguity.report import make_ambiguity_report
+
+    folders = [addresses.here(folder) for folder in shards or []]
+    wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
+    say_all(make_ambiguity_report([addresses.here(run) for run in runs], out, wanted))
+
+
 def pack(
-    run: Annotated[Path, Argument(parser=path, help="Folder of a finished run.")],
+    run: Annotated[Path, arg("Folder of a finished run.", parser=path)],
     out: Annotated[
-        Path | None,
-        Option(
-            parser=local_path,
-            help="The archive, NAME.zip (default: beside the folder; for an address, in the current folder).",
-        ),
+        Path | None, written("The archive, NAME.zip (default: beside the folder; for an address, here).")
     ] = None,
-    without_masks: Annotated[
-        bool, Option("--without-masks", help="Leave stored masks out; verify can then check less.")
-    ] = False,
+    without_masks: Annotated[bool, opt("Leave masks out; verify can then check less.", "--without-masks")] = False,
 ) -> None:
     """Pack a finished run into one file for submission."""
-    from disbench.harness.archive import ENDING  # noqa: PLC0415
-    from disbench.harness.archive import pack as pack_run  # noqa: PLC0415
+    from disbench.harness.archive import ENDING
+    from disbench.harness.archive import pack as pack_run
 
     if addresses.address_of(run) is not None:
         out = out or Path(f"{run.name}{ENDING}")
@@ -38,33 +87,21 @@ def pack(
 
 
 def verify(
-    place: Annotated[
-        Path, Argument(metavar="DIR", parser=path, help="A run's folder, a packed run, or a folder of shards.")
-    ],
+    place: Annotated[Path, arg("A run's folder, a packed run, or a folder of shards.", metavar="DIR", parser=path)],
     dataset: Annotated[
-        str | None, Option(help="The run's dataset (card, folder, or shards), if its name alone does not find it.")
+        str | None, opt("The run's dataset (card, folder, shards), if its name does not find it.")
     ] = None,
     images: ImagesOption = None,
-    quick: Annotated[
-        bool, Option("--quick", help="Shards: compare files with the manifest only; skip masks and sets.")
-    ] = False,
-    recording: Annotated[
-        Path | None,
-        Option(
-            parser=path,
-            help="Recorded clicks of the run, if their file is neither in the current folder nor beside the run.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int, Option(min=1, help="Shards: worker processes; results do not depend on it.")
-    ] = os.cpu_count() or 1,
+    quick: Annotated[bool, opt("Shards: compare files with the manifest; skip masks and sets.", "--quick")] = False,
+    recording: Annotated[Path | None, given("Recorded clicks of the run, if not here or beside the run.")] = None,
+    workers: Annotated[int, opt("Shards: worker processes; results do not depend on it.", min=1)] = os.cpu_count() or 1,
     data: DataOption = None,
 ) -> None:
     """Recompute a run's numbers, clicks and IoUs, or check shards against their recipe."""
-    from disbench.harness.archive import is_run  # noqa: PLC0415
-    from disbench.harness.verification import verify_run  # noqa: PLC0415
-    from disbench.sampling.verify import verify_shards  # noqa: PLC0415
-    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
+    from disbench.harness.archive import is_run
+    from disbench.harness.verification import verify_run
+    from disbench.sampling.verify import verify_shards
+    from disbench.shards.manifest import MANIFEST
 
     addresses.here(place)
     if not is_run(place) and (place / MANIFEST).is_file():
@@ -80,76 +117,60 @@ def verify(
 
 
 DatasetOption = Annotated[
-    str | None,
-    Option("--dataset", help="The runs' dataset, if it has no card in disbench: your card.toml, or its folder."),
+    str | None, opt("The runs' dataset, if it has no card here: card.toml or folder.", "--dataset")
 ]
 
 
 def compare(
-    run_a: Annotated[Path, Argument(parser=path, help="Folder of a finished run, A.")],
-    run_b: Annotated[Path, Argument(parser=path, help="Folder of another run on the same samples, B.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder for the comparison.")] = Path("comparison"),
-    samples: Annotated[int, Option(min=0, max=50, help="Samples to draw, those that differ most; 0: no picture.")] = 8,
+    run_a: Annotated[Path, arg("Folder of a finished run, A.", parser=path)],
+    run_b: Annotated[Path, arg("Folder of another run on the same samples, B.", parser=path)],
+    out: Annotated[Path, written("Folder for the comparison.")] = Path("comparison"),
+    samples: Annotated[int, opt("Samples to draw, those that differ most; 0: no picture.", min=0, max=50)] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
 ) -> None:
     """Compare two runs on the same samples: paired differences, intervals, p-values, pictures."""
-    from disbench.reports.comparison import (  # noqa: PLC0415
-        compare_runs,
-        draw_differences,
-        lines_of,
-        one_run,
-        write_comparison,
-    )
+    from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
 
     comparison = compare_runs(one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
     picture = draw_differences(comparison, data, samples, dataset) if samples else None
     say_all(lines_of(comparison))
     typer.echo("")
-    for written in write_comparison(comparison, out, picture):
-        typer.echo(f"look at: {written}")
+    for file in write_comparison(comparison, out, picture):
+        typer.echo(f"look at: {file}")
 
 
 def failures(
-    runs: Annotated[list[Path], Argument(parser=path, help="Runs, or folders that contain them.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder for the pictures.")] = Path("failures"),
-    samples: Annotated[
-        int, Option(min=1, max=50, help="Samples to draw that are never solved, and as many that are solved late.")
-    ] = 8,
+    runs: Annotated[list[Path], arg("Runs, or folders that contain them.", parser=path)],
+    out: Annotated[Path, written("Folder for the pictures.")] = Path("failures"),
+    samples: Annotated[int, opt("Samples to draw that are never solved, and as many solved late.", min=1, max=50)] = 8,
     dataset: DatasetOption = None,
     data: DataOption = None,
 ) -> None:
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
-    from disbench.reports.failures import write_failures  # noqa: PLC0415
+    from disbench.reports.failures import write_failures
 
     say_all(write_failures([addresses.here(run) for run in runs], out, data, samples, dataset))
 
 
 def reproduce(
-    name: Annotated[str | None, Argument(help="table1 ... table5 or figure4 ... figure6 (default: list them).")] = None,
-    runs: Annotated[
-        list[Path] | None, Option(parser=path, help="Folder of finished runs, at any depth; may be repeated.")
-    ] = None,
-    out: Annotated[Path, Option(parser=local_path, help="Folder for the files.")] = Path("paper"),
-    map_: Annotated[
-        list[str] | None, Option("--map", help='Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.')
-    ] = None,
-    sample: Annotated[
-        list[str] | None,
-        Option(help="Id of a sample that figure5 or figure6 shows; may be repeated (default: random)."),
-    ] = None,
+    name: Annotated[str | None, arg("table1 ... table5 or figure4 ... figure6 (default: list them).")] = None,
+    runs: Annotated[Paths, given("Folder of finished runs, at any depth; may be repeated.")] = None,
+    out: Annotated[Path, written("Folder for the files.")] = Path("paper"),
+    map_: Annotated[Texts, opt('Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.', "--map")] = None,
+    sample: Annotated[Texts, opt("Id of a sample of figure5 or figure6; may be repeated (default: random).")] = None,
     data: DataOption = None,
-    markdown: Annotated[bool, Option("--markdown", help="A table as Markdown.")] = False,
-    latex: Annotated[bool, Option("--latex", help="A table for LaTeX.")] = False,
-    csv: Annotated[bool, Option("--csv", help="All numbers, unrounded.")] = False,
-    png: Annotated[bool, Option("--png", help="A figure as PNG.")] = False,
-    svg: Annotated[bool, Option("--svg", help="A figure as SVG.")] = False,
-    pdf: Annotated[bool, Option("--pdf", help="A figure as PDF.")] = False,
+    markdown: Annotated[bool, opt("A table as Markdown.", "--markdown")] = False,
+    latex: Annotated[bool, opt("A table for LaTeX.", "--latex")] = False,
+    csv: Annotated[bool, opt("All numbers, unrounded.", "--csv")] = False,
+    png: Annotated[bool, opt("A figure as PNG.", "--png")] = False,
+    svg: Annotated[bool, opt("A figure as SVG.", "--svg")] = False,
+    pdf: Annotated[bool, opt("A figure as PDF.", "--pdf")] = False,
 ) -> None:
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
-    from disbench.reports.paper.reproduce import reproduce as make  # noqa: PLC0415
-    from disbench.reports.paper.reproduce import reproducible  # noqa: PLC0415
-    from disbench.reports.paper.rows import parse_rows  # noqa: PLC0415
+    from disbench.reports.paper.reproduce import reproduce as make
+    from disbench.reports.paper.reproduce import reproducible
+    from disbench.reports.paper.rows import parse_rows
 
     if name is None:
         say_all(reproducible())
@@ -168,12 +189,8 @@ def reproduce(
     say_all(made.lines)
 
 
-def published(method: Annotated[str | None, Argument(help="Name of a method (default: list all).")] = None) -> None:
+def published(method: Annotated[str | None, arg("Name of a method (default: list all).")] = None) -> None:
     """List the published numbers of a method, with sources and remarks."""
-    from disbench.reports.paper.published import (  # noqa: PLC0415
-        published_lines,
-        published_methods,
-        read_published,
-    )
+    from disbench.reports.paper.published import published_lines, published_methods, read_published
 
     say_all(published_methods(read_published()) if method is None else published_lines(method))

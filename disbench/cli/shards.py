@@ -1,4 +1,4 @@
-"""Commands for datasets of diverse sets: sample, merge, inspect, export; and quickstart."""
+"""Commands for datasets of diverse sets: sample, merge, inspect, export, split; and quickstart."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Argument, Option
 
 from disbench.cli.options import (
+    BAD_INPUT,
     AddressOption,
     DataOption,
     EngineOption,
     ExistingOption,
+    Paths,
+    Texts,
     WorkersOption,
+    arg,
+    command_line,
     echo_left_out,
+    given,
     list_option,
-    local_path,
+    opt,
     path,
+    say,
+    written,
 )
 from disbench.io import addresses
 
@@ -26,50 +33,36 @@ if TYPE_CHECKING:
 
 
 def sample(
-    recipe: Annotated[str, Argument(help="Name of a recipe (see --list), or the path of your own TOML file.")],
-    out: Annotated[str, Option(metavar="<path>", help="Folder for the shards: a path or an address (s3://...).")],
-    lvis: Annotated[
-        list[Path] | None, Option(parser=path, help="LVIS annotations (JSON, v0.5 or v1); may be repeated.")
-    ] = None,
-    coco: Annotated[
-        list[Path] | None, Option(parser=path, help="COCO instance annotations (JSON); may be repeated.")
-    ] = None,
-    panoptic: Annotated[
-        list[Path] | None, Option(parser=path, help="COCO panoptic annotations (JSON), for stuff regions.")
-    ] = None,
-    panoptic_masks: Annotated[
-        Path | None, Option(parser=path, help="Folder of the panoptic PNGs (default: beside the JSON).")
-    ] = None,
-    sbd: Annotated[Path | None, Option(parser=path, help="Folder of SBD.")] = None,
-    voc: Annotated[Path | None, Option(parser=path, help="Folder of PascalVOC (VOC2012).")] = None,
-    hannotation: Annotated[
-        Path | None, Option(parser=path, help="Folder with RITM's hannotation.pickle and masks/.")
-    ] = None,
-    photos: Annotated[bool, Option("--photos", help="Use the embedded photos.")] = False,
-    folder: Annotated[
-        Path | None, Option(parser=path, help="Folder of the recipe's dataset (ADE20K, Pascal-Part, SA-1B ...).")
-    ] = None,
-    split: Annotated[str, Option(help="Image list or split of a dataset in a folder: train, val ...")] = "train",
-    set_: Annotated[list[str] | None, Option("--set", help="Override an option of the recipe: option=value.")] = None,
-    seed: Annotated[int | None, Option(min=0, help="Random seed.")] = None,
+    recipe: Annotated[str, arg("Name of a recipe (see --list), or the path of your own TOML file.")],
+    out: Annotated[str, opt("Folder for the shards: a path or an address (s3://...).", metavar="<path>")],
+    lvis: Annotated[Paths, given("LVIS annotations (JSON, v0.5 or v1); may be repeated.")] = None,
+    coco: Annotated[Paths, given("COCO instance annotations (JSON); may be repeated.")] = None,
+    panoptic: Annotated[Paths, given("COCO panoptic annotations (JSON), for stuff regions.")] = None,
+    panoptic_masks: Annotated[Path | None, given("Folder of the panoptic PNGs (default: beside the JSON).")] = None,
+    sbd: Annotated[Path | None, given("Folder of SBD.")] = None,
+    voc: Annotated[Path | None, given("Folder of PascalVOC (VOC2012).")] = None,
+    hannotation: Annotated[Path | None, given("Folder with RITM's hannotation.pickle and masks/.")] = None,
+    photos: Annotated[bool, opt("Use the embedded photos.", "--photos")] = False,
+    folder: Annotated[Path | None, given("Folder of the recipe's dataset (ADE20K, Pascal-Part, SA-1B ...).")] = None,
+    split: Annotated[str, opt("Image list or split of a dataset in a folder: train, val ...")] = "train",
+    set_: Annotated[Texts, opt("Override an option of the recipe: option=value.", "--set")] = None,
+    seed: Annotated[int | None, opt("Random seed.", min=0)] = None,
     workers: WorkersOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    limit: Annotated[int | None, Option(min=1, help="Use only the first N images.")] = None,
-    shard_of: Annotated[
-        str | None, Option(metavar="i/n", help="Sample only the i-th of n slices; disbench merge joins the parts.")
-    ] = None,
+    limit: Annotated[int | None, opt("Use only the first N images.", min=1)] = None,
+    shard_of: Annotated[str | None, opt("Only the i-th of n slices; disbench merge joins them.", metavar="i/n")] = None,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[bool, list_option("sampling", "List the recipes.")] = False,
 ) -> None:
     """Make shards of diverse sets from annotations."""
-    from disbench.io.outputs import output  # noqa: PLC0415
-    from disbench.sampling.job import JOB_FILES, make_shards, parse_part  # noqa: PLC0415
-    from disbench.sampling.recipes import load_recipe  # noqa: PLC0415
-    from disbench.sampling.sources import SourcePaths, open_source  # noqa: PLC0415
-    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
-    from disbench.workers import open_engine  # noqa: PLC0415
+    from disbench.io.outputs import output
+    from disbench.sampling.job import JOB_FILES, make_shards, parse_part
+    from disbench.sampling.recipes import load_recipe
+    from disbench.sampling.sources import SourcePaths, open_source
+    from disbench.shards.manifest import MANIFEST
+    from disbench.workers import open_engine
 
     part = None if shard_of is None else parse_part(shard_of)
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -114,18 +107,15 @@ def _print_made(out: Path | str, manifest: ShardManifest) -> None:
 
 
 def merge(
-    parts: Annotated[
-        list[Path],
-        Argument(metavar="PART...", parser=path, help="The folders made by sample --shard-of, in any order."),
-    ],
-    out: Annotated[str, Option(help="Folder for the merged shards.")],
+    parts: Annotated[list[Path], arg("Folders of sample --shard-of, in any order.", metavar="PART...", parser=path)],
+    out: Annotated[str, opt("Folder for the merged shards.")],
     existing: ExistingOption = "resume",
 ) -> None:
     """Join the parts of a dataset; the result has the same bytes as an undivided job."""
-    from disbench.io.outputs import output  # noqa: PLC0415
-    from disbench.sampling.job import JOB_FILES  # noqa: PLC0415
-    from disbench.sampling.merged_parts import merge_parts  # noqa: PLC0415
-    from disbench.shards.manifest import MANIFEST  # noqa: PLC0415
+    from disbench.io.outputs import output
+    from disbench.sampling.job import JOB_FILES
+    from disbench.sampling.merged_parts import merge_parts
+    from disbench.shards.manifest import MANIFEST
 
     folders = [addresses.here(part) for part in parts]
     with output(out, JOB_FILES, last=MANIFEST, existing=existing) as place:
@@ -134,36 +124,26 @@ def merge(
 
 
 def inspect(
-    folders: Annotated[
-        list[Path], Argument(metavar="DIR...", parser=path, help="Finished folders of shards; several: one table.")
-    ],
-    images: Annotated[Path | None, Option(parser=path, help="Folder of the images, for the contact sheet.")] = None,
-    sheet: Annotated[
-        Path | None,
-        Option(
-            parser=local_path,
-            help="Contact sheet to write (default: contact-sheet.png in the folder; for an address, here).",
-        ),
-    ] = None,
-    rows: Annotated[int, Option(min=0, help="Sets on the contact sheet; 0 draws none.")] = 8,
-    only: Annotated[
-        list[str] | None, Option("--image", help="Draw only sets of this image id; may be repeated.")
-    ] = None,
-    seed: Annotated[int, Option(min=0, help="Seed for choosing the sets.")] = 0,
-    fast: Annotated[bool, Option("--fast", help="Skip mask overlaps, which take most of the time.")] = False,
-    limit: Annotated[int | None, Option(min=1, help="Use only the first N scenes.")] = None,
-    as_json: Annotated[bool, Option("--json", help="Print the statistics as JSON.")] = False,
+    folders: Annotated[list[Path], arg("Folders of shards; several: one table.", metavar="DIR...", parser=path)],
+    images: Annotated[Path | None, given("Folder of the images, for the contact sheet.")] = None,
+    sheet: Annotated[Path | None, written("Contact sheet (default: contact-sheet.png in the folder, or here).")] = None,
+    rows: Annotated[int, opt("Sets on the contact sheet; 0 draws none.", min=0)] = 8,
+    only: Annotated[Texts, opt("Draw only sets of this image id; may be repeated.", "--image")] = None,
+    seed: Annotated[int, opt("Seed for choosing the sets.", min=0)] = 0,
+    fast: Annotated[bool, opt("Skip mask overlaps, which take most of the time.", "--fast")] = False,
+    limit: Annotated[int | None, opt("Use only the first N scenes.", min=1)] = None,
+    as_json: Annotated[bool, opt("Print the statistics as JSON.", "--json")] = False,
     data: DataOption = None,
 ) -> None:
     """Print statistics of shards and draw a contact sheet of images, masks and click regions.
 
     Of several folders, their statistics are one table, and no sheet is drawn.
     """
-    import json  # noqa: PLC0415
+    import json
 
-    from disbench.shards.contact_sheet import draw_contact_sheet  # noqa: PLC0415
-    from disbench.shards.reader import lookup  # noqa: PLC0415
-    from disbench.shards.statistics import as_text, comparison, statistics  # noqa: PLC0415
+    from disbench.shards.contact_sheet import draw_contact_sheet
+    from disbench.shards.reader import lookup
+    from disbench.shards.statistics import as_text, comparison, statistics
 
     if len(folders) > 1:
         every = [
@@ -195,18 +175,17 @@ def inspect(
 
 
 def export(
-    folder: Annotated[Path, Argument(parser=path, help="A finished folder of shards.")],
+    folder: Annotated[Path, arg("A finished folder of shards.", parser=path)],
     format_: Annotated[
-        Literal["ritm", "coco"],
-        Option("--format", help="ritm: a folder (add the images as images/ID.jpg); coco: a JSON file."),
+        Literal["ritm", "coco"], opt("ritm: folder (add images/ID.jpg); coco: a JSON file.", "--format")
     ],
-    out: Annotated[str, Option(metavar="<path>", help="Folder (ritm) or file (coco) to write; a path or an address.")],
+    out: Annotated[str, opt("Folder (ritm) or file (coco) to write; a path or an address.", metavar="<path>")],
 ) -> None:
     """Export shards for other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
-    import glob  # noqa: PLC0415
+    import glob
 
-    from disbench.io.outputs import output, split_file  # noqa: PLC0415
-    from disbench.shards.export import export_coco, export_ritm  # noqa: PLC0415
+    from disbench.io.outputs import output, split_file
+    from disbench.shards.export import export_coco, export_ritm
 
     addresses.here(folder)
     if format_ == "ritm":
@@ -220,11 +199,47 @@ def export(
 
 
 def quickstart(
-    out: Annotated[Path, Option(parser=local_path, help="Folder for the results.")] = Path("quickstart"),
-    existing: ExistingOption = "resume",
+    out: Annotated[Path, written("Folder for the results.")] = Path("quickstart"), existing: ExistingOption = "resume"
 ) -> None:
     """Try everything on the embedded photos: shards, contact sheets, a benchmark and its report."""
-    from disbench.cli.quickstart import quickstart as run  # noqa: PLC0415
+    from disbench.cli.quickstart import quickstart as run
 
     for made in run(out, existing):
         typer.echo(f"look at: {made}")
+
+
+split_app = typer.Typer(help="Make and check frozen splits: fixed lists of diverse sets.", no_args_is_help=True)
+ShardsArgument = Annotated[Path, arg("A finished folder of shards.", parser=path)]
+
+
+@split_app.command("make")
+def split_make(
+    shards: ShardsArgument,
+    out: Annotated[Path, written("List to write, NAME.jsonl; NAME.toml beside it says how it was made.")],
+    dataset: Annotated[str, opt("Name of the dataset, the first part of each key.")],
+    split: Annotated[str, opt("Split of the dataset, the second part of each key: val, test ...")],
+    size: Annotated[
+        int | None, opt("Sets to draw: at most 3 of an image, 5 % of a part (default: all).", min=1)
+    ] = None,
+    images: Annotated[str, opt("Only images whose file_name fits: 'val2017/*', '*[05].jpg'.", metavar="PATTERN")] = "*",
+) -> None:
+    """Draw diverse sets of shards by the hash of their keys, and write them as a list with hashes of their masks."""
+    from disbench.sampling.splits import make_split, standard_draw
+
+    draw = standard_draw(dataset, split, images, size)
+    made = make_split(addresses.here(shards), out, draw, command_line(), progress=True)
+    few = f", fewer than {size}: more would exceed the shares" if size and len(made.sets) < size else ""
+    say(f"{out}: {len(made.sets)} sets of {made.made.candidates:,} candidates{few}; list {made.made.list_sha256}")
+
+
+@split_app.command("check")
+def split_check(split: Annotated[str, arg("Name of a split, or your own NAME.jsonl.")], shards: ShardsArgument) -> None:
+    """Draw a split again from shards, and compare keys, order and masks with its list."""
+    from disbench.sampling.splits import check_split, read_split
+
+    found = read_split(split)
+    problem = check_split(found, addresses.here(shards), progress=True)
+    if problem:
+        say(f"{shards}: not split {found.name}: {problem}", err=True)
+        raise typer.Exit(BAD_INPUT)
+    say(f"{shards}: split {found.name} holds: {len(found.sets)} sets of {found.made.candidates:,} candidates")

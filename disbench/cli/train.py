@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
 
-from disbench.cli.options import DataOption, ExistingOption, command_line, list_option, local_path, say_all
+from disbench.cli.options import (
+    DataOption,
+    ExistingOption,
+    Texts,
+    ThreadsOption,
+    arg,
+    command_line,
+    list_option,
+    opt,
+    say_all,
+    written,
+)
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -20,28 +30,23 @@ _VALIDATION_CLICKS = 5
 
 
 def train(
-    config: Annotated[str, Argument(help="Name of a training (disbench train --list), or your own TOML file.")],
-    out: Annotated[Path, Option(parser=local_path, help="Folder for the network, its checkpoint and its logs.")] = Path(
-        "training"
-    ),
-    set_: Annotated[
-        list[str] | None,
-        Option("--set", help="Override an option: option=value or table.option=value; may be repeated."),
-    ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Check data, shapes and one step, then exit.")] = False,
-    until: Annotated[int, Option(min=0, help="Stop after this step, with a checkpoint; 0: train to the end.")] = 0,
-    device: Annotated[str, Option(help="cpu or cuda (default: what accelerate finds).")] = "",
-    threads: Annotated[int | None, Option(min=1, help="torch threads (default: torch's own).")] = None,
+    config: Annotated[str, arg("Name of a training (disbench train --list), or your own TOML file.")],
+    out: Annotated[Path, written("Folder for the network, its checkpoint and its logs.")] = Path("training"),
+    set_: Annotated[Texts, opt("Set an option: option=value or table.option=value; may be repeated.", "--set")] = None,
+    dry_run: Annotated[bool, opt("Check data, shapes and one step, then exit.", "--dry-run")] = False,
+    until: Annotated[int, opt("Stop after this step, with a checkpoint; 0: train to the end.", min=0)] = 0,
+    device: Annotated[str, opt("cpu or cuda (default: what accelerate finds).")] = "",
+    threads: Annotated[int | None, opt("torch threads (default: torch's own).", min=1)] = None,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[bool, list_option("baselines/configs", "List the trainings.")] = False,
 ) -> None:
     """Train a DISNet from shards; for several GPUs: `accelerate launch -m disbench train ...`."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
-    from disbench.disnet.training import train as training_of  # noqa: PLC0415
-    from disbench.disnet.training.settings import load_training, resolved  # noqa: PLC0415
-    from disbench.workers import threads as cores  # noqa: PLC0415
+    from disbench.disnet.training import train as training_of
+    from disbench.disnet.training.settings import load_training, resolved
+    from disbench.workers import threads as cores
 
     if threads is not None:
         cores.limit(threads)
@@ -68,9 +73,9 @@ def train(
 
 def _benchmark(training: Training, data: Path | None) -> Benchmark:
     """A benchmark run of the network in training, in this process, to five clicks."""
-    from disbench.datasets.cards import open_dataset  # noqa: PLC0415
-    from disbench.disnet.method import DisnetMethod  # noqa: PLC0415
-    from disbench.harness import evaluate  # noqa: PLC0415
+    from disbench.datasets.cards import open_dataset
+    from disbench.disnet.method import DisnetMethod
+    from disbench.harness import evaluate
 
     source = open_dataset(training.validation, data, training.validation_options)
     every = max(1, len(source.ids) // training.validation_samples) if training.validation_samples else 1
@@ -87,16 +92,14 @@ def _benchmark(training: Training, data: Path | None) -> Benchmark:
 
 
 def profile(
-    method: Annotated[
-        str, Argument(help="disnet: the paper's ViT-B; or a training (disbench train --list, a TOML file).")
-    ] = "disnet",
-    clicks: Annotated[int, Option(min=2, help="Number of clicks at the later click.")] = 5,
+    method: Annotated[str, arg("disnet: the paper's ViT-B; or a training (train --list, a TOML file).")] = "disnet",
+    clicks: Annotated[int, opt("Number of clicks at the later click.", min=2)] = 5,
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
-    from disbench.disnet.options import NetworkSettings  # noqa: PLC0415
-    from disbench.disnet.profile import profile_of  # noqa: PLC0415
-    from disbench.disnet.training.settings import load_training  # noqa: PLC0415
-    from disbench.reports.render.table import as_text  # noqa: PLC0415
+    from disbench.disnet.options import NetworkSettings
+    from disbench.disnet.profile import profile_of
+    from disbench.disnet.training.settings import load_training
+    from disbench.reports.render.table import as_text
 
     settings = NetworkSettings() if method == "disnet" else load_training(method).network
     typer.echo(as_text(profile_of(settings, clicks)))
@@ -107,53 +110,30 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def ablate(
-    table: Annotated[str, Argument(help="An ablation: table2 ... table5 (see --list), or your own TOML file.")],
-    out: Annotated[
-        Path, Option(parser=local_path, help="Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")
-    ] = Path("ablations"),
-    config: Annotated[str, Option(help="Base training: small, or any that disbench train takes.")] = "small",
-    set_: Annotated[
-        list[str] | None,
-        Option("--set", help="Override an option of every row's training: option=value; may be repeated."),
-    ] = None,
-    steps: Annotated[
-        int | None, Option(min=0, help="Steps of every row (default: the ablation's; 0: the base training's length).")
-    ] = None,
-    rows: Annotated[list[str] | None, Option(help="Only this row; may be repeated (default: all).")] = None,
-    seeds: Annotated[
-        list[int] | None, Option(min=0, help="Only this seed; may be repeated (default: the ablation's).")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, Option(help="Measure on this dataset; may be repeated (default: the ablation's).")
-    ] = None,
-    every: Annotated[
-        list[str] | None, Option(help="Use every n-th sample of a dataset, e.g. davis=3; may be repeated.")
-    ] = None,
-    limit: Annotated[int | None, Option(min=1, help="Use only the first N samples of each dataset.")] = None,
-    stop_at: Annotated[
-        float,
-        Option(
-            help="End a sample at this IoU: NoC and NoF up to it, and the IoU at click 1, stay exact; 0 gives every "
-            "sample all its clicks."
-        ),
-    ] = 0.9,
-    jobs: Annotated[int, Option(min=1, help="Rows and seeds to run at once; results do not depend on it.")] = 1,
-    workers: Annotated[int, Option(min=1, help="Evaluation processes of each job.")] = 1,
-    threads: Annotated[int, Option(min=1, help="Threads per process.")] = 1,
-    device: Annotated[str, Option(help="torch device: cpu or cuda.")] = "cpu",
-    make_shards: Annotated[
-        bool, Option("--make-shards", help="Make missing shards where the ablation says how.")
-    ] = False,
-    report: Annotated[
-        bool, Option("--report", help="Only report on finished rows; train and measure nothing.")
-    ] = False,
+    table: Annotated[str, arg("An ablation: table2 ... table5 (see --list), or your own TOML file.")],
+    out: Annotated[Path, written("Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")] = Path("ablations"),
+    config: Annotated[str, opt("Base training: small, or any that disbench train takes.")] = "small",
+    set_: Annotated[Texts, opt("Option of every row's training: option=value; may be repeated.", "--set")] = None,
+    steps: Annotated[int | None, opt("Steps of every row (default: the ablation's; 0: the training's).", min=0)] = None,
+    rows: Annotated[Texts, opt("Only this row; may be repeated (default: all).")] = None,
+    seeds: Annotated[list[int] | None, opt("Only this seed; may be repeated (default: the ablation's).", min=0)] = None,
+    dataset: Annotated[Texts, opt("Measure on this dataset; may be repeated (default: the ablation's).")] = None,
+    every: Annotated[Texts, opt("Use every n-th sample of a dataset, e.g. davis=3; may be repeated.")] = None,
+    limit: Annotated[int | None, opt("Use only the first N samples of each dataset.", min=1)] = None,
+    stop_at: Annotated[float, opt("End samples at this IoU: measures up to it stay exact; 0: all clicks.")] = 0.9,
+    jobs: Annotated[int, opt("Rows and seeds to run at once; results do not depend on it.", min=1)] = 1,
+    workers: Annotated[int, opt("Evaluation processes of each job.", min=1)] = 1,
+    threads: ThreadsOption = 1,
+    device: Annotated[str, opt("torch device: cpu or cuda.")] = "cpu",
+    make_shards: Annotated[bool, opt("Make missing shards where the ablation says how.", "--make-shards")] = False,
+    report: Annotated[bool, opt("Only report on finished rows; train and measure nothing.", "--report")] = False,
     existing: ExistingOption = "resume",
     data: DataOption = None,
     _list: Annotated[bool, list_option("baselines/configs/ablations", "List the ablations.", _line)] = False,
 ) -> None:
     """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
-    from disbench.disnet.training import ablation  # noqa: PLC0415
-    from disbench.reports.ablation.plans import chosen_datasets, load_plan  # noqa: PLC0415
+    from disbench.disnet.training import ablation
+    from disbench.reports.ablation.plans import chosen_datasets, load_plan
 
     plan = load_plan(table)
     if report:

@@ -21,16 +21,11 @@ from disbench.core.metrics import clicks_to_reach
 from disbench.core.statistics import bootstrap_interval
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
-THRESHOLDS = (0.5, 0.75, 0.9)
-"""IoUs at which a member counts as found."""
-MATCHED = 0.5
-"""A candidate that reaches this IoU with no member is wasted."""
-MOST_EXACT = 10
-"""Up to this number of candidates the oracle tries every choice; of more, it takes one after another."""
-GRANULARITIES = tuple(number / 10 for number in range(1, 11))
-"""Sizes of a wanted mask relative to its whole that a method can be told."""
-BINS = 10
-"""Of equal width, for the calibration of scores."""
+THRESHOLDS = (0.5, 0.75, 0.9)  # IoUs at which a member counts as found
+MATCHED = 0.5  # a candidate that reaches this IoU with no member is wasted
+MOST_EXACT = 10  # up to this number of candidates the oracle tries every choice; of more, it takes one after another
+GRANULARITIES = tuple(number / 10 for number in range(1, 11))  # sizes of a wanted mask relative to its whole
+BINS = 10  # of equal width, for the calibration of scores
 
 
 def best_ious(ious: npt.ArrayLike) -> FloatArray:
@@ -148,8 +143,7 @@ def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BIN
 def calibration_error(sums: FloatArray) -> Any:
     """Expected calibration error: the mean over candidates of |mean score - mean IoU| of their bin; nan without any.
 
-    Args:
-        sums: (..., bins, 3), added over clicks from `calibration_sums`.
+    `sums` are (..., bins, 3), added over clicks from `calibration_sums`.
     """
     count = sums[..., 0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -204,11 +198,7 @@ def best_loop(ious: Sequence[FloatArray] | FloatArray, threshold: float, max_cli
     """Which of several loops of clicks on one target is best (GraCo's oracle of the granularity).
 
     The one with the fewest clicks to an IoU; of equal ones that with the highest IoU after click 1, then the first.
-
-    Args:
-        ious: one sequence a loop; arguments and errors as for `disbench.core.metrics.noc`.
-        threshold: in (0, 1].
-        max_clicks: at least 1.
+    `ious` has one sequence a loop; arguments and errors are as for `disbench.core.metrics.noc`.
 
     >>> best_loop(np.array([[0.1, 0.9, 0.9], [0.2, 0.9, 0.9], [0.8, 0.8, 0.9]]), 0.9, max_clicks=3)
     1
@@ -244,8 +234,7 @@ def containment(inner: Rle, outer: Rle) -> float:
 def gap_of_granularity(sums: FloatArray) -> Any:
     """Largest less smallest mean number of clicks over levels; a level without targets does not count.
 
-    Args:
-        sums: (..., levels, 2), the clicks and targets of each level, added over targets.
+    `sums` are (..., levels, 2): the clicks and targets of each level, added over targets.
 
     >>> float(gap_of_granularity(np.array([[30.0, 3], [8, 4], [0, 0]])))
     8.0

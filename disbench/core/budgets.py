@@ -29,15 +29,9 @@ class Budget:
 
 
 def budget_points(name: str, target: npt.ArrayLike) -> list[Click]:
-    """The points that a budget (of `BUDGETS`) gives for a target; ValueError for a target without an object.
-
-    `target` is integers (height, width): 1 object, 0 background, -1 ignored.
-    """
+    """The points that a budget (of `BUDGETS`) gives for a target, int (height, width) of 1, 0, -1, with an object."""
     checked = checked_target(target)
-    found = checked == 1
-    if not found.any():
-        raise ValueError("a target without an object has no points")
-    return BUDGETS[name].points(found, checked)
+    return BUDGETS[name].points(checked == 1, checked)
 
 
 def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:

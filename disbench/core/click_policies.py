@@ -56,26 +56,21 @@ POLICIES: dict[str, dict[str, float]] = {
 
 Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
 """
-DRAWING = ("random", "jitter", "removed-center", "slice")
-"""Policies whose clicks depend on the seed."""
-CLICKING_ON = ("scipy-restart", "removed-center")
-"""Policies that may click on where the prediction is perfect on all pixels that count."""
-EXTREMES = {"worst": -1, "best": 1}
-"""Policies that try several candidates on the method, and what they multiply its IoU by to keep the largest."""
+DRAWING = ("random", "jitter", "removed-center", "slice")  # policies whose clicks depend on the seed
+CLICKING_ON = ("scipy-restart", "removed-center")  # those that may click on where the prediction is perfect
+EXTREMES = {"worst": -1, "best": 1}  # those that try several candidates, and the sign of the IoU to keep the largest
 SLICES, TRIED = "slices", "extremes"
 """Series of policies: `slices:10` is the protocol's click and every slice of 10; `extremes:16` is the protocol's click,
 and the worst and the best of 16 candidates."""
-REPLAY = "replay"
-"""The policy that takes clicks that people made, and simulates none."""
+REPLAY = "replay"  # the policy that takes clicks that people made, and simulates none
 _RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
 _DRAWS = 100
-_INNER = 1.5
-"""Candidates of `worst` and `best` are at least this deep."""
+_INNER = 1.5  # depth of the candidates of `worst` and `best`, at least
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Recorded clicks of one user (`disbench.io.recorded_clicks` reads them); `file` is then a bare name.
+    """Recorded clicks of one user; once `disbench.io.recorded_clicks` has read them, `file` is a bare name.
 
     `user` is "" where the file has one user, `digest` (16 hexadecimal digits of the clicks' hash) before they are read.
     """
@@ -87,11 +82,7 @@ class Recording:
 
     @classmethod
     def parse(cls, text: str) -> Recording:
-        """What `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST` names; nothing is read.
-
-        Raises:
-            InputError: written otherwise.
-        """
+        """What `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST` names; InputError for another text."""
         found = _RECORDING.fullmatch(text.strip())
         if found is None:
             raise InputError(f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME")
@@ -122,12 +113,9 @@ class ClickPolicy:
     """A policy with its options.
 
     Attributes:
-        name: one of `POLICIES`, or `REPLAY`.
+        name: one of `POLICIES`, or `REPLAY`; InputError for another, and for an option or a value that it has not.
         options: those that differ from the defaults; once made, all of them.
         recording: the clicks, for `REPLAY` only.
-
-    Raises:
-        InputError: unknown name or option, or a value that is not a number above 0.
     """
 
     name: str = "center"
@@ -148,15 +136,10 @@ class ClickPolicy:
             if not (math.isfinite(value) and (value > 0 or (key, value) == ("power", 0))):
                 raise InputError(f"policy {self.name}: {key} = {value}; give a number above 0")
         options = {**defaults, **self.options}
-        if self.name == "slice":
-            group, of = options["group"], options["of"]
-            if not (group == int(group) and of == int(of) and 1 <= group <= of):
-                raise InputError(f"policy slice: group = {group:g}, of = {of:g}; give whole numbers, 1 <= group <= of")
-            options |= {"group": int(group), "of": int(of)}
-        if self.name in EXTREMES:
-            if options["candidates"] != int(options["candidates"]):
-                raise InputError(f"policy {self.name}: candidates = {options['candidates']}; give a whole number")
-            options["candidates"] = int(options["candidates"])
+        for key in {"group", "of", "candidates"} & options.keys():
+            if options[key] != int(options[key]) or options[key] > options.get("of", math.inf):
+                raise InputError(f"policy {self.name}: {key} = {options[key]:g}; give a whole number, group up to of")
+            options[key] = int(options[key])
         object.__setattr__(self, "options", options)
 
     @classmethod
@@ -164,9 +147,6 @@ class ClickPolicy:
         """A policy from `name` or `name:option=value,...`, as the command line and results write it.
 
         Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.replay` does that.
-
-        Raises:
-            InputError: unknown name or option, or a value that is not a number above 0.
         """
         name, _, rest = text.partition(":")
         if replays(text):
@@ -205,10 +185,7 @@ class ClickPolicy:
         seed: int = 0,
         sample: str = "",
     ) -> Click:
-        """The next click; arguments and errors as for `next_click`, and ValueError where recorded clicks have ended.
-
-        A policy that draws takes the seed (at least 0), the sample's id and the number of clicks before.
-        """
+        """The next click; arguments and errors as for `next_click`, and ValueError where recorded clicks have ended."""
         if self.recording is not None:
             if self.ends(sample, len(clicks)):
                 raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
@@ -280,11 +257,7 @@ def usual_clicks(policy: str) -> int | None:
 
 
 def series(policy: str) -> list[ClickPolicy]:
-    """The policies that `slices:10` or `extremes:16` stands for, the protocol's first; [] for a single policy's name.
-
-    Raises:
-        InputError: not a whole number, at least 1.
-    """
+    """The policies that `slices:10` or `extremes:16` stands for, the protocol's first; [] for a single policy."""
     name, _, count = policy.partition(":")
     name = name.strip()
     if name not in (SLICES, TRIED):
@@ -301,14 +274,9 @@ def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.rando
     """A pixel (x, y), drawn from one of several slices of equal mass, of the pixels in the order of their weight.
 
     Pixels of equal weight form a class, whose mass is its number of pixels times the weight; classes lie end to end,
-    ascending, on [0, T]. Slice g is [(g - 1) T / of, g T / of). u is drawn uniformly in it, then one pixel, row by row,
-    of the class in which u lies. So every slice has exactly the same mass, and no pixel of a class is preferred.
-
-    Args:
-        weights: float32 (height, width), finite, at least 0, one of them above 0.
-        group: from 1, the lightest, to `of`.
-        of: number of slices.
-        draws: gives two numbers, u and the pixel.
+    ascending, on [0, T]. Slice `group` (from 1) is [(group - 1) T / of, group T / of). u is drawn uniformly in it, then
+    one pixel, row by row, of the class in which u lies. So every slice has exactly the same mass, and no pixel of a
+    class is preferred. `weights` are float32 (height, width), finite, at least 0, one of them above 0.
     """
     flat = weights.reshape(-1)
     pixels = np.flatnonzero(flat)
@@ -350,19 +318,18 @@ def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click])
 
 
 def _removed_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
-    largest, pixels = {}, {}
+    found = {}
     for positive, errors in ((False, excess), (True, missed)):
-        left = np.pad(errors, 1).astype(np.uint8)
+        left = errors.copy()
         for click in clicks:
-            left[click.y + 1, click.x + 1] = 0
-        distances = transform(left)[1:-1, 1:-1]
-        largest[positive] = float(distances.max())
-        pixels[positive] = np.flatnonzero(distances == distances.max())
+            left[click.y, click.x] = False
+        found[positive] = distances(left, ())
+    largest = {positive: float(of_kind.max()) for positive, of_kind in found.items()}
     if not max(largest.values()):
         return NO_ERROR
     chosen = largest[True] > largest[False]
-    place = int(pixels[chosen][draws.integers(len(pixels[chosen]))])
-    y, x = divmod(place, missed.shape[1])
+    pixels = np.flatnonzero(found[chosen] == largest[chosen])
+    y, x = divmod(int(pixels[draws.integers(len(pixels))]), missed.shape[1])
     return Click(x, y, chosen)
 
 

@@ -34,18 +34,12 @@ def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequenc
     negative, strictly; it lies at the first pixel, row by row, of the largest distance. Ignored pixels do not
     count as errors. Without an error that was not clicked before: `Click(0, 0, False)`.
 
-    Distances are those of OpenCV's own precise transform (`DIST_L2`, mask size 0): the float32 square roots
-    of whole numbers, so ties are exact. Intel's library, by which some builds of OpenCV compute the same
-    transform when they have one thread or a small image, is not used: its last bits, and with them the
-    choice among ties, depend on where in memory the result lies.
+    Distances are those of OpenCV's own precise transform (`disbench.core.depths.transform`), so that ties are exact.
 
     Args:
         target: integers (height, width): 1 object, 0 background, -1 ignored; row-major, y down.
         prediction: booleans, or integers 0 and 1, (height, width).
         clicks: those made before, in any order.
-
-    Returns:
-        The click, within the image.
 
     Raises:
         ValueError: arrays of other shapes, types or values than these, or a click outside the image.

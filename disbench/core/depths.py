@@ -18,24 +18,12 @@ import numpy.typing as npt
 from disbench.core.arrays import BoolArray, ByteArray, Float32Array, IntArray
 from disbench.core.opencv import opencv
 
-_RADIUS = 128
-"""Up to this distance, in pixels, single pixels may be measured without a distance transform."""
-
-_WORD = 64
-"""Pixels in a word of the maps of squares, one bit each."""
-
-_SAMPLE = 1 << 16
-"""How many neighbours, for how many pixels, are looked up to learn about how large the largest distance is."""
-
-_PRECISION = 8
-"""The side of the largest square is found up to this part of it."""
-
-_LOOKUPS = 2
-"""As many neighbours are looked up in the time of a distance transform of one pixel."""
-
-_BLOCK = 1 << 13
-"""How many neighbours are looked up at a time."""
-
+_RADIUS = 128  # up to this distance, in pixels, single pixels may be measured without a distance transform
+_WORD = 64  # pixels in a word of the maps of squares, one bit each
+_SAMPLE = 1 << 16  # neighbours, for how many pixels, that are looked up to learn how large the largest distance is
+_PRECISION = 8  # the side of the largest square is found up to this part of it
+_LOOKUPS = 2  # as many neighbours are looked up in the time of a distance transform of one pixel
+_BLOCK = 1 << 13  # neighbours that are looked up at a time
 BitArray = npt.NDArray[np.uint64]
 
 
@@ -72,13 +60,8 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     Args:
         missed: boolean (height, width), errors of one kind.
         excess: boolean (height, width), errors of the other kind.
-        clicked: pixels (x, y) of the image that are not looked for; they count as errors all the same.
-
-    Returns:
-        The pixel; None if all errors are in `clicked`.
-
-    Raises:
-        InputError: OpenCV cannot be imported.
+        clicked: pixels (x, y) of the image that are not looked for; they count as errors all the same. None is returned
+            if all errors are among them.
     """
     packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
     either = packed[0] | packed[1]

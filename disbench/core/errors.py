@@ -11,14 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_SHOWN = 60
-"""Characters of a text from outside that a message repeats."""
-_LONGEST = 300
-"""Characters of a line about an error."""
-
-
-CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")
-"""What would break or forge a line of a terminal."""
+_SHOWN = 60  # characters of a text from outside that a message repeats
+_LONGEST = 300  # characters of a line about an error
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # what would break or forge a line of a terminal
 _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
@@ -76,14 +71,7 @@ def told(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """An `InputError` for an unknown name, with the nearest known names.
-
-    Args:
-        kind: of the name, a singular noun ("recipe", "option").
-        name: as given.
-        known: all names.
-        where: the file that has the name, if any.
-    """
+    """An `InputError` for an unknown name of a kind ("recipe", "option") in a file, with the nearest known names."""
     choices = sorted(known)
     near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."

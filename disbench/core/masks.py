@@ -28,23 +28,17 @@ from disbench.core.opencv import opencv
 
 Raster = Literal["pycocotools", "fillpoly"]
 
-POLYGON_MARGIN = 1.0
-"""Pixels by which a polygon may leave its image before that is counted: outlines run along the border."""
-_FARTHEST = 2.0**28
-"""Of a coordinate: pycocotools counts fifths of a pixel in 32 bits."""
-_FEWEST = 6
-"""Coordinates of a ring with an area: three points."""
+POLYGON_MARGIN = 1.0  # pixels by which a polygon may leave its image uncounted: outlines run along the border
+_FARTHEST = 2.0**28  # of a coordinate: pycocotools counts fifths of a pixel in 32 bits
+_FEWEST = 6  # coordinates of a ring with an area: three points
 _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
-_UPSAMPLED = 5
-"""By which pycocotools refines the grid that it draws polygons on."""
-_MOST_GROUPS = 7
-"""Groups of 5 bits in a run that fits an image, its sign included."""
-_AT_ONCE = 1 << 20
-"""Bytes of compressed masks that are decoded together; decoded, they take several dozen times as much."""
-
-_ROWS = 16
-"""Masks that `overlaps_where` compares in one call with all others that are wanted for one of them."""
+_UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
+_MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
+_AT_ONCE = (
+    1 << 20
+)  # bytes of compressed masks that are decoded together; decoded, they take several dozen times as much
+_ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
 
 
 class Rle(TypedDict):
@@ -73,11 +67,7 @@ def from_grey_png(data: bytes, least: int) -> Rle:
 
 
 def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
-    """Boolean (height, width) array of a mask.
-
-    It lies in memory column by column ("F"), as run lengths go, which is faster; or row by row ("C"), which is faster
-    than to turn it afterwards.
-    """
+    """Boolean (height, width) array of a mask, in memory column by column ("F", the faster) or row by row ("C")."""
     return np.asarray(RLEMask.from_dict(rle).to_array(order=order)).view(np.bool_)
 
 
@@ -99,13 +89,8 @@ def areas(rles: Sequence[Rle]) -> IntArray:
 
 
 def boxes(rles: Sequence[Rle]) -> IntArray:
-    """Bounding boxes in whole pixels: int64 (n, 4) of x, y, width, height.
-
-    Inclusive: width is last column - first column + 1. An empty mask has a box of zeros.
-    """
-    if not rles:
-        return np.zeros((0, 4), dtype=np.int64)
-    return np.asarray(coco_mask.toBbox(list(rles))).astype(np.int64).reshape(-1, 4)
+    """Bounding boxes: int64 (n, 4) of x, y, width, height in whole pixels, both ends included; zeros for no pixel."""
+    return np.asarray(coco_mask.toBbox(list(rles)) if rles else []).astype(np.int64).reshape(-1, 4)
 
 
 def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
@@ -150,17 +135,16 @@ def overlaps_where(
 
 def union(rles: Sequence[Rle]) -> Rle:
     """Union of one mask or more of the same size."""
-    if len(rles) == 1:
-        return rles[0]
-    merged: Rle = coco_mask.merge(list(rles))
-    return merged
+    return _merged(rles, intersect=False)
 
 
 def intersection(rles: Sequence[Rle]) -> Rle:
     """Intersection of one mask or more of the same size."""
-    if len(rles) == 1:
-        return rles[0]
-    merged: Rle = coco_mask.merge(list(rles), True)
+    return _merged(rles, intersect=True)
+
+
+def _merged(rles: Sequence[Rle], *, intersect: bool) -> Rle:
+    merged: Rle = rles[0] if len(rles) == 1 else coco_mask.merge(list(rles), intersect)
     return merged
 
 
@@ -204,20 +188,18 @@ def from_polygons(
     """Rasterise the rings of one object and unite them; what lies outside the image is cut off.
 
     Args:
-        rings: each a flat list x0, y0, x1, y1, ... in pixels, x to the right and y down from the image's top left
-            corner. Those of fewer than three points have no area; without others the mask is empty.
+        rings: each a flat list x0, y0, x1, y1, ... in pixels, y down from the image's top left corner. Those of fewer
+            than three points have no area; without others the mask is empty.
         height: of the image, pixels.
         width: of the image, pixels.
-        raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole
-            pixels and OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
+        raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole pixels and
+            OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
         changes: counts rings left out, and polygons that are cut off by more than `POLYGON_MARGIN` pixels.
 
     Raises:
         ValueError: pairs [x, y] in place of flat lists, an odd number of coordinates, a value that is not a finite
             number or is beyond 2**28, or outlines of more than `MAX_OUTLINE` fifths of a pixel together.
     """
-    if raster not in ("pycocotools", "fillpoly"):
-        raise ValueError(f"raster is 'pycocotools' or 'fillpoly', not {raster!r}")
     found = list(map(_checked_ring, rings))
     checked = [ring for ring in found if ring.size >= _FEWEST]
     if not checked:
@@ -304,12 +286,10 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
 
 
 def are_well_formed(rles: Sequence[Rle]) -> bool:
-    """Whether run lengths are as the encoder writes those of a mask that is not empty.
+    """Whether run lengths are as the encoder writes those of masks that are not empty, which `from_foreign_rle` keeps.
 
     That is: positive but for the first, as many as there are pixels, and each in as few groups of bits as it takes.
-    What is not may still be a mask, with runs of length 0, or without a pixel. The compressed form is that of
-    `from_foreign_rle`, which returns the same bytes; here the groups of many masks are decoded at once, which is many
-    times faster for small ones. Nothing is known of their counts.
+    Many masks are decoded at once, which is many times faster for small ones.
     """
     waiting: list[Rle] = []
     size = 0
@@ -324,31 +304,46 @@ def are_well_formed(rles: Sequence[Rle]) -> bool:
 
 
 def _together_well_formed(rles: Sequence[Rle]) -> bool:
-    counts = [rle["counts"] for rle in rles]
+    try:
+        runs, first, are_short = _decoded([rle["counts"] for rle in rles])
+    except ValueError:
+        return False
+    least = np.ones(len(runs), dtype=np.int64)
+    least[first] = 0
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
+    has_pixels = np.diff(first, append=len(runs)) > 1
+    return bool(
+        are_short and has_pixels.all() and (runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all()
+    )
+
+
+def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
+    """Runs of compressed masks, one mask after the other; where each begins; and whether all are written shortest.
+
+    A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is stored as
+    the difference from the run before the last. ValueError for what is not of this form.
+    """
+    if not all(counts):
+        raise ValueError("the RLE's counts are empty")
     groups = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # what is below wraps around
     behind = np.cumsum(list(map(len, counts)))
-    if not all(counts) or groups.max() > 63 or (groups[behind - 1] & 32).any():
-        return False
+    if groups.max() > 63:
+        raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
+    if (groups[behind - 1] & 32).any():
+        raise ValueError("the RLE's counts end in the middle of a run")
     ends = np.flatnonzero(groups < 32)
-    starts = np.empty_like(ends)
-    starts[0], starts[1:] = 0, ends[:-1] + 1
+    starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _MOST_GROUPS:
-        return False
-    longer = ends[lengths > 1]  # a last group that only repeats the sign of the one before is too much
-    if (groups[longer] == np.where(groups[longer - 1] & 16, 31, 0)).any():
-        return False
+        raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
     shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
     stored = np.add.reduceat((groups & 31).astype(np.int64) << shifts, starts)
     stored -= (groups[ends] >> 4).astype(np.int64) << (5 * lengths)  # the sign
     first = np.zeros(len(counts), dtype=np.int64)
     first[1:] = np.searchsorted(ends, behind[:-1])
-    runs = _undifferenced(stored, first)
-    least = np.ones(len(runs), dtype=np.int64)
-    least[first] = 0
-    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
-    has_pixels = np.diff(first, append=len(runs)) > 1
-    return bool(has_pixels.all() and (runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all())
+    longer = ends[lengths > 1]  # a last group that only repeats the sign of the one before is too much
+    are_short = not (groups[longer] == np.where(groups[longer - 1] & 16, 31, 0)).any()
+    return _undifferenced(stored, first), first, are_short
 
 
 def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
@@ -416,9 +411,8 @@ def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list
         points = np.array(values, dtype=np.float64)
     except OverflowError:
         return []
-    right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
-    if not (points.min() >= -POLYGON_MARGIN and right <= width + POLYGON_MARGIN and bottom <= height + POLYGON_MARGIN):
-        return []  # outside of the image, or not a finite number
+    if not np.isfinite(points).all() or _leaves(points, height, width):
+        return []
     return [points[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
@@ -479,35 +473,14 @@ def _listed_runs(counts: list[object]) -> IntArray:
 
 
 def _decompressed(counts: object) -> IntArray:
-    """The runs of a compressed RLE.
-
-    A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is
-    stored as the difference from the run before the last.
-    """
+    """The runs of a compressed RLE."""
     if isinstance(counts, str) and counts.isascii():
         if counts.startswith("b'"):  # Python's text of bytes
             counts = counts[2:-1].replace("\\\\", "\\")
         counts = counts.encode("ascii")
     if not isinstance(counts, bytes):
         raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")
-    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((groups & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    if groups.size == 0:
-        return groups
-    if groups.min() < 0 or groups.max() >= 64:
-        raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
-    if last.size == 0 or last[-1] != groups.size - 1:
-        raise ValueError("the RLE's counts end in the middle of a run")
-    sizes = last - first + 1
-    if sizes.max() > _MOST_GROUPS:
-        raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
-    shifts = 5 * (np.arange(groups.size) - np.repeat(first, sizes))
-    runs = np.add.reduceat((groups & 31) << shifts, first)
-    runs -= np.where(groups[last] & 16, np.int64(1) << 5 * sizes, 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
+    return _decoded([counts])[0]
 
 
 def _without_zeros(runs: IntArray) -> IntArray:

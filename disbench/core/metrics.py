@@ -49,18 +49,16 @@ def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
 def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
     """Number of clicks to reach an IoU (NoC@threshold), mean over samples.
 
-    IoUs and threshold are compared as float32. A sample that never reaches the threshold counts
-    `max_clicks`; only its first `max_clicks` values count; nan reaches nothing.
+    IoUs and threshold are compared as float32; nan reaches nothing. A sample that never reaches it counts `max_clicks`.
 
     Args:
-        ious: one sequence a sample: the IoU after click 1, 2, ... A sequence shorter than `max_clicks` must
+        ious: one sequence a sample: the IoU after click 1, 2, ..., of which `max_clicks` count. A shorter one must
             reach the threshold: what would have come after its end is not known.
         threshold: in (0, 1].
         max_clicks: at least 1.
 
     Raises:
-        ValueError: no samples, a sequence that ends early below the threshold, an IoU outside [0, 1], or a
-            threshold that is not in (0, 1].
+        ValueError: no samples, a sequence that ends early below the threshold, an IoU or a threshold out of range.
 
     >>> noc([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2)
     2.0
@@ -74,17 +72,10 @@ def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> IntAr
 
 
 def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = "strict") -> int:
-    """Number of samples that fail to reach an IoU (NoF@threshold).
+    """Number of samples that fail to reach an IoU (NoF@threshold); other arguments and errors as for `noc`.
 
-    Args:
-        ious: as for `noc`.
-        threshold: in (0, 1].
-        max_clicks: at least 1.
-        rule: `strict` counts samples that never reach the threshold, `ritm` those whose NoC equals `max_clicks`,
-            also where they succeed at the very last click. Published numbers follow `ritm`.
-
-    Raises:
-        ValueError: as for `noc`, or an unknown rule.
+    `rule` is `strict`: samples that never reach the threshold, or `ritm`: those whose NoC equals `max_clicks`, also
+    where they succeed at the very last click. Published numbers follow `ritm`.
 
     >>> [nof([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2, rule=rule) for rule in ("strict", "ritm")]
     [1, 2]
@@ -96,18 +87,12 @@ def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = 
 
 
 def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
-    """Mean IoU over samples after each click: not smoothed, and no running maximum.
+    """Mean IoU over samples after each click, not smoothed: float64 (max_clicks,), nan where one of them is.
 
-    Args:
-        ious: one sequence a sample: the IoU after click 1, 2, ...; only the first `max_clicks` count.
-        max_clicks: at least 1.
-
-    Returns:
-        float64 (max_clicks,): means of float32 values; nan where one of them is.
+    Arguments are those of `noc`.
 
     Raises:
-        ValueError: no samples, a sample with fewer than `max_clicks` values (it ended early), or a value
-            outside [0, 1].
+        ValueError: no samples, a sample with fewer than `max_clicks` values (it ended early), or one outside [0, 1].
 
     >>> miou_curve([[0.5, 1.0], [0.25, 0.5]], max_clicks=2).tolist()
     [0.375, 0.75]
@@ -125,15 +110,7 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
 def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
     """Area under each sample's IoU over clicks (AuC), by trapezoids of unit steps, divided by their number.
 
-    Args:
-        ious: IoUs or boundary IoUs as for `miou_curve`; what ended early must be filled with its last value.
-        max_clicks: at least 1; of one click, it is the IoU.
-
-    Returns:
-        float64 (samples,) in [0, 1]; nan where an IoU is.
-
-    Raises:
-        ValueError: as for `miou_curve`.
+    float64 (samples,) in [0, 1]; nan where an IoU is; of one click, the IoU. Arguments and errors as for `miou_curve`.
 
     >>> area_under_curve([[0.8] * 20, [0.5] * 10 + [1.0] * 10]).round(4).tolist()
     [0.8, 0.75]
@@ -144,9 +121,9 @@ def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
 
 
 class Spread(NamedTuple):
-    """A value's mean and population deviation over groups of clicks, and their quotient (NSR); float64 (samples,) each.
+    """A value's mean and deviation over groups of clicks, and their quotient (NSR; nan for a mean of 0).
 
-    The quotient, the noise-to-signal ratio, is nan where the mean is 0.
+    float64 (samples,) each.
     """
 
     mean: FloatArray
@@ -168,10 +145,8 @@ def spread(values: npt.ArrayLike) -> Spread:
 def difference_to_base(values: npt.ArrayLike, base: npt.ArrayLike, *, relative: bool) -> FloatArray:
     """How far the mean over groups is above the standard click's value (RClicks' dSB), float64 (samples,).
 
-    Args:
-        values: (groups, samples) of NoC, AuC, or failures as 0 and 1.
-        base: (samples,), the same with the standard click.
-        relative: as a share of `base`, as for NoC; otherwise the difference.
+    `values` are (groups, samples) of NoC, AuC, or failures as 0 and 1; `base` (samples,) the same with the standard
+    click; `relative`: as a share of `base`, as for NoC.
 
     >>> float(difference_to_base([[3, 4], [3, 4]], [2, 4], relative=True).mean())
     0.25
@@ -197,22 +172,13 @@ def _apart(value: FloatArray, base: npt.ArrayLike, relative: bool) -> FloatArray
 class TargetBoundary:
     """Boundary IoU with one target, for many predictions (Cheng et al., Boundary IoU, CVPR 2021).
 
-    The boundary of a mask is those of its pixels that lie within d pixels (a square of side 2d + 1) of a
-    pixel outside it, or of the image's border; d is a share of the image's diagonal. Ignored pixels are left
-    out of intersection and union.
-
-    Args:
-        target: integers (height, width): 1 object, 0 background, -1 ignored.
-        dilation_ratio: d as a share of the diagonal, at least 1 pixel; 0.02 is the paper's.
-
-    Raises:
-        ValueError: not a target, or a ratio that is not positive.
+    The boundary of a mask is those of its pixels that lie within d pixels (a square of side 2d + 1) of a pixel outside
+    it, or of the image's border; d is `dilation_ratio`, the paper's 0.02, of the image's diagonal, at least 1 pixel.
+    Ignored pixels are left out of intersection and union. Target and errors are as for `iou`.
     """
 
     def __init__(self, target: npt.ArrayLike, dilation_ratio: float = 0.02) -> None:
         goal = checked_target(target)
-        if not 0 < dilation_ratio < math.inf:
-            raise ValueError(f"dilation_ratio = {dilation_ratio}: a share of the diagonal above 0")
         self._distance = max(1, round(dilation_ratio * math.hypot(*goal.shape)))
         self._counts = goal >= 0
         self._band = boundary(goal == 1, self._distance) & self._counts

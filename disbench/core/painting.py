@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
+from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
 Colour = tuple[int, int, int]
@@ -30,8 +31,7 @@ BLACK: Colour = (0, 0, 0)
 CANDIDATES = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION)
 """Colours of the candidates of one click; of more candidates they repeat."""
 _FEW_PIXELS = 40
-_OPACITY = 120
-"""Opacity of the inside of `overlay_png`, of 255."""
+_OPACITY = 120  # of the inside of `overlay_png`, of 255
 
 
 def png(pixels: ByteArray, compression: int = 6) -> bytes:
@@ -144,8 +144,6 @@ def overlay_png(mask: BoolArray, number: int) -> bytes:
     `number` is the candidate's, for its colour.
     """
     from PIL import Image  # noqa: PLC0415
-
-    from disbench.core.opencv import opencv  # noqa: PLC0415
 
     thickness = max(1, round(max(mask.shape) / 250))
     inside = np.ascontiguousarray(mask, dtype=np.uint8)

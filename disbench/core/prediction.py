@@ -82,9 +82,8 @@ class Method(Protocol):
 def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
     """The result of a call of a method, whose changes of NumPy's error handling are taken back.
 
-    Raises:
-        MethodError: the call (`what`) raised an error of any kind, `SystemExit` among them, but not Ctrl-C, nor one of
-            `passing`, which is raised as it is.
+    MethodError if the call (`what`) raised an error of any kind, `SystemExit` among them, but not Ctrl-C, nor one of
+    `passing`, which is raised as it is.
     """
     try:
         with np.errstate():

@@ -62,11 +62,7 @@ class Source(Protocol):
         """The id of every sample, in the dataset's order; known without reading images."""
 
     def read(self, index: int) -> Any:
-        """The sample with this number, as the run's task takes it.
-
-        Raises:
-            InputError: a file that is missing or damaged; names the file, the record and the fix.
-        """
+        """The sample with this number, as the run's task takes it; InputError for a file that is missing or damaged."""
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of everything that decides the samples: ids, images' and masks' bytes, options."""
@@ -84,9 +80,7 @@ class SampleSource(Source, Protocol):
 
 def content_of(source: Source) -> Content:
     """The content of a source; without `content()`, every sample changes with any of them."""
-    content = getattr(source, "content", None)
-    if content is not None:
-        found: Content = content()
-        return found
+    if (content := getattr(source, "content", None)) is not None:
+        return content()  # type: ignore[no-any-return]
     whole = source.content_hash()
     return Content(whole, [whole] * len(source.ids))

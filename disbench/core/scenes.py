@@ -15,8 +15,7 @@ from disbench.core.masks import Rle, areas, boxes
 
 Kind = Literal["thing", "crowd", "stuff", "group"]
 
-LINK = "link: "
-"""How `Scene.dropped` names what happened to a declared link."""
+LINK = "link: "  # how `Scene.dropped` names what happened to a declared link
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,9 @@ def links_by_id(
     Args:
         ids: of the objects, in their order; None for one that cannot be a parent.
         parents: the id of each object's parent; None, or its own id, for none.
-        refuse: called with the number of an object and what is wrong with its link (a parent that is missing, a
-            cycle); raises where the user asked for it. Otherwise the object becomes a root.
-        dropped: counts missing parents; the sampler counts the rest. It is changed.
+        refuse: called with an object's number and what is wrong with its link (a parent that is missing, a cycle);
+            raises where the user asked for it. Otherwise the object becomes a root.
+        dropped: gets the count of missing parents; the sampler counts the rest.
         nest: as in `Links`.
     """
     place = {name: number for number, name in enumerate(ids) if name is not None}
@@ -159,9 +158,8 @@ class Scene:
 class SceneSource(Protocol):
     """A dataset that scenes are read from. Picklable: worker processes read scenes by number.
 
-    A source may also offer `object_counts(images)`, how many objects each image of a range has, or an estimate: by it
-    work is divided evenly; and `check_unchanged()`, which raises `InputError` if its file is not the one any more that
-    was opened.
+    Optional, looked for by name: `object_counts(images)`, how many objects each image of a range has, or an estimate,
+    by which work is divided evenly; `check_unchanged()`: `InputError` if its file is no longer the one that was opened.
     """
 
     @property
@@ -172,11 +170,7 @@ class SceneSource(Protocol):
         """How many images there are, those without a mask included."""
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes of these numbers, in this order.
-
-        Raises:
-            InputError: a malformed record; names the file, the record and the fix.
-        """
+        """The scenes of these numbers, in this order; InputError for a malformed record."""
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of everything that decides the scenes, by file name."""

@@ -23,16 +23,13 @@ LEGEND = (
     "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
 """What a sheet's drawing means."""
-TALLEST = 1.3
-"""Height of a picture over the width of its place, at most."""
-MAX_HEIGHT = 60_000
-"""Pixels of a PNG; few programs open a taller one."""
-Window = tuple[int, int, int, int]
-"""Part of an image: left, top, right, bottom in pixels, right and bottom exclusive."""
+TALLEST = 1.3  # height of a picture over the width of its place, at most
+MAX_HEIGHT = 60_000  # pixels of a PNG; few programs open a taller one
+Window = tuple[int, int, int, int]  # part of an image: left, top, right, bottom in pixels, the last two exclusive
 _DARK, _GREY, _YELLOW = "#1A1A1A", "#444444", "#F0E442"
 _LEADING = 1.35
+# Side of an enlarged part: as a share of the image's, at least and at most; in pixels, at least.
 _LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 0.12, 0.7, 24
-"""Side of an enlarged part: as a share of the image's, at least and at most; in pixels, at least."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,7 @@ class Panel:
         target: int8 (height, width): 1 object, 0 background, -1 ignored.
         mask: boolean (height, width).
         clicks: in their order.
-        marks: how clicks are drawn: numbered, as small marks with a larger last one, or the first alone as a yellow
-            dot.
+        marks: how clicks are drawn: numbered, as marks with a larger last one, or the first alone as a yellow dot.
         absent: why there is no mask where one is expected; written into the lower left corner.
         framed: sets the picture off with a thick frame.
         window: the part of the image that is shown, of the image's own aspect; None shows all of it.
@@ -106,27 +102,14 @@ def sheet_of(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size
 
 
 def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
-    """A sheet as files in some formats; the same sheet gives the same bytes with the same matplotlib.
-
-    Raises:
-        InputError: the sheet would be taller than `MAX_HEIGHT`.
-        ValueError: no pictures.
-    """
-    if not sheet.columns:
-        raise ValueError("a sheet has at least one picture")
+    """A sheet as files in some formats, the same bytes with the same matplotlib; InputError above `MAX_HEIGHT`."""
     with own_style():
         figure = _Painter(sheet).figure
         return {form: saved(figure, form) for form in forms}
 
 
 def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
-    """A panel's picture without its clicks: uint8 (height, width, 3) of a size (width, height); dashes in pixels.
-
-    ValueError for a target or a mask of another size than the image's.
-    """
-    for drawn in (panel.target, panel.mask):
-        if drawn is not None and drawn.shape != panel.image.shape[:2]:
-            raise ValueError(f"a mask of {drawn.shape} on an image of {panel.image.shape[:2]}")
+    """A panel's picture without its clicks: uint8 (height, width, 3) of a size (width, height); dashes in pixels."""
     left, top, right, bottom = panel.shown
     part = (slice(top, bottom), slice(left, right))
     picture = resized(panel.image[part], size)
@@ -223,21 +206,17 @@ class _Painter:
         height, width = panels[0].image.shape[:2]
         size = fitted(width, height, self.place, TALLEST)
         for row in strip.rows:
-            labels = {
-                self.margin + column * (self.place + self.gap): panel
-                for column, panel in enumerate(row)
+            places = [self.margin + column * (self.place + self.gap) for column in range(len(row))]
+            labels = [
+                (left, panel, fitted_lines(panel.title, letters, self.sheet.place, most=self.sheet.title_lines))
+                for left, panel in zip(places, row, strict=True)
                 if panel is not None
-            }
-            texts = {
-                left: fitted_lines(panel.title, letters, self.sheet.place, most=self.sheet.title_lines)
-                for left, panel in labels.items()
-            }
-            lines = max(map(len, texts.values()), default=0)
+            ]
+            lines = max((len(texts) for _, _, texts in labels), default=0)
             below = self._line(letters - 1) if any(panel.remark for panel in panels) else 0
             top = y + lines * self._line(letters) + below
-            for left, panel in labels.items():
-                start = y + (lines - len(texts[left])) * self._line(letters)
-                start = self._write_lines(texts[left], left, start, letters)
+            for left, panel, texts in labels:
+                start = self._write_lines(texts, left, y + (lines - len(texts)) * self._line(letters), letters)
                 self._write(panel.remark, left, start, self.sheet.place, letters - 1, most=1, color=_GREY)
                 self._paint_panel(panel, left, top, size)
             y = top + size[1] + self.gap
@@ -302,10 +281,8 @@ class _Painter:
 
     def _click(self, at: tuple[float, float], positive: bool, diameter: float, zorder: float = 5) -> None:
         """A white disc with a black rim, or a black square with a white one."""
-        if positive:
-            self._mark(at, "o", diameter, "white", "black", zorder)
-        else:
-            self._mark(at, "s", 0.92 * diameter, "black", "white", zorder)
+        look = ("o", diameter, "white", "black") if positive else ("s", 0.92 * diameter, "black", "white")
+        self._mark(at, *look, zorder)
 
     def _mark(
         self, at: tuple[float, float], marker: str, diameter: float, face: str, edge: str, zorder: float = 5
@@ -323,15 +300,7 @@ class _Painter:
             self.axes.add_patch(frame)
 
     def _write(
-        self,
-        text: str,
-        left: int,
-        top: int,
-        width: float | None = None,
-        size: float | None = None,
-        *,
-        most: int,
-        **how: Any,
+        self, text: str, left: int, top: int, width: float = 0.0, size: float = 0.0, *, most: int, **how: Any
     ) -> int:
         """Write a text in lines that fit a width in inches (the sheet's); the place below them."""
         if not text:

@@ -15,16 +15,11 @@ import numpy.typing as npt
 
 from disbench.core.arrays import FloatArray, IntArray
 
-RESAMPLES = 10_000
-"""Draws of each test; the smallest p-value is 1 / (RESAMPLES + 1)."""
-_DRAWN_AT_ONCE = 1 << 22
-"""Drawn numbers in memory at a time."""
-_LONGEST_SUM = 1 << 22
-"""Up to this range of the sum of a resample of whole numbers, its distribution is computed instead of drawn."""
-_QUANTILE_ROUNDING = 1e-9
-"""Rounding error of the sums of a distribution's floating-point numbers."""
-_SUM_ROUNDING = 1e-12
-"""Sums that differ by less, relative to the sum of all sizes, are equal: they were added in another order."""
+RESAMPLES = 10_000  # draws of each test; the smallest p-value is 1 / (RESAMPLES + 1)
+_DRAWN_AT_ONCE = 1 << 22  # numbers in memory at a time
+_LONGEST_SUM = 1 << 22  # up to this range of a sum of whole numbers its distribution is computed instead of drawn
+_QUANTILE_ROUNDING = 1e-9  # error of the sums of a distribution's floating-point numbers
+_SUM_ROUNDING = 1e-12  # sums that differ by less, relative to the sum of all sizes, were added in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +52,10 @@ class Difference:
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bool, seed: int = 0) -> Difference:
-    """All statistics of two methods' values on the same samples.
+    """All statistics of two methods' values `a` and `b` on the same samples, (samples,) each.
 
-    The interval is that of `bootstrap_interval` on the differences: whole samples are drawn again, so that what
-    makes a sample hard for both methods cancels.
-
-    Args:
-        a: (samples,) finite, one value a sample.
-        b: (samples,) finite, of the same samples in the same order.
-        lower_is_better: true for clicks, false for IoUs.
-        seed: of the draws.
-
-    Raises:
-        ValueError: no samples, arrays of different shapes, or a value that is not finite.
+    Whole samples are drawn again, so that what makes a sample hard for both methods cancels. ValueError for no samples,
+    arrays of different shapes, or a value that is not finite.
     """
     of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if of_a.shape != of_b.shape:
@@ -98,31 +84,23 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval over samples (Efron): the same seed gives the same interval.
+    """Percentile bootstrap interval (low, high) over samples (Efron): the same seed gives the same interval.
 
-    For the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the convolution
-    of their distribution, so `resamples` and `seed` have no effect.
+    For the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the convolution of
+    their distribution.
 
     Args:
-        values: (samples,), one number a sample.
+        values: (samples,) finite; ValueError otherwise.
         statistic: of (resamples, samples), along the last axis; None is the mean.
         level: share of the resampled statistics within the interval, in (0, 1).
         resamples: number of draws.
         seed: for the draws.
-
-    Returns:
-        (low, high).
-
-    Raises:
-        ValueError: no values, values that are not finite, more than one axis, or a level out of range.
     """
     given = _checked(values)
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: between 0 and 1")
     ends = ((1 - level) / 2, (1 + level) / 2)
     if statistic is None and (given == np.rint(given)).all() and len(given) * float(np.ptp(given)) < _LONGEST_SUM:
         return _exact_quantiles(given.astype(np.int64), ends)
-    of_drawn = statistic or _means
+    of_drawn = statistic or (lambda drawn: np.asarray(drawn.mean(axis=-1)))
     found = _drawn(len(given), resamples, seed, lambda draws, rows: of_drawn(_resampled(given, draws, rows)))
     low, high = np.quantile(found, ends)
     return float(low), float(high)
@@ -145,15 +123,10 @@ def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
 def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of a mean difference by a permutation test, in (0, 1]: in random pairs A and B change places.
 
-    If the methods are exchangeable, each difference is as likely to have the other sign; b counts the draws of
-    signs whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1) (Phipson and
-    Smyth, Permutation p-values should never be zero, 2010). It holds for any number of samples n; no p below
-    2 to the power of 1 - n can be expected.
-
-    Args:
-        differences: (samples,) finite; ValueError otherwise.
-        resamples: B, at least 1.
-        seed: of the draws.
+    b counts the draws of signs whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1)
+    (Phipson and Smyth, Permutation p-values should never be zero, 2010), with B `resamples`. It holds for any number of
+    samples n; no p below 2 to the power of 1 - n can be expected. `differences` are (samples,) finite; ValueError
+    otherwise.
     """
     given = _checked(differences)
 
@@ -174,8 +147,6 @@ def _drawn(
     samples: int, resamples: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]
 ) -> FloatArray:
     """Statistics (resamples,), drawn in parts that fit memory: `draw` gets a generator and a number of resamples."""
-    if resamples < 1:
-        raise ValueError(f"resamples = {resamples}: at least one")
     draws = np.random.Generator(np.random.PCG64(seed))
     step = max(1, _DRAWN_AT_ONCE // samples)
     return np.concatenate([draw(draws, min(step, resamples - begin)) for begin in range(0, resamples, step)])
@@ -184,10 +155,6 @@ def _drawn(
 def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> FloatArray:
     """Resamples with replacement, (rows, samples)."""
     return values[draws.integers(0, len(values), (rows, len(values)))]
-
-
-def _means(drawn: FloatArray) -> FloatArray:
-    return np.asarray(drawn.mean(axis=-1))
 
 
 def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:

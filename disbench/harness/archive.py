@@ -16,7 +16,7 @@ import stat
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown
 from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims
-from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, run_record, write_clicks
+from disbench.harness.record import RunRecord
+from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, record_of, write_clicks
 from disbench.io.files import file_sha256, whole_file
 from disbench.io.settings import Count, parse_json_table, settings_from
 
@@ -37,14 +38,10 @@ ENDING = ".zip"
 LEFT_OUT: Final = "left out"
 """For `Manifest.masks`: the run has masks, the archive does not."""
 _MEMBERS = (MANIFEST, RUN, CLICKS)
-_MASKS = ("mask", "candidate_masks")
-_DATE = (1980, 1, 1, 0, 0, 0)
-"""The earliest date that a zip can store."""
-_UNIX = 3
-_MODE = stat.S_IFREG | 0o644
-_HEADER = struct.Struct("<4s22x2H")
-"""A member's header in a zip: signature, lengths of name and extra field."""
-_SIGNATURE = b"PK\x03\x04"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store
+_UNIX, _MODE = 3, stat.S_IFREG | 0o644
+_HEADER = struct.Struct("<4s22x2H")  # of a member in a zip: signature, lengths of name and extra field
+_AGAIN = "pack the run again with disbench pack"
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def read_packed(archive: Path) -> PackedRun:
                 f"{archive}: {name} is not what {MANIFEST} says ({found.bytes} bytes, SHA-256 {found.sha256}); get the "
                 "archive again, or pack the run again"
             )
-    record = run_record(content[RUN].to_pybytes(), f"{archive}: {RUN}")
+    record = record_of(content[RUN].to_pybytes(), f"{archive}: {RUN}", RunRecord)
     return PackedRun(StoredRun(archive.with_suffix(""), record, archive, content[CLICKS]), manifest)
 
 
@@ -160,7 +157,7 @@ def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
 
 
 def _without_masks(table: pa.Table) -> pa.Table:
-    for name in _MASKS:
+    for name in ("mask", "candidate_masks"):
         at = table.schema.get_field_index(name)
         field = table.schema.field(at)
         table = table.set_column(at, field, pa.nulls(len(table), field.type))
@@ -183,12 +180,14 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
     """Views of each member in a memory map of the file."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; name a run's folder or a packed run")
-    with _complaining(archive), zipfile.ZipFile(archive) as packed:
-        infos = packed.infolist()
-    _check_members(archive, infos)
     with _complaining(archive):
+        with zipfile.ZipFile(archive) as packed:
+            infos = packed.infolist()
+        names = [info.filename for info in infos]
+        if names != list(_MEMBERS):
+            raise InputError(f"{archive}: it holds {shown(names)}, not {', '.join(_MEMBERS)}; {_AGAIN}")
         content = pa.memory_map(str(archive)).read_buffer()
-        return {info.filename: _stored_bytes(content, info) for info in infos}
+        return {info.filename: _stored_bytes(archive, content, info) for info in infos}
 
 
 @contextmanager
@@ -201,24 +200,16 @@ def _complaining(archive: Path) -> Iterator[None]:
         raise InputError(f"{archive}: not a whole packed run ({error}); get it again, or pack the run again") from error
 
 
-def _check_members(archive: Path, infos: Sequence[zipfile.ZipInfo]) -> None:
-    fix = "pack the run again with disbench pack"
-    names = [info.filename for info in infos]
-    if names != list(_MEMBERS):
-        raise InputError(f"{archive}: it holds {shown(names)}, not {', '.join(_MEMBERS)}; {fix}")
-    for info in infos:
-        plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
-        regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        if not plain or not regular or info.flag_bits & 1:
-            raise InputError(f"{archive}: {info.filename} is compressed, encrypted or not a plain file; {fix}")
-
-
-def _stored_bytes(content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
+def _stored_bytes(archive: Path, content: pa.Buffer, info: zipfile.ZipInfo) -> pa.Buffer:
+    plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+    if not plain or not regular or info.flag_bits & 1:
+        raise InputError(f"{archive}: {info.filename} is compressed, encrypted or not a plain file; {_AGAIN}")
     if not 0 <= info.header_offset <= content.size - _HEADER.size:
         raise ValueError(f"{info.filename} begins outside the file")
     header = content.slice(info.header_offset, _HEADER.size).to_pybytes()
     signature, name, extra = _HEADER.unpack(header)
     begin = info.header_offset + _HEADER.size + name + extra
-    if signature != _SIGNATURE or begin + info.file_size > content.size:
+    if signature != b"PK\x03\x04" or begin + info.file_size > content.size:
         raise ValueError(f"{info.filename} ends outside the file")
     return content.slice(begin, info.file_size)

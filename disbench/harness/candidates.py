@@ -16,8 +16,7 @@ from disbench.core.errors import shown
 from disbench.core.limits import MAX_CANDIDATES
 from disbench.core.prediction import MethodError, Prediction, called
 
-ROUNDING = 1e-3
-"""How far a probability may lie outside [0, 1]: resizing and 16-bit floats round that much."""
+ROUNDING = 1e-3  # how far a probability may lie outside [0, 1]: resizing and 16-bit floats round that much
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,7 @@ def tell_kept(session: Any, index: int) -> None:
 
 
 def plain_prediction(prediction: object) -> Prediction:
-    """A prediction with NumPy arrays in place of tensors, images, lists and generators.
-
-    Raises:
-        MethodError: not a prediction, or masks of different sizes.
-    """
+    """A prediction with NumPy arrays in place of tensors, images, lists and generators; MethodError for none."""
     names = ("masks", "scores")
     masks, scores = called("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
     if masks is None:
@@ -60,13 +55,10 @@ def plain_prediction(prediction: object) -> Prediction:
 
 
 def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
-    """The masks and scores of a prediction, thresholded.
+    """The masks and scores of a prediction; probabilities above the threshold belong to a mask, booleans stay.
 
-    Probabilities strictly above the threshold belong to the mask; boolean masks are taken as they are.
-
-    Raises:
-        MethodError: no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, a score that is
-            missing or not finite.
+    MethodError for no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, and a score that is
+    missing or not finite.
     """
     plain = plain_prediction(prediction)
     masks, scores = plain.masks, plain.scores
@@ -91,10 +83,8 @@ def choose(
 ) -> int:
     """Index of the candidate that is kept at a click (from 1); ties go to the lowest, nan is the lowest IoU.
 
-    Only oracles use `target_ious`. Without scores, the method's own choice is the candidate nearest to `previous`.
-
-    Raises:
-        MethodError: `score` is asked of several candidates without scores.
+    Only oracles use `target_ious`. Without scores, the method's own choice is the candidate nearest to `previous`;
+    MethodError where the selection `score` needs them.
     """
     kept = choose_by_numbers(selection, click, target_ious, candidates.scores)
     if kept is not None:

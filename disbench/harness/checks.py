@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice, zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -28,25 +28,17 @@ from disbench.harness.record import UNREAD, Failure
 from disbench.harness.sample_loop import first_mask
 from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 
-Row = Mapping[str, Any]
-"""One row of `clicks.parquet`: the columns of `SCHEMA`."""
-
+Row = Mapping[str, Any]  # one of `clicks.parquet`: the columns of `SCHEMA`
 Judgement = Literal["same", "moved", "wrong"]
+# Pixels by which the distance at a click may be below the largest: OpenCV's releases differ in the last bits.
 TOLERANCE = 1e-3
-"""Pixels by which the distance at a click may be below the largest: OpenCV's releases differ in the last bits."""
 _LISTS = ("candidate_ious", "candidate_scores", "candidate_masks")
-_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}
-"""Stored masks -> the columns that are not null."""
-_SECONDS_OFF = 1e-9
-"""Relative difference allowed between sums of seconds: the order of the additions is not recorded."""
-_LONGEST = 200
-"""Characters of an id that a problem quotes."""
-_EXACT_IOU = 1 << 24
-"""Pixels of an image up to which an IoU of 1 as float32 means that no pixel is wrong."""
-_CENTRES = 100
-"""Centres within the tolerance that a jittered click is tried around."""
-_EXAMPLES = 3
-"""Examples kept for each kind of problem."""
+_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}  # those that are not null
+_SECONDS_OFF = 1e-9  # relative difference of sums of seconds: the order of the additions is not recorded
+_LONGEST = 200  # characters of an id that a problem quotes
+_EXACT_IOU = 1 << 24  # pixels of an image up to which an IoU of 1 as float32 means that no pixel is wrong
+_CENTRES = 100  # centres within the tolerance that a jittered click is tried around
+_EXAMPLES = 3  # kept for each kind of problem
 
 
 class Problems:
@@ -105,12 +97,20 @@ class RowChecks:
         if any(None in (row[name] or ()) for row in rows for name in _LISTS):
             self._problems.add("sample with an empty entry in a list", repr(rows[0]["sample"]))
             return None
-        order = list(self._order(rows))
-        forms = [list(self._form(row)) for row in rows]
-        sound = [row for row, problems in zip(rows, forms, strict=True) if not problems]
-        for kind, example in [*order, *chain.from_iterable(forms), *self._values(sound)]:
+        problems = list(self._order(rows))
+        clicked: set[tuple[int, int]] = set()
+        before: Row | None = None
+        for row in rows:
+            found = list(self._form(row))
+            if not found:  # its values can be compared
+                found = list(self._click(row, before, (row["x"], row["y"]) in clicked))
+                found += self._measures(row) if row["failure"] is None else _failure(row)
+                clicked.add((row["x"], row["y"]))
+                before = row
+            problems += found
+        for kind, example in problems:
             self._problems.add(kind, example)
-        return rows if not order and len(sound) == len(rows) else None
+        return None if problems else rows
 
     def end(self) -> dict[str, Value] | None:
         """Compare the sums of all rows with `run.json`; the measures that a packed run claims, or None."""
@@ -123,7 +123,10 @@ class RowChecks:
             if said != found:
                 self._problems.add(kind, f"{name}: {said}, in the rows {found}")
         if list(result.failed) != self._failed:
-            self._problems.add(kind, _difference_of_failures(result.failed, self._failed))
+            pairs = zip_longest(result.failed, self._failed)
+            one, other = (f"{part}"[:_LONGEST] for part in next(pair for pair in pairs if pair[0] != pair[1]))
+            numbers = f"failed: {len(result.failed)}, in the rows {len(self._failed)}"
+            self._problems.add(kind, f"{numbers}; the first that differs: {one}, {other}")
         for name, seconds in self._seconds.items():
             said = getattr(result, name)
             if not math.isclose(said, seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
@@ -146,17 +149,17 @@ class RowChecks:
             return None
 
     def _count(self, rows: Sequence[Row]) -> None:
-        self._clicks += len(rows)
-        last, ious = rows[-1], np.array([row["iou"] for row in rows], dtype=np.float64)
-        if last["failure"] is not None:
+        last, most = rows[-1], self._protocol.max_clicks
+        failed = last["failure"] is not None
+        if failed:
             self._failed.append(Failure(last["sample"], last["click"], last["failure"]))
-        failed, most = last["failure"] is not None, self._protocol.max_clicks
         early = len(self._ious) + 1 if self._replayed else len(self._failed)
         if early * most > MAX_IOUS:
             raise InputError(
                 f"{self._place}: {early} samples of up to {most} clicks are more than any run has; get the file again"
             )
-        self._ious.append((ious, failed))  # padded when all are counted
+        self._clicks += len(rows)
+        self._ious.append((np.array([row["iou"] for row in rows], dtype=np.float64), failed))  # padded at the end
         for name in SECONDS:
             self._seconds[name] += sum(row[name] for row in rows)
 
@@ -213,34 +216,21 @@ class RowChecks:
         elif good and not 0 <= row["kept"] < row["candidates"]:
             yield "row that keeps a missing candidate", f"{_where(row)} ({row['kept']} of {row['candidates']})"
         elif good:
-            yield from self._scores(row)
+            scores, count = row["candidate_scores"], row["candidates"]
+            if scores is None and count > 1 and self._protocol.selection == "score":
+                yield "candidates without the scores that the selection needs", _where(row)
+            if scores is not None and not (len(scores) == count and all(map(math.isfinite, scores))):
+                yield "row whose scores are not one finite number a candidate", _where(row)
 
-    def _scores(self, row: Row) -> Iterator[tuple[str, str]]:
-        scores, count = row["candidate_scores"], row["candidates"]
-        if scores is None and count > 1 and self._protocol.selection == "score":
-            yield "candidates without the scores that the selection needs", _where(row)
-        if scores is not None and not (len(scores) == count and all(map(math.isfinite, scores))):
-            yield "row whose scores are not one finite number a candidate", _where(row)
-
-    def _values(self, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-        clicked: set[tuple[int, int]] = set()
-        before: Row | None = None
-        for row in rows:
-            click = Click(row["x"], row["y"], row["positive"])
-            again = (row["x"], row["y"]) in clicked or _is_perfect(before, row)
-            if again and click != NO_ERROR and not self._clicks_on:
-                yield "click where nothing is left to correct", _where(row)
-            clicked.add((row["x"], row["y"]))
-            before = row
-            for name in SECONDS:
-                if not (math.isfinite(row[name]) and row[name] >= 0):
-                    yield "time that is negative or not finite", f"{_where(row)} ({name} {row[name]})"
-            yield from self._failure(row) if row["failure"] is not None else self._measures(row)
-
-    def _failure(self, row: Row) -> Iterator[tuple[str, str]]:
-        found = [row[name] for name in ("iou", "boundary_iou", "kept", "candidates", "candidate_scores")]
-        if found != [0.0, 0.0, -1, 0, None] or row["candidate_ious"] or not row["failure"]:
-            yield "failure with a result", _where(row)
+    def _click(self, row: Row, before: Row | None, again: bool) -> Iterator[tuple[str, str]]:
+        """A row's click corrects something that those before it left, and its times are times."""
+        if before is not None and before["click"] == row["click"] - 1 and before["iou"] == 1:
+            again |= row["height"] * row["width"] <= _EXACT_IOU
+        if again and (row["x"], row["y"], row["positive"]) != NO_ERROR and not self._clicks_on:
+            yield "click where nothing is left to correct", _where(row)
+        for name in SECONDS:
+            if not (math.isfinite(row[name]) and row[name] >= 0):
+                yield "time that is negative or not finite", f"{_where(row)} ({name} {row[name]})"
 
     def _measures(self, row: Row) -> Iterator[tuple[str, str]]:
         for value in (row["iou"], row["boundary_iou"], *row["candidate_ious"]):
@@ -253,6 +243,12 @@ class RowChecks:
         if kept is not None and kept != row["kept"]:
             kind = f"candidate that the selection '{self._protocol.selection}' does not keep"
             yield kind, f"{_where(row)} ({row['kept']}, not {kept})"
+
+
+def _failure(row: Row) -> Iterator[tuple[str, str]]:
+    found = [row[name] for name in ("iou", "boundary_iou", "kept", "candidates", "candidate_scores")]
+    if found != [0.0, 0.0, -1, 0, None] or row["candidate_ious"] or not row["failure"]:
+        yield "failure with a result", _where(row)
 
 
 def is_unread(row: Row) -> bool:
@@ -280,19 +276,6 @@ def _same(first: float, second: float) -> bool:
 
 def _where(row: Row) -> str:
     return f"{repr(row['sample'])[:_LONGEST]}, click {row['click']}"
-
-
-def _is_perfect(before: Row | None, row: Row) -> bool:
-    """Whether the click before left nothing to correct."""
-    if before is None or before["click"] != row["click"] - 1:
-        return False
-    return bool(before["iou"] == 1 and row["height"] * row["width"] <= _EXACT_IOU)
-
-
-def _difference_of_failures(said: Sequence[Any], found: Sequence[Any]) -> str:
-    one, other = next((pair for pair in zip_longest(said, found) if pair[0] != pair[1]), (said, found))
-    differing = f"{one}"[:_LONGEST], f"{other}"[:_LONGEST]
-    return f"failed: {len(said)}, in the rows {len(found)}; the first that differs: {differing[0]}, {differing[1]}"
 
 
 def judge_click(

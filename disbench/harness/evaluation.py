@@ -48,22 +48,18 @@ class Results:
     def noc(self, threshold: float) -> float:
         """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); a failure has IoU 0 from its click on.
 
-        Raises:
-            ValueError: a run with a budget, where there are no clicks to count.
+        ValueError for a run with a budget, where there are no clicks to count.
         """
-        self._refuse_budget()
-        return metrics.noc(list(self.ious.values()), threshold, self.protocol.max_clicks)
+        return metrics.noc(self._by_click(), threshold, self.protocol.max_clicks)
 
     def nof(self, threshold: float, rule: metrics.FailureRule = "strict") -> int:
         """Number of samples that fail to reach an IoU (`disbench.core.metrics.nof`); errors as for `noc`."""
-        self._refuse_budget()
-        return metrics.nof(list(self.ious.values()), threshold, self.protocol.max_clicks, rule)
+        return metrics.nof(self._by_click(), threshold, self.protocol.max_clicks, rule)
 
-    def _refuse_budget(self) -> None:
-        if self.protocol.budget:
-            raise ValueError(
-                f"with a budget ({self.protocol.budget}) there is one IoU a sample, and no number of clicks"
-            )
+    def _by_click(self) -> list[Float32Array]:
+        if budget := self.protocol.budget:
+            raise ValueError(f"with a budget ({budget}) there is one IoU a sample, and no number of clicks")
+        return list(self.ious.values())
 
     def miou_curve(self) -> FloatArray:
         """Mean IoU after each click (`disbench.core.metrics.miou_curve`); ValueError where samples ended early."""
@@ -93,19 +89,19 @@ def evaluate(
 
     `disbench.harness.run_benchmark` does the same with worker processes, time limits and a stored run.
 
+    Settings that are not described here are those of `disbench.harness.Protocol`.
+
     Args:
         method: any object with `open(image)`; see `disbench.core.prediction`.
         samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples with different ids.
-        max_clicks: clicks a sample gets.
+        max_clicks: clicks a sample gets; ignored with a budget.
         threshold: probabilities strictly above it belong to a mask.
         selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
-        policy: how clicks are simulated: `center`, or another of `disbench.core.click_policies.POLICIES`; or recorded
-            clicks, `replay:FILE,user=NAME`, which leave out samples without any.
+        policy: how clicks are simulated; recorded ones (`replay:FILE,user=NAME`) leave out samples without any.
         seed: for policies that draw.
         stop_at: end a sample at the first IoU that reaches this.
         initial_masks: begin from a sample's initial mask where it has one.
-        budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once instead of a loop of
-            clicks: one answer a sample, and `max_clicks` is ignored.
+        budget: for a method that gets all points at once, one answer a sample.
         store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 
@@ -114,19 +110,11 @@ def evaluate(
         fails; its row says why.
 
     Raises:
-        InputError: two samples with one id, an unknown selection or policy, a
-            batch for a method without `predict_batch`, recorded clicks on an unknown sample or outside its image.
+        InputError: two samples with one id, an unknown selection or policy, a batch for a method without
+            `predict_batch`, recorded clicks on an unknown sample or outside its image.
     """
-    asked = Protocol(
-        max_clicks=1 if budget else max_clicks,
-        threshold=threshold,
-        selection=selection,
-        policy=policy,
-        seed=seed,
-        stop_at=stop_at,
-        initial_masks=initial_masks,
-        budget=budget,
-    )
+    clicks = 1 if budget else max_clicks
+    asked = Protocol(clicks, threshold, selection, policy, seed, stop_at, initial_masks, budget=budget)
     check_batch(method, batch)
     protocol = with_recording(asked)
     rows: dict[int, list[ClickRow]] = {}

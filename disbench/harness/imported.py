@@ -16,15 +16,7 @@ from disbench.core.samples import SampleSource, content_of
 from disbench.datasets.hannotation import load_plain_pickle
 from disbench.harness.presets import Preset
 from disbench.harness.protocol import MOST_CLICKS
-from disbench.harness.record import (
-    DatasetRecord,
-    ExecutionRecord,
-    Imported,
-    Machine,
-    MethodRecord,
-    Result,
-    RunRecord,
-)
+from disbench.harness.record import DatasetRecord, ExecutionRecord, Imported, Machine, MethodRecord, Result, RunRecord
 from disbench.harness.store import CLICKS, RUN, ClickRow, StoredRun, read_run, to_table, write_clicks, write_json
 from disbench.io.files import Existing, file_sha256
 

@@ -22,19 +22,13 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import FailureRule, area_under_curve, clicks_to_reach, miou_curve, nof
 from disbench.core.statistics import bootstrap_interval
 from disbench.harness.record import UNREAD
-from disbench.harness.store import CLICKS, SECONDS, StoredRun, split_by_sample
-from disbench.io.parquet import complaining
+from disbench.harness.store import CLICKS, SECONDS, StoredRun, damage_of, split_by_sample
 
-PERCENTS = (80, 85, 90, 95)
-"""The IoUs to reach."""
-SOLVED = 90
-"""A sample that never reaches this IoU is never solved."""
-AT_CLICKS = (1, 3, 5, 20)
-"""The clicks after which mean IoUs are reported."""
-SHORT = 20
-"""The usual cap; of a run with more clicks, NoC and NoF are also given at it."""
-OVERVIEW = (85, 90)
-"""IoUs to reach in the overview, as in the paper's Table 1."""
+PERCENTS = (80, 85, 90, 95)  # the IoUs to reach
+OVERVIEW = (85, 90)  # those of the overview, as in the paper's Table 1
+SOLVED = 90  # a sample that never reaches this IoU is never solved
+AT_CLICKS = (1, 3, 5, 20)  # the clicks after which mean IoUs are reported
+SHORT = 20  # the usual cap; of a run with more clicks, NoC and NoF are also given at it
 ONLY_IOUS = "not available: the run was imported, with its IoUs alone"
 NOT_A_NUMBER = "not available: the value of some sample is not a number"
 
@@ -43,6 +37,7 @@ Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comp
 Group = Literal["counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds"]
 GROUPS: Sequence[Group] = ("counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds")
 """In the order of a table's columns."""
+BySample = Callable[["RunRows"], npt.NDArray[Any]]
 ByClick = Float32Array | Sequence[Float32Array | FloatArray]
 """Values after each click: (samples, clicks), or an array a sample where samples have different numbers of clicks."""
 
@@ -94,9 +89,7 @@ class RunRows:
 
     def reaches(self, percent: int) -> bool:
         """Whether samples go on until this IoU (compared as float32, like results)."""
-        if self.budget or self.stop_at is None:
-            return not self.budget
-        return bool(np.float32(percent / 100) <= np.float32(self.stop_at))
+        return not self.budget and (self.stop_at is None or bool(np.float32(percent / 100) <= np.float32(self.stop_at)))
 
     @cached_property
     def miou(self) -> FloatArray | None:
@@ -158,7 +151,7 @@ class Measure:
     unit: str = ""
     better: Literal["lower", "higher", ""] = ""
     headings: Mapping[Place, tuple[str, str]] = field(default_factory=dict)
-    by_sample: Callable[[RunRows], npt.NDArray[Any]] | None = None
+    by_sample: BySample | None = None
     interval: bool = False
     claim: tuple[str, ...] = ()
     in_csv: bool = True
@@ -193,7 +186,7 @@ def read_rows(run: StoredRun) -> RunRows:
     known = ("iou",) if run.record.imported else ("iou", "boundary_iou", *SECONDS)
     table = run.rows(("sample", "click", "failure", *known))
     _check_numbers(table, known, place)
-    with complaining(place, "not a whole file of a run", "run it again"):
+    with damage_of(place):
         values = {
             name: split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed)
             for name in ("iou", "boundary_iou")
@@ -288,43 +281,51 @@ def _stacked(by_sample: Mapping[str, FloatArray]) -> ByClick:
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
 
-def _clicks_to_reach(rows: RunRows, percent: int) -> IntArray:
+def _reaching(rows: RunRows, percent: int) -> RunRows:
     if not rows.reaches(percent):
         raise UnavailableError(rows.without_curves)
-    return clicks_to_reach(rows.ious, percent / 100, rows.max_clicks)
+    return rows
+
+
+def _clicks_to_reach(rows: RunRows, percent: int) -> IntArray:
+    return clicks_to_reach(_reaching(rows, percent).ious, percent / 100, rows.max_clicks)
 
 
 def _failing(rows: RunRows, percent: int, rule: FailureRule) -> int:
-    if not rows.reaches(percent):
-        raise UnavailableError(rows.without_curves)
-    return nof(rows.ious, percent / 100, rows.max_clicks, rule)
+    return nof(_reaching(rows, percent).ious, percent / 100, rows.max_clicks, rule)
 
 
 def _fails(rows: RunRows, percent: int, rule: FailureRule) -> IntArray:
     """1 for each sample that fails."""
-    if not rows.reaches(percent):
-        raise UnavailableError(rows.without_curves)
-    return np.array([nof([ious], percent / 100, rows.max_clicks, rule) for ious in rows.ious])
+    firsts = _reaching(rows, percent).ious
+    return np.array([nof([ious], percent / 100, rows.max_clicks, rule) for ious in firsts])
 
 
-def _on_curve(curve: FloatArray | None, rows: RunRows, click: int) -> float:
-    if curve is None:
+def _on_curve(rows: RunRows, curve: str, click: int) -> float:
+    values: FloatArray | None = getattr(rows, curve)
+    if values is None:
         raise UnavailableError(rows.without_curves or ONLY_IOUS)
     if click > rows.max_clicks:
         clicks = "1 click" if rows.max_clicks == 1 else f"{rows.max_clicks:,} clicks"
         raise UnavailableError(f"not available: the run has {clicks} a sample")
-    return float(curve[click - 1])
+    return float(values[click - 1])
 
 
 def _ious_at(rows: RunRows, click: int) -> FloatArray:
-    _on_curve(rows.miou, rows, click)
+    _on_curve(rows, "miou", click)
     return np.array([row[click - 1] for row in rows.ious], dtype=np.float64)
 
 
-def _at_budget(rows: RunRows, ious: ByClick) -> FloatArray:
+def _at_budget(rows: RunRows, column: str) -> FloatArray:
     if not rows.budget:
         raise UnavailableError("not available: the method answers click by click")
-    return np.array([row[0] for row in ious], dtype=np.float64)
+    return np.array([row[0] for row in getattr(rows, column)], dtype=np.float64)
+
+
+def _areas(rows: RunRows, group: Group) -> FloatArray:
+    curve, ious = ("miou", rows.ious) if group == "iou" else ("boundary_miou", rows.boundary_ious)
+    _on_curve(rows, curve, 1)
+    return area_under_curve(ious, rows.max_clicks)
 
 
 def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
@@ -338,49 +339,29 @@ def _mean_seconds(rows: RunRows, column: str, which: str) -> float:
     return float(values.mean())
 
 
-def _mean(
-    name: str, title: str, group: Group, by_sample: Callable[[RunRows], npt.NDArray[Any]], **more: Any
-) -> Measure:
-    return Measure(
-        name, title, group, lambda rows: float(by_sample(rows).mean()), by_sample=by_sample, interval=True, **more
-    )
+_whole, _two, _three = "{:,}".format, "{:.2f}".format, "{:.3f}".format
+
+
+def _mean(name: str, title: str, group: Group, by_sample: BySample, **more: Any) -> Measure:
+    """The mean of values that are there for each sample, the higher the better, with an interval."""
+    how = {"text": _three, "better": "higher", "interval": True, **more}
+    return Measure(name, title, group, lambda rows: float(by_sample(rows).mean()), by_sample=by_sample, **how)
 
 
 def _count(name: str, title: str, of: Callable[[RunRows], float], *claim: str) -> Measure:
-    return Measure(
-        name, title, "counts", of, "{:,}".format, unit="clicks" if name == "clicks" else "samples", claim=claim
-    )
+    return Measure(name, title, "counts", of, _whole, "clicks" if name == "clicks" else "samples", claim=claim)
 
 
 def _budget(name: str, title: str, column: str, **more: Any) -> Measure:
-    return _mean(
-        name,
-        f"mean {title}",
-        "budget",
-        lambda rows: _at_budget(rows, getattr(rows, column)),
-        text="{:.3f}".format,
-        better="higher",
-        headings={"budgets": ("", title)},
-        **more,
-    )
+    of = partial(_at_budget, column=column)
+    return _mean(name, f"mean {title}", "budget", of, headings={"budgets": ("", title)}, **more)
 
 
 def _noc(percent: int) -> Measure:
-    title = f"NoC@{percent}"
-    places: list[Place] = ["clicks", "leaderboard", "comparison"]
-    if percent in OVERVIEW:
-        places.append("overview")
-    return _mean(
-        f"noc_{percent}",
-        title,
-        "clicks",
-        partial(_clicks_to_reach, percent=percent),
-        text="{:.2f}".format,
-        unit="clicks",
-        better="lower",
-        headings=dict.fromkeys(places, ("", title)),
-        claim=("noc", str(percent)),
-    )
+    title, of = f"NoC@{percent}", partial(_clicks_to_reach, percent=percent)
+    places = ["clicks", "leaderboard", "comparison", *(["overview"] if percent in OVERVIEW else [])]
+    how = {"text": _two, "unit": "clicks", "better": "lower", "headings": dict.fromkeys(places, ("", title))}
+    return _mean(f"noc_{percent}", title, "clicks", of, claim=("noc", str(percent)), **how)
 
 
 def _nof(percent: int, rule: FailureRule) -> Measure:
@@ -391,7 +372,7 @@ def _nof(percent: int, rule: FailureRule) -> Measure:
         title,
         "failures",
         partial(_failing, percent=percent, rule=rule),
-        "{:,}".format,
+        _whole,
         unit="samples",
         better="lower",
         headings={**headings, **({"leaderboard": ("", title)} if percent == SOLVED else {})},
@@ -408,8 +389,7 @@ def _short(measure: Measure, percent: int, rule: FailureRule | None = None) -> M
             raise UnavailableError(f"not available: the run has no more than {SHORT} clicks a sample")
         return replace(rows, max_clicks=SHORT)
 
-    by_sample = measure.by_sample
-    title = measure.title.replace("@", f"{SHORT}@")
+    by_sample, title = measure.by_sample, measure.title.replace("@", f"{SHORT}@")
     return replace(
         measure,
         name=measure.name.replace("_", f"{SHORT}_", 1),
@@ -422,59 +402,40 @@ def _short(measure: Measure, percent: int, rule: FailureRule | None = None) -> M
     )
 
 
-def _auc(name: str, title: str, group: Group) -> Measure:
-    def by_sample(rows: RunRows) -> FloatArray:
-        of_boundary = group == "boundary"
-        _on_curve(rows.boundary_miou if of_boundary else rows.miou, rows, 1)
-        return area_under_curve(rows.boundary_ious if of_boundary else rows.ious, rows.max_clicks)
-
-    headings: dict[Place, tuple[str, str]] = {"quality": ("", title)}
-    if group == "iou":
-        headings["comparison"] = ("", title)
-    return _mean(name, title, group, by_sample, text="{:.3f}".format, better="higher", headings=headings)
+def _auc(name: str, title: str, group: Group, *places: Place) -> Measure:
+    return _mean(name, title, group, partial(_areas, group=group), headings=dict.fromkeys(places, ("", title)))
 
 
 def _iou(click: int) -> Measure:
     headings: dict[Place, tuple[str, str]] = {
         "quality": ("mean IoU at click", str(click)),
         "comparison": ("", f"IoU at click {click}"),
+        **({"leaderboard": ("", "mIoU@1")} if click == 1 else {}),
     }
-    return Measure(
-        f"mean_iou_{click}",
-        f"mIoU@{click}",
-        "iou",
-        lambda rows: _on_curve(rows.miou, rows, click),
-        "{:.3f}".format,
-        better="higher",
-        headings={**headings, **({"leaderboard": ("", "mIoU@1")} if click == 1 else {})},
-        by_sample=partial(_ious_at, click=click),
-    )
+    name, title, by_sample = f"mean_iou_{click}", f"mIoU@{click}", partial(_ious_at, click=click)
+    of = partial(_on_curve, curve="miou", click=click)
+    return Measure(name, title, "iou", of, _three, better="higher", headings=headings, by_sample=by_sample)
 
 
 def _boundary(click: int) -> Measure:
-    return Measure(
-        f"mean_boundary_iou_{click}",
-        f"boundary mIoU@{click}",
-        "boundary",
-        lambda rows: _on_curve(rows.boundary_miou, rows, click),
-        "{:.3f}".format,
-        better="higher",
-        headings={"quality": ("boundary IoU at click", str(click))},
-    )
+    headings: Mapping[Place, tuple[str, str]] = {"quality": ("boundary IoU at click", str(click))}
+    name, title = f"mean_boundary_iou_{click}", f"boundary mIoU@{click}"
+    of = partial(_on_curve, curve="boundary_miou", click=click)
+    return Measure(name, title, "boundary", of, _three, better="higher", headings=headings)
 
 
-def _seconds(whose: str, which: str, headings: Mapping[Place, tuple[str, str]]) -> Measure:
-    return Measure(
-        f"{whose}_seconds{'' if which == 'all' else f'_{which}_click'}{'s' if which == 'later' else ''}",
-        f"{whose} s/click, {which}",
-        "seconds",
-        partial(_mean_seconds, column=f"{whose}_seconds", which=which),
-        significant,
-        unit="seconds",
-        better="lower",
-        headings=headings,
-    )
+def _seconds(whose: str, which: str, **headings: tuple[str, str]) -> Measure:
+    name = f"{whose}_seconds{'' if which == 'all' else f'_{which}_click'}{'s' if which == 'later' else ''}"
+    of = partial(_mean_seconds, column=f"{whose}_seconds", which=which)
+    how: Any = {"unit": "seconds", "better": "lower", "headings": headings}
+    return Measure(name, f"{whose} s/click, {which}", "seconds", of, significant, **how)
 
+
+def _never_solved(rows: RunRows) -> float:
+    return _failing(rows, SOLVED, "strict") / len(rows.samples)
+
+
+_S = "method s/click"
 
 MEASURES: dict[str, Measure] = {
     measure.name: measure
@@ -489,28 +450,24 @@ MEASURES: dict[str, Measure] = {
         _short(_noc(SOLVED), SOLVED),
         *(_short(_nof(SOLVED, rule), SOLVED, rule) for rule in get_args(FailureRule)[::-1]),
         *map(_iou, AT_CLICKS),
-        _auc("auc", "AuC", "iou"),
+        _auc("auc", "AuC", "iou", "quality", "comparison"),
         *map(_boundary, AT_CLICKS),
-        _auc("boundary_auc", "boundary AuC", "boundary"),
+        _auc("boundary_auc", "boundary AuC", "boundary", "quality"),
         Measure(
             f"never_solved_{SOLVED}",
             "never solved",
             "solved",
-            lambda rows: _failing(rows, SOLVED, "strict") / len(rows.samples),
+            _never_solved,
             lambda share: f"{100 * share:.1f} %",
             better="lower",
             headings=dict.fromkeys(("quality", "leaderboard"), ("", "never solved")),
         ),
-        _seconds(
-            "model",
-            "all",
-            {"quality": ("method s/click", "all"), "leaderboard": ("", "s/click"), "budgets": ("", "method s")},
-        ),
-        _seconds("model", "first", {"quality": ("method s/click", "first")}),
-        _seconds("model", "later", {"quality": ("method s/click", "later")}),
-        _seconds("harness", "all", {"quality": ("", "harness s/click")}),
-        _seconds("harness", "first", {}),
-        _seconds("harness", "later", {}),
+        _seconds("model", "all", quality=(_S, "all"), leaderboard=("", "s/click"), budgets=("", "method s")),
+        _seconds("model", "first", quality=(_S, "first")),
+        _seconds("model", "later", quality=(_S, "later")),
+        _seconds("harness", "all", quality=("", "harness s/click")),
+        _seconds("harness", "first"),
+        _seconds("harness", "later"),
     )
 }
 """By name, in the order of the columns of `results.csv`."""

@@ -24,22 +24,18 @@ from disbench.io.download import head
 from disbench.io.options import overrides
 from disbench.io.settings import Number, settings_from
 
-RUNS, WORK = "runs", "work"
-"""Folders of a leaderboard: packed runs, and what is under way."""
-_PATIENCE = 10.0
-"""Seconds to wait for a server that is asked for a size."""
+RUNS, WORK = "runs", "work"  # folders of a leaderboard: packed runs, and what is under way
+_PATIENCE = 10.0  # seconds to wait for a server that is asked for a size
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """A method on each of some datasets.
+    """A method on each of some datasets; what is not described here is as the option of `disbench run`.
 
     Attributes:
-        method: as `--method` of `disbench run`.
         variant: of a published system's card; "" for its first.
         name: of its runs' files; by default method and variant.
         datasets: names of cards; none for those of the plan.
-        options: of the method.
         options_on: dataset -> the method's options on it.
         reason: why it cannot be run, for rows that only say so.
         seconds_per_click: assumed for the estimate where nothing is measured; 0 for the plan's.
@@ -80,12 +76,9 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan's file says.
+    """What a plan's file says: rows, datasets for those that name none, and what of the paper is made at the end.
 
-    Attributes:
-        datasets: for rows that name none.
-        reproduce: tables and figures of the paper that are made at the end.
-        seconds_per_click: assumed for the estimate where nothing is measured.
+    `seconds_per_click` are assumed for the estimate where nothing is measured.
     """
 
     description: str
@@ -142,11 +135,7 @@ class Job:
         return out / RUNS / f"{self.name}{ENDING}"
 
     def record(self, out: Path) -> RunRecord | None:
-        """The record of its packed run; None if it is not done.
-
-        Raises:
-            InputError: there is a damaged run, or one that another command made.
-        """
+        """The record of its packed run; None if it is not done, InputError if it is damaged or of another command."""
         path = self.packed(out)
         if not path.is_file():
             return None
@@ -162,8 +151,7 @@ class Job:
 def read_plan(name: str) -> Plan:
     """The plan of a name in `reports/plans`, or of the path of a TOML file.
 
-    Raises:
-        InputError: a wrong key or value, an unknown card, variant or protocol, two rows of one name.
+    InputError for a wrong key or value, an unknown card, variant or protocol, and two rows of one name.
     """
     path = definitions.find("reports/plans", name)
     plan = settings_from(Plan, definitions.load(path), str(path))
@@ -188,8 +176,7 @@ def read_plan(name: str) -> Plan:
 def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
     """The runs of a plan, row by row; with `only`, those whose name (`DATASET/ROW`) fits one of these patterns.
 
-    Raises:
-        InputError: a pattern that fits no run.
+    InputError for a pattern that fits no run.
     """
     jobs = [
         _job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
@@ -223,15 +210,8 @@ def _job(row: PlanRow, dataset: str, seconds: float) -> Job:
 def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told: Mapping[str, str]) -> Iterator[str]:
     """What is to be done: a line for each row of the plan and for each download, then the sums.
 
-    Hours are those of runs at the pace of the same network's finished runs in `out`, or else at the plan's. Sizes that
-    no card has are asked of the servers.
-
-    Args:
-        plan: for its description.
-        jobs: the runs.
-        out: the leaderboard's folder.
-        data: root of the datasets.
-        told: name of a run -> why it failed the last time.
+    Hours are those of runs at the pace of the same network's finished runs in `out`, the leaderboard's folder, or else
+    at the plan's. Sizes that no card has are asked of the servers. `told` is why runs failed the last time, by name.
     """
     yield plan.description
     records = {job.name: job.record(out) for job in jobs}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from disbench.baselines import installs, weights
 from disbench.baselines.cards import method_spec
@@ -27,8 +27,7 @@ from disbench.io.settings import parse_json_table
 from disbench.workers import open_engine
 from disbench.workers.processes import WorkerProcess
 
-FAILURES = "failures.json"
-"""File of a leaderboard: name of a run -> why it failed the last time."""
+FAILURES = "failures.json"  # of a leaderboard: name of a run -> why it failed the last time
 _LOCK = "plan.lock"
 Tell = Callable[[str], object]
 State = Literal["done", "failed", "cannot be run"]
@@ -36,10 +35,7 @@ State = Literal["done", "failed", "cannot be run"]
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How all runs of a plan are carried out: as the options of `disbench run` of these names.
-
-    `options` are of the methods (`option=value`), for those that have them.
-    """
+    """How a plan's runs are carried out: options of `disbench run`; `options` are for the methods that have them."""
 
     engine: EngineName = "local"
     workers: int | None = None
@@ -63,21 +59,10 @@ class Outcome:
 def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct, tell: Tell) -> list[Outcome]:
     """Do the runs of a plan that are not done; one that fails stops no other.
 
-    Every download and every run happens in a process of its own, so that neither a crash nor a kill of it reaches the
-    others. A run is done when its packed form is in `out`; what an interruption left unfinished is resumed.
-
-    Args:
-        jobs: the runs, in this order.
-        out: the leaderboard's folder; made if missing.
-        data: root of the datasets; those that are missing are fetched into it.
-        conduct: how.
-        tell: gets lines of progress.
-
-    Returns:
-        An outcome for each run. `read_failures` has why runs failed, too, until they are done.
-
-    Raises:
-        InputError: another process works on this folder.
+    Every run happens in a process of its own, so that neither a crash nor a kill of it reaches the others. It is done
+    when its packed form is in `out`, the leaderboard's folder; what an interruption left unfinished is resumed. Missing
+    datasets are fetched into `data`; `tell` gets lines of progress. `read_failures` has why runs failed, too, until
+    they are done. InputError if another process works on this folder.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
@@ -186,13 +171,8 @@ def _carry_out(job: Job, out: Path, data: Path | None, conduct: Conduct) -> str:
     known = method_spec(row.method, options).options
     spec = method_spec(row.method, [*options, *(text for text in conduct.options if text.split("=")[0] in known)])
     preset = load_preset(row.protocol)
-    engine = open_engine(
-        conduct.engine,
-        conduct.workers,
-        address=conduct.address,
-        cores_per_worker=conduct.threads,
-        gpus_per_worker=conduct.gpus_per_worker,
-    )
+    where: dict[str, Any] = {"address": conduct.address, "gpus_per_worker": conduct.gpus_per_worker}
+    engine = open_engine(conduct.engine, conduct.workers, cores_per_worker=conduct.threads, **where)
     run = run_benchmark(
         spec,
         datasets.open_dataset(job.dataset, data, preset.reading(job.dataset)),

@@ -78,8 +78,7 @@ class Preset:
     def as_dict(self) -> dict[str, Any]:
         """The settings as runs record them, without those left to the method."""
         values = {key: getattr(self, key) for key in _VALUES if getattr(self, key) is not None}
-        readings = {name: dict(options) for name, options in self.datasets.items()}
-        return {**values, "failures": self.failures, "datasets": readings}
+        return {**values, "failures": self.failures, "datasets": {k: dict(v) for k, v in self.datasets.items()}}
 
     def figures(self, run: StoredRun) -> str:
         """NoC and NoF of a finished run in words, failures counted by its rule."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
 from disbench.core.budgets import BUDGETS
 from disbench.core.choices import Granularity, Selection
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
 from disbench.core.errors import InputError, unknown_name
-from disbench.core.limits import MAX_COUNT
-from disbench.io.settings import Count, Number
+from disbench.io.settings import Bounds, Count, Number, check_fields
 
-SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 ORACLES: Mapping[Granularity, float] = {"oracle": 0.90, "oracle-85": 0.85}
 """Oracles of the granularity, and the IoU that the best loop reaches first."""
-LOOP = "ritm"
-"""The click simulation and loop, the only one so far."""
 MOST_CLICKS = (1 << 15) - 1
 """The column `click` of the rows is an int16."""
 
@@ -51,14 +47,14 @@ class Protocol:
         InputError: a value that is unknown, out of range, or does not go with a budget.
     """
 
-    max_clicks: int = 20
-    threshold: float = 0.49
+    max_clicks: Annotated[int, Bounds(1, MOST_CLICKS)] = 20
+    threshold: Number = 0.49
     selection: Selection = "oracle-first"
     policy: str = "center"
-    seed: int = 0
+    seed: Count = 0
     stop_at: float | None = None
     initial_masks: bool = True
-    name: str = LOOP
+    name: Literal["ritm"] = "ritm"
     budget: str = ""
     granularity: Granularity = "none"
     preset: str = ""
@@ -66,29 +62,21 @@ class Protocol:
     recording: Recording | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.selection not in SELECTIONS:
-            raise unknown_name("selection", str(self.selection), SELECTIONS)
-        if self.name != LOOP:
-            raise unknown_name("name of a click loop", self.name, [LOOP])
+        check_fields(self)
         ClickPolicy.parse(self.policy)
-        if not 1 <= self.max_clicks <= MOST_CLICKS:
-            raise InputError(f"max_clicks = {self.max_clicks}: a sample gets from 1 to {MOST_CLICKS:,} clicks")
-        if not abs(self.threshold) <= MAX_COUNT:
-            raise InputError(f"threshold = {self.threshold}: give a finite number")
-        if self.stop_at is not None and not 0 < self.stop_at <= 1:
-            raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
-        if self.seed < 0:
-            raise InputError(f"seed = {self.seed}: a seed is 0 or more")
-        if self.stop_at is not None and replays(self.policy):
-            raise InputError(
-                f"stop_at = {self.stop_at}: recorded clicks end by themselves, so leave the option out with {REPLAY}"
-            )
-        if self.granularity not in get_args(Granularity):
-            raise unknown_name("granularity", str(self.granularity), get_args(Granularity))
-        if self.granularity in ORACLES and self.stop_at is not None:
-            raise InputError(
-                f"stop_at = {self.stop_at}: an oracle of the granularity compares whole loops, so leave the option out"
-            )
+        if self.stop_at is not None:
+            if not 0 < self.stop_at <= 1:
+                raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
+            if replays(self.policy):
+                raise InputError(
+                    f"stop_at = {self.stop_at}: recorded clicks end by themselves, so leave the option out with "
+                    f"{REPLAY}"
+                )
+            if self.granularity in ORACLES:
+                raise InputError(
+                    f"stop_at = {self.stop_at}: an oracle of the granularity compares whole loops, so leave the option "
+                    "out"
+                )
         if self.budget:
             self._check_budget()
 
@@ -132,14 +120,13 @@ class SetProtocol:
         threshold: a pixel belongs to a candidate if its probability is strictly above this.
     """
 
-    clicks: Count = 1
-    seed: int = 0
+    clicks: Annotated[Count, Bounds(1)] = 1
+    seed: Count = 0
     move: Count = 3
     threshold: Number = 0.49
 
     def __post_init__(self) -> None:
-        if self.clicks < 1 or self.seed < 0 or self.move < 0:
-            raise InputError(f"clicks = {self.clicks}, seed = {self.seed}, move = {self.move}: at least 1, 0 and 0")
+        check_fields(self)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

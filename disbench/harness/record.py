@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -13,19 +13,17 @@ from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_COUNT
 from disbench.harness.protocol import Protocol, SetProtocol
-from disbench.io.settings import Bounds, Count, Number, parse_json_table, settings_from
+from disbench.io.settings import Bounds, Count, Number, check_fields, parse_json_table, settings_from
 
 FORMAT = 1
+Task = Literal["", "diverse", "first-clicks"]
+"""The task of a run; "" for targets."""
 DIVERSE: Final = "diverse"
-"""The task of a `SetRunRecord`; in the record of a run of targets there is none."""
 FIRST_CLICKS: Final = "first-clicks"
-"""The task of a `FirstClicksRecord`."""
-UNREAD = "the sample cannot be read"
-"""How the reason begins of a sample that failed without the method."""
+UNREAD = "the sample cannot be read"  # how the reason begins of a sample that failed without the method
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Seconds = Annotated[float, Bounds(0, MAX_COUNT)]
-_DECISIVE = ("task", "method", "dataset", "protocol", "versions")
-"""The parts of `run.json` that decide the rows."""
+_DECISIVE = ("task", "method", "dataset", "protocol", "versions")  # the parts of `run.json` that decide the rows
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,10 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """The method of a run.
+    """The method of a run: the name of its card or class, "package.module:Name" or "file.py:Name", and the card or {}.
 
-    Attributes:
-        name: the card's name, or the class's.
-        entry: "package.module:Name" or "file.py:Name".
-        card: content of the card; {} without one.
-        source_sha256: hash of `file.py`, or None.
-        provenance: for a bridged method: repository, adapter, checkpoint and their hashes.
+    `source_sha256` is the hash of `file.py`; `provenance` has a bridged method's repository, adapter, checkpoint and
+    their hashes.
     """
 
     name: str
@@ -98,16 +92,13 @@ class Choice:
     `seed` is for the draw and for the first clicks. With a `split`, exactly its sets are taken.
     """
 
-    sets: int | None = None
-    seed: int = 0
-    min_members: int = 1
+    sets: Positive | None = None
+    seed: Count = 0
+    min_members: Positive = 1
     split: SplitFacts | None = None
 
     def __post_init__(self) -> None:
-        if (self.sets is not None and self.sets < 1) or self.seed < 0 or self.min_members < 1:
-            raise InputError(
-                f"sets = {self.sets}, seed = {self.seed}, min_members = {self.min_members}: at least 1, 0 and 1"
-            )
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -162,10 +153,10 @@ class Execution:
 
     Attributes:
         workers: number of processes.
-        threads: threads for each worker's libraries.
+        threads: of each worker's libraries.
         batch: samples in lockstep, for methods with `predict_batch`.
-        timeout: seconds that one call of the method may take for each sample; None sets no limit.
-        store: which masks are stored: `none`, `kept` or `all`.
+        timeout: seconds that one call of the method may take for each sample, above 0; None sets no limit.
+        store: which masks are stored.
     """
 
     workers: Positive = 1
@@ -175,9 +166,7 @@ class Execution:
     store: Store = "none"
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} = {getattr(self, name)}: at least 1")
+        check_fields(self)
         if self.timeout is not None and not self.timeout > 0:
             raise InputError(f"timeout = {self.timeout}: a time limit is above 0 seconds")
 
@@ -252,17 +241,17 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of `run.json` that both tasks have in common.
+    """The content of `run.json` that all tasks have in common.
 
     Attributes:
         every: only every n-th sample was taken, from the first.
         limit: only this many of them; None takes all.
         versions: package -> version, of what may change a row; `disbench` and `opencv` among them.
-        machine: where it ran.
         command: command line that gives this run.
         imported: of a run that another tool made: its clicks, masks and seconds are unknown.
     """
 
+    task: Task = ""
     method: MethodRecord
     dataset: DatasetRecord
     protocol: Protocol | SetProtocol
@@ -294,7 +283,7 @@ class Record:
             del result["method_versions"]
         return {
             "format": FORMAT,
-            **({"task": self.task} if isinstance(self, SetRunRecord | FirstClicksRecord) else {}),
+            **({"task": self.task} if self.task else {}),
             "method": method,
             "dataset": _table(self.dataset),
             "protocol": {**self.protocol.as_dict(), "every": self.every, "limit": self.limit},
@@ -327,8 +316,8 @@ class RunRecord(Record):
 class SetRunRecord(Record):
     """The record of a run of the diverse task."""
 
+    task: Task = DIVERSE
     protocol: SetProtocol
-    task: Literal["diverse"] = DIVERSE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -339,12 +328,12 @@ class SetRunRecord(Record):
 class FirstClicksRecord(Record):
     """The record of a run of the task `first-clicks`."""
 
+    task: Task = FIRST_CLICKS
     protocol: Protocol
-    task: Literal["first-clicks"] = FIRST_CLICKS
 
 
-def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord | FirstClicksRecord:
-    """A run's record from the bytes of its `run.json`; errors name the file as `where`.
+def parse_record(content: bytes, where: str) -> Record:
+    """A run's record, of its task's class, from the bytes of its `run.json`; errors name the file as `where`.
 
     Raises:
         InputError: not a run's record, a key that is missing, unknown or out of range, or another version's form.
@@ -353,33 +342,24 @@ def parse_record(content: bytes, where: str) -> RunRecord | SetRunRecord | First
         table = parse_json_table(content)
     except ValueError as error:
         raise InputError(f"{where}: not the record of a run ({error}); run it again") from error
-    form = table.pop("format", None)
+    form, task = table.pop("format", None), table.get("task")
     if form != FORMAT:
         raise InputError(
             f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version of disbench"
         )
-    task = table.get("task")
+    kind = {DIVERSE: SetRunRecord, FIRST_CLICKS: FirstClicksRecord}.get(str(task), RunRecord)
     asked = SetProtocol() if task == DIVERSE else Protocol()
-    for part, keys in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
-        _check_keys(table.get(part), part, keys, where)
+    for part, complete in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
+        given = table.get(part)
+        if not isinstance(given, dict):
+            raise InputError(f"{where}: {part} is a table, not {shown(given)}")
+        for key in (key for key in complete if key not in given):  # defaults are recorded, too
+            raise InputError(f"{where}: {part}.{key} is missing; run it again")
     protocol = table["protocol"]
     if "recording" in protocol:
         raise unknown_name("key", "recording", asked.as_dict(), f"{where}: protocol")
     table |= {key: protocol.pop(key) for key in ("every", "limit") if key in protocol}
-    if task == DIVERSE:
-        return settings_from(SetRunRecord, table, where)
-    if task == FIRST_CLICKS:
-        return settings_from(FirstClicksRecord, table, where)
-    return settings_from(RunRecord, table, where)
-
-
-def _check_keys(table: object, part: str, keys: Iterable[str], where: str) -> None:
-    """A record has every value, defaults too."""
-    if not isinstance(table, dict):
-        raise InputError(f"{where}: {part} is a table, not {shown(table)}")
-    for key in keys:
-        if key not in table:
-            raise InputError(f"{where}: {part}.{key} is missing; run it again")
+    return settings_from(kind, table, where)
 
 
 def _table(record: Any) -> dict[str, Any]:

@@ -32,8 +32,7 @@ def with_recording(protocol: Protocol) -> Protocol:
 def with_first_clicks(protocol: Protocol) -> tuple[Protocol, Mapping[str, Sequence[str]]]:
     """The protocol with every user's first clicks of the recording that its policy names, and the user of each.
 
-    Raises:
-        InputError: another policy, or clicks that cannot be read.
+    InputError for another policy, or clicks that cannot be read.
     """
     from disbench.io.recorded_clicks import read_first_clicks  # noqa: PLC0415
 
@@ -50,8 +49,7 @@ def with_first_clicks(protocol: Protocol) -> tuple[Protocol, Mapping[str, Sequen
 def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
     """Those samples that have recorded clicks; all of them with simulated clicks.
 
-    Raises:
-        InputError: clicks on a sample that the dataset does not have, or on none of these.
+    InputError for clicks on a sample that the dataset does not have, or on none of these.
     """
     if protocol.recording is None:
         return list(numbers)
@@ -84,8 +82,7 @@ def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str
 def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
     """The recorded clicks on one sample, from `FILE` or `FILE,user=NAME` (a path or an address).
 
-    Raises:
-        InputError: a file that cannot be read, an unknown sample, or several samples and none named.
+    InputError for a file that cannot be read, an unknown sample, or several samples and none named.
     """
     named = Recording.parse(text)
     found = _read(named)

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,27 +23,25 @@ from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError, shown
 from disbench.core.samples import SampleSource, Source, content_of
 from disbench.harness.evaluation import check_ids
-from disbench.harness.first_clicks import FIRST, FirstClicksTask, StoredFirstClicks, read_first_clicks_run
+from disbench.harness.first_clicks import FIRST
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import (
     DatasetRecord,
     Execution,
     ExecutionRecord,
     Failure,
-    FirstClicksRecord,
     Machine,
     MethodRecord,
     Record,
     RepeatedBatches,
     Result,
-    RunRecord,
-    SetRunRecord,
     parse_record,
 )
 from disbench.harness.replay import recorded_numbers, with_recording
 from disbench.harness.sample_loop import GRANULARITIES, TRIALS, TargetsTask
-from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
+from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, to_table, write_json
+from disbench.harness.tasks import Task
 from disbench.harness.workers import EvaluationWork
 from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
@@ -51,23 +49,10 @@ from disbench.workers import Engine, LocalEngine
 
 JOB_FILES = (RUN, CLICKS, GRANULARITIES, TRIALS, SETS, ANSWERS, OVERLAPS, FIRST, JOURNAL)
 """The files of a run, finished or under way."""
-AnyTask = TargetsTask | SetTask | FirstClicksTask
 _logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {"onnx": ("onnxruntime",), "models": ("torch", "transformers"), "maxflow": ("PyMaxflow",)}
 """Extra of a card -> packages that the method may compute with; a class without a card may use all of them."""
-
-
-class RunOptions(TypedDict, total=False):
-    """How a run is carried out (`run_benchmark`)."""
-
-    engine: Engine | None
-    every: int
-    limit: int | None
-    existing: Existing
-    command: str
-    progress: bool
-    grown: Callable[[], None]
 
 
 def run_benchmark(
@@ -76,7 +61,7 @@ def run_benchmark(
     out: Path,
     protocol: Protocol,
     execution: Execution | None = None,
-    **options: Unpack[RunOptions],
+    **options: Any,
 ) -> StoredRun:
     """Run a method on a dataset and store one row a click.
 
@@ -86,89 +71,27 @@ def run_benchmark(
         out: folder of the run; made if missing.
         protocol: how to evaluate.
         execution: processes, threads, time limit, stored masks.
-        **options: `engine`: where the workers are; by default `execution.workers` processes on this machine.
-            `every`: only every n-th sample, from the first. `limit`: only the first n of them. `existing`: `resume`
-            (default) continues an unfinished run of the same job, does samples again that could not be read or have
-            changed, and leaves a finished run; `overwrite` begins again; `fail` refuses a folder that has a run.
-            `command`: recorded as the command line. `progress`: show a progress bar. `grown`: called whenever the
-            journal in `out` has grown.
+        **options: those of `run_task`.
 
     Returns:
         The finished run. Samples that cannot be read, or on which the method failed, are in its rows with the reason,
         and in `record.result.failed`.
 
     Raises:
-        InputError: the folder has another job's run, the method cannot be made, no sample can be read, or some were
-            changed while they were read; recorded clicks cannot be read, are on an unknown sample, or lie outside its
+        InputError: as for `run_task`; recorded clicks cannot be read, are on an unknown sample, or lie outside its
             image.
     """
-    execution = execution or Execution()
-    _run(method, source, out, TargetsTask(with_recording(protocol), execution.store), execution, **options)
+    store = "none" if execution is None else execution.store
+    run_task(method, source, out, TargetsTask(with_recording(protocol), store), execution, **options)
     return read_run(out)
 
 
-def run_policies(
-    method: MethodSpec,
-    source: SampleSource,
-    out: Path,
-    protocol: Protocol,
-    policies: Sequence[str],
-    execution: Execution | None = None,
-    **options: Unpack[RunOptions],
-) -> list[StoredRun]:
-    """Run a method under several click policies, opening each image once if the method's sessions can be restarted.
-
-    Each policy makes a run of its own in a folder below `out`: `base` for `center`, D1, D2, ... for slices, `worst` and
-    `best`. Arguments, options and errors are otherwise those of `run_benchmark`.
-    """
-    execution = execution or Execution()
-    task = TargetsTask(protocol, execution.store, tuple(policies))
-    _run(method, source, out, task, execution, **options)
-    return [read_run(out / name) for name in task.parts()]
-
-
-def run_diverse(
+def run_task(
     method: MethodSpec,
     source: Source,
     out: Path,
-    task: SetTask,
+    task: Task,
     execution: Execution | None = None,
-    **options: Unpack[RunOptions],
-) -> StoredAnswers:
-    """Ask a method what a first click may mean, for each diverse set, and store its answers.
-
-    `source` is a `disbench.harness.set_source.SetSource`. Options and errors are those of `run_benchmark`. A set on
-    which the method failed ends with that click and the reason.
-    """
-    _run(method, source, out, task, execution or Execution(), **options)
-    return read_answers(out)
-
-
-def run_first_clicks(
-    method: MethodSpec,
-    source: SampleSource,
-    out: Path,
-    protocol: Protocol,
-    execution: Execution | None = None,
-    **options: Unpack[RunOptions],
-) -> StoredFirstClicks:
-    """Run a method on the standard first click and every first click of the recording that the protocol's policy names.
-
-    Each image is opened once if the method's sessions can be restarted. Samples without recorded clicks are left out.
-    Of the protocol only the policy and the threshold matter: a candidate is kept by its score, no mask is stored.
-    Options and errors are otherwise those of `run_benchmark`.
-    """
-    task = FirstClicksTask.of(protocol.policy, protocol.threshold)
-    _run(method, source, out, task, dataclasses.replace(execution or Execution(), store="none"), **options)
-    return read_first_clicks_run(out)
-
-
-def _run(
-    method: MethodSpec,
-    source: Source,
-    out: Path,
-    task: AnyTask,
-    execution: Execution,
     *,
     engine: Engine | None = None,
     every: int = 1,
@@ -178,19 +101,54 @@ def _run(
     progress: bool = False,
     grown: Callable[[], None] = lambda: None,
 ) -> None:
-    numbers = _chosen(source, every, limit)
-    if not isinstance(task, SetTask):
+    """Run any task, of which `run_benchmark` is the usual one; its runs are then in `out` (`Task.parts`).
+
+    Args:
+        method: how each worker makes the method.
+        source: what the task's loops take; of a task with recorded clicks, only samples that have some are used.
+        out: folder of the run; made if missing.
+        task: what is asked.
+        execution: processes, threads, time limit; the stored masks are those of the task.
+        engine: where the workers are; by default `execution.workers` processes on this machine.
+        every: only every n-th sample, from the first.
+        limit: only the first n of them.
+        existing: `resume` continues an unfinished run of the same job, does samples again that could not be read or
+            have changed, and leaves a finished run; `overwrite` begins again; `fail` refuses a folder that has a run.
+        command: recorded as the command line.
+        progress: show a progress bar.
+        grown: called whenever the journal in `out` has grown.
+
+    Raises:
+        InputError: the folder has another job's run, the method cannot be made, no sample can be read, or some were
+            changed while they were read.
+    """
+    ids, execution = source.ids, execution or Execution()
+    if every < 1 or (limit is not None and limit < 1):
+        raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
+    if not ids:
+        raise InputError(f"{source.name}: the dataset has no samples; check its folder")
+    check_ids(ids, f"{source.name}: ")
+    numbers: Sequence[int] = range(0, len(ids), every)[:limit]
+    if isinstance(task.protocol, Protocol):
         numbers = recorded_numbers(task.protocol, source, numbers)
-    content, ids = content_of(source), source.ids
+    content = content_of(source)
     contents = {ids[number]: content.samples[number] for number in numbers}
-    record = _begun_record(method, source, content.whole, task, every, limit, execution, command)
+    record = task.kind(
+        protocol=task.protocol,
+        method=_method_record(method),
+        dataset=DatasetRecord(source.name, len(ids), content.whole, dict(source.facts())),
+        every=every,
+        limit=limit,
+        versions=versions_of(method),
+        execution=ExecutionRecord(**dataclasses.asdict(execution)),
+        machine=Machine(platform.system(), processor(), os.cpu_count()),
+        command=command,
+        result=Result(samples=0, clicks=0, wall_seconds=0.0, model_seconds=0.0, harness_seconds=0.0),
+    )
     for note in record.dataset.facts.get("notes", ()):
         _logger.warning("%s: %s", source.name, note)
-    parts: Mapping[str, AnyTask] = task.parts() if isinstance(task, TargetsTask) else {"": task}
-    records: dict[str, Record] = {
-        name: dataclasses.replace(record, protocol=part.protocol)  # type: ignore[arg-type]  # the record's own kind
-        for name, part in parts.items()
-    }
+    parts = task.parts()
+    records = {name: dataclasses.replace(record, protocol=part.protocol) for name, part in parts.items()}
     for name in parts:
         (out / name).mkdir(parents=True, exist_ok=True)
     are_finished = [_is_finished(out / name, of_part, existing, out / JOURNAL) for name, of_part in records.items()]
@@ -234,10 +192,10 @@ def _run(
         (out / JOURNAL).unlink()
 
 
-def _tables(journal: Journal, samples: Collection[str], task: AnyTask) -> Iterator[pa.Table]:
+def _tables(journal: Journal, samples: Collection[str], task: Task) -> Iterator[pa.Table]:
     """The rows of finished samples that belong to a task."""
     for table in journal.tables(samples):
-        if "policy" in table.schema.names and isinstance(task, TargetsTask):
+        if "policy" in table.schema.names:
             own = table.filter(pc.equal(table["policy"], task.protocol.policy))
             yield own.select(task.schema.names).cast(task.schema)
         else:
@@ -269,9 +227,7 @@ def _evaluate(
                 engine.tell(sentence)
             for number, rows in chunk.rows.items():
                 journal.add(ids[number], contents[ids[number]], to_table(work.task.kept(rows), work.task.schema))
-            journal.note_repeated(chunk.repeated)
-            if chunk.versions:
-                journal.note_versions(chunk.versions)
+            journal.note(chunk.repeated, chunk.versions)
             grown()
             failed += sum(rows[-1].failure is not None for rows in chunk.rows.values())
             bar.update(len(chunk.numbers))
@@ -317,68 +273,26 @@ def _named(samples: Sequence[str], what: str) -> str:
     return f"{len(samples)} samples {what} ({few}{', ...' if len(samples) > 3 else ''})"
 
 
-def _chosen(source: Source, every: int, limit: int | None) -> list[int]:
-    if every < 1 or (limit is not None and limit < 1):
-        raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
-    ids = source.ids
-    if not ids:
-        raise InputError(f"{source.name}: the dataset has no samples; check its folder")
-    check_ids(ids, f"{source.name}: ")
-    return list(range(0, len(ids), every))[:limit]
-
-
-def _begun_record(
-    method: MethodSpec,
-    source: Source,
-    content_hash: str,
-    task: AnyTask,
-    every: int,
-    limit: int | None,
-    execution: Execution,
-    command: str,
-) -> RunRecord | SetRunRecord | FirstClicksRecord:
-    """The record of a run before its first sample."""
+def _method_record(method: MethodSpec) -> MethodRecord:
     module, _, name = method.entry.rpartition(":")
     file = Path(module) if module.endswith(".py") else None
-    parts: dict[str, Any] = {
-        "method": MethodRecord(
-            name=method.name,
-            entry=f"{file.name}:{name}" if file else method.entry,  # no folders of this machine
-            options=dict(method.options),
-            card=dict(method.card),
-            source_sha256=file_sha256(file) if file else None,
-            provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
-        ),
-        "dataset": DatasetRecord(source.name, len(source.ids), content_hash, dict(source.facts())),
-        "every": every,
-        "limit": limit,
-        "versions": versions_of(method),
-        "execution": ExecutionRecord(**dataclasses.asdict(execution)),
-        "machine": Machine(platform.system(), processor(), os.cpu_count()),
-        "command": command,
-        "result": Result(samples=0, clicks=0, wall_seconds=0.0, model_seconds=0.0, harness_seconds=0.0),
-    }
-    if isinstance(task, SetTask):
-        return SetRunRecord(protocol=task.protocol, **parts)
-    if isinstance(task, FirstClicksTask):
-        return FirstClicksRecord(protocol=task.protocol, **parts)
-    return RunRecord(protocol=task.protocol, **parts)
+    return MethodRecord(
+        name=method.name,
+        entry=f"{file.name}:{name}" if file else method.entry,  # no folders of this machine
+        options=dict(method.options),
+        card=dict(method.card),
+        source_sha256=file_sha256(file) if file else None,
+        provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
+    )
 
 
 def versions_of(method: MethodSpec) -> dict[str, str]:
     """Versions of everything that may change a row; packages that the method does not use are left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
-    extras = str(method.card["extra"]).split(",") if "extra" in method.card else []
-    used = [
-        package
-        for extra in (extras if method.card else _PACKAGES_OF_EXTRAS)
-        for package in _PACKAGES_OF_EXTRAS.get(extra, ())
-    ]
-    for package in (*_PACKAGES, *used):
-        try:
+    extras = str(method.card.get("extra", "")).split(",") if method.card else _PACKAGES_OF_EXTRAS
+    for package in (*_PACKAGES, *(package for extra in extras for package in _PACKAGES_OF_EXTRAS.get(extra, ()))):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -438,13 +352,13 @@ def _result(journal: Journal, tables: Iterator[pa.Table], samples: int, wall_sec
         clicks += len(table)
         for name in SECONDS:
             seconds[name] += float(sum(table[name].to_pylist()))
-    repeated = journal.repeated()
+    repeated, versions = journal.notes()
     return Result(
         samples=samples,
         clicks=clicks,
         failed=tuple(failed),
         batches_repeated=RepeatedBatches(len(repeated), repeated[0] if repeated else None),
         wall_seconds=wall_seconds,
-        method_versions=tuple(journal.versions()),
+        method_versions=tuple(versions),
         **seconds,
     )

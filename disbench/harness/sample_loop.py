@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
@@ -22,12 +21,11 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample
-from disbench.harness.candidates import Candidates, checked_candidates, choose
+from disbench.harness.candidates import checked_candidates, choose
 from disbench.harness.protocol import ORACLES, Protocol
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, StoredRun, filled_up, write_clicks
-from disbench.harness.tasks import Loop
-from disbench.harness.trials import Trials
-from disbench.io.files import naming, whole_file
+from disbench.harness.record import RunRecord
+from disbench.harness.store import CLICKS, SCHEMA, ClickRow, StoredRun, filled_up, table_writer, write_clicks
+from disbench.harness.tasks import Loop, Task
 from disbench.io.parquet import complaining, open_parquet, read_rows
 
 GRANULARITIES = "granularities.parquet"
@@ -37,6 +35,65 @@ TRIALS = "trials.parquet"
 _TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())])
 _TRIAL = pa.struct({"x": pa.int32(), "y": pa.int32(), "iou": pa.float32()})
 _TRIALS = pa.schema([SCHEMA.field("sample"), SCHEMA.field("click"), pa.field("trials", pa.list_(_TRIAL))])
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRow(ClickRow):
+    """A row with what is stored beside it: the granularity told, the policy among several, and the clicks tried."""
+
+    granularity: float | None = None
+    policy: str = ""
+    trials: tuple[tuple[int, int, float | None], ...] = ()
+
+
+@dataclass
+class Trials:
+    """The clicks of one loop of `worst` or `best`: those made, and the candidates for the next one.
+
+    Attributes:
+        sign: times the IoU of which the largest is chosen.
+        made: the clicks so far, and which of the method's masks was kept after each.
+        seen: how many of these the session has been given since it began.
+        left: candidates that were not tried, the next first.
+        tried: x, y and IoU of those that were; None where the method failed.
+        best: the row and the mask of the best so far.
+    """
+
+    sign: int
+    made: list[tuple[Click, int]] = field(default_factory=list)
+    seen: int = 0
+    left: Sequence[Click] = ()
+    tried: tuple[tuple[int, int, float | None], ...] = ()
+    best: tuple[LoopRow, BoolArray] | None = None
+
+    @property
+    def returning(self) -> bool:
+        """Whether the session is being led back to the state before the click."""
+        return self.seen < len(self.made)
+
+    @property
+    def clicks(self) -> list[Click]:
+        """What the session is asked next."""
+        clicks = [click for click, _ in self.made[: self.seen + 1]]
+        return clicks if self.returning else [*clicks, self.left[0]]
+
+    def note(self, row: LoopRow, mask: BoolArray) -> LoopRow | None:
+        """Note a candidate's row; once all are tried, choose: the row, or None if the method failed on all.
+
+        Equal IoUs are decided by boundary IoU, then by the order of the candidates.
+        """
+        failed = row.failure is not None
+        self.left, self.tried = self.left[1:], (*self.tried, (row.x, row.y, None if failed else row.iou))
+        if not failed and (self.best is None or self._worth(row) > self._worth(self.best[0])):
+            self.best = row, mask
+        if self.left or self.best is None:
+            return None
+        chosen = self.best[0]
+        self.made.append((Click(chosen.x, chosen.y, chosen.positive), chosen.kept))
+        return replace(chosen, trials=self.tried)
+
+    def _worth(self, row: LoopRow) -> tuple[float, float]:
+        return self.sign * row.iou, self.sign * row.boundary_iou
 
 
 class SampleLoop(Loop):
@@ -57,8 +114,7 @@ class SampleLoop(Loop):
     ) -> None:
         begun = time.perf_counter()
         super().__init__(sample.image, harness_seconds, _initial(sample, protocol))
-        self.sample, self.protocol, self.store = sample, protocol, store
-        self.clicks = []
+        self.sample, self.store = sample, store
         if protocol.recording is not None:
             protocol.recording.check_inside(sample.id, sample.target.shape)
         self._boundary = TargetBoundary(sample.target)
@@ -66,21 +122,25 @@ class SampleLoop(Loop):
         self._policies = bool(policies)
         protocols = [replace(protocol, policy=policy) for policy in policies] or [protocol]
         self._loops = iter(list(product(protocols, _granularities(sample, protocol))))
-        self._begin(*next(self._loops))
+        self._begin()
         self.harness_seconds += time.perf_counter() - begun
 
-    def _begin(self, protocol: Protocol, granularity: float | None) -> None:
-        """Begin a loop of clicks; a session that was told another granularity, or failed, cannot be restarted."""
-        if granularity is not None:
+    def _begin(self) -> None:
+        """Begin the next loop of clicks, if any; a session that was told another granularity cannot be restarted."""
+        following = next(self._loops, None)
+        if following is None:
+            return
+        self.protocol, self.granularity = following
+        if self.granularity is not None:
             self.session = None
-        self.protocol, self.granularity, self.again = protocol, granularity, self.session is not None
-        self._policy, self.undo = protocol.click_policy, False
+        self.again, self.undo = self.session is not None, False
+        self._policy = self.protocol.click_policy
         self._trials = Trials(EXTREMES[self._policy.name]) if self._policy.name in EXTREMES else None
         self.clicks, self.done, self._reached = [], False, False
         self._kept = first_mask(self.sample, self.protocol)
         self.pending = self._click()
 
-    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> ClickRow | None:
+    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> LoopRow | None:
         """Check a prediction, keep one of its candidates, and measure it (`Loop.take`)."""
         begun, model_before, row = time.perf_counter(), self._model_seconds, None
         if self._trials is not None and self._trials.returning:
@@ -89,48 +149,51 @@ class SampleLoop(Loop):
         else:
             row, mask = self._measured(prediction)
             if self._trials is not None:
-                row = self._tried(row, mask)
+                row = self._tried(self._trials, row, mask)
             else:
                 keep(row.kept)
                 self._kept = mask
         self.harness_seconds += time.perf_counter() - begun - (self._model_seconds - model_before)
         return self._continued(row)
 
-    def _measured(self, prediction: object) -> tuple[ClickRow, BoolArray]:
+    def _measured(self, prediction: object) -> tuple[LoopRow, BoolArray]:
         """The pending row with the outcome of a prediction, and the mask that is kept."""
         height, width = self.sample.target.shape
         found = checked_candidates(prediction, height, width, self.protocol.threshold)
         ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
         kept = choose(self.protocol.selection, self.pending.click, found, ious, self._kept)
-        mask, candidate_masks = self._stored(found, kept)
+        mask = found.masks[kept]
+        every = tuple(masks.encode(one)["counts"] for one in found.masks) if self.store == "all" else None
         row = replace(
             self.pending,
             iou=ious[kept],
-            boundary_iou=self._boundary.iou(found.masks[kept]),
+            boundary_iou=self._boundary.iou(mask),
             kept=kept,
             candidates=len(found.masks),
             candidate_ious=ious,
             candidate_scores=found.scores,
-            mask=mask,
-            candidate_masks=candidate_masks,
+            mask=masks.encode(mask)["counts"] if self.store == "kept" else every and every[kept],
+            candidate_masks=every,
         )
-        return row, found.masks[kept]
+        return row, mask
 
-    def _tried(self, row: ClickRow, mask: BoolArray) -> ClickRow | None:
+    def _tried(self, trials: Trials, row: LoopRow, mask: BoolArray) -> LoopRow | None:
         """Note a candidate, and take the session back: with `undo` at once, otherwise it begins again."""
-        assert self._trials is not None
-        chosen = self._trials.note(row, mask)
-        if chosen is not None and self._trials.best is not None:
-            self._kept = self._trials.best[1]
+        chosen = trials.note(row, mask)
+        if chosen is not None and trials.best is not None:
+            self._kept = trials.best[1]
         self.undo = hasattr(self.session, "undo")
         if not self.undo:
-            self.again, self._trials.seen = self.session is not None, 0
+            self.again, trials.seen = self.session is not None, 0
         return chosen
 
-    def _continued(self, row: ClickRow | None) -> ClickRow | None:
+    def _continued(self, row: LoopRow | None) -> LoopRow | None:
         """Ask for more before a click has its row, or finish the row and make the next click or begin the next loop."""
         if row is None:
-            self._ask()
+            assert self._trials is not None
+            self.clicks = self._trials.clicks
+            x, y, positive = self._trials.left[0]
+            self.pending = replace(self.pending, x=x, y=y, positive=positive)
             return None
         stop_at = self.protocol.stop_at
         self.done = (
@@ -139,34 +202,30 @@ class SampleLoop(Loop):
             or self._policy.ends(self.sample.id, row.click)
             or self._beaten(row.iou)
         )
-        finished: ClickRow = self._finished(row)
+        finished: LoopRow = self._finished(row)
         begun = time.perf_counter()
-        if not self.done:
-            self.pending = self._click()
+        if self.done:
+            self._begin()
         else:
-            self._go_on()
+            self.pending = self._click()
         self.harness_seconds += time.perf_counter() - begun
         return finished
 
-    def fail(self, reason: str) -> ClickRow | None:
+    def fail(self, reason: str) -> LoopRow | None:
         """The method failed on the pending answer: skip the candidate, or end the loop.
 
         Other candidates, and the loops of other policies, go on in new sessions.
         """
         if self._trials is not None:
             self.session = None
-            row = self._tried(replace(self.pending, failure=reason), self._kept)
+            row = self._tried(self._trials, replace(self.pending, failure=reason), self._kept)
             if row is not None or self._trials.left:
                 return self._continued(row)
-        ended: ClickRow = self.end(reason)
+        ended: LoopRow = self.end(reason)
         if self._policies:
             self.session = None
-            self._go_on()
+            self._begin()
         return ended
-
-    def _go_on(self) -> None:
-        if (following := next(self._loops, None)) is not None:
-            self._begin(*following)
 
     def _beaten(self, iou: float) -> bool:
         """Whether this loop needs more clicks than an earlier one to the IoU that the oracle goes by (GraCo)."""
@@ -178,55 +237,29 @@ class SampleLoop(Loop):
             self._fewest = min(self._fewest, self.pending.click)
         return not self._reached and self.pending.click > self._fewest
 
-    def _click(self) -> ClickRow:
+    def _click(self) -> LoopRow:
         """Make the next click, or all points of a budget, of which the row shows the first."""
-        height, width = self.sample.target.shape
+        sample, number = self.sample, len(self.clicks) + 1
+        given = None if self.clicks else sample.first_click
         if self.protocol.budget:
-            self.clicks = budget_points(self.protocol.budget, self.sample.target)
-            click, number = self.clicks[0], 1
+            self.clicks = budget_points(self.protocol.budget, sample.target)
+            click = self.clicks[0]
         elif self._trials is not None:
-            made = [click for click, _ in self._trials.made]
-            given = [] if made or self.sample.first_click is None else [self.sample.first_click]
-            self._trials.begin(given or self._policy.candidates(self.sample.target, self._kept, made))
-            click, number = self._trials.left[0], len(made) + 1
-            self.clicks = self._trials.clicks
+            trials, made = self._trials, [click for click, _ in self._trials.made]
+            number = len(made) + 1
+            left = [given] if given and not made else self._policy.candidates(sample.target, self._kept, made)
+            trials.left, trials.tried, trials.best = left, (), None
+            click, self.clicks = left[0], trials.clicks
         else:
-            click, number = self._simulated(), len(self.clicks) + 1
+            click = given or self._policy.simulate(
+                sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=sample.id
+            )
             self.clicks.append(click)
+        height, width = sample.target.shape
         policy = self.protocol.policy if self._policies else ""
-        return ClickRow(
-            self.sample.id,
-            number,
-            click.x,
-            click.y,
-            click.positive,
-            height=height,
-            width=width,
-            granularity=self.granularity,
-            policy=policy,
+        return LoopRow(
+            sample.id, number, *click, height=height, width=width, granularity=self.granularity, policy=policy
         )
-
-    def _ask(self) -> None:
-        """Ask for the next candidate, or first for the clicks before it."""
-        assert self._trials is not None
-        self.clicks = self._trials.clicks
-        x, y, positive = self._trials.left[0]
-        self.pending = replace(self.pending, x=x, y=y, positive=positive)
-
-    def _simulated(self) -> Click:
-        if self.sample.first_click is not None and not self.clicks:
-            return self.sample.first_click
-        return self._policy.simulate(
-            self.sample.target, self._kept, self.clicks, seed=self.protocol.seed, sample=self.sample.id
-        )
-
-    def _stored(self, found: Candidates, kept: int) -> tuple[bytes | None, tuple[bytes, ...] | None]:
-        if self.store == "none":
-            return None, None
-        if self.store == "kept":
-            return masks.encode(found.masks[kept])["counts"], None
-        every = tuple(masks.encode(mask)["counts"] for mask in found.masks)
-        return every[kept], every
 
 
 def read_trials(run: StoredRun) -> list[dict[str, Any]]:
@@ -261,8 +294,8 @@ def _initial(sample: Sample, protocol: Protocol) -> BoolArray | None:
 
 
 @dataclass(frozen=True)
-class TargetsTask:
-    """The benchmark's own task, clicks on one target (`disbench.harness.tasks.Task`).
+class TargetsTask(Task):
+    """The benchmark's own task, clicks on one target.
 
     Attributes:
         protocol: how to evaluate.
@@ -273,6 +306,7 @@ class TargetsTask:
     protocol: Protocol
     store: Store = "none"
     policies: tuple[str, ...] = ()
+    kind = RunRecord
 
     @property
     def schema(self) -> pa.Schema:
@@ -282,24 +316,23 @@ class TargetsTask:
         tries = any(ClickPolicy.parse(one).name in EXTREMES for one in self.policies or [self.protocol.policy])
         return pa.schema([*SCHEMA, *fields, *([_TRIALS.field("trials")] if tries else [])], SCHEMA.metadata)
 
-    def parts(self) -> dict[str, TargetsTask]:
-        """The runs that it makes: folder below its own -> task of a single policy; "" is the folder itself."""
+    def parts(self) -> dict[str, Task]:
+        """A run for each of several policies: `base` for `center`, D1, D2, ... for slices, `worst` and `best`."""
         if not self.policies:
             return {"": self}
-        labels = [ClickPolicy.parse(policy).label for policy in self.policies]
-        names = ["base" if label == "center" else label.partition(" ")[0] for label in labels]
+        labels = [ClickPolicy.parse(policy).label.partition(" ")[0] for policy in self.policies]
         tasks = [TargetsTask(replace(self.protocol, policy=policy), self.store) for policy in self.policies]
-        return dict(zip(names, tasks, strict=True))
+        return dict(zip(["base" if label == "center" else label for label in labels], tasks, strict=True))
 
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
         """The loop of a sample."""
         return SampleLoop(sample, self.protocol, self.store, harness_seconds, self.policies)
 
-    def unread(self, sample: str, reason: str) -> ClickRow:
+    def unread(self, sample: str, reason: str) -> LoopRow:
         """The only row of a sample that cannot be read."""
-        return ClickRow(sample, 1, 0, 0, positive=False, failure=reason)
+        return LoopRow(sample, 1, 0, 0, positive=False, failure=reason)
 
-    def kept(self, rows: Sequence[ClickRow]) -> Sequence[ClickRow]:
+    def kept(self, rows: Sequence[LoopRow]) -> Sequence[LoopRow]:
         """All rows, or of several granularities those of the best, or of the one in which the method failed.
 
         Where the sample ended before some policies were reached, each of these gets the last row, a failure.
@@ -328,5 +361,5 @@ class TargetsTask:
 
         write_clicks(folder / CLICKS, map(without, tables))
         for name, part in parts.items():
-            with naming(folder / name), whole_file(folder / name) as file:
-                pq.write_table(pa.concat_tables(part).cast(beside[name]), file, compression="zstd")
+            with table_writer(folder / name, beside[name]) as file:
+                file.write_table(pa.concat_tables(part).cast(beside[name]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,10 @@ from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
 from disbench.sampling.splits import Place, Split, places_of, recorded_split
-from disbench.shards.reader import ShardReader, lookup, read_scene_image
+from disbench.shards.reader import FindImage, ShardReader, lookup, read_scene_image
 
 EMBEDDED = "embedded"
 """For `images`: the embedded photos."""
-_IMAGES_KEPT = 2
 
 
 @dataclass
@@ -39,10 +38,7 @@ class SetSource:
 
     `images` is their folder, or `EMBEDDED`; None looks in the usual places and below `data`, the root of the datasets.
     `split`, or the one that `choice` names, takes exactly its sets, in its order, if their masks are those of its list.
-
-    Raises:
-        InputError: not a finished folder of shards, no set of `choice.min_members` masks, or sets or masks that are not
-            those of the split.
+    InputError for an unfinished folder of shards, and where no set can be taken.
     """
 
     folder: Path
@@ -63,12 +59,19 @@ class SetSource:
             self.choice = dataclasses.replace(self.choice, split=facts)
             self.chosen = places_of(self.split, self.reader)
         self.ids: Sequence[str] = [f"{self._names[0][one.scene]}/{one.center}" for one in self.chosen]
-        self._kept: OrderedDict[Path, RgbImage] = OrderedDict()
-        self._find: Callable[[str], Path | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without images, and what finds them."""
-        return {**self.__dict__, "_kept": OrderedDict(), "_find": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_find", "_image")}
+
+    @cached_property
+    def _find(self) -> FindImage:
+        if self.images == EMBEDDED:
+            return photo_path
+        return lookup(self.folder, None if self.images is None else Path(self.images), self.data)
+
+    @cached_property
+    def _image(self) -> Callable[..., RgbImage]:
+        return lru_cache(maxsize=2)(read_scene_image)
 
     @property
     def name(self) -> str:
@@ -84,12 +87,12 @@ class SetSource:
     def read(self, index: int) -> SetSample:
         """The set of this number, with its image; InputError if that is missing, damaged or of another size."""
         sampled, chosen = self.place(index)
-        rles = sampled.scene.rles
+        scene, rles = sampled.scene, sampled.scene.rles
         return SetSample(
             id=self.ids[index],
-            image_id=sampled.scene.image_id,
+            image_id=scene.image_id,
             center=chosen.center,
-            image=self._image(sampled),
+            image=self._image(self._path(scene.file_name), scene.image_id, (scene.height, scene.width)),
             members=tuple(set_masks(rles, chosen)),
             click_region=click_region(rles, chosen),
         )
@@ -118,16 +121,11 @@ class SetSource:
         """What a run records (`disbench.harness.record.SetFacts`)."""
         manifest, split = self.reader.manifest, self.choice.split
         title = f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}"
-        choice = dataclasses.asdict(self.choice)
-        if split is None:
-            del choice["split"]
+        choice = {key: value for key, value in dataclasses.asdict(self.choice).items() if key != "split" or split}
+        sets = int(self.reader.sets_a_scene().sum())
         return {
             "title": title if split is None else f"{title}: frozen split {split}",
-            "shards": {
-                "content_hash": manifest.content_hash,
-                "recipe": manifest.recipe,
-                "sets": int(self.reader.sets_a_scene().sum()),
-            },
+            "shards": {"content_hash": manifest.content_hash, "recipe": manifest.recipe, "sets": sets},
             "choice": choice,
         }
 
@@ -171,18 +169,7 @@ class SetSource:
         drawn = np.random.default_rng(choice.seed).choice(len(sets), choice.sets, replace=False)
         return [sets[index] for index in sorted(drawn.tolist())]
 
-    def _image(self, sampled: SampledScene) -> RgbImage:
-        scene, path = sampled.scene, self._path(sampled.scene.file_name)
-        if path not in self._kept:
-            self._kept[path] = read_scene_image(path, scene.image_id, (scene.height, scene.width))
-            while len(self._kept) > _IMAGES_KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[path]
-
     def _path(self, file_name: str) -> Path:
-        if self._find is None:
-            named = None if self.images in (None, EMBEDDED) else Path(str(self.images))
-            self._find = photo_path if self.images == EMBEDDED else lookup(self.folder, named, self.data)
         path = self._find(file_name)
         if path is None:
             raise InputError(

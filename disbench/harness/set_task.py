@@ -7,10 +7,8 @@ for each click on it (drawn, or moved to measure stability), and for each pair o
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +25,11 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage
-from disbench.harness.candidates import Candidates, checked_candidates, plain_iou
+from disbench.harness.candidates import Candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
-from disbench.harness.record import DIVERSE, SetRunRecord, parse_record
-from disbench.harness.store import RUN, grouped, open_rows, unfinished
-from disbench.harness.tasks import Loop
-from disbench.io.files import naming, whole_file
+from disbench.harness.record import SetRunRecord
+from disbench.harness.store import Float32, Int16, Int32, columns_of, grouped, open_rows, read_record, table_writer
+from disbench.harness.tasks import AskedLoop, Task
 from disbench.io.parquet import read_rows
 
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
@@ -59,36 +56,48 @@ SETS_SCHEMA = pa.schema(
 member that lies in the next one; 1 for the last) have one entry a member, inner to outer; `click_area` is the size of
 the region that the first click is drawn from."""
 
-_ANSWER = [
-    pa.field("sample", pa.string(), nullable=False),
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("center", pa.int32(), nullable=False),
-    pa.field("click", pa.int16(), nullable=False),
-    pa.field("dx", pa.int16(), nullable=False),
-    pa.field("dy", pa.int16(), nullable=False),
-    pa.field("x", pa.int32(), nullable=False),
-    pa.field("y", pa.int32(), nullable=False),
-    pa.field("members", pa.int16(), nullable=False),
-    pa.field("candidates", pa.int16(), nullable=False),
-    pa.field("scores", pa.list_(pa.float64())),
-    pa.field("agreement", pa.list_(pa.float32()), nullable=False),
-    pa.field("unmoved", pa.list_(pa.float32())),
-    pa.field("model_seconds", pa.float64(), nullable=False),
-    pa.field("harness_seconds", pa.float64(), nullable=False),
-    pa.field("failure", pa.string()),
-    pa.field("candidate_masks", pa.list_(pa.binary())),
-]
-ANSWERS_SCHEMA = pa.schema(_ANSWER, metadata=_FORM)
-"""One row a click. `click` numbers the draws of a set from 1; `dx`, `dy` say by how much it was moved (0, 0: not at
-all). `agreement`: IoU of each pair of candidates, (0, 1), (0, 2), ..., (1, 2), ... `unmoved`: null where the click was
-not moved, otherwise IoU of each candidate of the click that was not moved with each of this one's, row by row.
-`candidate_masks`: COCO compressed run lengths of the set's height and width, or null. A method that fails on a click
-ends the set with a row whose `failure` says why and that has no candidates."""
-JOURNAL_SCHEMA = pa.schema([*_ANSWER, pa.field("ious", pa.list_(pa.float32()), nullable=False)])
-"""The answers while a run is under way, with the IoU of each member with each candidate, row by row."""
+
+@dataclass(frozen=True, slots=True)
+class AnswerRow:
+    """The outcome of one click: the columns of `answers.parquet`, and the IoUs of `overlaps.parquet`.
+
+    A method that fails on a click ends the set with a row whose `failure` says why and that has no candidates.
+
+    Attributes:
+        click: number of the draw on its set, from 1.
+        dx, dy: by how much it was moved; 0, 0: not at all.
+        agreement: IoU of each pair of candidates, (0, 1), (0, 2), ..., (1, 2), ...
+        unmoved: of a moved click: IoU of each candidate of the click that was not moved with each of this one's, row
+            by row.
+        candidate_masks: COCO compressed run lengths of the set's height and width, or None.
+        ious: IoU of each member with each candidate, row by row.
+    """
+
+    sample: str
+    image_id: str
+    center: Int32
+    click: Int16
+    dx: Int16
+    dy: Int16
+    x: Int32
+    y: Int32
+    members: Int16
+    candidates: Int16 = 0
+    scores: tuple[float, ...] | None = None
+    agreement: tuple[Float32, ...] = ()
+    unmoved: tuple[Float32, ...] | None = None
+    model_seconds: float = 0.0
+    harness_seconds: float = 0.0
+    failure: str | None = None
+    candidate_masks: tuple[bytes, ...] | None = None
+    ious: tuple[Float32, ...] = ()
+
+
+JOURNAL_SCHEMA = pa.schema(columns_of(AnswerRow))
+ANSWERS_SCHEMA = pa.schema(list(JOURNAL_SCHEMA)[:-1], _FORM)
 OVERLAPS_SCHEMA = pa.schema(
     [
-        *_ANSWER[1:8],
+        *list(JOURNAL_SCHEMA)[1:8],
         pa.field("member", pa.int16(), nullable=False),
         pa.field("candidate", pa.int16(), nullable=False),
         pa.field("iou", pa.float32(), nullable=False),
@@ -99,33 +108,9 @@ OVERLAPS_SCHEMA = pa.schema(
 """One row for each member and candidate of each click; `score` is the candidate's, or null."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerRow:
-    """The outcome of one click; the fields are the columns of `JOURNAL_SCHEMA`."""
-
-    sample: str
-    image_id: str
-    center: int
-    click: int
-    dx: int
-    dy: int
-    x: int
-    y: int
-    members: int
-    candidates: int = 0
-    scores: tuple[float, ...] | None = None
-    agreement: tuple[float, ...] = ()
-    unmoved: tuple[float, ...] | None = None
-    model_seconds: float = 0.0
-    harness_seconds: float = 0.0
-    failure: str | None = None
-    candidate_masks: tuple[bytes, ...] | None = None
-    ious: tuple[float, ...] = ()
-
-
 def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write `sets.parquet`; rows have the columns of `SETS_SCHEMA`."""
-    with _writer(path, SETS_SCHEMA) as file:
+    with table_writer(path, SETS_SCHEMA) as file:
         _write(file, pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
 
 
@@ -166,12 +151,13 @@ class SetSample:
 
 
 @dataclass(frozen=True)
-class SetTask:
-    """The diverse task (`disbench.harness.tasks.Task`); with `store="all"` unmoved clicks keep their candidates."""
+class SetTask(Task):
+    """The diverse task; with `store="all"` unmoved clicks keep their candidates."""
 
     protocol: SetProtocol
     store: Literal["none", "all"] = "none"
 
+    kind = SetRunRecord
     schema = JOURNAL_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
@@ -183,15 +169,11 @@ class SetTask:
         image_id, _, center = sample.rpartition("/")
         return AnswerRow(sample, image_id, int(center), 1, 0, 0, 0, 0, members=0, failure=reason)
 
-    def kept(self, rows: Sequence[AnswerRow]) -> Sequence[AnswerRow]:
-        """All rows."""
-        return rows
-
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write `answers.parquet` and `overlaps.parquet`."""
         with (
-            _writer(folder / ANSWERS, ANSWERS_SCHEMA) as answers,
-            _writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
+            table_writer(folder / ANSWERS, ANSWERS_SCHEMA) as answers,
+            table_writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
         ):
             for table in grouped(tables):
                 _write(answers, table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
@@ -225,72 +207,48 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
     return found
 
 
-class SetLoop(Loop):
+class SetLoop(AskedLoop):
     """The state of one set while a method is asked: each click in its own session, all drawn ones first, then moved."""
 
     def __init__(self, sample: SetSample, task: SetTask, harness_seconds: float = 0.0) -> None:
-        begun = time.perf_counter()
-        super().__init__(sample.image, harness_seconds)
         self.sample, self.task = sample, task
-        self._members = [decode(rle, order="C") for rle in sample.members]
         self._unmoved: dict[int, Candidates] = {}
-        self._asked = iter(self._all_clicks())
-        self._next()
-        self.harness_seconds += time.perf_counter() - begun
+        threshold = task.protocol.threshold
+        super().__init__(sample.image, harness_seconds, threshold, self._all_clicks(), reopens=True)
 
-    def _next(self) -> None:
-        """Ask for the next click in a new session, if there is one."""
-        self.session = None
-        asked = next(self._asked, None)
-        if asked is None:
-            self.done = True
-            return
-        number, unmoved, click = asked
-        sample, moved = self.sample, (click.x - unmoved.x, click.y - unmoved.y)
-        self.clicks = [click]
-        self.pending = AnswerRow(
-            sample.id, sample.image_id, sample.center, number, *moved, click.x, click.y, members=len(self._members)
-        )
+    def _all_clicks(self) -> Iterator[tuple[Click, AnswerRow]]:
+        sample, protocol = self.sample, self.task.protocol
+        self._members = [decode(rle, order="C") for rle in sample.members]
+        drawn = {
+            number: first_click(sample.click_region, protocol.seed, sample.image_id, sample.center, number)
+            for number in range(1, protocol.clicks + 1)
+        }
+        region = decode(sample.click_region)
+        moved = [
+            (number, there) for number, click in drawn.items() for there in moved_clicks(click, protocol.move, region)
+        ]
+        for number, click in [*drawn.items(), *moved]:
+            by = (click.x - drawn[number].x, click.y - drawn[number].y)
+            of_set = (sample.id, sample.image_id, sample.center)
+            yield click, AnswerRow(*of_set, number, *by, click.x, click.y, members=len(self._members))
 
-    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> AnswerRow:
-        """Check a method's candidates and measure them; none is kept (`Loop.take`)."""
-        begun = time.perf_counter()
-        height, width = self.sample.image.shape[:2]
-        found = checked_candidates(prediction, height, width, self.task.protocol.threshold)
-        asked, stored, unmoved = self.pending, None, None
-        if asked.dx or asked.dy:
-            unmoved = _overlaps(self._unmoved[asked.click].masks, found.masks)
+    def _measured(self, found: Candidates, row: AnswerRow) -> AnswerRow:
+        stored, unmoved = None, None
+        if row.dx or row.dy:
+            unmoved = _overlaps(self._unmoved[row.click].masks, found.masks)
         else:
-            self._unmoved[asked.click] = found
+            self._unmoved[row.click] = found
             if self.task.store == "all":
                 stored = tuple(masks.encode(mask)["counts"] for mask in found.masks)
-        overlaps = _overlaps(self._members, found.masks)
-        agreement = tuple(_iou(a, b) for a, b in combinations(found.masks, 2))
-        self._next()
-        self.harness_seconds += time.perf_counter() - begun
-        row: AnswerRow = self._finished(
-            asked,
+        return replace(
+            row,
             candidates=len(found.masks),
             scores=found.scores,
-            ious=overlaps,
-            agreement=agreement,
+            ious=_overlaps(self._members, found.masks),
+            agreement=tuple(_iou(a, b) for a, b in combinations(found.masks, 2)),
             unmoved=unmoved,
             candidate_masks=stored,
         )
-        return row
-
-    def _all_clicks(self) -> list[tuple[int, Click, Click]]:
-        """Number of each click, the click as drawn, and as moved."""
-        sample, protocol = self.sample, self.task.protocol
-        drawn = [
-            (number, first_click(sample.click_region, protocol.seed, sample.image_id, sample.center, number))
-            for number in range(1, protocol.clicks + 1)
-        ]
-        region = decode(sample.click_region)
-        moved = [
-            (number, click, there) for number, click in drawn for there in moved_clicks(click, protocol.move, region)
-        ]
-        return [*((number, click, click) for number, click in drawn), *moved]
 
 
 def _overlaps(first: Iterable[BoolArray], second: Sequence[BoolArray] | BoolArray) -> tuple[float, ...]:
@@ -334,16 +292,7 @@ class StoredAnswers:
 
 def read_answers(folder: Path) -> StoredAnswers:
     """The finished run of the diverse task in a folder; InputError if there is none, or a damaged one."""
-    path = folder / RUN
-    if not path.is_file():
-        raise unfinished(folder)
-    record = parse_record(path.read_bytes(), str(path))
-    if not isinstance(record, SetRunRecord):
-        raise InputError(f"{folder}: not a run of --task {DIVERSE}; disbench report reads it")
-    for name in (SETS, ANSWERS, OVERLAPS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: {name} is missing; run it again with --existing overwrite")
-    return StoredAnswers(folder, record)
+    return StoredAnswers(folder, read_record(folder, SetRunRecord, (SETS, ANSWERS, OVERLAPS)))
 
 
 def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -366,9 +315,3 @@ def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
 def _write(file: pq.ParquetWriter, table: pa.Table) -> None:
     """Write in row groups of bounded size."""
     file.write_table(table, row_group_size=max(1, MAX_GROUP_VALUES // 4 * len(table) // max(1, table.nbytes)))
-
-
-@contextmanager
-def _writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
-    with naming(path), whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        yield writer

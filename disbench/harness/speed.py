@@ -17,22 +17,16 @@ from disbench.core.errors import InputError
 from disbench.core.prediction import Method, MethodError, RgbImage, called
 from disbench.harness.candidates import predicted, tell_kept
 
-GRID = 16
-"""Points a side."""
+GRID = 16  # points a side
 _WARM_UP = 3
-_STRIDE = 37
-"""Successive clicks of the loop are this many grid points apart, so that they spread over the image."""
+_STRIDE = 37  # successive clicks of the loop are this many grid points apart, so that they spread over the image
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of a method on one image, one number a repeat.
+    """Seconds of a method on one image, a number a repeat: of `open`, of 256 first clicks, of each click of a loop.
 
-    Attributes:
-        opened: of `open`.
-        points: of 256 first clicks.
-        clicks: (repeats, clicks): of the 1st, 2nd, ... click of a loop, `keep` included.
-        reopens: the session has no `restart`, so that the image is opened again for each point, which `points` include.
+    `reopens`: the session has no `restart`, so that `points` include opening the image again for each.
     """
 
     opened: tuple[float, ...]
@@ -74,29 +68,21 @@ def measure_speed(
     clicks (`sat_points`), between which the session is restarted, and then one loop of clicks of alternating sign.
 
     Args:
-        method: any object with `open(image)`.
+        method: any object with `open(image)`; InputError if it fails.
         image: uint8 (height, width, 3), RGB.
         repeats: at least 1.
         clicks: of the loop, at most 256.
         clock: seconds.
-
-    Raises:
-        InputError: the method failed.
     """
     points = sat_points(image.shape[0], image.shape[1])
     along = [points[_STRIDE * number % len(points)]._replace(positive=number % 2 == 0) for number in range(clicks)]
 
-    def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    def timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
         _synchronize()
         begun = clock()
-        found = called("the method", call)
+        found = called("the method", lambda: call(*arguments))
         _synchronize()
         return found, clock() - begun
-
-    def opened(number: int) -> tuple[Any, float, RgbImage]:
-        own = image.copy()
-        own[-1, -1] ^= np.uint8(number + 1)
-        return *timed(lambda: method.open(own.copy())), own
 
     def restarted(session: Any, own: RgbImage) -> Any:
         if not hasattr(session, "restart"):
@@ -116,17 +102,15 @@ def measure_speed(
 
     found: list[tuple[float, float, tuple[float, ...]]] = []
     try:
-        session, _, own = opened(repeats)
-        ask(session, own, points[:_WARM_UP])
-        for number in range(repeats):
-            session, open_seconds, own = opened(number)
-            session, seconds = timed(lambda session=session, own=own: ask(session, own, points))  # type: ignore[misc]
-            session = restarted(session, own)
-            by_click = [
-                timed(lambda count=count, session=session: click(session, along[:count]))[1]  # type: ignore[misc]
-                for count in range(1, clicks + 1)
-            ]
-            found.append((open_seconds, seconds, tuple(by_click)))
+        for number in (repeats, *range(repeats)):  # the first is the warm-up
+            own = image.copy()
+            own[-1, -1] ^= np.uint8(number + 1)
+            session, open_seconds = timed(method.open, own.copy())
+            session, seconds = timed(ask, session, own, points[:_WARM_UP] if number == repeats else points)
+            if number < repeats:
+                session = restarted(session, own)
+                by_click = tuple(timed(click, session, along[:count])[1] for count in range(1, clicks + 1))
+                found.append((open_seconds, seconds, by_click))
     except MethodError as failure:
         raise InputError(f"{type(method).__name__}: {failure}; the method is at fault") from failure
     opens, sums, loops = zip(*found, strict=True)

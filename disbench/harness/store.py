@@ -12,11 +12,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,82 +25,81 @@ from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
-from disbench.harness.record import FORMAT, UNREAD, RunRecord, SetRunRecord, parse_record
+from disbench.harness.record import DIVERSE, FORMAT, UNREAD, Record, RunRecord, parse_record
 from disbench.io.files import naming, whole_file
 from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, read_rows, size_of, written_out
 from disbench.io.settings import parse_json_table
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
-_SAMPLES_A_GROUP = 256
-_ROWS_AT_ONCE = 128
-_FEW_ROWS = 1 << 19
-"""Rows that any file may have."""
-
-SCHEMA = pa.schema(
-    [
-        pa.field("sample", pa.string(), nullable=False),
-        pa.field("click", pa.int16(), nullable=False),
-        pa.field("x", pa.int32(), nullable=False),
-        pa.field("y", pa.int32(), nullable=False),
-        pa.field("positive", pa.bool_(), nullable=False),
-        pa.field("iou", pa.float32(), nullable=False),
-        pa.field("boundary_iou", pa.float32(), nullable=False),
-        pa.field("kept", pa.int16(), nullable=False),
-        pa.field("candidates", pa.int16(), nullable=False),
-        pa.field("candidate_ious", pa.list_(pa.float32()), nullable=False),
-        pa.field("candidate_scores", pa.list_(pa.float64())),
-        pa.field("model_seconds", pa.float64(), nullable=False),
-        pa.field("harness_seconds", pa.float64(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("failure", pa.string()),
-        pa.field("mask", pa.binary()),
-        pa.field("candidate_masks", pa.list_(pa.binary())),
-    ],
-    metadata={"disbench.run": str(FORMAT)},
-)
-"""One row a click.
-
-A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1 and
-`candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and `width` are
-0, too. Of an imported run (`disbench.harness.imported`) only `sample`, `click` and `iou` are known: `x`, `y` and `kept`
-are -1, `boundary_iou` and seconds nan, the others as in a failure.
-
-`mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or null,
-as `--store` asks.
+_SAMPLES_A_GROUP, _ROWS_AT_ONCE = 256, 128
+_FEW_ROWS = 1 << 19  # that any file may have
+_TABLES = """
+PRAGMA trusted_schema = OFF;
+CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (id TEXT PRIMARY KEY, content TEXT, is_read INTEGER, rows BLOB);
+CREATE TABLE IF NOT EXISTS repeated (reason TEXT);
+CREATE TABLE IF NOT EXISTS seconds (wall REAL);
+CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE);
 """
-SECONDS = ("model_seconds", "harness_seconds")
-"""The columns that differ from run to run."""
+"""Of a journal; a schema of others may have views and triggers, which are programs."""
+
+Int16 = Annotated[int, pa.int16()]
+Int32 = Annotated[int, pa.int32()]
+Float32 = Annotated[float, pa.float32()]
+_COLUMNS = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), bytes: pa.binary()}
+
+
+def columns_of(row: type) -> list[pa.Field]:
+    """A column for each field of a dataclass of rows, null where the field may be None."""
+    hints = get_type_hints(row, include_extras=True).items()
+    return [pa.field(name, _column(hint), nullable=type(None) in get_args(hint)) for name, hint in hints]
+
+
+def _column(hint: Any) -> pa.DataType:
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[1]
+    if get_origin(hint) is tuple:
+        return pa.list_(_column(get_args(hint)[0]))
+    return _COLUMNS[hint] if hint in _COLUMNS else _column(get_args(hint)[0])  # of one that may be None
 
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """The outcome of one click: the columns of `SCHEMA`, and what is stored beside them.
+    """The outcome of one click: the columns of `clicks.parquet`.
 
-    That is the granularity that was told, the policy among several, and the clicks that were tried in place of it.
+    A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1
+    and `candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and
+    `width` are 0, too. Of an imported run (`disbench.harness.imported`) only `sample`, `click` and `iou` are known:
+    `x`, `y` and `kept` are -1, `boundary_iou` and seconds nan, the others as in a failure.
+
+    `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or None, as
+    `--store` asks.
     """
 
     sample: str
-    click: int
-    x: int
-    y: int
+    click: Int16
+    x: Int32
+    y: Int32
     positive: bool
-    iou: float = 0.0
-    boundary_iou: float = 0.0
-    kept: int = -1
-    candidates: int = 0
-    candidate_ious: tuple[float, ...] = ()
+    iou: Float32 = 0.0
+    boundary_iou: Float32 = 0.0
+    kept: Int16 = -1
+    candidates: Int16 = 0
+    candidate_ious: tuple[Float32, ...] = ()
     candidate_scores: tuple[float, ...] | None = None
     model_seconds: float = 0.0
     harness_seconds: float = 0.0
-    height: int = 0
-    width: int = 0
+    height: Int32 = 0
+    width: Int32 = 0
     failure: str | None = None
     mask: bytes | None = None
     candidate_masks: tuple[bytes, ...] | None = None
-    granularity: float | None = None
-    policy: str = ""
-    trials: tuple[tuple[int, int, float | None], ...] = ()
+
+
+SCHEMA = pa.schema(columns_of(ClickRow), {"disbench.run": str(FORMAT)})
+SECONDS = ("model_seconds", "harness_seconds")
+"""The columns that differ from run to run."""
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -115,14 +114,7 @@ class Journal:
         self.path, self._schema = folder / JOURNAL, schema
         with self._complaining():
             self._connection = sqlite3.connect(self.path, isolation_level=None)
-            self._connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers are programs
-            self._connection.execute("CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL)")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS samples (id TEXT PRIMARY KEY, content TEXT, is_read INTEGER, rows BLOB)"
-            )
-            self._connection.execute("CREATE TABLE IF NOT EXISTS repeated (reason TEXT)")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS seconds (wall REAL)")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE)")
+            self._connection.executescript(_TABLES)
 
     def job(self) -> dict[str, Any] | None:
         """The job of this journal (`disbench.harness.record.Record.job`); None if it is new."""
@@ -164,23 +156,19 @@ class Journal:
                 table.validate(full=True)  # SQLite has no checksums
                 yield table
 
-    def note_repeated(self, reasons: Sequence[str]) -> None:
-        """Store why batches were repeated one by one."""
-        for reason in reasons:
+    def note(self, repeated: Sequence[str], versions: Mapping[str, str]) -> None:
+        """Store why batches were repeated one by one, and what versions a method reports, once each."""
+        for reason in repeated:
             self._do("INSERT INTO repeated VALUES (?)", reason)
+        if versions:
+            self._do("INSERT OR IGNORE INTO versions VALUES (?)", json.dumps(dict(versions), sort_keys=True))
 
-    def repeated(self) -> list[str]:
-        """Why batches were repeated one by one."""
-        return [reason for (reason,) in self._do("SELECT reason FROM repeated ORDER BY rowid")]
-
-    def note_versions(self, versions: Mapping[str, str]) -> None:
-        """Store the versions that a method reports, once each."""
-        self._do("INSERT OR IGNORE INTO versions VALUES (?)", json.dumps(dict(versions), sort_keys=True))
-
-    def versions(self) -> list[dict[str, str]]:
-        """All stored versions, several if the run was resumed in another environment."""
+    def notes(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Why batches were repeated, and all stored versions, several if resumed in another environment."""
         with self._complaining():
-            return [parse_json_table(said) for (said,) in self._do("SELECT said FROM versions ORDER BY rowid")]
+            repeated = [reason for (reason,) in self._do("SELECT reason FROM repeated ORDER BY rowid")]
+            versions = self._do("SELECT said FROM versions ORDER BY rowid")
+            return repeated, [parse_json_table(said) for (said,) in versions]
 
     def spend(self, seconds: float) -> float:
         """Add wall time; returns the sum over all sittings."""
@@ -210,23 +198,24 @@ class Journal:
             ) from error
 
 
-def write_clicks(path: Path, tables: Iterable[pa.Table]) -> None:
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file that is there when it is whole."""
+    with naming(path), whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield writer
+
+
+def write_clicks(path: Path, tables: Iterable[pa.Table], schema: pa.Schema = SCHEMA) -> None:
     """Write tables of rows as one Parquet file; how rows are split into tables does not change its bytes."""
-    with naming(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    with table_writer(path, schema) as writer:
         for table in grouped(tables):
             writer.write_table(table)
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The rows of tables, in order, regrouped into tables of a fixed number of samples."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        for sample in _split_samples(table):
-            waiting.append(sample)
-            if len(waiting) == _SAMPLES_A_GROUP:
-                yield pa.concat_tables(waiting).combine_chunks()
-                waiting = []
-    if waiting:
+    samples = (sample for table in tables for sample in _split_samples(table))
+    while waiting := list(islice(samples, _SAMPLES_A_GROUP)):
         yield pa.concat_tables(waiting).combine_chunks()
 
 
@@ -240,11 +229,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 class StoredRun:
     """A finished run.
 
-    Attributes:
-        folder: for a packed run (`disbench.harness.archive`) the archive's path without its ending.
-        record: the content of `run.json`.
-        archive: the archive of a packed run, or None.
-        clicks: `clicks.parquet` in the archive, or None.
+    `archive` is that of a packed run (`disbench.harness.archive`), `clicks` its `clicks.parquet`; `folder` is then the
+    archive's path without its ending.
     """
 
     folder: Path
@@ -277,26 +263,17 @@ class StoredRun:
             raise InputError(f"{self.folder}: {self.record.imported}; there is nothing to verify, pack or draw")
 
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows, or some of their columns.
-
-        Raises:
-            InputError: the file is damaged, too large, or without the columns of `SCHEMA`.
-        """
+        """The rows, or some of their columns; InputError for a file that is damaged, too large, or without them."""
         with open_rows(self._source(), self.place(CLICKS), SCHEMA, columns) as file:
             return read_rows(file, SCHEMA, columns)
 
     def schema(self) -> pa.Schema:
         """The schema of the file; errors as for `rows`."""
-        with self._complaining():
-            file, _ = open_parquet(self._source(), SCHEMA)
-            with file:
-                return plain_schema(file)
+        with damage_of(self.place(CLICKS)), open_parquet(self._source(), SCHEMA)[0] as file:
+            return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
-        """The rows in the file's order and in bounded memory, one table a sample; errors as for `rows`.
-
-        A sample with more rows than `MOST_CLICKS` comes in several tables.
-        """
+        """The rows in bounded memory, one table a sample, several for more than `MOST_CLICKS`; errors as for `rows`."""
         waiting: list[pa.Table] = []
         with open_rows(self._source(), self.place(CLICKS), SCHEMA) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
@@ -312,9 +289,6 @@ class StoredRun:
     def _source(self) -> Path | pa.Buffer:
         return self.folder / CLICKS if self.clicks is None else self.clicks
 
-    def _complaining(self) -> AbstractContextManager[None]:
-        return complaining(self.place(CLICKS), "not a whole file of a run", "run it again")
-
     def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
         """Sample -> its values of one numeric column, float64 (clicks,), in the dataset's order; errors as for `rows`.
 
@@ -322,7 +296,7 @@ class StoredRun:
         recorded clicks ended early is padded with its last value: the person was content with that mask.
         """
         table = self.rows(["sample", "failure", column])
-        with self._complaining():
+        with damage_of(self.place(CLICKS)):
             return split_by_sample(table, column, self.protocol.max_clicks, replayed=self.replayed)
 
     @property
@@ -340,35 +314,56 @@ def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bo
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
-    """As `StoredRun.by_sample`, from a table with the columns `sample`, `failure` and `column`.
-
-    Raises:
-        ValueError: more than `MAX_IOUS` values after padding.
-    """
+    """As `StoredRun.by_sample`, from a table with `sample`, `failure` and `column`; ValueError for over `MAX_IOUS`."""
     values = table[column].to_numpy().astype(np.float64)
-    names = table["sample"].to_numpy()
     failed = table["failure"].is_valid().to_numpy()
-    starts = _starts(names)
-    filled = len(starts) if replayed else int(failed.sum())
+    spans = _spans(table)
+    filled = len(spans) if replayed else int(failed.sum())
     if filled * max_clicks > MAX_IOUS:
         raise ValueError(f"{filled} samples of up to {max_clicks} clicks are more than any run has")
-    found: dict[str, FloatArray] = {}
-    for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
-        found[str(names[begin])] = filled_up(
-            values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed
-        )
-    return found
+    return {
+        str(name): filled_up(values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed)
+        for name, begin, end in spans
+    }
 
 
 def read_run(folder: Path) -> StoredRun:
     """The finished run in a folder; InputError if there is none, or one that is damaged or of another version."""
+    return StoredRun(folder, read_record(folder, RunRecord, (CLICKS,)))
+
+
+def read_record(folder: Path, kind: type[AnyRecord], files: Sequence[str]) -> AnyRecord:
+    """The record of a finished run with these files; InputError if there is none, or that of another task."""
     path = folder / RUN
     if not path.is_file():
-        raise unfinished(folder)
-    record = run_record(path.read_bytes(), str(path))
-    if not (folder / CLICKS).is_file():
-        raise InputError(f"{folder}: {CLICKS} is missing; run it again with --existing overwrite")
-    return StoredRun(folder, record)
+        if (folder / JOURNAL).is_file():
+            raise InputError(f"{folder}: the run is not finished; run the same command again to resume")
+        raise InputError(f"{folder}: no run here ({RUN} is missing); name a folder that disbench run made")
+    record = record_of(path.read_bytes(), str(path), kind)
+    for name in files:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: {name} is missing; run it again with --existing overwrite")
+    return record
+
+
+def record_of(content: bytes, where: str, kind: type[AnyRecord]) -> AnyRecord:
+    """The record of a kind from the bytes of `run.json`; InputError for another task's."""
+    record = parse_record(content, where)
+    if not isinstance(record, kind):
+        reader = "ambiguity" if record.task == DIVERSE else "report"
+        raise InputError(f"{where}: a run of --task {record.task or 'targets'}; disbench {reader} reads it")
+    return record
+
+
+def task_of(folder: Path) -> str:
+    """The task of a finished run in a folder; "" for targets, or without a run there."""
+    path = folder / RUN
+    return parse_record(path.read_bytes(), str(path)).task if path.is_file() else ""
+
+
+def damage_of(place: str) -> AbstractContextManager[None]:
+    """Turns errors about a damaged file of rows into an `InputError` that names it."""
+    return complaining(place, "not a whole file of a run", "run it again")
 
 
 @contextmanager
@@ -379,11 +374,11 @@ def open_rows(
     columns: Sequence[str] | None = None,
     most_rows: int | None = None,
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a run, with its size and columns checked; InputError names it as `place`.
+    """A Parquet file of a run, with its columns and size checked; InputError names it as `place`.
 
-    It may have `most_rows` rows; by default `_FEW_ROWS`, or one a byte, since every row stores times.
+    By default it may have `_FEW_ROWS` rows, or one a byte, since every row stores times.
     """
-    with complaining(place, "not a whole file of a run", "run it again"):
+    with damage_of(place):
         file, groups = open_parquet(source, schema)
         with file:
             size = size_of(source)
@@ -395,37 +390,12 @@ def open_rows(
             yield file
 
 
-def unfinished(folder: Path) -> InputError:
-    """The error for a folder without `run.json`."""
-    if (folder / JOURNAL).is_file():
-        return InputError(f"{folder}: the run is not finished; run the same command again to resume")
-    return InputError(f"{folder}: no run here ({RUN} is missing); name a folder that disbench run made")
-
-
-def task_of(folder: Path) -> str:
-    """The task of a finished run in a folder; "" for targets, or without a run there."""
-    path = folder / RUN
-    return getattr(parse_record(path.read_bytes(), str(path)), "task", "") if path.is_file() else ""
-
-
-def run_record(content: bytes, where: str) -> RunRecord:
-    """The record of a run of targets; InputError for another task."""
-    record = parse_record(content, where)
-    if not isinstance(record, RunRecord):
-        reader = "ambiguity" if isinstance(record, SetRunRecord) else "report"
-        raise InputError(f"{where}: a run of --task {record.task}; disbench {reader} reads it")
-    return record
-
-
 def _split_samples(table: pa.Table) -> Iterator[pa.Table]:
+    return (table.slice(begin, end - begin) for _, begin, end in _spans(table))
+
+
+def _spans(table: pa.Table) -> list[tuple[Any, int, int]]:
+    """Each sample, and where its rows begin and end."""
     names = table["sample"].to_numpy()
-    starts = _starts(names)
-    for begin, end in zip(starts, [*starts[1:], len(names)], strict=bool(starts)):
-        yield table.slice(begin, end - begin)
-
-
-def _starts(names: npt.NDArray[Any]) -> list[int]:
-    """Where each sample's rows begin."""
-    if not len(names):
-        return []
-    return [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist()]
+    edges = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)] if len(names) else []
+    return [(names[begin], begin, end) for begin, end in pairwise(edges)]

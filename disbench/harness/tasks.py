@@ -10,10 +10,10 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -21,11 +21,11 @@ from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, one_line, told
 from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
-from disbench.harness.candidates import plain_prediction, predicted, tell_kept
-from disbench.harness.record import UNREAD
+from disbench.harness.candidates import Candidates, checked_candidates, plain_prediction, predicted, tell_kept
+from disbench.harness.record import UNREAD, Record
 
 Row = Any
-"""The outcome of one call of a method: a `ClickRow` or an `AnswerRow`."""
+"""The outcome of one call of a method: a dataclass with the columns of its task's schema."""
 
 
 class Loop(ABC):
@@ -79,41 +79,97 @@ class Loop(ABC):
         return row
 
 
-class Task(Protocol):
+class AskedLoop(Loop):
+    """A loop of single clicks, each answered from the start; no candidate is kept.
+
+    `asked` has each click and its pending row. With `reopens` each gets a session of its own, otherwise the same one
+    if it can be restarted.
+    """
+
+    def __init__(
+        self,
+        image: RgbImage,
+        harness_seconds: float,
+        threshold: float,
+        asked: Iterable[tuple[Click, Row]],
+        *,
+        reopens: bool = False,
+    ) -> None:
+        begun = time.perf_counter()
+        super().__init__(image, harness_seconds)
+        self._threshold, self._asked, self._reopens = threshold, iter(asked), reopens
+        self._next()
+        self.harness_seconds += time.perf_counter() - begun
+
+    def _next(self) -> None:
+        asked = next(self._asked, None)
+        if asked is None:
+            self.done = True
+            return
+        click, self.pending = asked
+        self.clicks, self.again = [click], self.session is not None
+        if self._reopens:
+            self.session = None
+
+    def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> Row:
+        """Check a method's candidates and measure them (`Loop.take`)."""
+        begun = time.perf_counter()
+        height, width = self.image.shape[:2]
+        row = self._measured(checked_candidates(prediction, height, width, self._threshold), self.pending)
+        self._next()
+        self.harness_seconds += time.perf_counter() - begun
+        return self._finished(row)
+
+    @abstractmethod
+    def _measured(self, found: Candidates, row: Row) -> Row:
+        """The pending row with the outcome."""
+
+
+class Task(ABC):
     """What a run asks a method. Picklable, since every worker gets it."""
 
+    protocol: Any
+    kind: ClassVar[type[Record]]
+    """Of the run's record."""
+
     @property
+    @abstractmethod
     def schema(self) -> pa.Schema:
         """Schema of the rows in the journal; `sample`, `click`, `failure` and the seconds are among them."""
 
+    @abstractmethod
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
         """The loop of a sample, whose reading took `harness_seconds`."""
 
+    @abstractmethod
     def unread(self, sample: str, reason: str) -> Row:
         """The only row of a sample that cannot be read."""
 
-    def kept(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Those of a finished sample's rows that are stored."""
-
+    @abstractmethod
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
         """Write the rows of a finished run, in the order of the samples."""
 
+    def kept(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Those of a finished sample's rows that are stored."""
+        return rows
 
-@dataclass(frozen=True, slots=True)
-class Began:
+    def parts(self) -> Mapping[str, Task]:
+        """The runs that it makes: folder below its own ("" is that itself) -> its task."""
+        return {"": self}
+
+
+class Began(NamedTuple):
     """A call of the method (`what`) begins; `rows`: sample -> its row in case the call never ends."""
 
     rows: dict[int, Row]
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The call came back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clicked:
+class Clicked(NamedTuple):
     """A row of a sample is finished, its last if `done`."""
 
     number: int
@@ -121,8 +177,7 @@ class Clicked:
     done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Repeated:
+class Repeated(NamedTuple):
     """`predict_batch` failed for this reason; the sessions are asked one by one."""
 
     reason: str
@@ -131,8 +186,7 @@ class Repeated:
 Event = Began | Ended | Clicked | Repeated
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(NamedTuple):
     """A sample by its number and id, and a function that reads it."""
 
     number: int
@@ -211,14 +265,9 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
 def _opening(method: Method, loop: Loop) -> Callable[[], Session]:
     if (make_ready := getattr(method, "make_ready", None)) is not None:
         called("make_ready", make_ready, InputError)  # its InputError ends the run
-    image, told = loop.image.copy(), _told(method, loop)  # a method may write into the image
-    return partial(method.open, image, **told)
-
-
-def _told(method: Method, loop: Loop) -> dict[str, Any]:
-    """What `open` gets beside the image."""
+    image = loop.image.copy()  # a method may write into the image
     if loop.granularity is None:
-        return {}
+        return partial(method.open, image)
     takes = getattr(method, "takes_granularity", None)  # the bridge's: it depends on the child
     if takes is None:
         takes = "granularity" in called("open", lambda: inspect.signature(method.open).parameters)
@@ -227,7 +276,7 @@ def _told(method: Method, loop: Loop) -> dict[str, Any]:
             f"{loop.pending.sample}: the method takes no granularity (its 'open' has no argument of this name); leave "
             "out --granularity"
         )
-    return {"granularity": loop.granularity}
+    return partial(method.open, image, granularity=loop.granularity)  # type: ignore[call-arg]
 
 
 def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from disbench.core.click_policies import replays
 from disbench.core.clicks import opencv_version
@@ -25,8 +24,7 @@ from disbench.io import definitions
 from disbench.io.archives import safe_path
 from disbench.io.options import overrides
 
-_LONGEST = 100
-"""Characters of a claim that a problem quotes."""
+_LONGEST = 100  # characters of a claim that a problem quotes
 
 
 @dataclass(frozen=True)
@@ -116,18 +114,41 @@ def verify_run(
         why = "the archive was packed without its masks" if left_out else "run with --store kept to have them"
         unchecked.append(f"clicks after the first, and IoUs: there are no masks ({why})")
     rows, clicks = RowChecks(run, protocol, stored, problems), ClickChecks(protocol, problems)
-    expected = None if found is None else _Expected(found, run.record.numbers, problems, protocol)
+    expected = {} if found is None else _expected(found, run, protocol, problems)
+    missing, last = dict.fromkeys(expected), -1
     for table in tqdm(run.samples(), total=run.record.result.samples, unit="sample", disable=not progress):
         sound = rows.add(table)
-        if expected is not None:
-            number = expected.number(str(table["sample"][0].as_py()))
-            if number is not None and sound is not None and not is_unread(sound[0]):
-                clicks.add(expected.source.read(number), sound)
-    if expected is not None:
-        expected.end()
+        if found is None:
+            continue
+        name = str(table["sample"][0].as_py())
+        if name not in expected:
+            problems.add("sample that the dataset, every and limit do not give", repr(name))
+            continue
+        number = expected[name]
+        missing.pop(name, None)
+        if number <= last:
+            problems.add("sample out of the dataset's order", repr(name))
+        last = number
+        if sound is not None and not is_unread(sound[0]):
+            clicks.add(found.read(number), sound)
+    if protocol.recording is not None or not replays(protocol.policy):  # otherwise it is not known which had clicks
+        for name in missing:
+            problems.add("sample that is missing", repr(name))
     figures = rows.end()
+    notes = (
+        ()
+        if not clicks.moved
+        else (
+            f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
+            f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
+            f"{run.record.versions['opencv']!r}, here {opencv_version()!r})",
+        )
+    )
     if manifest is not None and figures is not None:
-        _check_claims(manifest.figures, as_claims(figures), problems)
+        for name, value in as_claims(figures).items():
+            if (claim := manifest.figures.get(name)) != value:
+                example = f"{name}: {repr(claim)[:_LONGEST]}, not {value}"
+                problems.add(f"figure of {MANIFEST} that the rows do not have", example)
     return Verification(
         place,
         tuple(problems.lines()),
@@ -136,7 +157,7 @@ def verify_run(
         clicks.moved,
         clicks.measured,
         tuple(unchecked),
-        (_moved(run, clicks),) if clicks.moved else (),
+        notes,
         recorded=protocol.recording is not None,
     )
 
@@ -210,51 +231,10 @@ def _samples(
     return None, [f"samples, clicks and IoUs ({reason})"]
 
 
-def _check_claims(claimed: Mapping[str, Any], figures: Mapping[str, Any], problems: Problems) -> None:
-    for name, value in figures.items():
-        if claimed.get(name) != value:
-            claim = repr(claimed.get(name))[:_LONGEST]
-            problems.add(f"figure of {MANIFEST} that the rows do not have", f"{name}: {claim}, not {value}")
-
-
-def _moved(run: StoredRun, clicks: ClickChecks) -> str:
-    return (
-        f"{clicks.moved:,} of {clicks.clicks:,} clicks are not where they are simulated here, but within "
-        f"{TOLERANCE:g} pixels of the largest distance, as another release of OpenCV moves them (the run's "
-        f"{run.record.versions['opencv']!r}, here {opencv_version()!r})"
-    )
-
-
-class _Expected:
-    """The samples that a run should have, compared with those that it has."""
-
-    def __init__(self, source: SampleSource, numbers: Sequence[int], problems: Problems, protocol: Protocol) -> None:
-        self.source, recording = source, protocol.recording
-        self._numbers = {
-            source.ids[number]: number
-            for number in numbers
-            if recording is None or source.ids[number] in recording.clicks
-        }
-        self._problems = problems
-        # Without the recording it is not known which samples had recorded clicks.
-        known = recording is not None or not replays(protocol.policy)
-        self._missing = dict.fromkeys(self._numbers if known else ())
-        for name in unknown_samples(recording, source.ids):
-            problems.add("recorded clicks on a sample that the dataset does not have", repr(name))
-        self._last = -1
-
-    def number(self, name: str) -> int | None:
-        """The number of a sample in the dataset, or None."""
-        number = self._numbers.get(name)
-        if number is None:
-            self._problems.add("sample that the dataset, every and limit do not give", repr(name))
-            return None
-        self._missing.pop(name, None)
-        if number <= self._last:
-            self._problems.add("sample out of the dataset's order", repr(name))
-        self._last = number
-        return number
-
-    def end(self) -> None:
-        for name in self._missing:
-            self._problems.add("sample that is missing", repr(name))
+def _expected(source: SampleSource, run: StoredRun, protocol: Protocol, problems: Problems) -> dict[str, int]:
+    """The samples that a run should have: id -> number."""
+    recording = protocol.recording
+    for name in unknown_samples(recording, source.ids):
+        problems.add("recorded clicks on a sample that the dataset does not have", repr(name))
+    found = {source.ids[number]: number for number in run.record.numbers}
+    return found if recording is None else {name: found[name] for name in found if name in recording.clicks}

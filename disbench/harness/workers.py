@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import threading
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from disbench.baselines.cards import MethodSpec
 from disbench.core.errors import InputError
@@ -24,8 +25,7 @@ from disbench.workers import threads
 from disbench.workers.crew import WorkerLost
 from disbench.workers.processes import WorkerProcess
 
-_STARTING_TIMEOUT = 600.0
-"""Seconds that a worker may take to make the method (loading weights)."""
+_STARTING_TIMEOUT = 600.0  # seconds that a worker may take to make the method (loading weights)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Chunk:
         alone: evaluate one sample after another, since the process of the whole chunk hung or died.
         died: samples tried once more because their process ended, perhaps killed from outside; `lost` tells of each.
         repeated: why batches were repeated one by one.
-        versions: what the method reports that it computes with.
+        versions: what the method computes with.
     """
 
     numbers: tuple[int, ...]
@@ -80,25 +80,20 @@ class EvaluationWork:
         return f"sample {self.source.ids[numbers[0]]}{more} of {self.source.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(NamedTuple):
     """The process has made the method or finished a chunk; with the versions that the method reports."""
 
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Stopped:
+class _Stopped(NamedTuple):
     """The run cannot continue: every sample would fail for this reason."""
 
     reason: str
 
 
 class WatchedWorker:
-    """Evaluates one chunk at a time in a process, which is replaced when it hangs or dies.
-
-    The process reads its work from the pickle at `path`.
-    """
+    """Evaluates one chunk at a time in a process, which reads its work at `path`; replaced if it hangs or dies."""
 
     def __init__(self, path: Path, work: EvaluationWork) -> None:
         self._path, self._work = path, work
@@ -108,10 +103,9 @@ class WatchedWorker:
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """Evaluate some samples; InputError if the method cannot be made.
+        """Evaluate some samples; WorkerLost if the process ended outside the method, or `end` was called.
 
-        Raises:
-            WorkerLost: the process ended outside the method, or `end` was called.
+        InputError if the method cannot be made.
         """
         chunk = Chunk(tuple(numbers))
         while chunk.left:
@@ -124,7 +118,7 @@ class WatchedWorker:
             except TimeoutError:  # an OSError, too
                 self._lost(chunk, f"no answer within {self._work.timeout:g} s")
             except (EOFError, OSError):
-                self._lost(chunk, f"the worker process ended ({self._exit_words()})", once_more=True)
+                self._lost(chunk, once_more=True)
         return chunk
 
     def end(self) -> None:
@@ -140,23 +134,15 @@ class WatchedWorker:
             process = self._process = WorkerProcess(_work, self._path)
         self._deadline = time.monotonic() + _STARTING_TIMEOUT
         try:
-            said = process.receive(self._deadline)
+            self._hear(process.receive(self._deadline), Chunk(()))
         except TimeoutError:
             self._end_process()
             raise InputError(
                 f"{self._work.method.name}: the method was not made within {_STARTING_TIMEOUT:g} s"
             ) from None
         except (EOFError, OSError):
-            self._lost(None, f"the worker process ended ({self._exit_words()})")
-        else:
-            self._hear(said, Chunk(()))
+            self._lost(None)
         return process
-
-    def _exit_words(self) -> str:
-        with self._lock:
-            if self._process is None:  # ended from outside
-                return "killed"
-            return self._process.ended()
 
     def _end_process(self) -> None:
         if self._process is not None:
@@ -171,10 +157,10 @@ class WatchedWorker:
         if isinstance(said, Began):
             self._begun = said
             self._begun_at = time.monotonic()
-            allowed = None if said.what == UNREAD else self._work.timeout
-            self._deadline = float("inf") if allowed is None else self._begun_at + allowed * len(said.rows)
+            allowed = math.inf if said.what == UNREAD or self._work.timeout is None else self._work.timeout
+            self._deadline = self._begun_at + allowed * len(said.rows)
         elif isinstance(said, Ended):
-            self._begun, self._deadline = None, float("inf")
+            self._begun, self._deadline = None, math.inf
         elif isinstance(said, Clicked):
             chunk.rows.setdefault(said.number, []).append(said.row)
             if said.done:
@@ -182,18 +168,19 @@ class WatchedWorker:
         elif isinstance(said, Repeated):
             chunk.repeated.append(said.reason)
         else:
-            self._deadline = float("inf")
+            self._deadline = math.inf
             chunk.versions = said.versions
             return True
         return False
 
-    def _lost(self, chunk: Chunk | None, reason: str, once_more: bool = False) -> None:
+    def _lost(self, chunk: Chunk | None, reason: str = "", once_more: bool = False) -> None:
         """The process hung or died: record the failure or retry the samples; WorkerLost if it was not the method."""
-        with self._lock:
+        with self._lock:  # without a process, it was ended from outside
+            reason = reason or f"the worker process ended ({self._process.ended() if self._process else 'killed'})"
             self._end_process()
         if self._ended:
             raise WorkerLost("the worker was ended")
-        begun = self._begun if chunk else None
+        begun = self._begun
         if begun is None or chunk is None:
             raise WorkerLost(f"{reason} {'outside the method' if chunk else 'while it made the method'}")
         again = set(chunk.left)

@@ -165,6 +165,8 @@ def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "ref
     if get_origin(hint) in _READERS:
         return _READERS[get_origin(hint)](key, value, get_args(hint), where, unknown)
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
         content = _mapping(key, value, where)
         return settings_from(hint, content, f"{where}: {key}", unknown=unknown)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

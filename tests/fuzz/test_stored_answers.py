@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_tools import run_diverse
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import Choice
-from disbench.harness.run import run_diverse
 from disbench.harness.set_source import SetSource
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.io import recorded_clicks

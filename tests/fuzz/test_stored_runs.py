@@ -183,8 +183,7 @@ def journal_of(folder: Path) -> Path:
     journal = Journal(folder)
     journal.begin({"method": {"name": "x"}})
     journal.add("s", "hash", to_table([ROW]))
-    journal.note_versions({"torch": "2"})
-    journal.note_repeated(["again"])
+    journal.note(["again"], {"torch": "2"})
     journal.spend(1.0)
     journal.close()
     return folder / JOURNAL
@@ -193,13 +192,7 @@ def journal_of(folder: Path) -> Path:
 def read_journal(folder: Path) -> None:
     journal = Journal(folder)
     try:
-        for read in (
-            journal.job,
-            journal.finished,
-            journal.repeated,
-            journal.versions,
-            lambda: list(journal.tables(journal.finished())),
-        ):
+        for read in (journal.job, journal.finished, journal.notes, lambda: list(journal.tables(journal.finished()))):
             result_or_refusal(read, folder)
     finally:
         journal.close()

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from disbench.baselines.cards import MethodSpec
+from disbench.harness.run import run_task
+from disbench.harness.set_task import SetTask, StoredAnswers, read_answers
 from disbench.harness.store import CLICKS, RUN, ClickRow, StoredRun, read_run, to_table, write_clicks, write_json
 
 HASH = "b04d9de7f560a068cdd21f0a6af734d8cb8e297a426eff0f2d3d1ad0564d20d5"
@@ -121,3 +124,9 @@ def _row(number: int, click: int, iou: float, boundary: float, reason: str | Non
         width=8,
         failure=reason,
     )
+
+
+def run_diverse(method: MethodSpec, source: Any, out: Path, task: SetTask, *execution: Any) -> StoredAnswers:
+    """A run of the diverse task."""
+    run_task(method, source, out, task, *execution)
+    return read_answers(out)

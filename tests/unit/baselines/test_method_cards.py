@@ -17,10 +17,9 @@ from disbench.baselines.bridge.adapters import LOADERS
 from disbench.baselines.cards import card_names, load_card, load_class, load_environment, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.weights import fetch
-from disbench.core.choices import MethodStatus
+from disbench.core.choices import MethodStatus, Selection
 from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
-from disbench.harness.protocol import SELECTIONS
 from disbench.io import definitions
 from disbench.reports.paper.published import read_published
 from tests import toy_methods
@@ -69,7 +68,7 @@ def test_every_card_is_sound_and_shown(name: str) -> None:
         assert not variant.url or variant.url.startswith("https://")
         assert f"network {variant.name}".rstrip() + f": {variant.backbone} on" in shown
     if found.selection:
-        assert found.selection.split()[0].strip(":;,") in SELECTIONS
+        assert found.selection.split()[0].strip(":;,") in get_args(Selection)
     if found.protocol:
         assert load_preset(found.protocol).title
         assert f"--protocol {found.protocol} " in shown or status == "published-only"

@@ -247,8 +247,6 @@ def test_a_polygon_that_leaves_its_image_beyond_the_margin_is_counted(
         changes: Counter[str] = Counter()
         from_polygons([[*corner, 1.0, 1.0, 7.0, 3.0]], 8, 9, raster, changes)
         assert changes.total() == counted
-    with pytest.raises(ValueError, match="fillpoly"):
-        from_polygons([TRIANGLE], 8, 9, "fillpoli")  # type: ignore[arg-type]
 
 
 @given(

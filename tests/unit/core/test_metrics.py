@@ -93,7 +93,6 @@ def test_a_run_that_stopped_early_tells_no_more_than_it_knows() -> None:
         (lambda: iou([[1, 0]], [[0.2, 0.7]]), "threshold it first"),
         (lambda: iou([[1, 0]], [[math.nan, 1.0]]), "threshold it first"),
         (lambda: iou([[1.0, 0.0]], [[True, False]]), "a target holds integers"),
-        (lambda: TargetBoundary([[1, 0]], dilation_ratio=0), "dilation_ratio = 0"),
     ],
 )
 def test_refusals(call: Any, part: str) -> None:

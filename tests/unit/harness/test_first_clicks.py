@@ -12,9 +12,8 @@ from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.prediction import Prediction
-from disbench.harness import Protocol
 from disbench.harness.first_clicks import FirstClicksTask, StoredFirstClicks, read_first_clicks_run
-from disbench.harness.run import run_first_clicks
+from disbench.harness.run import run_task
 from disbench.harness.store import read_run
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.io.recorded_clicks import Sequenced, as_parquet
@@ -46,7 +45,8 @@ def clicks(tmp_path: Path) -> Path:
 
 def finished(clicks: Path, *options: str, method: str = "Discs", source: ToySource = SOURCE) -> StoredFirstClicks:
     spec = method_spec(f"{toy_methods.__file__}:{method}", options)
-    return run_first_clicks(spec, source, clicks.parent / "run", Protocol(policy=f"replay:{clicks}"))
+    run_task(spec, source, clicks.parent / "run", FirstClicksTask.of(f"replay:{clicks}", spec.threshold))
+    return read_first_clicks_run(clicks.parent / "run")
 
 
 @pytest.mark.parametrize("scores", [True, False])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from run_tools import run_diverse
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
@@ -23,7 +24,6 @@ from disbench.core.prediction import Prediction
 from disbench.core.scenes import Kind, Scene
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
-from disbench.harness.run import run_diverse
 from disbench.harness.sample_loop import GRANULARITIES
 from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.set_task import SETS, SetTask

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from run_tools import run_diverse
 
 from disbench.baselines.cards import method_spec
 from disbench.core import ambiguity
@@ -23,7 +24,6 @@ from disbench.core.scenes import Scene
 from disbench.harness import Execution, Protocol, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, Choice
-from disbench.harness.run import run_diverse
 from disbench.harness.set_source import EMBEDDED, IntentSource, SetSource
 from disbench.harness.set_task import (
     ANSWERS,
@@ -313,7 +313,7 @@ def test_which_sets_are_taken(photo_shards: Path) -> None:
     with pytest.raises(InputError, match="no set of 99 masks"):
         source(min_members=99)
     for wrong in (lambda: Choice(0), lambda: SetTask(SetProtocol(clicks=0))):
-        with pytest.raises(InputError, match="at least 1"):
+        with pytest.raises(InputError, match="starts at 1"):
             wrong()
 
 
@@ -345,7 +345,7 @@ def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path
     assert task_of(whole.folder) == DIVERSE
     with pytest.raises(InputError, match="disbench ambiguity reads it"):
         read_run(whole.folder)
-    with pytest.raises(InputError, match="not a run of --task diverse"):
+    with pytest.raises(InputError, match="a run of --task targets"):
         read_answers(run.folder)
 
 

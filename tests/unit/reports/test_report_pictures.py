@@ -65,11 +65,7 @@ def test_the_shown_part_is_enlarged() -> None:
     assert count_of(part, BLUE) > 1.3 * whole
 
 
-def test_what_cannot_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="on an image of"):
-        painted(replace(scene(), mask=np.zeros((3, 3), dtype=bool)), (270, 180))
-    with pytest.raises(ValueError, match="at least one picture"):
-        draw_sheet(sheet_of("", (), ()))
+def test_a_sheet_that_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sheets, "MAX_HEIGHT", 500)
     tall = tuple(Strip("", ((scene(),),)) for _ in range(5))
     with pytest.raises(InputError, match="too high"):

@@ -1,0 +1,190 @@
+"""Commands for cards and what they name: data, methods, and recorded clicks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from disbench.cli.options import (
+    BAD_INPUT,
+    DataOption,
+    DatasetArgument,
+    DatasetSetOption,
+    ExistingOption,
+    NamedDatasetOption,
+    SetOption,
+    Texts,
+    arg,
+    given,
+    opt,
+    path,
+    say,
+    say_all,
+    written,
+)
+from disbench.core.choices import MethodStatus
+from disbench.io import addresses
+
+data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
+methods_app = typer.Typer(help="List methods, show their cards, install and check them.", no_args_is_help=True)
+clicks_app = typer.Typer(help="Read clicks that people made.", no_args_is_help=True)
+CardArgument = Annotated[str, arg("Name of a card, or your own card.toml.")]
+WhichOption = Annotated[
+    str, opt("Trained network of the card (disbench methods show; default: its first).", "--variant")
+]
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None) -> None:
+    """List the datasets and whether they are installed."""
+    from disbench.datasets.verify import list_datasets
+
+    for listing in list_datasets(data):
+        say(listing.line())
+
+
+@data_app.command("verify")
+def data_verify(dataset: DatasetArgument, dataset_option: DatasetSetOption = None, data: DataOption = None) -> None:
+    """Check a dataset against its card: counts, sizes, content hash."""
+    from disbench.datasets.verify import verify
+
+    found = verify(dataset, data, dataset_option or [], progress=True)
+    say_all(found.lines(), err=not found.whole)
+    if not found.whole:
+        raise typer.Exit(BAD_INPUT)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    dataset: CardArgument,
+    no_hash: Annotated[bool, opt("Accept files without a hash, or of another content; print it.", "--no-hash")] = False,
+    existing: ExistingOption = "resume",
+    data: DataOption = None,
+) -> None:
+    """Download a dataset, resumable and checked by its hash, from the first address on its card that serves."""
+    from disbench.datasets.fetch import fetch
+
+    say_all(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
+
+
+@data_app.command("check-links")
+def data_check_links(
+    dataset: Annotated[Texts, arg("Names of cards, or your own card.toml; all cards without.")] = None,
+) -> None:
+    """Ask every address of the cards whether it is alive, without fetching; exit code 1 if a file has none that is."""
+    from disbench.datasets.fetch import check_links
+
+    alive: dict[tuple[str, str], bool] = {}
+    for name, file, url, answer in check_links(dataset or []):
+        alive[name, file] = alive.get((name, file), False) or answer.alive
+        size = f"{answer.bytes:,}" if answer.bytes is not None else "-"
+        say(f"{name:<15} {'alive' if answer.alive else 'DEAD':<5} {size:>14}  {url}  {answer.status}")
+    dead = [f"{file} of {name}" for (name, file), lives in alive.items() if not lives]
+    if dead:
+        say(f"no living address: {', '.join(dead)}", err=True)
+        raise typer.Exit(1)
+
+
+@methods_app.command("list")
+def methods_list(
+    status: Annotated[MethodStatus | None, opt("Only methods that run natively, by the bridge, or not at all.")] = None,
+) -> None:
+    """List the methods as a table."""
+    from disbench.baselines.listing import list_methods
+
+    say_all(list_methods(status))
+
+
+@methods_app.command("show")
+def methods_show(method: CardArgument) -> None:
+    """Show a method's card, its published numbers, and the commands that run it."""
+    from disbench.baselines.cards import load_card
+    from disbench.baselines.listing import show_method
+    from disbench.reports.paper.published import published_lines
+
+    names = load_card(method).published
+    say_all(show_method(method, [line for name in names for line in published_lines(name)]))
+
+
+@methods_app.command("fetch")
+def methods_fetch(method: CardArgument) -> None:
+    """Download a method's weights, checked by SHA-256."""
+    from disbench.baselines.cards import load_card
+    from disbench.baselines.weights import fetch
+
+    say_all(fetch(load_card(method)))
+
+
+@methods_app.command("install")
+def methods_install(
+    method: CardArgument,
+    variant: WhichOption = "",
+    checkpoint: Annotated[Path | None, given("Use this file of the trained weights instead of fetching them.")] = None,
+) -> None:
+    """Install a published system: its code, an environment, trained weights; can be interrupted and repeated."""
+    from disbench.baselines.installs import install
+
+    given = None if checkpoint is None else addresses.here(checkpoint)
+    found = install(method, variant, checkpoint=given, report=say)
+    named = f" --variant {found.variant}" if found.variant else ""
+    say(f"{found.name} {found.variant}: installed; next: disbench methods check {method}{named}")
+
+
+@methods_app.command("installed")
+def methods_installed() -> None:
+    """List the installed systems and their sizes on disk."""
+    from disbench.baselines.installs import list_installed, methods_folder
+
+    say(methods_folder())
+    say_all(list_installed())
+
+
+@methods_app.command("remove")
+def methods_remove(method: CardArgument) -> None:
+    """Remove an installed system, and the environments that no other one uses."""
+    from disbench.baselines.installs import remove
+
+    remove(method, report=say)
+
+
+@methods_app.command("check")
+def methods_check(method: CardArgument, variant: WhichOption = "", set_: SetOption = None) -> None:
+    """Try an installed system on an embedded photo with three clicks, and say whether it works."""
+    from disbench.harness.predict import check_method
+
+    verdict = check_method(method, variant, set_ or [])
+    say_all(verdict.lines, err=not verdict.works)
+    if not verdict.works:
+        raise typer.Exit(BAD_INPUT)
+
+
+@clicks_app.callback()
+def _group() -> None:
+    pass
+
+
+@clicks_app.command("import")
+def clicks_import(
+    form: Annotated[
+        Literal["rclicks", "csv", "recording", "scribbles"],
+        arg("RClicks' clicks.csv, any CSV, Parquet of the demo or another tool, or scribbles."),
+    ],
+    file: Annotated[Path, arg("The file; of scribbles the folder.", parser=path)],
+    dataset: NamedDatasetOption,
+    out: Annotated[Path, written("Parquet file to write.")],
+    missing: Annotated[Literal["error", "drop"], opt("What to do with clicks on unknown samples.")] = "error",
+    scale: Annotated[
+        Literal["full", "none"], opt("Clicks measured on another size: scale them, or not (RClicks).")
+    ] = "full",
+    dataset_option: DatasetSetOption = None,
+    data: DataOption = None,
+) -> None:
+    """Turn recorded clicks of other tools into a file for `run --policy replay:FILE` and `run --task first-clicks`."""
+    from disbench.datasets.cards import open_dataset
+    from disbench.datasets.click_import import import_clicks
+
+    source = open_dataset(dataset, data, dataset_option or [])
+    dropped, scaled = missing == "drop", scale == "full"
+    say_all(import_clicks(form, addresses.here(file), source, out, drop_missing=dropped, rescale=scaled))

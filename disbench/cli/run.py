@@ -1,0 +1,417 @@
+"""Commands that ask a method: run, predict, speed, demo."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from disbench.cli.options import (
+    FAILED_SAMPLES,
+    AddressOption,
+    DataOption,
+    DatasetSetOption,
+    EngineOption,
+    ExifOption,
+    ExistingOption,
+    GpusOption,
+    ImagesOption,
+    MethodOption,
+    Paths,
+    SetOption,
+    Texts,
+    ThreadsOption,
+    ThresholdOption,
+    TimeoutOption,
+    VariantOption,
+    WorkersOption,
+    arg,
+    command_line,
+    echo_left_out,
+    given,
+    images_at,
+    opt,
+    path,
+    photos_of,
+    say,
+    say_all,
+    spec_of,
+    written,
+)
+from disbench.core.choices import Granularity, Selection, Store
+from disbench.core.errors import InputError, extra_module
+from disbench.io import addresses
+
+if TYPE_CHECKING:
+    from disbench.core.samples import Source
+    from disbench.harness.record import Result
+    from disbench.harness.set_source import SetSource
+    from disbench.harness.tasks import Task
+
+TaskName = Literal["targets", "diverse", "intents", "first-clicks"]
+_TASK = (
+    "targets: clicks on single targets of --dataset; diverse: how well the candidates for a first click cover all that "
+    "it may mean, on --shards; intents: one first click for each mask of a set in turn; first-clicks: the standard "
+    "first click and all recorded ones of --policy replay:FILE, on --dataset."
+)
+_MOVE = "With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: off."
+_GRANULARITY = (
+    "With --task intents, for methods that take the size of the wanted mask relative to its whole: tell them nothing, "
+    "the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85)."
+)
+_PROTOCOL = (
+    "Evaluate as the code of a paper does (--list-protocols), or as your own protocol.toml says; other options come "
+    "before it."
+)
+_SELECTION = (
+    "Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), the best at "
+    "every click, or the method's highest score (default: the protocol's, oracle-first)."
+)
+_POLICY = (
+    "How clicks are simulated: center (standard), random, jitter:sigma=0.3, scipy-center, removed-center, "
+    "slice:group=1 (the shallowest of ten depths), worst or best (of 16 clicks, by its answers); slices:10 or "
+    "extremes:16: center and all of these, each a run below --out; or recorded clicks: replay:FILE or "
+    "replay:FILE,user=NAME (default: the protocol's)."
+)
+_MAX_CLICKS = (
+    "Clicks per sample (default: the protocol's, 20; 5 with worst and best); a method with a budget of points answers "
+    "once."
+)
+_SETS = ("--shards", "--images", "--sets", "--min-members", "--split")
+_NAMED = 5
+"""Samples that a message names."""
+
+
+def _show_protocols(asked: bool) -> None:
+    if asked:
+        from disbench.harness.presets import list_presets
+
+        say_all(list_presets())
+        raise typer.Exit
+
+
+def run(
+    method: MethodOption,
+    out: Annotated[str, opt("Folder of the run: a path or an address (s3://...).", metavar="<path>")],
+    dataset: Annotated[str | None, opt("Name of a card (disbench data list), your own card.toml, or a folder.")] = None,
+    task: Annotated[TaskName, opt(_TASK)] = "targets",
+    shards: Annotated[Path | None, given("Folder of shards, for --task diverse and intents.")] = None,
+    images: ImagesOption = None,
+    sets: Annotated[int | None, opt("Number of sets, drawn at random with --seed (default: all).", min=1)] = None,
+    min_members: Annotated[int, opt("Only sets with at least this many masks.", min=1)] = 1,
+    split: Annotated[str | None, opt("Only the sets of a frozen split, in its order: a name or NAME.jsonl.")] = None,
+    clicks: Annotated[int, opt("With --task diverse: first clicks per set.", min=1)] = 1,
+    move: Annotated[int, opt(_MOVE, min=0)] = 3,
+    granularity: Annotated[Granularity, opt(_GRANULARITY)] = "none",
+    variant: VariantOption = None,
+    set_: SetOption = None,
+    dataset_option: DatasetSetOption = None,
+    protocol: Annotated[str, opt(_PROTOCOL)] = "ritm",
+    selection: Annotated[Selection | None, opt(_SELECTION)] = None,
+    policy: Annotated[str | None, opt(_POLICY)] = None,
+    seed: Annotated[int, opt("Seed of random policies, and of the choice of sets and clicks.", min=0)] = 0,
+    max_clicks: Annotated[int | None, opt(_MAX_CLICKS, min=1)] = None,
+    threshold: ThresholdOption = None,
+    stop_at: Annotated[float | None, opt("End a sample at this IoU: faster, but no curve can be drawn.")] = None,
+    initial_masks: Annotated[
+        Literal["use", "ignore"], opt("Start from a sample's initial mask.", "--initial-masks")
+    ] = "use",
+    every: Annotated[int, opt("Use every n-th sample.", min=1)] = 1,
+    limit: Annotated[int | None, opt("Use only the first N samples.", min=1)] = None,
+    workers: WorkersOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = 0.0,
+    threads: ThreadsOption = 1,
+    batch: Annotated[int, opt("Samples in lockstep, for methods with predict_batch.", min=1)] = 1,
+    timeout: TimeoutOption = 60.0,
+    store: Annotated[Store, opt("Which masks to store in the rows.")] = "none",
+    existing: ExistingOption = "resume",
+    data: DataOption = None,
+    _list: Annotated[
+        bool, opt("List the protocols.", "--list-protocols", callback=_show_protocols, is_eager=True)
+    ] = False,
+) -> None:
+    """Run a method on a dataset, resumable; then see `disbench report`.
+
+    With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
+    """
+    from disbench.core.click_policies import series, usual_clicks
+    from disbench.datasets.cards import open_dataset
+    from disbench.harness.first_clicks import FirstClicksTask
+    from disbench.harness.presets import STANDARD, load_preset
+    from disbench.harness.protocol import SetProtocol
+    from disbench.harness.record import Execution, parse_record
+    from disbench.harness.replay import with_recording
+    from disbench.harness.run import JOB_FILES, run_task
+    from disbench.harness.sample_loop import TRIALS, TargetsTask
+    from disbench.harness.set_source import IntentSource
+    from disbench.harness.set_task import SetTask
+    from disbench.harness.store import CLICKS, RUN, read_run
+    from disbench.io.outputs import output
+    from disbench.workers import open_engine
+
+    spec = spec_of(method, variant, set_)
+    preset = load_preset(protocol)
+    typed = {
+        "--dataset": dataset is not None or bool(dataset_option),
+        **dict(zip(_SETS, (shards, images, sets, min_members > 1, split), strict=True)),
+        "--protocol": protocol != STANDARD,
+        "--selection": selection,
+        "--policy": policy,
+        "--max-clicks": max_clicks,
+        "--stop-at": stop_at is not None,
+        "--granularity": granularity != "none",
+    }
+    _check_task(task, typed, spec.budget)
+    policies = tuple(str(one) for one in series(policy or ""))
+    conduct = preset.conduct(
+        spec,
+        max_clicks=max_clicks or usual_clicks(policy or ""),
+        threshold=threshold,
+        selection=selection,
+        policy=policies[0] if policies else policy,
+        granularity=granularity,
+        seed=seed,
+        stop_at=stop_at,
+        initial_masks=initial_masks == "use",
+    )
+    asked: Task
+    if task == "diverse":  # no candidate is kept, so kept masks are all masks
+        asked = SetTask(SetProtocol(clicks, seed, move, conduct.threshold), "none" if store == "none" else "all")
+    elif task == "first-clicks":
+        asked, store = FirstClicksTask.of(conduct.policy, conduct.threshold), "none"
+    else:
+        asked = TargetsTask(with_recording(conduct), store, policies)
+    source: Source
+    if dataset is None:
+        chosen = _sets_source(shards, images, sets, seed, min_members, split, data)
+        source = chosen if task == "diverse" else IntentSource(chosen)
+    else:
+        source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
+    where = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
+    names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS, "*/" + TRIALS) if policies else JOB_FILES
+    with output(out, names, last="" if policies else RUN, existing=existing) as place:
+        run_task(
+            spec,
+            source,
+            place.folder,
+            asked,
+            Execution(where.workers, threads, batch, timeout or None, store),
+            engine=where,
+            every=every,
+            limit=limit,
+            existing=existing,
+            command=command_line(),
+            progress=True,
+            grown=place.save,
+        )
+        runs = {name: place.folder / name / RUN for name in asked.parts()}
+        records = {name: parse_record(file.read_bytes(), str(file)) for name, file in runs.items()}
+        counted = task in ("targets", "intents") and not policies and conduct.preset and not conduct.budget
+        figures = preset.figures(read_run(place.folder)) if counted else ""
+    samples, answers, reader, score = _WORDS[task]
+    for name, record in records.items():
+        at, result = f"{out.rstrip('/')}/{name}" if name else out, record.result
+        typer.echo(
+            f"{at}: {result.samples} {samples}, {result.clicks} {answers}; method {result.model_seconds:.1f} s, "
+            f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {reader} {at}"
+        )
+    echo_left_out(record.dataset.facts.get("left_out", {}))
+    if figures:
+        typer.echo(figures)
+    verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
+    for record in records.values():
+        _say_failed(record.result, samples, score, verify)
+
+
+_WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
+    "targets": ("samples", "clicks", "report", "count with an IoU of 0"),
+    "intents": ("samples", "clicks", "ambiguity", "count with an IoU of 0"),
+    "first-clicks": ("samples", "first clicks", "report", "count with an IoU of 0"),
+    "diverse": ("sets", "clicks (moved ones among them)", "ambiguity", "count as not covered"),
+}
+"""How a task's samples and answers are called, the command that reports them, and how a failure counts."""
+
+
+def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> None:
+    """`InputError` unless options and task go together; `typed`: option -> whether it was typed."""
+    if task in ("targets", "first-clicks"):
+        if not typed["--dataset"]:
+            raise InputError("--dataset is missing: name a card (disbench data list), your own card.toml, or a folder")
+        if any(typed[option] for option in _SETS):
+            raise InputError(f"{', '.join(_SETS[:-1])} and {_SETS[-1]} go with --task diverse or --task intents")
+        if typed["--granularity"]:
+            raise InputError("--granularity goes with --task intents, where a target has a size within its whole")
+    else:
+        if typed["--split"] and (typed["--sets"] or typed["--min-members"]):
+            raise InputError("--split says which sets are taken; leave out --sets and --min-members")
+        if not typed["--shards"] or typed["--dataset"]:
+            raise InputError(f"--task {task}: name a folder of shards with --shards, and no --dataset")
+    if budget and task != "targets":
+        raise InputError(f"--task {task}: a method that gets all its points at once has no first click")
+    if task == "first-clicks" and not typed["--policy"]:
+        raise InputError(f"--task {task}: name the recorded clicks with --policy replay:FILE")
+    fitting = {"diverse": ("--dataset", *_SETS), "first-clicks": ("--dataset", "--policy")}.get(task, typed)
+    for option in typed:
+        if typed[option] and option not in fitting:
+            raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {task}")
+
+
+def _sets_source(
+    shards: Path | None,
+    images: str | None,
+    sets: int | None,
+    seed: int,
+    min_members: int,
+    split: str | None,
+    data: Path | None,
+) -> SetSource:
+    """The chosen sets; `InputError` for no finished shards, or if none of their sets can be taken."""
+    from disbench.harness.record import Choice
+    from disbench.harness.set_source import SetSource
+    from disbench.sampling.splits import read_split
+
+    assert shards is not None  # checked with the task
+    frozen = None if split is None else read_split(split)
+    return SetSource(addresses.here(shards), images_at(images), data, Choice(sets, seed, min_members), frozen)
+
+
+def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None:
+    """Print which samples failed and why; `counted` says how they count, `verify` what finds all bad files.
+
+    Raises:
+        typer.Exit: some failed.
+    """
+    unread = result.unread
+    failed = [failure for failure in result.failed if failure not in unread]
+    if failed:
+        first = failed[0]
+        typer.echo(
+            f"the method failed on {len(failed)} of {result.samples} {samples}, which {counted} from that click on; "
+            f"the first: {first.sample}, click {first.click}: {first.reason}",
+            err=True,
+        )
+    if unread:
+        names = ", ".join(failure.sample for failure in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
+        say(
+            f"{len(unread)} of {result.samples} {samples} cannot be read, which {counted}: {names}; the first: "
+            f"{unread[0].reason.partition(': ')[2]}; fix the files{verify} and run the same command again, which does "
+            "only these",
+            err=True,
+        )
+    if result.failed:
+        raise typer.Exit(FAILED_SAMPLES)
+
+
+def predict(
+    image: Annotated[Path, arg("The image.", parser=path)],
+    method: MethodOption,
+    out: Annotated[Path, written("Mask to write: a PNG with values 0 and 255.")],
+    click: Annotated[Texts, opt("x,y,+ (on the object) or x,y,- (not), pixels from the top left; repeatable.")] = None,
+    recorded: Annotated[str | None, opt("Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")] = None,
+    sample: Annotated[str | None, opt("Sample whose recorded clicks to use, if the file has several.")] = None,
+    variant: VariantOption = None,
+    set_: SetOption = None,
+    keep: Annotated[
+        int | None, opt("Candidate to keep after click 1, from 0 (default: the highest score).", min=0)
+    ] = None,
+    threshold: ThresholdOption = None,
+    every: Annotated[bool, opt("Also write every candidate and an overlay, and print scores.", "--all")] = False,
+    exif: ExifOption = "ignore",
+) -> None:
+    """Segment one image by clicks."""
+    from disbench.core.painting import overlay
+    from disbench.datasets.images import read_rgb
+    from disbench.harness.predict import parse_click, write_png
+    from disbench.harness.predict import predict as answer_to
+    from disbench.harness.replay import recorded_clicks
+
+    if (recorded is None) == (not click) or (sample is not None and recorded is None):
+        raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
+    clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
+    pixels = read_rgb(addresses.here(image), exif)
+    (photo,) = photos_of([image], exif)
+    if out.exists() and out.samefile(photo):
+        raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
+    spec = spec_of(method, variant, set_)
+    cut = spec.threshold if threshold is None else threshold
+    with contextlib.chdir(os.curdir):  # a method may go to another folder
+        answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
+    write_png(out, answer.mask)
+    typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
+    if every:
+        scores = answer.candidates.scores
+        for number, mask in enumerate(answer.candidates.masks):
+            beside = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
+            write_png(beside, mask)
+            score = "no score" if scores is None else f"score {scores[number]:.4f}"
+            typer.echo(f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}")
+        beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
+        write_png(beside, overlay(pixels, [answer.mask], clicks))
+        typer.echo(f"{beside}: the mask and the clicks on the image")
+
+
+def speed(
+    method: MethodOption,
+    image: Annotated[Path | None, given("The image (default: the first of the embedded photos).")] = None,
+    variant: VariantOption = None,
+    set_: SetOption = None,
+    _protocol: Annotated[
+        Literal["sat"], opt("sat: open, and 256 first clicks on a grid (SegNext).", "--protocol")
+    ] = "sat",
+    repeats: Annotated[int, opt("Repeats, after a warm-up; the median and the range are shown.", min=1)] = 5,
+    clicks: Annotated[int, opt("Clicks of the loop that is timed click by click.", min=1, max=256)] = 20,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time a method on one image: SAT latency, and milliseconds by the number of the click."""
+    from disbench.datasets.cards import open_dataset
+    from disbench.datasets.images import read_rgb
+    from disbench.harness.run import processor, versions_of
+    from disbench.harness.speed import measure_speed, picture_hash
+    from disbench.workers.threads import limit
+
+    limit(threads)
+    spec = spec_of(method, variant, set_)
+    if spec.budget:
+        raise InputError(f"{spec.name}: it gets all points at once, and a speed by clicks it does not have")
+    pixels = open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.here(image), "ignore")
+    with contextlib.chdir(os.curdir):  # a method may go to another folder
+        made = spec.build()
+        found = measure_speed(made, pixels, repeats=repeats, clicks=clicks)
+    options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
+    say(f"{spec.name} ({options})" if options else spec.name)
+    say_all(found.lines())
+    versions = {**versions_of(spec), **getattr(made, "versions", {})}
+    say(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {picture_hash(pixels)}")
+    say(f"{repeats} repeats, {threads} {'thread' if threads == 1 else 'threads'}, {processor()}")
+    say(", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def demo(
+    images: Annotated[Paths, arg("Photos (default: the embedded ones).", parser=path)] = None,
+    method: MethodOption = "geodesic",
+    set_: SetOption = None,
+    port: Annotated[int, opt("Port on 127.0.0.1 (default: a free one).", min=0, max=65535)] = 0,
+    browser: Annotated[bool, opt("Open the page in the browser.", "--browser/--no-browser")] = True,
+    out: Annotated[Path | None, written("Folder for masks and clicks (default: the browser downloads them).")] = None,
+    exif: ExifOption = "ignore",
+) -> None:
+    """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
+    extra_module("aiohttp", "demo", "the demo")
+    from disbench.demo.server import demo as serve_demo
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address} shows {method}; end it with Ctrl+C")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve_demo(photos_of(images or (), exif), method, set_ or [], port=port, out=out, ready=ready, exif=exif)
+    typer.echo("the demo has ended")
