@@ -28,11 +28,10 @@ from pycocotools import mask as coco_mask
 from disbench.core import masks, metrics
 from disbench.core.clicks import Click, error_masks, next_click
 from disbench.core.depths import transform
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene
 from disbench.datasets.images import ImageFinder, read_rgb
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, open_annotations
 from disbench.datasets.json_index import index_json

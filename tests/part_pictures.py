@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from disbench.core.arrays import BoolArray
-from disbench.core.diverse_sets import SampledScene, click_region
 from disbench.core.masks import areas, encode
+from disbench.core.scenes import SampledScene, click_region
 
 SIZE = HEIGHT, WIDTH = 40, 60
 RECTANGLES = {

@@ -61,8 +61,7 @@ def leaderboard_run(
 
     A row that fails stops no other; the exit code is then 1.
     """
-    from disbench.harness.plan import RUNS, jobs_of, preview, read_plan
-    from disbench.harness.plan_run import Conduct, read_failures, run_plan
+    from disbench.harness.plan import RUNS, Conduct, jobs_of, preview, read_failures, read_plan, run_plan
     from disbench.reports.leaderboard import build_leaderboard
 
     asked = read_plan(plan)

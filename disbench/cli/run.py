@@ -143,13 +143,11 @@ def run(
     """
     from disbench.core.click_policies import series, usual_clicks
     from disbench.datasets.cards import open_dataset
-    from disbench.harness.first_clicks import FirstClicksTask
     from disbench.harness.presets import STANDARD, load_preset
-    from disbench.harness.protocol import SetProtocol
+    from disbench.harness.protocol import SetProtocol, with_recording
     from disbench.harness.record import Execution, parse_record
-    from disbench.harness.replay import with_recording
     from disbench.harness.run import JOB_FILES, run_task
-    from disbench.harness.sample_loop import TRIALS, TargetsTask
+    from disbench.harness.sample_loop import TRIALS, FirstClicksTask, TargetsTask
     from disbench.harness.set_source import IntentSource
     from disbench.harness.set_task import SetTask
     from disbench.harness.store import CLICKS, RUN, read_run
@@ -330,7 +328,7 @@ def predict(
     from disbench.datasets.images import read_rgb
     from disbench.harness.predict import parse_click, write_png
     from disbench.harness.predict import predict as answer_to
-    from disbench.harness.replay import recorded_clicks
+    from disbench.harness.protocol import recorded_clicks
 
     if (recorded is None) == (not click) or (sample is not None and recorded is None):
         raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
@@ -372,8 +370,8 @@ def speed(
     """Time a method on one image: SAT latency, and milliseconds by the number of the click."""
     from disbench.datasets.cards import open_dataset
     from disbench.datasets.images import read_rgb
+    from disbench.harness.predict import measure_speed, picture_hash
     from disbench.harness.run import processor, versions_of
-    from disbench.harness.speed import measure_speed, picture_hash
     from disbench.workers.threads import limit
 
     limit(threads)

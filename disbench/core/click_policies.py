@@ -146,7 +146,7 @@ class ClickPolicy:
     def parse(cls, text: str) -> ClickPolicy:
         """A policy from `name` or `name:option=value,...`, as the command line and results write it.
 
-        Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.replay` does that.
+        Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.protocol` does that.
         """
         name, _, rest = text.partition(":")
         if replays(text):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 import pyarrow as pa
+from tqdm import tqdm
 
 from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown
@@ -140,8 +141,6 @@ def read_packed(archive: Path) -> PackedRun:
 
 def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
     """Which masks a run has stored, and its figures."""
-    from tqdm import tqdm  # noqa: PLC0415
-
     problems = Problems()
     if check_schema(run, problems):
         store = run.record.execution.store

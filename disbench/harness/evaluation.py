@@ -19,8 +19,7 @@ from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
 from disbench.core.samples import Sample, SampleSource
-from disbench.harness.protocol import Protocol
-from disbench.harness.replay import check_samples, with_recording
+from disbench.harness.protocol import Protocol, check_samples, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import ClickRow, split_by_sample, to_table
 from disbench.harness.tasks import Clicked, Reader, run_chunk

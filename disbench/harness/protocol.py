@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from disbench.core.budgets import BUDGETS
 from disbench.core.choices import Granularity, Selection
 from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
-from disbench.core.errors import InputError, unknown_name
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.samples import SampleSource
+from disbench.io import addresses
+from disbench.io.recorded_clicks import read_recording
 from disbench.io.settings import Bounds, Count, Number, check_fields
 
 ORACLES: Mapping[Granularity, float] = {"oracle": 0.90, "oracle-85": 0.85}
@@ -41,7 +46,7 @@ class Protocol:
             GraCo): only that loop is stored.
         preset: name of the preset that the values come from (`disbench.harness.presets`), or "".
         preset_values: what the preset sets; options on the command line may have overridden it.
-        recording: the clicks of the policy `replay`, once they are read (`disbench.harness.replay`).
+        recording: the clicks of the policy `replay`, once they are read (`disbench.harness.protocol`).
 
     Raises:
         InputError: a value that is unknown, out of range, or does not go with a budget.
@@ -131,3 +136,88 @@ class SetProtocol:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return dataclasses.asdict(self)
+
+
+_SHOWN = 5  # samples that a message names
+
+
+def with_recording(protocol: Protocol) -> Protocol:
+    """The protocol with the recorded clicks that its policy names, if any.
+
+    The policy then gives what a result records: the file's bare name, the user, and the digest of the clicks.
+    """
+    named = protocol.click_policy.recording
+    if named is None or protocol.recording is not None:
+        return protocol
+    found = _read(named)
+    return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
+
+
+def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
+    """Those samples that have recorded clicks; all of them with simulated clicks.
+
+    InputError for clicks on a sample that the dataset does not have, or on none of these.
+    """
+    if protocol.recording is None:
+        return list(numbers)
+    check_samples(protocol, source.ids)
+    found = [number for number in numbers if source.ids[number] in protocol.recording.clicks]
+    if not found:
+        raise InputError(
+            f"{protocol.recording.file}: none of the {len(numbers)} chosen samples has recorded clicks of "
+            f"{protocol.recording.user or 'anybody'}; leave --every and --limit out"
+        )
+    return found
+
+
+def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
+    """Refuse recorded clicks on samples that the dataset does not have."""
+    if unknown := unknown_samples(protocol.recording, ids):
+        assert protocol.recording is not None
+        raise InputError(
+            f"{protocol.recording.file}: clicks on {len(unknown)} samples that the dataset does not have, the first "
+            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}; fix the file"
+        )
+
+
+def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str]:
+    """Samples with recorded clicks that the dataset does not have."""
+    known = set(ids)
+    return [] if recording is None else [sample for sample in recording.clicks if sample not in known]
+
+
+def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
+    """The recorded clicks on one sample, from `FILE` or `FILE,user=NAME` (a path or an address).
+
+    InputError for a file that cannot be read, an unknown sample, or several samples and none named.
+    """
+    named = Recording.parse(text)
+    found = _read(named)
+    if sample is None and len(found.clicks) > 1:
+        some = ", ".join(sorted(found.clicks)[:_SHOWN])
+        raise InputError(f"{named.file}: clicks on {len(found.clicks)} samples ({some} ...); name one with --sample")
+    if sample is not None and sample not in found.clicks:
+        raise unknown_name("sample", sample, found.clicks, named.file)
+    return list(found.clicks[sample or next(iter(found.clicks))])
+
+
+def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
+    """The recorded clicks that a stored run's policy names, from a given file or from where the run lies.
+
+    Without a file, it is looked for by its bare name in the present folder and beside the run (`place`).
+
+    Raises:
+        InputError: no such file, it cannot be read, or it has other clicks.
+    """
+    name = Path(named.file).name  # a stranger's run leads to no other folder
+    paths = [given] if given is not None else [Path(name), place.parent / name]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{given or name}: no such file here; name it with --recording")
+    if not named.digest:
+        raise InputError(f"the policy {ClickPolicy(REPLAY, recording=named)} does not say which clicks (no digest)")
+    return read_recording(path, named.user, named.digest)
+
+
+def _read(named: Recording) -> Recording:
+    return read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from disbench import __version__
 from disbench.baselines.bridge.method import provenance
@@ -23,8 +24,7 @@ from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError, shown
 from disbench.core.samples import SampleSource, Source, content_of
 from disbench.harness.evaluation import check_ids
-from disbench.harness.first_clicks import FIRST
-from disbench.harness.protocol import Protocol
+from disbench.harness.protocol import Protocol, recorded_numbers, with_recording
 from disbench.harness.record import (
     DatasetRecord,
     Execution,
@@ -37,8 +37,7 @@ from disbench.harness.record import (
     Result,
     parse_record,
 )
-from disbench.harness.replay import recorded_numbers, with_recording
-from disbench.harness.sample_loop import GRANULARITIES, TRIALS, TargetsTask
+from disbench.harness.sample_loop import FIRST, GRANULARITIES, TRIALS, TargetsTask
 from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS
 from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal, StoredRun, read_run, to_table, write_json
 from disbench.harness.tasks import Task
@@ -212,8 +211,6 @@ def _evaluate(
     progress: bool,
     grown: Callable[[], None],
 ) -> None:
-    from tqdm import tqdm  # noqa: PLC0415
-
     finished, ids, size = journal.finished(), work.source.ids, work.batch
     left = [number for number in numbers if ids[number] not in finished]
     chunks = [tuple(left[i : i + size]) for i in range(0, len(left), size)]

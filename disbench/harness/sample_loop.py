@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 from pathlib import Path
@@ -16,17 +16,30 @@ from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
 from disbench.core.budgets import budget_points
 from disbench.core.choices import Store
-from disbench.core.click_policies import EXTREMES, ClickPolicy
-from disbench.core.clicks import Click
+from disbench.core.click_policies import EXTREMES, REPLAY, ClickPolicy
+from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample
-from disbench.harness.candidates import checked_candidates, choose
+from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import ORACLES, Protocol
-from disbench.harness.record import RunRecord
-from disbench.harness.store import CLICKS, SCHEMA, ClickRow, StoredRun, filled_up, table_writer, write_clicks
-from disbench.harness.tasks import Loop, Task
+from disbench.harness.record import FirstClicksRecord, RunRecord
+from disbench.harness.store import (
+    CLICKS,
+    SCHEMA,
+    ClickRow,
+    StoredRun,
+    columns_of,
+    filled_up,
+    open_rows,
+    read_record,
+    table_writer,
+    write_clicks,
+)
+from disbench.harness.tasks import AskedLoop, Loop, Task
+from disbench.io import addresses
 from disbench.io.parquet import complaining, open_parquet, read_rows
+from disbench.io.recorded_clicks import read_first_clicks
 
 GRANULARITIES = "granularities.parquet"
 """The granularity that each target's stored loop was told, in a run with one."""
@@ -363,3 +376,116 @@ class TargetsTask(Task):
         for name, part in parts.items():
             with table_writer(folder / name, beside[name]) as file:
                 file.write_table(pa.concat_tables(part).cast(beside[name]))
+
+
+FIRST = "first_clicks.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstClickRow(ClickRow):
+    """The outcome of one first click.
+
+    `click` numbers the rows of a sample: 1 is the protocol's standard click, with the user None, then follow the
+    recorded ones. `kept` is the candidate of the highest score, or the first where there are no scores; `on_target`:
+    whether the click lies on the object. A sample on which the method fails ends with that row.
+    """
+
+    user: str | None = None
+    on_target: bool = False
+
+
+FIRST_SCHEMA = pa.schema(
+    [column for column in columns_of(FirstClickRow) if column.name not in ("mask", "candidate_masks")],
+    {"disbench.first-clicks": "1"},
+)
+
+
+@dataclass(frozen=True)
+class FirstClicksTask(Task):
+    """All first clicks; the protocol has a recording, `users` whose its clicks are."""
+
+    protocol: Protocol
+    users: Mapping[str, Sequence[str]]
+
+    kind = FirstClicksRecord
+    schema = FIRST_SCHEMA
+
+    @classmethod
+    def of(cls, policy: str, threshold: float) -> FirstClicksTask:
+        """Every user's first clicks of the recording that a policy `replay:FILE` or `replay:FILE,user=NAME` names.
+
+        InputError for another policy, or clicks that cannot be read.
+        """
+        named = ClickPolicy.parse(policy).recording
+        if named is None:
+            raise InputError(
+                f"policy {policy}: first clicks are those of a recording; name it with --policy {REPLAY}:FILE"
+            )
+        found, users = read_first_clicks(Path(addresses.local_text(named.file)), named.user, named.digest)
+        replay = str(ClickPolicy(REPLAY, recording=found))
+        return cls(Protocol(1, threshold, "score", replay, initial_masks=False, recording=found), users)
+
+    def begin(self, sample: Sample, harness_seconds: float) -> FirstClickLoop:
+        """The loop of a sample."""
+        return FirstClickLoop(sample, self, harness_seconds)
+
+    def unread(self, sample: str, reason: str) -> FirstClickRow:
+        """The only row of a sample that cannot be read."""
+        return FirstClickRow(sample, 1, 0, 0, positive=False, failure=reason)
+
+    def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
+        """Write `first_clicks.parquet`."""
+        write_clicks(folder / FIRST, tables, FIRST_SCHEMA)
+
+
+class FirstClickLoop(AskedLoop):
+    """The state of one sample: one click follows another, in one session if it can be restarted."""
+
+    def __init__(self, sample: Sample, task: FirstClicksTask, harness_seconds: float = 0.0) -> None:
+        self.sample, self.task = sample, task
+        super().__init__(sample.image, harness_seconds, task.protocol.threshold, self._all_clicks())
+
+    def _all_clicks(self) -> Iterator[tuple[Click, FirstClickRow]]:
+        sample, recording = self.sample, self.task.protocol.recording
+        assert recording is not None  # the task's condition
+        height, width = sample.target.shape
+        recording.check_inside(sample.id, (height, width))
+        self._boundary = TargetBoundary(sample.target)
+        standard = next_click(sample.target, np.zeros(sample.target.shape, dtype=bool))
+        real = zip(self.task.users[sample.id], recording.clicks[sample.id], strict=True)
+        for number, (user, click) in enumerate([(None, standard), *real], 1):
+            on_target = bool(sample.target[click.y, click.x] == 1)
+            row = FirstClickRow(sample.id, number, *click, height=height, width=width, user=user, on_target=on_target)
+            yield click, row
+
+    def _measured(self, found: Candidates, row: FirstClickRow) -> FirstClickRow:
+        ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
+        kept = 0 if found.scores is None else int(np.argmax(found.scores))
+        return replace(
+            row,
+            iou=ious[kept],
+            boundary_iou=self._boundary.iou(found.masks[kept]),
+            kept=kept,
+            candidates=len(found.masks),
+            candidate_ious=ious,
+            candidate_scores=found.scores,
+        )
+
+
+@dataclass(frozen=True)
+class StoredFirstClicks:
+    """A finished run of the task."""
+
+    folder: Path
+    record: FirstClicksRecord
+
+    def rows(self) -> pa.Table:
+        """The rows, of `FIRST_SCHEMA`; `InputError` for a missing or damaged file."""
+        path = self.folder / FIRST
+        with open_rows(path, str(path), FIRST_SCHEMA) as file:
+            return read_rows(file, FIRST_SCHEMA)
+
+
+def read_first_clicks_run(folder: Path) -> StoredFirstClicks:
+    """The finished run of the task in a folder; `InputError` if there is none, or a damaged one."""
+    return StoredFirstClicks(folder, read_record(folder, FirstClicksRecord, (FIRST,)))

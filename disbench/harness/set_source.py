@@ -15,11 +15,11 @@ import numpy as np
 
 from disbench.core import masks
 from disbench.core.ambiguity import granularity_of
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, relation, set_masks
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import areas, contained_shares
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Content, Sample
+from disbench.core.scenes import SampledScene, SetOfObjects, click_region, relation, set_masks
 from disbench.datasets.file_samples import or_none
 from disbench.datasets.photos import photo_path
 from disbench.harness.record import Choice, SplitFacts

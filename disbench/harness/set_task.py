@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from disbench.core import masks
 from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage
+from disbench.core.scenes import draw_click
 from disbench.harness.candidates import Candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import SetRunRecord
@@ -52,7 +52,7 @@ SETS_SCHEMA = pa.schema(
     ],
     metadata=_FORM,
 )
-"""One row a set. `relations` (`disbench.core.diverse_sets.relation`), `areas` (pixels) and `contained` (the share of a
+"""One row a set. `relations` (`disbench.core.scenes.relation`), `areas` (pixels) and `contained` (the share of a
 member that lies in the next one; 1 for the last) have one entry a member, inner to outer; `click_area` is the size of
 the region that the first click is drawn from."""
 

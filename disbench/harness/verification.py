@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from disbench.core.click_policies import replays
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
@@ -16,8 +18,7 @@ from disbench.datasets.cards import open_dataset
 from disbench.harness.archive import LEFT_OUT, MANIFEST, Manifest, read_packed
 from disbench.harness.checks import TOLERANCE, ClickChecks, Problems, RowChecks, check_schema, is_unread
 from disbench.harness.measures import Value, as_claims, as_lines
-from disbench.harness.protocol import Protocol
-from disbench.harness.replay import find_recording, unknown_samples
+from disbench.harness.protocol import Protocol, find_recording, unknown_samples
 from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.store import RUN, StoredRun, read_run
 from disbench.io import definitions
@@ -97,8 +98,6 @@ def verify_run(
     Raises:
         InputError: no finished run there, an imported or damaged one, or a sample of the dataset that cannot be read.
     """
-    from tqdm import tqdm  # noqa: PLC0415
-
     packed = read_packed(place) if place.is_file() else None
     run, manifest = (packed.run, packed.manifest) if packed else (read_run(place), None)
     run.require_clicks()

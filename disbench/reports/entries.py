@@ -19,11 +19,11 @@ from disbench.core.choices import Granularity
 from disbench.core.click_policies import DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
-from disbench.harness.first_clicks import StoredFirstClicks, read_first_clicks_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.harness.record import DIVERSE, FIRST_CLICKS, MethodRecord, Record, RunRecord
+from disbench.harness.sample_loop import StoredFirstClicks, read_first_clicks_run
 from disbench.harness.set_task import StoredAnswers, read_answers
 from disbench.harness.store import StoredRun, task_of
 from disbench.reports.render.table import counted, option_value, ordinal, plain

@@ -11,7 +11,7 @@ from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import spread
 from disbench.core.statistics import bootstrap_interval
-from disbench.harness.first_clicks import FIRST, StoredFirstClicks
+from disbench.harness.sample_loop import FIRST, StoredFirstClicks
 from disbench.reports.entries import run_label
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, plain
 

@@ -14,8 +14,8 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.arrays import BoolArray, IntArray
-from disbench.core.diverse_sets import Combination, SetOfObjects
 from disbench.core.masks import Rle, areas, difference, union
+from disbench.core.scenes import Combination, SetOfObjects
 from disbench.sampling.hierarchy import Forest
 
 Nest = Literal["annotated", "union"]

@@ -22,9 +22,8 @@ from typing import Any
 from tqdm import tqdm
 
 from disbench import __version__
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
-from disbench.core.scenes import SceneSource
+from disbench.core.scenes import SampledScene, SceneSource
 from disbench.io.files import Existing
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_DEPTH
-from disbench.core.scenes import Links, Scene, SceneObject, scene_objects
+from disbench.core.scenes import Links, SampledScene, Scene, SceneObject, scene_objects
 from disbench.datasets.scene_sources import check_count
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest

@@ -13,10 +13,10 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_COUNT, MAX_LIST_BYTES
 from disbench.core.masks import Rle, areas, ious
+from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.io import definitions
 from disbench.io.files import bounded_bytes, whole_file
 from disbench.io.settings import Bounds, Count, parse_json_table, settings_from, table_from

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core.arrays import BoolArray
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.core.errors import shown
 from disbench.core.masks import areas, boxes, contained_shares, union
+from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.io.settings import settings_from
 from disbench.sampling.hierarchy import containment_matrix
 from disbench.sampling.links import DECLARED

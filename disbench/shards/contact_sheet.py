@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle, areas, decode
 from disbench.core.painting import spotlit, tinted
+from disbench.core.scenes import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
 from disbench.datasets.images import RgbImage
 from disbench.io.files import whole_file

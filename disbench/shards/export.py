@@ -13,12 +13,11 @@ import numpy as np
 import orjson
 
 from disbench.core.arrays import ByteArray
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
 from disbench.core.painting import png
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name, is_number
 from disbench.io.files import whole_file
 from disbench.shards.reader import ShardReader

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.arrays import IntArray
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects, click_region, set_masks
 from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint, turned
 from disbench.io import addresses
 from disbench.io.files import file_sha256

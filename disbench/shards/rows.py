@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.core.arrays import BoolArray, IntArray
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
-from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, SetOfObjects
 from disbench.io.archives import safe_path
 from disbench.io.parquet import weigh
 from disbench.shards.manifest import SCHEMA_VERSION

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, ancestors, relation
 from disbench.core.masks import Rle, areas, contained_shares, ious, union
+from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, relation
 from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
@@ -70,7 +70,7 @@ def statistics(folder: Path, *, overlaps: bool = True, limit: int | None = None,
           over the center's; clickable, the mean share of the center's pixels that are in the click region.
         * ambiguity: sets with two masks whose IoU is below `DIFFERENT`: their number (sets); by_level: level of the
           center (0: root, groups not counted) -> sets, ambiguous ones; by_relation: relation to the center
-          (`disbench.core.diverse_sets.relation`) -> sets with such a mask that differs from the center's, most first.
+          (`disbench.core.scenes.relation`) -> sets with such a mask that differs from the center's, most first.
         * left_out: masks that sets lack, by the cap (proximity) or as the image has too few objects (random-merge).
           sets_cut: sets that lack one. repeated: combinations whose union is a mask that the set has already.
         * dropped: reason -> annotations, or images without any, left out, most first. dropped_everywhere: whether that

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import draw_click
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import decode
+from disbench.core.scenes import draw_click
 from disbench.datasets.images import ImageFinder
 from disbench.shards.reader import DiverseSet, DiverseSets, FindImage, Images, finder_of, read_scene_image
 

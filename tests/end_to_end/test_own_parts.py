@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from disbench.core.diverse_sets import SampledScene, click_region
 from disbench.core.masks import areas
+from disbench.core.scenes import SampledScene, click_region
 from disbench.shards.manifest import MANIFEST
 from disbench.shards.reader import ShardReader
 from tests.commands import Result, disbench, refused

@@ -15,9 +15,8 @@ import restatement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.core.diverse_sets import SampledScene, click_region, set_masks
 from disbench.core.masks import areas, boxes, decode, encode
-from disbench.core.scenes import LINK, Links, Scene, SceneObject
+from disbench.core.scenes import LINK, Links, SampledScene, Scene, SceneObject, click_region, set_masks
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 

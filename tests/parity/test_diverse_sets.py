@@ -9,8 +9,8 @@ import restatement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.diverse_sets import SetOfObjects, click_region, set_masks
 from disbench.core.masks import Rle, areas, decode, encode
+from disbench.core.scenes import SetOfObjects, click_region, set_masks
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest
 from disbench.sampling.proximity import proximity_graph

@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from split_tools import parts_scenes, parts_shards
 
-from disbench.core.diverse_sets import SampledScene
+from disbench.core.scenes import SampledScene
 from disbench.sampling.splits import make_split, standard_draw
 from disbench.shards.reader import ShardReader
 

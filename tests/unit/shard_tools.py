@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.masks import Rle, areas, boxes, encode
-from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, SetOfObjects
 from disbench.io.files import file_sha256
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
 from disbench.sampling.hierarchy import containment_matrix, grow_forest

@@ -21,12 +21,11 @@ from torch.utils.data import Dataset, Sampler
 
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import decode, union
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.batches import ClickBatch, click_batch
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import NetworkInput

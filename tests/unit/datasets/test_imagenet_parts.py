@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from disbench.core.arrays import ByteArray
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
+from disbench.core.scenes import SampledScene
 from disbench.datasets.cards import open_dataset
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import sample_scene

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from disbench.core.diverse_sets import SampledScene
 from disbench.core.errors import InputError
+from disbench.core.scenes import SampledScene
 from disbench.datasets.annotated import open_lvis
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.recipes import load_recipe

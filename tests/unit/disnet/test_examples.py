@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
+from disbench.core.scenes import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.prediction import RgbImage

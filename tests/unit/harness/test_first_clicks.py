@@ -12,8 +12,8 @@ from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.prediction import Prediction
-from disbench.harness.first_clicks import FirstClicksTask, StoredFirstClicks, read_first_clicks_run
 from disbench.harness.run import run_task
+from disbench.harness.sample_loop import FirstClicksTask, StoredFirstClicks, read_first_clicks_run
 from disbench.harness.store import read_run
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.io.recorded_clicks import Sequenced, as_parquet

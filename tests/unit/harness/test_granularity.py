@@ -18,10 +18,9 @@ from run_tools import run_diverse
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction
-from disbench.core.scenes import Kind, Scene
+from disbench.core.scenes import Kind, SampledScene, Scene, SetOfObjects
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.sample_loop import GRANULARITIES

@@ -16,11 +16,10 @@ from run_tools import run_diverse
 from disbench.baselines.cards import method_spec
 from disbench.core import ambiguity
 from disbench.core.clicks import Click
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, relation
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, encode
 from disbench.core.prediction import Prediction
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects, relation
 from disbench.harness import Execution, Protocol, run_benchmark, verify_run
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import DIVERSE, Choice

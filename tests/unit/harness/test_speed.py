@@ -12,7 +12,7 @@ from PIL import Image
 
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction
-from disbench.harness.speed import Speed, measure_speed, sat_points
+from disbench.harness.predict import Speed, measure_speed, sat_points
 from tests.commands import disbench
 
 TOY = Path(__file__).parents[2] / "toy_methods.py"

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.core.diverse_sets import SampledScene, click_region, set_masks
 from disbench.core.masks import decode, encode, union
-from disbench.core.scenes import Kind, Scene, SceneObject
+from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, click_region, set_masks
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import choose_objects, sample_scene
 from tests.unit.shard_tools import random_rectangles, scene_object

@@ -10,9 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.core.sheets import MAX_HEIGHT
 from disbench.datasets.images import ImageFinder
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, encode
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.datasets.hannotation import HannotationSource
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.datasets.photos import open_photos

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from disbench.core.diverse_sets import SampledScene, SetOfObjects, relation
 from disbench.core.masks import decode
+from disbench.core.scenes import SampledScene, SetOfObjects, relation
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.datasets.photos import open_photos
 from disbench.sampling.job import make_shards
