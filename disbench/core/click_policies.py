@@ -214,8 +214,7 @@ class ClickPolicy:
 
         The region is all errors of that kind that were not clicked before and are at least 1.5 from the nearest other
         pixel, or, if there are none, all that were not clicked before. Each further candidate is the pixel of the
-        region that is farthest from those before, the first row by row among equals; it ends when no pixel is left.
-        Arguments and errors are those of `next_click`.
+        region that is farthest from those before, the first row by row among equals. Arguments are as for `next_click`.
         """
         first = next_click(target, prediction, clicks)
         missed, excess = error_masks(target, prediction)

@@ -51,11 +51,9 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     Distances are from pixel centre to pixel centre, in the float32 of `transform`; everything beyond the
     border counts as correct. Of equal distances an excess pixel wins over a missed one, then the first row by row.
 
-    Why little has to be looked at: around a pixel at distance d, all within d is error, so the square of side
-    2 * ceil(d / sqrt(2)) - 1 centred on it is. Conversely the centre of a square of errors of side s has
-    a distance of at least (s + 1) // 2. So the largest square of errors bounds the largest distance from both
-    sides, and only the centres of squares nearly as large can be the answer. Components of the errors are
-    not separated: correct pixels lie between two of them, and so nearer than the other one.
+    Why little has to be looked at: around a pixel at distance d the square of side 2 * ceil(d / sqrt(2)) - 1 is all
+    error; conversely the centre of a square of errors of side s has a distance of at least (s + 1) // 2. So the largest
+    square bounds the largest distance from both sides, and only centres of squares nearly as large can be the answer.
 
     Args:
         missed: boolean (height, width), errors of one kind.
@@ -84,9 +82,8 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
 def transform(mask: ByteArray) -> Float32Array:
     """OpenCV's own precise Euclidean distance transform of uint8 with a zero somewhere: float32 to the nearest zero.
 
-    They are the float32 square roots of whole numbers, so equal distances are exactly equal. Some builds of
-    OpenCV hand the transform to Intel's library when they have one thread or a small image; the last bits
-    then depend on where in memory the result lies, so that library is not used.
+    They are square roots of whole numbers, so equal distances are exactly equal. Intel's library, by which some builds
+    compute them with one thread or for a small image, is not used: its last bits depend on the place in memory.
     """
     cv2 = opencv()
     intel = cv2.ipp.useIPP()

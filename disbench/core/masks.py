@@ -58,10 +58,7 @@ def encode(mask: BoolArray) -> Rle:
 def from_grey_png(data: bytes, least: int) -> Rle:
     """The pixels of a PNG with at least a value, 1 to 255; several times faster than by way of an array.
 
-    The size that the head of the file claims is not checked here.
-
-    Raises:
-        ValueError: damaged, or not plainly grey with 8 bits (interlaced, a palette, an alpha channel).
+    The size that its head claims is not checked. ValueError for a damaged one, or one not plainly grey with 8 bits.
     """
     return _to_coco(RLEMask.from_png(data=data, threshold=least))
 
@@ -111,16 +108,9 @@ def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
 def overlaps_where(
     wanted: BoolArray, rles: Sequence[Rle], others: Sequence[Rle], measure: Literal["iou", "contained"]
 ) -> FloatArray:
-    """How pairs of masks overlap, measured in a few calls.
+    """How the `wanted` pairs, bool (n, m), of n masks and m others overlap, measured in a few calls.
 
-    Args:
-        wanted: bool (n, m), the pairs to measure.
-        rles: n masks.
-        others: m masks.
-        measure: `iou`, or `contained`: the share of mask i that lies in other mask j.
-
-    Returns:
-        float64 (n, m), 0 for the other pairs.
+    float64 (n, m), 0 for the other pairs: the IoU, or with `contained` the share of mask i that lies in other mask j.
     """
     found = np.zeros(wanted.shape)
     (rows,) = np.nonzero(wanted.any(axis=1))
@@ -224,10 +214,8 @@ def from_segmentations(
     """The masks of objects of one image, in any form that COCO's annotations have.
 
     Each is a list of rings, one ring, an RLE, a list of RLEs, or nothing (None, NaN, an empty list), which gives an
-    empty mask. Other arguments are as for `from_polygons`.
-
-    Raises:
-        ValueError: as `from_polygons` and `from_foreign_rle`, or masks that take more than `MAX_MASK_BYTES` together.
+    empty mask. Other arguments and errors are as for `from_polygons` and `from_foreign_rle`; ValueError, too, for masks
+    that take more than `MAX_MASK_BYTES` together.
     """
     polygons = [found for found in segmentations if isinstance(found, list)]
     rings = _plain_rings(polygons, height, width)
@@ -261,12 +249,7 @@ def _from_segmentation(found: object, height: int, width: int, raster: Raster, c
 
 
 def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
-    """A mask from outside (`counts` compressed or a list of runs), checked against its image.
-
-    Raises:
-        ValueError: not an RLE, of another size than (height, width), or runs that are negative or do not
-            add up to that size.
-    """
+    """A mask from outside (`counts` compressed or a list of runs); ValueError if it is no mask of this size."""
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise ValueError(f"the segmentation is {shown(rle)}, neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]

@@ -196,16 +196,8 @@ class TargetBoundary:
         return float(np.float32(both / union)) if union else math.nan
 
 
-def boundary_iou(target: npt.ArrayLike, prediction: npt.ArrayLike, dilation_ratio: float = 0.02) -> float:
-    """Boundary IoU of one prediction; see `TargetBoundary`."""
-    return TargetBoundary(target, dilation_ratio).iou(prediction)
-
-
 def boundary(mask: BoolArray, distance: int) -> BoolArray:
-    """The pixels of a mask within a distance (along rows and columns, at least 1) of its outside, boolean too.
-
-    Beyond the image's border all is outside.
-    """
+    """The pixels of a mask within a distance (along rows and columns, at least 1) of its outside, boolean too."""
     box, band = _band_in_box(mask, distance)
     whole = np.zeros_like(mask)
     whole[box] = band

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
@@ -36,8 +37,6 @@ _OPACITY = 120  # of the inside of `overlay_png`, of 255
 
 def png(pixels: ByteArray, compression: int = 6) -> bytes:
     """A PNG without metadata."""
-    from PIL import Image  # noqa: PLC0415
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=compression)
     return file.getvalue()
@@ -51,15 +50,11 @@ def fitted(width: int, height: int, cell: float, tallest: float) -> tuple[int, i
 
 def resized(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
     """A picture at another (width, height)."""
-    from PIL import Image  # noqa: PLC0415
-
     return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def coverage(mask: BoolArray, size: tuple[int, int]) -> FloatArray:
     """Share of each pixel that a mask covers, at another (width, height)."""
-    from PIL import Image  # noqa: PLC0415
-
     whole = Image.fromarray(mask.astype(np.float32))
     return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
 
@@ -122,8 +117,6 @@ def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]
 
     Clicks are marked on top: green with a plus on the object, red with a minus outside.
     """
-    from PIL import Image, ImageDraw  # noqa: PLC0415
-
     drawn = image.astype(np.float32)
     for number, mask in enumerate(masks):
         colour = np.asarray(CANDIDATES[number % len(CANDIDATES)], dtype=np.float32)
@@ -143,8 +136,6 @@ def overlay_png(mask: BoolArray, number: int) -> bytes:
 
     `number` is the candidate's, for its colour.
     """
-    from PIL import Image  # noqa: PLC0415
-
     thickness = max(1, round(max(mask.shape) / 250))
     inside = np.ascontiguousarray(mask, dtype=np.uint8)
     inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))

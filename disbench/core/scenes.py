@@ -26,13 +26,12 @@ class SceneObject:
     Attributes:
         rle: the mask, of the image's size.
         area: its pixels.
-        box: x, y, width, height of the mask in whole pixels (inclusive: width = last - first + 1).
+        box: x, y, width, height of the mask in whole pixels, both ends included.
         category: the dataset's name for it.
         synset: WordNet synset ("cup.n.01") where the dataset tells it.
         annotation_id: the dataset's number for the annotation, where it has one.
         source: which dataset it comes from ("lvis", "coco", "sbd", ...).
-        kind: a countable `thing`, a `crowd` region (many things in one mask), `stuff`, or a `group` of like parts of
-            one whole, which the sampler adds.
+        kind: countable, a region of many things, stuff, or like parts of one whole, which the sampler adds.
         keys: what makes parts alike, the finest first ("left front leg", "front leg", "leg"), as `part_key` writes it;
             empty: the part's name in `category`. Not stored in shards.
     """
@@ -59,8 +58,8 @@ class Links:
     """The wholes that a dataset declares for the parts of a scene, as it says them; the sampler checks them.
 
     Attributes:
-        parents: for each object of the scene, empty and small ones included, the number of its declared parent; -1
-            for none, and for a parent that is missing, which the reader counts (or refuses).
+        parents: of each object, empty and small ones included, the number of its declared parent; -1 for none, and for
+            one that is missing, which the reader counts (or refuses).
         nest: whether parts of one whole may also lie in each other, by geometry: for datasets that declare one level.
     """
 
@@ -124,8 +123,7 @@ class Scene:
         height, width: pixels.
         source: the dataset or datasets ("lvis", "coco+lvis").
         objects: the masks that take part.
-        parents: where the dataset brings a finished hierarchy, each object's parent (-1 for a root; always
-            an object of this scene); otherwise None.
+        parents: each object's parent (-1 for a root) where the dataset brings a finished hierarchy, otherwise None.
         dropped: how many annotations were left out, by reason, and links that were changed (`link: ...`).
         links: where the dataset declares parts, the links as it says them; otherwise None.
     """
@@ -205,10 +203,8 @@ class SetOfObjects:
         center: the object that the click is meant for.
         members: the masks, inner to outer; each is the union of the objects that it names.
         click_excludes: objects whose pixels are not part of the click region.
-        left_out: combinations that were not looked at once the cap was reached; some of them might have
-            repeated a mask.
-        repeated: combinations that were looked at, or that hold a neighbour which adds nothing, and whose
-            union another combination has already.
+        left_out: combinations that were not looked at once the cap was reached; some might have repeated a mask.
+        repeated: combinations whose union another one has already.
     """
 
     center: int

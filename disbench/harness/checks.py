@@ -114,11 +114,11 @@ class RowChecks:
 
     def end(self) -> dict[str, Value] | None:
         """Compare the sums of all rows with `run.json`; the measures that a packed run claims, or None."""
-        result, expected = self._record.result, len(self._record.numbers)
+        result, protocol = self._record.result, self._protocol
         kind = f"figure of {RUN} that its rows do not have"
         counts = [("samples", result.samples, len(self._seen)), ("clicks", result.clicks, self._clicks)]
         if not self._replayed:  # which samples have recorded clicks is seen with the dataset
-            counts.append(("samples by dataset, every and limit", expected, len(self._seen)))
+            counts.append(("samples by dataset, every and limit", len(self._record.numbers), len(self._seen)))
         for name, said, found in counts:
             if said != found:
                 self._problems.add(kind, f"{name}: {said}, in the rows {found}")
@@ -131,19 +131,11 @@ class RowChecks:
             said = getattr(result, name)
             if not math.isclose(said, seconds, rel_tol=_SECONDS_OFF, abs_tol=_SECONDS_OFF):
                 self._problems.add(kind, f"{name}: {said}, in the rows {seconds}")
+        most, failures = protocol.max_clicks, [(failure.sample, failure.reason) for failure in self._failed]
         try:
-            protocol, most = self._protocol, self._protocol.max_clicks
-            return claimed_values(
-                RunRows(
-                    samples=list(self._seen),
-                    ious=[filled_up(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious],
-                    clicks=self._clicks,
-                    failures=[(failure.sample, failure.reason) for failure in self._failed],
-                    max_clicks=most,
-                    stop_at=protocol.stop_at,
-                    budget=protocol.budget,
-                )
-            )
+            ious = [filled_up(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious]
+            how = (most, protocol.stop_at, protocol.budget)
+            return claimed_values(RunRows(list(self._seen), ious, self._clicks, failures, *how))
         except ValueError as error:
             self._problems.add("run whose rows have no figures", str(error))
             return None
@@ -177,12 +169,9 @@ class RowChecks:
             yield "row after a sample's end", _where(rows[ends.index(True) + 1])
         if count > most:
             yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
-        if count < most and not ends[-1] and not self._may_end(sample, count):
+        recorded_end = self._replayed and (self._protocol.recording is None or self._policy.ends(sample, count))
+        if count < most and not ends[-1] and not recorded_end:  # without the recording, it may end anywhere
             yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
-
-    def _may_end(self, sample: str, clicks: int) -> bool:
-        """Whether recorded clicks may end there; without the recording they may end anywhere."""
-        return self._replayed and (self._protocol.recording is None or self._policy.ends(sample, clicks))
 
     def _ends(self, row: Row) -> bool:
         """Whether a row ends its sample: a failure, or the IoU at which samples stop."""
@@ -262,9 +251,11 @@ def check_schema(run: StoredRun, problems: Problems) -> bool:
     form = (schema.metadata or {}).get(b"disbench.run")
     if schema.equals(SCHEMA) and form == SCHEMA.metadata[b"disbench.run"]:
         return True
-    known = {field.name: field for field in SCHEMA}
-    odd = [field.name for field in schema if not known.pop(field.name, field.with_name("")).equals(field)]
-    example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
+    odd, missing = (
+        [field.name for field in these if field.name not in those.names or those.field(field.name) != field]
+        for these, those in ((schema, SCHEMA), (SCHEMA, schema))
+    )
+    example = f"{CLICKS} (other names or types: {odd}; missing: {missing}; form {form!r})"
     problems.add("file whose columns are not this version's", example[:_LONGEST])
     return False
 
@@ -299,18 +290,17 @@ def judge_click(
         return "same"
     if tries or policy.name in ("random", "removed-center", "slice"):
         return "wrong"  # the method or a draw decides it
-    missed, excess = error_masks(target, prediction)
-    depths = {True: distances(missed, before), False: distances(excess, before)}
-    largest = max(float(of_kind.max()) for of_kind in depths.values())
+    errors = error_masks(target, prediction)
+    depths = [distances(of_kind, before) for of_kind in errors]
+    largest, kind = max(float(of_kind.max()) for of_kind in depths), 0 if click.positive else 1
+    own, least = depths[kind], largest - TOLERANCE
     if largest == 0:
         return "wrong"
-    own, least = depths[click.positive], largest - TOLERANCE
     if policy.name in ("center", "scipy-center", "scipy-restart"):
         return "moved" if own[click.y, click.x] >= least else "wrong"
-    errors = missed if click.positive else excess
     for y, x in islice(np.argwhere(own >= least).tolist(), _CENTRES):
         center = Depth(float(own[y, x]), x, y, click.positive)
-        if policy.jittered(errors, center, before, seed=seed, sample=sample) == click:
+        if policy.jittered(errors[kind], center, before, seed=seed, sample=sample) == click:
             return "moved"
     return "wrong"
 
@@ -385,10 +375,10 @@ class ClickChecks:
                 self._problems.add("candidate's IoU that its mask does not have", example)
         if not np.array_equal(every[row["kept"]], kept):
             self._problems.add("mask that is not its kept candidate's", where)
-        offered = Candidates(every, row["candidate_scores"])
-        chosen = choose(self._protocol.selection, row["click"], offered, ious, previous)
+        selection, offered = self._protocol.selection, Candidates(every, row["candidate_scores"])
+        chosen = choose(selection, row["click"], offered, ious, previous)
         if chosen != row["kept"]:
-            kind = f"candidate that the selection '{self._protocol.selection}' does not keep, by its masks"
+            kind = f"candidate that the selection '{selection}' does not keep, by its masks"
             self._problems.add(kind, f"{where} ({row['kept']}, not {chosen})")
 
 

@@ -40,18 +40,9 @@ def import_ious(
 ) -> StoredRun:
     """Store the IoUs of a pickle as a run that is marked `imported`.
 
-    Args:
-        file: what `--save-ious` (a list of one array a sample) or `--iou-analysis` (that list as `all_ious`) writes.
-            It is read without running any code in it.
-        method: its card, or a name.
-        source: the dataset, whose samples the list has in this order.
-        out: folder of the run.
-        preset: how the tool evaluates.
-        options: of the method, as a run would record them.
-        stop_at: the IoU at which the tool ended a sample (`--target-iou`); None if every sample has all clicks.
-        max_clicks: the tool's cap on clicks; by default those of the longest sample.
-        existing: whether a run in the folder is replaced (`overwrite`).
-        command: recorded as the command line.
+    `file` is what `--save-ious` (a list of one array a sample) or `--iou-analysis` (that list as `all_ious`) writes,
+    in the order of the dataset `source`; it is read without running any code in it. `stop_at` is the IoU at which the
+    tool ended a sample (`--target-iou`), `max_clicks` its cap, by default the clicks of the longest sample.
 
     Raises:
         InputError: another file, as many samples as the dataset does not have, IoUs outside [0, 1], samples that end

@@ -50,19 +50,17 @@ class UnavailableError(Exception):
 class RunRows:
     """A run's rows as arrays, from which measures, curves and comparisons are computed.
 
+    `max_clicks`, `stop_at` and `budget` are as in `Protocol`.
+
     Attributes:
         samples: ids, in the dataset's order.
         ious: after each click; a sample that ended early is padded to `max_clicks` (`StoredRun.by_sample`).
         clicks: number of rows.
         failures: id and reason of each sample on which the method failed, or that cannot be read.
-        max_clicks: as in `Protocol`, like `stop_at` and `budget`.
-        stop_at: the IoU at which samples ended, or None.
-        budget: "" for a loop of clicks.
         boundary_ious: like `ious`; () for an imported run.
         ran_out: number of samples whose recorded clicks ended before `max_clicks`.
         first: which rows are a sample's first click, (clicks,), without samples that cannot be read.
-        seconds: column -> (clicks,), likewise; opening the image counts to the method's first click. {} for an
-            imported run.
+        seconds: column -> (clicks,), likewise; opening the image counts to click 1. {} for an imported run.
     """
 
     samples: Sequence[str]
@@ -187,14 +185,10 @@ def read_rows(run: StoredRun) -> RunRows:
     table = run.rows(("sample", "click", "failure", *known))
     _check_numbers(table, known, place)
     with damage_of(place):
-        values = {
-            name: split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed)
-            for name in ("iou", "boundary_iou")
-            if name in known
-        }
-    ious = values["iou"]
-    said = run.record.result.samples
-    if len(ious) != said or not ious:
+        measured = [name for name in ("iou", "boundary_iou") if name in known]
+        values = [split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in measured]
+    ious, *others = values
+    if len(ious) != (said := run.record.result.samples) or not ious:
         raise InputError(
             f"{place}: {len(ious)} samples, where run.json says {said}; run it again with --existing overwrite"
         )
@@ -209,7 +203,7 @@ def read_rows(run: StoredRun) -> RunRows:
         max_clicks=protocol.max_clicks,
         stop_at=protocol.stop_at,
         budget=protocol.budget,
-        boundary_ious=_stacked(values["boundary_iou"]) if "boundary_iou" in values else (),
+        boundary_ious=_stacked(others[0]) if others else (),
         ran_out=_ran_out(table, protocol.max_clicks) if run.replayed else 0,
         first=asked["click"].to_numpy() == 1,
         seconds={name: asked[name].to_numpy() for name in SECONDS if name in known},

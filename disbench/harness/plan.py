@@ -100,13 +100,34 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a plan: a row on one dataset, and the command that makes the same run by itself."""
+    """One run of a plan: a row on one dataset."""
 
-    name: str
     row: PlanRow
     dataset: str
-    command: str
     seconds_per_click: float
+
+    @property
+    def name(self) -> str:
+        """`DATASET/ROW`."""
+        return f"{Path(self.dataset).stem}/{self.row.title}"
+
+    @property
+    def command(self) -> str:
+        """The command that makes the same run by itself."""
+        row = self.row
+        words = {
+            "--method": row.method,
+            "--variant": row.variant,
+            "--dataset": self.dataset,
+            "--protocol": "" if row.protocol == STANDARD else row.protocol,
+            "--selection": row.selection or "",
+            "--every": "" if row.every == 1 else str(row.every),
+            "--limit": "" if row.limit is None else str(row.limit),
+            "--store": "" if row.store == "none" else row.store,
+        }
+        typed = [part for option, value in words.items() if value for part in (option, value)]
+        typed += [part for option in self.options for part in ("--set", option)]
+        return shlex.join(["disbench", "run", *typed, "--out", f"{RUNS}/{self.name}"])
 
     @property
     def obstacle(self) -> str:
@@ -189,7 +210,7 @@ def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
     InputError for a pattern that fits no run.
     """
     jobs = [
-        _job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
+        Job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
         for row in plan.rows
         for dataset in row.datasets or plan.datasets
     ]
@@ -197,24 +218,6 @@ def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
         if not any(fnmatchcase(job.name, pattern) for job in jobs):
             raise unknown_name("row", pattern, (job.name for job in jobs))
     return [job for job in jobs if not only or any(fnmatchcase(job.name, pattern) for pattern in only)]
-
-
-def _job(row: PlanRow, dataset: str, seconds: float) -> Job:
-    name = f"{Path(dataset).stem}/{row.title}"
-    bare = Job(name, row, dataset, "", seconds)
-    words = {
-        "--method": row.method,
-        "--variant": row.variant,
-        "--dataset": dataset,
-        "--protocol": "" if row.protocol == STANDARD else row.protocol,
-        "--selection": row.selection or "",
-        "--every": "" if row.every == 1 else str(row.every),
-        "--limit": "" if row.limit is None else str(row.limit),
-        "--store": "" if row.store == "none" else row.store,
-    }
-    typed = [part for option, value in words.items() if value for part in (option, value)]
-    typed += [part for option in bare.options for part in ("--set", option)]
-    return Job(name, row, dataset, shlex.join(["disbench", "run", *typed, "--out", f"{RUNS}/{name}"]), seconds)
 
 
 def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told: Mapping[str, str]) -> Iterator[str]:

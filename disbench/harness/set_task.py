@@ -139,7 +139,7 @@ def overlaps_of(table: pa.Table) -> pa.Table:
 class SetSample:
     """One diverse set with its image: `members`, inner to outer, are the masks that a click in `click_region` may mean.
 
-    `id` is `image_id/center`, where `center` is the number of the center object in its scene.
+    `id` is `image_id/center`; `center` is the number of the center object in its scene.
     """
 
     id: str
@@ -183,8 +183,7 @@ class SetTask(Task):
 def first_click(region: Rle, seed: int, image_id: str, center: int, number: int = 1) -> Click:
     """A first click on a set, uniform over its click region (not empty).
 
-    The generator is seeded by `seed`, the set (`image_id` and `center`) and the number of the click, from 1, so that
-    neither order nor processes change the click.
+    Seed, set and number of the click (from 1) alone decide it, so that neither order nor processes change the click.
     """
     digest = hashlib.sha256(f"{seed}\n{number}\n{center}\n{image_id}".encode()).digest()
     return draw_click(region, np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big"))))
@@ -197,14 +196,10 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
     """
     diagonal = round(distance / 2**0.5)
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
-    height, width = region.shape
-    found = []
-    for right, down in steps if distance else ():
-        length = diagonal if right and down else distance
-        x, y = click.x + right * length, click.y + down * length
-        if 0 <= x < width and 0 <= y < height and region[y, x]:
-            found.append(Click(x, y, positive=True))
-    return found
+    lengths = [diagonal if right and down else distance for right, down in steps]
+    there = [(click.x + r * length, click.y + d * length) for (r, d), length in zip(steps, lengths, strict=True)]
+    inside = [(x, y) for x, y in there if 0 <= x < region.shape[1] and 0 <= y < region.shape[0] and region[y, x]]
+    return [Click(x, y, positive=True) for x, y in inside] if distance else []
 
 
 class SetLoop(AskedLoop):

@@ -35,9 +35,9 @@ class Verification:
     Attributes:
         problems: one line for each kind.
         figures: measure -> value, recomputed from the rows; None if they have no measures.
-        clicks: number of clicks compared with the masks before them, or with the recording.
-        moved: number of these that are elsewhere than simulated here, within the tolerance.
-        measured: number of rows whose IoUs were recomputed from their masks.
+        clicks: clicks compared with the masks before them, or with the recording.
+        moved: those of them that are elsewhere than simulated here, within the tolerance.
+        measured: rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
     """
 
@@ -215,18 +215,18 @@ def _samples(
         source = source or opened()
         found = content_of(source).whole
     except (InputError, OSError) as error:
-        reason = str(error)
-    else:
-        if found == said.content_hash and len(source.ids) == said.samples:
-            return source, []
+        return None, [f"samples, clicks and IoUs ({error})"]
+    if found != said.content_hash:
         elsewhere = ", or images elsewhere (--images)" if said.has_sets else ""
         reason = (
             f"the dataset {said.name!r} here has the content hash {found[:16]}..., the run's had "
             f"{said.content_hash[:16]!r}...: other files, or other options{elsewhere}"
         )
-        if found == said.content_hash:
-            problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")
-            reason = "the number of samples is wrong"
+    elif len(source.ids) == said.samples:
+        return source, []
+    else:
+        problems.add("number of samples that the dataset does not have", f"{said.samples}, not {len(source.ids)}")
+        reason = "the number of samples is wrong"
     return None, [f"samples, clicks and IoUs ({reason})"]
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import csv
-import hashlib
 import io
 import json
 import re
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.errors import InputError
-from disbench.harness.archive import MANIFEST, pack, read_packed
+from disbench.harness.archive import pack, read_packed
 from disbench.harness.store import (
     CLICKS,
     JOURNAL,
@@ -148,30 +145,6 @@ def test_other_columns(run: StoredRun, names: list[str], data: st.DataObject) ->
     with stored(run.record.as_json(), parquet_bytes(table)) as folder:
         result_or_refusal(lambda: read_run(folder).rows(), folder)
         read_everything(folder)
-
-
-@examples(40)
-@given(data=st.data())
-def test_packed_runs(run: StoredRun, data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        path = pack(run.folder, Path(place) / "run.zip")
-        path.write_bytes(data.draw(damaged(path.read_bytes())))
-        read_everything(path)
-
-
-@examples(30)
-@given(data=st.data())
-def test_manifests_of_packed_runs(run: StoredRun, data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        path = pack(run.folder, Path(place) / "whole.zip")
-        with zipfile.ZipFile(path) as whole:
-            members = [(info, whole.read(info)) for info in whole.infolist()]
-        path.unlink()
-        manifest = json.dumps(data.draw(changed(json.loads(members[0][1])))).encode()
-        with zipfile.ZipFile(Path(place) / "run.zip", "w") as forged:
-            for info, content in members:
-                forged.writestr(info, manifest if info.filename == MANIFEST else content)
-        read_everything(Path(place) / "run.zip")
 
 
 # ---------------------------------------------------------------------------------------------------- journals
@@ -371,15 +344,3 @@ def test_bombs(run: StoredRun, what: str) -> None:
         words, grown = in_a_child(BOMB, folder)
         assert words.startswith("refused"), words[-500:]
         assert grown < 800, (what, grown)
-
-
-def test_a_packed_bomb_is_refused_by_its_form(tmp_path: Path) -> None:
-    """Members are stored, so an archive holds no more than it has."""
-    content = bytes(1 << 24)
-    files = {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name in (RUN, CLICKS)}
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MANIFEST, json.dumps({"form": 1, "files": files, "masks": "none", "figures": {}}))
-        archive.writestr(RUN, content)
-        archive.writestr(CLICKS, content)
-    with pytest.raises(InputError, match="compressed"):
-        read_packed(tmp_path / "x.zip")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.metrics import TargetBoundary, boundary, boundary_iou, clicks_to_reach, iou, miou_curve, noc, nof
+from disbench.core.metrics import TargetBoundary, boundary, clicks_to_reach, iou, miou_curve, noc, nof
 
 Array = npt.NDArray[Any]
 
@@ -74,5 +74,5 @@ def test_boundaries(seed: int) -> None:
         distance = int(noise.integers(1, 6))
         assert np.array_equal(boundary(prediction, distance), literal.boundary(prediction, distance))
         expected = literal.boundary_iou(target, prediction, ratio)
-        assert same(boundary_iou(target, prediction, ratio), expected)
+        assert same(TargetBoundary(target, ratio).iou(prediction), expected)
         assert same(TargetBoundary(target, ratio).iou(prediction), expected)

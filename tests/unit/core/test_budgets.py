@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -38,9 +37,3 @@ def test_an_inside_point_and_the_corners_of_the_box(target: np.ndarray) -> None:
     assert target[inside.y, inside.x] == 1
     xs, ys = zip(*pixels(target), strict=True)
     assert (first, second) == (Click(min(xs), min(ys), False), Click(max(xs), max(ys), False))
-
-
-@pytest.mark.parametrize("name", BUDGETS)
-def test_a_target_without_an_object_has_no_points(name: str) -> None:
-    with pytest.raises(ValueError, match="without an object"):
-        budget_points(name, np.full((3, 4), -1))

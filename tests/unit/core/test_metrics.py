@@ -13,7 +13,6 @@ from disbench.core import metrics
 from disbench.core.metrics import (
     TargetBoundary,
     area_under_curve,
-    boundary_iou,
     clicks_to_reach,
     difference_of_groups,
     difference_to_base,
@@ -104,12 +103,12 @@ def test_boundary_iou_of_a_shifted_square() -> None:
     """In 100 x 100 pixels the boundary is 3 pixels wide: round(0.02 * 141.4)."""
     target = np.zeros((100, 100), dtype=np.int8)
     target[20:60, 20:60] = 1
-    assert boundary_iou(target, target == 1) == 1
-    assert boundary_iou(target, target == 0) == 0
+    assert TargetBoundary(target).iou(target == 1) == 1
+    assert TargetBoundary(target).iou(target == 0) == 0
     inner = target == 1
     inner[23:57, 23:57] = False
-    assert boundary_iou(target, inner) == 1  # the same contour band; a hole would show in IoU only
-    assert math.isnan(boundary_iou(np.zeros((5, 5), dtype=int), np.zeros((5, 5), dtype=bool)))
+    assert TargetBoundary(target).iou(inner) == 1  # the same contour band; a hole would show in IoU only
+    assert math.isnan(TargetBoundary(np.zeros((5, 5), dtype=int)).iou(np.zeros((5, 5), dtype=bool)))
     with pytest.raises(ValueError, match="shape"):
         TargetBoundary(target).iou(np.zeros((5, 5), dtype=bool))
 

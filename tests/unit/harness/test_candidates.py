@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from disbench.core.prediction import MethodError, Prediction
-from disbench.harness.candidates import Candidates, checked_candidates, choose, plain_iou
+from disbench.harness.candidates import Candidates, checked_candidates, choose
 
 
 def check(masks: object, scores: object = None, threshold: float = 0.49) -> Candidates:
@@ -168,9 +168,3 @@ def test_ties_go_to_the_lowest_index(scores: list[float]) -> None:
     found = choose("score", 3, Candidates(masks, tuple(scores)), [0.0] * len(scores), masks[0])
     assert scores[found] == max(scores)
     assert max(scores) not in scores[:found]
-
-
-def test_plain_iou_of_nothing_with_nothing() -> None:
-    nothing = np.zeros((2, 2), dtype=bool)
-    assert plain_iou(nothing, nothing) == 1.0
-    assert plain_iou(nothing, ~nothing) == 0.0

@@ -13,7 +13,7 @@ import pytest
 
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.clicks import Click, next_click
-from disbench.core.metrics import boundary_iou, iou
+from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
 from disbench.harness import evaluate
@@ -58,7 +58,7 @@ def loop(method: Any, sample: Sample, sign: int, clicks: int = 3, count: int = 6
             masks = session.predict([*(c for c, _ in made), candidate]).masks
             ious = [iou(sample.target, own) for own in masks]
             kept = int(np.argmax(ious))
-            measures = (sign * ious[kept], sign * boundary_iou(sample.target, masks[kept]))
+            measures = (sign * ious[kept], sign * TargetBoundary(sample.target).iou(masks[kept]))
             outcomes.append((measures, -number, candidate, kept, masks[kept], ious[kept]))
         _, _, click, kept, mask, value = max(outcomes, key=lambda outcome: outcome[:2])
         made.append((click, kept))

@@ -25,14 +25,13 @@ from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_bench
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.sample_loop import GRANULARITIES
 from disbench.harness.set_source import IntentSource, SetSource
-from disbench.harness.set_task import SETS, SetTask
+from disbench.harness.set_task import SetTask
 from disbench.harness.store import CLICKS, RUN
 from disbench.reports.ambiguity.intents import read_intents
 from disbench.reports.ambiguity.numbers import read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions
 from disbench.reports.ambiguity.report import make_ambiguity_report
 from disbench.reports.report import make_report
-from tests.unit.forged_runs import Rows, forged
 from tests.unit.shard_tools import scene_object, write_shards
 
 SIZE = 90
@@ -175,14 +174,6 @@ def test_over_the_bridge(tmp_path: Path, nested: IntentSource) -> None:
     run_benchmark(specs["deaf"], nested, tmp_path / "deaf", Protocol(max_clicks=1))
 
 
-def test_nothing_is_told_by_default(tmp_path: Path, nested: IntentSource) -> None:
-    run = run_benchmark(method("Told"), nested, tmp_path / "run", Protocol(max_clicks=1))
-    assert not (run.folder / GRANULARITIES).exists()
-    assert "granularity" not in run.protocol.as_dict()
-    shares = [0.3, 0.6, 1.0] * 2
-    assert [row["iou"] for row in run.rows(["iou"]).to_pylist()] == pytest.approx(shares, abs=0.01)
-
-
 @pytest.mark.parametrize(("granularity", "goal"), [("oracle", 0.90), ("oracle-85", 0.85)])
 def test_the_oracle_stores_the_best_of_ten_whole_loops(
     tmp_path: Path, nested: IntentSource, granularity: Any, goal: float
@@ -290,18 +281,6 @@ def test_who_was_told_is_in_a_table_of_its_own(tmp_path: Path, nested: IntentSou
     report = (tmp_path / "report" / "report.md").read_text()
     assert report.count("told the granularity: clicks") == report.count("knows the answer: clicks") == 1
     assert (tmp_path / "runs" / "none" / CLICKS).is_file()
-
-
-def test_damaged_masks(tmp_path: Path, nested: IntentSource) -> None:
-    run = run_benchmark(method("Told"), nested, tmp_path / "run", Protocol(max_clicks=2), Execution(store="kept"))
-
-    def damage(rows: Rows) -> None:
-        rows[0]["mask"] = b"0000"
-
-    broken = forged(run, tmp_path / "broken", damage)
-    (tmp_path / "broken" / SETS).write_bytes((run.folder / SETS).read_bytes())
-    with pytest.raises(InputError, match="broken"):
-        read_intents(broken)
 
 
 def test_groups_in_the_diverse_task(tmp_path: Path, nested: IntentSource) -> None:

@@ -22,7 +22,6 @@ from PIL import Image
 from disbench.baselines.cards import MethodSpec, method_spec
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
-from disbench.datasets.cards import open_dataset
 from disbench.datasets.file_samples import FileSamples, Record
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, read_run, run_benchmark
 from disbench.harness.measures import read_rows
@@ -182,22 +181,6 @@ def test_bad_samples_neither_block_nor_lose_the_others(tmp_path: Path) -> None:
     assert rows(run_benchmark(method, source, out, SHORT)) == whole
     assert asked.read_text().count("open") == 8
     assert sorted(found.name for found in out.iterdir()) == [CLICKS, RUN]
-
-
-def test_a_bad_mask_does_not_change_what_the_others_are(tmp_path: Path) -> None:
-    """Soft edges change how the masks of a folder are read, but not what a mask of 0 and 255 is."""
-    folder = tmp_path / "data"
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    mask = Image.fromarray(np.pad(np.full((20, 30), 255, np.uint8), 8))
-    for number in range(3):
-        Image.new("RGB", mask.size, (number, 9, 9)).save(folder / "images" / f"{number}.png")
-        mask.save(folder / "masks" / f"{number}.png")
-    before = open_dataset(str(folder), None).content()  # type: ignore[attr-defined]
-    mask.resize((31, 23), Image.Resampling.BICUBIC).save(folder / "masks" / "1.png")
-    bad = open_dataset(str(folder), None).content()  # type: ignore[attr-defined]
-    assert [one == other for one, other in zip(before.samples, bad.samples, strict=True)] == [True, False, True]
-    assert before.whole != bad.whole
 
 
 def test_changed_samples_are_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

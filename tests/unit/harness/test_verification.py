@@ -10,19 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core import masks
-from disbench.core.errors import InputError
 from disbench.core.samples import Sample
-from disbench.datasets.cards import open_dataset
 from disbench.harness import StoredRun, store, verify_run
 from disbench.harness.verification import Verification
-from tests.synthetic import write_pairs
 from tests.toy_methods import Discs, Misbehaves
 from tests.toy_samples import ToySource, make_samples
 from tests.unit.forged_runs import Rows, forged, redescribed, toy_run
@@ -318,20 +313,6 @@ def test_another_dataset_is_told(runs: dict[str, StoredRun]) -> None:
     assert "'toy' is not a dataset of disbench; name its card or folder with --dataset" in found.unchecked[0]
 
 
-def test_files_that_are_no_run(runs: dict[str, StoredRun], tmp_path: Path) -> None:
-    place = redescribed(runs["all"], tmp_path / "run", lambda said: None)
-    content = (place / "clicks.parquet").read_bytes()
-    for cut in (0, 10, len(content) // 2, len(content) - 1):
-        (place / "clicks.parquet").write_bytes(content[:cut])
-        with pytest.raises(InputError, match=r"clicks\.parquet"):
-            verify(place)
-    pq.write_table(runs["all"].rows(["sample", "click"]), place / "clicks.parquet")
-    assert "columns are not this version's" in verify(place).problems[0]
-    (place / "run.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match=r"run\.json"):
-        verify(place)
-
-
 def test_many_problems_are_counted_and_the_first_told(runs: dict[str, StoredRun], tmp_path: Path) -> None:
     run = forged(runs["kept"], tmp_path / "run", lambda rows: [row.update(boundary_iou=0.123) for row in rows])
     (problem,) = verify(run).problems
@@ -362,27 +343,3 @@ def test_what_cannot_be_told_is_as_documented(runs: dict[str, StoredRun], tmp_pa
     assert verify_run(forged(runs["none"], tmp_path / "name", rename).folder).holds
     assert not verify(forged(runs["none"], tmp_path / "name-again", rename)).holds
     assert verify(forged(runs["all"], tmp_path / "scores", rescore)).holds
-
-
-def test_texts_that_are_no_texts(runs: dict[str, StoredRun], tmp_path: Path) -> None:
-    rows = runs["none"].rows()
-    odd = pa.array([b"\xff"] * len(rows), pa.binary()).view(pa.string())
-    place = redescribed(runs["none"], tmp_path / "run", lambda said: None)
-
-    def rewrite(column: str) -> None:
-        at = rows.schema.get_field_index(column)
-        pq.write_table(rows.set_column(at, rows.schema.field(at), odd), place / "clicks.parquet")
-
-    rewrite("sample")
-    with pytest.raises(InputError, match=r"clicks\.parquet"):
-        verify(place)
-    rewrite("failure")
-    assert any("not UTF-8" in problem for problem in verify(place).problems)
-
-
-def test_a_dataset_of_ones_own(tmp_path: Path) -> None:
-    source = open_dataset(str(write_pairs(tmp_path / "set")), None, ("mode=instances",))
-    run = toy_run(tmp_path / "run", source)
-    found = verify_run(run.folder, dataset=str(tmp_path / "set"))
-    assert (found.problems, found.unchecked, found.clicks) == ((), (), 15)
-    assert verify_run(run.folder, dataset=str(tmp_path / "nowhere")).unchecked
