@@ -49,8 +49,7 @@ from disbench.io import addresses
 
 if TYPE_CHECKING:
     from disbench.core.samples import Source
-    from disbench.harness.record import Result
-    from disbench.harness.set_source import SetSource
+    from disbench.harness.record import Record, Result
     from disbench.harness.tasks import Task
 
 TaskName = Literal["targets", "diverse", "intents", "first-clicks"]
@@ -83,8 +82,7 @@ _MAX_CLICKS = (
     "once."
 )
 _SETS = ("--shards", "--images", "--sets", "--min-members", "--split")
-_NAMED = 5
-"""Samples that a message names."""
+_NAMED = 5  # samples that a message names
 
 
 def _show_protocols(asked: bool) -> None:
@@ -145,19 +143,21 @@ def run(
     from disbench.datasets.cards import open_dataset
     from disbench.harness.presets import STANDARD, load_preset
     from disbench.harness.protocol import SetProtocol, with_recording
-    from disbench.harness.record import Execution, parse_record
+    from disbench.harness.record import Choice, Execution, parse_record
     from disbench.harness.run import JOB_FILES, run_task
     from disbench.harness.sample_loop import TRIALS, FirstClicksTask, TargetsTask
-    from disbench.harness.set_source import IntentSource
+    from disbench.harness.set_source import IntentSource, SetSource
     from disbench.harness.set_task import SetTask
     from disbench.harness.store import CLICKS, RUN, read_run
     from disbench.io.outputs import output
+    from disbench.sampling.splits import read_split
     from disbench.workers import open_engine
 
     spec = spec_of(method, variant, set_)
     preset = load_preset(protocol)
     typed = {
-        "--dataset": dataset is not None or bool(dataset_option),
+        "--dataset": dataset,
+        "--dataset-option": dataset_option,
         **dict(zip(_SETS, (shards, images, sets, min_members > 1, split), strict=True)),
         "--protocol": protocol != STANDARD,
         "--selection": selection,
@@ -188,7 +188,9 @@ def run(
         asked = TargetsTask(with_recording(conduct), store, policies)
     source: Source
     if dataset is None:
-        chosen = _sets_source(shards, images, sets, seed, min_members, split, data)
+        assert shards is not None  # checked with the task
+        frozen, choice = None if split is None else read_split(split), Choice(sets, seed, min_members)
+        chosen = SetSource(addresses.here(shards), images_at(images), data, choice, frozen)
         source = chosen if task == "diverse" else IntentSource(chosen)
     else:
         source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
@@ -213,9 +215,16 @@ def run(
         records = {name: parse_record(file.read_bytes(), str(file)) for name, file in runs.items()}
         counted = task in ("targets", "intents") and not policies and conduct.preset and not conduct.budget
         figures = preset.figures(read_run(place.folder)) if counted else ""
-    samples, answers, reader, score = _WORDS[task]
-    for name, record in records.items():
-        at, result = f"{out.rstrip('/')}/{name}" if name else out, record.result
+    verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
+    _say_results(task, {f"{out.rstrip('/')}/{name}" if name else out: one for name, one in records.items()}, figures)
+    for record in records.values():
+        _say_failed(record.result, *_WORDS[task][::3], verify)
+
+
+def _say_results(task: TaskName, records: Mapping[str, Record], figures: str) -> None:
+    samples, answers, reader, _ = _WORDS[task]
+    for at, record in records.items():
+        result = record.result
         typer.echo(
             f"{at}: {result.samples} {samples}, {result.clicks} {answers}; method {result.model_seconds:.1f} s, "
             f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {reader} {at}"
@@ -223,9 +232,6 @@ def run(
     echo_left_out(record.dataset.facts.get("left_out", {}))
     if figures:
         typer.echo(figures)
-    verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
-    for record in records.values():
-        _say_failed(record.result, samples, score, verify)
 
 
 _WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
@@ -249,43 +255,20 @@ def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> Non
     else:
         if typed["--split"] and (typed["--sets"] or typed["--min-members"]):
             raise InputError("--split says which sets are taken; leave out --sets and --min-members")
-        if not typed["--shards"] or typed["--dataset"]:
+        if not typed["--shards"] or typed["--dataset"] or typed["--dataset-option"]:
             raise InputError(f"--task {task}: name a folder of shards with --shards, and no --dataset")
     if budget and task != "targets":
         raise InputError(f"--task {task}: a method that gets all its points at once has no first click")
     if task == "first-clicks" and not typed["--policy"]:
         raise InputError(f"--task {task}: name the recorded clicks with --policy replay:FILE")
-    fitting = {"diverse": ("--dataset", *_SETS), "first-clicks": ("--dataset", "--policy")}.get(task, typed)
+    fitting = {"diverse": _SETS, "first-clicks": ("--dataset", "--dataset-option", "--policy")}.get(task, typed)
     for option in typed:
         if typed[option] and option not in fitting:
             raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {task}")
 
 
-def _sets_source(
-    shards: Path | None,
-    images: str | None,
-    sets: int | None,
-    seed: int,
-    min_members: int,
-    split: str | None,
-    data: Path | None,
-) -> SetSource:
-    """The chosen sets; `InputError` for no finished shards, or if none of their sets can be taken."""
-    from disbench.harness.record import Choice
-    from disbench.harness.set_source import SetSource
-    from disbench.sampling.splits import read_split
-
-    assert shards is not None  # checked with the task
-    frozen = None if split is None else read_split(split)
-    return SetSource(addresses.here(shards), images_at(images), data, Choice(sets, seed, min_members), frozen)
-
-
 def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None:
-    """Print which samples failed and why; `counted` says how they count, `verify` what finds all bad files.
-
-    Raises:
-        typer.Exit: some failed.
-    """
+    """Print which samples failed and why, and exit; `counted` says how they count, `verify` what finds bad files."""
     unread = result.unread
     failed = [failure for failure in result.failed if failure not in unread]
     if failed:

@@ -164,7 +164,9 @@ class RowChecks:
             yield "sample whose clicks are not numbered 1, 2, 3, ...", repr(sample)
         if len({(row["height"], row["width"]) for row in rows}) > 1:
             yield "sample whose height and width change", repr(sample)
-        ends = [self._ends(row) for row in rows]
+        stop_at = self._protocol.stop_at
+        least = np.float32(np.inf if stop_at is None else stop_at)
+        ends = [row["failure"] is not None or bool(np.float32(row["iou"]) >= least) for row in rows]
         if any(ends[:-1]):
             yield "row after a sample's end", _where(rows[ends.index(True) + 1])
         if count > most:
@@ -172,12 +174,6 @@ class RowChecks:
         recorded_end = self._replayed and (self._protocol.recording is None or self._policy.ends(sample, count))
         if count < most and not ends[-1] and not recorded_end:  # without the recording, it may end anywhere
             yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
-
-    def _ends(self, row: Row) -> bool:
-        """Whether a row ends its sample: a failure, or the IoU at which samples stop."""
-        stop_at = self._protocol.stop_at
-        reached = stop_at is not None and bool(np.float32(row["iou"]) >= np.float32(stop_at))
-        return reached or row["failure"] is not None
 
     def _form(self, row: Row) -> Iterator[tuple[str, str]]:
         """A row's click, masks and lists fit each other, so that its values can be compared."""

@@ -276,15 +276,10 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """The content of `run.json`, in its order."""
-        method, result = _table(self.method), _table(self.result)
-        if self.method.provenance is None:
-            del method["provenance"]
-        if not self.result.method_versions:
-            del result["method_versions"]
         return {
             "format": FORMAT,
             **({"task": self.task} if self.task else {}),
-            "method": method,
+            "method": _table(self.method, "provenance"),
             "dataset": _table(self.dataset),
             "protocol": {**self.protocol.as_dict(), "every": self.every, "limit": self.limit},
             "versions": self.versions,
@@ -293,7 +288,7 @@ class Record:
             "command": self.command,
             **({} if self.imported is None else {"imported": _table(self.imported)}),
             "result": {
-                **result,
+                **_table(self.result, "method_versions"),
                 "failed": [_table(failure) for failure in self.result.failed],
                 "batches_repeated": _table(self.result.batches_repeated),
             },
@@ -362,6 +357,7 @@ def parse_record(content: bytes, where: str) -> Record:
     return settings_from(kind, table, where)
 
 
-def _table(record: Any) -> dict[str, Any]:
-    """A record's fields, not copied."""
-    return {found.name: getattr(record, found.name) for found in dataclasses.fields(record)}
+def _table(record: Any, *optional: str) -> dict[str, Any]:
+    """A record's fields, not copied, without optional ones that are empty."""
+    table = {found.name: getattr(record, found.name) for found in dataclasses.fields(record)}
+    return {name: value for name, value in table.items() if value or name not in optional}

@@ -75,4 +75,3 @@ def test_boundaries(seed: int) -> None:
         assert np.array_equal(boundary(prediction, distance), literal.boundary(prediction, distance))
         expected = literal.boundary_iou(target, prediction, ratio)
         assert same(TargetBoundary(target, ratio).iou(prediction), expected)
-        assert same(TargetBoundary(target, ratio).iou(prediction), expected)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from disbench.baselines.cards import load_card as load_method_card
-from disbench.core.click_policies import ClickPolicy
-from disbench.core.clicks import NO_ERROR, Click
 from disbench.core.errors import InputError
 from disbench.datasets.cards import load_card
 from disbench.datasets.targets import RULES
@@ -28,80 +21,6 @@ from tests import toy_methods
 from tests.commands import disbench
 
 TOY = f"{toy_methods.__file__}:Discs"
-sizes = st.tuples(st.integers(1, 8), st.integers(1, 8))
-scenes = sizes.flatmap(
-    lambda size: st.tuples(
-        hnp.arrays(np.int8, size, elements=st.integers(-1, 1)),
-        hnp.arrays(np.bool_, size),
-        st.lists(st.tuples(st.integers(0, size[1] - 1), st.integers(0, size[0] - 1)), max_size=4, unique=True),
-    )
-)
-
-
-def nearest(errors: list[list[bool]], y: int, x: int) -> float:
-    """Distance from an error to the nearest pixel that is none; beyond the border all are none."""
-    height, width = len(errors), len(errors[0])
-    others = [
-        (v, u)
-        for v in range(-1, height + 1)
-        for u in range(-1, width + 1)
-        if not (0 <= v < height and 0 <= u < width and errors[v][u])
-    ]
-    return min(math.hypot(v - y, u - x) for v, u in others)
-
-
-def distances(wrong: np.ndarray) -> dict[tuple[int, int], float]:
-    errors = wrong.tolist()
-    return {(int(y), int(x)): nearest(errors, int(y), int(x)) for y, x in np.argwhere(wrong)}
-
-
-@settings(max_examples=60)
-@given(scenes)
-def test_removed_center_in_words(scene: tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]) -> None:
-    target, prediction, places = scene
-    clicks = [Click(x, y, True) for x, y in places]
-    missed, excess = (target == 1) & ~prediction, (target != 1) & prediction
-    for x, y in places:
-        missed[y, x] = excess[y, x] = False
-    found = ClickPolicy("removed-center").simulate(target, prediction, clicks, seed=3, sample="s")
-    of_missed, of_excess = distances(missed), distances(excess)
-    deepest_missed, deepest_excess = max(of_missed.values(), default=0), max(of_excess.values(), default=0)
-    if not of_missed and not of_excess:
-        assert found == NO_ERROR
-        return
-    positive = deepest_missed > deepest_excess + 1e-9
-    kind, depth = (of_missed, deepest_missed) if positive else (of_excess, deepest_excess)
-    assert found.positive == positive
-    assert kind[found.y, found.x] == pytest.approx(depth, abs=1e-6)
-
-
-def test_removed_center_draws_among_ties_by_the_seed() -> None:
-    target = np.ones((1, 9), dtype=np.int8)
-
-    def x_of(seed: int) -> int:
-        return ClickPolicy("removed-center").simulate(target, target == 0, seed=seed, sample="s").x
-
-    assert {x_of(seed) for seed in range(60)} == set(range(9)), "a row of one pixel's height: all are as deep"
-    assert x_of(1) == x_of(1)
-
-
-@settings(max_examples=60)
-@given(scenes)
-def test_scipy_center_in_words(scene: tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]) -> None:
-    """As f-BRS, FCANet and FocusCut write it: SciPy's own transform decides, to the last bit."""
-    target, prediction, places = scene
-    best: list[tuple[float, int, int]] = []
-    for wrong in ((target == 1) & ~prediction, (target == 0) & prediction):
-        depth = distance_transform_edt(np.pad(wrong, 1))[1:-1, 1:-1]
-        for x, y in places:
-            depth[y, x] = 0
-        ys, xs = np.where(depth == depth.max())
-        best.append((depth.max(), int(xs[0]), int(ys[0])))
-    positive = best[0][0] > best[1][0]
-    expected = Click(best[0][1], best[0][2], True) if positive else Click(best[1][1], best[1][2], False)
-    clicks = [Click(x, y, True) for x, y in places]
-    found = ClickPolicy("scipy-center").simulate(target, prediction, clicks)
-    assert found == (expected if max(best)[0] > 0 else NO_ERROR)
 
 
 def test_fcanets_masks(tmp_path: Path) -> None:
