@@ -19,11 +19,10 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from disbench.core.clicks import Click
-from disbench.core.scenes import SampledScene, SetOfObjects
 from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.prediction import RgbImage
-from disbench.core.scenes import Scene
+from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.frames import STRIDE, Frame
 from disbench.disnet.network import stretched
 from disbench.disnet.options import DisnetOptions, NetworkSettings
