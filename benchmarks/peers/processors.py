@@ -22,7 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from disbench.baselines.sam.session import Offer
-from disbench.baselines.sam.transformers_sam import SAM_3, SLIM_SAM, Family, TransformersSam
+from disbench.baselines.sam.transformers_sam import MOST_LOGIT, SAM_3, SLIM_SAM, Family, TransformersSam
 from disbench.core.clicks import Click
 
 SIDE = 112
@@ -92,7 +92,7 @@ def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> s
             largest = max(largest, float(np.abs(session._low - low).max()))
             best = int(scores.argmax())
             session.keep(best)
-            most = family.most_logit
+            most = MOST_LOGIT if family.stretches else None
             previous = torch.from_numpy(low[best] if most is None else low[best].clip(-most, most))[None, None]
     return (
         f"{family.name}: logits and scores of {equal} of {answers} answers equal in every bit, largest difference "

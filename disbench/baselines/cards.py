@@ -191,8 +191,8 @@ class Environment:
     Attributes:
         python: version, such as "3.11"; "" for the one that disbench runs in.
         packages: arguments of `pip install`.
-        build: packages that pip then builds from source beside those (`--no-build-isolation`).
-        variables: of the process environment, for that build.
+        build: packages that pip then builds from source beside those (`--no-build-isolation`), with `variables` in the
+            process environment.
         empty: modules that are imported but not needed to predict; stood in for where they are missing
             (`bridge/shims/`).
         notes: what differs on CUDA.
@@ -208,13 +208,10 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class InstallRecipe:
-    """How a bridged system is installed: the card's `code` at a commit, and an environment.
+    """How a bridged system is installed: the card's `code` at a commit (40 hex digits), and an environment.
 
-    Attributes:
-        commit: 40 hex digits.
-        environment: a name in `baselines/environments/`, or a path that ends in `.toml`.
-        empty: such modules beside those of the environment.
-        folder: of the checkout, that goes on the path beside it.
+    `environment` is a name in `baselines/environments/`, or a path that ends in `.toml`; `empty` are such modules
+    beside its own, `folder` one of the checkout that goes on the path beside it.
     """
 
     commit: str
@@ -331,13 +328,9 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method's class and options, from which this process or a worker builds it.
+    """A method's class ("package.module:Name" or "/absolute/file.py:Name") and all its options, to build it from.
 
-    Attributes:
-        name: its name in results: the card's, or the class's.
-        entry: "package.module:Name" or "/absolute/file.py:Name".
-        options: every option with its value.
-        card: the card's table; empty for a class without a card.
+    `name` is its name in results, the card's or the class's; `card` the card's table, empty for a class without one.
     """
 
     name: str

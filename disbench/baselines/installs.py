@@ -180,7 +180,6 @@ def _size(folder: Path) -> str:
 
 
 def _known(card_name: str, name: str) -> tuple[MethodCard, InstallRecipe, Variant]:
-    """A card, its recipe, and the variant of a name; an empty one for a card without named variants."""
     card = load_card(card_name)
     if card.install is None:
         how = "" if card.status == "bridge" else f"; its status is {card.status!r}"
@@ -367,7 +366,6 @@ def _from_drive(variant: Variant, path: Path, sha256: str, label: str) -> str:
 
 
 def _plain_drive(url: str) -> str:
-    """The address of a file's content, from any form of a link to it."""
     identity = url.partition("/file/d/")[2].partition("/")[0] or url.partition("id=")[2].partition("&")[0]
     return f"{_DRIVE}uc?id={identity}"
 

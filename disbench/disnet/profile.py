@@ -165,7 +165,6 @@ def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[A
 
 
 def _owners(stage: nn.Module) -> dict[nn.Module, str]:
-    """The part of each module of a stage, itself included."""
     owners = dict.fromkeys(stage.modules(), REST)
     for name, modules in parts_of(stage).items():
         owners |= {inner: name for module in modules for inner in module.modules()}
@@ -181,7 +180,6 @@ def _rows(stage: str, module: nn.Module, columns: Sequence[dict[str, dict[str, f
 
 
 def _clicks(count: int, side: int) -> ClickBatch:
-    """Clicks in a row across the input, with alternating signs."""
     along = torch.linspace(0, side - 1, count + 2)[1:-1]
     points = torch.stack([along, torch.full_like(along, side / 2)], dim=-1)[None]
     positive = (torch.arange(count) % 2 == 0)[None]

@@ -343,7 +343,6 @@ def _products(
 
 
 def _place_again(stage: SamStage, _: object) -> None:
-    """Compute the position codes again from the loaded weights."""
     stage.positions = image_positions(stage.prompts).detach()
 
 

@@ -158,7 +158,6 @@ def _dump(path: Path, content: object) -> None:
 
 
 def _write_array(file: BinaryIO, name: str, records: Iterable[dict[str, Any]]) -> None:
-    """A further key of the JSON object, written record by record."""
     file.write(b',"' + name.encode() + b'":[')
     for number, record in enumerate(records):
         file.write((b",\n" if number else b"\n") + orjson.dumps(record))
@@ -202,7 +201,6 @@ def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int
 
 
 def _kept_objects(sampled: SampledScene) -> list[int]:
-    """All objects if a set names stuff, otherwise all but the stuff."""
     objects = sampled.scene.objects
     named = (number for s in sampled.sets for number in (s.center, *s.click_excludes, *itertools.chain(*s.members)))
     keep_stuff = any(objects[number].kind == "stuff" for number in named)

@@ -100,7 +100,6 @@ class ShardReader:
         self._sound: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
-        """How many scenes there are."""
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> SampledScene:
@@ -118,7 +117,6 @@ class ShardReader:
         return self._cache[key].scene(row)
 
     def __iter__(self) -> Iterator[SampledScene]:
-        """All scenes in order; no more than a row group is decoded at a time."""
         for shard, group in self._groups():
             yield from self._rows(shard, group)
 
@@ -211,11 +209,9 @@ class DiverseSets(Sequence[DiverseSet]):
         self._starts = np.concatenate([[0], np.cumsum(self.reader.sets_a_scene())])
 
     def __len__(self) -> int:
-        """How many sets there are in all scenes."""
         return int(self._starts[-1])
 
     def __iter__(self) -> Iterator[DiverseSet]:
-        """The sets in order, scene by scene."""
         for sampled in self.reader:
             for chosen in sampled.sets:
                 yield diverse_set(sampled.scene, chosen)

@@ -120,11 +120,9 @@ class Rows:
         self._values: list[list[Any]] = [column.to_pylist() for column in self._rows.values()]
 
     def __len__(self) -> int:
-        """How many rows there are."""
         return len(self._values[0])
 
     def __iter__(self) -> Iterator[SampledScene]:
-        """All scenes, in order."""
         return map(self.scene, range(len(self)))
 
     def scene(self, row: int) -> SampledScene:
@@ -253,12 +251,10 @@ class _Lists:
 
 
 def _written_out(column: pa.Array) -> pa.Array:
-    """Texts in place of the numbers of a dictionary."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _numbers(values: pa.Array) -> IntArray:
-    """Numbers with `_NULL` for null."""
     if values.null_count:
         values = values.cast(pa.int64()).fill_null(_NULL)
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)

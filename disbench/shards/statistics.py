@@ -90,8 +90,6 @@ def statistics(folder: Path, *, overlaps: bool = True, limit: int | None = None,
 
 @dataclass
 class _Overlaps:
-    """How masks of sets overlap, summed over scenes."""
-
     shares: array[float] = field(default_factory=lambda: array("d"))
     ious: array[float] = field(default_factory=lambda: array("d"))
     sums: defaultdict[str, Any] = field(default_factory=lambda: defaultdict(int))
@@ -151,8 +149,6 @@ class _Overlaps:
 
 @dataclass
 class _Tally:
-    """All that is summed over scenes."""
-
     overlaps: _Overlaps | None
     sums: Counter[str] = field(default_factory=Counter)
     by_source: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

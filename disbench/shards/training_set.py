@@ -73,7 +73,6 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """How many diverse sets the shards have."""
         return len(self.sets)
 
     def __getitem__(self, index: int) -> Any:

@@ -1,7 +1,9 @@
 """Adapters of published methods: each makes a model of a peer's own code (docs/bridge.md), by the name that cards use.
 
-They run in the peer's Python (3.7 or later, with NumPy), and import nothing of disbench.
+They run in the peer's Python (3.7 or later, with NumPy), and import nothing of disbench. What the methods of a session
+do is said once, in `Model`.
 """
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
 
 
 class Model:
-    """The model of an adapter: each image gets a session, made with the same parts."""
+    """The model of an adapter: each image gets a session, made with the same parts.
+
+    A session answers `predict` with (masks, scores or None): bool or float32 (candidates, height, width) for all clicks
+    so far, (x, y, positive) each. Its `keep`, if it has one, is told which of them was kept.
+    """
 
     def __init__(self, session: Callable[..., Any], *parts: Any) -> None:
         self.session, self.parts = session, parts
@@ -66,7 +72,6 @@ class IsegmSession:
             self.begin(image)
 
     def predict(self, clicks: Any) -> Any:
-        """Masks for all clicks so far, (x, y, positive) each: (candidates, height, width), and no scores."""
         for x, y, positive in clicks[len(self.clicker) :]:
             # NumPy's numbers, as the peers' own clicks have: torch makes float64 of them where Python's give float32,
             # and what f-BRS optimises follows the last bits.
@@ -78,22 +83,17 @@ class IsegmSession:
         return self.masks, None
 
     def begin(self, image: Any) -> None:
-        """Hand an image, uint8 (height, width, 3), RGB, to the predictor."""
         self.predictor.set_input_image(image)
 
     def ask(self) -> Any:
         """The predictor's answer: float32 or bool (height, width) or (candidates, height, width)."""
         return self.predictor.get_prediction(self.clicker)
 
-    def keep(self, index: int) -> None:
-        """Ignored: there is one candidate."""
-
 
 class GranularModel(Model):
-    """A model whose sessions take a granularity after the image."""
+    """A model whose sessions take a granularity: the size of the wanted mask relative to its whole, in (0, 1]."""
 
     def open(self, image: Any, granularity: float | None = None) -> Any:
-        """Begin with an image, told the size of the wanted mask relative to its whole, in (0, 1], or nothing."""
         return self.session(*self.parts, image, granularity)
 
 
@@ -187,7 +187,6 @@ class FcfiSession(IsegmSession):
     """Its predictor takes the previous probabilities, and a gate: 0 at the first click, 1 after it."""
 
     def ask(self) -> Any:
-        """Probabilities (height, width)."""
         if self.masks is None:
             height, width = self.predictor.original_image.shape[2:]
             return self.predictor.get_prediction(self.clicker, np.zeros((height, width), np.float32), 0.0)[0]
@@ -198,7 +197,6 @@ class FbrsSession(IsegmSession):
     """Its data set normalises the images, so its predictor takes normalised ones."""
 
     def begin(self, image: Any) -> None:
-        """Normalise an image and hand it over."""
         transforms = self.load("torchvision.transforms")
         prepared = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
         self.predictor.set_input_image(prepared(image))
@@ -248,7 +246,6 @@ class GracoSession(IsegmSession):
         super().__init__(load, make, options, image)
 
     def ask(self) -> Any:
-        """Probabilities (height, width)."""
         return self.predictor.get_prediction(self.clicker, gra=self.granularity)
 
 
@@ -277,7 +274,6 @@ class PiclickSession(IsegmSession):
     """Seven masks a click, or its own choice."""
 
     def ask(self) -> Any:
-        """Masks (candidates, height, width)."""
         return self.predictor.get_prediction(self.clicker, max_score=bool(self.options["max_score"]))
 
     def keep(self, index: int) -> None:
@@ -302,11 +298,9 @@ class SegnextSession(IsegmSession):
     """Its predictor has other names for the same methods."""
 
     def begin(self, image: Any) -> None:
-        """Hand an image over."""
         self.predictor.set_image(image)
 
     def ask(self) -> Any:
-        """Probabilities (height, width)."""
         # The network remembers the size of the image that it saw last, which may be another session's.
         self.predictor.model.orig_size = self.predictor.orig_img_shape[-2:]
         return self.predictor.predict(self.clicker)
@@ -339,7 +333,6 @@ class SamSession:
         self.predictor.set_image(image)
 
     def predict(self, clicks: Any) -> Any:
-        """Masks for all clicks so far, (x, y, positive) each: bool (candidates, height, width), and their scores."""
         points = np.array([(x, y) for x, y, _ in clicks], dtype=np.float64)
         labels = np.array([int(positive) for _, _, positive in clicks])
         again = self.kept is not None and self.feedback
@@ -443,7 +436,6 @@ class FocsamSession:
         self.logits: Any = None
 
     def predict(self, clicks: Any) -> Any:
-        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
         modes, net = self.modes, self.net
         points = [(y, x, modes.CLK_POSITIVE if positive else modes.CLK_NEGATIVE) for x, y, positive in clicks]
         with self.torch.no_grad():
@@ -510,7 +502,6 @@ class PointsSession:
         self.answer, self.network, self.options, self.device, self.image = answer, network, options, device, image
 
     def predict(self, clicks: Any) -> Any:
-        """The one mask of all points, (x, y, positive) each: float32 (1, height, width), and no scores."""
         mask = np.clip(self.answer(self, self.image, clicks), 0, 1)
         return mask.astype(np.float32)[None], None
 
@@ -597,7 +588,6 @@ class FcanetSession:
         self.core, self.net, self.integrity, self.on_gpu, self.image = core, net, integrity, on_gpu, image
 
     def predict(self, clicks: Any) -> Any:
-        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
         points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
         mask = self.core.predict(self.net, self.image, points, if_sis=self.integrity, if_cuda=self.on_gpu)
         return mask[None] == 1, None
@@ -622,7 +612,6 @@ class FocusCutSession:
         self.focused: list[dict[str, Any]] = []
 
     def predict(self, clicks: Any) -> Any:
-        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
         points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
         whole = (self.settings, self.net, self.sample, points)
         if len(points) == 1 and self.settings["zoom_in"] == 0:
@@ -698,7 +687,6 @@ class InterformerSession:
         self.marks = self.torch.full(shape, unknown, dtype=self.torch.int64, device=device)
 
     def predict(self, clicks: Any) -> Any:
-        """The mask for all clicks so far, (x, y, positive) each: bool (1, height, width), and no scores."""
         x, y, positive = clicks[-1]
         net, options = self.net, self.options
         points = [[(y, x, "positive" if positive else "negative")]]

@@ -30,11 +30,9 @@ import numpy as np
 PROTOCOL = 1
 MAGIC = b"DSB1"
 LENGTH = struct.Struct("<I")
-MOST_HEADER = 1 << 20
-"""Largest header, bytes."""
+MOST_HEADER = 1 << 20  # bytes
 DTYPES = ("|b1", "|u1", "<f4")
-MOST_BYTES = 1 << 30
-"""Largest size of the arrays of a message to the child: an image of 18,000 x 18,000 pixels."""
+MOST_BYTES = 1 << 30  # of the arrays of a message to the child: an image of 18,000 x 18,000 pixels
 _ERROR_LENGTH = 500
 _PARTING_SECONDS = 1.0
 
@@ -73,11 +71,7 @@ def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str,
     sizes = [_bytes(entry) for entry in listed]
     if sum(sizes) > most_bytes:
         raise WireError(f"arrays of {sum(sizes)} bytes; at most {most_bytes} are read")
-    arrays = []
-    for entry, size in zip(listed, sizes):  # noqa: B905  (Python 3.7 has no strict)
-        content = read(size) if size else b""
-        arrays.append(_array(content, entry))
-    return header, arrays
+    return header, [_array(read(size) if size else b"", entry) for entry, size in zip(listed, sizes)]  # noqa: B905
 
 
 def _array(content: Any, entry: dict[str, Any]) -> Any:
@@ -135,17 +129,14 @@ class Server:
         session = self._sessions[header["session"]]
         if kind == "predict":
             masks, scores = session.predict([(int(x), int(y), bool(p)) for x, y, p in header["clicks"]])
-            return {"type": "prediction", "scores": _numbers(scores)}, (_masks(masks),)
+            found = plain_array(masks)
+            found = found if found.dtype == np.bool_ else np.asarray(found, dtype=np.float32)
+            return {"type": "prediction", "scores": _numbers(scores)}, (found,)
         if kind == "keep":
             if hasattr(session, "keep"):
                 session.keep(int(header["index"]))
             return {"type": "kept"}, ()
         raise WireError(f"a message of the unknown type {kind!r:.80}")
-
-
-def _masks(masks: Any) -> Any:
-    found = plain_array(masks)
-    return found if found.dtype == np.bool_ else np.asarray(found, dtype=np.float32)
 
 
 def plain_array(value: Any) -> Any:
@@ -192,10 +183,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
     """The message for an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    try:
-        words = " ".join(str(error)[: 10 * _ERROR_LENGTH].split())[:_ERROR_LENGTH]
-    except Exception:
-        words = "an error whose message cannot be read"
+    words = " ".join(str(error)[: 10 * _ERROR_LENGTH].split())[:_ERROR_LENGTH]
     return {"type": "error", "error": f"{type(error).__name__}: {words}", "where": place}
 
 

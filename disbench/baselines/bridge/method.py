@@ -243,7 +243,6 @@ def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(command: Sequence[str]) -> str:
-    """A program's output; "" if it fails or is missing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -416,7 +415,6 @@ class Child:
         return repr(heard[:_BEGINNING])
 
     def _told(self, sentence: str) -> BridgeError:
-        """An error with the child's last words, cut to fit."""
         words = _plain(bytes(self._words).decode(errors="replace"))
         sentence = sentence[: _SENTENCE - _FEWEST_WORDS] if words else sentence
         joined = f"{sentence}; its last words: "
@@ -424,7 +422,6 @@ class Child:
 
 
 def _plain(text: object) -> str:
-    """A text from the child on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 

@@ -94,7 +94,6 @@ class GrabCutSession:
 
 
 def _with_seeds(labels: ByteArray | None, seeds: SignMap) -> ByteArray:
-    """The labels of the click before, or probable background at a new start, with the seeds set."""
     found = np.full(seeds.shape, PROBABLY_BACKGROUND, dtype=np.uint8) if labels is None else labels.copy()
     found[seeds > 0], found[seeds < 0] = OBJECT, BACKGROUND
     return found
@@ -106,7 +105,6 @@ def _is_object(labels: ByteArray) -> BoolArray:
 
 
 def _has_both(labels: ByteArray) -> bool:
-    """Whether there are pixels to learn both mixtures from."""
     found = _is_object(labels)
     return bool(found.any()) and not bool(found.all())
 

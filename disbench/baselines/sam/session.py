@@ -5,10 +5,10 @@ Subclasses of `SamMethod` have the models' own encoder, decoder, and upsampling 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,24 +83,21 @@ class Encodings(Generic[Encoding]):
 
     def __init__(self, encode: Callable[[RgbImage], Encoding]) -> None:
         self._encode = encode
-        self._known: OrderedDict[str, Encoding] = OrderedDict()
+        self._known: dict[str, Encoding] = {}
 
     def of(self, image: RgbImage) -> Encoding:
         """The encoding of an image."""
         key = image_hash(image)
-        if key not in self._known:
-            self._known[key] = self._encode(image)
-            while len(self._known) > IN_MEMORY:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        found = self._known.pop(key) if key in self._known else self._encode(image)
+        self._known[key] = found
+        if len(self._known) > IN_MEMORY:
+            del self._known[next(iter(self._known))]
+        return found
 
 
 def image_hash(image: RgbImage) -> str:
     """SHA-256 (hex) of an image's size and pixels."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
@@ -109,9 +106,11 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
     Several processes may do so at once: each writes under its own name and renames.
     """
     path = folder / f"{name}.npy"
-    found = _read(path, shape)
-    if found is not None:
-        return found
+    with contextlib.suppress(Exception):  # a damaged header fails in any way: it is parsed as Python's literals
+        # Mapped: a header that announces more than the file has fails before memory is taken.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if found.dtype == np.float32 and found.shape == shape:
+            return np.array(found)
     made = make()
     own = path.with_name(f"{name}.{os.getpid()}.npy")
     with naming(own):
@@ -120,17 +119,6 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
             np.save(file, made)
         own.replace(path)
     return made
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
-    try:
-        # Mapped: a header that announces more than the file has fails before memory is taken.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # a damaged header fails in any way: it is parsed as Python's literals
-        return None
-    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
-        return None
-    return np.array(found)
 
 
 class SamMethod(ABC):

@@ -38,6 +38,7 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]
+MOST_LOGIT = 32.0  # SAM 2's predictor cuts the logits that it hands out for feeding back
 _HALF = np.full(3, 127.5, dtype=np.float32)
 
 
@@ -48,20 +49,17 @@ class Family:
     Attributes:
         types: `model_type` in the configurations that it can load.
         hub: name of the default model on Hugging Face.
-        config: the part of the model's configuration that has `image_size`.
-        stretches: the image is stretched to the encoder's square, not padded.
+        stretches: the image is stretched to the encoder's square, not padded, and logits that are fed back are clipped
+            to 32 in size.
         halves: a stretched image is rounded to 8 bits, and its levels go to [-1, 1], in place of SAM's normalisation.
-        most_logit: logits that are fed back are clipped to this size, if given.
     """
 
     name: str
     model_class: str
     types: tuple[str, ...]
     hub: str
-    config: str = "vision_config"
     stretches: bool = False
     halves: bool = False
-    most_logit: float | None = None
 
 
 class TransformersSam(SamMethod):
@@ -69,7 +67,8 @@ class TransformersSam(SamMethod):
 
     def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
         self.family, self.model = family, load_model(family, model, revision, device)
-        self.side = int(getattr(self.model.config, family.config).image_size)
+        part = "prompt_encoder_config" if family.stretches else "vision_config"
+        self.side = int(getattr(self.model.config, part).image_size)
         super().__init__(self._encode, feedback, offer)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
@@ -98,7 +97,6 @@ class TransformersSam(SamMethod):
         return logits
 
     def _encode(self, image: RgbImage) -> dict[str, Any]:
-        """The arguments of the model that replace the image."""
         import torch  # noqa: PLC0415
 
         stretches, halves = self.family.stretches, self.family.halves
@@ -121,12 +119,11 @@ class TransformersSam(SamMethod):
         return np.stack(scaled)
 
     def _previous(self, prompts: Sequence[Prompt]) -> Any:
-        """The logits that are fed back, (prompts, 1, low, low), or None."""
         logits = [prompt.previous for prompt in prompts if prompt.previous is not None]
         if not logits:
             return None
-        joined, most = np.stack(logits)[:, None], self.family.most_logit
-        return self._tensor(joined if most is None else joined.clip(-most, most))
+        joined = np.stack(logits)[:, None]
+        return self._tensor(joined.clip(-MOST_LOGIT, MOST_LOGIT) if self.family.stretches else joined)
 
     def _tensor(self, array: Float32Array) -> Any:
         import torch  # noqa: PLC0415
@@ -184,7 +181,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The encodings of several images as one batch: tensors, or lists of them, joined along axis 0."""
     import torch  # noqa: PLC0415
 
     def join(parts: Sequence[Any]) -> Any:
@@ -213,26 +209,9 @@ def stretched_input(image: RgbImage, side: int, halves: bool = False) -> Float32
 
 SAM = Family("sam", "SamModel", types=("sam",), hub="facebook/sam-vit-base")
 SAM_HQ = Family("sam-hq", "SamHQModel", types=("sam_hq",), hub="syscv-community/sam-hq-vit-base")
-SAM_2 = Family(
-    name="sam2",
-    model_class="Sam2Model",
-    types=("sam2", "sam2_video"),
-    hub="facebook/sam2.1-hiera-tiny",
-    config="prompt_encoder_config",
-    stretches=True,
-    most_logit=32.0,  # its predictor cuts the logits that it hands out for feeding back
-)
+SAM_2 = Family("sam2", "Sam2Model", ("sam2", "sam2_video"), "facebook/sam2.1-hiera-tiny", stretches=True)
 SLIM_SAM = Family("slimsam", "SamModel", types=("sam",), hub="Zigeng/SlimSAM-uniform-50")
-SAM_3 = Family(
-    name="sam3",
-    model_class="Sam3TrackerModel",
-    types=("sam3_tracker", "sam3_video"),
-    hub="facebook/sam3",
-    config="prompt_encoder_config",
-    stretches=True,
-    halves=True,
-    most_logit=32.0,
-)
+SAM_3 = Family("sam3", "Sam3TrackerModel", ("sam3_tracker", "sam3_video"), "facebook/sam3", stretches=True, halves=True)
 
 
 def method_of(family: Family) -> Callable[..., TransformersSam]:

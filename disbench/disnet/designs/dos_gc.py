@@ -31,16 +31,10 @@ def dos_gc(
     device: str = "cpu",
     **labels: Label,
 ) -> GraphCutMethod:
-    """The design `dos` with a graph cut; other arguments and errors as for `design`.
+    """The design `dos` with a graph cut; arguments and errors as for `design`, and two of its own.
 
-    Args:
-        checkpoint: safetensors file of a training of `dos`.
-        max_side: long side of the image that is cut, pixels; 0 for the image's own size.
-        gamma: weight of the boundary against the network's log odds.
-        weights: folder of the frozen encoder's files.
-        cache: folder for the encoder's features.
-        device: torch device.
-        labels: expected settings of the checkpoint.
+    `max_side` is the long side of the image that is cut, pixels (0: its own size), `gamma` the weight of the boundary
+    against the network's log odds.
     """
     network = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     return GraphCutMethod(network, max_side, gamma)

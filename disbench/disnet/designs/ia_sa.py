@@ -45,19 +45,11 @@ def ia_sa(
     device: str = "cpu",
     **labels: Label,
 ) -> AdaptiveMethod:
-    """The design `ritm`, adapted at test time; other arguments and errors as for `design`.
+    """The design `ritm`, adapted at test time; arguments and errors as for `design`, and some of its own.
 
-    Args:
-        checkpoint: safetensors file of a training of `ritm`.
-        single_image: IA.
-        image_sequence: SA; numbers then depend on the order of the images.
-        steps: gradient steps at a correction, and at the end of an image.
-        rate: their learning rate (Adam).
-        order: file to which a line is appended for each image that begins; "" for none.
-        weights: folder of the frozen encoder's files.
-        cache: folder for the encoder's features.
-        device: torch device.
-        labels: expected settings of the checkpoint.
+    `single_image` is IA, `image_sequence` SA, with which numbers depend on the order of the images. A correction, and
+    the end of an image, is followed by `steps` gradient steps of Adam with the learning rate `rate`. A line is appended
+    to the file `order`, if given, for each image that begins.
     """
     inner = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     place = Path(order).expanduser() if order else None
@@ -67,16 +59,16 @@ def ia_sa(
 class AdaptiveMethod:
     """A network of one stage and one mask whose weights are adapted; its images come one after another.
 
-    `sequence` are the weights that an image starts with.
+    `sequence` are the weights that an image starts with; the other arguments are those of `ia_sa`.
     """
 
     def __init__(
         self,
         inner: DisnetMethod,
-        single_image: bool = True,
-        image_sequence: bool = True,
-        steps: int = 5,
-        rate: float = 1e-5,
+        single_image: bool,
+        image_sequence: bool,
+        steps: int,
+        rate: float,
         order: Path | None = None,
     ) -> None:
         self.inner, self.single_image, self.image_sequence = inner, single_image, image_sequence

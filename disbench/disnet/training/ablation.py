@@ -208,7 +208,6 @@ def _training(plan: AblationPlan, row: PlannedRow, seed: int, options: AblationO
 
 
 def _require_shards(source: RowShards, options: AblationOptions) -> None:
-    """Check that shards are here or below the root of the datasets, or make them."""
     places = [Path(source.folder), *([options.data / source.folder] if options.data else [])]
     if any(place.is_dir() for place in places):
         return

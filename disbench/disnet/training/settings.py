@@ -203,7 +203,6 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
 
 
 def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with the values of another put over it, those of nested tables one by one."""
     nested = {key for key in base if isinstance(base[key], Mapping) and isinstance(changes.get(key), Mapping)}
     return {**base, **changes, **{key: _put_over(base[key], changes[key]) for key in nested}}
 

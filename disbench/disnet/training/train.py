@@ -115,8 +115,6 @@ def begin(out: Path, existing: str) -> None:
 
 
 class _Run:
-    """One call of `train`."""
-
     def __init__(self, training: Training, out: Path, device: str) -> None:
         self.training, self.out = training, out
         _keep_memory()
@@ -347,7 +345,6 @@ def averaged(network: Disnet, decay: float) -> AveragedModel:
 
 
 def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
-    """The network before the first step, and facts of the file that it starts from."""
     start: dict[str, Any] = {}
     if not training.start:
         network = build_network(training.network)
@@ -368,7 +365,6 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
 
 
 def _take_parts(network: Disnet, other: Disnet, prefixes: tuple[str, ...], where: str) -> None:
-    """Give a network the weights of another whose names have one of these prefixes."""
     theirs = other.state_dict()
     taken = {name: theirs.get(name) for name in network.state_dict() if name.startswith(prefixes)}
     for name, value in taken.items():
