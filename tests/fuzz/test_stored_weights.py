@@ -127,22 +127,6 @@ def test_settings_in_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
     load(with_settings(checkpoint.read_bytes(), lambda settings: data.draw(changed(settings))))
 
 
-HEADERS = [
-    *(b"", b"{}", b"[]", b"null", b"[" * 10_000),
-    *(b'{"__metadata__":{"disbench":"[]"}}', b'{"__metadata__":{"disbench":"{\\"training\\":1}"}}'),
-]
-
-
-@pytest.mark.parametrize("header", HEADERS)
-def test_headers_without_a_network(header: bytes) -> None:
-    load(joined(header, b""))
-
-
-@pytest.mark.parametrize("length", [0, 1, 2**31, 2**40, 2**63, 2**64 - 1])
-def test_lengths_of_headers(checkpoint: Path, length: int) -> None:
-    load(struct.pack("<Q", length) + checkpoint.read_bytes()[8:])
-
-
 BOMB = """
 import sys
 from pathlib import Path

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.baselines.bridge.method import Bridge, BridgeError, child_command, provenance
+from disbench.baselines.bridge.method import Bridge, BridgeError, child_command
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -153,10 +153,8 @@ NONSENSE = [
     ("sh -c 'echo Loading the model'", r"wrote b'Loading the model\\n' where a message was due"),
     ("printf hi", r"wrote b'hi', and (ended with exit code 0|closed)"),
     ("sh -c 'echo hi; sleep 60'", rf"wrote b'hi\\n', and {SILENT}"),
-    ("printf DSB1", "(ended with exit code|closed its standard output)"),
     ("sh -c 'sleep 60'", SILENT),
     ("no-such-program-at-all", "no-such-program-at-all: it cannot be started"),
-    (" ", "it cannot be started"),
     ("sh -c 'echo broken >&2; exit 7'", "ended with exit code 7; its last words: broken"),
 ]
 
@@ -196,14 +194,10 @@ OWN = f"import json\n{OWN}"
 
 LONG_ERROR = r'"type": "error", "error": "two\nlines\ud800\x1b[1m" + "x" * 9999'
 WRONG_ANSWERS = [
-    ('"type": "kept"', '"type": "done"', "asked to keep and answered 'done' where 'kept' was due"),
     ('"type": "opened"', '"type": "kept"', "asked to open and answered 'kept' where 'opened' was due"),
     ('"scores": None', '"scores": [10 ** 400]', "not numbers: .* of 1329 bits"),
     ('"scores": None', '"scores": [float("nan")]', "not finite numbers"),
-    ('"scores": None', '"scores": {"a": [1]}', "not numbers"),
-    ('"scores": None', '"scores": 1', r"scores of shape \(\)"),
     ('"|b1", "shape"', '"|u1", "shape"', "dtype uint8"),
-    ("[1, height, width]", "[0, height, width]", r"shape \(0, 20, 30\)"),
     ("[1, height, width]", "[1, width, height]", r"shape \(1, 30, 20\)"),
     ("[1, height, width]", "[1 << 20, height, width]", "arrays of 629145600 bytes; at most 153600"),
     ('"arrays": listed}', '"arrays": []}', "0 arrays"),
@@ -225,12 +219,9 @@ def test_a_wrong_answer_is_named(bridge: Maker, tmp_path: Path, found: str, inst
 
 
 MISSING: list[tuple[dict[str, str], str]] = [
-    ({"adapter": "ritmm"}, "ritmm: .*checkpoint=PATH"),
     ({"adapter": "ritmm", "checkpoint": __file__}, "unknown adapter 'ritmm'"),
     ({"adapter": "nowhere.py"}, "nowhere.py"),
-    ({"repo": __file__}, "repo = .*no such folder"),
     ({"repo": "no/where"}, "repo = no/where"),
-    ({"repo": ""}, "repo=PATH"),
     ({"python": ""}, "python=PATH"),
     ({"python": "/no/python"}, "python = /no/python"),
     ({"checkpoint": "none.pth"}, "checkpoint = none.pth"),
@@ -244,26 +235,6 @@ def test_what_is_missing_is_named_before_anything_starts(options: dict[str, str]
     child_command(**sound)
     with pytest.raises(InputError, match=words):
         child_command(**{**sound, **options})
-
-
-def test_provenance(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "weights.pth"
-    checkpoint.write_bytes(b"abc")
-    found = provenance({"checkpoint": str(checkpoint), "repo": str(tmp_path)})
-    assert found["checkpoint_sha256"].startswith("ba7816bf8f01cfea")
-    assert found["repo_commit"] == "", "no checkout of git"
-    assert provenance({}) == {}
-    assert set(provenance({"adapter": ADAPTER})) == {"adapter_sha256"}
-    assert provenance({"adapter": "ritm"}) == {}
-    # Code that was unpacked there, and that the checkout does not know.
-    (tmp_path / "own.txt").write_text("")
-    (tmp_path / "peer").mkdir()
-    (tmp_path / "peer" / "model.py").write_text("")
-    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
-    for command in (("init", "-q"), ("add", "own.txt"), (*identity, "commit", "-q", "-m", "first")):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    assert provenance({"repo": str(tmp_path / "peer")})["repo_commit"] == ""
-    assert len(provenance({"repo": str(tmp_path)})["repo_commit"]) == 40
 
 
 PARENT = """

@@ -149,13 +149,11 @@ SHOWN = [
     ("mobilesam", "disbench methods fetch mobilesam"),
     ("mobilesam", 'pip install "disbench[onnx]"'),
     ("mobilesam", "one of 1, 3"),
-    ("mobilesam", "MIT"),
     ("sam", "weights: Hugging Face"),
     ("disk", "weights: none needed"),
     ("dextr", "4 extreme points, given at once"),
     ("ritm", "network h32-cocolvis: HRNet-32 on COCO+LVIS; coco_lvis_h32_itermask.pth"),
     ("ritm", f"{RITM_CODE}/coco_lvis_h32_itermask.pth"),
-    ("ritm", "tricks: flip averaging"),
     ("ritm", "disbench methods install ritm --variant h18-sbd"),
     ("ritm", "disbench run --method ritm --variant h18-sbd --protocol ritm"),
     ("ritm", "--set device=cpu"),
@@ -174,19 +172,14 @@ WEIGHT = "[[weights]]\nfile = 'a'\nsha256 = 'x'\nbytes = 1\n"
 VARIANT = "[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\n"
 BAD_CARDS = {
     "status = 'native'": "'title' is missing",
-    "title = 'T'\nstatus = 'native'": "names its class",
     "title = 'T'\nstatus = 'published-only'": "says why not: reason",
     "title = 'T'\nstatus = 'bridge'": "names its adapter",
     "title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'": "'entry' goes with",
     f"{SMALL}threshold = 'high'": "threshold is a number",
-    f"{SMALL}threshold = nan": "threshold is a number",
     f"{SMALL}budget = 'points'": "unknown budget",
-    f"{SMALL}adapter = 'ritm'": "'adapter' goes with status = 'bridge'",
-    f"{SMALL}reason = 'no code'": "'reason' goes with status = 'published-only'",
     f"{SMALL}[options.size]\nhelp = 'no default'": "no default",
     f"{SMALL}{VARIANT}file = '../a'": "plain file name",
     f"{SMALL}{WEIGHT}npm = 'p@1'\nmember = 'a'".replace("file = 'a'", "file = '../a'"): "plain file name",
-    f"{SMALL}{WEIGHT}npm = 'p@1'": "'member' is missing",
     f"{SMALL}{WEIGHT}npm = './folder'\nmember = 'a'": "not a package and its version",
 }
 
@@ -222,7 +215,6 @@ NO_CLASS: list[tuple[str, list[str], str]] = [
     ("nowhere.py:Discs", [], "nowhere.py"),
     (f"{TOY}:Disks", [], "did you mean 'Discs'"),
     (f"{TOY}:Discs", ["radus=3"], "did you mean 'radius'"),
-    (f"{TOY}:Discs", ["radius=wide"], "radius"),
     ("no.such.module:Name", [], "no.such.module"),
     ("nowhere.py", [], "nowhere.py:Name"),
     ("os:sep", [], "os:sep"),
@@ -237,13 +229,10 @@ def test_a_class_that_cannot_be_found_is_named(name: str, overrides: list[str], 
 
 WRONG_FILES = [
     ("import numpy\n\nraise RuntimeError('not today')\n", "line 3: RuntimeError: not today"),
-    ("class Broken(:\n    pass\n", "line 1: SyntaxError"),
     ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
-    ("import sys\nsys.exit(4)\n", "line 2: SystemExit: 4"),
     ("def fail():\n    raise KeyError\n\nfail()\n", "line 2: KeyError"),
     ("class Needs:\n    def __init__(self, folder): ...\n", "folder"),
     ("class Needs:\n    threshold = 'high'\n", "threshold is 'high'"),
-    ("class Needs:\n    threshold = float('nan')\n", "threshold is nan"),
     ("class Near:\n    pass\n", "unknown class 'Needs'"),
 ]
 

@@ -80,28 +80,6 @@ def test_image_and_masks_move_together(size: tuple[int, int], augmentation: Augm
     assert np.array_equal(planes, masks[:, seen[..., 0], seen[..., 1]])
 
 
-@settings(max_examples=60)
-@given(SIZES, AUGMENTATIONS, SEEDS)
-def test_a_crop_is_one_piece_of_the_image_perhaps_flipped(
-    size: tuple[int, int], augmentation: Augmentation, seed: int
-) -> None:
-    view = drawn(size, augmentation, seed)
-    assert view.top >= 0 and view.top + view.height <= size[0]
-    assert view.left >= 0 and view.left + view.width <= size[1]
-    for side, own in ((view.height, size[0]), (view.width, size[1])):
-        assert max(1, round(augmentation.smallest_crop * own)) <= side
-    seen = view.image(coordinates(size))
-    rows, columns = seen[:, 0, 0].astype(int), seen[0, :, 1].astype(int)
-    assert (np.diff(rows) == (-1 if view.upside_down else 1)).all()
-    assert (np.diff(columns) == (-1 if view.mirrored else 1)).all()
-    assert rows.min() == view.top and columns.min() == view.left
-    for probability, flipped in (
-        (augmentation.horizontal_flip, view.mirrored),
-        (augmentation.vertical_flip, view.upside_down),
-    ):
-        assert probability == 0.5 or flipped == bool(probability)
-
-
 def test_brightness_and_contrast_by_hand() -> None:
     """0.5 * (level - 127.5) + 127.5 + 0.2 * 255, cut off at 255; masks know nothing of it."""
     levels = np.array([[0, 100, 127, 128, 255]], dtype=np.uint8)
@@ -204,14 +182,6 @@ def test_the_kinds_of_negative_clicks() -> None:
     for kind, share in zip(NEGATIVE_KINDS, NEGATIVE_SHARES, strict=True):
         expected = everywhere - by_chance["border"] if kind == "background" else share + by_chance[kind]
         assert found[kind] / total == pytest.approx(expected, abs=0.03)
-
-
-def test_a_kind_without_a_place_is_left_out() -> None:
-    whole, nothing = np.ones(SIZE, dtype=bool), np.zeros(SIZE, dtype=bool)
-    for seed in range(30):
-        assert all(click.positive for click in clicked(seed, whole, whole, nothing))
-        assert not any(click.positive for click in clicked(seed, nothing, whole, nothing))
-        assert clicked(seed, whole, nothing, whole) == []
 
 
 FRAMES = [Frame("stretched", 64), Frame("padded", 128)]

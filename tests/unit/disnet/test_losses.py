@@ -163,21 +163,6 @@ def test_extreme_logits_have_finite_gradients(loss: Loss, gamma: float, size: fl
     assert wrong_everywhere >= half_right > 0  # normalized, only the wrong half weighs
 
 
-@by_name
-def test_half_precision_is_raised(loss: Loss) -> None:
-    logits, targets, valid = drawn(2)
-    half = logits.to(torch.bfloat16)
-    found = loss(half, targets, valid)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, loss(half.float(), targets, valid), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("loss", [binary_cross_entropy, focal_loss, dice_loss], ids=lambda loss: loss.__name__)
-def test_gradients(loss: Loss) -> None:
-    logits, targets, valid = drawn(2, (2, 3))
-    assert torch.autograd.gradcheck(lambda x: loss(x, targets, valid), (logits.requires_grad_(),))
-
-
 def test_no_gradient_flows_through_the_normaliser() -> None:
     """The slopes are those of the focal loss, times a number that stays as it is."""
     logits, targets, valid = drawn(1)
@@ -373,23 +358,6 @@ def test_the_score_of_a_repeated_mask_is_reduced_and_pairs_in_the_wrong_order_co
                 total += weight
     assert parts["objectness"].item() == pytest.approx(2 * np.mean(entropies))
     assert parts["ranking"].item() == pytest.approx(1.5 * lost / total)
-
-
-def test_a_mask_weighs_the_same_wherever_it_is() -> None:
-    """A batch is the mean of its samples, each weighing as much as it has masks."""
-    counts = [3, 1, 2]
-    drawn = Drawn(counts, layers=2)
-    _, together = proposal_loss(drawn.proposals(), drawn.sets, drawn.valid, MatchWeights())
-    apart = [
-        proposal_loss(drawn.proposals(rows), drawn.sets[rows], drawn.valid[rows], MatchWeights())[1]
-        for rows in (slice(row, row + 1) for row in range(3))
-    ]
-    for name in ("mask", "dice"):
-        means = [parts[name].item() for parts in apart]
-        assert together[name].item() == pytest.approx(np.average(means, weights=counts))
-    shares = [count + 0.1 * (4 - count) for count in counts]
-    means = [parts["objectness"].item() for parts in apart]
-    assert together["objectness"].item() == pytest.approx(np.average(means, weights=shares))
 
 
 def test_gradients_reach_matched_masks_and_every_objectness() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -130,21 +129,3 @@ def test_a_tiny_disnet_by_hand() -> None:
     assert sum(part.parameters for part in found) == sum(
         weights.numel() for stage in stages for weights in stage.parameters()
     )
-
-
-def test_the_small_disnet_on_features() -> None:
-    """Its decoder's transformer is called layer by layer, so only what lies within is ever called."""
-    pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-    from disbench.disnet.sam_networks import SamProposalNetwork, SamRefinementNetwork
-    from disbench.disnet.sam_weights import sam_parts
-
-    parts, options = sam_parts(None), DisnetOptions()
-    stages = SamProposalNetwork(parts, options), SamRefinementNetwork(parts, options)
-    found = profile(*stages, inputs=torch.zeros(1, 256, 64, 64), side=1024, later=(2,))
-    assert sum(part.parameters for part in found) == sum(
-        weights.numel() for stage in stages for weights in stage.parameters()
-    )
-    assert row(found, "proposal", "two-way transformer, upscaling").costs[0] > 0.6 * totals(found)[0]
-    kept = Kept(torch.zeros(1, 256), *(torch.zeros(1, *shape) for shape in ((32, 256, 256), (256, 256), (256, 64, 64))))
-    clicks = ClickBatch(torch.full((1, 2, 2), 500.0), *(torch.ones(1, 2, dtype=torch.bool) for _ in range(2)))
-    assert totals(found)[1] == counted(partial(stages[1].requires_grad_(False), kept, clicks))

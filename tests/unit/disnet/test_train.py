@@ -310,24 +310,6 @@ def test_every_set_comes_once_an_epoch(processes: int) -> None:
     assert list(EpochSampler(length, 6, 0, count)) != list(EpochSampler(length, 5, 0, count))
 
 
-def test_a_dry_run_says_what_the_first_step_will_and_nothing_changes(
-    whole: Path, photo_shards: Path, tmp_path: Path
-) -> None:
-    training = tiny_training(photo_shards, steps=STEPS, ema=0.9, workers=2)
-    figures = dry_run(training, tmp_path / "none", "cpu")
-    assert not (tmp_path / "none").exists()
-    assert figures["loss"] == pytest.approx(numbers(log_of(whole))[0], rel=1e-5)
-    assert (figures["examples"], figures["steps"], figures["steps done"]) == (257, STEPS, 0)
-    assert (figures["input"], figures["masks"]) == ("(2, 3, 64, 64)", "(2, 16, 16)")
-    assert float(figures["gradient"]) > 0 and float(figures["parameters"]) > 100_000
-    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    training = tiny_training(photo_shards, steps=STEPS, ema=0.9)
-    assert dry_run(training, whole, "cpu")["steps done"] == STEPS
-    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
-    with pytest.raises(InputError, match="with steps = 4, not 5; name another --out"):
-        dry_run(dataclasses.replace(training, steps=5), whole, "cpu")
-
-
 def test_other_sets_are_not_gone_on_with(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
     """The folder of the shards may have another name, but not another content."""
     moved = tmp_path / "moved"

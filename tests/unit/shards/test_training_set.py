@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.masks import decode, empty, encode
+from disbench.core.masks import decode, encode
 from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.sampling.job import make_shards
@@ -176,10 +176,3 @@ class TestDrawnClicks:
             counts[click.y, click.x] += 1
         assert not counts[~region].any()
         assert chisquare(counts[region]).pvalue > 0.01
-
-    def test_small_regions(self) -> None:
-        region = np.zeros((5, 7), dtype=bool)
-        region[4, 1] = True
-        assert draw_click(encode(region), np.random.default_rng(0)) == Click(1, 4, positive=True)
-        with pytest.raises(ValueError, match="empty region"):
-            draw_click(empty(5, 7), np.random.default_rng(0))
