@@ -29,7 +29,7 @@ from tqdm import tqdm
 from disbench.datasets.instances import open_annotations
 from disbench.sampling.job import SamplingWork, chunks_by_cost, write_chunks
 from disbench.sampling.recipes import load_recipe
-from disbench.shards.writer import ShardWriter
+from disbench.shards.rows import ShardWriter
 
 DATASETS = (("COCO with LVIS", 100_000, 1_500_000), ("of Open Images' size", 944_000, 2_690_000))
 """Name, images, masks: the datasets' own numbers."""

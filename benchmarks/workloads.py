@@ -43,8 +43,7 @@ from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.manifest import Tally
 from disbench.shards.reader import ShardReader
-from disbench.shards.rows import ROWS_A_GROUP, row_bytes, to_batch
-from disbench.shards.writer import Chunk, ShardWriter
+from disbench.shards.rows import ROWS_A_GROUP, Chunk, ShardWriter, row_bytes, to_batch
 
 SCENES = 64
 """Scenes that are sampled, written and read."""

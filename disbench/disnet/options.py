@@ -96,14 +96,12 @@ class ViTConfig:
         input_side: side of the square input, pixels, a multiple of 32.
         hidden: width of the encoder, a multiple of 4 and of `heads` (the paper prints 784; ViT-B has 768).
         layers: blocks of the encoder, of `heads` attention heads.
-        window: side of an attention window, patches; 14 divides the 28 x 28 patches of a 448 input.
+        window: side of an attention window, patches of 16 pixels; 14 divides the 28 x 28 patches of a 448 input.
         global_blocks: blocks, counted from 0, that attend to the whole input.
         channels: d, the width of F^-1 and of the object queries, a multiple of 32.
-        pixel_layers: layers of deformable attention in the pixel decoder.
-        decoder_layers: layers of the mask decoder.
-        weights: MAE weights to start from: a Hugging Face name whose files are in its cache ("facebook/vit-mae-base")
-            or a folder with `config.json` and `model.safetensors`; None starts from random weights.
-        revision: branch, tag or commit of that name.
+        pixel_layers: layers of deformable attention in the pixel decoder; `decoder_layers` are the mask decoder's.
+        weights: MAE weights to start from: a Hugging Face name whose files are in its cache, at a `revision`, or a
+            folder with `config.json` and `model.safetensors`; None starts from random weights.
         drop_path: probability that a training sample skips the last block, less for earlier blocks, 0 for the first.
     """
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disbench.disnet.batches import ClickBatch, Kept
+from disbench.disnet.batches import STRIDE, ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
-from disbench.disnet.frames import STRIDE
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
 
 FIRST_BETA = 4.0

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disbench.disnet.batches import ClickBatch, Kept, Proposals
-from disbench.disnet.frames import STRIDE
+from disbench.disnet.batches import STRIDE, ClickBatch, Kept, Proposals
 from disbench.disnet.options import DisnetOptions
 from disbench.disnet.refinement_network import DamcBlock
 from disbench.disnet.sam_weights import SamParts, image_positions

@@ -24,23 +24,18 @@ Array = npt.NDArray[Any]
 _WIDTH = 256
 """Channels of tokens and of an image's encoding."""
 _MASK_TOKENS = 4
-_RENAMED = (
-    (r"^model\.", ""),
-    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
-    (r"(_mlps\.\d|iou_prediction_head)\.layers\.0\.", r"\1.proj_in."),
-    (r"(_mlps\.\d|iou_prediction_head)\.layers\.1\.", r"\1.layers.0."),
-    (r"(_mlps\.\d|iou_prediction_head)\.layers\.2\.", r"\1.proj_out."),
-    (r"output_upscaling\.0\.", "upscale_conv1."),
-    (r"output_upscaling\.1\.", "upscale_layer_norm."),
-    (r"output_upscaling\.3\.", "upscale_conv2."),
-    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
-    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
-    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
-    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
-    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
-    (r"point_embeddings\.", "point_embed."),
-    (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
-)
+_MLP, _DOWN, _UP = r"(_mlps\.\d|iou_prediction_head)\.layers\.", r"mask_downscaling\.", r"output_upscaling\."
+_RENAMED = {
+    r"^model\.": "",
+    r"\.norm(\d|_final_attn)\.": r".layer_norm\1.",
+    **{rf"{_MLP}0\.": r"\1.proj_in.", rf"{_MLP}1\.": r"\1.layers.0.", rf"{_MLP}2\.": r"\1.proj_out."},
+    **{rf"{_UP}0\.": "upscale_conv1.", rf"{_UP}1\.": "upscale_layer_norm.", rf"{_UP}3\.": "upscale_conv2."},
+    **{rf"{_DOWN}0\.": "mask_embed.conv1.", rf"{_DOWN}1\.": "mask_embed.layer_norm1."},
+    **{rf"{_DOWN}3\.": "mask_embed.conv2.", rf"{_DOWN}4\.": "mask_embed.layer_norm2."},
+    rf"{_DOWN}6\.": "mask_embed.conv3.",
+    r"point_embeddings\.": "point_embed.",
+    r"pe_layer\.positional_encoding_gaussian_matrix$": "shared_embedding.positional_embedding",
+}
 """From SAM's names of weights to transformers': pattern and replacement, applied in this order."""
 _NORM = re.compile(r"^/(mask_downscaling|output_upscaling)/\1\.(\d)/(Mul|Add_1)$")
 _LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
@@ -143,6 +138,6 @@ def _by_use(node: Any, array: Array) -> Iterator[tuple[str, Array]]:
 
 
 def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
+    for pattern, replacement in _RENAMED.items():
         name = re.sub(pattern, replacement, name)
     return name

@@ -28,8 +28,7 @@ from disbench.io.files import Existing
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.manifest import MANIFEST, Job, Part, ShardManifest, Tally, read_manifest, write_manifest
-from disbench.shards.rows import row_bytes, to_batch
-from disbench.shards.writer import Chunk, ShardWriter, other_job
+from disbench.shards.rows import Chunk, ShardWriter, other_job, row_bytes, to_batch
 from disbench.workers import Engine, LocalEngine
 
 SCENES_A_CHUNK = 256

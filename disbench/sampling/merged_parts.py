@@ -21,8 +21,7 @@ from disbench.io.files import Existing
 from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, slice_of, versions, write_chunks
 from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Tally, read_manifest, write_manifest
 from disbench.shards.reader import shard_problem
-from disbench.shards.rows import SCHEMA, to_batch
-from disbench.shards.writer import Chunk, ShardFacts, ShardWriter, shard_facts
+from disbench.shards.rows import SCHEMA, Chunk, ShardFacts, ShardWriter, shard_facts, to_batch
 
 _WRITERS = ("disbench", "pyarrow")
 """What decides the bytes of a merge; the other libraries decided when the parts were sampled."""

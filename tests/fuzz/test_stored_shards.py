@@ -24,9 +24,8 @@ from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.export import export_coco, export_ritm
 from disbench.shards.manifest import MANIFEST
 from disbench.shards.reader import DiverseSets, ShardReader
-from disbench.shards.rows import SCHEMA
+from disbench.shards.rows import SCHEMA, shard_facts
 from disbench.shards.statistics import as_text, statistics
-from disbench.shards.writer import shard_facts
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,
     changed,

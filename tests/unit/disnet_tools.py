@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from disbench.disnet.batches import ClickBatch
-from disbench.disnet.frames import Frame
+from disbench.disnet.batches import ClickBatch, Frame
 from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.options import DisnetOptions, NetworkSettings, ViTConfig
 from disbench.disnet.training.examples import Batch, Examples, collate

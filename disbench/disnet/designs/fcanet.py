@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disbench.disnet.batches import ClickBatch, Proposals
+from disbench.disnet.batches import STRIDE, ClickBatch, Proposals
 from disbench.disnet.click_encodings import click_distances, on_grid, sampled_features
 from disbench.disnet.designs.design import Design
-from disbench.disnet.frames import STRIDE
 
 
 class FcaNet(Design):

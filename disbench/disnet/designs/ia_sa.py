@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction, RgbImage
-from disbench.disnet.batches import ClickBatch
+from disbench.disnet.batches import STRIDE, ClickBatch
 from disbench.disnet.click_encodings import sampled_features
-from disbench.disnet.frames import STRIDE
 from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
 from disbench.disnet.training.losses import THRESHOLD, binary_cross_entropy

@@ -26,8 +26,7 @@ from disbench.core.masks import decode, union
 from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
-from disbench.disnet.batches import ClickBatch, click_batch
-from disbench.disnet.frames import STRIDE, Frame
+from disbench.disnet.batches import STRIDE, ClickBatch, Frame, click_batch
 from disbench.disnet.network import NetworkInput
 from disbench.disnet.training.losses import cut_set, distinct
 from disbench.disnet.training.settings import Augmentation, Shards, Training

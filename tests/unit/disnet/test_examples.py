@@ -23,7 +23,7 @@ from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
-from disbench.disnet.frames import STRIDE, Frame
+from disbench.disnet.batches import STRIDE, Frame
 from disbench.disnet.network import stretched
 from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.training.examples import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from disbench.baselines.sam.session import padded_input
 from disbench.core.arrays import BoolArray
-from disbench.disnet.frames import STRIDE, Frame
+from disbench.disnet.batches import STRIDE, Frame
 from disbench.disnet.network import stretched
 
 Kind = Literal["stretched", "padded"]

@@ -18,7 +18,7 @@ from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import SamplingWork, chunks_by_cost
 from disbench.sampling.recipes import load_recipe
-from disbench.shards.writer import Chunk
+from disbench.shards.rows import Chunk
 from disbench.workers import LocalEngine
 from disbench.workers.crew import TASKS_AHEAD as CHUNKS_AHEAD
 from disbench.workers.crew import portable as _portable

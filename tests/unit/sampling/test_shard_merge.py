@@ -21,7 +21,7 @@ from disbench.sampling.recipes import Recipe
 from disbench.sampling.verify import verify_shards
 from disbench.shards.manifest import MANIFEST, Part, read_manifest
 from disbench.shards.reader import ShardReader
-from disbench.shards.writer import shard_facts
+from disbench.shards.rows import shard_facts
 from tests.commands import contents
 from tests.unit.shard_tools import Scenes, change_manifest, random_scene
 
@@ -73,7 +73,7 @@ def test_merged_bytes_equal_undivided_bytes(
     recipe = dataclasses.replace(RECIPE, method=method, shard_bytes=shard_bytes, cap=4)
     source = some_scenes(empty, seed)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("reader", "writer"):
+        for module in ("reader", "rows"):
             patch.setattr(f"disbench.shards.{module}.ROWS_A_GROUP", group)
         whole = make_shards(source, recipe, folder / "whole", limit=limit)
         folders = make_parts(source, folder, parts, recipe, limit=limit)
@@ -153,7 +153,7 @@ def test_a_merge_that_is_stopped_anywhere_resumes(
 ) -> None:
     out = tmp_path / "merged"
     seen: list[int] = []
-    from disbench.shards.writer import ShardWriter
+    from disbench.shards.rows import ShardWriter
 
     add = ShardWriter.add
     for stop in range(1, 30):
