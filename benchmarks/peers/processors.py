@@ -21,7 +21,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from disbench.baselines.sam.session import Offer
 from disbench.baselines.sam.transformers_sam import MOST_LOGIT, SAM_3, SLIM_SAM, Family, TransformersSam
 from disbench.core.clicks import Click
 
@@ -62,7 +61,7 @@ def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> s
             torch.nn.init.normal_(values, std=0.2)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        ours = TransformersSam(family, folder, "main", True, Offer(), "cpu")
+        ours = TransformersSam(family, folder)
     answers = equal = masks_equal = pixels = 0
     largest = 0.0
     for image in images:

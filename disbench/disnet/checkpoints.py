@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,13 @@ class TrainedNetwork:
 class TrainingState:
     """The content of a checkpoint's `state.json`.
 
-    `facts` decide the next steps besides the settings; `files`, name -> SHA-256, are missing in older checkpoints.
+    `facts` decide the next steps besides the settings; `files`: name -> SHA-256.
     """
 
     step: Count
     training: Training
-    facts: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str]
+    files: Mapping[str, str]
 
 
 def save_network(path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool) -> None:

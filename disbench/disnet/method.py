@@ -47,12 +47,11 @@ class DisnetMethod:
             s.proposals is not None if one_stage else len(own) > 1 for s, own in zip(sessions, clicks, strict=True)
         ]
         answers: dict[int, Prediction] = {}
-        for is_later in (False, True):
+        for is_later in set(later):
             numbers = [number for number, own in enumerate(later) if own == is_later]
-            if numbers:
-                answer = self._refined if is_later and not one_stage else self._proposed
-                found = answer([sessions[n] for n in numbers], [clicks[n] for n in numbers])
-                answers.update(zip(numbers, found, strict=True))
+            answer = self._refined if is_later and not one_stage else self._proposed
+            found = answer([sessions[n] for n in numbers], [clicks[n] for n in numbers])
+            answers.update(zip(numbers, found, strict=True))
         return [answers[number] for number in range(len(sessions))]
 
     @torch.inference_mode()
@@ -68,7 +67,9 @@ class DisnetMethod:
             session.index = int(session.proposals.objectness[0].argmax())
         logits = proposals.logits
         if self.network.options.refine_first and not one_stage:
-            logits = self._all_refined(proposals, given)
+            first = proposals.objectness.argmax(dim=1)
+            kept = [proposals.keep(torch.full_like(first, number)) for number in range(logits.shape[1])]
+            logits = torch.stack([self.network.refine(own, given) for own in kept], dim=1)
         return [
             _prediction(session, own, scores)
             for session, own, scores in zip(sessions, logits, proposals.objectness, strict=True)
@@ -83,14 +84,6 @@ class DisnetMethod:
         for session, own in zip(sessions, logits, strict=True):
             session.last = own
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
-
-    def _all_refined(self, proposals: Proposals, clicks: ClickBatch) -> Tensor:
-        """Every candidate of the first click after stage 2 (`refine_first`): (batch, N, grid, grid)."""
-        columns = []
-        for number in range(proposals.logits.shape[1]):
-            index = torch.full((len(proposals.logits),), number, device=proposals.logits.device)
-            columns.append(self.network.refine(proposals.keep(index), clicks))
-        return torch.stack(columns, dim=1)
 
     def clicks_of(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
         """Clicks on the sessions' images as the network takes them."""

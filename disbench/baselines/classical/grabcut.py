@@ -17,8 +17,7 @@ from disbench.io.settings import Bounds, check_fields
 
 Continuation = Literal["kept", "fresh"]
 
-# OpenCV's four labels of a pixel.
-BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3
+BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3  # OpenCV's labels of a pixel
 MODEL_SIZE = 65  # numbers in one of OpenCV's models: five Gaussians with weight, mean and covariance
 SEED = 0
 
@@ -81,16 +80,12 @@ class GrabCutSession:
         if not goes_on:
             self._models = _new_models()
         if _has_both(labels):
-            self._cut(labels, goes_on)
+            cv2 = opencv()
+            cv2.setRNGSeed(SEED)  # k-means draws at the start
+            mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
+            cv2.grabCut(self._image, labels, None, *self._models, self._method.iterations, mode)
         self._seen, self._labels = clicks, labels
         return labels
-
-    def _cut(self, labels: ByteArray, goes_on: bool) -> None:
-        """Learn and cut, in place; seeded, since k-means draws at the start."""
-        cv2 = opencv()
-        cv2.setRNGSeed(SEED)
-        mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
-        cv2.grabCut(self._image, labels, None, *self._models, self._method.iterations, mode)
 
 
 def _with_seeds(labels: ByteArray | None, seeds: SignMap) -> ByteArray:

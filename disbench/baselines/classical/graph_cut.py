@@ -35,20 +35,6 @@ LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A minimum cut.
-
-    Attributes:
-        value: its cost, in the capacities' unit.
-        is_object: (height, width): the pixels that the object's terminal still reaches. Among cuts of the same cost
-            this is the smallest object, with any algorithm.
-    """
-
-    value: int
-    is_object: BoolArray
-
-
-@dataclass(frozen=True, slots=True)
 class Links:
     """The n-links of an image, between every pixel and each of its eight neighbours.
 
@@ -88,7 +74,7 @@ class GraphCut(SeededMethod):
 
         def cut(seeds: SignMap) -> BoolArray:
             ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
-            return minimum_cut(terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver).is_object
+            return minimum_cut(terminal_links(ratio, seeds, self.gamma, unit), links, unit, self.solver)
 
         return cut
 
@@ -116,10 +102,10 @@ def neighbour_links(image: RgbImage, gamma: float) -> Links:
 
 
 def capacity_unit(pixels: int, gamma: float) -> int:
-    """Units of capacity for a cost of 1.
+    """Units of capacity for a cost of 1; SciPy's flow is counted in 32 bits.
 
-    SciPy's flow is counted in 32 bits. No cut costs more than all n-links (under 3.5 * gamma a pixel) and all
-    t-links of pixels that are not seeds (under 12 nats, by the colour models' uniform part) together.
+    No cut costs more than all n-links (under 3.5 * gamma a pixel) and all t-links of pixels that are not seeds (under
+    12 nats, by the colour models' uniform part) together.
     """
     unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
     if unit < 1:
@@ -138,13 +124,13 @@ def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -
     return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)
 
 
-def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: FlowSolver) -> Cut:
-    """The cheapest cut between object and background; both solvers give the same."""
+def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: FlowSolver) -> BoolArray:
+    """The object's pixels, (height, width), by the cheapest cut; among those of the same cost the smallest object."""
     capacities = np.rint(links.cost * unit).astype(np.int32)
     return (_cut_scipy if solver == "scipy" else _cut_pymaxflow)(terminals, links, capacities)
 
 
-def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> Cut:
+def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> BoolArray:
     from scipy.sparse import csr_matrix  # noqa: PLC0415  (slow to load)
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow  # noqa: PLC0415
 
@@ -162,10 +148,10 @@ def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> C
     left.eliminate_zeros()
     is_object = np.zeros(sink + 1, dtype=bool)
     is_object[breadth_first_order(left, source, return_predecessors=False)] = True
-    return Cut(int(flow.flow_value), is_object[: flat.size].reshape(terminals.shape))
+    return is_object[: flat.size].reshape(terminals.shape)
 
 
-def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) -> Cut:
+def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) -> BoolArray:
     maxflow = extra_module("maxflow", "maxflow", "solver=pymaxflow")
     flat = terminals.ravel()
     graph = maxflow.GraphInt(flat.size, links.first.size)
@@ -175,5 +161,5 @@ def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) 
     # are background here.
     numbers = np.arange(flat.size)
     graph.add_grid_tedges(numbers, np.maximum(-flat, 0), np.maximum(flat, 0))
-    value = graph.maxflow()
-    return Cut(int(value), np.asarray(graph.get_grid_segments(numbers)).reshape(terminals.shape))
+    graph.maxflow()
+    return np.asarray(graph.get_grid_segments(numbers)).reshape(terminals.shape)

@@ -20,12 +20,9 @@ SignMap = npt.NDArray[np.int8]
 Solver = Callable[[SignMap], npt.NDArray[Any]]
 """From seeds of both signs to the object's labels (bool) or probabilities in [0, 1], (rows, columns)."""
 
-Side = Annotated[int, Bounds(0)]
-"""Long side of the working image, pixels; 0 for the image's own size."""
-Radius = Annotated[float, Bounds(0, 100)]
-"""Radius of the seed discs, pixels of the working image."""
-Bandwidth = Annotated[float, Bounds(1, 255)]
-"""Standard deviation of the colour models' kernel, 8-bit levels."""
+Side = Annotated[int, Bounds(0)]  # long side of the working image, pixels; 0 for the image's own size
+Radius = Annotated[float, Bounds(0, 100)]  # of the seed discs, pixels of the working image
+Bandwidth = Annotated[float, Bounds(1, 255)]  # standard deviation of the colour models' kernel, 8-bit levels
 Frame = Literal["until-negative", "always", "never"]
 """When the image's outermost pixels are background seeds: `until-negative` is while there is no negative click."""
 
@@ -43,23 +40,15 @@ def shrink(image: RgbImage, max_side: int) -> RgbImage:
         return np.ascontiguousarray(image)
     scale = max_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    cv2 = opencv()
-    small: RgbImage = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small: RgbImage = opencv().resize(image, size, interpolation=opencv().INTER_AREA)
     return small
 
 
 def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, columns: int, radius: float) -> SignMap:
-    """Discs around the clicks, on the working image.
+    """Discs around the clicks on an image of `size` (height, width), on the working image of rows x columns.
 
-    Every pixel no farther than `radius` from a click belongs to the nearest one, and among equally near clicks to the
-    latest.
-
-    Args:
-        clicks: all so far, on the image.
-        size: (height, width) of the image.
-        rows: height of the working image.
-        columns: width of the working image.
-        radius: pixels of the working image, >= 0; 0 marks the clicked pixels alone.
+    Every pixel no farther than `radius` working pixels from a click belongs to the nearest one, and among
+    equally near clicks to the latest; 0 marks the clicked pixels alone.
     """
     height, width = size
     nearest = np.full((rows, columns), float(radius) ** 2)
@@ -95,8 +84,7 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
     """
     single = np.ascontiguousarray(values, dtype=np.float32)
     if single.shape != (height, width):
-        cv2 = opencv()
-        single = cv2.resize(single, (width, height), interpolation=cv2.INTER_LINEAR)
+        single = opencv().resize(single, (width, height))
     single = np.clip(single, 0, 1)
     return single > 0.5 if values.dtype == np.bool_ else single
 

@@ -20,7 +20,6 @@ import numpy as np
 from disbench.baselines.sam.session import (
     Candidates,
     Decoded,
-    Offer,
     Prompt,
     SamMethod,
     best,
@@ -68,9 +67,8 @@ class MobileSam(SamMethod):
         weights: str = "",
         cache: str = "",
     ) -> None:
-        offer = Offer(candidates, later)
         self._decoder = _session(_decoder_graph(locate("mobilesam", weights)["sam.onnx"]))
-        super().__init__(MobileSamEncoder(weights, cache), feedback, offer)
+        super().__init__(MobileSamEncoder(weights, cache), feedback, candidates, later)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts with equally many clicks; one or three candidates each, as the option says."""
@@ -85,9 +83,16 @@ class MobileSam(SamMethod):
         }
         low, scores = self._decoder.run(list(_OUTPUTS), given)
         return [
-            _offered(masks, estimates, self.offer, len(prompt.clicks))
+            self._offered(masks, estimates, len(prompt.clicks))
             for masks, estimates, prompt in zip(low, scores, prompts, strict=True)
         ]
+
+    def _offered(self, low: Float32Array, scores: Float32Array, clicks: int) -> Decoded:
+        """The masks offered of four, of which the single-mask token's is the first."""
+        if clicks > 1 and not self.offers_three(clicks):
+            return Decoded(low[:1], scores[:1])
+        three = Decoded(low[1:], scores[1:])
+        return three if self.offers_three(clicks) else best(three)
 
     def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
         """A mask's logits (256, 256) at the image's size (height, width)."""
@@ -129,14 +134,6 @@ def point_coords(clicks: Sequence[Click], size: tuple[int, int]) -> Float32Array
 def point_labels(clicks: Sequence[Click]) -> list[float]:
     """1 for a positive click, 0 for a negative one, -1 for the padding point."""
     return [*(float(click.positive) for click in clicks), -1.0]
-
-
-def _offered(low: Float32Array, scores: Float32Array, offer: Offer, clicks: int) -> Decoded:
-    """The masks offered of four, of which the single-mask token's is the first."""
-    if clicks == 1 or offer.three(clicks):
-        three = Decoded(low[1:], scores[1:])
-        return three if offer.three(clicks) else best(three)
-    return Decoded(low[:1], scores[:1])
 
 
 def _decoder_graph(path: Path) -> bytes:

@@ -22,7 +22,6 @@ from disbench.core.errors import InputError, one_line
 from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import naming, whole_file
-from disbench.io.settings import check_fields
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 """SAM's normalisation: red, green, blue, 8-bit levels."""
@@ -52,24 +51,6 @@ class Decoded:
 
     low: Float32Array
     scores: Float32Array
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """How many masks are offered at the first click, and later (where there are 3 at first)."""
-
-    candidates: Candidates = 3
-    later: Candidates = 3
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def three(self, clicks: int) -> bool:
-        """Whether all three multi-mask candidates are offered after a number of clicks.
-
-        Otherwise it is one mask: after one click the best of the three by score, later the single-mask token's.
-        """
-        return self.candidates == 3 and (clicks == 1 or self.later == 3)
 
 
 def best(decoded: Decoded) -> Decoded:
@@ -124,12 +105,22 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
 class SamMethod(ABC):
     """A model whose encoder sees an image once, and whose decoder runs at each click.
 
-    With `feedback`, the kept mask's logits are fed back from click 2 on.
+    It offers `candidates` masks at the first click, and if these are 3, `later` masks after it. With `feedback`, the
+    kept mask's logits are fed back from click 2 on.
     """
 
-    def __init__(self, encode: Callable[[RgbImage], Any], feedback: bool, offer: Offer) -> None:
+    def __init__(
+        self, encode: Callable[[RgbImage], Any], feedback: bool, candidates: Candidates, later: Candidates
+    ) -> None:
         self._encodings = Encodings(encode)
-        self.feedback, self.offer = feedback, offer
+        self.feedback, self.candidates, self.later = feedback, candidates, later
+
+    def offers_three(self, clicks: int) -> bool:
+        """Whether all three multi-mask candidates are offered after a number of clicks.
+
+        Otherwise it is one mask: after one click the best of the three by score, later the single-mask token's.
+        """
+        return self.candidates == 3 and (clicks == 1 or self.later == 3)
 
     def encoding(self, image: RgbImage) -> Any:
         """The encoding of an image; the last few are kept."""

@@ -22,7 +22,6 @@ from disbench.baselines.sam.session import (
     STD,
     Candidates,
     Decoded,
-    Offer,
     Prompt,
     SamMethod,
     best,
@@ -65,11 +64,20 @@ class Family:
 class TransformersSam(SamMethod):
     """A method of the family; the functions at the end make one."""
 
-    def __init__(self, family: Family, model: str, revision: str, feedback: bool, offer: Offer, device: str) -> None:
+    def __init__(
+        self,
+        family: Family,
+        model: str,
+        revision: str = "main",
+        feedback: bool = True,
+        candidates: Candidates = 3,
+        later: Candidates = 3,
+        device: str = "cpu",
+    ) -> None:
         self.family, self.model = family, load_model(family, model, revision, device)
         part = "prompt_encoder_config" if family.stretches else "vision_config"
         self.side = int(getattr(self.model.config, part).image_size)
-        super().__init__(self._encode, feedback, offer)
+        super().__init__(self._encode, feedback, candidates, later)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
         """Answers to prompts with equally many clicks, and previous logits in all or none."""
@@ -83,11 +91,11 @@ class TransformersSam(SamMethod):
                 input_points=self._tensor(self._points(prompts)),
                 input_labels=torch.tensor(labels, device=self.model.device),
                 input_masks=self._previous(prompts),
-                multimask_output=clicks == 1 or self.offer.three(clicks),
+                multimask_output=clicks == 1 or self.offers_three(clicks),
             )
         masks, scores = found.pred_masks[:, 0].cpu().numpy(), found.iou_scores[:, 0].cpu().numpy()
         answers = [Decoded(*answer) for answer in zip(masks, scores, strict=True)]
-        return answers if self.offer.three(clicks) else [best(answer) for answer in answers]
+        return answers if self.offers_three(clicks) else [best(answer) for answer in answers]
 
     def upsampled(self, low: Float32Array, size: Size) -> Float32Array:
         """A mask's logits (low, low) at the image's size (height, width)."""
@@ -225,7 +233,7 @@ def method_of(family: Family) -> Callable[..., TransformersSam]:
         later: Candidates = 3,
         device: str = "cpu",
     ) -> TransformersSam:
-        return TransformersSam(family, model, revision, feedback, Offer(candidates, later), device)
+        return TransformersSam(family, model, revision, feedback, candidates, later, device)
 
     return make
 

@@ -73,4 +73,4 @@ class GraphCutSession:
         likely = np.clip(small.astype(np.float64), LEAST, 1 - LEAST)
         seeds = seed_discs(clicks, (self._size[0], self._size[1]), rows, columns, radius=0)
         terminals = terminal_links(np.log(likely / (1 - likely)), seeds, self._gamma, self._unit)
-        return minimum_cut(terminals, self._links, self._unit, "scipy").is_object
+        return minimum_cut(terminals, self._links, self._unit, "scipy")

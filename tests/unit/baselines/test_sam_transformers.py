@@ -274,8 +274,6 @@ def test_what_a_user_gets_wrong(folders: dict[str, str], tmp_path: Path, capfd: 
         sam_transformers.sam(other)
     with pytest.raises(InputError, match="no device 'nowhere'"):
         sam_transformers.sam(folders["sam"], device="nowhere")
-    with pytest.raises(InputError, match="known: 1, 3"):
-        sam_transformers.sam(folders["sam"], candidates=2)
     assert capfd.readouterr().err == ""
 
 
