@@ -492,46 +492,45 @@ def configuration_of(checkpoint: str) -> str:
     return str(files[0])
 
 
-# Networks that get all points of a fixed budget at once.
+# Networks without state: those that get all points of a fixed budget at once, and FCANet.
 
 
-class PointsSession:
-    """One image; `answer` makes the mask from an image and its points: float32 (height, width) in [0, 1]."""
+class StatelessSession:
+    """One image; `answer` makes the mask of an image and all its clicks: (height, width), bool or float in [0, 1]."""
 
-    def __init__(self, answer: Any, network: Any, options: dict[str, Any], device: str, image: Any) -> None:
-        self.answer, self.network, self.options, self.device, self.image = answer, network, options, device, image
+    def __init__(self, answer: Any, image: Any) -> None:
+        self.answer, self.image = answer, image
 
     def predict(self, clicks: Any) -> Any:
-        mask = np.clip(self.answer(self, self.image, clicks), 0, 1)
-        return mask.astype(np.float32)[None], None
+        mask = self.answer(self.image, clicks)
+        return (mask if mask.dtype == np.bool_ else np.clip(mask, 0, 1).astype(np.float32))[None], None
 
 
 def dextr(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """DEXTR (Maninis, Caelles, Pont-Tuset, Van Gool 2018), github.com/scaelles/DEXTR-PyTorch: extreme points."""
-    load = enter(repo, "networks")
-    network = load("networks.deeplab_resnet").resnet101(1, nInputChannels=4, classifier="psp")
-    weights = load("torch").load(checkpoint, map_location="cpu")
+    load, side, pad = enter(repo, "networks"), options["side"], options["pad"]
+    torch, network = load("torch"), load("networks.deeplab_resnet").resnet101(1, nInputChannels=4, classifier="psp")
+    weights = torch.load(checkpoint, map_location="cpu")
     network.load_state_dict({name.replace("module.", "", 1): value for name, value in weights.items()})
-    return Model(PointsSession, answer_of_dextr, network.to(device).eval(), options, device)
+    network.to(device).eval()
 
+    def answer(image: Any, clicks: Any) -> Any:
+        helpers = load("dataloaders.helpers")
+        points = np.array([[x, y] for x, y, _ in clicks])
+        box = helpers.get_bbox(image, points=points, pad=pad, zero_pad=True)
+        crop = helpers.crop_from_bbox(image, box, zero_pad=True)
+        resized = helpers.fixed_resize(crop, (side, side)).astype(np.float32)
+        scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
+        placed = ((points - points.min(axis=0) + pad) * scale).astype(int)
+        heat = helpers.cstm_normalize(helpers.make_gt(resized, placed, sigma=options["sigma"]), 255)
+        both = np.concatenate((resized, heat[:, :, None]), axis=2).transpose((2, 0, 1))[None]
+        with torch.no_grad():
+            found = network(torch.from_numpy(both.astype(np.float32)).to(device))
+            found = torch.nn.functional.interpolate(found, size=(side, side), mode="bilinear", align_corners=True)
+        probability = torch.sigmoid(found)[0, 0].cpu().numpy()
+        return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=pad)
 
-def answer_of_dextr(model: PointsSession, image: Any, clicks: Any) -> Any:
-    """Probabilities (height, width) of the object with these extreme points."""
-    torch, helpers = importlib.import_module("torch"), importlib.import_module("dataloaders.helpers")
-    side, pad = model.options["side"], model.options["pad"]
-    points = np.array([[x, y] for x, y, _ in clicks])
-    box = helpers.get_bbox(image, points=points, pad=pad, zero_pad=True)
-    crop = helpers.crop_from_bbox(image, box, zero_pad=True)
-    resized = helpers.fixed_resize(crop, (side, side)).astype(np.float32)
-    scale = np.array([side / float(crop.shape[1]), side / float(crop.shape[0])])
-    placed = ((points - points.min(axis=0) + pad) * scale).astype(int)
-    heat = helpers.cstm_normalize(helpers.make_gt(resized, placed, sigma=model.options["sigma"]), 255)
-    both = np.concatenate((resized, heat[:, :, None]), axis=2).transpose((2, 0, 1))[None]
-    with torch.no_grad():
-        found = model.network(torch.from_numpy(both.astype(np.float32)).to(model.device))
-        found = torch.nn.functional.interpolate(found, size=(side, side), mode="bilinear", align_corners=True)
-    probability = torch.sigmoid(found)[0, 0].cpu().numpy()
-    return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=pad)
+    return Model(StatelessSession, answer)
 
 
 def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
@@ -540,30 +539,32 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
     A point inside and two corners of the box. Its evaluation takes the box from the stretched mask; here it is the
     stretched box, which is the same unless a tip of the object is hardly a pixel wide: then a side is a pixel off.
     """
-    load = enter(repo, "networks")
-    network = load("networks.mainnetwork").Network(
-        nInputChannels=5, num_classes=1, backbone="resnet101", output_stride=16, sync_bn=None, freeze_bn=False
+    load, side, relax = enter(repo, "networks"), options["side"], options["relax"]
+    torch, network = (
+        load("torch"),
+        load("networks.mainnetwork").Network(
+            nInputChannels=5, num_classes=1, backbone="resnet101", output_stride=16, sync_bn=None, freeze_bn=False
+        ),
     )
-    network.load_state_dict(load("torch").load(checkpoint, map_location="cpu"))
-    return Model(PointsSession, answer_of_iog, network.to(device).eval(), options, device)
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu"))
+    network.to(device).eval()
 
+    def answer(image: Any, clicks: Any) -> Any:
+        helpers, linear = load("dataloaders.helpers"), load("cv2").INTER_LINEAR
+        inside, first, last = (np.array([x, y]) for x, y, _ in clicks)
+        box = helpers.get_bbox(image, points=np.array([first, last]), pad=relax, zero_pad=True)
+        crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
+        resized = helpers.fixed_resize(crop, (side, side), flagval=linear)
+        points = marked(inside, first, last, relax, options["margin"], side)
+        maps = helpers.make_gt(resized[..., 0], points, sigma=options["sigma"], one_mask_per_point=False)
+        maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
+        both = np.concatenate((resized, maps), axis=2).transpose((2, 0, 1))[None].astype(np.float32)
+        with torch.no_grad():
+            fine = network(torch.from_numpy(both).to(device))[-1]
+        found = 1 / (1 + np.exp(-fine[0, 0].cpu().numpy()))
+        return helpers.crop2fullmask(found, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False)
 
-def answer_of_iog(model: PointsSession, image: Any, clicks: Any) -> Any:
-    """Probabilities (height, width) of the object with this point inside and these corners."""
-    torch, helpers = importlib.import_module("torch"), importlib.import_module("dataloaders.helpers")
-    options, linear = model.options, importlib.import_module("cv2").INTER_LINEAR
-    inside, first, last = (np.array([x, y]) for x, y, _ in clicks)
-    box = helpers.get_bbox(image, points=np.array([first, last]), pad=options["relax"], zero_pad=True)
-    crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
-    resized = helpers.fixed_resize(crop, (options["side"], options["side"]), flagval=linear)
-    points = marked(inside, first, last, options["relax"], options["margin"], options["side"])
-    maps = helpers.make_gt(resized[..., 0], points, sigma=options["sigma"], one_mask_per_point=False)
-    maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
-    both = np.concatenate((resized, maps), axis=2).transpose((2, 0, 1))[None].astype(np.float32)
-    with torch.no_grad():
-        fine = model.network(torch.from_numpy(both).to(model.device))[-1]
-    probability = 1 / (1 + np.exp(-fine[0, 0].cpu().numpy()))
-    return helpers.crop2fullmask(probability, box, im_size=image.shape[:2], zero_pad=True, relax=0, mask_relax=False)
+    return Model(StatelessSession, answer)
 
 
 def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: int) -> Any:
@@ -581,24 +582,21 @@ def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: in
 # are thresholded at 0.5 by their own code.
 
 
-class FcanetSession:
-    """One image, without state: every prediction is made from all clicks, and the first one weighs more."""
-
-    def __init__(self, core: Any, net: Any, integrity: bool, on_gpu: bool, image: Any) -> None:
-        self.core, self.net, self.integrity, self.on_gpu, self.image = core, net, integrity, on_gpu, image
-
-    def predict(self, clicks: Any) -> Any:
-        points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
-        mask = self.core.predict(self.net, self.image, points, if_sis=self.integrity, if_cuda=self.on_gpu)
-        return mask[None] == 1, None
+def numbered(clicks: Any) -> Any:
+    """Clicks as both take them: int64 (clicks, 3) of x, y and 1 for a positive one."""
+    return np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
 
 
 def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """Its code supports the CPU and the first GPU."""
-    core = enter(repo, "core")("core")
-    on_gpu = device != "cpu"
+    core, on_gpu = enter(repo, "core")("core"), device != "cpu"
     net = core.init_model("fcanet", options["backbone"], checkpoint, if_cuda=on_gpu)
-    return Model(FcanetSession, core, net, bool(options["integrity"]), on_gpu)
+
+    def answer(image: Any, clicks: Any) -> Any:
+        integrity = bool(options["integrity"])
+        return core.predict(net, image, numbered(clicks), if_sis=integrity, if_cuda=on_gpu) == 1
+
+    return Model(StatelessSession, answer)
 
 
 class FocusCutSession:
@@ -612,7 +610,7 @@ class FocusCutSession:
         self.focused: list[dict[str, Any]] = []
 
     def predict(self, clicks: Any) -> Any:
-        points = np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
+        points = numbered(clicks)
         whole = (self.settings, self.net, self.sample, points)
         if len(points) == 1 and self.settings["zoom_in"] == 0:
             self.asking.predict_wo(*whole)  # the mask that the first zoom-in follows

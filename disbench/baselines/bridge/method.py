@@ -195,7 +195,14 @@ def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, comm
     program = _found(python)
     if program is None:
         raise InputError(f"python = {python}: no program is there; name the Python of the method's environment")
-    return [program, str(CHILD), "--adapter", checked_adapter(adapter), *places]
+    if not adapter.endswith(".py"):
+        if adapter not in LOADERS:
+            raise unknown_name("adapter", adapter, LOADERS)
+    elif not Path(adapter).is_file():
+        raise InputError(f"{adapter}: there is no such file; name the adapter's file")
+    else:
+        adapter = str(Path(adapter).resolve())
+    return [program, str(CHILD), "--adapter", adapter, *places]
 
 
 def _program_of(command: str) -> list[str]:
@@ -215,17 +222,6 @@ def _found(program: str) -> str | None:
     return shutil.which(str(place.absolute()) if os.sep in program else program)
 
 
-def checked_adapter(name: str) -> str:
-    """An adapter as `child.py` takes it: a known name, or the whole path of a file."""
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise InputError(f"{name}: there is no such file; name the adapter's file")
-        return str(Path(name).resolve())
-    if name not in LOADERS:
-        raise unknown_name("adapter", name, LOADERS)
-    return name
-
-
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
     """For a run's record: the repository's commit, and SHA-256 of the checkpoint and of a user's adapter."""
     found: dict[str, Any] = {}
@@ -234,8 +230,7 @@ def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
         if path.is_file() and path.name.endswith(ending):
             found[f"{name}_sha256"] = file_sha256(path)
     if options.get("repo"):
-        folder = str(Path(str(options["repo"])).expanduser())
-        git = ["git", "-C", folder]
+        git = ["git", "-C", str(Path(str(options["repo"])).expanduser())]
         own = bool(_said([*git, "ls-files"]))  # else it lies in another checkout, or in none
         found["repo_commit"] = _said([*git, "rev-parse", "HEAD"]) if own else ""
         found["repo_changed"] = own and bool(_said([*git, "status", "--porcelain", "-uno", "."]))
@@ -258,6 +253,8 @@ class Child:
     """A child process, started by a command, which must be ready within `timeout` seconds."""
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
+        import fcntl  # noqa: PLC0415  (not on every system)
+
         self._words, self._heard, self._over = bytearray(), bytearray(), False
         # The child has a Python of its own, which must not search this one's modules.
         environment = {name: text for name, text in os.environ.items() if name != "PYTHONHOME"}
@@ -278,19 +275,19 @@ class Child:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._incoming, self._outgoing = self._process.stdout.fileno(), self._process.stdin.fileno()
         os.set_blocking(self._outgoing, False)
-        _widen(self._incoming)
-        _widen(self._outgoing)
+        for pipe in (self._incoming, self._outgoing):  # one that holds a mask needs fewer round trips
+            with contextlib.suppress(AttributeError, OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        header, _ = self._converse("start", (), timeout, 0)
+        header, _ = self.ask({"type": "start"}, timeout=timeout)
         if header.get("protocol") != PROTOCOL:
             self.end()
             raise BridgeError(f"the program speaks protocol {_plain(header.get('protocol'))}, not {PROTOCOL}")
         self.takes_granularity = header.get("granularity") is True
-        versions = header.get("versions")
-        self.versions: Mapping[str, str] = (
-            {_plain(name): _plain(text) for name, text in versions.items()} if isinstance(versions, dict) else {}
-        )
+        said = header.get("versions")
+        known = said.items() if isinstance(said, dict) else ()
+        self.versions: Mapping[str, str] = {_plain(name): _plain(text) for name, text in known}
 
     @property
     def alive(self) -> bool:
@@ -300,13 +297,39 @@ class Child:
     def ask(
         self, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]] = (), *, timeout: float, most_bytes: int = 0
     ) -> Answer:
-        """Send a message and wait for the answer, both within `timeout` seconds.
+        """Send a message, unless it is the start, and wait for the answer, both within `timeout` seconds.
+
+        Failure and interruption end the child: the rest of an answer would be taken for the answer to the next message.
 
         Raises:
             BridgeError: it ended, is late, reports an error, or breaks the protocol or sends arrays of more than
-                `most_bytes` (it is ended then).
+                `most_bytes`.
         """
-        return self._converse(header["type"], packed(header, arrays), timeout, most_bytes)
+        verb = header["type"]
+        asked = f"the program was asked to {verb} and"
+        end = time.monotonic() + timeout
+        self._heard.clear()
+        try:
+            for piece in packed(header, arrays) if verb != "start" else ():
+                self._write(piece, end)
+            answer, found = read_message(lambda count: self._read(count, end), most_bytes)
+        except (WireError, EOFError, OSError) as error:
+            happened = self._what_happened(error, timeout)
+            self.end(0)
+            raise self._told(f"{asked} {happened}") from None
+        except BaseException:
+            self.end(0)
+            raise
+        if answer["type"] == "error":
+            if verb == "start":
+                self.end(0)
+            where = f" ({_plain(answer['where'])[:60]})" if answer.get("where") else ""
+            words = _plain(answer.get("error") or "an error without words")
+            raise BridgeError(f"{asked} raised {words[: _SENTENCE - len(asked) - 8 - len(where)]}{where}")
+        if answer["type"] != _ANSWERS[verb]:
+            self.end(0)
+            raise BridgeError(f"{asked} answered {_plain(answer['type'])[:40]!r} where {_ANSWERS[verb]!r} was due")
+        return answer, found
 
     def end(self, patience: float = _PARTING_SECONDS) -> None:
         """End it and its own children; after its input is closed it has `patience` seconds to end by itself."""
@@ -326,34 +349,6 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
-    def _converse(self, verb: str, pieces: Sequence[Any], timeout: float, most_bytes: int) -> Answer:
-        """A message and its answer.
-
-        Failure and interruption end the child: the rest of an answer would be taken for the answer to the next message.
-        """
-        asked = f"the program was asked to {verb} and"
-        end = time.monotonic() + timeout
-        self._heard.clear()
-        try:
-            for piece in pieces:
-                self._write(piece, end)
-            header, arrays = read_message(lambda count: self._read(count, end), most_bytes)
-        except (WireError, EOFError, OSError) as error:
-            happened = self._what_happened(error, timeout)
-            self.end(0)
-            raise self._told(f"{asked} {happened}") from None
-        except BaseException:
-            self.end(0)
-            raise
-        if header["type"] == "error":
-            if verb == "start":
-                self.end(0)
-            raise BridgeError(f"{asked} raised {_error_of(header, _SENTENCE - len(asked) - 8)}")
-        if header["type"] != _ANSWERS[verb]:
-            self.end(0)
-            raise BridgeError(f"{asked} answered {_plain(header['type'])[:40]!r} where {_ANSWERS[verb]!r} was due")
-        return header, arrays
-
     def _what_happened(self, error: Exception, timeout: float) -> str:
         if isinstance(error, WireError):
             wrote = f"{found} where a message was due" if (found := self._garbage()) else str(error)
@@ -362,7 +357,9 @@ class Child:
             happened = f"did not answer within {timeout:g} s"
         else:
             self._wait_for_end(_PARTING_SECONDS)
-            happened = _how(self._process.poll())
+            happened = "closed its standard output"
+            if (code := self._process.poll()) is not None:
+                happened = f"{'was' if code < 0 else 'ended with'} {exit_words(code)}"
         wrote = self._garbage()
         return f"wrote {wrote}, and {happened}" if wrote else happened
 
@@ -423,22 +420,3 @@ class Child:
 
 def _plain(text: object) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-
-
-def _error_of(header: Mapping[str, Any], length: int) -> str:
-    where = f" ({_plain(header['where'])[:60]})" if header.get("where") else ""
-    return _plain(header.get("error") or "an error without words")[: length - len(where)] + where
-
-
-def _widen(descriptor: int) -> None:
-    """Let a pipe hold a mask, if the system can: round trips between processes are slow."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl  # noqa: PLC0415
-
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-def _how(code: int | None) -> str:
-    if code is None:
-        return "closed its standard output"
-    return f"{'was' if code < 0 else 'ended with'} {exit_words(code)}"

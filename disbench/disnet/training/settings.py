@@ -118,7 +118,7 @@ class Training:
         betas: Adam's two.
         clip: largest norm of the gradient, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
-        selection: which candidate goes on to stage 2; see `matching.chosen_candidates`.
+        selection: which candidate goes on to stage 2; see `losses.chosen_candidates`.
         chosen_by_score: share of examples where the candidate of the best score goes on instead.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
         later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the

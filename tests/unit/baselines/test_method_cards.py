@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -269,33 +267,3 @@ def test_a_file_is_loaded_once_and_again_after_it_was_mended(tmp_path: Path) -> 
     assert type(made) is type(method_spec(f"{path}:Own").build())
     with pytest.raises(InputError, match="names"):
         method_spec(f"{path}:Own", ["names=a"])
-
-
-def test_a_spec_makes_its_method_in_another_process(tmp_path: Path) -> None:
-    """As in a worker: from another folder, by what was pickled alone."""
-    (tmp_path / "beside_own.py").write_text("SIZE = 5\n")
-    (tmp_path / "own.py").write_text(
-        "class Own:\n"
-        "    def __init__(self, size=3):\n"
-        "        from beside_own import SIZE\n"
-        "        self.sum = size + SIZE\n"
-        "    def open(self, image): ...\n"
-    )
-    (tmp_path / "elsewhere").mkdir()
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    try:
-        spec = method_spec("own.py:Own", ["size=4"])
-    finally:
-        os.chdir(before)
-    (tmp_path / "spec.pickle").write_bytes(pickle.dumps(spec))
-    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).build().sum)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "spec.pickle")],
-        cwd=tmp_path / "elsewhere",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == "9", done.stderr

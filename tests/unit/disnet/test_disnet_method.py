@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,11 @@ import torch
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.samples import Sample
-from disbench.datasets.cards import open_dataset
-from disbench.disnet.batches import ClickBatch, Kept, Proposals
+from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
 from disbench.disnet.network import Disnet, stretched
 from disbench.disnet.training.settings import Training
-from disbench.harness import evaluate
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
@@ -161,35 +158,6 @@ def test_the_first_answer_can_be_refined_too(network: Disnet, monkeypatch: pytes
         assert np.allclose(found.masks[number], probabilities(refined, size)[0], atol=1e-4)
     assert np.allclose(found.scores, scores)
     assert np.allclose(session.predict(CLICKS[:2]).masks, later), "M_s stays stage 1's"
-
-
-def photos(count: int) -> list[Sample]:
-    source = open_dataset("photos", None, [])
-    return [source.read(number * 7) for number in range(count)]
-
-
-def test_the_harness_runs_it_and_what_it_keeps_goes_on(network: Disnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples, seen = photos(2), []
-    refine = network.refine
-
-    def spy(kept: Kept, clicks: ClickBatch, last: torch.Tensor) -> torch.Tensor:
-        seen.append((kept.query.clone(), len(clicks.points[0])))
-        return refine(kept, clicks, last)
-
-    monkeypatch.setattr(network, "refine", spy)
-    for selection in ("oracle-first", "score"):
-        seen.clear()
-        results = evaluate(method(network), samples, max_clicks=4, selection=selection)
-        assert results.failures == {} and [len(ious) for ious in results.ious.values()] == [4, 4]
-        assert [row.candidates for row in results.rows] == [3, 1, 1, 1] * 2
-        for number, sample in enumerate(samples):
-            first = results.rows[4 * number]
-            with torch.inference_mode():
-                click = Click(first.x, first.y, first.positive)
-                proposals = network.propose(inputs_of(sample.image), given([click], sample.image.shape[:2]))
-            for (query, count), expected in zip(islice(seen, 3 * number, None), (2, 3, 4), strict=False):
-                assert count == expected
-                assert torch.allclose(query, proposals.queries[:, first.kept], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
