@@ -175,16 +175,10 @@ class ShardManifest(Job):
 
     def as_json(self) -> dict[str, Any]:
         """The content of `manifest.json`, in its order."""
-        names = ("fingerprint", "images", "scenes", "objects", "sets", "dropped")
-        part = {}
-        if self.trailing is not None:
-            part = {"trailing": self.trailing.as_dict(), "source_dropped": self.source_dropped}
-        return {
-            **self.job_json(),
-            **{name: getattr(self, name) for name in names},
-            **part,
-            "files": [dataclasses.asdict(file) for file in self.files],
-        }
+        trailing = None if self.trailing is None else self.trailing.as_dict()
+        table = {**dataclasses.asdict(self), "trailing": trailing}
+        of_part = ("part", "trailing", "source_dropped")
+        return {name: value for name, value in table.items() if value is not None or name not in of_part}
 
 
 def read_manifest(folder: Path) -> ShardManifest:

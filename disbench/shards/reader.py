@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,7 +93,7 @@ class ShardReader:
                 raise InputError(f"{self.folder}: {problem}; sample again")
         self._starts = np.cumsum([0, *(file.rows for file in self.manifest.files)])
         self._cached_groups = cached_groups
-        self._cache: OrderedDict[tuple[int, int], Rows] = OrderedDict()
+        self._cache: dict[tuple[int, int], Rows] = {}
         self._open: dict[int, pq.ParquetFile] = {}
         self._unchanged: set[int] = set()
         self._sound: set[tuple[int, int]] = set()
@@ -109,11 +108,9 @@ class ShardReader:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         group, row = divmod(index - int(self._starts[shard]), ROWS_A_GROUP)
         key = (shard, group)
-        if key not in self._cache:
-            self._cache[key] = self._rows(*key)
-            while len(self._cache) > self._cached_groups:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
+        self._cache[key] = self._cache.pop(key) if key in self._cache else self._rows(*key)
+        if len(self._cache) > self._cached_groups:
+            del self._cache[next(iter(self._cache))]
         return self._cache[key].scene(row)
 
     def __iter__(self) -> Iterator[SampledScene]:
@@ -136,7 +133,7 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it opens the files itself."""
-        return {**self.__dict__, "_cache": OrderedDict(), "_open": {}}
+        return {**self.__dict__, "_cache": {}, "_open": {}}
 
     def _groups(self) -> Iterator[tuple[int, int]]:
         """Shard and number of each row group."""
