@@ -58,7 +58,9 @@ def argument_options(loaded: Any, name: str) -> dict[str, Option]:
         raise InputError(
             f"{name}: {type(loaded).__name__} is not a class with a signature; name the method's class"
         ) from error
-    hints, options = _hints(loaded), {}
+    hints, options = {}, {}
+    with contextlib.suppress(Exception):  # a user's annotations may name what only a type checker imports
+        hints = get_type_hints(loaded.__init__ if inspect.isclass(loaded) else loaded, include_extras=True)
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -67,13 +69,6 @@ def argument_options(loaded: Any, name: str) -> dict[str, Option]:
         if isinstance(parameter.default, bool | int | float | str):
             options[parameter.name] = _option(parameter.default, hints.get(parameter.name))
     return options
-
-
-def _hints(loaded: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(loaded.__init__ if inspect.isclass(loaded) else loaded, include_extras=True)
-    except Exception:  # a user's annotations may name what only a type checker imports
-        return {}
 
 
 def _option(default: Any, hint: Any) -> Option:
@@ -384,7 +379,12 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
     if card.status == "bridge":
         places = {key: str(here[key]) for key in ("repo", "python", "checkpoint", "command")}
         bridge.child_command(card.adapter, **places, name=card.name)
-        card, options = _of_checkpoint(card, str(options["checkpoint"])), {"adapter": card.adapter, **options}
+        options = {"adapter": card.adapter, **options}
+        # The network is the variant whose folder or file name this is.
+        path, variants = Path(str(options["checkpoint"])), card.variants
+        found = [variant for variant in variants if variant.name and variant.name == path.parent.name]
+        found = found or [variant for variant in variants if variant.file and variant.file == path.name]
+        card = card.trained_as(found[0]) if len(found) == 1 else card
     return MethodSpec(
         name=card.name,
         entry=card.entry or BRIDGE,
@@ -393,14 +393,6 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         card=card.table(),
         budget=card.budget,
     )
-
-
-def _of_checkpoint(card: MethodCard, checkpoint: str) -> MethodCard:
-    """The card with backbone and training data of the variant whose folder or file name this is."""
-    path = Path(checkpoint)
-    found = [variant for variant in card.variants if variant.name and variant.name == path.parent.name]
-    found = found or [variant for variant in card.variants if variant.file and variant.file == path.name]
-    return card.trained_as(found[0]) if len(found) == 1 else card
 
 
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:

@@ -59,7 +59,12 @@ def sam_parts(path: Path | None) -> SamParts:
     """
     sam = extra_module("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
     config = _config(sam)
-    prompt_encoder = sam.SamPromptEncoder(*_encoder_arguments(sam, config)).eval()
+    arguments: tuple[Any, ...] = (
+        config,
+    )  # or in older releases of transformers the encoder's own and the position code
+    if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:
+        arguments = config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
+    prompt_encoder = sam.SamPromptEncoder(*arguments).eval()
     matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
     nn.init.normal_(matrix)  # as SAM does; the library's would be 384 times as large, its code noise
     parts = SamParts(prompt_encoder, sam.SamMaskDecoder(config.mask_decoder_config).eval())
@@ -81,13 +86,6 @@ def image_positions(prompt_encoder: nn.Module) -> Tensor:
     middles = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     code: Tensor = module.shared_embedding(middles)
     return code.permute(2, 0, 1)[None]
-
-
-def _encoder_arguments(sam: Any, config: Any) -> tuple[Any, ...]:
-    """The whole configuration, or in older releases of transformers the encoder's own and the position code."""
-    if len(inspect.signature(sam.SamPromptEncoder).parameters) == 1:
-        return (config,)
-    return config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
 
 
 def _config(library: Any) -> Any:

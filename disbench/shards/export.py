@@ -192,19 +192,15 @@ def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int]]]:
-    """Every scene, with the annotation id of each of its objects that is kept."""
+    """Every scene, with the annotation ids of its objects: without stuff, unless a set names some."""
     following = 1
     for sampled in reader:
-        kept = _kept_objects(sampled)
+        objects = sampled.scene.objects
+        named = (i for s in sampled.sets for i in (s.center, *s.click_excludes, *itertools.chain(*s.members)))
+        keep_stuff = any(objects[index].kind == "stuff" for index in named)
+        kept = [index for index, item in enumerate(objects) if keep_stuff or item.kind != "stuff"]
         yield sampled, dict(zip(kept, itertools.count(following)))
         following += len(kept)
-
-
-def _kept_objects(sampled: SampledScene) -> list[int]:
-    objects = sampled.scene.objects
-    named = (number for s in sampled.sets for number in (s.center, *s.click_excludes, *itertools.chain(*s.members)))
-    keep_stuff = any(objects[number].kind == "stuff" for number in named)
-    return [index for index, item in enumerate(objects) if keep_stuff or item.kind != "stuff"]
 
 
 def _image(scene: Scene, numbers: dict[str, int]) -> dict[str, Any]:

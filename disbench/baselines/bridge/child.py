@@ -206,7 +206,9 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
         traceback.print_exc()
         write(packed(error_of(error)))
         return 3
-    hold_threads()
+    allowed = os.environ.get("OMP_NUM_THREADS", "")  # OpenCV alone does not look there
+    if "cv2" in sys.modules and allowed.isdigit():
+        sys.modules["cv2"].setNumThreads(int(allowed))
     ready = {"type": "ready", "protocol": PROTOCOL, "granularity": server.takes_granularity, "versions": versions()}
     write(packed(ready))
     while True:
@@ -221,13 +223,6 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
             traceback.print_exc()
             message = packed(error_of(error))
         write(message)
-
-
-def hold_threads() -> None:
-    """Hold OpenCV to the threads that the environment allows: it alone does not look there."""
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    if "cv2" in sys.modules and allowed.isdigit():
-        sys.modules["cv2"].setNumThreads(int(allowed))
 
 
 def end_with_parent(parent: int, incoming: int) -> None:

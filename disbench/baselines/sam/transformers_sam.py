@@ -83,14 +83,17 @@ class TransformersSam(SamMethod):
         """Answers to prompts with equally many clicks, and previous logits in all or none."""
         import torch  # noqa: PLC0415
 
-        clicks = len(prompts[0].clicks)
+        clicks, logits = len(prompts[0].clicks), [p.previous for p in prompts if p.previous is not None]
+        previous = np.stack(logits)[:, None] if logits else None
+        if previous is not None and self.family.stretches:
+            previous = previous.clip(-MOST_LOGIT, MOST_LOGIT)
         labels = [[[int(click.positive) for click in prompt.clicks]] for prompt in prompts]
         with torch.inference_mode():
             found = self.model(
                 **_joined([prompt.encoding for prompt in prompts]),
                 input_points=self._tensor(self._points(prompts)),
                 input_labels=torch.tensor(labels, device=self.model.device),
-                input_masks=self._previous(prompts),
+                input_masks=None if previous is None else self._tensor(previous),
                 multimask_output=clicks == 1 or self.offers_three(clicks),
             )
         masks, scores = found.pred_masks[:, 0].cpu().numpy(), found.iou_scores[:, 0].cpu().numpy()
@@ -125,13 +128,6 @@ class TransformersSam(SamMethod):
                 scale = np.float32(scale[0]), np.float32(scale[1])  # type: ignore[assignment]
             scaled.append(points(prompt.clicks, scale)[None])
         return np.stack(scaled)
-
-    def _previous(self, prompts: Sequence[Prompt]) -> Any:
-        logits = [prompt.previous for prompt in prompts if prompt.previous is not None]
-        if not logits:
-            return None
-        joined = np.stack(logits)[:, None]
-        return self._tensor(joined.clip(-MOST_LOGIT, MOST_LOGIT) if self.family.stretches else joined)
 
     def _tensor(self, array: Float32Array) -> Any:
         import torch  # noqa: PLC0415

@@ -231,7 +231,11 @@ class Examples(Dataset[Example]):
         self._sets = [DiverseSets(source.folder) for source in training.shards]
         pairs = list(zip(self._sets, training.shards, strict=True))
         self._find = [finder_of(sets.reader, source.images or None) for sets, source in pairs]
-        self._numbers = [_taken(sets, source) for sets, source in pairs]
+        self._numbers: list[IntArray] = []  # of the sets that an epoch has, as often as it has them
+        for sets, source in pairs:
+            taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
+            numbers = np.flatnonzero(np.repeat(taken, sets.reader.sets_a_scene()))
+            self._numbers.append(np.tile(numbers, source.times))
         self._starts = np.cumsum([0, *(len(numbers) for numbers in self._numbers)])
         if not len(self):
             raise InputError("no diverse set in the shards that the training names; sample again")
@@ -321,12 +325,6 @@ class Examples(Dataset[Example]):
         places = np.flatnonzero(region)
         y, x = divmod(int(places[int(generator.integers(len(places)))]), size[1])
         return x * scale_x + shift_x, y * scale_y + shift_y
-
-
-def _taken(sets: DiverseSets, source: Shards) -> IntArray:
-    """Numbers of the sets that an epoch has, as often as it has them: int64 (n,)."""
-    taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
-    return np.tile(np.flatnonzero(np.repeat(taken, sets.reader.sets_a_scene())), source.times)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

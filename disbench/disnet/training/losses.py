@@ -199,15 +199,11 @@ def _layer_losses(
     goals, shares = _goals(logits, pairs, targets, valid, weights)
     entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
     losses["objectness"] = weights.objectness * (entropy / shares.sum())
-    if weights.ranking:
-        losses["ranking"] = weights.ranking * _ranking_loss(objectness.to(goals.dtype), goals)
+    if weights.ranking:  # log(1 + exp(-difference)) of pairs of a click's candidates, by their goals' distance
+        better, scores = (goals[:, :, None] - goals[:, None]).clamp(min=0), objectness.to(goals.dtype)
+        lost = (better * F.softplus(scores[:, None] - scores[:, :, None])).sum()
+        losses["ranking"] = weights.ranking * (lost / better.sum().clamp(min=1e-6))
     return losses
-
-
-def _ranking_loss(scores: Tensor, goals: Tensor) -> Tensor:
-    """Mean over pairs of a click's candidates, float (batch, N), of log(1 + exp(-difference)), by goals' distance."""
-    better = (goals[:, :, None] - goals[:, None]).clamp(min=0)
-    return (better * F.softplus(scores[:, None] - scores[:, :, None])).sum() / better.sum().clamp(min=1e-6)
 
 
 @torch.no_grad()
