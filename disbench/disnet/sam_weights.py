@@ -59,10 +59,8 @@ def sam_parts(path: Path | None) -> SamParts:
     """
     sam = extra_module("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
     config = _config(sam)
-    arguments: tuple[Any, ...] = (
-        config,
-    )  # or in older releases of transformers the encoder's own and the position code
-    if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:
+    arguments: tuple[Any, ...] = (config,)
+    if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:  # in older releases of transformers
         arguments = config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
     prompt_encoder = sam.SamPromptEncoder(*arguments).eval()
     matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
